@@ -1,0 +1,1 @@
+"""What every stage shares: the chassis (server, errors, settings, telemetry, artefacts) and geometry."""

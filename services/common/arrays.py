@@ -1,0 +1,101 @@
+"""Tensor and Image messages to and from numpy, with validation of shape, type and length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dubstage.common.v1alpha1 import common_pb2 as pb
+from services.common.errors import InvalidRequest
+
+_DTYPES: Final[dict[pb.DataType.ValueType, np.dtype[Any]]] = {
+    pb.DATA_TYPE_UINT8: np.dtype("u1"),
+    pb.DATA_TYPE_UINT16: np.dtype("<u2"),
+    pb.DATA_TYPE_INT32: np.dtype("<i4"),
+    pb.DATA_TYPE_INT64: np.dtype("<i8"),
+    pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    pb.DATA_TYPE_FLOAT64: np.dtype("<f8"),
+    pb.DATA_TYPE_BOOL: np.dtype("?"),
+}
+_TYPES: Final = {dtype: number for number, dtype in _DTYPES.items()}
+
+
+def to_tensor(array: npt.NDArray[Any]) -> pb.Tensor:
+    """A Tensor message of an array of one of the contract's data types.
+
+    Raises:
+        TypeError: the array's dtype has no place in the contract (a fault of our own code).
+    """
+    if array.dtype not in _TYPES:
+        raise TypeError(f"no contract data type for {array.dtype}")
+    return pb.Tensor(data_type=_TYPES[array.dtype], shape=array.shape, data=np.ascontiguousarray(array).tobytes())
+
+
+def from_tensor(
+    message: pb.Tensor, field: str, *, dtype: npt.DTypeLike, shape: Sequence[int | None], finite: bool = True
+) -> npt.NDArray[Any]:
+    """The array of a Tensor message, read-only.
+
+    Args:
+        message: the tensor.
+        field: its name in the request, for the error text.
+        dtype: what it must be.
+        shape: lengths that it must have; None where any length will do.
+        finite: refuse NaN and infinity in floats.
+
+    Raises:
+        InvalidRequest: another type, shape or byte count, or numbers that are not finite.
+    """
+    wanted = np.dtype(dtype)
+    actual = _DTYPES.get(message.data_type)
+    if actual != wanted:
+        raise InvalidRequest(f"{field}: expected {wanted}, got {actual or 'no data type'}", field=field)
+    got = tuple(message.shape)
+    fits = len(got) == len(shape) and all(length >= 0 for length in got)
+    if not fits or any(want is not None and want != have for want, have in zip(shape, got, strict=True)):
+        expected = "[" + ", ".join("any" if length is None else str(length) for length in shape) + "]"
+        raise InvalidRequest(f"{field}: expected shape {expected}, got {list(got)}", field=field)
+    size = int(np.prod(got, dtype=np.int64)) * wanted.itemsize
+    if len(message.data) != size:
+        raise InvalidRequest(f"{field}: shape {list(got)} needs {size} bytes, got {len(message.data)}", field=field)
+    array: npt.NDArray[Any] = np.frombuffer(message.data, dtype=wanted).reshape(got)
+    if finite and wanted.kind == "f" and not np.isfinite(array).all():
+        first = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise InvalidRequest(f"{field}: value at {first} is not a finite number", field=field)
+    return array
+
+
+def to_rgb_image(pixels: npt.NDArray[np.uint8]) -> pb.Image:
+    """An RGB8 Image of uint8 [H, W, 3]."""
+    height, width, _ = pixels.shape
+    return pb.Image(width=width, height=height, encoding=pb.IMAGE_ENCODING_RGB8, data=np.ascontiguousarray(pixels).tobytes())
+
+
+def to_gray_image(pixels: npt.NDArray[np.uint8]) -> pb.Image:
+    """A GRAY8 Image of uint8 [H, W]."""
+    height, width = pixels.shape
+    return pb.Image(width=width, height=height, encoding=pb.IMAGE_ENCODING_GRAY8, data=np.ascontiguousarray(pixels).tobytes())
+
+
+def from_image(message: pb.Image, field: str, *, channels: int, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
+    """Pixels of an 8-bit Image: uint8 [H, W, 3] for channels=3, [H, W] for channels=1; read-only.
+
+    Raises:
+        InvalidRequest: another encoding, another size than `size` (width, height), or a wrong number of bytes.
+    """
+    encoding = pb.IMAGE_ENCODING_RGB8 if channels == 3 else pb.IMAGE_ENCODING_GRAY8
+    if message.encoding != encoding:
+        wanted, got = pb.ImageEncoding.Name(encoding), pb.ImageEncoding.Name(message.encoding)
+        raise InvalidRequest(f"{field}: expected {wanted}, got {got}", field=field)
+    width, height = message.width, message.height
+    if size is not None and (width, height) != size:
+        raise InvalidRequest(f"{field}: expected {size[0]} x {size[1]} pixels, got {width} x {height}", field=field)
+    data = message.data  # each look at a message's bytes copies them
+    if not width or not height or len(data) != width * height * channels:
+        needed = width * height * channels
+        raise InvalidRequest(f"{field}: {width} x {height} needs {needed} bytes, got {len(data)}", field=field)
+    pixels = np.frombuffer(data, dtype=np.uint8)
+    return pixels.reshape((height, width, 3) if channels == 3 else (height, width))

@@ -1,0 +1,355 @@
+"""How one process calls another's stage: channel, token, deadline, context, error mapping and retries."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from services.common import calls, error_status
+from services.common.auth import bearer, read_tokens
+from services.common.errors import ContractBroken, DubstageError, InvalidRequest, StageDeadlineExceeded, TransientError
+
+T = TypeVar("T")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientConfig:
+    """How to reach one stage."""
+
+    stage: str
+    """Name for error texts."""
+    target: str
+    """HOST:PORT, or any gRPC target such as `dns:///render:50055` or `unix:///run/render.sock`."""
+    tls: bool = False
+    tls_ca_file: Path | None = None
+    """PEM of those who may sign the server's certificate; None: the authorities that gRPC ships with."""
+    tls_certificate_file: Path | None = None
+    """PEM chain of the client's own certificate, for servers that require one."""
+    tls_key_file: Path | None = None
+    auth_token_file: Path | None = None
+    """The first token in it is sent. A token is only sent to a server over TLS or on a loopback address."""
+    max_message_bytes: int = 16 << 20
+    deadline_s: float = 600.0
+    """Time allowed to a call that states none of its own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPolicy:
+    """Bounded exponential backoff for errors that are `retryable`."""
+
+    max_attempts: int = 5
+    initial_backoff_s: float = 0.1
+    multiplier: float = 2.0
+    max_backoff_s: float = 5.0
+
+    def backoff_s(self, attempt: int, error: DubstageError) -> float:
+        """Seconds to wait after the failed attempt number `attempt` (from 1): what the server asked for, at least.
+
+        A random tenth is added, so that many callers that were refused together do not come back together.
+        """
+        wait_s = self.initial_backoff_s * self.multiplier ** (attempt - 1)
+        if isinstance(error, TransientError):
+            wait_s = max(wait_s, error.retry_after_s)
+        return min(wait_s, self.max_backoff_s) * random.uniform(1.0, 1.1)
+
+
+@contextmanager
+def translate_errors(peer: str) -> Iterator[None]:
+    """Turn a failed call's AioRpcError into the error tree.
+
+    Args:
+        peer: whom was called, for the text of errors that gRPC itself made.
+
+    Raises:
+        DubstageError: in place of grpc.aio.AioRpcError.
+    """
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise error_status.from_rpc_error(error, peer=peer) from error
+
+
+async def retry(call: Callable[[], Awaitable[T]], policy: RetryPolicy | None = None) -> T:
+    """Await `call()` until it succeeds, fails with an error that is not retryable, or the policy's attempts are used.
+
+    The deadline of the call that this one serves, if any, is kept: no wait goes beyond it.
+
+    Raises:
+        DubstageError: the last attempt's.
+    """
+    policy = policy or RetryPolicy()
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return await call()
+        except DubstageError as error:
+            if not error.retryable or attempt >= policy.max_attempts:
+                raise
+            wait_s = policy.backoff_s(attempt, error)
+            remaining_s = calls.remaining_s()
+            if remaining_s is not None and remaining_s <= wait_s:
+                raise
+        await asyncio.sleep(wait_s)
+
+
+class StageClient:
+    """A channel to one stage, used with the generated async stubs:
+
+        async with StageClient(ClientConfig(stage="render", target="localhost:50055")) as client:
+            stub = render_pb2_grpc.RenderServiceStub(client.channel)
+            models = await client.unary(stub.ListModels, ListModelsRequest())
+            async for response in client.stream(stub.Render, requests()):
+                ...
+
+    Each call carries the token, job, shot and trace of the current context and has a deadline: its own, the
+    configuration's, or what is left to the call that this process serves, whichever comes first.
+
+    Raises:
+        InvalidRequest: a token or TLS file cannot be used, or a token would travel in plain text.
+    """
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.config = config
+        self.peer = f"{config.stage} at {config.target}"
+        self._token: tuple[tuple[str, str], ...] = ()
+        if config.auth_token_file is not None:
+            if not config.tls and not _is_local(config.target):
+                raise InvalidRequest(f"no token is sent to {self.peer} in plain text: use TLS", field="target")
+            self._token = (bearer(read_tokens(config.auth_token_file)[0]),)
+        options = _options(config)
+        if config.tls:
+            self.channel = grpc.aio.secure_channel(config.target, _credentials(config), options=options)
+        else:
+            self.channel = grpc.aio.insecure_channel(config.target, options=options)
+
+    async def unary(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout_s: float | None = None,
+        policy: RetryPolicy | None = None,
+    ) -> Response:
+        """One request, one response; retryable failures are tried again.
+
+        Args:
+            method: of a stub.
+            request: the message.
+            timeout_s: time allowed to each attempt.
+            policy: of the retries; the default one where None.
+
+        Raises:
+            DubstageError: the last attempt's.
+        """
+
+        async def attempt() -> Response:
+            with translate_errors(self.peer):
+                return await method(request, timeout=self._timeout_s(timeout_s), metadata=self._metadata())
+
+        return await retry(attempt, policy)
+
+    async def upload(
+        self,
+        method: grpc.aio.StreamUnaryMultiCallable[Request, Response],
+        make_requests: Callable[[], AsyncIterable[Request]],
+        *,
+        timeout_s: float | None = None,
+        policy: RetryPolicy | None = None,
+    ) -> Response:
+        """Many requests, one response; retryable failures are tried again, with fresh requests.
+
+        Args:
+            method: of a stub.
+            make_requests: gives a new iterator of the same messages for each attempt; with one that cannot, pass
+                `RetryPolicy(max_attempts=1)`.
+            timeout_s: time allowed to each attempt.
+            policy: of the retries; the default one where None.
+
+        Raises:
+            DubstageError: the last attempt's.
+            ContractBroken: a second attempt was needed, and `make_requests` gave the first one's iterator again.
+            Exception: what the requests' own iterator raised, as it is.
+        """
+
+        used: AsyncIterable[Request] | None = None
+        failure: DubstageError | None = None
+
+        async def attempt() -> Response:
+            nonlocal used, failure
+            requests = make_requests()
+            if requests is used and failure is not None:
+                # The same iterator again has lost what the first attempt read: half a stream must not pass for a whole.
+                raise ContractBroken(f"{self.peer}: no second attempt without fresh requests, after: {failure}") from failure
+            used = requests
+            source = _Requests(requests)
+            try:
+                with source.failure_first(), translate_errors(self.peer):
+                    return await method(source.messages(), timeout=self._timeout_s(timeout_s), metadata=self._metadata())
+            except DubstageError as error:
+                failure = error
+                raise
+
+        return await retry(attempt, policy)
+
+    async def download(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[Response, None]:
+        """One request, many responses; never tried again by itself, as responses may be in use already.
+
+        Args:
+            method: of a stub.
+            request: the message.
+            timeout_s: time allowed to the whole stream.
+
+        Raises:
+            DubstageError: the call failed.
+        """
+        call = method(request, timeout=self._timeout_s(timeout_s), metadata=self._metadata())
+        try:
+            with translate_errors(self.peer):
+                async for response in call:
+                    yield response
+        finally:
+            # A consumer that stops early must not leave the stage at work.
+            call.cancel()
+
+    async def stream(
+        self,
+        method: grpc.aio.StreamStreamMultiCallable[Request, Response],
+        requests: AsyncIterable[Request],
+        *,
+        timeout_s: float | None = None,
+        on_call: Callable[[grpc.aio.StreamStreamCall[Request, Response]], None] | None = None,
+    ) -> AsyncGenerator[Response, None]:
+        """Many requests, many responses, at the same time; never tried again by itself.
+
+        Args:
+            method: of a stub.
+            requests: read as fast as the stage takes them, no faster.
+            timeout_s: time allowed to the whole stream.
+            on_call: given the call once it has begun, for its initial metadata.
+
+        Raises:
+            DubstageError: the call failed.
+            Exception: what the requests' own iterator raised, as it is.
+        """
+        source = _Requests(requests)
+        call = method(source.messages(), timeout=self._timeout_s(timeout_s), metadata=self._metadata())
+        if on_call is not None:
+            on_call(call)
+        try:
+            with source.failure_first(), translate_errors(self.peer):
+                async for response in call:
+                    yield response
+        finally:
+            call.cancel()
+
+    async def wait_until_reachable(self, timeout_s: float) -> None:
+        """Wait for a connection.
+
+        Raises:
+            StageDeadlineExceeded: there was none in the time.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.channel.channel_ready()
+        except TimeoutError:
+            raise StageDeadlineExceeded(f"{self.peer} did not answer in {timeout_s:g} s: is it running?") from None
+
+    async def close(self) -> None:
+        """Close the channel; calls in progress are cancelled."""
+        await self.channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    def _timeout_s(self, timeout_s: float | None) -> float:
+        allowed_s = self.config.deadline_s if timeout_s is None else timeout_s
+        remaining_s = calls.remaining_s()
+        return allowed_s if remaining_s is None else min(allowed_s, remaining_s)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return (*calls.outgoing_metadata().items(), *self._token)
+
+
+class _Requests(Generic[Request]):
+    """An async iterator of requests that keeps its own failure.
+
+    grpc.aio answers a failing request iterator by cancelling the call, which would look to the caller as if the task
+    itself had been cancelled.
+    """
+
+    def __init__(self, source: AsyncIterable[Request]) -> None:
+        self._source = source
+        self._failure: Exception | None = None
+
+    async def messages(self) -> AsyncIterator[Request]:
+        try:
+            async for message in self._source:
+                yield message
+        except Exception as error:
+            self._failure = error
+            raise
+
+    @contextmanager
+    def failure_first(self) -> Iterator[None]:
+        try:
+            yield
+        except (asyncio.CancelledError, DubstageError):
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+
+
+def _is_local(target: str) -> bool:
+    if target.startswith("unix:"):
+        return True
+    host = target.rpartition("/")[2].rpartition(":")[0].strip("[]")
+    return host in {"localhost", "127.0.0.1", "::1"}
+
+
+def _options(config: ClientConfig) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        # A stage that restarts is found again within seconds, where gRPC's own limit is two minutes.
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        # Stages talk to each other directly, whatever proxy the environment names for the web.
+        ("grpc.enable_http_proxy", 0),
+    ]
+
+
+def _credentials(config: ClientConfig) -> grpc.ChannelCredentials:
+    def read(file: Path | None) -> bytes | None:
+        try:
+            return file.read_bytes() if file is not None else None
+        except OSError as error:
+            raise InvalidRequest(f"cannot read {file}: {error}", field="tls") from error
+
+    return grpc.ssl_channel_credentials(
+        root_certificates=read(config.tls_ca_file),
+        private_key=read(config.tls_key_file),
+        certificate_chain=read(config.tls_certificate_file),
+    )

