@@ -1,0 +1,59 @@
+"""`python -m services.audio`: the audio stage behind a gRPC server."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from fractions import Fraction
+
+import numpy as np
+
+from dubstage.audio.v1alpha1 import audio_pb2, audio_pb2_grpc
+from services.audio.extract import extract_features
+from services.audio.models import AudioModels
+from services.audio.servicer import AudioServicer
+from services.audio.settings import AudioSettings
+from services.audio.types import SAMPLE_RATE_HZ
+from services.common.errors import DubstageError
+from services.common.limits import WorkerPool
+from services.common.server import run_stage
+from services.common.settings import load_settings
+from services.common.stage import StageParts, server_of
+from services.common.timeline import Timeline
+
+
+def compose(settings: AudioSettings) -> StageParts:
+    """The stage's parts, not yet warm."""
+
+    @functools.cache
+    def models() -> AudioModels:
+        return AudioModels(settings.audio_weights, settings.compute_threads)
+
+    def warm_up() -> None:
+        second = np.zeros(SAMPLE_RATE_HZ, np.float32)
+        second[::80] = 0.1  # clicks: digital silence would not reach the voice activity detector
+        extract_features(second, SAMPLE_RATE_HZ, Timeline(rate=Fraction(25)), models=models())
+
+    workers = WorkerPool(num_threads=settings.worker_threads, max_queued=settings.max_queued_computations, name="audio")
+    servicer = AudioServicer(models, workers)
+    return StageParts(
+        servicer=servicer,
+        register=lambda server: audio_pb2_grpc.add_AudioServiceServicer_to_server(servicer, server),
+        services=(audio_pb2.DESCRIPTOR.services_by_name["AudioService"].full_name,),
+        warm_up=warm_up,
+        workers=(workers,),
+    )
+
+
+def main() -> int:
+    """Serve until told to stop; returns the exit code."""
+    try:
+        settings = load_settings(AudioSettings)
+    except DubstageError as error:
+        print(error.message, file=sys.stderr)
+        return error.exit_code
+    return run_stage(settings, "audio", lambda _: server_of("audio", settings, compose(settings)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Training of the phonetic posteriorgram network: labels by forced alignment, the loop, the evaluation."""

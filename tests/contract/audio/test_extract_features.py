@@ -1,0 +1,162 @@
+"""The audio stage behind a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+import pytest_asyncio
+import soundfile
+
+from dubstage.audio.v1alpha1 import audio_pb2 as pb
+from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceStub
+from dubstage.common.v1alpha1 import common_pb2
+from services.audio.__main__ import compose
+from services.audio.convert import (
+    PcmChunk,
+    chunk_to_proto,
+    config_to_proto,
+    features_from_proto,
+    timeline_from_proto,
+    timeline_to_proto,
+)
+from services.audio.extract import extract_features
+from services.audio.settings import AudioSettings
+from services.audio.types import ALL_KINDS, FloatArray
+from services.common.errors import InvalidRequest
+from services.common.stage import server_of
+from services.common.timeline import Timeline
+
+if TYPE_CHECKING:
+    from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceAsyncStub
+
+SPEECH = Path(__file__).resolve().parents[3] / "assets" / "demo_speech.wav"
+PAL = Timeline(rate=Fraction(25))
+Requests = AsyncIterator[pb.ExtractFeaturesRequest]
+
+
+@pytest.fixture(scope="module")
+def speech() -> FloatArray:
+    return np.asarray(soundfile.read(SPEECH, dtype="float32")[0][:32000], np.float32)
+
+
+@pytest_asyncio.fixture
+async def stub() -> AsyncIterator[AudioServiceAsyncStub]:
+    settings = AudioSettings(port=0)
+    async with server_of("audio", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
+        yield AudioServiceStub(channel)
+
+
+async def stream(samples: FloatArray, cut: int, *, first: int = 0) -> Requests:
+    yield config_to_proto(sample_rate_hz=16000, channels=1, timeline=PAL, kinds=ALL_KINDS)
+    for start in range(0, len(samples), cut):
+        yield chunk_to_proto(PcmChunk(first + start, samples[start : start + cut]))
+
+
+async def answers(stub: AudioServiceAsyncStub, requests: Requests) -> list[pb.ExtractFeaturesResponse]:
+    return [response async for response in stub.ExtractFeatures(requests)]
+
+
+@pytest.mark.parametrize("cut", [640, 5000, 32000])
+async def test_the_wire_gives_the_bytes_of_the_function(stub: AudioServiceAsyncStub, speech: FloatArray, cut: int) -> None:
+    replies = [features_from_proto(reply) for reply in await answers(stub, stream(speech, cut))]
+    expected = extract_features(speech, 16000, PAL)
+    firsts = [reply.first_frame for reply in replies]
+    assert firsts == sorted(firsts)
+    for name in ("mel", "mfcc", "ppg", "speech_probability"):
+        got = b"".join(getattr(reply.features, name).tobytes() for reply in replies)
+        assert got == getattr(expected, name).tobytes()
+
+
+async def test_the_first_reply_comes_before_the_stream_is_half_closed(stub: AudioServiceAsyncStub, speech: FloatArray) -> None:
+    call = stub.ExtractFeatures()
+    await call.write(config_to_proto(sample_rate_hz=16000, channels=1, timeline=PAL, kinds=ALL_KINDS))
+    await call.write(chunk_to_proto(PcmChunk(0, speech[:1600])))
+    reply = await call.read()
+    assert isinstance(reply, pb.ExtractFeaturesResponse)
+    assert reply.block.first_frame == 0
+    assert reply.block.num_frames == 1
+    await call.done_writing()
+    rest = 0
+    while isinstance(reply := await call.read(), pb.ExtractFeaturesResponse):
+        rest += reply.block.num_frames
+    assert rest == 2
+
+
+@pytest.mark.parametrize(
+    ("requests", "field"),
+    [
+        (lambda speech: stream(speech[:640], 640, first=7), "chunk.first_sample"),
+        (lambda speech: stream(np.array([0.0, np.inf], np.float32), 640), "chunk.pcm_f32"),
+    ],
+    ids=["out of order", "infinity"],
+)
+async def test_wrong_chunks_are_refused_by_name(
+    stub: AudioServiceAsyncStub, speech: FloatArray, requests: object, field: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answers(stub, requests(speech))  # type: ignore[operator]
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field in (caught.value.details() or "")
+
+
+async def only(*requests: pb.ExtractFeaturesRequest) -> Requests:
+    for request in requests:
+        yield request
+
+
+@pytest.mark.parametrize(
+    ("request_message", "says"),
+    [
+        (pb.ExtractFeaturesRequest(chunk=pb.AudioChunk()), "first message"),
+        (pb.ExtractFeaturesRequest(config=pb.ExtractFeaturesConfig(sample_rate_hz=16000, channels=1)), "timeline"),
+        (
+            pb.ExtractFeaturesRequest(
+                config=pb.ExtractFeaturesConfig(
+                    sample_rate_hz=16000,
+                    channels=1,
+                    timeline=timeline_to_proto(PAL),
+                    kinds=[pb.FEATURE_KIND_IDENTITY_REMOVED],
+                )
+            ),
+            "FEATURE_KIND_IDENTITY_REMOVED",
+        ),
+        (
+            pb.ExtractFeaturesRequest(
+                config=pb.ExtractFeaturesConfig(sample_rate_hz=1, channels=1, timeline=timeline_to_proto(PAL))
+            ),
+            "8000 to 192000",
+        ),
+    ],
+    ids=["no config", "no timeline", "unknown kind", "rate"],
+)
+async def test_wrong_configs_are_refused(
+    stub: AudioServiceAsyncStub, request_message: pb.ExtractFeaturesRequest, says: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match=says) as caught:
+        await answers(stub, only(request_message))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_timelines_make_a_round_trip() -> None:
+    for timeline in (
+        Timeline(rate=Fraction(30000, 1001)),
+        Timeline(pts=np.array([-3, 0, 9], np.int64), time_base=Fraction(1, 90000)),
+    ):
+        back = timeline_from_proto(timeline_to_proto(timeline))
+        assert back.rate == timeline.rate
+        assert back.time_base == timeline.time_base
+        assert (back.pts is None) == (timeline.pts is None)
+        if back.pts is not None and timeline.pts is not None:
+            assert back.pts.tolist() == timeline.pts.tolist()
+
+
+def test_a_rate_of_zero_is_refused() -> None:
+    with pytest.raises(InvalidRequest):
+        timeline_from_proto(common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=0)))

@@ -1,0 +1,85 @@
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.audio.extract import extract_features
+from services.audio.models import AudioModels
+from services.audio.train.corpus import read_mono_16k
+from services.audio.types import FeatureKind, FloatArray
+from services.common.errors import ModelNotFound
+from services.common.timeline import Timeline
+from tests.conftest import Clips
+
+VOICE = frozenset({FeatureKind.SPEECH_PROBABILITY})
+
+
+def speech_probability(models: AudioModels, samples: FloatArray, rate_hz: int = 16000) -> FloatArray:
+    found = extract_features(samples, rate_hz, Timeline(rate=Fraction(25)), VOICE, models=models).speech_probability
+    assert found is not None
+    return found
+
+
+def plucked_chords() -> FloatArray:
+    """Three seconds of decaying harmonic notes with a beat."""
+    time_s = np.arange(8000) / 16000
+    bars = []
+    for root_hz in (110.0, 146.8, 164.8, 110.0, 130.8, 98.0):
+        notes = sum(np.sin(2 * np.pi * root_hz * interval * k * time_s) / k for interval in (1, 1.26, 1.5) for k in range(1, 7))
+        bars.append(notes * np.exp(-time_s / 0.3) * 0.08)
+    return np.concatenate(bars).astype(np.float32)
+
+
+def test_the_batch_changes_no_bit_of_the_posteriorgram(models: AudioModels) -> None:
+    windows = (np.random.default_rng(2).standard_normal((21, 58, 20)) * 8).astype(np.float32)
+    whole = models.posteriorgram(windows)
+    for batch in (1, 2, 5, 8):
+        parts = [models.posteriorgram(windows[start : start + batch]) for start in range(0, 21, batch)]
+        assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+def test_threads_change_no_bit_of_the_posteriorgram(models: AudioModels) -> None:
+    windows = (np.random.default_rng(2).standard_normal((8, 58, 20)) * 8).astype(np.float32)
+    assert AudioModels(threads=2).posteriorgram(windows).tobytes() == models.posteriorgram(windows).tobytes()
+
+
+def test_speech_is_heard(models: AudioModels, speech: FloatArray) -> None:
+    assert np.mean(speech_probability(models, speech)[5:] > 0.5) > 0.7
+
+
+def test_silence_is_not_speech(models: AudioModels) -> None:
+    assert speech_probability(models, np.zeros(48000, np.float32)).max() == 0.0
+
+
+@pytest.mark.parametrize("level_db", [-60, -40, -20])
+def test_noise_is_not_speech(models: AudioModels, level_db: int) -> None:
+    noise = np.random.default_rng(6).standard_normal(48000) * 10 ** (level_db / 20)
+    assert speech_probability(models, noise.astype(np.float32)).max() < 0.5
+
+
+def test_plucked_chords_are_hardly_ever_taken_for_speech(models: AudioModels) -> None:
+    """A lone voiced note can pass for a vowel for a moment; never for longer."""
+    probability = speech_probability(models, plucked_chords())
+    assert np.mean(probability > 0.5) <= 0.05
+    assert probability.mean() < 0.1
+
+
+def test_a_film_without_speech_is_not_speech(models: AudioModels, clips: Clips) -> None:
+    for name in ("video/lp_s18.mp4", "video/lp_d9.mp4"):  # music; room noise
+        assert speech_probability(models, read_mono_16k(clips.path(name))).max() < 0.5, name
+
+
+def test_a_film_of_a_speaker_is_speech(models: AudioModels, clips: Clips) -> None:
+    probability = speech_probability(models, read_mono_16k(clips.path("video/hp_31.mp4")))
+    assert np.mean(probability > 0.5) > 0.85
+
+
+def test_speech_after_a_long_silence_is_heard_at_once(models: AudioModels, speech: FloatArray) -> None:
+    late = np.concatenate([np.zeros(48000, np.float32), speech])
+    assert np.mean(speech_probability(models, late)[80:] > 0.5) > 0.7
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"ppg\.onnx"):
+        AudioModels(tmp_path)
