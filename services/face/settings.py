@@ -1,0 +1,16 @@
+"""Settings of the face stage's process."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from services.common.settings import DEFAULT_PORTS, StageSettings
+
+
+class FaceSettings(StageSettings):
+    """Environment variables start with DUBSTAGE_."""
+
+    port: int = Field(default=DEFAULT_PORTS["face"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    max_message_bytes: int = Field(
+        default=32 << 20, ge=1 << 10, description="largest message in or out; a 4K frame of RGB8 takes 25 MB"
+    )

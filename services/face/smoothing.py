@@ -1,0 +1,154 @@
+"""Removes jitter without lag: a two-sided window, averaging where the face is still, leaving alone what moves.
+
+In a window of 2 * half_width + 1 frames the points get a weighted straight line each. What is left beside the line is
+either noise or motion; its energy over a whole group of points (lips, jaw, eyes, ...) tells which: the frame's own
+deviation from the line is kept by the Wiener gain max(0, 1 - noise / energy). On still spans this is the average of the
+window; in a closure of the lips it is the raw measurement. Pose is smoothed apart from shape, since the crop rides on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.crops import HeadPose, fit_head_pose, to_frame, to_head_space
+from services.common.landmarks import JAW, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+SHAPE_NOISE: Final = 0.13
+"""Standard deviation of a lip or jaw point's noise in head space, crop pixels; measured on people who hold still."""
+ROTATION_NOISE: Final = 0.002
+"""The same of the entries of the rotation matrix."""
+SCALE_NOISE: Final = 0.001
+"""The same of the logarithm of the scale."""
+POSITION_NOISE: Final = 0.15
+"""The same of the translation, crop pixels."""
+_CAUTION: Final = 2.0
+"""Energy up to this many times the noise's is taken for noise."""
+
+
+def _groups() -> tuple[npt.NDArray[np.intp], ...]:
+    """Points that move together: lips, jaw with cheeks and chin, right eye, left eye, the rest."""
+    lips = set(LIPS_OUTER + LIPS_INNER)
+    eyes_right = {33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173, *range(468, 473)}
+    eyes_left = {263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398, *range(473, 478)}
+    jaw = set(JAW)
+    rest = set(range(NUM_LANDMARKS)) - lips - jaw - eyes_right - eyes_left
+    return tuple(np.array(sorted(group), dtype=np.intp) for group in (lips, jaw, eyes_right, eyes_left, rest))
+
+
+_GROUPS: Final = _groups()
+
+
+@dataclass(frozen=True, slots=True)
+class SmoothFace:
+    """A face after smoothing.
+
+    Attributes:
+        landmarks: float32 [478, 3], frame pixels.
+        head_landmarks: float32 [478, 3], head space.
+        pose: smoothed head pose; landmarks = pose(head_landmarks).
+    """
+
+    landmarks: Float32
+    head_landmarks: Float32
+    pose: HeadPose
+
+
+@dataclass(frozen=True, slots=True)
+class RawFace:
+    """A measured face: head pose, and float32 [478, 3] landmarks in head space."""
+
+    pose: HeadPose
+    head_landmarks: Float32
+
+
+def raw_face(landmarks: Float32) -> RawFace:
+    """The measured face split into pose and shape; landmarks float32 [478, 3], frame pixels."""
+    pose = fit_head_pose(landmarks)
+    return RawFace(pose, to_head_space(landmarks, pose))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Weights of the straight-line fit of one window: values are `[N, K]`, row `centre` is the frame asked for."""
+
+    at_centre: Float64  # [N]: value of the line at the centre
+    residual: Float64  # [N, N]: values -> deviations from the line
+    weights: Float64  # [N], sum 1: how much each deviation counts in the energy
+    noise_share: float  # expected energy of white noise of variance 1
+
+
+def _fit_line(offsets: Sequence[int], half_width: int) -> _Line:
+    x = np.array(offsets, dtype=np.float64)
+    weights = np.cos(np.pi * x / (2 * half_width + 2)) ** 2
+    basis = np.stack([np.ones_like(x), x], axis=1) if len(x) > 2 else np.ones((len(x), 1))
+    solve = np.linalg.solve(basis.T @ (weights[:, None] * basis), basis.T * weights)
+    residual = np.eye(len(x)) - basis @ solve
+    share = weights / weights.sum()
+    return _Line(solve[0], residual, share, float((share[:, None] * residual**2).sum()))
+
+
+def _wiener(values: Float64, centre: int, line: _Line, noise: float) -> Float64:
+    """The smoothed row `centre` of values [N, K]; the K channels share one gain."""
+    mean = line.at_centre @ values
+    energy = float(line.weights @ ((line.residual @ values) ** 2).mean(axis=1))
+    floor = _CAUTION * noise * noise * line.noise_share
+    gain = max(0.0, 1.0 - floor / energy) if energy > 0.0 else 0.0
+    return np.asarray(mean + gain * (values[centre] - mean))
+
+
+def smooth(window: Sequence[RawFace], centre: int, half_width: int) -> SmoothFace:
+    """The smoothed face of one frame.
+
+    Args:
+        window: consecutive frames of one track within one shot, at most `half_width` on either side of the frame asked
+            for; fewer at the ends of a track, where the line is fitted one-sidedly, so that there is no lag there either.
+        centre: position of the frame asked for.
+        half_width: 0 leaves the measurement as it is.
+    """
+    face = window[centre]
+    if half_width == 0 or len(window) == 1:
+        return SmoothFace(to_frame(face.head_landmarks, face.pose), face.head_landmarks, face.pose)
+    line = _fit_line(range(-centre, len(window) - centre), half_width)
+    pose = _smooth_pose([raw.pose for raw in window], centre, line)
+    shapes = np.stack([raw.head_landmarks for raw in window]).astype(np.float64)
+    result = np.empty((NUM_LANDMARKS, 3))
+    for group in _GROUPS:
+        values = shapes[:, group]
+        plane = _wiener(values[:, :, :2].reshape(len(window), -1), centre, line, SHAPE_NOISE)
+        depth = _wiener(values[:, :, 2], centre, line, 2 * SHAPE_NOISE)
+        result[group] = np.concatenate([plane.reshape(-1, 2), depth[:, None]], axis=1)
+    head = result.astype(np.float32)
+    return SmoothFace(to_frame(head, pose), head, pose)
+
+
+def _smooth_pose(poses: Sequence[HeadPose], centre: int, line: _Line) -> HeadPose:
+    scale = poses[centre].scale
+    scales = np.log([[pose.scale] for pose in poses])
+    rotations = np.stack([pose.rotation.reshape(9) for pose in poses])
+    places = np.stack([pose.translation for pose in poses]) / scale
+    u, _, vt = np.linalg.svd(_wiener(rotations, centre, line, ROTATION_NOISE).reshape(3, 3))
+    rotation = (u * np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])) @ vt
+    position = _wiener(places[:, :2], centre, line, POSITION_NOISE)
+    depth = _wiener(places[:, 2:], centre, line, POSITION_NOISE)
+    return HeadPose(
+        scale=float(np.exp(_wiener(scales, centre, line, SCALE_NOISE)[0])),
+        rotation=rotation,
+        translation=np.concatenate([position, depth]) * scale,
+    )
+
+
+def smooth_track(track: Sequence[RawFace], half_width: int = 3) -> list[SmoothFace]:
+    """Every frame of a whole track within one shot; the same numbers as frame by frame."""
+    faces: list[SmoothFace] = []
+    for index in range(len(track)):
+        begin = max(0, index - half_width)
+        faces.append(smooth(track[begin : index + half_width + 1], index - begin, half_width))
+    return faces

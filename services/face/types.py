@@ -1,0 +1,87 @@
+"""What the face stage takes and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.crops import HeadPose
+from services.common.errors import InvalidRequest
+
+MAX_FACES = 8
+MAX_HALF_WIDTH = 4
+
+
+class Reason(StrEnum):
+    """Whether the mouth of a face can be replaced in a frame, and if not, why. Names as in the contract's FrameReason."""
+
+    DUBBED = "DUBBED"
+    LOW_CONFIDENCE = "LOW_CONFIDENCE"
+    PROFILE_VIEW = "PROFILE_VIEW"
+    OCCLUDED_MOUTH = "OCCLUDED_MOUTH"
+    FACE_TOO_SMALL = "FACE_TOO_SMALL"
+    OUT_OF_FRAME = "OUT_OF_FRAME"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrackOptions:
+    """Settings of one stream.
+
+    Attributes:
+        max_faces: faces followed at once, 1 to 8.
+        half_width: of the smoothing window, frames, 0 to 4; replies come this many frames after the picture.
+
+    Raises:
+        InvalidRequest: out of range.
+    """
+
+    max_faces: int = 4
+    half_width: int = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_faces <= MAX_FACES:
+            raise InvalidRequest(f"max_faces must be 1 to {MAX_FACES}, got {self.max_faces}", field="config.max_faces")
+        if not 0 <= self.half_width <= MAX_HALF_WIDTH:
+            raise InvalidRequest(
+                f"smoothing_half_width must be 0 to {MAX_HALF_WIDTH}, got {self.half_width}",
+                field="config.smoothing_half_width",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedFace:
+    """One face in one frame.
+
+    Attributes:
+        face_id: the same for the same person as far as that can be told; counts from 0.
+        box: left, top, width, height of all landmarks, frame pixels.
+        landmarks: float32 [478, 3], frame pixels, smoothed.
+        pose: smoothed head pose.
+        mouth_landmarks: float32 [59, 3], MOUTH_AREA in head space.
+        confidence: 0 to 1, the mesh network's.
+        mouth_visibility: 0 to 1: share of the mouth area that is in the picture, turned to the camera and not covered.
+        blink: 0 eyes open to 1 shut.
+        reason: DUBBED where the mouth can be replaced.
+    """
+
+    face_id: int
+    box: tuple[float, float, float, float]
+    landmarks: npt.NDArray[np.float32]
+    pose: HeadPose
+    mouth_landmarks: npt.NDArray[np.float32]
+    confidence: float
+    mouth_visibility: float
+    blink: float
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFaces:
+    """All faces of one frame, by face_id; `shot_cut` is true on the first frame of a new shot (not on frame 0)."""
+
+    frame_index: int
+    shot_cut: bool
+    faces: tuple[TrackedFace, ...]

@@ -1,0 +1,140 @@
+"""The face stage's messages, and the stage behind a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+import pytest_asyncio
+from skimage.data import astronaut
+
+from dubstage.face.v1alpha1 import face_pb2 as pb
+from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
+from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.settings import load_settings
+from services.common.stage import server_of
+from services.face.__main__ import compose
+from services.face.convert import (
+    NumberedPicture,
+    frames_from_proto,
+    frames_to_proto,
+    options_from_proto,
+    options_to_proto,
+    picture_from_proto,
+    picture_to_proto,
+)
+from services.face.settings import FaceSettings
+from services.face.stream import FaceTracker, Networks
+from services.face.types import FrameFaces, Reason, TrackOptions
+
+if TYPE_CHECKING:
+    from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceAsyncStub
+
+PHOTOGRAPH = np.ascontiguousarray(astronaut()[:320, 60:400])
+PICTURES = [np.ascontiguousarray(np.roll(PHOTOGRAPH, 2 * step, axis=1)) for step in range(6)]
+
+
+def in_process(options: TrackOptions) -> list[FrameFaces]:
+    tracker = FaceTracker(Networks(), options)
+    return [frame for picture in PICTURES for frame in tracker.push(picture)] + tracker.finish()
+
+
+@pytest_asyncio.fixture
+async def stub() -> AsyncIterator[FaceServiceAsyncStub]:
+    settings = load_settings(FaceSettings, port=0)
+    async with server_of("face", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
+        yield FaceServiceStub(channel)
+
+
+async def stream(requests: Iterable[pb.TrackRequest]) -> AsyncIterator[pb.TrackRequest]:
+    for request in requests:
+        yield request
+
+
+def test_faces_come_through_a_message_unchanged() -> None:
+    frames = in_process(TrackOptions())
+    copies = frames_from_proto(pb.TrackResponse.FromString(frames_to_proto(frames).SerializeToString()))
+    assert [frame.frame_index for frame in copies] == list(range(6))
+    for before, after in zip(frames, copies, strict=True):
+        (face,), (copy,) = before.faces, after.faces
+        np.testing.assert_array_equal(copy.landmarks, face.landmarks)
+        np.testing.assert_array_equal(copy.mouth_landmarks, face.mouth_landmarks)
+        np.testing.assert_array_equal(copy.pose.rotation, face.pose.rotation)
+        np.testing.assert_array_equal(copy.pose.translation, face.pose.translation)
+        assert (copy.pose.scale, copy.face_id, copy.reason) == (face.pose.scale, face.face_id, Reason.DUBBED)
+        numbers = [*face.box, face.confidence, face.mouth_visibility, face.blink]
+        assert [*copy.box, copy.confidence, copy.mouth_visibility, copy.blink] == [np.float32(number) for number in numbers]
+
+
+def test_options_come_through_and_have_defaults() -> None:
+    options = TrackOptions(max_faces=2, half_width=0)
+    assert options_from_proto(options_to_proto(options)) == options
+    assert options_from_proto(pb.TrackRequest(config=pb.TrackConfig())) == TrackOptions(max_faces=4, half_width=3)
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "field"),
+    [
+        (pb.TrackRequest(), InvalidRequest, "config"),
+        (picture_to_proto(0, PHOTOGRAPH), InvalidRequest, "config"),
+        (pb.TrackRequest(config=pb.TrackConfig(max_faces=9)), InvalidRequest, "config.max_faces"),
+        (pb.TrackRequest(config=pb.TrackConfig(smoothing_half_width=5)), InvalidRequest, "config.smoothing_half_width"),
+        (pb.TrackRequest(config=pb.TrackConfig(morphable_model="flame")), ModelNotFound, None),
+    ],
+)
+def test_configs_that_cannot_be_used_say_why(request_, error, field) -> None:
+    with pytest.raises(error) as caught:
+        options_from_proto(request_)
+    assert getattr(caught.value, "field", None) == field
+
+
+def test_frames_that_do_not_follow_are_refused() -> None:
+    before = NumberedPicture(4, PHOTOGRAPH)
+    assert picture_from_proto(picture_to_proto(5, PHOTOGRAPH), before).frame_index == 5
+    for request, field in (
+        (picture_to_proto(6, PHOTOGRAPH), "frame.frame_index"),
+        (picture_to_proto(4, PHOTOGRAPH), "frame.frame_index"),
+        (picture_to_proto(5, PHOTOGRAPH[:-2]), "frame.image"),
+        (options_to_proto(TrackOptions()), "frame"),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            picture_from_proto(request, before)
+        assert caught.value.field == field
+    with pytest.raises(InvalidRequest):
+        picture_from_proto(picture_to_proto(-1, PHOTOGRAPH), None)
+
+
+async def test_the_server_answers_as_the_tracker_does_before_the_stream_ends(stub) -> None:
+    options = TrackOptions(half_width=2)
+    call = stub.Track()
+    await call.write(options_to_proto(options))
+    for index, picture in enumerate(PICTURES[:3]):
+        await call.write(picture_to_proto(index, picture))
+    replies = [await call.read()]  # the stream is still open
+    for index, picture in enumerate(PICTURES[3:], start=3):
+        await call.write(picture_to_proto(index, picture))
+    await call.done_writing()
+    while (reply := await call.read()) is not grpc.aio.EOF:
+        replies.append(reply)
+    served = [frame.SerializeToString(deterministic=True) for reply in replies for frame in reply.frames]
+    direct = [frame.SerializeToString(deterministic=True) for frame in frames_to_proto(in_process(options)).frames]
+    assert served == direct
+
+
+async def test_a_gap_ends_the_call_with_the_field_named(stub) -> None:
+    call = stub.Track(stream([options_to_proto(TrackOptions()), picture_to_proto(0, PHOTOGRAPH), picture_to_proto(2, PHOTOGRAPH)]))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in call:
+            pass
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "frame 1 must follow" in str(caught.value.details())
+
+
+async def test_identity_fitting_is_not_there_yet(stub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.FitIdentity(stream([]))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from services.common.crops import HeadPose, head_template, to_frame
+from services.common.landmarks import LIPS_INNER, MOUTH_AREA, NUM_LANDMARKS, mouth_opening
+from services.face.smoothing import RawFace, raw_face, smooth, smooth_track
+
+HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
+LOWER_LIP = [index for index in LIPS_INNER if HEAD[index, 1] > HEAD[LIPS_INNER[0], 1]]
+
+
+def turned(degrees: float) -> np.ndarray:
+    angle = np.radians(degrees)
+    return np.array([[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]])
+
+
+def track(openings: np.ndarray, noise: float = 0.0, speed: float = 0.0) -> list[RawFace]:
+    """A face whose lower lip drops by `openings` [T], drifting `speed` px a frame, with white noise of `noise` crop px."""
+    random = np.random.default_rng(5)
+    faces = []
+    for index, opening in enumerate(openings):
+        head = HEAD.copy()
+        head[LOWER_LIP, 1] += opening
+        pose = HeadPose(1.4, turned(10.0), np.array([300.0 + speed * index, 200.0, 0.0]))
+        faces.append(raw_face(to_frame(head + random.normal(0, noise, head.shape).astype(np.float32), pose)))
+    return faces
+
+
+def second_difference(values: np.ndarray) -> float:
+    return float(np.abs(np.diff(values, n=2, axis=0)).mean())
+
+
+def test_jitter_of_a_still_face_falls_to_a_third() -> None:
+    raw = track(np.zeros(40), noise=0.1)
+    smoothed = smooth_track(raw)
+    before = second_difference(np.stack([to_frame(face.head_landmarks, face.pose) for face in raw])[:, :468, :2])
+    after = second_difference(np.stack([face.landmarks for face in smoothed])[:, :468, :2])
+    assert after < before / 3
+
+
+def test_a_closure_of_three_frames_keeps_its_depth() -> None:
+    openings = np.full(21, 12.0)
+    openings[9:12] = [3.0, 0.0, 3.0]
+    raw = track(openings, noise=0.1)
+    before = mouth_opening(np.stack([face.head_landmarks for face in raw])[:, list(MOUTH_AREA)])
+    after = mouth_opening(np.stack([face.head_landmarks for face in smooth_track(raw)])[:, list(MOUTH_AREA)])
+    assert after[10] == pytest.approx(before[10], abs=0.3)
+    assert np.corrcoef(before, after)[0, 1] > 0.999
+
+
+def test_a_steady_drift_comes_through_without_lag_at_the_ends_too() -> None:
+    raw = track(np.zeros(12), speed=3.0)
+    places = [face.pose.translation[0] for face in smooth_track(raw)]
+    np.testing.assert_allclose(places, [face.pose.translation[0] for face in raw], atol=0.05)
+
+
+def test_half_width_zero_leaves_the_measurement() -> None:
+    raw = track(np.linspace(0, 5, 7), noise=0.2)
+    np.testing.assert_array_equal(smooth(raw, 3, 0).head_landmarks, raw[3].head_landmarks)
+
+
+def test_landmarks_are_the_shape_under_the_smoothed_pose() -> None:
+    face = smooth(track(np.zeros(7), noise=0.2), 3, 3)
+    np.testing.assert_array_equal(face.landmarks, to_frame(face.head_landmarks, face.pose))
+    np.testing.assert_allclose(face.pose.rotation @ face.pose.rotation.T, np.eye(3), atol=1e-12)
+
+
+def test_a_frame_depends_on_its_window_alone() -> None:
+    raw = track(np.linspace(0, 9, 15), noise=0.2)
+    whole = smooth_track(raw, 3)[7]
+    alone = smooth(raw[4:11], 3, 3)
+    np.testing.assert_array_equal(whole.landmarks, alone.landmarks)
