@@ -1,0 +1,1 @@
+"""Personalisation: the one place where the stage learns while it serves."""

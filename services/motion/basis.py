@@ -1,0 +1,73 @@
+"""Landmark basis: the directions in which mouths move, and the coefficients along them.
+
+    landmarks = rest_mouth + sum_k coefficient_k * spread_k * component_k        (head space, crop pixels)
+
+The components are the principal components of the training speakers' offsets from their own mean mouths, the same for everyone;
+rest mouth and spread are the person's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.common.landmarks import NUM_LIPS
+from services.motion.types import NUM_POINTS, Float32
+
+_LIP_WEIGHT = 2.0
+_DEPTH_WEIGHT = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class LandmarkBasis:
+    """Principal components of mouth motion.
+
+    Attributes:
+        components: float32 [K, 59, 3], orthonormal under the weights of `point_weights`.
+        dual: float32 [K, 59, 3], their dual basis: coefficient = <dual, offset>.
+        typical_spread: float32 [K], size of each coefficient while the mouth is open (style.measure_mouth), mean over speakers.
+    """
+
+    components: Float32
+    dual: Float32
+    typical_spread: Float32
+
+    def project(self, offsets: Float32) -> Float32:
+        """Offsets from a mean mouth [..., 59, 3] to coefficients in crop pixels, float32 [..., K]."""
+        return np.asarray(np.einsum("...pd,kpd->...k", offsets, self.dual), dtype=np.float32)
+
+    def reconstruct(self, coefficients: Float32) -> Float32:
+        """Coefficients in crop pixels [..., K] to offsets, float32 [..., 59, 3]."""
+        return np.asarray(np.einsum("...k,kpd->...pd", coefficients, self.components), dtype=np.float32)
+
+
+def point_weights() -> Float32:
+    """Weight of each landmark coordinate in fits and losses, float32 [59, 3]: lips over jaw, picture plane over depth."""
+    weights = np.ones((NUM_POINTS, 3), np.float32)
+    weights[:NUM_LIPS] *= _LIP_WEIGHT
+    weights[:, 2] *= _DEPTH_WEIGHT
+    return weights
+
+
+def fit_basis(offsets_by_speaker: list[Float32], num_coefficients: int) -> LandmarkBasis:
+    """Weighted principal components over speakers, each speaker counting the same; `typical_spread` is 1, to be measured.
+
+    Args:
+        offsets_by_speaker: for each speaker float32 [T, 59, 3], offsets from the mean mouth.
+        num_coefficients: K.
+    """
+    root = np.sqrt(point_weights()).astype(np.float64)
+    covariance = np.zeros((NUM_POINTS * 3, NUM_POINTS * 3))
+    for offsets in offsets_by_speaker:
+        flat = (offsets * root).reshape(len(offsets), -1)
+        covariance += flat.T @ flat / len(flat) / len(offsets_by_speaker)
+    _, vectors = np.linalg.eigh(covariance)
+    directions = vectors[:, ::-1][:, :num_coefficients].T
+    # Signs of eigenvectors are arbitrary: the largest element is made positive.
+    largest = np.abs(directions).argmax(axis=1)
+    directions = directions * np.sign(directions[np.arange(num_coefficients), largest])[:, None]
+    directions = directions.reshape(-1, NUM_POINTS, 3)
+    components = (directions / root).astype(np.float32)
+    dual = (directions * root).astype(np.float32)
+    return LandmarkBasis(components, dual, np.ones(num_coefficients, np.float32))

@@ -1,0 +1,113 @@
+"""Phonetic knowledge that the picture must respect: lips touch on p, b, m; the mouth is shut in silence.
+
+Pure functions of a fixed neighbourhood of each frame, so the chunking of a stream changes nothing. Look-ahead: 2 frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from services.common.landmarks import NUM_LIPS
+from services.motion.types import WINDOW_AHEAD, Float32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConstraintConfig:
+    """Strength and extent of the constraints.
+
+    Attributes:
+        bilabial_low: probability of p, b, m below which nothing happens.
+        bilabial_high: probability from which the lips touch fully.
+        bilabial_shape: weight of a peak at distance 0 and 1 frame.
+        speech_low: speech probability below which a frame is silent.
+        speech_high: from which it is speech.
+        presence_low: highest speech probability around a frame up to which there is no speech there, only noise or music.
+        presence_high: from which there is.
+        attack_low: share of silence among the frame and the seven before from which the mouth begins to shut; at 1 it is shut.
+        jaw_share: how far the jaw follows the lips into the closed shape on p, b, m.
+    """
+
+    bilabial_low: float = 0.35
+    bilabial_high: float = 0.65
+    bilabial_shape: tuple[float, float] = (1.0, 0.2)
+    speech_low: float = 0.05
+    speech_high: float = 0.3
+    presence_low: float = 0.45
+    presence_high: float = 0.5
+    attack_low: float = 0.3
+    jaw_share: float = 0.5
+
+
+CONTEXT_PAST: Final = 7
+"""Frames before the first one that `apply_constraints` needs; after the last it needs WINDOW_AHEAD."""
+
+
+def _smoothstep(x: Float32, low: float, high: float) -> Float32:
+    t = np.clip((x - low) / (high - low), 0.0, 1.0)
+    return np.asarray(t * t * (3.0 - 2.0 * t), dtype=np.float32)
+
+
+def closure_weights(bilabial: Float32, config: ConstraintConfig) -> Float32:
+    """How far the lips close on p, b, m: float32 [T] in [0, 1].
+
+    Args:
+        bilabial: float32 [7 + T + 2], probability of p, b, m, with seven frames before and two after.
+        config: see ConstraintConfig.
+    """
+    peak = _smoothstep(bilabial, config.bilabial_low, config.bilabial_high)
+    here, near = config.bilabial_shape
+    spread = np.maximum(here * peak[1:-1], near * np.maximum(peak[:-2], peak[2:]))
+    return np.asarray(spread[CONTEXT_PAST - 1 : len(spread) - (WINDOW_AHEAD - 1)], dtype=np.float32)
+
+
+def silence_weights(speech_probability: Float32, config: ConstraintConfig) -> Float32:
+    """How far the mouth is shut for silence: float32 [T] in [0, 1], 1 where all of n-7..n+2 is silent.
+
+    It shuts over the third of a second after the speech, and opens with the three frames that speech begins in: a mouth that
+    lags behind its sound is seen, one that shuts slowly is not. Where none of n-7..n+2 is surely speech it stays shut: weak
+    speech has strong speech beside it, music that sounds a little like speech has not.
+
+    Args:
+        speech_probability: float32 [7 + T + 2].
+        config: see ConstraintConfig.
+    """
+    silent = np.asarray(1.0 - _smoothstep(speech_probability, config.speech_low, config.speech_high), np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(silent, CONTEXT_PAST + 1 + WINDOW_AHEAD)
+    before, ahead = windows[:, : CONTEXT_PAST + 1].mean(axis=-1), windows[:, CONTEXT_PAST:].mean(axis=-1)
+    free = 1.0 - _smoothstep(before, config.attack_low, 1.0) * ahead
+    around = np.lib.stride_tricks.sliding_window_view(speech_probability, CONTEXT_PAST + 1 + WINDOW_AHEAD).max(axis=-1)
+    present = _smoothstep(np.asarray(around, np.float32), config.presence_low, config.presence_high)
+    return np.asarray(1.0 - free * present, dtype=np.float32)
+
+
+def apply_constraints(
+    mouth_landmarks: Float32,
+    closed_mouth: Float32,
+    bilabial: Float32,
+    speech_probability: Float32,
+    config: ConstraintConfig,
+) -> Float32:
+    """Closes lips on p, b, m and in silence.
+
+    On p, b, m only height and depth go to the closed shape (width carries the rounding of the neighbours); in silence all does.
+
+    Args:
+        mouth_landmarks: float32 [T, 59, 3], head space.
+        closed_mouth: float32 [59, 3].
+        bilabial: float32 [7 + T + 2].
+        speech_probability: float32 [7 + T + 2].
+        config: see ConstraintConfig.
+
+    Returns:
+        float32 [T, 59, 3].
+    """
+    shape = np.zeros((mouth_landmarks.shape[1], 3), np.float32)
+    shape[:, 1:] = 1.0
+    shape[NUM_LIPS:] *= config.jaw_share
+    closing = closure_weights(bilabial, config)[:, None, None] * shape
+    pressed = mouth_landmarks + closing * (closed_mouth - mouth_landmarks)
+    quiet = silence_weights(speech_probability, config)[:, None, None]
+    return np.asarray(pressed + quiet * (closed_mouth - pressed), dtype=np.float32)

@@ -1,0 +1,277 @@
+"""Messages of dubstage.motion.v1alpha1 to and from the stage's own types, with validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from services.common.arrays import from_tensor, to_tensor
+from services.common.artefacts import ArtefactRef
+from services.common.errors import InvalidRequest
+from services.common.timeline import MOTION_RATE, Timeline
+from services.motion.types import (
+    METHODS,
+    NUM_MELS,
+    NUM_PHONES,
+    NUM_POINTS,
+    ROWS_PER_FRAME,
+    Bool,
+    Float32,
+    LagEstimate,
+    Motion,
+    SpeechFeatures,
+)
+
+MAX_FRAMES_PER_REPLY: Final = 256
+"""Bounds a reply to about 200 kB."""
+MAX_FRAMES: Final = 10_000_000
+"""Frames that one stream may ask for: 100 h at 25 frames/s."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictConfig:
+    """What a stream of motion is to be like."""
+
+    style: ArtefactRef
+    timeline: Timeline
+    num_frames: int
+    without_style: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureBlock:
+    """Features of the motion frames from `first_frame` on."""
+
+    first_frame: int
+    features: SpeechFeatures
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """Tracked mouths at 25 frames/s: mouth_landmarks float32 [T, 59, 3], usable bool [T]."""
+
+    mouth_landmarks: Float32
+    usable: Bool
+
+
+def check_method(method: str) -> None:
+    """Raises InvalidRequest where the stage has no such motion predictor."""
+    if method not in METHODS:
+        raise InvalidRequest(f"method: this stage has no predictor {method[:80]!r}, only {', '.join(METHODS)}", field="method")
+
+
+def config_from_proto(request: pb.PredictMotionRequest) -> PredictConfig:
+    """The first message of a stream.
+
+    Raises:
+        InvalidRequest: it is not a config, or the config cannot be used.
+    """
+    if not request.HasField("config"):
+        raise InvalidRequest("the first message of the stream must be the config", field="config")
+    config = request.config
+    check_method(config.method)
+    rate = _fraction(config.feature_rate, "config.feature_rate")
+    if rate != MOTION_RATE:
+        raise InvalidRequest(
+            f"config.feature_rate: {config.method} takes features at {MOTION_RATE} frames/s, not {rate}",
+            field="config.feature_rate",
+        )
+    if not 0 <= config.num_frames <= MAX_FRAMES:
+        raise InvalidRequest(f"config.num_frames: {config.num_frames} is not between 0 and {MAX_FRAMES}", field="config.num_frames")
+    timeline = timeline_from_proto(config.output_timeline, "config.output_timeline")
+    return PredictConfig(ref_from_proto(config.style, "config.style"), timeline, config.num_frames, config.without_style)
+
+
+def config_to_proto(method: str, config: PredictConfig) -> pb.PredictMotionRequest:
+    """The first message of a stream, for callers."""
+    return pb.PredictMotionRequest(
+        config=pb.PredictMotionConfig(
+            method=method,
+            style=ref_to_proto(config.style),
+            feature_rate=_rational(MOTION_RATE),
+            output_timeline=timeline_to_proto(config.timeline),
+            num_frames=config.num_frames,
+            without_style=config.without_style,
+        )
+    )
+
+
+def features_from_proto(request: pb.PredictMotionRequest) -> FeatureBlock:
+    """A later message of a stream.
+
+    Raises:
+        InvalidRequest: a second config, an empty message, or tensors of a wrong shape or type.
+    """
+    if not request.HasField("features"):
+        raise InvalidRequest("features: after the config every message must hold features", field="features")
+    return block_from_proto(request.features)
+
+
+def block_from_proto(block: audio_pb2.AudioFeatureBlock) -> FeatureBlock:
+    """Features as the audio stage answers them; posteriorgram, mel and speech probability are needed.
+
+    Raises:
+        InvalidRequest: a tensor is missing, or of a wrong shape or type, or not finite, or not probabilities.
+    """
+    frames = block.num_frames
+
+    def tensor(name: str, message: common_pb2.Tensor, *shape: int) -> Float32:
+        field = f"features.{name}"
+        array: Float32 = from_tensor(message, field, dtype=np.float32, shape=(frames, *shape))
+        return array
+
+    posteriorgram = tensor("posteriorgram", block.posteriorgram, ROWS_PER_FRAME, NUM_PHONES)
+    speaking = tensor("speech_probability", block.speech_probability)
+    for name, values in (("posteriorgram", posteriorgram), ("speech_probability", speaking)):
+        if values.size and (values.min() < 0.0 or values.max() > 1.001):
+            raise InvalidRequest(f"features.{name}: probabilities lie in [0, 1]", field=f"features.{name}")
+    mel = tensor("mel", block.mel, ROWS_PER_FRAME, NUM_MELS)
+    return FeatureBlock(block.first_frame, SpeechFeatures(posteriorgram, mel, speaking))
+
+
+def block_to_proto(block: FeatureBlock) -> audio_pb2.AudioFeatureBlock:
+    """The message of a block of features."""
+    features = block.features
+    return audio_pb2.AudioFeatureBlock(
+        first_frame=block.first_frame,
+        num_frames=len(features),
+        posteriorgram=to_tensor(features.posteriorgram),
+        mel=to_tensor(features.mel),
+        speech_probability=to_tensor(features.speech_probability),
+    )
+
+
+def motion_to_proto(motion: Motion) -> Iterator[pb.PredictMotionResponse]:
+    """Replies of at most 256 frames; none for a motion without frames."""
+    for begin in range(0, len(motion.mouth_landmarks), MAX_FRAMES_PER_REPLY):
+        part = slice(begin, begin + MAX_FRAMES_PER_REPLY)
+        pairs = zip(motion.mouth_landmarks[part], motion.speech_probability[part], strict=True)
+        yield pb.PredictMotionResponse(
+            frames=[
+                pb.MotionFrame(
+                    frame_index=motion.first_frame + begin + index,
+                    mouth_landmarks=to_tensor(mouth),
+                    speech_probability=float(speaking),
+                )
+                for index, (mouth, speaking) in enumerate(pairs)
+            ]
+        )
+
+
+def motion_from_proto(response: pb.PredictMotionResponse) -> Motion:
+    """The frames of one reply, which follow each other.
+
+    Raises:
+        InvalidRequest: a frame without mouth landmarks of the right shape.
+    """
+    mouths = [
+        from_tensor(frame.mouth_landmarks, "frames.mouth_landmarks", dtype=np.float32, shape=(NUM_POINTS, 3))
+        for frame in response.frames
+    ]
+    speaking = np.array([frame.speech_probability for frame in response.frames], np.float32)
+    first = response.frames[0].frame_index if response.frames else 0
+    return Motion(first, np.array(mouths, np.float32).reshape(-1, NUM_POINTS, 3), speaking)
+
+
+def footage_from_proto(
+    mouth_landmarks: common_pb2.Tensor, usable: common_pb2.Tensor, frame_rate: common_pb2.Rational | None = None
+) -> Footage:
+    """Tracked mouths, brought to 25 frames/s where they come at another rate (nearest frame: no mouth is made up).
+
+    Raises:
+        InvalidRequest: tensors of a wrong shape or type, or not finite; a rate that is not positive.
+    """
+    mouths = from_tensor(mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(None, NUM_POINTS, 3))
+    flags = from_tensor(usable, "usable", dtype=np.bool_, shape=(len(mouths),))
+    rate = MOTION_RATE if frame_rate is None else _fraction(frame_rate, "frame_rate")
+    if rate != MOTION_RATE and len(mouths):
+        count = int(len(mouths) / rate * MOTION_RATE)
+        nearest = np.minimum(np.round(np.arange(count) * float(rate / MOTION_RATE)).astype(np.intp), len(mouths) - 1)
+        return Footage(mouths[nearest], flags[nearest])
+    return Footage(mouths, flags)
+
+
+def lag_to_proto(estimate: LagEstimate) -> pb.EstimateLagResponse:
+    """The reply with a lag."""
+    return pb.EstimateLagResponse(
+        lag_frames=estimate.lag_frames,
+        confidence=estimate.confidence,
+        scores=to_tensor(estimate.scores),
+        distance=estimate.distance,
+    )
+
+
+def lag_from_proto(response: pb.EstimateLagResponse) -> LagEstimate:
+    """The lag in a reply, for callers.
+
+    Raises:
+        InvalidRequest: scores of a wrong shape or type.
+    """
+    scores = from_tensor(response.scores, "scores", dtype=np.float32, shape=(None,))
+    return LagEstimate(response.lag_frames, response.confidence, scores, response.distance)
+
+
+def same_length(block: FeatureBlock, footage: Footage) -> None:
+    """Raises InvalidRequest where sound and picture are not of the same frames."""
+    if len(block.features) != len(footage.usable):
+        raise InvalidRequest(
+            f"features of {len(block.features)} frames, mouths of {len(footage.usable)}: both must be of the same frames",
+            field="features",
+        )
+
+
+def ref_from_proto(message: common_pb2.ArtefactRef, field: str) -> ArtefactRef:
+    """A reference to an artefact.
+
+    Raises:
+        InvalidRequest: it is empty.
+    """
+    if not message.uri:
+        raise InvalidRequest(f"{field}: an artefact's uri and sha256 are needed", field=field)
+    return ArtefactRef(message.uri, message.sha256, message.size_bytes)
+
+
+def ref_to_proto(ref: ArtefactRef) -> common_pb2.ArtefactRef:
+    """The message of a reference."""
+    return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
+
+
+def timeline_from_proto(message: common_pb2.Timeline, field: str) -> Timeline:
+    """A timeline.
+
+    Raises:
+        InvalidRequest: no rate and no times, a rate that is not positive, or times that do not increase.
+    """
+    if message.HasField("frame_rate"):
+        return Timeline(rate=_fraction(message.frame_rate, f"{field}.frame_rate"))
+    if message.HasField("explicit"):
+        pts: npt.NDArray[Any] = np.array(message.explicit.pts, np.int64)
+        return Timeline(pts=pts, time_base=_fraction(message.explicit.time_base, f"{field}.explicit.time_base"))
+    raise InvalidRequest(f"{field}: give frame_rate or explicit times", field=field)
+
+
+def timeline_to_proto(timeline: Timeline) -> common_pb2.Timeline:
+    """The message of a timeline."""
+    if timeline.rate is not None:
+        return common_pb2.Timeline(frame_rate=_rational(timeline.rate))
+    assert timeline.pts is not None
+    times = common_pb2.FrameTimes(time_base=_rational(timeline.time_base), pts=timeline.pts.tolist())
+    return common_pb2.Timeline(explicit=times)
+
+
+def _fraction(message: common_pb2.Rational, field: str) -> Fraction:
+    if message.den <= 0 or message.num <= 0:
+        raise InvalidRequest(f"{field}: {message.num}/{message.den} is not a positive number", field=field)
+    return Fraction(message.num, message.den)
+
+
+def _rational(value: Fraction) -> common_pb2.Rational:
+    return common_pb2.Rational(num=value.numerator, den=value.denominator)

@@ -1,0 +1,159 @@
+"""What the motion networks see of speech: phone probabilities and relative band energy. Training and serving share it.
+
+Energy of a vowel tells how far the jaw drops, but its level belongs to the microphone and the voice: each frame's energies are
+measured against the four seconds before it, so a stream needs nothing of its future.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from services.motion.types import NUM_MELS, NUM_PHONES, ROWS_PER_FRAME, Float32, SpeechFeatures
+
+PHONES: Final[tuple[str, ...]] = (
+    "SIL",
+    "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY",
+    "F", "G", "HH", "IH", "IY", "JH", "K", "L", "M", "N", "NG", "OW", "OY", "P",
+    "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
+)  # fmt: skip
+"""Class order of the posteriorgram (the audio stage's contract; a test holds both equal)."""
+
+ARTICULATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    ("SIL",),
+    ("P", "B", "M"),
+    ("F", "V"),
+    ("TH", "DH"),
+    ("T", "D", "N", "L"),
+    ("S", "Z"),
+    ("SH", "ZH", "CH", "JH"),
+    ("K", "G", "NG", "HH"),
+    ("R", "ER"),
+    ("W",),
+    ("UW", "UH"),
+    ("OW", "OY"),
+    ("AO",),
+    ("AA",),
+    ("AH",),
+    ("AE",),
+    ("AY", "AW"),
+    ("EH",),
+    ("EY",),
+    ("IH",),
+    ("IY", "Y"),
+)
+"""Groups of phones that look alike on the lips, one content channel each."""
+BANDS: Final[tuple[tuple[int, int], ...]] = ((0, 14), (14, 30), (30, 52), (52, NUM_MELS))
+"""Mel bands whose mean log energies are content channels too: about 0-0.4, 0.4-1.1, 1.1-2.9 and 2.9-7.6 kHz."""
+NUM_CONTENT: Final = NUM_PHONES + len(BANDS)
+"""Content channels of one 10 ms row: phones, then relative band energies."""
+NUM_SYNC: Final = len(ARTICULATIONS) + len(BANDS)
+"""Channels of one row of the sync network: articulations, then band energies."""
+ENERGY_PAST: Final = 100
+"""Frames before a frame that its energies are measured against."""
+_PAUSE_WEIGHT: Final = 0.02
+_ENERGY_LIMIT: Final = 3.0
+_ENERGY_BEFORE: Final = -1.5
+"""Relative energy of the silence before a stream: what quiet frames of speech typically have."""
+SILENCE: Final = 0
+BILABIAL: Final = 1
+
+_LOG_FLOOR: Final = float(np.log(1e-6))
+"""Log-mel of digital silence (the floor of the audio stage's spectrum)."""
+
+
+def _articulation_matrix() -> Float32:
+    matrix = np.zeros((NUM_PHONES, len(ARTICULATIONS)), np.float32)
+    for group, members in enumerate(ARTICULATIONS):
+        for phone in members:
+            matrix[PHONES.index(phone), group] = 1.0
+    return matrix
+
+
+_ARTICULATION: Final = _articulation_matrix()
+LOOK_ALIKE: Final[Float32] = (_ARTICULATION / _ARTICULATION.sum(axis=0)) @ _ARTICULATION.T
+"""float32 [40, 40]: spreads a phone's probability evenly over the phones that look like it."""
+
+
+def band_energy(features: SpeechFeatures) -> Float32:
+    """Mean log energy of each band, float32 [T, 4, 4] (frame, row, band)."""
+    return np.stack([features.mel[..., low:high].mean(axis=-1) for low, high in BANDS], axis=-1).astype(np.float32)
+
+
+def relative_energy(energy: Float32, speech_probability: Float32, begin: int = 0) -> Float32:
+    """Band energies of frames from `begin` on against the speech among at most 100 frames before and the frame itself.
+
+        e'_b = (e_b - mean_b) / sqrt(variance + 1),   mean, variance: weighted by speech probability + 0.02
+
+    Pauses hardly count, so that a level is that of the voice, not of the share of silence.
+
+    Args:
+        energy: float32 [T, 4, 4] from the start of the stream, or from 100 frames before `begin`.
+        speech_probability: float32 [T].
+        begin: first frame that is wanted.
+
+    Returns:
+        float32 [T - begin, 4, 4], within [-3, 3].
+    """
+    result = np.empty((len(energy) - begin, *energy.shape[1:]), np.float32)
+    weight = speech_probability.astype(np.float64) + _PAUSE_WEIGHT
+    for frame in range(begin, len(energy)):
+        past = slice(max(0, frame - ENERGY_PAST), frame + 1)
+        seen, share = energy[past].astype(np.float64), weight[past] / weight[past].sum()
+        mean = share @ seen.mean(axis=1)
+        variance = share @ ((seen - mean) ** 2).mean(axis=(1, 2))
+        result[frame - begin] = (energy[frame] - mean) / np.sqrt(variance + 1.0)
+    return np.clip(result, -_ENERGY_LIMIT, _ENERGY_LIMIT)
+
+
+def content_rows(features: SpeechFeatures) -> Float32:
+    """Content of each frame's four rows of a whole stream: float32 [T, 4, 44], phone probabilities and relative energies."""
+    return np.concatenate([features.posteriorgram, relative_energy(band_energy(features), features.speech_probability)], axis=-1)
+
+
+def content_before(num_frames: int) -> Float32:
+    """Content of the silence before a stream, float32 [T, 4, 44]."""
+    rows = np.full((num_frames, ROWS_PER_FRAME, NUM_CONTENT), _ENERGY_BEFORE, np.float32)
+    rows[..., :NUM_PHONES] = silence(num_frames).posteriorgram
+    return rows
+
+
+def sync_rows(features: SpeechFeatures) -> Float32:
+    """What the sync network hears: float32 [T, 4, 25], articulation probabilities and absolute log band energies.
+
+    39 phones are more than a sync network can learn from a few minutes; those that look alike on the lips share a channel.
+    """
+    return np.concatenate([features.posteriorgram @ _ARTICULATION, band_energy(features)], axis=-1).astype(np.float32)
+
+
+class ContentStream:
+    """`content_rows` of a stream that comes in pieces: the same bytes."""
+
+    def __init__(self) -> None:
+        self._energy = np.zeros((0, ROWS_PER_FRAME, len(BANDS)), np.float32)
+        self._speaking = np.zeros(0, np.float32)
+
+    def push(self, features: SpeechFeatures) -> Float32:
+        """Content rows of the next frames."""
+        begin = len(self._energy)
+        energy = np.concatenate([self._energy, band_energy(features)])
+        speaking = np.concatenate([self._speaking, features.speech_probability])
+        relative = relative_energy(energy, speaking, begin)
+        keep = slice(max(0, len(energy) - ENERGY_PAST), None)
+        self._energy, self._speaking = energy[keep], speaking[keep]
+        return np.concatenate([features.posteriorgram, relative], axis=-1)
+
+
+def bilabial_probability(features: SpeechFeatures) -> Float32:
+    """Highest probability of p, b or m among a frame's four rows, float32 [T]."""
+    columns = [PHONES.index(phone) for phone in ARTICULATIONS[BILABIAL]]
+    return np.asarray(features.posteriorgram[..., columns].sum(axis=-1).max(axis=-1), dtype=np.float32)
+
+
+def silence(num_frames: int) -> SpeechFeatures:
+    """Features of digital silence: what lies before the first and after the last frame of a stream."""
+    posteriorgram = np.zeros((num_frames, ROWS_PER_FRAME, NUM_PHONES), np.float32)
+    posteriorgram[..., PHONES.index("SIL")] = 1.0
+    mel = np.full((num_frames, ROWS_PER_FRAME, NUM_MELS), _LOG_FLOOR, np.float32)
+    return SpeechFeatures(posteriorgram, mel, np.zeros(num_frames, np.float32))

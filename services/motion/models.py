@@ -1,0 +1,111 @@
+"""The stage's networks in ONNX Runtime, and the arrays that go with them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime as ort
+
+from services.common.errors import ModelNotFound
+from services.common.tensor_bytes import decode_arrays
+from services.motion.basis import LandmarkBasis
+from services.motion.style import Style, StyleCode
+from services.motion.types import NUM_POINTS, Float32
+
+WEIGHTS: Final = Path(__file__).parent / "weights"
+MODEL_NAMES: Final = ("style_encoder", "motion", "sync_audio", "sync_mouth")
+
+
+def _session(path: Path, threads: int) -> ort.InferenceSession:
+    if not path.is_file():
+        raise ModelNotFound(f"no model at {path}; make it by `python -m services.motion.export`", resource=path.name)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    # Spinning threads of an idle session would take the cores from the other stages.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: ort.InferenceSession, **inputs: Float32) -> list[Float32]:
+    outputs: list[Any] = session.run(None, inputs)
+    return [np.asarray(output, dtype=np.float32) for output in outputs]
+
+
+class MotionModels:
+    """Networks and constants of the predictor `ugc` and of the sync detector. Calls from several threads are safe.
+
+    Args:
+        folder: where the exported models lie.
+        threads: threads inside one inference.
+
+    Raises:
+        ModelNotFound: a file is missing.
+    """
+
+    def __init__(self, folder: Path = WEIGHTS, *, threads: int = 1) -> None:
+        constants = folder / "motion_constants.safetensors"
+        if not constants.is_file():
+            raise ModelNotFound(f"no file {constants}", resource=constants.name)
+        named = decode_arrays(constants.read_bytes())
+        self.version = named.metadata.get("version", "")
+        self.basis = LandmarkBasis(named["components"], named["dual"], named["typical_spread"])
+        self.sync_basis = LandmarkBasis(named["sync_components"], named["sync_dual"], named["sync_typical_spread"])
+        self.mean_code: Float32 = named["mean_code"]
+        self.mean_modulation: Float32 = named["mean_modulation"]
+        self._style, self._motion, self._audio, self._mouth = (_session(folder / f"{name}.onnx", threads) for name in MODEL_NAMES)
+
+    @cached_property
+    def num_coefficients(self) -> int:
+        """K, coefficients of the landmark basis."""
+        return len(self.basis.typical_spread)
+
+    @property
+    def style_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each array of a style that fits these networks."""
+        return {
+            "mean_mouth": (NUM_POINTS, 3),
+            "rest_mouth": (NUM_POINTS, 3),
+            "closed_mouth": (NUM_POINTS, 3),
+            "spread": (self.num_coefficients,),
+            "code": self.mean_code.shape,
+            "modulation": self.mean_modulation.shape,
+            "gain": (self.num_coefficients,),
+            "offset": (self.num_coefficients,),
+        }
+
+    def neutral_style(self) -> Style:
+        """A style of zeros with the mean speaker's modulation: for warm-up."""
+        zeros = {name: np.zeros(shape, np.float32) for name, shape in self.style_shapes.items()}
+        return Style(**{**zeros, "code": self.mean_code, "modulation": self.mean_modulation})
+
+    def encode(self, coefficients: Float32) -> StyleCode:
+        """Style encoder on coefficients in units of the typical spread, float32 [T, K]."""
+        code, modulation = _run(self._style, coefficients=coefficients[None])
+        return StyleCode(code[0], modulation[0])
+
+    def predict(self, content: Float32, modulation: Float32) -> Float32:
+        """Motion of the frame WINDOW_PAST of one window: coefficients float32 [K] in units of the person's spread.
+
+        One window a call, always: the bits of a batched matrix product may depend on the size of the batch.
+
+        Args:
+            content: float32 [WINDOW, 4, 44], see features.content_rows.
+            modulation: float32 [L, 2, C].
+        """
+        coefficients: Float32 = _run(self._motion, content=content[None], modulation=modulation[None])[0][0]
+        return coefficients
+
+    def embed_audio(self, heard: Float32) -> Float32:
+        """Sync embeddings of sound: float32 [T, 4, 25] -> unit rows [T, E]; edges see silence around."""
+        embedded: Float32 = _run(self._audio, heard=heard[None])[0][0]
+        return embedded
+
+    def embed_mouth(self, coefficients: Float32) -> Float32:
+        """Sync embeddings of mouths: float32 [T, K] in units of the clip's own spread -> unit rows [T, E]."""
+        embedded: Float32 = _run(self._mouth, coefficients=coefficients[None])[0][0]
+        return embedded

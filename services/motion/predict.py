@@ -1,0 +1,207 @@
+"""Speech features in, mouths on the output timeline out: the streaming motion predictor `ugc`.
+
+Each grid frame n is a pure function of the features of frames n - 32 .. n + 2 (silence before the first and after the last), so the
+same features in other pieces give the same bytes.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+
+from services.common.errors import InvalidRequest
+from services.common.timeline import MOTION_RATE, Timeline
+from services.motion.constraints import CONTEXT_PAST, ConstraintConfig, apply_constraints
+from services.motion.features import ContentStream, bilabial_probability, content_before, silence
+from services.motion.interpolate import catmull_rom, grid_position
+from services.motion.models import MotionModels
+from services.motion.style import Style
+from services.motion.types import NUM_POINTS, WINDOW, WINDOW_AHEAD, WINDOW_PAST, Float32, Motion, SpeechFeatures
+
+_MAX_FRAMES_AHEAD: Final = 250
+"""Frames of one answer at most: 10 s of motion."""
+
+
+AMPLITUDE: Final = 0.75
+"""Of the predicted movement. At correlations of .5 to .7 least squares asks for about that; the full size errs at full size."""
+
+
+def mean_speaker(style: Style, models: MotionModels) -> Style:
+    """The paper's ablation: the person's rest mouth with the style of the mean training speaker."""
+    return Style(
+        style.mean_mouth,
+        style.rest_mouth,
+        style.closed_mouth,
+        models.basis.typical_spread,
+        models.mean_code,
+        models.mean_modulation,
+        np.ones_like(style.gain),
+        np.zeros_like(style.offset),
+    )
+
+
+def landmarks_of_frame(content: Float32, style: Style, models: MotionModels) -> Float32:
+    """Mouth of frame WINDOW_PAST of a window of content rows [WINDOW, 4, 44]: float32 [59, 3], full size, before constraints."""
+    coefficients = style.gain * models.predict(content, style.modulation) + style.offset
+    return style.rest_mouth + models.basis.reconstruct((coefficients * style.spread).astype(np.float32))
+
+
+def expected(mouth: Float32, style: Style) -> Float32:
+    """What the sound does not tell is not acted out: movement about the person's mean mouth at AMPLITUDE, float32 [..., 59, 3]."""
+    return style.mean_mouth + np.float32(AMPLITUDE) * (mouth - style.mean_mouth)
+
+
+class GridPredictor:
+    """Mouths on the 25 frames/s grid, each as soon as the two frames of features after it are there."""
+
+    def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig) -> None:
+        self._models, self._style, self._constraints = models, style, constraints
+        self._held = silence(WINDOW_PAST)
+        self._content = content_before(WINDOW_PAST)
+        self._contents = ContentStream()
+        self._next = 0
+        self._num_features = 0
+
+    @property
+    def num_features(self) -> int:
+        """Frames of features taken so far."""
+        return self._num_features
+
+    def push(self, features: SpeechFeatures) -> Motion:
+        """Mouths of the grid frames that these features complete, maybe none."""
+        self._num_features += len(features)
+        return self._advance(features)
+
+    def push_silence(self, num_frames: int) -> Motion:
+        """As `push`, of frames behind the end of the speech."""
+        return self._advance(silence(num_frames))
+
+    def _advance(self, features: SpeechFeatures) -> Motion:
+        held = SpeechFeatures.joined([self._held, features])
+        content = np.concatenate([self._content, self._contents.push(features)])
+        ready = max(len(held) - WINDOW + 1, 0)
+        first = self._next
+        self._held, self._content = held[ready:], content[ready:]
+        self._next += ready
+        if not ready:
+            return Motion(first, np.zeros((0, NUM_POINTS, 3), np.float32), np.zeros(0, np.float32))
+        full_size = [landmarks_of_frame(content[n : n + WINDOW], self._style, self._models) for n in range(ready)]
+        mouths = expected(np.stack(full_size), self._style)
+        around = slice(WINDOW_PAST - CONTEXT_PAST, WINDOW_PAST + ready + WINDOW_AHEAD)
+        constrained = apply_constraints(
+            mouths,
+            self._style.closed_mouth,
+            bilabial_probability(held[around]),
+            held.speech_probability[around],
+            self._constraints,
+        )
+        speaking = held.speech_probability[WINDOW_PAST : WINDOW_PAST + ready]
+        return Motion(first, constrained, speaking)
+
+
+class MotionStream:
+    """The predictor on an output timeline.
+
+    Args:
+        models: the networks.
+        style: the person.
+        timeline: of the motion that is wanted.
+        num_frames: motion frames to answer; 0: as many as the features cover.
+        constraints: closure of bilabials and of silence.
+
+    Raises:
+        InvalidRequest: more frames are asked for than the timeline has.
+    """
+
+    def __init__(
+        self,
+        models: MotionModels,
+        style: Style,
+        timeline: Timeline,
+        num_frames: int = 0,
+        constraints: ConstraintConfig | None = None,
+    ) -> None:
+        limit = timeline.num_frames
+        if limit is not None and num_frames > limit:
+            raise InvalidRequest(f"{num_frames} frames asked for, the timeline has {limit}", field="num_frames")
+        self._grid = GridPredictor(models, style, constraints or ConstraintConfig())
+        self._timeline = timeline
+        self._num_frames = num_frames
+        self._next = 0
+        self._mouths: list[Float32] = []
+        self._speaking: list[float] = []
+        self._base = 0
+
+    def push(self, first_frame: int, features: SpeechFeatures) -> Motion:
+        """Output frames that become ready with these features.
+
+        Raises:
+            InvalidRequest: `first_frame` does not follow the features before.
+        """
+        if first_frame != self._grid.num_features:
+            raise InvalidRequest(
+                f"features of frame {first_frame} came where frame {self._grid.num_features} was due",
+                field="features.first_frame",
+            )
+        self._keep(self._grid.push(features))
+        return self._emit(self._num_frames or self._timeline.num_frames, None)
+
+    def drain(self) -> Motion | None:
+        """After the last features: the next piece of the output frames that remain; None when all are answered.
+
+        Features behind the end are silence.
+        """
+        covered = Fraction(self._grid.num_features) / MOTION_RATE
+        target, until = (self._num_frames, None) if self._num_frames else (self._timeline.num_frames, covered)
+        while not self._complete(target, until):
+            piece = self._emit(target, until)
+            if len(piece.mouth_landmarks):
+                return piece
+            self._keep(self._grid.push_silence(MOTION_RATE.numerator))
+        return None
+
+    def _complete(self, target: int | None, until: Fraction | None) -> bool:
+        if target is not None and self._next >= target:
+            return True
+        return until is not None and self._timeline.seconds(self._next) >= until
+
+    def _keep(self, motion: Motion) -> None:
+        self._mouths.extend(motion.mouth_landmarks)
+        self._speaking.extend(float(value) for value in motion.speech_probability)
+
+    def _emit(self, target: int | None, until: Fraction | None) -> Motion:
+        first = self._next
+        mouths: list[Float32] = []
+        speaking: list[float] = []
+        while len(mouths) < _MAX_FRAMES_AHEAD and not self._complete(target, until):
+            at = grid_position(self._timeline.seconds(self._next))
+            if at.last_needed >= self._base + len(self._mouths):
+                break
+            mouths.append(self._mouth_at(at.index, float(at.fraction)))
+            speaking.append(self._speaking_at(at.index, float(at.fraction)))
+            self._next += 1
+            self._forget(at.index - 1)
+        shape = (len(mouths), NUM_POINTS, 3)
+        stacked = np.stack(mouths) if mouths else np.zeros(shape, np.float32)
+        return Motion(first, stacked, np.array(speaking, np.float32))
+
+    def _mouth_at(self, index: int, fraction: float) -> Float32:
+        if fraction == 0.0:
+            return self._mouths[max(index, 0) - self._base]
+        # Times before the first frame hold it.
+        points = [self._mouths[max(index + step, 0) - self._base] for step in (-1, 0, 1, 2)]
+        return catmull_rom(points[0], points[1], points[2], points[3], fraction)
+
+    def _speaking_at(self, index: int, fraction: float) -> float:
+        left = self._speaking[max(index, 0) - self._base]
+        if fraction == 0.0:
+            return left
+        return left + fraction * (self._speaking[max(index + 1, 0) - self._base] - left)
+
+    def _forget(self, before: int) -> None:
+        drop = min(max(before, 0) - self._base, len(self._mouths))
+        if drop > 0:
+            del self._mouths[:drop], self._speaking[:drop]
+            self._base += drop

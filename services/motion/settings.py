@@ -1,0 +1,19 @@
+"""Settings of the motion stage's process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from services.common.settings import DEFAULT_PORTS, StageSettings
+from services.motion.models import WEIGHTS
+
+
+class MotionSettings(StageSettings):
+    """Environment variables start with DUBSTAGE_."""
+
+    port: int = Field(DEFAULT_PORTS["motion"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    motion_weights: Path = Field(WEIGHTS, description="folder with the exported motion and sync networks")
+    compute_threads: int = Field(1, ge=1, description="threads inside one run of a network; more bring nothing")
+    personalize_threads: int = Field(1, ge=1, description="personalisations that run at once, beside serving")

@@ -1,0 +1,1 @@
+"""Training of the motion stage's networks; serving never imports it."""

@@ -1,0 +1,93 @@
+"""How well predicted mouths follow the true ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.landmarks import NUM_LIPS, lip_width, mouth_opening
+from services.motion.types import Bool, Float32
+
+
+@dataclass(frozen=True, slots=True)
+class MotionScores:
+    """Scores of one stretch of footage; lengths in crop pixels.
+
+    Attributes:
+        frames: frames that counted.
+        opening_correlation: Pearson's r of the mouth opening.
+        width_correlation: Pearson's r of the lip width.
+        lip_distance: mean distance of the 40 lip points in the picture plane (LMD).
+        mean_mouth_distance: the same of the person's mean mouth.
+        spread_ratio: standard deviation of the opening over the true one.
+        step_ratio: mean frame-to-frame change of the lips over the true one.
+        closure_hits: p, b, m on which the true and the predicted lips close.
+        closure_events: p, b, m on which the true lips close.
+    """
+
+    frames: int
+    opening_correlation: float
+    width_correlation: float
+    lip_distance: float
+    mean_mouth_distance: float
+    spread_ratio: float
+    step_ratio: float
+    closure_hits: int
+    closure_events: int
+
+
+def pearson(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
+    """Pearson's r of two sequences; 0 where one of them is constant."""
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / norm if norm > 1e-9 else 0.0
+
+
+def score_motion(
+    predicted: Float32, truth: Float32, mean_mouth: Float32, usable: Bool, bilabial: Float32, threshold: float
+) -> MotionScores:
+    """Scores of predicted mouths float32 [T, 59, 3].
+
+    Args:
+        predicted: predicted mouths.
+        truth: the tracked ones.
+        mean_mouth: float32 [T, 59, 3] or [59, 3], of the enrolment footage.
+        usable: bool [T].
+        bilabial: float32 [T], probability of p, b, m.
+        threshold: opening below which lips count as closed, in crop pixels, the same for both.
+    """
+    lips = slice(0, NUM_LIPS)
+    opening, true_opening = mouth_opening(predicted), mouth_opening(truth)
+    keep = usable
+    steps = keep[1:] & keep[:-1]
+
+    def change(mouths: Float32) -> float:
+        return float(np.linalg.norm(np.diff(mouths[:, lips, :2], axis=0), axis=-1)[steps].mean())
+
+    def distance(mouths: Float32) -> float:
+        return float(np.linalg.norm((mouths - truth)[keep][:, lips, :2], axis=-1).mean())
+
+    hits = events = 0
+    for begin, end in _runs(bilabial > 0.5):
+        around = slice(max(0, begin - 1), end + 1)
+        if keep[around].any() and true_opening[around][keep[around]].min() < threshold:
+            events += 1
+            hits += int(opening[around].min() < threshold)
+    return MotionScores(
+        frames=int(keep.sum()),
+        opening_correlation=pearson(opening[keep], true_opening[keep]),
+        width_correlation=pearson(lip_width(predicted)[keep], lip_width(truth)[keep]),
+        lip_distance=distance(predicted),
+        mean_mouth_distance=distance(np.broadcast_to(mean_mouth, truth.shape)),
+        spread_ratio=float(opening[keep].std() / max(float(true_opening[keep].std()), 1e-6)),
+        step_ratio=change(predicted) / max(change(truth), 1e-6),
+        closure_hits=hits,
+        closure_events=events,
+    )
+
+
+def _runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return [(int(begin), int(end)) for begin, end in zip(edges[::2], edges[1::2], strict=True)]

@@ -1,0 +1,120 @@
+"""The evaluation protocol on clips: enrol on one part, predict the other, control with wrong sound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from statistics import fmean
+
+import numpy as np
+
+from services.common.landmarks import mouth_opening
+from services.motion.basis import LandmarkBasis
+from services.motion.features import bilabial_probability
+from services.motion.style import Style, StyleNetwork, encode_style
+from services.motion.train.clips import TrainingClip
+from services.motion.train.metrics import MotionScores, pearson, score_motion
+from services.motion.types import Float32, SpeechFeatures
+
+LONG_CLIP_FRAMES = 425
+"""17 s: longer clips are enrolled on their first 10 s, shorter ones in two folds of 60 and 40 %."""
+SHORT_CLIP_FRAMES = 100
+_NUM_WRONG = 10
+
+Predict = Callable[[SpeechFeatures, Style], Float32]
+"""Features of T frames and a style to mouths float32 [T, 59, 3]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Enrolment and test part of a clip, as slices of its frames."""
+
+    enrolment: slice
+    test: slice
+
+
+def folds(num_frames: int) -> list[Fold]:
+    """How a clip is cut into enrolment and test.
+
+    Clips under 4 s are enrolled on themselves: only the face's rest and amplitude come from there, no motion.
+    """
+    if num_frames < SHORT_CLIP_FRAMES:
+        return [Fold(slice(0, num_frames), slice(0, num_frames))]
+    if num_frames >= LONG_CLIP_FRAMES:
+        return [Fold(slice(0, 250), slice(250, num_frames))]
+    cut, back = int(num_frames * 0.6), int(num_frames * 0.4)
+    return [Fold(slice(0, cut), slice(cut, num_frames)), Fold(slice(back, num_frames), slice(0, back))]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipResult:
+    """Scores over the test parts of one clip, and the mean r of opening over ten wrong sounds."""
+
+    name: str
+    speaker: str
+    scores: MotionScores
+    wrong_audio: float
+
+
+def wrong_sounds(features: SpeechFeatures) -> Iterator[SpeechFeatures]:
+    """The clip's own sound shifted circularly by ten amounts that are far from zero."""
+    length = len(features)
+    for index in range(_NUM_WRONG):
+        shift = round(length * (0.15 + 0.7 * (index + 0.5) / _NUM_WRONG))
+        rows = np.roll(np.arange(length), shift)
+        yield SpeechFeatures(features.posteriorgram[rows], features.mel[rows], features.speech_probability[rows])
+
+
+def closed_threshold(openings: Float32) -> float:
+    """Opening under which a person's lips count as closed: the shut mouth's plus a sixth of the range."""
+    low, high = np.percentile(openings, [5, 95])
+    return float(low + (high - low) / 6.0)
+
+
+def evaluate_clip(
+    clip: TrainingClip,
+    basis: LandmarkBasis,
+    network: StyleNetwork,
+    predict: Predict,
+    restyle: Callable[[Style, TrainingClip, Fold], Style] | None = None,
+    *,
+    control: bool = True,
+) -> ClipResult:
+    """Self-re-enactment of the landmarks of one clip whose lag is already taken out.
+
+    Args:
+        clip: tracked clip.
+        basis: landmark basis.
+        network: style encoder.
+        predict: the predictor under test.
+        restyle: what is done to the style of a fold before predicting (an ablation, or personalisation).
+        control: also predict from wrong sounds.
+    """
+    parts = []
+    for fold in folds(len(clip)):
+        style = encode_style(clip.mouth_landmarks[fold.enrolment], clip.usable[fold.enrolment], basis, network)
+        parts.append((fold, style if restyle is None else restyle(style, clip, fold)))
+
+    threshold = closed_threshold(mouth_opening(clip.mouth_landmarks[clip.usable]))
+    scores, wrong = [], []
+    for fold, style in parts:
+        truth, usable = clip.mouth_landmarks[fold.test], clip.usable[fold.test]
+        # The sound before the test part is known in a dub too: the whole clip is predicted and the test part is kept.
+        predicted = predict(clip.features, style)[fold.test]
+        bilabial = bilabial_probability(clip.features)[fold.test]
+        scores.append(score_motion(predicted, truth, style.mean_mouth, usable, bilabial, threshold))
+        for sound in wrong_sounds(clip.features) if control else ():
+            opening = mouth_opening(predict(sound, style)[fold.test])
+            wrong.append(pearson(opening[usable], mouth_opening(truth)[usable]))
+    return ClipResult(clip.name, clip.speaker, mean_scores(scores), fmean(wrong) if wrong else float("nan"))
+
+
+def mean_scores(scores: list[MotionScores], *, by_frames: bool = True) -> MotionScores:
+    """Mean of scores, weighted by frames or alike; counts are summed."""
+    weights = np.array([score.frames if by_frames else 1 for score in scores], np.float64)
+    values: dict[str, float | int] = {}
+    for field in fields(MotionScores):
+        column = np.array([getattr(score, field.name) for score in scores], np.float64)
+        counted = field.name in {"frames", "closure_hits", "closure_events"}
+        values[field.name] = int(column.sum()) if counted else float((column * weights).sum() / weights.sum())
+    return MotionScores(**values)  # type: ignore[arg-type]

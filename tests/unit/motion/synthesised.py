@@ -1,0 +1,70 @@
+"""Made-up speech features and mouths whose properties the tests know."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from services.common.landmarks import (
+    INNER_LOWER_MIDDLE,
+    INNER_UPPER_MIDDLE,
+    LIP_CORNERS,
+    NUM_LIPS,
+    mouth_area_positions,
+)
+from services.motion.features import PHONES, silence
+from services.motion.types import Float32, SpeechFeatures
+
+
+def rest_mouth() -> Float32:
+    """A symmetric closed mouth over a jaw arc, float32 [59, 3], head space."""
+    mouth = np.zeros((59, 3), np.float32)
+    for ring, height in ((slice(0, 20), 8.0), (slice(20, 40), 1.0)):
+        half = np.linspace(-1.0, 1.0, 11)
+        mouth[ring, 0] = 35.0 * np.concatenate([half[:10], half[:0:-1]])
+        mouth[ring, 1] = height * np.concatenate([half[:10] ** 2 - 1.0, 1.0 - half[:0:-1] ** 2])
+    angle = np.linspace(0.0, np.pi, 17)
+    mouth[NUM_LIPS : NUM_LIPS + 17, 0] = -80.0 * np.cos(angle)
+    mouth[NUM_LIPS : NUM_LIPS + 17, 1] = 70.0 * np.sin(angle)
+    mouth[-2:, 0] = (-82.0, 82.0)
+    return mouth
+
+
+def mouths(opening: Float32, width: Float32 | float = 0.0) -> Float32:
+    """Mouths whose lower lip and jaw drop by `opening` and whose corners move out by `width`: float32 [T, 59, 3]."""
+    lower = np.concatenate([np.arange(11, 20), np.arange(31, 40)])
+    frames = np.repeat(rest_mouth()[None], len(opening), axis=0)
+    frames[:, lower, 1] += opening[:, None]
+    frames[:, NUM_LIPS:, 1] += 0.6 * opening[:, None]
+    right, left = mouth_area_positions(LIP_CORNERS)
+    frames[:, right, 0] -= width
+    frames[:, left, 0] += width
+    assert set(mouth_area_positions(INNER_LOWER_MIDDLE)) <= set(lower.tolist())
+    assert not set(mouth_area_positions(INNER_UPPER_MIDDLE)) & set(lower.tolist())
+    return frames.astype(np.float32)
+
+
+def speech(phones: list[str], frames_each: int = 3) -> SpeechFeatures:
+    """Features of phones one after the other, `frames_each` motion frames each; louder on vowels."""
+    quiet = silence(len(phones) * frames_each)
+    posteriorgram = np.full_like(quiet.posteriorgram, 0.002)
+    mel = quiet.mel.copy()
+    speaking = np.ones(len(quiet), np.float32)
+    for index, phone in enumerate(phones):
+        part = slice(index * frames_each, (index + 1) * frames_each)
+        posteriorgram[part, :, PHONES.index(phone)] = 1.0 - 0.002 * (len(PHONES) - 1)
+        mel[part] = -2.0 if phone[0] in "AEIOU" else -7.0
+        if phone == "SIL":
+            speaking[part] = 0.0
+            mel[part] = quiet.mel[0]
+    return SpeechFeatures(posteriorgram, mel, speaking)
+
+
+def random_features(num_frames: int, seed: int = 0) -> SpeechFeatures:
+    """Features that change quickly: any mix-up of frames shows."""
+    rng = np.random.default_rng(seed)
+    scores = np.exp(3.0 * rng.standard_normal((num_frames, 4, len(PHONES))))
+    return SpeechFeatures(
+        (scores / scores.sum(-1, keepdims=True)).astype(np.float32),
+        (-6.0 + 2.0 * rng.standard_normal((num_frames, 4, 80))).astype(np.float32),
+        rng.uniform(0.5, 1.0, num_frames).astype(np.float32),
+    )
