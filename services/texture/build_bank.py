@@ -1,0 +1,128 @@
+"""From frames of footage to a mouth-texture bank: which frames are kept, and one exposure for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
+from services.common.crops import HeadPose, to_head_space
+from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.landmarks import MOUTH_AREA, NUM_LIPS
+from services.common.mouth_bank import WINDOW, MouthBank, make_bank
+from services.texture.types import BankFrame, Float32
+
+DEFAULT_FRAMES: Final = 300
+_MAX_GAIN: Final = 2.0
+_LIP_MARGIN_PX: Final = 6.0
+
+
+def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) -> MouthBank:
+    """The bank of one person.
+
+    Geometry is measured on all frames. More than `max_frames` are thinned out: windows of six neighbours are taken, each time the
+    one whose mouth differs most from all that are kept (farthest-point sampling), so that rare openings stay and windows exist.
+
+    Args:
+        frames: of one person, frame_index strictly increasing.
+        max_frames: how many to keep, >= 1.
+
+    Raises:
+        NoUsableFootage: no frames.
+        InvalidRequest: indices that do not increase, or max_frames < 1.
+    """
+    if max_frames < 1:
+        raise InvalidRequest(f"a bank keeps at least 1 frame, not {max_frames}", field="config.max_frames")
+    if not frames:
+        raise NoUsableFootage("a mouth bank needs at least one frame with a usable face", subject="footage")
+    index = np.array([frame.frame_index for frame in frames], dtype=np.int64)
+    wrong = np.flatnonzero(np.diff(index) <= 0)
+    if len(wrong):
+        first, second = index[wrong[0]], index[wrong[0] + 1]
+        raise InvalidRequest(f"frame_index must increase: {second} came after {first}", field="frame.frame_index")
+    heads = [to_head_space(frame.landmarks, frame.pose) for frame in frames]
+    mouth = np.stack([head[list(MOUTH_AREA)] for head in heads])
+    geometry = measure_geometry(mouth, np.stack([head[list(ANCHORS)] for head in heads]))
+    kept = choose_frames(mouth, index, max_frames)
+    bank = make_bank(
+        np.stack([frames[row].box for row in kept]),
+        mouth[kept],
+        np.stack([frames[row].pose.rotation for row in kept]),
+        index[kept],
+        geometry,
+    )
+    return harmonise(bank, np.cumsum(np.diff(index, prepend=index[0]) > 1, dtype=np.intp)[kept])
+
+
+def choose_frames(mouth: Float32, index: npt.NDArray[np.int64], max_frames: int) -> npt.NDArray[np.intp]:
+    """Rows to keep, increasing: int [<= max_frames].
+
+    Args:
+        mouth: float32 [F, 59, 3], head space.
+        index: int64 [F], strictly increasing.
+        max_frames: how many to keep.
+    """
+    if len(index) <= max_frames:
+        return np.arange(len(index))
+    lips = mouth[:, :NUM_LIPS, :2].reshape(len(mouth), -1)
+    ends = np.arange(WINDOW - 1, len(index))
+    ends = ends[index[ends] - index[ends - WINDOW + 1] == WINDOW - 1]
+    if not len(ends) or max_frames < WINDOW:
+        return _farthest(lips, max_frames)
+    kept = np.zeros(len(index), dtype=bool)
+    # Distances to what is kept, updated one window at a time: F x 80 numbers a step.
+    nearest = np.abs(lips - np.median(lips, axis=0)).mean(axis=1) + 1e6
+    while True:
+        end = int(ends[np.argmax(nearest[ends])])
+        window = np.arange(end - WINDOW + 1, end + 1)
+        if nearest[end] <= 0 or kept.sum() + (~kept[window]).sum() > max_frames:
+            break
+        kept[window] = True
+        for row in window:
+            np.minimum(nearest, np.abs(lips - lips[row]).mean(axis=1), out=nearest)
+    return np.flatnonzero(kept)
+
+
+def harmonise(bank: MouthBank, segment: npt.NDArray[np.intp]) -> MouthBank:
+    """The bank with one exposure and white balance: each segment's skin gets the whole bank's median colour.
+
+    One gain a segment and channel (at most 2 either way), not one a frame: within a shot the skin's colour follows the head's
+    turning in the light, which the texture must keep. Skin is the lower face without the lips' surroundings.
+
+    Args:
+        bank: the bank.
+        segment: int [F], number of the stretch of footage without gaps that each frame comes from.
+    """
+    if segment[0] == segment[-1]:
+        return bank
+    colours = np.maximum(np.stack([_skin_colour(bank, row) for row in range(bank.num_frames)]), 1.0)
+    boxes = np.empty_like(bank.boxes)
+    for number in np.unique(segment):
+        rows = np.flatnonzero(segment == number)
+        gain = np.clip(np.median(colours, axis=0) / np.median(colours[rows], axis=0), 1.0 / _MAX_GAIN, _MAX_GAIN)
+        for row in rows:
+            boxes[row] = np.clip(np.rint(bank.boxes[row] * gain.astype(np.float32)), 0, 255)
+    return make_bank(boxes, bank.mouth, bank.rotation, bank.frame_index, bank.geometry)
+
+
+def _skin_colour(bank: MouthBank, row: int) -> npt.NDArray[np.float64]:
+    mask = lower_face_mask(bank.geometry, HeadPose(1.0, bank.rotation[row], np.zeros(3))) > 127
+    lips = bank.box_landmarks[row, :NUM_LIPS]
+    left, top = np.maximum(np.floor(lips.min(axis=0) - _LIP_MARGIN_PX).astype(int), 0)
+    right, bottom = np.maximum(np.ceil(lips.max(axis=0) + _LIP_MARGIN_PX).astype(int), 0)
+    mask[top:bottom, left:right] = False
+    if not mask.any():
+        mask = np.ones_like(mask)
+    return np.asarray(bank.boxes[row][mask].mean(axis=0, dtype=np.float64))
+
+
+def _farthest(points: Float32, count: int) -> npt.NDArray[np.intp]:
+    chosen = [int(np.argmax(np.abs(points - np.median(points, axis=0)).mean(axis=1)))]
+    nearest = np.abs(points - points[chosen[0]]).mean(axis=1)
+    while len(chosen) < count:
+        chosen.append(int(np.argmax(nearest)))
+        np.minimum(nearest, np.abs(points - points[chosen[-1]]).mean(axis=1), out=nearest)
+    return np.sort(np.array(chosen, dtype=np.intp))

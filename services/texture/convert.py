@@ -1,0 +1,215 @@
+"""Messages of dubstage.texture.v1alpha1 to and from the stage's own types, with validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from services.common.actor_geometry import ActorGeometry
+from services.common.arrays import from_image, from_tensor, to_rgb_image, to_tensor
+from services.common.artefacts import ArtefactRef
+from services.common.crops import BOX_SIZE, HeadPose
+from services.common.errors import InvalidRequest
+from services.common.landmarks import JAW, NUM_LANDMARKS, NUM_MOUTH_AREA
+from services.common.mouth_bank import NUM_ANCHORS
+from services.texture.build_bank import DEFAULT_FRAMES
+from services.texture.types import BankFrame, TargetFrame, WarpedFrame, WarpMode
+
+_BOX: Final = (BOX_SIZE, BOX_SIZE)
+_ROTATION_TOLERANCE: Final = 1e-3
+_MODES: Final = {
+    pb.WARP_MODE_UNSPECIFIED: WarpMode.TEMPORAL_WARP_NETWORK,
+    pb.WARP_MODE_TEMPORAL_WARP_NETWORK: WarpMode.TEMPORAL_WARP_NETWORK,
+    pb.WARP_MODE_RETRIEVAL_ONLY: WarpMode.RETRIEVAL_ONLY,
+    pb.WARP_MODE_THIN_PLATE_SPLINE: WarpMode.THIN_PLATE_SPLINE,
+    pb.WARP_MODE_MEAN_MOUTH: WarpMode.MEAN_MOUTH,
+    pb.WARP_MODE_SINGLE_FRAME: WarpMode.SINGLE_FRAME,
+}
+_NUMBERS: Final = {mode: number for number, mode in _MODES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class WarpConfig:
+    """What a RetrieveWarp stream asks for."""
+
+    bank: ArtefactRef
+    mode: WarpMode
+
+
+def max_frames_from_proto(request: pb.BuildBankRequest) -> int:
+    """The number of frames that a BuildBank stream's first message wants kept.
+
+    Raises:
+        InvalidRequest: it is not a config.
+    """
+    if not request.HasField("config"):
+        raise InvalidRequest("the first message of the stream must be the config", field="config")
+    return request.config.max_frames or DEFAULT_FRAMES
+
+
+def bank_frame_from_proto(request: pb.BuildBankRequest) -> BankFrame:
+    """A frame of footage.
+
+    Raises:
+        InvalidRequest: not a frame, or its picture, landmarks or pose cannot be used.
+    """
+    if not request.HasField("frame"):
+        raise InvalidRequest("after the config every message must be a frame", field="frame")
+    frame = request.frame
+    return BankFrame(
+        frame_index=frame.frame_index,
+        box=from_image(frame.box, "frame.box", channels=3, size=_BOX),
+        landmarks=from_tensor(frame.landmarks, "frame.landmarks", dtype=np.float32, shape=(NUM_LANDMARKS, 3)),
+        pose=pose_from_proto(frame.pose, "frame.pose"),
+    )
+
+
+def bank_frame_to_proto(frame: BankFrame) -> pb.BuildBankRequest:
+    """The message of a frame of footage."""
+    return pb.BuildBankRequest(
+        frame=pb.BankFrame(
+            frame_index=frame.frame_index,
+            box=to_rgb_image(frame.box),
+            landmarks=to_tensor(frame.landmarks),
+            pose=pose_to_proto(frame.pose),
+        )
+    )
+
+
+def bank_to_proto(ref: ArtefactRef, num_frames: int, geometry: ActorGeometry) -> pb.BuildBankResponse:
+    """The answer of BuildBank."""
+    return pb.BuildBankResponse(
+        bank=common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes),
+        num_frames=num_frames,
+        geometry=pb.ActorGeometry(
+            mean_mouth=to_tensor(geometry.mean_mouth),
+            closed_mouth=to_tensor(geometry.closed_mouth),
+            jaw_envelope=to_tensor(geometry.jaw_envelope),
+            anchors=to_tensor(geometry.anchors),
+        ),
+    )
+
+
+def geometry_from_proto(message: pb.ActorGeometry) -> ActorGeometry:
+    """The geometry in an answer of BuildBank.
+
+    Raises:
+        InvalidRequest: an array has another shape or type.
+    """
+    shapes = {"mean_mouth": NUM_MOUTH_AREA, "closed_mouth": NUM_MOUTH_AREA, "jaw_envelope": len(JAW), "anchors": NUM_ANCHORS}
+    return ActorGeometry(
+        **{
+            name: from_tensor(getattr(message, name), f"geometry.{name}", dtype=np.float32, shape=(count, 3))
+            for name, count in shapes.items()
+        }
+    )
+
+
+def warp_config_from_proto(request: pb.RetrieveWarpRequest) -> WarpConfig:
+    """What a RetrieveWarp stream's first message asks for.
+
+    Raises:
+        InvalidRequest: it is not a config, names no bank, or an unknown mode.
+    """
+    if not request.HasField("config"):
+        raise InvalidRequest("the first message of the stream must be the config", field="config")
+    config = request.config
+    if not config.bank.uri:
+        raise InvalidRequest("config.bank: an artefact's uri and sha256 are needed", field="config.bank")
+    if config.mode not in _MODES:
+        raise InvalidRequest(f"config.mode: no mode has the number {config.mode}", field="config.mode")
+    return WarpConfig(ArtefactRef(config.bank.uri, config.bank.sha256, config.bank.size_bytes), _MODES[config.mode])
+
+
+def warp_config_to_proto(bank: common_pb2.ArtefactRef, mode: WarpMode) -> pb.RetrieveWarpRequest:
+    """The first message of a RetrieveWarp stream."""
+    return pb.RetrieveWarpRequest(config=pb.RetrieveWarpConfig(bank=bank, mode=_NUMBERS[mode]))
+
+
+def target_from_proto(request: pb.RetrieveWarpRequest) -> TargetFrame:
+    """A target frame.
+
+    Raises:
+        InvalidRequest: not a frame, no mouth landmarks, or landmarks or pose cannot be used.
+    """
+    if not request.HasField("frame"):
+        raise InvalidRequest("after the config every message must be a frame", field="frame")
+    frame = request.frame
+    if not frame.motion.HasField("mouth_landmarks"):
+        raise InvalidRequest("frame.motion: mouth_landmarks are needed", field="frame.motion.mouth_landmarks")
+    mouth = from_tensor(frame.motion.mouth_landmarks, "frame.motion.mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3))
+    return TargetFrame(frame.frame_index, mouth, pose_from_proto(frame.pose, "frame.pose"), frame.context_only)
+
+
+def target_to_proto(frame: TargetFrame) -> pb.RetrieveWarpRequest:
+    """The message of a target frame."""
+    motion = motion_pb2.MotionFrame(frame_index=frame.frame_index, mouth_landmarks=to_tensor(frame.mouth))
+    return pb.RetrieveWarpRequest(
+        frame=pb.TargetFrame(
+            frame_index=frame.frame_index,
+            motion=motion,
+            pose=pose_to_proto(frame.pose),
+            context_only=frame.context_only,
+        )
+    )
+
+
+def warped_to_proto(warped: WarpedFrame) -> pb.RetrieveWarpResponse:
+    """The answer for one frame."""
+    return pb.RetrieveWarpResponse(
+        frame_index=warped.frame_index,
+        warped=to_rgb_image(warped.texture),
+        box_landmarks=to_tensor(warped.box_landmarks),
+        bank_frame_index=warped.bank_frame_index,
+        distance=warped.distance,
+        fitting_error=warped.fitting_error,
+        bending_energy=warped.bending_energy,
+    )
+
+
+def warped_from_proto(response: pb.RetrieveWarpResponse) -> WarpedFrame:
+    """An answer of RetrieveWarp; arrays are read-only.
+
+    Raises:
+        InvalidRequest: the picture's or the landmarks' shape or type is not the contract's.
+    """
+    return WarpedFrame(
+        frame_index=response.frame_index,
+        texture=from_image(response.warped, "warped", channels=3, size=_BOX),
+        box_landmarks=from_tensor(response.box_landmarks, "box_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 2)),
+        bank_frame_index=response.bank_frame_index,
+        distance=response.distance,
+        fitting_error=response.fitting_error,
+        bending_energy=response.bending_energy,
+    )
+
+
+def pose_from_proto(message: common_pb2.HeadPose, field: str) -> HeadPose:
+    """A head pose.
+
+    Raises:
+        InvalidRequest: missing numbers, numbers that are not finite, a scale that is not positive, or a matrix that is no rotation.
+    """
+    if len(message.rotation) != 9 or len(message.translation) != 3:
+        raise InvalidRequest(
+            f"{field}: 9 numbers of rotation and 3 of translation are needed, "
+            f"got {len(message.rotation)} and {len(message.translation)}",
+            field=field,
+        )
+    rotation = np.array(message.rotation, dtype=np.float64).reshape(3, 3)
+    translation = np.array(message.translation, dtype=np.float64)
+    if not (np.isfinite(rotation).all() and np.isfinite(translation).all() and 0 < message.scale < np.inf):
+        raise InvalidRequest(f"{field}: numbers must be finite and the scale positive", field=field)
+    if np.abs(rotation @ rotation.T - np.eye(3)).max() > _ROTATION_TOLERANCE or np.linalg.det(rotation) < 0:
+        raise InvalidRequest(f"{field}.rotation is not a rotation matrix", field=f"{field}.rotation")
+    return HeadPose(message.scale, rotation, translation)
+
+
+def pose_to_proto(pose: HeadPose) -> common_pb2.HeadPose:
+    """The message of a head pose."""
+    return common_pb2.HeadPose(scale=pose.scale, rotation=pose.rotation.ravel().tolist(), translation=pose.translation.tolist())

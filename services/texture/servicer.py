@@ -1,0 +1,81 @@
+"""The texture stage's RPCs. SelectFrames and SampleNeuralTexture answer UNIMPLEMENTED: no method that needs them is there yet."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from dubstage.texture.v1alpha1 import texture_pb2_grpc
+from services.common.artefacts import ArrayCache, ArtefactRef, ArtefactStore
+from services.common.calls import set_model_version
+from services.common.errors import InvalidRequest
+from services.common.limits import WorkerPool
+from services.common.mouth_bank import FORMAT, MouthBank, bank_arrays, bank_from_arrays
+from services.texture.build_bank import build_bank
+from services.texture.convert import (
+    WarpConfig,
+    bank_frame_from_proto,
+    bank_to_proto,
+    max_frames_from_proto,
+    target_from_proto,
+    warp_config_from_proto,
+    warped_to_proto,
+)
+from services.texture.models import TemporalWarpModel
+from services.texture.retrieve_warp import WarpStream
+from services.texture.types import BankFrame
+
+MAX_FOOTAGE_FRAMES: Final = 4000
+"""Frames that one BuildBank may send: they are held in memory, 77 kB each."""
+
+
+class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
+    """Banks, retrieval and warp.
+
+    Args:
+        model: gives the loaded network; called once a stream, after warm-up.
+        store: where banks are put.
+        cache: banks are read through it.
+        workers: threads in which banks are built and textures warped.
+    """
+
+    def __init__(
+        self, model: Callable[[], TemporalWarpModel], store: ArtefactStore, cache: ArrayCache, workers: WorkerPool
+    ) -> None:
+        self._model, self._store, self._cache, self._workers = model, store, cache, workers
+
+    async def BuildBank(  # noqa: N802  # the RPC's name
+        self, request_iterator: AsyncIterator[pb.BuildBankRequest], context: Any
+    ) -> pb.BuildBankResponse:
+        """Config, then frames; one answer."""
+        requests = aiter(request_iterator)
+        max_frames = max_frames_from_proto(await anext(requests, pb.BuildBankRequest()))
+        frames: list[BankFrame] = []
+        async for request in requests:
+            if len(frames) == MAX_FOOTAGE_FRAMES:
+                raise InvalidRequest(f"a bank is built from at most {MAX_FOOTAGE_FRAMES} frames", field="frame")
+            frames.append(bank_frame_from_proto(request))
+        bank = await self._workers.run(build_bank, frames, max_frames)
+        ref = await self._workers.run(self._keep, bank)
+        return bank_to_proto(ref, bank.num_frames, bank.geometry)
+
+    async def RetrieveWarp(  # noqa: N802  # the RPC's name
+        self, request_iterator: AsyncIterator[pb.RetrieveWarpRequest], context: Any
+    ) -> AsyncIterator[pb.RetrieveWarpResponse]:
+        """Config, then frames; an answer as soon as a frame is there."""
+        requests = aiter(request_iterator)
+        config = warp_config_from_proto(await anext(requests, pb.RetrieveWarpRequest()))
+        stream = await self._workers.run(self._open, config)
+        async for request in requests:
+            warped = await self._workers.run(stream.push, target_from_proto(request))
+            if warped is not None:
+                yield warped_to_proto(warped)
+
+    def _keep(self, bank: MouthBank) -> ArtefactRef:
+        return self._store.put_arrays(bank_arrays(bank), {"format": FORMAT})
+
+    def _open(self, config: WarpConfig) -> WarpStream:
+        model = self._model()
+        set_model_version(model.version)
+        return WarpStream(bank_from_arrays(self._cache.get_arrays(config.bank)), config.mode, model)

@@ -1,0 +1,18 @@
+"""Settings of the texture stage's process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from services.common.settings import DEFAULT_PORTS, StageSettings
+from services.texture.models import WEIGHTS
+
+
+class TextureSettings(StageSettings):
+    """Environment variables start with DUBSTAGE_."""
+
+    port: int = Field(DEFAULT_PORTS["texture"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    texture_weights: Path = Field(WEIGHTS, description="the temporal-warp network, an ONNX file")
+    compute_threads: int = Field(1, ge=1, description="threads inside one run of the network; more bring nothing")

@@ -1,0 +1,1 @@
+"""Training of the texture stage's network."""

@@ -1,0 +1,85 @@
+"""Types of the texture stage. Coordinates: docs/coordinates.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.crops import HeadPose
+
+Float32 = npt.NDArray[np.float32]
+
+
+class WarpMode(Enum):
+    """How textures are chosen and brought to the wanted landmarks."""
+
+    RETRIEVAL_ONLY = "retrieval_only"
+    """The best texture, moved so that the mouth centres agree."""
+    THIN_PLATE_SPLINE = "thin_plate_spline"
+    """The best textures, each warped by its frame's own spline, blended."""
+    TEMPORAL_WARP_NETWORK = "temporal_warp_network"
+    """As above, the splines corrected by the network."""
+    MEAN_MOUTH = "mean_mouth"
+    """Always the medoid frame, warped to its own landmarks under the wanted head pose: a still mouth, a control."""
+    SINGLE_FRAME = "single_frame"
+    """The one best frame by itself, found without a window, warped by its spline: an ablation."""
+
+
+@dataclass(frozen=True, slots=True)
+class BankFrame:
+    """One frame of footage for a bank.
+
+    Attributes:
+        frame_index: place in the footage.
+        box: uint8 [160, 160, 3], RGB render box.
+        landmarks: float32 [478, 3], frame pixels.
+        pose: of the head.
+    """
+
+    frame_index: int
+    box: npt.NDArray[np.uint8]
+    landmarks: Float32
+    pose: HeadPose
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFrame:
+    """What a texture is wanted for.
+
+    Attributes:
+        frame_index: absolute place in the stream.
+        mouth: float32 [59, 3], wanted mouth-area landmarks in head space.
+        pose: head pose of the background frame.
+        context_only: the frame is the past of those that follow; no texture of its own is wanted.
+    """
+
+    frame_index: int
+    mouth: Float32
+    pose: HeadPose
+    context_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WarpedFrame:
+    """The texture of one frame.
+
+    Attributes:
+        frame_index: as asked for.
+        texture: uint8 [160, 160, 3], RGB render box.
+        box_landmarks: float32 [59, 2], the landmarks that the texture was warped to, box pixels.
+        bank_frame_index: footage index of the best retrieved frame.
+        distance: mean L1 distance a point of its landmarks and the wanted ones, head-space pixels.
+        fitting_error: Ef of the best frame's spline, box pixels; 0 without spline.
+        bending_energy: Eb of the same, 1 / box pixel^2; 0 without spline.
+    """
+
+    frame_index: int
+    texture: npt.NDArray[np.uint8]
+    box_landmarks: Float32
+    bank_frame_index: int
+    distance: float
+    fitting_error: float
+    bending_energy: float

@@ -1,0 +1,205 @@
+"""The texture stage behind a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceStub
+from services.common.crops import HeadPose, head_template, to_frame
+from services.common.errors import InvalidRequest
+from services.common.landmarks import MOUTH_AREA, NUM_LANDMARKS
+from services.common.settings import load_settings
+from services.common.stage import server_of
+from services.texture.__main__ import compose
+from services.texture.build_bank import build_bank
+from services.texture.convert import (
+    bank_frame_from_proto,
+    bank_frame_to_proto,
+    geometry_from_proto,
+    pose_from_proto,
+    pose_to_proto,
+    target_from_proto,
+    target_to_proto,
+    warp_config_to_proto,
+    warped_from_proto,
+)
+from services.texture.models import TemporalWarpModel
+from services.texture.retrieve_warp import WarpStream
+from services.texture.settings import TextureSettings
+from services.texture.types import BankFrame, TargetFrame, WarpedFrame, WarpMode
+
+if TYPE_CHECKING:
+    from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceAsyncStub
+
+HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
+POSE = HeadPose(1.3, np.eye(3), np.array([320.0, 240.0, 0.0]))
+PICTURE = np.random.default_rng(2).integers(0, 255, (160, 160, 3)).astype(np.uint8)
+LOWER_LIP = [index for index in MOUTH_AREA if HEAD[index, 1] > 0]
+
+
+def head(frame: int) -> np.ndarray:
+    opened = HEAD.copy()
+    opened[LOWER_LIP, 1] += 5 + 5 * np.sin(0.8 * frame)
+    return opened
+
+
+def footage(count: int) -> list[BankFrame]:
+    return [BankFrame(number, np.roll(PICTURE, number, 0), to_frame(head(number), POSE), POSE) for number in range(count)]
+
+
+def targets(count: int) -> list[TargetFrame]:
+    return [TargetFrame(number, head(number + 40)[list(MOUTH_AREA)], POSE) for number in range(count)]
+
+
+@dataclass
+class Service:
+    stub: TextureServiceAsyncStub
+    store: Path
+
+
+@pytest_asyncio.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    settings = load_settings(TextureSettings, port=0, artefacts_url=str(tmp_path))
+    async with server_of("texture", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
+        yield Service(TextureServiceStub(channel), tmp_path)
+
+
+async def sent(requests: Iterable[pb.BuildBankRequest]) -> AsyncIterator[pb.BuildBankRequest]:
+    for request in requests:
+        yield request
+
+
+async def wanted(requests: Iterable[pb.RetrieveWarpRequest]) -> AsyncIterator[pb.RetrieveWarpRequest]:
+    for request in requests:
+        yield request
+
+
+async def built(service: Service, frames: list[BankFrame], max_frames: int = 0) -> pb.BuildBankResponse:
+    config = pb.BuildBankRequest(config=pb.BuildBankConfig(max_frames=max_frames))
+    return await service.stub.BuildBank(sent([config, *map(bank_frame_to_proto, frames)]))
+
+
+async def test_the_wire_gives_the_bytes_of_the_function(service: Service) -> None:
+    response = await built(service, footage(20))
+    bank = build_bank(footage(20))
+    assert response.num_frames == 20
+    np.testing.assert_array_equal(geometry_from_proto(response.geometry).jaw_envelope, bank.geometry.jaw_envelope)
+    for mode in WarpMode:
+        requests = [warp_config_to_proto(response.bank, mode), *map(target_to_proto, targets(8))]
+        replies = [warped_from_proto(reply) async for reply in service.stub.RetrieveWarp(wanted(requests))]
+        stream = WarpStream(bank, mode, TemporalWarpModel())
+        expected = [stream.push(frame) for frame in targets(8)]
+        assert len(replies) == 8
+        for reply, answer in zip(replies, expected, strict=True):
+            assert isinstance(answer, WarpedFrame)
+            assert reply.texture.tobytes() == answer.texture.tobytes()
+            assert reply.box_landmarks.tobytes() == answer.box_landmarks.tobytes()
+            assert (reply.frame_index, reply.bank_frame_index) == (answer.frame_index, answer.bank_frame_index)
+
+
+async def test_the_same_footage_gives_the_same_artefact(service: Service) -> None:
+    first, second = await built(service, footage(12)), await built(service, footage(12))
+    assert first.bank == second.bank
+    assert (await built(service, footage(12), max_frames=6)).num_frames == 6
+
+
+async def test_each_reply_comes_before_the_next_frame_is_sent(service: Service) -> None:
+    bank = (await built(service, footage(10))).bank
+    call = service.stub.RetrieveWarp()
+    await call.write(warp_config_to_proto(bank, WarpMode.TEMPORAL_WARP_NETWORK))
+    for frame in targets(3):
+        await call.write(target_to_proto(frame))
+        reply = await call.read()
+        assert isinstance(reply, pb.RetrieveWarpResponse)
+        assert reply.frame_index == frame.frame_index
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+
+
+def without_rotation() -> pb.BuildBankRequest:
+    request = bank_frame_to_proto(footage(1)[0])
+    del request.frame.pose.rotation[:]
+    return request
+
+
+def mirrored() -> pb.BuildBankRequest:
+    request = bank_frame_to_proto(footage(1)[0])
+    request.frame.pose.rotation[0] = -1.0
+    return request
+
+
+def small_box() -> pb.BuildBankRequest:
+    request = bank_frame_to_proto(footage(1)[0])
+    request.frame.box.width = 80
+    return request
+
+
+@pytest.mark.parametrize(
+    ("request_message", "field"),
+    [
+        (without_rotation(), "frame.pose"),
+        (mirrored(), "frame.pose.rotation"),
+        (small_box(), "frame.box"),
+        (pb.BuildBankRequest(), "frame"),
+    ],
+    ids=["no rotation", "mirror", "small box", "empty"],
+)
+async def test_wrong_frames_are_refused_by_name(service: Service, request_message: pb.BuildBankRequest, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        bank_frame_from_proto(request_message)
+    assert caught.value.field == field
+    config = pb.BuildBankRequest(config=pb.BuildBankConfig())
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await service.stub.BuildBank(sent([config, request_message]))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_bank_that_is_not_there_is_not_found(service: Service) -> None:
+    bank = (await built(service, footage(6))).bank
+    bank.uri = bank.uri.replace(bank.sha256, bank.sha256[:2] + "0" * 62)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        _ = [reply async for reply in service.stub.RetrieveWarp(wanted([warp_config_to_proto(bank, WarpMode.MEAN_MOUTH)]))]
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_no_frames_are_no_footage(service: Service) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await built(service, [])
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_what_no_method_needs_yet_is_unimplemented(service: Service) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.stub.SelectFrames(pb.SelectFramesRequest())
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        _ = [reply async for reply in service.stub.SampleNeuralTexture(iter([pb.SampleNeuralTextureRequest()]))]
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_targets_and_poses_survive_the_wire() -> None:
+    (frame,) = targets(1)
+    again = target_from_proto(target_to_proto(frame))
+    np.testing.assert_array_equal(again.mouth, frame.mouth)
+    pose = pose_from_proto(pose_to_proto(POSE), "pose")
+    assert pose.scale == POSE.scale
+    np.testing.assert_array_equal(pose.rotation, POSE.rotation)
+    np.testing.assert_array_equal(pose.translation, POSE.translation)
+
+
+def test_a_target_without_landmarks_is_refused() -> None:
+    request = target_to_proto(targets(1)[0])
+    request.frame.motion.ClearField("mouth_landmarks")
+    with pytest.raises(InvalidRequest) as caught:
+        target_from_proto(request)
+    assert caught.value.field == "frame.motion.mouth_landmarks"

@@ -1,0 +1,74 @@
+"""Which frames a bank keeps, and its one exposure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.landmarks import mouth_opening
+from services.texture.build_bank import build_bank, choose_frames
+
+if TYPE_CHECKING:
+    from tests.unit.texture.conftest import DrawnPerson
+
+
+def test_a_short_clip_is_kept_whole_and_in_order(person: DrawnPerson) -> None:
+    bank = build_bank([person.bank_frame(number) for number in range(20)])
+    assert bank.frame_index.tolist() == list(range(20))
+    np.testing.assert_array_equal(bank.boxes[7], person.bank_frame(7).box)
+    np.testing.assert_allclose(bank.mouth[7], person.mouth(7), atol=1e-2)
+
+
+def test_a_long_clip_is_thinned_to_windows_that_keep_the_rare_mouth(person: DrawnPerson) -> None:
+    mouth = np.stack([person.mouth(number) for number in range(400)])
+    mouth[200, :, 1] += np.where(mouth[200, :, 1] > 0, 25.0, 0.0)
+    kept = choose_frames(mouth, np.arange(400), 60)
+    assert 50 <= len(kept) <= 60
+    assert 200 in kept
+    runs = np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1)
+    assert min(len(run) for run in runs) >= 6
+    opening = mouth_opening(mouth)
+    usual = np.delete(opening, 200)
+    assert opening[kept].min() < usual.min() + 0.5
+    assert np.delete(opening[kept], np.flatnonzero(kept == 200)).max() > usual.max() - 0.5
+
+
+def test_footage_without_neighbours_is_thinned_frame_by_frame(person: DrawnPerson) -> None:
+    mouth = np.stack([person.mouth(number) for number in range(50)])
+    kept = choose_frames(mouth, np.arange(50) * 3, 12)
+    assert len(kept) == 12
+    assert (np.diff(kept) > 0).all()
+
+
+def test_two_exposures_become_one(person: DrawnPerson) -> None:
+    frames = [person.bank_frame(number) for number in range(8)]
+    frames += [person.bank_frame(number, gain=0.8) for number in range(100, 107)]
+    bank = build_bank(frames)
+    skin = bank.boxes[:, 30, 20].astype(int)
+    assert np.abs(skin - skin[0]).max() <= 1
+
+
+def test_one_shot_keeps_its_light(person: DrawnPerson) -> None:
+    frames = [person.bank_frame(number, gain=1.0 - 0.01 * number) for number in range(12)]
+    bank = build_bank(frames)
+    for frame, box in zip(frames, bank.boxes, strict=True):
+        np.testing.assert_array_equal(box, frame.box)
+
+
+def test_no_frame_is_no_bank() -> None:
+    with pytest.raises(NoUsableFootage):
+        build_bank([])
+
+
+def test_frames_must_come_in_order(person: DrawnPerson) -> None:
+    with pytest.raises(InvalidRequest, match="3 came after 4") as caught:
+        build_bank([person.bank_frame(4), person.bank_frame(3)])
+    assert caught.value.field == "frame.frame_index"
+
+
+def test_a_bank_of_nothing_is_refused(person: DrawnPerson) -> None:
+    with pytest.raises(InvalidRequest):
+        build_bank([person.bank_frame(0)], max_frames=0)

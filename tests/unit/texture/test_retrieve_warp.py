@@ -1,0 +1,114 @@
+"""The stream of textures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from services.common.errors import InvalidRequest
+from services.common.mouth_bank import MouthBank
+from services.texture.build_bank import build_bank
+from services.texture.models import TemporalWarpModel
+from services.texture.retrieve_warp import WarpStream
+from services.texture.types import TargetFrame, WarpedFrame, WarpMode
+
+if TYPE_CHECKING:
+    from tests.unit.texture.conftest import DrawnPerson
+
+NETWORK = WarpMode.TEMPORAL_WARP_NETWORK
+
+
+@pytest.fixture(scope="module")
+def bank(person: DrawnPerson) -> MouthBank:
+    return build_bank([person.bank_frame(number) for number in range(90)])
+
+
+def answers(stream: WarpStream, frames: list[TargetFrame]) -> list[WarpedFrame]:
+    return [warped for frame in frames if (warped := stream.push(frame)) is not None]
+
+
+def same(first: WarpedFrame, second: WarpedFrame) -> bool:
+    return (
+        np.array_equal(first.texture, second.texture)
+        and np.array_equal(first.box_landmarks, second.box_landmarks)
+        and (first.frame_index, first.bank_frame_index, first.distance, first.fitting_error, first.bending_energy)
+        == (second.frame_index, second.bank_frame_index, second.distance, second.fitting_error, second.bending_energy)
+    )
+
+
+@pytest.mark.parametrize("mode", list(WarpMode))
+def test_five_frames_of_context_give_the_bytes_of_the_whole_stream(
+    person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel, mode: WarpMode
+) -> None:
+    whole = answers(WarpStream(bank, mode, model), [person.target(number) for number in range(200, 214)])
+    for start in (206, 211):
+        frames = [person.target(number, context_only=number < start) for number in range(start - 5, 214)]
+        part = answers(WarpStream(bank, mode, model), frames)
+        assert [frame.frame_index for frame in part] == list(range(start, 214))
+        assert all(same(one, other) for one, other in zip(part, whole[start - 200 :], strict=True))
+
+
+def test_a_gap_starts_anew(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
+    after = answers(WarpStream(bank, NETWORK, model), [person.target(number) for number in (200, 201, 210, 211)])
+    fresh = answers(WarpStream(bank, NETWORK, model), [person.target(number) for number in (210, 211)])
+    assert all(same(one, other) for one, other in zip(after[2:], fresh, strict=True))
+
+
+def test_the_texture_shows_the_wanted_mouth(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
+    stream = WarpStream(bank, WarpMode.THIN_PLATE_SPLINE, model)
+    still = WarpStream(bank, WarpMode.MEAN_MOUTH, model)
+    errors: list[float] = []
+    still_errors: list[float] = []
+    for number in range(300, 330):
+        truth = person.bank_frame(number).box.astype(float)
+        for made, found in ((stream, errors), (still, still_errors)):
+            warped = made.push(person.target(number))
+            assert warped is not None
+            found.append(float(np.abs(warped.texture - truth)[30:110, 20:140].mean()))
+    assert np.mean(errors) < 0.35 * np.mean(still_errors)
+
+
+def test_the_still_mouth_follows_the_head_but_not_the_speech(
+    person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel
+) -> None:
+    frames = [TargetFrame(step, person.mouth(step), person.pose(0)) for step in range(5)]
+    made = answers(WarpStream(bank, WarpMode.MEAN_MOUTH, model), frames)
+    assert all(np.array_equal(frame.texture, made[0].texture) for frame in made)
+    assert all(np.array_equal(frame.box_landmarks, made[0].box_landmarks) for frame in made)
+    turned = answers(WarpStream(bank, WarpMode.MEAN_MOUTH, model), [TargetFrame(0, person.mouth(0), person.pose(17))])
+    assert not np.array_equal(turned[0].texture, made[0].texture)
+
+
+def test_retrieval_only_puts_the_mouths_centre_where_it_is_wanted(
+    person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel
+) -> None:
+    (warped,) = answers(WarpStream(bank, WarpMode.RETRIEVAL_ONLY, model), [person.target(250)])
+    dark = np.argwhere(warped.texture[..., 0] < 170)[:, ::-1]
+    lips = warped.box_landmarks[:20]
+    np.testing.assert_allclose((dark.min(0) + dark.max(0)) / 2, (lips.min(0) + lips.max(0)) / 2, atol=2.0)
+    assert (warped.fitting_error, warped.bending_energy) == (0.0, 0.0)
+
+
+def test_diagnostics_tell_what_was_found(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
+    made = answers(WarpStream(bank, NETWORK, model), [person.target(number) for number in range(30, 40)])
+    # The wanted motion is the bank's own.
+    assert [frame.bank_frame_index for frame in made[5:]] == list(range(35, 40))
+    assert max(frame.distance for frame in made[5:]) < 1e-3
+    far = answers(WarpStream(bank, NETWORK, model), [TargetFrame(0, person.mouth(0) * np.float32(1.3), person.pose(0))])
+    assert far[0].distance > 5.0
+    assert far[0].bending_energy > made[-1].bending_energy
+
+
+def test_a_bank_of_one_frame_is_enough(person: DrawnPerson, model: TemporalWarpModel) -> None:
+    single = build_bank([person.bank_frame(3)])
+    for mode in WarpMode:
+        assert len(answers(WarpStream(single, mode, model), [person.target(number) for number in range(3)])) == 3
+
+
+def test_indices_must_increase(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
+    stream = WarpStream(bank, NETWORK, model)
+    stream.push(person.target(5))
+    with pytest.raises(InvalidRequest, match="5 came after 5"):
+        stream.push(person.target(5))

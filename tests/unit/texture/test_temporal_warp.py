@@ -1,0 +1,97 @@
+"""The temporal-warp network: what it starts as, what its loss is, what the committed one brings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from services.common.errors import ModelNotFound
+from services.common.mouth_bank import BORDER_POINTS, SMOOTHING, MouthBank, causal_windows, retrieve, wanted_points
+from services.common.mouth_texture import fit_retrieved
+from services.common.thin_plate_spline import evaluate_grid, fit_spline, fitting_error, temporal_energy
+from services.texture.build_bank import build_bank
+from services.texture.models import TemporalWarpModel
+from services.texture.networks.temporal_warp import TemporalWarp, TemporalWarpConfig
+from services.texture.train.losses import LossWeights, spline_energies
+
+if TYPE_CHECKING:
+    from tests.unit.texture.conftest import DrawnPerson
+
+
+@pytest.fixture(scope="module")
+def chain(person: DrawnPerson) -> tuple[np.ndarray, np.ndarray]:
+    """Control points of a wanted sequence and of a real one of the same person: float32 [20, 86, 2] each."""
+    bank = build_bank([person.bank_frame(number) for number in range(20)])
+    random = np.random.default_rng(5)
+    wanted = []
+    for number in range(300, 320):
+        mouth = person.mouth(number) + random.normal(0, 0.7, (59, 3)).astype(np.float32)
+        wanted.append(wanted_points(mouth, bank.geometry, person.pose(number)))
+    return np.stack(wanted), bank.control_points
+
+
+def test_the_untrained_network_is_the_plain_spline() -> None:
+    network = TemporalWarp(TemporalWarpConfig())
+    points = torch.rand(2, 6, 86, 2) * 160
+    assert not network(points, points + torch.randn_like(points)).any()
+
+
+def test_the_training_loss_is_the_energies_of_the_serving_splines(chain: tuple[np.ndarray, np.ndarray]) -> None:
+    wanted, source = chain
+    energies = spline_energies(*(torch.from_numpy(points).double()[None] for points in (wanted, source, source)))
+    spline = fit_spline(wanted, source, SMOOTHING)
+    assert float(energies.fitting) == pytest.approx(fitting_error(spline, source, 74).mean(), rel=1e-6)
+    served = temporal_energy(evaluate_grid(spline)[:, 1:-1:4, 1:-1:4])
+    assert float(energies.temporal) == pytest.approx(served, rel=1e-3)
+    weights = LossWeights(fitting=1.0, bending=0.0, temporal=2.0)
+    assert float(energies.total(weights)) == pytest.approx(float(energies.fitting) + 2 * float(energies.temporal))
+
+
+def test_the_committed_network_calms_the_warp(chain: tuple[np.ndarray, np.ndarray], model: TemporalWarpModel) -> None:
+    wanted, source = chain
+    plain, corrected = [], []
+    for end in range(5, 20):
+        window = slice(end - 5, end + 1)
+        moved = source[end] + model.residual(wanted[window], source[None, window])[0]
+        plain.append(evaluate_grid(fit_spline(wanted[end], source[end], SMOOTHING)))
+        corrected.append(evaluate_grid(fit_spline(wanted[end], moved, SMOOTHING)))
+    assert temporal_energy(np.stack(corrected)) < 0.92 * temporal_energy(np.stack(plain))
+
+
+def test_a_window_gets_the_same_bits_alone_and_beside_others(
+    chain: tuple[np.ndarray, np.ndarray], model: TemporalWarpModel
+) -> None:
+    wanted, source = chain
+    windows = np.stack([source[start : start + 6] for start in (0, 4, 9)])
+    together = model.residual(wanted[:6], windows)
+    for count in (1, 2):
+        np.testing.assert_array_equal(model.residual(wanted[:6], windows[:count]), together[:count])
+
+
+def test_the_border_of_the_box_stays_where_it_is(chain: tuple[np.ndarray, np.ndarray], model: TemporalWarpModel) -> None:
+    wanted, source = chain
+    moved = model.residual(wanted[:6], source[None, 8:14])
+    assert not moved[:, -len(BORDER_POINTS) :].any()
+    assert np.abs(moved).max() > 0
+
+
+def test_the_residual_reaches_the_spline(person: DrawnPerson, model: TemporalWarpModel) -> None:
+    bank: MouthBank = build_bank([person.bank_frame(number) for number in range(30)])
+    mouths = np.stack([person.mouth(number) for number in range(100, 106)])
+    wanted = np.stack([wanted_points(mouth, bank.geometry, person.pose(105)) for mouth in mouths])
+    found = retrieve(bank, causal_windows(mouths)[-1], person.pose(105).rotation)
+    residual = model.residual(wanted, bank.control_points[found.rows])
+    plain, corrected = fit_retrieved(bank, found, wanted[-1]), fit_retrieved(bank, found, wanted[-1], residual)
+    for place in range(len(found.rows)):
+        columns = slice(2 * place, 2 * place + 2)
+        extra = fit_spline(wanted[-1], residual[place], SMOOTHING)
+        np.testing.assert_allclose(corrected.weights[:, columns] - plain.weights[:, columns], extra.weights, atol=1e-6)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"nowhere\.onnx"):
+        TemporalWarpModel(tmp_path / "nowhere.onnx")
