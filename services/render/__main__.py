@@ -1,0 +1,72 @@
+"""`python -m services.render`: the render stage behind a gRPC server."""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+import cv2
+
+from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
+from services.common.artefacts import ArrayCache, ArtefactStore
+from services.common.errors import DubstageError
+from services.common.limits import WorkerPool
+from services.common.server import run_stage
+from services.common.settings import load_settings
+from services.common.stage import StageParts, server_of
+from services.render.models import RenderModels, load_models, make_backend
+from services.render.servicer import RenderServicer
+from services.render.settings import RenderSettings
+
+
+def compose(settings: RenderSettings) -> StageParts:
+    """The stage's parts, not yet warm."""
+
+    @functools.cache
+    def models() -> RenderModels:
+        backend = make_backend(
+            device=settings.device,
+            backend=settings.backend,
+            precision=settings.precision,
+            num_threads=settings.compute_threads,
+        )
+        return load_models(settings.render_weights, backend)
+
+    def warm_up() -> None:
+        models()
+
+    workers = WorkerPool(num_threads=settings.worker_threads, max_queued=settings.max_queued_computations, name="render")
+    trainers = WorkerPool(num_threads=1, max_queued=settings.max_queued_personalizations, name="personalize")
+    store = ArtefactStore(settings.artefacts_url)
+    servicer = RenderServicer(
+        models,
+        store,
+        ArrayCache(store, max_bytes=settings.artefact_cache_bytes),
+        workers=workers,
+        trainers=trainers,
+        batch_size=settings.batch_size,
+        personalize_threads=settings.personalize_threads,
+    )
+    return StageParts(
+        servicer=servicer,
+        register=lambda server: render_pb2_grpc.add_RenderServiceServicer_to_server(servicer, server),
+        services=(render_pb2.DESCRIPTOR.services_by_name["RenderService"].full_name,),
+        warm_up=warm_up,
+        workers=(workers, trainers),
+    )
+
+
+def main() -> int:
+    """Serve until told to stop; returns the exit code."""
+    try:
+        settings = load_settings(RenderSettings)
+    except DubstageError as error:
+        print(error.message, file=sys.stderr)
+        return error.exit_code
+    # Pictures here are 160 px a side: OpenCV's own threads cost more than they bring.
+    cv2.setNumThreads(1)
+    return run_stage(settings, "render", lambda _: server_of("render", settings, compose(settings)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

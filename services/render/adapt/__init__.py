@@ -1,0 +1,1 @@
+"""Personalisation: the one place where this server trains."""

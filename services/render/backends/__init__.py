@@ -1,0 +1,1 @@
+"""Runtimes that compute the exported networks, behind one interface."""

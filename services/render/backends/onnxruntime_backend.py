@@ -1,0 +1,75 @@
+"""ONNX Runtime in the process: CPU anywhere, CUDA where its GPU build is installed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy.typing as npt
+import onnxruntime as ort
+
+from services.common.errors import AcceleratorOutOfMemory, InvalidRequest, ModelNotFound
+from services.render.backends.base import Arrays
+from services.render.backends.registry import ModelFile
+from services.render.types import Precision
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxRuntimeBackend:
+    """Sessions of ONNX Runtime.
+
+    Args:
+        device: cpu or cuda.
+        precision: float32, or int8 for files that were quantised.
+        num_threads: of one inference on the CPU.
+
+    Raises:
+        InvalidRequest: the installed build has no provider for the device, or the precision is not one of its.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, *, device: Literal["cpu", "cuda"], precision: Precision, num_threads: int) -> None:
+        provider = _PROVIDERS[device]
+        if provider not in ort.get_available_providers():
+            raise InvalidRequest(
+                f"this build of onnxruntime has no {provider}: install onnxruntime-gpu, or set DUBSTAGE_DEVICE=cpu",
+                field="DUBSTAGE_DEVICE",
+            )
+        if precision is Precision.BFLOAT16:
+            raise InvalidRequest(
+                "onnxruntime does not compute these networks in bfloat16: use openvino", field="DUBSTAGE_PRECISION"
+            )
+        self.precision = precision
+        self.num_threads = num_threads
+        self._provider = provider
+        self._sessions: dict[str, ort.InferenceSession] = {}
+
+    def load(self, model: ModelFile) -> None:
+        """See Backend.load."""
+        if model.name in self._sessions:
+            return
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.num_threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        # Spinning threads take the cores from the stages that share the machine.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._sessions[model.name] = ort.InferenceSession(str(model.path), options, providers=[self._provider])
+        except Exception as error:  # its exception types are not exported
+            raise ModelNotFound(f"onnxruntime cannot read {model.path}: {error}", resource=model.name) from error
+
+    def infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """See Backend.infer."""
+        if model not in self._sessions:
+            raise ModelNotFound(f"model {model!r} is not loaded", resource=model)
+        session = self._sessions[model]
+        names = [output.name for output in session.get_outputs()]
+        try:
+            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        except Exception as error:  # its exception types are not exported
+            if "out of memory" in str(error).lower() or "failed to allocate" in str(error).lower():
+                raise AcceleratorOutOfMemory(f"no memory for this batch: {error}") from error
+            raise

@@ -1,0 +1,75 @@
+"""What a serving process holds: a backend with the folder's models loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from services.common.crops import BOX_SIZE
+from services.render.backends.base import Backend
+from services.render.backends.choice import DEFAULTS, BackendName, Choice, Device
+from services.render.backends.onnxruntime_backend import OnnxRuntimeBackend
+from services.render.backends.registry import ModelFile, read_models
+from services.render.render import default_state, render
+from services.render.types import ModelInfo, Precision, RenderFrame
+
+
+@dataclass(frozen=True, slots=True)
+class RenderModels:
+    """Loaded models.
+
+    Attributes:
+        backend: computes them.
+        files: by name.
+        folder: where the weights lie that personalisation trains with.
+    """
+
+    backend: Backend
+    files: dict[str, ModelFile]
+    folder: Path
+
+    def info(self) -> list[ModelInfo]:
+        """All models, by name."""
+        backend = self.backend
+        return [
+            ModelInfo(file.name, file.sha256, backend.name, backend.precision, backend.num_threads, file.state_size)
+            for _, file in sorted(self.files.items())
+        ]
+
+
+def make_backend(
+    *,
+    device: Device,
+    backend: BackendName | None,
+    precision: Precision | None,
+    num_threads: int,
+) -> Backend:
+    """The backend that settings ask for; where they leave it open, the measured default of the device.
+
+    Raises:
+        InvalidRequest: this machine or the installed build cannot do that.
+    """
+    choice = DEFAULTS[device] if backend is None or precision is None else Choice(backend, precision)
+    if choice.backend == "onnxruntime":
+        return OnnxRuntimeBackend(device=device, precision=choice.precision, num_threads=num_threads)
+    # OpenVINO takes a second to import: only for those who use it.
+    from services.render.backends.openvino_backend import OpenVinoBackend
+
+    return OpenVinoBackend(precision=choice.precision, num_threads=num_threads)
+
+
+def load_models(folder: Path, backend: Backend) -> RenderModels:
+    """Load all models of a folder and run each once.
+
+    Raises:
+        ModelNotFound, ArtefactCorrupt: a file is missing or damaged.
+    """
+    files = read_models(folder, backend.precision)
+    picture = np.zeros((BOX_SIZE, BOX_SIZE, 3), np.uint8)
+    frame = RenderFrame(0, picture, picture, picture[..., 0], np.zeros((59, 2), np.float32))
+    for file in files.values():
+        backend.load(file)
+        render(backend, file, [frame], default_state(file))
+    return RenderModels(backend, files, folder)

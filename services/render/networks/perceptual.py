@@ -1,0 +1,91 @@
+"""A small VGG-like network whose features stand in for VGG's in the perceptual loss (paper `ugc`, L_vgg in Eq. 10).
+
+It is trained in train/perceptual.py to tell from a picture of the lower face how the mouth stands (landmarks), who it is (speaker)
+and how much the picture was blurred: for these it must see lips, teeth, folds, texture and sharpness at several scales, and those
+are what the loss compares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_SLOPE: Final = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PerceptualConfig:
+    """Shape of the network.
+
+    Attributes:
+        widths: channels at 160, 80, 40 and 20 px; two convolutions at each.
+        num_values: regression targets: 59 x 2 landmark coordinates and the blur.
+        num_speakers: classes.
+    """
+
+    widths: tuple[int, ...] = (16, 32, 64, 96)
+    num_values: int = 119
+    num_speakers: int = 2
+
+    def to_metadata(self) -> dict[str, Any]:
+        """As plain values, for a checkpoint's header."""
+        return asdict(self)
+
+
+class Recognised(NamedTuple):
+    """What the network tells of pictures.
+
+    Attributes:
+        values: landmark coordinates (normalised as in train/perceptual.py), then the blur's sigma in pixels.
+        speakers: logits.
+    """
+
+    values: Tensor
+    speakers: Tensor
+
+
+class PerceptualNetwork(nn.Module):
+    """Four stages of two 3 x 3 convolutions; `features` is what the loss uses, `forward` what training uses."""
+
+    def __init__(self, config: PerceptualConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stages = nn.ModuleList()
+        before = 3
+        for width in config.widths:
+            self.stages.append(nn.ModuleList([nn.Conv2d(before, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)]))
+            before = width
+        self.register_buffer("feature_scales", torch.ones(len(config.widths)))
+        self.values = nn.Linear(before * 25, config.num_values)
+        self.speakers = nn.Linear(before, config.num_speakers)
+        for module in self.stages.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=_SLOPE)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        """Features of the four stages, each divided by its mean absolute value over the training pictures.
+
+        Args:
+            pictures: float [B, 3, H, W] in [0, 1]; H and W divisible by 8.
+        """
+        x = pictures * 2.0 - 1.0
+        found: list[Tensor] = []
+        for level, stage in enumerate(self.stages):
+            assert isinstance(stage, nn.ModuleList)
+            if level:
+                x = F.avg_pool2d(x, 2)
+            for convolution in stage:
+                x = F.leaky_relu(convolution(x), _SLOPE)
+            assert isinstance(self.feature_scales, Tensor)
+            found.append(x / self.feature_scales[level])
+        return found
+
+    def forward(self, pictures: Tensor) -> Recognised:
+        """Values and speaker logits of 160 x 160 pictures."""
+        last = self.features(pictures)[-1]
+        return Recognised(self.values(F.avg_pool2d(last, 4).flatten(1)), self.speakers(last.mean(dim=(2, 3))))

@@ -1,0 +1,1 @@
+"""Training of the render stage; never imported by serving."""

@@ -1,0 +1,145 @@
+"""The render stage behind a real server, with the models that come with it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.render.v1alpha1 import render_pb2 as pb
+from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
+from services.common.artefacts import ArtefactStore
+from services.common.mouth_bank import FORMAT, MouthBank, bank_arrays
+from services.common.stage import server_of
+from services.render.__main__ import compose
+from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.convert import ACTOR_FORMAT, frame_to_proto, ref_to_proto, rendered_from_proto
+from services.render.models import load_models, make_backend
+from services.render.render import default_state, render
+from services.render.settings import RenderSettings
+from services.render.types import RenderedFrame, RenderFrame
+from tests.unit.render.conftest import bank, frames, mask
+
+if TYPE_CHECKING:
+    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
+
+__all__ = ["bank", "frames", "mask"]
+
+CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtefactStore:
+    return ArtefactStore(tmp_path_factory.mktemp("artefacts"))
+
+
+@pytest_asyncio.fixture
+async def stub(store: ArtefactStore) -> AsyncIterator[RenderServiceAsyncStub]:
+    settings = RenderSettings(port=0, artefacts_url=store.url, compute_threads=1, personalize_threads=1, batch_size=2)
+    async with (
+        server_of("render", settings, compose(settings)) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        yield RenderServiceStub(channel)
+
+
+async def stream(messages: Iterable[pb.RenderRequest]) -> AsyncIterator[pb.RenderRequest]:
+    for message in messages:
+        yield message
+
+
+async def rendered(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> list[RenderedFrame]:
+    return [rendered_from_proto(response) async for response in stub.Render(stream(messages))]
+
+
+async def refused(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rendered(stub, messages)
+    return caught.value
+
+
+async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsyncStub, frames: list[RenderFrame]) -> None:
+    answers = await rendered(stub, [CONFIG, *map(frame_to_proto, frames)])
+    models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
+    file = models.files["ugc"]
+    expected = [render(models.backend, file, [frame], default_state(file))[0] for frame in frames]
+    assert [answer.frame_index for answer in answers] == [frame.frame_index for frame in frames]
+    for got, want in zip(answers, expected, strict=True):
+        assert np.array_equal(got.box, want.box)
+        assert np.array_equal(got.mask, want.mask)
+
+
+async def test_the_first_picture_comes_before_the_stream_is_half_closed(
+    stub: RenderServiceAsyncStub, frames: list[RenderFrame]
+) -> None:
+    call = stub.Render()
+    await call.write(CONFIG)
+    await call.write(frame_to_proto(frames[0]))
+    reply = await call.read()
+    assert isinstance(reply, pb.RenderResponse)
+    assert reply.frame_index == frames[0].frame_index
+    await call.done_writing()
+    assert await call.read() == grpc.aio.EOF
+
+
+async def test_personalisation_reports_progress_and_its_actor_can_be_rendered(
+    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, frames: list[RenderFrame]
+) -> None:
+    ref = store.put_arrays(bank_arrays(bank), {"format": FORMAT})
+    request = pb.PersonalizeRequest(model="ugc", bank=ref_to_proto(ref), num_steps=2)
+    reports = [report async for report in stub.Personalize(request)]
+    assert [report.step for report in reports] == [2, 2]
+    assert [report.HasField("actor") for report in reports] == [False, True]
+    actor = pb.RenderRequest(config=pb.RenderConfig(model="ugc", actor=reports[-1].actor))
+    with_actor = await rendered(stub, [actor, frame_to_proto(frames[0])])
+    without = await rendered(stub, [CONFIG, frame_to_proto(frames[0])])
+    assert not np.array_equal(with_actor[0].box, without[0].box)
+
+
+async def test_models_are_listed_with_digest_and_arithmetic(stub: RenderServiceAsyncStub) -> None:
+    (model,) = (await stub.ListModels(pb.ListModelsRequest())).models
+    assert model.name == "ugc"
+    assert len(model.sha256) == 64
+    assert model.precision in {"float32", "bfloat16", "int8"}
+    assert model.num_threads == 1
+
+
+async def test_what_is_wrong_with_a_stream_is_said(
+    stub: RenderServiceAsyncStub, store: ArtefactStore, frames: list[RenderFrame]
+) -> None:
+    first, second = (frame_to_proto(frame) for frame in frames[:2])
+    small = pb.RenderRequest()
+    small.CopyFrom(first)
+    small.frame.mask.width = 80
+    nameless = pb.RenderRequest(config=pb.RenderConfig(model="everyone"))
+    foreign = store.put_arrays({"actor_state": np.zeros(3, np.float32)}, {"format": ACTOR_FORMAT, "prior_sha256": "0"})
+    other_prior = pb.RenderRequest(config=pb.RenderConfig(model="ugc", actor=ref_to_proto(foreign)))
+    gone = common_pb2.ArtefactRef(uri=f"{store.url}/ab/{'ab' * 32}", sha256="ab" * 32)
+    missing = pb.RenderRequest(config=pb.RenderConfig(model="ugc", actor=gone))
+    cases: list[tuple[list[pb.RenderRequest], grpc.StatusCode, str]] = [
+        ([], grpc.StatusCode.INVALID_ARGUMENT, "before its config"),
+        ([first], grpc.StatusCode.INVALID_ARGUMENT, "must be the config"),
+        ([CONFIG, CONFIG], grpc.StatusCode.INVALID_ARGUMENT, "frames only"),
+        ([CONFIG, second, first], grpc.StatusCode.INVALID_ARGUMENT, "does not come after"),
+        ([CONFIG, small], grpc.StatusCode.INVALID_ARGUMENT, "frame.mask"),
+        ([nameless], grpc.StatusCode.NOT_FOUND, "no model 'everyone'"),
+        ([other_prior], grpc.StatusCode.INVALID_ARGUMENT, "personalise it again"),
+        ([missing], grpc.StatusCode.NOT_FOUND, "no artefact"),
+    ]
+    for messages, code, text in cases:
+        error = await refused(stub, messages)
+        assert error.code() == code, text
+        assert text in (error.details() or "")
+
+
+def test_committed_files_are_those_that_were_exported() -> None:
+    total = sum(path.stat().st_size for path in Path(WEIGHTS_FOLDER).iterdir())
+    assert total < 12 << 20
+    assert all(path.stat().st_size < 8 << 20 for path in WEIGHTS_FOLDER.iterdir())

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from services.render.losses import (
+    Made,
+    adversarial_loss,
+    compose,
+    critic_view,
+    discriminator_loss,
+    perceptual_loss,
+    reconstruction_loss,
+    total_variation_loss,
+)
+
+
+@pytest.fixture
+def made() -> Made:
+    torch.manual_seed(0)
+    inputs = torch.zeros(2, 9, 160, 160)
+    inputs[:, 3:6] = 0.5
+    inputs[:, 6, 40:120, 40:120] = 1.0
+    inputs[:, 7, 60:80, 50:110] = 1.0
+    return compose(inputs, torch.zeros(2, 3, 160, 160), torch.full((2, 3, 160, 160), 0.4))
+
+
+def test_outside_the_mask_the_footage_stays(made: Made) -> None:
+    outside = made.mask.expand_as(made.pictures) == 0
+    assert torch.equal(made.pictures[outside], made.target[outside])
+
+
+def test_reconstruction_is_the_mean_absolute_error_inside_the_mask(made: Made) -> None:
+    assert float(reconstruction_loss(made)) == pytest.approx(0.1, abs=1e-5)
+
+
+def test_errors_on_the_lips_count_more(made: Made) -> None:
+    def loss_with_error_at(row: int) -> float:
+        pictures = made.target.clone()
+        pictures[:, :, row, 80] += 0.5
+        return float(reconstruction_loss(made._replace(pictures=pictures)))
+
+    assert loss_with_error_at(70) > 2.5 * loss_with_error_at(110)
+
+
+def test_a_flat_picture_has_no_variation_and_a_step_has(made: Made) -> None:
+    assert float(total_variation_loss(made._replace(pictures=torch.full_like(made.pictures, 0.3)))) == 0.0
+    assert float(total_variation_loss(made._replace(pictures=torch.rand_like(made.pictures)))) > 0.1
+
+
+def test_a_discriminator_that_is_sure_and_right_has_no_loss_and_the_renderer_has_all() -> None:
+    real, fake = torch.ones(1, 1, 5, 5), torch.zeros(1, 1, 5, 5)
+    assert float(discriminator_loss(real, fake)) == 0.0
+    assert float(adversarial_loss(fake)) == 1.0
+    assert float(adversarial_loss(real)) == 0.0
+
+
+def test_perceptual_loss_compares_each_scale_alike() -> None:
+    pictures, target = torch.ones(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+    loss = perceptual_loss(lambda given: [given, 3.0 * given[..., :2, :2]], pictures, target)
+    assert float(loss) == pytest.approx(2.0)
+
+
+def test_critics_see_mouth_and_chin() -> None:
+    assert critic_view(torch.zeros(1, 3, 160, 160)).shape == (1, 3, 112, 128)
