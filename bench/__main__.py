@@ -1,0 +1,111 @@
+"""`python -m bench`: the commands of a user, measured.
+
+1. `actor create` from 10 s of 720p footage: personalisation time.
+2. `dub` of the 10 s with that actor and a report: time end to end.
+3. `python -m bench.inside`: each stage alone, a live stream, the renderer's network on all backends.
+4. `dub` of the 10 s and of 5 min without a report: peak memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.footage import default_clip, make_footage
+from bench.inside import read_inside
+from bench.process import CommandFailedError, measure
+from bench.result import BenchResult, lines_of, write_json
+
+ACTOR = "bench"
+DUBSTAGE = (sys.executable, "-m", "gateway.cli")
+
+
+def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, work: Path) -> BenchResult:
+    """Measure everything in a folder that holds nothing else.
+
+    Args:
+        clip: footage with one face.
+        speech: new speech; None: the clip's own.
+        seconds: of the short film.
+        long_seconds: of the long film; 0 leaves it out.
+        work: for films, logs, actors and artefacts.
+
+    Raises:
+        CommandFailedError: one of the commands failed.
+        ValueError: there is no sound.
+    """
+    environment = {**os.environ, "XDG_DATA_HOME": str(work / "data")}
+    short = work / "short.mp4"
+    frames = make_footage(clip, speech, seconds, short)
+    tell(f"footage: {clip.name}, {frames} frames of 1280 x 720")
+    enrolled = measure([*DUBSTAGE, "actor", "create", ACTOR, str(short)], work / "actor.log", environment)
+    tell(f"actor personalised in {enrolled.wall_s:.1f} s")
+
+    def dub(film: Path, *options: str) -> list[str]:
+        result = film.with_name(f"{film.stem}_dub.mp4")
+        return [*DUBSTAGE, "dub", str(film), "--actor", ACTOR, "-o", str(result), *options]
+
+    timed = measure(dub(short, "--report", str(work / "report")), work / "dub.log", environment)
+    report = json.loads((work / "report" / "report.json").read_text(encoding="utf-8"))
+    tell(f"dubbed in {timed.wall_s:.1f} s; now every stage alone, and live")
+    inside = work / "inside.json"
+    measure([sys.executable, "-m", "bench.inside", ACTOR, str(short), str(inside)], work / "inside.log", environment)
+    memory = measure(dub(short), work / "memory_short.log", environment)
+    long_frames, long_memory = 0, None
+    if long_seconds:
+        film = work / "long.mp4"
+        long_frames = make_footage(clip, speech, long_seconds, film)
+        tell(f"dubbing {long_frames} frames for the memory figure")
+        long_memory = measure(dub(film), work / "memory_long.log", environment).peak_memory_mib
+    return BenchResult(
+        frames=int(report["frames"]),
+        end_to_end_s=float(report["times"]["end_to_end_s"]),
+        cpu_s=float(report["times"]["cpu_s"]),
+        command_s=memory.wall_s,
+        personalize_seconds=enrolled.wall_s,
+        peak_memory_mib_short=memory.peak_memory_mib,
+        peak_memory_mib_long=long_memory,
+        long_frames=long_frames,
+        inside=read_inside(inside),
+    )
+
+
+def tell(text: str) -> None:
+    """Progress, on the error stream."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Parse the command line, measure, print and write."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--clip", type=Path, default=None, help="footage with one face")
+    parser.add_argument("--speech", type=Path, default=None, help="new speech; without it, the clip's own")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the short film")
+    parser.add_argument("--long-seconds", type=float, default=300.0, help="length of the long film; 0 leaves it out")
+    parser.add_argument("--out", type=Path, default=Path("out/bench.json"))
+    parser.add_argument("--keep", type=Path, default=None, help="folder that keeps films, logs and report")
+    options = parser.parse_args()
+    work = options.keep or Path(tempfile.mkdtemp(prefix="dubstage-bench-"))
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        clip = options.clip or default_clip()
+        result = run(clip, options.speech, options.seconds, options.long_seconds, work)
+    except (CommandFailedError, ValueError, FileNotFoundError) as problem:
+        tell(f"bench failed: {problem}")
+        return 1
+    finally:
+        if options.keep is None:
+            shutil.rmtree(work, ignore_errors=True)
+    print("\n".join(lines_of(result)))
+    write_json(options.out, result)
+    tell(f"written to {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

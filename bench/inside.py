@@ -1,0 +1,68 @@
+"""What is measured in a process of its own, after an actor was enrolled: `python -m bench.inside ACTOR FILM OUT`, a JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.live import LiveTimes, measure_live
+from bench.renderer import NetworkTime, measure_renderer
+from bench.stages import measure_stages
+from gateway.actors.store import ActorStore
+from gateway.media.sound import SoundReader
+from gateway.reports.stage_times import StageTime
+from gateway.settings import GatewaySettings
+from gateway.stages.opening import open_stages
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Stages alone in the order of the chain, a live stream, and the renderer's network on all backends."""
+
+    stages: tuple[StageTime, ...]
+    live: LiveTimes
+    renderer: tuple[NetworkTime, ...]
+
+
+def read_inside(path: Path) -> Inside:
+    """What `main` wrote."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return Inside(
+        stages=tuple(StageTime(**row) for row in document["stages"]),
+        live=LiveTimes(**document["live"]),
+        renderer=tuple(NetworkTime(**row) for row in document["renderer"]),
+    )
+
+
+async def measure_inside(actor_id: str, film: Path) -> Inside:
+    """Measure it all, with an enrolled actor and the film that they were enrolled from."""
+    settings = GatewaySettings()
+    speech = SoundReader(film).speech()
+    samples = np.concatenate(list(speech.chunks))
+    with ActorStore(settings) as actors, tempfile.TemporaryDirectory() as folder:
+        actor = actors.get(actor_id)
+        async with open_stages(settings) as stages:
+            times = await measure_stages(stages, actor, film, Path(folder), settings.compute_threads)
+            live = await measure_live(stages, actors, actor_id, samples, speech.sample_rate_hz, settings)
+    return Inside(times, live, measure_renderer())
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(prog="python -m bench.inside", description=__doc__)
+    parser.add_argument("actor")
+    parser.add_argument("film", type=Path)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    result = asyncio.run(measure_inside(options.actor, options.film))
+    options.out.write_text(json.dumps(asdict(result)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A live stream in this process: how long after its sound the first frame comes, and what a frame costs in the long run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.actors.store import ActorStore
+from gateway.live.measured import SpokenSpeech
+from gateway.live.streams import LiveStreams
+from gateway.settings import GatewaySettings
+from gateway.stages.interface import Stages
+from services.common.artefacts import ArtefactStore
+
+SPOKEN_SECONDS: Final = 4.0
+"""Of speech that is fed as fast as it is spoken."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTimes:
+    """A live stream, milliseconds.
+
+    Attributes:
+        first_frame_ms: from the last sound that the first frame shows to the frame.
+        median_ms, late_ms: the same over all frames: median, and what 95 % stay within.
+        sustained_ms: wall time a frame where speech comes as fast as it is taken; 40 are real time.
+        sustained_cpu_ms: processor time of it.
+        frames: of the sustained stream.
+    """
+
+    first_frame_ms: float
+    median_ms: float
+    late_ms: float
+    sustained_ms: float
+    sustained_cpu_ms: float
+    frames: int
+
+
+async def measure_live(
+    stages: Stages, actors: ActorStore, actor_id: str, samples: npt.NDArray[np.float32], rate: int, settings: GatewaySettings
+) -> LiveTimes:
+    """Stream an actor twice: as it is spoken, then as fast as it goes.
+
+    Args:
+        stages: warm, in this process.
+        actors: where the actor is.
+        actor_id: enrolled.
+        samples: speech, float32 [n, channels].
+        rate: of it, Hz.
+        settings: of the gateway.
+    """
+    streams = LiveStreams(
+        lambda: stages,
+        actors,
+        ArtefactStore(settings.artefacts_url),
+        max_streams=1,
+        require_consent=False,
+        max_message_bytes=settings.max_message_bytes,
+    )
+
+    async def stream(speech: SpokenSpeech) -> list[float]:
+        channels = speech.samples.shape[1]
+        frames = streams.frames(actor_id, speech.chunks(), sample_rate_hz=rate, channels=channels)
+        return [1000.0 * speech.latency_s(frame.index) async for frame in frames]
+
+    spoken = await stream(SpokenSpeech(samples[: int(SPOKEN_SECONDS * rate)], rate))
+    wall, cpu = time.perf_counter(), time.process_time()
+    count = len(await stream(SpokenSpeech(samples, rate, in_real_time=False)))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return LiveTimes(
+        first_frame_ms=spoken[0],
+        median_ms=float(np.median(spoken)),
+        late_ms=float(np.percentile(spoken, 95)),
+        sustained_ms=1000.0 * wall / count,
+        sustained_cpu_ms=1000.0 * cpu / count,
+        frames=count,
+    )

@@ -1,0 +1,148 @@
+"""Every stage of a dub alone, one after the other in this process: what a frame costs where nothing else runs beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dubstage.face.v1alpha1 import face_pb2
+from dubstage.texture.v1alpha1 import texture_pb2
+from gateway.actors.store import StoredActor
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.sound import SoundReader
+from gateway.media.types import DecodedFrame, MediaInfo
+from gateway.media.writer import VideoWriter, WriteSettings
+from gateway.methods import method_named
+from gateway.pipeline.dub import timeline_of
+from gateway.pipeline.film import composite_frame
+from gateway.pipeline.footage import face_records, frame_message
+from gateway.pipeline.records import pose_of
+from gateway.pipeline.speech import extract_features, motion_frames_for, predict_motion
+from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, WindowConfig, render_window
+from gateway.pipeline.workspace import Workspace
+from gateway.reports.stage_times import StageClock, StageTime
+from gateway.stages.interface import Stages
+from gateway.stages.timed import TimedStages
+
+FRAMES: Final = 96
+"""Frames of the film that are looked at: they are held decoded, 4 MB each at 720p."""
+
+_AROUND: Final = "mask and blend"
+
+T = TypeVar("T")
+
+
+class _Meter:
+    """Wall time and the whole process's processor time: right only for what runs alone."""
+
+    def __init__(self) -> None:
+        self.clock = StageClock()
+
+    @contextmanager
+    def measure(self, name: str, frames: int) -> Iterator[None]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.clock.add(name, wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu, frames=frames)
+
+
+class _MeteredStages(TimedStages):
+    """Counts processor time too."""
+
+    async def _stream(self, name: str, replies: AsyncIterator[T], frames_a_reply: int = 1) -> AsyncIterator[T]:
+        wall, cpu, frames = time.perf_counter(), time.process_time(), 0
+        async for reply in replies:
+            frames += frames_a_reply
+            yield reply
+        self._clock.add(name, wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu, frames=frames)
+
+
+async def measure_stages(stages: Stages, actor: StoredActor, film: Path, folder: Path, threads: int) -> tuple[StageTime, ...]:
+    """Times of the stages on the first FRAMES frames of a film that shows one face throughout.
+
+    Args:
+        stages: warm, in this process.
+        actor: enrolled from the film.
+        film: with sound.
+        folder: for records and the encoded film.
+        threads: of decoder and encoder.
+    """
+    info, meter = probe(film), _Meter()
+    count = min(FRAMES, info.video.num_frames)
+    with meter.measure("decode", count), VideoReader(info, threads=threads) as reader:
+        frames = list(reader.frames(0, count))
+    with meter.measure("to RGB", count):
+        pictures = [to_rgb(frame) for frame in frames]
+
+    async def requests() -> AsyncIterator[face_pb2.TrackRequest]:
+        yield face_pb2.TrackRequest(config=face_pb2.TrackConfig(max_faces=1))
+        for index, picture in enumerate(pictures):
+            yield frame_message(index, picture)
+
+    with meter.measure("face", count):
+        tracked = [frame async for reply in stages.track(requests()) for frame in reply.frames]
+        with meter.measure("cut box", count):
+            rows = [face_records(faces, picture, 1.0)[:1] for faces, picture in zip(tracked, pictures, strict=True)]
+    metered = _MeteredStages(stages, meter.clock)
+    with Workspace(folder) as workspace:
+        total, duration = info.video.num_frames, info.video.duration
+        with meter.measure("audio", total):
+            speech = SoundReader(film).speech()
+            await extract_features(stages, speech, workspace.speech, motion_frames_for(duration), duration)
+        method, style = method_named(actor.method), actor.enrolled.style
+        with meter.measure("motion", total):
+            await predict_motion(stages, method.motion, style, workspace.speech, timeline_of(info), total, workspace.motion)
+        mouths = workspace.motion.read(0, count)["mouth"]
+    config = WindowConfig(
+        bank=actor.enrolled.bank,
+        renderer=actor.enrolled.renderer,
+        model=method.renderer,
+        mode=texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK,
+    )
+    windows: list[RenderedWindow] = []
+    records = np.concatenate(rows)
+    with meter.measure(_AROUND, count):
+        for begin in range(0, count, WINDOW_FRAMES):
+            part = slice(begin, min(begin + WINDOW_FRAMES, count))
+            wanted = np.ones(part.stop - part.start, np.bool_)
+            windows.append(await render_window(metered, config, actor.enrolled.geometry, records[part], mouths[part], wanted))
+    _composite_and_encode(meter, info, frames, records, windows, folder / "film.mp4", threads)
+    return _without_inner(meter.clock.stages())
+
+
+def _composite_and_encode(
+    meter: _Meter,
+    info: MediaInfo,
+    frames: list[DecodedFrame],
+    records: npt.NDArray[np.void],
+    windows: list[RenderedWindow],
+    output: Path,
+    threads: int,
+) -> None:
+    boxes, masks = np.concatenate([w.box for w in windows]), np.concatenate([w.mask for w in windows])
+    with meter.measure("composite", len(frames)):
+        dubbed = [
+            composite_frame(frame, info, pose_of(record), box, mask, 1.0)[0]
+            for frame, record, box, mask in zip(frames, records, boxes, masks, strict=True)
+        ]
+    video = replace(info.video, pts=info.video.pts[: len(frames)])
+    settings = WriteSettings(keep_audio=True, threads=threads)
+    with meter.measure("encode", len(frames)), VideoWriter(output, replace(info, video=video), settings=settings) as writer:
+        for frame, planes in zip(frames, dubbed, strict=True):
+            writer.write(frame, planes)
+
+
+def _without_inner(stages: tuple[StageTime, ...]) -> tuple[StageTime, ...]:
+    """Takes texture and render, which run inside it, off the time of a window."""
+    inner = [stage for stage in stages if stage.name in ("texture", "render")]
+    wall, cpu = sum(stage.wall_s for stage in inner), sum(stage.cpu_s for stage in inner)
+    return tuple(
+        replace(stage, wall_s=stage.wall_s - wall, cpu_s=stage.cpu_s - cpu) if stage.name == _AROUND else stage for stage in stages
+    )

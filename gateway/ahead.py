@@ -1,0 +1,69 @@
+"""Reading ahead within bounds, so that chained stages work at the same time, and work in threads that is not left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    error: Exception | None
+
+
+async def read_ahead(source: AsyncIterator[T], size: int) -> AsyncGenerator[T, None]:
+    """The items of `source`, which a task of its own reads, at most `size` ahead of whoever takes them.
+
+    Closing it cancels the task and closes the source.
+
+    Raises:
+        Exception: what the source raised, after the items before it.
+    """
+    queue: asyncio.Queue[T | _End] = asyncio.Queue(size)
+
+    async def pump() -> None:
+        try:
+            async for item in source:
+                await queue.put(item)
+        except Exception as error:
+            await queue.put(_End(error))
+        else:
+            await queue.put(_End(None))
+
+    task = asyncio.create_task(pump())
+    try:
+        while True:
+            item = await queue.get()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await close(source)
+
+
+async def close(source: AsyncIterator[T]) -> None:
+    """Close an iterator that can be closed; one that another task is in ends with that task."""
+    aclose = getattr(source, "aclose", None)
+    if aclose is not None:
+        with suppress(RuntimeError):
+            await aclose()
+
+
+async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `asyncio.to_thread`; a cancelled wait still sees the call end, so that what it uses can be closed."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.gather(work, return_exceptions=True)
+        raise

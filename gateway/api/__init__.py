@@ -1,0 +1,1 @@
+"""The gateway's RPCs: actors, dubs as long-running operations, live streams."""

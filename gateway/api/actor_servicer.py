@@ -1,0 +1,70 @@
+"""ActorService."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any
+
+from google.longrunning import operations_pb2
+
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
+from gateway.actors.store import check_actor_id
+from gateway.api.convert import ACTOR, actor_message, enrol_request_from, operation_message, page_size_from, receipt_message
+from gateway.api.jobs import JobContext
+from gateway.live.streams import LiveStreams
+from gateway.operations.runner import JobRunner
+from services.common.errors import InvalidRequest
+
+
+class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
+    """Enrols, shows and erases people.
+
+    Args:
+        context: what jobs work with.
+        runner: of the operations.
+        live: of the live streams.
+    """
+
+    def __init__(self, context: JobContext, runner: JobRunner, live: LiveStreams) -> None:
+        self._context = context
+        self._runner = runner
+        self._live = live
+
+    async def CreateActor(self, request: pb.CreateActorRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
+        """Begin an enrolment."""
+        wanted = pb.CreateActorRequest()
+        wanted.CopyFrom(request)
+        # Chosen here and kept with the request: picked up after a restart, the operation makes the same actor.
+        wanted.actor_id = request.actor_id or f"actor-{secrets.token_hex(6)}"
+        enrol = enrol_request_from(wanted, self._context.media, threads=self._context.threads)
+        self._context.check_consent(enrol.consent, wanted.actor_id)
+        await asyncio.to_thread(self._context.actors.check_free, enrol.actor_id)
+        if self._runner.concerns(enrol.actor_id):
+            raise InvalidRequest(f"actor_id: an operation on {enrol.actor_id!r} has not ended", field="actor_id")
+        record = await self._runner.submit(ACTOR, wanted.SerializeToString(), actor_id=enrol.actor_id)
+        return operation_message(record)
+
+    async def GetActor(self, request: pb.GetActorRequest, context: Any) -> pb.GetActorResponse:  # noqa: N802
+        """One actor."""
+        actor = await asyncio.to_thread(self._context.actors.get, check_actor_id(request.actor_id))
+        return pb.GetActorResponse(actor=actor_message(actor))
+
+    async def ListActors(self, request: pb.ListActorsRequest, context: Any) -> pb.ListActorsResponse:  # noqa: N802
+        """Actors in the order of their ids."""
+        size = page_size_from(request.page_size)
+        after = check_actor_id(request.page_token) if request.page_token else ""
+        actors = await asyncio.to_thread(lambda: self._context.actors.list(after=after, limit=size + 1))
+        page = actors[:size]
+        token = page[-1].actor_id if len(actors) > size else ""
+        return pb.ListActorsResponse(actors=[actor_message(actor) for actor in page], next_page_token=token)
+
+    async def EraseActor(self, request: pb.EraseActorRequest, context: Any) -> pb.EraseActorResponse:  # noqa: N802
+        """Stop all work on a person, then erase them."""
+        actor_id = check_actor_id(request.actor_id)
+        await self._runner.stop_work_on(actor_id)
+        receipt = await asyncio.to_thread(self._context.actors.erase, actor_id)
+        await self._runner.forget_actor(actor_id)
+        self._live.forget(actor_id)
+        return receipt_message(receipt)

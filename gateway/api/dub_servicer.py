@@ -1,0 +1,57 @@
+"""DubService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from google.longrunning import operations_pb2
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
+from gateway.api.convert import DUB, LiveAudioReader, live_options_from, live_response, operation_message
+from gateway.api.jobs import JobContext
+from gateway.live.streams import LiveStreams
+from gateway.operations.runner import JobRunner
+
+
+class DubServicer(gateway_pb2_grpc.DubServiceServicer):
+    """Dubs films as operations, and live.
+
+    Args:
+        context: what jobs work with.
+        runner: of the operations.
+        live: opens live streams.
+    """
+
+    def __init__(self, context: JobContext, runner: JobRunner, live: LiveStreams) -> None:
+        self._context = context
+        self._runner = runner
+        self._live = live
+
+    async def CreateDub(self, request: pb.CreateDubRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
+        """Begin a dub."""
+        dub = await self._context.dub_request(request)
+        record = await self._runner.submit(DUB, request.SerializeToString(), actor_id=request.actor_id, output=str(dub.output))
+        return operation_message(record)
+
+    async def Live(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.LiveRequest], context: Any
+    ) -> AsyncIterator[pb.LiveResponse]:
+        """Config, then sound; frames as soon as they are ready."""
+        requests = aiter(request_iterator)
+        options = live_options_from(await anext(requests, None))
+        reader = LiveAudioReader(options)
+
+        async def sound() -> AsyncIterator[audio_pb2.AudioChunk]:
+            # Asked for the first sound: everything before it is ready.
+            await context.send_initial_metadata(())
+            async for request in requests:
+                yield reader.chunk(request)
+
+        frames = self._live.frames(options.actor_id, sound(), sample_rate_hz=options.sample_rate_hz, channels=options.channels)
+        async with aclosing(frames):
+            async for frame in frames:
+                yield live_response(frame)

@@ -1,0 +1,62 @@
+"""google.longrunning.Operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.longrunning import operations_pb2, operations_pb2_grpc
+from google.protobuf import empty_pb2
+
+from gateway.api.convert import done_filter_from, operation_message, page_number_from, page_size_from
+from gateway.operations.runner import JobRunner
+from services.common import calls
+
+LONGEST_WAIT_S = 3600.0
+
+
+class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignore[misc]  # the base class has no types
+    """Progress, results and the end of long work.
+
+    Args:
+        runner: of the operations.
+    """
+
+    def __init__(self, runner: JobRunner) -> None:
+        self._runner = runner
+
+    async def ListOperations(  # noqa: N802
+        self, request: operations_pb2.ListOperationsRequest, context: Any
+    ) -> operations_pb2.ListOperationsResponse:
+        """Operations in the order of their submission."""
+        size = page_size_from(request.page_size)
+        after, done = page_number_from(request.page_token), done_filter_from(request.filter)
+        records = await self._runner.list(after=after, limit=size + 1, done=done)
+        page = records[:size]
+        token = str(page[-1].number) if len(records) > size else ""
+        return operations_pb2.ListOperationsResponse(operations=map(operation_message, page), next_page_token=token)
+
+    async def GetOperation(  # noqa: N802
+        self, request: operations_pb2.GetOperationRequest, context: Any
+    ) -> operations_pb2.Operation:
+        """An operation as it is."""
+        return operation_message(await self._runner.get(request.name))
+
+    async def DeleteOperation(self, request: operations_pb2.DeleteOperationRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
+        """Forget an operation that has ended."""
+        await self._runner.delete(request.name)
+        return empty_pb2.Empty()
+
+    async def CancelOperation(self, request: operations_pb2.CancelOperationRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
+        """Ask an operation to stop; that it has shows in its error."""
+        await self._runner.cancel(request.name)
+        return empty_pb2.Empty()
+
+    async def WaitOperation(  # noqa: N802
+        self, request: operations_pb2.WaitOperationRequest, context: Any
+    ) -> operations_pb2.Operation:
+        """An operation when it has ended, or as it is when the timeout, or most of the call's deadline, is over."""
+        asked_s = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else LONGEST_WAIT_S
+        remaining_s = calls.remaining_s()
+        # The answer has to arrive before the caller's deadline.
+        allowed_s = LONGEST_WAIT_S if remaining_s is None else remaining_s - min(0.5, remaining_s / 10)
+        return operation_message(await self._runner.wait(request.name, max(0.0, min(asked_s, allowed_s))))

@@ -1,0 +1,130 @@
+"""The gateway's server: the chassis, and around it the stages, the database and the operations that its servicers work with."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import grpc.aio
+from google.longrunning import operations_pb2, operations_pb2_grpc
+
+from dubstage.gateway.v1alpha1 import gateway_pb2, gateway_pb2_grpc
+from gateway.actors.store import ActorStore
+from gateway.api.actor_servicer import ActorServicer
+from gateway.api.convert import ACTOR, DUB
+from gateway.api.dub_servicer import DubServicer
+from gateway.api.jobs import ActorJobs, DubJobs, JobContext
+from gateway.api.media_folder import MediaFolder
+from gateway.api.operations_servicer import OperationsServicer
+from gateway.live.streams import LiveStreams
+from gateway.operations.runner import Handler, JobRunner
+from gateway.operations.store import OperationStore
+from gateway.settings import GatewaySettings
+from gateway.stages.interface import Stages
+from gateway.stages.local import LocalStages
+from gateway.stages.opening import open_stages
+from services.common.artefacts import ArtefactStore
+from services.common.errors import InvalidRequest, ModelNotReady
+from services.common.server import StageServer
+
+SERVICES = (
+    *(service.full_name for service in gateway_pb2.DESCRIPTOR.services_by_name.values()),
+    *(service.full_name for service in operations_pb2.DESCRIPTOR.services_by_name.values()),
+)
+
+
+class GatewayServer(StageServer):
+    """Opens the stages as its warm-up; stops its operations, which the next process picks up, when it drains.
+
+    Args:
+        settings: of the process.
+
+    Raises:
+        InvalidRequest: another gateway works in the data folder, or a file of the settings cannot be used.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._lock = _lock(settings.data_dir)
+        self._gateway_settings = settings
+        self._actors = ActorStore(settings)
+        self._stages: Stages | None = None
+        self._stack = AsyncExitStack()
+        artefacts = ArtefactStore(settings.artefacts_url)
+        context = JobContext(
+            actors=self._actors,
+            artefacts=artefacts,
+            media=MediaFolder(settings.media_dir),
+            jobs=settings.data_dir / "jobs",
+            require_consent=settings.require_consent,
+            threads=settings.compute_threads,
+        )
+        handlers: dict[str, Handler] = {DUB: DubJobs(context, self._open_stages), ACTOR: ActorJobs(context, self._open_stages)}
+        self._runner = JobRunner(
+            OperationStore(self._actors.engine),
+            handlers,
+            max_concurrent=settings.max_concurrent_jobs,
+            max_queued=settings.max_queued_jobs,
+        )
+        live = LiveStreams(
+            self._open_stages,
+            self._actors,
+            artefacts,
+            max_streams=settings.max_live_streams,
+            require_consent=settings.require_consent,
+            max_message_bytes=settings.max_message_bytes,
+        )
+
+        def register(server: grpc.aio.Server) -> None:
+            gateway_pb2_grpc.add_ActorServiceServicer_to_server(ActorServicer(context, self._runner, live), server)
+            gateway_pb2_grpc.add_DubServiceServicer_to_server(DubServicer(context, self._runner, live), server)
+            operations_pb2_grpc.add_OperationsServicer_to_server(OperationsServicer(self._runner), server)
+
+        super().__init__("gateway", settings, register=register, services=SERVICES)
+
+    def _open_stages(self) -> Stages:
+        if self._stages is None:
+            raise ModelNotReady("the gateway is still warming up")
+        return self._stages
+
+    @property
+    def busy(self) -> bool:
+        """Whether a stage in this process still computes: after `drain()` that is work which nobody waits for."""
+        return super().busy or (isinstance(self._stages, LocalStages) and self._stages.busy)
+
+    async def warm_up(self) -> None:
+        """Open the stages, take up interrupted operations, then admit calls and report SERVING.
+
+        Raises:
+            DubstageError: a stage cannot be reached, or does not warm up.
+        """
+        settings = self._gateway_settings
+        self._stages = await self._stack.enter_async_context(open_stages(settings, connect_s=settings.stages_start_s))
+        await self._runner.start()
+        await super().warm_up()
+
+    async def drain(self, grace_s: float | None = None) -> None:
+        """Stop the operations where they are, let running calls end, stop, and close what was opened."""
+        await self._runner.close()
+        await super().drain(grace_s)
+        await self._stack.aclose()
+        await asyncio.to_thread(self._actors.close)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _lock(folder: Path) -> int | None:
+    """One gateway a data folder: two would take up each other's operations. The lock ends with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / "gateway.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InvalidRequest(
+            f"another gateway works in {folder}: end it, or set DUBSTAGE_DATA_DIR to another folder", field="DUBSTAGE_DATA_DIR"
+        ) from None
+    return handle

@@ -1,0 +1,186 @@
+"""`dubstage serve`: one stage, the gateway, or all of them as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from gateway.cli.app import app
+from gateway.cli.console import err, say_error
+from gateway.stages.remote import STAGE_NAMES
+from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.settings import DEFAULT_PORTS, StageSettings, load_settings
+
+MODULES = {**{name: f"services.{name}" for name in STAGE_NAMES}, "gateway": "gateway"}
+START_SECONDS = 180.0
+POLL_SECONDS = 0.1
+
+
+@app.command("serve")
+def serve(what: Annotated[str, typer.Argument(help="audio, face, motion, texture, render, gateway, or all")]) -> None:
+    """Run a server until it is told to stop (SIGTERM or Ctrl-C). `all` starts one process a stage, and the gateway.
+
+    Settings come from the environment (prefix DUBSTAGE_). `all` takes each server's port from DUBSTAGE_AUDIO_PORT and so on,
+    and counts DUBSTAGE_METRICS_PORT up from server to server.
+    """
+    if what == "all":
+        raise typer.Exit(serve_all())
+    if what not in MODULES:
+        raise InvalidRequest(f"no server {what!r}; there are: {', '.join(MODULES)}, all", field="serve")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", MODULES[what]])
+
+
+def ports_of(environment: Mapping[str, str]) -> dict[str, int]:
+    """The port of every server: DUBSTAGE_<NAME>_PORT, or the default one.
+
+    Raises:
+        InvalidRequest: not a port, or two servers have the same.
+    """
+    ports: dict[str, int] = {}
+    for name in MODULES:
+        variable = f"DUBSTAGE_{name.upper()}_PORT"
+        text = environment.get(variable) or str(DEFAULT_PORTS[name])
+        if not text.isdecimal() or not 1 <= int(text) <= 65535:
+            raise InvalidRequest(f"{variable}: {text!r} is not a port", field=variable)
+        taken = [other for other, port in ports.items() if port == int(text)]
+        if taken:
+            raise InvalidRequest(f"{variable}: port {text} is the {taken[0]} server's already", field=variable)
+        ports[name] = int(text)
+    return ports
+
+
+def check_ports(host: str, ports: Mapping[str, int]) -> None:
+    """Refuse to start where a port is taken, before anything runs.
+
+    Raises:
+        InvalidRequest: one is; the message names the server, the port and the remedy.
+    """
+    for name, port in ports.items():
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as problem:
+                raise InvalidRequest(
+                    f"the {name} server cannot listen on {host}:{port} ({problem.strerror}): end what listens there, or set "
+                    f"DUBSTAGE_{name.upper()}_PORT to another port",
+                    field=f"DUBSTAGE_{name.upper()}_PORT",
+                ) from None
+
+
+class Servers:
+    """The child processes of `serve all`."""
+
+    def __init__(self) -> None:
+        self._children: dict[str, subprocess.Popen[str]] = {}
+        self._ready: set[str] = set()
+
+    def start(self, name: str, environment: Mapping[str, str]) -> None:
+        """Start one server. It ends with this process, whatever ends this one; Ctrl-C reaches it only through `stop`."""
+        child = subprocess.Popen(
+            [sys.executable, "-m", "gateway.cli.child", MODULES[name]],
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._children[name] = child
+        threading.Thread(target=self._relay, args=(name, child), daemon=True).start()
+
+    def _relay(self, name: str, child: subprocess.Popen[str]) -> None:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith(f"dubstage {name} listening on "):
+                self._ready.add(name)
+                err.print(line.rstrip())
+
+    def waiting(self) -> list[str]:
+        """Servers that do not serve yet."""
+        return sorted(set(self._children) - self._ready)
+
+    def ended(self) -> tuple[str, int] | None:
+        """A server that has ended by itself, and its exit code."""
+        for name, child in self._children.items():
+            code = child.poll()
+            if code is not None:
+                return name, code
+        return None
+
+    def stop(self, hurry: threading.Event) -> None:
+        """End all servers, the gateway first; a set `hurry` ends their grace."""
+        running = [child for child in reversed(self._children.values()) if child.poll() is None]
+        for child in running:
+            child.terminate()
+        hurried = False
+        deadline = time.monotonic() + 40.0
+        while any(child.poll() is None for child in running):
+            if hurry.is_set() and not hurried:
+                hurried = True
+                for child in running:
+                    child.terminate()
+            if time.monotonic() > deadline:
+                for child in running:
+                    child.kill()
+            time.sleep(POLL_SECONDS)
+        for child in self._children.values():
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+def serve_all() -> int:
+    """Start every server; end them all when told to stop, or when one of them ends. Returns the exit code."""
+    settings = load_settings(StageSettings)
+    ports = ports_of(os.environ)
+    check_ports(settings.host, ports)
+    reach = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    endpoints = {f"DUBSTAGE_{name.upper()}_ENDPOINT": f"{reach}:{port}" for name, port in ports.items() if name != "gateway"}
+    environment = {**os.environ, **endpoints}
+    environment.pop("DUBSTAGE_READY_FILE", None)
+    stop, hurry = threading.Event(), threading.Event()
+
+    def told(*_: object) -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for told_by in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(told_by, told)
+    servers = Servers()
+    try:
+        for number, name in enumerate(MODULES):
+            own = {"DUBSTAGE_PORT": str(ports[name])}
+            if settings.metrics_port:
+                own["DUBSTAGE_METRICS_PORT"] = str(settings.metrics_port + number)
+            servers.start(name, {**environment, **own})
+        return _watch(servers, stop)
+    finally:
+        stop.set()
+        servers.stop(hurry)
+
+
+def _watch(servers: Servers, stop: threading.Event) -> int:
+    deadline = time.monotonic() + START_SECONDS
+    announced = False
+    while not stop.wait(POLL_SECONDS):
+        ended = servers.ended()
+        if ended is not None:
+            name, code = ended
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            say_error(f"the {name} server {how} (its log is above): stopping the others")
+            return code if code > 0 else 1
+        if not announced and not servers.waiting():
+            announced = True
+            print("dubstage all listening", flush=True)
+        if not announced and time.monotonic() > deadline:
+            raise BackendUnavailable(f"not ready after {START_SECONDS:.0f} s: {', '.join(servers.waiting())}")
+    return 0

@@ -1,0 +1,20 @@
+"""`dubstage trainset`: training material from a folder of clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.app import app
+from gateway.trainset.__main__ import main as trainset_main
+
+
+@app.command("trainset")
+def trainset(
+    folder: Annotated[Path, typer.Argument(help="clips, with a catalogue.csv where there is one")],
+    output: Annotated[Path, typer.Option(help="folder of the training set")],
+) -> None:
+    """Track all clips of FOLDER, extract their features, find their lags, split by speaker, and write a manifest."""
+    raise typer.Exit(trainset_main(["build", str(folder), "--output", str(output)]))

@@ -1,0 +1,1 @@
+"""Puts a rendered mouth back into the footage's own samples."""

@@ -1,0 +1,202 @@
+"""Composites a rendered box into the planes of a frame: only samples under the mask change, in the footage's own
+format.
+
+The mask is snapped to the chroma grid: a cell (the luma samples that share a chroma sample) belongs to it if any of its
+samples does. Inside,
+
+    sample' = round(sample + alpha * (rendered - sample))
+
+with `rendered` the box turned to Y'CbCr by the frame's own matrix and range in float32, then resampled at the site of
+each sample (chroma at chroma sites), and `alpha` the mask at the same site. Outside, planes are copied bit by bit. The
+affine map takes care of coded rotation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gateway.media.pixels import ColourModel, PixelFormat
+from gateway.media.types import Plane
+from services.common.errors import ContractBroken
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+_LEAST_ALPHA: Final = 1.0 / 512
+"""Weights under this change nothing in 8 bits; they are cut so that the mask's support is sharp."""
+_SHARP_FROM: Final = 0.75
+"""Boxes shown smaller than this are smoothed first, against aliasing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneMask:
+    """The samples that may differ from the footage: a rectangle of the chroma grid, and which of its cells.
+
+    Attributes:
+        x, y: left and top cell of the rectangle.
+        cells: bool [rows, columns] of the rectangle; a cell is `step` luma samples wide and high and one chroma sample.
+        step: luma samples a cell, horizontally and vertically; (1, 1) without chroma subsampling.
+        area_px: luma samples under the mask.
+    """
+
+    x: int
+    y: int
+    cells: Bool = field(repr=False)
+    step: tuple[int, int]
+    area_px: int
+
+    def of_plane(self, plane: int, shape: tuple[int, int]) -> Bool:
+        """The mask of plane 0 (luma) or 1, 2 (chroma) of the given rows and columns, bool."""
+        step_x, step_y = self.step if plane == 0 else (1, 1)
+        cells = np.repeat(np.repeat(self.cells, step_y, 0), step_x, 1)
+        top, left = self.y * step_y, self.x * step_x
+        whole = np.zeros((max(shape[0], top + cells.shape[0]), max(shape[1], left + cells.shape[1])), np.bool_)
+        whole[top : top + cells.shape[0], left : left + cells.shape[1]] = cells
+        return whole[: shape[0], : shape[1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Composite:
+    """Planes of the dubbed frame (new arrays, also where nothing changed) and the mask under which they may differ."""
+
+    planes: tuple[Plane, ...] = field(repr=False)
+    mask: PlaneMask
+
+
+def composite(
+    planes: tuple[Plane, ...],
+    pixel: PixelFormat,
+    colour: ColourModel,
+    coded_from_box: Float64,
+    box: npt.NDArray[np.uint8] | Float32,
+    mask: Float32,
+) -> Composite:
+    """Blends a rendered box into a frame's planes.
+
+    Args:
+        planes: of the frame, as DecodedFrame.planes.
+        pixel: their format.
+        colour: the stream's colour model.
+        coded_from_box: float64 [2, 3], box pixels -> coded luma samples (pixel centres at integers).
+        box: RGB [rows, columns, 3], uint8, or float32 in 0 to 255.
+        mask: float32 [rows, columns] in [0, 1], 0 wherever the footage must stay.
+
+    Raises:
+        ContractBroken: shapes that do not match, or values that are not finite.
+    """
+    if box.shape != (*mask.shape, 3) or coded_from_box.shape != (2, 3):
+        raise ContractBroken(f"box {box.shape}, mask {mask.shape} and affine {coded_from_box.shape} do not match")
+    if not (np.isfinite(coded_from_box).all() and np.isfinite(mask).all() and np.isfinite(box).all()):
+        raise ContractBroken("box, mask or affine hold values that are not finite")
+    result = tuple(plane.copy() for plane in planes)
+    step = pixel.chroma_step if pixel.kind == "yuv" else (1, 1)
+    cells_shape = pixel.plane_shape(1, planes[0].shape[1], planes[0].shape[0]) if pixel.kind == "yuv" else planes[0].shape
+    window = _window(coded_from_box, mask, step, (int(cells_shape[0]), int(cells_shape[1])))
+    if window is None:
+        return Composite(result, PlaneMask(0, 0, np.zeros((0, 0), np.bool_), step, 0))
+    x, y, columns, rows = window
+    samples = _samples(box, colour)
+    luma_map = _shifted(coded_from_box, x * step[0], y * step[1])
+    chroma_map = _shifted(_chroma_map(coded_from_box, step), x, y)
+    luma_shape = (rows * step[1], columns * step[0])
+    alpha = _warp(mask.astype(np.float32), luma_map, luma_shape, cv2.BORDER_CONSTANT)
+    alpha[alpha < _LEAST_ALPHA] = 0.0
+    # The frame may end inside its last row or column of cells.
+    top, left = y * step[1], x * step[0]
+    alpha = alpha[: planes[0].shape[0] - top, : planes[0].shape[1] - left]
+    cells = _any_of_cells(alpha, step, (rows, columns))
+    chroma_alpha = alpha
+    if step != (1, 1):
+        chroma_alpha = _warp(mask.astype(np.float32), chroma_map, (rows, columns), cv2.BORDER_CONSTANT)
+        chroma_alpha[(chroma_alpha < _LEAST_ALPHA) | ~cells] = 0.0
+    for number in range(pixel.num_colour_planes):
+        subsampled = number > 0 and step != (1, 1)
+        weight, mapping = (chroma_alpha, chroma_map) if subsampled else (alpha, luma_map)
+        rendered = _warp(samples[number], mapping, weight.shape, cv2.BORDER_REPLICATE)
+        plane_top, plane_left = (y, x) if subsampled else (top, left)
+        target = result[number][plane_top : plane_top + weight.shape[0], plane_left : plane_left + weight.shape[1]]
+        _blend_in(target, rendered, weight, colour)
+    area = int(_expanded(cells, step)[: alpha.shape[0], : alpha.shape[1]].sum())
+    return Composite(result, PlaneMask(x, y, cells, step, area))
+
+
+def _samples(box: npt.NDArray[np.uint8] | Float32, colour: ColourModel) -> list[Float32]:
+    """The box in digital samples, one float32 array a plane."""
+    rgb = box.astype(np.float32)
+    matrix = np.column_stack([colour.matrix / 255.0, colour.offset])
+    turned = cv2.transform(rgb, matrix).reshape(*box.shape[:2], -1)
+    return [np.ascontiguousarray(turned[..., number], dtype=np.float32) for number in range(turned.shape[2])]
+
+
+def _blend_in(target: Plane, rendered: Float32, alpha: Float32, colour: ColourModel) -> None:
+    """sample + alpha (rendered - sample), rounded, in place, where alpha is not 0; the legal range bounds what is
+    rendered only.
+    """
+    footage = target.astype(np.float32)
+    mixed = footage + alpha * (np.clip(rendered, colour.low, colour.high) - footage)
+    np.copyto(target, np.rint(mixed).astype(target.dtype), where=alpha > 0)
+
+
+def _window(
+    coded_from_box: Float64, mask: Float32, step: tuple[int, int], cells_shape: tuple[int, int]
+) -> tuple[int, int, int, int] | None:
+    """Cells that the mask's support may reach: left, top, columns, rows, inside the frame; None if there are none."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if len(rows) == 0:
+        return None
+    # Linear interpolation reaches one box pixel beyond the support.
+    xs, ys = (columns[0] - 1, columns[-1] + 1), (rows[0] - 1, rows[-1] + 1)
+    corners = np.array([[x, y, 1.0] for x in xs for y in ys]) @ coded_from_box.T
+    low = np.floor(corners.min(0) / step).astype(int)
+    high = np.ceil((corners.max(0) + 1) / step).astype(int)
+    left, top = max(int(low[0]), 0), max(int(low[1]), 0)
+    right, bottom = min(int(high[0]), cells_shape[1]), min(int(high[1]), cells_shape[0])
+    return (left, top, right - left, bottom - top) if right > left and bottom > top else None
+
+
+def _chroma_map(coded_from_box: Float64, step: tuple[int, int]) -> Float64:
+    """Box pixels -> chroma samples, which lie on the left luma sample of their cell and half-way down it (H.273 type
+    0).
+    """
+    chroma = coded_from_box.copy()
+    chroma[0] /= step[0]
+    chroma[1, 2] -= (step[1] - 1) / 2
+    chroma[1] /= step[1]
+    return chroma
+
+
+def _shifted(affine: Float64, x: int, y: int) -> Float64:
+    moved = affine.copy()
+    moved[:, 2] -= (x, y)
+    return moved
+
+
+def _warp(box: Float32, mapping: Float64, shape: tuple[int, ...], border: int) -> Float32:
+    """Resamples a box at the sites of a window of a plane; smoothed first where the box is shown smaller than it is."""
+    scale = float(np.sqrt(abs(np.linalg.det(mapping[:, :2]))))
+    if scale < _SHARP_FROM and border == cv2.BORDER_REPLICATE:
+        # The standard deviation of a box as wide as one sample of the plane, less that of the box's own pixel.
+        sigma = float(np.sqrt((1.0 / scale**2 - 1.0) / 12.0))
+        box = np.asarray(cv2.GaussianBlur(box, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
+    sharp = scale > 1.0 and border == cv2.BORDER_REPLICATE
+    method = cv2.INTER_CUBIC if sharp else cv2.INTER_LINEAR
+    size = (int(shape[1]), int(shape[0]))
+    return np.asarray(cv2.warpAffine(box, mapping, size, flags=method, borderMode=border, borderValue=0.0), np.float32)
+
+
+def _any_of_cells(alpha: Float32, step: tuple[int, int], cells_shape: tuple[int, int]) -> Bool:
+    if step == (1, 1):
+        return np.asarray(alpha > 0, np.bool_)
+    whole = np.zeros((cells_shape[0] * step[1], cells_shape[1] * step[0]), np.bool_)
+    whole[: alpha.shape[0], : alpha.shape[1]] = alpha > 0
+    return np.asarray(whole.reshape(cells_shape[0], step[1], cells_shape[1], step[0]).any((1, 3)), np.bool_)
+
+
+def _expanded(cells: Bool, step: tuple[int, int]) -> Bool:
+    return np.asarray(np.repeat(np.repeat(cells, step[1], 0), step[0], 1), np.bool_)

@@ -1,0 +1,139 @@
+"""From runs to one row of the result: means over folds and speeches, with bootstrap intervals over blocks of frames.
+
+Frames next to each other are alike, so single frames are no independent samples: blocks of one second are drawn with
+replacement (circular block bootstrap, Politis & Romano 1992), within each run; bilabials are drawn one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.evaluation.image_metrics import finite_mean
+from gateway.evaluation.measures import RunMeasures
+from gateway.evaluation.mouth_metrics import correlation, speaking_style_iou, spread_ratio
+from gateway.evaluation.types import METRICS, Float64, Interval, VariantScores
+
+_MEAN_METRICS: Final = ("face_psnr_db", "face_ssim", "face_ms_ssim", "mouth_psnr_db", "mouth_ssim", "mouth_lmd_px")
+Indices = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BootstrapSettings:
+    """How intervals are made: replicates drawn, frames a block, seed."""
+
+    replicates: int = 400
+    block_frames: int = 25
+    seed: int = 20_240_501
+
+
+def _ratio(result: Float64, truth: Float64) -> float:
+    below = finite_mean(truth)
+    return finite_mean(result) / below if below > 0.0 else float("nan")
+
+
+def run_metrics(run: RunMeasures, frames: Indices, events: Indices) -> dict[str, float]:
+    """METRICS of one run over a choice of its frames (and of its bilabials), repeats allowed."""
+    columns = run.columns
+    metrics = {name: finite_mean(columns[name][frames]) for name in _MEAN_METRICS}
+    opening = run.truth_opening[frames], run.result_opening[frames]
+    metrics["mouth_opening_correlation"] = correlation(*opening)
+    metrics["lip_width_correlation"] = correlation(run.truth_width[frames], run.result_width[frames])
+    metrics["opening_spread_ratio"] = spread_ratio(*opening)
+    metrics["sharpness_ratio"] = _ratio(columns["result_gradient"][frames], columns["truth_gradient"][frames])
+    metrics["frame_difference_ratio"] = _ratio(columns["result_step"][frames], columns["truth_step"][frames])
+    metrics["closure"] = float("nan")
+    if run.closures is not None and run.closures.truth[events].any():
+        metrics["closure"] = float(run.closures.result[events][run.closures.truth[events]].mean())
+    return metrics
+
+
+def _events(run: RunMeasures) -> int:
+    return 0 if run.closures is None else len(run.closures.truth)
+
+
+def _weighted(per_run: Sequence[dict[str, float]], runs: Sequence[RunMeasures], name: str) -> float:
+    """Mean over runs, weighted by measured frames (closure: by the bilabials on which the truth closes)."""
+    values = np.array([metrics[name] for metrics in per_run])
+    weights = np.array(
+        [
+            float(run.closures.truth.sum() if run.closures is not None else 0) if name == "closure" else float(run.measured.sum())
+            for run in runs
+        ]
+    )
+    known = np.isfinite(values) & (weights > 0)
+    return float(np.average(values[known], weights=weights[known])) if known.any() else float("nan")
+
+
+def _block_indices(generator: np.random.Generator, length: int, block: int) -> Indices:
+    """Frames of a circular block bootstrap sample of `length` frames."""
+    block = min(block, length)
+    starts = generator.integers(0, length, size=-(-length // block))
+    return np.asarray((starts[:, None] + np.arange(block)).ravel()[:length] % length, dtype=np.intp)
+
+
+def _intervals(runs: Sequence[RunMeasures], settings: BootstrapSettings) -> dict[str, Interval]:
+    generator = np.random.default_rng(settings.seed)
+    frames = [np.flatnonzero(run.measured) for run in runs]
+    drawn: dict[str, list[float]] = {name: [] for name in METRICS}
+    for _ in range(settings.replicates):
+        per_run = [
+            run_metrics(
+                run,
+                known[_block_indices(generator, len(known), settings.block_frames)],
+                generator.integers(0, max(1, _events(run)), size=_events(run)),
+            )
+            for run, known in zip(runs, frames, strict=True)
+        ]
+        for name in METRICS:
+            drawn[name].append(_weighted(per_run, runs, name))
+    intervals: dict[str, Interval] = {}
+    for name, values in drawn.items():
+        known_values = np.array(values)[np.isfinite(values)]
+        if len(known_values):
+            low, high = np.percentile(known_values, [2.5, 97.5])
+            intervals[name] = Interval(float(low), float(high))
+    return intervals
+
+
+def _paper(runs: Sequence[RunMeasures]) -> dict[str, float]:
+    per_run: list[dict[str, float]] = []
+    for run in runs:
+        row = dict(run.extras)
+        row["photometric_error"] = finite_mean(run.columns["photometric_error"])
+        row["ssiou"] = speaking_style_iou(run.truth_opening, run.result_opening)
+        if run.commanded is not None:
+            row["commanded_opening_correlation"] = correlation(run.commanded, run.result_opening)
+        per_run.append(row)
+    names = sorted({name for row in per_run for name in row})
+    filled = [{name: row.get(name, float("nan")) for name in names} for row in per_run]
+    means = {name: _weighted(filled, runs, name) for name in names}
+    return {name: value for name, value in means.items() if np.isfinite(value)}
+
+
+def score(runs: Sequence[RunMeasures], speeches: int = 1, settings: BootstrapSettings | None = None) -> VariantScores:
+    """The row of one variant.
+
+    Args:
+        runs: one run a fold and speech, at least one.
+        speeches: runs a fold (more than 1 for wrong_audio); frames are counted once.
+        settings: of the intervals.
+    """
+    usable = [run for run in runs if run.measured.any()]
+    frames = sum(int(run.measured.sum()) for run in runs)
+    total = sum(len(run.measured) for run in runs)
+    if not usable:
+        return VariantScores(dict.fromkeys(METRICS, float("nan")), {}, {}, 0, total // speeches, 0)
+    per_run = [run_metrics(run, np.flatnonzero(run.measured), np.arange(_events(run))) for run in usable]
+    return VariantScores(
+        metrics={name: _weighted(per_run, usable, name) for name in METRICS},
+        intervals=_intervals(usable, settings or BootstrapSettings()),
+        paper=_paper(usable),
+        frames=frames // speeches,
+        passed_through=(total - frames) // speeches,
+        lost_faces=sum(run.lost_faces for run in usable),
+    )

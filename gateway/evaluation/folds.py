@@ -1,0 +1,71 @@
+"""How a clip is split into an enrolment and a test part, and which foreign speeches drive the wrong-audio control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+
+from gateway.evaluation.types import Float32, Fold, FrameRange, Speech
+from services.common.errors import InvalidRequest
+
+SHORT_CLIP_S: Final = 17
+"""Clips under this length are used twice, in two folds: ten seconds of enrolment would leave too little to test on."""
+ENROL_SHARE: Final = Fraction(3, 5)
+ENROL_S: Final = 10
+MIN_FRAMES: Final = 10
+"""Fewer frames than this in either part say nothing."""
+MIN_WRONG_SPEECHES: Final = 10
+NEAREST_SHIFT: Final = 11_200
+"""Samples: shifts stay 0.7 s away from the true alignment, beyond the +-0.6 s in which a lag is looked for."""
+
+
+def folds_of(num_frames: int, frame_rate: Fraction) -> tuple[Fold, ...]:
+    """The splits of a clip.
+
+    Under 17 s: first 60 % / last 40 %, and the reverse (enrol on the last 40 %, test on the first 60 %), so that each
+    frame is tested once. From 17 s: enrol on the first 10 s, test on the rest.
+
+    Raises:
+        InvalidRequest: the clip is too short to be split.
+    """
+    if num_frames < SHORT_CLIP_S * frame_rate:
+        cut = int(num_frames * ENROL_SHARE)
+        first, last = FrameRange(0, cut), FrameRange(cut, num_frames)
+        folds: tuple[Fold, ...] = (Fold(enrol=first, test=last), Fold(enrol=last, test=first))
+    else:
+        cut = int(ENROL_S * frame_rate)
+        folds = (Fold(enrol=FrameRange(0, cut), test=FrameRange(cut, num_frames)),)
+    if min(len(part) for fold in folds for part in (fold.enrol, fold.test)) < MIN_FRAMES:
+        raise InvalidRequest(
+            f"{num_frames} frames are too few to evaluate on: each part of a clip needs {MIN_FRAMES}", field="CLIP"
+        )
+    return folds
+
+
+def wrong_speeches(own: Float32, others: Sequence[Speech] = (), count: int = MIN_WRONG_SPEECHES) -> tuple[Speech, ...]:
+    """Speeches that are not the clip's, each as long as the clip's own.
+
+    Others come first (looped or cut to length); circular shifts of the clip's own speech, spread evenly over its
+    length, fill up to `count`.
+
+    Args:
+        own: float32 [N], 16 kHz mono.
+        others: foreign speeches, 16 kHz mono, any length above 0.
+        count: how many to give, at least 10.
+
+    Raises:
+        InvalidRequest: fewer than 10 are asked for, or one speech is empty.
+    """
+    if count < MIN_WRONG_SPEECHES:
+        raise InvalidRequest(f"the wrong-audio control is a mean over at least {MIN_WRONG_SPEECHES}", field="count")
+    if not len(own) or any(not len(other.samples) for other in others):
+        raise InvalidRequest("a speech has no samples", field="speech")
+    chosen = [Speech(other.name, np.resize(other.samples, len(own)).astype(np.float32)) for other in others[:count]]
+    missing = count - len(chosen)
+    nearest = min(NEAREST_SHIFT, len(own) // 3)
+    for shift in np.linspace(nearest, len(own) - nearest, missing).astype(int).tolist():
+        chosen.append(Speech(f"shifted by {shift / 16_000:.2f} s", np.roll(own, shift)))
+    return tuple(chosen)

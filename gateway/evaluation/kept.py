@@ -1,0 +1,60 @@
+"""The pictures and curves of a run that reports show; everything else of the pictures is measured and dropped."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gateway.evaluation.mouth_metrics import mouth_track
+from gateway.evaluation.types import Float32, FrameRange, Rendered, Uint8, Variant, VariantSample
+from services.common.crops import CROP_SIZE
+
+
+def sample_frames(test: FrameRange, count: int) -> tuple[int, ...]:
+    """`count` frames spread evenly over a test part (fewer if it is shorter)."""
+    count = min(count, len(test))
+    return tuple(int(test.start + (2 * k + 1) * len(test) // (2 * count)) for k in range(count))
+
+
+class Keeper:
+    """Collects, piece by piece, what is shown of the truth and of each variant on one fold."""
+
+    def __init__(self, test: FrameRange, sample_count: int, video_frames: int) -> None:
+        self.frames = sample_frames(test, sample_count)
+        self._video_stop = test.start + video_frames
+        self._crops: dict[str, list[Uint8]] = {}
+        self._opening: dict[str, list[Float32]] = {}
+        self._commanded: dict[str, list[Float32]] = {}
+        self._left: list[Uint8] = []
+        self._right: list[Uint8] = []
+
+    def add(self, name: Variant | None, frames: FrameRange, rendered: Rendered, landmarks: Float32) -> None:
+        """Take in one piece of a variant, or of the truth where `name` is None."""
+        if not self.frames:
+            return
+        key = name or ""
+        wanted = [frame - frames.start for frame in self.frames if frames.start <= frame < frames.stop]
+        self._crops.setdefault(key, []).append(rendered.crops[wanted].copy())
+        self._opening.setdefault(key, []).append(mouth_track(landmarks).opening)
+        if rendered.commanded is not None:
+            self._commanded.setdefault(key, []).append(rendered.commanded.astype(np.float32))
+        if name in {None, "full"} and frames.start < self._video_stop:
+            shown = rendered.crops[: self._video_stop - frames.start].copy()
+            (self._left if name is None else self._right).append(shown)
+
+    def sample(self, name: Variant | None) -> VariantSample | None:
+        """What is shown of a variant, or of the truth (None)."""
+        key = name or ""
+        if key not in self._crops:
+            return None
+        commanded = self._commanded.get(key)
+        return VariantSample(
+            crops=np.concatenate(self._crops[key]),
+            opening=np.concatenate(self._opening[key]),
+            commanded=None if commanded is None else np.concatenate(commanded),
+        )
+
+    def video(self) -> Uint8:
+        """Truth beside `full`: uint8 [V, 256, 512, 3]; V = 0 where `full` was not rendered."""
+        if not self._left or not self._right:
+            return np.zeros((0, CROP_SIZE, 2 * CROP_SIZE, 3), np.uint8)
+        return np.concatenate([np.concatenate(self._left), np.concatenate(self._right)], axis=2)

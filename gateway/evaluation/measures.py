@@ -1,0 +1,146 @@
+"""What is measured of each frame of a run (one variant, fold and speech), piece by piece: memory stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from gateway.evaluation.image_metrics import (
+    gradient_energy,
+    mean_absolute_difference,
+    mouth_box,
+    photometric_error,
+    psnr_db,
+    similarities,
+    ssim,
+)
+from gateway.evaluation.mouth_metrics import Closures, MouthTrack, landmark_distance, mouth_track
+from gateway.evaluation.types import Bool, Float32, Float64, Rendered, Uint8
+
+PICTURE_COLUMNS: Final = (
+    "face_psnr_db",
+    "face_ssim",
+    "face_ms_ssim",
+    "mouth_psnr_db",
+    "mouth_ssim",
+    "photometric_error",
+)
+_ENERGY_COLUMNS: Final = ("truth_gradient", "result_gradient", "truth_step", "result_step")
+
+
+@dataclass(frozen=True, slots=True)
+class TruthPiece:
+    """Frames of the footage with their tracked mouths; measured once, used for every variant."""
+
+    crops: Uint8 = field(repr=False)
+    usable: Bool
+    track: MouthTrack
+
+
+@dataclass(frozen=True, slots=True)
+class RunMeasures:
+    """One run, frame by frame. Every array has the length T of the test part; NaN where a frame was not measured.
+
+    Attributes:
+        columns: float64 [T] each: PICTURE_COLUMNS; `truth_gradient`, `result_gradient` (gradient energy of the mouth
+            box); `truth_step`, `result_step` (mean |x_t - x_{t-1}| of the mouth box); `mouth_lmd_px`.
+        truth_opening, result_opening: float32 [T], crop pixels.
+        truth_width, result_width: float32 [T], crop pixels.
+        commanded: float32 [T] or None: the opening that the renderer was told.
+        measured: bool [T].
+        lost_faces: measured frames on which the tracker found no face in the result.
+        closures: the bilabials of the part; None without a transcript.
+        extras: figures of the whole run: the method's diagnostics, sync distance, LPIPS, FID.
+    """
+
+    columns: Mapping[str, Float64]
+    truth_opening: Float32
+    result_opening: Float32
+    truth_width: Float32
+    result_width: Float32
+    commanded: Float32 | None
+    measured: Bool
+    lost_faces: int
+    closures: Closures | None
+    extras: Mapping[str, float]
+
+
+def truth_piece(rendered: Rendered, landmarks: Float32) -> TruthPiece:
+    """The footage's frames; usable are those with a face crop in which the tracker finds the mouth."""
+    track = mouth_track(landmarks)
+    return TruthPiece(rendered.crops, np.array([not reason for reason in rendered.reasons], np.bool_) & track.known, track)
+
+
+def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> RunMeasures:
+    """Measure consecutive frames of one variant against the truth.
+
+    Args:
+        truth: T frames of the footage.
+        result: the same frames, dubbed.
+        landmarks: float32 [T, 478, 3], re-tracked on `result.crops`.
+    """
+    track = mouth_track(landmarks)
+    measured = truth.usable & np.array([not reason for reason in result.reasons], np.bool_)
+    length = len(measured)
+    names = (*PICTURE_COLUMNS, *_ENERGY_COLUMNS)
+    columns = {name: np.full(length, np.nan) for name in names}
+    truth_boxes, result_boxes = mouth_box(truth.crops), mouth_box(result.crops)
+    for t in np.flatnonzero(measured):
+        face, dubbed = truth.crops[t], result.crops[t]
+        mouth, dubbed_mouth = np.ascontiguousarray(truth_boxes[t]), np.ascontiguousarray(result_boxes[t])
+        columns["face_psnr_db"][t] = psnr_db(face, dubbed)
+        columns["face_ssim"][t], columns["face_ms_ssim"][t] = similarities(face, dubbed)
+        columns["mouth_psnr_db"][t] = psnr_db(mouth, dubbed_mouth)
+        columns["mouth_ssim"][t] = ssim(mouth, dubbed_mouth)
+        columns["photometric_error"][t] = photometric_error(mouth, dubbed_mouth)
+        columns["truth_gradient"][t] = gradient_energy(mouth)
+        columns["result_gradient"][t] = gradient_energy(dubbed_mouth)
+        if t and measured[t - 1]:
+            columns["truth_step"][t] = mean_absolute_difference(truth_boxes[t - 1], mouth)
+            columns["result_step"][t] = mean_absolute_difference(result_boxes[t - 1], dubbed_mouth)
+    columns["mouth_lmd_px"] = np.where(measured, landmark_distance(truth.track, track), np.nan).astype(np.float64)
+    return RunMeasures(
+        columns=columns,
+        truth_opening=_only(truth.track.opening, measured),
+        result_opening=_only(track.opening, measured),
+        truth_width=_only(truth.track.width, measured),
+        result_width=_only(track.width, measured),
+        commanded=None if result.commanded is None else _only(result.commanded, measured),
+        measured=measured,
+        lost_faces=int((measured & ~track.known).sum()),
+        closures=None,
+        extras=dict(result.diagnostics),
+    )
+
+
+def _only(curve: Float32, measured: Bool) -> Float32:
+    return np.where(measured, curve, np.nan).astype(np.float32)
+
+
+def join_pieces(
+    pieces: list[RunMeasures], closures: Closures | None = None, extras: Mapping[str, float] | None = None
+) -> RunMeasures:
+    """One run of its consecutive pieces (at least one); diagnostics are averaged, weighted by measured frames."""
+    weights = np.array([piece.measured.sum() for piece in pieces], np.float64)
+    diagnostics: dict[str, float] = {}
+    for name in sorted({name for piece in pieces for name in piece.extras}):
+        values = np.array([piece.extras.get(name, np.nan) for piece in pieces])
+        known = np.isfinite(values) & (weights > 0)
+        if known.any():
+            diagnostics[name] = float(np.average(values[known], weights=weights[known]))
+    commanded = [piece.commanded for piece in pieces]
+    return RunMeasures(
+        columns={name: np.concatenate([piece.columns[name] for piece in pieces]) for name in pieces[0].columns},
+        truth_opening=np.concatenate([piece.truth_opening for piece in pieces]),
+        result_opening=np.concatenate([piece.result_opening for piece in pieces]),
+        truth_width=np.concatenate([piece.truth_width for piece in pieces]),
+        result_width=np.concatenate([piece.result_width for piece in pieces]),
+        commanded=None if any(c is None for c in commanded) else np.concatenate([c for c in commanded if c is not None]),
+        measured=np.concatenate([piece.measured for piece in pieces]),
+        lost_faces=sum(piece.lost_faces for piece in pieces),
+        closures=closures,
+        extras=diagnostics | dict(extras or {}),
+    )

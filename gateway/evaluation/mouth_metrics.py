@@ -1,0 +1,124 @@
+"""Metrics of mouth motion: landmark distance, correlations, spread, style overlap, closure.
+
+Curves are float [T] over the frames of one test part, in crop pixels, NaN where the tracker lost the face; only
+frames known in both curves count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.evaluation.types import Bool, Float32
+from services.common.landmarks import LIPS_INNER, LIPS_OUTER, MOUTH_AREA, lip_width, mouth_opening
+
+CLOSED_OPENING_PX: Final = 2.0
+"""Lips count as closed below this opening (inner-lip landmarks, crop pixels; face 185 px wide), for truth and result
+alike. On shut lips the tracker gives .05-.6 px, on speech 4-12."""
+
+_LIPS: Final = list(LIPS_OUTER + LIPS_INNER)
+Curve = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class MouthTrack:
+    """The mouth of T frames in crop pixels; NaN rows where no face was found.
+
+    Attributes:
+        lips: float32 [T, 40, 2].
+        opening: float32 [T].
+        width: float32 [T].
+    """
+
+    lips: Float32
+    opening: Float32
+    width: Float32
+
+    @property
+    def known(self) -> Bool:
+        """Frames on which the mouth was found, bool [T]."""
+        return np.isfinite(self.opening)
+
+
+def mouth_track(landmarks: Float32) -> MouthTrack:
+    """The mouth of face-mesh landmarks in crop pixels, float32 [T, 478, 3]."""
+    area = landmarks[:, list(MOUTH_AREA)]
+    return MouthTrack(lips=np.asarray(landmarks[:, _LIPS, :2], np.float32), opening=mouth_opening(area), width=lip_width(area))
+
+
+def landmark_distance(truth: MouthTrack, result: MouthTrack) -> Float32:
+    """LMD of each frame: mean Euclidean distance over the 40 lip points, float32 [T], crop pixels."""
+    return np.asarray(np.linalg.norm(truth.lips - result.lips, axis=-1).mean(axis=-1), dtype=np.float32)
+
+
+def correlation(truth: Curve, result: Curve) -> float:
+    """Pearson's r of two curves; 0 where one of them never moves, NaN below three common frames."""
+    both = np.isfinite(truth) & np.isfinite(result)
+    if int(both.sum()) < 3:
+        return float("nan")
+    a, b = truth[both].astype(np.float64), result[both].astype(np.float64)
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / scale if scale > 1e-9 else 0.0
+
+
+def spread_ratio(truth: Curve, result: Curve) -> float:
+    """Standard deviation of the result's curve over the truth's; NaN where the truth never moves."""
+    both = np.isfinite(truth) & np.isfinite(result)
+    if int(both.sum()) < 3:
+        return float("nan")
+    reference = float(truth[both].std(dtype=np.float64))
+    return float(result[both].std(dtype=np.float64)) / reference if reference > 1e-9 else float("nan")
+
+
+def speaking_style_iou(truth: Curve, result: Curve) -> float:
+    """SSIOU (paper `ugc`, IV, Metrics): intersection over union of the areas under two opening curves."""
+    both = np.isfinite(truth) & np.isfinite(result)
+    a, b = truth[both].astype(np.float64), result[both].astype(np.float64)
+    union = float(np.maximum(a, b).sum())
+    return float(np.minimum(a, b).sum()) / union if union > 0.0 else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Closures:
+    """The p, b and m of one test part.
+
+    Attributes:
+        truth: bool [E], whether the truth closes on event e.
+        result: bool [E], whether the result does.
+    """
+
+    truth: Bool
+    result: Bool
+
+    @property
+    def share(self) -> float:
+        """Of the events on which the truth closes, the share on which the result does; NaN if it never does."""
+        return float(self.result[self.truth].mean()) if bool(self.truth.any()) else float("nan")
+
+
+def closures(truth: Curve, result: Curve, frame_times_s: npt.NDArray[np.floating], events_s: npt.NDArray[np.floating]) -> Closures:
+    """Whether the lips close on each bilabial.
+
+    A mouth closes on an event if its opening falls below CLOSED_OPENING_PX on one of the frames shown during it, or
+    on the frame before or after them (alignment and lag are known to a frame). Events without a frame known in both
+    curves are left out.
+
+    Args:
+        truth: opening float [T], crop pixels.
+        result: opening float [T].
+        frame_times_s: float [T], presentation times, seconds on the speech's clock.
+        events_s: float [E, 2], start and end of each p, b, m, seconds.
+    """
+    truth_closes, result_closes = [], []
+    step = float(np.median(np.diff(frame_times_s))) if len(frame_times_s) > 1 else 0.04
+    known = np.isfinite(truth) & np.isfinite(result)
+    for start, end in events_s:
+        inside = (frame_times_s > start - 2.0 * step) & (frame_times_s < end + step) & known
+        if inside.any():
+            truth_closes.append(bool(truth[inside].min() < CLOSED_OPENING_PX))
+            result_closes.append(bool(result[inside].min() < CLOSED_OPENING_PX))
+    return Closures(np.array(truth_closes, dtype=np.bool_), np.array(result_closes, dtype=np.bool_))

@@ -1,0 +1,107 @@
+"""LPIPS and FID, by networks that the user supplies as TorchScript files; none is fetched and none is committed.
+
+LPIPS (Zhang et al. 2018): a file whose module is called as `module(pictures, resize_images=False, return_lpips=True)` and gives
+features [N, F], weighted so that their squared distance is LPIPS (NVIDIA's vgg16.pt).
+FID (Heusel et al. 2017): a file whose module is called as `module(pictures, return_features=True)` and gives features [N, F]
+(NVIDIA's inception-2015-12-05.pt). Pictures are float32 [N, 3, 256, 256], RGB, 0 .. 255.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from gateway.evaluation.types import Float64, Uint8
+from services.common.errors import InvalidRequest
+
+_BATCH: Final = 16
+MIN_FID_FRAMES: Final = 50
+"""A covariance of fewer pictures than this says nothing."""
+
+
+def frechet_distance(a: Float64, b: Float64) -> float:
+    """Fréchet distance of two Gaussians fitted to feature rows, float64 [N, F] and [M, F], N and M >= 2.
+
+    |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)).
+    """
+    covariance_a, covariance_b = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))
+    # tr((S_a S_b)^(1/2)) by the eigenvalues of the product, which are those of a symmetric non-negative matrix.
+    eigenvalues = np.linalg.eigvals(covariance_a @ covariance_b)
+    cross = float(np.sqrt(np.maximum(eigenvalues.real, 0.0)).sum())
+    shift = float(np.square(a.mean(axis=0) - b.mean(axis=0)).sum())
+    return max(0.0, shift + float(np.trace(covariance_a) + np.trace(covariance_b)) - 2.0 * cross)
+
+
+def _load(path: Path, what: str) -> Any:
+    if not path.is_file():
+        raise InvalidRequest(f"{what} weights {path} do not exist; give the TorchScript file or leave the option out")
+    try:
+        import torch
+    except ImportError:
+        raise InvalidRequest(f"{what} needs PyTorch: pip install torch, or leave its weights out") from None
+    try:
+        return torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InvalidRequest(f"{what} weights {path} are not a TorchScript file: {first}") from error
+
+
+class SuppliedNetworks:
+    """Networks of the user; `lpips` and `fid` are measured where their file was given.
+
+    Raises:
+        InvalidRequest: a file is missing or is not TorchScript.
+    """
+
+    def __init__(self, lpips_weights: Path | None, fid_weights: Path | None) -> None:
+        self.lpips = None if lpips_weights is None else _load(lpips_weights, "LPIPS")
+        self.fid = None if fid_weights is None else _load(fid_weights, "FID")
+
+    def accumulator(self) -> PerceptualAccumulator:
+        """A fresh accumulator, for one variant."""
+        return PerceptualAccumulator(self)
+
+
+class PerceptualAccumulator:
+    """Takes in frames of truth and result piece by piece; keeps features, not pictures."""
+
+    def __init__(self, networks: SuppliedNetworks) -> None:
+        self._networks = networks
+        self._distances: list[Float64] = []
+        self._truth: list[Float64] = []
+        self._result: list[Float64] = []
+
+    @staticmethod
+    def _features(module: Any, pictures: Uint8, options: dict[str, bool]) -> Float64:
+        import torch
+
+        rows: list[Float64] = []
+        with torch.inference_mode():
+            for start in range(0, len(pictures), _BATCH):
+                batch = torch.from_numpy(pictures[start : start + _BATCH].astype(np.float32)).permute(0, 3, 1, 2)
+                rows.append(module(batch, **options).flatten(1).double().numpy())
+        return np.concatenate(rows)
+
+    def add(self, truth: Uint8, result: Uint8) -> None:
+        """Take in T frames, uint8 [T, 256, 256, 3] each; T may be 0."""
+        if not len(truth):
+            return
+        if self._networks.lpips is not None:
+            options = {"resize_images": False, "return_lpips": True}
+            a, b = (self._features(self._networks.lpips, pictures, options) for pictures in (truth, result))
+            self._distances.append(np.square(a - b).sum(axis=1))
+        if self._networks.fid is not None:
+            options = {"return_features": True}
+            self._truth.append(self._features(self._networks.fid, truth, options))
+            self._result.append(self._features(self._networks.fid, result, options))
+
+    def values(self) -> dict[str, float]:
+        """`lpips` (mean over frames) and `fid`, those whose network was supplied and that had frames enough."""
+        found: dict[str, float] = {}
+        if self._distances:
+            found["lpips"] = float(np.concatenate(self._distances).mean())
+        if self._truth and sum(map(len, self._truth)) >= MIN_FID_FRAMES:
+            found["fid"] = frechet_distance(np.concatenate(self._truth), np.concatenate(self._result))
+        return found

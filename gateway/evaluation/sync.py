@@ -1,0 +1,98 @@
+"""The sync distance of the paper (`ugc`, IV): how far mouth and sound lie apart for the motion stage's sync network."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dubstage.motion.v1alpha1 import motion_pb2
+from gateway.evaluation.types import Bool, Float32, Float64, FrameRange, Speech
+from gateway.media import sound
+from gateway.pipeline.records import FEATURE_RECORD, RecordFile
+from gateway.pipeline.speech import extract_features, feature_block, motion_frames_for
+from gateway.stages.host import StageHost
+from services.common.arrays import to_tensor
+from services.common.crops import fit_head_pose, to_head_space
+from services.common.errors import NoUsableFootage
+from services.common.landmarks import MOUTH_AREA
+from services.common.timeline import MOTION_RATE
+
+_SPEECH_RATE_HZ: Final = 16_000
+_RATE: Final = float(MOTION_RATE)
+
+
+def mouths_on_grid(landmarks: Float32, seconds: Float64) -> tuple[int, Float32, Bool]:
+    """Mouths of tracked crops on the motion grid.
+
+    Args:
+        landmarks: float32 [T, 478, 3], crop pixels, NaN rows where not tracked.
+        seconds: float64 [T], presentation times, increasing.
+
+    Returns:
+        The grid frame of the first row, float32 [N, 59, 3] in head space, and bool [N]: whether frames on both sides
+        are known. N is 0 where fewer than two frames are tracked.
+    """
+    (known,) = np.nonzero(np.isfinite(landmarks[:, 0, 0]))
+    if len(known) < 2:
+        return 0, np.zeros((0, len(MOUTH_AREA), 3), np.float32), np.zeros(0, np.bool_)
+    mouths = np.stack([to_head_space(mesh[list(MOUTH_AREA)], fit_head_pose(mesh)) for mesh in landmarks[known]])
+    times = seconds[known]
+    first, last = int(np.ceil(times[0] * _RATE - 1e-6)), int(np.floor(times[-1] * _RATE + 1e-6))
+    grid = np.arange(first, last + 1) / _RATE
+    right = np.clip(np.searchsorted(times, grid), 1, len(times) - 1)
+    gap = times[right] - times[right - 1]
+    weight = np.clip((grid - times[right - 1]) / gap, 0.0, 1.0)[:, None, None]
+    mixed = mouths[right - 1] * (1.0 - weight) + mouths[right] * weight
+    return first, np.asarray(mixed, np.float32), np.asarray(gap <= 2.5 / _RATE, np.bool_)
+
+
+class StageSyncDistance:
+    """`SyncDistance` by EstimateLag of the motion stage: mean distance of the embeddings at the lag that fits best.
+
+    Args:
+        host: runs the stages.
+        speech: the clip's own, float32 [N], 16 kHz mono.
+        seconds: float64 [T], presentation time of every frame of the clip from its first.
+        folder: for feature files.
+    """
+
+    def __init__(self, host: StageHost, speech: Float32, seconds: Float64, folder: Path) -> None:
+        self._host = host
+        self._own = Speech("", speech)
+        self._seconds = seconds
+        self._file = folder / "sync.features"
+        self._features: dict[str, npt.NDArray[Any]] = {}
+
+    def __call__(self, landmarks: Float32, frames: FrameRange, speech: Speech | None) -> float:
+        """Distance over one range of frames; NaN where fewer than 30 of them are tracked."""
+        first, mouths, usable = mouths_on_grid(landmarks, self._seconds[frames.start : frames.stop])
+        features = self._features_of(speech or self._own)[first : first + len(mouths)]
+        count = len(features)
+        if count == 0:
+            return float("nan")
+        request = motion_pb2.EstimateLagRequest(
+            features=feature_block(features, 0),
+            mouth_landmarks=to_tensor(np.ascontiguousarray(mouths[:count])),
+            usable=to_tensor(np.ascontiguousarray(usable[:count])),
+        )
+        try:
+            return float(self._host.run(self._host.stages.estimate_lag(request)).distance)
+        except NoUsableFootage:
+            return float("nan")
+
+    def _features_of(self, speech: Speech) -> npt.NDArray[Any]:
+        if speech.name not in self._features:
+            self._features[speech.name] = self._host.run(self._extract(speech.samples))
+        return self._features[speech.name]
+
+    async def _extract(self, samples: Float32) -> npt.NDArray[Any]:
+        duration = Fraction(len(samples), _SPEECH_RATE_HZ)
+        with RecordFile(self._file, FEATURE_RECORD) as features:
+            features.clear()
+            spoken = sound.Speech(_SPEECH_RATE_HZ, 1, [samples[:, None]])
+            await extract_features(self._host.stages, spoken, features, motion_frames_for(duration), duration)
+            return features.read(0, features.num_rows)

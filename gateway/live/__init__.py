@@ -1,0 +1,1 @@
+"""Speech in, dubbed frames out, while it is spoken."""

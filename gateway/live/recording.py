@@ -1,0 +1,114 @@
+"""A live stream written to a film: frames at 25 frames/s with the speech beside them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from gateway.media.output_file import OutputFile, check_place, output_error
+from services.common.timeline import MOTION_RATE
+
+CODEC: Final = "libx264"
+
+
+class Recording:
+    """A film that appears whole, or not at all.
+
+    Args:
+        output: file to write; its suffix chooses the container.
+        speech: the source of the sound, so that it is not overwritten.
+        samples: float32 [n, channels], what is spoken.
+        sample_rate_hz: of it.
+        marking: text for the comment tag.
+
+    Raises:
+        InvalidRequest: the place cannot be written.
+    """
+
+    def __init__(self, output: Path, speech: Path, samples: npt.NDArray[np.float32], sample_rate_hz: int, *, marking: str) -> None:
+        check_place(output, speech)
+        self._output = output
+        self._samples = samples
+        self._rate = sample_rate_hz
+        self._marking = marking
+        self._file: OutputFile | None = None
+        self._container: av.container.OutputContainer | None = None
+        self._picture: av.VideoStream | None = None
+        self._sound: av.AudioStream | None = None
+        self._written = 0
+
+    def __enter__(self) -> Self:
+        self._file = OutputFile(self._output)
+        return self
+
+    def write(self, picture: npt.NDArray[np.uint8]) -> None:
+        """Append a frame, uint8 RGB [H, W, 3], and the sound up to its end.
+
+        Raises:
+            DubstageError: it cannot be written.
+        """
+        try:
+            if self._container is None:
+                self._open(picture)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts = self._written
+            frame.time_base = Fraction(1, int(MOTION_RATE))
+            self._written += 1
+            assert self._picture is not None
+            assert self._container is not None
+            self._container.mux(self._picture.encode(frame))
+        except (av.FFmpegError, OSError) as problem:
+            raise output_error(problem, self._output, CODEC) or problem from problem
+
+    def _open(self, picture: npt.NDArray[np.uint8]) -> None:
+        assert self._file is not None
+        height, width, _ = picture.shape
+        self._container = av.open(str(self._file.path), "w")
+        self._container.metadata["comment"] = self._marking
+        stream = self._container.add_stream(CODEC, rate=int(MOTION_RATE))
+        assert isinstance(stream, av.VideoStream)
+        # The codec halves the colours: an odd row or column is left out.
+        stream.width, stream.height = width - width % 2, height - height % 2
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "16", "preset": "veryfast"}
+        sound = self._container.add_stream("aac", rate=self._rate)
+        assert isinstance(sound, av.AudioStream)
+        sound.layout = "mono" if self._samples.shape[1] == 1 else "stereo"
+        self._picture, self._sound = stream, sound
+
+    def _finish(self) -> None:
+        assert self._container is not None
+        assert self._picture is not None
+        assert self._sound is not None
+        end = self._written * self._rate // int(MOTION_RATE)
+        layout = "mono" if self._samples.shape[1] == 1 else "stereo"
+        sound = self._samples[:end, :2] if self._samples.shape[1] > 1 else self._samples[:end]
+        for begin in range(0, len(sound), self._rate):
+            block = np.ascontiguousarray(sound[begin : begin + self._rate].T)
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
+            frame.sample_rate = self._rate
+            frame.pts = begin
+            frame.time_base = Fraction(1, self._rate)
+            self._container.mux(self._sound.encode(frame))
+        self._container.mux(self._sound.encode(None))
+        self._container.mux(self._picture.encode(None))
+        self._container.close()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._file is not None
+        try:
+            if error is None and self._container is not None:
+                self._finish()
+                self._file.commit()
+        except (av.FFmpegError, OSError) as problem:
+            raise output_error(problem, self._output, CODEC) or problem from problem
+        finally:
+            if error is not None and self._container is not None:
+                self._container.close()
+            self._file.discard()

@@ -1,0 +1,145 @@
+"""Carries the footage's other streams to the output, packet by packet: subtitles, data, more sound, cover picture,
+attachments.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+from av.container import OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+from gateway.media.opening import open_input
+from gateway.media.types import MediaInfo
+
+_TECHNICAL: Final = {
+    "major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id", "duration", "number_of_frames",
+    "number_of_bytes", "bps", "operational_pattern_ul", "uid", "generation_uid", "product_uid", "product_version",
+    "product_version_num", "toolkit_version_num", "application_platform", "company_name", "product_name",
+    "material_package_umid", "file_package_umid", "reel_umid", "modification_date",
+}  # fmt: skip
+"""Tags that describe the old file, not the film."""
+
+
+def carried_tags(tags: dict[str, str]) -> dict[str, str]:
+    """The tags of a file or stream that belong to the film, without those that a muxer wrote about its own file."""
+    return {key: value for key, value in tags.items() if key.lower() not in _TECHNICAL and not key.startswith("_STATISTICS")}
+
+
+class CarriedStreams:
+    """Copies packets of the footage's other streams into an output, up to a given time at a time, so that memory stays
+    bounded.
+    """
+
+    def __init__(
+        self, info: MediaInfo, output: OutputContainer, container_format: str, *, skip: frozenset[int], shift: Fraction
+    ) -> None:
+        """Adds the streams to `output`; `skip` holds indices of streams that are not carried, `shift` seconds are added
+        to all times.
+
+        `carried` and `dropped` say in words what became of every stream.
+        """
+        self._stack = ExitStack()
+        self._source = self._stack.enter_context(open_input(info.path))
+        self._shift = shift
+        self._pairs: dict[int, Stream] = {}
+        self._pending: Packet[Stream] | None = None
+        self.carried: list[str] = []
+        self.dropped: list[str] = []
+        chapters = self._source.chapters()
+        for stream in self._source.streams:
+            words = f"{stream.type} stream {stream.index} ({stream.name or 'no codec'})"
+            if stream.index in skip or _written_by_the_muxer(stream, bool(chapters)):
+                continue
+            if not _muxes(stream, container_format):
+                self.dropped.append(words)
+                continue
+            self._pairs[stream.index] = _add(stream, output)
+            self.carried.append(words)
+        if chapters:
+            output.set_chapters(chapters)
+        self._packets: Iterator[Packet[Stream]] = iter(())
+        if self._pairs:
+            self._packets = self._source.demux(*(self._source.streams[index] for index in self._pairs))
+
+    def copy_until(self, output: OutputContainer, time: Fraction | None) -> None:
+        """Muxes every packet that belongs before `time` (seconds of the footage); None: all the rest."""
+        while True:
+            packet = self._pending or next(self._packets, None)
+            self._pending = None
+            if packet is None:
+                return
+            if packet.size == 0 or packet.dts is None or _is_blank(packet):
+                continue
+            if time is not None and packet.dts * packet.time_base > time:
+                self._pending = packet
+                return
+            packet.stream = self._pairs[packet.stream_index]
+            if self._shift:
+                ticks = round(self._shift / packet.time_base)
+                packet.dts += ticks
+                packet.pts = None if packet.pts is None else packet.pts + ticks
+            output.mux_one(packet)
+
+    def close(self) -> None:
+        """Closes the footage."""
+        self._stack.close()
+
+
+def can_be_copied(path: Path, index: int, container_format: str) -> bool:
+    """Whether stream `index` of a file can be copied into a container as it is."""
+    with open_input(path) as source:
+        return _muxes(source.streams[index], container_format)
+
+
+def _written_by_the_muxer(stream: Stream, has_chapters: bool) -> bool:
+    """Timecode and chapter tracks of MP4 and MOV: the muxer makes them anew from the `timecode` tag and the
+    chapters.
+    """
+    if stream.type != "data":
+        return False
+    return "timecode" in stream.metadata or (has_chapters and stream.name in ("bin_data", None))
+
+
+def _is_blank(packet: Packet[Stream]) -> bool:
+    """Pauses between the subtitles of MP4, which its muxer puts in by itself."""
+    return packet.stream.name == "mov_text" and bytes(packet) == b"\0\0"
+
+
+def _add(stream: Stream, output: OutputContainer) -> Stream:
+    added = output.add_stream_from_template(stream, opaque=True)
+    for key in list(added.metadata):
+        del added.metadata[key]
+    added.metadata.update(carried_tags(dict(stream.metadata)))
+    added.disposition = stream.disposition
+    return added
+
+
+def _muxes(stream: Stream, container_format: str) -> bool:
+    """Whether the container takes this stream as it is: tried on a header in memory, since only the muxer knows."""
+    if stream.type == "unknown" or (container_format == "mxf" and not _mxf_sound(stream)):
+        return False
+    if container_format == "mxf":
+        return True  # a header without a picture is refused, so it cannot be tried alone
+    try:
+        with av.open(io.BytesIO(), "w", format=container_format) as trial:
+            _add(stream, trial)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError, OSError):
+        return False
+    return True
+
+
+def _mxf_sound(stream: Stream) -> bool:
+    return (
+        isinstance(stream, av.AudioStream)
+        and stream.codec_context.name in ("pcm_s16le", "pcm_s24le")
+        and stream.codec_context.sample_rate == 48000
+    )

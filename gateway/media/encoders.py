@@ -1,0 +1,173 @@
+"""Which encoder an output file gets: by its container, the footage's codec and pixel format, and what the user asks
+for.
+
+| container  | default                                              | also                | frame times             |
+|------------|------------------------------------------------------|---------------------|-------------------------|
+| .mp4 .m4v  | h264 (hevc, then ffv1 for formats that h264 lacks)   | hevc, ffv1          | every one exact         |
+| .mov       | prores where the footage is ProRes, else as .mp4      | hevc, prores       | every one exact         |
+| .mkv       | h264                                                 | hevc, ffv1, prores  | in milliseconds (see below) |
+| .nut       | ffv1                                                 | h264, hevc          | every one exact         |
+| .mxf       | mpeg2video (8 bits), prores (10 bits)                | h264                | constant rates only     |
+
+Matroska takes constant rates, which readers recover, and footage that is itself timed in milliseconds.
+The samples' depth and chroma are never changed: an encoder that lacks the footage's format is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+
+from gateway.media.types import VideoInfo
+from services.common.errors import InvalidRequest, MediaUnsupported
+
+_ENCODERS: Final = {
+    "h264": "libx264",
+    "hevc": "libx265",
+    "ffv1": "ffv1",
+    "prores": "prores",
+    "mpeg2video": "mpeg2video",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Container:
+    format: str
+    video: tuple[str, ...]
+    sound: str
+    lossless_sound: str
+
+
+_CONTAINERS: Final = {
+    ".mp4": _Container("mp4", ("h264", "hevc", "ffv1"), "aac", "flac"),
+    ".m4v": _Container("mp4", ("h264", "hevc", "ffv1"), "aac", "flac"),
+    ".mov": _Container("mov", ("h264", "hevc", "prores"), "aac", "pcm_s24le"),
+    ".mkv": _Container("matroska", ("h264", "hevc", "ffv1", "prores"), "aac", "flac"),
+    ".nut": _Container("nut", ("ffv1", "h264", "hevc"), "pcm_s16le", "pcm_s16le"),
+    ".mxf": _Container("mxf", ("mpeg2video", "prores", "h264"), "pcm_s16le", "pcm_s24le"),
+}
+_MPEG2_RATES: Final = {
+    Fraction(n, d) for n, d in ((24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderChoice:
+    """How the film is encoded.
+
+    Attributes:
+        codec: h264, hevc, ffv1, prores or mpeg2video.
+        encoder: FFmpeg's encoder.
+        container: FFmpeg's muxer.
+        pixel_format: given to the encoder: the footage's own (full-range yuvj formats by their modern name, with the
+            range tag).
+        options: private options of the encoder.
+        time_base: in which frame times are given to encoder and muxer.
+        frame_numbers: times are frame numbers at a constant rate (MXF), rather than the footage's pts.
+        sound_codec: encoder of new speech.
+    """
+
+    codec: str
+    encoder: str
+    container: str
+    pixel_format: str
+    options: dict[str, str]
+    time_base: Fraction
+    frame_numbers: bool
+    sound_codec: str
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the decoded output holds exactly the samples given."""
+        return self.codec == "ffv1"
+
+
+def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, preset: str) -> EncoderChoice:
+    """Chooses encoder and muxer for `output`; `codec` is the user's wish, or None for the table's default.
+
+    Raises:
+        InvalidRequest: no such container or codec, or one that the container does not hold.
+        MediaUnsupported: the container cannot keep the footage's frame times, or the codec not its samples.
+    """
+    suffix = output.suffix.lower()
+    container = _CONTAINERS.get(suffix)
+    if container is None:
+        known = " ".join(_CONTAINERS)
+        raise InvalidRequest(f"{output}: films are written as {known}; give the output one of these endings", field="output")
+    if codec is not None and codec not in _ENCODERS:
+        raise InvalidRequest(f"unknown codec {codec}; choose one of {', '.join(_ENCODERS)}", field="codec")
+    if codec is not None and codec not in container.video:
+        raise InvalidRequest(
+            f"{suffix} does not hold {codec}; choose one of {', '.join(container.video)}, or another ending (.mp4)",
+            field="codec",
+        )
+    _check_times(output, suffix, video)
+    chosen = codec or _default(container, suffix, video, video.pixel.name.replace("yuvj", "yuv"))
+    own = chosen is not None and _holds(chosen, video.pixel.name)
+    pixel_format = video.pixel.name if own else video.pixel.name.replace("yuvj", "yuv")
+    if chosen is None or not _holds(chosen, pixel_format):
+        named, kept = chosen or "no codec", video.pixel.name
+        raise MediaUnsupported(
+            f"{named} does not keep {kept} in {suffix}; write a lossless film instead (--codec ffv1 to an .mp4)",
+            field="codec",
+        )
+    rate = video.constant_rate
+    if chosen == "mpeg2video" and rate not in _MPEG2_RATES:
+        raise MediaUnsupported(f"mpeg2video cannot run at {rate} frames a second; write .mp4 or .mov", field="output")
+    frame_numbers = suffix == ".mxf"
+    return EncoderChoice(
+        codec=chosen,
+        encoder=_ENCODERS[chosen],
+        container=container.format,
+        pixel_format=pixel_format,
+        options=_options(chosen, pixel_format, crf, preset),
+        time_base=1 / rate if frame_numbers and rate is not None else video.time_base,
+        frame_numbers=frame_numbers,
+        sound_codec=container.lossless_sound if chosen in ("ffv1", "prores") else container.sound,
+    )
+
+
+def _check_times(output: Path, suffix: str, video: VideoInfo) -> None:
+    constant = video.constant_rate is not None
+    if suffix == ".mxf" and not constant:
+        raise MediaUnsupported(
+            f"{output}: MXF holds constant frame rates only, and this footage's varies; write .mp4 or .mov",
+            field="output",
+        )
+    if suffix == ".mkv" and not constant:
+        milliseconds = video.time_base * 1000
+        if any((int(pts) * milliseconds).denominator != 1 for pts in video.pts):
+            raise MediaUnsupported(
+                f"{output}: Matroska rounds times to milliseconds: this footage's variable times would be lost; "
+                "write .mp4, .mov or .nut",
+                field="output",
+            )
+
+
+def _default(container: _Container, suffix: str, video: VideoInfo, pixel_format: str) -> str | None:
+    if suffix == ".mov" and video.codec == "prores" and _holds("prores", pixel_format):
+        return "prores"
+    return next((codec for codec in container.video if _holds(codec, pixel_format)), None)
+
+
+def _holds(codec: str, pixel_format: str) -> bool:
+    formats = av.Codec(_ENCODERS[codec], "w").video_formats or []
+    return pixel_format in {item.name for item in formats}
+
+
+def _options(codec: str, pixel_format: str, crf: int, preset: str) -> dict[str, str]:
+    if codec == "h264":
+        return {"preset": preset, "crf": str(crf)}
+    if codec == "hevc":
+        # One frame thread: with several, x265 is deterministic only on equal machines.
+        return {"preset": preset, "crf": str(crf), "x265-params": "log-level=error:frame-threads=1"}
+    if codec == "ffv1":
+        return {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
+    if codec == "prores":
+        # 4444 or 422 HQ. The encoder `prores` gives the picture of `prores_ks` in a fifth of its time.
+        return {"profile": "4" if "444" in pixel_format else "3", "vendor": "apl0"}
+    return {"g": "12", "bf": "2", "flags": "+cgop", "sc_threshold": "1000000000", "qmin": "1"}

@@ -1,0 +1,160 @@
+"""The open output: encoder and muxer of the picture, new speech and carried streams, fed in the order of time."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import av
+from av.codec.context import Flags as CodecFlags
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+
+from gateway.media.carry import CarriedStreams, can_be_copied, carried_tags
+from gateway.media.encoders import EncoderChoice
+from gateway.media.pixels import ColourTags, completed
+from gateway.media.sound import SoundReader, Speech
+from gateway.media.speech_encoder import SpeechEncoder
+from gateway.media.types import MediaInfo
+
+if TYPE_CHECKING:
+    from gateway.media.writer import WriteSettings
+
+_MOST_TICKS: Final = 1 << 31
+_QSCALE_2: Final = 2 * 118
+"""FFmpeg's quality number for quantiser 2, MPEG-2 at its best useful quality."""
+
+
+def _movie_ticks(info: MediaInfo, speech: Speech | None, ticks: int) -> int:
+    """Ticks a second in which MP4 keeps the start of every track: frame times and samples of sound are whole numbers of them."""
+    rates = [track.sample_rate_hz for track in info.audio] + ([speech.sample_rate_hz] if speech else [])
+    for rate in rates:
+        common = math.lcm(ticks, rate)
+        ticks = common if common < _MOST_TICKS else ticks
+    return ticks
+
+
+class FilmMuxer:
+    """Owns the output container from its header to its trailer."""
+
+    def __init__(self, path: Path, info: MediaInfo, speech: Speech | None, settings: WriteSettings, choice: EncoderChoice) -> None:
+        """Opens `path` and writes its header.
+
+        Raises:
+            av.FFmpegError, OSError: the file cannot be written, or the container refuses its streams.
+        """
+        self._info, self._settings, self._choice = info, settings, choice
+        options = {"fflags": "+bitexact"}  # no random identifiers: equal jobs give equal bytes
+        if choice.container in ("mp4", "mov"):
+            # Without both, times are rounded to other ticks.
+            ticks = choice.time_base.denominator
+            options |= {"movie_timescale": str(_movie_ticks(info, speech, ticks)), "video_track_timescale": str(ticks)}
+        container = av.open(str(path), "w", format=choice.container, container_options=options)
+        assert isinstance(container, OutputContainer)
+        self._container = container
+        self._shift = -info.video.start if choice.frame_numbers else Fraction(0)
+        self._stack: CarriedStreams | None = None
+        try:
+            self._stream = self._video_stream()
+            self._speech, replaced = self._sound(speech)
+            container.metadata.update(self._tags())
+            skip = frozenset({info.video.index} | replaced)
+            self._carried = CarriedStreams(info, container, choice.container, skip=skip, shift=self._shift)
+            self._stack = self._carried
+            container.start_encoding()
+        except BaseException:
+            self.abandon()
+            raise
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Streams that are copied, in words."""
+        return tuple(self._carried.carried)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Streams that the container does not hold, in words."""
+        return tuple(self._carried.dropped)
+
+    def encode(self, picture: av.VideoFrame, time: Fraction) -> None:
+        """Encodes the next picture, and all that belongs beside it up to `time`, seconds of the footage."""
+        for packet in self._stream.encode(picture):
+            self._container.mux_one(packet)
+        self._carried.copy_until(self._container, time)
+        if self._speech is not None:
+            self._speech.encode_until(self._container, time + self._shift)
+
+    def finish(self) -> None:
+        """Writes what the encoders still hold, the rest of the other streams, and the trailer."""
+        for packet in self._stream.encode(None):
+            self._container.mux_one(packet)
+        if self._speech is not None:
+            self._speech.encode_until(self._container, None)
+        self._carried.copy_until(self._container, None)
+        self._container.close()
+        self._carried.close()
+
+    def abandon(self) -> None:
+        """Closes everything without regard for the film."""
+        with suppress(Exception):  # the trailer of a film that is given up may fail as its frames did
+            self._container.close()
+        if self._stack is not None:
+            self._stack.close()
+
+    def _video_stream(self) -> VideoStream:
+        video, choice = self._info.video, self._choice
+        # Without a rate the last frame's duration is lost.
+        rate = video.constant_rate or video.average_rate.limit_denominator(60000)
+        stream = self._container.add_stream(choice.encoder, rate=rate, options=dict(choice.options))
+        assert isinstance(stream, VideoStream)
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = video.width, video.height, choice.pixel_format
+        context.time_base = choice.time_base
+        context.thread_count = self._settings.threads
+        context.flags |= CodecFlags.frame_duration
+        if choice.codec == "mpeg2video":
+            context.qscale, context.global_quality = True, _QSCALE_2
+        if choice.codec == "hevc" and choice.container in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # players of Apple ask for it
+        colour = video.colour
+        if choice.codec == "ffv1" and choice.container == "mp4" and colour != ColourTags():
+            # FFV1 has no tags of its own, and MP4 stores all of them or none.
+            colour = completed(colour, video.width, video.height)
+        context.colorspace, context.color_primaries = colour.matrix, colour.primaries
+        context.color_trc = colour.transfer
+        context.color_range = 2 if video.pixel.full_range_name else colour.color_range
+        if video.orientation.sample_aspect != 1:
+            context.sample_aspect_ratio = video.orientation.sample_aspect
+        if video.interlaced and choice.codec in ("h264", "mpeg2video"):
+            context.flags |= CodecFlags.interlaced_dct | CodecFlags.interlaced_me
+        stream.metadata.update(carried_tags(dict(video.metadata)))
+        if video.orientation.display_matrix is not None:
+            stream.set_display_matrix(video.orientation.display_matrix)
+        return stream
+
+    def _sound(self, speech: Speech | None) -> tuple[SpeechEncoder | None, set[int]]:
+        """The encoder of new sound, if any, and the stream of the footage whose place it takes."""
+        info, choice = self._info, self._choice
+        own = info.audio[0] if info.audio else None
+        if self._settings.keep_audio:
+            # Its packets are copied; sound that the container does not hold is encoded anew.
+            copied = own is None or can_be_copied(info.path, own.index, choice.container)
+            speech = None if copied else SoundReader(info.path, origin=info.video.start).speech()
+        if speech is None:
+            return None, set()
+        start, language = info.video.start + self._shift, own.metadata.get("language") if own else None
+        encoder = SpeechEncoder(
+            speech, choice.sound_codec, self._container, start=start, duration=info.video.duration, language=language
+        )
+        return encoder, {own.index} if own else set()
+
+    def _tags(self) -> dict[str, str]:
+        tags = carried_tags(dict(self._info.metadata))
+        if self._settings.marking:
+            old = next((value for key, value in tags.items() if key.lower() == "comment"), "")
+            tags = {key: value for key, value in tags.items() if key.lower() != "comment"}
+            tags["comment"] = f"{self._settings.marking} | {old}" if old else self._settings.marking
+        return tags

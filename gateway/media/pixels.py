@@ -1,0 +1,216 @@
+"""Pixel formats as planes: which sample is how deep, where the chroma samples lie, and the matrix between RGB and
+Y'CbCr.
+
+A frame is worked on in its own planes. Planar Y'CbCr (4:2:0, 4:2:2, 4:4:4, 4:1:1, 4:4:0, 8 to 16 bits, with or without
+alpha), grey and planar RGB are taken as they are. Packed and semi-planar formats are rearranged without loss into the
+planar format of the same samples.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.errors import MediaUnsupported
+
+Float64 = npt.NDArray[np.float64]
+
+_REARRANGED: Final = {
+    "nv12": "yuv420p",
+    "nv21": "yuv420p",
+    "nv16": "yuv422p",
+    "yuyv422": "yuv422p",
+    "uyvy422": "yuv422p",
+    "p010le": "yuv420p10le",
+    "p210le": "yuv422p10le",
+    "rgb24": "gbrp",
+    "bgr24": "gbrp",
+    "rgb0": "gbrp",
+    "bgr0": "gbrp",
+    "0rgb": "gbrp",
+    "0bgr": "gbrp",
+    "pal8": "gbrp",
+    "rgba": "gbrap",
+    "bgra": "gbrap",
+    "argb": "gbrap",
+    "abgr": "gbrap",
+}
+"""Formats whose samples are not one component a plane -> the planar format that holds the same samples."""
+
+_SUBSAMPLING: Final = {"444": (1, 1), "422": (2, 1), "420": (2, 2), "411": (4, 1), "440": (1, 2)}
+_PLANAR_YUV: Final = re.compile(r"^yuv(a|j)?(444|422|420|411|440)p(9|10|12|14|16)?(le)?$")
+_PLANAR_RGB: Final = re.compile(r"^gbr(a)?p(9|10|12|14|16)?(le)?$")
+_GREY: Final = re.compile(r"^gray(9|10|12|14|16)?(le)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFormat:
+    """How the samples of a planar frame are laid out.
+
+    Attributes:
+        name: FFmpeg's name, such as yuv420p10le.
+        bits: bits a sample, 8 to 16.
+        kind: "yuv" (planes Y, Cb, Cr), "rgb" (planes G, B, R) or "grey" (plane Y).
+        chroma_step: luma samples a chroma sample, horizontally and vertically; (1, 1) without subsampling.
+        alpha: whether a plane of alpha follows, which is never touched.
+        full_range_name: whether the name itself says full range (yuvj...).
+    """
+
+    name: str
+    bits: int
+    kind: str
+    chroma_step: tuple[int, int]
+    alpha: bool
+    full_range_name: bool
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
+        """uint8 for 8 bits, else little-endian uint16."""
+        return np.dtype(np.uint8) if self.bits == 8 else np.dtype("<u2")
+
+    @property
+    def num_colour_planes(self) -> int:
+        """3, or 1 for grey."""
+        return 1 if self.kind == "grey" else 3
+
+    @property
+    def chroma_name(self) -> str:
+        """The usual name of the subsampling: 4:2:0, 4:2:2, 4:4:4, 4:1:1, 4:4:0, RGB or grey."""
+        if self.kind != "yuv":
+            return {"rgb": "RGB", "grey": "grey"}[self.kind]
+        return {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (4, 1): "4:1:1", (1, 2): "4:4:0"}[self.chroma_step]
+
+    def plane_shape(self, plane: int, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of a plane of a frame of `width` x `height`; odd sizes round up."""
+        if self.kind == "yuv" and plane in (1, 2):
+            step_x, step_y = self.chroma_step
+            return -(-height // step_y), -(-width // step_x)
+        return height, width
+
+
+def planar_name(name: str) -> str:
+    """The planar format that holds the samples of format `name` without loss; `name` itself where it is planar
+    already.
+    """
+    if name.endswith("be") and (_PLANAR_YUV.match(name[:-2] + "le") or _GREY.match(name[:-2] + "le")):
+        return name[:-2] + "le"
+    return _REARRANGED.get(name, name)
+
+
+def pixel_format(name: str) -> PixelFormat:
+    """Describes FFmpeg's planar pixel format `name`.
+
+    Raises:
+        MediaUnsupported: the format is none that can be worked on in its own planes.
+    """
+    if found := _PLANAR_YUV.match(name):
+        letter, step, bits = found[1] or "", _SUBSAMPLING[found[2]], int(found[3] or 8)
+        return PixelFormat(name, bits, "yuv", step, letter == "a", letter == "j")
+    if found := _PLANAR_RGB.match(name):
+        return PixelFormat(name, int(found[2] or 8), "rgb", (1, 1), bool(found[1]), False)
+    if found := _GREY.match(name):
+        return PixelFormat(name, int(found[1] or 8), "grey", (1, 1), False, False)
+    raise MediaUnsupported(
+        f"the pixel format {name} is not supported; convert the footage first (ffmpeg -i IN -pix_fmt yuv422p10le OUT)",
+        field="video",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ColourTags:
+    """The four colour tags of a stream, as the numbers of ITU-T H.273 (2 = unspecified), and what is taken for
+    unspecified ones.
+
+    Attributes:
+        matrix: matrix coefficients (1 BT.709, 5 and 6 BT.601, 9 BT.2020, 0 RGB).
+        color_range: 1 limited, 2 full, 0 unspecified.
+        primaries: colour primaries.
+        transfer: transfer characteristics.
+    """
+
+    matrix: int = 2
+    color_range: int = 0
+    primaries: int = 2
+    transfer: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ColourModel:
+    """The map between R'G'B' in [0, 1] and the digital samples of one pixel format.
+
+    samples[c] = matrix[c] @ rgb + offset[c], in the order of the planes; `low` and `high` are the legal digital values.
+    """
+
+    matrix: Float64
+    offset: Float64
+    low: int
+    high: int
+    swscale_matrix: int
+    full_range: bool
+
+
+_LUMA_WEIGHTS: Final = {
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
+"""Kr and Kb by matrix coefficients (ITU-T H.273, table 4)."""
+_SWSCALE: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+
+
+def effective_matrix(tags: ColourTags, width: int, height: int) -> int:
+    """The matrix coefficients that players use: the tag, or by size where it is missing (BT.709 from 1280 wide or above
+    576 high).
+    """
+    if tags.matrix in _LUMA_WEIGHTS:
+        return tags.matrix
+    return 1 if max(width, height) >= 1280 or min(width, height) > 576 else 6
+
+
+def completed(tags: ColourTags, width: int, height: int) -> ColourTags:
+    """The tags with what players assume in place of what is unspecified."""
+    matrix = effective_matrix(tags, width, height)
+    primaries, transfer = {1: (1, 1), 9: (9, 14)}.get(matrix, (6, 6))
+    return ColourTags(
+        matrix if tags.matrix == 2 else tags.matrix,
+        tags.color_range or 1,
+        primaries if tags.primaries == 2 else tags.primaries,
+        transfer if tags.transfer == 2 else tags.transfer,
+    )
+
+
+def colour_model(pixel: PixelFormat, tags: ColourTags, width: int, height: int) -> ColourModel:
+    """The map between RGB and the samples of a stream of this format, these tags and this size.
+
+    Unspecified range is limited, except for planar RGB and yuvj formats. Grey is Y' alone.
+    """
+    top = (1 << pixel.bits) - 1
+    if pixel.kind == "rgb":
+        matrix = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]) * top
+        return ColourModel(matrix, np.zeros(3), 0, top, 0, True)
+    coefficients = effective_matrix(tags, width, height)
+    kr, kb = _LUMA_WEIGHTS[coefficients]
+    luma = np.array([kr, 1.0 - kr - kb, kb])
+    unit = np.stack(
+        [luma, (np.array([0.0, 0.0, 1.0]) - luma) / (2 * (1 - kb)), (np.array([1.0, 0.0, 0.0]) - luma) / (2 * (1 - kr))]
+    )
+    full = pixel.full_range_name or tags.color_range == 2
+    step = 1 << (pixel.bits - 8)
+    scale = np.array([top, top, top] if full else [219.0 * step, 224.0 * step, 224.0 * step], dtype=np.float64)
+    offset = np.array([0.0 if full else 16.0 * step, 128.0 * step, 128.0 * step])
+    planes = pixel.num_colour_planes
+    return ColourModel(
+        (unit * scale[:, None])[:planes],
+        offset[:planes],
+        0 if full else step,
+        top if full else top - step,
+        _SWSCALE[coefficients],
+        full,
+    )

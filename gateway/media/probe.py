@@ -1,0 +1,210 @@
+"""Reads what a media file holds: one pass over its packets, without decoding more than the first frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from gateway.media.opening import broken_at, film_stream, open_input, reason_of
+from gateway.media.orientation import orientation
+from gateway.media.pixels import ColourTags, pixel_format, planar_name
+from gateway.media.side_data import display_matrix
+from gateway.media.types import AudioInfo, MediaInfo, OtherStream, VideoInfo
+from services.common.errors import MediaUnsupported
+
+_SHORTFALL_S = Fraction(1, 2)
+"""A stream that ends this much before the length its header promises was cut short."""
+_LONGEST_FRAME_S = 10
+"""A last frame that would be shown for longer is an artefact of an edit list."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Packets:
+    """Times of the film's packets that are shown, ticks: sorted pts, or None where the container has none for some of
+    them.
+
+    `count` counts those that are not shown, too; `file_end` is when the last packet of any stream ends, seconds.
+    """
+
+    pts: list[int] | None
+    last_duration: int
+    count: int
+    end: int
+    file_end: Fraction
+
+
+def probe(path: Path | str) -> MediaInfo:
+    """Reads a film's streams and the time of every frame.
+
+    The whole file is read once (packets, not pictures), so that the number of frames and their times are known before
+    any is decoded; files whose container does not store times are decoded once instead.
+
+    Raises:
+        MediaUnsupported: missing, a folder, unreadable, not a video, no video stream, no frame, cut short, times that
+            run backwards, or a pixel format that has no planes.
+    """
+    path = Path(path)
+    with open_input(path) as container:
+        stream = film_stream(container, path)
+        first = _first_frame(container, stream, path)
+        metadata, container_name = dict(container.metadata), container.format.name
+        audio = tuple(_audio(item) for item in container.streams.audio if item.codec_context is not None)
+        others = tuple(
+            OtherStream(item.index, item.type, item.name or "", dict(item.metadata))
+            for item in container.streams
+            if item.index != stream.index and item.type != "audio"
+        )
+        indexed = container.format.name.startswith("mov,")  # AVI, too, declares a number, which need not be that of its frames
+        declared = stream.frames if indexed else _edit_units(container, stream)
+        index, codec = stream.index, stream.codec_context.name
+        time_base, stream_metadata = stream.time_base or Fraction(1, 1000), dict(stream.metadata)
+        promised = _promised_end(container)
+        guessed = stream.guessed_rate or stream.average_rate
+        aspect = stream.sample_aspect_ratio
+        # MP4 sums the durations of its frames; with B-frames that of the packet shown last is another frame's.
+        whole = stream.duration if indexed else None
+    packets = _scan(path, index)
+    _refuse_cut_short(path, packets, declared, promised, time_base)
+    if packets.pts is None or first.pts is None:
+        pts, last_duration = _decode_times(path, index)
+    else:
+        # Footage cut inside a group of pictures starts with packets that refer to pictures before the cut:
+        # none of them can be shown.
+        pts, last_duration = [value for value in packets.pts if value >= first.pts], packets.last_duration
+    times = np.array(pts, np.int64)
+    if len(times) == 0:
+        raise MediaUnsupported(f"{path} has a video stream but not one frame in it", field="video")
+    if np.any(np.diff(times) <= 0):
+        frame = int(np.argmax(np.diff(times) <= 0)) + 1
+        raise MediaUnsupported(
+            f"{path}: frame {frame} has the same time as the one before; write its times anew "
+            "(ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB OUT)",
+            field="video",
+        )
+    if whole is not None and 0 < int(times[0]) + whole - int(times[-1]) < _LONGEST_FRAME_S / time_base:
+        last_duration = int(times[0]) + whole - int(times[-1])
+    if last_duration <= 0:
+        last_duration = int(times[-1] - times[-2]) if len(times) > 1 else round(1 / (guessed or Fraction(25)) / time_base)
+    span = (int(times[-1]) + last_duration - int(times[0])) * time_base
+    times.setflags(write=False)
+    video = VideoInfo(
+        index=index,
+        codec=codec,
+        stored_format=first.format.name,
+        pixel=pixel_format(planar_name(first.format.name)),
+        orientation=orientation(first.width, first.height, aspect, display_matrix(first)),
+        colour=ColourTags(int(first.colorspace), int(first.color_range), int(first.color_primaries), int(first.color_trc)),
+        time_base=time_base,
+        average_rate=Fraction(len(times)) / span if span > 0 else Fraction(25),
+        pts=times,
+        last_duration=last_duration,
+        interlaced=first.interlaced_frame,
+        metadata=stream_metadata,
+    )
+    return MediaInfo(path, container_name, video, audio, others, metadata)
+
+
+def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> av.VideoFrame:
+    """Decodes until the first frame comes; broken packets before it (a recording that starts mid-stream) are passed
+    over.
+    """
+    problem: BaseException | None = None
+    try:
+        for packet in container.demux(stream):
+            try:
+                for frame in packet.decode():
+                    return frame
+            except av.FFmpegError as failed:
+                problem = failed
+    except av.FFmpegError as failed:
+        problem = failed
+    if problem is not None:
+        raise broken_at(path, None, reason_of(problem)) from problem
+    raise MediaUnsupported(f"{path} has a video stream but not one frame in it", field="video")
+
+
+def _scan(path: Path, index: int) -> _Packets:
+    pts: list[int] | None = []
+    last = (-(2**62), 0)
+    count, end, file_end = 0, -(2**62), Fraction(0)
+    with open_input(path) as container:
+        time_base = container.streams[index].time_base or Fraction(1)
+        try:
+            for packet in container.demux():
+                if packet.size == 0:
+                    continue
+                if packet.pts is not None:
+                    file_end = max(file_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                if packet.stream_index != index:
+                    continue
+                count += 1
+                if packet.is_discard:
+                    continue
+                if packet.pts is None:
+                    pts = None
+                elif pts is not None:
+                    pts.append(packet.pts)
+                    last = max(last, (packet.pts, packet.duration or 0))
+                    end = max(end, packet.pts + (packet.duration or 0))
+        except av.FFmpegError as problem:
+            raise broken_at(path, max(pts) * time_base if pts else None, reason_of(problem)) from problem
+    return _Packets(None if pts is None else sorted(pts), last[1], count, end, file_end)
+
+
+def _edit_units(container: InputContainer, stream: VideoStream) -> int:
+    """Number of frames that MXF's header promises, where its edit units are frames; else 0."""
+    frames = "mxf" in container.format.name and stream.time_base and stream.time_base * (stream.average_rate or 0) == 1
+    return (stream.duration or 0) if frames else 0
+
+
+def _promised_end(container: InputContainer) -> Fraction | None:
+    """When the file ends according to its header, seconds; None where the header does not say.
+
+    Only Matroska needs it: its header gives the film's length, while MP4 has an index of every frame, and what FFmpeg
+    says of MPEG or AVI is estimated from what is there.
+    """
+    return Fraction(container.duration, 1_000_000) if "matroska" in container.format.name and container.duration else None
+
+
+def _refuse_cut_short(path: Path, packets: _Packets, declared: int, promised: Fraction | None, time_base: Fraction) -> None:
+    if declared and packets.count < declared:
+        seconds = packets.end * time_base if packets.pts else None
+        raise broken_at(path, seconds, f"it is cut short, {packets.count} of {declared} frames are there")
+    if promised is not None and packets.file_end < promised - _SHORTFALL_S:
+        raise broken_at(path, packets.file_end, f"it is cut short, its header promises {float(promised):.3f} s")
+
+
+def _decode_times(path: Path, index: int) -> tuple[list[int], int]:
+    """Times of all frames where the container stores none: as the decoder puts them."""
+    pts: list[int] = []
+    duration = 0
+    with open_input(path) as container:
+        stream = container.streams.video[0] if index == 0 else container.streams[index]
+        assert isinstance(stream, VideoStream)
+        try:
+            for frame in container.decode(stream):
+                duration = frame.duration or duration
+                pts.append(frame.pts if frame.pts is not None else (pts[-1] + duration if pts else 0))
+        except av.FFmpegError as problem:
+            raise broken_at(path, pts[-1] * (stream.time_base or Fraction(1)) if pts else None, reason_of(problem)) from problem
+    return pts, duration
+
+
+def _audio(stream: av.AudioStream) -> AudioInfo:
+    start = Fraction(0) if stream.start_time is None else stream.start_time * (stream.time_base or Fraction(1))
+    context = stream.codec_context
+    return AudioInfo(
+        stream.index,
+        context.name,
+        context.sample_rate,
+        context.layout.nb_channels,
+        context.layout.name,
+        start,
+        dict(stream.metadata),
+    )

@@ -1,0 +1,175 @@
+"""Decodes a film frame by frame, in order, with memory for a few frames only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from types import TracebackType
+from typing import Any, Final, Self, cast
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import Interpolation
+from av.video.stream import VideoStream
+
+from gateway.media.opening import broken_at, open_input, reason_of
+from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
+from services.common.errors import MediaUnsupported
+
+
+class VideoReader:
+    """Iterates over the frames of a film.
+
+        with VideoReader(probe(path)) as reader:
+            for frame in reader: ...
+
+    Frames come in the order of their times, each exactly as decoded, rearranged without loss into planes where the
+    format has none. The decoder runs ahead by its own few frames; nothing else is kept.
+    """
+
+    def __init__(self, info: MediaInfo, *, threads: int = 2) -> None:
+        """`threads` of the decoder; their number does not change a sample."""
+        self._info = info
+        self._threads = threads
+        self._open: Iterator[DecodedFrame] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[DecodedFrame]:
+        """All frames.
+
+        Raises:
+            MediaUnsupported: the file breaks off or cannot be decoded (names the time), or its picture changes size or
+                format.
+        """
+        return self.frames()
+
+    def close(self) -> None:
+        """Closes the file; iterators that are not finished end."""
+        if self._open is not None:
+            self._open.close()  # type: ignore[attr-defined]
+            self._open = None
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[DecodedFrame]:
+        """Frames `start` (inclusive) to `stop` (exclusive; None: the last). Earlier frames are decoded, and passed
+        over.
+
+        Raises:
+            MediaUnsupported: as for iterating.
+        """
+        self.close()
+        self._open = self._decode(start, self._info.video.num_frames if stop is None else min(stop, self._info.video.num_frames))
+        return self._open
+
+    def _decode(self, start: int, stop: int) -> Iterator[DecodedFrame]:
+        info, video = self._info, self._info.video
+        index = 0
+        with open_input(info.path) as container:
+            stream = container.streams[video.index]
+            assert isinstance(stream, VideoStream)
+            stream.codec_context.thread_count = self._threads
+            stream.codec_context.thread_type = av.codec.context.ThreadType.AUTO
+            for picture in self._pictures(container, stream):
+                if index >= stop:
+                    return
+                if index >= start:
+                    yield _decoded_frame(picture, index, info)
+                index += 1
+        if index < stop:
+            seconds = int(video.pts[index - 1]) * video.time_base if index else None
+            raise broken_at(info.path, seconds, f"only {index} of {video.num_frames} frames can be decoded")
+
+    def _pictures(self, container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+        seconds: Fraction | None = None
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                pictures = packet.decode()
+            except av.FFmpegError as problem:
+                if seconds is None and isinstance(problem, av.InvalidDataError):
+                    continue  # a recording that starts mid-stream: nothing decodes before the first key frame
+                raise broken_at(self._info.path, seconds, reason_of(problem)) from problem
+            for picture in pictures:
+                if picture.pts is not None:
+                    seconds = picture.pts * self._info.video.time_base
+                yield picture
+
+
+_ACCURATE: Final = int(Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND)
+"""Without accurate rounding, colours come out one to two levels too dark."""
+
+
+def _decoded_frame(picture: av.VideoFrame, index: int, info: MediaInfo) -> DecodedFrame:
+    video = info.video
+    pts = int(video.pts[index])
+    if picture.pts is not None and picture.pts != pts:
+        raise broken_at(
+            info.path,
+            pts * video.time_base,
+            f"frame {index} cannot be decoded (the decoder gives the one at {picture.pts})",
+        )
+    if (picture.width, picture.height, picture.format.name) != (video.width, video.height, video.stored_format):
+        raise MediaUnsupported(
+            f"{info.path}: at {float(pts * video.time_base):.3f} s the picture changes from {video.width} x {video.height} "
+            f"{video.stored_format} to {picture.width} x {picture.height} {picture.format.name}; "
+            "cut the file there and dub the parts",
+            field="video",
+        )
+    planar = picture
+    if picture.format.name != video.pixel.name:
+        planar = picture.reformat(format=video.pixel.name, src_color_range=2, dst_color_range=2)
+        planar.pts, planar.time_base = picture.pts, picture.time_base
+    return DecodedFrame(index, pts, plane_views(planar, video, writable=False), planar, video)
+
+
+def plane_views(picture: av.VideoFrame, video: VideoInfo, *, writable: bool) -> tuple[Plane, ...]:
+    """The planes of a picture as arrays [rows, columns] on its own memory, without the padding of its lines."""
+    views: list[Plane] = []
+    for number, plane in enumerate(picture.planes):
+        rows, columns = video.pixel.plane_shape(number, video.width, video.height)
+        dtype = video.pixel.dtype
+        view: Plane = (
+            np.frombuffer(cast(Any, plane), np.uint8).view(dtype).reshape(-1, plane.line_size // dtype.itemsize)[:rows, :columns]
+        )
+        view.setflags(write=writable)
+        views.append(view)
+    return tuple(views)
+
+
+def to_rgb(frame: DecodedFrame) -> npt.NDArray[np.uint8]:
+    """The frame as it is shown: uint8 RGB [height, width, 3], upright, square pixels, by the footage's own matrix and
+    range.
+
+    Pixel (x, y) of the result shows coded luma sample `frame.video.orientation.coded_from_upright @ [x, y, 1]`.
+    """
+    video = frame.video
+    if video.pixel.kind == "yuv":
+        model = video.colour_model
+        # Planes take swscale half the time of rgb24, and hold the same values.
+        picture = frame.picture.reformat(
+            format="gbrp",
+            src_colorspace=model.swscale_matrix,
+            src_color_range=2 if model.full_range else 1,
+            dst_color_range=2,
+            interpolation=_ACCURATE,
+            threads=1,
+        )
+        green, blue, red = (
+            np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)[: video.height, : video.width]
+            for plane in picture.planes
+        )
+        coded = np.asarray(cv2.merge([red, green, blue]), np.uint8)
+    else:
+        picture = frame.picture.reformat(format="rgb24", threads=1)
+        rows = np.frombuffer(cast(Any, picture.planes[0]), np.uint8).reshape(video.height, -1)[:, : 3 * video.width]
+        coded = np.ascontiguousarray(rows).reshape(video.height, video.width, 3)
+    return video.orientation.upright(coded)

@@ -1,0 +1,169 @@
+"""Sound as float32 samples at absolute positions: sample 0 sounds when the film's first frame is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from gateway.media.opening import broken_at, open_input, reason_of
+from services.common.errors import MediaUnsupported
+
+Float32 = npt.NDArray[np.float32]
+
+_JITTER_S: Final = Fraction(1, 50)
+"""Times of sound that differ from the count of samples by less than this are rounding of the container, not gaps."""
+_INTEGER_SCALE: Final = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0}
+
+
+@dataclass(frozen=True, slots=True)
+class SoundInfo:
+    """One sound track: `index` of its stream, sample rate (Hz), channels, and its channel layout by FFmpeg's name."""
+
+    index: int
+    sample_rate_hz: int
+    channels: int
+    layout: str
+
+
+@dataclass(frozen=True, slots=True)
+class SoundChunk:
+    """Samples `start_sample` and following: float32 [samples, channels], 1.0 is full scale (decoders may exceed it)."""
+
+    start_sample: int
+    samples: Float32 = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """New speech for a film: float32 [samples, channels] in pieces of any length, the first sample at the film's first
+    frame.
+    """
+
+    sample_rate_hz: int
+    channels: int
+    chunks: Iterable[Float32] = field(repr=False)
+
+
+class SoundReader:
+    """Streams one sound track of a video or sound file.
+
+    reader = SoundReader(path, origin=info.video.start)
+    for chunk in reader: ...
+    """
+
+    def __init__(self, path: Path | str, *, track: int = 0, origin: Fraction | None = None, chunk_samples: int = 16384) -> None:
+        """Opens the file's sound track number `track` (0 is the first).
+
+        `origin` is the time of the container at which sample 0 lies, seconds: `info.video.start` for a film's own
+        sound. What comes before is cut off; where sound starts later, or pauses, silence is put in. None: sample 0 is
+        the first one that there is.
+
+        Raises:
+            MediaUnsupported: the file cannot be opened, or has no such track.
+        """
+        self._path, self._track, self._origin, self._chunk = Path(path), track, origin, chunk_samples
+        with open_input(self._path, field="audio") as container:
+            stream = _track(container, self._path, track)
+            context = stream.codec_context
+            self.info = SoundInfo(stream.index, context.sample_rate, context.layout.nb_channels, context.layout.name)
+
+    def __iter__(self) -> Iterator[SoundChunk]:
+        """Chunks of `chunk_samples` (the last one shorter), without gap or overlap, from sample 0 on.
+
+        Raises:
+            MediaUnsupported: the track breaks off with an error, or changes rate or channels.
+        """
+        start, held, size = 0, [], 0
+        for samples in self._pieces():
+            held.append(samples)
+            size += len(samples)
+            if size < self._chunk:
+                continue
+            joined = np.concatenate(held)
+            for offset in range(0, size - size % self._chunk, self._chunk):
+                yield SoundChunk(start, joined[offset : offset + self._chunk])
+                start += self._chunk
+            held, size = [joined[size - size % self._chunk :]], size % self._chunk
+        if size:
+            yield SoundChunk(start, np.concatenate(held))
+
+    def speech(self) -> Speech:
+        """The track as new speech of a film."""
+        return Speech(self.info.sample_rate_hz, self.info.channels, (chunk.samples for chunk in self))
+
+    def _pieces(self) -> Iterator[Float32]:
+        """Samples in order and without gaps, in pieces as they are decoded (silence in pieces of at most the chunk's
+        length).
+        """
+        rate, origin, expected = self.info.sample_rate_hz, self._origin, 0
+        packed: av.AudioResampler | None = None
+        for frame in self._frames():
+            packed = packed or av.AudioResampler(format=frame.format.packed)
+            samples = _float_samples(frame, packed)
+            time = frame.pts * frame.time_base if frame.pts is not None and frame.time_base else None
+            if time is not None:
+                if origin is None:
+                    origin = time
+                position = round((time - origin) * rate)
+                if abs(position - expected) > _JITTER_S * rate or expected == 0:
+                    while position > expected:
+                        silence = np.zeros((min(position - expected, self._chunk), self.info.channels), np.float32)
+                        expected += len(silence)
+                        yield silence
+                    samples = samples[min(expected - position, len(samples)) :]
+            if len(samples):
+                expected += len(samples)
+                yield samples
+
+    def _frames(self) -> Iterator[av.AudioFrame]:
+        seconds: Fraction | None = None
+        with open_input(self._path, field="audio") as container:
+            stream = _track(container, self._path, self._track)
+            packets = container.demux(stream)
+            while True:
+                try:
+                    packet = next(packets, None)
+                    if packet is None:
+                        return
+                    frames = packet.decode()
+                except av.FFmpegError as problem:
+                    if seconds is None and isinstance(problem, av.InvalidDataError):
+                        continue
+                    raise broken_at(self._path, seconds, reason_of(problem), field="audio") from problem
+                for frame in frames:
+                    if frame.sample_rate != self.info.sample_rate_hz or frame.layout.nb_channels != self.info.channels:
+                        raise broken_at(self._path, seconds, "its sound changes rate or channels", field="audio")
+                    if frame.pts is not None and frame.time_base:
+                        seconds = frame.pts * frame.time_base + Fraction(frame.samples, frame.sample_rate)
+                    yield frame
+
+
+def _track(container: av.container.InputContainer, path: Path, track: int) -> av.AudioStream:
+    tracks = container.streams.audio
+    if track >= len(tracks):
+        have = f"only {len(tracks)} sound tracks" if tracks else "no sound track"
+        raise MediaUnsupported(f"{path} has {have}; give a file with speech in it", field="audio")
+    if tracks[track].codec_context is None:
+        raise MediaUnsupported(f"{path}: the sound is in a codec that cannot be decoded here", field="audio")
+    return tracks[track]
+
+
+def _float_samples(frame: av.AudioFrame, packed: av.AudioResampler) -> Float32:
+    """float32 [samples, channels] of a decoded frame in any sample format; integers are divided by their full scale."""
+    channels = frame.layout.nb_channels
+    # Planes are interleaved by FFmpeg: PyAV reads one plane too many, and crashes, where there are exactly eight.
+    frames = packed.resample(frame) if frame.format.is_planar else [frame]
+    array = np.concatenate([piece.to_ndarray().reshape(-1, channels) for piece in frames])
+    name = frame.format.name.removesuffix("p")
+    if name == "u8":
+        return np.asarray((array.astype(np.float32) - 128.0) / 128.0, np.float32)
+    if name in _INTEGER_SCALE:
+        return np.asarray(array / np.float64(_INTEGER_SCALE[name]), np.float32)
+    return np.ascontiguousarray(array, dtype=np.float32)

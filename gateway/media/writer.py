@@ -1,0 +1,235 @@
+"""Writes the dubbed film: every frame at its time, in the footage's own pixel format, with all that came beside it.
+
+Whole or nothing: the film grows under a temporary name beside the output and takes the output's name when it is
+complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+import av
+import numpy as np
+
+from gateway.media.encoders import EncoderChoice, choose_encoder
+from gateway.media.muxer import FilmMuxer
+from gateway.media.output_file import OutputFile, check_place, output_error
+from gateway.media.reader import plane_views
+from gateway.media.sound import Speech
+from gateway.media.types import DecodedFrame, MediaInfo, Plane
+from services.common.errors import ContractBroken
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WriteSettings:
+    """How a film is written.
+
+    Attributes:
+        codec: h264, hevc, ffv1 (lossless), prores or mpeg2video; None: by container and footage (encoders.py).
+        keep_audio: copy the footage's own sound; else new speech takes the place of its first sound track.
+        marking: text put into the film's comment, before the comment that the footage had; empty for none.
+        crf: quality of h264 and hevc, lower is better.
+        preset: speed of h264 and hevc.
+        threads: of the encoder; fixed, because the bytes of the output depend on it.
+    """
+
+    codec: str | None = None
+    keep_audio: bool = False
+    marking: str = ""
+    crf: int = 16
+    preset: str = "veryfast"
+    threads: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """What was written: the file, its codec and pixel format, frames, changed frames, and what became of the other
+    streams, in words.
+    """
+
+    path: Path
+    codec: str
+    pixel_format: str
+    frames: int
+    changed_frames: int
+    carried: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+class VideoWriter:
+    """Encodes a film, once, from its decoded frames and what was composited into them.
+
+        with VideoWriter(output, info, speech=speech) as writer:
+            for frame in reader:
+                writer.write(frame, planes or None)
+        report = writer.report
+
+    On leaving the block without an error the film takes its name; after any error nothing is left.
+    """
+
+    def __init__(
+        self,
+        output: Path | str,
+        info: MediaInfo,
+        *,
+        speech: Speech | None = None,
+        settings: WriteSettings | None = None,
+    ) -> None:
+        """Checks that the film can be written as asked; opens nothing yet.
+
+        Raises:
+            InvalidRequest: unknown container or codec, the output is the input, its folder is missing or may not be
+                written.
+            MediaUnsupported: container or codec cannot keep the footage's times or samples.
+        """
+        self._output, self._info, self._speech = Path(output), info, speech
+        self._settings = settings or WriteSettings()
+        self._choice = choose_encoder(self._output, info.video, self._settings.codec, self._settings.crf, self._settings.preset)
+        check_place(self._output, info.path)
+        self._file: OutputFile | None = None
+        self._muxer: FilmMuxer | None = None
+        self._copier: _FrameCopier | None = None
+        self._frames = self._changed = 0
+        self._report: WriteReport | None = None
+
+    @property
+    def choice(self) -> EncoderChoice:
+        """Encoder, container and pixel format of the output."""
+        return self._choice
+
+    @property
+    def report(self) -> WriteReport:
+        """What was written; only after the block has ended without an error."""
+        if self._report is None:
+            raise ContractBroken("the film is not finished")
+        return self._report
+
+    def __enter__(self) -> Self:
+        try:
+            self._file = OutputFile(self._output)
+            self._muxer = FilmMuxer(self._file.path, self._info, self._speech, self._settings, self._choice)
+        except BaseException as problem:
+            self._give_up(problem)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self._discard()
+            return
+        try:
+            self._finish()
+        except BaseException as problem:
+            self._give_up(problem)
+
+    def write(self, frame: DecodedFrame, planes: Sequence[Plane] | None = None) -> None:
+        """Encodes the next frame of the film: `planes` in the footage's pixel format, or None for the frame as it was
+        decoded.
+
+        Raises:
+            ContractBroken: not the next frame, or planes of another shape or type.
+            StorageFull: the disk is full; the film is given up.
+        """
+        if self._muxer is None:
+            raise ContractBroken("frames are written inside the with block")
+        if frame.index != self._frames:
+            raise ContractBroken(f"frame {frame.index} was written, frame {self._frames} was due")
+        try:
+            self._muxer.encode(self._picture(frame, planes), frame.time)
+        except BaseException as problem:
+            self._give_up(problem)
+        self._frames += 1
+        self._changed += planes is not None
+
+    def _picture(self, frame: DecodedFrame, planes: Sequence[Plane] | None) -> av.VideoFrame:
+        video = self._info.video
+        picture = frame.picture
+        if planes is not None:
+            picture = self._filled(frame, planes)
+        elif picture.format.name != self._choice.pixel_format:
+            picture = self._filled(frame, frame.planes)
+        picture.pict_type = 0  # else the encoder would repeat the footage's own choice of key frames
+        if self._choice.frame_numbers:
+            picture.pts, picture.duration = frame.index, 1
+        else:
+            following = frame.index + 1
+            picture.pts = frame.pts
+            picture.duration = int(video.pts[following]) - frame.pts if following < video.num_frames else video.last_duration
+        picture.time_base = self._choice.time_base
+        return picture
+
+    def _filled(self, frame: DecodedFrame, planes: Sequence[Plane]) -> av.VideoFrame:
+        video = self._info.video
+        have = [(plane.shape, plane.dtype) for plane in planes]
+        want = [(plane.shape, plane.dtype) for plane in frame.planes]
+        if have != want:
+            raise ContractBroken(f"frame {frame.index}: planes are {have}, the footage has {want}")
+        if frame.picture.format.name == self._choice.pixel_format:
+            self._copier = self._copier or _FrameCopier(frame.picture)
+            picture = self._copier.copy(frame.picture)
+        else:
+            picture = av.VideoFrame(video.width, video.height, self._choice.pixel_format)
+        picture.colorspace = frame.picture.colorspace
+        picture.color_range = 2 if video.pixel.full_range_name else frame.picture.color_range
+        picture.color_primaries, picture.color_trc = frame.picture.color_primaries, frame.picture.color_trc
+        for target, plane in zip(plane_views(picture, video, writable=True), planes, strict=True):
+            np.copyto(target, plane)
+        return picture
+
+    def _finish(self) -> None:
+        assert self._muxer is not None
+        assert self._file is not None
+        if self._frames != self._info.video.num_frames:
+            raise ContractBroken(f"{self._frames} frames were written, the footage has {self._info.video.num_frames}")
+        self._muxer.finish()
+        self._file.commit()
+        self._report = WriteReport(
+            path=self._output,
+            codec=self._choice.codec,
+            pixel_format=self._choice.pixel_format,
+            frames=self._frames,
+            changed_frames=self._changed,
+            carried=self._muxer.carried,
+            dropped=self._muxer.dropped,
+        )
+
+    def _give_up(self, problem: BaseException) -> NoReturn:
+        """Leaves nothing of the output, and raises what is to be reported."""
+        self._discard()
+        reported = output_error(problem, self._output, self._choice.codec)
+        if reported is None:
+            raise problem
+        raise reported from problem
+
+    def _discard(self) -> None:
+        if self._muxer is not None:
+            self._muxer.abandon()
+            self._muxer = None
+        if self._file is not None:
+            self._file.discard()
+
+
+class _FrameCopier:
+    """Copies frames with all that they carry beside their samples (closed captions, ...), onto memory of their own."""
+
+    def __init__(self, picture: av.VideoFrame) -> None:
+        self._graph = av.filter.Graph()
+        self._source = self._graph.add_buffer(
+            width=picture.width, height=picture.height, format=picture.format, time_base=picture.time_base or Fraction(1)
+        )
+        self._sink = self._graph.add("buffersink")
+        self._source.link_to(self._sink)
+        self._graph.configure()
+
+    def copy(self, picture: av.VideoFrame) -> av.VideoFrame:
+        # Side data could be looked at instead, but PyAV ties a frame whose side data was read into a reference cycle: its
+        # memory would stay until the garbage collector runs.
+        self._source.push(picture)
+        clone = self._sink.pull()
+        assert isinstance(clone, av.VideoFrame)
+        clone.make_writable()
+        return clone

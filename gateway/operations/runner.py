@@ -1,0 +1,256 @@
+"""Runs operations: a few at once, a few waiting, the rest refused. What a restart interrupts is picked up again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import structlog
+
+from gateway.operations.store import OperationRecord, OperationStore
+from services.common import calls, error_status
+from services.common.errors import Cancelled, DubstageError, InvalidRequest, Overloaded, Unexpected
+
+CANCEL_SECONDS: Final = 60.0
+"""Longest that an erasure waits for the cancelled work of a person to stop."""
+
+_log = structlog.stdlib.get_logger("dubstage.operations")
+
+Report = Callable[[bytes], None]
+"""Told of progress: a serialised metadata message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a handler gets.
+
+    Attributes:
+        record: the operation.
+        resumed: it was begun by a process that ended before it did.
+        report: to be told of progress.
+        is_cancelled: whether a cancelled handler is wanted no more, rather than interrupted by the end of the process.
+    """
+
+    record: OperationRecord
+    resumed: bool
+    report: Report
+    is_cancelled: Callable[[], bool]
+
+
+Handler = Callable[[Job], Awaitable[bytes]]
+"""Does the work; returns the serialised response. It is cancelled where the operation is, and must leave nothing half-done."""
+
+
+@dataclass(slots=True)
+class _Active:
+    record: OperationRecord
+    resumed: bool
+    call: calls.Call
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    work: asyncio.Task[bytes] | None = None
+    keeper: asyncio.Task[None] | None = None
+    cancelled: bool = False
+
+    def stop(self) -> None:
+        """Cancel the work, in the stages' threads too."""
+        if self.work is not None and not self.work.done():
+            self.call.ended.set()
+            self.work.cancel()
+
+
+class JobRunner:
+    """Operations of one gateway process. Used from one event loop.
+
+    Args:
+        store: keeps them.
+        handlers: by kind.
+        max_concurrent: how many run at once.
+        max_queued: how many more may wait.
+    """
+
+    def __init__(self, store: OperationStore, handlers: Mapping[str, Handler], *, max_concurrent: int, max_queued: int) -> None:
+        self._store = store
+        self._handlers = handlers
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self._capacity = max_concurrent + max_queued
+        self._active: dict[str, _Active] = {}
+        self._adding = 0
+        self._closed = False
+
+    async def start(self) -> None:
+        """Pick up what an earlier process left unfinished, in the order of submission, however many there are."""
+        after = 0
+        while records := await asyncio.to_thread(lambda: self._store.list(after=after, done=False)):  # noqa: B023 - awaited at once
+            for record in records:
+                _log.info("operation_resumed", operation=record.name, kind=record.kind)
+                self._begin(record, resumed=True)
+            after = records[-1].number
+
+    async def submit(self, kind: str, request: bytes, *, actor_id: str = "", output: str = "") -> OperationRecord:
+        """Accept work.
+
+        Args:
+            kind: of the handler.
+            request: serialised message for it.
+            actor_id: whom it concerns.
+            output: file that it writes: no two operations write the same.
+
+        Raises:
+            Overloaded: as many run and wait as may.
+            InvalidRequest: another operation writes this output.
+        """
+        if self._closed:
+            raise Overloaded("the gateway is shutting down")
+        if len(self._active) + self._adding >= self._capacity:
+            raise Overloaded(f"{len(self._active)} operations run or wait already, as many as the gateway takes", retry_after_s=5.0)
+        if output and any(active.record.output == output for active in self._active.values()):
+            raise InvalidRequest(f"another operation writes {output}: wait for it, or choose another name", field="output_uri")
+        self._adding += 1
+        try:
+            record = await asyncio.to_thread(self._store.add, kind, request, actor_id=actor_id, output=output)
+        finally:
+            self._adding -= 1
+        self._begin(record, resumed=False)
+        return record
+
+    async def get(self, name: str) -> OperationRecord:
+        """An operation as it is now.
+
+        Raises:
+            OperationNotFound: there is none.
+        """
+        active = self._active.get(name)
+        return active.record if active is not None else await asyncio.to_thread(self._store.get, name)
+
+    async def list(self, *, after: int, limit: int, done: bool | None) -> list[OperationRecord]:
+        """Operations in the order of their submission."""
+        records = await asyncio.to_thread(lambda: self._store.list(after=after, limit=limit, done=done))
+        return [self._active[record.name].record if record.name in self._active else record for record in records]
+
+    async def wait(self, name: str, timeout_s: float) -> OperationRecord:
+        """An operation when it has ended, or as it is after `timeout_s`.
+
+        Raises:
+            OperationNotFound: there is none.
+        """
+        active = self._active.get(name)
+        if active is None:
+            return await asyncio.to_thread(self._store.get, name)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await active.ended.wait()
+        except TimeoutError:
+            pass
+        return active.record
+
+    async def cancel(self, name: str) -> None:
+        """Ask an operation to stop; one that has ended stays as it is.
+
+        Raises:
+            OperationNotFound: there is none.
+        """
+        active = self._active.get(name)
+        if active is None:
+            await asyncio.to_thread(self._store.get, name)
+            return
+        self._cancel(active)
+
+    async def delete(self, name: str) -> None:
+        """Forget an operation that has ended.
+
+        Raises:
+            OperationNotFound: there is none.
+            InvalidRequest: it has not ended.
+        """
+        if name in self._active:
+            raise InvalidRequest(f"{name} has not ended: cancel it first", field="name")
+        await asyncio.to_thread(self._store.get, name)
+        await asyncio.to_thread(self._store.delete, name)
+
+    def concerns(self, actor_id: str) -> bool:
+        """Whether work that concerns a person runs or waits."""
+        return any(active.record.actor_id == actor_id for active in self._active.values())
+
+    async def stop_work_on(self, actor_id: str) -> None:
+        """Cancel all work that concerns a person and wait until it has stopped.
+
+        Raises:
+            Overloaded: it did not stop in CANCEL_SECONDS.
+        """
+        mine = [active for active in self._active.values() if active.record.actor_id == actor_id]
+        for active in mine:
+            self._cancel(active)
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                for active in mine:
+                    await active.ended.wait()
+        except TimeoutError:
+            raise Overloaded(f"work on {actor_id} has not stopped yet: try again", retry_after_s=5.0) from None
+
+    async def forget_actor(self, actor_id: str) -> None:
+        """Forget the ended operations that concern a person: their requests hold the consent record."""
+        await asyncio.to_thread(self._store.forget_actor, actor_id)
+
+    async def close(self) -> None:
+        """Stop all work where it is. It counts as interrupted: the next process picks it up again."""
+        self._closed = True
+        active = list(self._active.values())
+        for one in active:
+            one.stop()
+        await asyncio.gather(*(one.keeper for one in active if one.keeper is not None), return_exceptions=True)
+
+    def _begin(self, record: OperationRecord, *, resumed: bool) -> None:
+        call = calls.Call(stage="gateway", rpc=record.name, job_id=record.name.removeprefix("operations/"))
+        active = _Active(record, resumed, call)
+        self._active[record.name] = active
+        # A context of its own: the work must not end with the call that asked for it, nor keep that call's deadline.
+        active.work = asyncio.create_task(self._work(active), context=contextvars.Context())
+        active.keeper = asyncio.create_task(self._keep(active))
+
+    @staticmethod
+    def _cancel(active: _Active) -> None:
+        active.cancelled = True
+        active.stop()
+
+    async def _work(self, active: _Active) -> bytes:
+        calls.set_current_call(active.call)
+        structlog.contextvars.bind_contextvars(job_id=active.call.job_id)
+
+        def report(metadata: bytes) -> None:
+            active.record = replace(active.record, metadata=metadata)
+
+        async with self._slots:
+            return await self._handlers[active.record.kind](Job(active.record, active.resumed, report, lambda: active.cancelled))
+
+    async def _keep(self, active: _Active) -> None:
+        """Wait for the work and write down how it ended. Never cancelled itself."""
+        assert active.work is not None
+        await asyncio.wait({active.work})
+        active.call.ended.set()
+        error = None if active.work.cancelled() else active.work.exception()
+        failed = active.work.cancelled() or error is not None
+        try:
+            if failed and self._closed and not active.cancelled:
+                return
+            if failed:
+                ended = replace(active.record, error=self._status(active, error))
+            else:
+                ended = replace(active.record, response=active.work.result())
+            active.record = await asyncio.to_thread(self._store.finish, ended)
+            _log.info("operation_ended", operation=ended.name, kind=ended.kind, failed=failed, cancelled=active.cancelled)
+        finally:
+            del self._active[active.record.name]
+            active.ended.set()
+
+    @staticmethod
+    def _status(active: _Active, error: BaseException | None) -> bytes:
+        if active.cancelled or not isinstance(error, Exception):
+            found: DubstageError = Cancelled("the operation was cancelled")
+        else:
+            found = error_status.domain_error(error)
+            if found.exit_code == Unexpected.exit_code:
+                _log.error("operation_failed", operation=active.record.name, reason=found.reason, exc_info=error)
+        return bytes(error_status.to_status(found, stage="gateway").SerializeToString())

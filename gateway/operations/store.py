@@ -1,0 +1,157 @@
+"""Operations in the database, so that a gateway that was restarted still knows them."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sqlalchemy import LargeBinary, String, delete, select, update
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from gateway.actors.database import Base
+from services.common.errors import OperationNotFound
+
+MAX_FINISHED: Final = 10_000
+"""Finished operations that are kept; the oldest go first."""
+
+
+class OperationRow(Base):
+    """One operation. The number is the order of submission."""
+
+    __tablename__ = "operations"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    actor_id: Mapped[str] = mapped_column(String(63), index=True)
+    output: Mapped[str] = mapped_column(String(4096))
+    created_at: Mapped[str] = mapped_column(String(32))
+    request: Mapped[bytes] = mapped_column(LargeBinary)
+    done: Mapped[bool] = mapped_column(index=True)
+    metadata_bytes: Mapped[bytes] = mapped_column(LargeBinary)
+    response: Mapped[bytes | None] = mapped_column(LargeBinary)
+    error: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperationRecord:
+    """State of one operation.
+
+    Attributes:
+        number: grows with every submission.
+        name: `operations/<32 hexadecimal digits>`.
+        kind: of the work, one of the runner's handlers.
+        actor_id: whom it concerns; empty where nobody is stored.
+        output: file that it writes; empty where it writes none.
+        created_at: RFC 3339, UTC.
+        request: serialised message.
+        done: ended, however.
+        metadata: serialised progress message, as it was last.
+        response: serialised result of one that succeeded.
+        error: serialised google.rpc.Status of one that failed or was cancelled.
+    """
+
+    number: int
+    name: str
+    kind: str
+    actor_id: str
+    output: str
+    created_at: str
+    request: bytes
+    done: bool = False
+    metadata: bytes = b""
+    response: bytes | None = None
+    error: bytes | None = None
+
+
+class OperationStore:
+    """Table of operations; all methods block.
+
+    Args:
+        engine: of the actors' database.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        Base.metadata.create_all(engine)
+
+    def add(self, kind: str, request: bytes, *, actor_id: str = "", output: str = "") -> OperationRecord:
+        """Keep a new operation."""
+        row = OperationRow(
+            name=f"operations/{secrets.token_hex(16)}",
+            kind=kind,
+            actor_id=actor_id,
+            output=output,
+            created_at=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
+            request=request,
+            done=False,
+            metadata_bytes=b"",
+        )
+        with Session(self._engine) as session, session.begin():
+            session.add(row)
+            session.flush()
+            return _record(row)
+
+    def get(self, name: str) -> OperationRecord:
+        """An operation.
+
+        Raises:
+            OperationNotFound: there is none of this name.
+        """
+        with Session(self._engine) as session:
+            row = session.scalar(select(OperationRow).where(OperationRow.name == name))
+            if row is None:
+                raise OperationNotFound(f"no operation {name[:80]!r}: it was deleted, or never was", resource=name)
+            return _record(row)
+
+    def list(self, *, after: int = 0, limit: int = 100, done: bool | None = None) -> list[OperationRecord]:
+        """Operations in the order of their submission, those behind number `after`; of one state where `done` is not None."""
+        query = select(OperationRow).where(OperationRow.number > after).order_by(OperationRow.number).limit(limit)
+        if done is not None:
+            query = query.where(OperationRow.done == done)
+        with Session(self._engine) as session:
+            return [_record(row) for row in session.scalars(query)]
+
+    def finish(self, record: OperationRecord) -> OperationRecord:
+        """Keep how an operation ended; the oldest of too many finished ones go."""
+        ended = replace(record, done=True)
+        with Session(self._engine) as session, session.begin():
+            session.execute(
+                update(OperationRow)
+                .where(OperationRow.name == ended.name)
+                .values(done=True, metadata_bytes=ended.metadata, response=ended.response, error=ended.error)
+            )
+            finished = select(OperationRow.number).where(OperationRow.done).order_by(OperationRow.number.desc())
+            last = session.scalar(finished.offset(MAX_FINISHED).limit(1))
+            if last is not None:
+                session.execute(delete(OperationRow).where(OperationRow.done, OperationRow.number <= last))
+        return ended
+
+    def delete(self, name: str) -> None:
+        """Forget an operation."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(delete(OperationRow).where(OperationRow.name == name))
+
+    def forget_actor(self, actor_id: str) -> None:
+        """Forget all operations that concern a person."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(delete(OperationRow).where(OperationRow.actor_id == actor_id))
+
+
+def _record(row: OperationRow) -> OperationRecord:
+    return OperationRecord(
+        number=row.number,
+        name=row.name,
+        kind=row.kind,
+        actor_id=row.actor_id,
+        output=row.output,
+        created_at=row.created_at,
+        request=row.request,
+        done=row.done,
+        metadata=row.metadata_bytes,
+        response=row.response,
+        error=row.error,
+    )

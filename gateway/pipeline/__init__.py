@@ -1,0 +1,1 @@
+"""A dub in two passes: analyse the footage and the speech, then render windows and write the film."""

@@ -1,0 +1,150 @@
+"""The first passes of a job: all faces of the footage, features of its speech, whose mouth it is, and who they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.media.sound import SoundReader, Speech
+from gateway.media.types import MediaInfo
+from gateway.methods import Method
+from gateway.pipeline.enrol import (
+    EnrolledActor,
+    EnrolOptions,
+    MotionClip,
+    OnArtefact,
+    OnStep,
+    enrol,
+    enrolment_rows,
+    estimate_lag,
+    on_motion_grid,
+)
+from gateway.pipeline.faces import FaceChoice, choose_face
+from gateway.pipeline.footage import FaceIndex, analyse_footage, read_index
+from gateway.pipeline.records import RecordFile
+from gateway.pipeline.speech import SpeechExtent, extract_features, motion_frames_for
+from gateway.pipeline.workspace import Workspace
+from gateway.stages.interface import Stages
+from services.common.errors import NoUsableFootage
+from services.common.timeline import MOTION_RATE
+
+SOUND_SECONDS = 60
+"""Of the footage's own sound, the part that lag and enrolment look at."""
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+async def together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """Both results; when one fails the other is cancelled and awaited before the error goes on."""
+    tasks = (asyncio.create_task(first), asyncio.create_task(second))
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def frame_seconds(info: MediaInfo) -> npt.NDArray[np.float64]:
+    """Presentation time of every frame from the first, seconds, float64 [T]."""
+    return np.asarray((info.video.pts - info.video.pts[0]) * float(info.video.time_base), np.float64)
+
+
+async def track_footage(
+    stages: Stages, info: MediaInfo, workspace: Workspace, *, threads: int, on_frame: Callable[[int], None]
+) -> FaceIndex:
+    """All faces of the footage, once a job."""
+    note = workspace.finished("faces")
+    if note is None:
+        workspace.faces.clear()
+        cuts = await analyse_footage(stages, info, workspace.faces, threads=threads, on_progress=on_frame)
+        note = {"shot_cuts": cuts}
+        workspace.finish("faces", note)
+    return read_index(workspace.faces, note["shot_cuts"], info.video.num_frames)
+
+
+async def hear_speech(stages: Stages, info: MediaInfo, speech: Speech, workspace: Workspace) -> SpeechExtent:
+    """Features of the new speech, once a job."""
+    note = workspace.finished("speech")
+    if note is None:
+        workspace.speech.clear()
+        duration = info.video.duration
+        extent = await extract_features(stages, speech, workspace.speech, motion_frames_for(duration), duration)
+        note = asdict(extent)
+        workspace.finish("speech", note)
+    return SpeechExtent(**note)
+
+
+async def hear_footage(stages: Stages, info: MediaInfo, workspace: Workspace) -> RecordFile:
+    """Features of the footage's own sound, at most SOUND_SECONDS, once a job."""
+    if workspace.finished("sound") is None:
+        workspace.sound.clear()
+        own = SoundReader(info.path, origin=info.video.start).speech()
+        wanted = min(motion_frames_for(info.video.duration), int(SOUND_SECONDS * MOTION_RATE))
+        await extract_features(stages, own, workspace.sound, wanted, wanted / MOTION_RATE)
+        workspace.finish("sound", {})
+    return workspace.sound
+
+
+def clip_of(faces: RecordFile, rows: list[int], seconds: npt.NDArray[np.float64]) -> tuple[MotionClip, int]:
+    """Motion of face records on the motion grid, and the grid frame of the footage at which it begins."""
+    records = faces.read_rows(rows)
+    begin = int(np.floor(seconds[records["frame"][0]] * float(MOTION_RATE)))
+    return on_motion_grid(records, seconds, begin / float(MOTION_RATE)), begin
+
+
+async def select_face(stages: Stages, info: MediaInfo, workspace: Workspace, index: FaceIndex, choice: FaceChoice) -> int | None:
+    """Id of the face to dub; None where there is none. `speaker` is the face whose mouth fits the footage's own sound best."""
+    seconds = frame_seconds(info)
+
+    async def fits_sound(face_id: int) -> float:
+        sound = await hear_footage(stages, info, workspace)
+        try:
+            rows = enrolment_rows(workspace.faces, index.rows_of(face_id), seconds)
+            clip, begin = await asyncio.to_thread(clip_of, workspace.faces, rows, seconds)
+            reply = await estimate_lag(stages, clip, sound.read(begin, begin + len(clip.mouth)))
+        except NoUsableFootage:
+            return float("-inf")
+        return reply.confidence
+
+    return await choose_face(index, choice, fits_sound if info.audio else None)
+
+
+async def enrol_from(
+    stages: Stages,
+    method: Method,
+    info: MediaInfo,
+    workspace: Workspace,
+    index: FaceIndex,
+    face_id: int,
+    options: EnrolOptions,
+    on_step: OnStep,
+    frames: range | None = None,
+    on_artefact: OnArtefact = lambda _: None,
+) -> EnrolledActor:
+    """Learn a person from the first ten usable seconds of `frames` (None: of the whole footage).
+
+    Raises:
+        NoUsableFootage: too few frames show the face.
+    """
+    seconds = frame_seconds(info)
+    span = frames if frames is not None else range(info.video.num_frames)
+    rows = await asyncio.to_thread(enrolment_rows, workspace.faces, index.rows_of(face_id), seconds, span.start, span.stop)
+    clip, begin = await asyncio.to_thread(clip_of, workspace.faces, rows, seconds)
+    features: npt.NDArray[Any] | None = None
+    if info.audio:
+        sound = await hear_footage(stages, info, workspace)
+        features = sound.read(begin, begin + len(clip.mouth))
+    return await enrol(stages, method, workspace.faces, rows, clip, features, options, on_step, on_artefact)
+
+
+def folder_of(jobs: Path, key: str) -> Path:
+    """Where a job's workspace lies."""
+    return jobs / key[:32]

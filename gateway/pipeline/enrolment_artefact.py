@@ -1,0 +1,58 @@
+"""An enrolled actor as arrays and metadata, for the journal and the actor store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import numpy.typing as npt
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.pipeline.enrol import EnrolledActor
+from services.common.actor_geometry import ActorGeometry
+from services.common.tensor_bytes import NamedArrays
+
+
+def actor_arrays(actor: EnrolledActor) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+    """Arrays and metadata from which `actor_from_arrays` makes the same actor."""
+    arrays = {field.name: getattr(actor.geometry, field.name) for field in fields(ActorGeometry)}
+    metadata = {
+        "style": _ref_text(actor.style),
+        "bank": _ref_text(actor.bank),
+        "renderer": _ref_text(actor.renderer) if actor.renderer is not None else "",
+        "num_frames": str(actor.num_frames),
+        "lag_frames": "" if actor.lag_frames is None else str(actor.lag_frames),
+        "lag_confidence": repr(actor.lag_confidence),
+        "sync_distance": repr(actor.sync_distance),
+    }
+    return arrays, metadata
+
+
+def actor_from_arrays(stored: NamedArrays) -> EnrolledActor:
+    """The actor of `actor_arrays`."""
+    metadata = stored.metadata
+    return EnrolledActor(
+        style=_ref(metadata["style"]),
+        bank=_ref(metadata["bank"]),
+        renderer=_ref(metadata["renderer"]) if metadata["renderer"] else None,
+        geometry=ActorGeometry(**{field.name: stored[field.name] for field in fields(ActorGeometry)}),
+        num_frames=int(metadata["num_frames"]),
+        lag_frames=int(metadata["lag_frames"]) if metadata["lag_frames"] else None,
+        lag_confidence=float(metadata["lag_confidence"]),
+        sync_distance=float(metadata["sync_distance"]),
+    )
+
+
+def actor_refs(actor: EnrolledActor) -> list[common_pb2.ArtefactRef]:
+    """Every blob that belongs to the actor."""
+    return [ref for ref in (actor.style, actor.bank, actor.renderer) if ref is not None]
+
+
+def _ref_text(ref: common_pb2.ArtefactRef) -> str:
+    return json.dumps([ref.uri, ref.sha256, ref.size_bytes])
+
+
+def _ref(text: str) -> common_pb2.ArtefactRef:
+    uri, sha256, size_bytes = json.loads(text)
+    return common_pb2.ArtefactRef(uri=uri, sha256=sha256, size_bytes=size_bytes)

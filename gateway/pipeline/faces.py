@@ -1,0 +1,94 @@
+"""Which face of the footage is dubbed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.pipeline.footage import FaceIndex
+from services.common.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class FaceChoice:
+    """How the user says whose mouth is meant: exactly one of the fields counts.
+
+    Attributes:
+        kind: `largest`, `speaker`, `id` or `point`.
+        face_id: for `id`.
+        point: x, y in pixels of the first frame that has a face, for `point`.
+    """
+
+    kind: str
+    face_id: int = -1
+    point: tuple[float, float] = (0.0, 0.0)
+
+
+def parse_face(text: str) -> FaceChoice:
+    """`largest`, `speaker`, a face id, or `X,Y`.
+
+    Raises:
+        InvalidRequest: none of these.
+    """
+    if text in ("largest", "speaker"):
+        return FaceChoice(text)
+    if text.isdecimal():
+        return FaceChoice("id", face_id=int(text))
+    parts = text.split(",")
+    try:
+        x, y = (float(part) for part in parts)
+    except ValueError:
+        raise InvalidRequest(f"--face takes largest, speaker, a face id or X,Y in pixels, not {text!r}", field="face") from None
+    return FaceChoice("point", point=(x, y))
+
+
+ScoreSpeaker = Callable[[int], Awaitable[float]]
+"""How well a face's mouth fits the footage's sound; higher is better."""
+
+
+async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: ScoreSpeaker | None) -> int | None:
+    """The id of the face to dub, or None where the footage has no face.
+
+    Raises:
+        InvalidRequest: the face that the user named is not in the footage.
+    """
+    ids = np.unique(index.face_id)
+    if len(ids) == 0:
+        return None
+    if choice.kind == "id":
+        if choice.face_id not in ids:
+            raise InvalidRequest(f"the footage has no face {choice.face_id}; it has: {', '.join(map(str, ids))}", field="face")
+        return choice.face_id
+    if choice.kind == "point":
+        return _face_at(index, choice.point)
+    weights = np.array([_presence(index, face) for face in ids])
+    if choice.kind == "largest" or score_speaker is None or len(ids) == 1:
+        return int(ids[np.argmax(weights)])
+    candidates = ids[weights >= 0.05 * weights.max()]
+    scores = [await score_speaker(int(face)) for face in candidates]
+    return int(candidates[int(np.argmax(scores))])
+
+
+def _presence(index: FaceIndex, face: int) -> float:
+    mine = index.face_id == face
+    usable = index.reason[mine] == common_pb2.FRAME_REASON_DUBBED
+    areas: npt.NDArray[np.float32] = index.area[mine]
+    return float((areas * np.where(usable, 1.0, 0.1)).sum())
+
+
+def _face_at(index: FaceIndex, point: tuple[float, float]) -> int:
+    first = index.frame == index.frame.min()
+    half = np.sqrt(index.area[first]) / 2
+    distance = np.abs(index.centre[first] - np.array(point, np.float32)).max(axis=1)
+    nearest = int(np.argmin(distance))
+    if distance[nearest] > 1.5 * half[nearest]:
+        places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in index.centre[first])
+        raise InvalidRequest(
+            f"no face at {point[0]:.0f},{point[1]:.0f} in frame {index.frame.min()}; faces are at: {places}",
+            field="face",
+        )
+    return int(index.face_id[first][nearest])

@@ -1,0 +1,110 @@
+"""Fixed-size records on disk, so that memory does not grow with the length of the film."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.pipeline.disk import job_folder
+from services.common.crops import BOX_SIZE, HeadPose
+from services.common.errors import ContractBroken
+from services.common.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
+
+FACE_RECORD = np.dtype(
+    [
+        ("frame", "<i8"),
+        ("face_id", "<i4"),
+        ("reason", "<i4"),
+        ("confidence", "<f4"),
+        ("visibility", "<f4"),
+        ("blink", "<f4"),
+        ("box", "<f4", (4,)),
+        ("scale", "<f8"),
+        ("rotation", "<f8", (3, 3)),
+        ("translation", "<f8", (3,)),
+        ("mouth", "<f4", (NUM_MOUTH_AREA, 3)),
+        ("landmarks", "<f4", (NUM_LANDMARKS, 3)),
+        ("pixels", "u1", (BOX_SIZE, BOX_SIZE, 3)),
+    ]
+)
+"""One face of one frame: the FaceTrack of the contract and its render box, uint8 RGB."""
+
+MOTION_RECORD = np.dtype([("mouth", "<f4", (NUM_MOUTH_AREA, 3)), ("speech_probability", "<f4")])
+"""The motion of one video frame, head space."""
+
+FEATURE_RECORD = np.dtype([("mel", "<f4", (4, 80)), ("posteriorgram", "<f4", (4, 40)), ("speech_probability", "<f4")])
+"""The audio features of one frame of the motion grid."""
+
+
+class RecordFile:
+    """Records of one dtype, appended in order, then read by row. Rows are numbered from 0."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+        self.path = path
+        self.dtype = dtype
+        self._file = path.open("a+b")
+        self.num_rows = os.fstat(self._file.fileno()).st_size // dtype.itemsize
+
+    def append(self, rows: npt.NDArray[Any]) -> None:
+        """Write rows of the file's dtype at the end.
+
+        Raises:
+            StorageFull: no space left, here or when what was appended is read or synced.
+        """
+        if rows.dtype != self.dtype:
+            raise ContractBroken(f"{self.path.name}: records of another layout")
+        with job_folder(self.path.parent):
+            self._file.write(rows.tobytes())
+        self.num_rows += rows.size
+
+    def read(self, begin: int, end: int) -> npt.NDArray[Any]:
+        """Rows begin .. end - 1, clipped to those that there are."""
+        begin, end = max(0, begin), min(end, self.num_rows)
+        with job_folder(self.path.parent):
+            self._file.flush()
+        count = max(0, end - begin)
+        data = os.pread(self._file.fileno(), count * self.dtype.itemsize, begin * self.dtype.itemsize)
+        return np.frombuffer(data, dtype=self.dtype, count=count)
+
+    def read_rows(self, rows: Sequence[int]) -> npt.NDArray[Any]:
+        """Rows in the order asked for; neighbours are read together."""
+        parts: list[npt.NDArray[Any]] = []
+        start = 0
+        for stop in range(1, len(rows) + 1):
+            if stop == len(rows) or rows[stop] != rows[stop - 1] + 1:
+                parts.append(self.read(rows[start], rows[stop - 1] + 1))
+                start = stop
+        return np.concatenate(parts) if parts else np.empty(0, dtype=self.dtype)
+
+    def clear(self) -> None:
+        """Drop all rows."""
+        self._file.truncate(0)
+        self.num_rows = 0
+
+    def sync(self) -> None:
+        """Bring what was appended to the disk."""
+        with job_folder(self.path.parent):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file; what was appended stays."""
+        with job_folder(self.path.parent):
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def pose_of(record: Any) -> HeadPose:
+    """The head pose of one FACE_RECORD."""
+    return HeadPose(float(record["scale"]), record["rotation"].copy(), record["translation"].copy())

@@ -1,0 +1,62 @@
+"""The folder of one job: its record files, and which passes are finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gateway.pipeline.disk import job_folder
+from gateway.pipeline.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
+
+
+class Workspace:
+    """Record files of a job, by subject.
+
+    Attributes:
+        folder: of the job.
+        faces: FACE_RECORDs of the footage.
+        speech: FEATURE_RECORDs of the new speech.
+        sound: FEATURE_RECORDs of the footage's own sound.
+        motion: MOTION_RECORDs of the new speech.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with job_folder(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.faces = RecordFile(folder / "faces.bin", FACE_RECORD)
+        self.speech = RecordFile(folder / "speech.bin", FEATURE_RECORD)
+        self.sound = RecordFile(folder / "sound.bin", FEATURE_RECORD)
+        self.motion = RecordFile(folder / "motion.bin", MOTION_RECORD)
+
+    def finished(self, name: str) -> dict[str, Any] | None:
+        """What a finished pass noted, or None where it has to be done."""
+        try:
+            note: dict[str, Any] = json.loads((self.folder / f"{name}.done").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return note
+
+    def finish(self, name: str, note: Mapping[str, Any]) -> None:
+        """Mark a pass as finished: a restart does not do it again."""
+        partial = self.folder / f".{name}.partial"
+        with job_folder(self.folder):
+            partial.write_text(json.dumps(dict(note)))
+            os.replace(partial, self.folder / f"{name}.done")
+
+    def close(self) -> None:
+        """Close the files, all of them even where one can't be written to its end; they stay."""
+        with ExitStack() as files:
+            for file in (self.faces, self.speech, self.sound, self.motion):
+                files.callback(file.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,89 @@
+"""The report of one dub: FOLDER/index.html, its pictures, and FOLDER/report.json with the same figures for programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gateway.evaluation.mouth_metrics import correlation
+from gateway.reports.figures import Curve, plot_curves
+from gateway.reports.pages import render_page
+from gateway.reports.pictures import before_after_sheet, write_picture
+from gateway.reports.side_by_side import write_side_by_side
+from gateway.reports.strip import RENDERED, counts_of, spans_of
+from gateway.reports.types import DubReport
+
+
+def mean_mask_share(report: DubReport) -> float:
+    """Mean share of the picture that the mask covers, over rendered frames; 0 where there is none."""
+    rendered = np.array([reason in RENDERED for reason in report.reasons], np.bool_)
+    shares = report.mask_area_share[rendered[: len(report.mask_area_share)]]
+    return float(shares.mean()) if len(shares) else 0.0
+
+
+def report_json(report: DubReport) -> dict[str, Any]:
+    """The figures of a dub as plain values; the bench reads `times`."""
+    times = report.times
+    return {
+        "title": report.title,
+        "method": report.method,
+        "input": {fact.name: fact.value for fact in report.input},
+        "output": {fact.name: fact.value for fact in report.output},
+        "consent": report.consent,
+        "frames": len(report.reasons),
+        "reasons": {count.reason: count.frames for count in counts_of(report.reasons)},
+        "mask_area_share": round(mean_mask_share(report), 6),
+        "lag_frames": report.lag_frames,
+        "warnings": list(report.warnings),
+        "times": {
+            "end_to_end_s": times.end_to_end_s,
+            "frames_per_second": times.frames_per_second,
+            "personalize_s": times.personalize_s,
+            "cpu_s": times.cpu_s,
+            "stages": [
+                {"name": stage.name, "wall_s": stage.wall_s, "cpu_s": stage.cpu_s, "frames": stage.frames} for stage in times.stages
+            ],
+        },
+    }
+
+
+def write_dub_report(report: DubReport, folder: Path) -> Path:
+    """Write the page, its pictures, the side-by-side video and report.json; returns the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, str] = {}
+    if report.pairs:
+        write_picture(folder / "mouths.jpg", before_after_sheet(report.pairs))
+        files["mouths"] = "mouths.jpg"
+    if report.video is not None and write_side_by_side(folder / "side_by_side.mp4", report.video):
+        files["video"] = "side_by_side.mp4"
+    curves = [
+        Curve(label, values, colour)
+        for label, values, colour in (
+            ("commanded", report.commanded_opening, 1),
+            ("tracked on the result", report.tracked_opening, 2),
+        )
+        if values is not None
+    ]
+    if curves:
+        plot_curves(folder / "opening.svg", curves, float(report.frame_rate), "mouth opening, crop px")
+        files["opening"] = "opening.svg"
+    obeyed = None
+    if report.commanded_opening is not None and report.tracked_opening is not None:
+        obeyed = correlation(report.commanded_opening, report.tracked_opening)
+    values = {
+        "report": report,
+        "files": files,
+        "spans": spans_of(report.reasons, report.frame_rate),
+        "counts": counts_of(report.reasons),
+        "dubbed": sum(reason in RENDERED for reason in report.reasons),
+        "mask_share": mean_mask_share(report),
+        "slowest_ms": max((stage.ms_per_frame for stage in report.times.stages), default=0.0),
+        "obeyed": obeyed,
+        "seconds": float(len(report.reasons) / report.frame_rate),
+    }
+    text = json.dumps(report_json(report), indent=2, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    return render_page("dub.html.j2", values, folder)

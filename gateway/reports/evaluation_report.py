@@ -1,0 +1,119 @@
+"""The report of an evaluation: FOLDER/index.html with tables, bars against the targets, pictures, curves and videos."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from gateway.evaluation.image_metrics import mouth_box
+from gateway.evaluation.targets import TargetCheck, check_targets, variant_means
+from gateway.evaluation.types import METRICS, VARIANTS, ClipResult, Variant
+from gateway.reports.figures import Curve, plot_curves
+from gateway.reports.pages import render_page
+from gateway.reports.pictures import stack_rows, write_picture
+from gateway.reports.side_by_side import write_side_by_side
+from gateway.reports.types import EvaluationReport, SideBySide
+
+HEADINGS: Final[Mapping[str, str]] = {
+    "face_psnr_db": "face PSNR, dB",
+    "face_ssim": "face SSIM",
+    "face_ms_ssim": "face MS-SSIM",
+    "mouth_psnr_db": "mouth PSNR, dB",
+    "mouth_ssim": "mouth SSIM",
+    "mouth_lmd_px": "mouth LMD, px",
+    "mouth_opening_correlation": "opening r",
+    "lip_width_correlation": "width r",
+    "opening_spread_ratio": "opening spread",
+    "sharpness_ratio": "sharpness",
+    "frame_difference_ratio": "frame difference",
+    "closure": "closure",
+}
+DIGITS: Final[Mapping[str, int]] = {"face_psnr_db": 1, "mouth_psnr_db": 1, "face_ssim": 3, "face_ms_ssim": 3, "mouth_ssim": 3}
+_CURVES: Final[tuple[tuple[Variant, int], ...]] = (("full", 1), ("oracle_full", 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A target as a bar: its own scale runs over both the value and the bounds.
+
+    Attributes:
+        value_percent: where the value lies on the scale.
+        low_percent, high_percent: the part of the scale that meets the target.
+    """
+
+    check: TargetCheck
+    value_percent: float
+    low_percent: float
+    high_percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClipPage:
+    """Files and names of one clip's section; a file name is empty where there is nothing to show."""
+
+    result: ClipResult
+    paper: tuple[str, ...]
+    sheet: str
+    sheet_rows: tuple[str, ...]
+    curves: str
+    video: str
+
+
+def bar_of(check: TargetCheck) -> Bar:
+    """Place a value and its bounds on a scale from 0 % to 100 %, with a margin on either side."""
+    low, high = check.target.low, check.target.high
+    marks = [mark for mark in (low, high, check.value) if mark is not None and np.isfinite(mark)]
+    span = max(marks) - min(marks)
+    margin = 0.25 * span if span > 0.0 else 0.25 * max(abs(marks[0]), 1.0)
+    begin, end = min(marks) - margin, max(marks) + margin
+
+    def place(mark: float) -> float:
+        return round(100.0 * (mark - begin) / (end - begin), 2)
+
+    value = place(check.value) if np.isfinite(check.value) else 0.0
+    return Bar(check, value, 0.0 if low is None else place(low), 100.0 if high is None else place(high))
+
+
+def write_evaluation_report(report: EvaluationReport, folder: Path) -> Path:
+    """Write the page with its pictures, plots and videos; returns the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = tuple(name for name in VARIANTS if any(name in clip.variants for clip in report.clips))
+    checks = check_targets(report.clips)
+    values = {
+        "report": report,
+        "metrics": METRICS,
+        "headings": HEADINGS,
+        "digits": DIGITS,
+        "variants": shown,
+        "means": {name: variant_means(report.clips, name) for name in shown},
+        "bars": [bar_of(check) for check in checks],
+        "reached": sum(check.reached is True for check in checks),
+        "measured": sum(check.reached is not None for check in checks),
+        "pages": [_clip_page(clip, index, folder) for index, clip in enumerate(report.clips)],
+    }
+    return render_page("evaluation.html.j2", values, folder)
+
+
+def _clip_page(result: ClipResult, index: int, folder: Path) -> ClipPage:
+    stem = f"{index:02d}_" + re.sub(r"[^A-Za-z0-9]+", "_", result.clip).strip("_")
+    sheet = curves = video = ""
+    rows: tuple[str, ...] = ()
+    if result.truth is not None and len(result.truth.crops):
+        named = {"truth": result.truth} | {name: result.samples[name] for name in VARIANTS if name in result.samples}
+        rows, sheet = tuple(named), f"{stem}_mouths.jpg"
+        write_picture(folder / sheet, stack_rows([mouth_box(sample.crops) for sample in named.values()]))
+        curves = f"{stem}_opening.svg"
+        lines = [Curve("truth", result.truth.opening, 0)]
+        lines += [Curve(name, result.samples[name].opening, colour) for name, colour in _CURVES if name in result.samples]
+        start = result.folds[0].fold.test.start
+        plot_curves(folder / curves, lines, float(result.frame_rate), "mouth opening, crop px", start)
+    if len(result.video):
+        video = f"{stem}_truth_and_full.mp4"
+        write_side_by_side(folder / video, SideBySide(iter(result.video), result.frame_rate))
+    paper = tuple(sorted({name for scores in result.variants.values() for name in scores.paper}))
+    return ClipPage(result, paper, sheet, rows, curves, video)

@@ -1,0 +1,59 @@
+"""Plots as SVG with a transparent ground and mid-grey text, so that they read on light and on dark pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+_INK: Final = "#7d8794"
+PALETTE: Final = ("#7d8794", "#2f7de1", "#e07b28", "#2f9e6e", "#b05fc4")
+_STYLE: Final[dict[Any, Any]] = {
+    "svg.hashsalt": "dubstage",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "text.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _INK,
+    "grid.alpha": 0.2,
+    "legend.frameon": False,
+    "path.simplify": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line of a plot: float [T] values, NaN where unknown, and its place in PALETTE."""
+
+    label: str
+    values: npt.NDArray[np.floating] = field(repr=False)
+    colour: int = 1
+
+
+def plot_curves(path: Path, curves: Sequence[Curve], frame_rate: float, ylabel: str, start_frame: int = 0) -> None:
+    """Curves over time in seconds, one SVG file; the same input gives the same bytes."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure  # no pyplot: its global state does not fit a server
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(10, 2.8), layout="constrained")
+        axes: Any = figure.subplots()
+        for curve in curves:
+            seconds = (start_frame + np.arange(len(curve.values))) / frame_rate
+            axes.plot(seconds, curve.values, label=curve.label, color=PALETTE[curve.colour % len(PALETTE)], linewidth=1.4)
+        axes.set_xlabel("seconds")
+        axes.set_ylabel(ylabel)
+        axes.margins(x=0.01)
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(curves), borderaxespad=0.2)
+        figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})

@@ -1,0 +1,66 @@
+"""Settings of the gateway and of the command line, read from the environment (prefix `DUBSTAGE_`) once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from services.common.client import ClientConfig
+from services.common.settings import DEFAULT_PORTS, StageSettings
+
+
+def default_data_dir() -> Path:
+    """Where jobs and actors live on this machine."""
+    import os
+
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "dubstage"
+
+
+class GatewaySettings(StageSettings):
+    """What the gateway process and the command line need to know."""
+
+    port: int = Field(DEFAULT_PORTS["gateway"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    data_dir: Path = Field(default_factory=default_data_dir, description="folder of jobs and of the actor database")
+    database_url: str = Field("", description="SQLAlchemy url of actors and jobs; empty: SQLite in data_dir")
+    media_dir: Path | None = Field(None, description="the only folder that RPCs may name files in; None: refuse media RPCs")
+    require_consent: bool = Field(False, description="refuse to enrol or dub a person without a consent record")
+    max_concurrent_rpcs: int = Field(64, ge=1, description="calls that are served at once; most only wait for an operation")
+    max_live_streams: int = Field(2, ge=1, description="live streams that run at once; further ones get RESOURCE_EXHAUSTED")
+    stages_start_s: float = Field(120.0, gt=0, description="time that the gateway waits at its start for stages to serve")
+    max_concurrent_jobs: int = Field(1, ge=1, description="dubs and enrolments that run at once")
+    max_queued_jobs: int = Field(16, ge=0, description="further ones that may wait")
+    stages_host: str = Field("", description="host of the five stages on their default ports; empty: in this process")
+    audio_endpoint: str = Field("", description="HOST:PORT of the audio stage; empty: stages_host and the default port")
+    face_endpoint: str = ""
+    motion_endpoint: str = ""
+    texture_endpoint: str = ""
+    render_endpoint: str = ""
+    stages_tls: bool = Field(False, description="reach the stages over TLS")
+    stages_tls_ca_file: Path | None = None
+    stages_tls_certificate_file: Path | None = None
+    stages_tls_key_file: Path | None = None
+    stages_token_file: Path | None = Field(None, description="its first line is sent to the stages as bearer token")
+    stage_deadline_s: float = Field(3600.0, gt=0, description="time allowed to one call of a stage")
+
+    def endpoint(self, stage: str) -> str:
+        """HOST:PORT of a stage, or empty where the stages are in this process."""
+        explicit = str(getattr(self, f"{stage}_endpoint"))
+        if explicit or not self.stages_host:
+            return explicit
+        return f"{self.stages_host}:{DEFAULT_PORTS[stage]}"
+
+    def client_config(self, stage: str) -> ClientConfig:
+        """How to reach a stage."""
+        return ClientConfig(
+            stage=stage,
+            target=self.endpoint(stage),
+            tls=self.stages_tls,
+            tls_ca_file=self.stages_tls_ca_file,
+            tls_certificate_file=self.stages_tls_certificate_file,
+            tls_key_file=self.stages_tls_key_file,
+            auth_token_file=self.stages_token_file,
+            max_message_bytes=self.max_message_bytes,
+            deadline_s=self.stage_deadline_s,
+        )

@@ -1,0 +1,42 @@
+"""The stages for callers that are not asynchronous: an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from gateway.settings import GatewaySettings
+from gateway.stages.interface import Stages
+from gateway.stages.opening import open_stages
+
+T = TypeVar("T")
+
+
+class StageHost:
+    """The stages in an event loop of their own thread, for callers that are not asynchronous."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="stages", daemon=True)
+        self._stack = AsyncExitStack()
+        self.stages: Stages
+
+    def run(self, job: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine."""
+        return asyncio.run_coroutine_threadsafe(job, self._loop).result()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.stages = self.run(self._stack.enter_async_context(open_stages(self._settings)))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.run(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()

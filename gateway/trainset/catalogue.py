@@ -1,0 +1,91 @@
+"""Which clips a training set is made of, whose they are, and who is held out."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.common.errors import InvalidRequest
+
+CATALOGUE: Final = "catalogue.csv"
+TRAIN, VALIDATION = "train", "val"
+_SUFFIXES: Final = frozenset({".mp4", ".mov", ".mkv", ".mpg", ".mpeg", ".mxf", ".avi", ".webm", ".m4v", ".ts"})
+_HELD_OUT_SHARE: Final = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class ClipEntry:
+    """One clip of the folder.
+
+    Attributes:
+        file: path below the folder, with forward slashes.
+        use: `train`, `val`, or what else the catalogue says.
+        speaker: who is seen; clips of one person have one name.
+        licence: under which it may be used; empty where unknown.
+        transcript: the words, or empty.
+    """
+
+    file: str
+    use: str
+    speaker: str
+    licence: str
+    transcript: str
+
+    @property
+    def name(self) -> str:
+        """The clip's name in the training set."""
+        return self.file.replace("/", "__")
+
+
+def list_clips(folder: Path, uses: frozenset[str]) -> list[ClipEntry]:
+    """Clips of a folder by name.
+
+    With a catalogue.csv (columns file, use, speaker, licence, transcript; others are ignored): its rows of the wanted
+    uses that name a film. Without: every film below the folder; the speaker is the sub-folder it lies in, or else the
+    file itself, and the use follows from `held_out`.
+
+    Raises:
+        InvalidRequest: no such folder, a catalogue without the columns, or no clip.
+    """
+    if not folder.is_dir():
+        raise InvalidRequest(f"{folder}: no such folder", field="folder")
+    catalogue = folder / CATALOGUE
+    entries = _from_catalogue(catalogue) if catalogue.is_file() else _from_files(folder)
+    clips = sorted((entry for entry in entries if entry.use in uses and (folder / entry.file).is_file()), key=lambda e: e.file)
+    if not clips:
+        raise InvalidRequest(f"{folder}: no film of use {', '.join(sorted(uses))}", field="folder")
+    return clips
+
+
+def held_out(speakers: set[str]) -> set[str]:
+    """Whole speakers that are kept for validation: about one in seven, none of fewer than three; the same for the same names."""
+    if len(speakers) < 3:
+        return set()
+    ranked = sorted(speakers, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    return set(ranked[: math.ceil(_HELD_OUT_SHARE * len(ranked))])
+
+
+def _from_catalogue(path: Path) -> list[ClipEntry]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        missing = {"file", "use", "speaker", "licence", "transcript"} - set(reader.fieldnames or ())
+        if missing:
+            raise InvalidRequest(f"{path}: no column {', '.join(sorted(missing))}", field="folder")
+        rows = [row for row in reader if Path(row["file"]).suffix.lower() in _SUFFIXES]
+    return [
+        ClipEntry(row["file"], row["use"], row["speaker"] or Path(row["file"]).stem, row["licence"], row["transcript"])
+        for row in rows
+    ]
+
+
+def _from_files(folder: Path) -> list[ClipEntry]:
+    files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES]
+    speakers = {path: path.parts[0] if len(path.parts) > 1 else path.stem for path in files}
+    kept = held_out(set(speakers.values()))
+    return [
+        ClipEntry(path.as_posix(), VALIDATION if speaker in kept else TRAIN, speaker, "", "") for path, speaker in speakers.items()
+    ]

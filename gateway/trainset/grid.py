@@ -1,0 +1,86 @@
+"""Tracks of any frame rate on the motion grid of 25 frames a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dubstage.common.v1alpha1 import common_pb2
+from services.common.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
+from services.common.timeline import MOTION_RATE
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+_STEP_S: Final = float(1 / MOTION_RATE)
+_SAME_MOMENT_S: Final = 1e-6
+_LONGEST_GAP_S: Final = 2.5 * _STEP_S
+"""Grid frames between two readings further apart than this are not interpolated."""
+
+
+@dataclass(frozen=True, slots=True)
+class GridTrack:
+    """One face on the motion grid; frame n at n / 25 s. Rows without a face are zero (scale 1, rotation the identity).
+
+    Attributes:
+        landmarks: float32 [T, 478, 3], frame pixels.
+        scale, rotation, translation: float64 [T], [T, 3, 3], [T, 3]: head pose.
+        mouth_landmarks: float32 [T, 59, 3], head space.
+        usable: bool [T]: the mouth is seen well.
+        boxes: uint8 [T, 160, 160, 3], RGB: the render box of the nearest frame.
+    """
+
+    landmarks: Float32
+    scale: Float64
+    rotation: Float64
+    translation: Float64
+    mouth_landmarks: Float32
+    usable: npt.NDArray[np.bool_]
+    boxes: npt.NDArray[np.uint8]
+
+
+def on_grid(records: npt.NDArray[Any], seconds: Float64, num_frames: int) -> GridTrack:
+    """Interpolates linearly in time (rotations: mean of the matrices, made orthogonal); at 25 frames a second it copies.
+
+    Args:
+        records: FACE_RECORDs of one face in the order of their frames, at least one.
+        seconds: float64 [frames of the film], presentation times from the first frame.
+        num_frames: T.
+    """
+    times = seconds[records["frame"]]
+    grid = np.arange(num_frames) * _STEP_S
+    right = np.clip(np.searchsorted(times, grid - _SAME_MOMENT_S), 0, len(times) - 1)
+    exact = np.abs(times[right] - grid) <= _SAME_MOMENT_S
+    left = np.where(exact, right, np.maximum(right - 1, 0))
+    gap = times[right] - times[left]
+    inside = exact | ((times[left] <= grid) & (grid <= times[right]) & (gap > 0) & (gap <= _LONGEST_GAP_S))
+    weight = np.where(gap > 0, (grid - times[left]) / np.where(gap > 0, gap, 1.0), 0.0)
+    nearest = np.where(weight > 0.5, right, left)
+    seen = records["reason"] == common_pb2.FRAME_REASON_DUBBED
+
+    def between(name: str) -> npt.NDArray[Any]:
+        values = records[name]
+        share = weight.reshape(-1, *[1] * (values.ndim - 1))
+        mixed = np.where(share == 0.0, values[left], (1.0 - share) * values[left] + share * values[right])
+        mixed[~inside] = 0
+        return np.asarray(mixed, dtype=values.dtype)
+
+    scale, rotation = between("scale"), between("rotation")
+    scale[~inside], rotation[~inside] = 1.0, np.eye(3)
+    mixed = inside & (weight > 0.0)
+    u, _, vt = np.linalg.svd(rotation[mixed])
+    rotation[mixed] = u @ vt
+    boxes = records["pixels"][nearest]
+    boxes[~inside] = 0
+    return GridTrack(
+        landmarks=between("landmarks").reshape(-1, NUM_LANDMARKS, 3),
+        scale=scale,
+        rotation=rotation,
+        translation=between("translation"),
+        mouth_landmarks=between("mouth").reshape(-1, NUM_MOUTH_AREA, 3),
+        usable=inside & seen[left] & seen[right],
+        boxes=boxes,
+    )

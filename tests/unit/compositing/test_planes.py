@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from gateway.compositing.planes import Composite, composite
+from gateway.media.orientation import orientation
+from gateway.media.pixels import ColourModel, ColourTags, PixelFormat, colour_model, pixel_format
+from gateway.media.types import Plane
+from services.common.errors import ContractBroken
+
+FORMATS = ["yuv420p", "yuv420p10le", "yuv422p10le", "yuv422p", "yuv444p", "yuv411p", "yuv440p", "yuva420p", "yuv420p16le"]
+FORMATS += ["gray", "gray10le", "gbrp"]
+TAGS = [ColourTags(1, 1), ColourTags(6, 1), ColourTags(1, 2), ColourTags(9, 1)]
+BLACK = np.zeros((160, 160, 3), np.uint8)
+WIDTH, HEIGHT = 239, 181  # odd: the last cells are cut
+
+
+def _noise(pixel: PixelFormat, seed: int = 0) -> tuple[Plane, ...]:
+    rng = np.random.default_rng(seed)
+    planes = pixel.num_colour_planes + pixel.alpha
+    return tuple(rng.integers(0, 1 << pixel.bits, pixel.plane_shape(n, WIDTH, HEIGHT)).astype(pixel.dtype) for n in range(planes))
+
+
+def _flat(pixel: PixelFormat, colour: ColourModel, rgb: tuple[int, int, int]) -> tuple[Plane, ...]:
+    samples = np.rint(colour.matrix @ (np.array(rgb) / 255) + colour.offset)
+    return tuple(np.full(pixel.plane_shape(n, WIDTH, HEIGHT), samples[n], pixel.dtype) for n in range(pixel.num_colour_planes))
+
+
+def _disc(size: int = 160, radius: float = 60, soft: float = 10) -> npt.NDArray[np.float32]:
+    rows, columns = np.mgrid[:size, :size]
+    centre = (size - 1) / 2
+    return np.clip((radius - np.hypot(columns - centre, rows - centre)) / soft, 0, 1).astype(np.float32)
+
+
+def _affine(scale: float, degrees: float, x: float, y: float) -> npt.NDArray[np.float64]:
+    """Box pixels -> frame, with the box's centre at (x, y)."""
+    angle = np.radians(degrees)
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.column_stack([linear, np.array([x, y]) - linear @ [79.5, 79.5]])
+
+
+def _assert_only_the_mask_changed(planes: tuple[np.ndarray, ...], result: Composite, pixel: PixelFormat) -> None:
+    for number, (before, after) in enumerate(zip(planes, result.planes, strict=True)):
+        assert (after.dtype, after.shape) == (before.dtype, before.shape)
+        if number >= pixel.num_colour_planes:
+            np.testing.assert_array_equal(after, before)
+            continue
+        mask = result.mask.of_plane(number if pixel.kind == "yuv" else 0, before.shape)
+        np.testing.assert_array_equal(after[~mask], before[~mask])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("place", [(0.9, 12.0, 120.3, 90.8), (0.4, -30.0, 10.0, 170.0), (1.7, 5.0, 230.0, 5.0)])
+def test_samples_outside_the_mask_are_bit_equal(name: str, place: tuple[float, float, float, float]) -> None:
+    pixel = pixel_format(name)
+    planes = _noise(pixel)
+    kept = tuple(plane.copy() for plane in planes)
+    box = np.random.default_rng(1).integers(0, 256, (160, 160, 3)).astype(np.uint8)
+    result = composite(planes, pixel, colour_model(pixel, TAGS[0], WIDTH, HEIGHT), _affine(*place), box, _disc())
+    assert all(np.array_equal(a, b) for a, b in zip(planes, kept, strict=True)), "the footage itself must not change"
+    _assert_only_the_mask_changed(planes, result, pixel)
+    assert result.mask.area_px == int(result.mask.of_plane(0, planes[0].shape).sum()) > 0
+    for number in range(pixel.num_colour_planes):
+        mask = result.mask.of_plane(number if pixel.kind == "yuv" else 0, planes[number].shape)
+        assert (result.planes[number] != planes[number])[mask].mean() > 0.7
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("tags", TAGS)
+def test_the_colour_of_the_box_arrives_in_the_footages_samples(name: str, tags: ColourTags) -> None:
+    pixel = pixel_format(name)
+    colour = colour_model(pixel, tags, WIDTH, HEIGHT)
+    rgb = (201, 120, 64)
+    box = np.full((160, 160, 3), rgb, np.uint8)
+    result = composite(_noise(pixel), pixel, colour, _affine(0.8, 0, 119, 90), box, np.ones((160, 160), np.float32))
+    for after, wanted in zip(result.planes, _flat(pixel, colour, rgb), strict=False):
+        rows, columns = after.shape
+        middle = after[int(rows * 0.4) : int(rows * 0.6), int(columns * 0.4) : int(columns * 0.6)]
+        assert (middle == wanted[0, 0]).all()
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p"])
+def test_a_box_of_the_footages_own_colour_changes_nothing(name: str) -> None:
+    pixel = pixel_format(name)
+    colour = colour_model(pixel, TAGS[0], WIDTH, HEIGHT)
+    rgb = (180, 130, 110)
+    planes = _flat(pixel, colour, rgb)
+    result = composite(planes, pixel, colour, _affine(1.1, 20, 100, 90), np.full((160, 160, 3), rgb, np.uint8), _disc())
+    assert all(np.array_equal(a, b) for a, b in zip(planes, result.planes, strict=True))
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p", "yuv411p", "yuv440p"])
+def test_chroma_lies_where_luma_does(name: str) -> None:
+    """A coloured bar: its centre of mass in every plane, in luma samples, is where the affine map puts it."""
+    pixel = pixel_format(name)
+    colour = colour_model(pixel, TAGS[0], WIDTH, HEIGHT)
+    grey, red = (128, 128, 128), (160, 110, 110)
+    box = np.full((160, 160, 3), grey, np.uint8)
+    rows, columns = np.mgrid[:160, :160]
+    blob = np.exp(-((columns - 90) ** 2 + (rows - 70) ** 2) / (2 * 12.0**2))[..., None]
+    picture = (box * (1 - blob) + np.array(red) * blob).astype(np.float32)
+    affine = _affine(1.0, 0, 120.0, 90.0)
+    result = composite(_flat(pixel, colour, grey), pixel, colour, affine, picture, np.ones((160, 160), np.float32))
+    expected = affine @ [90, 70, 1]
+    step_x, step_y = pixel.chroma_step
+    for number in (0, 1, 2):
+        plane = result.planes[number].astype(float)
+        weight = np.abs(plane - np.median(plane))
+        if number:
+            ys = np.arange(plane.shape[0]) * step_y + (step_y - 1) / 2
+            xs = np.arange(plane.shape[1]) * float(step_x)
+        else:
+            ys, xs = np.arange(plane.shape[0]) * 1.0, np.arange(plane.shape[1]) * 1.0
+        centre = ((weight * xs).sum() / weight.sum(), (weight.T * ys).sum() / weight.sum())
+        np.testing.assert_allclose(centre, expected, atol=0.35)
+
+
+@pytest.mark.parametrize("quarter", [0, 1, 2, 3])
+def test_turned_footage_gets_the_same_picture_turned(quarter: int) -> None:
+    pixel = pixel_format("yuv444p")
+    colour = colour_model(pixel, TAGS[0], WIDTH, HEIGHT)
+    upright = _noise(pixel)
+    coded = tuple(np.ascontiguousarray(np.rot90(plane, -quarter)) for plane in upright)
+    cos, sin = [(1, 0), (0, -1), (-1, 0), (0, 1)][quarter]  # as containers store it: clockwise for -90, y down
+    matrix = (cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)
+    view = orientation(coded[0].shape[1], coded[0].shape[0], None, matrix)
+    assert view.quarter_turns == quarter
+    box = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (160, 160, 3)).astype(np.float32), (0, 0), 3)
+    affine = _affine(0.8, 10, 110, 85)
+    turned = view.coded_from_upright
+    coded_affine = np.column_stack([turned[:, :2] @ affine[:, :2], turned[:, :2] @ affine[:, 2] + turned[:, 2]])
+    plain = composite(upright, pixel, colour, affine, box, _disc())
+    other = composite(coded, pixel, colour, coded_affine, box, _disc())
+    for a, b in zip(plain.planes, other.planes, strict=True):
+        difference = np.abs(a.astype(int) - np.rot90(b, quarter).astype(int))
+        assert difference.max() <= 6  # OpenCV rounds positions to 1/32 of a pixel
+        assert difference.mean() < 0.1
+
+
+def test_a_smaller_face_is_smoothed_before_it_is_sampled() -> None:
+    pixel = pixel_format("gray")
+    colour = colour_model(pixel, ColourTags(1, 2), WIDTH, HEIGHT)
+    stripes = np.zeros((160, 160, 3), np.uint8)
+    stripes[:, ::2] = 255
+    planes = (np.full((HEIGHT, WIDTH), 128, np.uint8),)
+    result = composite(planes, pixel, colour, _affine(0.3, 0, 120, 90), stripes, _disc())
+    inside = result.planes[0][80:100, 110:130].astype(float)
+    assert inside.std() < 16, "stripes finer than a sample must come out grey"
+
+
+@pytest.mark.parametrize("place", [(1.0, 0.0, -200.0, 90.0), (1.0, 0.0, 120.0, 1000.0)])
+def test_a_box_outside_the_frame_changes_nothing(place: tuple[float, float, float, float]) -> None:
+    pixel = pixel_format("yuv420p")
+    planes = _noise(pixel)
+    result = composite(planes, pixel, colour_model(pixel, TAGS[0], WIDTH, HEIGHT), _affine(*place), BLACK, _disc())
+    assert all(np.array_equal(a, b) for a, b in zip(planes, result.planes, strict=True))
+    assert result.mask.area_px == 0
+
+
+def test_an_empty_mask_changes_nothing() -> None:
+    pixel = pixel_format("yuv420p")
+    planes, colour = _noise(pixel), colour_model(pixel, TAGS[0], WIDTH, HEIGHT)
+    result = composite(planes, pixel, colour, _affine(1, 0, 120, 90), BLACK, np.zeros((160, 160), np.float32))
+    assert all(np.array_equal(a, b) for a, b in zip(planes, result.planes, strict=True))
+
+
+def test_values_that_are_not_finite_and_shapes_that_do_not_match_are_refused() -> None:
+    pixel = pixel_format("yuv420p")
+    planes, colour = _noise(pixel), colour_model(pixel, TAGS[0], WIDTH, HEIGHT)
+    mask = _disc()
+    mask[80, 80] = np.nan
+    with pytest.raises(ContractBroken, match="not finite"):
+        composite(planes, pixel, colour, _affine(1, 0, 120, 90), BLACK, mask)
+    with pytest.raises(ContractBroken, match="do not match"):
+        composite(planes, pixel, colour, _affine(1, 0, 120, 90), BLACK[:80], _disc())

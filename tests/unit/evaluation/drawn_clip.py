@@ -1,0 +1,84 @@
+"""A drawn talking face whose every number is known, with a tracker that reads the mouth from the pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import cv2
+import numpy as np
+
+from gateway.evaluation.types import FrameRange, Rendered, Speech, Variant
+from services.common.crops import head_template
+from services.common.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE
+
+REST = head_template() + np.array([128.0, 160.0, 0.0], np.float32)
+DARK = 20
+
+
+def draw(openings: np.ndarray, grain: int = 12) -> np.ndarray:
+    """uint8 [T, 256, 256, 3]: grained skin with a dark bar of the given height (pixels) at the mouth."""
+    crops = np.empty((len(openings), 256, 256, 3), np.uint8)
+    skin = np.random.default_rng(3).integers(150 - grain, 150 + grain + 1, (256, 256, 1)).astype(np.uint8)
+    for crop, opening in zip(crops, openings, strict=True):
+        crop[:] = skin
+        cv2.rectangle(crop, (110, 150), (146, 150 + round(float(opening))), (DARK,) * 3, -1)
+    return crops
+
+
+def read_mouths(crops: np.ndarray) -> np.ndarray:
+    """float32 [T, 478, 3]: the mean head whose inner lips lie on the ends of the dark bar; NaN where there is no bar."""
+    meshes = np.full((len(crops), 478, 3), np.nan, np.float32)
+    heights = (crops[:, :, 128, 0] < 60).sum(axis=1) - 1
+    for mesh, height in zip(meshes, heights, strict=True):
+        if height >= 0:
+            mesh[:468], mesh[468:] = REST, 0.0
+            mesh[list(INNER_UPPER_MIDDLE), 1] = 150.0
+            mesh[list(INNER_LOWER_MIDDLE), 1] = 150.0 + height
+            mesh[list(INNER_LOWER_MIDDLE), 0] = mesh[list(INNER_UPPER_MIDDLE), 0]
+    return meshes
+
+
+@dataclass(frozen=True)
+class Actor:
+    lag_frames: int
+
+
+@dataclass
+class DrawnClip:
+    """The mouth follows the loudness of the speech; `full` draws `gain` times that, other variants know less."""
+
+    gain: float = 1.0
+    lost: tuple[int, ...] = ()
+    passed: tuple[int, ...] = ()
+    clip: str = "drawn.mp4"
+    num_frames: int = 125
+    frame_rate: Fraction = Fraction(25)
+    asked: list[tuple[FrameRange, str]] = field(default_factory=list)
+
+    @property
+    def speech(self) -> np.ndarray:
+        loudness = 0.5 + 0.5 * np.sin(np.arange(self.num_frames) * 0.9) * np.cos(np.arange(self.num_frames) * 0.23)
+        return np.repeat(loudness, 640).astype(np.float32)
+
+    def openings(self, speech: np.ndarray) -> np.ndarray:
+        return speech[320::640] * 16.0
+
+    def truth(self, frames: FrameRange) -> Rendered:
+        return Rendered(draw(self.openings(self.speech)[frames.start : frames.stop]), ("",) * len(frames))
+
+    def enrol(self, frames: FrameRange) -> Actor:
+        return Actor(lag_frames=1 if frames.start == 0 else -1)
+
+    def render(self, actor: Actor, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
+        self.asked.append((frames, variant))
+        whole = self.openings(self.speech if speech is None else speech.samples) * self.gain
+        if variant == "mean_mouth":
+            whole = np.full_like(whole, whole.mean())
+        commanded = whole[frames.start : frames.stop]
+        crops = draw(commanded)
+        reasons = ["OCCLUDED_MOUTH" if n in self.passed else "" for n in range(frames.start, frames.stop)]
+        for n in self.lost:
+            if frames.start <= n < frames.stop:
+                crops[n - frames.start] = 150
+        return Rendered(crops, tuple(reasons), commanded.astype(np.float32), {"fitting_error": float(len(frames))})

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gateway.evaluation.perceptual import SuppliedNetworks, frechet_distance
+from services.common.errors import InvalidRequest
+
+
+class Means(torch.nn.Module):
+    """Mean colour of a picture, called as the user's networks are."""
+
+    def forward(
+        self, x: torch.Tensor, resize_images: bool = False, return_lpips: bool = False, return_features: bool = False
+    ) -> torch.Tensor:
+        return x.mean(dim=(2, 3))
+
+
+def test_frechet_distance_of_shifted_gaussians_is_the_squared_shift() -> None:
+    rows = np.random.default_rng(0).normal(size=(500, 4))
+    assert frechet_distance(rows, rows) == pytest.approx(0.0, abs=1e-9)
+    assert frechet_distance(rows, rows + np.array([3.0, 4.0, 0.0, 0.0])) == pytest.approx(25.0)
+    assert frechet_distance(rows, 2 * (rows - rows.mean(0)) + rows.mean(0)) == pytest.approx(
+        np.trace(np.cov(rows, rowvar=False)), rel=1e-6
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_supplied_networks_measure_pictures(tmp_path: Path) -> None:
+    file = tmp_path / "means.pt"
+    torch.jit.script(Means()).save(str(file))  # type: ignore[no-untyped-call]
+    accumulator = SuppliedNetworks(file, file).accumulator()
+    levels = np.random.default_rng(1).integers(50, 200, (60, 1, 1, 3))
+    truth = np.broadcast_to(levels, (60, 8, 8, 3)).astype(np.uint8)
+    accumulator.add(truth[:30], truth[:30] + 2)
+    accumulator.add(truth[30:], truth[30:] + 2)
+    values = accumulator.values()
+    assert values["lpips"] == pytest.approx(12.0)
+    assert values["fid"] == pytest.approx(12.0, rel=1e-5)
+
+
+def test_missing_or_wrong_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"nowhere\.pt do not exist"):
+        SuppliedNetworks(tmp_path / "nowhere.pt", None)
+    wrong = tmp_path / "wrong.pt"
+    wrong.write_bytes(b"not a network")
+    with pytest.raises(InvalidRequest, match="not a TorchScript file"):
+        SuppliedNetworks(None, wrong)

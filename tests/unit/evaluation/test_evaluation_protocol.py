@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.evaluation.aggregate import BootstrapSettings
+from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
+from gateway.evaluation.result_json import to_json, write_json
+from gateway.evaluation.targets import Target, check_target
+from gateway.evaluation.types import METRICS, ClipResult, FrameRange
+from tests.unit.evaluation.drawn_clip import DrawnClip, read_mouths
+
+QUICK = EvaluationSettings(
+    variants=("mean_mouth", "wrong_audio", "full"),
+    piece_frames=40,
+    bootstrap=BootstrapSettings(replicates=40),
+    sample_count=3,
+    video_frames=10,
+)
+
+FULL = EvaluationSettings(variants=("full",), piece_frames=40, bootstrap=BootstrapSettings(replicates=40))
+
+
+@pytest.fixture(scope="module")
+def result() -> ClipResult:
+    return evaluate_clip(DrawnClip(gain=1.0, num_frames=75), read_mouths, settings=QUICK)
+
+
+def test_a_perfect_method_reaches_the_ceiling(result: ClipResult) -> None:
+    full = result.variants["full"].metrics
+    assert full["mouth_psnr_db"] == full["face_psnr_db"] == 100.0
+    assert full["mouth_ssim"] == pytest.approx(1.0, abs=1e-6)
+    assert full["mouth_lmd_px"] == 0.0
+    for name in ("mouth_opening_correlation", "opening_spread_ratio", "sharpness_ratio", "frame_difference_ratio"):
+        assert full[name] == pytest.approx(1.0), name
+    assert result.variants["full"].paper["ssiou"] == pytest.approx(1.0)
+
+
+def test_the_mean_mouth_knows_nothing_of_the_speech(result: ClipResult) -> None:
+    mean = result.variants["mean_mouth"].metrics
+    assert mean["mouth_opening_correlation"] == 0.0
+    assert mean["opening_spread_ratio"] == 0.0
+    assert mean["frame_difference_ratio"] == 0.0
+    assert mean["mouth_lmd_px"] > 0.3
+
+
+def test_wrong_audio_obeys_its_command_but_not_the_truth(result: ClipResult) -> None:
+    wrong = result.variants["wrong_audio"]
+    assert abs(wrong.metrics["mouth_opening_correlation"]) < 0.35
+    assert wrong.paper["commanded_opening_correlation"] > 0.98
+    assert wrong.frames == 75
+
+
+def test_every_frame_is_tested_once_in_pieces_that_do_not_cross_folds() -> None:
+    clip = DrawnClip()
+    settings = EvaluationSettings(variants=("full",), piece_frames=40, bootstrap=BootstrapSettings(replicates=2))
+    found = evaluate_clip(clip, read_mouths, settings=settings)
+    assert [frames for frames, _ in clip.asked] == [
+        FrameRange(75, 115),
+        FrameRange(115, 125),
+        FrameRange(0, 40),
+        FrameRange(40, 75),
+    ]
+    assert found.variants["full"].frames == 125
+    assert found.variants["full"].paper["fitting_error"] == pytest.approx((40 * 40 + 10 * 10 + 40 * 40 + 35 * 35) / 125)
+
+
+def test_the_cut_into_pieces_changes_no_mean() -> None:
+    whole, cut = (
+        evaluate_clip(
+            DrawnClip(gain=0.7),
+            read_mouths,
+            settings=EvaluationSettings(variants=("full",), piece_frames=length, bootstrap=BootstrapSettings(replicates=2)),
+        )
+        for length in (250, 40)
+    )
+    a, b = whole.variants["full"].metrics, cut.variants["full"].metrics
+    for name in set(METRICS) - {"frame_difference_ratio", "closure"}:  # the first frame of a piece has no frame before it
+        assert a[name] == pytest.approx(b[name]), name
+
+
+def test_half_the_motion_shows_in_the_spread_and_lies_inside_its_interval() -> None:
+    found = evaluate_clip(DrawnClip(gain=0.5), read_mouths, settings=FULL).variants["full"]
+    assert found.metrics["opening_spread_ratio"] == pytest.approx(0.5, abs=0.05)
+    assert found.metrics["mouth_opening_correlation"] > 0.98
+    interval = found.intervals["opening_spread_ratio"]
+    assert interval.low <= found.metrics["opening_spread_ratio"] <= interval.high
+    assert interval.high - interval.low < 0.2
+
+
+def test_passed_through_frames_are_not_measured_and_lost_faces_are_counted() -> None:
+    clip = DrawnClip(gain=0.5, passed=(10, 11, 80), lost=(20, 90))
+    found = evaluate_clip(clip, read_mouths, settings=FULL).variants["full"]
+    assert (found.frames, found.passed_through, found.lost_faces) == (122, 3, 2)
+    assert np.isfinite(found.metrics["mouth_lmd_px"])
+
+
+def test_lag_of_the_longer_enrolment_part_stands_for_the_clip(result: ClipResult) -> None:
+    assert result.lag_frames == 1
+    assert [fold.lag_frames for fold in result.folds] == [1, -1]
+
+
+def test_pictures_and_curves_are_kept_for_the_report(result: ClipResult) -> None:
+    assert result.sample_frames == (50, 60, 70)
+    assert result.truth is not None
+    assert result.truth.crops.shape == (3, 256, 256, 3)
+    assert result.samples["full"].opening.shape == (30,)
+    assert result.samples["full"].commanded is not None
+    assert result.video.shape == (10, 256, 512, 3)
+
+
+def test_the_same_evaluation_gives_the_same_numbers() -> None:
+    first, again = (evaluate_clip(DrawnClip(gain=0.8), read_mouths, settings=FULL) for _ in range(2))
+    assert to_json([first]) == to_json([again])
+
+
+def test_json_has_the_agreed_shape(result: ClipResult, tmp_path: Path) -> None:
+    write_json(tmp_path / "deep" / "result.json", [result])
+    document = json.loads((tmp_path / "deep" / "result.json").read_text())
+    (clip,) = document["clips"]
+    assert (clip["clip"], clip["lag_frames"]) == ("drawn.mp4", 1)
+    assert set(clip["variants"]) == {"mean_mouth", "wrong_audio", "full"}
+    for variant in clip["variants"].values():
+        assert set(METRICS) <= set(variant)
+        assert all(isinstance(variant[name], float) for name in METRICS if name != "closure")
+        assert variant["closure"] is None
+        assert set(variant["intervals"]) == set(METRICS) - {"closure"}
+        assert "photometric_error" in variant["paper"]
+    assert document["means"]["full"]["mouth_psnr_db"] == 100.0
+    assert {"target", "value", "reached"} == set(document["targets"][0])
+
+
+def test_targets_are_held_against_the_mean_mouth(result: ClipResult) -> None:
+    gain = check_target([result], Target("full", "mouth_psnr_db", low=1.5, against="difference"))
+    assert gain.reached is True
+    assert gain.value == pytest.approx(100.0 - result.variants["mean_mouth"].metrics["mouth_psnr_db"])
+    lmd = check_target([result], Target("mean_mouth", "mouth_lmd_px", high=0.85, against="ratio"))
+    assert lmd.value == pytest.approx(1.0)
+    assert lmd.reached is False
+    assert check_target([result], Target("full", "closure", low=0.8)).reached is None

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from gateway.live.performance import Performance
+from gateway.live.recording import Recording
+from services.common.errors import InvalidRequest
+
+SAMPLES = np.sin(np.arange(16000) / 10).astype(np.float32)[:, None]
+
+
+def test_a_recording_has_every_frame_and_the_sound_beside_it(tmp_path: Path) -> None:
+    output = tmp_path / "live.mp4"
+    with Recording(output, tmp_path / "speech.wav", SAMPLES, 16000, marking="synthetic") as recording:
+        for shade in range(12):
+            recording.write(np.full((65, 49, 3), 20 * shade, np.uint8))
+        assert not output.exists()
+    with av.open(str(output)) as film:
+        assert film.metadata["comment"] == "synthetic"
+        frames = list(film.decode(video=0))
+        assert [float(frame.time or 0.0) for frame in frames] == pytest.approx([n / 25 for n in range(12)])
+        assert (frames[0].width, frames[0].height) == (48, 64)
+        sound = film.streams.audio[0]
+        assert float(sound.duration * sound.time_base) == pytest.approx(12 / 25, abs=0.1)
+    assert [path.name for path in tmp_path.iterdir()] == ["live.mp4"]
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with Recording(tmp_path / "live.mp4", tmp_path / "speech.wav", SAMPLES, 16000, marking="") as recording:
+            recording.write(np.zeros((64, 64, 3), np.uint8))
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="does not exist"):
+        Recording(tmp_path / "no" / "live.mp4", tmp_path / "speech.wav", SAMPLES, 16000, marking="")
+
+
+def test_footage_is_shown_forwards_and_backwards() -> None:
+    show = Performance(frames=(np.zeros((1, 1, 3), np.uint8),) * 4, poses=(), boxes=(), masks=())
+    assert [show.at(index) for index in range(9)] == [0, 1, 2, 3, 2, 1, 0, 1, 2]

@@ -1,0 +1,176 @@
+"""Small clips that the tests encode themselves: any pixel format, times, rotation, and streams beside the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from gateway.media.pixels import pixel_format
+
+VARIABLE_PTS = (507, 1531, 2043, 2555, 3579, 4603, 24603, 25115, 25627, 26651, 27163, 28187)
+"""As a screen recorder writes them: 33 and 67 ms steps, a pause, and a start that is not 0; ticks of 1/15360 s."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What is drawn and encoded."""
+
+    pixel_format: str = "yuv420p"
+    codec: str = "ffv1"
+    size: tuple[int, int] = (96, 80)
+    pts: Sequence[int] = tuple(range(0, 12 * 512, 512))
+    time_base: Fraction = Fraction(1, 12800)
+    rate: Fraction = Fraction(25)
+    last_duration: int = 512
+    rotation: int = 0
+    sample_aspect: Fraction | None = None
+    colour: tuple[int, int, int, int] | None = None
+    sound_rate: int = 0
+    sound_tracks: int = 1
+    sound_codec: str = "aac"
+    sound_start_s: Fraction = Fraction(0)
+    subtitles: bool = False
+    attachment: bool = False
+    chapters: bool = False
+    timecode: str = ""
+    comment: str = ""
+
+
+def drawn_planes(clip: Clip, index: int) -> list[npt.NDArray[np.generic]]:
+    """Planes of frame `index`: slopes with noise, over most of the range."""
+    pixel = pixel_format(clip.pixel_format)
+    rng = np.random.default_rng(index)
+    planes: list[npt.NDArray[np.generic]] = []
+    for number in range(pixel.num_colour_planes):
+        rows, columns = pixel.plane_shape(number, *clip.size)
+        slope = np.add.outer(np.linspace(0.1, 0.5, rows), np.linspace(0.05, 0.35, columns)) + 0.01 * (index % 5)
+        planes.append(((slope + rng.uniform(0, 0.02, (rows, columns))) * (1 << pixel.bits)).astype(pixel.dtype))
+    return planes
+
+
+def tone(rate: int, samples: int, start: int = 0) -> npt.NDArray[np.float32]:
+    """A 440 Hz tone from sample `start` on, float32 [samples, 1]."""
+    return (0.5 * np.sin(2 * np.pi * 440 * (start + np.arange(samples)) / rate)).astype(np.float32)[:, None]
+
+
+def make_clip(path: Path, clip: Clip | None = None) -> Path:
+    """Encodes a clip."""
+    clip = clip or Clip()
+    options = {}
+    if path.suffix in (".mp4", ".mov"):
+        options = {"movie_timescale": str(clip.time_base.denominator), "video_track_timescale": str(clip.time_base.denominator)}
+    with av.open(str(path), "w", container_options=options) as output:
+        video = output.add_stream(clip.codec, rate=clip.rate, options={"crf": "10"} if clip.codec == "libx264" else {})
+        video.width, video.height = clip.size
+        video.pix_fmt = clip.pixel_format
+        video.codec_context.time_base = clip.time_base
+        video.codec_context.flags |= av.codec.context.Flags.frame_duration
+        if clip.colour:
+            context = video.codec_context
+            context.colorspace, context.color_range, context.color_primaries, context.color_trc = clip.colour
+        if clip.rotation:
+            video.set_display_rotation(clip.rotation)
+        if clip.sample_aspect:
+            video.codec_context.sample_aspect_ratio = clip.sample_aspect
+        if clip.timecode:
+            video.metadata["timecode"] = clip.timecode
+        if clip.comment:
+            output.metadata["comment"] = clip.comment
+        sounds = [_sound_stream(output, clip) for _ in range(clip.sound_tracks if clip.sound_rate else 0)]
+        subtitles = output.add_mux_stream("mov_text" if path.suffix == ".mp4" else "subrip") if clip.subtitles else None
+        if subtitles is not None:
+            subtitles.time_base = Fraction(1, 1000)
+        if clip.attachment:
+            output.add_attachment("notes.txt", "text/plain", b"shot 12, take 3")
+        if clip.chapters:
+            tenth = int(1 / clip.time_base / 10)
+            chapter = {"id": 1, "start": 0, "end": tenth, "time_base": clip.time_base, "metadata": {"title": "Opening"}}
+            output.set_chapters([chapter])
+        _encode_video(output, video, clip)
+        for number, sound in enumerate(sounds):
+            _encode_sound(output, sound, clip, number)
+        if subtitles is not None:
+            text = b"Hello"
+            packet = av.Packet((len(text).to_bytes(2, "big") if path.suffix == ".mp4" else b"") + text)
+            packet.pts = packet.dts = 100
+            packet.duration, packet.time_base, packet.stream = 200, Fraction(1, 1000), subtitles
+            output.mux(packet)
+    return path
+
+
+def _encode_video(output: av.container.OutputContainer, video: av.VideoStream, clip: Clip) -> None:
+    pixel = pixel_format(clip.pixel_format)
+    for index, pts in enumerate(clip.pts):
+        picture = av.VideoFrame(*clip.size, clip.pixel_format)
+        if clip.colour:
+            picture.colorspace, picture.color_range, picture.color_primaries, picture.color_trc = clip.colour
+        for plane, drawn in zip(picture.planes, drawn_planes(clip, index), strict=False):
+            rows, columns = drawn.shape
+            view = np.frombuffer(plane, pixel.dtype).reshape(-1, plane.line_size // pixel.dtype.itemsize)
+            view[:rows, :columns] = drawn
+        picture.pts, picture.time_base = pts, clip.time_base
+        following = [*clip.pts[1:], clip.pts[-1] + clip.last_duration]
+        picture.duration = following[index] - pts
+        output.mux(video.encode(picture))
+    output.mux(video.encode(None))
+
+
+def _sound_stream(output: av.container.OutputContainer, clip: Clip) -> av.AudioStream:
+    sound = output.add_stream(clip.sound_codec, rate=clip.sound_rate)
+    sound.layout = "mono"
+    sound.format = {"aac": "fltp", "flac": "s32"}.get(clip.sound_codec, "s16")
+    sound.codec_context.time_base = Fraction(1, clip.sound_rate)
+    return sound
+
+
+def _encode_sound(output: av.container.OutputContainer, sound: av.AudioStream, clip: Clip, number: int) -> None:
+    span = (clip.pts[-1] + clip.last_duration) * clip.time_base - clip.sound_start_s
+    wave = tone(clip.sound_rate, int(span * clip.sound_rate)) / (number + 1)
+    resampler = av.AudioResampler(format=sound.format, layout="mono", rate=clip.sound_rate)
+    position = round(clip.sound_start_s * clip.sound_rate)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave.T), "flt", "mono")
+    frame.sample_rate = clip.sound_rate
+    for ready in [*resampler.resample(frame), *resampler.resample(None)]:
+        ready.pts, ready.time_base = position, Fraction(1, clip.sound_rate)
+        position += ready.samples
+        output.mux(sound.encode(ready))
+    output.mux(sound.encode(None))
+
+
+def make_sound(
+    path: Path, samples: npt.NDArray[np.float32], rate: int, codec: str = "pcm_s16le", layout: str | None = None
+) -> Path:
+    """Encodes a sound file of float32 [samples, channels]."""
+    layout = layout or {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[samples.shape[1]]
+    with av.open(str(path), "w") as output:
+        sound = output.add_stream(codec, rate=rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples).reshape(1, -1), "flt", layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        output.mux(sound.encode(frame))
+        output.mux(sound.encode(None))
+    return path
+
+
+def make_captioned_clip(path: Path, texts: Sequence[bytes]) -> Path:
+    """An MPEG transport stream in H.264 with closed captions (CEA-608, two bytes a frame) in every frame's SEI message."""
+    with av.open(str(path), "w", format="mpegts") as output:
+        video = output.add_stream("libx264", rate=25, options={"bf": "0", "tune": "zerolatency"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for index, text in enumerate(texts):
+            picture = av.VideoFrame.from_ndarray(np.full((72, 64), 40 + index, np.uint8), "yuv420p")
+            picture.pts, picture.time_base = index, Fraction(1, 25)
+            for packet in video.encode(picture):
+                payload = b"\xb5\x00\x31GA94\x03" + bytes([0x41, 0xFF, 0xFC]) + text + b"\xff"
+                message = b"\x00\x00\x00\x01\x06\x04" + bytes([len(payload)]) + payload + b"\x80"
+                captioned = av.Packet(message + bytes(packet))
+                captioned.pts, captioned.dts, captioned.time_base = packet.pts, packet.dts, packet.time_base
+                captioned.is_keyframe, captioned.stream = packet.is_keyframe, video
+                output.mux(captioned)
+        output.mux(video.encode(None))
+    return path

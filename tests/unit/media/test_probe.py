@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from gateway.media.probe import probe
+from services.common.errors import MediaUnsupported
+from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip, make_sound, tone
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "chroma"),
+    [
+        ("yuv420p", 8, "4:2:0"),
+        ("yuv422p", 8, "4:2:2"),
+        ("yuv444p", 8, "4:4:4"),
+        ("yuv420p10le", 10, "4:2:0"),
+        ("yuv422p10le", 10, "4:2:2"),
+        ("gray", 8, "grey"),
+        ("gbrp10le", 10, "RGB"),
+    ],
+)
+def test_the_pixel_format_is_described(tmp_path: Path, name: str, bits: int, chroma: str) -> None:
+    pixel = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format=name))).video.pixel
+    assert (pixel.name, pixel.bits, pixel.chroma_name) == (name, bits, chroma)
+
+
+def test_packed_formats_are_described_by_the_planes_that_hold_them(tmp_path: Path) -> None:
+    path = tmp_path / "packed.nut"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "bgr24"
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 32, 3), np.uint8), "bgr24")))
+        output.mux(stream.encode(None))
+    video = probe(path).video
+    assert (video.stored_format, video.pixel.name) == ("bgr24", "gbrp")
+
+
+def test_every_frame_time_is_known_before_a_frame_is_decoded(tmp_path: Path) -> None:
+    clip = Clip(pts=VARIABLE_PTS, time_base=Fraction(1, 15360), last_duration=700, codec="libx264")
+    video = probe(make_clip(tmp_path / "clip.mp4", clip)).video
+    assert video.pts.tolist() == list(VARIABLE_PTS)
+    assert (video.time_base, video.num_frames, video.last_duration) == (Fraction(1, 15360), 12, 700)
+    assert video.start == Fraction(507, 15360)
+    assert video.duration == Fraction(VARIABLE_PTS[-1] + 700 - 507, 15360)
+    assert video.constant_rate is None
+
+
+def test_a_constant_rate_is_exact_even_where_the_container_rounds(tmp_path: Path) -> None:
+    rate = Fraction(24000, 1001)
+    clip = Clip(pts=tuple(range(0, 40040, 1001)), time_base=1 / Fraction(24000), rate=rate, last_duration=1001)
+    for name in ("clip.mp4", "clip.mkv"):
+        assert probe(make_clip(tmp_path / name, clip)).video.constant_rate == rate
+
+
+def test_rotation_aspect_and_colour_tags_are_read(tmp_path: Path) -> None:
+    clip = Clip(rotation=-90, sample_aspect=Fraction(16, 15), colour=(1, 2, 9, 16), codec="libx264")
+    video = probe(make_clip(tmp_path / "clip.mp4", clip)).video
+    assert video.orientation.quarter_turns == 3
+    assert video.orientation.upright_size == (80, 96)
+    assert video.orientation.sample_aspect == Fraction(16, 15)
+    assert (video.colour.matrix, video.colour.color_range, video.colour.primaries, video.colour.transfer) == (1, 2, 9, 16)
+    assert video.colour_model.full_range
+
+
+def test_sound_and_other_streams_are_listed(tmp_path: Path) -> None:
+    clip = Clip(sound_rate=44100, sound_tracks=2, subtitles=True, timecode="01:00:00:00", comment="take 3")
+    info = probe(make_clip(tmp_path / "clip.mp4", clip))
+    assert [(track.codec, track.sample_rate_hz, track.channels) for track in info.audio] == [("aac", 44100, 1)] * 2
+    assert {stream.kind for stream in info.others} == {"subtitle", "data"}
+    assert info.metadata["comment"] == "take 3"
+    assert info.video.metadata["timecode"] == "01:00:00:00"
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_what_is_not_a_film_is_refused_by_name_with_a_remedy(tmp_path: Path) -> None:
+    sound = make_sound(tmp_path / "sound.wav", tone(16000, 1600), 16000)
+    refused = {
+        tmp_path / "missing.mp4": "does not exist",
+        tmp_path: "is a folder",
+        _written(tmp_path / "empty.mp4", b""): "is empty",
+        _written(tmp_path / "text.mp4", b"this is no film\n" * 50): "not a media file",
+        _written(tmp_path / "noise.mp4", np.random.default_rng(0).bytes(5000)): "not a media file",
+        sound: "no video stream",
+    }
+    for path, words in refused.items():
+        with pytest.raises(MediaUnsupported, match=words) as caught:
+            probe(path)
+        assert str(path) in str(caught.value)
+        assert caught.value.field == "video"
+
+
+def test_a_film_without_a_frame_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "none.mp4"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        output.start_encoding()
+    with pytest.raises(MediaUnsupported, match=r"not one frame|no video stream|not a media file"):
+        probe(path)
+
+
+def _moov_first(path: Path, clip: Clip) -> Path:
+    """The clip remuxed with its index in front, as files for the web are."""
+    made = make_clip(path.with_name("made.mp4"), clip)
+    with av.open(str(made)) as source, av.open(str(path), "w", container_options={"movflags": "+faststart"}) as output:
+        stream = output.add_stream_from_template(source.streams.video[0], opaque=True)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("codec", ["libx264", "ffv1"])
+def test_a_film_cut_short_is_refused_with_the_time_where_it_breaks(tmp_path: Path, codec: str) -> None:
+    whole = _moov_first(tmp_path / "whole.mp4", Clip(codec=codec, pts=tuple(range(0, 100 * 512, 512)))).read_bytes()
+    cut = _written(tmp_path / "cut.mp4", whole[: len(whole) * 6 // 10])
+    with pytest.raises(MediaUnsupported, match=r"breaks after [12]\.\d+ s"):
+        probe(cut)
+    with pytest.raises(MediaUnsupported, match="cut short"):
+        probe(_written(tmp_path / "headless.mp4", make_clip(tmp_path / "made.mp4").read_bytes()[:-400]))
+
+
+def test_a_matroska_film_cut_short_is_refused(tmp_path: Path) -> None:
+    clip = Clip(pts=tuple(range(0, 100 * 512, 512)), sound_rate=48000)
+    whole = make_clip(tmp_path / "whole.mkv", clip).read_bytes()
+    with pytest.raises(MediaUnsupported, match=r"breaks after \d\.\d+ s"):
+        probe(_written(tmp_path / "cut.mkv", whole[: len(whole) * 6 // 10]))
+
+
+def test_an_mxf_film_cut_short_is_refused(tmp_path: Path) -> None:
+    clip = Clip(codec="mpeg2video", pts=tuple(range(50)), time_base=Fraction(1, 25), last_duration=1, size=(352, 288))
+    whole = make_clip(tmp_path / "whole.mxf", clip).read_bytes()
+    with pytest.raises(MediaUnsupported, match=r"breaks after \d\.\d+ s.*of 50 frames"):
+        probe(_written(tmp_path / "cut.mxf", whole[: len(whole) * 6 // 10]))
+
+
+def test_containers_without_times_are_timed_by_decoding(tmp_path: Path) -> None:
+    clip = Clip(codec="libx264", pts=tuple(range(12)), time_base=Fraction(1, 25), last_duration=1)
+    video = probe(make_clip(tmp_path / "clip.avi", clip)).video
+    assert video.num_frames == 12
+    assert set(np.diff(video.pts).tolist()) == {1}

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import tracemalloc
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from gateway.media.opening import open_input
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
+from services.common.errors import MediaUnsupported
+from tests.unit.media.made_footage import VARIABLE_PTS, Clip, drawn_planes, make_clip
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p12le", "gray", "gray10le", "gbrp10le", "yuva420p"],
+)
+def test_frames_are_decoded_bit_by_bit_at_their_times(tmp_path: Path, name: str) -> None:
+    clip = Clip(pixel_format=name, pts=VARIABLE_PTS, time_base=Fraction(1, 15360), size=(50, 38))
+    with VideoReader(probe(make_clip(tmp_path / "clip.mp4", clip))) as reader:
+        for index, frame in enumerate(reader):
+            assert (frame.index, frame.pts, frame.time) == (index, VARIABLE_PTS[index], Fraction(VARIABLE_PTS[index], 15360))
+            for plane, drawn in zip(frame.planes, drawn_planes(clip, index), strict=False):
+                np.testing.assert_array_equal(plane, drawn)
+    assert index == len(VARIABLE_PTS) - 1
+
+
+def test_packed_rgb_comes_as_planes_of_the_same_samples(tmp_path: Path) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (16, 32, 3), np.uint8)
+    path = tmp_path / "packed.nut"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "rgb24"
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        output.mux(stream.encode(None))
+    with VideoReader(probe(path)) as reader:
+        frame = next(iter(reader))
+        np.testing.assert_array_equal(np.dstack([frame.planes[2], frame.planes[0], frame.planes[1]]), picture)
+        np.testing.assert_array_equal(to_rgb(frame), picture)
+
+
+def test_a_range_of_frames_holds_the_same_frames_as_the_whole(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(codec="libx264")))
+    with VideoReader(info) as reader:
+        whole = [frame.planes[0].copy() for frame in reader]
+        part = {frame.index: frame.planes[0].copy() for frame in reader.frames(4, 9)}
+    assert list(part) == [4, 5, 6, 7, 8]
+    assert all(np.array_equal(part[index], whole[index]) for index in part)
+
+
+def test_planes_are_read_only(tmp_path: Path) -> None:
+    with VideoReader(probe(make_clip(tmp_path / "clip.mp4"))) as reader:
+        frame = next(iter(reader))
+        with pytest.raises(ValueError, match="read-only"):
+            frame.planes[0][0, 0] = 1
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p"])
+@pytest.mark.parametrize("tags", [(1, 1, 1, 1), (6, 1, 6, 6), (1, 2, 1, 1), (5, 2, 5, 6), (9, 1, 9, 14)])
+def test_rgb_follows_the_matrix_and_range_of_the_footage(tmp_path: Path, name: str, tags: tuple[int, int, int, int]) -> None:
+    info = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format=name, colour=tags, pts=(0,))))
+    with VideoReader(info) as reader:
+        frame = next(iter(reader))
+        rgb = to_rgb(frame).astype(float)
+        size = (info.video.width, info.video.height)
+        full = np.dstack(
+            [cv2.resize(np.asarray(plane, np.float32), size, interpolation=cv2.INTER_LINEAR) for plane in frame.planes]
+        )
+    model = info.video.colour_model
+    expected = 255 * np.clip((full - model.offset) @ np.linalg.inv(model.matrix).T, 0, 1)
+    assert np.abs(rgb - expected).mean() < 2.0
+    assert np.abs(rgb.mean((0, 1)) - expected.mean((0, 1))).max() < 1.2
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, -90])
+def test_rgb_is_upright_and_points_map_back_to_coded_samples(tmp_path: Path, degrees: int) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(pixel_format="yuv444p", rotation=degrees, pts=(0,))))
+    orientation = info.video.orientation
+    with VideoReader(info) as reader:
+        frame = next(iter(reader))
+        rgb = to_rgb(frame)
+        coded = frame.picture.to_ndarray(format="rgb24", src_colorspace=5, src_color_range=1)
+    np.testing.assert_array_equal(rgb, np.rot90(coded, degrees // 90))
+    assert rgb.shape[:2] == orientation.upright_size[::-1]
+    for x, y in [(0, 0), (7, 3), (rgb.shape[1] - 1, rgb.shape[0] - 1)]:
+        column, row = np.rint(orientation.coded_from_upright @ [x, y, 1]).astype(int)
+        np.testing.assert_array_equal(rgb[y, x], coded[row, column])
+        np.testing.assert_allclose(orientation.upright_from_coded @ [column, row, 1], [x, y], atol=1e-9)
+
+
+def test_anamorphic_footage_is_shown_with_square_pixels(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(codec="libx264", sample_aspect=Fraction(4, 3))))
+    assert info.video.orientation.upright_size == (128, 80)
+    with VideoReader(info) as reader:
+        assert to_rgb(next(iter(reader))).shape == (80, 128, 3)
+    np.testing.assert_allclose(info.video.orientation.coded_from_upright @ [127.5, 0, 1], [95.5, 0])
+
+
+def test_a_damaged_film_says_where_it_breaks(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4", Clip(codec="libx264"))
+    info = probe(path)
+    with open_input(path) as source:
+        place = [(packet.pos, packet.size) for packet in source.demux(video=0) if packet.size][5]
+    content = bytearray(path.read_bytes())
+    content[place[0] : place[0] + place[1]] = np.random.default_rng(0).bytes(place[1])
+    path.write_bytes(bytes(content))
+    with VideoReader(info) as reader, pytest.raises(MediaUnsupported, match=r"breaks after 0\.\d+ s") as caught:
+        for _ in reader:
+            pass
+    assert str(path) in str(caught.value)
+
+
+def test_memory_does_not_grow_with_the_length_of_the_film(tmp_path: Path) -> None:
+    def peak(frames: int) -> int:
+        clip = Clip(codec="libx264", pts=tuple(range(0, frames * 512, 512)))
+        info = probe(make_clip(tmp_path / f"{frames}.mp4", clip))
+        tracemalloc.start()
+        with VideoReader(info) as reader:
+            for frame in reader:
+                to_rgb(frame)
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    assert peak(200) < 1.3 * peak(50)

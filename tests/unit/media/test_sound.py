@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.media.probe import probe
+from gateway.media.sound import SoundReader
+from services.common.errors import MediaUnsupported
+from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
+
+
+def _all(reader: SoundReader) -> np.ndarray:
+    chunks = list(reader)
+    assert [chunk.start_sample for chunk in chunks] == np.cumsum([0, *(len(chunk.samples) for chunk in chunks[:-1])]).tolist()
+    return np.concatenate([chunk.samples for chunk in chunks])
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (22050, 2), (48000, 6), (96000, 8)])
+def test_samples_of_any_rate_and_channels_are_read_as_they_are(tmp_path: Path, rate: int, channels: int) -> None:
+    samples = np.random.default_rng(0).uniform(-0.9, 0.9, (5000, channels)).astype(np.float32)
+    reader = SoundReader(make_sound(tmp_path / "sound.wav", samples, rate))
+    assert (reader.info.sample_rate_hz, reader.info.channels) == (rate, channels)
+    read = _all(reader)
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read, samples, atol=1.1 / 32768)
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_s24le", "pcm_f32le", "pcm_u8"])
+def test_every_sample_format_has_the_same_scale(tmp_path: Path, codec: str) -> None:
+    samples = tone(16000, 4000)
+    read = _all(SoundReader(make_sound(tmp_path / "sound.wav", samples, 16000, codec)))
+    np.testing.assert_allclose(read, samples, atol=1.1 / 128 if codec == "pcm_u8" else 1e-4)
+
+
+def test_the_length_of_chunks_changes_no_sample(tmp_path: Path) -> None:
+    path = make_sound(tmp_path / "sound.flac", tone(44100, 30000), 44100, "flac")
+    whole = _all(SoundReader(path))
+    for length in (1, 999, 16384):
+        if length > 1:
+            np.testing.assert_array_equal(_all(SoundReader(path, chunk_samples=length)), whole)
+    assert len(whole) == 30000
+
+
+def _lag(found: np.ndarray, wanted: np.ndarray, span: int) -> int:
+    """Shift of `found` against `wanted` with the least difference, samples."""
+    middle = slice(8000, 12000)
+    errors = {shift: np.abs(np.roll(found, -shift)[middle] - wanted[middle]).mean() for shift in range(-span, span + 1)}
+    return min(errors, key=errors.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("clip.mp4", "aac"), ("clip.mkv", "aac"), ("clip.mkv", "flac"), ("clip.mov", "pcm_s16le")]
+)
+@pytest.mark.parametrize("start", [Fraction(0), Fraction(1, 5), Fraction(1, 100)])
+def test_sample_0_sounds_with_the_first_frame(tmp_path: Path, name: str, codec: str, start: Fraction) -> None:
+    pts = tuple(range(640, 640 + 12 * 512, 512))  # the picture starts at 0.05 s
+    info = probe(
+        make_clip(tmp_path / name, Clip(pts=pts, codec="libx264", sound_rate=48000, sound_codec=codec, sound_start_s=start))
+    )
+    read = _all(SoundReader(info.path, origin=info.video.start))[:, 0]
+    offset = round((start - info.video.start) * 48000)
+    wanted = tone(48000, len(read), -offset)[:, 0]
+    if offset > 0:
+        wanted[:offset] = 0.0
+        assert np.abs(read[: max(offset - 1100, 0)]).max(initial=0.0) < 1e-3
+    assert abs(_lag(read, wanted, 54)) <= (48 if name.endswith("mkv") else 4)  # these clips: milliseconds, 1/12800 s
+
+
+def test_pauses_of_the_track_are_silence(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mkv", Clip(sound_rate=48000, sound_codec="pcm_s16le", sound_start_s=Fraction(3, 10))))
+    read = _all(SoundReader(info.path, origin=info.video.start, chunk_samples=1000))[:, 0]
+    assert np.abs(read[:14350]).max() == 0.0
+    assert np.abs(read[14500:16000]).max() > 0.4
+
+
+def test_a_file_without_sound_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MediaUnsupported, match="no sound track") as caught:
+        SoundReader(make_clip(tmp_path / "clip.mp4"))
+    assert caught.value.field == "audio"
+    with pytest.raises(MediaUnsupported, match="does not exist"):
+        SoundReader(tmp_path / "missing.wav")

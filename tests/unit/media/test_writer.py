@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.sidedata.sidedata import Type
+
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.media.side_data import side_data
+from gateway.media.sound import SoundReader, Speech
+from gateway.media.types import MediaInfo, Plane
+from gateway.media.writer import VideoWriter, WriteReport, WriteSettings
+from services.common.errors import ContractBroken, InvalidRequest, MediaUnsupported
+from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_captioned_clip, make_clip, tone
+
+VARIABLE = Clip(pts=VARIABLE_PTS, time_base=Fraction(1, 15360), last_duration=700)
+FILM_RATE = Clip(pts=tuple(range(0, 12012, 1001)), time_base=Fraction(1, 24000), rate=Fraction(24000, 1001), last_duration=1001)
+
+
+def _inverted(planes: tuple[Plane, ...]) -> tuple[Plane, ...]:
+    """Other planes of the same shapes: the luma's lower half upside down."""
+    changed = planes[0].copy()
+    half = len(changed) // 2
+    changed[half:] = changed[half:][::-1]
+    return (changed, *(plane.copy() for plane in planes[1:]))
+
+
+def _write(info: MediaInfo, output: Path, speech: Speech | None = None, **settings: object) -> WriteReport:
+    with VideoWriter(output, info, speech=speech, settings=WriteSettings(**settings)) as writer, VideoReader(info) as reader:  # type: ignore[arg-type]
+        for frame in reader:
+            writer.write(frame, _inverted(frame.planes) if frame.index % 3 == 1 else None)
+    return writer.report
+
+
+def _exact_times(info: MediaInfo) -> list[Fraction]:
+    return [int(pts) * info.video.time_base for pts in info.video.pts]
+
+
+@pytest.mark.parametrize("clip", [VARIABLE, FILM_RATE, Clip(pts=(3, 4, 9, 1000, 90001), time_base=Fraction(1, 90000))])
+@pytest.mark.parametrize(("name", "codec"), [("out.mp4", "h264"), ("out.mp4", "ffv1"), ("out.mov", "h264"), ("out.nut", "ffv1")])
+def test_every_frame_keeps_its_exact_time(tmp_path: Path, clip: Clip, name: str, codec: str) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", clip))
+    _write(info, tmp_path / name, codec=codec)
+    assert _exact_times(probe(tmp_path / name)) == _exact_times(info)
+    if not name.endswith("nut"):  # NUT stores no durations
+        assert probe(tmp_path / name).video.duration == info.video.duration
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv420p10le", "yuv422p10le", "yuv422p", "yuv444p", "gray", "yuva420p"])
+@pytest.mark.parametrize("output", ["out.mp4", "out.mkv"])
+def test_a_lossless_film_holds_exactly_the_samples_given(tmp_path: Path, name: str, output: str) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(pixel_format=name, size=(50, 38))))
+    report = _write(info, tmp_path / output, codec="ffv1")
+    assert (report.pixel_format, report.frames, report.changed_frames) == (name, 12, 4)
+    with VideoReader(info) as before, VideoReader(probe(tmp_path / output)) as after:
+        for old, new in zip(before, after, strict=True):
+            given = _inverted(old.planes) if old.index % 3 == 1 else old.planes
+            assert all(np.array_equal(a, b) for a, b in zip(given, new.planes, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("yuv420p10le", "yuv420p10le"), ("yuv422p10le", "yuv422p10le"), ("yuv444p", "yuv444p")]
+)
+def test_depth_and_chroma_are_kept_by_default(tmp_path: Path, name: str, expected: str) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(pixel_format=name)))
+    report = _write(info, tmp_path / "out.mp4")
+    assert (report.codec, probe(tmp_path / "out.mp4").video.pixel.name) == ("h264", expected)
+
+
+def test_prores_footage_stays_prores_in_mov(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mov", Clip(pixel_format="yuv422p10le", codec="prores_ks")))
+    assert _write(info, tmp_path / "out.mov").codec == "prores"
+    assert _write(info, tmp_path / "out.mp4").codec == "h264"
+
+
+def test_mxf_is_written_at_its_constant_rate_with_sound(tmp_path: Path) -> None:
+    clip = Clip(pixel_format="yuv422p", sound_rate=44100, timecode="10:00:00:00")
+    info = probe(make_clip(tmp_path / "clip.mp4", clip))
+    report = _write(info, tmp_path / "out.mxf", speech=Speech(16000, 1, [tone(16000, 4000)]))
+    written = probe(tmp_path / "out.mxf")
+    assert (report.codec, written.video.pixel.name, written.video.constant_rate) == ("mpeg2video", "yuv422p", 25)
+    assert [(track.codec, track.sample_rate_hz) for track in written.audio] == [("pcm_s16le", 48000)]
+    assert _exact_times(written) == _exact_times(info)
+
+
+def test_rotation_aspect_colour_and_tags_are_carried_over(tmp_path: Path) -> None:
+    clip = Clip(
+        rotation=90, sample_aspect=Fraction(16, 15), colour=(9, 2, 9, 16), codec="libx264", comment="take 3",
+        timecode="01:02:03:04", sound_rate=48000,
+    )  # fmt: skip
+    info = probe(make_clip(tmp_path / "clip.mp4", clip))
+    for codec in ("h264", "ffv1"):
+        _write(info, tmp_path / "out.mp4", codec=codec, marking="Synthetic speech and mouth (dubstage).")
+        written = probe(tmp_path / "out.mp4")
+        assert written.video.orientation == info.video.orientation
+        assert written.video.colour == info.video.colour
+        assert written.metadata["comment"] == "Synthetic speech and mouth (dubstage). | take 3"
+        assert written.video.metadata["timecode"] == "01:02:03:04"
+
+
+def test_full_range_footage_stays_full_range(tmp_path: Path) -> None:
+    info = probe(
+        make_clip(
+            tmp_path / "clip.avi",
+            Clip(codec="mjpeg", pixel_format="yuvj420p", colour=(5, 2, 2, 2), time_base=Fraction(1, 25), pts=range(6)),
+        )
+    )
+    assert info.video.pixel.name == "yuvj420p"
+    for codec in ("h264", "ffv1"):
+        _write(info, tmp_path / "out.mp4", codec=codec)
+        written = probe(tmp_path / "out.mp4")
+        assert written.video.colour_model.full_range
+    with VideoReader(info) as before, VideoReader(written) as after:
+        np.testing.assert_array_equal(next(iter(before)).planes[1], next(iter(after)).planes[1])
+
+
+def test_other_streams_are_carried_over_packet_by_packet(tmp_path: Path) -> None:
+    clip = Clip(sound_rate=44100, sound_tracks=2, subtitles=True, chapters=True)
+    info = probe(make_clip(tmp_path / "clip.mp4", clip))
+    report = _write(info, tmp_path / "out.mp4", speech=Speech(16000, 1, [tone(16000, 8000)]))
+    assert report.carried == ("audio stream 2 (aac)", "subtitle stream 3 (mov_text)")
+
+    def packets(path: Path, kind: str, number: int) -> list[tuple[Fraction, bytes]]:
+        with av.open(str(path)) as container:
+            stream = [item for item in container.streams if item.type == kind][number]
+            return [(packet.pts * packet.time_base, bytes(packet)) for packet in container.demux(stream) if packet.size]
+
+    for kind, number in (("audio", 1), ("subtitle", 0)):
+        assert packets(tmp_path / "out.mp4", kind, number) == packets(info.path, kind, number)
+    assert packets(tmp_path / "out.mp4", "audio", 0) != packets(info.path, "audio", 0)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["Opening"]
+
+
+def test_streams_that_the_container_does_not_hold_are_named(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mkv", Clip(subtitles=True, attachment=True)))
+    assert _write(info, tmp_path / "out.mkv").dropped == ()
+    assert "attachment" in {stream.kind for stream in probe(tmp_path / "out.mkv").others}
+    dropped = " ".join(_write(info, tmp_path / "out.mp4").dropped)
+    assert "srt" in dropped
+    assert "attachment" in dropped
+
+
+def test_the_footages_own_sound_is_copied_on_request(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(sound_rate=44100, sound_start_s=Fraction(1, 10))))
+    _write(info, tmp_path / "out.mp4", speech=Speech(16000, 1, [tone(16000, 8000)]), keep_audio=True)
+    own, copied = (
+        np.concatenate([c.samples for c in SoundReader(path, origin=Fraction(0))]) for path in (info.path, tmp_path / "out.mp4")
+    )
+    np.testing.assert_array_equal(own, copied)
+    report = _write(info, tmp_path / "out.mxf", keep_audio=True)  # MXF holds no AAC: encoded anew
+    assert report.dropped == ()
+    assert [track.codec for track in probe(tmp_path / "out.mxf").audio] == ["pcm_s16le"]
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16000, 1), (44100, 2), (96000, 8), (11025, 3)])
+@pytest.mark.parametrize("codec", ["h264", "ffv1"])
+def test_new_speech_sounds_with_the_first_frame_and_ends_with_the_film(
+    tmp_path: Path, rate: int, channels: int, codec: str
+) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", VARIABLE))
+    wave = np.repeat(tone(rate, 5 * rate), channels, 1)
+    chunks = [wave[start : start + 777] for start in range(0, len(wave), 777)]
+    _write(info, tmp_path / "out.mp4", speech=Speech(rate, channels, chunks), codec=codec)
+    written = SoundReader(tmp_path / "out.mp4", origin=probe(tmp_path / "out.mp4").video.start)
+    read = np.concatenate([chunk.samples for chunk in written])[:, 0]
+    out_rate = written.info.sample_rate_hz
+    assert abs(len(read) / out_rate - float(info.video.duration)) <= 1024 / out_rate
+    wanted = tone(out_rate, len(read))[:, 0]
+    middle = slice(len(read) // 4, len(read) // 2)
+    assert np.abs(read[middle] - wanted[middle]).mean() < (0.002 if codec == "ffv1" and rate == out_rate else 0.03)
+
+
+def test_short_speech_is_followed_by_silence(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4"))
+    _write(info, tmp_path / "out.mp4", speech=Speech(16000, 1, [tone(16000, 1600)]), codec="ffv1")
+    read = np.concatenate([chunk.samples for chunk in SoundReader(tmp_path / "out.mp4")])
+    assert len(read) == 0.48 * 16000
+    assert np.abs(read[1600:]).max() == 0.0
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "nut", "mxf"])
+def test_equal_jobs_give_equal_bytes(tmp_path: Path, suffix: str) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(sound_rate=48000, codec="libx264")))
+    films = [tmp_path / f"{name}.{suffix}" for name in "ab"]
+    for film in films:
+        _write(info, film, speech=Speech(16000, 1, [tone(16000, 8000)]))
+    assert films[0].read_bytes() == films[1].read_bytes()
+
+
+def test_matroska_takes_constant_rates_and_refuses_variable_ones(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", FILM_RATE))
+    _write(info, tmp_path / "out.mkv")
+    assert probe(tmp_path / "out.mkv").video.constant_rate == Fraction(24000, 1001)
+    variable = probe(make_clip(tmp_path / "variable.mp4", VARIABLE))
+    with pytest.raises(MediaUnsupported, match=r"write \.mp4"):
+        VideoWriter(tmp_path / "never.mkv", variable)
+    milliseconds = probe(make_clip(tmp_path / "clip.mkv", Clip(pts=(0, 33, 100, 133), time_base=Fraction(1, 1000))))
+    _write(milliseconds, tmp_path / "again.mkv")
+    assert _exact_times(probe(tmp_path / "again.mkv")) == _exact_times(milliseconds)
+
+
+Spoil = Callable[[Path], Path]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "settings", "words"),
+    [
+        (lambda folder: folder / "out.gif", {}, "films are written as"),
+        (lambda folder: folder / "out.mov", {"codec": "ffv1"}, "does not hold ffv1"),
+        (lambda folder: folder / "out.mp4", {"codec": "divx"}, "unknown codec divx"),
+        (lambda folder: folder / "out.mp4", {"codec": "prores"}, "does not hold prores"),
+        (lambda folder: folder / "no" / "out.mp4", {}, "does not exist"),
+        (lambda folder: folder / "clip.mp4", {}, "footage itself"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_any_work(
+    tmp_path: Path, spoil: Spoil, settings: dict[str, str], words: str
+) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4"))
+    with pytest.raises(InvalidRequest, match=words):
+        VideoWriter(spoil(tmp_path), info, settings=WriteSettings(**settings))  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_frames_are_taken_in_order_and_in_the_footages_format_only(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4"))
+    with VideoReader(info) as reader:
+        frames = iter(reader)
+        first = next(frames)
+        spoilt = [
+            lambda writer: writer.write(next(frames)),
+            lambda writer: writer.write(first, (first.planes[0],)),
+            lambda writer: writer.write(first, tuple(plane.astype(np.uint16) for plane in first.planes)),
+            lambda writer: writer.write(first),  # then the film ends too early
+        ]
+        for write in spoilt:
+            with pytest.raises(ContractBroken), VideoWriter(tmp_path / "out.mp4", info) as writer:
+                write(writer)
+            assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_closed_captions_stay_with_their_frames(tmp_path: Path) -> None:
+    texts = [bytes([0x80 | 65 + index, 0x80]) for index in range(6)]
+    info = probe(make_captioned_clip(tmp_path / "clip.ts", texts))
+    _write(info, tmp_path / "out.mp4")
+
+    def captions(path: Path) -> list[bytes | None]:
+        with VideoReader(probe(path)) as reader:
+            return [side_data(frame.picture, Type.A53_CC) for frame in reader]
+
+    assert captions(info.path) == [b"\xfc" + text for text in texts]
+    assert captions(tmp_path / "out.mp4") == captions(info.path)
+    assert _exact_times(probe(tmp_path / "out.mp4")) == _exact_times(info)
+
+
+@pytest.mark.parametrize(("name", "decoded"), [("yuv422p10le", "yuv422p10le"), ("yuv444p10le", "yuv444p12le")])
+def test_prores_keeps_depth_and_chroma(tmp_path: Path, name: str, decoded: str) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(pixel_format=name)))
+    _write(info, tmp_path / "out.mov", codec="prores")
+    written = probe(tmp_path / "out.mov")
+    assert (written.video.codec, written.video.pixel.name) == ("prores", decoded)  # 4444 is decoded to 12 bits
+    with VideoReader(info) as before, VideoReader(written) as after:
+        old, new = next(iter(before)).planes[0] / 1023, next(iter(after)).planes[0] / ((1 << written.video.pixel.bits) - 1)
+        assert np.abs(old - new).mean() < 0.004

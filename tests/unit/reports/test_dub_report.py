@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from gateway.reports.dub_report import mean_mask_share, write_dub_report
+from gateway.reports.side_by_side import beside, write_side_by_side
+from gateway.reports.stage_times import StageClock, StageTime, StageTimes
+from gateway.reports.strip import counts_of, spans_of
+from gateway.reports.types import BeforeAfter, DubReport, Fact, SideBySide
+
+RATE = Fraction(25)
+REASONS = ("DUBBED",) * 30 + ("NO_FACE",) * 10 + ("DUBBED",) * 8 + ("OCCLUDED_MOUTH",) * 2
+
+
+def mouths(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (80, 104, 3)).astype(np.uint8)
+
+
+def report() -> DubReport:
+    opening = 6 + 5 * np.sin(np.arange(50) * 0.7).astype(np.float32)
+    tracked = opening.copy()
+    tracked[30:40] = np.nan
+    left = np.full((64, 64, 3), 200, np.uint8)
+    return DubReport(
+        title="interview <1>.mp4",
+        input=(Fact("codec", "h264"), Fact("size", "1280 x 720")),
+        output=(Fact("codec", "ffv1"),),
+        consent="no consent on record",
+        has_consent=False,
+        method="ugc",
+        reasons=REASONS,
+        frame_rate=RATE,
+        mask_area_share=np.where(np.array(REASONS) == "DUBBED", 0.0312, 0.0).astype(np.float32),
+        lag_frames=-1,
+        times=StageTimes(
+            stages=(StageTime("track", 0.6, 0.5, 50), StageTime("render", 1.234, 1.1, 38)),
+            frames=50,
+            end_to_end_s=2.5,
+            personalize_s=41.75,
+            cpu_s=4.0,
+        ),
+        pairs=(BeforeAfter("frame 3, 0.12 s", mouths(1), mouths(2)), BeforeAfter("frame 9, 0.36 s", mouths(3), mouths(4))),
+        commanded_opening=opening,
+        tracked_opening=tracked,
+        video=SideBySide((beside(left, left // 2) for _ in range(50)), RATE, np.zeros(32_000, np.float32)),
+        warnings=("the speech is longer than the footage (2.00 s): it is cut there",),
+    )
+
+
+def test_the_page_holds_the_figures_that_it_was_given(tmp_path: Path) -> None:
+    page = write_dub_report(report(), tmp_path / "report")
+    text = page.read_text()
+    assert page == tmp_path / "report" / "index.html"
+    for shown in (
+        "interview &lt;1&gt;.mp4",
+        "no consent on record",
+        "38 / 50",
+        "20.0",  # frames a second, end to end
+        "41.8 s",
+        "3.12 %",
+        "NO_FACE <b>10</b>",
+        "r = 1.000",
+        "32.47",  # ms a frame of render
+        "it is cut there",
+        "1280 x 720",
+    ):
+        assert shown in text, shown
+    for name in ("mouths.jpg", "opening.svg", "side_by_side.mp4", "report.json"):
+        assert (tmp_path / "report" / name).stat().st_size > 100, name
+
+
+def test_the_page_refers_to_nothing_outside_its_folder(tmp_path: Path) -> None:
+    text = write_dub_report(report(), tmp_path).read_text()
+    assert "http" not in text
+    assert str(tmp_path) not in text
+
+
+def test_the_json_beside_the_page_has_the_times(tmp_path: Path) -> None:
+    write_dub_report(report(), tmp_path)
+    document = json.loads((tmp_path / "report.json").read_text())
+    assert document["times"]["frames_per_second"] == pytest.approx(20.0)
+    assert document["times"]["stages"][1] == {"name": "render", "wall_s": 1.234, "cpu_s": 1.1, "frames": 38}
+    assert document["reasons"] == {"DUBBED": 38, "NO_FACE": 10, "OCCLUDED_MOUTH": 2}
+    assert document["mask_area_share"] == pytest.approx(0.0312)
+
+
+def test_a_film_without_any_dubbed_frame_makes_a_page_too(tmp_path: Path) -> None:
+    bare = DubReport(
+        title="landscape.mp4",
+        input=(),
+        output=(),
+        consent="consent of A. Person",
+        has_consent=True,
+        method="ugc",
+        reasons=("NO_FACE",) * 5,
+        frame_rate=Fraction(30000, 1001),
+        mask_area_share=np.zeros(5, np.float32),
+        lag_frames=None,
+        times=StageTimes((), 5, 0.0),
+    )
+    text = write_dub_report(bare, tmp_path).read_text()
+    assert "0 / 5" in text
+    assert "<img" not in text
+    assert mean_mask_share(bare) == 0.0
+
+
+def test_spans_cover_the_film_without_gaps() -> None:
+    spans = spans_of(REASONS, RATE)
+    assert [(span.reason, span.start, span.stop) for span in spans] == [
+        ("DUBBED", 0, 30),
+        ("NO_FACE", 30, 40),
+        ("DUBBED", 40, 48),
+        ("OCCLUDED_MOUTH", 48, 50),
+    ]
+    assert sum(span.width_percent for span in spans) == pytest.approx(100.0)
+    assert spans[1].start_s == pytest.approx(1.2)
+    assert [count.reason for count in counts_of(REASONS)] == ["DUBBED", "NO_FACE", "OCCLUDED_MOUTH"]
+    assert spans_of((), RATE) == ()
+
+
+def test_the_side_by_side_video_keeps_frames_rate_and_sound(tmp_path: Path) -> None:
+    tone = np.sin(np.arange(16_000) * 0.1).astype(np.float32)
+    rate = Fraction(30000, 1001)
+    written = write_side_by_side(tmp_path / "v.mp4", SideBySide([mouths(n) for n in range(15)], rate, tone))
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        assert written == 15
+        assert len(list(container.decode(video=0))) == 15
+        assert container.streams.video[0].average_rate == rate
+        assert container.streams.audio[0].rate == 16_000
+    assert write_side_by_side(tmp_path / "none.mp4", SideBySide([], rate)) == 0
+    assert not (tmp_path / "none.mp4").exists()
+
+
+def test_the_stage_clock_adds_up_calls_by_stage() -> None:
+    clock = StageClock()
+    clock.add("track", wall_s=0.5, cpu_s=0.25, frames=10)
+    clock.add("track", wall_s=0.5, cpu_s=0.25, frames=15)
+    with clock.measure("render", frames=4):
+        sum(range(1000))
+    track, render = clock.stages()
+    assert (track.ms_per_frame, track.frames_per_second, track.cpu_s) == (40.0, 25.0, 0.5)
+    assert render.frames == 4
+    assert render.wall_s > 0.0
