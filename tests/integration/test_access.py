@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from dubstage.client import DubstageCallError, TlsFiles
+from dubstage.client import gateway as client
+from tests.integration.conftest import StartGateway, dubbing, enrolment
+
+
+@dataclass(frozen=True)
+class Certificate:
+    certificate: Path
+    key: Path
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """Self-signed, for 127.0.0.1."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = Certificate(folder / "server.pem", folder / "server.key")
+    files.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    files.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return files
+
+
+def test_only_the_right_token_opens_and_only_over_the_right_tls(
+    start_gateway: StartGateway, certificate: Certificate, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("a-right-token-of-some-length\n")
+    running = start_gateway(auth_token_file=tokens, tls_certificate_file=certificate.certificate, tls_key_file=certificate.key)
+    tls = TlsFiles(ca=certificate.certificate)
+    with running.connect(tls=tls, token="a-right-token-of-some-length") as connection:
+        assert list(client.list_actors(connection)) == []
+    for token in (None, "a-wrong-token-of-some-length"):
+        with running.connect(tls=tls, token=token) as connection, pytest.raises(DubstageCallError) as caught:
+            list(client.list_actors(connection))
+        assert caught.value.reason == "UNAUTHENTICATED"
+        with running.connect(tls=tls, token=token) as connection, pytest.raises(DubstageCallError) as caught:
+            client.cancel(connection, "operations/1")
+        assert caught.value.reason == "UNAUTHENTICATED"
+    with running.connect(token="a-right-token-of-some-length", timeout_s=3) as plain, pytest.raises(DubstageCallError) as caught:
+        list(client.list_actors(plain))
+    assert caught.value.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+
+
+def test_nobody_is_enrolled_dubbed_or_shown_without_a_required_consent(start_gateway: StartGateway) -> None:
+    free = start_gateway()
+    with free.connect() as connection:
+        client.enrol(connection, enrolment("without", consent=False), timeout_s=90)
+        client.enrol(connection, enrolment("with-it"), timeout_s=90)
+    running = start_gateway(require_consent=True, database_url=f"sqlite:///{free.data / 'actors.sqlite'}")
+    with running.connect() as connection:
+        refused: list[Callable[[], object]] = [
+            lambda: client.create_actor(connection, enrolment("another", consent=False)),
+            lambda: client.create_dub(connection, dubbing("refused.mp4")),
+            lambda: client.create_dub(connection, dubbing("refused.mp4", actor_id="without")),
+            lambda: list(client.live(connection, "without", [], 16000)),
+        ]
+        for call in refused:
+            with pytest.raises(DubstageCallError) as caught:
+                call()
+            assert (caught.value.code, caught.value.reason) == ("FAILED_PRECONDITION", "CONSENT_MISSING")
+        # The actor's own record is enough.
+        name = client.create_dub(connection, dubbing("consented.mp4", actor_id="with-it"))
+        client.cancel(connection, name)
+
+
+def test_a_gateway_without_a_media_folder_names_the_setting(start_gateway: StartGateway) -> None:
+    running = start_gateway(media_dir=None)
+    with running.connect() as connection, pytest.raises(DubstageCallError, match="DUBSTAGE_MEDIA_DIR"):
+        client.create_dub(connection, dubbing("refused.mp4"))
+
+
+def test_two_gateways_never_work_in_one_folder(start_gateway: StartGateway) -> None:
+    from services.common.errors import InvalidRequest
+
+    running = start_gateway()
+    with pytest.raises(InvalidRequest, match="another gateway works in"):
+        start_gateway(data_dir=running.data)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import pytest
+
+from dubstage.client import DubstageCallError
+from dubstage.client import gateway as client
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from tests.integration.conftest import NUM_FRAMES, Media, RunningGateway, RunningStages, dubbing
+
+
+def frames_of(path: object) -> list[bytes]:
+    with av.open(str(path)) as film:
+        return [frame.to_ndarray(format="rgb24").tobytes() for frame in film.decode(video=0)]
+
+
+def test_a_dub_with_an_actor_gives_a_film_with_every_frame_and_the_new_mouth(
+    gateway: RunningGateway, actor: str, media: Media
+) -> None:
+    seen: list[pb.DubProgress] = []
+    with gateway.connect() as connection:
+        result = client.dub(
+            connection,
+            dubbing("with_actor.mp4", actor_id=actor, codec="ffv1"),
+            timeout_s=90,
+            on_progress=seen.append,  # type: ignore[arg-type]
+        )
+    assert result.num_frames == NUM_FRAMES
+    assert result.num_dubbed >= 0.9 * NUM_FRAMES
+    assert result.consent_on_record
+    assert sum(count.num_frames for count in result.reasons) == NUM_FRAMES
+    assert {count.reason for count in result.reasons} <= {common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_SILENT}
+    assert seen[-1].frames_total == NUM_FRAMES
+    original, dubbed = frames_of(media.footage), frames_of(media.root / "with_actor.mp4")
+    assert len(dubbed) == NUM_FRAMES
+    assert sum(a != b for a, b in zip(original, dubbed, strict=True)) >= 0.9 * NUM_FRAMES
+
+
+def test_an_actor_made_in_passing_ends_with_its_job(gateway: RunningGateway, actor: str, stages: RunningStages) -> None:
+    before = sorted(path.name for path in stages.artefacts.rglob("*") if path.is_file())
+    with gateway.connect() as connection:
+        result = client.dub(connection, dubbing("in_passing.mp4"), timeout_s=90)
+        assert result.num_dubbed > 0
+        assert not result.consent_on_record
+        # The enrolled actor learned the same from the same footage: their blobs are theirs still.
+        assert client.dub(connection, dubbing("again.mp4", actor_id=actor), timeout_s=90).num_dubbed > 0
+    assert sorted(path.name for path in stages.artefacts.rglob("*") if path.is_file()) == before
+    assert not list((gateway.data / "jobs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"footage_uri": "../footage.mp4"}, "footage_uri"),
+        ({"footage_uri": "/etc/passwd"}, "footage_uri"),
+        ({"footage_uri": "file:///etc/passwd"}, "footage_uri"),
+        ({"footage_uri": "https://example.org/a.mp4"}, "footage_uri"),
+        ({"footage_uri": "link.mp4"}, "footage_uri"),
+        ({"footage_uri": "nothing.mp4"}, "footage_uri"),
+        ({"speech_uri": "nothing.wav"}, "speech_uri"),
+        ({"output_uri": "/tmp/out.mp4"}, "output_uri"),
+        ({"output_uri": "footage.mp4"}, "output_uri"),
+        ({"output_uri": "no/such/folder.mp4"}, "output_uri"),
+        ({"output_uri": ""}, "output_uri"),
+        ({"method": "magic"}, "method"),
+        ({"face": "the handsome one"}, "face"),
+        ({"consent": pb.ConsentRecord(subject="x")}, "consent.granted_by"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_an_operation_begins(
+    gateway: RunningGateway, media: Media, fields: dict[str, Any], field: str
+) -> None:
+    link = media.root / "link.mp4"
+    if not link.is_symlink():
+        link.symlink_to("/etc/hostname")
+    with gateway.connect() as connection, pytest.raises(DubstageCallError) as caught:
+        client.create_dub(connection, dubbing("refused.mp4", **fields))
+    assert caught.value.reason == "INVALID_REQUEST"
+    assert caught.value.field == field
+    assert "Traceback" not in caught.value.message
+
+
+def test_an_unknown_actor_is_named(gateway: RunningGateway) -> None:
+    with gateway.connect() as connection, pytest.raises(DubstageCallError, match="no actor 'nobody'") as caught:
+        client.create_dub(connection, dubbing("refused.mp4", actor_id="nobody"))
+    assert caught.value.reason == "ACTOR_NOT_READY"
+
+
+def test_footage_that_is_not_a_film_fails_the_operation_and_leaves_no_output(gateway: RunningGateway, media: Media) -> None:
+    (media.root / "text.mp4").write_text("this is not a film")
+    with gateway.connect() as connection, pytest.raises(DubstageCallError) as caught:
+        client.dub(connection, dubbing("from_text.mp4", footage_uri="text.mp4"), timeout_s=30)
+    assert caught.value.reason == "MEDIA_UNSUPPORTED"
+    assert not list(media.root.glob("*from_text*"))

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from dubstage.client import Connection, DubstageCallError
+from dubstage.client import gateway as client
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
+from tests.integration.conftest import RunningGateway, StartGateway
+from tests.integration.test_operations import until
+
+Samples = tuple[npt.NDArray[np.float32], int]
+
+
+def pieces(samples: npt.NDArray[np.float32], rate: int, seconds: float = 0.04) -> list[npt.NDArray[np.float32]]:
+    step = int(seconds * rate)
+    return [samples[first : first + step] for first in range(0, len(samples), step)]
+
+
+def config(actor: str, rate: int = 16000, channels: int = 1) -> pb.LiveRequest:
+    return pb.LiveRequest(config=pb.LiveConfig(actor_id=actor, sample_rate_hz=rate, channels=channels))
+
+
+def sound(first: int, values: npt.NDArray[np.float32]) -> pb.LiveRequest:
+    return pb.LiveRequest(audio=pb.LiveAudio(first_sample=first, pcm_f32=values.tobytes()))
+
+
+def failure(connection: Connection, requests: list[pb.LiveRequest]) -> DubstageCallError:
+    stub = gateway_pb2_grpc.DubServiceStub(connection.channel)
+    with pytest.raises(DubstageCallError) as caught:
+        list(connection.stream(stub.Live, iter(requests), timeout_s=30))
+    return caught.value
+
+
+def test_frames_come_before_the_speech_has_ended(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+    speech, rate = samples
+    spoken = 0
+    ended = False
+
+    def speaking() -> Iterator[npt.NDArray[np.float32]]:
+        nonlocal spoken, ended
+        for piece in pieces(speech[:rate], rate):
+            spoken += 1
+            yield piece
+            time.sleep(0.04)
+        ended = True
+
+    first_at: int | None = None
+    frames = []
+    with gateway.connect() as connection:
+        for frame in client.live(connection, actor, speaking(), rate):
+            if first_at is None:
+                first_at = spoken
+                assert not ended
+            frames.append(frame)
+    assert first_at is not None
+    assert [frame.frame_index for frame in frames] == list(range(25))
+    assert frames[0].picture.shape == (288, 352, 3)
+    assert any((a.picture != b.picture).any() for a, b in zip(frames, frames[1:], strict=False))
+
+
+def test_other_pieces_of_the_same_sound_give_the_same_frames(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+    speech, rate = samples
+    with gateway.connect() as connection:
+        a = list(client.live(connection, actor, pieces(speech[: rate // 2], rate, 0.02), rate))
+        b = list(client.live(connection, actor, pieces(speech[: rate // 2], rate, 0.11), rate))
+    assert [frame.frame_index for frame in a] == [frame.frame_index for frame in b]
+    for one, other in zip(a, b, strict=True):
+        np.testing.assert_array_equal(one.picture, other.picture)
+
+
+def test_a_stream_that_is_given_up_frees_its_place(start_gateway: StartGateway, actor: str, samples: Samples, gateway: Any) -> None:
+    speech, rate = samples
+    running = start_gateway(max_live_streams=1, data_dir=None, database_url=f"sqlite:///{gateway.data / 'actors.sqlite'}")
+    with running.connect() as connection:
+        stream = client.live(connection, actor, pieces(speech, rate), rate)
+        next(stream)
+        second = failure(connection, [config(actor, rate)])
+        assert second.reason == "OVERLOADED"
+        stream.close()
+
+        def free() -> bool:
+            try:
+                return bool(list(client.live(connection, actor, pieces(speech[: rate // 4], rate), rate)))
+            except DubstageCallError as error:
+                return error.reason != "OVERLOADED"
+
+        until(free, seconds=15)
+
+
+@pytest.mark.parametrize(
+    ("requests", "field"),
+    [
+        ([], "config"),
+        ([sound(0, np.zeros(640, np.float32))], "config"),
+        ([config("driver", rate=400)], "config.sample_rate_hz"),
+        ([config("driver", channels=0)], "config.channels"),
+        ([config("driver", channels=90)], "config.channels"),
+        ([config("driver"), config("driver")], "audio"),
+        ([config("driver"), sound(7, np.zeros(640, np.float32))], "audio.first_sample"),
+        ([config("driver"), sound(0, np.zeros(640, np.float32)), sound(0, np.zeros(640, np.float32))], "audio.first_sample"),
+        ([config("driver"), sound(0, np.full(640, np.nan, np.float32))], "audio.pcm_f32"),
+        ([config("driver"), sound(0, np.full(640, np.inf, np.float32))], "audio.pcm_f32"),
+        ([config("driver", channels=2), sound(0, np.zeros(641, np.float32))], "audio.pcm_f32"),
+        ([config("Nobody!")], "actor_id"),
+    ],
+)
+def test_a_stream_that_breaks_the_contract_is_told_what_is_wrong(
+    gateway: RunningGateway, actor: str, requests: list[pb.LiveRequest], field: str
+) -> None:
+    with gateway.connect() as connection:
+        error = failure(connection, requests)
+    assert error.reason == "INVALID_REQUEST"
+    assert error.field == field
+
+
+def test_too_much_sound_in_one_message_is_refused(gateway: RunningGateway, actor: str) -> None:
+    with gateway.connect(max_message_bytes=64 << 20) as connection:
+        long = failure(connection, [config(actor), sound(0, np.zeros(16000 * 11, np.float32))])
+        assert long.reason == "MESSAGE_TOO_LARGE"
+        assert long.field == "audio.pcm_f32"
+        # Beyond the server's own limit it is gRPC that refuses.
+        larger = failure(connection, [config(actor), sound(0, np.zeros(5 << 20, np.float32))])
+        assert larger.code == "RESOURCE_EXHAUSTED"
+
+
+def test_an_actor_that_is_not_there_is_named(gateway: RunningGateway) -> None:
+    with gateway.connect() as connection:
+        assert failure(connection, [config("nobody")]).reason == "ACTOR_NOT_READY"

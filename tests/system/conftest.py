@@ -1,0 +1,54 @@
+"""The whole pipeline with its trained networks, started once for all system tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import GatewaySettings
+from gateway.stages.host import StageHost
+from services.common.artefacts import ArtefactStore
+from services.common.settings import load_settings
+from tests.system.dubbing import ROOT, Dubber
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> GatewaySettings:
+    folder = tmp_path_factory.mktemp("dubstage")
+    return load_settings(GatewaySettings, data_dir=folder, artefacts_url=str(folder / "artefacts"))
+
+
+@pytest.fixture(scope="session")
+def host(settings: GatewaySettings) -> Iterator[StageHost]:
+    with StageHost(settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def dubber(host: StageHost, settings: GatewaySettings) -> Dubber:
+    return Dubber(host, ArtefactStore(settings.artefacts_url), settings.data_dir / "jobs")
+
+
+@pytest.fixture
+def dubstage(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line in a process of its own, with its data below the test's folder."""
+    environment = {
+        **os.environ,
+        "DUBSTAGE_DATA_DIR": str(tmp_path / "data"),
+        "DUBSTAGE_ARTEFACTS_URL": str(tmp_path / "artefacts"),
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
+
+    def run(*arguments: object, timeout: float = 150.0, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "gateway.cli", *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env={**environment, **more}, check=False, cwd=ROOT
+        )
+
+    return run

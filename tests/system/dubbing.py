@@ -1,0 +1,119 @@
+"""What system tests share: the demo's speech, dubs in this process, cuts of clips, and looks at what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.audio.resampler import AudioResampler
+
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.pipeline.dub import DubJob, DubOutcome, DubRequest
+from gateway.pipeline.enrol import EnrolOptions
+from gateway.pipeline.records import FACE_RECORD
+from gateway.stages.host import StageHost
+from services.common.artefacts import ArtefactStore
+from services.face.stream import FaceTracker, Networks
+from services.face.types import FrameFaces, TrackOptions
+
+ROOT = Path(__file__).parents[2]
+SPEECH = ROOT / "assets" / "demo_speech.wav"
+UNPERSONALIZED = EnrolOptions(personalize_renderer=False, personalize_motion=False)
+"""What the picture looks like is measured by `dubstage evaluate`; these tests hold that the right frames are dubbed, exactly."""
+
+
+@dataclass(frozen=True)
+class Dubbed:
+    """A dub and what its first pass saw: FACE_RECORDs, one a face a frame."""
+
+    outcome: DubOutcome
+    faces: npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Dubber:
+    """Runs dubs in this process on one set of warm stages."""
+
+    host: StageHost
+    store: ArtefactStore
+    jobs: Path
+
+    def __call__(self, request: DubRequest) -> DubOutcome:
+        return self.with_faces(request).outcome
+
+    def with_faces(self, request: DubRequest) -> Dubbed:
+        job = DubJob(replace(request, enrol=UNPERSONALIZED), self.host.stages, self.store, self.jobs)
+        outcome = self.host.run(job.run(lambda *_: None))
+        assert job.folder is not None
+        faces = np.fromfile(job.folder / "faces.bin", FACE_RECORD)
+        job.discard()
+        return Dubbed(outcome, faces)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def cut(source: Path, target: Path, begin_s: float, end_s: float) -> Path:
+    """Part of a clip, without loss: every decoded sample of its pictures and its sound, re-coded as ffv1 and flac."""
+    with av.open(str(source)) as film, av.open(str(target), "w") as output:
+        pictures = film.streams.video[0]
+        assert pictures.time_base is not None
+        sounds = film.streams.audio[0] if film.streams.audio else None
+        video = output.add_stream("ffv1", rate=pictures.average_rate)
+        video.width, video.height, video.pix_fmt = pictures.width, pictures.height, pictures.pix_fmt
+        video.time_base = pictures.time_base
+        video.codec_context.time_base = pictures.time_base
+        audio = output.add_stream("flac", rate=sounds.rate) if sounds else None
+        to_flac = AudioResampler(format="s16", layout=sounds.layout.name, rate=sounds.rate) if sounds else None
+        for frame in film.decode(*(stream for stream in (pictures, sounds) if stream)):
+            if frame.time is None or not begin_s - 1e-6 <= frame.time < end_s - 1e-6:
+                continue
+            frame.pts -= round(Fraction(begin_s) / frame.time_base)
+            if isinstance(frame, av.VideoFrame):
+                frame.pict_type = av.video.frame.PictureType.NONE
+                output.mux(video.encode(frame))
+            elif audio and to_flac:
+                output.mux([packet for part in to_flac.resample(frame) for packet in audio.encode(part)])
+        for stream in (video, audio):
+            if stream:
+                output.mux(stream.encode())
+    return target
+
+
+def write_wav(path: Path, samples: npt.NDArray[np.float64], rate: int) -> Path:
+    """16-bit sound from float [T] or [T, channels] in -1 to 1."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1 if samples.ndim == 1 else samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.round(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return path
+
+
+def decoded(path: Path) -> Iterator[tuple[npt.NDArray[Any], ...]]:
+    """Copies of the planes of every frame."""
+    with VideoReader(probe(path)) as reader:
+        for frame in reader:
+            yield tuple(plane.copy() for plane in frame.planes)
+
+
+def track(path: Path, half_width: int = 0) -> list[FrameFaces]:
+    """Faces of every frame; half_width 0: as measured, not smoothed."""
+    networks = Networks()
+    try:
+        tracker = FaceTracker(networks, TrackOptions(half_width=half_width))
+        with VideoReader(probe(path), threads=1) as reader:
+            frames = [done for frame in reader for done in tracker.push(to_rgb(frame))]
+        return frames + tracker.finish()
+    finally:
+        networks.close()

@@ -1,0 +1,123 @@
+"""What a user's mistake looks like: one clear line, an exit code, nothing half-written, no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.system.dubbing import SPEECH
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def write_video(path: Path, frames: int, size: int = 128) -> Path:
+    """A real film of noise, without a face and without sound."""
+    generator = np.random.default_rng(3)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("h264", rate=25)
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for _ in range(frames):
+            picture = av.VideoFrame.from_ndarray(generator.integers(0, 255, (size, size, 3)).astype(np.uint8))
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+def assert_fails_well(result: subprocess.CompletedProcess[str], output: Path, *says: str, code: int = 10) -> None:
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "this should not happen" not in result.stderr
+    for text in says:
+        assert text in result.stderr
+    assert not output.exists()
+    assert [path.name for path in output.parent.iterdir() if "partial" in path.name] == []
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder / "dub.mp4"
+
+
+def test_a_missing_file_is_named(dubstage: Run, output: Path) -> None:
+    assert_fails_well(dubstage("dub", "nowhere.mp4", "-o", output), output, "nowhere.mp4")
+
+
+def test_a_text_file_is_not_a_video(dubstage: Run, output: Path, tmp_path: Path) -> None:
+    text = tmp_path / "notes.mp4"
+    text.write_text("not a film\n" * 100)
+    assert_fails_well(dubstage("dub", text, "--audio", SPEECH, "-o", output), output, "notes.mp4")
+
+
+def test_a_sound_file_has_no_picture(dubstage: Run, output: Path) -> None:
+    assert_fails_well(dubstage("dub", SPEECH, "-o", output), output, "demo_speech.wav", "video")
+
+
+def test_a_film_without_frames_is_refused(dubstage: Run, output: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    assert_fails_well(dubstage("dub", empty, "--audio", SPEECH, "-o", output), output, "empty.mp4")
+
+
+def test_a_file_cut_short_is_refused(dubstage: Run, output: Path, tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mp4", 30)
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert_fails_well(dubstage("dub", cut, "--audio", SPEECH, "-o", output), output, "cut.mp4")
+
+
+def test_silent_footage_without_new_speech_says_what_to_give(dubstage: Run, output: Path, carphone: Path) -> None:
+    assert_fails_well(dubstage("dub", carphone, "-o", output), output, "has no sound", "--audio FILE")
+
+
+def test_a_missing_output_folder_is_named(dubstage: Run, carphone: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "absent" / "dub.mp4"
+    result = dubstage("dub", carphone, "--audio", SPEECH, "-o", missing)
+    assert result.returncode == 10, result.stderr
+    assert "absent" in result.stderr
+
+
+def test_an_unknown_method_says_which_there_are(dubstage: Run, output: Path, carphone: Path) -> None:
+    assert_fails_well(dubstage("dub", carphone, "--audio", SPEECH, "-o", output, "--method", "magic"), output, "ugc")
+
+
+def test_an_unknown_actor_says_what_to_run(dubstage: Run, output: Path, carphone: Path) -> None:
+    result = dubstage("dub", carphone, "--audio", SPEECH, "-o", output, "--actor", "ada")
+    assert_fails_well(result, output, "ada", "dubstage actor create", code=11)
+
+
+def test_a_deployment_that_requires_consent_refuses_without(dubstage: Run, output: Path, carphone: Path) -> None:
+    result = dubstage("dub", carphone, "--audio", SPEECH, "-o", output, DUBSTAGE_REQUIRE_CONSENT="true")
+    assert_fails_well(result, output, "consent", "--consent FILE", code=11)
+
+
+def test_stages_that_do_not_answer_are_named(dubstage: Run, output: Path, carphone: Path) -> None:
+    result = dubstage(
+        "dub", carphone, "--audio", SPEECH, "-o", output, DUBSTAGE_STAGES_HOST="127.0.0.1", DUBSTAGE_AUDIO_ENDPOINT="127.0.0.1:9"
+    )
+    assert_fails_well(result, output, "audio", code=20)
+
+
+@pytest.mark.timeout(300)
+def test_footage_without_any_face_passes_through_with_a_warning(dubstage: Run, output: Path, tmp_path: Path) -> None:
+    noise = write_video(tmp_path / "noise.mp4", 30)
+    result = dubstage("dub", noise, "--audio", SPEECH, "-o", output)
+    assert result.returncode == 0, result.stderr
+    assert "shows no face" in result.stderr
+    assert output.exists()
+
+
+@pytest.mark.timeout(300)
+def test_nobody_is_enrolled_from_footage_without_a_face(dubstage: Run, tmp_path: Path) -> None:
+    noise = write_video(tmp_path / "noise.mp4", 30)
+    result = dubstage("actor", "create", "nobody", noise)
+    assert result.returncode == 11, result.stderr
+    assert "shows no face" in result.stderr
+    assert "nobody" not in dubstage("actor", "list").stdout

@@ -1,0 +1,114 @@
+"""A damaged artefact, a full disk, Ctrl-C, and footage with too little of a face: what is said, and what is left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.dubbing import ROOT, SPEECH, cut
+from tests.system.test_bad_input import assert_fails_well
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+WITH_FILE_LIMIT = """
+import resource, runpy, sys
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sys.argv[1:] = sys.argv[2:]
+runpy.run_module("gateway.cli", run_name="__main__")
+"""
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder / "dub.mp4"
+
+
+def environment(data: Path) -> dict[str, str]:
+    return {**os.environ, "DUBSTAGE_DATA_DIR": str(data), "DUBSTAGE_ARTEFACTS_URL": str(data / "artefacts"), "COLUMNS": "200"}
+
+
+def dub_with_file_limit(limit: int, footage: Path, output: Path, data: Path) -> subprocess.CompletedProcess[str]:
+    """To a process that may write no file longer than `limit` bytes, the disk is full there."""
+    arguments = ["dub", str(footage), "--audio", str(SPEECH), "-o", str(output), "--codec", "ffv1", "--no-personalize"]
+    command = [sys.executable, "-c", WITH_FILE_LIMIT, str(limit), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment(data), check=False, cwd=ROOT)
+
+
+@pytest.mark.timeout(300)
+def test_a_damaged_artefact_of_an_actor_is_named_with_both_digests(
+    dubstage: Run, carphone: Path, output: Path, tmp_path: Path
+) -> None:
+    created = dubstage("actor", "create", "ada", carphone, "--no-personalize")
+    assert created.returncode == 0, created.stderr
+    bank = json.loads(dubstage("actor", "show", "ada").stdout)["artefacts"]["bank"]
+    blob = tmp_path / "artefacts" / bank["sha256"][:2] / bank["sha256"]
+    if not blob.is_file():
+        (blob,) = (path for path in (tmp_path / "artefacts").rglob("*") if path.is_file() and bank["sha256"].endswith(path.name))
+    content = bytearray(blob.read_bytes())
+    content[len(content) // 2] ^= 1
+    blob.chmod(0o644)
+    blob.write_bytes(content)
+
+    result = dubstage("dub", carphone, "--audio", SPEECH, "-o", output, "--actor", "ada")
+    assert_fails_well(result, output, bank["uri"], bank["sha256"], hashlib.sha256(content).hexdigest(), code=10)
+
+
+@pytest.mark.parametrize("limit", [100_000, 1_000_000], ids=["at-the-start", "in-the-first-pass"])
+def test_a_full_disk_under_the_job_says_what_to_do(limit: int, carphone: Path, output: Path, tmp_path: Path) -> None:
+    result = dub_with_file_limit(limit, carphone, output, tmp_path / "data")
+    assert_fails_well(result, output, "no space left", "DUBSTAGE_DATA_DIR", code=11)
+
+
+def test_a_full_disk_under_the_output_leaves_no_part_of_a_film(clips: Any, output: Path, tmp_path: Path) -> None:
+    """The film is the largest file of this job: 5.5 MB, the records of its 40 faces are 3.4 MB."""
+    footage = cut(clips.path("video/vr_face2.mp4"), tmp_path / "footage.mp4", 0, 1.6)
+    result = dub_with_file_limit(4_200_000, footage, output, tmp_path / "data")
+    assert_fails_well(result, output, "no space left to write", str(output), code=11)
+
+
+def test_too_little_of_a_face_enrols_nobody(dubstage: Run, carphone: Path, tmp_path: Path) -> None:
+    footage = cut(carphone, tmp_path / "blink.mp4", 0, 0.3)
+    result = dubstage("actor", "create", "blink", footage)
+    assert result.returncode == 11, result.stderr
+    assert "at least 25" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "blink" not in dubstage("actor", "list").stdout
+    assert [path for path in (tmp_path / "artefacts").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.timeout(300)
+def test_an_interrupted_dub_leaves_no_output_and_goes_on_when_run_again(carphone: Path, output: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    arguments = ["dub", str(carphone), "--audio", str(SPEECH), "-o", str(output), "--no-personalize"]
+    command = [sys.executable, "-m", "gateway.cli", *arguments]
+
+    def journalled() -> int:
+        return sum(1 for path in data.glob("jobs/*/journal/*") if not path.name.startswith("."))
+
+    process = subprocess.Popen(command, env=environment(data), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    # The enrolment and one window.
+    while process.poll() is None and journalled() < 2:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    printed, errors = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20
+    assert_fails_well(subprocess.CompletedProcess(command, process.returncode, printed, errors), output, "interrupted", code=130)
+
+    again = subprocess.run(command, env=environment(data), capture_output=True, text=True, timeout=150, check=False, cwd=ROOT)
+    assert again.returncode == 0, again.stderr
+    assert "windows taken from an earlier run" in again.stderr
+    assert output.exists()

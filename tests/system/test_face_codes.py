@@ -1,0 +1,49 @@
+"""Reason codes, ids and cuts on real footage against spans annotated by eye (tests/data/face_spans.json)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
+from services.face.stream import FaceTracker, Networks
+from services.face.types import FrameFaces, Reason, TrackOptions
+
+SPANS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "face_spans.json").read_text())["clips"]
+TOLERANCE = 2
+
+
+def track(path: Path) -> list[FrameFaces]:
+    tracker = FaceTracker(Networks(), TrackOptions())
+    with VideoReader(probe(path), threads=1) as reader:
+        frames = [done for frame in reader for done in tracker.push(to_rgb(frame))]
+    return frames + tracker.finish()
+
+
+def inner(spans: list[list[int]], length: int) -> list[int]:
+    """Frames of spans, without the tolerance at borders inside the clip."""
+    return [
+        frame
+        for begin, end in spans
+        for frame in range(begin + (TOLERANCE if begin else 0), end - (TOLERANCE if end < length else 0))
+    ]
+
+
+@pytest.mark.parametrize("clip", SPANS)
+def test_codes_ids_and_cuts_are_those_seen_by_eye(clip: str, clips) -> None:
+    truth = SPANS[clip]
+    frames = track(clips.path(clip))
+    reasons = [{str(face.reason) for face in frame.faces} or {"NO_FACE"} for frame in frames]
+    dubbed = [Reason.DUBBED in codes for codes in reasons]
+
+    assert [frame for frame in inner(truth["dubbed"], len(frames)) if not dubbed[frame]] == []
+    assert [frame for frame in inner(truth["not_dubbed"], len(frames)) if dubbed[frame]] == []
+    for reason, spans in truth["reasons"].items():
+        assert [frame for frame in inner(spans, len(frames)) if reason not in reasons[frame]] == [], reason
+    assert [frame.frame_index for frame in frames if frame.shot_cut] == truth.get("cuts", [])
+    if "ids" in truth:
+        assert {face.face_id for frame in frames for face in frame.faces} == set(range(truth["ids"]))

@@ -1,0 +1,83 @@
+"""Only the lower face changes: sample by sample, in the footage's own format, written without loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from gateway.compositing.planes import PlaneMask, composite
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.media.types import DecodedFrame, MediaInfo
+from gateway.pipeline.dub import DubRequest
+from gateway.pipeline.film import coded_from_box
+from gateway.pipeline.records import pose_of
+from services.common.actor_geometry import ANCHORS, ActorGeometry, lower_face_mask
+from services.common.crops import BOX_SIZE
+from services.common.landmarks import JAW
+from tests.system.dubbing import SPEECH, Dubber, cut, decoded
+
+JAW_DROP_PX = 24.0
+"""Crop pixels: how far below the jaw of a frame the mask may reach, which is that of the person's mouth at its widest."""
+ROOM_PX = 6.0
+"""Crop pixels all around, because the mask is made from a person's mean anchors: cheeks rise in a smile."""
+
+
+def mask_of(geometry: ActorGeometry, record: Any, frame: DecodedFrame, info: MediaInfo, strength: float) -> PlaneMask:
+    """The mask as docs/coordinates.md has it: from the person's geometry and the frame's head pose alone."""
+    soft = lower_face_mask(geometry, pose_of(record)).astype(np.float32) * (strength / 255.0)
+    blank = np.zeros((BOX_SIZE, BOX_SIZE, 3), np.uint8)
+    video = info.video
+    return composite(frame.planes, video.pixel, video.colour_model, coded_from_box(info, pose_of(record)), blank, soft).mask
+
+
+def lower_face(record: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Hull of the frame's own tracked jaw, cheeks and nose base, with the jaw's drop below and some room around."""
+    pose = pose_of(record)
+    points = record["landmarks"][[*ANCHORS, *JAW], :2].astype(np.float64)
+    down = pose.rotation[:2, 1] * pose.scale
+    hull = cv2.convexHull(np.concatenate([points, points + JAW_DROP_PX * down]).astype(np.float32))
+    inside = np.zeros(shape, np.uint8)
+    cv2.fillConvexPoly(inside, np.round(hull * 16).astype(np.int32), 1, shift=4)
+    radius = int(np.ceil(ROOM_PX * pose.scale)) + 2
+    return np.asarray(cv2.dilate(inside, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) > 0)
+
+
+@pytest.mark.parametrize(
+    ("clip", "seconds", "pixel_format"),
+    [
+        ("video/vr_face5.mp4", 2.0, "yuv420p"),
+        ("derived/d02_hevc10bit_23976.mp4", 1.5, "yuv420p10le"),
+        ("derived/d03_prores422lt_2997.mov", 1.5, "yuv422p10le"),
+    ],
+    ids=["8-bit-420", "10-bit-420", "10-bit-422"],
+)
+def test_every_sample_outside_the_mask_is_as_it_was(
+    clip: str, seconds: float, pixel_format: str, clips: Any, dubber: Dubber, tmp_path: Path
+) -> None:
+    footage, output = cut(clips.path(clip), tmp_path / "footage.mp4", 0, seconds), tmp_path / "dub.mp4"
+    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, codec="ffv1"))
+    plan, actor, areas = dub.outcome.plan, dub.outcome.actor, dub.outcome.facts.mask_area_px
+    info = probe(footage)
+    assert info.video.pixel.name == probe(output).video.pixel.name == pixel_format
+    assert actor is not None
+    assert plan.rendered().mean() >= 0.98
+    assert set(areas) == set(np.flatnonzero(plan.rendered()).tolist())
+    with VideoReader(info) as reader:
+        for frame, dubbed in zip(reader, decoded(output), strict=True):
+            if frame.index not in areas:
+                continue
+            record = dub.faces[plan.row[frame.index]]
+            mask = mask_of(actor.geometry, record, frame, info, float(plan.strength[frame.index]))
+            luma = mask.of_plane(0, frame.planes[0].shape)
+            assert areas[frame.index] == mask.area_px == luma.sum() > 0
+            assert not (luma & ~lower_face(record, luma.shape)).any()
+            for number, (before, after) in enumerate(zip(frame.planes, dubbed, strict=True)):
+                inside = mask.of_plane(number, before.shape)
+                np.testing.assert_array_equal(before[~inside], after[~inside])
+            assert (frame.planes[0] != dubbed[0])[luma].mean() > 0.2

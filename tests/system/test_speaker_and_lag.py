@@ -1,0 +1,60 @@
+"""Whose mouth is dubbed where two people are in the picture, and how far the sound lags behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.pipeline.dub import DubRequest
+from gateway.pipeline.faces import FaceChoice, parse_face
+from services.common.errors import InvalidRequest
+from tests.system.dubbing import SPEECH, Dubber, decoded
+
+TWO_FACES = "derived/d06_two_faces_left_speaks.mp4"
+
+
+def test_the_speaker_is_dubbed_and_the_listener_keeps_every_sample(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    footage, output = clips.path(TWO_FACES), tmp_path / "dub.mp4"
+    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, face=FaceChoice("speaker"), codec="ffv1"))
+    centre = {int(face["face_id"]): face["box"][0] + face["box"][2] / 2 for face in dub.faces}
+    assert len(centre) == 2
+    assert dub.outcome.face_id == min(centre, key=lambda face: centre[face])
+    assert dub.outcome.plan.rendered().mean() > 0.98
+
+    changed = 0
+    for before, after in zip(decoded(footage), decoded(output), strict=True):
+        for old, new in zip(before, after, strict=True):
+            half = old.shape[1] // 2
+            np.testing.assert_array_equal(old[:, half:], new[:, half:])
+        changed += int(not np.array_equal(before[0], after[0]))
+    assert changed > 100
+
+
+def test_a_point_of_the_picture_names_the_face_there(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    request = DubRequest(footage=clips.path(TWO_FACES), speech=SPEECH, output=tmp_path / "dub.mp4", face=parse_face("960,320"))
+    dub = dubber.with_faces(request)
+    (chosen,) = dub.faces[(dub.faces["face_id"] == dub.outcome.face_id) & (dub.faces["frame"] == 0)]
+    assert chosen["box"][0] > 640
+
+
+def test_a_point_without_a_face_is_refused_and_leaves_no_output(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    output = tmp_path / "dub.mp4"
+    request = DubRequest(footage=clips.path(TWO_FACES), speech=SPEECH, output=output, face=parse_face("640,5"))
+    with pytest.raises(InvalidRequest, match="faces are at"):
+        dubber(request)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sound_that_was_delayed_by_five_frames_is_reported_five_frames_later(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    lags = []
+    for number, clip in enumerate(("video/vr_face2.mp4", "derived/d09_audio_late_200ms.mp4")):
+        request = DubRequest(footage=clips.path(clip), speech=SPEECH, output=tmp_path / f"{number}.mp4")
+        actor = dubber(request).actor
+        assert actor is not None
+        assert actor.lag_frames is not None
+        lags.append(actor.lag_frames)
+    assert abs(lags[0]) <= 1
+    assert abs(lags[1] - lags[0] - 5) <= 1

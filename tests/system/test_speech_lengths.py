@@ -1,0 +1,81 @@
+"""Speech that is longer or shorter than the footage, and sound of any rate and number of channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+from av.audio.resampler import AudioResampler
+
+from gateway.media.probe import probe
+from gateway.pipeline.dub import DubRequest
+from gateway.pipeline.plan import DUBBED, SILENT
+from services.common.landmarks import mouth_opening
+from tests.system.dubbing import SPEECH, Dubber, cut, track, write_wav
+
+SHUT_PX, SINGLE_FRAME_PX = 1.5, 4.0
+"""See test_silence."""
+FOOTAGE_S = 3.0
+
+
+def demo_speech(rate: int, seconds: float) -> npt.NDArray[np.float64]:
+    """The beginning of the demo's speech as float [T] at a rate."""
+    resampler = AudioResampler(format="flt", layout="mono", rate=rate)
+    with av.open(str(SPEECH)) as sound:
+        parts = [part.to_ndarray()[0] for frame in sound.decode(audio=0) for part in resampler.resample(frame)]
+    return np.concatenate(parts)[: int(seconds * rate)].astype(np.float64)
+
+
+@pytest.fixture
+def footage(clips: Any, tmp_path: Path) -> Path:
+    return cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, FOOTAGE_S)
+
+
+def test_speech_longer_than_the_footage_is_cut_and_said_so(footage: Path, dubber: Dubber, tmp_path: Path) -> None:
+    output = tmp_path / "dub.mp4"
+    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output))
+    assert any("longer than the footage" in warning for warning in outcome.warnings)
+    assert (outcome.plan.reason == DUBBED).sum() > 30
+    with av.open(str(output)) as film:
+        sound_s = sum(frame.samples / frame.sample_rate for frame in film.decode(audio=0))
+    assert probe(output).video.num_frames == probe(footage).video.num_frames
+    assert abs(sound_s - FOOTAGE_S) < 0.1
+
+
+def test_after_shorter_speech_the_mouth_is_shut_and_it_is_said_so(footage: Path, dubber: Dubber, tmp_path: Path) -> None:
+    speech = write_wav(tmp_path / "short.wav", demo_speech(16000, 1.2), 16000)
+    output = tmp_path / "dub.mp4"
+    outcome = dubber(DubRequest(footage=footage, speech=speech, output=output))
+    assert any("ends at 1.20 s" in warning for warning in outcome.warnings)
+    rest = slice(round(25 * 1.2) + 9, None)
+    assert set(outcome.plan.reason[rest]) == {SILENT}
+    opening = np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in track(output)])
+    assert np.median(opening[rest]) < SHUT_PX
+    assert opening[rest].max() < SINGLE_FRAME_PX
+    assert opening[: round(25 * 1.2)].max() > 5
+
+
+def test_speech_of_any_rate_and_number_of_channels_is_heard(footage: Path, dubber: Dubber, tmp_path: Path) -> None:
+    """Telephone sound and a 7.1 studio recording move the mouth as the same speech does as it was recorded."""
+    telephone = write_wav(tmp_path / "telephone.wav", demo_speech(8000, FOOTAGE_S), 8000)
+    studio = write_wav(tmp_path / "studio.wav", np.stack([demo_speech(96000, FOOTAGE_S)] * 8, axis=1), 96000)
+    reasons, openings = [], []
+    for number, speech in enumerate((SPEECH, telephone, studio)):
+        output = tmp_path / f"{number}.mp4"
+        reasons.append(dubber(DubRequest(footage=footage, speech=speech, output=output)).plan.reason)
+        openings.append(np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in track(output)]))
+    for reason, opening in zip(reasons[1:], openings[1:], strict=True):
+        assert (reason == reasons[0]).mean() > 0.9
+        assert np.corrcoef(opening, openings[0])[0, 1] > 0.8
+
+
+def test_footage_too_short_to_tell_its_lag_is_dubbed_all_the_same(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    footage = cut(clips.path("video/vr_face2.mp4"), tmp_path / "short.mp4", 0, 1.12)
+    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4"))
+    assert outcome.plan.rendered().mean() >= 0.98, (outcome.plan.counts(), outcome.warnings)
+    assert outcome.actor is not None
+    assert outcome.actor.lag_frames is None
