@@ -90,9 +90,11 @@ def test_too_little_of_a_face_enrols_nobody(dubstage: Run, carphone: Path, tmp_p
 
 
 @pytest.mark.timeout(300)
-def test_an_interrupted_dub_leaves_no_output_and_goes_on_when_run_again(carphone: Path, output: Path, tmp_path: Path) -> None:
+def test_an_interrupted_dub_leaves_no_output_and_goes_on_when_run_again(clips: Any, output: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    arguments = ["dub", str(carphone), "--audio", str(SPEECH), "-o", str(output), "--no-personalize"]
+    # Long enough that seconds of work are left when the first window is finished.
+    footage = cut(clips.path("video/hp_31.mp4"), tmp_path / "film.mp4", 0, 10)
+    arguments = ["dub", str(footage), "--audio", str(SPEECH), "-o", str(output), "--no-personalize"]
     command = [sys.executable, "-m", "gateway.cli", *arguments]
 
     def journalled() -> int:
