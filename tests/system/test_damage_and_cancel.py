@@ -100,7 +100,16 @@ def test_an_interrupted_dub_leaves_no_output_and_goes_on_when_run_again(clips: A
     def journalled() -> int:
         return sum(1 for path in data.glob("jobs/*/journal/*") if not path.name.startswith("."))
 
-    process = subprocess.Popen(command, env=environment(data), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        command,
+        env=environment(data),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # As in a terminal: a test run in the background hands an ignored SIGINT on to its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it only sets a signal
+    )
     # The enrolment and one window.
     while process.poll() is None and journalled() < 2:
         time.sleep(0.005)
