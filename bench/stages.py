@@ -21,9 +21,9 @@ from gateway.media.sound import SoundReader
 from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.media.writer import VideoWriter, WriteSettings
 from gateway.methods import method_named
-from gateway.pipeline.dub import timeline_of
 from gateway.pipeline.film import composite_frame
 from gateway.pipeline.footage import face_records, frame_message
+from gateway.pipeline.messages import timeline_of
 from gateway.pipeline.records import pose_of
 from gateway.pipeline.speech import extract_features, motion_frames_for, predict_motion
 from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, WindowConfig, render_window

@@ -23,13 +23,13 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.methods import method_named
 from gateway.pipeline.analysis import enrol_from, frame_seconds, hear_footage, select_face, track_footage
-from gateway.pipeline.dub import timeline_of
 from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
 from gateway.pipeline.faces import FaceChoice
+from gateway.pipeline.messages import rational, reason_name, timeline_of
 from gateway.pipeline.plan import DUBBED
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, pose_of
 from gateway.pipeline.rendering import runs_of
-from gateway.pipeline.speech import extract_features, motion_frames_for, predict_motion, rational
+from gateway.pipeline.speech import extract_features, motion_frames_for, predict_motion
 from gateway.pipeline.windows import CONTEXT_FRAMES, RenderedWindow, WindowConfig, render_window
 from gateway.pipeline.workspace import Workspace
 from gateway.stages.host import StageHost
@@ -220,7 +220,7 @@ class PipelineSession:
                     reasons.append("TARGET_NOT_PRESENT")
                     continue
                 (record,) = self._workspace.faces.read(row, row + 1)
-                reason = common_pb2.FrameReason.Name(int(record["reason"])).removeprefix("FRAME_REASON_")  # type: ignore[arg-type]
+                reason = reason_name(record["reason"])
                 reasons.append("" if record["reason"] == DUBBED else reason)
                 affine = crop_from_frame(pose_of(record))
                 crop = cv2.warpAffine(

@@ -22,9 +22,9 @@ from gateway.ahead import close, read_ahead
 from gateway.compositing.paste import paste_box
 from gateway.live.performance import Performance
 from gateway.methods import method_named
-from gateway.pipeline.messages import pose_message
+from gateway.pipeline.messages import pose_message, rational
 from gateway.pipeline.plan import SILENT_BELOW
-from gateway.pipeline.speech import KINDS, rational
+from gateway.pipeline.speech import KINDS
 from gateway.pipeline.windows import blend_box
 from gateway.stages.interface import Stages
 from services.common.arrays import from_image, to_gray_image, to_rgb_image

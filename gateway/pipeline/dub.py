@@ -30,10 +30,10 @@ from gateway.pipeline.film import FilmFacts, write_film
 from gateway.pipeline.footage import FaceIndex
 from gateway.pipeline.journal import Journal, step_key
 from gateway.pipeline.ledger import BlobLedger, OwnBlobs
-from gateway.pipeline.messages import ref_from
+from gateway.pipeline.messages import ref_from, timeline_of
 from gateway.pipeline.plan import Plan, make_plan
 from gateway.pipeline.rendering import FilmInputs, rendered_windows
-from gateway.pipeline.speech import FEATURE_BLOCK, SpeechExtent, predict_motion, rational
+from gateway.pipeline.speech import FEATURE_BLOCK, SpeechExtent, predict_motion
 from gateway.pipeline.windows import WindowConfig
 from gateway.pipeline.workspace import Workspace
 from gateway.reports.stage_times import StageClock, StageTimes
@@ -104,12 +104,6 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def timeline_of(info: MediaInfo) -> common_pb2.Timeline:
-    """The footage's frame times from its first frame."""
-    times = common_pb2.FrameTimes(time_base=rational(info.video.time_base), pts=(info.video.pts - info.video.pts[0]).tolist())
-    return common_pb2.Timeline(explicit=times)
 
 
 def open_speech(request: DubRequest, info: MediaInfo) -> Speech:

@@ -15,12 +15,12 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.methods import Method
-from gateway.pipeline.messages import box_image, geometry_from, pose_message
+from gateway.pipeline.messages import geometry_from, pose_message, rational
 from gateway.pipeline.records import RecordFile, pose_of
-from gateway.pipeline.speech import feature_block, rational
+from gateway.pipeline.speech import feature_block
 from gateway.stages.interface import Stages
 from services.common.actor_geometry import ActorGeometry
-from services.common.arrays import to_tensor
+from services.common.arrays import to_rgb_image, to_tensor
 from services.common.errors import ContractBroken, NoUsableFootage
 from services.common.timeline import MOTION_RATE
 
@@ -221,7 +221,7 @@ async def _build_bank(stages: Stages, faces: RecordFile, rows: list[int], on_ste
             yield texture_pb2.BuildBankRequest(
                 frame=texture_pb2.BankFrame(
                     frame_index=int(record["frame"]),
-                    box=box_image(record["pixels"]),
+                    box=to_rgb_image(record["pixels"]),
                     landmarks=to_tensor(np.ascontiguousarray(record["landmarks"])),
                     pose=pose_message(pose_of(record)),
                 )

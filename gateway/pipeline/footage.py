@@ -18,6 +18,7 @@ from dubstage.face.v1alpha1 import face_pb2
 from gateway.ahead import close, in_thread, read_ahead
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo
+from gateway.pipeline.messages import timeline_of
 from gateway.pipeline.records import FACE_RECORD, RecordFile, pose_of
 from gateway.stages.interface import Stages
 from services.common.arrays import from_tensor
@@ -76,14 +77,7 @@ async def analyse_footage(
     waiting: deque[tuple[int, Pixels, float]] = deque()
 
     async def requests() -> AsyncIterator[face_pb2.TrackRequest]:
-        config = face_pb2.TrackConfig(
-            timeline=common_pb2.Timeline(
-                explicit=common_pb2.FrameTimes(
-                    time_base=common_pb2.Rational(num=info.video.time_base.numerator, den=info.video.time_base.denominator),
-                    pts=(info.video.pts - info.video.pts[0]).tolist(),
-                )
-            )
-        )
+        config = face_pb2.TrackConfig(timeline=timeline_of(info))
         yield face_pb2.TrackRequest(config=config)
         with VideoReader(info, threads=threads) as reader:
             frames = iter(reader)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
-import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
+from gateway.media.types import MediaInfo
 from services.common.actor_geometry import ANCHORS, ActorGeometry
-from services.common.arrays import from_tensor, to_rgb_image, to_tensor
+from services.common.arrays import from_tensor
 from services.common.artefacts import ArtefactRef
 from services.common.crops import HeadPose
 from services.common.landmarks import JAW, NUM_MOUTH_AREA
@@ -19,9 +21,20 @@ def pose_message(pose: HeadPose) -> common_pb2.HeadPose:
     return common_pb2.HeadPose(scale=pose.scale, rotation=pose.rotation.ravel(), translation=pose.translation)
 
 
-def box_image(pixels: npt.NDArray[np.uint8]) -> common_pb2.Image:
-    """A render box as an RGB8 Image."""
-    return to_rgb_image(pixels)
+def rational(value: Fraction) -> common_pb2.Rational:
+    """A Rational message."""
+    return common_pb2.Rational(num=value.numerator, den=value.denominator)
+
+
+def timeline_of(info: MediaInfo) -> common_pb2.Timeline:
+    """The footage's frame times from its first frame."""
+    pts = (info.video.pts - info.video.pts[0]).tolist()
+    return common_pb2.Timeline(explicit=common_pb2.FrameTimes(time_base=rational(info.video.time_base), pts=pts))
+
+
+def reason_name(reason: int) -> str:
+    """Name of a FrameReason without its prefix, such as NO_FACE."""
+    return common_pb2.FrameReason.Name(int(reason)).removeprefix("FRAME_REASON_")  # type: ignore[arg-type]
 
 
 def geometry_from(message: texture_pb2.ActorGeometry) -> ActorGeometry:
@@ -34,21 +47,6 @@ def geometry_from(message: texture_pb2.ActorGeometry) -> ActorGeometry:
     )
 
 
-def geometry_message(geometry: ActorGeometry) -> texture_pb2.ActorGeometry:
-    """The message of an actor's geometry."""
-    return texture_pb2.ActorGeometry(
-        mean_mouth=to_tensor(np.ascontiguousarray(geometry.mean_mouth)),
-        closed_mouth=to_tensor(np.ascontiguousarray(geometry.closed_mouth)),
-        jaw_envelope=to_tensor(np.ascontiguousarray(geometry.jaw_envelope)),
-        anchors=to_tensor(np.ascontiguousarray(geometry.anchors)),
-    )
-
-
 def ref_from(message: common_pb2.ArtefactRef) -> ArtefactRef:
     """An artefact reference from its message."""
     return ArtefactRef(message.uri, message.sha256, message.size_bytes)
-
-
-def ref_message(ref: ArtefactRef) -> common_pb2.ArtefactRef:
-    """The message of an artefact reference."""
-    return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)

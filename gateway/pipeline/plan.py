@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.pipeline.footage import FaceIndex
+from gateway.pipeline.messages import reason_name
 
 DUBBED: Final = common_pb2.FRAME_REASON_DUBBED
 SILENT: Final = common_pb2.FRAME_REASON_SILENT
@@ -47,7 +48,7 @@ class Plan:
     def counts(self) -> dict[str, int]:
         """Frames by reason name without its prefix, such as {'DUBBED': 100}."""
         numbers, counts = np.unique(self.reason, return_counts=True)
-        names = [common_pb2.FrameReason.Name(int(number)).removeprefix("FRAME_REASON_") for number in numbers]  # type: ignore[arg-type]
+        names = [reason_name(number) for number in numbers]
         return dict(zip(names, counts.tolist(), strict=True))
 
 

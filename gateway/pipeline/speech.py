@@ -16,6 +16,7 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from gateway.media.sound import Speech
+from gateway.pipeline.messages import rational
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.stages.interface import Stages
 from services.common.arrays import from_tensor, to_tensor
@@ -148,11 +149,6 @@ def motion_records(frames: Iterable[motion_pb2.MotionFrame]) -> npt.NDArray[np.v
         row["mouth"] = from_tensor(message.mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3))
         row["speech_probability"] = message.speech_probability
     return rows
-
-
-def rational(value: Fraction) -> common_pb2.Rational:
-    """A Rational message."""
-    return common_pb2.Rational(num=value.numerator, den=value.denominator)
 
 
 def _next_chunk(chunks: Iterator[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32] | None:

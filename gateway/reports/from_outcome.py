@@ -6,13 +6,12 @@ import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dubstage.common.v1alpha1 import common_pb2
 from gateway.consent import consent_line
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
@@ -20,6 +19,7 @@ from gateway.media.sound import SoundReader
 from gateway.media.types import MediaInfo
 from gateway.pipeline.analysis import track_footage
 from gateway.pipeline.dub import DubJob, DubOutcome, DubRequest
+from gateway.pipeline.messages import reason_name
 from gateway.pipeline.records import MOTION_RECORD, RecordFile
 from gateway.pipeline.workspace import Workspace
 from gateway.reports.dub_report import write_dub_report
@@ -48,7 +48,7 @@ async def write_report(request: DubRequest, outcome: DubOutcome, job: DubJob, st
         consent=consent_line(request.consent),
         has_consent=request.consent is not None,
         method=request.method,
-        reasons=[_reason(number) for number in outcome.plan.reason],
+        reasons=[reason_name(number) for number in outcome.plan.reason],
         frame_rate=outcome.info.video.average_rate,
         mask_area_share=_mask_share(outcome),
         lag_frames=outcome.actor.lag_frames if outcome.actor is not None else None,
@@ -65,10 +65,6 @@ async def write_report(request: DubRequest, outcome: DubOutcome, job: DubJob, st
         warnings=outcome.warnings,
     )
     return await asyncio.to_thread(write_dub_report, report, folder)
-
-
-def _reason(number: Any) -> str:
-    return common_pb2.FrameReason.Name(int(number)).removeprefix("FRAME_REASON_")  # type: ignore[arg-type]
 
 
 def _facts(info: MediaInfo) -> list[Fact]:
