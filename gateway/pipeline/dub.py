@@ -42,7 +42,7 @@ from gateway.stages.timed import TimedStages
 from services.common.artefacts import ArtefactStore
 from services.common.errors import InvalidRequest, NoUsableFootage
 
-PIPELINE_VERSION: Final = 2
+PIPELINE_VERSION: Final = 3
 """Counts up with every change that changes the bytes of a dub: part of every journal key."""
 
 OnProgress = Callable[[str, int, int], None]
@@ -213,6 +213,10 @@ class DubJob:
             plan = await self._plan(method, info, workspace, index, face_id, actor)
             computed, reused = journal.computed, journal.reused
             facts = await self._film(method, info, plan, workspace, actor, journal, key, writer, on_progress)
+            if facts.damaged:
+                warnings.append(
+                    f"damaged frames in the footage, filled in by the decoder: {len(facts.damaged)}, the first is frame {facts.damaged[0]}"
+                )
         return DubOutcome(
             written=writer.report,
             info=info,

@@ -22,9 +22,15 @@ from services.common.crops import HeadPose, box_from_frame, invert
 
 @dataclass(slots=True)
 class FilmFacts:
-    """What the last pass measured: mask area in luma samples of every rendered frame, by frame index."""
+    """What the last pass saw.
+
+    Attributes:
+        mask_area_px: mask area in luma samples of every rendered frame, by frame index.
+        damaged: frames of the footage of which the decoder had to make up a part.
+    """
 
     mask_area_px: dict[int, int] = field(default_factory=dict)
+    damaged: list[int] = field(default_factory=list)
 
 
 def coded_from_box(info: MediaInfo, pose: HeadPose) -> npt.NDArray[np.float64]:
@@ -72,6 +78,8 @@ async def write_film(
         for index in span:
             with clock.measure("decode", 1):
                 frame = next(frames)
+            if frame.damaged:
+                facts.damaged.append(index)
             planes: tuple[Plane, ...] | None = None
             place = position.get(index)
             if place is not None:

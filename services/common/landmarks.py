@@ -37,6 +37,12 @@ INNER_LOWER_MIDDLE: Final[tuple[int, ...]] = (178, 87, 14, 317, 402)
 """Facing points of the inner lips' middle; the mean of their five distances is the mouth opening."""
 LIP_CORNERS: Final[tuple[int, int]] = (61, 291)
 
+_LOWER_LIP_SHARE: Final = 0.7
+"""Share of a shutting mouth's way that the lower lip goes."""
+import os
+
+_PRESS_PX: Final = float(os.environ.get("PRESS", "0"))
+
 STABLE: Final[tuple[int, ...]] = (
     33, 133, 362, 263,  # eye corners
     168, 6, 197, 195,  # bridge of the nose
@@ -88,3 +94,29 @@ def lip_width(mouth_landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float
     """Distance of the lip corners, float32 [...]; input as in `mouth_opening`."""
     right, left = mouth_area_positions(LIP_CORNERS)
     return np.asarray(np.linalg.norm(mouth_landmarks[..., left, :2] - mouth_landmarks[..., right, :2], axis=-1), dtype=np.float32)
+
+
+def shut_lips(mouth_landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The same mouth with its lips touching: facing points of the inner lips meet, the outer lips and the jaw follow.
+
+    The lower lip comes up by seven tenths of the gap and the jaw with it, the chin most; the upper lip comes down by the rest.
+
+    Args:
+        mouth_landmarks: float32 [59, 3], head space.
+
+    Returns:
+        float32 [59, 3].
+    """
+    outer, inner = len(LIPS_OUTER), len(LIPS_INNER)
+    half = inner // 2
+    upper = outer + np.arange(1, half)
+    lower = outer + np.arange(inner - 1, half, -1)
+    gap = mouth_landmarks[lower] - mouth_landmarks[upper]
+    shut = mouth_landmarks.copy()
+    for above, below in ((upper, lower), (upper - outer, lower - outer)):
+        shut[above] += (1.0 - _LOWER_LIP_SHARE) * gap
+        shut[below] -= _LOWER_LIP_SHARE * gap
+    jaw = mouth_landmarks[NUM_LIPS:]
+    height = jaw[:, 1] - jaw[:, 1].min()
+    shut[NUM_LIPS:] -= _LOWER_LIP_SHARE * gap[len(gap) // 2] * (height / max(float(height.max()), 1e-6))[:, None]
+    return shut

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.errors import InvalidRequest, NoUsableFootage
-from services.common.landmarks import mouth_opening
+from services.common.landmarks import mouth_opening, shut_lips
 from services.motion.basis import LandmarkBasis
 from services.motion.types import Bool, Float32
 
@@ -45,7 +45,8 @@ class Style:
     Attributes:
         mean_mouth: float32 [59, 3], head space: mean of all frames.
         rest_mouth: float32 [59, 3], what motion is measured from, see measure_mouth.
-        closed_mouth: float32 [59, 3], the shut mouth: mean of the tenth of frames with the smallest opening.
+        closed_mouth: float32 [59, 3], the shut mouth: mean of the 3 % of frames with the smallest opening, its lips brought
+            together, since some people are never seen with their lips closed.
         spread: float32 [K], size of each coefficient while the mouth is open, crop pixels.
         code: float32 [S], style code.
         modulation: float32 [L, 2, C], gamma and beta of the decoder's AdaIN layers.
@@ -104,16 +105,17 @@ def measure_mouth(mouth_landmarks: Float32, basis: LandmarkBasis) -> MouthStatis
     """Statistics of a person's usable frames, float32 [T, 59, 3].
 
     How far the mean mouth is open depends on how much of the footage is silence. So motion is measured from the mean of the
-    more open half of the frames, moved along the first component (the opening) to where the closed mouth is; the spread is the
-    root mean square of the way from there over the same half, and leans on the typical one where there is little footage:
-    spread^2 = (T own^2 + T0 typical^2) / (T + T0), T0 = 50.
+    more open half of the frames, moved along the first component (the opening) to where the least open tenth of frames is; the
+    spread is the root mean square of the way from there over the same half, and leans on the typical one where there is little
+    footage: spread^2 = (T own^2 + T0 typical^2) / (T + T0), T0 = 50.
     """
     count = len(mouth_landmarks)
     order = np.argsort(mouth_opening(mouth_landmarks), kind="stable")
-    closed = mouth_landmarks[order[: max(min(count, _MIN_CLOSED), count // 10)]].mean(axis=0)
+    nearly_shut = mouth_landmarks[order[: max(min(count, _MIN_CLOSED), count // 10)]].mean(axis=0)
+    closed = shut_lips(mouth_landmarks[order[: max(min(count, _MIN_CLOSED), count // 33)]].mean(axis=0))
     speaking = mouth_landmarks[order[count // 2 :]]
     middle = speaking.mean(axis=0)
-    rest = middle + basis.project(closed - middle)[0] * basis.components[0]
+    rest = middle + basis.project(nearly_shut - middle)[0] * basis.components[0]
     open_half = basis.project(speaking - rest)
     own, typical = (open_half**2).mean(axis=0), basis.typical_spread**2
     return MouthStatistics(

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
-from tests.system.dubbing import ROOT, SPEECH, cut
+from gateway.pipeline.dub import DubRequest
+from tests.system.dubbing import ROOT, SPEECH, Dubber, cut
 from tests.system.test_bad_input import assert_fails_well
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -64,6 +66,21 @@ def test_a_damaged_artefact_of_an_actor_is_named_with_both_digests(
 
     result = dubstage("dub", carphone, "--audio", SPEECH, "-o", output, "--actor", "ada")
     assert_fails_well(result, output, bank["uri"], bank["sha256"], hashlib.sha256(content).hexdigest(), code=10)
+
+
+def test_damaged_frames_are_dubbed_and_counted(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    source = clips.path("video/vr_face5.mp4")
+    with av.open(str(source)) as film:
+        packet = next(packet for number, packet in enumerate(film.demux(video=0)) if number == 40)
+        middle = packet.pos + packet.size // 2
+    content = bytearray(source.read_bytes())
+    content[middle : middle + 60] = bytes(byte ^ 0x5A for byte in content[middle : middle + 60])
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(content)
+
+    outcome = dubber(DubRequest(footage=damaged, speech=SPEECH, output=tmp_path / "dub.mp4"))
+    assert outcome.plan.num_frames == 122
+    assert any("filled in by the decoder: 1, the first is frame 40" in warning for warning in outcome.warnings)
 
 
 @pytest.mark.parametrize("limit", [100_000, 1_000_000], ids=["at-the-start", "in-the-first-pass"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from gateway.pipeline.journal import Journal, step_key
 from gateway.pipeline.records import MOTION_RECORD, RecordFile
 from gateway.pipeline.workspace import Workspace
 from services.common.artefacts import ArtefactStore
+from services.common.errors import InvalidRequest
 
 
 def rows(count: int, start: int = 0) -> np.ndarray:
@@ -46,6 +48,12 @@ def test_a_finished_pass_is_known_after_a_restart(tmp_path: Path) -> None:
         workspace.finish("faces", {"shot_cuts": [4]})
     with Workspace(tmp_path / "job") as workspace:
         assert workspace.finished("faces") == {"shot_cuts": [4]}
+
+
+def test_a_job_that_is_running_already_is_refused(tmp_path: Path) -> None:
+    with Workspace(tmp_path / "job"), pytest.raises(InvalidRequest, match="running already"):
+        Workspace(tmp_path / "job")
+    Workspace(tmp_path / "job").close()
 
 
 def test_a_key_depends_on_every_value_and_not_on_their_order() -> None:
