@@ -213,10 +213,7 @@ class DubJob:
             plan = await self._plan(method, info, workspace, index, face_id, actor)
             computed, reused = journal.computed, journal.reused
             facts = await self._film(method, info, plan, workspace, actor, journal, key, writer, on_progress)
-            if facts.damaged:
-                warnings.append(
-                    f"damaged frames in the footage, filled in by the decoder: {len(facts.damaged)}, the first is frame {facts.damaged[0]}"
-                )
+            warnings += _about_damage(facts)
         return DubOutcome(
             written=writer.report,
             info=info,
@@ -367,3 +364,9 @@ def _about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
     if extent.used_s < film - 0.1:
         return [f"the speech ends at {extent.used_s:.2f} s of {film:.2f} s: the mouth stays shut after that"]
     return []
+
+
+def _about_damage(facts: FilmFacts) -> list[str]:
+    if not facts.damaged:
+        return []
+    return [f"damaged frames in the footage, filled in by the decoder: {len(facts.damaged)}, the first is frame {facts.damaged[0]}"]

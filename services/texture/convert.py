@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
@@ -39,6 +40,29 @@ class WarpConfig:
 
     bank: ArtefactRef
     mode: WarpMode
+
+
+@dataclass(frozen=True, slots=True)
+class FootageAndSpeech:
+    """What SelectFrames works on: head_motion float64 [F], blink bool [F], silent bool [T]."""
+
+    head_motion: npt.NDArray[np.float64]
+    blink: npt.NDArray[np.bool_]
+    silent: npt.NDArray[np.bool_]
+
+
+def footage_and_speech_from_proto(request: pb.SelectFramesRequest) -> FootageAndSpeech:
+    """The request's arrays.
+
+    Raises:
+        InvalidRequest: one is missing, not finite, out of range, or they do not fit together.
+    """
+    motion = from_tensor(request.head_motion, "head_motion", dtype=np.float32, shape=(None,))
+    blink = from_tensor(request.blink, "blink", dtype=np.bool_, shape=(len(motion),))
+    silent = from_tensor(request.silent, "silent", dtype=np.bool_, shape=(None,))
+    if len(motion) and not (motion.min() >= 0.0 and motion.max() <= 1.0):
+        raise InvalidRequest("head_motion: speeds are normalised to 0..1", field="head_motion")
+    return FootageAndSpeech(motion.astype(np.float64), blink, silent)
 
 
 def max_frames_from_proto(request: pb.BuildBankRequest) -> int:

@@ -1,4 +1,4 @@
-"""The texture stage's RPCs. SelectFrames and SampleNeuralTexture answer UNIMPLEMENTED: no method that needs them is there yet."""
+"""The texture stage's RPCs. SampleNeuralTexture answers UNIMPLEMENTED: no method that needs it is there yet."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from services.texture.convert import (
     WarpConfig,
     bank_frame_from_proto,
     bank_to_proto,
+    footage_and_speech_from_proto,
     max_frames_from_proto,
     target_from_proto,
     warp_config_from_proto,
@@ -24,6 +25,7 @@ from services.texture.convert import (
 )
 from services.texture.models import TemporalWarpModel
 from services.texture.retrieve_warp import WarpStream
+from services.texture.select_frames import select_frames
 from services.texture.types import BankFrame
 
 MAX_FOOTAGE_FRAMES: Final = 4000
@@ -71,6 +73,14 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
             warped = await self._workers.run(stream.push, target_from_proto(request))
             if warped is not None:
                 yield warped_to_proto(warped)
+
+    async def SelectFrames(  # noqa: N802  # the RPC's name
+        self, request: pb.SelectFramesRequest, context: Any
+    ) -> pb.SelectFramesResponse:
+        """Footage frames for new speech."""
+        inputs = footage_and_speech_from_proto(request)
+        chosen = await self._workers.run(select_frames, inputs.head_motion, inputs.blink, inputs.silent)
+        return pb.SelectFramesResponse(frame_indices=chosen.tolist())
 
     def _keep(self, bank: MouthBank) -> ArtefactRef:
         return self._store.put_arrays(bank_arrays(bank), {"format": FORMAT})

@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceStub
+from services.common.arrays import to_tensor
 from services.common.crops import HeadPose, head_template, to_frame
 from services.common.errors import InvalidRequest
 from services.common.landmarks import MOUTH_AREA, NUM_LANDMARKS
@@ -178,10 +179,34 @@ async def test_no_frames_are_no_footage(service: Service) -> None:
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
-async def test_what_no_method_needs_yet_is_unimplemented(service: Service) -> None:
+async def test_footage_is_retimed_to_speech(service: Service) -> None:
+    motion = np.repeat([0.0, 1.0, 0.0], 20).astype(np.float32)
+    silent = np.repeat([True, False, True], [10, 20, 10])
+    request = pb.SelectFramesRequest(head_motion=to_tensor(motion), blink=to_tensor(np.zeros(60, bool)), silent=to_tensor(silent))
+    chosen = (await service.stub.SelectFrames(request)).frame_indices
+    assert len(chosen) == 40
+    assert motion[chosen][10:30].mean() > 0.85
+
+
+@pytest.mark.parametrize(
+    ("field", "array"),
+    [
+        ("head_motion", np.full(60, 2, np.float32)),
+        ("head_motion", np.full(60, np.nan, np.float32)),
+        ("blink", np.zeros(59, bool)),
+        ("silent", np.zeros(40, np.float32)),
+    ],
+)
+async def test_a_wrong_array_is_named(field: str, array: np.ndarray, service: Service) -> None:
+    arrays = {"head_motion": np.zeros(60, np.float32), "blink": np.zeros(60, bool), "silent": np.zeros(40, bool), field: array}
+    request = pb.SelectFramesRequest(**{name: to_tensor(value) for name, value in arrays.items()})
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await service.stub.SelectFrames(pb.SelectFramesRequest())
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        await service.stub.SelectFrames(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field in (caught.value.details() or "")
+
+
+async def test_what_no_method_needs_yet_is_unimplemented(service: Service) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         _ = [reply async for reply in service.stub.SampleNeuralTexture(iter([pb.SampleNeuralTextureRequest()]))]
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
