@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.actors.store import ActorStore, StoredActor
+from gateway.ahead import in_thread
 from gateway.consent import Consent
 from gateway.media.probe import probe
 from gateway.methods import method_named
@@ -110,8 +111,11 @@ async def create_actor(
         )
     except BaseException:
         # Not kept, so not counted: what was learned of a person does not outlive a failed or cancelled enrolment.
-        for ref in actors.uncounted(made):
-            artefacts.delete(ref)
+        def forget() -> None:
+            for ref in actors.uncounted(made):
+                artefacts.delete(ref)
+
+        await in_thread(forget)
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -16,12 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from sqlalchemy import create_engine, delete, event, select
-from sqlalchemy.engine import Engine
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from gateway.actors.database import ActorRow, Base, JobBlobRow, JobRow, LineageRow
+from gateway.actors.database import ActorRow, Database, JobBlobRow, JobRow, LineageRow
 from gateway.consent import Consent
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays, actor_refs
@@ -90,22 +89,18 @@ class ActorStore:
 
     def __init__(self, settings: GatewaySettings) -> None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        url = settings.database_url or f"sqlite:///{settings.data_dir / 'actors.sqlite'}"
-        self._engine = create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _wait_for_locks)
-        Base.metadata.create_all(self._engine)
+        self._database = Database(settings.database_url, settings.data_dir)
         self._artefacts = ArtefactStore(settings.artefacts_url)
         self._key_file = settings.data_dir / "receipt.key"
 
     @property
-    def engine(self) -> Engine:
-        """Of the database."""
-        return self._engine
+    def database(self) -> Database:
+        """That the actors are in; operations go there too."""
+        return self._database
 
     def close(self) -> None:
         """Close the database's connections."""
-        self._engine.dispose()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -139,7 +134,7 @@ class ActorStore:
         artefacts.update({f"superseded {number}": ref for number, ref in enumerate(others.values())})
         now = _now()
         try:
-            with Session(self._engine) as session, session.begin():
+            with self._database.writing() as session:
                 session.add(
                     ActorRow(
                         actor_id=actor_id,
@@ -164,8 +159,8 @@ class ActorStore:
     def check_free(self, actor_id: str) -> None:
         """Raise InvalidRequest where the id is taken or is none, before work is spent on an enrolment."""
         check_actor_id(actor_id)
-        with Session(self._engine) as session:
-            if session.get(ActorRow, actor_id) is not None:
+        with self._database.reading() as session:
+            if _row(session, actor_id) is not None:
                 raise InvalidRequest(
                     f"there is an actor {actor_id!r} already: erase it first, or choose another id", field="actor_id"
                 )
@@ -177,22 +172,23 @@ class ActorStore:
             ActorNotReady: there is none of this id.
             ArtefactCorrupt, ArtefactNotFound: the store lost what was learned of them.
         """
-        with Session(self._engine) as session:
-            row = session.get(ActorRow, actor_id)
+        with self._database.reading() as session:
+            row = _row(session, actor_id)
             if row is None:
                 raise ActorNotReady(f"no actor {actor_id!r} is enrolled: `dubstage actor create`", subject=actor_id)
             return self._stored(session, row)
 
     def list(self, *, after: str = "", limit: int = 100) -> list[StoredActor]:
         """Actors in the order of their ids, those behind `after`, at most `limit`."""
-        with Session(self._engine) as session:
+        after = after.replace("\0", "")
+        with self._database.reading() as session:
             rows = session.scalars(select(ActorRow).where(ActorRow.actor_id > after).order_by(ActorRow.actor_id).limit(limit))
             return [self._stored(session, row) for row in rows]
 
     def find(self, actor_id: str) -> StoredActor | None:
         """An actor, or None where there is none of this id."""
-        with Session(self._engine) as session:
-            row = session.get(ActorRow, actor_id)
+        with self._database.reading() as session:
+            row = _row(session, actor_id)
             return self._stored(session, row) if row is not None else None
 
     def note_job(self, actor_id: str, folder: Path) -> None:
@@ -202,19 +198,19 @@ class ActorStore:
             ActorNotReady: the actor was erased.
         """
         try:
-            with Session(self._engine) as session, session.begin():
+            with self._database.writing() as session:
                 session.merge(JobRow(actor_id=actor_id, folder=str(folder)))
         except IntegrityError:
             raise ActorNotReady(f"no actor {actor_id!r} is enrolled", subject=actor_id) from None
 
     def hold(self, folder: Path, ref: ArtefactRef) -> None:
         """Count a blob for a job."""
-        with Session(self._engine) as session, session.begin():
+        with self._database.writing() as session:
             session.merge(JobBlobRow(folder=str(folder), sha256=ref.sha256, uri=ref.uri, size_bytes=ref.size_bytes))
 
     def release(self, folder: Path) -> Sequence[ArtefactRef]:
         """Forget a job; returns the blobs that were counted for it."""
-        with Session(self._engine) as session, session.begin():
+        with self._database.writing() as session:
             mine = session.scalars(select(JobBlobRow).where(JobBlobRow.folder == str(folder)))
             refs = [ArtefactRef(blob.uri, blob.sha256, blob.size_bytes) for blob in mine]
             session.execute(delete(JobBlobRow).where(JobBlobRow.folder == str(folder)))
@@ -223,7 +219,7 @@ class ActorStore:
 
     def uncounted(self, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """Those of some blobs that no actor and no job counts."""
-        with Session(self._engine) as session:
+        with self._database.reading() as session:
             counted = _counted(session, {ref.sha256 for ref in refs})
         return [ref for ref in refs if ref.sha256 not in counted]
 
@@ -235,8 +231,8 @@ class ActorStore:
         Raises:
             ActorNotReady: there is none of this id.
         """
-        with Session(self._engine) as session, session.begin():
-            row = session.get(ActorRow, actor_id)
+        with self._database.writing() as session:
+            row = _row(session, actor_id)
             if row is None:
                 raise ActorNotReady(f"no actor {actor_id!r} is enrolled", subject=actor_id)
             mine = list(session.scalars(select(LineageRow).where(LineageRow.actor_id == actor_id)))
@@ -279,6 +275,11 @@ class ActorStore:
         return self._key_file.read_bytes()
 
 
+def _row(session: Session, actor_id: str) -> ActorRow | None:
+    # Not every text can be asked for: PostgreSQL's has no NUL.
+    return session.get(ActorRow, actor_id) if _NAME.fullmatch(actor_id) else None
+
+
 def _counted(session: Session, digests: AbstractSet[str]) -> set[str]:
     """Those of some digests that an actor or a job counts."""
     found: set[str] = set()
@@ -288,13 +289,6 @@ def _counted(session: Session, digests: AbstractSet[str]) -> set[str]:
         for table in (LineageRow, JobBlobRow):
             found.update(session.scalars(select(table.sha256).where(table.sha256.in_(part))))
     return found
-
-
-def _wait_for_locks(connection: object, _: object) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]
-    cursor.execute("PRAGMA busy_timeout = 10000")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
 
 
 def _now() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc.aio
 from google.longrunning import operations_pb2, operations_pb2_grpc
+from prometheus_client import Gauge
 
 from dubstage.gateway.v1alpha1 import gateway_pb2, gateway_pb2_grpc
 from gateway.actors.store import ActorStore
@@ -20,12 +21,13 @@ from gateway.api.jobs import ActorJobs, DubJobs, JobContext
 from gateway.api.media_folder import MediaFolder
 from gateway.api.operations_servicer import OperationsServicer
 from gateway.live.streams import LiveStreams
-from gateway.operations.runner import Handler, JobRunner
+from gateway.operations.runner import Handler, Job, JobRunner
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.local import LocalStages
 from gateway.stages.opening import open_stages
+from gateway.stages.remote import RemoteStages
 from services.common.artefacts import ArtefactStore
 from services.common.errors import InvalidRequest, ModelNotReady
 from services.common.server import StageServer
@@ -43,13 +45,13 @@ class GatewayServer(StageServer):
         settings: of the process.
 
     Raises:
-        InvalidRequest: another gateway works in the data folder, or a file of the settings cannot be used.
+        InvalidRequest: another gateway works in the data folder or with the database, or a file of the settings cannot be used.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._lock = _lock(settings.data_dir)
         self._gateway_settings = settings
-        self._actors = ActorStore(settings)
+        self._actors = self._open_actors(settings)
         self._stages: Stages | None = None
         self._stack = AsyncExitStack()
         artefacts = ArtefactStore(settings.artefacts_url)
@@ -61,9 +63,12 @@ class GatewayServer(StageServer):
             require_consent=settings.require_consent,
             threads=settings.compute_threads,
         )
-        handlers: dict[str, Handler] = {DUB: DubJobs(context, self._open_stages), ACTOR: ActorJobs(context, self._open_stages)}
+        handlers: dict[str, Handler] = {
+            DUB: self._once_stages_serve(DubJobs(context, self._open_stages)),
+            ACTOR: self._once_stages_serve(ActorJobs(context, self._open_stages)),
+        }
         self._runner = JobRunner(
-            OperationStore(self._actors.engine),
+            OperationStore(self._actors.database),
             handlers,
             max_concurrent=settings.max_concurrent_jobs,
             max_queued=settings.max_queued_jobs,
@@ -83,6 +88,36 @@ class GatewayServer(StageServer):
             operations_pb2_grpc.add_OperationsServicer_to_server(OperationsServicer(self._runner), server)
 
         super().__init__("gateway", settings, register=register, services=SERVICES)
+        self._runner.tracer = self.tracer
+        unfinished = Gauge("dubstage_operations", "Operations that run or wait", registry=self.metrics.registry)
+        unfinished.set_function(lambda: self._runner.unfinished)
+
+    def _open_actors(self, settings: GatewaySettings) -> ActorStore:
+        try:
+            actors = ActorStore(settings)
+            try:
+                actors.database.claim()
+            except BaseException:
+                actors.close()
+                raise
+        except BaseException:
+            self._unlock()
+            raise
+        return actors
+
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+    def _once_stages_serve(self, handler: Handler) -> Handler:
+        # A stage may rest with no replica at all: it is started for the operation's sake, and that takes longer than retries do.
+        async def run(job: Job) -> bytes:
+            if isinstance(self._stages, RemoteStages):
+                await self._stages.wait_until_serving(self._gateway_settings.stages_start_s)
+            return await handler(job)
+
+        return run
 
     def _open_stages(self) -> Stages:
         if self._stages is None:
@@ -111,9 +146,7 @@ class GatewayServer(StageServer):
         await super().drain(grace_s)
         await self._stack.aclose()
         await asyncio.to_thread(self._actors.close)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._unlock()
 
 
 def _lock(folder: Path) -> int | None:

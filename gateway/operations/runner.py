@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
+from opentelemetry import trace
 
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common import calls, error_status
-from services.common.errors import Cancelled, DubstageError, InvalidRequest, Overloaded, Unexpected
+from services.common.errors import BackendUnavailable, Cancelled, DubstageError, InvalidRequest, Overloaded, Unexpected
 
 CANCEL_SECONDS: Final = 60.0
 """Longest that an erasure waits for the cancelled work of a person to stop."""
+
+DATABASE_SECONDS: Final = 600.0
+"""Longest that an ended operation waits for a database that does not answer; after that the next process does the work again."""
 
 _log = structlog.stdlib.get_logger("dubstage.operations")
 
@@ -49,6 +54,7 @@ class _Active:
     record: OperationRecord
     resumed: bool
     call: calls.Call
+    asked_by: trace.SpanContext
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     work: asyncio.Task[bytes] | None = None
     keeper: asyncio.Task[None] | None = None
@@ -79,6 +85,13 @@ class JobRunner:
         self._active: dict[str, _Active] = {}
         self._adding = 0
         self._closed = False
+        self.tracer: trace.Tracer = trace.NoOpTracer()
+        """Makes one span an operation, under the trace of the call that asked for it: with the stages' spans, one trace a dub."""
+
+    @property
+    def unfinished(self) -> int:
+        """Operations that run or wait now."""
+        return len(self._active)
 
     async def start(self) -> None:
         """Pick up what an earlier process left unfinished, in the order of submission, however many there are."""
@@ -204,7 +217,7 @@ class JobRunner:
 
     def _begin(self, record: OperationRecord, *, resumed: bool) -> None:
         call = calls.Call(stage="gateway", rpc=record.name, job_id=record.name.removeprefix("operations/"))
-        active = _Active(record, resumed, call)
+        active = _Active(record, resumed, call, trace.get_current_span().get_span_context())
         self._active[record.name] = active
         # A context of its own: the work must not end with the call that asked for it, nor keep that call's deadline.
         active.work = asyncio.create_task(self._work(active), context=contextvars.Context())
@@ -222,8 +235,12 @@ class JobRunner:
         def report(metadata: bytes) -> None:
             active.record = replace(active.record, metadata=metadata)
 
+        job = Job(active.record, active.resumed, report, lambda: active.cancelled)
         async with self._slots:
-            return await self._handlers[active.record.kind](Job(active.record, active.resumed, report, lambda: active.cancelled))
+            parent = trace.set_span_in_context(trace.NonRecordingSpan(active.asked_by))
+            attributes: dict[str, str | bool] = {"dubstage.job_id": active.call.job_id, "dubstage.resumed": active.resumed}
+            with self.tracer.start_as_current_span(active.record.kind, context=parent, attributes=attributes):
+                return await self._handlers[active.record.kind](job)
 
     async def _keep(self, active: _Active) -> None:
         """Wait for the work and write down how it ended. Never cancelled itself."""
@@ -239,11 +256,23 @@ class JobRunner:
                 ended = replace(active.record, error=self._status(active, error))
             else:
                 ended = replace(active.record, response=active.work.result())
-            active.record = await asyncio.to_thread(self._store.finish, ended)
+            active.record = await self._written(ended)
             _log.info("operation_ended", operation=ended.name, kind=ended.kind, failed=failed, cancelled=active.cancelled)
         finally:
             del self._active[active.record.name]
             active.ended.set()
+
+    async def _written(self, ended: OperationRecord) -> OperationRecord:
+        """Write down how an operation ended; hours of work are not lost to a database that restarts meanwhile."""
+        deadline = time.monotonic() + DATABASE_SECONDS
+        while True:
+            try:
+                return await asyncio.to_thread(self._store.finish, ended)
+            except BackendUnavailable as problem:
+                if self._closed or time.monotonic() > deadline:
+                    raise
+                _log.warning("operation_not_written_yet", operation=ended.name, message=problem.message)
+                await asyncio.sleep(problem.retry_after_s)
 
     @staticmethod
     def _status(active: _Active, error: BaseException | None) -> bytes:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import re
 import secrets
 from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import LargeBinary, String, delete, select, update
-from sqlalchemy.engine import Engine
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-from gateway.actors.database import Base
+from gateway.actors.database import Base, Database
 from services.common.errors import OperationNotFound
 
+_NAME: Final = re.compile(r"operations/[0-9a-f]{32}")
 MAX_FINISHED: Final = 10_000
 """Finished operations that are kept; the oldest go first."""
 
@@ -71,12 +72,12 @@ class OperationStore:
     """Table of operations; all methods block.
 
     Args:
-        engine: of the actors' database.
+        database: that of the actors.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        Base.metadata.create_all(engine)
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.make_tables()
 
     def add(self, kind: str, request: bytes, *, actor_id: str = "", output: str = "") -> OperationRecord:
         """Keep a new operation."""
@@ -90,7 +91,7 @@ class OperationStore:
             done=False,
             metadata_bytes=b"",
         )
-        with Session(self._engine) as session, session.begin():
+        with self._database.writing() as session:
             session.add(row)
             session.flush()
             return _record(row)
@@ -101,8 +102,10 @@ class OperationStore:
         Raises:
             OperationNotFound: there is none of this name.
         """
-        with Session(self._engine) as session:
-            row = session.scalar(select(OperationRow).where(OperationRow.name == name))
+        with self._database.reading() as session:
+            # Not every text can be asked for: PostgreSQL's has no NUL.
+            known = _NAME.fullmatch(name) is not None
+            row = session.scalar(select(OperationRow).where(OperationRow.name == name)) if known else None
             if row is None:
                 raise OperationNotFound(f"no operation {name[:80]!r}: it was deleted, or never was", resource=name)
             return _record(row)
@@ -112,13 +115,13 @@ class OperationStore:
         query = select(OperationRow).where(OperationRow.number > after).order_by(OperationRow.number).limit(limit)
         if done is not None:
             query = query.where(OperationRow.done == done)
-        with Session(self._engine) as session:
+        with self._database.reading() as session:
             return [_record(row) for row in session.scalars(query)]
 
     def finish(self, record: OperationRecord) -> OperationRecord:
         """Keep how an operation ended; the oldest of too many finished ones go."""
         ended = replace(record, done=True)
-        with Session(self._engine) as session, session.begin():
+        with self._database.writing() as session:
             session.execute(
                 update(OperationRow)
                 .where(OperationRow.name == ended.name)
@@ -132,12 +135,12 @@ class OperationStore:
 
     def delete(self, name: str) -> None:
         """Forget an operation."""
-        with Session(self._engine) as session, session.begin():
+        with self._database.writing() as session:
             session.execute(delete(OperationRow).where(OperationRow.name == name))
 
     def forget_actor(self, actor_id: str) -> None:
         """Forget all operations that concern a person."""
-        with Session(self._engine) as session, session.begin():
+        with self._database.writing() as session:
             session.execute(delete(OperationRow).where(OperationRow.actor_id == actor_id))
 
 

@@ -278,7 +278,7 @@ class DubJob:
         on_progress: OnProgress,
     ) -> EnrolledActor:
         step = step_key("enrol", job=key)
-        found = journal.find(step)
+        found = await asyncio.to_thread(journal.find, step)
         if found is not None:
             return actor_from_arrays(found)
         actor = await enrol_from(
@@ -292,7 +292,7 @@ class DubJob:
             lambda name, done, total: on_progress(f"enrol {name}", done, total),
             on_artefact=lambda ref: self._ledger.hold(workspace.folder, ref_from(ref)),
         )
-        journal.record(step, *actor_arrays(actor))
+        await asyncio.to_thread(journal.record, step, *actor_arrays(actor))
         return actor
 
     async def _plan(

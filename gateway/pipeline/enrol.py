@@ -18,6 +18,7 @@ from gateway.methods import Method
 from gateway.pipeline.messages import geometry_from, pose_message, rational
 from gateway.pipeline.records import RecordFile, pose_of
 from gateway.pipeline.speech import feature_block
+from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
 from services.common.actor_geometry import ActorGeometry
 from services.common.arrays import to_rgb_image, to_tensor
@@ -227,7 +228,7 @@ async def _build_bank(stages: Stages, faces: RecordFile, rows: list[int], on_ste
                 )
             )
 
-    return await stages.build_bank(requests())
+    return await until_done(lambda: stages.build_bank(requests()))
 
 
 async def _personalize_motion(
@@ -254,23 +255,31 @@ async def _personalize_motion(
         usable=to_tensor(np.ascontiguousarray(clip.usable[begin : begin + count])),
         seed=options.seed,
     )
-    try:
+
+    async def adapt() -> common_pb2.ArtefactRef:
         async for progress in stages.personalize_motion(request):
             on_step("motion", progress.step, progress.num_steps)
             if progress.HasField("style"):
                 return progress.style
+        raise ContractBroken("the motion stage ended its personalisation without an artefact")
+
+    try:
+        return await until_done(adapt)
     except NoUsableFootage:
         # Too short to adapt to: the style alone carries the person.
         return style
-    raise ContractBroken("the motion stage ended its personalisation without an artefact")
 
 
 async def _personalize_renderer(
     stages: Stages, method: Method, bank: common_pb2.ArtefactRef, options: EnrolOptions, on_step: OnStep
 ) -> common_pb2.ArtefactRef:
     request = render_pb2.PersonalizeRequest(model=method.renderer, bank=bank, num_steps=options.renderer_steps, seed=options.seed)
-    async for progress in stages.personalize_renderer(request):
-        on_step("renderer", progress.step, progress.num_steps)
-        if progress.HasField("actor"):
-            return progress.actor
-    raise ContractBroken("the render stage ended its personalisation without an artefact")
+
+    async def adapt() -> common_pb2.ArtefactRef:
+        async for progress in stages.personalize_renderer(request):
+            on_step("renderer", progress.step, progress.num_steps)
+            if progress.HasField("actor"):
+                return progress.actor
+        raise ContractBroken("the render stage ended its personalisation without an artefact")
+
+    return await until_done(adapt)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +20,7 @@ from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.pipeline.messages import timeline_of
 from gateway.pipeline.records import FACE_RECORD, RecordFile, pose_of
+from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
 from services.common.arrays import from_tensor
 from services.common.crops import BOX_SIZE, HeadPose, box_from_frame
@@ -68,40 +69,54 @@ class FaceIndex:
 async def analyse_footage(
     stages: Stages, info: MediaInfo, faces: RecordFile, *, threads: int, on_progress: OnProgress
 ) -> list[int]:
-    """Decode once, track all faces, and append a FACE_RECORD a face a frame; returns the frames that begin a shot.
+    """Track all faces, and append a FACE_RECORD a face a frame; returns the frames that begin a shot.
+
+    The footage is decoded once, unless the stream breaks off because a replica of the face stage went away. What the tracker knows
+    went with it: another one sees the film from its beginning, and the records go on where they ended.
 
     Raises:
         MediaUnsupported: the file breaks off.
         DubstageError: from the face stage.
     """
-    waiting: deque[tuple[int, Pixels, float]] = deque()
-
-    async def requests() -> AsyncIterator[face_pb2.TrackRequest]:
-        config = face_pb2.TrackConfig(timeline=timeline_of(info))
-        yield face_pb2.TrackRequest(config=config)
-        with VideoReader(info, threads=threads) as reader:
-            frames = iter(reader)
-            while (decoded := await in_thread(_next_rgb, frames)) is not None:
-                index, rgb, small, scale = decoded
-                waiting.append((index, rgb, scale))
-                yield frame_message(index, small)
-
     shot_cuts: list[int] = []
-    async with AsyncExitStack() as stack:
-        # Frames are decoded, tracked and cut at the same time.
-        messages = read_ahead(requests(), AHEAD)
-        stack.push_async_callback(close, messages)
-        replies = await stack.enter_async_context(aclosing(read_ahead(stages.track(messages), AHEAD)))
-        async for reply in replies:
-            for frame in reply.frames:
-                index, rgb, scale = waiting.popleft()
-                if frame.shot_cut:
-                    shot_cuts.append(index)
-                if frame.faces:
-                    faces.append(await asyncio.to_thread(face_records, frame, rgb, scale))
-                on_progress(index + 1)
+    num_recorded = 0
+
+    async def track() -> None:
+        nonlocal num_recorded
+        waiting: deque[tuple[int, Pixels, float]] = deque()
+        async with AsyncExitStack() as stack:
+            # Frames are decoded, tracked and cut at the same time.
+            messages = read_ahead(_frame_messages(info, threads, waiting), AHEAD)
+            stack.push_async_callback(close, messages)
+            replies = await stack.enter_async_context(aclosing(read_ahead(stages.track(messages), AHEAD)))
+            async for reply in replies:
+                for frame in reply.frames:
+                    index, rgb, scale = waiting.popleft()
+                    if index < num_recorded:
+                        continue
+                    if frame.faces:
+                        faces.append(await asyncio.to_thread(face_records, frame, rgb, scale))
+                    if frame.shot_cut:
+                        shot_cuts.append(index)
+                    num_recorded = index + 1
+                    on_progress(num_recorded)
+
+    await until_done(track, progress=lambda: num_recorded)
     faces.sync()
     return shot_cuts
+
+
+async def _frame_messages(
+    info: MediaInfo, threads: int, waiting: deque[tuple[int, Pixels, float]]
+) -> AsyncGenerator[face_pb2.TrackRequest, None]:
+    """The footage as the tracker's requests; frames that are out are added to `waiting`."""
+    yield face_pb2.TrackRequest(config=face_pb2.TrackConfig(timeline=timeline_of(info)))
+    with VideoReader(info, threads=threads) as reader:
+        frames = iter(reader)
+        while (decoded := await in_thread(_next_rgb, frames)) is not None:
+            index, rgb, small, scale = decoded
+            waiting.append((index, rgb, scale))
+            yield frame_message(index, small)
 
 
 def read_index(faces: RecordFile, shot_cuts: list[int], num_frames: int) -> FaceIndex:

@@ -18,6 +18,7 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from gateway.media.sound import Speech
 from gateway.pipeline.messages import rational
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
+from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
 from services.common.arrays import from_tensor, to_tensor
 from services.common.errors import ContractBroken
@@ -43,7 +44,7 @@ class SpeechExtent:
 
 
 async def extract_features(stages: Stages, speech: Speech, features: RecordFile, num_frames: int, film: Fraction) -> SpeechExtent:
-    """Append FEATURE_RECORDs of `num_frames` frames of the motion grid, for a film of `film` seconds.
+    """Fill `features` with FEATURE_RECORDs of `num_frames` frames of the motion grid, for a film of `film` seconds.
 
     Raises:
         DubstageError: from the audio stage, or from reading the sound.
@@ -53,7 +54,7 @@ async def extract_features(stages: Stages, speech: Speech, features: RecordFile,
 
     async def requests() -> AsyncIterator[audio_pb2.ExtractFeaturesRequest]:
         nonlocal total_samples
-        sent = 0
+        total_samples = sent = 0
         yield audio_pb2.ExtractFeaturesRequest(
             config=audio_pb2.ExtractFeaturesConfig(
                 sample_rate_hz=speech.sample_rate_hz,
@@ -75,9 +76,13 @@ async def extract_features(stages: Stages, speech: Speech, features: RecordFile,
             if total_samples > limit:
                 return
 
-    async for reply in stages.extract_features(requests()):
-        features.append(feature_records(reply.block))
-    features.sync()
+    async def hear() -> None:
+        features.clear()
+        async for reply in stages.extract_features(requests()):
+            features.append(feature_records(reply.block))
+        features.sync()
+
+    await until_done(hear)
     if features.num_rows != num_frames:
         raise ContractBroken(f"the audio stage answered {features.num_rows} of {num_frames} frames")
     used = min(total_samples, limit) / speech.sample_rate_hz
@@ -117,7 +122,7 @@ async def predict_motion(
     without_style: bool = False,
     block: int = FEATURE_BLOCK,
 ) -> None:
-    """Append a MOTION_RECORD for every frame of `timeline`."""
+    """Fill `motion` with a MOTION_RECORD for every frame of `timeline`."""
 
     async def requests() -> AsyncIterator[motion_pb2.PredictMotionRequest]:
         yield motion_pb2.PredictMotionRequest(
@@ -134,9 +139,13 @@ async def predict_motion(
             rows = features.read(begin, begin + block)
             yield motion_pb2.PredictMotionRequest(features=feature_block(rows, begin))
 
-    async for reply in stages.predict_motion(requests()):
-        motion.append(motion_records(reply.frames))
-    motion.sync()
+    async def predict() -> None:
+        motion.clear()
+        async for reply in stages.predict_motion(requests()):
+            motion.append(motion_records(reply.frames))
+        motion.sync()
+
+    await until_done(predict)
     if motion.num_rows != num_frames:
         raise ContractBroken(f"the motion stage answered {motion.num_rows} of {num_frames} frames")
 

@@ -18,6 +18,7 @@ from gateway.compositing.blend import laplacian_blend
 from gateway.compositing.colour_match import match_colour
 from gateway.pipeline.messages import pose_message
 from gateway.pipeline.records import pose_of
+from gateway.stages.attempts import all_replies
 from gateway.stages.interface import Stages
 from services.common.actor_geometry import ActorGeometry, lower_face_mask
 from services.common.arrays import from_image, to_gray_image, to_rgb_image, to_tensor
@@ -142,7 +143,7 @@ async def _warp(
                 )
             )
 
-    replies = [reply async for reply in stages.retrieve_warp(requests())]
+    replies = await all_replies(lambda: stages.retrieve_warp(requests()))
     expected = records[wanted]["frame"].tolist()
     if [reply.frame_index for reply in replies] != expected:
         raise ContractBroken(f"the texture stage answered frames {[reply.frame_index for reply in replies]}, not {expected}")
@@ -170,7 +171,7 @@ async def _render(
                 )
             )
 
-    replies = [reply async for reply in stages.render(requests())]
+    replies = await all_replies(lambda: stages.render(requests()))
     if [reply.frame_index for reply in replies] != frames.tolist():
         raise ContractBroken("the render stage answered other frames than it was asked for")
     return [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -15,18 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
 import numpy.typing as npt
-from fsspec.implementations.local import LocalFileSystem
 
-from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageFull
+from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageRefused
+from services.common.storage_backend import open_backend
 from services.common.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOB_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _COPY_BYTES = 1 << 20
-# A quota and a file size limit are to the user what a full disk is.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# A request a piece: small ones would cost a remote store more in round trips than in bytes.
+_REMOTE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +40,27 @@ class ArtefactRef:
 class ArtefactStore:
     """A content-addressed store under one root.
 
-    A blob of sha256 `abcd…` lies at `<root>/ab/abcd…`. Writing is atomic: a reader sees the whole blob or none.
-    Safe for use by several threads and processes. All methods block: call them from a worker, not from the event loop.
+    A blob of sha256 `abcd…` lies at `<root>/ab/abcd…`. Writing is atomic: a reader sees the whole blob or none. Any number
+    of threads, processes and machines may put the same blob at once. All methods block: call them from a worker, not from
+    the event loop. Each raises StorageRefused where the store answers and refuses (credentials, permissions, no such bucket),
+    and BackendUnavailable where it does not answer after bounded attempts.
 
     Args:
-        url: a folder, or an fsspec url such as `file:///var/lib/dubstage`, `s3://bucket/prefix`, `memory://tests`.
+        url: a folder, or an fsspec url such as `file:///var/lib/dubstage`, `s3://bucket/prefix`, `memory://tests`. S3 takes
+            its credentials, region and endpoint from the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`…).
+
+    Raises:
+        InvalidRequest: no such protocol, or the package for it is not installed.
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        self._fs, root = fsspec.core.url_to_fs(os.fspath(url))
-        self._root = str(root).rstrip("/")
-        self._local = isinstance(self._fs, LocalFileSystem)
+        self._backend = open_backend(url)
+        self._fs, self._root, self._local = self._backend.files, self._backend.root, self._backend.local
 
     @property
     def url(self) -> str:
         """The root as an absolute url with its protocol."""
-        return str(self._fs.unstrip_protocol(self._root))
+        return self._backend.url
 
     def put_bytes(self, data: bytes) -> ArtefactRef:
         """Store bytes and return their reference; storing the same bytes again changes nothing.
@@ -67,13 +70,13 @@ class ArtefactStore:
         """
         ref = self._ref(hashlib.sha256(data).hexdigest(), len(data))
         path = self._path(ref.uri)
-        if not self._intact(path, ref):
-            with self._full_means_storage_full():
+        with self._backend.told():
+            if not self._intact(path, ref):
                 if self._local:
                     _write_atomically(Path(path), [data])
                 else:
-                    self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-                    self._fs.pipe_file(path, data)
+                    with self._writing(path):
+                        self._fs.pipe_file(path, data)
         return ref
 
     def put_file(self, file: str | os.PathLike[str]) -> ArtefactRef:
@@ -89,14 +92,14 @@ class ArtefactStore:
         with source.open("rb") as stream:
             ref = self._ref(_sha256_of(stream), source.stat().st_size)
         path = self._path(ref.uri)
-        if not self._intact(path, ref):
-            with self._full_means_storage_full():
+        with self._backend.told():
+            if not self._intact(path, ref):
                 if self._local:
                     with source.open("rb") as stream:
                         _write_atomically(Path(path), _pieces(stream))
                 else:
-                    self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-                    self._fs.put_file(str(source), path)
+                    with self._writing(path):
+                        self._fs.put_file(str(source), path)
         return ref
 
     def get_bytes(self, ref: ArtefactRef) -> bytes:
@@ -114,7 +117,8 @@ class ArtefactStore:
             )
         path = self._path(ref.uri)
         try:
-            data: bytes = self._fs.cat_file(path)
+            with self._backend.told():
+                data: bytes = self._fs.cat_file(path)
         except FileNotFoundError:
             raise ArtefactNotFound(f"no artefact at {ref.uri}", resource=ref.uri) from None
         actual = hashlib.sha256(data).hexdigest()
@@ -148,7 +152,7 @@ class ArtefactStore:
         Raises:
             InvalidRequest: the uri is not one of this store's.
         """
-        return bool(self._fs.exists(self._path(ref.uri)))
+        return self._size(self._path(ref.uri)) is not None
 
     def delete(self, ref: ArtefactRef) -> bool:
         """Remove a blob; returns whether there was one.
@@ -156,11 +160,20 @@ class ArtefactStore:
         Raises:
             InvalidRequest: the uri is not one of this store's.
         """
+        path = self._path(ref.uri)
+        # S3 answers alike whether there was one or not.
+        if self._size(path) is None:
+            return False
         try:
-            self._fs.rm_file(self._path(ref.uri))
+            with self._backend.told():
+                self._fs.rm_file(path)
         except FileNotFoundError:
             return False
         return True
+
+    def keeps_old_versions(self) -> bool:
+        """Whether the store keeps the bytes of what is deleted: an S3 bucket with versioning. False where it does not tell."""
+        return self._backend.keeps_old_versions()
 
     def _ref(self, sha256: str, size_bytes: int) -> ArtefactRef:
         return ArtefactRef(f"{self.url}/{sha256[:2]}/{sha256}", sha256, size_bytes)
@@ -173,27 +186,38 @@ class ArtefactStore:
             raise InvalidRequest(f"artefact {uri[:200]!r} does not belong to the store {self.url}", field="uri")
         return f"{self._root}/{name}"
 
+    def _size(self, path: str) -> int | None:
+        """Bytes of the blob at a path, None where there is none."""
+        try:
+            with self._backend.told():
+                return int(self._fs.size(path))
+        except FileNotFoundError:
+            return None
+
     def _intact(self, path: str, ref: ArtefactRef) -> bool:
         # The bytes are read, not only the size: so putting a blob again repairs one that was damaged.
+        if self._size(path) != ref.size_bytes:
+            return False
         try:
-            if self._fs.size(path) != ref.size_bytes:
-                return False
-            with self._fs.open(path, "rb") as stream:
-                return _sha256_of(stream) == ref.sha256
+            if self._local:
+                with self._fs.open(path, "rb") as stream:
+                    return _sha256_of(stream) == ref.sha256
+            digest = hashlib.sha256()
+            for begin in range(0, ref.size_bytes, _REMOTE_BYTES):
+                digest.update(self._fs.cat_file(path, start=begin, end=min(begin + _REMOTE_BYTES, ref.size_bytes)))
+            return digest.hexdigest() == ref.sha256
         except FileNotFoundError:
             return False
 
     @contextlib.contextmanager
-    def _full_means_storage_full(self) -> Iterator[None]:
+    def _writing(self, path: str) -> Iterator[None]:
         try:
-            yield
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            raise StorageFull(
-                f"no space left in the artefact store {self.url}: free some, or point DUBSTAGE_ARTEFACTS_URL elsewhere",
-                subject=self.url,
-            ) from error
+            with self._backend.told():
+                if self._backend.has_folders:
+                    self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+                yield
+        except FileNotFoundError as error:
+            raise StorageRefused(f"the artefact store {self._backend.where} takes nothing: {error}", subject=self.url) from error
 
 
 class ArrayCache:

@@ -17,6 +17,7 @@
             ActorNotReady             the actor is not enrolled or personalised yet
             NoUsableFootage           enrolment found no frame with a usable face
             StorageFull               no space left where artefacts or results are written
+            StorageRefused            the artefact store or the database refuses: credentials, permissions, bucket
         TransientError                the same call may succeed later (says when to try again)
             Overloaded                the queue is full
             AcceleratorOutOfMemory    the device has no memory for this batch now
@@ -168,6 +169,12 @@ class StorageFull(PreconditionError):
 
     code = "RESOURCE_EXHAUSTED"
     reason = "STORAGE_FULL"
+
+
+class StorageRefused(PreconditionError):
+    """The artefact store or the database answers, and refuses: wrong credentials, no permission, no such bucket or database."""
+
+    reason = "STORAGE_REFUSED"
 
 
 class TransientError(DubstageError):

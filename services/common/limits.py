@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import ParamSpec, TypeVar
 
 from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded, TransientError
+from services.common.load import Load
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +33,10 @@ class Admission:
         self._idle = asyncio.Event()
         self._idle.set()
         self._refusal: TransientError | None = ModelNotReady("the stage is still warming up")
+        self.load = Load()
+        """Calls that wait and run."""
+        self.on_admitted: Callable[[float], None] = lambda wait_s: None
+        """Told how long each call waited."""
 
     def open(self) -> None:
         """Begin to admit calls."""
@@ -60,8 +66,20 @@ class Admission:
         self._present += 1
         self._idle.clear()
         try:
-            async with self._slots:
+            arrived = time.perf_counter()
+            self.load.arrive()
+            try:
+                await self._slots.acquire()
+            except BaseException:
+                self.load.give_up()
+                raise
+            self.load.start()
+            self.on_admitted(time.perf_counter() - arrived)
+            try:
                 yield
+            finally:
+                self._slots.release()
+                self.load.finish()
         finally:
             self._present -= 1
             if not self._present:
@@ -74,9 +92,15 @@ class WorkerPool:
     Args:
         num_threads: computations that run at once; 1 keeps a stage's memory and its order of work plain.
         max_queued: computations that may wait for a thread.
+        name: of the threads, and of the pool in metrics.
     """
 
     def __init__(self, *, num_threads: int, max_queued: int, name: str = "worker") -> None:
+        self.name = name
+        self.load = Load()
+        """Computations that wait and run."""
+        self.on_computed: Callable[[float, float], None] = lambda wait_s, compute_s: None
+        """Told of each computation that ran: how long it waited and how long it took; called in its thread."""
         self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
         self._capacity = num_threads + max_queued
         self._pending = 0
@@ -101,10 +125,23 @@ class WorkerPool:
                 raise Overloaded(f"{self._pending} computations run or wait already, as many as the stage takes")
             self._pending += 1
         context = contextvars.copy_context()
+        arrived = time.perf_counter()
+
+        def compute() -> T:
+            self.load.start()
+            began = time.perf_counter()
+            try:
+                return context.run(function, *args, **kwargs)
+            finally:
+                self.load.finish()
+                self.on_computed(began - arrived, time.perf_counter() - began)
+
+        self.load.arrive()
         try:
-            future = self._executor.submit(context.run, lambda: function(*args, **kwargs))
+            future = self._executor.submit(compute)
         except RuntimeError:
             self._leave()
+            self.load.give_up()
             raise
         future.add_done_callback(self._leave)
         return await asyncio.wrap_future(future)
@@ -113,6 +150,8 @@ class WorkerPool:
         """Drop what waits; what runs goes on (see `pending`)."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _leave(self, _: Future[T] | None = None) -> None:
+    def _leave(self, future: Future[T] | None = None) -> None:
+        if future is not None and future.cancelled():
+            self.load.give_up()
         with self._lock:
             self._pending -= 1

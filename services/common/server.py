@@ -18,7 +18,9 @@ import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from opentelemetry import trace
 from prometheus_client import start_http_server
+from prometheus_client.registry import Collector
 
 from services.common.auth import TokenCheck
 from services.common.errors import DubstageError, InvalidRequest
@@ -31,6 +33,10 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 # For the last responses and statuses of calls that have ended to leave.
 _FLUSH_S = 0.5
+# Between two looks at what a stage says of itself.
+_WATCH_S = 0.5
+LIVENESS = "liveness"
+"""A name that health answers for from the start on: it says that the event loop runs, and nothing about what the stage can do."""
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 
 _log = structlog.stdlib.get_logger("dubstage.server")
@@ -54,6 +60,10 @@ class StageServer:
             reflection.
         warm_up: loads models and runs them once; called in a thread, so it may block.
         workers: pools that the servicers compute in; they are shut down with the server.
+        is_serving: whether what the stage computes with still works; asked twice a second, while it does not, health is
+            NOT_SERVING. None: always.
+        collectors: metrics of the stage's own, shown with the server's.
+        close: called once, after the last call.
 
     Raises:
         InvalidRequest: a token or TLS file cannot be used.
@@ -68,6 +78,9 @@ class StageServer:
         services: Sequence[str],
         warm_up: Callable[[], None] | None = None,
         workers: Sequence[WorkerPool] = (),
+        is_serving: Callable[[], bool] | None = None,
+        collectors: Sequence[Collector] = (),
+        close: Callable[[], None] | None = None,
     ) -> None:
         self.stage = stage
         self.metrics = Metrics(stage)
@@ -77,7 +90,13 @@ class StageServer:
         self._services = tuple(services)
         self._warm_up = warm_up
         self._workers = tuple(workers)
+        self._is_serving = is_serving
+        self._watching: asyncio.Task[None] | None = None
+        self._close = close
+        for collector in collectors:
+            self.metrics.registry.register(collector)
         self._admission = Admission(max_active=settings.max_concurrent_rpcs, max_queued=settings.max_queued_rpcs)
+        self.metrics.watch(self._admission, self._workers)
         self._health = health.aio.HealthServicer()
         self._stop_metrics: Callable[[], None] = lambda: None
         self._tracing = make_tracing(stage=stage, otlp_endpoint=settings.otlp_endpoint)
@@ -93,7 +112,16 @@ class StageServer:
         self._server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
         register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        # A kubelet's probe knows no TLS. The same servicer in the same event loop, without the secrets of the other port.
+        self._health_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)]) if settings.health_port else None
+        if self._health_server is not None:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
         reflection.enable_server_reflection([*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+
+    @property
+    def tracer(self) -> trace.Tracer:
+        """For spans of the server's own, beside those of its calls."""
+        return self._tracing.tracer
 
     @property
     def address(self) -> str:
@@ -112,6 +140,7 @@ class StageServer:
         # grpc_health begins with SERVING; nobody may see that.
         for name in ("", *self._services):
             await self._health.set(name, _NOT_SERVING)
+        await self._health.set(LIVENESS, _SERVING)
         address = f"{_bracketed(settings.host)}:{settings.port}"
         try:
             credentials = _credentials(settings)
@@ -119,6 +148,8 @@ class StageServer:
                 self.port = self._server.add_insecure_port(address)
             else:
                 self.port = self._server.add_secure_port(address, credentials)
+            if self._health_server is not None:
+                self._health_server.add_insecure_port(f"{_bracketed(settings.host)}:{settings.health_port}")
             if settings.metrics_port:
                 http, thread = start_http_server(settings.metrics_port, settings.host, self.metrics.registry)
 
@@ -130,12 +161,15 @@ class StageServer:
                 self._stop_metrics = stop_metrics
         except (RuntimeError, OSError) as error:
             raise InvalidRequest(
-                f"the {self.stage} stage cannot listen on {address} (metrics on {settings.metrics_port}): {error}",
+                f"the {self.stage} stage cannot listen on {address} (metrics on {settings.metrics_port}, "
+                f"health on {settings.health_port}): {error}",
                 field="DUBSTAGE_PORT",
             ) from error
         if settings.auth_token_file is not None and credentials is None and settings.host not in _LOOPBACK:
             _log.warning("tokens_in_plain_text", host=settings.host, remedy="set DUBSTAGE_TLS_CERTIFICATE_FILE")
         await self._server.start()
+        if self._health_server is not None:
+            await self._health_server.start()
         return self.port
 
     async def warm_up(self) -> None:
@@ -145,6 +179,9 @@ class StageServer:
         self._admission.open()
         for name in ("", *self._services):
             await self._health.set(name, _SERVING)
+        self.metrics.serving.set(1)
+        if self._is_serving is not None:
+            self._watching = asyncio.create_task(self._watch(self._is_serving))
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Report NOT_SERVING, refuse new calls, give running ones the grace, then cancel them.
@@ -152,6 +189,9 @@ class StageServer:
         Args:
             grace_s: seconds; the setting's where None.
         """
+        if self._watching is not None:
+            self._watching.cancel()
+        self.metrics.serving.set(0)
         await self._health.enter_graceful_shutdown()
         self._admission.close()
         grace_s = self._settings.drain_grace_s if grace_s is None else grace_s
@@ -160,10 +200,27 @@ class StageServer:
             async with asyncio.timeout(grace_s):
                 await self._admission.idle()
         await self._server.stop(_FLUSH_S if grace_s else None)
+        if self._health_server is not None:
+            await self._health_server.stop(None)
         for pool in self._workers:
             pool.shutdown()
+        close, self._close = self._close, None
+        if close is not None:
+            await asyncio.to_thread(close)
         await asyncio.to_thread(self._stop_metrics)
         await asyncio.to_thread(self._tracing.shutdown)
+
+    async def _watch(self, is_serving: Callable[[], bool]) -> None:
+        """Keep health to what the stage says of itself."""
+        shown = True
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            if (serving := is_serving()) != shown:
+                shown = serving
+                for name in ("", *self._services):
+                    await self._health.set(name, _SERVING if serving else _NOT_SERVING)
+                self.metrics.serving.set(int(serving))
+                (_log.info if serving else _log.error)("health_changed", serving=serving)
 
     @property
     def busy(self) -> bool:
@@ -300,6 +357,10 @@ def _options(settings: StageSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        # A client that stays connected for ever would never see new replicas. An aged connection takes no new calls; those on it
+        # may last as long as any call may, so that none is cut.
+        ("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(settings.max_deadline_s * 1000) + 60_000),
     ]
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import structlog
 from opentelemetry import trace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.common.limits import Admission, WorkerPool
 
 _LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
+_COMPUTE_BUCKETS_S = (0.001, 0.0025, *_LATENCY_BUCKETS_S)
+_CALLS = "calls"
 
 
 def configure_logging(*, level: str, log_format: Literal["json", "console"], stage: str) -> None:
@@ -87,6 +93,9 @@ class Metrics:
         self.stage = stage
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        serving = Gauge("dubstage_serving", "1 from the end of the warm-up to the drain", ["stage"], registry=self.registry)
+        # Bound to its label at once, so that it is there, as 0, while the stage warms up.
+        self.serving = serving.labels(stage)
         self.rpcs = Counter("dubstage_rpcs", "Calls that ended, by gRPC code", ["stage", "rpc", "code"], registry=self.registry)
         self.duration = Histogram(
             "dubstage_rpc_duration_seconds",
@@ -97,3 +106,76 @@ class Metrics:
         )
         self.in_flight = Gauge("dubstage_rpcs_in_flight", "Calls that run or wait", ["stage", "rpc"], registry=self.registry)
         self.frames = Counter("dubstage_frames", "Frames that were answered", ["stage", "rpc"], registry=self.registry)
+        self.reasons = Counter(
+            "dubstage_frame_reasons",
+            "Faces in frames, by what speaks for or against replacing their mouth",
+            ["stage", "reason"],
+            registry=self.registry,
+        )
+
+    def watch(self, admission: Admission, pools: Sequence[WorkerPool]) -> None:
+        """Show the server's queues: of calls (`queue="calls"`) and of computations (each pool's name)."""
+        wait = Histogram(
+            "dubstage_queue_wait_seconds",
+            "Time that calls waited for a place, and computations for a thread",
+            ["stage", "queue"],
+            buckets=_COMPUTE_BUCKETS_S,
+            registry=self.registry,
+        )
+        compute = Histogram(
+            "dubstage_compute_seconds",
+            "Time that computations ran in a thread",
+            ["stage", "queue"],
+            buckets=_COMPUTE_BUCKETS_S,
+            registry=self.registry,
+        )
+        admission.on_admitted = wait.labels(self.stage, _CALLS).observe
+        for pool in pools:
+            pool.on_computed = _observer(wait.labels(self.stage, pool.name), compute.labels(self.stage, pool.name))
+        self.registry.register(_Queues(self.stage, admission, tuple(pools)))
+
+
+def queue_to_compute_ratio(admission: Admission, pools: Sequence[WorkerPool]) -> float:
+    """What `dubstage_queue_to_compute_ratio` shows: the largest ratio among the stage's queues, over WINDOW_SECONDS (60 s).
+
+    Of a worker pool: seconds that computations waited for one of its threads, for each second that its threads computed.
+    Of the calls: seconds that calls waited for a place, for each second that all pools together computed.
+
+    Both are integrals over the window (three computations that wait for ten seconds are thirty, whether or not they have
+    been served yet), and the divisor is at least one second. 0 while nothing waits; 1 where work waits as long as it is
+    computed: a second replica would take about half of it.
+    """
+    spent = [pool.load.lately() for pool in pools]
+    calls = admission.load.lately()._replace(computed_s=sum(one.computed_s for one in spent))
+    return max(one.ratio for one in (calls, *spent))
+
+
+class _Queues(Collector):
+    """What waits and runs at the moment of a scrape."""
+
+    def __init__(self, stage: str, admission: Admission, pools: tuple[WorkerPool, ...]) -> None:
+        self._stage = stage
+        self._admission = admission
+        self._pools = pools
+
+    def collect(self) -> Iterator[Metric]:
+        queued = GaugeMetricFamily("dubstage_queued", "Calls and computations that wait", labels=["stage", "queue"])
+        running = GaugeMetricFamily("dubstage_running", "Calls and computations that run", labels=["stage", "queue"])
+        for name, load in ((_CALLS, self._admission.load), *((pool.name, pool.load) for pool in self._pools)):
+            queued.add_metric([self._stage, name], load.queued)
+            running.add_metric([self._stage, name], load.running)
+        ratio = GaugeMetricFamily(
+            "dubstage_queue_to_compute_ratio",
+            "Seconds that work waited for each second computed, in the queue where it waits longest, over the last minute",
+            labels=["stage"],
+        )
+        ratio.add_metric([self._stage], queue_to_compute_ratio(self._admission, self._pools))
+        yield from (queued, running, ratio)
+
+
+def _observer(wait: Histogram, compute: Histogram) -> Callable[[float, float], None]:
+    def observe(wait_s: float, compute_s: float) -> None:
+        wait.observe(wait_s)
+        compute.observe(compute_s)
+
+    return observe

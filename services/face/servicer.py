@@ -7,7 +7,7 @@ from typing import Any
 
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1 import face_pb2_grpc
-from services.common.calls import count_frames
+from services.common.calls import count_frames, count_reason
 from services.common.errors import InvalidRequest
 from services.common.limits import WorkerPool
 from services.face.convert import NumberedPicture, frames_to_proto, options_from_proto, picture_from_proto
@@ -52,4 +52,6 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
 
 def _replies(frames: Sequence[FrameFaces]) -> list[pb.TrackResponse]:
     count_frames(len(frames))
+    for face in (face for frame in frames for face in frame.faces):
+        count_reason(face.reason.value)
     return [frames_to_proto([frame]) for frame in frames]

@@ -93,7 +93,9 @@ class Echo:
     ends: list[Any] = field(default_factory=list)
     service: str = SERVICE
 
-    async def serve(self, behave: Behaviour, *, warm: bool = True, warm_up: Any = None, **settings: Any) -> StageServer:
+    async def serve(
+        self, behave: Behaviour, *, warm: bool = True, warm_up: Any = None, workers: Any = (), **settings: Any
+    ) -> StageServer:
         settings = {"drain_grace_s": 0.0, **settings}
         server = StageServer(
             "echo",
@@ -101,6 +103,7 @@ class Echo:
             register=lambda target: target.add_generic_rpc_handlers([echo_handlers(behave)]),
             services=[SERVICE],
             warm_up=warm_up,
+            workers=workers,
         )
         self.ends.append(lambda: server.drain(grace_s=0))
         await server.start()

@@ -1,0 +1,202 @@
+"""What `dubstage doctor` asks of stores, the database and remote stages: each returns what it found, or raises what is wrong."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.face.v1alpha1 import face_pb2
+from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
+from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
+from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
+from gateway.actors.database import Database
+from gateway.settings import GatewaySettings
+from services.common.artefacts import ArtefactRef, ArtefactStore
+from services.common.client import RetryPolicy, StageClient
+from services.common.errors import (
+    ArtefactCorrupt,
+    ArtefactNotFound,
+    BackendUnavailable,
+    DubstageError,
+    InvalidRequest,
+    RequestError,
+    StorageRefused,
+)
+
+M = TypeVar("M")
+
+REACH_SECONDS = 5.0
+_SERVICES = {
+    "audio": (audio_pb2, "AudioService"),
+    "face": (face_pb2, "FaceService"),
+    "motion": (motion_pb2, "MotionService"),
+    "texture": (texture_pb2, "TextureService"),
+    "render": (render_pb2, "RenderService"),
+}
+READ_ARTEFACTS = ("motion", "texture", "render")
+"""Stages that read what others put; audio and face hold no artefacts."""
+
+
+def check_store(url: str) -> str:
+    """Put, read back and delete one small blob of its own.
+
+    Raises:
+        DubstageError: the store cannot be used; the message has the remedy.
+    """
+    store = ArtefactStore(url)
+    ref = store.put_bytes(b"dubstage doctor " + secrets.token_bytes(16))
+    try:
+        store.get_bytes(ref)
+    finally:
+        store.delete(ref)
+    if store.keeps_old_versions():
+        return f"{store.url}: put, read, deleted. Note: the bucket keeps old versions, so `actor erase` does not remove the bytes"
+    return f"{store.url}: put, read, deleted"
+
+
+def check_database(settings: GatewaySettings) -> str:
+    """Open the database and make its tables where they are missing.
+
+    Raises:
+        DubstageError: it cannot be used; the message has the remedy, and no password.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.database_url, settings.data_dir)
+    database.close()
+    return database.where
+
+
+async def check_stage(settings: GatewaySettings, name: str) -> str:
+    """A remote stage: reachable, SERVING, with this contract, on the gateway's artefact store.
+
+    Raises:
+        DubstageError: what is wrong, and the remedy.
+    """
+    config = replace(settings.client_config(name), deadline_s=30.0)
+    module, service = _SERVICES[name]
+    full_name = module.DESCRIPTOR.services_by_name[service].full_name
+    async with StageClient(config) as client:
+        try:
+            await client.wait_until_reachable(REACH_SECONDS)
+        except DubstageError:
+            raise BackendUnavailable(
+                f"nothing answers at {config.target} within {REACH_SECONDS:g} s: start it (`dubstage serve {name}`), or correct "
+                f"DUBSTAGE_{name.upper()}_ENDPOINT or DUBSTAGE_STAGES_HOST; with TLS at one end alone it looks the same"
+            ) from None
+        await _check_serving(client, name, full_name)
+        await _check_contract(client, name, full_name)
+        if name in READ_ARTEFACTS:
+            await _check_same_store(client, settings, name)
+            return f"{config.target} serves {full_name}, reads {settings.artefacts_url}"
+    return f"{config.target} serves {full_name}"
+
+
+async def _check_serving(client: StageClient, name: str, service: str) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(client.channel)
+    try:
+        reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=REACH_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        raise BackendUnavailable(
+            f"{client.peer} listens, but answers no health check ({error.code().name}): is it a dubstage stage?"
+        ) from None
+    if reply.status != health_pb2.HealthCheckResponse.SERVING:
+        raise BackendUnavailable(f"{client.peer} is not ready: it warms up, shuts down, or its model is gone; see its log")
+    try:
+        await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=REACH_SECONDS)
+    except grpc.aio.AioRpcError:
+        raise InvalidRequest(
+            f"{client.peer} serves, but no {service}: another stage or another version; correct DUBSTAGE_{name.upper()}_ENDPOINT",
+            field=f"DUBSTAGE_{name.upper()}_ENDPOINT",
+        ) from None
+
+
+async def _check_contract(client: StageClient, name: str, service: str) -> None:
+    """Every method of our contract is one of the server's, by its own reflection."""
+    channel: Any = client.channel
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+
+    async def asked() -> AsyncIterator[Any]:
+        yield reflection_pb2.ServerReflectionRequest(file_containing_symbol=service)
+
+    try:
+        call = stub.ServerReflectionInfo(asked(), timeout=REACH_SECONDS, metadata=client.metadata())
+        reply = await anext(aiter(call), None)
+    except grpc.aio.AioRpcError as error:
+        remedy = ": set DUBSTAGE_STAGES_TOKEN_FILE" if error.code() is grpc.StatusCode.UNAUTHENTICATED else ""
+        raise BackendUnavailable(f"{client.peer} does not tell its contract: {error.details()}{remedy}") from None
+    files = reply.file_descriptor_response.file_descriptor_proto if reply is not None else ()
+    theirs = {
+        f"{file.package}.{one.name}/{method.name}"
+        for file in (descriptor_pb2.FileDescriptorProto.FromString(data) for data in files)
+        for one in file.service
+        for method in one.method
+    }
+    module, short = _SERVICES[name]
+    ours = {f"{service}/{method.name}" for method in module.DESCRIPTOR.services_by_name[short].methods}
+    missing = sorted(ours - theirs)
+    if missing:
+        raise InvalidRequest(
+            f"{client.peer} has an older contract, without {', '.join(missing)}: upgrade it before the gateway",
+            field=f"DUBSTAGE_{name.upper()}_ENDPOINT",
+        )
+
+
+async def _check_same_store(client: StageClient, settings: GatewaySettings, name: str) -> None:
+    """A stage reads a blob that this process put: refused for what it is, not for being missing or elsewhere."""
+    store = ArtefactStore(settings.artefacts_url)
+    ref = store.put_bytes(b"dubstage doctor " + secrets.token_bytes(16))
+    remedy = (
+        f"the {name} stage does not see the gateway's artefact store {store.url}: give both the same DUBSTAGE_ARTEFACTS_URL (and, "
+        "for a folder, the same volume; for S3, the same endpoint)"
+    )
+    try:
+        await _read_by(client, name, ref)
+    except (ArtefactNotFound, ArtefactCorrupt) as problem:
+        raise StorageRefused(f"{remedy}: {problem.message}", subject=store.url) from None
+    except RequestError as problem:
+        if problem.field == "uri":
+            raise StorageRefused(f"{remedy}: {problem.message}", subject=store.url) from None
+        # It holds no arrays: who says so has read it.
+        if "named arrays" not in problem.message:
+            raise
+    finally:
+        store.delete(ref)
+
+
+async def _read_by(client: StageClient, name: str, ref: ArtefactRef) -> None:
+    """Name the blob where the stage expects a style, a bank or an actor: it reads it first, and then says that it is none."""
+    message = common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
+    if name == "motion":
+        rate = common_pb2.Rational(num=25, den=1)
+        timeline = common_pb2.Timeline(frame_rate=rate)
+        predict = motion_pb2.PredictMotionConfig(method="ugc", style=message, feature_rate=rate, output_timeline=timeline)
+        motion: Any = motion_pb2_grpc.MotionServiceStub(client.channel)
+        await _drained(client.stream(motion.PredictMotion, _one(motion_pb2.PredictMotionRequest(config=predict))))
+    elif name == "texture":
+        warp = texture_pb2.RetrieveWarpConfig(bank=message, mode=texture_pb2.WARP_MODE_RETRIEVAL_ONLY)
+        texture: Any = texture_pb2_grpc.TextureServiceStub(client.channel)
+        await _drained(client.stream(texture.RetrieveWarp, _one(texture_pb2.RetrieveWarpRequest(config=warp))))
+    else:
+        render: Any = render_pb2_grpc.RenderServiceStub(client.channel)
+        models = await client.unary(render.ListModels, render_pb2.ListModelsRequest(), policy=RetryPolicy(max_attempts=1))
+        config = render_pb2.RenderConfig(model=models.models[0].name, actor=message)
+        await _drained(client.stream(render.Render, _one(render_pb2.RenderRequest(config=config))))
+
+
+async def _one(message: M) -> AsyncIterator[M]:
+    yield message
+
+
+async def _drained(replies: AsyncIterator[object]) -> None:
+    async for _ in replies:
+        pass

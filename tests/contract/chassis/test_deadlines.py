@@ -1,0 +1,124 @@
+"""Deadlines and cancellation, from both ends, on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from services.common import calls, errors
+from services.common.limits import WorkerPool
+from tests.contract.chassis.helpers import ONCE, answer, eventually
+
+
+@pytest.mark.parametrize("kind", ["Unary", "Stream"])
+async def test_a_call_without_a_deadline_gets_the_servers(echo: Any, kind: str) -> None:
+    client = echo.connect(await echo.serve(lambda _: asyncio.Event().wait(), default_deadline_s=0.1))
+    channel = client.stage.channel
+    if kind == "Unary":
+        call: Any = channel.unary_unary(f"/{echo.service}/Unary")(b"")
+    else:
+        call = channel.unary_stream(f"/{echo.service}/Download")(b"")
+        assert await call.read() == b"first"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (call if kind == "Unary" else call.read())
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "0.1 s" in (caught.value.details() or "")
+
+
+async def test_a_callers_long_deadline_is_cut_to_the_servers_longest(echo: Any) -> None:
+    client = echo.connect(await echo.serve(lambda _: asyncio.Event().wait(), default_deadline_s=0.1, max_deadline_s=0.1))
+    with pytest.raises(errors.StageDeadlineExceeded):
+        await client.call("Unary", timeout_s=60, policy=ONCE)
+
+
+async def test_a_callers_own_deadline_ends_the_work(echo: Any) -> None:
+    ended: list[bool] = []
+
+    async def wait(_: bytes) -> bytes:
+        call = calls.current_call()
+        assert call is not None
+        assert 0 < (calls.remaining_s() or 0) < 0.5
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+        return b""
+
+    client = echo.connect(await echo.serve(wait))
+    with pytest.raises(errors.StageDeadlineExceeded):
+        await client.call("Unary", timeout_s=0.2, policy=ONCE)
+    await eventually(lambda: ended == [True])
+
+
+async def test_a_timeout_inside_of_a_handler_is_not_taken_for_the_calls_deadline(echo: Any) -> None:
+    async def fail(_: bytes) -> bytes:
+        raise TimeoutError("of some other thing")
+
+    client = echo.connect(await echo.serve(fail))
+    with pytest.raises(errors.Unexpected):
+        await client.call("Unary", policy=ONCE)
+
+
+async def test_work_in_a_thread_stops_when_its_call_is_cancelled(echo: Any) -> None:
+    pool = WorkerPool(num_threads=1, max_queued=1)
+    begun, stopped = threading.Event(), threading.Event()
+
+    def work() -> bytes:
+        begun.set()
+        try:
+            for _ in range(2000):
+                calls.check_still_wanted()
+                time.sleep(0.005)
+        except errors.Cancelled:
+            stopped.set()
+            raise
+        return b""
+
+    client = echo.connect(await echo.serve(lambda _: pool.run(work)))
+    task = asyncio.create_task(client.call("Unary"))
+    await asyncio.to_thread(begun.wait, 5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(stopped.wait, 5)
+    await eventually(lambda: pool.pending == 0)
+    pool.shutdown()
+
+
+async def test_a_consumer_that_stops_early_ends_the_stream_at_the_server(echo: Any) -> None:
+    ended = asyncio.Event()
+
+    async def wait(_: bytes) -> bytes:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return b""
+
+    client = echo.connect(await echo.serve(wait))
+    method = client.stage.channel.unary_stream(f"/{echo.service}/Download")
+    async with contextlib.aclosing(client.stage.download(method, b"")) as responses:
+        async for response in responses:
+            assert response == b"first"
+            break
+    await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_a_failure_of_the_requests_own_iterator_comes_out_as_it_is(echo: Any) -> None:
+    async def requests() -> Any:
+        yield b"one"
+        raise errors.MediaUnsupported("the speech file is cut off", field="audio")
+
+    client = echo.connect(await echo.serve(answer))
+    with pytest.raises(errors.MediaUnsupported, match="cut off"):
+        async for _ in client.stage.stream(client.stage.channel.stream_stream(f"/{echo.service}/Stream"), requests()):
+            pass
+    with pytest.raises(errors.MediaUnsupported, match="cut off"):
+        await client.stage.upload(client.stage.channel.stream_unary(f"/{echo.service}/Upload"), requests)

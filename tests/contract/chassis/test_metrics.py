@@ -1,0 +1,178 @@
+"""What a server's metrics port says, on a real server under real load."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.common import calls, errors
+from services.common.client import RetryPolicy
+from services.common.limits import WorkerPool
+
+ONCE = RetryPolicy(max_attempts=1)
+RATIO = "dubstage_queue_to_compute_ratio"
+
+
+async def scrape(port: int) -> dict[str, list[tuple[Mapping[str, str], float]]]:
+    """All samples by name, read as Prometheus reads them."""
+
+    def fetch() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+            return str(response.read().decode())
+
+    found: dict[str, list[tuple[Mapping[str, str], float]]] = {}
+    for family in text_string_to_metric_families(await asyncio.to_thread(fetch)):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+def value(samples: dict[str, list[tuple[Mapping[str, str], float]]], name: str, /, **labels: str) -> float:
+    (found,) = [number for have, number in samples[name] if labels.items() <= have.items()]
+    return found
+
+
+def spin(seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+@pytest.fixture
+def pool() -> Any:
+    made = WorkerPool(num_threads=1, max_queued=64, name="frames")
+    yield made
+    made.shutdown()
+
+
+async def test_an_idle_server_shows_its_ratio_and_its_queues_from_the_start(echo: Any, pool: WorkerPool, free_port: int) -> None:
+    async def answer(message: bytes) -> bytes:
+        return message
+
+    await echo.serve(answer, workers=[pool], metrics_port=free_port)
+    samples = await scrape(free_port)
+    assert samples[RATIO] == [({"stage": "echo"}, 0.0)]
+    for queue in ("calls", "frames"):
+        assert value(samples, "dubstage_queued", queue=queue) == 0
+        assert value(samples, "dubstage_running", queue=queue) == 0
+
+
+async def test_the_ratio_rises_while_work_waits_and_counts_both_queues(echo: Any, pool: WorkerPool, free_port: int) -> None:
+    async def compute(message: bytes) -> bytes:
+        await pool.run(spin, 0.25)
+        return message
+
+    server = await echo.serve(compute, workers=[pool], metrics_port=free_port, max_concurrent_rpcs=4, max_queued_rpcs=16)
+    client = echo.connect(server)
+    running = [asyncio.create_task(client.call("Unary", policy=ONCE)) for _ in range(12)]
+    await asyncio.sleep(1.5)
+    samples = await scrape(free_port)
+    assert value(samples, "dubstage_running", queue="frames") == 1
+    assert value(samples, "dubstage_running", queue="calls") == 4
+    assert value(samples, "dubstage_queued", queue="frames") == 3
+    assert value(samples, "dubstage_queued", queue="calls") > 0
+    assert value(samples, RATIO) > 1
+    await asyncio.gather(*running)
+    samples = await scrape(free_port)
+    # One thread: the pool's queue of 3 waits about 3 s a second computed, the calls' queue of 8, 7, … 0 about 4.
+    assert 2 < value(samples, RATIO) < 5
+    assert value(samples, "dubstage_queued", queue="calls") == 0
+    assert value(samples, "dubstage_compute_seconds_count", queue="frames") == 12
+    assert 3.0 <= value(samples, "dubstage_compute_seconds_sum", queue="frames") < 6.0
+    assert value(samples, "dubstage_queue_wait_seconds_sum", queue="frames") > 3.0
+    assert value(samples, "dubstage_queue_wait_seconds_count", queue="calls") == 12
+    assert value(samples, "dubstage_rpcs_total", rpc=f"{echo.service}/Unary", code="OK") == 12
+    assert value(samples, "dubstage_rpc_duration_seconds_count", rpc=f"{echo.service}/Unary") == 12
+
+
+async def test_every_metric_is_in_the_operations_guide(echo: Any, pool: WorkerPool, free_port: int) -> None:
+    async def answer(message: bytes) -> bytes:
+        return message
+
+    server = await echo.serve(answer, workers=[pool], metrics_port=free_port)
+    await echo.connect(server).call("Unary")
+    guide = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    names = {family.name for family in server.metrics.registry.collect() if family.name.startswith("dubstage_")}
+    assert len(names) > 8
+    assert [name for name in sorted(names) if f"`{name}`" not in guide and f"`{name}_total`" not in guide] == []
+
+
+async def test_enough_threads_for_the_work_mean_a_ratio_near_zero(echo: Any, free_port: int) -> None:
+    pool = WorkerPool(num_threads=4, max_queued=4, name="frames")
+
+    async def compute(message: bytes) -> bytes:
+        await pool.run(time.sleep, 0.4)
+        return message
+
+    server = await echo.serve(compute, workers=[pool], metrics_port=free_port)
+    client = echo.connect(server)
+    await asyncio.gather(*(client.call("Unary", policy=ONCE) for _ in range(4)))
+    assert value(await scrape(free_port), RATIO) < 0.2
+
+
+async def test_what_is_given_up_or_fails_leaves_no_trace_in_the_gauges(echo: Any, pool: WorkerPool, free_port: int) -> None:
+    async def compute(message: bytes) -> bytes:
+        if message == b"bad":
+            await pool.run(divmod, 1, 0)
+        await pool.run(time.sleep, 0.4)
+        return message
+
+    server = await echo.serve(compute, workers=[pool], metrics_port=free_port, max_concurrent_rpcs=2, max_queued_rpcs=4)
+    client = echo.connect(server)
+    tasks = [asyncio.create_task(client.call("Stream", policy=ONCE)) for _ in range(4)]
+    await asyncio.sleep(0.2)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    with pytest.raises(errors.Unexpected):
+        await client.call("Unary", b"bad", policy=ONCE)
+    await asyncio.sleep(0.5)
+    samples = await scrape(free_port)
+    assert [number for name in ("dubstage_queued", "dubstage_running") for _, number in samples[name]] == [0.0] * 4
+
+
+async def test_faces_are_counted_by_their_reason(echo: Any, free_port: int) -> None:
+    async def track(message: bytes) -> bytes:
+        calls.count_frames(3)
+        for reason in ("DUBBED", "DUBBED", "OCCLUDED_MOUTH"):
+            calls.count_reason(reason)
+        return message
+
+    await echo.connect(await echo.serve(track, metrics_port=free_port)).call("Unary")
+    samples = await scrape(free_port)
+    assert value(samples, "dubstage_frame_reasons_total", reason="DUBBED") == 2
+    assert value(samples, "dubstage_frame_reasons_total", reason="OCCLUDED_MOUTH") == 1
+
+
+async def test_health_answers_while_every_place_and_thread_is_taken_and_metrics_are_read(
+    echo: Any, pool: WorkerPool, free_port: int
+) -> None:
+    async def compute(message: bytes) -> bytes:
+        for _ in range(200):
+            await pool.run(spin, 0.01)
+        return message
+
+    server = await echo.serve(compute, workers=[pool], metrics_port=free_port, max_concurrent_rpcs=8)
+    client = echo.connect(server)
+    work = [asyncio.create_task(client.call("Unary", policy=ONCE, timeout_s=60)) for _ in range(16)]
+    stub: Any = health_pb2_grpc.HealthStub(client.stage.channel)
+    times = []
+    for number in range(100):
+        if number % 10 == 0:
+            await scrape(free_port)
+        begin = time.perf_counter()
+        await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        times.append(time.perf_counter() - begin)
+    for task in work:
+        task.cancel()
+    await asyncio.gather(*work, return_exceptions=True)
+    # Loose: this machine may be busy with other things; the bench has the figure.
+    assert sorted(times)[90] < 0.5

@@ -1,0 +1,137 @@
+"""A stage as a process: signals, exit codes, the end of one that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.common import errors
+from tests.contract.chassis.helpers import ONCE, answer, eventually
+
+STAGE = """
+import asyncio, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from conftest import SERVICE, echo_handlers
+from services.common.limits import WorkerPool
+from services.common.server import StageServer, run_stage
+from services.common.settings import StageSettings, load_settings
+
+pool = WorkerPool(num_threads=1, max_queued=1)
+
+def warm_up():
+    if "slow-warm-up" in sys.argv:
+        print("warming", flush=True)
+        time.sleep(60)
+
+async def behave(message):
+    if message == b"slow":
+        await asyncio.sleep(0.5)
+    if message == b"stuck":
+        await pool.run(time.sleep, 60)
+    return message
+
+def build(settings):
+    return StageServer("echo", settings, services=[SERVICE], warm_up=warm_up, workers=[pool],
+                       register=lambda server: server.add_generic_rpc_handlers([echo_handlers(behave)]))
+
+raise SystemExit(run_stage(load_settings(StageSettings), "echo", build))
+"""
+
+
+def start_process(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", STAGE, str(Path(__file__).parent), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "DUBSTAGE_LOG_FORMAT": "json", **environment},
+    )
+
+
+async def test_sigterm_lets_the_running_call_end_and_the_process_exits_with_zero(echo: Any, tmp_path: Path) -> None:
+    with start_process(DUBSTAGE_READY_FILE=str(tmp_path / "ready")) as process:
+        try:
+            assert process.stdout is not None
+            line = await asyncio.to_thread(process.stdout.readline)
+            assert line.startswith("dubstage echo listening on 127.0.0.1:")
+            target = line.split()[-1]
+            assert (tmp_path / "ready").read_text().strip() == target
+            client = echo.connect(type("Address", (), {"address": target})())
+            running = asyncio.create_task(client.call("Stream", b"slow"))
+            await eventually(lambda: client.received == [b"first"])
+            process.send_signal(signal.SIGTERM)
+            await running
+            assert client.received == [b"first", b"slow"]
+            _, log = await asyncio.to_thread(process.communicate, timeout=10)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert '"event": "rpc_finished"' in log
+    assert "Traceback" not in log
+
+
+async def test_sigterm_in_mid_warm_up_ends_the_process_at_once() -> None:
+    with start_process("slow-warm-up") as process:
+        try:
+            assert process.stdout is not None
+            assert (await asyncio.to_thread(process.stdout.readline)).strip() == "warming"
+            process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(process.communicate, timeout=10)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
+async def test_a_computation_that_does_not_look_up_does_not_hold_the_process_beyond_the_grace(echo: Any) -> None:
+    with start_process(DUBSTAGE_DRAIN_GRACE_S="0.1") as process:
+        try:
+            assert process.stdout is not None
+            target = (await asyncio.to_thread(process.stdout.readline)).split()[-1]
+            client = echo.connect(type("Address", (), {"address": target})())
+            running = asyncio.create_task(client.call("Stream", b"stuck"))
+            await eventually(lambda: client.received == [b"first"])
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(errors.BackendUnavailable):
+                await running
+            await asyncio.to_thread(process.communicate, timeout=10)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
+async def test_a_process_that_cannot_listen_says_so_and_exits_with_the_errors_code(echo: Any) -> None:
+    server = await echo.serve(answer)
+    with start_process(DUBSTAGE_PORT=str(server.port)) as process:
+        try:
+            _, log = await asyncio.to_thread(process.communicate, timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == errors.InvalidRequest.exit_code
+    assert f"cannot listen on 127.0.0.1:{server.port}" in log
+    assert "Traceback" not in log
+
+
+async def test_a_server_that_is_killed_in_mid_stream_is_an_error_worth_trying_elsewhere(echo: Any) -> None:
+    with start_process() as process:
+        try:
+            assert process.stdout is not None
+            target = (await asyncio.to_thread(process.stdout.readline)).split()[-1]
+            client = echo.connect(type("Address", (), {"address": target})())
+            running = asyncio.create_task(client.call("Stream", b"slow"))
+            await eventually(lambda: client.received == [b"first"])
+            process.kill()
+            with pytest.raises(errors.BackendUnavailable, match=target):
+                await running
+            with pytest.raises(errors.BackendUnavailable, match=target):
+                await client.call("Unary", policy=ONCE)
+        finally:
+            process.kill()
+            process.communicate()

@@ -1,0 +1,302 @@
+"""Actors and operations in a real PostgreSQL; what SQLite must do as well is asked of both."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from gateway.actors.database import ActorRow, Database, JobRow
+from gateway.actors.ledger import JobLedger
+from gateway.actors.store import ActorStore
+from gateway.api.server import GatewayServer
+from gateway.operations import store as store_module
+from gateway.operations.runner import Job, JobRunner
+from gateway.operations.store import OperationStore
+from gateway.pipeline.journal import Journal
+from gateway.settings import GatewaySettings
+from services.common.actor_geometry import ActorGeometry
+from services.common.artefacts import ArtefactStore
+from services.common.errors import ActorNotReady, BackendUnavailable, InvalidRequest, OperationNotFound, StorageRefused
+from services.common.settings import load_settings
+from tests.contract.stores.postgres_servers import PASSWORD, PostgresServer, free_port
+from tests.unit.actors.test_actor_store import CONSENT, geometry, learned, on_disk
+
+__all__ = ["geometry"]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
+
+
+@pytest.fixture
+def settings(tmp_path: Path, url: str) -> GatewaySettings:
+    return load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "blobs"), database_url=url)
+
+
+@pytest.fixture
+def blobs(settings: GatewaySettings) -> ArtefactStore:
+    return ArtefactStore(settings.artefacts_url)
+
+
+@pytest.fixture
+def actors(settings: GatewaySettings) -> Iterator[ActorStore]:
+    with ActorStore(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def operations(actors: ActorStore) -> OperationStore:
+    return OperationStore(actors.database)
+
+
+def keep(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, name: str) -> None:
+    actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
+
+
+# Both databases
+
+
+def test_an_actor_is_read_as_it_was_kept(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+    keep(actors, blobs, geometry, "ann")
+    found = actors.get("ann")
+    assert found.consent == CONSENT
+    assert set(found.artefacts) == {"enrolment", "style", "bank", "renderer"}
+    assert found.created_at.endswith("+00:00")
+    assert abs(time.time() - datetime.datetime.fromisoformat(found.created_at).timestamp()) < 120
+
+
+def test_actors_come_in_the_order_of_their_characters(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+    names = ["a-b", "a0", "aa", "ab", "b-a"]
+    for name in reversed(names):
+        keep(actors, blobs, geometry, name)
+    assert [actor.actor_id for actor in actors.list()] == names
+    assert [actor.actor_id for actor in actors.list(after="a0", limit=2)] == ["aa", "ab"]
+
+
+def test_an_id_is_used_once_even_by_many_at_once(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+    def attempt(_: int) -> bool:
+        try:
+            keep(actors, blobs, geometry, "ann")
+        except InvalidRequest:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as threads:
+        assert sum(threads.map(attempt, range(12))) == 1
+    assert len(actors.list()) == 1
+
+
+def test_a_transaction_that_fails_leaves_nothing(actors: ActorStore) -> None:
+    def fail() -> None:
+        with actors.database.writing() as session:
+            session.add(ActorRow(actor_id="ann", method="ugc", footage_sha256="", created_at="", enrolment_sha256=""))
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with actors.database.reading() as session:
+        assert session.scalars(select(ActorRow)).all() == []
+
+
+def test_work_with_somebody_who_is_not_enrolled_is_refused_by_the_database(actors: ActorStore, tmp_path: Path) -> None:
+    with pytest.raises(ActorNotReady):
+        JobLedger(actors, "nobody").begin(tmp_path / "job")
+    with pytest.raises(IntegrityError), actors.database.writing() as session:
+        session.add(JobRow(actor_id="nobody", folder="x"))
+
+
+def test_erasing_removes_every_blob_job_and_row(
+    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings, tmp_path: Path
+) -> None:
+    keep(actors, blobs, geometry, "ann")
+    job = tmp_path / "data" / "jobs" / "1"
+    Journal(job / "journal", blobs).record("window", {"box": np.zeros(4, np.uint8)})
+    actors.note_job("ann", job)
+    held = {path.rpartition("/")[2] for path in on_disk(settings)}
+    receipt = actors.erase("ann")
+    assert set(receipt.erased_sha256) == held
+    assert on_disk(settings) == set()
+    assert not job.exists()
+    with pytest.raises(ActorNotReady):
+        actors.get("ann")
+    keep(actors, blobs, geometry, "ann")
+
+
+@pytest.mark.parametrize("text", ["\0", "ann\0", "ä" * 100, "operations/\0", "'; DROP TABLE actors; --"])
+def test_a_name_that_no_database_could_hold_is_just_not_there(actors: ActorStore, operations: OperationStore, text: str) -> None:
+    for use in (actors.get, actors.erase):
+        with pytest.raises(ActorNotReady):
+            use(text)
+    assert actors.find(text) is None
+    assert actors.list(after=text) == []
+    with pytest.raises(OperationNotFound):
+        operations.get(text)
+
+
+def test_operations_keep_their_order_and_bytes_under_many_writers(operations: OperationStore) -> None:
+    payload = bytes(range(256))
+    with ThreadPoolExecutor(6) as threads:
+        records = list(threads.map(lambda n: operations.add("dub", payload, actor_id=f"a{n % 3}", output="/ü/film.mp4"), range(30)))
+        list(threads.map(operations.finish, records[::2]))
+    assert sorted(record.number for record in records) == [record.number for record in operations.list(limit=100)]
+    assert len(operations.list(done=False)) == 15
+    assert {record.request for record in operations.list()} == {payload}
+    operations.forget_actor("a0")
+    assert len(operations.list()) == 20
+
+
+def test_the_oldest_of_too_many_ended_operations_go(operations: OperationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_FINISHED", 2)
+    records = [operations.add("work", b"") for _ in range(4)]
+    for record in records[:3]:
+        operations.finish(record)
+    assert [record.name for record in operations.list()] == [record.name for record in records[1:]]
+
+
+def test_what_was_written_is_there_for_the_next_process(settings: GatewaySettings, operations: OperationStore) -> None:
+    name = operations.add("dub", b"request").name
+    with ActorStore(settings) as again:
+        assert OperationStore(again.database).get(name).request == b"request"
+
+
+# PostgreSQL alone
+
+
+def test_many_processes_that_begin_at_once_make_the_tables_once(postgres_url: str, tmp_path: Path) -> None:
+    script = f"""
+from pathlib import Path
+from gateway.actors.database import Database
+from gateway.operations.store import OperationStore
+database = Database({postgres_url!r}, Path({str(tmp_path)!r}))
+print(OperationStore(database).add("dub", b"").number)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    running = [
+        subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    assert sorted(int(process.communicate(timeout=90)[0]) for process in running) == [1, 2, 3]
+
+
+def test_a_restarted_server_is_not_noticed(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
+    database = Database(postgres_url, tmp_path)
+    operations = OperationStore(database)
+    names = [operations.add("dub", b"").name for _ in range(3)]
+    postgres.restart()
+    assert [operations.get(name).name for name in names] == names
+    database.close()
+
+
+async def test_an_operation_that_ends_while_the_server_is_away_is_written_when_it_is_back(
+    postgres: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    database = Database(postgres_url, tmp_path)
+    operations = OperationStore(database)
+    may_end = asyncio.Event()
+
+    async def work(job: Job) -> bytes:
+        await may_end.wait()
+        return b"film"
+
+    jobs = JobRunner(operations, {"dub": work}, max_concurrent=1, max_queued=1)
+    name = (await jobs.submit("dub", b"")).name
+    await asyncio.to_thread(postgres.stop)
+    try:
+        may_end.set()
+        await asyncio.sleep(0.5)
+        with pytest.raises(BackendUnavailable, match="does not answer"):
+            await asyncio.to_thread(operations.list)
+    finally:
+        await asyncio.to_thread(postgres.start)
+    assert (await jobs.wait(name, 30)).response == b"film"
+    assert operations.get(name).done
+    database.close()
+
+
+def test_one_gateway_a_database(postgres_url: str, tmp_path: Path) -> None:
+    def gateway(folder: str) -> GatewayServer:
+        return GatewayServer(
+            GatewaySettings(
+                port=0, data_dir=tmp_path / folder, database_url=postgres_url, artefacts_url=str(tmp_path / "b"), drain_grace_s=0
+            )
+        )
+
+    async def scene() -> None:
+        first = gateway("one")
+        with pytest.raises(InvalidRequest, match="another gateway works with the database") as caught:
+            gateway("two")
+        assert caught.value.field == "DUBSTAGE_DATABASE_URL"
+        assert PASSWORD not in caught.value.message
+        await first.drain(grace_s=0)
+        # Neither the database nor the folder of the refused one is still held.
+        await gateway("two").drain(grace_s=0)
+
+    asyncio.run(scene())
+
+
+def test_wrong_log_ins_are_told_without_the_password(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
+    name = postgres_url.rpartition("/")[2]
+    postgres.execute("DROP ROLE IF EXISTS guest")
+    postgres.execute(f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
+    wrong = {
+        "password authentication failed": postgres.url(name, password="wrong:" + PASSWORD),
+        "nobody": postgres.url(name, user="nobody"),
+        "no_such_database": postgres.url("no_such_database"),
+        "permission denied": postgres.url(name, user="guest"),
+    }
+    for said, url in wrong.items():
+        with pytest.raises(StorageRefused, match="DUBSTAGE_DATABASE_URL") as caught:
+            Database(url, tmp_path)
+        assert said in caught.value.message
+        assert PASSWORD not in caught.value.message
+        assert "wrong:" not in caught.value.message
+
+
+def test_a_server_that_is_not_there_is_told_soon(postgres: PostgresServer, tmp_path: Path) -> None:
+    begin = time.monotonic()
+    port = free_port()
+    with pytest.raises(BackendUnavailable, match=f"127.0.0.1:{port}") as caught:
+        Database(postgres.url(port=port), tmp_path)
+    assert PASSWORD not in caught.value.message
+    assert caught.value.retry_after_s > 0
+    assert time.monotonic() - begin < 15
+
+
+@pytest.mark.parametrize(
+    "url", ["postgres", "mysql://user:hidden-word@host/db", "postgresql+psycopg://user:hidden-word@host:port/db"]
+)
+def test_an_url_of_nothing_that_is_supported_is_refused_without_its_password(url: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Database(url, tmp_path)
+    assert caught.value.field == "DUBSTAGE_DATABASE_URL"
+    assert "hidden-word" not in caught.value.message
+
+
+def test_without_the_driver_the_remedy_is_named(tmp_path: Path) -> None:
+    script = """
+import sys
+sys.modules["psycopg"] = None
+from pathlib import Path
+from gateway.actors.database import Database
+from services.common.errors import InvalidRequest
+try:
+    Database("postgresql://user@host/db", Path("."))
+except InvalidRequest as error:
+    print(error)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
+    assert "pip install 'dubstage-suite[postgres]'" in said

@@ -1,0 +1,288 @@
+"""Artefacts in a real S3, over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.cli.checks import check_store
+from services.common import storage_backend
+from services.common.artefacts import ArrayCache, ArtefactRef, ArtefactStore
+from services.common.errors import (
+    ArtefactCorrupt,
+    ArtefactNotFound,
+    BackendUnavailable,
+    InvalidRequest,
+    StorageFull,
+    StorageRefused,
+)
+from tests.contract.stores.s3_servers import BUCKET, SECRET, Proxy, S3Server, answering, client_of, free_port, running_s3
+
+Aws = Callable[..., None]
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest) -> str:
+    """A prefix of the test's own."""
+    return f"s3://{BUCKET}/{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}/artefacts"
+
+
+@pytest.fixture
+def store(s3: S3Server, aws: Aws, url: str) -> ArtefactStore:
+    aws(s3.endpoint)
+    return ArtefactStore(url)
+
+
+def key_of(ref: ArtefactRef) -> str:
+    return ref.uri.removeprefix(f"s3://{BUCKET}/")
+
+
+def test_bytes_files_and_arrays_come_back_by_references_that_name_bucket_and_digest(
+    store: ArtefactStore, s3: S3Server, url: str, tmp_path: Path
+) -> None:
+    ref = store.put_bytes(b"mouth")
+    assert ref.uri == f"{url}/{ref.sha256[:2]}/{ref.sha256}"
+    assert store.get_bytes(ref) == b"mouth"
+    assert store.put_bytes(b"mouth") == ref
+    data = np.random.default_rng(0).bytes((9 << 20) + 17)
+    (tmp_path / "clip").write_bytes(data)
+    film = store.put_file(tmp_path / "clip")
+    assert store.get_bytes(film) == data
+    assert store.put_bytes(data) == film
+    arrays = store.put_arrays({"landmarks": np.arange(12, dtype=np.float32)}, {"clip": "a"})
+    assert store.get_arrays(arrays)["landmarks"].tolist() == list(range(12))
+    assert store.get_bytes(store.put_bytes(b"")) == b""
+    assert {key_of(one) for one in (ref, film, arrays)} <= set(s3.all_keys())
+
+
+def test_what_lies_there_already_is_not_sent_again(store: ArtefactStore, s3: S3Server) -> None:
+    ref = store.put_bytes(b"once")
+    first = s3.client.head_object(Bucket=BUCKET, Key=key_of(ref))["LastModified"]
+    time.sleep(1.1)
+    store.put_bytes(b"once")
+    assert s3.client.head_object(Bucket=BUCKET, Key=key_of(ref))["LastModified"] == first
+
+
+def test_delete_removes_one_blob_and_tells_whether_there_was_one(store: ArtefactStore, s3: S3Server) -> None:
+    gone, stays = store.put_bytes(b"gone"), store.put_bytes(b"stays")
+    assert store.exists(gone)
+    assert store.delete(gone)
+    assert not store.exists(gone)
+    assert not store.delete(gone)
+    assert key_of(gone) not in s3.all_keys()
+    assert store.get_bytes(stays) == b"stays"
+    with pytest.raises(ArtefactNotFound, match=gone.sha256) as caught:
+        store.get_bytes(gone)
+    assert caught.value.resource == gone.uri
+
+
+def test_the_cache_does_not_serve_what_another_process_erased(store: ArtefactStore, s3: S3Server) -> None:
+    cache = ArrayCache(store, max_bytes=2000)
+    ref = store.put_arrays({"a": np.zeros(10, np.uint8)})
+    cache.get_arrays(ref)
+    s3.client.delete_object(Bucket=BUCKET, Key=key_of(ref))
+    with pytest.raises(ArtefactNotFound):
+        cache.get_arrays(ref)
+
+
+@pytest.mark.parametrize("damage", [b"moutH", b"mou", b"", b"mouth and more"])
+def test_a_damaged_object_is_refused_and_putting_it_again_repairs_it(store: ArtefactStore, s3: S3Server, damage: bytes) -> None:
+    ref = store.put_bytes(b"mouth")
+    s3.client.put_object(Bucket=BUCKET, Key=key_of(ref), Body=damage)
+    with pytest.raises(ArtefactCorrupt, match=ref.sha256) as caught:
+        store.get_bytes(ref)
+    assert caught.value.resource == ref.uri
+    assert store.put_bytes(b"mouth") == ref
+    assert store.get_bytes(ref) == b"mouth"
+
+
+def test_nothing_outside_of_the_prefix_can_be_named(store: ArtefactStore, s3: S3Server, url: str) -> None:
+    ref = store.put_bytes(b"mouth")
+    name = f"{ref.sha256[:2]}/{ref.sha256}"
+    s3.client.put_object(Bucket=BUCKET, Key=name, Body=b"mouth")
+    for uri in (f"s3://{BUCKET}/{name}", f"{url}2/{name}", f"{url}/../{name}", f"s3://other/{name}", f"{url}//{name}", name):
+        for use in (store.get_bytes, store.exists, store.delete):
+            with pytest.raises(InvalidRequest, match="does not belong"):
+                use(ArtefactRef(uri, ref.sha256, ref.size_bytes))
+
+
+def test_many_threads_and_processes_put_the_same_blob_at_once(store: ArtefactStore, s3: S3Server, url: str) -> None:
+    data = np.random.default_rng(1).bytes(1 << 20)
+    script = f"""
+import numpy as np
+from services.common.artefacts import ArtefactStore
+store = ArtefactStore({url!r})
+for _ in range(2):
+    print(store.put_bytes(np.random.default_rng(1).bytes(1 << 20)).sha256)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    with ThreadPoolExecutor(6) as threads:
+        refs = set(threads.map(lambda _: store.put_bytes(data), range(8)))
+    (ref,) = refs
+    for process in processes:
+        assert process.communicate(timeout=60)[0].split() == [ref.sha256] * 2
+        assert process.returncode == 0
+    assert store.get_bytes(ref) == data
+    assert [key for key in s3.all_keys() if key.startswith(url.removeprefix(f"s3://{BUCKET}/"))] == [key_of(ref)]
+
+
+def test_a_bucket_that_is_not_there_is_named_with_what_to_check(s3: S3Server, aws: Aws) -> None:
+    aws(s3.endpoint)
+    missing = ArtefactStore("s3://no-such-bucket/artefacts")
+    with pytest.raises(StorageRefused, match="s3://no-such-bucket/artefacts") as caught:
+        missing.put_bytes(b"mouth")
+    assert s3.endpoint in caught.value.message
+    sha256 = hashlib.sha256(b"mouth").hexdigest()
+    with pytest.raises(StorageRefused, match="AWS_ENDPOINT_URL"):
+        missing.get_bytes(ArtefactRef(f"{missing.url}/{sha256[:2]}/{sha256}", sha256, 5))
+    assert "no-such-bucket" not in [bucket["Name"] for bucket in s3.client.list_buckets()["Buckets"]]
+
+
+def test_credentials_that_are_wrong_or_may_only_read_are_told_and_never_shown(aws: Aws, url: str) -> None:
+    # The server begins to check after the requests that make the bucket, the object and the reader.
+    with running_s3(INITIAL_NO_AUTH_ACTION_COUNT="5") as guarded:
+        sha256 = hashlib.sha256(b"mouth").hexdigest()
+        ref = ArtefactRef(f"{url}/{sha256[:2]}/{sha256}", sha256, 5)
+        guarded.client.put_object(Bucket=BUCKET, Key=key_of(ref), Body=b"mouth")
+        iam = client_of("iam", guarded.endpoint)
+        iam.create_user(UserName="reader")
+        may_read = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": may_read})
+        iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=policy)
+        reader = iam.create_access_key(UserName="reader")["AccessKey"]
+
+        aws(guarded.endpoint, key="AKIAWRONG")
+        for use in (lambda store: store.put_bytes(b"mouth"), lambda store: store.get_bytes(ref), lambda store: store.delete(ref)):
+            with pytest.raises(StorageRefused, match="AWS_SECRET_ACCESS_KEY") as caught:
+                use(ArtefactStore(url))
+            assert url in caught.value.message
+            assert SECRET not in caught.value.message
+
+        aws(guarded.endpoint, key=reader["AccessKeyId"], secret=reader["SecretAccessKey"])
+        assert ArtefactStore(url).get_bytes(ref) == b"mouth"
+        with pytest.raises(StorageRefused, match="put"):
+            ArtefactStore(url).put_bytes(b"nose")
+
+
+def test_no_credentials_at_all_are_told(s3: S3Server, aws: Aws, url: str) -> None:
+    aws(s3.endpoint, key="", secret="")
+    with pytest.raises(StorageRefused, match="AWS_ACCESS_KEY_ID"):
+        ArtefactStore(url).put_bytes(b"mouth")
+
+
+def test_a_server_that_is_away_is_told_and_found_again(s3: S3Server, aws: Aws, url: str) -> None:
+    proxy = Proxy(int(s3.endpoint.rpartition(":")[2]))
+    try:
+        aws(proxy.endpoint)
+        store = ArtefactStore(url)
+        ref = store.put_bytes(b"mouth")
+        proxy.cut()
+        begin = time.monotonic()
+        for use in (lambda: store.put_bytes(b"nose"), lambda: store.get_bytes(ref), lambda: store.exists(ref)):
+            with pytest.raises(BackendUnavailable, match=url) as caught:
+                use()
+            assert proxy.endpoint in caught.value.message
+            assert caught.value.retry_after_s > 0
+        assert time.monotonic() - begin < 30
+        proxy.heal()
+        assert store.get_bytes(ref) == b"mouth"
+    finally:
+        proxy.close()
+
+
+def test_a_connection_that_breaks_once_is_not_noticed(s3: S3Server, aws: Aws, url: str) -> None:
+    proxy = Proxy(int(s3.endpoint.rpartition(":")[2]))
+    try:
+        aws(proxy.endpoint)
+        store = ArtefactStore(url)
+        ref = store.put_bytes(b"mouth")
+        proxy.cut(connections=1)
+        assert store.get_bytes(ref) == b"mouth"
+    finally:
+        proxy.close()
+
+
+def test_a_port_where_nothing_listens_is_told_at_once(aws: Aws, url: str) -> None:
+    aws(f"http://127.0.0.1:{free_port()}")
+    begin = time.monotonic()
+    with pytest.raises(BackendUnavailable, match="does not answer"):
+        ArtefactStore(url).put_bytes(b"mouth")
+    assert time.monotonic() - begin < 15
+
+
+def test_a_server_that_never_answers_is_given_up(aws: Aws, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_backend, "S3_READ_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        aws(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        begin = time.monotonic()
+        with pytest.raises(BackendUnavailable, match="does not answer"):
+            ArtefactStore(url).put_bytes(b"mouth")
+        assert time.monotonic() - begin < 15
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (503, "SlowDown", BackendUnavailable),
+        (500, "InternalError", BackendUnavailable),
+        (507, "XMinioStorageFull", StorageFull),
+        (403, "QuotaExceeded", StorageFull),
+        (400, "AuthorizationHeaderMalformed", StorageRefused),
+    ],
+)
+def test_what_the_server_answers_says_who_must_act(aws: Aws, url: str, status: int, code: str, kind: type[Exception]) -> None:
+    with answering(status, code) as (endpoint, seen):
+        aws(endpoint)
+        with pytest.raises(kind, match=url):
+            ArtefactStore(url).put_bytes(b"mouth")
+    puts = [request for request in seen if request.startswith("PUT")]
+    assert 1 <= len(puts) <= 4
+    # The bucket is in the path, not a name that a server of one's own would have to be known by.
+    assert all(request.startswith(f"PUT /{BUCKET}/") for request in puts)
+
+
+def test_doctor_tries_the_store_and_tells_where_erased_bytes_would_stay(s3: S3Server, aws: Aws) -> None:
+    aws(s3.endpoint)
+    for bucket in ("plain", "versioned"):
+        s3.client.create_bucket(Bucket=bucket)
+    s3.client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    assert check_store("s3://plain/artefacts") == "s3://plain/artefacts: put, read, deleted"
+    assert s3.all_keys("plain") == []
+    assert "keeps old versions" in check_store("s3://versioned/artefacts")
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///prefix", "nonsense://bucket"])
+def test_an_url_that_names_no_store_is_refused(aws: Aws, url: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        ArtefactStore(url)
+    assert caught.value.field == "DUBSTAGE_ARTEFACTS_URL"
+
+
+def test_without_the_package_the_remedy_is_named() -> None:
+    script = """
+import sys
+sys.modules["s3fs"] = None
+from services.common.artefacts import ArtefactStore
+from services.common.errors import InvalidRequest
+try:
+    ArtefactStore("s3://films/artefacts")
+except InvalidRequest as error:
+    print(error)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
+    assert "pip install 'dubstage-suite[s3]'" in said

@@ -1,0 +1,126 @@
+"""`dubstage doctor` against real stages, stores and databases: each thing that is wrong has a line with its remedy."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.checks import READ_ARTEFACTS, check_stage
+from gateway.settings import GatewaySettings
+from gateway.stages.remote import STAGE_NAMES
+from services.common.errors import BackendUnavailable, InvalidRequest, StorageRefused
+from tests.integration.conftest import RunningStages
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stages: RunningStages) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(stages.artefacts))
+    for name, port in stages.ports.items():
+        monkeypatch.setenv(f"DUBSTAGE_{name.upper()}_ENDPOINT", f"127.0.0.1:{port}")
+    return monkeypatch
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the command said: mark and text by check."""
+
+    code: int
+    printed: str
+
+    def __getitem__(self, name: str) -> tuple[str, str]:
+        (line,) = [line for line in self.printed.splitlines() if line[8:32].strip() == name]
+        return line[:8].strip(), line[32:]
+
+
+def doctor() -> Report:
+    command = [sys.executable, "-m", "gateway.cli", "doctor"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    return Report(done.returncode, done.stdout + done.stderr)
+
+
+def settings(stages: RunningStages, tmp_path: Path, **changes: str) -> GatewaySettings:
+    given = {"data_dir": tmp_path, "artefacts_url": str(stages.artefacts), **stages.endpoints(), **changes}
+    return GatewaySettings(**given)
+
+
+def test_healthy_stages_on_one_store_are_all_right_and_nothing_is_left_in_it(
+    environment: pytest.MonkeyPatch, stages: RunningStages
+) -> None:
+    before = {path for path in stages.artefacts.rglob("*") if path.is_file()}
+    said = doctor()
+    assert said.code == 0, said.printed
+    assert [said[f"{name} stage"][0] for name in STAGE_NAMES] == ["ok"] * 5
+    assert all(str(stages.artefacts) in said[f"{name} stage"][1] for name in READ_ARTEFACTS)
+    assert "put, read, deleted" in said["artefact store"][1]
+    assert "actors.sqlite" in said["database"][1]
+    assert {path for path in stages.artefacts.rglob("*") if path.is_file()} <= before
+
+
+@pytest.mark.parametrize("name", READ_ARTEFACTS)
+async def test_a_stage_on_another_store_is_named(stages: RunningStages, tmp_path: Path, name: str) -> None:
+    elsewhere = settings(stages, tmp_path, artefacts_url=str(tmp_path / "elsewhere"))
+    with pytest.raises(StorageRefused, match=f"the {name} stage does not see the gateway's artefact store"):
+        await check_stage(elsewhere, name)
+
+
+async def test_the_same_path_on_another_volume_is_found_out(
+    stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from services.common.artefacts import ArtefactStore
+
+    # The same url, but what this process puts does not get there.
+    put = ArtefactStore.put_bytes
+
+    def put_and_lose(store: ArtefactStore, data: bytes) -> object:
+        ref = put(store, data)
+        store.delete(ref)
+        return ref
+
+    monkeypatch.setattr(ArtefactStore, "put_bytes", put_and_lose)
+    with pytest.raises(StorageRefused, match="the same volume"):
+        await check_stage(settings(stages, tmp_path), "texture")
+
+
+async def test_the_wrong_stage_at_an_endpoint_is_named(stages: RunningStages, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="DUBSTAGE_RENDER_ENDPOINT"):
+        await check_stage(settings(stages, tmp_path, render_endpoint=f"127.0.0.1:{stages.ports['audio']}"), "render")
+
+
+async def test_a_stage_that_is_away_is_named_with_where_it_was_looked_for(stages: RunningStages, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+        with pytest.raises(BackendUnavailable, match="dubstage serve face") as caught:
+            await check_stage(settings(stages, tmp_path, face_endpoint=endpoint), "face")
+    assert endpoint in caught.value.message
+
+
+async def test_what_listens_and_is_no_stage_is_told_in_time(stages: RunningStages, tmp_path: Path) -> None:
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        with pytest.raises(BackendUnavailable):
+            await asyncio.wait_for(check_stage(settings(stages, tmp_path, audio_endpoint=f"127.0.0.1:{port}"), "audio"), 30)
+
+
+def test_what_is_wrong_is_one_line_each_and_the_exit_code_is_one(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    environment.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "file"))
+    environment.setenv("DUBSTAGE_DATABASE_URL", "postgresql+psycopg://user:hidden-word@127.0.0.1:9/dubs")
+    environment.delenv("DUBSTAGE_FACE_ENDPOINT")
+    said = doctor()
+    assert said.code == 1
+    for name, variable in {"artefact store": "ARTEFACTS_URL", "database": "DATABASE_URL", "face stage": "FACE_ENDPOINT"}.items():
+        mark, text = said[name]
+        assert mark == "wrong"
+        assert f"DUBSTAGE_{variable}" in text
+    assert said["audio stage"][0] == "ok"
+    assert "hidden-word" not in said.printed
+    assert "Traceback" not in said.printed
