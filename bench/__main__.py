@@ -2,8 +2,9 @@
 
 1. `actor create` from 10 s of 720p footage: personalisation time.
 2. `dub` of the 10 s with that actor and a report: time end to end.
-3. `python -m bench.inside`: each stage alone, a live stream, the renderer's network on all backends.
-4. `dub` of the 10 s and of 5 min without a report: peak memory.
+3. `python -m bench.inside`: each stage alone, a live stream, the renderer's network on all backends, the rasteriser.
+4. `python -m bench.concurrency`: the render stage under 1, 4 and 16 streams, in its process and on Triton.
+5. `dub` of the 10 s and of 5 min without a report: peak memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench.concurrency import read_concurrency
 from bench.footage import default_clip, make_footage
 from bench.inside import read_inside
 from bench.process import CommandFailedError, measure
@@ -55,6 +57,9 @@ def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, wo
     tell(f"dubbed in {timed.wall_s:.1f} s; now every stage alone, and live")
     inside = work / "inside.json"
     measure([sys.executable, "-m", "bench.inside", ACTOR, str(short), str(inside)], work / "inside.log", environment)
+    tell("the render stage under concurrent streams")
+    concurrency = work / "concurrency.json"
+    measure([sys.executable, "-m", "bench.concurrency", str(concurrency)], work / "concurrency.log", environment)
     memory = measure(dub(short), work / "memory_short.log", environment)
     long_frames, long_memory = 0, None
     if long_seconds:
@@ -72,6 +77,7 @@ def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, wo
         peak_memory_mib_long=long_memory,
         long_frames=long_frames,
         inside=read_inside(inside),
+        concurrency=read_concurrency(concurrency),
     )
 
 

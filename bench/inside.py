@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.live import LiveTimes, measure_live
+from bench.rasteriser import RasteriserTime, measure_rasteriser
 from bench.renderer import NetworkTime, measure_renderer
 from bench.stages import measure_stages
 from gateway.actors.store import ActorStore
@@ -23,11 +24,12 @@ from gateway.stages.opening import open_stages
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """Stages alone in the order of the chain, a live stream, and the renderer's network on all backends."""
+    """Stages alone in the order of the chain, a live stream, the renderer's network on all backends, and the rasteriser."""
 
     stages: tuple[StageTime, ...]
     live: LiveTimes
     renderer: tuple[NetworkTime, ...]
+    rasteriser: tuple[RasteriserTime, ...]
 
 
 def read_inside(path: Path) -> Inside:
@@ -37,6 +39,7 @@ def read_inside(path: Path) -> Inside:
         stages=tuple(StageTime(**row) for row in document["stages"]),
         live=LiveTimes(**document["live"]),
         renderer=tuple(NetworkTime(**row) for row in document["renderer"]),
+        rasteriser=tuple(RasteriserTime(**row) for row in document["rasteriser"]),
     )
 
 
@@ -50,7 +53,7 @@ async def measure_inside(actor_id: str, film: Path) -> Inside:
         async with open_stages(settings) as stages:
             times = await measure_stages(stages, actor, film, Path(folder), settings.compute_threads)
             live = await measure_live(stages, actors, actor_id, samples, speech.sample_rate_hz, settings)
-    return Inside(times, live, measure_renderer())
+    return Inside(times, live, measure_renderer(), measure_rasteriser())
 
 
 def main() -> None:

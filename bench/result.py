@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.concurrency import ConcurrentTimes, lines_of_concurrency
 from bench.inside import Inside
+from bench.rasteriser import lines_of_rasteriser
 from gateway.reports.stage_times import StageTime
 
 
@@ -25,7 +27,8 @@ class BenchResult:
         personalize_seconds: enrolling and personalising a new actor from the short film, the whole command.
         peak_memory_mib_short, peak_memory_mib_long: of the dub's process tree; None where not run.
         long_frames: of the long film.
-        inside: stages alone, a live stream, the renderer's network.
+        inside: stages alone, a live stream, the renderer's network, the rasteriser.
+        concurrency: the render stage under 1, 4 and 16 streams, in its process and on Triton; health checks meanwhile.
     """
 
     frames: int
@@ -37,6 +40,7 @@ class BenchResult:
     peak_memory_mib_long: float | None
     long_frames: int
     inside: Inside
+    concurrency: tuple[ConcurrentTimes, ...]
 
     @property
     def frames_per_second(self) -> float:
@@ -71,6 +75,11 @@ def to_json(result: BenchResult) -> dict[str, Any]:
         ],
         "live": {name: rounded(value) for name, value in asdict(result.inside.live).items()},
         "renderer_network": [asdict(row) for row in result.inside.renderer],
+        "rasteriser": [{name: rounded(value) for name, value in asdict(row).items()} for row in result.inside.rasteriser],
+        "render_concurrency": [
+            {name: value if isinstance(value, str) else rounded(value) for name, value in asdict(row).items()}
+            for row in result.concurrency
+        ],
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
     }
 
@@ -106,6 +115,8 @@ def lines_of(result: BenchResult) -> list[str]:
             f"renderer's network, {row.backend} {row.precision}: {row.ms_per_frame:.1f} ms a frame "
             f"({row.cpu_ms_per_frame:.1f} CPU){mark}"
         )
+    lines.extend(lines_of_rasteriser(result.inside.rasteriser))
+    lines.extend(lines_of_concurrency(result.concurrency))
     lines.append(f"personalisation {result.personalize_seconds:.1f} s; whole command {result.command_s:.1f} s")
     memory = f"peak memory {result.peak_memory_mib_short:.0f} MiB for {result.frames} frames"
     if result.peak_memory_mib_long is not None:

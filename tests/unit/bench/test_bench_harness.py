@@ -8,10 +8,12 @@ from pathlib import Path
 import av
 import pytest
 
+from bench.concurrency import ConcurrentTimes
 from bench.footage import make_footage, read_sound
 from bench.inside import Inside, read_inside
 from bench.live import LiveTimes
 from bench.process import CommandFailedError, measure
+from bench.rasteriser import RasteriserTime
 from bench.renderer import NetworkTime
 from bench.result import BenchResult, lines_of, to_json, write_json
 from gateway.reports.stage_times import StageTime
@@ -60,6 +62,7 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
         stages=(StageTime("face", 2.0, 1.0, 250),),
         live=LiveTimes(200.0, 150.0, 180.0, 20.0, 18.0, 100),
         renderer=(NetworkTime("onnxruntime", "int8", 6.0, 5.5, True),),
+        rasteriser=(RasteriserTime(468, 850, 224, 1, 0.4, 0.7, 2.9),),
     )
     (tmp_path / "inside.json").write_text(json.dumps(asdict(inside)))
     result = BenchResult(
@@ -72,6 +75,7 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
         peak_memory_mib_long=1030.0,
         long_frames=7500,
         inside=read_inside(tmp_path / "inside.json"),
+        concurrency=(ConcurrentTimes("triton", 16, 140.0, 400.0, 500.0, 600.0, 1.2, 9.5, 11.0),),
     )
     document = to_json(result)
     assert document["end_to_end_frames_per_second"] == 20.0
@@ -81,6 +85,9 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
     assert document["stages"][0]["cpu_ms_per_frame"] == 4.0
     assert document["live"]["first_frame_ms"] == 200.0
     assert document["renderer_network"][0]["precision"] == "int8"
+    assert document["rasteriser"][0]["forward_backward_ms"] == 2.9
+    assert document["render_concurrency"][0]["backend"] == "triton"
+    assert document["render_concurrency"][0]["health_p99_ms"] == 9.5
     assert result.inside == inside
     text = "\n".join(lines_of(result))
     assert "+3.0 %" in text

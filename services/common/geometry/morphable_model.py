@@ -1,0 +1,271 @@
+"""The 3D morphable face model: a mean and linear bases of identity, expression and albedo (Blanz and Vetter 1999).
+
+    shape  = mean_shape + identity_basis @ identity + expression_basis @ expression  (+ offset: the actor's own shape)
+    albedo = albedo_mean + albedo_basis @ albedo
+
+as S = S_mean + B_id alpha + B_exp beta, T = T_mean + B_tex delta of headpose, Sec. 3.1 (80 + 64 + 80 coefficients), and the
+geometry and expression parameters of everybody, Sec. 3.1 (199 + 29). The sizes are data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.errors import InvalidRequest
+from services.common.geometry.array_module import Array, Float32, Int32, constant
+from services.common.geometry.landmark_set import LandmarkSet
+from services.common.tensor_bytes import decode_arrays, encode_arrays
+
+FORMAT: Final = "dubstage-morphable-model-1"
+
+
+@dataclass(frozen=True, eq=False)
+class MorphableModel:
+    """A linear face model in head space: x right, y down, z away from the camera; triangles turn so that normals point outwards.
+
+    A coefficient c of basis k has the prior N(0, deviation_k^2); where a file's own coefficients are in standard deviations
+    (BFM, FLAME, the default model) the deviations are 1.
+
+    Attributes:
+        name: what the model is called in logs, cards and artefacts.
+        licence: licence and credit of the data.
+        unit: unit of length of the shape; "crop pixel" for every model that was aligned to head space.
+        mean_shape: float32 [V, 3].
+        identity_basis: float32 [V, 3, I].
+        expression_basis: float32 [V, 3, E].
+        identity_deviation: float32 [I], standard deviation of each identity coefficient.
+        expression_deviation: float32 [E].
+        triangles: int32 [F, 3], counter-clockwise seen from outside (in head space (b - a) x (c - a) points outwards).
+        uv: float32 [U, 2] in [0, 1], u right, v down, (0, 0) the top-left corner of the texture; empty where the file has none.
+        uv_triangles: int32 [F, 3], rows of `uv` of each triangle's corners (= `triangles` where uv is per vertex).
+        albedo_mean: float32 [V, 3], RGB in [0, 1] as displayed (gamma not undone), or None.
+        albedo_basis: float32 [V, 3, A]; A = 0 without one.
+        albedo_deviation: float32 [A].
+        landmarks: landmark sets by name: "mediapipe" (every point known in MediaPipe's mesh), "mouth_area" (MOUTH_AREA's 59
+            points in its order), "ibug_68" where known.
+        regions: named parts, int32 ids of triangles: of the default model "eyes" and "mouth_interior" (they close the mesh's
+            holes).
+    """
+
+    name: str
+    licence: str
+    unit: str
+    mean_shape: Float32
+    identity_basis: Float32
+    expression_basis: Float32
+    identity_deviation: Float32
+    expression_deviation: Float32
+    triangles: Int32
+    uv: Float32 = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    uv_triangles: Int32 = field(default_factory=lambda: np.zeros((0, 3), np.int32))
+    albedo_mean: Float32 | None = None
+    albedo_basis: Float32 = field(default_factory=lambda: np.zeros((0, 3, 0), np.float32))
+    albedo_deviation: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))
+    landmarks: Mapping[str, LandmarkSet] = field(default_factory=lambda: MappingProxyType({}))
+    regions: Mapping[str, Int32] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        vertices = len(self.mean_shape)
+        expected = {
+            "mean_shape": (vertices, 3),
+            "identity_basis": (vertices, 3, len(self.identity_deviation)),
+            "expression_basis": (vertices, 3, len(self.expression_deviation)),
+            "triangles": (len(self.triangles), 3),
+            "uv": (len(self.uv), 2),
+            "uv_triangles": (len(self.triangles) if len(self.uv) else 0, 3),
+        }
+        if self.albedo_mean is not None:
+            expected |= {"albedo_mean": (vertices, 3), "albedo_basis": (vertices, 3, len(self.albedo_deviation))}
+        for attribute, shape in expected.items():
+            found = getattr(self, attribute).shape
+            if found != shape:
+                raise InvalidRequest(
+                    f"{attribute} of morphable model {self.name!r} is {list(found)}, not {list(shape)}", field=attribute
+                )
+        named: list[tuple[str, Int32, int]] = [
+            ("triangles", self.triangles, vertices),
+            ("uv_triangles", self.uv_triangles, len(self.uv)),
+        ]
+        named += [(f"landmarks.{name}", points.vertices, vertices) for name, points in self.landmarks.items()]
+        named += [(f"regions.{name}", rows, len(self.triangles)) for name, rows in self.regions.items()]
+        for attribute, indices, limit in named:
+            if indices.size and (indices.min() < 0 or indices.max() >= limit):
+                raise InvalidRequest(
+                    f"{attribute} of morphable model {self.name!r} have numbers outside 0..{limit - 1}", field=attribute
+                )
+        for attribute in ("mean_shape", "identity_basis", "expression_basis"):
+            if not np.isfinite(getattr(self, attribute)).all():
+                raise InvalidRequest(
+                    f"{attribute} of morphable model {self.name!r} has values that are not finite", field=attribute
+                )
+
+    @property
+    def num_vertices(self) -> int:
+        """V."""
+        return len(self.mean_shape)
+
+    @property
+    def num_identity(self) -> int:
+        """I, the number of identity coefficients."""
+        return len(self.identity_deviation)
+
+    @property
+    def num_expression(self) -> int:
+        """E, the number of expression coefficients."""
+        return len(self.expression_deviation)
+
+    @property
+    def num_albedo(self) -> int:
+        """A, the number of albedo coefficients."""
+        return len(self.albedo_deviation)
+
+    def shape(self, identity: Array, expression: Array, offset: Array | None = None) -> Array:
+        """Vertices [..., V, 3] of coefficients, numpy or torch in and out; float32 saves copying the bases, which matters for
+        large models.
+
+        Args:
+            identity: float [..., I]; leading axes broadcast with those of `expression`, so one identity serves a whole clip.
+            expression: float [..., E].
+            offset: float [V, 3], what the actor's own neutral shape has beyond the identity basis.
+        """
+        base = constant(self.mean_shape, identity) + _combine(self.identity_basis, identity)
+        moved = base + _combine(self.expression_basis, expression)
+        return moved if offset is None else moved + offset
+
+    def albedo(self, coefficients: Array) -> Array:
+        """Albedo of the vertices, [..., V, 3] RGB in about [0, 1] (not clipped), from coefficients [..., A].
+
+        Raises:
+            InvalidRequest: the model has no albedo.
+        """
+        if self.albedo_mean is None:
+            raise InvalidRequest(f"morphable model {self.name!r} has no albedo; choose one that has", field="morphable_model")
+        return constant(self.albedo_mean, coefficients) + _combine(self.albedo_basis, coefficients)
+
+    def landmark_set(self, name: str) -> LandmarkSet:
+        """The landmarks of one layout.
+
+        Raises:
+            InvalidRequest: the model's correspondence to that layout is not known.
+        """
+        if name not in self.landmarks:
+            raise InvalidRequest(
+                f"morphable model {self.name!r} has no {name!r} landmarks, only {sorted(self.landmarks)}; "
+                "give its loader a correspondence file",
+                field="landmarks",
+            )
+        return self.landmarks[name]
+
+    def with_neutral_shape(self, neutral: npt.NDArray[np.floating]) -> MorphableModel:
+        """The same model of one person: `neutral` [V, 3] is its mean shape and no identity coefficient is left."""
+        empty = np.zeros((self.num_vertices, 3, 0), np.float32)
+        return dataclasses.replace(
+            self, mean_shape=np.asarray(neutral, np.float32), identity_basis=empty, identity_deviation=np.zeros(0, np.float32)
+        )
+
+    def truncated(self, *, identity: int | None = None, expression: int | None = None, albedo: int | None = None) -> MorphableModel:
+        """The model with only the first so many coefficients of each basis (the papers keep 80 + 64 + 80)."""
+        return dataclasses.replace(
+            self,
+            identity_basis=np.ascontiguousarray(self.identity_basis[..., :identity]),
+            identity_deviation=self.identity_deviation[:identity],
+            expression_basis=np.ascontiguousarray(self.expression_basis[..., :expression]),
+            expression_deviation=self.expression_deviation[:expression],
+            albedo_basis=np.ascontiguousarray(self.albedo_basis[..., :albedo]),
+            albedo_deviation=self.albedo_deviation[:albedo],
+        )
+
+    def triangles_without(self, *regions: str) -> Int32:
+        """The triangles int32 [F', 3] that belong to none of the named regions."""
+        keep = np.ones(len(self.triangles), bool)
+        for region in regions:
+            keep[self.regions[region]] = False
+        return self.triangles[keep]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content (hex): part of the key of whatever was fitted or trained with this model."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """The model as safetensors bytes; the same model always gives the same bytes."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            key: value
+            for key in (
+                "mean_shape", "identity_basis", "expression_basis", "identity_deviation", "expression_deviation", "triangles",
+                "uv", "uv_triangles", "albedo_mean", "albedo_basis", "albedo_deviation",
+            )
+            if (value := getattr(self, key)) is not None
+        }  # fmt: skip
+        for name, landmarks in self.landmarks.items():
+            arrays |= {f"landmarks.{name}.{part}": getattr(landmarks, part) for part in ("vertices", "weights", "mediapipe")}
+        arrays |= {f"regions.{name}": triangles for name, triangles in self.regions.items()}
+        return encode_arrays(arrays, {"format": FORMAT, "name": self.name, "licence": self.licence, "unit": self.unit})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> MorphableModel:
+        """Read what `to_bytes` wrote; float16 arrays are widened.
+
+        Raises:
+            InvalidRequest: the bytes are not a model of this format.
+        """
+        stored = decode_arrays(data)
+        if stored.metadata.get("format") != FORMAT:
+            raise InvalidRequest(f"this is not a morphable model: its format is not {FORMAT!r}", field="morphable_model")
+        arrays: dict[str, Any] = {
+            key: np.array(value, np.float32 if value.dtype.kind == "f" else np.int32) for key, value in stored.arrays.items()
+        }
+        names = {key.split(".")[1] for key in arrays if key.startswith("landmarks.")}
+        try:
+            landmarks = {
+                name: LandmarkSet(*(arrays.pop(f"landmarks.{name}.{part}") for part in ("vertices", "weights", "mediapipe")))
+                for name in sorted(names)
+            }
+            regions = {key.removeprefix("regions."): arrays.pop(key) for key in sorted(arrays) if key.startswith("regions.")}
+            fields: dict[str, Any] = {**arrays, **{key: stored.metadata[key] for key in ("name", "licence", "unit")}}
+            return cls(**fields, landmarks=MappingProxyType(landmarks), regions=MappingProxyType(regions))
+        except (KeyError, TypeError) as error:
+            raise InvalidRequest(f"this morphable model is incomplete: {error}", field="morphable_model") from error
+
+    def save(self, path: Path) -> None:
+        """Write the model to a safetensors file."""
+        path.write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: Path) -> MorphableModel:
+        """Read a model that `save` wrote.
+
+        Raises:
+            InvalidRequest: no such file, or not a model.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InvalidRequest(f"cannot read the morphable model {path}: {error.strerror}", field="morphable_model") from error
+        return cls.from_bytes(data)
+
+    def __repr__(self) -> str:
+        sizes = {
+            "vertices": self.num_vertices,
+            "identity": self.num_identity,
+            "expression": self.num_expression,
+            "albedo": self.num_albedo,
+        }
+        return f"MorphableModel({self.name!r}, {json.dumps(sizes)})"
+
+
+def _combine(basis: Float32, coefficients: Array) -> Array:
+    """basis [V, 3, K] @ coefficients [..., K], as [..., V, 3]."""
+    flat = constant(basis.reshape(3 * len(basis), basis.shape[-1]), coefficients)
+    return (coefficients @ flat.T).reshape(*coefficients.shape[:-1], basis.shape[0], 3)

@@ -1,0 +1,195 @@
+"""Which triangle of a mesh every pixel shows, where in it, and how far away: z-buffer and barycentrics.
+
+The definition, which the tests write out per pixel over all triangles:
+
+* Vertices are pixels (centres at integers, docs/coordinates.md), taken to the nearest multiple of 2**-24 pixel. Depth grows away
+  from the camera.
+* A pixel belongs to a triangle if its centre lies inside. On an edge it belongs to the triangle on whose left border or horizontal
+  upper border it lies (the top-left rule of graphics hardware). The decision is exact, so triangles that share an edge leave no
+  seam and never cover a pixel twice.
+* Of several triangles the nearest is shown; of equally near ones (as float32) the one with the lowest index.
+* With `perspective`, depth is the camera's own (pixel = focal * x / depth) and barycentrics are those of the point in space:
+  b_k ~ e_k / z_k of the screen's e_k, and depth = 1 / sum(e_k / z_k) (Heckbert and Moreton 1991). Without it (orthographic and weak
+  perspective) both are linear on the screen, and depth may have any sign.
+* Left out: triangles without area; with a coordinate or depth that is not finite; whose absolute coordinates sum up to more than
+  2**28; with `perspective`, those with a vertex at or before the near plane (nothing is clipped: a face that reaches behind the
+  camera loses whole triangles); with cull="back", those that turn clockwise on screen. A triangle that turns counter-clockwise has
+  its right-handed normal (b - a) x (c - a) towards the camera.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.floating]
+
+Cull = Literal["none", "back"]
+Backend = Literal["numba", "pytorch3d"]
+
+_GRID: Final = float(1 << 24)
+
+
+class Fragments(NamedTuple):
+    """What the pixels show.
+
+    Attributes:
+        triangle_index: int32 [N, H, W], row of `triangles`; -1: background.
+        barycentrics: float32 [N, H, W, 3], 0..1, of that triangle's vertices in their order; background 0.
+        depth: float32 [N, H, W]; background infinity.
+    """
+
+    triangle_index: Int32
+    barycentrics: Float32
+    depth: Float32
+
+    @property
+    def covered(self) -> npt.NDArray[np.bool_]:
+        """Bool [N, H, W]: not background."""
+        return np.asarray(self.triangle_index >= 0)
+
+
+def rasterise(
+    vertices: Floats,
+    depth: Floats,
+    triangles: Int32,
+    height: int,
+    width: int,
+    *,
+    perspective: bool = True,
+    cull: Cull = "none",
+    near: float = 0.0,
+    backend: Backend = "numba",
+    num_threads: int = 1,
+) -> Fragments:
+    """Rasterise N poses of one mesh.
+
+    Args:
+        vertices: float32 or float64 [N, V, 2], pixels.
+        depth: float32 or float64 [N, V], away from the camera; any unit.
+        triangles: int32 [F, 3].
+        height: of the pictures, pixels.
+        width: of the pictures, pixels.
+        perspective: depth is the camera's; False: orthographic or weak perspective.
+        cull: "back" leaves out triangles that turn clockwise on screen.
+        near: with `perspective`, triangles with a vertex at this depth or nearer are left out; at least 0.
+        backend: "numba"; "pytorch3d" where that is installed (rasterise_pytorch3d.py says where it differs).
+        num_threads: of the numba backend; changes nothing in the result.
+
+    Raises:
+        ValueError: shapes that don't fit, a triangle of a vertex that is not there, near below 0.
+        BackendUnavailable: pytorch3d is not installed.
+    """
+    _check(vertices, depth, triangles, height, width)
+    if near < 0.0:
+        raise ValueError(f"near must be at least 0, not {near}")
+    if backend == "pytorch3d":
+        from services.common.geometry.rasterise_pytorch3d import rasterise_with_pytorch3d
+
+        return rasterise_with_pytorch3d(vertices, depth, triangles, height, width, perspective=perspective, cull=cull, near=near)
+    from services.common.geometry.rasterise_numba import rasterise_rows
+
+    points, depth64 = on_grid(vertices), np.ascontiguousarray(depth, dtype=np.float64)
+    triangles = np.ascontiguousarray(triangles, dtype=np.int32)
+    count = len(points)
+    fragments = Fragments(
+        np.empty((count, height, width), np.int32),
+        np.empty((count, height, width, 3), np.float32),
+        np.empty((count, height, width), np.float32),
+    )
+
+    def fill(item: int, first_row: int, last_row: int) -> None:
+        outputs = fragments.triangle_index[item], fragments.barycentrics[item], fragments.depth[item]
+        rasterise_rows(points[item], depth64[item], triangles, perspective, cull == "back", near, first_row, last_row, *outputs)
+
+    bands = _bands(height, 1 if count >= num_threads else num_threads)
+    run_all([partial(fill, item, first, last) for item in range(count) for first, last in bands], num_threads)
+    return fragments
+
+
+def interpolate(fragments: Fragments, attributes: Floats, corners: Int32) -> Float32:
+    """Attributes of the surface at every pixel: float32 [N, H, W, C]; background 0.
+
+    Args:
+        fragments: of N pictures.
+        attributes: float32 or float64 [N or 1, A, C].
+        corners: int32 [F, 3], rows of `attributes`: the mesh's triangles for attributes of vertices; a table of their own for
+            attributes of corners, such as texture coordinates with seams.
+
+    Raises:
+        ValueError: shapes that don't fit, or a corner that is not there.
+    """
+    from services.common.geometry.rasterise_numba import interpolate_pixels
+
+    count, height, width = fragments.triangle_index.shape
+    check_corners(attributes, corners, count)
+    if fragments.triangle_index.max(initial=-1) >= len(corners):
+        raise ValueError(f"the fragments are of a mesh with more than {len(corners)} triangles")
+    rows = np.ascontiguousarray(attributes, dtype=np.float64)
+    corners = np.ascontiguousarray(corners, dtype=np.int32)
+    result = np.empty((count, height, width, rows.shape[2]), np.float32)
+    for item in range(count):
+        values = np.empty((height * width, rows.shape[2]), np.float64)
+        weights = fragments.barycentrics[item].reshape(-1, 3).astype(np.float64)
+        interpolate_pixels(fragments.triangle_index[item].ravel(), weights, corners, rows[item % len(rows)], values)
+        result[item] = values.reshape(height, width, -1)
+    return result
+
+
+def run_all(work: Sequence[Callable[[], None]], num_threads: int) -> None:
+    """Run kernels that write to different places, on so many threads at most."""
+    if num_threads == 1 or len(work) == 1:
+        for each in work:
+            each()
+        return
+    with ThreadPoolExecutor(num_threads) as pool:
+        for done in [pool.submit(each) for each in work]:
+            done.result()
+
+
+def warm_up() -> None:
+    """Compile the kernels, so that the first frame does not wait for them (about a second)."""
+    corner = np.array([[[0.0, 0.0], [0.0, 2.0], [2.0, 0.0]]], np.float32)
+    triangle = np.array([[0, 1, 2]], np.int32)
+    interpolate(rasterise(corner, np.ones((1, 3), np.float32), triangle, 2, 2), corner, triangle)
+
+
+def on_grid(vertices: Floats) -> Float64:
+    """The same pixels on the grid of 2**-24 pixel: float64. float32 beyond one pixel from the origin is on it already."""
+    scaled = np.asarray(vertices, dtype=np.float64) * _GRID
+    return np.ascontiguousarray(np.rint(scaled) / _GRID)
+
+
+def check_corners(attributes: Floats, corners: Int32, count: int) -> None:
+    """Raise ValueError unless `corners` are rows of `attributes`, and these fit `count` pictures."""
+    if attributes.ndim != 3 or len(attributes) not in {1, count}:
+        raise ValueError(f"attributes must be [{count} or 1, A, C], not {list(attributes.shape)}")
+    _check_indices(corners, attributes.shape[1])
+
+
+def _check(vertices: Floats, depth: Floats, triangles: Int32, height: int, width: int) -> None:
+    if vertices.ndim != 3 or vertices.shape[2] != 2 or depth.shape != vertices.shape[:2]:
+        raise ValueError(f"want vertices [N, V, 2] and depth [N, V], not {list(vertices.shape)} and {list(depth.shape)}")
+    if height < 1 or width < 1:
+        raise ValueError(f"a picture of {height} x {width} pixels has none")
+    _check_indices(triangles, vertices.shape[1])
+
+
+def _check_indices(triangles: Int32, count: int) -> None:
+    if triangles.ndim != 2 or triangles.shape[1] != 3 or not np.issubdtype(triangles.dtype, np.integer):
+        raise ValueError(f"triangles must be integers [F, 3], not {triangles.dtype} {list(triangles.shape)}")
+    if triangles.size and not (triangles.min() >= 0 and triangles.max() < count):
+        raise ValueError(f"triangles name vertices {triangles.min()}..{triangles.max()}, but there are {count}")
+
+
+def _bands(height: int, count: int) -> list[tuple[int, int]]:
+    edges = [height * band // count for band in range(count + 1)]
+    return [(first, last) for first, last in zip(edges[:-1], edges[1:], strict=True) if first < last]

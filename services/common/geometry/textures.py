@@ -1,0 +1,156 @@
+"""A face's texture: unwrapped from frames on which the mesh was fitted, merged over frames, and drawn on the mesh again.
+
+A frame tells a texel's colour where the surface point is seen: inside the picture, turned to the camera, not behind another part of
+the face. How well it tells it is the number of frame pixels that the texel covers, so a cheek is taken from the frames that
+look at it. Over frames the weighted median is kept: a mean would blur what a tracker misses by a pixel, and hold highlights.
+Layout and direction of texture coordinates: rasterise_uv.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.geometry.rasterise import Float32, Floats, interpolate, rasterise
+from services.common.geometry.rasterise_uv import UvMap, sample_picture, sample_texture
+from services.common.geometry.rasterise_visibility import DEPTH_TOLERANCE, not_behind
+
+_LEAST_WEIGHT: Final = 0.02
+"""Frame pixels a texel below which a slanted surface tells nothing but its outline's blur."""
+
+
+class Texture(NamedTuple):
+    """Colours of the surface.
+
+    Attributes:
+        colours: float32 [H, W, 3], 0..255; 0 where weight is 0.
+        weight: float32 [H, W], frame pixels a texel; 0: not seen.
+    """
+
+    colours: Float32
+    weight: Float32
+
+
+class Drawing(NamedTuple):
+    """A textured mesh in a picture.
+
+    Attributes:
+        picture: float32 [H, W, 3], 0..255; background 0.
+        covered: bool [H, W].
+    """
+
+    picture: Float32
+    covered: npt.NDArray[np.bool_]
+
+
+def unwrap(frame: npt.NDArray[np.uint8], image_points: Floats, layout: UvMap, *, perspective: bool) -> Texture:
+    """The texture that one frame shows.
+
+    Args:
+        frame: uint8 [h, w, 3], RGB.
+        image_points: [V, 3], the mesh's vertices as a camera projects them: pixels of the frame, and depth.
+        layout: `uv_map` of the mesh.
+        perspective: whether depth is that of a pinhole camera.
+    """
+    points = np.asarray(image_points, dtype=np.float64)
+    pixels, depth = points[:, :2], points[:, 2:]
+    # A texel's barycentrics hold on the surface; on the screen they do only after multiplication with depth.
+    attributes = np.concatenate([pixels * depth, depth], 1) if perspective else points
+    at_texel = layout.positions(attributes[None])[0]
+    covered = layout.fragments.covered[0]
+    place, texel_depth = at_texel[..., :2].astype(np.float64), at_texel[..., 2]
+    if perspective:
+        place = place / np.where(covered & (texel_depth > 0.0), texel_depth, 1.0)[..., None]
+    buffer = rasterise(pixels[None], depth[None, :, 0], layout.triangles, *frame.shape[:2], perspective=perspective).depth[0]
+    seen = covered & (place >= 0.0).all(-1) & (place[..., 0] <= frame.shape[1] - 1) & (place[..., 1] <= frame.shape[0] - 1)
+    if perspective:
+        seen &= texel_depth > 0.0
+    slack = DEPTH_TOLERANCE * float(np.ptp(depth))
+    seen[seen] = not_behind(buffer, place[seen], texel_depth[seen], slack)
+    weight = np.where(seen, _pixels_a_texel(pixels, layout)[layout.fragments.triangle_index[0]], 0.0)
+    weight[weight < _LEAST_WEIGHT] = 0.0
+    colours = np.zeros((*layout.size, 3), np.float32)
+    colours[weight > 0.0] = sample_picture(frame, place[weight > 0.0])
+    return Texture(colours, weight.astype(np.float32))
+
+
+def merge(textures: Sequence[Texture]) -> Texture:
+    """The weighted median over frames, each channel on its own; the weight is the best frame's.
+
+    Takes 16 bytes a texel and channel and frame: some dozens of frames spread over a clip tell as much as all.
+
+    Args:
+        textures: at least one, of one size.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not textures:
+        raise ValueError("there is no texture to merge")
+    colours = np.stack([texture.colours for texture in textures])
+    weights = np.stack([texture.weight for texture in textures])
+    order = np.argsort(colours, axis=0, kind="stable")
+    ordered = np.take_along_axis(np.broadcast_to(weights[..., None], colours.shape), order, axis=0)
+    # The first colour at which half of the weight is reached; a weight of zero never is the first.
+    reached = np.cumsum(ordered, axis=0, dtype=np.float64)
+    middle = np.argmax((reached >= 0.5 * reached[-1]) & (ordered > 0.0), axis=0)
+    merged = np.take_along_axis(np.take_along_axis(colours, order, axis=0), middle[None], axis=0)[0]
+    best = weights.max(0)
+    return Texture(np.where(best[..., None] > 0.0, merged, np.float32(0.0)), best)
+
+
+def fill(texture: Texture) -> Float32:
+    """Colours for all texels, float32 [H, W, 3]: unseen ones from the seen ones around them, by halving and doubling the picture.
+
+    (Gortler et al., The Lumigraph, 1996, section 3.4: pull and push.) A texture without any seen texel is 0.
+    """
+    known = (texture.weight > 0.0)[..., None]
+    if known.all() or not known.any():
+        return np.where(known, texture.colours, np.float32(0.0))
+    height, width = texture.weight.shape
+    padded = ((0, height % 2), (0, width % 2), (0, 0))
+    count = np.pad(known.astype(np.float32), padded)
+    colours = np.pad(np.where(known, texture.colours, 0.0), padded)
+    cells = (count.shape[0] // 2, 2, count.shape[1] // 2, 2, -1)
+    seen = count.reshape(cells).sum((1, 3))
+    half = colours.reshape(cells).sum((1, 3)) / np.maximum(seen, 1.0)
+    coarse = fill(Texture(half.astype(np.float32), seen[..., 0].astype(np.float32)))
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    finer = sample_picture(coarse, np.stack([(columns - 0.5) / 2.0, (rows - 0.5) / 2.0], -1))
+    return np.where(known, texture.colours, finer)
+
+
+def draw(colours: Floats, image_points: Floats, layout: UvMap, height: int, width: int, *, perspective: bool) -> Drawing:
+    """The textured mesh as the camera sees it; sides that are turned away are left out.
+
+    Args:
+        colours: float [H, W, 3], 0..255, of `fill`.
+        image_points: [V, 3], pixels and depth.
+        layout: `uv_map` of the mesh.
+        height: of the picture, pixels.
+        width: of the picture, pixels.
+        perspective: whether depth is that of a pinhole camera.
+    """
+    points = np.asarray(image_points)[None]
+    fragments = rasterise(points[..., :2], points[..., 2], layout.triangles, height, width, perspective=perspective, cull="back")
+    uv = interpolate(fragments, np.asarray(layout.uv)[None], layout.corners)[0]
+    covered = fragments.covered[0]
+    picture = np.zeros((height, width, 3), np.float32)
+    picture[covered] = sample_texture(np.asarray(colours), uv[covered])
+    return Drawing(picture, covered)
+
+
+def _pixels_a_texel(pixels: Floats, layout: UvMap) -> npt.NDArray[np.float64]:
+    """Frame pixels a texel of each triangle, [F]; negative where it is turned away, as cull="back" has it."""
+    height, width = layout.size
+    on_screen = _twice_area(np.asarray(pixels, dtype=np.float64)[layout.triangles])
+    in_texture = np.abs(_twice_area(np.asarray(layout.uv, dtype=np.float64)[layout.corners] * [width, height]))
+    return np.divide(-on_screen, in_texture, out=np.zeros_like(on_screen), where=in_texture > 0.0)
+
+
+def _twice_area(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return np.asarray(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0])
