@@ -39,9 +39,6 @@ LIP_CORNERS: Final[tuple[int, int]] = (61, 291)
 
 _LOWER_LIP_SHARE: Final = 0.7
 """Share of a shutting mouth's way that the lower lip goes."""
-import os
-
-_PRESS_PX: Final = float(os.environ.get("PRESS", "0"))
 
 STABLE: Final[tuple[int, ...]] = (
     33, 133, 362, 263,  # eye corners
