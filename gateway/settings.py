@@ -28,7 +28,7 @@ class GatewaySettings(StageSettings):
     require_consent: bool = Field(False, description="refuse to enrol or dub a person without a consent record")
     max_concurrent_rpcs: int = Field(64, ge=1, description="calls that are served at once; most only wait for an operation")
     max_live_streams: int = Field(2, ge=1, description="live streams that run at once; further ones get RESOURCE_EXHAUSTED")
-    stages_start_s: float = Field(120.0, gt=0, description="time that the gateway waits at its start for stages to serve")
+    stages_start_s: float = Field(120.0, gt=0, description="time that the gateway, and each operation, waits for stages to serve")
     max_concurrent_jobs: int = Field(1, ge=1, description="dubs and enrolments that run at once")
     max_queued_jobs: int = Field(16, ge=0, description="further ones that may wait")
     stages_host: str = Field("", description="host of the five stages on their default ports; empty: in this process")

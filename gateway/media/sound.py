@@ -43,7 +43,7 @@ class SoundChunk:
 @dataclass(frozen=True, slots=True)
 class Speech:
     """New speech for a film: float32 [samples, channels] in pieces of any length, the first sample at the film's first
-    frame.
+    frame. `chunks` may be gone through several times, each time from the first sample on.
     """
 
     sample_rate_hz: int
@@ -96,7 +96,7 @@ class SoundReader:
 
     def speech(self) -> Speech:
         """The track as new speech of a film."""
-        return Speech(self.info.sample_rate_hz, self.info.channels, (chunk.samples for chunk in self))
+        return Speech(self.info.sample_rate_hz, self.info.channels, _Samples(self))
 
     def _pieces(self) -> Iterator[Float32]:
         """Samples in order and without gaps, in pieces as they are decoded (silence in pieces of at most the chunk's
@@ -143,6 +143,16 @@ class SoundReader:
                     if frame.pts is not None and frame.time_base:
                         seconds = frame.pts * frame.time_base + Fraction(frame.samples, frame.sample_rate)
                     yield frame
+
+
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """A reader's samples, decoded anew each time."""
+
+    reader: SoundReader
+
+    def __iter__(self) -> Iterator[Float32]:
+        return (chunk.samples for chunk in self.reader)
 
 
 def _track(container: av.container.InputContainer, path: Path, track: int) -> av.AudioStream:

@@ -113,10 +113,11 @@ class JobRunner:
 
         Raises:
             Overloaded: as many run and wait as may.
+            BackendUnavailable: the gateway ends.
             InvalidRequest: another operation writes this output.
         """
         if self._closed:
-            raise Overloaded("the gateway is shutting down")
+            raise BackendUnavailable("the gateway is shutting down")
         if len(self._active) + self._adding >= self._capacity:
             raise Overloaded(f"{len(self._active)} operations run or wait already, as many as the gateway takes", retry_after_s=5.0)
         if output and any(active.record.output == output for active in self._active.values()):

@@ -64,6 +64,8 @@ class LocalStages:
         for part in self._parts.values():
             for pool in part.workers:
                 pool.shutdown()
+            if part.close is not None:
+                await asyncio.to_thread(part.close)
 
     def extract_features(
         self, requests: AsyncIterator[audio_pb2.ExtractFeaturesRequest]

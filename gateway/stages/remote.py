@@ -1,11 +1,15 @@
-"""The stages behind gRPC: one channel a stage."""
+"""The stages behind gRPC: one channel a stage, which may stand for several replicas.
+
+Unary calls are tried again here. What streams is tried again by whoever owns the unit of work (`gateway.stages.attempts`): only
+they can make the requests anew.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,19 +21,11 @@ from dubstage.face.v1alpha1 import face_pb2, face_pb2_grpc
 from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
 from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
 from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
+from gateway.stages.attempts import JOB_POLICY
 from services.common.client import ClientConfig, RetryPolicy, StageClient
 from services.common.errors import StageDeadlineExceeded
 
 STAGE_NAMES = ("audio", "face", "motion", "texture", "render")
-POLL_SECONDS = 0.25
-
-
-async def _health(stub: Any) -> int:
-    try:
-        reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5.0)
-    except grpc.aio.AioRpcError:
-        return int(health_pb2.HealthCheckResponse.UNKNOWN)
-    return int(reply.status)
 
 
 class RemoteStages:
@@ -40,7 +36,8 @@ class RemoteStages:
     """
 
     def __init__(self, configs: Mapping[str, ClientConfig]) -> None:
-        self._clients = {name: StageClient(configs[name]) for name in STAGE_NAMES}
+        self._configs = {name: replace(configs[name], only_serving=True) for name in STAGE_NAMES}
+        self._clients = {name: StageClient(config) for name, config in self._configs.items()}
         self._audio = audio_pb2_grpc.AudioServiceStub(self._clients["audio"].channel)
         self._face = face_pb2_grpc.FaceServiceStub(self._clients["face"].channel)
         self._motion = motion_pb2_grpc.MotionServiceStub(self._clients["motion"].channel)
@@ -57,19 +54,31 @@ class RemoteStages:
         await self._stack.aclose()
 
     async def wait_until_serving(self, timeout_s: float) -> None:
-        """Wait until every stage is warm and serves.
+        """Wait until every stage has a replica that is warm and serves.
 
         Raises:
             StageDeadlineExceeded: one does not answer, or is not ready in the time; the message names it.
         """
         deadline = time.monotonic() + timeout_s
-        for client in self._clients.values():
-            await client.wait_until_reachable(max(0.1, deadline - time.monotonic()))
-            health = health_pb2_grpc.HealthStub(client.channel)
-            while await _health(health) != health_pb2.HealthCheckResponse.SERVING:
-                if time.monotonic() > deadline:
-                    raise StageDeadlineExceeded(f"{client.peer} answers, but does not serve after {timeout_s:g} s: see its log")
-                await asyncio.sleep(POLL_SECONDS)
+        for name, client in self._clients.items():
+            try:
+                # The channel counts those that serve alone.
+                await client.wait_until_reachable(max(0.1, deadline - time.monotonic()))
+            except StageDeadlineExceeded:
+                if await self._answers(name):
+                    raise StageDeadlineExceeded(
+                        f"{client.peer} answers, but does not serve after {timeout_s:g} s: see its log"
+                    ) from None
+                raise
+
+    async def _answers(self, name: str) -> bool:
+        async with StageClient(replace(self._configs[name], only_serving=False)) as client:
+            try:
+                stub: Any = health_pb2_grpc.HealthStub(client.channel)
+                await stub.Check(health_pb2.HealthCheckRequest(), timeout=2.0)
+            except grpc.aio.AioRpcError:
+                return False
+            return True
 
     def extract_features(
         self, requests: AsyncIterator[audio_pb2.ExtractFeaturesRequest]
@@ -89,11 +98,11 @@ class RemoteStages:
 
     async def encode_style(self, request: motion_pb2.EncodeStyleRequest) -> motion_pb2.EncodeStyleResponse:
         """MotionService.EncodeStyle."""
-        return await self._clients["motion"].unary(self._motion.EncodeStyle, request)
+        return await self._clients["motion"].unary(self._motion.EncodeStyle, request, policy=JOB_POLICY)
 
     async def estimate_lag(self, request: motion_pb2.EstimateLagRequest) -> motion_pb2.EstimateLagResponse:
         """MotionService.EstimateLag."""
-        return await self._clients["motion"].unary(self._motion.EstimateLag, request)
+        return await self._clients["motion"].unary(self._motion.EstimateLag, request, policy=JOB_POLICY)
 
     def personalize_motion(self, request: motion_pb2.PersonalizeRequest) -> AsyncIterator[motion_pb2.PersonalizeResponse]:
         """MotionService.Personalize."""
@@ -119,4 +128,4 @@ class RemoteStages:
 
     async def list_models(self) -> render_pb2.ListModelsResponse:
         """RenderService.ListModels."""
-        return await self._clients["render"].unary(self._render.ListModels, render_pb2.ListModelsRequest())
+        return await self._clients["render"].unary(self._render.ListModels, render_pb2.ListModelsRequest(), policy=JOB_POLICY)

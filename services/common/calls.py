@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -28,6 +29,7 @@ class Call:
     deadline: float | None = None
     """Instant of `time.monotonic()` by which the call must have ended."""
     frames: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
     model_version: str = ""
     messages_received: int = 0
     messages_sent: int = 0
@@ -75,6 +77,13 @@ def count_frames(number: int) -> None:
     call = _current.get()
     if call is not None:
         call.frames += number
+
+
+def count_reason(reason: str) -> None:
+    """Count one face in one frame of the current call under what speaks for or against replacing its mouth."""
+    call = _current.get()
+    if call is not None:
+        call.reasons[reason] += 1
 
 
 def set_model_version(version: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+import json
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,11 @@ import grpc.aio
 
 from services.common import calls, error_status
 from services.common.auth import bearer, read_tokens
-from services.common.errors import ContractBroken, DubstageError, InvalidRequest, StageDeadlineExceeded, TransientError
+from services.common.errors import ContractBroken, DubstageError, InvalidRequest, StageDeadlineExceeded
+from services.common.retries import RetryPolicy, retry
 
-T = TypeVar("T")
+__all__ = ["ClientConfig", "RetryPolicy", "StageClient", "retry", "translate_errors"]
+
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
@@ -30,7 +32,11 @@ class ClientConfig:
     stage: str
     """Name for error texts."""
     target: str
-    """HOST:PORT, or any gRPC target such as `dns:///render:50055` or `unix:///run/render.sock`."""
+    """HOST:PORT, or any gRPC target such as `unix:///run/render.sock`. One that stands for several replicas, such as
+    `dns:///render:50055` or `ipv4:10.0.0.1:50055,10.0.0.2:50055`, has its calls shared among them in turn."""
+    only_serving: bool = False
+    """Send no call to a replica whose health is not SERVING: one that warms up or drains. Calls then fail as BackendUnavailable
+    where all of them are so."""
     tls: bool = False
     tls_ca_file: Path | None = None
     """PEM of those who may sign the server's certificate; None: the authorities that gRPC ships with."""
@@ -42,26 +48,6 @@ class ClientConfig:
     max_message_bytes: int = 16 << 20
     deadline_s: float = 600.0
     """Time allowed to a call that states none of its own."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RetryPolicy:
-    """Bounded exponential backoff for errors that are `retryable`."""
-
-    max_attempts: int = 5
-    initial_backoff_s: float = 0.1
-    multiplier: float = 2.0
-    max_backoff_s: float = 5.0
-
-    def backoff_s(self, attempt: int, error: DubstageError) -> float:
-        """Seconds to wait after the failed attempt number `attempt` (from 1): what the server asked for, at least.
-
-        A random tenth is added, so that many callers that were refused together do not come back together.
-        """
-        wait_s = self.initial_backoff_s * self.multiplier ** (attempt - 1)
-        if isinstance(error, TransientError):
-            wait_s = max(wait_s, error.retry_after_s)
-        return min(wait_s, self.max_backoff_s) * random.uniform(1.0, 1.1)
 
 
 @contextmanager
@@ -78,30 +64,6 @@ def translate_errors(peer: str) -> Iterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         raise error_status.from_rpc_error(error, peer=peer) from error
-
-
-async def retry(call: Callable[[], Awaitable[T]], policy: RetryPolicy | None = None) -> T:
-    """Await `call()` until it succeeds, fails with an error that is not retryable, or the policy's attempts are used.
-
-    The deadline of the call that this one serves, if any, is kept: no wait goes beyond it.
-
-    Raises:
-        DubstageError: the last attempt's.
-    """
-    policy = policy or RetryPolicy()
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            return await call()
-        except DubstageError as error:
-            if not error.retryable or attempt >= policy.max_attempts:
-                raise
-            wait_s = policy.backoff_s(attempt, error)
-            remaining_s = calls.remaining_s()
-            if remaining_s is not None and remaining_s <= wait_s:
-                raise
-        await asyncio.sleep(wait_s)
 
 
 class StageClient:
@@ -156,7 +118,7 @@ class StageClient:
 
         async def attempt() -> Response:
             with translate_errors(self.peer):
-                return await method(request, timeout=self._timeout_s(timeout_s), metadata=self._metadata())
+                return await method(request, timeout=self._timeout_s(timeout_s), metadata=self.metadata())
 
         return await retry(attempt, policy)
 
@@ -196,7 +158,7 @@ class StageClient:
             source = _Requests(requests)
             try:
                 with source.failure_first(), translate_errors(self.peer):
-                    return await method(source.messages(), timeout=self._timeout_s(timeout_s), metadata=self._metadata())
+                    return await method(source.messages(), timeout=self._timeout_s(timeout_s), metadata=self.metadata())
             except DubstageError as error:
                 failure = error
                 raise
@@ -220,7 +182,7 @@ class StageClient:
         Raises:
             DubstageError: the call failed.
         """
-        call = method(request, timeout=self._timeout_s(timeout_s), metadata=self._metadata())
+        call = method(request, timeout=self._timeout_s(timeout_s), metadata=self.metadata())
         try:
             with translate_errors(self.peer):
                 async for response in call:
@@ -250,7 +212,7 @@ class StageClient:
             Exception: what the requests' own iterator raised, as it is.
         """
         source = _Requests(requests)
-        call = method(source.messages(), timeout=self._timeout_s(timeout_s), metadata=self._metadata())
+        call = method(source.messages(), timeout=self._timeout_s(timeout_s), metadata=self.metadata())
         if on_call is not None:
             on_call(call)
         try:
@@ -287,7 +249,8 @@ class StageClient:
         remaining_s = calls.remaining_s()
         return allowed_s if remaining_s is None else min(allowed_s, remaining_s)
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Job, shot, trace and token that each call carries; for those that need a stub of their own."""
         return (*calls.outgoing_metadata().items(), *self._token)
 
 
@@ -321,21 +284,33 @@ class _Requests(Generic[Request]):
 
 
 def _is_local(target: str) -> bool:
+    """Whether every address of a target is on this machine."""
     if target.startswith("unix:"):
         return True
-    host = target.rpartition("/")[2].rpartition(":")[0].strip("[]")
-    return host in {"localhost", "127.0.0.1", "::1"}
+    addresses = target.removeprefix("ipv4:").removeprefix("ipv6:").rpartition("/")[2].split(",")
+    hosts = {address.rpartition(":")[0].strip("[]") for address in addresses}
+    return hosts <= {"localhost", "127.0.0.1", "::1"}
 
 
-def _options(config: ClientConfig) -> list[tuple[str, int]]:
+def _options(config: ClientConfig) -> list[tuple[str, int | str]]:
+    # Calls go to all addresses of the target in turn; by default gRPC stays with the first one that answers.
+    service: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    if config.only_serving:
+        service["healthCheckConfig"] = {"serviceName": ""}
     return [
+        ("grpc.service_config", json.dumps(service)),
+        # Names in the DNS that carry a configuration of their own must not undo this one.
+        ("grpc.service_config_disable_resolution", 1),
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
-        # A stage that restarts is found again within seconds, where gRPC's own limit is two minutes.
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        # A replica that restarts is found again within seconds, where gRPC's own limits are one second and two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        # A name is asked for again when a replica goes away; by default at most every thirty seconds.
+        ("grpc.dns_min_time_between_resolutions_ms", 2_000),
         # Stages talk to each other directly, whatever proxy the environment names for the web.
         ("grpc.enable_http_proxy", 0),
     ]

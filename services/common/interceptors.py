@@ -193,6 +193,8 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                 self._metrics.duration.labels(*labels).observe(duration_s)
                 if call.frames:
                     self._metrics.frames.labels(*labels).inc(call.frames)
+                for reason, count in call.reasons.items():
+                    self._metrics.reasons.labels(self._stage, reason).inc(count)
                 span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[outcome.code].value[0])
                 if outcome.code not in _CALLERS_CODES:
                     span.set_status(trace.StatusCode.ERROR, outcome.code)

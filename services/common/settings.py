@@ -30,6 +30,9 @@ class StageSettings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 in a container")
     port: int = Field(default=0, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    health_port: int = Field(
+        default=0, ge=0, le=65535, description="port of health alone, in plain text, for probes that know no TLS; 0 is off"
+    )
     ready_file: Path | None = Field(default=None, description="file that gets HOST:PORT once the stage serves")
     max_concurrent_rpcs: int = Field(default=8, ge=1, description="calls that are served at once")
     max_queued_rpcs: int = Field(default=16, ge=0, description="calls that may wait; further ones get RESOURCE_EXHAUSTED")
@@ -37,6 +40,7 @@ class StageSettings(BaseSettings):
     default_deadline_s: float = Field(default=600.0, gt=0, description="time allowed to a call that names no deadline")
     max_deadline_s: float = Field(default=7200.0, gt=0, description="time allowed to any call")
     drain_grace_s: float = Field(default=25.0, ge=0, description="time that running calls have to end after SIGTERM")
+    max_connection_age_s: float = Field(default=300.0, gt=0, description="clients connect anew after it, and find new replicas")
     tls_certificate_file: Path | None = Field(default=None, description="PEM chain; with the key it turns TLS on")
     tls_key_file: Path | None = Field(default=None, description="PEM private key")
     tls_client_ca_file: Path | None = Field(default=None, description="PEM of those who may sign client certificates")

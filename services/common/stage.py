@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from prometheus_client.registry import Collector
+
 from services.common.limits import WorkerPool
 from services.common.server import Register, StageServer
 from services.common.settings import StageSettings
@@ -20,6 +22,9 @@ class StageParts:
         services: full names of its services.
         warm_up: loads models and runs them once; blocks.
         workers: pools that it computes in.
+        is_serving: whether what it computes with still works, asked twice a second; must not block. None: always.
+        collectors: Prometheus metrics of its own.
+        close: lets go of what it holds outside this process; called once, after the last call.
     """
 
     servicer: object
@@ -27,6 +32,9 @@ class StageParts:
     services: tuple[str, ...]
     warm_up: Callable[[], None]
     workers: tuple[WorkerPool, ...]
+    is_serving: Callable[[], bool] | None = None
+    collectors: tuple[Collector, ...] = ()
+    close: Callable[[], None] | None = None
 
 
 def server_of(stage: str, settings: StageSettings, parts: StageParts) -> StageServer:
@@ -38,4 +46,7 @@ def server_of(stage: str, settings: StageSettings, parts: StageParts) -> StageSe
         services=parts.services,
         warm_up=parts.warm_up,
         workers=parts.workers,
+        is_serving=parts.is_serving,
+        collectors=parts.collectors,
+        close=parts.close,
     )

@@ -22,6 +22,14 @@ from services.render.settings import RenderSettings
 def compose(settings: RenderSettings) -> StageParts:
     """The stage's parts, not yet warm."""
 
+    triton = settings.triton_options()
+    monitor = None
+    if triton is not None:
+        # Its client is imported by those who use it.
+        from services.render.backends.triton_healing import TritonMonitor
+
+        monitor = TritonMonitor()
+
     @functools.cache
     def models() -> RenderModels:
         backend = make_backend(
@@ -29,13 +37,17 @@ def compose(settings: RenderSettings) -> StageParts:
             backend=settings.backend,
             precision=settings.precision,
             num_threads=settings.compute_threads,
+            triton=triton,
+            monitor=monitor,
         )
         return load_models(settings.render_weights, backend)
 
     def warm_up() -> None:
         models()
 
-    workers = WorkerPool(num_threads=settings.worker_threads, max_queued=settings.max_queued_computations, name="render")
+    # Threads that wait for Triton compute little, and streams must be there at the same time to share its batches.
+    num_threads = settings.worker_threads if triton is None else max(settings.worker_threads, triton.max_in_flight)
+    workers = WorkerPool(num_threads=num_threads, max_queued=settings.max_queued_computations, name="render")
     trainers = WorkerPool(num_threads=1, max_queued=settings.max_queued_personalizations, name="personalize")
     store = ArtefactStore(settings.artefacts_url)
     servicer = RenderServicer(
@@ -53,6 +65,9 @@ def compose(settings: RenderSettings) -> StageParts:
         services=(render_pb2.DESCRIPTOR.services_by_name["RenderService"].full_name,),
         warm_up=warm_up,
         workers=(workers, trainers),
+        is_serving=monitor.is_serving if monitor is not None else None,
+        collectors=monitor.collectors if monitor is not None else (),
+        close=monitor.close if monitor is not None else None,
     )
 
 

@@ -2,12 +2,15 @@
 
 Writes `ugc.onnx` (weights in half precision, arithmetic in the backend's), `ugc.export.json` (the ExportSpec's facts, digests
 and the parity report) and, with --int8, `ugc.int8.onnx`. An export that does not agree with PyTorch fails and leaves nothing.
+
+`python -m services.render.export --triton DIR` writes Triton's model repository from what was exported, and exports nothing anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +25,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from services.common.crops import BOX_SIZE
+from services.common.errors import DubstageError
 from services.render.backends.registry import WEIGHTS_FOLDER, file_sha256
 from services.render.features import NUM_PICTURE_CHANNELS
 from services.render.networks.refine import RefineNetwork
 from services.render.networks.weights import load_refine
 from services.render.render import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
+from services.render.triton.repository import add_arguments, spec_of, write_repository
 
 _SMALL_TENSOR: Final = 512
 _CALIBRATION_SPREAD: Final = 0.03
@@ -41,12 +46,14 @@ class ExportSpec:
         opset: ONNX operator set.
         tolerance_levels: largest difference of any output value, grey levels.
         batch_sizes: for which parity is measured.
+        max_batch_size: largest batch that the network takes.
     """
 
     name: str = "ugc"
     opset: int = 18
     tolerance_levels: float = 0.05
     batch_sizes: tuple[int, ...] = (1, 3)
+    max_batch_size: int = 64
 
 
 class ServedRefineNetwork(nn.Module):
@@ -84,7 +91,7 @@ def export(weights: Path, folder: Path, spec: ExportSpec, calibration: npt.NDArr
     rng = np.random.default_rng(0)
     example = torch.from_numpy(rng.integers(0, 256, (2, BOX_SIZE, BOX_SIZE, NUM_PICTURE_CHANNELS), dtype=np.uint8))
     state = torch.from_numpy(rng.normal(0.0, 0.1, (2, network.state_size)).astype(np.float32))
-    batch = torch.export.Dim("batch", min=1, max=64)
+    batch = torch.export.Dim("batch", min=1, max=spec.max_batch_size)
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "raw.onnx"
         torch.onnx.export(
@@ -120,6 +127,7 @@ def export(weights: Path, folder: Path, spec: ExportSpec, calibration: npt.NDArr
         "files": files,
         "prior_sha256": file_sha256(weights),
         "opset": spec.opset,
+        "max_batch_size": spec.max_batch_size,
         "inputs": {
             INPUT_PICTURES: ["uint8", ["batch", BOX_SIZE, BOX_SIZE, NUM_PICTURE_CHANNELS]],
             INPUT_STATE: ["float32", ["batch", network.state_size]],
@@ -226,7 +234,16 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER / "refine.safetensors")
     parser.add_argument("--out", type=Path, default=WEIGHTS_FOLDER)
     parser.add_argument("--int8", type=Path, metavar="PICTURES.npy", help="uint8 [N, 160, 160, 9] to calibrate with")
+    parser.add_argument("--triton", type=Path, metavar="DIR", help="write Triton's model repository from the models in --out")
+    add_arguments(parser)
     given = parser.parse_args()
+    if given.triton is not None:
+        try:
+            print(*write_repository(given.triton, given.out, spec_of(given)), sep="\n")
+        except DubstageError as error:
+            print(error.message, file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
+        return
     calibration = None if given.int8 is None else np.load(given.int8)
     print(export(given.weights, given.out, ExportSpec(), calibration))
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from services.common.crops import BOX_SIZE
+from services.common.errors import InvalidRequest
 from services.render.backends.base import Backend
 from services.render.backends.choice import DEFAULTS, BackendName, Choice, Device
 from services.render.backends.onnxruntime_backend import OnnxRuntimeBackend
 from services.render.backends.registry import ModelFile, read_models
+from services.render.backends.triton_options import TritonOptions
 from services.render.render import default_state, render
 from services.render.types import ModelInfo, Precision, RenderFrame
+
+if TYPE_CHECKING:
+    from services.render.backends.triton_healing import TritonMonitor
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +51,29 @@ def make_backend(
     backend: BackendName | None,
     precision: Precision | None,
     num_threads: int,
+    triton: TritonOptions | None = None,
+    monitor: TritonMonitor | None = None,
 ) -> Backend:
     """The backend that settings ask for; where they leave it open, the measured default of the device.
+
+    Args:
+        device: where networks are computed; of Triton it decides the default precision only.
+        backend: which; None: the default.
+        precision: of its arithmetic; None: the default.
+        num_threads: of one inference in this process; Triton's threads are in its repository.
+        triton: how to use it, for backend `triton`.
+        monitor: is told how Triton does.
 
     Raises:
         InvalidRequest: this machine or the installed build cannot do that.
     """
+    if backend == "triton":
+        # Its client is imported by those who use it.
+        from services.render.backends.triton_backend import TritonBackend
+
+        if triton is None:
+            raise InvalidRequest("backend triton needs to know where Triton is", field="DUBSTAGE_TRITON_URL")
+        return TritonBackend(triton, precision=precision or DEFAULTS[device].precision, monitor=monitor)
     choice = DEFAULTS[device] if backend is None or precision is None else Choice(backend, precision)
     if choice.backend == "onnxruntime":
         return OnnxRuntimeBackend(device=device, precision=choice.precision, num_threads=num_threads)

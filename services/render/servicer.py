@@ -130,8 +130,11 @@ async def _batches(requests: AsyncIterator[pb.RenderRequest], size: int) -> Asyn
         try:
             async for request in requests:
                 await queue.put(request)
-        finally:
+        except Exception:
             await queue.put(None)
+            raise
+        # Not where the call is cancelled: the queue may be full, and nobody would ever take from it.
+        await queue.put(None)
 
     reader = asyncio.create_task(read())
     previous: int | None = None

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from services.common.settings import DEFAULT_PORTS, StageSettings
 from services.render.backends.choice import BackendName, Device
 from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.backends.triton_options import TritonOptions
 from services.render.types import Precision
 
 
@@ -25,8 +26,39 @@ class RenderSettings(StageSettings):
     max_queued_personalizations: int = Field(default=4, ge=0, description="personalisations that may wait for the one running")
     personalize_threads: int = Field(default=2, ge=1, description="threads of a personalisation")
 
+    triton_url: str = Field(default="localhost:8001", min_length=1, description="HOST:PORT of Triton's gRPC, for backend triton")
+    triton_shared_memory: bool = Field(
+        default=False, description="arrays through /dev/shm: Triton is on this host and sees the same one"
+    )
+    triton_max_in_flight: int = Field(default=16, ge=1, le=256, description="inferences that are at Triton at once; more wait here")
+    triton_timeout_s: float = Field(default=10.0, gt=0, description="time allowed to one inference at Triton")
+    triton_start_timeout_s: float = Field(default=60.0, gt=0, description="time that Triton has to answer when the stage starts")
+    triton_load_timeout_s: float = Field(default=300.0, gt=0, description="time that Triton has to load a model")
+    triton_probe_interval_s: float = Field(default=5.0, gt=0, description="how often an idle model is tried with one frame")
+    triton_heal_wait_s: float = Field(
+        default=5.0, gt=0, description="time that a Triton which restarts has in each attempt to heal"
+    )
+    triton_heal_attempts: int = Field(default=5, ge=1, description="reloads in vain before the stage says that it does not serve")
+
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:
-        if (self.backend is None) != (self.precision is None):
+        if self.backend != "triton" and (self.backend is None) != (self.precision is None):
             raise ValueError("backend and precision are given together or not at all")
         return self
+
+    def triton_options(self) -> TritonOptions | None:
+        """How to use Triton; None where the networks are computed in this process."""
+        if self.backend != "triton":
+            return None
+        return TritonOptions(
+            url=self.triton_url,
+            shared_memory=self.triton_shared_memory,
+            max_in_flight=self.triton_max_in_flight,
+            max_frames=self.batch_size,
+            timeout_s=self.triton_timeout_s,
+            start_timeout_s=self.triton_start_timeout_s,
+            load_timeout_s=self.triton_load_timeout_s,
+            probe_interval_s=self.triton_probe_interval_s,
+            heal_attempts=self.triton_heal_attempts,
+            heal_wait_s=self.triton_heal_wait_s,
+        )

@@ -124,7 +124,7 @@ def connect(
     """A connection to a service. It is made when the first call needs it.
 
     Args:
-        target: HOST:PORT, or any gRPC target.
+        target: HOST:PORT, or any gRPC target. Calls are shared among the replicas that it stands for.
         token: bearer token.
         tls: TLS files; None: plain text.
         timeout_s: time allowed to a call that names none of its own.
@@ -133,7 +133,12 @@ def connect(
     options = [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        # Calls go to all addresses of the target in turn; by default gRPC stays with the first one that answers.
+        ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
+        ("grpc.service_config_disable_resolution", 1),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.dns_min_time_between_resolutions_ms", 2_000),
     ]
     if tls is None:
         return Connection(target, grpc.insecure_channel(target, options=options), token, timeout_s)

@@ -10,6 +10,8 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _RETRYABLE = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
+# What gRPC's load balancing, its name resolver and its transport say of a call for which there was no connection.
+_NO_CONNECTION = ("connections to all backends failing", "failed to connect to all addresses", "DNS resolution failed")
 
 
 class DubstageCallError(Exception):
@@ -24,6 +26,7 @@ class DubstageCallError(Exception):
         stage: which service reported it; empty as `reason`.
         retryable: whether the same call may succeed later.
         retry_after_s: not before so many seconds.
+        unsent: no connection came about, so that the server has seen nothing of the call.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class DubstageCallError(Exception):
         stage: str = "",
         retryable: bool = False,
         retry_after_s: float = 0.0,
+        unsent: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -45,6 +49,7 @@ class DubstageCallError(Exception):
         self.stage = stage
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+        self.unsent = unsent
 
 
 def from_rpc_error(error: grpc.RpcError, peer: str) -> DubstageCallError:
@@ -57,7 +62,9 @@ def from_rpc_error(error: grpc.RpcError, peer: str) -> DubstageCallError:
                 return from_status(status_pb2.Status.FromString(value))
             except DecodeError:
                 break
-    return DubstageCallError(f"{peer}: {call.details() or code}", code=code, retryable=code in _RETRYABLE)
+    details = call.details() or code
+    unsent = code == "UNAVAILABLE" and any(words in details for words in _NO_CONNECTION)
+    return DubstageCallError(f"{peer}: {details}", code=code, retryable=code in _RETRYABLE, unsent=unsent)
 
 
 def from_status(status: status_pb2.Status) -> DubstageCallError:

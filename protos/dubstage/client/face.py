@@ -25,6 +25,7 @@ class Face:
         box: left, top, width, height in pixels.
         landmarks: float32 [478, 3], pixels, z negative towards the camera.
         mouth_landmarks: float32 [59, 3], mouth area in head space.
+        pose: of the head: where head space lies in the frame.
         confidence: 0 to 1.
         reason: DUBBED where it can be dubbed, otherwise why not (FrameReason without its prefix).
     """
@@ -33,6 +34,7 @@ class Face:
     box: tuple[float, float, float, float]
     landmarks: npt.NDArray[np.float32]
     mouth_landmarks: npt.NDArray[np.float32]
+    pose: common_pb2.HeadPose
     confidence: float
     reason: str
 
@@ -84,6 +86,7 @@ def _face(message: pb.FaceTrack) -> Face:
         box=(left, top, width, height),
         landmarks=from_tensor(message.landmarks),
         mouth_landmarks=from_tensor(message.mouth_landmarks),
+        pose=message.pose,
         confidence=message.confidence,
         reason=common_pb2.FrameReason.Name(message.reason).removeprefix("FRAME_REASON_"),
     )

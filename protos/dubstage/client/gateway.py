@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,8 +23,13 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
 
 POLL_SECONDS = 5.0
+OUTAGE_SECONDS = 120.0
+"""A gateway may be away for so long, to be restarted, before those who wait for its work give up."""
 
 M = TypeVar("M", bound=Message)
+
+_AWAY = frozenset({"UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED"})
+_NOT_YET = frozenset({"MODEL_NOT_READY", "BACKEND_UNAVAILABLE"})
 
 OnProgress = Callable[[Message], None]
 """Told of a DubProgress or an ActorProgress every few seconds, at most."""
@@ -52,25 +58,49 @@ def create_dub(connection: Connection, request: pb.CreateDubRequest) -> str:
 
 
 def enrol(
-    connection: Connection, request: pb.CreateActorRequest, *, timeout_s: float | None = None, on_progress: OnProgress | None = None
+    connection: Connection,
+    request: pb.CreateActorRequest,
+    *,
+    timeout_s: float | None = None,
+    on_progress: OnProgress | None = None,
+    outage_s: float = OUTAGE_SECONDS,
 ) -> pb.Actor:
-    """Enrol a person and wait for it.
+    """Enrol a person and wait for it; see `dub`.
 
     Raises:
         DubstageCallError: it failed, or took longer than `timeout_s` (it goes on then; see `wait`).
     """
-    return wait(connection, create_actor(connection, request), pb.Actor, timeout_s=timeout_s, on_progress=on_progress)
+    outage = _Outage(outage_s, timeout_s)
+    name = outage.begun(lambda: create_actor(connection, request))
+    return wait(connection, name, pb.Actor, timeout_s=outage.left_s(), on_progress=on_progress, outage_s=outage_s)
 
 
 def dub(
-    connection: Connection, request: pb.CreateDubRequest, *, timeout_s: float | None = None, on_progress: OnProgress | None = None
+    connection: Connection,
+    request: pb.CreateDubRequest,
+    *,
+    timeout_s: float | None = None,
+    on_progress: OnProgress | None = None,
+    outage_s: float = OUTAGE_SECONDS,
 ) -> pb.DubResult:
     """Dub and wait for it.
+
+    A gateway that restarts in the meantime goes on with the dub, and this waits for it again. One that shuts down or warms up when
+    the dub is to begin is asked again, too; one that breaks the connection off at that moment is not, since the dub may have begun.
+
+    Args:
+        connection: to the gateway.
+        request: what to dub.
+        timeout_s: longest wait; None: for ever.
+        on_progress: told how far it is.
+        outage_s: how long the gateway may be away.
 
     Raises:
         DubstageCallError: it failed, or took longer than `timeout_s` (it goes on then; see `wait`).
     """
-    return wait(connection, create_dub(connection, request), pb.DubResult, timeout_s=timeout_s, on_progress=on_progress)
+    outage = _Outage(outage_s, timeout_s)
+    name = outage.begun(lambda: create_dub(connection, request))
+    return wait(connection, name, pb.DubResult, timeout_s=outage.left_s(), on_progress=on_progress, outage_s=outage_s)
 
 
 def wait(
@@ -80,6 +110,7 @@ def wait(
     *,
     timeout_s: float | None = None,
     on_progress: OnProgress | None = None,
+    outage_s: float = OUTAGE_SECONDS,
 ) -> M:
     """The result of an operation, when it has ended.
 
@@ -89,24 +120,78 @@ def wait(
         response: DubResult or Actor, as the operation gives.
         timeout_s: longest wait; None: for ever.
         on_progress: told how far it is.
+        outage_s: how long the gateway may be away: when it is back, it goes on with its operations, and so does this.
 
     Raises:
-        DubstageCallError: it failed or was cancelled, or has not ended in the time (DEADLINE_EXCEEDED).
+        DubstageCallError: it failed or was cancelled, has not ended in the time (DEADLINE_EXCEEDED), or the gateway was away for
+            too long.
     """
     stub = operations_pb2_grpc.OperationsStub(connection.channel)
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    outage = _Outage(outage_s, timeout_s)
     while True:
-        left = POLL_SECONDS if deadline is None else min(POLL_SECONDS, deadline - time.monotonic())
+        left = outage.left_s()
+        left = POLL_SECONDS if left is None else min(POLL_SECONDS, left)
         if left <= 0:
             raise DubstageCallError(f"{operation} has not ended yet; it goes on", code="DEADLINE_EXCEEDED", retryable=True)
         duration = Duration()
         duration.FromMilliseconds(int(left * 1000))
         request = operations_pb2.WaitOperationRequest(name=operation, timeout=duration)
-        state = connection.unary(stub.WaitOperation, request, timeout_s=left + 30)
+        try:
+            state = connection.unary(stub.WaitOperation, request, timeout_s=left + 30)
+        except DubstageCallError as error:
+            # CANCELLED: not the operation, the call, by a gateway that was in a hurry to end.
+            if error.code not in _AWAY:
+                raise
+            outage.endure(error)
+            continue
+        outage.over()
         if on_progress is not None:
             on_progress(_progress(state))
         if state.done:
             return _result(state, response)
+
+
+class _Outage:
+    """Patience with a gateway that is away, within the time that a caller allows to the whole."""
+
+    def __init__(self, longest_s: float, timeout_s: float | None) -> None:
+        self._longest_s = longest_s
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._since: float | None = None
+        self._times = 0
+
+    def left_s(self) -> float | None:
+        """Seconds of the caller's time that are left; None: no end."""
+        return None if self._deadline is None else self._deadline - time.monotonic()
+
+    def over(self) -> None:
+        """The gateway has answered."""
+        self._since, self._times = None, 0
+
+    def endure(self, error: DubstageCallError) -> None:
+        """Sleep before another attempt.
+
+        Raises:
+            DubstageCallError: `error`, where patience or time is over.
+        """
+        now = time.monotonic()
+        self._since = self._since or now
+        wait_s = max(min(0.1 * 2**self._times, 2.0), min(error.retry_after_s, 10.0)) * random.uniform(1.0, 1.1)
+        self._times += 1
+        left = self.left_s()
+        if now + wait_s - self._since > self._longest_s or (left is not None and left <= wait_s):
+            raise error
+        time.sleep(wait_s)
+
+    def begun(self, create: Callable[[], str]) -> str:
+        """What `create` gives, asked again while nothing can have begun: the gateway said no, or no connection came about."""
+        while True:
+            try:
+                return create()
+            except DubstageCallError as error:
+                if error.reason not in _NOT_YET and not error.unsent:
+                    raise
+                self.endure(error)
 
 
 def _progress(state: Any) -> Message:

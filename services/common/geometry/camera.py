@@ -22,8 +22,10 @@ class Camera(Protocol):
 
     is_perspective: ClassVar[bool]
     """Whether attributes must be interpolated with 1 / depth."""
-    rotation: Any
-    """[..., 3, 3], head space to camera axes: normals are turned by it."""
+
+    @property
+    def rotation(self) -> Any:
+        """[..., 3, 3], head space to camera axes: normals are turned by it."""
 
     def project(self, points: Any) -> Any:
         """Head space [..., V, 3] to x, y in pixels and depth, [..., V, 3]."""

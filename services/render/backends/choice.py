@@ -12,7 +12,7 @@ from typing import Final, Literal, get_args
 from services.render.types import Precision
 
 Device = Literal["cpu", "cuda"]
-BackendName = Literal["onnxruntime", "openvino"]
+BackendName = Literal["onnxruntime", "openvino", "triton"]
 
 MIN_PICTURE_DB: Final = 45.0
 """PSNR to the float32 result in the mouth box below which a precision is no default, however fast."""

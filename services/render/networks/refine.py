@@ -83,14 +83,19 @@ class ResidualBlock(nn.Module):
         return out
 
 
-class RefineNetwork(nn.Module):
-    """The U-Net; see the module's text."""
+class UNetTrunk(nn.Module):
+    """A U-Net of FiLM layers behind a pixel-unshuffle(2) stem, up to its last convolution, which begins at zero.
 
-    def __init__(self, config: RefineConfig) -> None:
+    Args:
+        config: of the levels.
+        in_channels: of the pictures.
+        out_channels: of the last convolution, at half the pictures' size.
+    """
+
+    def __init__(self, config: RefineConfig, *, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.config = config
         widths = config.widths
-        self.stem = FilmConv(INPUT_CHANNELS * 4, widths[0])
+        self.stem = FilmConv(in_channels * 4, widths[0])
         self.down = nn.ModuleList(FilmConv(before, after, stride=2) for before, after in pairwise(widths))
         self.down_blocks = nn.ModuleList(
             nn.ModuleList(ResidualBlock(width) for _ in range(depth)) for width, depth in zip(widths, config.depths, strict=True)
@@ -98,7 +103,7 @@ class RefineNetwork(nn.Module):
         backwards = widths[::-1]
         self.up = nn.ModuleList(FilmConv(before + after, after) for before, after in pairwise(backwards))
         self.up_blocks = nn.ModuleList(ResidualBlock(width) for width in backwards[1:])
-        self.head = FilmConv(widths[0], 12, linear=True)
+        self.head = FilmConv(widths[0], out_channels, linear=True)
         nn.init.zeros_(self.head.conv.weight)
         self.state_size = 0
         """S, the length of an actor's state."""
@@ -111,17 +116,8 @@ class RefineNetwork(nn.Module):
         """The prior's own state, float32 [S]: zeros, which change nothing."""
         return torch.zeros(self.state_size)
 
-    def forward(self, pictures: Tensor, state: Tensor) -> Tensor:
-        """Residual to add to the texture.
-
-        Args:
-            pictures: float [B, 9, 160, 160], all in [0, 1]: masked background RGB, texture RGB, mask, wanted lips, wanted
-                inside of the mouth.
-            state: float [B, S], the actors' states.
-
-        Returns:
-            float [B, 3, 160, 160], unit: the full range of the pictures.
-        """
+    def trunk(self, pictures: Tensor, state: Tensor) -> Tensor:
+        """Float [B, C, H, W] in [0, 1] and states [B, S] to the last convolution's [B, out_channels, H / 2, W / 2]."""
         x: Tensor = self.stem(F.pixel_unshuffle(pictures * 2.0 - 1.0, 2), state)
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.down_blocks):
@@ -134,5 +130,27 @@ class RefineNetwork(nn.Module):
         for up, block in zip(self.up, self.up_blocks, strict=True):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             x = block(up(torch.cat([x, skips.pop()], dim=1), state), state)
+        out: Tensor = self.head(x, state)
+        return out
+
+
+class RefineNetwork(UNetTrunk):
+    """The U-Net; see the module's text."""
+
+    def __init__(self, config: RefineConfig) -> None:
+        super().__init__(config, in_channels=INPUT_CHANNELS, out_channels=12)
+        self.config = config
+
+    def forward(self, pictures: Tensor, state: Tensor) -> Tensor:
+        """Residual to add to the texture.
+
+        Args:
+            pictures: float [B, 9, 160, 160], all in [0, 1]: masked background RGB, texture RGB, mask, wanted lips, wanted
+                inside of the mouth.
+            state: float [B, S], the actors' states.
+
+        Returns:
+            float [B, 3, 160, 160], unit: the full range of the pictures.
+        """
         # A tenth keeps the first steps of training small beside the texture.
-        return F.pixel_shuffle(self.head(x, state), 2) * 0.1
+        return F.pixel_shuffle(self.trunk(pictures, state), 2) * 0.1

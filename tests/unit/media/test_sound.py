@@ -44,6 +44,15 @@ def test_the_length_of_chunks_changes_no_sample(tmp_path: Path) -> None:
     assert len(whole) == 30000
 
 
+def test_speech_may_be_gone_through_again_from_its_first_sample(tmp_path: Path) -> None:
+    speech = SoundReader(make_sound(tmp_path / "sound.wav", tone(16000, 40000), 16000)).speech()
+    begun = iter(speech.chunks)
+    next(begun)
+    first, second = (np.concatenate(list(speech.chunks)) for _ in range(2))
+    assert len(first) == 40000
+    np.testing.assert_array_equal(second, first)
+
+
 def _lag(found: np.ndarray, wanted: np.ndarray, span: int) -> int:
     """Shift of `found` against `wanted` with the least difference, samples."""
     middle = slice(8000, 12000)

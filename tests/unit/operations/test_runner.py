@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 from google.rpc import status_pb2
-from sqlalchemy import create_engine
-from sqlalchemy.engine import Engine
 
+from gateway.actors.database import Database
 from gateway.operations import store as store_module
 from gateway.operations.runner import Handler, Job, JobRunner
 from gateway.operations.store import OperationRecord, OperationStore
@@ -17,15 +16,10 @@ from services.common.errors import Cancelled, DubstageError, InvalidRequest, NoU
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = create_engine(f"sqlite:///{tmp_path / 'operations.sqlite'}")
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def store(engine: Engine) -> OperationStore:
-    return OperationStore(engine)
+def store(tmp_path: Path) -> Iterator[OperationStore]:
+    database = Database("", tmp_path)
+    yield OperationStore(database)
+    database.close()
 
 
 def runner(store: OperationStore, handler: Handler, *, concurrent: int = 1, queued: int = 4) -> JobRunner:

@@ -1,0 +1,135 @@
+{{/* What is the gateway's own in the shared Deployment (library: dubstage.deployment). */}}
+{{- define "gateway.env" -}}
+{{- $global := .root.Values.global -}}
+{{ include "dubstage.variable" (list "DUBSTAGE_DATA_DIR" "/data/gateway") }}
+{{ include "dubstage.variable" (list "DUBSTAGE_MEDIA_DIR" "/data/media") }}
+{{ include "dubstage.variable" (list "DUBSTAGE_REQUIRE_CONSENT" .values.requireConsent) }}
+{{- range $stage := list "audio" "face" "motion" "texture" "render" }}
+{{- $service := include "dubstage.endpointOf" (dict "root" $.root "component" $stage) }}
+{{ include "dubstage.variable" (list (printf "DUBSTAGE_%s_ENDPOINT" (upper $stage)) (index $.values.endpoints $stage | default $service)) }}
+{{- end }}
+{{- include "dubstage.artefactEnv" . }}
+{{- if .values.database.urlSecret.name }}
+- name: DUBSTAGE_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .values.database.urlSecret.name }}
+      key: {{ .values.database.urlSecret.key }}
+{{- else if .values.database.url }}
+{{ include "dubstage.variable" (list "DUBSTAGE_DATABASE_URL" .values.database.url) }}
+{{- end }}
+{{- if $global.tls.enabled }}
+{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TLS" "true") }}
+{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TLS_CA_FILE" "/etc/dubstage/tls/ca.crt") }}
+{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TLS_CERTIFICATE_FILE" "/etc/dubstage/tls/tls.crt") }}
+{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TLS_KEY_FILE" "/etc/dubstage/tls/tls.key") }}
+{{- if .values.requireClientCertificate }}
+{{ include "dubstage.variable" (list "DUBSTAGE_TLS_CLIENT_CA_FILE" "/etc/dubstage/tls/ca.crt") }}
+{{ include "dubstage.variable" (list "DUBSTAGE_REQUIRE_CLIENT_CERTIFICATE" "true") }}
+{{- end }}
+{{- end }}
+{{- if $global.auth.stagesTokenSecret.name }}
+{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TOKEN_FILE" "/etc/dubstage/stages-token/token") }}
+{{- end }}
+{{- if .values.tokensSecret.name }}
+{{ include "dubstage.variable" (list "DUBSTAGE_AUTH_TOKEN_FILE" "/etc/dubstage/tokens/tokens") }}
+{{- end }}
+{{- end -}}
+
+{{- define "gateway.mounts" -}}
+- name: data
+  mountPath: /data/gateway
+- name: media
+  mountPath: /data/media
+{{- if .values.tokensSecret.name }}
+- name: tokens
+  mountPath: /etc/dubstage/tokens
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "gateway.volumes" -}}
+{{- $name := include "dubstage.nameOf" . -}}
+- name: data
+  {{- include "dubstage.volumeSource" (dict "volume" .values.data "claim" (printf "%s-data" $name)) | nindent 2 }}
+- name: media
+  {{- include "dubstage.volumeSource" (dict "volume" .values.media "claim" (printf "%s-media" $name)) | nindent 2 }}
+{{- with .values.tokensSecret }}
+{{- if .name }}
+- name: tokens
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+    items:
+      - key: {{ .key }}
+        path: tokens
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "gateway.sidecars" -}}{{- end -}}
+
+{{- define "gateway.objects" -}}
+{{- $name := include "dubstage.nameOf" . -}}
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ $name }}-metrics
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "dubstage.labels" . | nindent 4 }}
+    dubstage.io/metrics: "true"
+spec:
+  clusterIP: None
+  # While it waits for its stages it has something to say already.
+  publishNotReadyAddresses: true
+  selector:
+    {{- include "dubstage.selector" . | nindent 4 }}
+  ports:
+    - name: metrics
+      port: {{ .values.metricsPort }}
+      targetPort: metrics
+{{- range $kind := list "data" "media" }}
+{{- $volume := index $.values $kind }}
+{{- if and (eq $volume.type "claim") (not $volume.existingClaim) }}
+---
+{{ include "dubstage.claim" (dict "root" $.root "component" $.component "name" (printf "%s-%s" $name $kind) "volume" $volume) }}
+{{- end }}
+{{- end }}
+{{- with .values.ingress }}
+{{- if .enabled }}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: {{ $name }}
+  namespace: {{ $.root.Release.Namespace }}
+  labels:
+    {{- include "dubstage.labels" $ | nindent 4 }}
+  {{- with .annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- with .className }}
+  ingressClassName: {{ . }}
+  {{- end }}
+  rules:
+    - host: {{ required "gateway.ingress.host: the name that callers use" .host | quote }}
+      http:
+        paths:
+          - path: /
+            pathType: Prefix
+            backend:
+              service:
+                name: {{ $name }}
+                port:
+                  name: grpc
+  {{- with .tlsSecretName }}
+  tls:
+    - hosts: [{{ $.values.ingress.host | quote }}]
+      secretName: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,77 @@
+{{/* How a stage's replicas follow its queue: nothing, a HorizontalPodAutoscaler, or KEDA. */}}
+{{- define "dubstage.autoscaler" -}}
+{{- $scaling := .values.autoscaling -}}
+{{- if gt (int64 $scaling.minReplicas) (int64 $scaling.maxReplicas) }}
+{{- fail (printf "%s.autoscaling: minReplicas (%d) is over maxReplicas (%d)" .component (int64 $scaling.minReplicas) (int64 $scaling.maxReplicas)) }}
+{{- end }}
+{{- if eq $scaling.type "hpa" }}
+{{- if lt (int64 $scaling.minReplicas) 1 }}
+{{- fail (printf "%s.autoscaling.minReplicas: a HorizontalPodAutoscaler keeps at least 1; to zero goes KEDA (autoscaling.type: keda)" .component) }}
+{{- end }}
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: {{ include "dubstage.nameOf" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "dubstage.labels" . | nindent 4 }}
+spec:
+  scaleTargetRef:
+    apiVersion: apps/v1
+    kind: Deployment
+    name: {{ include "dubstage.nameOf" . }}
+  minReplicas: {{ $scaling.minReplicas }}
+  maxReplicas: {{ $scaling.maxReplicas }}
+  metrics:
+    - type: Pods
+      pods:
+        metric:
+          name: dubstage_queue_to_compute_ratio
+        target:
+          type: AverageValue
+          averageValue: {{ include "dubstage.text" $scaling.queueToCompute | quote }}
+  behavior:
+    {{- toYaml $scaling.behavior | nindent 4 }}
+{{- else if eq $scaling.type "keda" }}
+{{- $namespace := .root.Release.Namespace -}}
+{{- $keda := $scaling.keda -}}
+{{- $own := printf `{namespace=%q,service=%q}` $namespace (include "dubstage.nameOf" .) -}}
+{{- $gateway := printf `{namespace=%q,service="%s-metrics"}` $namespace (include "dubstage.nameOf" (dict "root" .root "component" "gateway")) -}}
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata:
+  name: {{ include "dubstage.nameOf" . }}
+  namespace: {{ $namespace }}
+  labels:
+    {{- include "dubstage.labels" . | nindent 4 }}
+spec:
+  scaleTargetRef:
+    apiVersion: apps/v1
+    kind: Deployment
+    name: {{ include "dubstage.nameOf" . }}
+  minReplicaCount: {{ $scaling.minReplicas }}
+  maxReplicaCount: {{ $scaling.maxReplicas }}
+  pollingInterval: {{ $keda.pollingIntervalSeconds }}
+  cooldownPeriod: {{ $keda.cooldownSeconds }}
+  advanced:
+    horizontalPodAutoscalerConfig:
+      behavior:
+        {{- toYaml $scaling.behavior | nindent 8 }}
+  triggers:
+    - type: prometheus
+      name: queue
+      metricType: AverageValue
+      metadata:
+        serverAddress: {{ required "autoscaling.keda.prometheusAddress: where KEDA finds Prometheus, such as http://prometheus.monitoring:9090" $keda.prometheusAddress | quote }}
+        query: {{ printf "sum(dubstage_queue_to_compute_ratio%s) or vector(0)" $own | quote }}
+        threshold: {{ include "dubstage.text" $scaling.queueToCompute | quote }}
+    # A stage of which nothing runs has no queue: it is wanted while the gateway has work, or waits for its stages to start.
+    - type: prometheus
+      name: work
+      metricType: AverageValue
+      metadata:
+        serverAddress: {{ $keda.prometheusAddress | quote }}
+        query: {{ printf "clamp_max(sum(dubstage_operations%s) + sum(dubstage_rpcs_in_flight%s or dubstage_operations%s * 0) + sum(1 - dubstage_serving%s), 1) or vector(0)" $gateway $gateway $gateway $gateway | quote }}
+        threshold: "1"
+{{- end }}
+{{- end -}}

@@ -1,0 +1,89 @@
+{{/* One variable. Argument: (list "NAME" value). */}}
+{{- define "dubstage.variable" -}}
+- name: {{ index . 0 }}
+  value: {{ include "dubstage.text" (index . 1) | quote }}
+{{- end -}}
+
+{{/* What every server is told. Argument: (dict "root" $ "values" values). */}}
+{{- define "dubstage.commonEnv" -}}
+{{- $global := .root.Values.global -}}
+{{- $tls := "/etc/dubstage/tls" -}}
+{{ include "dubstage.variable" (list "DUBSTAGE_HOST" .values.listenAddress) }}
+{{ include "dubstage.variable" (list "DUBSTAGE_PORT" .values.port) }}
+{{ include "dubstage.variable" (list "DUBSTAGE_METRICS_PORT" .values.metricsPort) }}
+{{ include "dubstage.variable" (list "DUBSTAGE_DRAIN_GRACE_S" .values.drainGraceSeconds) }}
+{{ include "dubstage.variable" (list "DUBSTAGE_LOG_LEVEL" $global.telemetry.logLevel) }}
+{{ include "dubstage.variable" (list "DUBSTAGE_LOG_FORMAT" $global.telemetry.logFormat) }}
+{{- if $global.telemetry.otlpEndpoint }}
+{{ include "dubstage.variable" (list "DUBSTAGE_OTLP_ENDPOINT" $global.telemetry.otlpEndpoint) }}
+{{- end }}
+{{- if $global.tls.enabled }}
+{{ include "dubstage.variable" (list "DUBSTAGE_HEALTH_PORT" .values.healthPort) }}
+{{ include "dubstage.variable" (list "DUBSTAGE_TLS_CERTIFICATE_FILE" (printf "%s/tls.crt" $tls)) }}
+{{ include "dubstage.variable" (list "DUBSTAGE_TLS_KEY_FILE" (printf "%s/tls.key" $tls)) }}
+{{- end }}
+{{- end -}}
+
+{{/* Where artefacts lie, for those that keep some. Argument: as dubstage.commonEnv. */}}
+{{- define "dubstage.artefactEnv" -}}
+{{- $artefacts := .root.Values.global.artefacts -}}
+{{- if eq $artefacts.store "s3" }}
+{{ include "dubstage.variable" (list "DUBSTAGE_ARTEFACTS_URL" $artefacts.s3.url) }}
+{{- include "dubstage.s3Env" .root }}
+{{- else }}
+{{ include "dubstage.variable" (list "DUBSTAGE_ARTEFACTS_URL" "/data/artefacts") }}
+{{- end }}
+{{- end -}}
+
+{{/* How S3 is reached: the variables that AWS' own tools read. */}}
+{{- define "dubstage.s3Env" -}}
+{{- $s3 := .Values.global.artefacts.s3 -}}
+{{- if $s3.region }}
+{{ include "dubstage.variable" (list "AWS_REGION" $s3.region) }}
+{{ include "dubstage.variable" (list "AWS_DEFAULT_REGION" $s3.region) }}
+{{- end }}
+{{- if $s3.endpoint }}
+{{ include "dubstage.variable" (list "AWS_ENDPOINT_URL" $s3.endpoint) }}
+{{- end }}
+{{- with $s3.credentialsSecret }}
+{{- if .name }}
+- name: AWS_ACCESS_KEY_ID
+  valueFrom:
+    secretKeyRef:
+      name: {{ .name }}
+      key: {{ .accessKeyIdKey }}
+- name: AWS_SECRET_ACCESS_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ .name }}
+      key: {{ .secretAccessKeyKey }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The `settings` of a component, each under its own variable; then extraEnv. Argument: as dubstage.commonEnv. */}}
+{{- define "dubstage.settingsEnv" -}}
+{{- range $name, $value := .values.settings }}
+{{- if not (kindIs "invalid" $value) }}
+{{ include "dubstage.variable" (list (printf "DUBSTAGE_%s" (upper $name)) $value) }}
+{{- end }}
+{{- end }}
+{{- with .values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* What a stage is told, beyond every server: who may call it, and where its models lie. Argument: as dubstage.commonEnv. */}}
+{{- define "dubstage.stageEnv" -}}
+{{- $global := .root.Values.global -}}
+{{- if $global.tls.enabled }}
+{{ include "dubstage.variable" (list "DUBSTAGE_TLS_CLIENT_CA_FILE" "/etc/dubstage/tls/ca.crt") }}
+{{ include "dubstage.variable" (list "DUBSTAGE_REQUIRE_CLIENT_CERTIFICATE" "true") }}
+{{- end }}
+{{- if $global.auth.stagesTokenSecret.name }}
+{{ include "dubstage.variable" (list "DUBSTAGE_AUTH_TOKEN_FILE" "/etc/dubstage/stages-token/token") }}
+{{- end }}
+{{- if ne .values.models.source "image" }}
+{{ include "dubstage.variable" (list .values.modelVariable (printf "/models%s" .values.modelFile)) }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,60 @@
+{{/* What every object's name begins with: the release, and "dubstage" where the release's name does not say so already. */}}
+{{- define "dubstage.base" -}}
+{{- if .Values.global.nameOverride -}}
+{{- .Values.global.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains "dubstage" .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-dubstage" .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A component's name. Argument: (dict "root" $ "component" "audio"). */}}
+{{- define "dubstage.nameOf" -}}
+{{- printf "%s-%s" (include "dubstage.base" .root) .component -}}
+{{- end -}}
+
+{{/* Labels that never change between upgrades: selectors are immutable. Arguments as dubstage.nameOf. */}}
+{{- define "dubstage.selector" -}}
+app.kubernetes.io/name: dubstage
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{/* Labels of every object. Arguments as dubstage.nameOf. */}}
+{{- define "dubstage.labels" -}}
+{{ include "dubstage.selector" . }}
+app.kubernetes.io/part-of: dubstage
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "dubstage-%s" .root.Chart.Version }}
+{{- end -}}
+
+{{/* An image. Argument: (dict "root" $ "image" values). */}}
+{{- define "dubstage.image" -}}
+{{- $global := .root.Values.global.image -}}
+{{- $name := .image.repository -}}
+{{- if $global.registry }}{{ $name = printf "%s/%s" (trimSuffix "/" $global.registry) $name }}{{ end -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" $name .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name (.image.tag | default $global.tag | default .root.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The Secret with a component's certificate. Arguments as dubstage.nameOf. */}}
+{{- define "dubstage.tlsSecret" -}}
+{{- $tls := .root.Values.global.tls -}}
+{{- if eq $tls.source "secrets" -}}
+{{- $found := index $tls.secrets .component | default $tls.secrets.all -}}
+{{- if not $found }}{{ fail (printf "global.tls.secrets.%s: name the Secret with %s's certificate, or one for all in global.tls.secrets.all" .component .component) }}{{ end -}}
+{{- $found -}}
+{{- else -}}
+{{- printf "%s-tls" (include "dubstage.nameOf" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The claim of the artefact volume. */}}
+{{- define "dubstage.artefactClaim" -}}
+{{- .Values.global.artefacts.volume.existingClaim | default (printf "%s-artefacts" (include "dubstage.base" .)) -}}
+{{- end -}}

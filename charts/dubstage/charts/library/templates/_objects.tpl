@@ -1,0 +1,132 @@
+{{/* All objects of a component's chart. */}}
+{{- define "dubstage.objects" -}}
+{{- $values := include "dubstage.values" . | fromYaml -}}
+{{- range $name, $fact := include "dubstage.facts" .Chart.Name | fromYaml }}{{ $_ := set $values $name $fact }}{{ end -}}
+{{- if not $values.modelVariable }}{{ $_ := set $values "models" (dict "source" "image") }}{{ end -}}
+{{- if eq .Chart.Name "gateway" }}
+{{- /* One gateway works in a data folder: the old one ends before the new one starts, and nothing scales it. */}}
+{{- $_ := set $values "replicas" (.Values.replicas | default 0) }}
+{{- $_ := set $values "strategy" (dict "type" "Recreate") }}
+{{- $_ := set $values "autoscaling" (dict "type" "none") }}
+{{- end -}}
+{{- $context := dict "root" . "component" .Chart.Name "values" $values -}}
+{{- include "dubstage.serviceAccount" $context }}
+---
+{{ include "dubstage.deployment" $context }}
+---
+{{ include "dubstage.service" $context }}
+---
+{{ include "dubstage.podDisruptionBudget" $context }}
+{{- range $kind := list "networkPolicy" "autoscaler" "serviceMonitor" (printf "%s.objects" .Chart.Name) }}
+{{- $name := ternary $kind (printf "dubstage.%s" $kind) (contains "." $kind) }}
+{{- with include $name $context | trim }}
+---
+{{ . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* No role goes with it: no component talks to the Kubernetes API. */}}
+{{- define "dubstage.serviceAccount" -}}
+{{- if .values.serviceAccount.create }}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ .values.serviceAccount.name | default (include "dubstage.nameOf" .) }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "dubstage.labels" . | nindent 4 }}
+  {{- with .values.serviceAccount.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: false
+{{- end }}
+{{- end -}}
+
+{{/* A stage's Service is headless: its name resolves to every ready pod, and the gateway spreads calls over them. A cluster IP would pin
+     a whole HTTP/2 connection to one pod. */}}
+{{- define "dubstage.service" -}}
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ include "dubstage.nameOf" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "dubstage.labels" . | nindent 4 }}
+    {{- if eq .values.service.type "Headless" }}
+    dubstage.io/metrics: "true"
+    {{- end }}
+  {{- with .values.service.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- if eq .values.service.type "Headless" }}
+  clusterIP: None
+  {{- else }}
+  type: {{ .values.service.type }}
+  {{- end }}
+  selector:
+    {{- include "dubstage.selector" . | nindent 4 }}
+  ports:
+    - name: grpc
+      port: {{ .values.port }}
+      targetPort: grpc
+      appProtocol: grpc
+    {{- if eq .values.service.type "Headless" }}
+    - name: metrics
+      port: {{ .values.metricsPort }}
+      targetPort: metrics
+    {{- end }}
+{{- end -}}
+
+{{- define "dubstage.podDisruptionBudget" -}}
+{{- if .values.podDisruptionBudget.enabled }}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include "dubstage.nameOf" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "dubstage.labels" . | nindent 4 }}
+spec:
+  # Of one replica, minAvailable 1 would keep a node from ever being drained.
+  maxUnavailable: {{ .values.podDisruptionBudget.maxUnavailable }}
+  # A pod that is not ready anyway does not hold a drain up.
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "dubstage.selector" . | nindent 6 }}
+{{- end }}
+{{- end -}}
+
+{{- define "dubstage.serviceMonitor" -}}
+{{- with .root.Values.global.monitoring.serviceMonitor }}
+{{- if .enabled }}
+apiVersion: monitoring.coreos.com/v1
+kind: ServiceMonitor
+metadata:
+  name: {{ include "dubstage.nameOf" $ }}
+  namespace: {{ $.root.Release.Namespace }}
+  labels:
+    {{- include "dubstage.labels" $ | nindent 4 }}
+    {{- with .labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  jobLabel: app.kubernetes.io/component
+  selector:
+    matchLabels:
+      {{- include "dubstage.selector" $ | nindent 6 }}
+      dubstage.io/metrics: "true"
+  endpoints:
+    - port: metrics
+      interval: {{ .interval }}
+    {{- if and $.values.triton $.values.triton.enabled }}
+    - port: triton-metrics
+      interval: {{ .interval }}
+    {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}

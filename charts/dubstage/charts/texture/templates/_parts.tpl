@@ -1,0 +1,6 @@
+{{/* What is the texture stage's own in the shared Deployment (library: dubstage.deployment). */}}
+{{- define "texture.env" -}}{{ include "dubstage.stageEnv" . }}{{ include "dubstage.artefactEnv" . }}{{- end -}}
+{{- define "texture.mounts" -}}{{- end -}}
+{{- define "texture.volumes" -}}{{- end -}}
+{{- define "texture.sidecars" -}}{{- end -}}
+{{- define "texture.objects" -}}{{- end -}}

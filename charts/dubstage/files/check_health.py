@@ -1,0 +1,57 @@
+"""Asks the servers that are named as arguments for their health; `helm test` runs it."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from dubstage.client import DubstageCallError, TlsFiles, connect
+
+PATIENCE_S = float(os.environ.get("DUBSTAGE_TEST_PATIENCE_S", "120"))
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+def tls_files() -> TlsFiles | None:
+    """The certificate that the gateway shows to the stages, where there is TLS."""
+    folder = os.environ.get("DUBSTAGE_TLS_DIR")
+    if not folder:
+        return None
+    return TlsFiles(ca=Path(folder, "ca.crt"), certificate=Path(folder, "tls.crt"), key=Path(folder, "tls.key"))
+
+
+def check(target: str, tls: TlsFiles | None) -> str:
+    """What is wrong with a server; empty: nothing."""
+    with connect(target, tls=tls, timeout_s=10.0) as server:
+        health: Any = health_pb2_grpc.HealthStub(server.channel)
+        reply = server.unary(health.Check, health_pb2.HealthCheckRequest())
+        return "" if reply.status == SERVING else health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+
+
+def main() -> int:
+    """Checks all until they serve or the patience ends; returns the exit code."""
+    tls = tls_files()
+    deadline = time.monotonic() + PATIENCE_S
+    waiting = dict.fromkeys(sys.argv[1:], "not asked yet")
+    while waiting:
+        for target in list(waiting):
+            try:
+                waiting[target] = check(target, tls)
+            except DubstageCallError as error:
+                waiting[target] = str(error)
+            if not waiting[target]:
+                print(f"{target} serves", flush=True)
+                del waiting[target]
+        if waiting and time.monotonic() > deadline:
+            for target, problem in waiting.items():
+                print(f"{target}: {problem}", file=sys.stderr)
+            return 1
+        if waiting:
+            time.sleep(2.0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""NVIDIA Triton behind the backend's interface: frames of all streams and actors meet in its dynamic batches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from services.common.calls import check_still_wanted
+from services.common.errors import BackendUnavailable, ContractBroken, InvalidRequest, ModelNotFound, Overloaded
+from services.render.backends.base import Arrays
+from services.render.backends.registry import ModelFile
+from services.render.backends.triton_control import new_client
+from services.render.backends.triton_healing import TritonHealer, TritonMonitor
+from services.render.backends.triton_memory import SharedRegion, aligned, remove_abandoned
+from services.render.backends.triton_options import TritonOptions
+from services.render.backends.triton_types import CurableError, Cure, ServedModel, translated
+from services.render.types import Precision
+
+_TRIES: Final = 4
+
+
+class TritonBackend:
+    """A server that this process owns: it says what is loaded there, sends inferences, and heals what dies.
+
+    Inferences are pure, so one that failed is sent again. At most `max_in_flight` are at the server; others wait for their turn
+    here.
+
+    Args:
+        options: where the server is and how to use it.
+        precision: of the variant that it is to have.
+        monitor: is told of failures and healings.
+    """
+
+    def __init__(self, options: TritonOptions, *, precision: Precision, monitor: TritonMonitor | None = None) -> None:
+        self.precision = precision
+        self.num_threads = 0
+        self._runtime = ""
+        self._options = options
+        self._monitor = monitor or TritonMonitor()
+        self._healer = TritonHealer(options, self._monitor)
+        self._places = threading.BoundedSemaphore(options.max_in_flight)
+        self._free: list[_Channel] = []
+        self._closed = False
+        self._monitor.on_close(self.close)
+
+    @property
+    def name(self) -> str:
+        """`triton/` and the runtime there, which the bytes depend on."""
+        return f"triton/{self._runtime}" if self._runtime else "triton"
+
+    def load(self, model: ModelFile) -> None:
+        """See Backend.load; also BackendUnavailable: no server answers, or it cannot load the model."""
+        if self._healer.served(model.name) is not None:
+            return
+        if self._options.shared_memory:
+            remove_abandoned()
+        self._healer.load(model)
+        served = self._served(model.name)
+        self._runtime, self.num_threads = served.runtime, served.num_threads
+
+    def infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """See Backend.infer.
+
+        Raises:
+            Overloaded: no place at the server became free within the time of one inference.
+            BackendUnavailable: the model could not be healed.
+        """
+        served = self._served(model)
+        rows = len(inputs[served.inputs[0].name])
+        most = min(served.max_batch, self._options.max_frames) if self._options.shared_memory else served.max_batch
+        parts = [
+            self._infer(model, {name: values[begin : begin + most] for name, values in inputs.items()})
+            for begin in range(0, rows, most)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def close(self) -> None:
+        """Close connections and remove shared memory; models stay loaded at the server."""
+        self._closed = True
+        self._healer.close()
+        while self._free:
+            self._free.pop().close()
+
+    def _served(self, model: str) -> ServedModel:
+        served = self._healer.served(model)
+        if served is None:
+            raise ModelNotFound(f"model {model!r} is not loaded", resource=model)
+        return served
+
+    def _infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        lost = CurableError("", Cure.RETRY)
+        for _ in range(_TRIES):
+            check_still_wanted()
+            if not self._monitor.serving:
+                raise BackendUnavailable(f"Triton at {self._options.url} does not compute now", retry_after_s=5.0)
+            seen = self._healer.generation
+            try:
+                with self._channel(seen) as channel:
+                    outputs = channel.infer(self._served(model), inputs)
+            except CurableError as failure:
+                self._monitor.failures.labels(failure.cure.value).inc()
+                lost = failure
+            else:
+                self._healer.answered(model)
+                return outputs
+            self._healer.heal(model, seen, lost)
+        raise BackendUnavailable(f"Triton at {self._options.url} failed {_TRIES} times in a row: {lost}")
+
+    @contextmanager
+    def _channel(self, generation: int) -> Iterator[_Channel]:
+        """One of the places, with a connection and its memory.
+
+        After a failure the connection is thrown away: the server may still write into its memory.
+        """
+        if not self._places.acquire(timeout=self._options.timeout_s):
+            raise Overloaded(f"{self._options.max_in_flight} inferences are at Triton already, as many as are sent at once")
+        try:
+            with self._monitor.in_flight.track_inprogress():
+                channel = self._take(generation)
+                try:
+                    yield channel
+                except BaseException:
+                    channel.close()
+                    raise
+                if self._closed:
+                    channel.close()
+                else:
+                    self._free.append(channel)
+        finally:
+            self._places.release()
+
+    def _take(self, generation: int) -> _Channel:
+        while self._free:
+            try:
+                channel = self._free.pop()
+            except IndexError:  # another thread was faster
+                break
+            if channel.generation == generation:
+                return channel
+            channel.close()
+        return _Channel(self._options, generation)
+
+
+class _Channel:
+    """A connection and, where arrays go through shared memory, a region of its own. One thread uses it at a time."""
+
+    def __init__(self, options: TritonOptions, generation: int) -> None:
+        self.generation = generation
+        self._options = options
+        self._client = new_client(options.url)
+        self._region: SharedRegion | None = None
+
+    def infer(self, model: ServedModel, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """One request.
+
+        Raises:
+            CurableError, AcceleratorOutOfMemory, ContractBroken: it failed.
+            StorageFull: no room in /dev/shm.
+        """
+        rows = len(inputs[model.inputs[0].name])
+        try:
+            if self._options.shared_memory:
+                return self._infer_shared(model, inputs, rows)
+            return self._infer_sent(model, inputs, rows)
+        except InferenceServerException as error:
+            raise translated(error) from error
+
+    def _infer_sent(self, model: ServedModel, inputs: Arrays, rows: int) -> dict[str, npt.NDArray[Any]]:
+        tensors = []
+        for spec in model.inputs:
+            tensor = triton.InferInput(spec.name, [rows, *spec.row_shape], spec.datatype)
+            tensor.set_data_from_numpy(np.ascontiguousarray(inputs[spec.name]))
+            tensors.append(tensor)
+        answer = self._send(model, tensors, [triton.InferRequestedOutput(spec.name) for spec in model.outputs])
+        outputs = {spec.name: answer.as_numpy(spec.name) for spec in model.outputs}
+        for spec in model.outputs:
+            if outputs[spec.name] is None or outputs[spec.name].shape != (rows, *spec.row_shape):
+                raise ContractBroken(f"Triton gave another form of {spec.name!r} than it promised")
+        return outputs
+
+    def _infer_shared(self, model: ServedModel, inputs: Arrays, rows: int) -> dict[str, npt.NDArray[Any]]:
+        offsets, size = _layout(model, self._options.max_frames)
+        if self._region is not None and self._region.size < size:
+            self._drop_region()
+        if self._region is None:
+            self._region = SharedRegion(size)
+            self._register(self._region)
+        region, tensors, wanted = self._region, [], []
+        for spec in model.inputs:
+            region.write(inputs[spec.name], offsets[spec.name])
+            tensor = triton.InferInput(spec.name, [rows, *spec.row_shape], spec.datatype)
+            tensor.set_shared_memory(region.name, rows * spec.row_bytes, offset=offsets[spec.name])
+            tensors.append(tensor)
+        for spec in model.outputs:
+            output = triton.InferRequestedOutput(spec.name)
+            output.set_shared_memory(region.name, rows * spec.row_bytes, offset=offsets[spec.name])
+            wanted.append(output)
+        answer = self._send(model, tensors, wanted)
+        for spec in model.outputs:
+            given = answer.get_output(spec.name)
+            if given is None or tuple(given.shape) != (rows, *spec.row_shape):
+                raise ContractBroken(f"Triton gave another form of {spec.name!r} than it promised")
+        return {spec.name: region.read((rows, *spec.row_shape), spec.dtype, offsets[spec.name]) for spec in model.outputs}
+
+    def _register(self, region: SharedRegion) -> None:
+        try:
+            self._client.register_system_shared_memory(
+                region.name, f"/{region.name}", region.size, client_timeout=self._options.timeout_s
+            )
+        except InferenceServerException as error:
+            if "shared memory" in str(error.message()).lower():
+                raise InvalidRequest(
+                    f"Triton at {self._options.url} cannot use /dev/shm/{region.name}: it must run on this host, with this "
+                    f"/dev/shm, as this user; else set DUBSTAGE_TRITON_SHARED_MEMORY=false ({error.message()})",
+                    field="DUBSTAGE_TRITON_SHARED_MEMORY",
+                ) from error
+            raise
+
+    def _send(self, model: ServedModel, tensors: list[Any], outputs: list[Any]) -> Any:
+        return self._client.infer(
+            model.file.name, tensors, model_version=model.version, outputs=outputs, client_timeout=self._options.timeout_s
+        )
+
+    def close(self) -> None:
+        """Let go of the connection and the memory."""
+        self._drop_region()
+        self._client.close()
+
+    def _drop_region(self) -> None:
+        region, self._region = self._region, None
+        if region is None:
+            return
+        try:
+            self._client.unregister_system_shared_memory(region.name, client_timeout=1.0)
+        except InferenceServerException:
+            pass  # the server is gone, and its view of the memory with it
+        finally:
+            region.close()
+
+
+def _layout(model: ServedModel, rows: int) -> tuple[dict[str, int], int]:
+    """Where each tensor begins in a region for this many rows, and the region's size."""
+    offsets, size = {}, 0
+    for spec in (*model.inputs, *model.outputs):
+        offsets[spec.name] = size
+        size += aligned(rows * spec.row_bytes)
+    return offsets, size

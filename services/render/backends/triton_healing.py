@@ -1,0 +1,175 @@
+"""Keeps a server's models computing: notices a dead one by inference, and reloads it. Readiness tells nothing (it stays true)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from prometheus_client import Counter, Gauge
+from prometheus_client.metrics import MetricWrapperBase
+
+from services.common.errors import BackendUnavailable, DubstageError
+from services.render.backends.registry import ModelFile
+from services.render.backends.triton_control import TritonControl
+from services.render.backends.triton_options import TritonOptions
+from services.render.backends.triton_types import CurableError, Cure, ServedModel
+
+_FIRST_PAUSE_S: Final = 0.2
+_LONGEST_PAUSE_S: Final = 2.0
+
+_log = structlog.stdlib.get_logger("dubstage.render.triton")
+
+
+class TritonMonitor:
+    """What the stage's server shows of the backend: metrics, and whether it serves."""
+
+    def __init__(self) -> None:
+        self.serving = True
+        self._on_close: list[Callable[[], None]] = []
+        self.heals = Counter("dubstage_triton_heals", "Attempts to reload a model that did not compute", ["outcome"], registry=None)
+        self.failures = Counter("dubstage_triton_failures", "Inferences that failed at Triton", ["cure"], registry=None)
+        self.in_flight = Gauge("dubstage_triton_in_flight", "Inferences that are at Triton now", registry=None)
+
+    @property
+    def collectors(self) -> tuple[MetricWrapperBase, ...]:
+        """For a registry."""
+        return (self.heals, self.failures, self.in_flight)
+
+    def is_serving(self) -> bool:
+        """Whether the models compute, as far as is known."""
+        return self.serving
+
+    def on_close(self, function: Callable[[], None]) -> None:
+        """Have a function called at the end."""
+        self._on_close.append(function)
+
+    def close(self) -> None:
+        """Close the backends that report here."""
+        while self._on_close:
+            self._on_close.pop()()
+
+
+class TritonHealer:
+    """Loads models, and reloads those that stop computing. Safe for several threads.
+
+    Args:
+        options: of the backend.
+        monitor: is told what happens.
+    """
+
+    def __init__(self, options: TritonOptions, monitor: TritonMonitor) -> None:
+        self.generation = 0
+        """Counts the reloads: what was registered with the server in an earlier one may be gone."""
+        self._options = options
+        self._monitor = monitor
+        self._control = TritonControl(options)
+        # Held through a whole healing: whoever else finds the model dead waits for its end.
+        self._lock = threading.Lock()
+        self._served: dict[str, ServedModel] = {}
+        self._last_answer_s: dict[str, float] = {}
+        self._closed = threading.Event()
+        self._watchdog: threading.Thread | None = None
+
+    def load(self, file: ModelFile) -> None:
+        """Wait for the server, load a model, and begin to watch it.
+
+        Raises:
+            BackendUnavailable: the server does not answer or cannot load it.
+            ModelNotFound: it has no such network.
+        """
+        with self._lock:
+            self._control.wait_live(self._options.start_timeout_s)
+            self._control.forget_regions()
+            self._served[file.name] = self._control.load(file)
+        self.answered(file.name)
+        if self._watchdog is None:
+            self._watchdog = threading.Thread(target=self._watch, name="triton-watchdog", daemon=True)
+            self._watchdog.start()
+
+    def served(self, model: str) -> ServedModel | None:
+        """A loaded model."""
+        return self._served.get(model)
+
+    def answered(self, model: str) -> None:
+        """Note that a model has just computed something."""
+        self._last_answer_s[model] = time.monotonic()
+
+    def heal(self, model: str, seen: int, failure: CurableError) -> None:
+        """Make a model compute again, unless that was done since.
+
+        Args:
+            model: a loaded one.
+            seen: `generation` when the inference began that failed.
+            failure: of it.
+
+        Raises:
+            BackendUnavailable: it cannot be healed for now.
+        """
+        with self._lock:
+            if self.generation != seen or failure.cure is Cure.RETRY or self._closed.is_set():
+                return
+            if not self._monitor.serving:
+                raise BackendUnavailable(f"Triton at {self._options.url} does not compute now", retry_after_s=5.0)
+            if failure.cure is Cure.PROBE and self._computes(model):
+                return
+            self._reload(model, str(failure))
+
+    def close(self) -> None:
+        """Stop watching; models stay loaded."""
+        self._closed.set()
+        if self._watchdog is not None:
+            self._watchdog.join()
+        with self._lock:
+            self._control.close()
+
+    def _reload(self, model: str, reason: str) -> None:
+        pause_s, begun_s = _FIRST_PAUSE_S, time.monotonic()
+        _log.warning("triton_model_lost", model=model, reason=reason)
+        for attempt in range(1, self._options.heal_attempts + 1):
+            try:
+                self._control.wait_live(self._options.heal_wait_s)
+                served = self._control.reload(self._served[model].file)
+                self._control.probe(served, self._options.timeout_s)
+            except (DubstageError, CurableError) as error:
+                self._monitor.heals.labels("failed").inc()
+                reason = str(error)
+                _log.warning("triton_heal_failed", model=model, attempt=attempt, reason=reason)
+                if self._closed.wait(pause_s):
+                    break
+                pause_s = min(2.0 * pause_s, _LONGEST_PAUSE_S)
+                continue
+            self._served[model] = served
+            self.generation += 1
+            self._monitor.serving = True
+            self._monitor.heals.labels("healed").inc()
+            self.answered(model)
+            _log.info("triton_model_healed", model=model, attempt=attempt, duration_ms=round(1000.0 * (time.monotonic() - begun_s)))
+            return
+        self._monitor.serving = False
+        raise BackendUnavailable(f"Triton at {self._options.url} does not compute model {model!r}: {reason}", retry_after_s=5.0)
+
+    def _computes(self, model: str) -> bool:
+        try:
+            self._control.probe(self._served[model], min(self._options.timeout_s, self._options.heal_wait_s))
+        except (DubstageError, CurableError):
+            return False
+        self.answered(model)
+        return True
+
+    def _watch(self) -> None:
+        while not self._closed.wait(self._options.probe_interval_s):
+            for model in list(self._served):
+                idle_s = time.monotonic() - self._last_answer_s[model]
+                if self._monitor.serving and idle_s < self._options.probe_interval_s:
+                    continue
+                with self._lock:
+                    if self._closed.is_set():
+                        return
+                    try:
+                        if not self._monitor.serving or not self._computes(model):
+                            self._reload(model, "a probe of one frame failed")
+                    except BackendUnavailable as error:
+                        _log.error("triton_unavailable", model=model, reason=error.message)

@@ -1,0 +1,92 @@
+"""System shared memory for a server on the same host: arrays are written once and not sent."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.errors import StorageFull
+
+PREFIX: Final = "dubstage-render-"
+"""Of regions' names, in /dev/shm and at the server."""
+_FOLDER: Final = Path("/dev/shm")
+_ALIGNMENT: Final = 64
+
+
+class SharedRegion:
+    """A file in /dev/shm that is mapped here, and that a server maps when it is registered there.
+
+    Locked while its owner lives, so that the next process can tell the files of one that was killed.
+
+    Args:
+        size: bytes.
+
+    Raises:
+        StorageFull: /dev/shm has no room for it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.name = f"{PREFIX}{secrets.token_hex(8)}"
+        self.size = size
+        self._path = _FOLDER / self.name
+        self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            # Reserved now: what is missing at the first write would end the process by a signal.
+            os.posix_fallocate(self._file, 0, size)
+            self._map = mmap.mmap(self._file, size)
+        except OSError as error:
+            os.close(self._file)
+            self._path.unlink(missing_ok=True)
+            raise StorageFull(f"no room for {size} bytes in {_FOLDER}: {error.strerror}", subject=str(_FOLDER)) from error
+
+    def write(self, values: npt.NDArray[Any], offset: int) -> None:
+        """Copy an array to a place."""
+        target: npt.NDArray[Any] = np.ndarray(values.shape, values.dtype, self._map, offset)
+        np.copyto(target, values)
+
+    def read(self, shape: tuple[int, ...], dtype: npt.DTypeLike, offset: int) -> npt.NDArray[Any]:
+        """A copy of what lies at a place."""
+        source: npt.NDArray[Any] = np.ndarray(shape, dtype, self._map, offset)
+        return source.copy()
+
+    def close(self) -> None:
+        """Unmap and remove it."""
+        self._map.close()
+        with contextlib.suppress(OSError):
+            os.close(self._file)
+        self._path.unlink(missing_ok=True)
+
+
+def aligned(size: int) -> int:
+    """Rounded up to where the next array may begin."""
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def remove_abandoned() -> None:
+    """Remove the regions of processes that were killed."""
+    for path in _FOLDER.glob(f"{PREFIX}*"):
+        try:
+            file = os.open(path, os.O_RDWR)
+        except OSError:
+            continue  # gone meanwhile, or another user's
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except OSError:
+            continue  # its owner lives
+        finally:
+            os.close(file)
+
+
+def is_present(name: str) -> bool:
+    """Whether a region of this name lies in /dev/shm."""
+    return (_FOLDER / name).exists()

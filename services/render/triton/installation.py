@@ -1,0 +1,125 @@
+"""A tritonserver without a GPU, from PyPI: `python -m services.render.triton.installation` prepares `.triton` in the checkout.
+
+The package nvidia-pytriton carries NVIDIA's server with its Python backend. It gets a virtual environment of its own, since that
+backend needs older packages than dubstage (requirements.txt). Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.common.errors import BackendUnavailable
+
+REQUIREMENTS: Final = Path(__file__).with_name("requirements.txt")
+DEFAULT_HOME: Final = Path(__file__).parents[3] / ".triton"
+"""Beside `.venv` of the checkout."""
+
+_LIBRARY_FOLDERS: Final = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/local/lib", "/usr/lib")
+_ASK_PYTHON: Final = (
+    "import sys, sysconfig, pathlib; v = 'python%d.%d' % sys.version_info[:2];"
+    "print(v, sysconfig.get_path('purelib'), sysconfig.get_config_var('LIBDIR') or '', sep='\\n')"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What is needed to start a server.
+
+    Attributes:
+        binary: tritonserver.
+        backends: folder of backends, the Python one with its stub.
+        bin: folder of the interpreter that models run in; first in PATH.
+        libraries: folders for LD_LIBRARY_PATH.
+    """
+
+    binary: Path
+    backends: Path
+    bin: Path
+    libraries: tuple[Path, ...]
+
+
+def install(home: Path = DEFAULT_HOME) -> Installation:
+    """Make the environment, unless it is there already, and say where things are.
+
+    Raises:
+        BackendUnavailable: pip failed, or this machine has no libpython.
+    """
+    mark = home / ".ready"
+    wanted = hashlib.sha256(REQUIREMENTS.read_bytes() + Path(__file__).read_bytes() + sys.version.encode()).hexdigest()
+    if not mark.is_file() or mark.read_text(encoding="ascii").strip() != wanted:
+        mark.unlink(missing_ok=True)
+        _run(sys.executable, "-m", "venv", str(home))
+        _run(str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "--requirement", str(REQUIREMENTS))
+        version, packages, _ = _ask(home)
+        server = packages / "pytriton" / "tritonserver"
+        stub = server / "python_backend_stubs" / version.removeprefix("python") / "triton_python_backend_stub"
+        # Replaced, not written into: a server that runs meanwhile keeps its own.
+        partial = server / "backends" / "python" / ".partial"
+        shutil.copy(stub, partial)
+        partial.replace(partial.with_name(stub.name))
+        # Bytecode beside a model.py counts as a change of the model. The stub ignores the variable that forbids to write it.
+        (packages / "no_bytecode.pth").write_text("import sys; sys.dont_write_bytecode = True\n", encoding="ascii")
+        mark.write_text(wanted + "\n", encoding="ascii")
+    return find(home)
+
+
+def find(home: Path = DEFAULT_HOME) -> Installation:
+    """The installation in a folder.
+
+    Raises:
+        BackendUnavailable: there is none, or this machine has no libpython.
+    """
+    if not (home / ".ready").is_file():
+        raise BackendUnavailable(f"no tritonserver in {home}: python -m services.render.triton.installation --home {home}")
+    version, packages, library_folder = _ask(home)
+    server = packages / "pytriton" / "tritonserver"
+    libraries = (packages / "nvidia_pytriton.libs", _folder_of_libpython(version, library_folder))
+    return Installation(server / "bin" / "tritonserver", server / "backends", home / "bin", libraries)
+
+
+def _folder_of_libpython(version: str, own: Path | None) -> Path:
+    """Where the interpreter's shared library lies: the stub is linked against it."""
+    name = f"lib{version}.so.1.0"
+    for folder in ([own] if own is not None else []) + [Path(folder) for folder in _LIBRARY_FOLDERS]:
+        if (folder / name).is_file():
+            return folder
+    raise BackendUnavailable(
+        f"{name} is not on this machine, and Triton's Python backend is linked against it: apt-get install lib{version} "
+        f"(Debian, Ubuntu), or a Python that was built with --enable-shared"
+    )
+
+
+def _ask(home: Path) -> tuple[str, Path, Path | None]:
+    """Of the environment's interpreter: `python3.11`, its packages, the folder of its library."""
+    answer = subprocess.run([str(home / "bin" / "python"), "-c", _ASK_PYTHON], check=True, capture_output=True, text=True)
+    version, packages, libraries = answer.stdout.split("\n")[:3]
+    return version, Path(packages), Path(libraries) if libraries else None
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BackendUnavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-600:]}")
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m services.render.triton.installation", description=__doc__)
+    parser.add_argument("--home", type=Path, default=DEFAULT_HOME, help="folder of the environment")
+    try:
+        print(install(parser.parse_args().home).binary)
+    except BackendUnavailable as error:
+        print(error.message, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

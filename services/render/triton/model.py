@@ -1,0 +1,72 @@
+"""Triton's Python backend: the exported ONNX file beside this one, computed by ONNX Runtime as the render stage itself does it.
+
+Runs inside tritonserver, in an environment of its own (requirements.txt): it imports nothing of dubstage. The export copies it into
+every version of the model repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    """One instance of the model: a process with one session."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the session.
+
+        Args:
+            args: the server's: model_config (JSON), model_repository, model_version.
+
+        Raises:
+            TritonModelException: the file is not the one that the configuration names, or this environment computes wrong values.
+        """
+        if int(np.__version__.split(".", maxsplit=1)[0]) > 1:
+            raise pb_utils.TritonModelException(f"NumPy {np.__version__}: Triton's Python backend gives wrong values above 1.26")
+        config: dict[str, Any] = json.loads(args["model_config"])
+        parameters = {name: str(value["string_value"]) for name, value in config["parameters"].items()}
+        version = args["model_version"]
+        path = Path(args["model_repository"]) / version / "model.onnx"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != parameters.get(f"sha256.{version}"):
+            raise pb_utils.TritonModelException(
+                f"{path} is damaged: sha256 {parameters.get(f'sha256.{version}')} expected, {digest} found"
+            )
+        # Exactly the options of the backend in the process (backends/onnxruntime_backend.py): the bytes are to be the same.
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = int(parameters["num_threads"])
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._inputs = [one.name for one in self._session.get_inputs()]
+        self._outputs = [one.name for one in self._session.get_outputs()]
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Compute what the server put together as one batch: requests of several streams and actors, each with its own state."""
+        given = [
+            {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs} for request in requests
+        ]
+        batch = {
+            name: np.concatenate([inputs[name] for inputs in given]) if len(given) > 1 else given[0][name] for name in self._inputs
+        }
+        try:
+            results = self._session.run(self._outputs, batch)
+        except Exception as error:  # its exception types are not exported
+            failure = pb_utils.TritonError(str(error))
+            return [pb_utils.InferenceResponse(output_tensors=[], error=failure) for _ in requests]
+        responses, begin = [], 0
+        for inputs in given:
+            end = begin + len(inputs[self._inputs[0]])
+            tensors = [pb_utils.Tensor(name, value[begin:end]) for name, value in zip(self._outputs, results, strict=True)]
+            responses.append(pb_utils.InferenceResponse(output_tensors=tensors))
+            begin = end
+        return responses

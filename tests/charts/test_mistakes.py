@@ -1,0 +1,127 @@
+"""Wrong values are refused before anything is installed, and the message names the value."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.charts.rendering import template
+
+IN_A_SCHEMA = {
+    "a word for a number of replicas": (["audio.replicas=two"], "audio:\n- replicas: Invalid type. Expected: integer"),
+    "fewer than no replicas": (["audio.replicas=-1"], "audio:\n- replicas: Must be greater than or equal to 0"),
+    "a misspelt key": (["render.replica=2"], "render:\n- (root): Additional property replica is not allowed"),
+    "a misspelt stage": (["rendr.replicas=2"], "(root): Additional property rendr is not allowed"),
+    "a pull policy that does not exist": (
+        ["global.image.pullPolicy=Sometimes"],
+        'global.image.pullPolicy must be one of the following: "Always"',
+    ),
+    "a backend that does not exist": (
+        ["render.settings.backend=tensorrt"],
+        'settings.backend must be one of the following: "onnxruntime"',
+    ),
+    "a port out of range": (["motion.metricsPort=99999"], "motion:\n- metricsPort: Must be less than or equal to 65535"),
+    "a unit that Kubernetes does not know": (
+        ["face.resources.limits.memory=2GB"],
+        "face:\n- resources.limits.memory: Does not match pattern",
+    ),
+    "an unknown field of a GPU": (["render.gpu.vendor=nvidia"], "render:\n- gpu: Additional property vendor is not allowed"),
+    "a GPU without its vendor's domain": (["render.gpu.resource=gpu"], "render:\n- gpu.resource: Does not match pattern"),
+    "a claim and S3 at once": (
+        ["global.artefacts.store=s3", "global.artefacts.s3.url=s3://b/p", "global.artefacts.volume.existingClaim=claim"],
+        "global.artefacts.volume.existingClaim: String length must be less than or equal to 0",
+    ),
+    "S3 without saying so": (
+        ["global.artefacts.s3.url=s3://b/p"],
+        "global.artefacts.s3.url: String length must be less than or equal to 0",
+    ),
+    "S3 without a bucket": (
+        ["global.artefacts.store=s3"],
+        "global.artefacts.s3.url: String length must be greater than or equal to 1",
+    ),
+    "HPA and KEDA at once": (
+        ["audio.autoscaling.type=hpa", "audio.autoscaling.keda.prometheusAddress=http://p"],
+        "audio:\n- autoscaling: Must validate",
+    ),
+    "an HPA to zero": (
+        ["global.defaults.autoscaling.type=hpa", "global.defaults.autoscaling.minReplicas=0"],
+        "global.defaults.autoscaling.minReplicas: Must be greater than or equal to 1",
+    ),
+    "resources for all, where each has its own": (
+        ["global.defaults.resources.limits.cpu=1"],
+        "global.defaults: Additional property resources is not allowed",
+    ),
+    "two gateways": (["gateway.replicas=2"], "gateway:\n- replicas: Must be less than or equal to 1"),
+    "a gateway that scales": (
+        ["gateway.autoscaling.type=hpa"],
+        "gateway:\n- (root): Additional property autoscaling is not allowed",
+    ),
+    "a misspelt setting": (
+        ["audio.settings.max_concurent_rpcs=2"],
+        "settings: Additional property max_concurent_rpcs is not allowed",
+    ),
+    "a setting out of range": (
+        ["audio.settings.max_concurrent_rpcs=0"],
+        "settings.max_concurrent_rpcs: Must be greater than or equal to 1",
+    ),
+    "a setting of another stage": (
+        ["audio.settings.batch_size=8"],
+        "audio:\n- settings: Additional property batch_size is not allowed",
+    ),
+    "a setting that the chart makes": (["audio.settings.port=1"], "audio:\n- settings: Additional property port is not allowed"),
+    "a database's host for its url": (["gateway.database.url=db.example.com"], "gateway:\n- database.url: Does not match pattern"),
+    "yes for true": (["global.tls.enabled=yes"], "global.tls.enabled: Invalid type. Expected: boolean, given: string"),
+    "an effect that taints do not have": (
+        ["global.defaults.tolerations[0].effect=NoRun"],
+        'global.defaults.tolerations.0.effect must be one of the following: "NoSchedule"',
+    ),
+    "a probe without a period": (
+        ["audio.probes.liveness.periodSeconds=0"],
+        "probes.liveness.periodSeconds: Must be greater than or equal to 1",
+    ),
+}
+
+IN_A_TEMPLATE = {
+    "a token in plain text": (
+        ["global.auth.stagesTokenSecret.name=token"],
+        "global.auth.stagesTokenSecret: a token is never sent in plain text",
+    ),
+    "a stage that is nowhere": (["render.enabled=false"], "gateway.endpoints.render: the gateway needs all five stages"),
+    "secrets for TLS that are not named": (
+        ["global.tls.enabled=true", "global.tls.source=secrets"],
+        "global.tls.secrets.",
+    ),
+    "more replicas at least than at most": (
+        ["audio.autoscaling.type=hpa", "audio.autoscaling.minReplicas=9"],
+        "audio.autoscaling: minReplicas (9) is over maxReplicas (4)",
+    ),
+    "one stage to zero by an HPA": (
+        ["global.defaults.autoscaling.type=hpa", "audio.autoscaling.minReplicas=0"],
+        "audio.autoscaling.minReplicas: a HorizontalPodAutoscaler keeps at least 1",
+    ),
+    "KEDA without Prometheus": (["audio.autoscaling.type=keda"], "autoscaling.keda.prometheusAddress: where KEDA finds Prometheus"),
+    "models of an object store without an address": (["render.models.source=objectStore"], "models.url: where the models lie"),
+    "a folder without a path": (["gateway.media.type=hostPath"], "hostPath: a volume of type hostPath needs a path"),
+    "an ingress without a host": (["gateway.ingress.enabled=true"], "gateway.ingress.host: the name that callers use"),
+}
+
+
+@pytest.mark.parametrize("mistake", IN_A_SCHEMA)
+def test_a_schema_refuses(mistake: str) -> None:
+    sets, message = IN_A_SCHEMA[mistake]
+    result = template(sets=sets, check=False)
+    assert result.returncode
+    assert "values don't meet the specifications of the schema(s)" in result.stderr
+    assert message in result.stderr
+
+
+def test_the_value_that_is_too_much_is_named_where_two_exclude_each_other() -> None:
+    sets, _ = IN_A_SCHEMA["HPA and KEDA at once"]
+    assert "autoscaling.keda.prometheusAddress: String length" in template(sets=sets, check=False).stderr
+
+
+@pytest.mark.parametrize("mistake", IN_A_TEMPLATE)
+def test_a_template_refuses(mistake: str) -> None:
+    sets, message = IN_A_TEMPLATE[mistake]
+    result = template(sets=sets, check=False)
+    assert result.returncode
+    assert message in result.stderr

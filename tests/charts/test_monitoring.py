@@ -1,0 +1,133 @@
+"""Alerts, dashboard and autoscalers speak of metrics that the servers really have, in PromQL that parses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import promql_parser
+import pytest
+
+from services.common.limits import Admission
+from services.common.telemetry import Metrics
+from tests.charts.rendering import CHART, COMPONENTS, NAMESPACE, ROOT, Object, label, render
+
+METRIC = re.compile(r"\b(dubstage_\w+)")
+ELSEWHERE = {
+    "dubstage_operations": "gateway/api/server.py",
+    "dubstage_triton_heals_total": "services/render/backends/triton_healing.py",
+}
+"""Metrics that one server alone has, and the file that makes them."""
+
+
+def known_metrics() -> set[str]:
+    """Names that a server's registry exposes, as Prometheus sees them."""
+    suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
+    names: set[str] = set()
+    metrics = Metrics("audio")
+    metrics.watch(Admission(max_active=1, max_queued=1), [])
+    for family in metrics.registry.collect():
+        names |= {family.name + suffix for suffix in suffixes.get(family.type, [])}
+    for name, file in ELSEWHERE.items():
+        assert f'"{name.removesuffix("_total")}"' in (ROOT / file).read_text(encoding="utf-8"), file
+        names.add(name)
+    return names
+
+
+def rules(case: str = "everything") -> list[Object]:
+    (rule,) = render(case).of("PrometheusRule")
+    return [item for group in rule["spec"]["groups"] for item in group["rules"]]
+
+
+def dashboard() -> dict[str, Any]:
+    (config,) = [item for item in render("everything").of("ConfigMap") if label(item, "component") == "dashboard"]
+    return dict(json.loads(config["data"]["dubstage.json"]))
+
+
+def queries() -> Iterator[str]:
+    yield from (rule["expr"] for case in ("everything", "production", "production-gpu") for rule in rules(case))
+    yield from (target["expr"] for panel in dashboard()["panels"] for target in panel["targets"])
+    for item in render("keda").of("ScaledObject"):
+        yield from (trigger["metadata"]["query"] for trigger in item["spec"]["triggers"])
+
+
+def test_every_query_parses() -> None:
+    for query in queries():
+        promql_parser.parse(query)
+
+
+def test_every_metric_that_is_asked_for_exists() -> None:
+    used = {name for query in queries() for name in METRIC.findall(re.sub(r'"[^"]*"', "", query))}
+    used |= {item["spec"]["metrics"][0]["pods"]["metric"]["name"] for item in render("production").of("HorizontalPodAutoscaler")}
+    assert used <= known_metrics()
+
+
+def test_there_is_an_alert_for_each_way_to_fail_and_the_documents_explain_it() -> None:
+    names = {rule["alert"] for rule in rules()}
+    assert names == {
+        "DubstageDown",
+        "DubstageQueueFull",
+        "DubstageQueueGrows",
+        "DubstageErrors",
+        "DubstageSlow",
+        "DubstageModelHealed",
+    }
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in names)
+
+
+def test_a_stage_that_may_rest_at_zero_is_not_down() -> None:
+    def watched(case: str, *sets: str) -> set[str]:
+        (rule,) = render(case, "global.monitoring.prometheusRule.enabled=true", *sets).of("PrometheusRule")
+        return {item["labels"]["stage"] for item in rule["spec"]["groups"][0]["rules"] if item["alert"] == "DubstageDown"}
+
+    assert watched("default") == set(COMPONENTS)
+    assert watched("keda") == {"gateway"}
+    assert watched("keda", "render.autoscaling.minReplicas=1") == {"gateway", "render"}
+
+
+def test_alerts_and_monitors_see_this_release_only() -> None:
+    for rule in rules():
+        assert f'namespace="{NAMESPACE}"' in rule["expr"]
+        assert "service=" in rule["expr"]
+
+
+def test_a_services_metrics_are_scraped_once() -> None:
+    rendered = render("production-gpu")
+    monitors = rendered.of("ServiceMonitor")
+    assert {label(item, "component") for item in monitors} == set(COMPONENTS)
+    for service in rendered.of("Service"):
+        scraped = [
+            endpoint["port"]
+            for monitor in monitors
+            if monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+            for endpoint in monitor["spec"]["endpoints"]
+            if endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+        ]
+        has_metrics = [port["name"] for port in service["spec"]["ports"] if "metrics" in port["name"]]
+        assert scraped == has_metrics
+
+
+def test_the_gateways_public_service_has_no_metrics() -> None:
+    (service,) = [item for item in render("everything").of("Service") if item["spec"].get("type") == "LoadBalancer"]
+    assert [port["name"] for port in service["spec"]["ports"]] == ["grpc"]
+
+
+@pytest.mark.parametrize("panel", dashboard()["panels"], ids=lambda panel: str(panel["title"]))
+def test_a_panel_asks_for_the_chosen_release(panel: dict[str, Any]) -> None:
+    for target in panel["targets"]:
+        assert 'namespace="$namespace"' in target["expr"]
+
+
+def test_panels_do_not_overlap() -> None:
+    cells = [
+        (x, y)
+        for panel in json.loads((CHART / "files" / "dashboard.json").read_text())["panels"]
+        for place in [panel["gridPos"]]
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert all(x < 24 for x, _ in cells)

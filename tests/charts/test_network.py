@@ -1,0 +1,152 @@
+"""Network policies, read as a cluster reads them: who reaches whom, on which port, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.common.settings import DEFAULT_PORTS
+from tests.charts.rendering import COMPONENTS, STAGES, Object, Rendered, label, render
+
+Labels = dict[str, str]
+
+NAMESPACE_OF_METRICS = {"kubernetes.io/metadata.name": "monitoring"}
+OUTSIDE = "203.0.113.7"
+
+
+class Pods:
+    """The pods of a rendering, and strangers."""
+
+    def __init__(self, rendered: Rendered) -> None:
+        self.rendered = rendered
+        self.labels: dict[str, Labels] = {label(pod, "component"): pod["metadata"]["labels"] for pod in rendered.pods()}
+        self.labels["neighbour"] = {"app": "another"}
+
+    def policies(self, pod: str) -> list[Object]:
+        """Policies that select a pod."""
+        return [
+            policy["spec"]
+            for policy in self.rendered.of("NetworkPolicy")
+            if policy["spec"]["podSelector"]["matchLabels"].items() <= self.labels[pod].items()
+        ]
+
+    def _peer(self, peer: Object, other: Labels | None, namespace: Labels | None) -> bool:
+        if "ipBlock" in peer:
+            return False
+        if other is None:
+            return False
+        own_namespace = namespace is None
+        if "namespaceSelector" in peer:
+            wanted = peer["namespaceSelector"].get("matchLabels", {})
+            if not wanted.items() <= (namespace or {"kubernetes.io/metadata.name": "dubbing"}).items():
+                return False
+        elif not own_namespace:
+            return False
+        return bool(peer.get("podSelector", {}).get("matchLabels", {}).items() <= other.items())
+
+    def _rule(self, rule: Object, side: str, other: Labels | None, port: int, protocol: str, namespace: Labels | None) -> bool:
+        ports = rule.get("ports")
+        if ports is not None and not any(item["port"] == port and item["protocol"] == protocol for item in ports):
+            return False
+        peers = rule.get(side)
+        return not peers or any(self._peer(peer, other, namespace) for peer in peers)
+
+    def may_enter(self, pod: str, port: int, source: str | None, namespace: Labels | None = None) -> bool:
+        """Whether a source (None: an address outside) gets in."""
+        other = self.labels[source] if source is not None else None
+        policies = [policy for policy in self.policies(pod) if "Ingress" in policy["policyTypes"]]
+        rules = [rule for policy in policies for rule in policy.get("ingress", [])]
+        return not policies or any(self._rule(rule, "from", other, port, "TCP", namespace) for rule in rules)
+
+    def may_leave(self, pod: str, port: int, target: str | None, protocol: str = "TCP", namespace: Labels | None = None) -> bool:
+        """Whether a pod gets out to a target (None: an address outside)."""
+        other = self.labels[target] if target is not None else None
+        policies = [policy for policy in self.policies(pod) if "Egress" in policy["policyTypes"]]
+        rules = [rule for policy in policies for rule in policy.get("egress", [])]
+        return not policies or any(self._rule(rule, "to", other, port, protocol, namespace) for rule in rules)
+
+    def connect(self, source: str, target: str, port: int) -> bool:
+        """Whether both sides let a connection through."""
+        return self.may_leave(source, port, target) and self.may_enter(target, port, source)
+
+
+@pytest.mark.parametrize("case", ["default", "production", "keda", "gpu", "everything"])
+def test_the_gateway_alone_reaches_the_stages(case: str) -> None:
+    pods = Pods(render(case))
+    for stage in STAGES:
+        callers = {name for name in pods.labels if name != stage and pods.connect(name, stage, DEFAULT_PORTS[stage])}
+        # The pod of `helm test` lives for its seconds only.
+        assert callers == {"gateway", "test"}
+        assert not pods.may_enter(stage, DEFAULT_PORTS[stage], None)
+        assert not pods.may_enter(stage, DEFAULT_PORTS[stage], "neighbour", {"kubernetes.io/metadata.name": "elsewhere"})
+
+
+def test_without_policies_a_neighbour_would_get_in() -> None:
+    assert Pods(render("folders")).connect("neighbour", "audio", DEFAULT_PORTS["audio"])
+
+
+def test_a_stage_reaches_names_and_nothing_else_by_default() -> None:
+    pods = Pods(render("default"))
+    for stage in STAGES:
+        assert pods.may_leave(stage, 53, None, "UDP")
+        for port in (80, 443, 5432, 4317, *DEFAULT_PORTS.values()):
+            for target in ("neighbour", "gateway", *STAGES, None):
+                assert not pods.may_leave(stage, port, target)
+
+
+def test_what_uses_the_object_store_reaches_it_and_no_other_does() -> None:
+    pods = Pods(render("production"))
+    reach = {component for component in COMPONENTS if pods.may_leave(component, 443, None)}
+    assert reach == {"motion", "texture", "render", "gateway"}
+
+
+def test_the_gateway_alone_reaches_the_database() -> None:
+    pods = Pods(render("production"))
+    assert {component for component in COMPONENTS if pods.may_leave(component, 5432, None)} == {"gateway"}
+    assert not Pods(render("default")).may_leave("gateway", 5432, None)
+
+
+def test_traces_go_to_the_collectors_namespace() -> None:
+    pods = Pods(render("production"))
+    for component in COMPONENTS:
+        assert pods.may_leave(component, 4317, "neighbour", namespace=NAMESPACE_OF_METRICS)
+        assert not pods.may_leave(component, 4317, None)
+
+
+def test_metrics_are_read_by_those_who_are_named() -> None:
+    pods = Pods(render("production"))
+    for component in COMPONENTS:
+        assert pods.may_enter(component, 9090, "neighbour", NAMESPACE_OF_METRICS)
+        assert not pods.may_enter(component, 9090, "neighbour")
+    assert not any(Pods(render("default")).may_enter(component, 9090, "neighbour") for component in COMPONENTS)
+
+
+def test_the_gateway_takes_calls_of_its_namespace_or_of_whom_values_name() -> None:
+    port = DEFAULT_PORTS["gateway"]
+    elsewhere: Any = {"kubernetes.io/metadata.name": "elsewhere"}
+    assert Pods(render("default")).may_enter("gateway", port, "neighbour")
+    assert not Pods(render("default")).may_enter("gateway", port, "neighbour", elsewhere)
+    named = render(
+        "default", "gateway.networkPolicy.ingressFrom[0].namespaceSelector.matchLabels.kubernetes\\.io/metadata\\.name=elsewhere"
+    )
+    assert Pods(named).may_enter("gateway", port, "neighbour", elsewhere)
+    assert not Pods(named).may_enter("gateway", port, "neighbour")
+
+
+def test_a_team_that_calls_one_stage_is_let_in_by_values() -> None:
+    pods = Pods(render("default", "audio.networkPolicy.ingressFrom[0].podSelector.matchLabels.app=another"))
+    assert pods.may_enter("audio", DEFAULT_PORTS["audio"], "neighbour")
+    assert not pods.may_enter("face", DEFAULT_PORTS["face"], "neighbour")
+
+
+def test_nobody_reaches_triton_from_outside_of_its_pod() -> None:
+    pods = Pods(render("production-gpu"))
+    for port in (8000, 8001):
+        assert not any(pods.may_enter("render", port, source) for source in pods.labels)
+    assert pods.may_enter("render", 8002, "neighbour", NAMESPACE_OF_METRICS)
+
+
+def test_nobody_calls_the_pod_of_helm_test() -> None:
+    pods = Pods(render("default"))
+    assert not any(pods.may_enter("test", port, source) for port in (80, 50050) for source in pods.labels)

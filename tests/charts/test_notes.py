@@ -1,0 +1,64 @@
+"""What `helm install` tells its user: names that exist, and a script that Python takes."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import textwrap
+
+import pytest
+import yaml
+
+from dubstage.client import gateway
+from dubstage.gateway.v1alpha1 import gateway_pb2
+from tests.charts.rendering import CHART, NAMESPACE, helm, render, values_of
+
+
+@pytest.fixture(scope="module")
+def notes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The notes by case. Helm shows notes of real installs only, so a copy of the chart has them in an object."""
+    chart = tmp_path_factory.mktemp("chart") / "dubstage"
+    shutil.copytree(CHART, chart)
+    text = (chart / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    (chart / "templates" / "notes.yaml").write_text(
+        f'{{{{- define "notes" }}}}{text}{{{{- end }}}}\nkind: Notes\ntext: |\n{{{{ include "notes" . | indent 2 }}}}\n',
+        encoding="utf-8",
+    )
+    found = {}
+    for case in ("default", "production", "folders"):
+        only = ("--show-only", "templates/notes.yaml")
+        result = helm("template", "dubstage", str(chart), "--namespace", NAMESPACE, *values_of(case), *only)
+        found[case] = str(yaml.safe_load(result.stdout)["text"])
+    return found
+
+
+def test_the_script_that_dubs_a_clip_is_python_and_calls_what_the_client_has(notes: dict[str, str]) -> None:
+    for text in notes.values():
+        lines = text.split("<<'PYTHON'")[1].split("PYTHON\n")[0].split("\n", 1)[1]
+        tree = ast.parse(textwrap.dedent(lines))
+        called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert "dub" in called
+        assert hasattr(gateway, "dub")
+        messages = {name: getattr(gateway_pb2, name).DESCRIPTOR.fields_by_name for name in ("CreateDubRequest", "ConsentRecord")}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in messages:
+                assert {keyword.arg for keyword in node.keywords} <= set(messages[node.func.attr])
+
+
+@pytest.mark.parametrize("case", ["default", "production"])
+def test_what_the_notes_name_is_in_the_release(notes: dict[str, str], case: str) -> None:
+    rendered = render(case)
+    names = {(item["kind"].lower(), item["metadata"]["name"]) for item in rendered.objects}
+    for kind, name in re.findall(r"\b(deployment|service)/([a-z-]+)", notes[case]):
+        assert (kind, name) in names
+    assert f"--namespace {NAMESPACE}" in notes[case]
+
+
+def test_the_notes_say_what_is_not_protected(notes: dict[str, str]) -> None:
+    assert "plain text; global.tls.enabled changes that" in notes["default"]
+    assert "plain text; global.tls.enabled changes that" not in notes["production"]
+    assert "Network policies are off" in notes["folders"]
+    assert "ReadWriteOnce" in notes["default"]
+    assert "ReadWriteOnce" not in notes["production"]
+    assert "consent=" in notes["default"]

@@ -1,0 +1,330 @@
+"""What holds for every rendering: names, labels, probes, security, an orderly end, and nothing that depends on chance."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+
+import jsonschema
+import kubernetes_validate
+import pytest
+
+from gateway.settings import GatewaySettings
+from services.common.settings import DEFAULT_PORTS
+from tests.charts.crds import SCHEMAS
+from tests.charts.rendering import (
+    CASES,
+    CHART,
+    COMPONENTS,
+    ROOT,
+    STAGES,
+    Object,
+    helm,
+    label,
+    pod_spec,
+    render,
+    template,
+    values_of,
+)
+
+KUBERNETES = ("1.29", "1.30", "1.31", "1.32", "1.33")
+every_case = pytest.mark.parametrize("case", CASES)
+
+
+@pytest.mark.parametrize("case", ["default", "production-gpu", "keda", "everything", "folders"])
+def test_helm_lint_has_nothing_to_say(case: str) -> None:
+    assert helm("lint", "--strict", "--quiet", str(CHART), *values_of(case)).stdout == ""
+
+
+def test_dependencies_lie_in_the_chart_so_that_an_install_needs_no_network() -> None:
+    lines = helm("dependency", "list", str(CHART)).stdout.splitlines()[1:]
+    states = {line.split()[0]: line.split()[-1] for line in lines if line.strip()}
+    assert states == dict.fromkeys(("library", *COMPONENTS), "unpacked")
+
+
+def test_the_chart_has_the_version_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    charts = [CHART, *(CHART / "charts" / name for name in ("library", *COMPONENTS))]
+    for chart in charts:
+        lines = (chart / "Chart.yaml").read_text().splitlines()
+        assert f"version: {version}" in lines, chart
+        assert chart.name == "library" or f"appVersion: {version}" in lines, chart
+
+
+@pytest.fixture(scope="module")
+def _schemas_read_once() -> Iterator[None]:
+    # The library reads a megabyte of JSON for each object.
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("schema_contents", "all_versions", "latest_version"):
+            patch.setattr(kubernetes_validate.utils, name, cache(getattr(kubernetes_validate.utils, name)))
+        yield
+
+
+@pytest.mark.usefixtures("_schemas_read_once")
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_every_object_is_valid_in_every_version_of_kubernetes(version: str) -> None:
+    unique = {json.dumps(item, sort_keys=True): item for case in CASES for item in render(case).objects}
+    for item in unique.values():
+        if item["kind"] not in SCHEMAS:
+            kubernetes_validate.validate(item, version, strict=True)
+
+
+@every_case
+def test_custom_resources_are_valid(case: str) -> None:
+    for item in render(case).objects:
+        if item["kind"] in SCHEMAS:
+            jsonschema.validate(item, SCHEMAS[item["kind"]])
+
+
+@every_case
+def test_the_same_values_give_the_same_bytes(case: str) -> None:
+    assert template(case=case).stdout == template(case=case).stdout
+
+
+@every_case
+def test_no_two_objects_have_one_name_and_all_lie_in_the_releases_namespace(case: str) -> None:
+    rendered = render(case)
+    names = Counter((item["kind"], item["metadata"]["name"]) for item in rendered.objects)
+    assert max(names.values()) == 1
+    assert {item["metadata"]["namespace"] for item in rendered.objects} == {"dubbing"}
+    assert all(len(item["metadata"]["name"]) <= 63 for item in rendered.objects)
+
+
+def test_names_stay_within_bounds_for_a_long_release_name() -> None:
+    rendered = render("production", release="a-release-with-a-name-as-long-as-helm-allows-it-to-be")
+    for item in rendered.objects:
+        assert len(item["metadata"]["name"]) <= 63
+        assert all(len(value) <= 63 for value in item["metadata"]["labels"].values())
+
+
+def test_a_field_that_kubernetes_does_not_know_would_be_found() -> None:
+    deployment = render("default").deployment("audio")
+    deployment["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["grpc"]["tls"] = True
+    with pytest.raises(kubernetes_validate.ValidationError, match="tls"):
+        kubernetes_validate.validate(deployment, KUBERNETES[0], strict=True)
+
+
+def _matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    return selector.items() <= labels.items()
+
+
+@every_case
+def test_every_selector_matches_the_pods_of_its_component_and_no_other(case: str) -> None:
+    rendered = render(case)
+    pods = {label(pod, "component"): pod["metadata"]["labels"] for pod in rendered.pods()}
+    for item in rendered.objects:
+        spec = item.get("spec", {})
+        selector = {
+            "Deployment": lambda spec=spec: spec["selector"]["matchLabels"],
+            "Service": lambda spec=spec: spec["selector"],
+            "PodDisruptionBudget": lambda spec=spec: spec["selector"]["matchLabels"],
+            "NetworkPolicy": lambda spec=spec: spec["podSelector"]["matchLabels"],
+        }.get(item["kind"])
+        if selector is not None:
+            matched = [component for component, labels in pods.items() if _matches(selector(), labels)]
+            assert matched == [label(item, "component")], item["metadata"]["name"]
+    services = [item["metadata"]["labels"] for item in rendered.of("Service")]
+    for monitor in rendered.of("ServiceMonitor"):
+        found = [labels for labels in services if _matches(monitor["spec"]["selector"]["matchLabels"], labels)]
+        assert found
+        assert {labels["app.kubernetes.io/component"] for labels in found} == {label(monitor, "component")}
+
+
+def test_selectors_outlive_an_upgrade_of_replicas_images_and_options() -> None:
+    def selectors(*sets: str, case: str = "default") -> dict[str, Object]:
+        return {label(item, "component"): item["spec"]["selector"] for item in render(case, *sets).of("Deployment")}
+
+    before = selectors()
+    assert selectors("global.defaults.replicas=5", "global.image.tag=9.9.9", "global.defaults.podLabels.team=a") == before
+    assert selectors(case="production") == before
+    assert selectors(case="gpu") == before
+
+
+def test_an_upgrade_from_n_to_m_replicas_changes_nothing_but_the_number() -> None:
+    few, many = (render("default", f"global.defaults.replicas={number}") for number in (2, 5))
+    for before, after in zip(few.objects, many.objects, strict=True):
+        if before["kind"] == "Deployment" and label(before, "component") != "gateway":
+            assert (before["spec"].pop("replicas"), after["spec"].pop("replicas")) == (2, 5)
+        assert before == after
+
+
+@every_case
+def test_a_stage_rolls_over_without_a_replica_less_and_the_gateway_one_after_the_other(case: str) -> None:
+    rendered = render(case)
+    for stage in STAGES:
+        strategy = rendered.deployment(stage)["spec"]["strategy"]
+        assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    gateway = rendered.deployment("gateway")["spec"]
+    assert (gateway["strategy"], gateway["replicas"]) == ({"type": "Recreate"}, 1)
+
+
+@every_case
+def test_a_pod_is_given_longer_than_its_server_drains(case: str) -> None:
+    rendered = render(case)
+    for component in COMPONENTS:
+        grace_s = float(rendered.environment(component)["DUBSTAGE_DRAIN_GRACE_S"])
+        assert pod_spec(rendered.deployment(component))["terminationGracePeriodSeconds"] >= grace_s + 10
+
+
+@every_case
+def test_a_start_is_given_longer_than_the_gateway_waits_for_its_stages(case: str) -> None:
+    rendered = render(case)
+    probe = rendered.container("gateway")["startupProbe"]
+    waits_s = float(
+        rendered.environment("gateway").get("DUBSTAGE_STAGES_START_S", GatewaySettings.model_fields["stages_start_s"].default)
+    )
+    assert probe["periodSeconds"] * probe["failureThreshold"] > waits_s + 20
+
+
+@every_case
+def test_ports_probes_and_services_speak_of_the_same_port(case: str) -> None:
+    rendered = render(case)
+    for component in COMPONENTS:
+        environment, container = rendered.environment(component), rendered.container(component)
+        port = DEFAULT_PORTS[component]
+        assert environment["DUBSTAGE_PORT"] == str(port)
+        ports = {item["name"]: item["containerPort"] for item in container["ports"]}
+        assert ports["grpc"] == port
+        assert str(ports["metrics"]) == environment["DUBSTAGE_METRICS_PORT"]
+        probed = int(environment.get("DUBSTAGE_HEALTH_PORT", port))
+        assert ports.get("health", port) == probed
+        for kind in ("startup", "readiness", "liveness"):
+            probe = container[f"{kind}Probe"]
+            if "grpc" in probe:
+                assert probe["grpc"] == {"port": probed, "service": "liveness" if kind == "liveness" else ""}
+            else:
+                command = probe["exec"]["command"]
+                assert command[:3] == ["/opt/dubstage/bin/python", "-m", "services.common.health_check"]
+                assert command[3:] == (["--service=liveness"] if kind == "liveness" else [])
+        for service in rendered.of("Service"):
+            if label(service, "component") == component:
+                for item in service["spec"]["ports"]:
+                    assert item["targetPort"] in {entry["name"] for entry in _all_ports(rendered.deployment(component))}
+
+
+def _all_ports(deployment: Object) -> list[Object]:
+    return [port for container in pod_spec(deployment)["containers"] for port in container["ports"]]
+
+
+def test_native_probes_ask_a_port_without_tls_where_the_server_has_tls() -> None:
+    environment = render("production").environment("audio")
+    assert environment["DUBSTAGE_HEALTH_PORT"] not in (environment["DUBSTAGE_PORT"], environment["DUBSTAGE_METRICS_PORT"])
+    assert "DUBSTAGE_HEALTH_PORT" not in render("default").environment("audio")
+
+
+@every_case
+def test_a_stages_service_is_headless_and_the_gateway_is_told_its_name(case: str) -> None:
+    rendered = render(case)
+    given = {"folders": "127.0.0.1"}.get(case)
+    for stage in STAGES:
+        mine = [item for item in rendered.of("Service") if label(item, "component") == stage]
+        (service,) = [item for item in mine if "triton" not in item["metadata"]["name"]]
+        assert service["spec"]["clusterIP"] == "None"
+        endpoint = rendered.environment("gateway")[f"DUBSTAGE_{stage.upper()}_ENDPOINT"]
+        port = DEFAULT_PORTS[stage]
+        assert endpoint == (f"{given}:{port}" if given else f"dns:///{service['metadata']['name']}:{port}")
+
+
+@every_case
+def test_pods_keep_the_restricted_pod_security_standard(case: str) -> None:
+    for pod in render(case).pods():
+        spec = pod["spec"]
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["securityContext"]["runAsUser"] == 65532
+        assert not any(spec.get(name) for name in ("hostPID", "hostIPC"))
+        assert bool(spec.get("hostNetwork")) == (case == "folders")
+        if case not in ("folders", "everything"):
+            assert not any("hostPath" in volume for volume in spec["volumes"])
+        for container in [*spec["containers"], *spec.get("initContainers", [])]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "runAsNonRoot": True,
+                "capabilities": {"drop": ["ALL"]},
+                "seccompProfile": {"type": "RuntimeDefault"},
+            }
+            assert {"requests", "limits"} <= container["resources"].keys()
+            assert any(mount["mountPath"] == "/tmp" for mount in container["volumeMounts"])
+
+
+@every_case
+def test_every_mount_has_its_volume_and_every_volume_its_mount(case: str) -> None:
+    for pod in render(case).pods():
+        containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
+        mounted = {mount["name"] for container in containers for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
+        for container in containers:
+            paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+            assert len(paths) == len(set(paths))
+
+
+def test_every_component_runs_as_an_account_of_its_own_that_may_do_nothing() -> None:
+    rendered = render("everything")
+    accounts = {pod_spec(item)["serviceAccountName"] for item in rendered.of("Deployment")}
+    assert accounts == {item["metadata"]["name"] for item in rendered.of("ServiceAccount")}
+    assert len(accounts) == len(COMPONENTS)
+    kinds = {item["kind"] for item in rendered.objects}
+    assert not kinds & {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+
+
+def test_no_service_of_the_namespace_puts_variables_into_a_pod() -> None:
+    # A Service called dubstage would set DUBSTAGE_PORT to tcp://….
+    for pod in render("default").pods():
+        assert pod["spec"]["enableServiceLinks"] is False
+
+
+def test_an_unchanged_install_has_no_init_container_and_asks_for_nothing_that_a_cluster_may_lack() -> None:
+    rendered = render("default")
+    builtin = {"apps/v1", "v1", "policy/v1", "networking.k8s.io/v1"}
+    assert {item["apiVersion"] for item in rendered.objects} == builtin
+    for pod in rendered.pods():
+        assert "initContainers" not in pod["spec"]
+        assert not {"nodeSelector", "runtimeClassName", "priorityClassName"} & pod["spec"].keys()
+        for container in pod["spec"]["containers"]:
+            assert container["resources"]["limits"].keys() == {"cpu", "memory"}
+    for claim in rendered.of("PersistentVolumeClaim"):
+        assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+        assert "storageClassName" not in claim["spec"]
+        assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_images_are_those_that_make_images_builds() -> None:
+    script = (ROOT / "scripts" / "images.sh").read_text()
+    names = next(line for line in script.splitlines() if line.startswith("images=")).partition(":-")[2].rstrip("}").split()
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert sorted(names) == sorted((*COMPONENTS, "triton"))
+    rendered = render("default", "render.triton.enabled=true")
+    for component in COMPONENTS:
+        assert rendered.container(component)["image"] == f"dubstage/{component}:{version}"
+    assert rendered.container("render", "triton")["image"] == f"dubstage/triton:{version}"
+
+
+def test_registry_tag_and_digest_name_other_images() -> None:
+    rendered = render("everything")
+    assert rendered.container("audio")["image"] == "registry.example.com/dubstage/audio:1.2.3"
+    assert rendered.container("face")["image"].startswith("registry.example.com/dubstage/face@sha256:0123")
+    assert pod_spec(rendered.deployment("audio"))["imagePullSecrets"] == [{"name": "pull"}]
+
+
+def test_what_podman_plays_is_plain() -> None:
+    rendered = render("folders")
+    ports = Counter(port["containerPort"] for component in COMPONENTS for port in rendered.container(component)["ports"])
+    assert max(ports.values()) == 1, "components on one network share no port"
+    for deployment in rendered.of("Deployment"):
+        spec = pod_spec(deployment)
+        assert "initContainers" not in spec
+        assert all(volume.keys() <= {"name", "hostPath", "emptyDir"} for volume in spec["volumes"])
+        assert all("subPath" not in mount for container in spec["containers"] for mount in container["volumeMounts"])
+    assert not rendered.of("PersistentVolumeClaim")
+    assert not rendered.of("Pod")
+
+
+def test_a_subset_of_the_stages_installs_alone() -> None:
+    rendered = render("default", *(f"{name}.enabled=false" for name in COMPONENTS if name != "face"))
+    assert {label(item, "component") for item in rendered.objects} == {"face", "artefacts"}
+    assert not rendered.of("Pod")

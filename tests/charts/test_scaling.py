@@ -1,0 +1,127 @@
+"""Replicas: by hand, by a HorizontalPodAutoscaler, by KEDA; disruptions, GPUs and where pods may run."""
+
+from __future__ import annotations
+
+import re
+
+import promql_parser
+import pytest
+
+from tests.charts.rendering import CASES, COMPONENTS, STAGES, Object, pod_spec, render
+
+QUEUE = "dubstage_queue_to_compute_ratio"
+
+
+def test_replicas_are_written_only_where_nothing_scales_them() -> None:
+    for case, scaled in (("default", False), ("production", True), ("keda", True)):
+        for stage in STAGES:
+            assert ("replicas" in render(case).deployment(stage)["spec"]) != scaled
+        assert render(case).deployment("gateway")["spec"]["replicas"] == 1
+
+
+def test_every_stage_scales_on_its_own_queue() -> None:
+    rendered = render("production")
+    assert {item["spec"]["scaleTargetRef"]["name"] for item in rendered.of("HorizontalPodAutoscaler")} == {
+        f"dubstage-{stage}" for stage in STAGES
+    }
+    for item in rendered.of("HorizontalPodAutoscaler"):
+        (metric,) = item["spec"]["metrics"]
+        assert metric["type"] == "Pods"
+        assert metric["pods"]["metric"] == {"name": QUEUE}
+        assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "0.5"}
+        assert item["spec"]["minReplicas"] == 2
+
+
+def test_keda_goes_to_zero_and_wakes_a_stage_for_the_gateways_work() -> None:
+    rendered = render("keda")
+    assert not rendered.of("HorizontalPodAutoscaler")
+    for stage in STAGES:
+        spec = rendered.one("ScaledObject", f"dubstage-{stage}")["spec"]
+        assert spec["minReplicaCount"] == 0
+        queue, work = (trigger["metadata"]["query"] for trigger in spec["triggers"])
+        assert f'{QUEUE}{{namespace="dubbing",service="dubstage-{stage}"}}' in queue
+        assert 'dubstage_operations{namespace="dubbing",service="dubstage-gateway-metrics"}' in work
+        for query in (queue, work):
+            promql_parser.parse(query)
+            # Without a pod there is no series: the query must be 0 then, not empty.
+            assert query.endswith("or vector(0)")
+
+
+def test_the_metrics_that_keda_reads_of_the_gateway_come_from_a_service_that_answers_before_it_is_ready() -> None:
+    service = render("keda").one("Service", "dubstage-gateway-metrics")
+    assert service["spec"]["publishNotReadyAddresses"] is True
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "folders"])
+def test_a_drain_takes_one_pod_at_a_time_and_never_waits_for_ever(case: str) -> None:
+    budgets = render(case).of("PodDisruptionBudget")
+    assert len(budgets) == len(COMPONENTS)
+    for budget in budgets:
+        assert budget["spec"]["maxUnavailable"] == 1
+        assert "minAvailable" not in budget["spec"]
+
+
+@pytest.mark.parametrize(
+    ("case", "resource"),
+    [("gpu", "nvidia.com/gpu"), ("gpu-mig", "nvidia.com/mig-1g.10gb"), ("gpu-shared", "nvidia.com/gpu.shared")],
+)
+def test_a_gpu_is_asked_for_by_its_name(case: str, resource: str) -> None:
+    rendered = render(case)
+    triton = rendered.container("render", "triton")["resources"]
+    for kind in ("requests", "limits"):
+        assert {name: count for name, count in triton[kind].items() if "/" in name} == {resource: "1"}
+    assert not any("/" in name for name in rendered.container("render")["resources"]["limits"])
+    assert pod_spec(rendered.deployment("render"))["tolerations"][0]["key"] == "nvidia.com/gpu"
+
+
+def test_any_stage_may_have_a_gpu_of_its_own() -> None:
+    resources = render("everything").container("face")["resources"]
+    assert resources["limits"]["nvidia.com/mig-1g.10gb"] == "1"
+    assert pod_spec(render("everything").deployment("face"))["runtimeClassName"] == "nvidia"
+
+
+def test_a_null_takes_a_limit_away() -> None:
+    assert render("default", "audio.resources.limits.cpu=null").container("audio")["resources"]["limits"].keys() == {"memory"}
+
+
+def test_a_value_of_a_component_wins_over_the_defaults_even_where_it_is_false_or_nothing() -> None:
+    rendered = render(
+        "default", "global.defaults.priorityClassName=media", "audio.priorityClassName=", "face.podDisruptionBudget.enabled=false"
+    )
+    assert "priorityClassName" not in pod_spec(rendered.deployment("audio"))
+    assert pod_spec(rendered.deployment("face"))["priorityClassName"] == "media"
+    assert "dubstage-face" not in {item["metadata"]["name"] for item in rendered.of("PodDisruptionBudget")}
+
+
+def _kept_together(pod: Object) -> bool:
+    terms = pod.get("affinity", {}).get("podAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", [])
+    return any(term["topologyKey"] == "kubernetes.io/hostname" for term in terms)
+
+
+def test_a_volume_of_one_node_keeps_those_who_mount_it_together() -> None:
+    def together(*sets: str, case: str = "default") -> set[str]:
+        rendered = render(case, *sets)
+        return {component for component in COMPONENTS if _kept_together(pod_spec(rendered.deployment(component)))}
+
+    assert together() == {"motion", "texture", "render", "gateway"}
+    assert together("global.artefacts.volume.accessMode=ReadWriteMany") == set()
+    assert together(case="production") == set()
+    # Else the gateway would be bound to a node whose taint it does not bear.
+    assert together(case="gpu") == set()
+
+
+def test_the_affinity_of_one_node_is_matched_by_the_pods_themselves_so_that_the_first_finds_a_place() -> None:
+    for component in ("motion", "texture", "render", "gateway"):
+        template = render("default").deployment(component)["spec"]["template"]
+        (term,) = template["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+def test_triton_ends_after_the_stage_that_computes_on_it() -> None:
+    rendered = render("gpu")
+    container = rendered.container("render", "triton")
+    script = container["lifecycle"]["preStop"]["exec"]["command"][-1]
+    waited = int(re.search(r"seq (\d+)", script)[1])  # type: ignore[index]
+    grace_s = float(rendered.environment("render")["DUBSTAGE_DRAIN_GRACE_S"])
+    assert grace_s < waited < pod_spec(rendered.deployment("render"))["terminationGracePeriodSeconds"]
+    assert f":{50055:04X} " in script

@@ -1,0 +1,149 @@
+"""The chart's environment is what the services' own settings classes read, and every setting can be reached by a value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charts.schema import COMPONENTS, REFERENCE, SET_BY_THE_CHART, SETTINGS, reference, schemas, settings_schema
+from gateway.settings import GatewaySettings
+from services.common.settings import PREFIX, StageSettings, load_settings
+from services.render.settings import RenderSettings
+from tests.charts.rendering import CASES, STAGES, Rendered, pod_spec, render
+
+SECRET_VALUES = {"DUBSTAGE_DATABASE_URL": "postgresql+psycopg://dubstage:secret@db/dubstage"}
+
+
+def load(rendered: Rendered, component: str, folder: Path, patch: pytest.MonkeyPatch) -> StageSettings:
+    """A component's settings, read from the environment of its container; what Secrets would be mounted lies below `folder`."""
+    spec = pod_spec(rendered.deployment(component))
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    secrets = [mount for mount in rendered.container(component)["volumeMounts"] if "secret" in volumes[mount["name"]]]
+    for mount in secrets:
+        items = volumes[mount["name"]]["secret"].get("items")
+        for name in [item["path"] for item in items] if items else ["tls.crt", "tls.key", "ca.crt"]:
+            file = folder / mount["mountPath"].lstrip("/") / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("x", encoding="utf-8")
+    for name, value in rendered.environment(component).items():
+        text = SECRET_VALUES.get(name, "x") if isinstance(value, dict) else str(value)
+        patch.setenv(name, str(folder / text.lstrip("/")) if text.startswith("/etc/dubstage/") else text)
+    return load_settings(SETTINGS[component])
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_service_reads_what_the_chart_tells_it(
+    case: str, component: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered = render(case)
+    fields = SETTINGS[component].model_fields
+    told = {name for name in rendered.environment(component) if name.startswith(PREFIX)}
+    assert {name.removeprefix(PREFIX).lower() for name in told} <= fields.keys()
+    settings = load(rendered, component, tmp_path, monkeypatch)
+    assert settings.host == "0.0.0.0"
+    assert settings.metrics_port > 0
+    assert settings.log_format == "json"
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_every_setting_has_a_value(component: str) -> None:
+    by_name = settings_schema(SETTINGS[component])["properties"].keys()
+    assert by_name | SET_BY_THE_CHART >= SETTINGS[component].model_fields.keys()
+    assert not by_name & SET_BY_THE_CHART
+
+
+def test_what_is_set_by_the_chart_really_is() -> None:
+    told = {
+        name.removeprefix(PREFIX).lower()
+        for case in CASES
+        for component in COMPONENTS
+        for name in render(case).environment(component)
+        if name.startswith(PREFIX)
+    }
+    told |= {name.removeprefix(PREFIX).lower() for name in render("default", *_models_from_a_claim()).environment("render")}
+    # A pod has no use for a file that says that it is ready, and the stages have a name each.
+    assert told >= SET_BY_THE_CHART - {"ready_file", "stages_host"}
+
+
+def _models_from_a_claim() -> list[str]:
+    return ["render.models.source=claim", "render.models.claimName=models"]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_any_setting_of_a_service_reaches_it(component: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets, expected = [], {}
+    for name, schema in settings_schema(SETTINGS[component])["properties"].items():
+        value: Any = schema["enum"][0] if "enum" in schema else _another(schema, getattr(SETTINGS[component](), name))
+        expected[name] = value
+        text = f"{value:g}" if isinstance(value, float) else str(value).lower()
+        sets.append(f"{component}.settings.{name}={text}")
+    settings = load(render("default", *sets), component, tmp_path, monkeypatch)
+    for name, value in expected.items():
+        found = getattr(settings, name)
+        assert (str(found) if isinstance(found, Path) else getattr(found, "value", found)) == value
+
+
+def _another(schema: dict[str, Any], value: Any) -> Any:
+    match schema["type"]:
+        case "boolean":
+            return not value
+        case "integer" | "number":
+            return type(value)(min(value + 1, schema.get("maximum", value + 1)))
+        case "string":
+            return "words"
+        case kind:
+            raise AssertionError(f"a setting of type {kind}: {schema}")
+
+
+def test_consent_is_required_unless_somebody_says_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(render("default"), "gateway", tmp_path, monkeypatch)
+    assert isinstance(settings, GatewaySettings)
+    assert settings.require_consent
+    assert render("default", "gateway.requireConsent=false").environment("gateway")["DUBSTAGE_REQUIRE_CONSENT"] == "false"
+
+
+def test_the_gateway_reaches_every_stage_by_name_and_spreads_its_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(render("default"), "gateway", tmp_path, monkeypatch)
+    assert isinstance(settings, GatewaySettings)
+    for stage in STAGES:
+        assert settings.client_config(stage).target.startswith(f"dns:///dubstage-{stage}:")
+
+
+def test_database_and_keys_come_from_secrets_alone() -> None:
+    environment = render("production").environment("gateway")
+    assert environment["DUBSTAGE_DATABASE_URL"] == {"secretKeyRef": {"name": "dubstage-database", "key": "url"}}
+    for component in ("gateway", "motion", "texture", "render"):
+        own = render("production").environment(component)
+        assert own["DUBSTAGE_ARTEFACTS_URL"] == "s3://dubstage-artefacts/production"
+        assert own["AWS_SECRET_ACCESS_KEY"]["secretKeyRef"]["name"] == "dubstage-s3"
+    for component in ("audio", "face"):
+        assert "AWS_SECRET_ACCESS_KEY" not in render("production").environment(component)
+
+
+@pytest.mark.parametrize("case", ["gpu", "everything"])
+def test_the_renderer_uses_the_triton_of_its_own_pod(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered = render(case)
+    settings = load(rendered, "render", tmp_path, monkeypatch)
+    assert isinstance(settings, RenderSettings)
+    assert (settings.backend, settings.triton_url, settings.triton_shared_memory) == ("triton", "localhost:8001", True)
+    mounts = [
+        {mount["mountPath"]: mount["name"] for mount in rendered.container("render", name)["volumeMounts"]}
+        for name in ("render", "triton")
+    ]
+    assert mounts[0]["/dev/shm"] == mounts[1]["/dev/shm"]
+    volumes = {volume["name"]: volume for volume in pod_spec(rendered.deployment("render"))["volumes"]}
+    assert volumes[mounts[0]["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
+    assert mounts[0]["/tmp"] != mounts[1]["/tmp"]
+
+
+@pytest.mark.parametrize("name", sorted(str(path) for path in schemas()))
+def test_a_committed_schema_is_what_the_settings_say(name: str) -> None:
+    text = {str(path): text for path, text in schemas().items()}[name]
+    assert Path(name).read_text(encoding="utf-8") == text, "run: python -m charts.schema"
+
+
+def test_the_page_of_values_is_what_the_schemas_say() -> None:
+    assert REFERENCE.read_text(encoding="utf-8") == reference(), "run: python -m charts.schema"

@@ -1,0 +1,127 @@
+"""A real tritonserver on the CPU with the committed networks, and frames of real footage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import psutil
+import pytest
+
+from services.common.crops import BOX_SIZE
+from services.common.mouth_bank import MouthBank
+from services.render.backends.base import Backend
+from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.backends.triton_backend import TritonBackend
+from services.render.backends.triton_healing import TritonMonitor
+from services.render.backends.triton_options import TritonOptions
+from services.render.models import RenderModels, load_models, make_backend
+from services.render.triton.installation import DEFAULT_HOME, install
+from services.render.triton.launch import TritonProcess
+from services.render.triton.repository import RepositorySpec, write_repository
+from services.render.types import Precision, RenderFrame
+from tests.unit.render.conftest import bank, frames, mask
+
+__all__ = ["bank", "frames", "mask"]
+
+StartTriton = Callable[..., TritonProcess]
+Connect = Callable[..., RenderModels]
+
+
+@pytest.fixture(scope="session")
+def triton_home() -> Path:
+    """The installation of `make triton`; made now where it is missing."""
+    install(DEFAULT_HOME)
+    return DEFAULT_HOME
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The committed network in the CPU's default precision, on one thread."""
+    folder = tmp_path_factory.mktemp("repository")
+    write_repository(folder, WEIGHTS_FOLDER, RepositorySpec())
+    return folder
+
+
+@pytest.fixture
+def start_triton(triton_home: Path, tmp_path: Path) -> Iterator[StartTriton]:
+    """Starts servers that end with the test."""
+    with ExitStack() as running:
+
+        def start(repository: Path) -> TritonProcess:
+            return running.enter_context(TritonProcess(repository, tmp_path / "triton.log", home=triton_home))
+
+        yield start
+
+
+@pytest.fixture
+def triton(start_triton: StartTriton, repository: Path) -> TritonProcess:
+    return start_triton(repository)
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Loads the committed models at a server; connections end with the test."""
+    backends: list[TritonBackend] = []
+
+    def load(
+        server: TritonProcess,
+        *,
+        monitor: TritonMonitor | None = None,
+        weights: Path = WEIGHTS_FOLDER,
+        precision: Precision | None = None,
+        **options: Any,
+    ) -> RenderModels:
+        chosen = TritonOptions(
+            **{"url": server.url, "timeout_s": 5.0, "start_timeout_s": 5.0, "heal_attempts": 2, "heal_wait_s": 2.0, **options}
+        )
+        backend = make_backend(device="cpu", backend="triton", precision=precision, num_threads=1, triton=chosen, monitor=monitor)
+        assert isinstance(backend, TritonBackend)
+        backends.append(backend)
+        return load_models(weights, backend)
+
+    yield load
+    for backend in backends:
+        backend.close()
+
+
+@pytest.fixture(scope="session")
+def in_process() -> Backend:
+    """The same network by ONNX Runtime in this process, on one thread."""
+    return load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1)).backend
+
+
+@pytest.fixture(scope="session")
+def footage(carphone: Path, bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
+    """24 frames of a real man talking: his picture beside his own of three frames later, under a drawn mask."""
+    with av.open(str(carphone)) as film:
+        pictures = [
+            np.ascontiguousarray(
+                frame.reformat(2 * frame.width, 2 * frame.height).to_ndarray(format="rgb24")[
+                    100 : 100 + BOX_SIZE, 100 : 100 + BOX_SIZE
+                ]
+            )
+            for frame in film.decode(video=0)
+        ][:27]
+    return [RenderFrame(row, pictures[row], pictures[row + 3], mask, bank.box_landmarks[row]) for row in range(24)]
+
+
+def actor_states(count: int) -> list[npt.NDArray[np.float32]]:
+    """States of actors who differ visibly."""
+    rng = np.random.default_rng(11)
+    return [rng.normal(0.0, 0.05, 3480).astype(np.float32) for _ in range(count)]
+
+
+def stub_of(server: TritonProcess) -> psutil.Process:
+    """The process in which the server's model runs."""
+    (stub,) = [
+        child
+        for child in psutil.Process(server.pid).children(recursive=True)
+        if child.name().startswith("triton_python_b") and child.status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED}
+    ]
+    return stub

@@ -1,0 +1,291 @@
+"""One renderer, two backends: in the process, and on a real tritonserver that runs the same file."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+import tritonclient.grpc as tritongrpc
+
+from services.common.errors import BackendUnavailable, ContractBroken, ModelNotFound, Overloaded
+from services.render.backends.base import Backend
+from services.render.backends.registry import WEIGHTS_FOLDER, file_sha256
+from services.render.backends.triton_healing import TritonMonitor
+from services.render.backends.triton_memory import SharedRegion
+from services.render.backends.triton_options import TritonOptions
+from services.render.features import network_picture
+from services.render.models import load_models, make_backend
+from services.render.render import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, render
+from services.render.triton.launch import TritonProcess, free_ports
+from services.render.triton.repository import RepositorySpec, write_repository
+from services.render.types import Float32, Precision, RenderedFrame, RenderFrame
+from tests.contract.render.conftest import Connect, StartTriton, actor_states, stub_of
+
+
+def boxes(rendered: list[RenderedFrame]) -> bytes:
+    return b"".join(frame.box.tobytes() for frame in rendered)
+
+
+def psnr(first: RenderedFrame, second: RenderedFrame) -> float:
+    """Inside the mask, decibels."""
+    inside = first.mask > 0
+    error = np.mean((first.box[inside].astype(np.float64) - second.box[inside]) ** 2)
+    return float("inf") if error == 0.0 else float(10.0 * np.log10(255.0**2 / error))
+
+
+@pytest.mark.parametrize("shared_memory", [False, True])
+def test_real_frames_get_the_bytes_of_the_backend_in_the_process(
+    triton: TritonProcess, connect: Connect, in_process: Backend, footage: list[RenderFrame], shared_memory: bool
+) -> None:
+    models = connect(triton, shared_memory=shared_memory)
+    file = models.files["ugc"]
+    for size, state in zip((1, 2, 3, 4), actor_states(4), strict=True):
+        for begin in range(0, 12, size):
+            batch = footage[begin : begin + size]
+            assert boxes(render(models.backend, file, batch, state)) == boxes(render(in_process, file, batch, state))
+
+
+def test_a_batch_that_is_larger_than_the_server_takes_is_cut(
+    start_triton: StartTriton, connect: Connect, in_process: Backend, footage: list[RenderFrame], tmp_path: Path
+) -> None:
+    write_repository(tmp_path / "small", WEIGHTS_FOLDER, RepositorySpec(max_batch_size=2))
+    models = connect(start_triton(tmp_path / "small"))
+    (state,) = actor_states(1)
+    got = render(models.backend, models.files["ugc"], footage[:5], state)
+    assert boxes(got) == boxes(render(in_process, models.files["ugc"], footage[:5], state))
+
+
+def test_frames_keep_their_picture_whatever_batch_they_come_in(
+    triton: TritonProcess, connect: Connect, footage: list[RenderFrame]
+) -> None:
+    models = connect(triton)
+    (state,) = actor_states(1)
+    together = render(models.backend, models.files["ugc"], footage[:8], state)
+    alone = [render(models.backend, models.files["ugc"], [frame], state)[0] for frame in footage[:8]]
+    assert min(psnr(a, b) for a, b in zip(together, alone, strict=True)) >= 50.0
+
+
+def test_the_answer_of_list_models_says_what_computes_where(triton: TritonProcess, connect: Connect) -> None:
+    models = connect(triton)
+    (info,) = models.info()
+    assert (info.name, info.backend, info.precision, info.num_threads) == ("ugc", "triton/onnxruntime", Precision.INT8, 1)
+    assert info.sha256 == file_sha256(WEIGHTS_FOLDER / "ugc.int8.onnx")
+
+
+def test_several_actors_share_a_batch_on_one_loaded_model(
+    start_triton: StartTriton, connect: Connect, in_process: Backend, footage: list[RenderFrame], tmp_path: Path
+) -> None:
+    """Each actor has one frame underway at a time, so any inference of more than one frame is of several actors."""
+    write_repository(tmp_path / "patient", WEIGHTS_FOLDER, RepositorySpec(queue_delay_us=50_000, max_batch_size=4))
+    server = start_triton(tmp_path / "patient")
+    models = connect(server)
+    # Two so far: the warm-ups of the server and of the stage.
+    before = batches(server, total=2)
+    states = actor_states(4)
+    together = threading.Barrier(len(states))
+
+    def play(state: Float32) -> list[RenderedFrame]:
+        together.wait(10.0)
+        return [render(models.backend, models.files["ugc"], [frame], state)[0] for frame in footage[:6]]
+
+    with ThreadPoolExecutor(len(states)) as streams:
+        answers = list(streams.map(play, states))
+    for state, answer in zip(states, answers, strict=True):
+        expected = [render(in_process, models.files["ugc"], [frame], state)[0] for frame in footage[:6]]
+        assert boxes(answer) == boxes(expected)
+    assert all(boxes(one) != boxes(other) for one, other in pairwise(answers))
+    sizes = {size: count - before.get(size, 0) for size, count in batches(server, total=26).items()}
+    assert sum(sizes.values()) < 24
+    assert max(size for size, count in sizes.items() if count) > 1
+
+
+def batches(server: TritonProcess, total: int) -> dict[int, int]:
+    """How often the server computed each batch size, from its own statistics, once they count `total` frames in all."""
+    client = tritongrpc.InferenceServerClient(server.url)
+    for _ in range(100):
+        # The server counts after it has answered.
+        (statistics,) = client.get_inference_statistics("ugc").model_stats
+        if statistics.inference_count == total:
+            break
+        time.sleep(0.02)
+    client.close()
+    sizes = {int(row.batch_size): int(row.compute_infer.count) for row in statistics.batch_stats}
+    assert sum(size * count for size, count in sizes.items()) == statistics.inference_count == total
+    assert sum(sizes.values()) == statistics.execution_count
+    return sizes
+
+
+def test_more_inferences_than_allowed_wait_here_and_are_refused_in_time(
+    start_triton: StartTriton, connect: Connect, footage: list[RenderFrame], tmp_path: Path
+) -> None:
+    write_repository(tmp_path / "slow", WEIGHTS_FOLDER, RepositorySpec(queue_delay_us=700_000))
+    models = connect(start_triton(tmp_path / "slow"), max_in_flight=1, timeout_s=1.0)
+    (state,) = actor_states(1)
+
+    def attempt(_: int) -> bool:
+        try:
+            render(models.backend, models.files["ugc"], footage[:1], state)
+        except Overloaded:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as streams:
+        answered = list(streams.map(attempt, range(4)))
+    assert 1 <= sum(answered) < 4
+
+
+def test_nobody_at_the_address_is_said_in_time() -> None:
+    (port,) = free_ports(1)
+    options = TritonOptions(url=f"127.0.0.1:{port}", start_timeout_s=0.5)
+    backend = make_backend(device="cpu", backend="triton", precision=None, num_threads=1, triton=options)
+    begun = time.monotonic()
+    with pytest.raises(BackendUnavailable, match=rf"no Triton answers at 127\.0\.0\.1:{port} \(DUBSTAGE_TRITON_URL\)"):
+        load_models(WEIGHTS_FOLDER, backend)
+    assert time.monotonic() - begun < 10.0
+
+
+def test_a_repository_with_another_network_is_refused(triton: TritonProcess, connect: Connect) -> None:
+    with pytest.raises(
+        ModelNotFound, match=r"another network for model 'ugc'.*\(ugc\.onnx\).*version 1.*\(int8\).*DUBSTAGE_PRECISION"
+    ):
+        connect(triton, precision=Precision.FLOAT32)
+
+
+def test_a_repository_without_the_model_is_refused(start_triton: StartTriton, connect: Connect, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelNotFound, match=r"no model 'ugc' in its repository.*services\.render\.export --triton"):
+        connect(start_triton(tmp_path / "empty"))
+
+
+def test_a_damaged_file_is_not_served(start_triton: StartTriton, connect: Connect, repository: Path, tmp_path: Path) -> None:
+    shutil.copytree(repository, tmp_path / "damaged")
+    path = tmp_path / "damaged" / "ugc" / "1" / "model.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BackendUnavailable, match="is damaged: sha256"):
+        connect(start_triton(tmp_path / "damaged"))
+
+
+def test_a_batch_that_the_model_cannot_take_is_our_own_mistake(triton: TritonProcess, connect: Connect) -> None:
+    models = connect(triton)
+    inputs = {INPUT_PICTURES: np.zeros((1, 80, 80, 9), np.uint8), INPUT_STATE: np.zeros((1, 3480), np.float32)}
+    with pytest.raises(ContractBroken, match=r"Triton refused an inference.*80, 80"):
+        models.backend.infer("ugc", inputs)
+
+
+def test_a_renderer_gets_the_version_of_its_own_weights_and_an_upgrade_unloads_the_older(
+    start_triton: StartTriton, connect: Connect, footage: list[RenderFrame], repository: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(repository, tmp_path / "versions")
+    newer = newer_weights(tmp_path / "weights")
+    write_repository(tmp_path / "versions", newer, RepositorySpec())
+    server = start_triton(tmp_path / "versions")
+    (state,) = actor_states(1)
+    old = connect(server)
+    assert served_versions(server) == ["1"]
+    before = boxes(render(old.backend, old.files["ugc"], footage[:2], state))
+    new = connect(server, weights=newer)
+    assert served_versions(server) == ["2"]
+    assert new.info()[0].sha256 != old.info()[0].sha256
+    # The newer file differs in its notes alone.
+    assert boxes(render(new.backend, new.files["ugc"], footage[:2], state)) == before
+
+
+def test_a_renderer_that_comes_back_finds_its_model_loaded(triton: TritonProcess, connect: Connect, repository: Path) -> None:
+    connect(triton)
+    model = stub_of(triton).pid
+    connect(triton)
+    assert stub_of(triton).pid == model
+    assert {path.name for path in (repository / "ugc" / "1").iterdir()} == {"model.onnx", "model.py"}
+
+
+def newer_weights(folder: Path) -> Path:
+    """The committed export as another export would be: other bytes of the network's file."""
+    shutil.copytree(WEIGHTS_FOLDER, folder)
+    path = folder / "ugc.int8.onnx"
+    model = onnx.load(path)
+    model.doc_string = "a later export"
+    old = file_sha256(path)
+    onnx.save(model, path)
+    sheet = folder / "ugc.export.json"
+    sheet.write_text(sheet.read_text(encoding="utf-8").replace(old, file_sha256(path)), encoding="utf-8")
+    return folder
+
+
+def served_versions(server: TritonProcess) -> list[str]:
+    client = tritongrpc.InferenceServerClient(server.url)
+    index = client.get_model_repository_index()
+    client.close()
+    return [entry.version for entry in index.models if entry.state == "READY"]
+
+
+def test_shared_memory_goes_with_its_backend(triton: TritonProcess, connect: Connect, footage: list[RenderFrame]) -> None:
+    before = regions()
+    models = connect(triton, shared_memory=True)
+    render(models.backend, models.files["ugc"], footage[:1], actor_states(1)[0])
+    assert len(regions() - before) == 1
+    assert hasattr(models.backend, "close")
+    models.backend.close()
+    assert regions() == before
+    client = tritongrpc.InferenceServerClient(triton.url)
+    assert not client.get_system_shared_memory_status().regions
+    client.close()
+
+
+def test_memory_of_a_renderer_that_was_killed_is_given_back_by_the_server(triton: TritonProcess, connect: Connect) -> None:
+    region = SharedRegion(4096)
+    client = tritongrpc.InferenceServerClient(triton.url)
+    client.register_system_shared_memory(region.name, f"/{region.name}", 4096)
+    region.close()
+    assert region.name in client.get_system_shared_memory_status().regions
+    connect(triton)
+    assert region.name not in client.get_system_shared_memory_status().regions
+    client.close()
+
+
+def regions() -> set[str]:
+    return {path.name for path in Path("/dev/shm").glob("dubstage-render-*")}
+
+
+@pytest.mark.parametrize(
+    ("shared_memory", "end"), [(False, psutil.Process.kill), (True, psutil.Process.kill), (True, psutil.Process.suspend)]
+)
+def test_a_model_that_is_killed_or_hangs_is_healed_and_the_inference_comes_to_its_bytes(
+    triton: TritonProcess,
+    connect: Connect,
+    in_process: Backend,
+    footage: list[RenderFrame],
+    shared_memory: bool,
+    end: Callable[[psutil.Process], None],
+) -> None:
+    models = connect(triton, shared_memory=shared_memory)
+    pictures = network_picture(footage[0].background, footage[0].texture, footage[0].mask, footage[0].box_landmarks)[None]
+    inputs = {INPUT_PICTURES: pictures, INPUT_STATE: actor_states(1)[0][None]}
+    expected = in_process.infer("ugc", inputs)[OUTPUT_RESIDUAL]
+    for _ in range(2):
+        end(stub_of(triton))
+        assert np.array_equal(models.backend.infer("ugc", inputs)[OUTPUT_RESIDUAL], expected)
+
+
+def test_many_that_find_the_model_dead_heal_it_once(
+    triton: TritonProcess, connect: Connect, in_process: Backend, footage: list[RenderFrame]
+) -> None:
+    monitor = TritonMonitor()
+    models = connect(triton, monitor=monitor)
+    states = actor_states(6)
+    stub_of(triton).kill()
+    with ThreadPoolExecutor(6) as streams:
+        answers = list(streams.map(lambda state: render(models.backend, models.files["ugc"], footage[:2], state), states))
+    for state, answer in zip(states, answers, strict=True):
+        assert boxes(answer) == boxes(render(in_process, models.files["ugc"], footage[:2], state))
+    assert monitor.heals.labels("healed")._value.get() == 1

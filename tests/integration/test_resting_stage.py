@@ -1,0 +1,65 @@
+"""A stage of which no replica runs, as one that was scaled to zero: an operation waits for it at its start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dubstage.client import DubstageCallError
+from dubstage.client import gateway as client
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from tests.integration.conftest import OTHER, Media, RunningStages, StartGateway, dubbing
+from tests.integration.test_operations import until
+
+
+@contextmanager
+def texture_stage(folder: Path, artefacts: Path, port: str = "0") -> Iterator[str]:
+    """The texture stage as a process of its own; where it listens."""
+    ready = folder / f"ready-{port}"
+    environment = {
+        **os.environ,
+        "DUBSTAGE_PORT": port,
+        "DUBSTAGE_READY_FILE": str(ready),
+        "DUBSTAGE_ARTEFACTS_URL": str(artefacts),
+        "DUBSTAGE_DRAIN_GRACE_S": "0",
+    }
+    with (folder / f"log-{port}").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "services.texture"], env=environment, stdout=log, stderr=log)
+        try:
+            until(ready.exists, seconds=90)
+            yield ready.read_text().strip()
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def test_an_operation_waits_for_a_stage_that_is_started_for_it(
+    start_gateway: StartGateway, stages: RunningStages, media: Media, tmp_path: Path
+) -> None:
+    with texture_stage(tmp_path, stages.artefacts) as endpoint:
+        running = start_gateway(texture_endpoint=endpoint)
+    with running.connect() as connection:
+        name = client.create_dub(connection, dubbing("rested.mp4", footage_uri=OTHER))
+        with pytest.raises(DubstageCallError):
+            client.wait(connection, name, pb.DubResult, timeout_s=2)
+        with texture_stage(tmp_path, stages.artefacts, port=endpoint.rpartition(":")[2]):
+            result = client.wait(connection, name, pb.DubResult, timeout_s=120)
+    assert result.num_dubbed > 0
+
+
+def test_a_stage_that_nobody_starts_ends_the_operation_and_is_named(
+    start_gateway: StartGateway, stages: RunningStages, media: Media, tmp_path: Path
+) -> None:
+    with texture_stage(tmp_path, stages.artefacts) as endpoint:
+        running = start_gateway(texture_endpoint=endpoint, stages_start_s=4)
+    with running.connect() as connection, pytest.raises(DubstageCallError) as caught:
+        client.dub(connection, dubbing("never.mp4", footage_uri=OTHER), timeout_s=60)
+    assert caught.value.reason == "STAGE_DEADLINE_EXCEEDED"
+    assert "texture" in caught.value.message
+    assert not list(media.root.glob("*never*"))

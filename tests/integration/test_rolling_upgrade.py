@@ -1,0 +1,223 @@
+"""The whole suite is upgraded under load: every server is ended and started anew, one at a time, and no dub notices."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from dubstage.client import connect
+from dubstage.client import gateway as client
+from gateway.cli.serve import MODULES
+from gateway.stages.remote import STAGE_NAMES
+from tests.integration.conftest import Media, dubbing, write_short_clip
+from tests.integration.test_operations import until
+from tests.integration.test_serve import free_ports
+
+REPLICAS = 2
+FRAMES = (26, 29, 32)
+"""Lengths of the films that are dubbed over and over: one a dubbing client."""
+
+
+@dataclass
+class Replica:
+    """One server process after another, at one address."""
+
+    name: str
+    port: int
+    metrics_port: int
+    folder: Path
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    started: int = 0
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}-{self.port}.log"
+
+    def start(self) -> None:
+        self.started += 1
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", MODULES[self.name]],
+                env={**self.environment, "DUBSTAGE_READY_FILE": str(self._ready())},
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait_until_ready(self) -> None:
+        assert self.process is not None
+        until(lambda: self._ready().exists() or self._ended(), seconds=60)
+        assert not self._ended(), self.log.read_text()
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+        assert self.process.wait(timeout=30) == (0 if number is signal.SIGTERM else -number)
+
+    def calls_in_flight(self, rpc: str) -> int:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as page:
+            lines = page.read().decode().splitlines()
+        found = [line for line in lines if line.startswith("dubstage_rpcs_in_flight{") and f"/{rpc}" in line]
+        return int(sum(float(line.rpartition(" ")[2]) for line in found))
+
+    def _ready(self) -> Path:
+        return self.folder / f"{self.name}-{self.port}-{self.started}.ready"
+
+    def _ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+
+@dataclass
+class Suite:
+    """Two replicas of every stage, and the gateway."""
+
+    stages: dict[str, list[Replica]]
+    gateway: Replica
+    artefacts: Path
+    data: Path
+    media: Path
+
+    def everyone(self) -> list[Replica]:
+        return [*(replica for replicas in self.stages.values() for replica in replicas), self.gateway]
+
+    def replace(self, replica: Replica, number: signal.Signals = signal.SIGTERM) -> None:
+        replica.end(number)
+        replica.start()
+        replica.wait_until_ready()
+
+
+@pytest.fixture
+def suite(tmp_path: Path, media: Media, carphone: Path) -> Iterator[Suite]:
+    folders = {name: tmp_path / name for name in ("artefacts", "data", "media", "run")}
+    for folder in folders.values():
+        folder.mkdir()
+    for frames in FRAMES:
+        write_short_clip(carphone, folders["media"] / f"{frames}.mp4", frames)
+    shutil.copy(media.speech, folders["media"] / "speech.wav")
+    ports = iter(free_ports(2 * (REPLICAS * len(STAGE_NAMES) + 1)))
+    common = {
+        **os.environ,
+        "DUBSTAGE_ARTEFACTS_URL": str(folders["artefacts"]),
+        "DUBSTAGE_COMPUTE_THREADS": "1",
+        "DUBSTAGE_LOG_FORMAT": "json",
+        # So short that streams are cut off by it: the drill is about what comes after.
+        "DUBSTAGE_DRAIN_GRACE_S": "0.3",
+        "DUBSTAGE_MAX_CONNECTION_AGE_S": "5",
+    }
+
+    def replica(name: str, **more: str) -> Replica:
+        port, metrics = next(ports), next(ports)
+        own = {"DUBSTAGE_PORT": str(port), "DUBSTAGE_METRICS_PORT": str(metrics), **more}
+        return Replica(name, port, metrics, folders["run"], {**common, **own})
+
+    stages = {name: [replica(name) for _ in range(REPLICAS)] for name in STAGE_NAMES}
+    endpoints = {
+        f"DUBSTAGE_{name.upper()}_ENDPOINT": "ipv4:" + ",".join(f"127.0.0.1:{one.port}" for one in replicas)
+        for name, replicas in stages.items()
+    }
+    gateway = replica(
+        "gateway",
+        DUBSTAGE_DATA_DIR=str(folders["data"]),
+        DUBSTAGE_MEDIA_DIR=str(folders["media"]),
+        DUBSTAGE_MAX_CONCURRENT_JOBS=str(len(FRAMES)),
+        **endpoints,
+    )
+    suite = Suite(stages, gateway, folders["artefacts"], folders["data"], folders["media"])
+    try:
+        for one in suite.everyone():
+            one.start()
+        for one in suite.everyone():
+            one.wait_until_ready()
+        yield suite
+    finally:
+        for one in suite.everyone():
+            if one.process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    one.process.kill()
+                one.process.wait()
+
+
+@dataclass
+class Customer:
+    """Dubs one film over and over, until told to stop."""
+
+    suite: Suite
+    frames: int
+    stop: threading.Event
+    digests: list[str] = field(default_factory=list)
+
+    def dub(self) -> str:
+        # Without loss: what is compared is the picture, and no encoder's choices.
+        output = f"{self.frames}_{len(self.digests)}.mp4"
+        with connect(f"127.0.0.1:{self.suite.gateway.port}", timeout_s=30) as connection:
+            result = client.dub(connection, dubbing(output, footage_uri=f"{self.frames}.mp4"), timeout_s=90)
+        assert result.num_frames == self.frames
+        assert result.num_dubbed >= 25
+        return hashlib.sha256((self.suite.media / output).read_bytes()).hexdigest()
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            self.digests.append(self.dub())
+
+
+@contextlib.contextmanager
+def load(customers: list[Customer]) -> Iterator[None]:
+    """All customers at work; leaving waits for their last dubs, and raises what one of them got to see."""
+    with ThreadPoolExecutor(len(customers)) as pool:
+        running: list[Future[None]] = [pool.submit(customer.run) for customer in customers]
+        try:
+            yield
+        finally:
+            for customer in customers:
+                customer.stop.set()
+    for one in running:
+        one.result()
+
+
+@pytest.mark.timeout(240)
+def test_every_server_is_replaced_under_load_and_no_dub_fails_or_changes(suite: Suite) -> None:
+    stop = threading.Event()
+    customers = [Customer(suite, frames, stop) for frames in FRAMES]
+    for customer in customers:
+        customer.digests.append(customer.dub())
+    assert "trying_again" not in suite.gateway.log.read_text()
+
+    began = time.monotonic()
+    with load(customers):
+        for replicas in suite.stages.values():
+            for replica in replicas:
+                suite.replace(replica)
+        suite.replace(suite.gateway)
+        killed = suite.stages["face"][0]
+        until(lambda: killed.calls_in_flight("Track") > 0, seconds=30)
+        suite.replace(killed, signal.SIGKILL)
+        interrupted = suite.stages["render"][1]
+        until(lambda: interrupted.calls_in_flight("Render") > 0, seconds=30)
+        suite.replace(interrupted, signal.SIGKILL)
+    print(f"{sum(len(customer.digests) for customer in customers)} dubs, upgraded in {time.monotonic() - began:.1f} s")
+
+    for customer in customers:
+        assert len(customer.digests) >= 2
+        assert set(customer.digests) == {customer.digests[0]}, f"the film of {customer.frames} frames"
+    log = suite.gateway.log.read_text()
+    assert log.count("trying_again") >= 2
+    assert "Traceback" not in log
+    assert list((suite.data / "jobs").iterdir()) == []
+    assert [path for path in suite.artefacts.rglob("*") if path.is_file()] == []
+    assert not [path for path in suite.media.iterdir() if path.name.startswith(".")]
+    for one in suite.everyone():
+        one.end()

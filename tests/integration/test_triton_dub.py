@@ -1,0 +1,88 @@
+"""A whole dub with the renderer on a real tritonserver, against the same dub with the renderer in its process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import tritonclient.grpc as tritongrpc
+from tritonclient.utils import InferenceServerException
+
+from dubstage.client import gateway as client
+from services.common.server import StageServer
+from services.common.stage import server_of
+from services.render.__main__ import compose
+from services.render.settings import RenderSettings
+from services.render.triton.launch import TritonProcess
+from tests.contract.render.conftest import repository, start_triton, stub_of, triton, triton_home
+from tests.integration.conftest import OTHER, LoopThread, Media, RunningStages, StartGateway, dubbing
+
+__all__ = ["repository", "start_triton", "triton", "triton_home"]
+
+
+class KillOnce(threading.Thread):
+    """Kills the model's process as soon as the server has computed some frames."""
+
+    def __init__(self, server: TritonProcess, after: int) -> None:
+        super().__init__(daemon=True)
+        self.server, self.after, self.killed_at = server, after, 0
+
+    def run(self) -> None:
+        watcher = tritongrpc.InferenceServerClient(self.server.url)
+        for _ in range(20_000):
+            try:
+                computed = sum(int(row.inference_count) for row in watcher.get_inference_statistics("ugc").model_stats)
+            except InferenceServerException:
+                computed = 0  # not loaded yet
+            if computed >= self.after:
+                stub_of(self.server).kill()
+                self.killed_at = computed
+                break
+            time.sleep(0.003)
+        watcher.close()
+
+
+@pytest.mark.parametrize("shared_memory", [False, True])
+def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_meanwhile(
+    start_gateway: StartGateway,
+    stages: RunningStages,
+    loop_thread: LoopThread,
+    media: Media,
+    triton: TritonProcess,
+    tmp_path: Path,
+    shared_memory: bool,
+) -> None:
+    def dubbed(name: str, **endpoints: str) -> bytes:
+        with start_gateway(**endpoints).connect() as connection:
+            result = client.dub(connection, dubbing(name, footage_uri=OTHER, codec="ffv1"), timeout_s=90)
+        assert result.num_dubbed > 0.9 * result.num_frames
+        return (media.root / name).read_bytes()
+
+    settings = RenderSettings(
+        port=0,
+        artefacts_url=str(stages.artefacts),
+        drain_grace_s=0.0,
+        backend="triton",
+        triton_url=triton.url,
+        triton_shared_memory=shared_memory,
+    )
+
+    async def begin() -> StageServer:
+        server = server_of("render", settings, compose(settings))
+        await server.start()
+        await server.warm_up()
+        return server
+
+    server = loop_thread.run(begin())
+    try:
+        killer = KillOnce(triton, after=10)
+        killer.start()
+        on_triton = dubbed(f"on_triton_{shared_memory}.mp4", render_endpoint=f"127.0.0.1:{server.port}")
+        killer.join(10.0)
+        assert killer.killed_at
+        assert server.metrics.registry.get_sample_value("dubstage_triton_heals_total", {"outcome": "healed"}) == 1.0
+    finally:
+        loop_thread.run(server.drain(grace_s=0))
+    assert on_triton == dubbed(f"in_process_{shared_memory}.mp4")

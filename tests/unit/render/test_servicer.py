@@ -1,0 +1,62 @@
+"""How frames of a stream are gathered into batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.render.v1alpha1 import render_pb2 as pb
+from services.common.arrays import to_gray_image, to_rgb_image, to_tensor
+from services.common.errors import InvalidRequest
+from services.render.servicer import _batches
+
+
+def frame(index: int) -> pb.RenderRequest:
+    picture: common_pb2.Image = to_rgb_image(np.zeros((160, 160, 3), np.uint8))
+    return pb.RenderRequest(
+        frame=pb.RenderFrame(
+            frame_index=index,
+            background=picture,
+            texture=picture,
+            mask=to_gray_image(np.zeros((160, 160), np.uint8)),
+            box_landmarks=to_tensor(np.zeros((59, 2), np.float32)),
+        )
+    )
+
+
+async def frames(count: int) -> AsyncIterator[pb.RenderRequest]:
+    for index in range(count):
+        yield frame(index)
+
+
+async def test_all_frames_come_in_order_whatever_the_batches() -> None:
+    batches = [batch async for batch in _batches(frames(7), 3)]
+    assert [item.frame_index for batch in batches for item in batch] == list(range(7))
+    assert max(len(batch) for batch in batches) <= 3
+
+
+async def test_a_stream_that_is_given_up_leaves_no_reader_behind() -> None:
+    others = asyncio.all_tasks()
+    batches = _batches(frames(100), 2)
+    await anext(batches)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await batches.aclose()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == others
+
+
+async def test_what_the_requests_raise_comes_after_the_frames_before_it() -> None:
+    async def broken() -> AsyncIterator[pb.RenderRequest]:
+        yield frame(0)
+        raise InvalidRequest("frame 1 cannot be read")
+
+    batches = _batches(broken(), 4)
+    assert len(await anext(batches)) == 1
+    with pytest.raises(InvalidRequest, match="frame 1"):
+        await anext(batches)

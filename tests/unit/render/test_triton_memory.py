@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.common.errors import StorageFull
+from services.render.backends.triton_memory import SharedRegion, aligned, is_present, remove_abandoned
+
+HOLD = """
+import sys
+from services.render.backends.triton_memory import SharedRegion
+print(SharedRegion(64).name, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_is_written_is_read_as_a_copy() -> None:
+    region = SharedRegion(4096)
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    region.write(values, 64)
+    read = region.read((3, 4), np.float32, 64)
+    region.write(np.zeros_like(values), 64)
+    assert np.array_equal(read, values)
+    assert is_present(region.name)
+    region.close()
+    assert not is_present(region.name)
+
+
+def test_arrays_begin_at_multiples_of_64() -> None:
+    assert [aligned(size) for size in (1, 64, 65)] == [64, 64, 128]
+
+
+def test_memory_that_is_not_there_is_said_at_once_and_leaves_nothing() -> None:
+    before = set(Path("/dev/shm").iterdir())
+    with pytest.raises(StorageFull, match="no room for"):
+        SharedRegion(1 << 50)
+    assert set(Path("/dev/shm").iterdir()) == before
+
+
+def test_regions_of_a_killed_process_are_removed_and_those_of_a_living_one_stay() -> None:
+    ours = SharedRegion(64)
+    with subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        theirs = other.stdout.readline().strip()
+        remove_abandoned()
+        assert is_present(theirs)
+        other.kill()
+    remove_abandoned()
+    assert not is_present(theirs)
+    assert is_present(ours.name)
+    ours.close()
