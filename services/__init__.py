@@ -2,8 +2,14 @@
 
 import os
 
+from services.common.cpu import cpu_flags
+
 # Before NumPy and OpenCV are loaded, which read these once. Their own threads are for large arrays; on the small ones here they
 # take ten times the processor time, and how a BLAS splits a sum over threads shows in the last bits of the result.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenBLAS has other kernels, and other last bits, for every processor. With one kernel for all that can run it, replicas of a stage
+# agree on whatever machines they are.
+if {"avx2", "fma"} <= cpu_flags():
+    os.environ["OPENBLAS_CORETYPE"] = "Haswell"

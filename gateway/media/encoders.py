@@ -15,7 +15,6 @@ The samples' depth and chroma are never changed: an encoder that lacks the foota
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Final
 import av
 
 from gateway.media.types import VideoInfo
+from services.common.cpu import cpu_flags
 from services.common.errors import InvalidRequest, MediaUnsupported
 
 _ENCODERS: Final = {
@@ -174,14 +174,9 @@ def _options(codec: str, pixel_format: str, crf: int, preset: str) -> dict[str, 
     return {"g": "12", "bf": "2", "flags": "+cgop", "sc_threshold": "1000000000", "qmin": "1"}
 
 
-@functools.cache
 def _x264_without_avx512() -> dict[str, str]:
     """x264 with AVX-512 gives other bytes now and then when several encoders run in one process; with AVX2 it does not.
 
-    Only said where the CPU has AVX-512, and thus AVX2: x264 takes the flag at its word.
+    Only said where the processor has both: x264 takes the flag at its word.
     """
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return {}
-    return {"x264-params": "asm=avx2"} if "avx512f" in flags else {}
+    return {"x264-params": "asm=avx2"} if {"avx512f", "avx2"} <= cpu_flags() else {}

@@ -1,0 +1,47 @@
+#!/bin/sh
+# In an image's build: makes the environment /opt/dubstage with what some extras of pyproject.toml need, at the versions of
+# constraints.txt. pip itself stays outside, in /opt/build.
+#   images/dependencies.sh EXTRA[,EXTRA...] [REQUIREMENT...]
+# A further REQUIREMENT is installed afterwards, without its own dependencies.
+# From the environment: ACCELERATOR (cpu or cuda), TORCH_INDEX (pip arguments for torch alone), PYTORCH3D (address of a wheel, for
+# stages that rasterise on a GPU; torch comes with it), PIP_ARGUMENTS (for all).
+set -eu
+extras=$1
+shift
+accelerator=${ACCELERATOR:-cpu}
+folder=$(cd "$(dirname "$0")/.." && pwd)
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+
+python3.11 -m venv /opt/build
+python3.11 -m venv --without-pip /opt/dubstage
+python3.11 "$folder/images/requirements.py" "$extras" > /tmp/requirements.txt
+cp "$folder/constraints.txt" /tmp/constraints.txt
+case $accelerator in
+    cpu) ;;
+    cuda)
+        # The same runtime under another name, with CUDA and cuDNN as packages.
+        version=$(sed -n 's/^onnxruntime==//p' /tmp/constraints.txt)
+        sed -i "s/^onnxruntime[<>=].*/onnxruntime-gpu[cuda,cudnn]==$version/" /tmp/requirements.txt
+        ;;
+    *)
+        echo "ACCELERATOR is cpu or cuda, not '$accelerator'" >&2
+        exit 2
+        ;;
+esac
+
+# Arguments that build files give as one word are meant to be split.
+# shellcheck disable=SC2086
+install() {
+    /opt/build/bin/pip --quiet --python /opt/dubstage/bin/python install --constraint /tmp/constraints.txt ${PIP_ARGUMENTS:-} "$@"
+}
+# torch first and by itself, so that TORCH_INDEX serves torch and nothing else.
+torch=$(grep '^torch==' /tmp/requirements.txt || true)
+[ -z "${PYTORCH3D:-}" ] || torch=$(grep '^torch==' /tmp/constraints.txt)
+if [ -n "$torch" ]; then
+    # shellcheck disable=SC2086
+    install ${TORCH_INDEX:-} "$torch"
+fi
+install --requirement /tmp/requirements.txt ${PYTORCH3D:+"$PYTORCH3D"}
+for requirement in "$@"; do
+    install --no-deps "$requirement"
+done

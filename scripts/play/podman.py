@@ -1,0 +1,83 @@
+"""The few commands of podman that are needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What podman says of a running container."""
+
+    user: str
+    read_only: bool
+    capabilities: tuple[str, ...]
+    image: str
+    running: bool
+
+
+class Podman:
+    """podman, or a program that takes the same arguments.
+
+    Args:
+        program: name or path.
+    """
+
+    def __init__(self, program: str = "podman") -> None:
+        self._program = program
+
+    def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([self._program, *arguments], check=False, capture_output=True, text=True)
+        if check and done.returncode != 0:
+            raise RuntimeError(f"{self._program} {' '.join(arguments[:3])} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+        return done
+
+    def version(self) -> str:
+        """Such as 4.3.1."""
+        return self._run("--version").stdout.split()[-1]
+
+    def play(self, manifests: Path) -> list[str]:
+        """Make and start the pods of a file; returns what podman complains about without giving up.
+
+        Raises:
+            RuntimeError: podman refuses; the message is its own.
+        """
+        return self._run("kube", "play", str(manifests)).stderr.splitlines()
+
+    def down(self, manifests: Path) -> None:
+        """Stop and remove them."""
+        self._run("kube", "down", str(manifests), check=False)
+
+    def containers(self) -> dict[tuple[str, str], str]:
+        """Full names of running and ended containers, by pod and by their own name within it."""
+        listed = json.loads(self._run("ps", "--all", "--pod", "--format", "json").stdout)
+        named = {}
+        for one in listed:
+            pod, full = str(one.get("PodName", "")), str(one["Names"][0])
+            if pod and full.startswith(f"{pod}-"):
+                named[pod, full.removeprefix(f"{pod}-")] = full
+        return named
+
+    def succeeds(self, container: str, command: tuple[str, ...]) -> tuple[bool, str]:
+        """Whether a command in a container ends with 0, and what it says."""
+        done = self._run("exec", container, *command, check=False)
+        return done.returncode == 0, (done.stdout + done.stderr).strip()
+
+    def facts(self, container: str) -> Facts:
+        """Of a container."""
+        one = json.loads(self._run("inspect", container).stdout)[0]
+        return Facts(
+            user=str(one["Config"]["User"]),
+            read_only=bool(one["HostConfig"]["ReadonlyRootfs"]),
+            capabilities=tuple(one["EffectiveCaps"] or ()),
+            image=str(one["ImageName"]),
+            running=bool(one["State"]["Running"]),
+        )
+
+    def logs(self, container: str) -> str:
+        """All that it has printed."""
+        done = self._run("logs", container, check=False)
+        return done.stdout + done.stderr

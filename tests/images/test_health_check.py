@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.common.server import StageServer
+from services.common.settings import StageSettings
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[StageServer]:
+    """Listens, and does not serve yet."""
+    settings = StageSettings(port=0, drain_grace_s=0)
+    one = StageServer("audio", settings, register=lambda _: None, services=())
+    await one.start()
+    yield one
+    await one.drain(grace_s=0)
+
+
+async def ask(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "services.common.health_check", *arguments]
+    return await asyncio.to_thread(
+        subprocess.run, command, env={"PATH": "/usr/bin:/bin"} | (environment or {}), capture_output=True, text=True, check=False
+    )
+
+
+async def test_a_server_that_serves_gives_0_and_one_that_warms_up_gives_1(server: StageServer) -> None:
+    warming = await ask(environment={"DUBSTAGE_PORT": str(server.port)})
+    assert (warming.returncode, warming.stdout) == (1, "NOT_SERVING\n")
+    await server.warm_up()
+    serving = await ask(environment={"DUBSTAGE_PORT": str(server.port)})
+    assert (serving.returncode, serving.stdout) == (0, "SERVING\n")
+
+
+async def test_liveness_is_asked_for_by_its_name(server: StageServer) -> None:
+    alive = await ask("--service=liveness", "--address", f"127.0.0.1:{server.port}")
+    assert (alive.returncode, alive.stdout) == (0, "SERVING\n")
+
+
+async def test_the_port_of_health_alone_wins(server: StageServer) -> None:
+    await server.warm_up()
+    answer = await ask(environment={"DUBSTAGE_PORT": "1", "DUBSTAGE_HEALTH_PORT": str(server.port)})
+    assert answer.returncode == 0
+
+
+async def test_no_answer_gives_2_and_names_the_address() -> None:
+    answer = await ask("--timeout", "1", environment={"DUBSTAGE_PORT": "1"})
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == "127.0.0.1:1: UNAVAILABLE\n"
+
+
+async def test_an_unknown_service_gives_2(server: StageServer) -> None:
+    answer = await ask("--service=nobody", environment={"DUBSTAGE_PORT": str(server.port)})
+    assert answer.returncode == 2
+    assert answer.stderr.endswith("NOT_FOUND\n")

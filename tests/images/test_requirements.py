@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from images.requirements import requirements
+from tests.images.dockerfile import ROOT, SERVICES, path_of, read
+from tests.images.test_dockerfiles import dependencies_arguments
+
+# Imported only where somebody brings it along or asks for it, with an error that says what is missing.
+ON_DEMAND = {
+    "gateway.evaluation.perceptual": {"torch"},
+    "services.common.geometry.array_module": {"torch"},
+    "services.common.geometry.rasterise_pytorch3d": {"torch", "pytorch3d"},
+}
+OURS = {"services", "gateway", "dubstage"}
+
+
+def installed(service: str) -> set[str]:
+    """Names of all distributions in a service's image."""
+    arguments = dependencies_arguments(read(path_of(service)))
+    waiting = [*requirements(arguments[0].split(",")), "dubstage"]
+    found = {canonicalize_name(Requirement(line).name) for line in arguments[1:]}
+    while waiting:
+        wanted = Requirement(waiting.pop())
+        environments = [{"extra": extra} for extra in (wanted.extras or {""})]
+        if wanted.marker is not None and not any(wanted.marker.evaluate(one) for one in environments):
+            continue
+        name = canonicalize_name(wanted.name)
+        if name in found and not wanted.extras:
+            continue
+        found.add(name)
+        for line in requires(name) or []:
+            further = Requirement(line)
+            if further.marker is None or any(further.marker.evaluate(one) for one in environments):
+                waiting.append(f"{further.name}[{','.join(further.extras)}]" if further.extras else further.name)
+    return found
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def reachable(module: str) -> set[str]:
+    """Third-party packages that a module imports, directly or through our own modules, anywhere in their text."""
+    waiting, seen, foreign = [module], set[str](), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        top = name.split(".")[0]
+        if top not in OURS:
+            foreign.add(name)
+            continue
+        place = ROOT / name.replace(".", "/")
+        for path in (place.with_suffix(".py"), place / "__init__.py"):
+            if path.is_file():
+                waiting += (one for one in imported(path) if one.split(".")[0] not in ON_DEMAND.get(name, ()))
+    return {name for name in foreign if name.split(".")[0] not in sys.stdlib_module_names}
+
+
+def entrances(service: str) -> list[str]:
+    """The server, and in the gateway's image the command line as well."""
+    if service != "gateway":
+        return [f"services.{service}.__main__"]
+    return ["gateway.__main__", *(f"gateway.cli.{path.stem}" for path in (ROOT / "gateway" / "cli").glob("*.py"))]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_image_has_what_its_service_imports(service: str) -> None:
+    distributions = packages_distributions()
+    present = installed(service)
+    wanted = {name.split(".")[0] for entrance in entrances(service) for name in reachable(entrance)}
+    missing = {name for name in wanted if not present & {canonicalize_name(one) for one in distributions.get(name, [name])}}
+    assert missing == set()
+
+
+def test_an_image_has_nothing_of_another_service() -> None:
+    heavy = {
+        name: {service for service in SERVICES if name in installed(service)}
+        for name in (
+            "torch",
+            "openvino",
+            "mediapipe",
+            "av",
+            "pocketsphinx",
+            "sqlalchemy",
+            "tritonclient",
+            "matplotlib",
+            "onnxruntime",
+        )
+    }
+    assert heavy == {
+        "torch": {"render"},
+        "openvino": {"render"},
+        "tritonclient": {"render"},
+        "mediapipe": {"face"},
+        "matplotlib": {"face", "gateway"},
+        "av": {"gateway"},
+        "pocketsphinx": {"gateway"},
+        "sqlalchemy": {"gateway"},
+        "onnxruntime": {"audio", "motion", "texture", "render"},
+    }
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_image_has_tools_of_tests_or_training(service: str) -> None:
+    assert not installed(service) & {"pytest", "mypy", "ruff", "onnx", "librosa", "grpcio-tools", "boto3", "moto"}
+
+
+def test_an_unknown_extra_is_refused_by_name() -> None:
+    with pytest.raises(SystemExit, match=r"'rendr'.*render"):
+        requirements(["rendr"])
+
+
+def test_the_projects_own_distributions_are_left_out() -> None:
+    assert not [line for line in requirements(["audio"]) if line.startswith("dubstage")]
