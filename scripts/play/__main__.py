@@ -158,8 +158,7 @@ def dub_by_api(given: argparse.Namespace, media: Path, log: Log) -> Path:
 def dub_in_one_process(given: argparse.Namespace, folder: Path, log: Log) -> Path:
     """The same film without any server, with the settings that the containers have."""
     film = folder / "in_one_process.mp4"
-    # What the containers do not know: a BLAS kernel that is chosen by a variable shows in the last bits.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DUBSTAGE_", "OPENBLAS_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DUBSTAGE_")}
     environment |= {"DUBSTAGE_DATA_DIR": str(folder / "alone"), "DUBSTAGE_ARTEFACTS_URL": str(folder / "alone" / "artefacts")}
     if given.triton:
         environment |= {"DUBSTAGE_BACKEND": "onnxruntime", "DUBSTAGE_PRECISION": given.triton_precision}

@@ -8,11 +8,15 @@ import sys
 import numpy as np
 
 from dubstage.face.v1alpha1 import face_pb2, face_pb2_grpc
+from services.common.artefacts import ArrayCache, ArtefactStore
 from services.common.errors import DubstageError
+from services.common.geometry import rasterise
 from services.common.limits import WorkerPool
+from services.common.morphable_models import MorphableModels
 from services.common.server import run_stage
 from services.common.settings import load_settings
 from services.common.stage import StageParts, server_of
+from services.face.fitting.models import FittableModels
 from services.face.mediapipe_graphs import PATCH_SIZE
 from services.face.servicer import FaceServicer
 from services.face.settings import FaceSettings
@@ -30,16 +34,20 @@ def compose(settings: FaceSettings) -> StageParts:
         gray = np.full((PATCH_SIZE, PATCH_SIZE, 3), 128, np.uint8)
         networks().detector.detect(gray, thorough=True)
         networks().mesh(gray)
+        if settings.morphable_models is not None:
+            rasterise.warm_up()
 
     workers = WorkerPool(num_threads=settings.worker_threads, max_queued=settings.max_queued_computations, name="face")
-    # FitIdentity is left to the generated base, which the stubs call abstract: it answers UNIMPLEMENTED.
-    servicer = FaceServicer(networks, workers)  # type: ignore[abstract]
+    fitters = WorkerPool(num_threads=1, max_queued=settings.max_queued_computations, name="face-fit")
+    store = ArtefactStore(settings.artefacts_url)
+    cache = ArrayCache(store, max_bytes=settings.artefact_cache_bytes)
+    servicer = FaceServicer(networks, FittableModels(MorphableModels(settings.morphable_models)), store, cache, workers, fitters)
     return StageParts(
         servicer=servicer,
         register=lambda server: face_pb2_grpc.add_FaceServiceServicer_to_server(servicer, server),
         services=(face_pb2.DESCRIPTOR.services_by_name["FaceService"].full_name,),
         warm_up=warm_up,
-        workers=(workers,),
+        workers=(workers, fitters),
     )
 
 

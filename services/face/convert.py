@@ -12,10 +12,13 @@ import numpy.typing as npt
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from services.common.arrays import from_image, from_tensor, to_rgb_image, to_tensor
+from services.common.artefacts import ArtefactRef
 from services.common.crops import HeadPose
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequest
+from services.common.face_identity import FaceIdentity
 from services.common.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
-from services.face.types import FrameFaces, Reason, TrackedFace, TrackOptions
+from services.common.morphable_models import DEFAULT_MODEL
+from services.face.types import FaceCoefficients, FrameFaces, Reason, TrackedFace, TrackOptions
 
 _PREFIX: Final = "FRAME_REASON_"
 
@@ -28,21 +31,31 @@ class NumberedPicture:
     picture: npt.NDArray[np.uint8]
 
 
+@dataclass(frozen=True, slots=True)
+class FitOrder:
+    """What a stream wants fitted; `model` is empty where the identity says it."""
+
+    model: str
+    identity: ArtefactRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityFrame:
+    """A picture, uint8 RGB [H, W, 3] (read-only), and one face in it."""
+
+    picture: npt.NDArray[np.uint8]
+    face: TrackedFace
+
+
 def options_from_proto(request: pb.TrackRequest) -> TrackOptions:
     """What a stream's first message asks for.
 
     Raises:
         InvalidRequest: the first message is not a config, or a value is out of range.
-        ModelNotFound: it asks for a morphable model, of which this release has none.
     """
     if not request.HasField("config"):
         raise InvalidRequest("the first message of the stream must be the config", field="config")
     config = request.config
-    if config.morphable_model:
-        raise ModelNotFound(
-            f"this release of the face stage has no morphable model {config.morphable_model!r}; leave morphable_model empty",
-            resource=config.morphable_model,
-        )
     default = TrackOptions()
     return TrackOptions(
         max_faces=config.max_faces or default.max_faces,
@@ -50,11 +63,25 @@ def options_from_proto(request: pb.TrackRequest) -> TrackOptions:
     )
 
 
-def options_to_proto(options: TrackOptions, timeline: common_pb2.Timeline | None = None) -> pb.TrackRequest:
+def options_to_proto(
+    options: TrackOptions, timeline: common_pb2.Timeline | None = None, fitting: FitOrder | None = None
+) -> pb.TrackRequest:
     """The first message of a stream."""
-    return pb.TrackRequest(
-        config=pb.TrackConfig(timeline=timeline, max_faces=options.max_faces, smoothing_half_width=options.half_width)
-    )
+    config = pb.TrackConfig(timeline=timeline, max_faces=options.max_faces, smoothing_half_width=options.half_width)
+    if fitting is not None:
+        config.morphable_model = fitting.model
+        if fitting.identity is not None:
+            config.identity.CopyFrom(ref_to_proto(fitting.identity))
+    return pb.TrackRequest(config=config)
+
+
+def fitting_from_proto(request: pb.TrackRequest) -> FitOrder | None:
+    """What a stream's first message wants fitted; None: nothing."""
+    config = request.config
+    identity = None
+    if config.HasField("identity"):
+        identity = ArtefactRef(config.identity.uri, config.identity.sha256, config.identity.size_bytes)
+    return None if not config.morphable_model and identity is None else FitOrder(config.morphable_model, identity)
 
 
 def picture_from_proto(request: pb.TrackRequest, before: NumberedPicture | None) -> NumberedPicture:
@@ -113,22 +140,21 @@ def frames_from_proto(response: pb.TrackResponse) -> list[FrameFaces]:
 
 def face_to_proto(face: TrackedFace) -> pb.FaceTrack:
     """The message of one face."""
-    pose = common_pb2.HeadPose(
-        scale=face.pose.scale,
-        rotation=face.pose.rotation.ravel().tolist(),
-        translation=face.pose.translation.tolist(),
-    )
-    return pb.FaceTrack(
+    message = pb.FaceTrack(
         face_id=face.face_id,
         box=face.box,
         landmarks=to_tensor(face.landmarks),
-        pose=pose,
+        pose=_pose_to_proto(face.pose),
         mouth_landmarks=to_tensor(face.mouth_landmarks),
         confidence=face.confidence,
         mouth_visibility=face.mouth_visibility,
         blink=face.blink,
         reason=common_pb2.FrameReason.Value(_PREFIX + face.reason),
     )
+    if face.coefficients is not None:
+        message.coefficients.CopyFrom(coefficients_to_proto(face.coefficients))
+        message.landmark_error = face.coefficients.landmark_error
+    return message
 
 
 def face_from_proto(message: pb.FaceTrack) -> TrackedFace:
@@ -137,8 +163,8 @@ def face_from_proto(message: pb.FaceTrack) -> TrackedFace:
     Raises:
         InvalidRequest: wrong shapes, numbers that are not finite, or a reason that no face has.
     """
-    if len(message.box) != 4 or len(message.pose.rotation) != 9 or len(message.pose.translation) != 3:
-        raise InvalidRequest("face: box needs 4 numbers, pose.rotation 9, pose.translation 3", field="face.pose")
+    if len(message.box) != 4:
+        raise InvalidRequest("face.box: needs 4 numbers", field="face.box")
     number = message.reason
     name = common_pb2.FrameReason.Name(number) if number in common_pb2.FrameReason.values() else str(number)
     if name.removeprefix(_PREFIX) not in Reason.__members__:
@@ -148,10 +174,101 @@ def face_from_proto(message: pb.FaceTrack) -> TrackedFace:
         face_id=message.face_id,
         box=(left, top, width, height),
         landmarks=from_tensor(message.landmarks, "face.landmarks", dtype=np.float32, shape=(NUM_LANDMARKS, 3)),
-        pose=HeadPose(message.pose.scale, np.array(message.pose.rotation).reshape(3, 3), np.array(message.pose.translation)),
+        pose=_pose_from_proto(message.pose, "face.pose"),
         mouth_landmarks=from_tensor(message.mouth_landmarks, "face.mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3)),
         confidence=message.confidence,
         mouth_visibility=message.mouth_visibility,
         blink=message.blink,
         reason=Reason(name.removeprefix(_PREFIX)),
+        coefficients=_face_coefficients(message),
     )
+
+
+def coefficients_to_proto(coefficients: FaceCoefficients) -> common_pb2.MorphableModelCoefficients:
+    """The message of one face's coefficients."""
+    message = common_pb2.MorphableModelCoefficients(
+        model=coefficients.model,
+        identity=to_tensor(coefficients.identity),
+        expression=to_tensor(coefficients.expression),
+        pose=_pose_to_proto(coefficients.pose),
+    )
+    if coefficients.albedo is not None and coefficients.light is not None:
+        message.albedo.CopyFrom(to_tensor(coefficients.albedo))
+        message.light.CopyFrom(to_tensor(coefficients.light))
+    return message
+
+
+def model_from_proto(request: pb.FitIdentityRequest) -> str:
+    """The model that the first message of FitIdentity names.
+
+    Raises:
+        InvalidRequest: it is not a config.
+    """
+    if not request.HasField("config"):
+        raise InvalidRequest("the first message of the stream must be the config", field="config")
+    return request.config.morphable_model or DEFAULT_MODEL
+
+
+def identity_frame_from_proto(request: pb.FitIdentityRequest) -> IdentityFrame:
+    """A later message of FitIdentity.
+
+    Raises:
+        InvalidRequest: no frame, a picture that is not RGB8, or a face that breaks the contract.
+    """
+    if not request.HasField("frame"):
+        raise InvalidRequest("after the config every message must hold a frame", field="frame")
+    picture = from_image(request.frame.image, "frame.image", channels=3)
+    return IdentityFrame(picture, face_from_proto(request.frame.face))
+
+
+def identity_frame_to_proto(picture: npt.NDArray[np.uint8], face: TrackedFace) -> pb.FitIdentityRequest:
+    """The message of a frame, uint8 RGB [H, W, 3]."""
+    return pb.FitIdentityRequest(frame=pb.FitIdentityFrame(image=to_rgb_image(picture), face=face_to_proto(face)))
+
+
+def identity_to_proto(identity: FaceIdentity, num_expression: int, ref: ArtefactRef) -> pb.FitIdentityResponse:
+    """The answer of FitIdentity."""
+    return pb.FitIdentityResponse(
+        coefficients=common_pb2.MorphableModelCoefficients(
+            model=identity.model,
+            identity=to_tensor(identity.identity),
+            expression=to_tensor(np.zeros(num_expression, np.float32)),
+            albedo=to_tensor(identity.albedo),
+            light=to_tensor(identity.light),
+        ),
+        landmark_error=identity.landmark_error,
+        photometric_error=identity.photometric_error,
+        identity=ref_to_proto(ref),
+        num_frames=identity.num_frames,
+    )
+
+
+def ref_to_proto(ref: ArtefactRef) -> common_pb2.ArtefactRef:
+    """The message of a reference."""
+    return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
+
+
+def _face_coefficients(message: pb.FaceTrack) -> FaceCoefficients | None:
+    if not message.HasField("coefficients"):
+        return None
+    found, field = message.coefficients, "face.coefficients"
+    lit = found.HasField("light") and found.HasField("albedo")
+    return FaceCoefficients(
+        model=found.model,
+        identity=from_tensor(found.identity, f"{field}.identity", dtype=np.float32, shape=(None,)),
+        expression=from_tensor(found.expression, f"{field}.expression", dtype=np.float32, shape=(None,)),
+        albedo=from_tensor(found.albedo, f"{field}.albedo", dtype=np.float32, shape=(None,)) if lit else None,
+        light=from_tensor(found.light, f"{field}.light", dtype=np.float32, shape=(9, 3)) if lit else None,
+        pose=_pose_from_proto(found.pose, f"{field}.pose"),
+        landmark_error=message.landmark_error,
+    )
+
+
+def _pose_to_proto(pose: HeadPose) -> common_pb2.HeadPose:
+    return common_pb2.HeadPose(scale=pose.scale, rotation=pose.rotation.ravel().tolist(), translation=pose.translation.tolist())
+
+
+def _pose_from_proto(message: common_pb2.HeadPose, field: str) -> HeadPose:
+    if len(message.rotation) != 9 or len(message.translation) != 3:
+        raise InvalidRequest(f"{field}: rotation needs 9 numbers, translation 3", field=field)
+    return HeadPose(message.scale, np.array(message.rotation).reshape(3, 3), np.array(message.translation))

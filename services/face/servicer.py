@@ -1,4 +1,4 @@
-"""The face stage's RPCs. FitIdentity has no implementation in this release: the base class answers UNIMPLEMENTED."""
+"""The face stage's RPCs."""
 
 from __future__ import annotations
 
@@ -7,26 +7,52 @@ from typing import Any
 
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1 import face_pb2_grpc
-from services.common.calls import count_frames, count_reason
+from services.common.artefacts import ArrayCache, ArtefactRef, ArtefactStore
+from services.common.calls import check_still_wanted, count_frames, count_reason
 from services.common.errors import InvalidRequest
+from services.common.face_identity import FaceIdentity, identity_from_arrays, model_of_identity
 from services.common.limits import WorkerPool
-from services.face.convert import NumberedPicture, frames_to_proto, options_from_proto, picture_from_proto
+from services.face.convert import (
+    FitOrder,
+    NumberedPicture,
+    fitting_from_proto,
+    frames_to_proto,
+    identity_frame_from_proto,
+    identity_to_proto,
+    model_from_proto,
+    options_from_proto,
+    picture_from_proto,
+)
+from services.face.fitting.identity import IdentityFitter
+from services.face.fitting.models import FittableModels
+from services.face.fitting.streaming import StreamFitter
 from services.face.stream import FaceTracker, Networks
 from services.face.types import FrameFaces
 
 
 class FaceServicer(face_pb2_grpc.FaceServiceServicer):
-    """Track over loaded networks."""
+    """Track and FitIdentity over loaded networks and models.
 
-    def __init__(self, networks: Callable[[], Networks], workers: WorkerPool) -> None:
-        """Compose.
+    Args:
+        networks: gives the loaded networks; called once a stream, after warm-up.
+        models: the morphable models.
+        store: where identities are put.
+        cache: identities are read through it.
+        workers: threads in which faces are tracked.
+        fitters: threads in which identities are fitted, which takes seconds, so that it never starves tracking.
+    """
 
-        Args:
-            networks: gives the loaded networks; called once a stream, after warm-up.
-            workers: threads in which faces are tracked.
-        """
-        self._networks = networks
-        self._workers = workers
+    def __init__(
+        self,
+        networks: Callable[[], Networks],
+        models: FittableModels,
+        store: ArtefactStore,
+        cache: ArrayCache,
+        workers: WorkerPool,
+        fitters: WorkerPool,
+    ) -> None:
+        self._networks, self._models, self._store, self._cache = networks, models, store, cache
+        self._workers, self._fitters = workers, fitters
 
     async def Track(  # noqa: N802  # the RPC's name
         self, request_iterator: AsyncIterator[pb.TrackRequest], context: Any
@@ -37,17 +63,51 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         if config is None:
             raise InvalidRequest("the stream ended before its config", field="config")
         options = options_from_proto(config)
+        order = fitting_from_proto(config)
+        fitter = None if order is None else await self._workers.run(self._fitter, order)
         tracker: FaceTracker | None = None
         before: NumberedPicture | None = None
         async for request in requests:
             before = picture_from_proto(request, before)
             if tracker is None:
-                tracker = FaceTracker(self._networks(), options, first_frame=before.frame_index)
+                tracker = FaceTracker(self._networks(), options, first_frame=before.frame_index, fitter=fitter)
             for reply in _replies(await self._workers.run(tracker.push, before.picture)):
                 yield reply
         if tracker is not None:
             for reply in _replies(await self._workers.run(tracker.finish)):
                 yield reply
+
+    async def FitIdentity(  # noqa: N802  # the RPC's name
+        self, request_iterator: AsyncIterator[pb.FitIdentityRequest], context: Any
+    ) -> pb.FitIdentityResponse:
+        """Config, then the frames of one face; one answer."""
+        requests = aiter(request_iterator)
+        model = model_from_proto(await anext(requests, pb.FitIdentityRequest()))
+        face = await self._fitters.run(self._models.get, model)
+        fitter = IdentityFitter(face)
+        async for request in requests:
+            frame = identity_frame_from_proto(request)
+            await self._fitters.run(fitter.push, frame.picture, frame.face)
+            count_frames(1)
+        identity = await self._fitters.run(fitter.finish, check_still_wanted)
+        ref = await self._fitters.run(self._keep, identity)
+        return identity_to_proto(identity, face.model.num_expression, ref)
+
+    def _fitter(self, order: FitOrder) -> StreamFitter:
+        if order.identity is None:
+            return StreamFitter(self._models.get(order.model))
+        stored = self._cache.get_arrays(order.identity)
+        name = model_of_identity(stored)
+        if order.model not in {"", name}:
+            raise InvalidRequest(
+                f"config.morphable_model is {order.model!r}, but config.identity was fitted on {name!r}",
+                field="config.morphable_model",
+            )
+        face = self._models.get(name)
+        return StreamFitter(face, identity_from_arrays(stored, face.model))
+
+    def _keep(self, identity: FaceIdentity) -> ArtefactRef:
+        return self._store.put_arrays(identity.arrays(), identity.metadata())
 
 
 def _replies(frames: Sequence[FrameFaces]) -> list[pb.TrackResponse]:

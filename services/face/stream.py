@@ -13,6 +13,7 @@ from services.common.crops import to_head_space
 from services.common.landmarks import MOUTH_AREA, NUM_LIPS
 from services.face.appearance import AppearanceMemory, sample_appearance
 from services.face.detect import FaceDetector, overlap
+from services.face.fitting.streaming import StreamFitter
 from services.face.identity import IdentityBook
 from services.face.mediapipe_graphs import MeshNetwork
 from services.face.mesh import FaceRegion, MeshReading, read_mesh, region_of_detection, region_of_pose
@@ -63,8 +64,11 @@ class Networks:
 class FaceTracker:
     """Tracks the faces of one stream. The result depends on the pictures alone: not on timing, nor on earlier streams."""
 
-    def __init__(self, networks: Networks, options: TrackOptions, *, first_frame: int = 0) -> None:
-        """Begin a stream; `first_frame` is the absolute index of its first picture."""
+    def __init__(
+        self, networks: Networks, options: TrackOptions, *, first_frame: int = 0, fitter: StreamFitter | None = None
+    ) -> None:
+        """Begin a stream; `first_frame` is the absolute index of its first picture, `fitter` one of this stream alone."""
+        self._fitter = fitter
         self._networks = networks
         self._options = options
         self._shots = ShotDetector()
@@ -152,6 +156,11 @@ class FaceTracker:
         reading = span[centre]
         smoothed = smooth([item.raw for item in span], centre, self._options.half_width)
         verdict = self._verdicts[face_id]
+        coefficients = None
+        if self._fitter is not None:
+            first_frame = self._next_out - centre
+            raw = [item.raw for item in span]
+            coefficients = self._fitter.coefficients(face_id, first_frame, raw, centre, self._options.half_width)
         return TrackedFace(
             face_id=face_id,
             box=_box(smoothed.landmarks),
@@ -162,6 +171,7 @@ class FaceTracker:
             mouth_visibility=visibility(reading.view, verdict.covered),
             blink=eye_closure(smoothed.head_landmarks),
             reason=verdict.reason,
+            coefficients=coefficients,
         )
 
     def _views_ahead(self, face_id: int, position: int) -> list[MouthView]:

@@ -52,6 +52,29 @@ class TrackOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class FaceCoefficients:
+    """Coefficients of a morphable model for one face in one frame.
+
+    Attributes:
+        model: name of the model.
+        identity: float32 [I], the same in every frame of a face.
+        expression: float32 [E].
+        albedo: float32 [A], of the identity that the stream was given; None without one.
+        light: float32 [9, 3], likewise.
+        pose: weak-perspective camera of the fit; near the face's own pose.
+        landmark_error: mean distance of projected and measured landmarks, crop pixels.
+    """
+
+    model: str
+    identity: npt.NDArray[np.float32]
+    expression: npt.NDArray[np.float32]
+    albedo: npt.NDArray[np.float32] | None
+    light: npt.NDArray[np.float32] | None
+    pose: HeadPose
+    landmark_error: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrackedFace:
     """One face in one frame.
 
@@ -65,6 +88,7 @@ class TrackedFace:
         mouth_visibility: 0 to 1: share of the mouth area that is in the picture, turned to the camera and not covered.
         blink: 0 eyes open to 1 shut.
         reason: DUBBED where the mouth can be replaced.
+        coefficients: of the morphable model that the stream names.
     """
 
     face_id: int
@@ -76,6 +100,7 @@ class TrackedFace:
     mouth_visibility: float
     blink: float
     reason: Reason
+    coefficients: FaceCoefficients | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from skimage.data import astronaut
 
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequest
 from services.common.settings import load_settings
 from services.common.stage import server_of
 from services.face.__main__ import compose
@@ -83,7 +83,6 @@ def test_options_come_through_and_have_defaults() -> None:
         (picture_to_proto(0, PHOTOGRAPH), InvalidRequest, "config"),
         (pb.TrackRequest(config=pb.TrackConfig(max_faces=9)), InvalidRequest, "config.max_faces"),
         (pb.TrackRequest(config=pb.TrackConfig(smoothing_half_width=5)), InvalidRequest, "config.smoothing_half_width"),
-        (pb.TrackRequest(config=pb.TrackConfig(morphable_model="flame")), ModelNotFound, None),
     ],
 )
 def test_configs_that_cannot_be_used_say_why(request_, error, field) -> None:
@@ -132,9 +131,3 @@ async def test_a_gap_ends_the_call_with_the_field_named(stub) -> None:
             pass
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "frame 1 must follow" in str(caught.value.details())
-
-
-async def test_identity_fitting_is_not_there_yet(stub) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.FitIdentity(stream([]))
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

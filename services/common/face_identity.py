@@ -1,0 +1,126 @@
+"""What FitIdentity learns of one person, as an artefact: shape, albedo, light and texture on a morphable model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.errors import InvalidRequest
+from services.common.geometry.morphable_model import MorphableModel
+from services.common.tensor_bytes import NamedArrays
+
+Float32 = npt.NDArray[np.float32]
+
+FORMAT: Final = "dubstage.face_identity/1"
+"""Metadata `format` of the artefact."""
+_FIELD: Final = "identity"
+
+
+@dataclass(frozen=True, eq=False)
+class FaceIdentity:
+    """One person on one model.
+
+    Attributes:
+        model: name of the morphable model.
+        model_digest: its digest; coefficients mean nothing on another.
+        identity: float32 [I].
+        offset: float32 [V, 3], head space: the person's neutral shape beyond the identity basis.
+        albedo: float32 [A], coefficients: the low-frequency albedo; empty where the model has no albedo.
+        light: float32 [9, 3], mean over the footage, camera axes; ambient where the model has no albedo.
+        texture: uint8 [S, S, 3], the detailed albedo, 0..255 for albedo 0..1; [0, 0, 3] where the model has no texture
+            coordinates or no albedo.
+        seen: uint8 [S, S], 255 where the footage shows the texel, 0 where it was filled in.
+        num_frames: frames it was fitted on.
+        landmark_error: mean distance of projected and tracked landmarks, crop pixels.
+        photometric_error: mean absolute difference of rendered and seen colours, 0..255.
+    """
+
+    model: str
+    model_digest: str
+    identity: Float32
+    offset: Float32
+    albedo: Float32
+    light: Float32
+    texture: npt.NDArray[np.uint8]
+    seen: npt.NDArray[np.uint8]
+    num_frames: int
+    landmark_error: float
+    photometric_error: float
+
+    def neutral(self, model: MorphableModel) -> Float32:
+        """The person's face without expression, float32 [V, 3], head space."""
+        return np.asarray(model.shape(self.identity, np.zeros(model.num_expression, np.float32), self.offset), np.float32)
+
+    def personal(self, model: MorphableModel) -> MorphableModel:
+        """The model of this person alone: the neutral face is its mean shape, and no identity coefficient is left."""
+        return model.with_neutral_shape(self.neutral(model))
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Arrays of the artefact; `from_arrays` reads them."""
+        names = ("identity", "offset", "albedo", "light", "texture", "seen")
+        errors = np.array([self.landmark_error, self.photometric_error], np.float32)
+        return {
+            **{name: getattr(self, name) for name in names},
+            "errors": errors,
+            "num_frames": np.array([self.num_frames], np.int64),
+        }
+
+    def metadata(self) -> dict[str, str]:
+        """Metadata of the artefact."""
+        return {"format": FORMAT, "model": self.model, "model_digest": self.model_digest}
+
+
+def model_of_identity(stored: NamedArrays) -> str:
+    """Name of the morphable model that a stored identity belongs to.
+
+    Raises:
+        InvalidRequest: the artefact is no identity.
+    """
+    if stored.metadata.get("format") != FORMAT or "model" not in stored.metadata:
+        raise InvalidRequest("this artefact is no face identity, made by FitIdentity", field=_FIELD)
+    return stored.metadata["model"]
+
+
+def identity_from_arrays(stored: NamedArrays, model: MorphableModel) -> FaceIdentity:
+    """Read an identity.
+
+    Args:
+        stored: the artefact.
+        model: the morphable model of its name.
+
+    Raises:
+        InvalidRequest: it is no identity, of another model, or incomplete.
+    """
+    name = model_of_identity(stored)
+    if stored.metadata.get("model_digest") != model.digest:
+        raise InvalidRequest(
+            f"this identity was fitted on another {name!r} than the one installed here; fit it again", field=_FIELD
+        )
+    shapes = {
+        "identity": (model.num_identity,),
+        "offset": (model.num_vertices, 3),
+        "albedo": (model.num_albedo,),
+        "light": (9, 3),
+        "errors": (2,),
+        "num_frames": (1,),
+    }
+    for key, shape in shapes.items():
+        if key not in stored.arrays or stored.arrays[key].shape != shape or not np.isfinite(stored.arrays[key]).all():
+            raise InvalidRequest(f"this identity's {key} is missing, damaged or not {list(shape)}", field=_FIELD)
+    texture, seen = stored.arrays.get("texture"), stored.arrays.get("seen")
+    if texture is None or seen is None or texture.shape != (*seen.shape, 3) or texture.dtype != np.uint8:
+        raise InvalidRequest("this identity's texture is missing or damaged", field=_FIELD)
+    landmark_error, photometric_error = stored.arrays["errors"]
+    return FaceIdentity(
+        model=name,
+        model_digest=model.digest,
+        **{key: np.asarray(stored.arrays[key], np.float32) for key in ("identity", "offset", "albedo", "light")},
+        texture=np.asarray(texture),
+        seen=np.asarray(seen),
+        num_frames=int(stored.arrays["num_frames"][0]),
+        landmark_error=float(landmark_error),
+        photometric_error=float(photometric_error),
+    )

@@ -1,0 +1,222 @@
+"""Expression and pose of frames whose person is known: Gauss-Newton steps on landmarks, many frames at once or one of a stream.
+
+Minimised for every frame, over pose and expression beta (everybody, Sec. 3.1: a non-linear optimisation on the landmarks,
+constrained by the linear model):
+
+    sum_n w_n |D (x_n - project(base_n + B_n beta))|^2 / m^2 + ridge |beta / deviation|^2
+
+x: tracked landmarks; m: apparent size, so that errors are crop pixels; D = diag(1, 1, sqrt(depth_weight)): the tracker's depth is
+the least certain. The camera is weak perspective (its z follows the tracker's) or pinhole (depth seen from the head's origin, in
+pixels, up to a constant). Weights: trust in a point, how far it faces the camera, and a robust one (Geman and McClure) of its own
+error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.geometry.alignment import fit_weak_perspective
+from services.common.geometry.camera import Perspective, WeakPerspective
+from services.common.geometry.rotations import matrix_from_axis_angle
+from services.face.fitting.model_landmarks import ModelLandmarks
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+AnyCamera: TypeAlias = WeakPerspective | Perspective
+
+MIN_RIGID: Final = 8
+"""Landmarks that speech does not move, from which on poses are read from them alone."""
+_BLOCK: Final = 64
+_POSE: Final = 7
+_ROBUST_PX: Final = 4.0
+_DAMPING: Final = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitOptions:
+    """Attributes:
+    iterations: Gauss-Newton steps.
+    ridge: squared error in crop pixels, summed over the landmarks, against which one deviation of a coefficient counts: the
+        tracker's noise (0.13 px, smoothing.py), which neighbouring points share.
+    depth_weight: trust in z relative to x and y.
+    """
+
+    iterations: int = 3
+    ridge: float = 0.1
+    depth_weight: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFits:
+    """T fitted frames.
+
+    Attributes:
+        expression: float32 [T, E], coefficients of the model.
+        camera: T cameras.
+        error: float32 [T], mean distance of projected and tracked landmarks, crop pixels (256 x 256).
+    """
+
+    expression: Float32
+    camera: AnyCamera
+    error: Float32
+
+    def poses(self) -> WeakPerspective:
+        """The cameras where they are weak perspective.
+
+        Raises:
+            TypeError: they are pinhole cameras.
+        """
+        if not isinstance(self.camera, WeakPerspective):
+            raise TypeError("the frames were fitted with a pinhole camera")
+        return self.camera
+
+
+def start_cameras(face: ModelLandmarks, base: Float64, image: Float64) -> WeakPerspective:
+    """First cameras of tracked landmarks [T, N, 3], from the points that speech does not move (all where those are few)."""
+    rigid = face.stable if face.stable.sum() >= MIN_RIGID else np.ones(len(base), bool)
+    return fit_weak_perspective(base[rigid], image[:, rigid])
+
+
+def fit_frames(
+    face: ModelLandmarks,
+    base: Float64,
+    image: Float64,
+    camera: AnyCamera,
+    expression: npt.NDArray[np.floating] | None = None,
+    options: FitOptions = FitOptions(),
+) -> FrameFits:
+    """Expression and pose of T frames.
+
+    Args:
+        face: the model's landmarks.
+        base: float64 [N, 3], the person's landmarks without expression.
+        image: float64 [T, N, 3], tracked landmarks, frame pixels (z in the same unit).
+        camera: T cameras to start from; their kind is kept.
+        expression: [T, E] to start from; zeros when not given.
+        options: of the fit.
+    """
+    beta = np.zeros((len(image), face.expression.shape[-1])) if expression is None else expression / face.model.expression_deviation
+    parts = [
+        _fit_block(face, base, image[rows], _rows(camera, rows), np.asarray(beta[rows], np.float64), options)
+        for rows in (slice(begin, begin + _BLOCK) for begin in range(0, len(image), _BLOCK))
+    ]
+    return FrameFits(
+        np.concatenate([part.expression for part in parts]),
+        _joined([part.camera for part in parts]),
+        np.concatenate([part.error for part in parts]),
+    )
+
+
+def landmark_errors(projected: Float64, image: Float64, pixels_a_unit: Float64) -> Float32:
+    """Mean distance of projected and tracked landmarks [T, N, >= 2] in crop pixels, float32 [T]."""
+    distance = np.linalg.norm(projected[..., :2] - image[..., :2], axis=-1).mean(-1)
+    return np.asarray(distance / pixels_a_unit, np.float32)
+
+
+def apparent_size(camera: AnyCamera) -> Float64:
+    """Frame pixels a crop pixel, [T]."""
+    size = camera.scale if isinstance(camera, WeakPerspective) else camera.focal / camera.translation[..., 2]
+    return np.asarray(size, np.float64)
+
+
+def _fit_block(
+    face: ModelLandmarks, base: Float64, image: Float64, camera: AnyCamera, beta: Float64, options: FitOptions
+) -> FrameFits:
+    count, basis = len(image), face.expression
+    size = basis.shape[-1]
+    axes = np.sqrt(np.array([1.0, 1.0, options.depth_weight]))
+    depth_zero = np.zeros(count)
+    prior = np.concatenate([np.full(_POSE, _DAMPING), np.full(size, options.ridge)])
+    flat = basis.reshape(-1, size).astype(np.float64)
+    for step in range(options.iterations):
+        turned = (base + (beta @ flat.T).reshape(count, -1, 3)) @ camera.rotation.mT
+        seen, slope = _seen(camera, turned, depth_zero)
+        scale = apparent_size(camera)
+        residual = (image - seen) / scale[:, None, None]
+        weights = face.facing(camera.rotation)
+        if step > 0:
+            weights = weights / (1.0 + (residual[..., :2] ** 2).sum(-1) / _ROBUST_PX**2) ** 2
+        # Rows in float32: a step needs no more, and the products are what a frame's time goes into.
+        root = (np.sqrt(weights)[..., None] * axes).astype(np.float32)
+        jacobian = np.empty((count, len(base), 3, _POSE + size), np.float32)
+        jacobian[..., :_POSE] = _pose_columns(camera, turned, slope)
+        turn = camera.rotation if slope is None else slope @ camera.rotation[:, None]
+        jacobian[..., _POSE:] = np.matmul(turn.astype(np.float32).reshape(count, -1, 3, 3), basis)
+        jacobian *= root[..., None]
+        rows = jacobian.reshape(count, -1, _POSE + size)
+        right = (rows.mT @ (residual.astype(np.float32) * root).reshape(count, -1, 1))[..., 0].astype(np.float64)
+        right[:, _POSE:] -= options.ridge * beta
+        change = np.linalg.solve((rows.mT @ rows).astype(np.float64) + np.diag(prior), right[..., None])[..., 0]
+        beta = beta + change[:, _POSE:]
+        camera, depth_zero = _moved(camera, change[:, :_POSE], depth_zero)
+    turned = (base + (beta @ flat.T).reshape(count, -1, 3)) @ camera.rotation.mT
+    error = landmark_errors(_seen(camera, turned, depth_zero)[0], image, apparent_size(camera))
+    return FrameFits((beta * face.model.expression_deviation).astype(np.float32), camera, error)
+
+
+def _seen(camera: AnyCamera, turned: Float64, depth_zero: Float64) -> tuple[Float64, Float64 | None]:
+    """Where turned points [T, N, 3] are seen, with the depth that is compared with the tracker's; and the derivative by the point,
+    [T, N, 3, 3] in crop pixels (None: the identity matrix)."""
+    if isinstance(camera, WeakPerspective):
+        return camera.scale[:, None, None] * turned + camera.translation[:, None], None
+    distance = camera.translation[:, 2]
+    point = turned + camera.translation[:, None]
+    ratio = (distance[:, None] / point[..., 2])[..., None]
+    size = apparent_size(camera)[:, None, None]
+    place = size * point[..., :2] * ratio + camera.centre[:, None]
+    depth = size * turned[..., 2:] + depth_zero[:, None, None]
+    slope = np.zeros((*turned.shape, 3))
+    slope[..., 0, 0] = slope[..., 1, 1] = ratio[..., 0]
+    slope[..., :2, 2] = -point[..., :2] / point[..., 2:] * ratio
+    slope[..., 2, 2] = 1.0
+    return np.concatenate([place, depth], -1), slope
+
+
+def _pose_columns(camera: AnyCamera, turned: Float64, slope: Float64 | None) -> Float64:
+    """Derivatives [T, N, 3, 7] in crop pixels: turn about three axes, then shift x, y, z and log size (weak perspective), or shift
+    x, y, approach and zero of depth (pinhole)."""
+    columns = np.zeros((*turned.shape, _POSE))
+    x, y, z = (turned[..., i] for i in range(3))
+    columns[..., 1, 0], columns[..., 2, 0] = -z, y
+    columns[..., 0, 1], columns[..., 2, 1] = z, -x
+    columns[..., 0, 2], columns[..., 1, 2] = -y, x
+    if isinstance(camera, WeakPerspective) or slope is None:
+        columns[..., [0, 1, 2], [3, 4, 5]] = 1.0
+        columns[..., 6] = turned
+        return columns
+    columns[..., :3] = slope @ columns[..., :3]
+    columns[..., 3:5] = slope[..., :2]
+    columns[..., 2, 3:5] = 0.0
+    columns[..., :2, 5] = slope[..., :2, 2] * camera.translation[:, 2][:, None, None]
+    columns[..., 2, 5] = -turned[..., 2]
+    columns[..., 2, 6] = 1.0
+    return columns
+
+
+def _moved(camera: AnyCamera, change: Float64, depth_zero: Float64) -> tuple[AnyCamera, Float64]:
+    """The cameras after a step [T, 7], and the depths' zeros."""
+    rotation = matrix_from_axis_angle(change[:, :3]) @ camera.rotation
+    if isinstance(camera, WeakPerspective):
+        shift = camera.scale[:, None] * change[:, 3:6]
+        return WeakPerspective(camera.scale * np.exp(change[:, 6]), rotation, camera.translation + shift), depth_zero
+    size = apparent_size(camera)
+    distance = camera.translation[:, 2] * np.exp(change[:, 5])
+    translation = np.concatenate([camera.translation[:, :2] + change[:, 3:5], distance[:, None]], 1)
+    return Perspective(camera.focal, camera.centre, rotation, translation), depth_zero + size * change[:, 6]
+
+
+def _rows(camera: AnyCamera, rows: slice) -> AnyCamera:
+    if isinstance(camera, WeakPerspective):
+        return WeakPerspective(camera.scale[rows], camera.rotation[rows], camera.translation[rows])
+    return Perspective(camera.focal[rows], camera.centre[rows], camera.rotation[rows], camera.translation[rows])
+
+
+def _joined(cameras: list[AnyCamera]) -> AnyCamera:
+    first = cameras[0]
+    names = ("scale",) if isinstance(first, WeakPerspective) else ("focal", "centre")
+    parts = [np.concatenate([getattr(each, name) for each in cameras]) for name in (*names, "rotation", "translation")]
+    return type(first)(*parts)

@@ -1,0 +1,174 @@
+"""FitIdentity: one person's shape, albedo, light and texture from many frames, or from one still picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from services.common.crops import CROP_SIZE, apply_affine, crop_from_frame, fit_head_pose
+from services.common.errors import NoUsableFootage
+from services.common.face_drawing import FaceMesh
+from services.common.face_identity import FaceIdentity
+from services.common.geometry.camera import WeakPerspective
+from services.common.geometry.lighting import ambient
+from services.common.sampling import sample_patch
+from services.face.fitting.frames import FrameFits
+from services.face.fitting.model_landmarks import ModelLandmarks
+from services.face.fitting.person import ClipFit, fit_clip
+from services.face.fitting.photometric import PhotometricFit, PhotometricProblem
+from services.face.fitting.surface import surface_of
+from services.face.fitting.texture import DetailedAlbedo, best_frames, detailed_albedo
+from services.face.types import Reason, TrackedFace
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+UInt8 = npt.NDArray[np.uint8]
+
+MAX_FRAMES: Final = 200
+"""Frames that are held, 200 kB each: beyond it every second one is let go, and later ones are taken half as often."""
+KEY_FRAMES: Final = 12
+"""Frames whose colours are fitted."""
+_MOST_TURNED_DEGREES: Final = 45.0
+
+
+class _PlacedFace(NamedTuple):
+    """Attributes: landmarks float32 [478, 3], crop pixels; crop uint8 [256, 256, 3]."""
+
+    landmarks: Float32
+    crop: UInt8
+
+
+class IdentityFitter:
+    """Takes the frames of one face, in order, and fits the person at the end. Memory does not grow with the footage.
+
+    Used are frames whose mouth could be replaced (reason DUBBED). Where there are none, as with a portrait in three-quarter view,
+    the least turned frame serves as a still picture.
+    """
+
+    def __init__(self, face: ModelLandmarks) -> None:
+        self._face = face
+        self._stride = 1
+        self._usable = 0
+        self._offered = 0
+        self._frames: list[_PlacedFace] = []
+        self._spare: _PlacedFace | None = None
+        self._least_turned = np.inf
+
+    def push(self, picture: UInt8, face: TrackedFace) -> None:
+        """Take a frame, uint8 RGB [H, W, 3]; one that cannot be used (see `reason`) is passed over."""
+        self._offered += 1
+        turned = abs(face.pose.yaw_degrees)
+        if face.reason is Reason.PROFILE_VIEW and turned <= _MOST_TURNED_DEGREES and turned < self._least_turned:
+            self._least_turned, self._spare = turned, _placed(picture, face)
+        if face.reason is not Reason.DUBBED:
+            return
+        if self._usable % self._stride == 0:
+            self._frames.append(_placed(picture, face))
+            if len(self._frames) > MAX_FRAMES:
+                self._stride *= 2
+                self._frames = self._frames[::2]
+        self._usable += 1
+
+    def finish(self, still_wanted: Callable[[], None] = lambda: None) -> FaceIdentity:
+        """The person.
+
+        Args:
+            still_wanted: called between the steps; raises to stop.
+
+        Raises:
+            NoUsableFootage: no frame could be used.
+        """
+        frames = self._frames or ([] if self._spare is None else [self._spare])
+        if not frames:
+            raise NoUsableFootage(
+                f"none of {self._offered} frames shows a face that can be fitted: turned to the camera, uncovered, large enough, "
+                "whole in the picture",
+                subject="frame",
+            )
+        landmarks, crops = (np.stack(parts) for parts in zip(*frames, strict=True))
+        model = self._face.model
+        still_wanted()
+        clip = fit_clip(self._face, landmarks)
+        still_wanted()
+        if model.albedo_mean is None:
+            empty = DetailedAlbedo(np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8))
+            return self._identity(clip.person.identity, clip, np.zeros(0, np.float32), ambient(), empty, 0.0)
+        rows = self._key_rows(clip)
+        colours = PhotometricProblem(
+            self._face,
+            surface_of(model),
+            clip.person,
+            _fits(clip.frames, rows),
+            self._face.measured(landmarks[rows]),
+            crops[rows],
+            identity_is_measured=clip.is_measured,
+        ).solve(still_wanted)
+        still_wanted()
+        light = colours.light.mean(0)
+        texture = self._texture(clip, colours, rows, crops)
+        return self._identity(colours.identity, clip, colours.albedo, light, texture, float(colours.photometric_error.mean()))
+
+    def _key_rows(self, clip: ClipFit) -> npt.NDArray[np.intp]:
+        """Rows of the key frames: half the most neutral and least turned ones, half spread over the rest."""
+        count = len(clip.frames.error)
+        if count <= KEY_FRAMES:
+            return np.arange(count)
+        best = best_frames(self._displacement(clip), np.asarray(clip.frames.camera.rotation))[: KEY_FRAMES // 2]
+        rest = np.setdiff1d(np.arange(count), best)
+        spread = rest[np.linspace(0, len(rest) - 1, KEY_FRAMES - len(best)).round().astype(int)]
+        return np.sort(np.concatenate([best, spread]))
+
+    def _displacement(self, clip: ClipFit) -> Float64:
+        scaled = clip.frames.expression / self._face.model.expression_deviation
+        moved = np.einsum("ndk,tk->tnd", self._face.expression, scaled, optimize=True)
+        return np.asarray(np.sqrt((moved**2).sum(-1).mean(-1)), np.float64)
+
+    def _texture(self, clip: ClipFit, colours: PhotometricFit, rows: npt.NDArray[np.intp], crops: UInt8) -> DetailedAlbedo:
+        model, camera = self._face.model, colours.camera
+        shapes = model.shape(
+            colours.identity.astype(np.float64), colours.expression.astype(np.float64), clip.person.offset.astype(np.float64)
+        )
+        best = best_frames(self._displacement(clip)[rows], np.asarray(camera.rotation))
+        if not len(model.uv):
+            return DetailedAlbedo(np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8))
+        return detailed_albedo(
+            FaceMesh.of(model),
+            shapes[best],
+            WeakPerspective(camera.scale[best], camera.rotation[best], camera.translation[best]),
+            colours.light[best].astype(np.float64),
+            crops[rows[best]],
+        )
+
+    def _identity(
+        self, identity: Float32, clip: ClipFit, albedo: Float32, light: Float32, texture: DetailedAlbedo, photometric_error: float
+    ) -> FaceIdentity:
+        return FaceIdentity(
+            model=self._face.name,
+            model_digest=self._face.model.digest,
+            identity=identity,
+            offset=clip.person.offset,
+            albedo=albedo,
+            light=light,
+            texture=texture.texture,
+            seen=texture.seen,
+            num_frames=len(clip.frames.error),
+            landmark_error=float(clip.frames.error.mean()),
+            photometric_error=photometric_error,
+        )
+
+
+def _placed(picture: UInt8, face: TrackedFace) -> _PlacedFace:
+    pose = fit_head_pose(face.landmarks)
+    affine = crop_from_frame(pose)
+    landmarks = np.concatenate([apply_affine(affine, face.landmarks), face.landmarks[:, 2:] / np.float32(pose.scale)], 1)
+    return _PlacedFace(landmarks, sample_patch(picture, affine, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_LINEAR))
+
+
+def _fits(frames: FrameFits, rows: npt.NDArray[np.intp]) -> FrameFits:
+    camera = frames.poses()
+    chosen = WeakPerspective(camera.scale[rows], camera.rotation[rows], camera.translation[rows])
+    return FrameFits(frames.expression[rows], chosen, frames.error[rows])

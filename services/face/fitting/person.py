@@ -1,0 +1,171 @@
+"""The shape of one person from the landmarks of a clip: identity coefficients and what the identity basis cannot say.
+
+An identity basis learned from few speakers is rank-limited, and a joint fit of identity and expression lets a stranger's features
+leak into their expressions. So the person's neutral face is measured where the model defines it: the mean of the frames whose lips
+are nearest to closed and whose eyes are open, each brought to head space by its own pose. Identity is its projection on the basis
+under the prior, and the rest is the actor's own shape (`offset`). Too few frames (a still picture) leave identity and expression to
+the joint closed form (`coefficients_from_landmarks`); a part of its residual becomes the offset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.geometry.alignment import similarity
+from services.common.geometry.camera import WeakPerspective, perspective_from_weak
+from services.common.geometry.coefficients import coefficients_from_landmarks
+from services.common.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LEFT_EYE_LIDS, RIGHT_EYE_LIDS
+from services.face.fitting.frames import MIN_RIGID, AnyCamera, FitOptions, FrameFits, apparent_size, fit_frames, start_cameras
+from services.face.fitting.model_landmarks import ModelLandmarks
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+MIN_FRAMES_TO_MEASURE: Final = 25
+"""Frames from which on the neutral face is measured; one second of speech has some with closed lips."""
+_ROUNDS: Final = 2
+_CLOSED_SHARE: Final = 0.25
+_IDENTITY_RIDGE: Final = 8.0
+_JOINT_RIDGE: Final = 8.0
+_OFFSET_RIDGE: Final = 0.5
+"""Frames' worth of doubt in the residual of a still picture, which also holds the tracker's error in that very picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class PersonShape:
+    """A person's neutral face.
+
+    Attributes:
+        identity: float32 [I].
+        offset: float32 [V, 3], head space, beyond the identity basis; zeros for a model whose mesh is not tracked as a whole.
+    """
+
+    identity: Float32
+    offset: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFit:
+    """Attributes:
+    person: the shared shape.
+    frames: the T frames that it was fitted on.
+    is_measured: whether the neutral face was seen, not inferred.
+    """
+
+    person: PersonShape
+    frames: FrameFits
+    is_measured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pinhole:
+    """Attributes: focal length and principal point, pixels of the frame."""
+
+    focal: float
+    centre: tuple[float, float]
+
+
+def fit_clip(
+    face: ModelLandmarks,
+    tracked: npt.NDArray[np.floating],
+    options: FitOptions = FitOptions(),
+    pinhole: Pinhole | None = None,
+) -> ClipFit:
+    """One person's shape, shared by T frames, and the expression and pose of each.
+
+    Args:
+        face: the model's landmarks.
+        tracked: float [T, 478, 3], T >= 1, frame pixels, z negative towards the camera.
+        options: of the frames' fits.
+        pinhole: fit a camera with these constants; None: weak perspective, as HeadPose.
+    """
+    image = face.measured(tracked)
+    camera = start_cameras(face, face.mean, image)
+    for _ in range(_ROUNDS):  # identity moves the points that poses are read from
+        joint = coefficients_from_landmarks(
+            face.model,
+            image,
+            camera,
+            landmarks=face.landmarks,
+            weights=face.trust,
+            depth_weight=options.depth_weight,
+            ridge=_JOINT_RIDGE,
+        )
+        camera = fit_frames(face, face.base(joint.identity), image, camera, joint.expression, options).poses()
+    lens: AnyCamera = camera if pinhole is None else perspective_from_weak(camera, pinhole.focal, pinhole.centre)
+    expression = joint.expression
+    person = PersonShape(joint.identity, np.zeros((face.model.num_vertices, 3), np.float32))
+    measured = len(image) >= MIN_FRAMES_TO_MEASURE
+    chosen = neutral_frames(tracked, apparent_size(camera)) if measured else np.ones(len(image), bool)
+    for _ in range(_ROUNDS):
+        shapes = _head_shapes(face, person, expression, image, lens)
+        if measured:
+            person = _measured_person(face, shapes[chosen], lens.rotation[chosen])
+        else:
+            person = _with_rest(face, joint.identity, expression, shapes)
+        frames = fit_frames(face, face.base(person.identity, person.offset), image, lens, expression, options)
+        lens, expression = frames.camera, frames.expression
+    return ClipFit(person, frames, is_measured=measured)
+
+
+def neutral_frames(tracked: npt.NDArray[np.floating], scale: Float64) -> npt.NDArray[np.bool_]:
+    """Bool [T]: open eyes, and among these the quarter with the smallest mouth opening.
+
+    Args:
+        tracked: [T, 478, 3], frame pixels.
+        scale: [T], frame pixels a crop pixel.
+    """
+    eyes = _gap(tracked, RIGHT_EYE_LIDS + LEFT_EYE_LIDS) / scale
+    opening = _gap(tracked, tuple(zip(INNER_UPPER_MIDDLE, INNER_LOWER_MIDDLE, strict=True))) / scale
+    awake = eyes >= np.quantile(eyes, _CLOSED_SHARE)
+    return np.asarray(awake & (opening <= np.quantile(opening[awake], _CLOSED_SHARE)))
+
+
+def _measured_person(face: ModelLandmarks, shapes: Float64, rotation: Float64) -> PersonShape:
+    """The person whose neutral face these shapes [T, N, 3] show."""
+    # Frames that see a point from the front tell it best.
+    weights = face.facing(rotation)[..., None]
+    neutral = (shapes * weights).sum(0) / weights.sum(0)
+    # What head space is: no turn, shift or size may hide in a person's shape, or their poses would be off by it.
+    rigid = face.stable if face.stable.sum() >= MIN_RIGID else np.ones(len(neutral), bool)
+    residual = similarity(neutral[rigid], face.mean[rigid]).apply(neutral) - face.mean
+    basis, trust = face.identity.reshape(-1, face.identity.shape[-1]), np.repeat(face.trust, 3)
+    normal = basis.T @ (trust[:, None] * basis) + _IDENTITY_RIDGE * np.eye(basis.shape[1])
+    alpha = np.linalg.solve(normal, basis.T @ (trust * residual.ravel()))
+    rest = residual - (basis @ alpha).reshape(-1, 3)
+    return PersonShape((alpha * face.model.identity_deviation).astype(np.float32), _offset(face, rest))
+
+
+def _with_rest(face: ModelLandmarks, identity: Float32, expression: Float32, shapes: Float64) -> PersonShape:
+    """The person of this identity whose own shape is what the expressions leave of the shapes [T, N, 3]."""
+    moved = np.einsum("ndk,tk->tnd", face.expression, expression / face.model.expression_deviation)
+    rest = (shapes - face.base(identity) - moved).mean(0)
+    return PersonShape(identity, _offset(face, rest * (len(shapes) / (len(shapes) + _OFFSET_RIDGE))))
+
+
+def _head_shapes(face: ModelLandmarks, person: PersonShape, expression: Float32, image: Float64, camera: AnyCamera) -> Float64:
+    """Tracked landmarks brought to head space, [T, N, 3]."""
+    if isinstance(camera, WeakPerspective):
+        return np.asarray(camera.unproject(image))
+    # The tracker's z is relative: its zero is where it agrees best with the shape found so far.
+    moved = np.einsum("ndk,tk->tnd", face.expression, expression / face.model.expression_deviation)
+    turned = (face.base(person.identity, person.offset) + moved) @ camera.rotation.mT
+    depth = image[..., 2] / apparent_size(camera)[:, None]
+    zero = (depth - turned[..., 2]).mean(1, keepdims=True)
+    distance = camera.translation[:, 2:] + depth - zero
+    return np.asarray(camera.unproject(np.concatenate([image[..., :2], distance[..., None]], -1)))
+
+
+def _offset(face: ModelLandmarks, rest: Float64) -> Float32:
+    if not face.is_whole_mesh:
+        return np.zeros((face.model.num_vertices, 3), np.float32)
+    return rest.astype(np.float32)
+
+
+def _gap(points: npt.NDArray[np.floating], pairs: tuple[tuple[int, int], ...]) -> Float64:
+    one, other = np.array(pairs).T
+    return np.asarray(np.linalg.norm(points[:, one, :2] - points[:, other, :2], axis=-1).mean(1), np.float64)

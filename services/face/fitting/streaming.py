@@ -1,0 +1,123 @@
+"""Coefficients of every face of a stream, frame by frame, smoothed without lag within the stream's own look-ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.crops import HeadPose, to_frame
+from services.common.face_identity import FaceIdentity
+from services.common.geometry.camera import WeakPerspective, weak_perspective_of
+from services.common.geometry.coefficients import coefficients_from_landmarks
+from services.common.geometry.rotations import nearest_rotation
+from services.common.landmarks import MOUTH_AREA
+from services.common.temporal_smoothing import movement, window_weights
+from services.face.fitting.frames import FrameFits, fit_frames, landmark_errors
+from services.face.fitting.model_landmarks import ModelLandmarks
+from services.face.smoothing import RawFace
+from services.face.types import FaceCoefficients
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+_JOINT_RIDGE = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Person:
+    """Attributes: identity [I]; base: landmarks [N, 3] without expression; mouth: which of them lie in the mouth area, bool [N]."""
+
+    identity: Float32
+    base: Float64
+
+
+class StreamFitter:
+    """Fits the faces of one stream.
+
+    With an identity every face is fitted with it. Without one, a face's identity is what its first frame and the look-ahead behind
+    it say, and stays: so the coefficients of a stream belong to one shape, and the same frames give the same numbers however they
+    are cut.
+    """
+
+    def __init__(self, face: ModelLandmarks, identity: FaceIdentity | None = None) -> None:
+        """Begin a stream; `identity` is one that FitIdentity made on the same model."""
+        self._face, self._known = face, identity
+        self._mouth = np.isin(face.landmarks.mediapipe, MOUTH_AREA)
+        self._people: dict[int, _Person] = {}
+        self._fits: dict[tuple[int, int], FrameFits] = {}
+
+    def coefficients(
+        self, face_id: int, first_frame: int, span: Sequence[RawFace], centre: int, half_width: int
+    ) -> FaceCoefficients:
+        """Coefficients of one face in one frame.
+
+        Args:
+            face_id: of the face.
+            first_frame: index of the span's first frame.
+            span: readings of the face around the frame, without a gap and within the shot.
+            centre: place of the frame in the span.
+            half_width: frames on either side that smoothing may use.
+        """
+        person = self._people.get(face_id)
+        if person is None:
+            person = self._people[face_id] = self._person(span[centre:])
+        self._forget(face_id, first_frame)
+        fits = [self._fit(person, (face_id, first_frame + place), raw) for place, raw in enumerate(span)]
+        return self._smoothed(person, fits, span, centre, half_width)
+
+    def _person(self, span: Sequence[RawFace]) -> _Person:
+        if self._known is not None:
+            return _Person(self._known.identity, self._face.base(self._known.identity, self._known.offset))
+        image, camera = self._image(span), weak_perspective_of([raw.pose for raw in span])
+        found = coefficients_from_landmarks(
+            self._face.model, image, camera, landmarks=self._face.landmarks, weights=self._face.trust, ridge=_JOINT_RIDGE
+        )
+        return _Person(found.identity, self._face.base(found.identity))
+
+    def _image(self, span: Sequence[RawFace]) -> Float64:
+        return self._face.measured(np.stack([to_frame(raw.head_landmarks, raw.pose) for raw in span]))
+
+    def _fit(self, person: _Person, key: tuple[int, int], raw: RawFace) -> FrameFits:
+        if key not in self._fits:
+            self._fits[key] = fit_frames(self._face, person.base, self._image([raw]), weak_perspective_of([raw.pose]))
+        return self._fits[key]
+
+    def _forget(self, face_id: int, before: int) -> None:
+        for key in [key for key in self._fits if key[1] < before and (key[0] == face_id or key[1] < before - 16)]:
+            del self._fits[key]
+
+    def _smoothed(
+        self, person: _Person, fits: list[FrameFits], span: Sequence[RawFace], centre: int, half_width: int
+    ) -> FaceCoefficients:
+        face = self._face
+        scaled = np.concatenate([fit.expression for fit in fits]) / face.model.expression_deviation
+        heads = person.base + np.einsum("ndk,tk->tnd", face.expression, scaled, optimize=True)
+        cameras = [fit.poses() for fit in fits]
+        scale, rotation, translation = (
+            np.concatenate([getattr(camera, name) for camera in cameras]) for name in ("scale", "rotation", "translation")
+        )
+        # Expression is smoothed where the mouth rests in the head, the pose where the head rests in the picture.
+        mouth = window_weights(movement(heads[:, self._mouth, :2]), centre, half_width)
+        rigid = WeakPerspective(scale, rotation, translation).project(np.broadcast_to(person.base, heads.shape)) / scale[centre]
+        still = window_weights(movement(rigid[..., :2]), centre, half_width)
+        expression = mouth @ scaled
+        camera = WeakPerspective(
+            np.exp(still @ np.log(scale))[None],
+            nearest_rotation(np.einsum("t,tij->ij", still, rotation))[None],
+            (still @ translation)[None],
+        )
+        shape = person.base + face.expression.reshape(-1, face.expression.shape[-1]).dot(expression).reshape(-1, 3)
+        error = landmark_errors(camera.project(shape[None]), self._image(span[centre : centre + 1]), camera.scale)
+        known = self._known
+        return FaceCoefficients(
+            model=face.name,
+            identity=person.identity,
+            expression=(expression * face.model.expression_deviation).astype(np.float32),
+            albedo=None if known is None else known.albedo,
+            light=None if known is None else known.light,
+            pose=HeadPose(float(camera.scale[0]), camera.rotation[0], camera.translation[0]),
+            landmark_error=float(error[0]),
+        )

@@ -1,0 +1,151 @@
+"""The surface points whose colours are compared with the picture, and what the model says there, with derivatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.errors import InvalidRequest
+from services.common.face_drawing import FaceMesh
+from services.common.geometry.array_module import normalised
+from services.common.geometry.camera import Camera
+from services.common.geometry.landmark_set import LandmarkSet
+from services.common.geometry.lighting import BAND_OF, IRRADIANCE, shading_basis
+from services.common.geometry.morphable_model import MorphableModel
+from services.common.geometry.normals import vertex_normals
+from services.common.geometry.rasterise import rasterise
+from services.common.geometry.rasterise_visibility import visible_vertices
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+_MOST_POINTS: Final = 2400
+_NOT_SKIN: Final = ("mouth_interior", "eyes")
+_STEP: Final = 0.05
+_LEAST_FACING: Final = 0.25
+_Y1: Final = np.sqrt(3.0 / (4.0 * np.pi))
+_Y2: Final = 0.5 * np.sqrt(15.0 / np.pi)
+_Y20: Final = 0.25 * np.sqrt(5.0 / np.pi)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surface:
+    """S points of the skin of one model, with what is needed of the vertices around them.
+
+    Attributes:
+        mesh: the model's skin: without eyes and mouth.
+        points: the S points.
+        identity: float32 [S, 3, I], of the points, one standard deviation a coefficient.
+        expression: float32 [S, 3, E].
+        albedo_mean: float64 [S, 3].
+        albedo_basis: float64 [S, 3, A], one standard deviation a coefficient.
+    """
+
+    mesh: FaceMesh
+    points: LandmarkSet
+    identity: Float32
+    expression: Float32
+    albedo_mean: Float64
+    albedo_basis: Float64
+
+    def normals(self, shape: Float64, camera: Camera) -> Float64:
+        """Unit normals of the points in camera axes, [S, 3], of a shape [V, 3]."""
+        return np.asarray(normalised(self.points.of(self.mesh.camera_normals(shape, camera))))
+
+    def visible(self, shape: Float64, camera: Camera, size: tuple[int, int]) -> Float64:
+        """Trust in the points of one frame, [S]: 0 where hidden, less where the surface is seen from the side.
+
+        Args:
+            shape: [V, 3], head space.
+            camera: without leading axes.
+            size: height and width of the picture.
+        """
+        image = camera.project(shape)
+        pixels, depth = image[None, :, :2], image[None, :, 2]
+        fragments = rasterise(pixels, depth, self.mesh.triangles, *size, perspective=camera.is_perspective)
+        seen = visible_vertices(fragments, pixels, depth, self.mesh.triangles)[0]
+        normals = self.normals(shape, camera)
+        facing = np.clip((-normals[:, 2] - _LEAST_FACING) / 0.5, 0.0, 1.0)
+        return np.asarray(facing * seen[self.points.vertices].all(-1))
+
+
+def surface_of(model: MorphableModel) -> Surface:
+    """The skin of a model: its vertices, and the middles of its triangles where those are few.
+
+    Raises:
+        InvalidRequest: the model has no albedo.
+    """
+    if model.albedo_mean is None:
+        raise InvalidRequest(f"morphable model {model.name!r} has no albedo to fit to colours", field="morphable_model")
+    mesh = FaceMesh.of(model, _NOT_SKIN)
+    # At the outline, the lips' and the lids' edge a blurred picture holds what is not skin.
+    inside = np.ones(model.num_vertices, bool)
+    inside[_border_vertices(mesh.triangles)] = False
+    used = np.unique(mesh.triangles)
+    used = used[inside[used]] if inside[used].any() else used
+    vertices = used[:: max(1, -(-len(used) // _MOST_POINTS))]
+    weights = np.tile(np.array([[1.0, 0.0, 0.0]], np.float32), (len(vertices), 1))
+    corners = np.repeat(vertices[:, None], 3, axis=1)
+    if len(mesh.triangles) + len(vertices) <= _MOST_POINTS:
+        middles = mesh.triangles[inside[mesh.triangles].all(1)]
+        corners = np.concatenate([corners, middles])
+        weights = np.concatenate([weights, np.full((len(middles), 3), 1.0 / 3.0, np.float32)])
+    points = LandmarkSet(corners.astype(np.int32), weights, np.full(len(corners), -1, np.int32))
+    return Surface(
+        mesh=mesh,
+        points=points,
+        identity=np.ascontiguousarray(points.of_basis(model.identity_basis) * model.identity_deviation, np.float32),
+        expression=np.ascontiguousarray(points.of_basis(model.expression_basis) * model.expression_deviation, np.float32),
+        albedo_mean=np.asarray(points.of(model.albedo_mean.astype(np.float64))),
+        albedo_basis=points.of_basis(model.albedo_basis).astype(np.float64) * model.albedo_deviation,
+    )
+
+
+def _border_vertices(triangles: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Vertices at edges that belong to one triangle alone."""
+    edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), axis=1)
+    unique, count = np.unique(edges, axis=0, return_counts=True)
+    return np.unique(unique[count == 1])
+
+
+def normal_slopes(surface: Surface, neutral: Float64) -> tuple[Float32, Float32]:
+    """Derivatives of the points' normals by identity [S, 3, I] and expression [S, 3, E] (deviations), at the neutral face."""
+    model, mesh = surface.mesh.model, surface.mesh
+    before = vertex_normals(neutral, model.triangles, mesh.table)
+
+    def slopes(basis: Float32, deviation: Float32) -> Float32:
+        rows = np.empty((len(surface.points), 3, len(deviation)), np.float32)
+        for k in range(len(deviation)):
+            after = vertex_normals(neutral + _STEP * float(deviation[k]) * basis[..., k], model.triangles, mesh.table)
+            rows[..., k] = surface.points.of((after - before) / _STEP)
+        return rows
+
+    return slopes(model.identity_basis, model.identity_deviation), slopes(model.expression_basis, model.expression_deviation)
+
+
+def shading_slope(normals: Float64, light: Float64) -> Float64:
+    """Derivative of the shading by the normal, [..., 3 channels, 3 axes], at unit normals [..., 3] in camera axes.
+
+    Args:
+        normals: [..., 3].
+        light: [9, 3].
+    """
+    x, y, z = normals[..., 0], normals[..., 1], normals[..., 2]
+    zero = np.zeros_like(x)
+    one = zero + _Y1
+    rows = [
+        (zero, zero, zero), (zero, one, zero), (zero, zero, one), (one, zero, zero),
+        (_Y2 * y, _Y2 * x, zero), (zero, _Y2 * z, _Y2 * y), (zero, zero, 6.0 * _Y20 * z), (_Y2 * z, zero, _Y2 * x),
+        (_Y2 * x, -_Y2 * y, zero),
+    ]  # fmt: skip
+    derivative = np.stack([np.stack(row, -1) for row in rows], -2)
+    kept = np.array([IRRADIANCE[band] / np.pi for band in BAND_OF])
+    return np.asarray(np.einsum("...bi,b,bc->...ci", derivative, kept, light, optimize=True))
+
+
+def model_colours(albedo: Float64, normals: Float64, light: Float64) -> Float64:
+    """albedo * shading, [S, 3] RGB 0..1, at points with albedo [S, 3] and normals [S, 3]."""
+    return np.asarray(albedo * (shading_basis(normals) @ light))

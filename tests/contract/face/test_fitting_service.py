@@ -1,0 +1,226 @@
+"""Morphable-model coefficients and identities through a real server of the face stage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+import pytest_asyncio
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from skimage.data import astronaut
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.face.v1alpha1 import face_pb2 as pb
+from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
+from services.common.artefacts import ArtefactRef, ArtefactStore
+from services.common.face_identity import identity_from_arrays
+from services.common.geometry.default_model import default_model
+from services.common.morphable_models import MorphableModels
+from services.common.settings import load_settings
+from services.common.stage import server_of
+from services.face.__main__ import compose
+from services.face.convert import FitOrder, face_from_proto, frames_from_proto, options_to_proto, picture_to_proto
+from services.face.fitting.models import FittableModels
+from services.face.fitting.streaming import StreamFitter
+from services.face.settings import FaceSettings
+from services.face.stream import FaceTracker, Networks
+from services.face.types import FrameFaces, TrackOptions
+from tests.unit.geometry.small_models import small_model
+
+if TYPE_CHECKING:
+    from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceAsyncStub
+
+PHOTOGRAPH = np.ascontiguousarray(astronaut()[:320, 60:400])
+PICTURES = [np.ascontiguousarray(np.roll(PHOTOGRAPH, 2 * step, axis=1)) for step in range(5)]
+OPTIONS = TrackOptions(max_faces=1, half_width=1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> FaceSettings:
+    models = tmp_path / "models"
+    models.mkdir()
+    small_model().save(models / "mine.safetensors")
+    return load_settings(FaceSettings, port=0, artefacts_url=str(tmp_path / "artefacts"), morphable_models=models)
+
+
+@pytest_asyncio.fixture
+async def stub(settings: FaceSettings) -> AsyncIterator[FaceServiceAsyncStub]:
+    async with server_of("face", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
+        yield FaceServiceStub(channel)
+
+
+async def stream(requests: Iterable[object]) -> AsyncIterator[object]:
+    for request in requests:
+        yield request
+
+
+async def track(stub, model: str = "", identity: ArtefactRef | None = None) -> list[pb.FaceTrack]:
+    requests = [options_to_proto(OPTIONS, fitting=FitOrder(model, identity))]
+    requests += [picture_to_proto(index, picture) for index, picture in enumerate(PICTURES)]
+    return [face async for reply in stub.Track(stream(requests)) for frame in reply.frames for face in frame.faces]
+
+
+async def refused(stub, config: pb.TrackRequest) -> grpc.aio.AioRpcError:
+    """The error of a stream whose config is refused. (It sends no more: a stream cut while it sends can fail otherwise.)"""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in stub.Track(stream([config])):
+            pass
+    return caught.value
+
+
+async def fit(stub, faces: list[pb.FaceTrack], model: str = "") -> pb.FitIdentityResponse:
+    config = pb.FitIdentityRequest(config=pb.FitIdentityConfig(morphable_model=model))
+    images = [picture_to_proto(0, picture).frame.image for picture in PICTURES]
+    frames = [
+        pb.FitIdentityRequest(frame=pb.FitIdentityFrame(image=image, face=face)) for image, face in zip(images, faces, strict=False)
+    ]
+    return await stub.FitIdentity(stream([config, *frames]))
+
+
+def ref(message) -> ArtefactRef:
+    return ArtefactRef(message.uri, message.sha256, message.size_bytes)
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    status = rpc_status.from_call(error)
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    return info.reason
+
+
+def direct(fitter: StreamFitter) -> list[FrameFaces]:
+    tracker = FaceTracker(Networks(), OPTIONS, fitter=fitter)
+    return [frame for picture in PICTURES for frame in tracker.push(picture)] + tracker.finish()
+
+
+async def test_coefficients_are_answered_as_the_tracker_fits_them(stub) -> None:
+    faces = await track(stub, "mediapipe_468")
+    expected = direct(StreamFitter(FittableModels(MorphableModels()).get("mediapipe_468")))
+    assert len(faces) == len(PICTURES)
+    for message, frame in zip(faces, expected, strict=True):
+        face, own = face_from_proto(message), frame.faces[0]
+        assert face.coefficients.model == "mediapipe_468"
+        assert np.array_equal(face.coefficients.identity, own.coefficients.identity)
+        assert np.array_equal(face.coefficients.expression, own.coefficients.expression)
+        assert np.array_equal(face.coefficients.pose.rotation, own.coefficients.pose.rotation)
+        assert face.coefficients.expression.shape == (64,)
+        assert not message.coefficients.HasField("light")
+        assert 0.0 < message.landmark_error < 1.5
+
+
+async def test_nothing_is_fitted_where_no_model_is_named(stub) -> None:
+    assert not any(face.HasField("coefficients") for face in await track(stub))
+
+
+async def test_an_identity_is_fitted_stored_and_used(stub, settings: FaceSettings) -> None:
+    answer = await fit(stub, await track(stub))
+    assert (answer.coefficients.model, answer.num_frames) == ("mediapipe_468", len(PICTURES))
+    assert 0.0 < answer.landmark_error < 1.0
+    assert 0.0 < answer.photometric_error < 40.0
+    stored = ArtefactStore(settings.artefacts_url).get_arrays(ref(answer.identity))
+    identity = identity_from_arrays(stored, default_model())
+    assert identity.texture.shape == (256, 256, 3)
+    assert answer.identity.size_bytes < 1 << 20
+
+    faces = await track(stub, identity=ref(answer.identity))
+    for message in faces:
+        face = face_from_proto(message)
+        assert np.array_equal(face.coefficients.identity, identity.identity)
+        assert np.array_equal(face.coefficients.light, identity.light)
+        assert message.landmark_error < 0.5
+    expected = direct(StreamFitter(FittableModels(MorphableModels()).get("mediapipe_468"), identity))
+    assert np.array_equal(face_from_proto(faces[2]).coefficients.expression, expected[2].faces[0].coefficients.expression)
+
+
+async def test_one_still_picture_is_enough(stub) -> None:
+    answer = await fit(stub, (await track(stub))[:1])
+    assert answer.num_frames == 1
+    assert answer.landmark_error < 0.5
+
+
+async def test_a_users_model_is_fitted_by_its_name(stub) -> None:
+    faces = await track(stub, "mine")
+    assert face_from_proto(faces[0]).coefficients.expression.shape == (4,)
+
+
+async def test_faces_with_coefficients_come_through_a_message_unchanged(stub) -> None:
+    for message in await track(stub, "mediapipe_468"):
+        copy = frames_from_proto(pb.TrackResponse(frames=[pb.FrameFaces(faces=[message])]))[0].faces[0]
+        assert copy.coefficients.landmark_error == message.landmark_error
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "reason", "said"),
+    [
+        (pb.TrackConfig(morphable_model="flame"), grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", "mediapipe_468, mine"),
+        (pb.TrackConfig(morphable_model="../mine"), grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", "no morphable model"),
+    ],
+)
+async def test_a_model_that_is_not_there_is_named(stub, config, code, reason, said) -> None:
+    error = await refused(stub, pb.TrackRequest(config=config))
+    assert (error.code(), reason_of(error)) == (code, reason)
+    assert said in error.details()
+
+
+async def test_an_identity_of_another_model_or_of_no_kind_is_refused(stub, settings: FaceSettings) -> None:
+    answer = await fit(stub, (await track(stub))[:1])
+    error = await refused(stub, options_to_proto(OPTIONS, fitting=FitOrder("mine", ref(answer.identity))))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "'mediapipe_468'" in error.details()
+
+    other = ArtefactStore(settings.artefacts_url).put_arrays({"boxes": np.zeros(2, np.float32)}, {"format": "something else"})
+    error = await refused(stub, options_to_proto(OPTIONS, fitting=FitOrder("", other)))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "no face identity" in error.details()
+
+    assert ArtefactStore(settings.artefacts_url).delete(other)
+    error = await refused(stub, options_to_proto(OPTIONS, fitting=FitOrder("", other)))
+    assert (error.code(), reason_of(error)) == (grpc.StatusCode.NOT_FOUND, "ARTEFACT_NOT_FOUND")
+
+
+async def test_footage_without_a_usable_face_is_an_error_of_its_own(stub) -> None:
+    faces = (await track(stub))[:2]
+    for face in faces:
+        face.reason = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
+    for given in (faces, []):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await fit(stub, given)
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert reason_of(caught.value) == "NO_USABLE_FOOTAGE"
+
+
+async def test_fit_identity_needs_its_config_and_whole_frames(stub) -> None:
+    for requests, field in (
+        ([], "config"),
+        ([pb.FitIdentityRequest(frame=pb.FitIdentityFrame())], "config"),
+        ([pb.FitIdentityRequest(config=pb.FitIdentityConfig())] * 2, "frame"),
+        ([pb.FitIdentityRequest(config=pb.FitIdentityConfig()), pb.FitIdentityRequest(frame=pb.FitIdentityFrame())], "frame.image"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.FitIdentity(stream(requests))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert field in caught.value.details()
+
+
+async def test_the_deadline_ends_a_fit(stub) -> None:
+    faces = await track(stub)
+    config = pb.FitIdentityRequest(config=pb.FitIdentityConfig())
+    image = picture_to_proto(0, PICTURES[0]).frame.image
+
+    async def endless() -> AsyncIterator[pb.FitIdentityRequest]:
+        yield config
+        while True:
+            yield pb.FitIdentityRequest(frame=pb.FitIdentityFrame(image=image, face=faces[0]))
+            await asyncio.sleep(0.05)
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.FitIdentity(endless(), timeout=0.6)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert len(await track(stub)) == len(PICTURES)  # and the stage goes on serving
