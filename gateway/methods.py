@@ -5,7 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from dubstage.audio.v1alpha1 import audio_pb2
 from services.common.errors import InvalidRequest
+
+FeatureKinds = tuple[audio_pb2.FeatureKind.ValueType, ...]
+
+FEATURES: Final[dict[str, FeatureKinds]] = {
+    "ugc": (audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM),
+    "everybody": (
+        audio_pb2.FEATURE_KIND_MEL,
+        audio_pb2.FEATURE_KIND_POSTERIORGRAM,
+        audio_pb2.FEATURE_KIND_IDENTITY_REMOVED,
+    ),
+}
+"""What each motion predictor hears. Mel spectrogram and posteriorgram are in all: the footage's lag is found by them."""
+RENDERERS: Final = ("ugc",)
+"""Models of the render stage that work on landmarks and warped textures: any motion predictor goes with any of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,18 +39,44 @@ class Method:
     renderer: str
     moves_head: bool = False
 
+    @property
+    def features(self) -> FeatureKinds:
+        """What the motion predictor hears."""
+        return FEATURES[self.motion]
 
+
+DEFAULT_METHOD: Final = "ugc"
 METHODS: Final[dict[str, Method]] = {"ugc": Method(name="ugc", motion="ugc", renderer="ugc")}
 
 
-def method_named(name: str) -> Method:
-    """The row of a method.
+def combined(name: str, motion: str | None = None, renderer: str | None = None) -> str:
+    """Name of a method with another motion predictor, another renderer, or both; None leaves the method's own.
 
     Raises:
         InvalidRequest: there is none of this name.
     """
-    try:
+    method = method_named(name)
+    for given, known, field in ((motion, tuple(FEATURES), "motion"), (renderer, RENDERERS, "renderer")):
+        if given is not None and given not in known:
+            raise InvalidRequest(f"no {field} {given!r}; there are: {', '.join(known)}", field=field)
+    wanted = (motion or method.motion, renderer or method.renderer)
+    rows = [row.name for row in METHODS.values() if (row.motion, row.renderer) == wanted]
+    return rows[0] if rows else "+".join(wanted)
+
+
+def method_named(name: str) -> Method:
+    """The row of a method; MOTION+RENDERER is a combination of any two.
+
+    Raises:
+        InvalidRequest: there is none of this name.
+    """
+    if name in METHODS:
         return METHODS[name]
-    except KeyError:
-        known = ", ".join(sorted(METHODS))
-        raise InvalidRequest(f"no method {name!r}; there are: {known}", field="method") from None
+    motion, _, renderer = name.partition("+")
+    if motion in FEATURES and renderer in RENDERERS:
+        return Method(name=name, motion=motion, renderer=renderer)
+    known = ", ".join(sorted(METHODS))
+    raise InvalidRequest(
+        f"no method {name!r}; there are: {known}, and MOTION+RENDERER of {', '.join(FEATURES)} with {', '.join(RENDERERS)}",
+        field="method",
+    )

@@ -76,7 +76,7 @@ async def create_actor(
                 threads=request.threads,
                 on_frame=lambda done: on_progress("track", done, total),
             )
-            face_id = await select_face(stages, info, workspace, index, request.face)
+            face_id = await select_face(stages, info, workspace, index, request.face, method.features)
             if face_id is None:
                 raise NoUsableFootage(f"{request.footage} shows no face", subject=str(request.footage))
             enrolled = await enrol_from(

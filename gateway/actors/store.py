@@ -67,6 +67,12 @@ class ErasureReceipt:
     signature: str
 
 
+def check_enrolled_for(actor: StoredActor, method: str) -> None:
+    """Raise InvalidRequest where an actor was enrolled for another method: style and renderer state are of their networks."""
+    if actor.method != method:
+        raise InvalidRequest(f"method: actor {actor.actor_id} is enrolled for {actor.method}, not {method}", field="method")
+
+
 def check_actor_id(actor_id: str) -> str:
     """The id, if it is one: lower-case letters, digits and dashes, at most 63.
 

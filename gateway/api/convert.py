@@ -16,11 +16,11 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.create import EnrolRequest
-from gateway.actors.store import ErasureReceipt, StoredActor, check_actor_id
+from gateway.actors.store import ErasureReceipt, StoredActor, check_actor_id, check_enrolled_for
 from gateway.api.media_folder import MediaFolder
 from gateway.consent import Consent
 from gateway.live.session import LiveFrame
-from gateway.methods import method_named
+from gateway.methods import DEFAULT_METHOD, method_named
 from gateway.operations.store import OperationRecord
 from gateway.pipeline.dub import DubOutcome, DubRequest
 from gateway.pipeline.enrol import EnrolOptions
@@ -28,7 +28,6 @@ from gateway.pipeline.faces import FaceChoice, parse_face
 from services.common.arrays import to_rgb_image
 from services.common.errors import InvalidRequest, MessageTooLarge
 
-DEFAULT_METHOD: Final = "ugc"
 DUB: Final = "dub"
 ACTOR: Final = "actor"
 _METADATA: Final[dict[str, type[Message]]] = {DUB: pb.DubProgress, ACTOR: pb.ActorProgress}
@@ -96,8 +95,8 @@ def dub_request_from(message: pb.CreateDubRequest, media: MediaFolder, actor: St
     if output in (footage, speech):
         raise InvalidRequest("output_uri: this is the footage or the speech itself; give another name", field="output_uri")
     method = method_named(message.method or (actor.method if actor is not None else DEFAULT_METHOD))
-    if actor is not None and actor.method != method.name:
-        raise InvalidRequest(f"method: actor {actor.actor_id} is enrolled for {actor.method}, not {method.name}", field="method")
+    if actor is not None:
+        check_enrolled_for(actor, method.name)
     consent = consent_from(message.consent) if message.HasField("consent") else None
     return DubRequest(
         footage=footage,

@@ -15,6 +15,7 @@ from gateway.actors.store import ActorStore, StoredActor
 from gateway.cli.app import app, run_async
 from gateway.cli.console import StepProgress, err, out
 from gateway.consent import consent_line, read_consent
+from gateway.methods import combined
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import parse_face
 from gateway.settings import GatewaySettings
@@ -31,6 +32,8 @@ def create(
     actor_id: Annotated[str, typer.Argument(help="lower-case letters, digits and dashes")],
     video: Annotated[Path, typer.Argument(help="footage of the person, ten seconds are enough")],
     method: Annotated[str, typer.Option(help="how they will be dubbed")] = "ugc",
+    motion: Annotated[str | None, typer.Option(help="another method's motion predictor")] = None,
+    renderer: Annotated[str | None, typer.Option(help="another method's renderer")] = None,
     face: Annotated[str, typer.Option(help="largest, speaker, a face id, or X,Y in the first frame")] = "largest",
     consent: Annotated[Path | None, typer.Option(help="JSON file with the consent record")] = None,
     stages: Annotated[str | None, typer.Option(help="host of running stages; without it, all in this process")] = None,
@@ -42,7 +45,7 @@ def create(
     request = EnrolRequest(
         actor_id=actor_id,
         footage=video,
-        method=method,
+        method=combined(method, motion, renderer),
         face=parse_face(face),
         consent=read_consent(consent) if consent is not None else None,
         options=EnrolOptions(personalize_renderer=personalize, personalize_motion=personalize, seed=seed),

@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from gateway.actors.ledger import JobLedger
-from gateway.actors.store import ActorStore
+from gateway.actors.store import ActorStore, check_enrolled_for
 from gateway.cli.app import app, run_async
 from gateway.cli.console import StepProgress, err, out, say_warning
 from gateway.consent import Consent, consent_line, read_consent
+from gateway.methods import DEFAULT_METHOD, combined
 from gateway.pipeline.dub import DubJob, DubOutcome, DubRequest, check_request
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import parse_face
@@ -29,7 +30,9 @@ def dub(
     video: Annotated[Path, typer.Argument(help="footage of the person")],
     output: Annotated[Path, typer.Option("-o", "--output", help="film to write; its suffix chooses the container")],
     audio: Annotated[Path | None, typer.Option(help="new speech; without it, the footage's own")] = None,
-    method: Annotated[str, typer.Option(help="how")] = "ugc",
+    method: Annotated[str | None, typer.Option(help="how; without it, as the actor was enrolled for, or ugc")] = None,
+    motion: Annotated[str | None, typer.Option(help="another method's motion predictor")] = None,
+    renderer: Annotated[str | None, typer.Option(help="another method's renderer")] = None,
     actor: Annotated[str | None, typer.Option(help="an actor enrolled before; without it, learned from this footage")] = None,
     face: Annotated[str, typer.Option(help="largest, speaker, a face id, or X,Y in the first frame")] = "largest",
     keep_audio: Annotated[bool, typer.Option("--keep-audio", help="leave the footage's sound in the film")] = False,
@@ -47,7 +50,7 @@ def dub(
         footage=video,
         speech=audio,
         output=output,
-        method=method,
+        method=combined(method or DEFAULT_METHOD, motion, renderer),
         face=parse_face(face),
         consent=record,
         keep_audio=keep_audio,
@@ -55,20 +58,24 @@ def dub(
         enrol=EnrolOptions(personalize_renderer=personalize, personalize_motion=personalize, seed=seed),
         threads=settings.compute_threads,
     )
-    run_async(_dub(settings, request, actor, report))
+    chosen = None if method is None and motion is None and renderer is None else request.method
+    run_async(_dub(settings, request, actor, chosen, report))
 
 
-async def _dub(settings: GatewaySettings, request: DubRequest, actor_id: str | None, report: Path | None) -> None:
+async def _dub(
+    settings: GatewaySettings, request: DubRequest, actor_id: str | None, method: str | None, report: Path | None
+) -> None:
     with ActorStore(settings) as actors:
+        if actor_id is not None:
+            actor = actors.get(actor_id)
+            check_enrolled_for(actor, method or actor.method)
+            request = replace(request, method=actor.method, actor=actor.enrolled, consent=request.consent or actor.consent)
         await _dub_with(actors, settings, request, actor_id, report)
 
 
 async def _dub_with(
     actors: ActorStore, settings: GatewaySettings, request: DubRequest, actor_id: str | None, report: Path | None
 ) -> None:
-    if actor_id is not None:
-        actor = actors.get(actor_id)
-        request = replace(request, actor=actor.enrolled, consent=request.consent or actor.consent)
     if request.consent is None and settings.require_consent:
         raise ConsentMissing(
             "this installation requires a consent record: give one with --consent FILE, or an actor that has one",

@@ -18,7 +18,7 @@ from gateway.evaluation.result_json import write_json
 from gateway.evaluation.sync import StageSyncDistance
 from gateway.evaluation.targets import check_targets
 from gateway.evaluation.types import METRICS, VARIANTS, ClipResult, Variant
-from gateway.methods import method_named
+from gateway.methods import combined
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequest
@@ -29,6 +29,8 @@ from services.common.settings import load_settings
 def evaluate(
     clips: Annotated[list[Path], typer.Argument(help="videos of one talking person, with their sound")],
     method: Annotated[str, typer.Option(help="row of the method table")] = "ugc",
+    motion: Annotated[str | None, typer.Option(help="another method's motion predictor")] = None,
+    renderer: Annotated[str | None, typer.Option(help="another method's renderer")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="results")] = None,
     report: Annotated[Path | None, typer.Option(help="folder for an HTML report")] = None,
     variants: Annotated[str, typer.Option(help="comma-separated; all without it")] = ",".join(VARIANTS),
@@ -46,7 +48,7 @@ def evaluate(
     from gateway.evaluation.session import PipelineSession, StageRetrack
     from gateway.stages.host import StageHost
 
-    method_named(method)
+    method = combined(method, motion, renderer)
     chosen = _variants(variants)
     settings = load_settings(GatewaySettings, stages_host=stages)
     options = EnrolOptions(personalize_renderer=personalize, personalize_motion=personalize, seed=seed)
@@ -70,7 +72,7 @@ def evaluate(
                     session.close()
             results.append(result)
             if json_file is not None:
-                write_json(json_file, results)
+                write_json(json_file, results, method)
     _show(results)
     if report is not None:
         from gateway.reports.evaluation_report import write_evaluation_report

@@ -81,12 +81,14 @@ class PipelineSession:
             raise InvalidRequest(f"{path} has no sound: it can't be re-enacted from its own speech", field="clip")
         self._workspace = Workspace(folder)
         self._index = host.run(track_footage(host.stages, self._info, self._workspace, threads=2, on_frame=lambda _: None))
-        face_id = host.run(select_face(host.stages, self._info, self._workspace, self._index, FaceChoice("largest")))
+        face_id = host.run(
+            select_face(host.stages, self._info, self._workspace, self._index, FaceChoice("largest"), self._method.features)
+        )
         if face_id is None:
             raise NoUsableFootage(f"{path} shows no face", subject=str(path))
         self._face_id = face_id
         self._rows = self._index.rows_of(face_id)
-        host.run(hear_footage(host.stages, self._info, self._workspace))
+        host.run(hear_footage(host.stages, self._info, self._workspace, self._method.features))
         self._crops, self._reasons = self._truth_crops()
         self._speech = self._own_speech()
         self._motions: dict[tuple[str, str, bool], npt.NDArray[Any]] = {}
@@ -197,7 +199,7 @@ class PipelineSession:
             motion.clear()
             spoken = sound.Speech(SPEECH_RATE_HZ, 1, [samples[:, None]])
             duration = info.video.duration
-            await extract_features(stages, spoken, features, motion_frames_for(duration), duration)
+            await extract_features(stages, spoken, features, motion_frames_for(duration), duration, self._method.features)
             await predict_motion(
                 stages,
                 self._method.motion,

@@ -24,7 +24,6 @@ from gateway.live.performance import Performance
 from gateway.methods import method_named
 from gateway.pipeline.messages import pose_message, rational
 from gateway.pipeline.plan import SILENT_BELOW
-from gateway.pipeline.speech import KINDS
 from gateway.pipeline.windows import blend_box
 from gateway.stages.interface import Stages
 from services.common.arrays import from_image, to_gray_image, to_rgb_image
@@ -72,7 +71,10 @@ async def live_frames(
     async def audio_requests() -> AsyncIterator[audio_pb2.ExtractFeaturesRequest]:
         yield audio_pb2.ExtractFeaturesRequest(
             config=audio_pb2.ExtractFeaturesConfig(
-                sample_rate_hz=sample_rate_hz, channels=channels, timeline=common_pb2.Timeline(frame_rate=rate), kinds=KINDS
+                sample_rate_hz=sample_rate_hz,
+                channels=channels,
+                timeline=common_pb2.Timeline(frame_rate=rate),
+                kinds=method.features,
             )
         )
         async for chunk in audio:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import MediaInfo
-from gateway.methods import Method
+from gateway.methods import FeatureKinds, Method
 from gateway.pipeline.enrol import (
     EnrolledActor,
     EnrolOptions,
@@ -70,25 +70,25 @@ async def track_footage(
     return read_index(workspace.faces, note["shot_cuts"], info.video.num_frames)
 
 
-async def hear_speech(stages: Stages, info: MediaInfo, speech: Speech, workspace: Workspace) -> SpeechExtent:
+async def hear_speech(stages: Stages, info: MediaInfo, speech: Speech, workspace: Workspace, kinds: FeatureKinds) -> SpeechExtent:
     """Features of the new speech, once a job."""
     note = workspace.finished("speech")
     if note is None:
         workspace.speech.clear()
         duration = info.video.duration
-        extent = await extract_features(stages, speech, workspace.speech, motion_frames_for(duration), duration)
+        extent = await extract_features(stages, speech, workspace.speech, motion_frames_for(duration), duration, kinds)
         note = asdict(extent)
         workspace.finish("speech", note)
     return SpeechExtent(**note)
 
 
-async def hear_footage(stages: Stages, info: MediaInfo, workspace: Workspace) -> RecordFile:
+async def hear_footage(stages: Stages, info: MediaInfo, workspace: Workspace, kinds: FeatureKinds) -> RecordFile:
     """Features of the footage's own sound, at most SOUND_SECONDS, once a job."""
     if workspace.finished("sound") is None:
         workspace.sound.clear()
         own = SoundReader(info.path, origin=info.video.start).speech()
         wanted = min(motion_frames_for(info.video.duration), int(SOUND_SECONDS * MOTION_RATE))
-        await extract_features(stages, own, workspace.sound, wanted, wanted / MOTION_RATE)
+        await extract_features(stages, own, workspace.sound, wanted, wanted / MOTION_RATE, kinds)
         workspace.finish("sound", {})
     return workspace.sound
 
@@ -100,12 +100,14 @@ def clip_of(faces: RecordFile, rows: list[int], seconds: npt.NDArray[np.float64]
     return on_motion_grid(records, seconds, begin / float(MOTION_RATE)), begin
 
 
-async def select_face(stages: Stages, info: MediaInfo, workspace: Workspace, index: FaceIndex, choice: FaceChoice) -> int | None:
+async def select_face(
+    stages: Stages, info: MediaInfo, workspace: Workspace, index: FaceIndex, choice: FaceChoice, kinds: FeatureKinds
+) -> int | None:
     """Id of the face to dub; None where there is none. `speaker` is the face whose mouth fits the footage's own sound best."""
     seconds = frame_seconds(info)
 
     async def fits_sound(face_id: int) -> float:
-        sound = await hear_footage(stages, info, workspace)
+        sound = await hear_footage(stages, info, workspace, kinds)
         try:
             rows = enrolment_rows(workspace.faces, index.rows_of(face_id), seconds)
             clip, begin = await asyncio.to_thread(clip_of, workspace.faces, rows, seconds)
@@ -140,7 +142,7 @@ async def enrol_from(
     clip, begin = await asyncio.to_thread(clip_of, workspace.faces, rows, seconds)
     features: npt.NDArray[Any] | None = None
     if info.audio:
-        sound = await hear_footage(stages, info, workspace)
+        sound = await hear_footage(stages, info, workspace, method.features)
         features = sound.read(begin, begin + len(clip.mouth))
     return await enrol(stages, method, workspace.faces, rows, clip, features, options, on_step, on_artefact)
 

@@ -196,10 +196,10 @@ class DubJob:
                     threads=request.threads,
                     on_frame=lambda done: on_progress("track", done, total),
                 ),
-                hear_speech(stages, info, speech, workspace),
+                hear_speech(stages, info, speech, workspace, method.features),
             )
             warnings = _about_speech(extent, info)
-            face_id = await select_face(stages, info, workspace, index, request.face)
+            face_id = await select_face(stages, info, workspace, index, request.face, method.features)
             actor = request.actor
             if face_id is None:
                 warnings.append("the footage shows no face: every frame passes through unchanged")

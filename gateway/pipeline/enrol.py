@@ -250,7 +250,7 @@ async def _personalize_motion(
     request = motion_pb2.PersonalizeRequest(
         method=method.motion,
         style=style,
-        features=feature_block(shifted, 0),
+        features=feature_block(shifted, 0, method.features),
         mouth_landmarks=to_tensor(np.ascontiguousarray(clip.mouth[begin : begin + count])),
         usable=to_tensor(np.ascontiguousarray(clip.usable[begin : begin + count])),
         seed=options.seed,

@@ -38,8 +38,15 @@ FACE_RECORD = np.dtype(
 MOTION_RECORD = np.dtype([("mouth", "<f4", (NUM_MOUTH_AREA, 3)), ("speech_probability", "<f4")])
 """The motion of one video frame, head space."""
 
-FEATURE_RECORD = np.dtype([("mel", "<f4", (4, 80)), ("posteriorgram", "<f4", (4, 40)), ("speech_probability", "<f4")])
-"""The audio features of one frame of the motion grid."""
+FEATURE_RECORD = np.dtype(
+    [
+        ("mel", "<f4", (4, 80)),
+        ("posteriorgram", "<f4", (4, 40)),
+        ("identity_removed", "<f4", (4, 20)),
+        ("speech_probability", "<f4"),
+    ]
+)
+"""The audio features of one frame of the motion grid; zeros where the method does not hear a kind."""
 
 
 class RecordFile:

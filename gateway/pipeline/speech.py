@@ -16,6 +16,7 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from gateway.media.sound import Speech
+from gateway.methods import FEATURES, FeatureKinds
 from gateway.pipeline.messages import rational
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.stages.attempts import until_done
@@ -27,7 +28,6 @@ from services.common.timeline import MOTION_RATE
 
 FEATURE_BLOCK: Final = 64
 """Feature frames a message to the motion stage."""
-KINDS: Final = (audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM)
 
 
 def motion_frames_for(duration: Fraction) -> int:
@@ -43,7 +43,9 @@ class SpeechExtent:
     longer: bool
 
 
-async def extract_features(stages: Stages, speech: Speech, features: RecordFile, num_frames: int, film: Fraction) -> SpeechExtent:
+async def extract_features(
+    stages: Stages, speech: Speech, features: RecordFile, num_frames: int, film: Fraction, kinds: FeatureKinds = FEATURES["ugc"]
+) -> SpeechExtent:
     """Fill `features` with FEATURE_RECORDs of `num_frames` frames of the motion grid, for a film of `film` seconds.
 
     Raises:
@@ -60,7 +62,7 @@ async def extract_features(stages: Stages, speech: Speech, features: RecordFile,
                 sample_rate_hz=speech.sample_rate_hz,
                 channels=speech.channels,
                 timeline=common_pb2.Timeline(frame_rate=rational(MOTION_RATE)),
-                kinds=KINDS,
+                kinds=kinds,
                 num_frames=num_frames,
             )
         )
@@ -95,17 +97,23 @@ def feature_records(block: audio_pb2.AudioFeatureBlock) -> npt.NDArray[np.void]:
     rows = np.zeros(count, dtype=FEATURE_RECORD)
     rows["mel"] = from_tensor(block.mel, "mel", dtype=np.float32, shape=(count, 4, 80))
     rows["posteriorgram"] = from_tensor(block.posteriorgram, "posteriorgram", dtype=np.float32, shape=(count, 4, 40))
+    if block.HasField("identity_removed"):
+        rows["identity_removed"] = from_tensor(block.identity_removed, "identity_removed", dtype=np.float32, shape=(count, 4, 20))
     rows["speech_probability"] = from_tensor(block.speech_probability, "speech_probability", dtype=np.float32, shape=(count,))
     return rows
 
 
-def feature_block(rows: npt.NDArray[np.void], first_frame: int) -> audio_pb2.AudioFeatureBlock:
-    """A block of the contract from FEATURE_RECORDs."""
+def feature_block(
+    rows: npt.NDArray[np.void], first_frame: int, kinds: FeatureKinds = FEATURES["ugc"]
+) -> audio_pb2.AudioFeatureBlock:
+    """A block of the contract, with features of `kinds`, from FEATURE_RECORDs."""
+    removed = audio_pb2.FEATURE_KIND_IDENTITY_REMOVED in kinds
     return audio_pb2.AudioFeatureBlock(
         first_frame=first_frame,
         num_frames=len(rows),
         mel=to_tensor(np.ascontiguousarray(rows["mel"])),
         posteriorgram=to_tensor(np.ascontiguousarray(rows["posteriorgram"])),
+        identity_removed=to_tensor(np.ascontiguousarray(rows["identity_removed"])) if removed else None,
         speech_probability=to_tensor(np.ascontiguousarray(rows["speech_probability"])),
     )
 
@@ -137,7 +145,7 @@ async def predict_motion(
         )
         for begin in range(0, features.num_rows, block):
             rows = features.read(begin, begin + block)
-            yield motion_pb2.PredictMotionRequest(features=feature_block(rows, begin))
+            yield motion_pb2.PredictMotionRequest(features=feature_block(rows, begin, FEATURES[method]))
 
     async def predict() -> None:
         motion.clear()
