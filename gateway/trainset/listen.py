@@ -24,7 +24,12 @@ Float32 = npt.NDArray[np.float32]
 SAMPLE_RATE_HZ: Final = 16_000
 _SAMPLES_A_FRAME: Final = int(SAMPLE_RATE_HZ / MOTION_RATE)
 _CHUNK: Final = 1 << 16
-_KINDS: Final = (audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_MFCC, audio_pb2.FEATURE_KIND_POSTERIORGRAM)
+_KINDS: Final = (
+    audio_pb2.FEATURE_KIND_MEL,
+    audio_pb2.FEATURE_KIND_MFCC,
+    audio_pb2.FEATURE_KIND_POSTERIORGRAM,
+    audio_pb2.FEATURE_KIND_IDENTITY_REMOVED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +40,14 @@ class ClipFeatures:
         mel: float32 [T, 4, 80].
         mfcc: float32 [T, 4, 40].
         posteriorgram: float32 [T, 4, 40].
+        identity_removed: float32 [T, 4, 20].
         speech_probability: float32 [T].
     """
 
     mel: Float32
     mfcc: Float32
     posteriorgram: Float32
+    identity_removed: Float32
     speech_probability: Float32
 
 
@@ -91,5 +98,9 @@ async def extract_features(stages: Stages, samples: Float32, num_frames: int) ->
         return np.concatenate(parts) if parts else np.zeros((0, *shape), np.float32)
 
     return ClipFeatures(
-        joined("mel", (4, 80)), joined("mfcc", (4, 40)), joined("posteriorgram", (4, 40)), joined("speech_probability", ())
+        joined("mel", (4, 80)),
+        joined("mfcc", (4, 40)),
+        joined("posteriorgram", (4, 40)),
+        joined("identity_removed", (4, 20)),
+        joined("speech_probability", ()),
     )

@@ -12,6 +12,7 @@ import numpy as np
 from dubstage.audio.v1alpha1 import audio_pb2 as pb
 from dubstage.common.v1alpha1 import common_pb2
 from services.audio.extract import FeatureExtractor, collect
+from services.audio.identity import IDENTITY_REMOVED_WIDTH
 from services.audio.models import AudioModels
 from services.audio.types import AudioFeatures, FeatureBlock, FeatureKind, FloatArray
 from services.common.arrays import from_tensor, to_tensor
@@ -22,6 +23,7 @@ _KINDS: Final = {
     pb.FEATURE_KIND_MEL: FeatureKind.MEL,
     pb.FEATURE_KIND_MFCC: FeatureKind.MFCC,
     pb.FEATURE_KIND_POSTERIORGRAM: FeatureKind.PPG,
+    pb.FEATURE_KIND_IDENTITY_REMOVED: FeatureKind.IDENTITY_REMOVED,
 }
 _FLOAT_BYTES: Final = 4
 
@@ -145,6 +147,8 @@ def blocks_to_proto(blocks: Sequence[FeatureBlock]) -> pb.ExtractFeaturesRespons
         block.posteriorgram.CopyFrom(to_tensor(features.ppg))
     if features.speech_probability is not None:
         block.speech_probability.CopyFrom(to_tensor(features.speech_probability))
+    if features.identity_removed is not None:
+        block.identity_removed.CopyFrom(to_tensor(features.identity_removed))
     return pb.ExtractFeaturesResponse(block=block)
 
 
@@ -169,5 +173,6 @@ def features_from_proto(response: pb.ExtractFeaturesResponse) -> FeatureRange:
             mfcc=tensor("mfcc", 4, 40),
             ppg=tensor("posteriorgram", 4, 40),
             speech_probability=tensor("speech_probability"),
+            identity_removed=tensor("identity_removed", 4, IDENTITY_REMOVED_WIDTH),
         ),
     )

@@ -78,7 +78,7 @@ class FeatureExtractor:
         self._known = known
         self._next_frame = 0
         self._blocks: deque[RowBlock] = deque()
-        self._silent = _silent_block()
+        self._silent = _silent_block(models)
         self._finished = False
 
     def push(self, first_sample: int, interleaved: FloatArray) -> list[FeatureBlock]:
@@ -155,6 +155,7 @@ class FeatureExtractor:
         blocks = [block for block, _ in rows]
         wants = self._kinds.__contains__
         ppg = [block.ppg[row] for block, row in rows if block.ppg is not None]
+        removed = [block.identity_removed[row] for block, row in rows if block.identity_removed is not None]
         return FeatureBlock(
             frame_index=self._next_frame,
             mel=mixed([block.mel[row] for block, row in rows]) if wants(FeatureKind.MEL) else None,
@@ -165,6 +166,7 @@ class FeatureExtractor:
                 if wants(FeatureKind.SPEECH_PROBABILITY)
                 else None
             ),
+            identity_removed=mixed(removed) if wants(FeatureKind.IDENTITY_REMOVED) and len(removed) == len(blocks) else None,
         )
 
     def _row(self, row: int) -> tuple[RowBlock, int]:
@@ -174,7 +176,7 @@ class FeatureExtractor:
         return self._blocks[block - self._blocks[0].index], inner
 
 
-def _silent_block() -> RowBlock:
+def _silent_block(models: AudioModels) -> RowBlock:
     """What the rows before time zero hold."""
     mfcc = np.zeros((ROWS_PER_VIDEO_FRAME, MFCC_WIDTH), np.float32)
     mfcc[:, : MFCC_WIDTH // 2] = silent_rows(ROWS_PER_VIDEO_FRAME)
@@ -186,6 +188,7 @@ def _silent_block() -> RowBlock:
         mfcc=mfcc,
         ppg=ppg,
         speech_probability=np.zeros(ROWS_PER_VIDEO_FRAME, np.float32),
+        identity_removed=models.silence_removed,
     )
 
 
@@ -202,6 +205,7 @@ def collect(blocks: list[FeatureBlock]) -> AudioFeatures:
         mfcc=stacked([block.mfcc for block in blocks]),
         ppg=stacked([block.ppg for block in blocks]),
         speech_probability=np.array(probabilities, np.float32) if probabilities else None,
+        identity_removed=stacked([block.identity_removed for block in blocks]),
     )
 
 

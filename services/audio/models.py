@@ -1,18 +1,20 @@
-"""The two networks that serve: the phonetic posteriorgram and the voice activity detector, on ONNX Runtime.
+"""The networks that serve: phonetic posteriorgram, ID-removal and the voice activity detector, on ONNX Runtime.
 
-Both give the same bits for a window whatever the number of windows run at once (a unit test holds that), so batches may
+The first two give the same bits for a window whatever the number of windows run at once (a unit test holds that), so batches may
 follow the chunks of the stream.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import onnxruntime
 
-from services.audio.types import FloatArray
+from services.audio.identity import IDENTITY_REMOVED_WIDTH, IDENTITY_WINDOW_ROWS, normal_silence
+from services.audio.types import ROWS_PER_VIDEO_FRAME, FloatArray
 from services.common.errors import ModelNotFound
 
 WEIGHTS: Final = Path(__file__).with_name("weights")
@@ -39,16 +41,17 @@ class AudioModels:
     """Loaded networks; shared by all streams of a process, since ONNX Runtime sessions may be run concurrently."""
 
     def __init__(self, weights: Path = WEIGHTS, threads: int = 1) -> None:
-        """Load `ppg.onnx` and `silero_vad.onnx`.
+        """Load `ppg.onnx`, `id_removal.onnx` and `silero_vad.onnx`.
 
         Args:
-            weights: the folder with both files.
+            weights: the folder with the files.
             threads: threads inside one run of a network; any number gives the same bits.
 
         Raises:
             ModelNotFound: a file is missing.
         """
         self._ppg = _session(weights / "ppg.onnx", threads)
+        self._identity = _session(weights / "id_removal.onnx", threads)
         self._voice = _session(weights / "silero_vad.onnx", 1)
 
     def posteriorgram(self, windows: FloatArray) -> FloatArray:
@@ -58,6 +61,19 @@ class AudioModels:
             for start in range(0, len(windows), _MAX_WINDOWS)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, 4, 40), np.float32)
+
+    def identity_removed(self, windows: FloatArray) -> FloatArray:
+        """Cepstra of the global speaker, [N, 64, 20] float32 normalised cepstra -> [N, 4, 20] float32."""
+        parts = [
+            self._identity.run(["removed"], {"cepstra": windows[start : start + _MAX_WINDOWS]})[0]
+            for start in range(0, len(windows), _MAX_WINDOWS)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, ROWS_PER_VIDEO_FRAME, IDENTITY_REMOVED_WIDTH), np.float32)
+
+    @cached_property
+    def silence_removed(self) -> FloatArray:
+        """What `identity_removed` answers of digital silence, [4, 20]."""
+        return np.asarray(self.identity_removed(normal_silence(IDENTITY_WINDOW_ROWS)[None])[0])
 
     def new_voice_detector(self) -> VoiceDetector:
         """A detector for one stream; it keeps the network's recurrent state."""

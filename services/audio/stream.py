@@ -1,4 +1,4 @@
-"""Rows of the acoustic grid as 16 kHz samples arrive: mel, cepstra with deltas, posteriorgram, speech probability.
+"""Rows of the acoustic grid as 16 kHz samples arrive: mel, cepstra, posteriorgram, ID-removed cepstra, speech probability.
 
 Everything is computed in fixed blocks at absolute rows, so the same samples cut otherwise give the same bytes.
 """
@@ -12,6 +12,12 @@ from typing import Final
 import numpy as np
 
 from services.audio.features import DELTA_CONTEXT_ROWS, SpectralStream, cepstra, deltas
+from services.audio.identity import (
+    IDENTITY_PAST_ROWS,
+    IDENTITY_WINDOW_ROWS,
+    RunningNormaliser,
+    normal_silence,
+)
 from services.audio.models import VOICE_CHUNK_SAMPLES, AudioModels
 from services.audio.types import HOP_SAMPLES, NUM_CEPSTRA, ROWS_PER_VIDEO_FRAME, FeatureKind, FloatArray
 from services.audio.windows import LOOK_AHEAD_ROWS, MEAN_CONTEXT_ROWS, normalise, silent_rows
@@ -33,6 +39,8 @@ class RowBlock:
     """[4, 40]"""
     speech_probability: FloatArray
     """[4]"""
+    identity_removed: FloatArray | None
+    """[4, 20]"""
 
 
 class RowStream:
@@ -41,6 +49,7 @@ class RowStream:
     def __init__(self, models: AudioModels, kinds: frozenset[FeatureKind]) -> None:
         self._models = models
         self._with_ppg = FeatureKind.PPG in kinds
+        self._identity = IdentityRows(models) if FeatureKind.IDENTITY_REMOVED in kinds else None
         self._spectral = SpectralStream()
         self._voice = models.new_voice_detector()
         self._voice_pending: FloatArray = np.zeros(0, np.float32)
@@ -59,7 +68,10 @@ class RowStream:
         """Blocks that the new 16 kHz samples complete."""
         mel = self._spectral.push(samples)
         self._mel.extend(mel)
-        self._cepstra = np.concatenate([self._cepstra, cepstra(mel)])
+        fresh = cepstra(mel)
+        self._cepstra = np.concatenate([self._cepstra, fresh])
+        if self._identity is not None:
+            self._identity.push(fresh)
         self._listen(samples)
         ready = 0
         while self._complete(ready):
@@ -82,13 +94,14 @@ class RowStream:
     def _complete(self, blocks: int) -> bool:
         """Whether one block more than `blocks` can be given out."""
         rows = (blocks + 1) * ROWS_PER_VIDEO_FRAME
-        ahead = LOOK_AHEAD_ROWS if self._with_ppg else DELTA_CONTEXT_ROWS
+        ahead = LOOK_AHEAD_ROWS if self._with_ppg or self._identity is not None else DELTA_CONTEXT_ROWS
         return len(self._cepstra) - MEAN_CONTEXT_ROWS >= rows + ahead and len(self._voice_rows) >= rows
 
     def _take(self, blocks: int) -> list[RowBlock]:
         if not blocks:
             return []
         ppg = self._posteriorgrams(blocks) if self._with_ppg else None
+        removed = self._identity.take(blocks) if self._identity is not None else None
         taken = []
         for block in range(blocks):
             start = MEAN_CONTEXT_ROWS + block * ROWS_PER_VIDEO_FRAME
@@ -101,6 +114,7 @@ class RowStream:
                     mfcc=np.concatenate([still, deltas(rows)], axis=1),
                     ppg=None if ppg is None else ppg[block],
                     speech_probability=np.array([self._voice_rows.popleft() for _ in range(ROWS_PER_VIDEO_FRAME)], np.float32),
+                    identity_removed=None if removed is None else removed[block],
                 )
             )
         self._next_block += blocks
@@ -123,3 +137,24 @@ class RowStream:
         found = [self._last_ppg if index < 0 else fresh[index] for index in position]
         self._last_ppg = found[-1]
         return found
+
+
+class IdentityRows:
+    """Cepstra in, ID-removed cepstra of whole blocks out; the stream asks for a block once its look-ahead is there."""
+
+    def __init__(self, models: AudioModels) -> None:
+        self._models = models
+        self._normaliser = RunningNormaliser()
+        # Normalised rows from IDENTITY_PAST_ROWS before the next block on.
+        self._rows = normal_silence(IDENTITY_PAST_ROWS)
+
+    def push(self, cepstra: FloatArray) -> None:
+        """The next rows, [n, 20]."""
+        self._rows = np.concatenate([self._rows, self._normaliser.push(cepstra)])
+
+    def take(self, blocks: int) -> FloatArray:
+        """The next blocks, [blocks, 4, 20]."""
+        starts = range(0, blocks * ROWS_PER_VIDEO_FRAME, ROWS_PER_VIDEO_FRAME)
+        windows = np.stack([self._rows[start : start + IDENTITY_WINDOW_ROWS] for start in starts])
+        self._rows = self._rows[blocks * ROWS_PER_VIDEO_FRAME :].copy()
+        return self._models.identity_removed(windows)

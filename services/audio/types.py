@@ -32,6 +32,7 @@ class FeatureKind(StrEnum):
     MFCC = "mfcc"
     PPG = "ppg"
     SPEECH_PROBABILITY = "speech_probability"
+    IDENTITY_REMOVED = "identity_removed"
 
 
 ALL_KINDS: Final = frozenset(FeatureKind)
@@ -53,6 +54,8 @@ class FeatureBlock:
     """[4, 40] phone probabilities, rows sum to 1, class order of `phones.PHONES`."""
     speech_probability: float | None
     """In [0, 1]: mean over the four rows of the probability that somebody speaks."""
+    identity_removed: FloatArray | None
+    """[4, 20] cepstra of the global speaker: what is said, without who says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +70,5 @@ class AudioFeatures:
     """[T, 4, 40]"""
     speech_probability: FloatArray | None
     """[T]"""
+    identity_removed: FloatArray | None
+    """[T, 4, 20]"""

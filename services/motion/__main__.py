@@ -17,6 +17,7 @@ from services.common.timeline import Timeline
 from services.motion.features import silence
 from services.motion.models import MotionModels
 from services.motion.predict import MotionStream
+from services.motion.predict_expression import ExpressionGrid
 from services.motion.servicer import MotionServicer
 from services.motion.settings import MotionSettings
 
@@ -31,6 +32,7 @@ def compose(settings: MotionSettings) -> StageParts:
     def warm_up() -> None:
         stream = MotionStream(models(), models().neutral_style(), Timeline(rate=Fraction(25)))
         stream.push(0, silence(4))
+        ExpressionGrid(models(), models().neutral_style()).push_silence(5)
 
     pools = tuple(
         WorkerPool(num_threads=threads, max_queued=settings.max_queued_computations, name=name)

@@ -19,6 +19,7 @@ from services.common.errors import InvalidRequest
 from services.common.timeline import MOTION_RATE, Timeline
 from services.motion.types import (
     METHODS,
+    NUM_CEPSTRA,
     NUM_MELS,
     NUM_PHONES,
     NUM_POINTS,
@@ -44,6 +45,7 @@ class PredictConfig:
     timeline: Timeline
     num_frames: int
     without_style: bool
+    method: str = "ugc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,9 @@ def config_from_proto(request: pb.PredictMotionRequest) -> PredictConfig:
     if not 0 <= config.num_frames <= MAX_FRAMES:
         raise InvalidRequest(f"config.num_frames: {config.num_frames} is not between 0 and {MAX_FRAMES}", field="config.num_frames")
     timeline = timeline_from_proto(config.output_timeline, "config.output_timeline")
-    return PredictConfig(ref_from_proto(config.style, "config.style"), timeline, config.num_frames, config.without_style)
+    return PredictConfig(
+        ref_from_proto(config.style, "config.style"), timeline, config.num_frames, config.without_style, config.method
+    )
 
 
 def config_to_proto(method: str, config: PredictConfig) -> pb.PredictMotionRequest:
@@ -104,19 +108,21 @@ def config_to_proto(method: str, config: PredictConfig) -> pb.PredictMotionReque
     )
 
 
-def features_from_proto(request: pb.PredictMotionRequest) -> FeatureBlock:
-    """A later message of a stream.
+def features_from_proto(request: pb.PredictMotionRequest, method: str = "ugc") -> FeatureBlock:
+    """A later message of a stream of `method`.
 
     Raises:
         InvalidRequest: a second config, an empty message, or tensors of a wrong shape or type.
     """
     if not request.HasField("features"):
         raise InvalidRequest("features: after the config every message must hold features", field="features")
-    return block_from_proto(request.features)
+    return block_from_proto(request.features, method)
 
 
-def block_from_proto(block: audio_pb2.AudioFeatureBlock) -> FeatureBlock:
-    """Features as the audio stage answers them; posteriorgram, mel and speech probability are needed.
+def block_from_proto(block: audio_pb2.AudioFeatureBlock, method: str = "ugc") -> FeatureBlock:
+    """Features as the audio stage answers them.
+
+    Posteriorgram, mel and speech probability are needed, by `everybody` the ID-removed cepstra too.
 
     Raises:
         InvalidRequest: a tensor is missing, or of a wrong shape or type, or not finite, or not probabilities.
@@ -134,51 +140,66 @@ def block_from_proto(block: audio_pb2.AudioFeatureBlock) -> FeatureBlock:
         if values.size and (values.min() < 0.0 or values.max() > 1.001):
             raise InvalidRequest(f"features.{name}: probabilities lie in [0, 1]", field=f"features.{name}")
     mel = tensor("mel", block.mel, ROWS_PER_FRAME, NUM_MELS)
-    return FeatureBlock(block.first_frame, SpeechFeatures(posteriorgram, mel, speaking))
+    removed = None
+    if method == "everybody":
+        removed = tensor("identity_removed", block.identity_removed, ROWS_PER_FRAME, NUM_CEPSTRA)
+    return FeatureBlock(block.first_frame, SpeechFeatures(posteriorgram, mel, speaking, removed))
 
 
 def block_to_proto(block: FeatureBlock) -> audio_pb2.AudioFeatureBlock:
     """The message of a block of features."""
     features = block.features
-    return audio_pb2.AudioFeatureBlock(
+    message = audio_pb2.AudioFeatureBlock(
         first_frame=block.first_frame,
         num_frames=len(features),
         posteriorgram=to_tensor(features.posteriorgram),
         mel=to_tensor(features.mel),
         speech_probability=to_tensor(features.speech_probability),
     )
+    if features.identity_removed is not None:
+        message.identity_removed.CopyFrom(to_tensor(features.identity_removed))
+    return message
 
 
 def motion_to_proto(motion: Motion) -> Iterator[pb.PredictMotionResponse]:
     """Replies of at most 256 frames; none for a motion without frames."""
     for begin in range(0, len(motion.mouth_landmarks), MAX_FRAMES_PER_REPLY):
-        part = slice(begin, begin + MAX_FRAMES_PER_REPLY)
-        pairs = zip(motion.mouth_landmarks[part], motion.speech_probability[part], strict=True)
-        yield pb.PredictMotionResponse(
-            frames=[
-                pb.MotionFrame(
-                    frame_index=motion.first_frame + begin + index,
-                    mouth_landmarks=to_tensor(mouth),
-                    speech_probability=float(speaking),
-                )
-                for index, (mouth, speaking) in enumerate(pairs)
-            ]
-        )
+        end = min(begin + MAX_FRAMES_PER_REPLY, len(motion.mouth_landmarks))
+        yield pb.PredictMotionResponse(frames=[_frame_to_proto(motion, index) for index in range(begin, end)])
+
+
+def _frame_to_proto(motion: Motion, index: int) -> pb.MotionFrame:
+    frame = pb.MotionFrame(
+        frame_index=motion.first_frame + index,
+        mouth_landmarks=to_tensor(motion.mouth_landmarks[index]),
+        speech_probability=float(motion.speech_probability[index]),
+    )
+    if motion.expression is not None:
+        frame.expression.CopyFrom(to_tensor(motion.expression[index]))
+    return frame
 
 
 def motion_from_proto(response: pb.PredictMotionResponse) -> Motion:
     """The frames of one reply, which follow each other.
 
     Raises:
-        InvalidRequest: a frame without mouth landmarks of the right shape.
+        InvalidRequest: a frame without mouth landmarks of the right shape, or with an expression of another size than the others'.
     """
     mouths = [
         from_tensor(frame.mouth_landmarks, "frames.mouth_landmarks", dtype=np.float32, shape=(NUM_POINTS, 3))
         for frame in response.frames
     ]
     speaking = np.array([frame.speech_probability for frame in response.frames], np.float32)
+    expressions = [
+        from_tensor(frame.expression, "frames.expression", dtype=np.float32, shape=(None,))
+        for frame in response.frames
+        if frame.HasField("expression")
+    ]
+    if expressions and (len(expressions) < len(mouths) or len({len(expression) for expression in expressions}) > 1):
+        raise InvalidRequest("frames.expression: all frames have one of the same size, or none has", field="frames.expression")
     first = response.frames[0].frame_index if response.frames else 0
-    return Motion(first, np.array(mouths, np.float32).reshape(-1, NUM_POINTS, 3), speaking)
+    stacked = np.array(mouths, np.float32).reshape(-1, NUM_POINTS, 3)
+    return Motion(first, stacked, speaking, np.array(expressions, np.float32) if expressions else None)
 
 
 def footage_from_proto(

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import onnxruntime as ort
 
 from services.common.errors import ModelNotFound
 from services.common.tensor_bytes import decode_arrays
 from services.motion.basis import LandmarkBasis
+from services.motion.expression_model import ExpressionModel
+from services.motion.runtime import run, session
 from services.motion.style import Style, StyleCode
 from services.motion.types import NUM_POINTS, Float32
 
 WEIGHTS: Final = Path(__file__).parent / "weights"
 MODEL_NAMES: Final = ("style_encoder", "motion", "sync_audio", "sync_mouth")
-
-
-def _session(path: Path, threads: int) -> ort.InferenceSession:
-    if not path.is_file():
-        raise ModelNotFound(f"no model at {path}; make it by `python -m services.motion.export`", resource=path.name)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    # Spinning threads of an idle session would take the cores from the other stages.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _run(session: ort.InferenceSession, **inputs: Float32) -> list[Float32]:
-    outputs: list[Any] = session.run(None, inputs)
-    return [np.asarray(output, dtype=np.float32) for output in outputs]
 
 
 class MotionModels:
@@ -51,18 +35,30 @@ class MotionModels:
         constants = folder / "motion_constants.safetensors"
         if not constants.is_file():
             raise ModelNotFound(f"no file {constants}", resource=constants.name)
+        self._folder, self._threads = folder, threads
         named = decode_arrays(constants.read_bytes())
         self.version = named.metadata.get("version", "")
         self.basis = LandmarkBasis(named["components"], named["dual"], named["typical_spread"])
         self.sync_basis = LandmarkBasis(named["sync_components"], named["sync_dual"], named["sync_typical_spread"])
         self.mean_code: Float32 = named["mean_code"]
         self.mean_modulation: Float32 = named["mean_modulation"]
-        self._style, self._motion, self._audio, self._mouth = (_session(folder / f"{name}.onnx", threads) for name in MODEL_NAMES)
+        self._style, self._motion, self._audio, self._mouth = (session(folder / f"{name}.onnx", threads) for name in MODEL_NAMES)
 
     @cached_property
     def num_coefficients(self) -> int:
         """K, coefficients of the landmark basis."""
         return len(self.basis.typical_spread)
+
+    @cached_property
+    def expression(self) -> ExpressionModel:
+        """The predictor of `everybody`, read when it is first asked for."""
+        return ExpressionModel(self._folder, threads=self._threads)
+
+    @property
+    def optional_style_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each array that a style has only where it was personalised for `everybody`."""
+        size = (len(self.expression.basis.typical_spread),)
+        return {"expression_gain": size, "expression_offset": size}
 
     @property
     def style_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -85,7 +81,7 @@ class MotionModels:
 
     def encode(self, coefficients: Float32) -> StyleCode:
         """Style encoder on coefficients in units of the typical spread, float32 [T, K]."""
-        code, modulation = _run(self._style, coefficients=coefficients[None])
+        code, modulation = run(self._style, coefficients=coefficients[None])
         return StyleCode(code[0], modulation[0])
 
     def predict(self, content: Float32, modulation: Float32) -> Float32:
@@ -97,15 +93,15 @@ class MotionModels:
             content: float32 [WINDOW, 4, 44], see features.content_rows.
             modulation: float32 [L, 2, C].
         """
-        coefficients: Float32 = _run(self._motion, content=content[None], modulation=modulation[None])[0][0]
+        coefficients: Float32 = run(self._motion, content=content[None], modulation=modulation[None])[0][0]
         return coefficients
 
     def embed_audio(self, heard: Float32) -> Float32:
         """Sync embeddings of sound: float32 [T, 4, 25] -> unit rows [T, E]; edges see silence around."""
-        embedded: Float32 = _run(self._audio, heard=heard[None])[0][0]
+        embedded: Float32 = run(self._audio, heard=heard[None])[0][0]
         return embedded
 
     def embed_mouth(self, coefficients: Float32) -> Float32:
         """Sync embeddings of mouths: float32 [T, K] in units of the clip's own spread -> unit rows [T, E]."""
-        embedded: Float32 = _run(self._mouth, coefficients=coefficients[None])[0][0]
+        embedded: Float32 = run(self._mouth, coefficients=coefficients[None])[0][0]
         return embedded

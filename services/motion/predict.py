@@ -1,4 +1,4 @@
-"""Speech features in, mouths on the output timeline out: the streaming motion predictor `ugc`.
+"""Speech features in, mouths on the output timeline out: the streaming motion predictor `ugc`, and the stream of any method.
 
 Each grid frame n is a pure function of the features of frames n - 32 .. n + 2 (silence before the first and after the last), so the
 same features in other pieces give the same bytes.
@@ -7,7 +7,7 @@ same features in other pieces give the same bytes.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -53,6 +53,27 @@ def expected(mouth: Float32, style: Style) -> Float32:
     return style.mean_mouth + np.float32(AMPLITUDE) * (mouth - style.mean_mouth)
 
 
+class Grid(Protocol):
+    """A predictor of mouths on the 25 frames/s grid."""
+
+    @property
+    def num_features(self) -> int:
+        """Frames of features taken so far."""
+        ...
+
+    def push(self, features: SpeechFeatures) -> Motion:
+        """Mouths of the grid frames that these features complete, maybe none."""
+        ...
+
+    def push_silence(self, num_frames: int) -> Motion:
+        """As `push`, of frames behind the end of the speech."""
+        ...
+
+    def expression(self, mouth_landmarks: Float32) -> Float32 | None:
+        """Expression coefficients of mouths float32 [T, 59, 3]: float32 [T, E], None where the method has none."""
+        ...
+
+
 class GridPredictor:
     """Mouths on the 25 frames/s grid, each as soon as the two frames of features after it are there."""
 
@@ -77,6 +98,9 @@ class GridPredictor:
     def push_silence(self, num_frames: int) -> Motion:
         """As `push`, of frames behind the end of the speech."""
         return self._advance(silence(num_frames))
+
+    def expression(self, mouth_landmarks: Float32) -> None:
+        """None: this method's coefficients are not those of a morphable model."""
 
     def _advance(self, features: SpeechFeatures) -> Motion:
         held = SpeechFeatures.joined([self._held, features])
@@ -110,6 +134,7 @@ class MotionStream:
         timeline: of the motion that is wanted.
         num_frames: motion frames to answer; 0: as many as the features cover.
         constraints: closure of bilabials and of silence.
+        grid: the predictor of another method than `ugc`; `models`, `style` and `constraints` are its own affair then.
 
     Raises:
         InvalidRequest: more frames are asked for than the timeline has.
@@ -122,11 +147,13 @@ class MotionStream:
         timeline: Timeline,
         num_frames: int = 0,
         constraints: ConstraintConfig | None = None,
+        *,
+        grid: Grid | None = None,
     ) -> None:
         limit = timeline.num_frames
         if limit is not None and num_frames > limit:
             raise InvalidRequest(f"{num_frames} frames asked for, the timeline has {limit}", field="num_frames")
-        self._grid = GridPredictor(models, style, constraints or ConstraintConfig())
+        self._grid: Grid = grid or GridPredictor(models, style, constraints or ConstraintConfig())
         self._timeline = timeline
         self._num_frames = num_frames
         self._next = 0
@@ -185,7 +212,7 @@ class MotionStream:
             self._forget(at.index - 1)
         shape = (len(mouths), NUM_POINTS, 3)
         stacked = np.stack(mouths) if mouths else np.zeros(shape, np.float32)
-        return Motion(first, stacked, np.array(speaking, np.float32))
+        return Motion(first, stacked, np.array(speaking, np.float32), self._grid.expression(stacked))
 
     def _mouth_at(self, index: int, fraction: float) -> Float32:
         if fraction == 0.0:

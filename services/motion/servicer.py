@@ -12,6 +12,7 @@ from services.common.calls import check_still_wanted, set_model_version
 from services.common.errors import InvalidRequest
 from services.common.limits import WorkerPool
 from services.motion.adapt.personalize import Step, personalize
+from services.motion.adapt.personalize_expression import personalize_expression
 from services.motion.convert import (
     block_from_proto,
     check_method,
@@ -27,6 +28,7 @@ from services.motion.convert import (
 from services.motion.lag import estimate_lag
 from services.motion.models import MotionModels
 from services.motion.predict import MotionStream, mean_speaker
+from services.motion.predict_expression import expression_stream
 from services.motion.style import STYLE_FORMAT, Style, encode_style
 
 
@@ -52,12 +54,13 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         if first is None:
             raise InvalidRequest("the stream ended before its config", field="config")
         config = config_from_proto(first)
-        models = self._serving()
+        models = self._serving(config.method)
         style = await self._workers.run(self._load_style, config.style, models)
         style = mean_speaker(style, models) if config.without_style else style
-        stream = MotionStream(models, style, config.timeline, config.num_frames)
+        begin = expression_stream if config.method == "everybody" else MotionStream
+        stream = begin(models, style, config.timeline, config.num_frames)
         async for request in requests:
-            block = features_from_proto(request)
+            block = features_from_proto(request, config.method)
             for reply in motion_to_proto(await self._workers.run(stream.push, block.first_frame, block.features)):
                 yield reply
         while motion := await self._workers.run(stream.drain):
@@ -65,7 +68,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
                 yield reply
 
     async def EncodeStyle(self, request: pb.EncodeStyleRequest, context: Any) -> pb.EncodeStyleResponse:  # noqa: N802
-        """Style of a person from tracked footage."""
+        """Style of a person from tracked footage: the same artefact for every method."""
         check_method(request.method)
         footage = footage_from_proto(request.mouth_landmarks, request.usable, request.frame_rate)
         models = self._serving()
@@ -87,25 +90,28 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
     ) -> AsyncIterator[pb.PersonalizeResponse]:
         """Progress, then the refined style. The result does not depend on `seed`: it has a closed form."""
         check_method(request.method)
-        block, footage = block_from_proto(request.features), footage_from_proto(request.mouth_landmarks, request.usable)
+        block = block_from_proto(request.features, request.method)
+        footage = footage_from_proto(request.mouth_landmarks, request.usable)
         same_length(block, footage)
-        models = self._serving()
+        models = self._serving(request.method)
         style = await self._trainers.run(self._load_style, ref_from_proto(request.style, "style"), models)
-        steps = personalize(style, block.features, footage.mouth_landmarks, footage.usable, models)
+        refine = personalize_expression if request.method == "everybody" else personalize
+        steps = refine(style, block.features, footage.mouth_landmarks, footage.usable, models)
         while step := await self._trainers.run(_next_step, steps):
             reply = pb.PersonalizeResponse(step=step.index, num_steps=step.count, loss=step.loss)
             if step.style is not None:
                 reply.style.CopyFrom(ref_to_proto(await self._trainers.run(self._keep_style, step.style, models)))
             yield reply
 
-    def _serving(self) -> MotionModels:
+    def _serving(self, method: str = "ugc") -> MotionModels:
         models = self._models()
-        set_model_version(models.version)
+        set_model_version(models.expression.version if method == "everybody" else models.version)
         return models
 
     def _load_style(self, ref: ArtefactRef, models: MotionModels) -> Style:
         named = self._store.get_arrays(ref)
-        return Style.from_arrays(named.arrays, named.metadata, expected=models.style_shapes, field="style")
+        optional = models.optional_style_shapes if "expression_gain" in named else None
+        return Style.from_arrays(named.arrays, named.metadata, expected=models.style_shapes, optional=optional, field="style")
 
     def _keep_style(self, style: Style, models: MotionModels) -> ArtefactRef:
         return self._store.put_arrays(style.arrays(), {"format": STYLE_FORMAT, "model": models.version})

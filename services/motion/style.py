@@ -52,6 +52,8 @@ class Style:
         modulation: float32 [L, 2, C], gamma and beta of the decoder's AdaIN layers.
         gain: float32 [K], the person's own factor of each coefficient; ones unless personalised.
         offset: float32 [K], added to each coefficient, in units of the spread; zeros unless personalised.
+        expression_gain: float32 [E], the same for the expression coefficients of `everybody`; None unless personalised for it.
+        expression_offset: float32 [E]; None unless personalised for `everybody`.
     """
 
     mean_mouth: Float32
@@ -62,10 +64,13 @@ class Style:
     modulation: Float32
     gain: Float32
     offset: Float32
+    expression_gain: Float32 | None = None
+    expression_offset: Float32 | None = None
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Arrays of the style artefact, by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in values.items() if value is not None}
 
     @staticmethod
     def from_arrays(
@@ -73,22 +78,25 @@ class Style:
         metadata: Mapping[str, str],
         *,
         expected: Mapping[str, tuple[int, ...]],
+        optional: Mapping[str, tuple[int, ...]] | None = None,
         field: str,
     ) -> Style:
         """The style in an artefact.
 
         Raises:
-            InvalidRequest: not a style, or one of networks of other sizes than `expected` (shape a name).
+            InvalidRequest: not a style, or one of networks of other sizes than `expected` (shape a name), or than those of
+                `optional` that it has.
         """
         if metadata.get("format") != STYLE_FORMAT:
             raise InvalidRequest(f"{field}: the artefact is not a speaking style", field=field)
-        for name, shape in expected.items():
+        wanted = {**expected, **{name: shape for name, shape in (optional or {}).items() if name in arrays}}
+        for name, shape in wanted.items():
             if name not in arrays or arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
                 raise InvalidRequest(
                     f"{field}: its array {name!r} is missing, not finite or not of shape {list(shape)}: encode the style anew",
                     field=field,
                 )
-        return Style(**{name: np.asarray(arrays[name], dtype=np.float32) for name in expected})
+        return Style(**{name: np.asarray(arrays[name], dtype=np.float32) for name in wanted})
 
 
 @dataclass(frozen=True, slots=True)

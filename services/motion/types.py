@@ -14,13 +14,15 @@ import numpy.typing as npt
 Float32: TypeAlias = npt.NDArray[np.float32]
 Bool: TypeAlias = npt.NDArray[np.bool_]
 
-METHODS: Final = ("ugc",)
+METHODS: Final = ("ugc", "everybody")
 """Motion predictors that the stage has."""
 ROWS_PER_FRAME: Final = 4
 """Acoustic rows (10 ms) of one motion frame (40 ms)."""
 NUM_PHONES: Final = 40
 NUM_MELS: Final = 80
 NUM_POINTS: Final = 59
+NUM_CEPSTRA: Final = 20
+"""Cepstra of the global speaker in a row of `identity_removed`."""
 WINDOW_PAST: Final = 32
 WINDOW_AHEAD: Final = 2
 """Frames of features after the emitted one: 80 ms of look-ahead."""
@@ -37,25 +39,30 @@ class SpeechFeatures:
         posteriorgram: float32 [T, 4, 40], phone probabilities of the four 10 ms rows of each frame.
         mel: float32 [T, 4, 80], natural log of mel band power.
         speech_probability: float32 [T], in [0, 1].
+        identity_removed: float32 [T, 4, 20], cepstra of the global speaker; what `everybody` hears, and None where it is not used.
     """
 
     posteriorgram: Float32
     mel: Float32
     speech_probability: Float32
+    identity_removed: Float32 | None = None
 
     def __len__(self) -> int:
         return len(self.speech_probability)
 
-    def __getitem__(self, frames: slice) -> SpeechFeatures:
-        return SpeechFeatures(self.posteriorgram[frames], self.mel[frames], self.speech_probability[frames])
+    def __getitem__(self, frames: slice | npt.NDArray[np.intp]) -> SpeechFeatures:
+        removed = None if self.identity_removed is None else self.identity_removed[frames]
+        return SpeechFeatures(self.posteriorgram[frames], self.mel[frames], self.speech_probability[frames], removed)
 
     @staticmethod
     def joined(parts: list[SpeechFeatures]) -> SpeechFeatures:
         """Parts one behind the other; at least one."""
+        removed = [part.identity_removed for part in parts if part.identity_removed is not None]
         return SpeechFeatures(
             np.concatenate([part.posteriorgram for part in parts]),
             np.concatenate([part.mel for part in parts]),
             np.concatenate([part.speech_probability for part in parts]),
+            np.concatenate(removed) if len(removed) == len(parts) else None,
         )
 
 
@@ -67,11 +74,14 @@ class Motion:
         first_frame: index of the first one on its timeline.
         mouth_landmarks: float32 [T, 59, 3], head space, crop pixels.
         speech_probability: float32 [T].
+        expression: float32 [T, E], coefficients of the morphable model, measured from the person's rest mouth; None where the
+            method has none.
     """
 
     first_frame: int
     mouth_landmarks: Float32
     speech_probability: Float32
+    expression: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True)

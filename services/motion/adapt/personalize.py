@@ -102,7 +102,8 @@ def personalize(
         predicted += [models.predict(padded[frame : frame + WINDOW], style.modulation) for frame in block]
         yield Step(len(predicted), len(frames) + 1, 1.0, None)
     coefficients = np.array(predicted, np.float64)
-    loss = _held_out_loss(coefficients, target, style)
+    as_it_came = Calibration(style.gain.astype(np.float64), style.offset.astype(np.float64))
+    loss = held_out_loss(coefficients, target, as_it_came, style.spread.astype(np.float64) ** 2)
     refined = style
     if loss < 1.0:
         found = calibrate(coefficients, target)
@@ -110,15 +111,14 @@ def personalize(
     yield Step(len(frames) + 1, len(frames) + 1, min(loss, 1.0), refined)
 
 
-def _held_out_loss(predicted: _Float64, target: _Float64, style: Style) -> float:
-    """Squared error in crop pixels on blocks left out in turn, over that of the style as it came."""
-    weight = style.spread.astype(np.float64) ** 2
+def held_out_loss(predicted: _Float64, target: _Float64, as_it_came: Calibration, weight: _Float64) -> float:
+    """Weighted squared error on blocks left out in turn, over that of the calibration as it came."""
     before = after = 0.0
     everything = np.arange(len(predicted))
     for block in np.array_split(everything, NUM_BLOCKS):
         keep = np.setdiff1d(everything, block)
         found = calibrate(predicted[keep], target[keep])
-        as_it_came = style.gain * predicted[block] + style.offset
-        before += float(((as_it_came - target[block]) ** 2 * weight).sum())
+        unchanged = as_it_came.gain * predicted[block] + as_it_came.offset
+        before += float(((unchanged - target[block]) ** 2 * weight).sum())
         after += float(((found.gain * predicted[block] + found.offset - target[block]) ** 2 * weight).sum())
     return after / max(before, 1e-9)

@@ -2,7 +2,8 @@
 
 A training set is a folder with `clips/<clip>.safetensors`: `mouth_landmarks` float32 [T, 59, 3] (head space, 25 frames/s), `usable`
 bool [T], and metadata `use`, `speaker`, `transcript`; and `features/<clip>.safetensors`: `mel` float32 [T, 4, 80], `posteriorgram`
-float32 [T, 4, 40] and `speech_probability` float32 [T]. Lags found by the sync network are a JSON file: clip -> frames.
+float32 [T, 4, 40], `speech_probability` float32 [T] and, for `everybody`, `identity_removed` float32 [T, 4, 20]. Lags found by the
+sync network are a JSON file: clip -> frames.
 """
 
 from __future__ import annotations
@@ -90,7 +91,10 @@ def load_clips(trainset: Path, *, uses: frozenset[str], lags: Path | None = None
             continue
         heard = decode_arrays(beside.read_bytes())
         length = min(len(named["usable"]), len(heard["speech_probability"]))
-        speech = SpeechFeatures(heard["posteriorgram"][:length], heard["mel"][:length], heard["speech_probability"][:length])
+        removed = np.array(heard["identity_removed"][:length], np.float32) if "identity_removed" in heard else None
+        speech = SpeechFeatures(
+            heard["posteriorgram"][:length], heard["mel"][:length], heard["speech_probability"][:length], removed
+        )
         usable = np.array(named["usable"][:length], dtype=np.bool_)  # copies: views would hold the whole file
         if length < 2 or usable.mean() < min_usable:
             continue

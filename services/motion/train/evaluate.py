@@ -1,6 +1,7 @@
 """Evaluates the exported motion stage on held-out clips: `python -m services.motion.train.evaluate --trainset DIR`.
 
-What is evaluated is what serves: the ONNX networks, the constraints and Personalize, on `val` and `dev` clips.
+What is evaluated is what serves: the ONNX networks, the constraints and Personalize, on `val` and `dev` clips; `--method everybody`
+for the Audio-to-Expression network, whose features must hold `identity_removed`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import numpy as np
 
 from services.common.timeline import Timeline
 from services.motion.adapt.personalize import personalize
+from services.motion.adapt.personalize_expression import personalize_expression
 from services.motion.constraints import ConstraintConfig
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predict import MotionStream, mean_speaker
+from services.motion.predict_expression import ExpressionGrid
 from services.motion.style import Style
 from services.motion.train.clips import TrainingClip, load_clips
 from services.motion.train.protocol import Fold, evaluate_clip, mean_scores
-from services.motion.types import Float32, SpeechFeatures
+from services.motion.types import METHODS, Float32, SpeechFeatures
 
 OFF = ConstraintConfig(
     bilabial_low=2.0, bilabial_high=3.0, speech_low=-2.0, speech_high=-1.0, presence_low=-2.0, presence_high=-1.0
@@ -45,14 +48,15 @@ class Variant:
 class ServedPredictor:
     """The serving code as protocol.Predict."""
 
-    def __init__(self, models: MotionModels, constraints: ConstraintConfig) -> None:
-        self._models, self._constraints = models, constraints
+    def __init__(self, models: MotionModels, constraints: ConstraintConfig, method: str = "ugc") -> None:
+        self._models, self._constraints, self._method = models, constraints, method
         self.frames, self.seconds = 0, 0.0
 
     def __call__(self, features: SpeechFeatures, style: Style) -> Float32:
         """Mouths float32 [T, 59, 3]."""
         begin = time.perf_counter()
-        stream = MotionStream(self._models, style, Timeline(rate=Fraction(25)), len(features), self._constraints)
+        grid = ExpressionGrid(self._models, style, self._constraints) if self._method == "everybody" else None
+        stream = MotionStream(self._models, style, Timeline(rate=Fraction(25)), len(features), self._constraints, grid=grid)
         parts = [stream.push(0, features)]
         while (part := stream.drain()) is not None:
             parts.append(part)
@@ -61,14 +65,15 @@ class ServedPredictor:
         return np.concatenate([part.mouth_landmarks for part in parts])
 
 
-def personalized(models: MotionModels) -> Callable[[Style, TrainingClip, Fold], Style]:
+def personalized(models: MotionModels, method: str = "ugc") -> Callable[[Style, TrainingClip, Fold], Style]:
     """Personalisation on the enrolment part of a fold; clips that enrol on themselves stay as they are."""
 
     def refine(style: Style, clip: TrainingClip, fold: Fold) -> Style:
         if fold.enrolment == fold.test:
             return style
         part = fold.enrolment
-        steps = list(personalize(style, clip.features[part], clip.mouth_landmarks[part], clip.usable[part], models))
+        fit = personalize_expression if method == "everybody" else personalize
+        steps = list(fit(style, clip.features[part], clip.mouth_landmarks[part], clip.usable[part], models))
         refined = steps[-1].style
         assert refined is not None
         return refined
@@ -76,14 +81,19 @@ def personalized(models: MotionModels) -> Callable[[Style, TrainingClip, Fold], 
     return refine
 
 
-def variants(models: MotionModels) -> tuple[Variant, ...]:
+def variants(models: MotionModels, method: str = "ugc") -> tuple[Variant, ...]:
     """What is compared."""
     plain = ConstraintConfig()
-    return (
+    shared = (
         Variant("network", OFF, None, control=False),
         Variant("full", plain, None, control=True),
-        Variant("personalized", plain, personalized(models), control=True),
+        Variant("personalized", plain, personalized(models, method), control=True),
         Variant("no_style", plain, lambda style, _clip, _fold: mean_speaker(style, models), control=False),
+    )
+    if method == "everybody":
+        return shared
+    return (
+        *shared,
         Variant("no_adain", plain, lambda style, _clip, _fold: replace(style, modulation=models.mean_modulation), control=False),
     )
 
@@ -103,13 +113,17 @@ def main() -> None:
     parser.add_argument("--lags", type=Path, help="JSON file of lags that the sync network found")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of exported models")
     parser.add_argument("--trained", nargs="*", default=["grid-s1", "grid-s4"], help="speakers that were trained on")
+    parser.add_argument("--method", choices=METHODS, default="ugc", help="predictor to evaluate")
     parser.add_argument("--json", type=Path, help="file for the result")
     arguments = parser.parse_args()
     models = MotionModels(arguments.weights)
     clips = load_clips(arguments.trainset, uses=frozenset({"val", "dev"}), lags=arguments.lags)
-    report: dict[str, object] = {"version": models.version}
-    for variant in variants(models):
-        predictor = ServedPredictor(models, variant.constraints)
+    method = arguments.method
+    report: dict[str, object] = {"method": method, "version": models.version}
+    if method == "everybody":
+        report["version"] = models.expression.version
+    for variant in variants(models, method):
+        predictor = ServedPredictor(models, variant.constraints, method)
         for group, members in groups(clips, set(arguments.trained)).items():
             results = [
                 evaluate_clip(clip, models.basis, models, predictor, variant.restyle, control=variant.control and group == "dev")

@@ -62,7 +62,7 @@ def wrong_sounds(features: SpeechFeatures) -> Iterator[SpeechFeatures]:
     for index in range(_NUM_WRONG):
         shift = round(length * (0.15 + 0.7 * (index + 0.5) / _NUM_WRONG))
         rows = np.roll(np.arange(length), shift)
-        yield SpeechFeatures(features.posteriorgram[rows], features.mel[rows], features.speech_probability[rows])
+        yield features[rows]
 
 
 def closed_threshold(openings: Float32) -> float:

@@ -69,7 +69,7 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub: AudioServiceAsyncS
     expected = extract_features(speech, 16000, PAL)
     firsts = [reply.first_frame for reply in replies]
     assert firsts == sorted(firsts)
-    for name in ("mel", "mfcc", "ppg", "speech_probability"):
+    for name in ("mel", "mfcc", "ppg", "speech_probability", "identity_removed"):
         got = b"".join(getattr(reply.features, name).tobytes() for reply in replies)
         assert got == getattr(expected, name).tobytes()
 
@@ -122,10 +122,10 @@ async def only(*requests: pb.ExtractFeaturesRequest) -> Requests:
                     sample_rate_hz=16000,
                     channels=1,
                     timeline=timeline_to_proto(PAL),
-                    kinds=[pb.FEATURE_KIND_IDENTITY_REMOVED],
+                    kinds=[pb.FEATURE_KIND_UNSPECIFIED],
                 )
             ),
-            "FEATURE_KIND_IDENTITY_REMOVED",
+            "FEATURE_KIND_UNSPECIFIED",
         ),
         (
             pb.ExtractFeaturesRequest(

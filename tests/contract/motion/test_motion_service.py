@@ -35,10 +35,11 @@ from services.motion.convert import (
 )
 from services.motion.models import MotionModels
 from services.motion.predict import MotionStream
+from services.motion.predict_expression import expression_stream
 from services.motion.settings import MotionSettings
 from services.motion.style import encode_style
 from services.motion.types import Float32, SpeechFeatures
-from tests.unit.motion.synthesised import mouths, random_features
+from tests.unit.motion.synthesised import mouths, random_features, with_identity_removed
 
 if TYPE_CHECKING:
     from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
@@ -117,6 +118,52 @@ async def test_first_reply_comes_before_the_stream_is_closed(stub: MotionService
     assert isinstance(reply, pb.PredictMotionResponse)
     assert [frame.frame_index for frame in reply.frames] == [0]
     await call.done_writing()
+
+
+async def test_everybody_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionServiceAsyncStub) -> None:
+    features = with_identity_removed(random_features(30))
+    config = config_to_proto("everybody", PredictConfig(await encoded(stub), PAL, 0, without_style=False))
+    models = MotionModels()
+    local = expression_stream(models, encode_style(talking(), np.ones(100, np.bool_), models.basis, models), PAL)
+    parts = [local.push(0, features)]
+    while (part := local.drain()) is not None:
+        parts.append(part)
+    for cut in (9, 30):
+        got = [motion_from_proto(reply) async for reply in stub.PredictMotion(stream(config, features, cut))]
+        for name in ("mouth_landmarks", "expression"):
+            expected = b"".join(getattr(part, name).tobytes() for part in parts)
+            assert b"".join(getattr(part, name).tobytes() for part in got) == expected
+
+
+async def test_everybody_without_its_features_is_refused_by_name(stub: MotionServiceAsyncStub) -> None:
+    config = config_to_proto("everybody", PredictConfig(await encoded(stub), PAL, 0, without_style=False))
+    code, says = await refusal(drained(stub.PredictMotion(stream(config, random_features(9)))))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "features.identity_removed" in says
+
+
+async def test_every_method_has_the_same_style(stub: MotionServiceAsyncStub) -> None:
+    request = style_request()
+    request.method = "everybody"
+    assert ref_from_proto((await stub.EncodeStyle(request)).style, "style") == await encoded(stub)
+
+
+async def test_everybody_personalises_the_style_that_ugc_goes_on_using(stub: MotionServiceAsyncStub) -> None:
+    features = with_identity_removed(random_features(60))
+    request = pb.PersonalizeRequest(
+        method="everybody",
+        style=ref_to_proto(await encoded(stub)),
+        features=block_to_proto(FeatureBlock(0, features)),
+        mouth_landmarks=to_tensor(talking(60)),
+        usable=to_tensor(np.ones(60, np.bool_)),
+    )
+    *_, last = [step async for step in stub.Personalize(request)]
+    refined = PredictConfig(ref_from_proto(last.style, "style"), PAL, 5, without_style=False)
+    plain = PredictConfig(await encoded(stub), PAL, 5, without_style=False)
+    short = features[:5]
+    same = [await predicted(stub, config_to_proto("ugc", config), short) for config in (refined, plain)]
+    np.testing.assert_array_equal(*same)
+    assert (await predicted(stub, config_to_proto("everybody", refined), short)).shape == (5, 59, 3)
 
 
 async def test_without_style_is_another_motion(stub: MotionServiceAsyncStub) -> None:

@@ -37,7 +37,7 @@ def streamed(
 
 
 def as_bytes(features: AudioFeatures) -> bytes:
-    arrays = (features.mel, features.mfcc, features.ppg, features.speech_probability)
+    arrays = (features.mel, features.mfcc, features.ppg, features.speech_probability, features.identity_removed)
     return b"".join(array.tobytes() for array in arrays if array is not None)
 
 
@@ -71,7 +71,7 @@ def test_shapes_and_ranges(models: AudioModels, speech: FloatArray) -> None:
     assert np.allclose(features.ppg.sum(axis=2), 1.0, atol=1e-5)
     assert features.speech_probability is not None
     assert features.speech_probability.shape == (75,)
-    assert as_bytes(features).__len__() == 4 * 75 * (4 * 160 + 1)
+    assert as_bytes(features).__len__() == 4 * 75 * (4 * 180 + 1)
 
 
 def test_kinds_not_asked_for_are_left_out(models: AudioModels, speech: FloatArray) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from services.common.landmarks import (
@@ -68,3 +70,9 @@ def random_features(num_frames: int, seed: int = 0) -> SpeechFeatures:
         (-6.0 + 2.0 * rng.standard_normal((num_frames, 4, 80))).astype(np.float32),
         rng.uniform(0.5, 1.0, num_frames).astype(np.float32),
     )
+
+
+def with_identity_removed(features: SpeechFeatures, seed: int = 1) -> SpeechFeatures:
+    """The features and ID-removed cepstra that change quickly."""
+    rng = np.random.default_rng(seed)
+    return replace(features, identity_removed=rng.standard_normal((len(features), 4, 20)).astype(np.float32))

@@ -58,6 +58,7 @@ async def test_films_become_tracks_features_and_a_manifest(tmp_path: Path) -> No
     assert track["usable"].all()
     assert track["audio"].shape == (12 * 640,)
     assert heard["posteriorgram"].shape == (12, 4, 40)
+    assert heard["identity_removed"].shape == (12, 4, 20)
     assert heard["mfcc"].shape == (12, 4, 40)
     assert track.metadata["speaker"] == "ann"
     assert decode_arrays((output / "clips" / "bob__fast.mkv.safetensors").read_bytes())["usable"].shape == (10,)

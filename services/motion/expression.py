@@ -1,0 +1,58 @@
+"""Expression coefficients of a morphable model as a basis of mouth motion, for the method `everybody`.
+
+    mouth = rest_mouth + sum_k e_k B_k          B_k: column k of the model's expression basis at the 59 mouth-area points
+
+The person's own rest mouth stands for identity and neutral expression together, so e is measured from it: on the model, the neutral
+shape is the person's own (`MorphableModel.with_neutral_shape`). Everything is linear, as the paper's mouth landmarks are in the
+expression (Everybody's Talkin', Sec. 3.2.2).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from services.common.geometry.morphable_model import MorphableModel
+from services.motion.basis import LandmarkBasis
+from services.motion.types import Float32
+
+NUM_EXPRESSION: Final = 24
+"""Coefficients that are predicted; those behind them hardly move the mouth, and are zero."""
+DEPTH_WEIGHT: Final = 0.1
+RIDGE: Final = 1.0
+"""As services.common.geometry.coefficients: trust in z, and the squared error (crop pixels) against which the prior counts once."""
+
+
+def expression_basis(model: MorphableModel, mouth: LandmarkBasis, num_expression: int = NUM_EXPRESSION) -> LandmarkBasis:
+    """The model's expression basis at the mouth-area points, and its dual by regularised least squares.
+
+        e = (B^T D B + ridge / deviation^2)^-1 B^T D offsets,   D = diag(1, 1, depth_weight) at each point
+
+    Args:
+        model: a morphable model in head space with the landmark set `mouth_area`.
+        mouth: the landmark basis of `ugc`, whose typical spread is carried over.
+        num_expression: coefficients to use, the first ones of the model.
+    """
+    basis = model.landmark_set("mouth_area").of_basis(model.expression_basis)[..., :num_expression].astype(np.float64)
+    metric = np.array([1.0, 1.0, DEPTH_WEIGHT])[:, None]
+    normal = np.einsum("pdk,pdl->kl", basis * metric, basis)
+    normal += RIDGE * np.diag(1.0 / model.expression_deviation[:num_expression].astype(np.float64) ** 2)
+    dual = np.einsum("kl,pdl->kpd", np.linalg.inv(normal), basis * metric)
+    components = np.ascontiguousarray(np.moveaxis(basis, -1, 0), np.float32)
+    unmeasured = LandmarkBasis(components, dual.astype(np.float32), np.ones(num_expression, np.float32))
+    return LandmarkBasis(components, unmeasured.dual, expression_spread(mouth.typical_spread, mouth, unmeasured))
+
+
+def expression_spread(spread: Float32, mouth: LandmarkBasis, expression: LandmarkBasis) -> Float32:
+    """Size of each expression coefficient of a person, from the spread of the person's style: float32 [E].
+
+    So a style is one thing for every method. The coefficients of `mouth` are taken as uncorrelated about the rest mouth.
+
+    Args:
+        spread: float32 [K], of the style.
+        mouth: basis in which the style's spread was measured.
+        expression: the expression basis.
+    """
+    mixing = np.einsum("epd,kpd->ek", expression.dual.astype(np.float64), mouth.components.astype(np.float64))
+    return np.asarray(np.sqrt((mixing**2) @ (spread.astype(np.float64) ** 2)), dtype=np.float32)

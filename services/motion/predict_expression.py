@@ -1,0 +1,159 @@
+"""The motion predictor `everybody`: a second of ID-removed speech in, expression coefficients and mouths out.
+
+Everybody's Talkin', Sec. 3.2.2: the window reaches from 0.8 s before a frame's time to 0.2 s after it, which is the 20 grid frames
+before it, itself, and four after it. Each frame is a pure function of its window, so pieces of any size give the same bytes.
+What the paper leaves out: loudness is heard too, as band energies relative to the speech just heard (the jaw opens by it, and
+ID-removed cepstra have none left); p, b, m and silence shut the lips as in `ugc`; amplitude and rest mouth are the person's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+
+from services.common.errors import InvalidRequest
+from services.common.timeline import Timeline
+from services.motion.constraints import CONTEXT_PAST, ConstraintConfig, apply_constraints
+from services.motion.expression import expression_spread
+from services.motion.features import BANDS, ContentStream, bilabial_probability, content_before, content_rows, silence
+from services.motion.models import MotionModels
+from services.motion.predict import AMPLITUDE, MotionStream
+from services.motion.style import Style
+from services.motion.types import (
+    NUM_CEPSTRA,
+    NUM_PHONES,
+    NUM_POINTS,
+    ROWS_PER_FRAME,
+    WINDOW_AHEAD,
+    Float32,
+    Motion,
+    SpeechFeatures,
+)
+
+EXPRESSION_PAST: Final = 20
+"""0.8 s before the frame."""
+EXPRESSION_AHEAD: Final = 4
+"""Frames after the emitted one: 0.2 s after its time, 160 ms of features after its own."""
+EXPRESSION_WINDOW: Final = EXPRESSION_PAST + 1 + EXPRESSION_AHEAD
+LOOK_AHEAD: Final = Fraction(EXPRESSION_AHEAD, 25)
+NUM_HEARD: Final = NUM_CEPSTRA + len(BANDS)
+"""Channels of a row of the window: ID-removed cepstra, then relative band energies."""
+ENERGY_SCALE: Final = 0.5
+"""Of the energies beside the cepstra; .5 was better than 1 and than 0 on val clips."""
+
+
+def heard_rows(removed: Float32, content: Float32) -> Float32:
+    """What the network hears: ID-removed cepstra [T, 4, 20] and the energies of content rows [T, 4, 44], [T, 4, 24] float32."""
+    return np.concatenate([removed, np.float32(ENERGY_SCALE) * content[..., NUM_PHONES:]], axis=-1)
+
+
+def heard_silence(num_frames: int, row: Float32) -> Float32:
+    """What is heard before a stream, float32 [T, 4, 24]; `row` [20] is the ID-removed row of digital silence."""
+    removed = np.broadcast_to(row, (num_frames, ROWS_PER_FRAME, len(row))).astype(np.float32)
+    return heard_rows(removed, content_before(num_frames))
+
+
+def silent_speech(num_frames: int, row: Float32) -> SpeechFeatures:
+    """Features of digital silence with the ID-removed row that belongs to it."""
+    rows = np.broadcast_to(row, (num_frames, ROWS_PER_FRAME, len(row))).astype(np.float32)
+    return replace(silence(num_frames), identity_removed=rows)
+
+
+def heard_clip(features: SpeechFeatures, row: Float32) -> Float32:
+    """What is heard of a whole clip of T frames with the silence around it: float32 [20 + T + 4, 4, 24].
+
+    Raises:
+        InvalidRequest: the features lack the ID-removed cepstra.
+    """
+    rows = SpeechFeatures.joined([features, silent_speech(EXPRESSION_AHEAD, row)])
+    return np.concatenate([heard_silence(EXPRESSION_PAST, row), heard_rows(_removed(rows), content_rows(rows))])
+
+
+def _removed(features: SpeechFeatures) -> Float32:
+    if features.identity_removed is None:
+        raise InvalidRequest("features.identity_removed: `everybody` needs it", field="features.identity_removed")
+    return features.identity_removed
+
+
+class ExpressionGrid:
+    """Mouths on the 25 frames/s grid, each as soon as the four frames of features after it are there.
+
+    Args:
+        models: the networks.
+        style: the person.
+        constraints: closure of bilabials and of silence.
+        amplitude: of the movement about the mean mouth.
+    """
+
+    def __init__(
+        self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None, amplitude: float = AMPLITUDE
+    ) -> None:
+        self._model, self._style = models.expression, style
+        self._constraints = constraints or ConstraintConfig()
+        self._amplitude = np.float32(amplitude)
+        spread = expression_spread(style.spread, models.basis, self._model.basis)
+        gain = np.ones_like(spread) if style.expression_gain is None else style.expression_gain
+        offset = np.zeros_like(spread) if style.expression_offset is None else style.expression_offset
+        self._scale, self._shift = gain * spread, offset * spread
+        self._held = silent_speech(EXPRESSION_PAST, self._model.silence)
+        self._heard = heard_silence(EXPRESSION_PAST, self._model.silence)
+        self._contents = ContentStream()
+        self._next = 0
+        self._num_features = 0
+
+    @property
+    def num_features(self) -> int:
+        """Frames of features taken so far."""
+        return self._num_features
+
+    def push(self, features: SpeechFeatures) -> Motion:
+        """Mouths of the grid frames that these features complete, maybe none.
+
+        Raises:
+            InvalidRequest: the features lack the ID-removed cepstra.
+        """
+        _removed(features)
+        self._num_features += len(features)
+        return self._advance(features)
+
+    def push_silence(self, num_frames: int) -> Motion:
+        """As `push`, of frames behind the end of the speech."""
+        return self._advance(silent_speech(num_frames, self._model.silence))
+
+    def expression(self, mouth_landmarks: Float32) -> Float32:
+        """Coefficients of the morphable model from the person's rest mouth: float32 [T, num_expression]."""
+        return self._model.coefficients(mouth_landmarks - self._style.rest_mouth)
+
+    def _advance(self, features: SpeechFeatures) -> Motion:
+        held = SpeechFeatures.joined([self._held, features])
+        rows = np.concatenate([self._heard, heard_rows(_removed(features), self._contents.push(features))])
+        ready = max(len(held) - EXPRESSION_WINDOW + 1, 0)
+        first = self._next
+        self._held, self._heard = held[ready:], rows[ready:]
+        self._next += ready
+        if not ready:
+            return Motion(first, np.zeros((0, NUM_POINTS, 3), np.float32), np.zeros(0, np.float32))
+        mouths = np.stack([self._mouth(rows[frame : frame + EXPRESSION_WINDOW]) for frame in range(ready)])
+        around = slice(EXPRESSION_PAST - CONTEXT_PAST, EXPRESSION_PAST + ready + WINDOW_AHEAD)
+        constrained = apply_constraints(
+            mouths,
+            self._style.closed_mouth,
+            bilabial_probability(held[around]),
+            held.speech_probability[around],
+            self._constraints,
+        )
+        return Motion(first, constrained, held.speech_probability[EXPRESSION_PAST : EXPRESSION_PAST + ready])
+
+    def _mouth(self, window: Float32) -> Float32:
+        """Mouth of one window before constraints, float32 [59, 3]."""
+        coefficients = self._scale * self._model.predict(window) + self._shift
+        mouth = self._style.rest_mouth + self._model.basis.reconstruct(coefficients.astype(np.float32))
+        return self._style.mean_mouth + self._amplitude * (mouth - self._style.mean_mouth)
+
+
+def expression_stream(models: MotionModels, style: Style, timeline: Timeline, num_frames: int = 0) -> MotionStream:
+    """`everybody` on an output timeline; arguments and errors as of MotionStream."""
+    return MotionStream(models, style, timeline, num_frames, grid=ExpressionGrid(models, style))

@@ -1,0 +1,196 @@
+"""Trains the Audio-to-Expression network: `python -m services.motion.train.expression --trainset DIR`.
+
+    L = L_exp + L_shape (Eq. 3) + w_velocity L_velocity
+
+L_exp is the squared error of coefficients, L_shape that of the mouth landmarks which they move, L_velocity that of the landmarks'
+change from frame to frame (ours). The closed-form filter is fitted first and is the baseline that the network must beat. Steps are
+selected on `val` clips; `dev` is only shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from services.common.geometry.default_model import default_model
+from services.motion.basis import LandmarkBasis, point_weights
+from services.motion.expression import expression_basis, expression_spread
+from services.motion.models import MotionModels
+from services.motion.networks.audio_to_expression import AudioToExpressionConfig, AudioToExpressionNetwork
+from services.motion.predict import AMPLITUDE
+from services.motion.predict_expression import heard_clip
+from services.motion.style import Style
+from services.motion.train.clips import TrainingClip, by_speaker, load_clips
+from services.motion.train.expression_data import (
+    ExpressionSampler,
+    ExpressionWindows,
+    fit_filter,
+    prepare,
+    silent_row,
+    speaker_weights,
+    windows_of,
+)
+from services.motion.train.loop import LoopConfig, TrainingRun, progress
+from services.motion.train.protocol import evaluate_clip
+from services.motion.train.style import describe, groups_of, selection_score, summary
+from services.motion.types import Float32, SpeechFeatures
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpressionTraining:
+    """Everything that decides the result."""
+
+    network: AudioToExpressionConfig = field(default_factory=AudioToExpressionConfig)
+    batch: int = 64
+    speaker_exponent: float = 0.4
+    filter_strength: float = 0.01
+    noise: float = 0.2
+    level: float = 0.15
+    shape: float = 1.0
+    velocity: float = 1.0
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1000, evaluate_every=250, learning_rate=1.5e-3, seed=1))
+
+
+class ExpressionLosses(NamedTuple):
+    """Parts of the loss, scalars."""
+
+    total: Tensor
+    expression: Tensor
+    shape: Tensor
+    velocity: Tensor
+
+
+class ExpressionLoss:
+    """L_exp + L_shape (Eq. 3) and the change from frame to frame.
+
+    The projection of the paper is a linear map here, since head space is the face's own: pose and identity drop out of the
+    difference of landmarks. Lips count twice as much as the jaw.
+    """
+
+    def __init__(self, expression: LandmarkBasis, config: ExpressionTraining) -> None:
+        root = np.sqrt(point_weights() / point_weights().mean())
+        root[:, 2] = 0.0  # the picture plane
+        self._components = torch.from_numpy((expression.components * root).astype(np.float32))
+        self._typical = float(np.linalg.norm(expression.components * expression.typical_spread[:, None, None]))
+        self._config = config
+
+    def __call__(self, predicted: Tensor, batch: ExpressionWindows) -> ExpressionLosses:
+        """Predicted coefficients [N, 2, E] in units of the person's spread."""
+        error = predicted - batch.expression
+        moved = torch.einsum("nfe,epd->nfpd", error * batch.spread[:, None], self._components)
+        size = torch.linalg.vector_norm(batch.spread, dim=1)[:, None, None, None] * self._typical
+        size = size / torch.linalg.vector_norm(batch.spread, dim=1).mean()
+        relative = moved / size
+        expression = (error**2).mean()
+        shape = (relative**2).sum(dim=(2, 3)).mean()
+        velocity = ((relative[:, 1] - relative[:, 0]) ** 2).sum(dim=(1, 2)).mean()
+        total = expression + self._config.shape * shape + self._config.velocity * velocity
+        return ExpressionLosses(total, expression, shape, velocity)
+
+
+class TorchExpressionPredictor:
+    """The network in PyTorch, in the shape that the evaluation protocol asks for, before constraints."""
+
+    def __init__(
+        self, network: AudioToExpressionNetwork, mouth: LandmarkBasis, expression: LandmarkBasis, silence: Float32
+    ) -> None:
+        self._network, self._mouth, self._expression, self._silence = network, mouth, expression, silence
+
+    @torch.no_grad()
+    def __call__(self, features: SpeechFeatures, style: Style) -> Float32:
+        """See protocol.Predict."""
+        windows = windows_of(heard_clip(features, self._silence))
+        coefficients = self._network(torch.from_numpy(np.ascontiguousarray(windows))).numpy()
+        spread = expression_spread(style.spread, self._mouth, self._expression)
+        mouths = style.rest_mouth + self._expression.reconstruct(coefficients * spread)
+        return np.asarray(style.mean_mouth + np.float32(AMPLITUDE) * (mouths - style.mean_mouth), np.float32)
+
+
+def train(
+    config: ExpressionTraining, models: MotionModels, clips: list[TrainingClip], selection: list[TrainingClip], folder: Path
+) -> None:
+    """Trains, and keeps the best averaged weights in `folder/best.pt`, the filter's own scores in `folder/filter.json`."""
+    torch.manual_seed(config.loop.seed)
+    torch.set_num_threads(config.loop.threads)
+    face = default_model()
+    expression = expression_basis(face, models.basis, config.network.num_expression)
+    silence, weights = silent_row(clips), speaker_weights(clips, config.speaker_exponent)
+    prepared = prepare(clips, models.basis, expression, silence)
+    network = AudioToExpressionNetwork(config.network)
+    linear = fit_filter(prepared, weights, config.filter_strength)
+    network.set_filter(torch.from_numpy(linear.weight), torch.from_numpy(linear.bias))
+    averaged = AudioToExpressionNetwork(config.network).eval()
+    sampler = ExpressionSampler(prepared, weights, config.noise, config.level)
+    loss = ExpressionLoss(expression, config)
+    groups = groups_of(selection, set(by_speaker(clips)))
+    run = TrainingRun(folder, network, config.loop, asdict(config))
+    run.resume()
+
+    def consider() -> dict[str, dict[str, float]]:
+        """Evaluates the averaged weights and keeps them where they are the best so far on `val`."""
+        averaged.load_state_dict(run.averaged.state)
+        predictor = TorchExpressionPredictor(averaged, models.basis, expression, silence)
+        scores = {
+            name: summary([evaluate_clip(clip, models.basis, models, predictor, control=False) for clip in members])
+            for name, members in groups.items()
+            if members
+        }
+        value = selection_score({name: score for name, score in scores.items() if name != "dev"})
+        run.curves.add(run.step, score=value)
+        for group, values in scores.items():
+            run.curves.add(run.step, **{f"{group} {name}": value for name, value in values.items()})
+        if value > run.best:
+            run.best = value
+            kept = {"config": asdict(config), "state": averaged.state_dict(), "scores": scores, "step": run.step}
+            constants = {"basis": expression, "silence": silence, "face_model": face.digest, "num_expression": face.num_expression}
+            torch.save({**kept, **constants}, folder / "best.pt")
+        run.save()
+        return scores
+
+    if run.step == 0:
+        baseline = consider()
+        (folder / "filter.json").write_text(json.dumps(baseline, indent=1))
+        print("the filter: " + describe(baseline), flush=True)
+    sums: list[list[float]] = []
+    with progress() as bar:
+        task = bar.add_task("audio to expression", total=config.loop.steps, completed=run.step, note="")
+        while run.step < config.loop.steps:
+            network.train()
+            batch = sampler.draw(run.rng, config.batch)
+            losses = loss(network(batch.window.flatten(0, 1)).unflatten(0, (-1, 2)), batch)
+            run.update(losses.total)
+            sums.append([float(part.detach()) for part in losses])
+            bar.update(task, completed=run.step)
+            if run.step % config.loop.evaluate_every == 0 or run.step == config.loop.steps:
+                means = [fmean(column) for column in zip(*sums, strict=True)]
+                run.curves.add(run.step, **dict(zip([f"loss {name}" for name in losses._fields], means, strict=True)))
+                sums = []
+                bar.console.print(f"{run.step:5d} loss {means[0]:.3f} " + describe(consider()))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trainset", type=Path, required=True, help="training set: a folder with clips/ and features/")
+    parser.add_argument("--lags", type=Path, help="JSON file of lags that the sync network found")
+    parser.add_argument("--out", type=Path, default=Path("build/motion/expression"), help="folder for checkpoints and curves")
+    parser.add_argument("--steps", type=int, default=ExpressionTraining().loop.steps)
+    parser.add_argument("--seed", type=int, default=ExpressionTraining().loop.seed)
+    arguments = parser.parse_args()
+    defaults = ExpressionTraining()
+    config = replace(defaults, loop=replace(defaults.loop, steps=arguments.steps, seed=arguments.seed))
+    clips = load_clips(arguments.trainset, uses=frozenset({"train"}), lags=arguments.lags)
+    selection = load_clips(arguments.trainset, uses=frozenset({"val", "dev"}), lags=arguments.lags)
+    train(config, MotionModels(), clips, selection, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

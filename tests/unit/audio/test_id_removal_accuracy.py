@@ -1,0 +1,43 @@
+"""Who speaks can be told from cepstra, and hardly from what the committed network makes of them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from services.audio.extract import extract_features
+from services.audio.models import AudioModels
+from services.audio.train.corpus import read_mono_16k
+from services.audio.train.fresh_classifiers import Labelled, fit, speaker_accuracy
+from services.audio.types import FeatureKind
+from services.common.timeline import Timeline
+from tests.conftest import Clips
+
+SPEAKERS = 10
+LEAST_SAMPLES = 11 * 16000
+KINDS = frozenset({FeatureKind.MFCC, FeatureKind.IDENTITY_REMOVED})
+
+
+def test_ten_readers_are_told_by_their_cepstra_and_not_by_the_features_without_identity(clips: Clips, models: AudioModels) -> None:
+    parts: dict[str, list[list[Labelled]]] = {"mfcc": [[], []], "identity_removed": [[], []]}
+    speaker = 0
+    for row in clips.rows(use="train", under="speech/librispeech"):
+        samples = read_mono_16k(row.path)
+        if len(samples) < LEAST_SAMPLES:
+            continue
+        features = extract_features(samples, 16000, Timeline(rate=Fraction(25)), KINDS, models=models)
+        for name, (training, held_out) in parts.items():
+            rows = getattr(features, name).reshape(-1, getattr(features, name).shape[-1])[:, :20]
+            cut = int(0.6 * len(rows))
+            training.append(Labelled(rows[:cut], np.full(cut, speaker)))
+            held_out.append(Labelled(rows[cut + 50 :], np.full(len(rows) - cut - 50, speaker)))
+        speaker += 1
+        if speaker == SPEAKERS:
+            break
+    told = {
+        name: speaker_accuracy(fit("row linear", training, SPEAKERS, steps=60, rows=60), held_out).segment
+        for name, (training, held_out) in parts.items()
+    }
+    assert told["mfcc"] > 0.8
+    assert told["identity_removed"] < 0.35  # chance is .1
