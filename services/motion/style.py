@@ -18,6 +18,7 @@ STYLE_FORMAT: Final = "dubstage.motion.style/1"
 MIN_FRAMES: Final = 25
 """Usable frames that a style needs: one second."""
 _MIN_CLOSED: Final = 5
+_SHUT_PX: Final = 1.0
 _PRIOR_FRAMES: Final = 50.0
 """The typical spread counts as much as this many frames of the person's own."""
 
@@ -45,8 +46,8 @@ class Style:
     Attributes:
         mean_mouth: float32 [59, 3], head space: mean of all frames.
         rest_mouth: float32 [59, 3], what motion is measured from, see measure_mouth.
-        closed_mouth: float32 [59, 3], the shut mouth: mean of the 3 % of frames with the smallest opening, its lips brought
-            together, since some people are never seen with their lips closed.
+        closed_mouth: float32 [59, 3], the shut mouth: mean of the tenth of frames with the smallest opening, or of 3 % where
+            that tenth is open; its lips are brought together, since some people are never seen with their lips closed.
         spread: float32 [K], size of each coefficient while the mouth is open, crop pixels.
         code: float32 [S], style code.
         modulation: float32 [L, 2, C], gamma and beta of the decoder's AdaIN layers.
@@ -120,7 +121,10 @@ def measure_mouth(mouth_landmarks: Float32, basis: LandmarkBasis) -> MouthStatis
     count = len(mouth_landmarks)
     order = np.argsort(mouth_opening(mouth_landmarks), kind="stable")
     nearly_shut = mouth_landmarks[order[: max(min(count, _MIN_CLOSED), count // 10)]].mean(axis=0)
-    closed = shut_lips(mouth_landmarks[order[: max(min(count, _MIN_CLOSED), count // 33)]].mean(axis=0))
+    # Who is hardly ever seen with a shut mouth shows it best in the very least open frames.
+    seen_shut = mouth_opening(nearly_shut) < _SHUT_PX
+    least = nearly_shut if seen_shut else mouth_landmarks[order[: max(min(count, _MIN_CLOSED), count // 33)]].mean(axis=0)
+    closed = shut_lips(least)
     speaking = mouth_landmarks[order[count // 2 :]]
     middle = speaking.mean(axis=0)
     rest = middle + basis.project(nearly_shut - middle)[0] * basis.components[0]
