@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from dubstage.client import gateway as gateway_client
 from dubstage.gateway.v1alpha1 import gateway_pb2, gateway_pb2_grpc
 from gateway.stages.remote import STAGE_NAMES
-from tests.integration.conftest import LoopThread, StartGateway, dubbing
+from tests.integration.conftest import OTHER, LoopThread, StartGateway, dubbing
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -54,7 +54,7 @@ def test_one_dub_is_one_trace(
         with running.connect() as connection:
             stub = gateway_pb2_grpc.DubServiceStub(connection.channel)
             metadata = (("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"),)
-            operation = stub.CreateDub(dubbing("traced.mp4"), timeout=30, metadata=metadata)
+            operation = stub.CreateDub(dubbing("traced.mp4", footage_uri=OTHER), timeout=30, metadata=metadata)
             gateway_client.wait(connection, operation.name, gateway_pb2.DubResult, timeout_s=110)
         stop_gateway(running)
     of_dub = [line for line in lines if line["event"] == "rpc_finished" and line.get("job_id") == operation.name[11:]]
