@@ -41,7 +41,7 @@ def measure_renderer() -> tuple[NetworkTime, ...]:
             models = load_models(WEIGHTS_FOLDER, backend)
         except DubstageError:
             continue  # not on this machine
-        model = next(iter(models.files.values()))
+        model = models.files["ugc"]
         inputs: dict[str, npt.NDArray[np.generic]] = {INPUT_PICTURES: picture, INPUT_STATE: default_state(model)[None]}
         backend.infer(model.name, inputs)
         wall, cpu = time.perf_counter(), time.process_time()

@@ -92,9 +92,10 @@ def frame_from_proto(request: pb.RenderRequest, previous: int | None) -> RenderF
     return RenderFrame(
         frame_index=frame.frame_index,
         background=from_image(frame.background, "frame.background", channels=3, size=_SIZE),
-        texture=from_image(frame.texture, "frame.texture", channels=3, size=_SIZE),
+        texture=from_image(frame.texture, "frame.texture", channels=3, size=_SIZE) if frame.HasField("texture") else None,
         mask=from_image(frame.mask, "frame.mask", channels=1, size=_SIZE),
         box_landmarks=from_tensor(frame.box_landmarks, "frame.box_landmarks", dtype="float32", shape=(NUM_MOUTH_AREA, 2)),
+        context_only=frame.context_only,
     )
 
 
@@ -104,9 +105,10 @@ def frame_to_proto(frame: RenderFrame) -> pb.RenderRequest:
         frame=pb.RenderFrame(
             frame_index=frame.frame_index,
             background=to_rgb_image(frame.background),
-            texture=to_rgb_image(frame.texture),
+            texture=None if frame.texture is None else to_rgb_image(frame.texture),
             mask=to_gray_image(frame.mask),
             box_landmarks=to_tensor(frame.box_landmarks),
+            context_only=frame.context_only,
         )
     )
 

@@ -1,7 +1,7 @@
-"""Export the refine network: `python -m services.render.export --weights refine.safetensors --out FOLDER`.
+"""Export a network: `python -m services.render.export --model ugc --out FOLDER`, or `--model everybody`.
 
-Writes `ugc.onnx` (weights in half precision, arithmetic in the backend's), `ugc.export.json` (the ExportSpec's facts, digests
-and the parity report) and, with --int8, `ugc.int8.onnx`. An export that does not agree with PyTorch fails and leaves nothing.
+Writes `MODEL.onnx` (weights in half precision, arithmetic in the backend's), `MODEL.export.json` (the ExportSpec's facts, digests
+and the parity report) and, with --int8, `MODEL.int8.onnx`. An export that does not agree with PyTorch fails and leaves nothing.
 
 `python -m services.render.export --triton DIR` writes Triton's model repository from what was exported, and exports nothing anew.
 """
@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,8 +29,11 @@ from services.common.crops import BOX_SIZE
 from services.common.errors import DubstageError
 from services.render.backends.registry import WEIGHTS_FOLDER, file_sha256
 from services.render.features import NUM_PICTURE_CHANNELS
+from services.render.heatmaps import WINDOW_CHANNELS
+from services.render.key_pictures import STATE_SIZE as KEYS_STATE_SIZE
+from services.render.networks.everybody import EverybodyNetwork
 from services.render.networks.refine import RefineNetwork
-from services.render.networks.weights import load_refine
+from services.render.networks.weights import load_everybody, load_refine
 from services.render.render import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.triton.repository import add_arguments, spec_of, write_repository
 
@@ -42,7 +46,7 @@ class ExportSpec:
     """What is exported and how far it may be from PyTorch.
 
     Attributes:
-        name: of the model in requests.
+        name: of the model in requests, one of EXPORTED.
         opset: ONNX operator set.
         tolerance_levels: largest difference of any output value, grey levels.
         batch_sizes: for which parity is measured.
@@ -56,15 +60,38 @@ class ExportSpec:
     max_batch_size: int = 64
 
 
-class ServedRefineNetwork(nn.Module):
-    """The refine network as it is served: bytes in, grey levels out."""
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A network that can be exported.
 
-    def __init__(self, network: RefineNetwork) -> None:
+    Attributes:
+        weights: name of its weights file.
+        load: reads that.
+        num_channels: of its pictures.
+        extra_state: numbers of an actor's state that are not the network's input.
+    """
+
+    weights: str
+    load: Callable[[Path], RefineNetwork | EverybodyNetwork]
+    num_channels: int
+    extra_state: int = 0
+
+
+EXPORTED: Final = {
+    "ugc": Exported("refine.safetensors", load_refine, NUM_PICTURE_CHANNELS),
+    "everybody": Exported("everybody.safetensors", load_everybody, WINDOW_CHANNELS, KEYS_STATE_SIZE),
+}
+
+
+class ServedRefineNetwork(nn.Module):
+    """A network as it is served: bytes in, grey levels out."""
+
+    def __init__(self, network: RefineNetwork | EverybodyNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, pictures: Tensor, actor_state: Tensor) -> Tensor:
-        """`pictures` uint8 [B, 160, 160, 9], `actor_state` float32 [B, S]; float32 [B, 160, 160, 3], grey levels to add."""
+        """`pictures` uint8 [B, 160, 160, C], `actor_state` float32 [B, S]; float32 [B, 160, 160, 3], grey levels to add."""
         inputs = pictures.permute(0, 3, 1, 2).to(torch.float32) / 255.0
         residual: Tensor = self.network(inputs, actor_state)
         return residual.permute(0, 2, 3, 1) * 255.0
@@ -78,18 +105,19 @@ def export(weights: Path, folder: Path, spec: ExportSpec, calibration: npt.NDArr
     """Export, compare, and write the files; returns the path of the ONNX file.
 
     Args:
-        weights: of the refine network (safetensors).
+        weights: of the network (safetensors).
         folder: for the results.
         spec: what is wanted.
-        calibration: uint8 [N, 160, 160, 9], network inputs for the int8 variant; None: no such variant.
+        calibration: uint8 [N, 160, 160, C], network inputs for the int8 variant; None: no such variant.
 
     Raises:
         ParityError: a difference over the tolerance.
     """
-    network = load_refine(weights)
+    kind = EXPORTED[spec.name]
+    network = kind.load(weights)
     served = ServedRefineNetwork(network).eval()
     rng = np.random.default_rng(0)
-    example = torch.from_numpy(rng.integers(0, 256, (2, BOX_SIZE, BOX_SIZE, NUM_PICTURE_CHANNELS), dtype=np.uint8))
+    example = torch.from_numpy(rng.integers(0, 256, (2, BOX_SIZE, BOX_SIZE, kind.num_channels), dtype=np.uint8))
     state = torch.from_numpy(rng.normal(0.0, 0.1, (2, network.state_size)).astype(np.float32))
     batch = torch.export.Dim("batch", min=1, max=spec.max_batch_size)
     with tempfile.TemporaryDirectory() as scratch:
@@ -129,11 +157,11 @@ def export(weights: Path, folder: Path, spec: ExportSpec, calibration: npt.NDArr
         "opset": spec.opset,
         "max_batch_size": spec.max_batch_size,
         "inputs": {
-            INPUT_PICTURES: ["uint8", ["batch", BOX_SIZE, BOX_SIZE, NUM_PICTURE_CHANNELS]],
+            INPUT_PICTURES: ["uint8", ["batch", BOX_SIZE, BOX_SIZE, kind.num_channels]],
             INPUT_STATE: ["float32", ["batch", network.state_size]],
         },
         "outputs": {OUTPUT_RESIDUAL: ["float32", ["batch", BOX_SIZE, BOX_SIZE, 3]]},
-        "state_size": network.state_size,
+        "state_size": network.state_size + kind.extra_state,
         "default_state": "zeros",
         "network": network.config.to_metadata(),
         "parity": parity,
@@ -148,7 +176,7 @@ def measure_parity(served: ServedRefineNetwork, path: Path, spec: ExportSpec, rn
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     reports = []
     for size in spec.batch_sizes:
-        pictures = rng.integers(0, 256, (size, BOX_SIZE, BOX_SIZE, NUM_PICTURE_CHANNELS), dtype=np.uint8)
+        pictures = rng.integers(0, 256, (size, BOX_SIZE, BOX_SIZE, EXPORTED[spec.name].num_channels), dtype=np.uint8)
         states = rng.normal(0.0, 0.1, (size, served.network.state_size)).astype(np.float32)
         with torch.no_grad():
             expected = served(torch.from_numpy(pictures), torch.from_numpy(states)).numpy()
@@ -231,9 +259,10 @@ def _quantise(raw: Path, target: Path, calibration: npt.NDArray[np.uint8], state
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER / "refine.safetensors")
+    parser.add_argument("--model", choices=sorted(EXPORTED), default="ugc")
+    parser.add_argument("--weights", type=Path, help="safetensors; default: those that come with dubstage")
     parser.add_argument("--out", type=Path, default=WEIGHTS_FOLDER)
-    parser.add_argument("--int8", type=Path, metavar="PICTURES.npy", help="uint8 [N, 160, 160, 9] to calibrate with")
+    parser.add_argument("--int8", type=Path, metavar="PICTURES.npy", help="uint8 [N, 160, 160, C] to calibrate with")
     parser.add_argument("--triton", type=Path, metavar="DIR", help="write Triton's model repository from the models in --out")
     add_arguments(parser)
     given = parser.parse_args()
@@ -245,7 +274,8 @@ def main() -> None:
             raise SystemExit(error.exit_code) from None
         return
     calibration = None if given.int8 is None else np.load(given.int8)
-    print(export(given.weights, given.out, ExportSpec(), calibration))
+    weights = given.weights or WEIGHTS_FOLDER / EXPORTED[given.model].weights
+    print(export(weights, given.out, ExportSpec(name=given.model), calibration))
 
 
 if __name__ == "__main__":

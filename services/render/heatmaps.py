@@ -1,10 +1,10 @@
 """What the network of `everybody` is shown of one frame and of its window (paper `everybody`, Sec. 3.3.1).
 
-A frame gives four channels: its RGB picture with noise in place of the mouth area, and a grey picture with a Gaussian at each of the
-59 wanted landmarks (Jakab et al. 2018). Seven frames, t-6 to t, make a window. Shared by training and serving.
+A frame gives four channels: its RGB picture with noise in place of the mouth area, and a grey picture with a Gaussian at each of
+the 59 wanted landmarks (Jakab et al. 2018). Seven frames, t-6 to t, make a window. Shared by training and serving.
 
-The paper hides a square. Here the render box is that square already: the lower-face mask spans nearly all of its width. So the noise
-fills the mask, whose shape depends on person and head pose only, and what is left of the box is left to be seen.
+The paper hides a square. Here the render box is that square already: the lower-face mask spans nearly all of its width. So the
+noise fills the mask, whose shape depends on person and head pose only, and what is left of the box is left to be seen.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WINDOW_FRAMES: Final = 7
 """Frames t-6 to t that the network sees (paper: a sliding window of seven)."""
 FRAME_CHANNELS: Final = 4
 """Masked RGB and heatmap."""
-NUM_KEYS: Final = 4
+NUM_KEYS: Final = 3
 """Key pictures of an actor (services.render.key_pictures)."""
 WINDOW_CHANNELS: Final = FRAME_CHANNELS * WINDOW_FRAMES + 1 + 3 * NUM_KEYS
 """Channels of `window_picture`: the paper's (3 + 1) x 7, the mask, and the key pictures."""

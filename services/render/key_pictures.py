@@ -1,9 +1,9 @@
 """Key pictures of an actor: what this person's mouth looks like, as part of the actor's state.
 
-The paper trains one network on fifteen minutes of each person, and the person's looks end up in its weights. Here ten seconds must do
-and one network serves everybody, so what the looks are is an input: the mean of the footage and three of its frames, with the mouth
-shut, half open and wide. They are aligned to a frame by an affine map, as the paper aligns its faces (App. F), on points that do not
-follow the jaw, and brought to the light of its cheeks.
+The paper trains one network on fifteen minutes of each person, and the person's looks end up in its weights. Here ten seconds must
+do and one network serves everybody, so the looks are an input: twelve frames of the footage, from a shut mouth to a wide one. The
+three whose lips are nearest to the wanted ones are aligned to them (the paper aligns its faces by affine maps, App. F; here the
+lips move too, by thin-plate splines), brought to the light of the frame's cheeks and shown to the network, the nearest first.
 """
 
 from __future__ import annotations
@@ -11,36 +11,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from services.common.crops import BOX_SIZE
 from services.common.landmarks import NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
-from services.common.mouth_bank import MouthBank
+from services.common.mouth_bank import BORDER_POINTS, SMOOTHING, MouthBank
+from services.common.thin_plate_spline import dense_map, evaluate_grid, fit_spline, warp
 from services.render.features import match_colour
 from services.render.heatmaps import NUM_KEYS
 from services.render.types import Float32, UInt8
 
-# The upper border of the outer lips with both corners, and the jaw line without the chin.
-_RIGID: Final = np.r_[0:11, NUM_LIPS : NUM_LIPS + 4, NUM_LIPS + 13 : NUM_MOUTH_AREA]
-_QUANTILES: Final = (0.04, 0.6, 0.97)
-_GROUP_SHARE: Final = 0.12
-_MEAN_FRAMES: Final = 40
+# The upper border of the outer lips with both corners, and the jaw line. What is inside the mouth and the lower lip move freely.
+_FRAME_POINTS: Final = np.r_[0:11, NUM_LIPS:NUM_MOUTH_AREA]
+_STIFFNESS_PX: Final = 8.0
+_QUANTILES: Final = (0.03, 0.1, 0.2, 0.35, 0.48, 0.58, 0.68, 0.78, 0.85, 0.91, 0.96, 0.99)
+NUM_KEPT: Final = len(_QUANTILES)
+"""Key pictures that a state holds."""
+_GROUP_SHARE: Final = 0.06
 _MIDDLE: Final = 128.0
-_PICTURES_SIZE: Final = NUM_KEYS * BOX_SIZE * BOX_SIZE * 3
-STATE_SIZE: Final = _PICTURES_SIZE + NUM_KEYS * NUM_MOUTH_AREA * 2
+_PICTURES_SIZE: Final = NUM_KEPT * BOX_SIZE * BOX_SIZE * 3
+STATE_SIZE: Final = _PICTURES_SIZE + NUM_KEPT * NUM_MOUTH_AREA * 2
 """Numbers that key pictures take at the end of an actor's state."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyPictures:
-    """Key pictures of one person.
+    """Key pictures of one person: NUM_KEPT from a shut mouth to a wide one, or the NUM_KEYS of them that are shown.
 
     Attributes:
-        pictures: uint8 [NUM_KEYS, 160, 160, 3]: the mean, then mouths from shut to wide.
-        landmarks: float32 [NUM_KEYS, 59, 2], mouth-area landmarks in each, box pixels; zeros: not known, the picture is not moved.
-        rows: the bank's rows that the frames after the mean were taken from.
+        pictures: uint8 [K, 160, 160, 3].
+        landmarks: float32 [K, 59, 2], mouth-area landmarks in each, box pixels; zeros: not known, nothing is moved.
+        rows: the bank's rows that they were taken from.
     """
 
     pictures: UInt8
@@ -49,9 +51,9 @@ class KeyPictures:
 
 
 def choose_keys(bank: MouthBank, candidates: npt.NDArray[np.intp]) -> KeyPictures:
-    """The mean of some of a bank's frames, and three of them that stand for a shut, a half open and a wide mouth.
+    """NUM_KEPT frames of a bank, from a shut mouth to a wide one.
 
-    Each of the three is the most ordinary one among the frames whose mouths are open about as far.
+    Each is the most ordinary one among the frames whose mouths are open about as far.
 
     Args:
         bank: the person's.
@@ -59,24 +61,16 @@ def choose_keys(bank: MouthBank, candidates: npt.NDArray[np.intp]) -> KeyPicture
     """
     opening = mouth_opening(bank.mouth[candidates])
     points = bank.box_landmarks[candidates]
-    mean_points = points.mean(axis=0)
-    spread = np.unique(np.linspace(0, len(candidates) - 1, _MEAN_FRAMES).round().astype(int))
-    total = np.zeros((BOX_SIZE, BOX_SIZE, 3), np.float32)
-    for place in spread:
-        total += _moved(bank.boxes[candidates[place]], points[place], mean_points)
     rows = []
     for level in np.quantile(opening, _QUANTILES):
         group = np.argsort(np.abs(opening - level), kind="stable")[: max(1, round(len(opening) * _GROUP_SHARE))]
         distance = np.abs(points[group] - points[group].mean(axis=0)).mean(axis=(1, 2))
         rows.append(int(candidates[group[np.argmin(distance)]]))
-    mean = np.rint(total / len(spread)).astype(np.uint8)
-    return KeyPictures(
-        np.concatenate([mean[None], bank.boxes[rows]]), np.concatenate([mean_points[None], bank.box_landmarks[rows]]), tuple(rows)
-    )
+    return KeyPictures(bank.boxes[rows], bank.box_landmarks[rows], tuple(rows))
 
 
 def matched_keys(keys: KeyPictures, background: UInt8, mask: UInt8, box_landmarks: Float32) -> UInt8:
-    """The key pictures moved to a frame's head pose and brought to its light: uint8 [NUM_KEYS, 160, 160, 3].
+    """The nearest key pictures, moved to a frame's wanted landmarks and brought to its light: uint8 [NUM_KEYS, 160, 160, 3].
 
     Nothing of the background that the mask covers is looked at.
 
@@ -86,8 +80,25 @@ def matched_keys(keys: KeyPictures, background: UInt8, mask: UInt8, box_landmark
         mask: uint8 [160, 160], its lower-face mask.
         box_landmarks: float32 [59, 2], its wanted landmarks, box pixels.
     """
-    moved = [_moved(picture, points, box_landmarks) for picture, points in zip(keys.pictures, keys.landmarks, strict=True)]
+    moved = moved_keys(nearest_keys(keys, box_landmarks), box_landmarks)
     return np.stack([match_colour(picture, background, mask) for picture in moved])
+
+
+def nearest_keys(keys: KeyPictures, wanted: Float32) -> KeyPictures:
+    """The NUM_KEYS key pictures whose lips are nearest to those of wanted landmarks [59, 2], the nearest first."""
+    distance = np.abs(keys.landmarks[:, :NUM_LIPS] - wanted[:NUM_LIPS]).mean(axis=(1, 2))
+    nearest = np.argsort(distance, kind="stable")[:NUM_KEYS]
+    return KeyPictures(keys.pictures[nearest], keys.landmarks[nearest])
+
+
+def moved_keys(keys: KeyPictures, wanted: Float32) -> UInt8:
+    """Key pictures moved to wanted landmarks [59, 2]: uint8 [K, 160, 160, 3]."""
+    if not keys.landmarks.any():
+        return keys.pictures
+    sources = [np.concatenate([points, _affine(BORDER_POINTS, wanted, points)]) for points in keys.landmarks]
+    centres = np.concatenate([wanted, BORDER_POINTS])
+    grids = evaluate_grid(fit_spline(centres, np.concatenate(sources, axis=1), SMOOTHING[: len(centres)]))
+    return np.stack([warp(picture, dense_map(grids[..., 2 * at : 2 * at + 2])) for at, picture in enumerate(keys.pictures)])
 
 
 def packed(film: Float32, keys: KeyPictures) -> Float32:
@@ -105,7 +116,7 @@ def unpacked(state: Float32) -> tuple[Float32, KeyPictures]:
     film, pictures, points = np.split(state, [len(state) - STATE_SIZE, len(state) - STATE_SIZE + _PICTURES_SIZE])
     levels = np.clip(np.rint(pictures * _MIDDLE + _MIDDLE), 0.0, 255.0).astype(np.uint8)
     return film, KeyPictures(
-        levels.reshape(NUM_KEYS, BOX_SIZE, BOX_SIZE, 3), (points * BOX_SIZE).reshape(NUM_KEYS, NUM_MOUTH_AREA, 2)
+        levels.reshape(NUM_KEPT, BOX_SIZE, BOX_SIZE, 3), (points * BOX_SIZE).reshape(NUM_KEPT, NUM_MOUTH_AREA, 2)
     )
 
 
@@ -114,15 +125,12 @@ def grey_keys() -> KeyPictures:
     return unpacked(np.zeros(STATE_SIZE, np.float32))[1]
 
 
-def _moved(picture: UInt8, points: Float32, wanted: Float32) -> UInt8:
-    """The picture under the affine map that takes the rigid ones of `points` to those of `wanted` best."""
-    if not points.any():
-        return picture
-    source = np.column_stack([points[_RIGID], np.ones(len(_RIGID))]).astype(np.float64)
-    affine, *_ = np.linalg.lstsq(source, wanted[_RIGID].astype(np.float64), rcond=None)
-    return np.asarray(
-        cv2.warpAffine(
-            picture, affine.T, (BOX_SIZE, BOX_SIZE), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        ),
-        dtype=np.uint8,
-    )
+def _affine(moved: Float32, wanted: Float32, source: Float32) -> Float32:
+    """Points under the affine map that takes jaw line and upper lip of `wanted` to those of `source` best: the head as a whole."""
+    before, after = wanted[_FRAME_POINTS].astype(np.float64), source[_FRAME_POINTS].astype(np.float64)
+    before_mean, after_mean = before.mean(axis=0), after.mean(axis=0)
+    before, after = before - before_mean, after - after_mean
+    # Pulled towards no change of form, as strongly as if each point were known to some pixels only.
+    stiffness = len(before) * _STIFFNESS_PX**2 * np.eye(2)
+    linear = (after.T @ before + stiffness) @ np.linalg.inv(before.T @ before + stiffness)
+    return np.asarray((moved - before_mean) @ linear.T + after_mean, dtype=np.float32)

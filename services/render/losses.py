@@ -119,6 +119,21 @@ def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
     return 0.5 * ((real - 1.0).square().mean() + made.square().mean())
 
 
+def gradient_penalty(judge: Callable[[Tensor], Tensor], real: Tensor, made: Tensor, shares: Tensor) -> Tensor:
+    """L_gp (Gulrajani et al. 2017; paper `everybody`, Eq. 4): mean (|gradient of the score at a mixture| - 1)^2.
+
+    Args:
+        judge: the discriminator; its scores are added up.
+        real: float [B, C, H, W].
+        made: likewise, without gradient.
+        shares: float [B, 1, 1, 1] in [0, 1], of the real picture in each mixture.
+    """
+    mixed = (made + shares * (real - made)).detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(judge(mixed).sum(), mixed, create_graph=True)
+    length: Tensor = gradient.square().flatten(1).sum(dim=1).add(1e-12).sqrt()
+    return (length - 1.0).square().mean()
+
+
 def critic_view(pictures: Tensor) -> Tensor:
     """The part that discriminators and perceptual features look at: [B, C, 112, 128]."""
     return pictures[..., CRITIC_ROWS, CRITIC_COLUMNS]

@@ -15,7 +15,8 @@ from services.render.backends.choice import DEFAULTS, BackendName, Choice, Devic
 from services.render.backends.onnxruntime_backend import OnnxRuntimeBackend
 from services.render.backends.registry import ModelFile, read_models
 from services.render.backends.triton_options import TritonOptions
-from services.render.render import default_state, render
+from services.render.render import default_state
+from services.render.streams import open_stream
 from services.render.types import ModelInfo, Precision, RenderFrame
 
 if TYPE_CHECKING:
@@ -94,5 +95,5 @@ def load_models(folder: Path, backend: Backend) -> RenderModels:
     frame = RenderFrame(0, picture, picture, picture[..., 0], np.zeros((59, 2), np.float32))
     for file in files.values():
         backend.load(file)
-        render(backend, file, [frame], default_state(file))
+        open_stream(backend, file, default_state(file)).render([frame])
     return RenderModels(backend, files, folder)

@@ -35,13 +35,10 @@ def render(backend: Backend, model: ModelFile, frames: Sequence[RenderFrame], st
         state: float32 [S], the actor's state.
 
     Raises:
-        InvalidRequest: the state has another length than the model's.
+        InvalidRequest: the state has another length than the model's, or a frame has no texture.
     """
-    if state.shape != (model.state_size,):
-        raise InvalidRequest(
-            f"the actor's state has {state.size} numbers, model {model.name!r} takes {model.state_size}", field="actor"
-        )
-    textures = [match_colour(frame.texture, frame.background, frame.mask) for frame in frames]
+    check_state(model, state)
+    textures = [match_colour(texture_of(frame), frame.background, frame.mask) for frame in frames]
     pictures = np.stack(
         [
             network_picture(frame.background, texture, frame.mask, frame.box_landmarks)
@@ -51,11 +48,31 @@ def render(backend: Backend, model: ModelFile, frames: Sequence[RenderFrame], st
     states = np.repeat(state[None], len(frames), axis=0)
     residuals = backend.infer(model.name, {INPUT_PICTURES: pictures, INPUT_STATE: states})[OUTPUT_RESIDUAL]
     return [
-        RenderedFrame(frame.frame_index, _drawn(frame, texture, residual), frame.mask)
+        RenderedFrame(frame.frame_index, drawn(frame, texture, residual), frame.mask)
         for frame, texture, residual in zip(frames, textures, residuals, strict=True)
     ]
 
 
-def _drawn(frame: RenderFrame, texture: UInt8, residual: Float32) -> UInt8:
-    face = np.clip(np.rint(texture + residual), 0.0, 255.0).astype(np.uint8)
+def check_state(model: ModelFile, state: Float32) -> None:
+    """Raises InvalidRequest where a state has another length than the model's."""
+    if state.shape != (model.state_size,):
+        raise InvalidRequest(
+            f"the actor's state has {state.size} numbers, model {model.name!r} takes {model.state_size}", field="actor"
+        )
+
+
+def texture_of(frame: RenderFrame) -> UInt8:
+    """A frame's warped texture.
+
+    Raises:
+        InvalidRequest: it has none.
+    """
+    if frame.texture is None:
+        raise InvalidRequest("frame.texture is missing: this model needs it", field="frame.texture")
+    return frame.texture
+
+
+def drawn(frame: RenderFrame, base: UInt8, residual: Float32) -> UInt8:
+    """The picture where the mask is above 0, base and residual added up, and the background elsewhere: uint8 [160, 160, 3]."""
+    face = np.clip(np.rint(base + residual), 0.0, 255.0).astype(np.uint8)
     return np.where(frame.mask[:, :, None] > 0, face, frame.background)

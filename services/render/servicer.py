@@ -14,6 +14,7 @@ from services.common.calls import check_still_wanted, set_model_version
 from services.common.errors import InvalidRequest
 from services.common.limits import WorkerPool
 from services.common.mouth_bank import MouthBank
+from services.render.backends.registry import ModelFile
 from services.render.convert import (
     bank_from_proto,
     config_from_proto,
@@ -26,7 +27,7 @@ from services.render.convert import (
     state_from_proto,
 )
 from services.render.models import RenderModels
-from services.render.render import render
+from services.render.streams import EVERYBODY, open_stream
 from services.render.types import PersonalizeProgress, RenderFrame
 
 
@@ -75,9 +76,10 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         model = model_from_proto(config.model, models.files, "config.model")
         set_model_version(model.sha256[:12])
         state = await self._workers.run(state_from_proto, config, model, self._cache)
+        stream = await self._workers.run(open_stream, models.backend, model, state)
         async with aclosing(_batches(requests, self._batch_size)) as batches:
             async for batch in batches:
-                for rendered in await self._workers.run(render, models.backend, model, batch, state):
+                for rendered in await self._workers.run(stream.render, batch):
                     yield rendered_to_proto(rendered)
 
     async def Personalize(  # noqa: N802  # the RPC's name
@@ -88,7 +90,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         model = model_from_proto(request.model, models.files, "model")
         set_model_version(model.sha256[:12])
         bank = await self._trainers.run(bank_from_proto, request, self._store)
-        reports = await self._trainers.run(_reports, bank, models, request, self._personalize_threads)
+        reports = await self._trainers.run(_reports, bank, models, model, request, self._personalize_threads)
         last = None
         while (report := await self._trainers.run(_next_report, reports)) is not None:
             yield progress_to_proto(report)
@@ -104,14 +106,14 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
 
 
 def _reports(
-    bank: MouthBank, models: RenderModels, request: pb.PersonalizeRequest, num_threads: int
+    bank: MouthBank, models: RenderModels, model: ModelFile, request: pb.PersonalizeRequest, num_threads: int
 ) -> Iterator[PersonalizeProgress]:
     # Torch takes seconds to import and much memory: only for those who train.
+    from services.render.adapt.everybody import personalize_everybody
     from services.render.adapt.personalize import PersonalizeModels, personalize
 
-    return personalize(
-        bank, PersonalizeModels(models.folder), num_steps=request.num_steps, seed=request.seed, num_threads=num_threads
-    )
+    chosen = personalize_everybody if model.name == EVERYBODY else personalize
+    return chosen(bank, PersonalizeModels(models.folder), num_steps=request.num_steps, seed=request.seed, num_threads=num_threads)
 
 
 def _next_report(reports: Iterator[PersonalizeProgress]) -> PersonalizeProgress | None:

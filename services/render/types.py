@@ -27,16 +27,18 @@ class RenderFrame:
     Attributes:
         frame_index: place in the stream; comes back with the picture.
         background: uint8 [160, 160, 3], the footage's own render box; what the mask covers is never looked at.
-        texture: uint8 [160, 160, 3], the warped texture.
+        texture: uint8 [160, 160, 3], the warped texture; None: not given, `everybody` needs none.
         mask: uint8 [160, 160], lower-face mask, 255 = to be replaced.
         box_landmarks: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+        context_only: the frame is the past of those that follow and gets no answer.
     """
 
     frame_index: int
     background: UInt8
-    texture: UInt8
+    texture: UInt8 | None
     mask: UInt8
     box_landmarks: Float32
+    context_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,9 +28,10 @@ from services.render.losses import (
     total_variation_loss,
 )
 from services.render.networks.discriminators import PatchDiscriminator
+from services.render.networks.everybody import EverybodyNetwork
 from services.render.networks.perceptual import PerceptualNetwork
-from services.render.networks.refine import RefineNetwork
-from services.render.networks.weights import load_discriminator, load_perceptual, load_refine
+from services.render.networks.refine import RefineNetwork, UNetTrunk
+from services.render.networks.weights import load_discriminator, load_everybody, load_perceptual, load_refine
 from services.render.types import PersonalizeProgress
 
 
@@ -64,13 +65,17 @@ class PersonalizeRecipe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PersonalizeModels:
-    """Files that personalisation needs, in one folder: refine, perceptual and frame_discriminator (.safetensors)."""
+    """Files that personalisation needs, in one folder: refine or everybody, perceptual, frame_discriminator (.safetensors)."""
 
     folder: Path
 
     def refine(self) -> RefineNetwork:
         """The prior; raises ModelNotFound."""
         return load_refine(self.folder / "refine.safetensors")
+
+    def everybody(self) -> EverybodyNetwork:
+        """The prior of `everybody`; raises ModelNotFound."""
+        return load_everybody(self.folder / "everybody.safetensors")
 
     def perceptual(self) -> PerceptualNetwork:
         """Features of L_vgg; raises ModelNotFound."""
@@ -115,19 +120,8 @@ def personalize(
     if not pairs:
         yield PersonalizeProgress(0, 0, 0.0, network.default_state().numpy())
         return
-    search = _Search(network, models.perceptual(), models.judge(), recipe, steps)
-    rng = np.random.default_rng((seed, 1))
-    losses: list[float] = []
-    order: list[int] = []
-    for step in range(1, steps + 1):
-        check_still_wanted()
-        while len(order) < recipe.batch_size:
-            order.extend(rng.permutation(len(pairs)).tolist())
-        chosen, order = order[: recipe.batch_size], order[recipe.batch_size :]
-        losses.append(search.step([pairs[index] for index in chosen]))
-        if step % recipe.report_every == 0 or step == steps:
-            yield PersonalizeProgress(step, steps, float(np.mean(losses)), search.average.numpy().copy())
-            losses.clear()
+    search = StateSearch(network, models.perceptual(), models.judge(), recipe, steps)
+    yield from search.run(pairs, seed)
 
 
 def actor_pairs(bank: MouthBank, recipe: PersonalizeRecipe, seed: int) -> list[Pair]:
@@ -147,12 +141,12 @@ def actor_pairs(bank: MouthBank, recipe: PersonalizeRecipe, seed: int) -> list[P
     return pairs
 
 
-class _Search:
-    """The optimisation: one state, one discriminator."""
+class StateSearch:
+    """The optimisation: one state, one discriminator; of any network whose input is laid out as that of losses.compose."""
 
     def __init__(
         self,
-        network: RefineNetwork,
+        network: UNetTrunk,
         perceptual: PerceptualNetwork,
         judge: PatchDiscriminator,
         recipe: PersonalizeRecipe,
@@ -162,11 +156,28 @@ class _Search:
         self._features = perceptual.features
         self._judge = judge
         self._recipe = recipe
+        self._num_steps = num_steps
         self._state = network.default_state().requires_grad_(True)
         self.average = network.default_state()
         self._optimiser = torch.optim.Adam([self._state], recipe.learning_rate, betas=(0.9, 0.99))
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, num_steps, recipe.learning_rate * 0.1)
         self._judge_optimiser = torch.optim.Adam(judge.parameters(), recipe.judge_learning_rate, betas=(0.5, 0.99))
+
+    def run(self, pairs: Sequence[Pair], seed: int) -> Iterator[PersonalizeProgress]:
+        """All steps, each on a batch of the pairs in random order; see `personalize`."""
+        recipe, steps = self._recipe, self._num_steps
+        rng = np.random.default_rng((seed, 1))
+        losses: list[float] = []
+        order: list[int] = []
+        for step in range(1, steps + 1):
+            check_still_wanted()
+            while len(order) < recipe.batch_size:
+                order.extend(rng.permutation(len(pairs)).tolist())
+            chosen, order = order[: recipe.batch_size], order[recipe.batch_size :]
+            losses.append(self.step([pairs[index] for index in chosen]))
+            if step % recipe.report_every == 0 or step == steps:
+                yield PersonalizeProgress(step, steps, float(np.mean(losses)), self.average.numpy().copy())
+                losses.clear()
 
     def step(self, pairs: Sequence[Pair]) -> float:
         """One step on a batch; the mean absolute error inside the mask, grey levels."""

@@ -14,6 +14,7 @@ from torch import nn
 from services.common.errors import ModelNotFound
 from services.common.tensor_bytes import encode_arrays
 from services.render.networks.discriminators import PatchDiscriminator
+from services.render.networks.everybody import EverybodyConfig, EverybodyNetwork
 from services.render.networks.perceptual import PerceptualConfig, PerceptualNetwork
 from services.render.networks.refine import RefineConfig, RefineNetwork
 
@@ -38,6 +39,13 @@ def load_refine(path: Path) -> RefineNetwork:
     """
     config, state = _read(path)
     network = RefineNetwork(RefineConfig(widths=tuple(config["widths"]), depths=tuple(config["depths"])))
+    return _filled(network, state, path)
+
+
+def load_everybody(path: Path) -> EverybodyNetwork:
+    """The network of `everybody` of a weights file; as `load_refine`."""
+    config, state = _read(path)
+    network = EverybodyNetwork(EverybodyConfig(widths=tuple(config["widths"]), depths=tuple(config["depths"])))
     return _filled(network, state, path)
 
 

@@ -98,18 +98,23 @@ class Batch:
     num_sequence: int
 
 
+def person_shares(people: Sequence[Person], sharp_share: float) -> npt.NDArray[np.float64]:
+    """How often each person is drawn, sum 1: by the root of their frames, sharp footage as often as its share says."""
+    sharp = np.array([person.sharp for person in people])
+    frames = np.sqrt([person.bank.num_frames for person in people])
+    shares = np.where(sharp, frames / max(frames[sharp].sum(), 1e-9) * sharp_share, 0.0)
+    rest = 1.0 - shares.sum()
+    soft = np.where(sharp, 0.0, frames)
+    shares += soft / soft.sum() * rest if soft.any() else 0.0
+    return np.asarray(shares / shares.sum(), dtype=np.float64)
+
+
 class PairSource:
     """Draws batches from people, each as often as its share says."""
 
     def __init__(self, people: Sequence[Person], *, sharp_share: float, seed: int) -> None:
         self._people = people
-        sharp = np.array([person.sharp for person in people])
-        frames = np.sqrt([person.bank.num_frames for person in people])
-        shares = np.where(sharp, frames / max(frames[sharp].sum(), 1e-9) * sharp_share, 0.0)
-        rest = 1.0 - shares.sum()
-        soft = np.where(sharp, 0.0, frames)
-        self._shares = shares + (soft / soft.sum() * rest if soft.any() else 0.0)
-        self._shares /= self._shares.sum()
+        self._shares = person_shares(people, sharp_share)
         self._noise = LandmarkNoise()
         self._seed = seed
 
@@ -138,36 +143,38 @@ class PairSource:
         far = np.abs(bank.frame_index[:, None] - bank.frame_index[list(rows)]).min(axis=1) > 2 * len(rows) + 10
         allowed = rng.choice(np.flatnonzero(far), int(rng.choice(_CANDIDATES)))
         num_blended = int(rng.integers(1, 4))
-        table, mixing, mirror = _colour_table(rng), _colour_mixing(rng), rng.random() < 0.5
+        table, mixing, mirror = colour_table(rng), colour_mixing(rng), rng.random() < 0.5
         pairs = []
         for row in rows:
             sources = choose_sources(bank, row, allowed, num_blended)
             pair = make_pair(bank, row, sources, perturbed(bank.mouth[row], self._noise, rng))
-            background, texture = (_recolour(pair.picture[..., at : at + 3], table, mixing) for at in (0, 3))
+            background, texture = (recolour(pair.picture[..., at : at + 3], table, mixing) for at in (0, 3))
             background[pair.picture[..., 6] > 0] = 0
             picture = np.dstack([background, texture, pair.picture[..., 6:]])
-            target = _recolour(pair.target, table, mixing)
+            target = recolour(pair.target, table, mixing)
             if mirror:
                 picture, target = picture[:, ::-1], target[:, ::-1]
             pairs.append(Pair(picture, target))
         return pairs
 
 
-def _colour_table(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def colour_table(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Random gamma and gain, as a table of levels: uint8 [256]."""
     gamma, gain = np.exp(rng.normal(0.0, 0.25)), np.exp(rng.normal(0.0, 0.12))
     levels = np.linspace(0.0, 1.0, 256) ** gamma * gain
     return np.asarray(np.clip(np.rint(levels * 255.0), 0, 255), dtype=np.uint8)
 
 
-def _colour_mixing(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    # Saturation and white balance: rows sum to the channel's own gain.
+def colour_mixing(rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Random saturation and white balance, float32 [3, 3]; rows sum to the channel's own gain."""
     saturation = np.exp(rng.normal(0.0, 0.25))
     mixing = saturation * np.eye(3) + (1.0 - saturation) * np.array([0.299, 0.587, 0.114])
     return np.asarray(np.exp(rng.normal(0.0, 0.06, 3))[:, None] * mixing, dtype=np.float32)
 
 
-def _recolour(
+def recolour(
     picture: npt.NDArray[np.uint8], table: npt.NDArray[np.uint8], mixing: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.uint8]:
+    """A picture in other colours: uint8 of the same shape."""
     mixed = cv2.transform(np.ascontiguousarray(picture), mixing)
     return np.asarray(cv2.LUT(mixed, table), dtype=np.uint8)

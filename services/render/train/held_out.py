@@ -47,16 +47,23 @@ def read_held_out(folder: Path, name: str, *, use: str, num_frames: int) -> Held
         folder: of the training set.
         name: part of the clip's file name.
         use: of the clip in the training set's metadata.
-        num_frames: frames to make, evenly spread.
+        num_frames: frames to make, evenly spread; 0: all of the second part, one after the other.
     """
     whole = read_people(folder, use=use, max_clips=1, sharp_marks=(), only=(name,))[0].bank
     end = min(int(whole.num_frames * ENROLMENT_SHARE), MAX_BANK_FRAMES)
     bank = make_bank(whole.boxes[:end], whole.mouth[:end], whole.rotation[:end], whole.frame_index[:end], whole.geometry)
-    rows = np.unique(np.linspace(end + NEAREST_FRAMES, whole.num_frames - 1, num_frames).round().astype(int))
+    rows = rows_to_make(end, whole.num_frames, num_frames)
     pairs = tuple(
         make_pair(whole, int(row), choose_sources(whole, int(row), np.arange(end), _BLENDED), whole.mouth[row]) for row in rows
     )
     return HeldOut(name, bank, pairs, whole.box_landmarks[rows])
+
+
+def rows_to_make(end: int, total: int, num_frames: int) -> npt.NDArray[np.intp]:
+    """Rows of the second part that are made: `num_frames` of them evenly spread, all where that is 0."""
+    first, last = end + NEAREST_FRAMES, total - 1
+    spread = np.linspace(first, last, num_frames) if num_frames else np.arange(first, last + 1)
+    return np.unique(spread.round().astype(np.intp))
 
 
 def blended(pair: Pair, drawn: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

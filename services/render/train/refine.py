@@ -77,7 +77,7 @@ class RefineTrainer:
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.frame = PatchDiscriminator(3)
         self.sequence = PatchDiscriminator(3 * SEQUENCE_FRAMES)
-        self.optimiser = torch.optim.Adam(_parameter_groups(self.network), recipe.learning_rate, betas=(0.9, 0.99))
+        self.optimiser = torch.optim.Adam(parameter_groups(self.network), recipe.learning_rate, betas=(0.9, 0.99))
         self.judge_optimiser = torch.optim.Adam(
             [*self.frame.parameters(), *self.sequence.parameters()],
             recipe.discriminator_learning_rate,
@@ -163,7 +163,7 @@ class RefineTrainer:
         return np.asarray(pictures[..., 3:6] + residual * 255.0, dtype=np.float32)
 
 
-def _parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
     """Weights of each convolution with a learning rate that falls with its fan-in (Yang et al. 2021, "Tensor Programs V").
 
     A step of Adam moves all weights by about the same amount, so the outputs of a convolution with 2000 inputs move ten times

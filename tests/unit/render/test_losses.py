@@ -9,6 +9,7 @@ from services.render.losses import (
     compose,
     critic_view,
     discriminator_loss,
+    gradient_penalty,
     perceptual_loss,
     reconstruction_loss,
     total_variation_loss,
@@ -63,3 +64,12 @@ def test_perceptual_loss_compares_each_scale_alike() -> None:
 
 def test_critics_see_mouth_and_chin() -> None:
     assert critic_view(torch.zeros(1, 3, 160, 160)).shape == (1, 3, 112, 128)
+
+
+def test_the_gradient_penalty_asks_for_slopes_of_length_one() -> None:
+    direction = torch.randn(1, 3, 4, 4)
+    direction /= direction.norm()
+    real, made, shares = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), torch.rand(2, 1, 1, 1)
+    for length, expected in ((1.0, 0.0), (3.0, 4.0)):
+        penalty = gradient_penalty(lambda x, k=length: (k * x * direction).sum(dim=(1, 2, 3)), real, made, shares)
+        assert float(penalty) == pytest.approx(expected, abs=1e-4)

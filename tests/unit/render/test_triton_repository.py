@@ -25,12 +25,13 @@ def config_of(repository: Path) -> Any:
 
 
 def files_of(repository: Path) -> set[str]:
-    return {str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()}
+    return {str(path.relative_to(repository)) for path in (repository / "ugc").rglob("*") if path.is_file()}
 
 
 def test_the_configuration_says_what_the_export_says(tmp_path: Path) -> None:
-    (folder,) = write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec(num_threads=2, instances=3, queue_delay_us=700))
-    assert folder == tmp_path / "ugc"
+    folders = write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec(num_threads=2, instances=3, queue_delay_us=700))
+    assert folders == [tmp_path / "everybody", tmp_path / "ugc"]
+    folder = folders[1]
     config = config_of(tmp_path)
     facts = json.loads((WEIGHTS_FOLDER / "ugc.export.json").read_text(encoding="utf-8"))
     assert (config.name, config.backend, config.max_batch_size) == ("ugc", "python", 16)

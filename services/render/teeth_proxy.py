@@ -1,0 +1,120 @@
+"""Teeth proxy (paper `everybody`, App. F): fine detail of the person's own teeth for teeth that were drawn.
+
+Every frame of the footage gives a mask, the polygon of the inner lips, and the texture under it. For a drawn mouth, the frame whose
+mask overlaps most (intersection over union, mouths aligned by their centres) lends its high frequencies, as the teeth proxy of
+Suwajanakorn et al. 2017 does: low frequencies, and with them colour and shading, stay those of the drawn mouth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from services.common.crops import BOX_SIZE
+from services.common.landmarks import LIPS_OUTER, NUM_LIPS
+from services.render.types import Float32, UInt8
+
+PATCH: Final = (96, 64)
+"""Width and height of the patches round the mouth's centre."""
+_SHIFT: Final = 4
+_OUTERMOST: Final = (0, 5, 10, 15)
+"""Of the outer lips: right corner, top, left corner, bottom."""
+_DETAIL_SIGMA: Final = 2.5
+_FEATHER_SIGMA: Final = 1.0
+_MIN_AREA_PX: Final = 120
+_MIN_OVERLAP: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TeethDatabase:
+    """Open mouths of one person.
+
+    Attributes:
+        masks: bool [N, 64, 96], the inside of the lips.
+        textures: uint8 [N, 64, 96, 3].
+    """
+
+    masks: npt.NDArray[np.bool_]
+    textures: UInt8
+
+
+def collect_teeth(boxes: UInt8, box_landmarks: Float32) -> TeethDatabase:
+    """The open mouths among some frames.
+
+    Args:
+        boxes: uint8 [F, 160, 160, 3].
+        box_landmarks: float32 [F, 59, 2], box pixels.
+    """
+    width, height = PATCH
+    masks, textures = [np.zeros((0, height, width), bool)], [np.zeros((0, height, width, 3), np.uint8)]
+    for box, points in zip(boxes, box_landmarks, strict=True):
+        mask = _patch(_inside(points), points) > 127
+        if mask.sum() >= _MIN_AREA_PX:
+            masks.append(mask[None])
+            textures.append(_patch(box, points)[None])
+    return TeethDatabase(np.concatenate(masks), np.concatenate(textures))
+
+
+def most_similar(mask: npt.NDArray[np.bool_], database: TeethDatabase) -> tuple[int, float]:
+    """Which mask overlaps most, and by how much (intersection over union).
+
+    Args:
+        mask: bool [64, 96].
+        database: with at least one mouth.
+    """
+    both = (database.masks & mask).sum(axis=(1, 2))
+    either = (database.masks | mask).sum(axis=(1, 2))
+    overlap = both / np.maximum(either, 1)
+    best = int(np.argmax(overlap))
+    return best, float(overlap[best])
+
+
+def with_teeth(face: UInt8, box_landmarks: Float32, database: TeethDatabase) -> UInt8:
+    """The face with the detail of the most similar mouth inside its lips: uint8 [160, 160, 3].
+
+    Mouths that are all but shut, and those that resemble none, stay as they are.
+
+    Args:
+        face: uint8 [160, 160, 3], drawn.
+        box_landmarks: float32 [59, 2], its landmarks, box pixels.
+        database: of the person.
+    """
+    mask = _patch(_inside(box_landmarks), box_landmarks) > 127
+    if mask.sum() < _MIN_AREA_PX or not len(database.masks):
+        return face
+    best, overlap = most_similar(mask, database)
+    if overlap < _MIN_OVERLAP:
+        return face
+    texture = database.textures[best].astype(np.float32)
+    lent = texture - cv2.GaussianBlur(texture, (0, 0), _DETAIL_SIGMA)
+    common = (mask & database.masks[best]).astype(np.float32)
+    weight = cv2.erode(common, np.ones((3, 3), np.uint8))
+    weight = cv2.GaussianBlur(weight, (0, 0), _FEATHER_SIGMA) * common
+    # Back into the box: the patch's affine map, the other way round.
+    back = cv2.invertAffineTransform(_to_patch(box_landmarks))
+    lent, weight = (cv2.warpAffine(part, back, (BOX_SIZE, BOX_SIZE), flags=cv2.INTER_LINEAR) for part in (lent, weight))
+    picture = face.astype(np.float32)
+    own = picture - cv2.GaussianBlur(picture, (0, 0), _DETAIL_SIGMA)
+    return np.asarray(np.clip(np.rint(picture + weight[..., None] * (lent - own)), 0, 255), dtype=np.uint8)
+
+
+def _inside(points: Float32) -> UInt8:
+    mask = np.zeros((BOX_SIZE, BOX_SIZE), np.uint8)
+    inner = np.clip(points[len(LIPS_OUTER) : NUM_LIPS], -BOX_SIZE, 2 * BOX_SIZE)
+    cv2.fillPoly(mask, [np.rint(inner * (1 << _SHIFT)).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=_SHIFT)
+    return mask
+
+
+def _to_patch(points: Float32) -> npt.NDArray[np.float64]:
+    """Box pixels -> patch pixels: the mean of the four outermost points of the lips comes to the patch's middle."""
+    middle = points[list(_OUTERMOST)].astype(np.float64).mean(axis=0)
+    return np.column_stack([np.eye(2), np.array([(PATCH[0] - 1) / 2, (PATCH[1] - 1) / 2]) - middle])
+
+
+def _patch(picture: UInt8, points: Float32) -> UInt8:
+    moved = cv2.warpAffine(picture, _to_patch(points), PATCH, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, dtype=np.uint8)

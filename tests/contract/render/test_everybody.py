@@ -1,0 +1,119 @@
+"""The model `everybody` behind a real server, with the weights that come with it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import numpy.typing as npt
+import pytest
+import pytest_asyncio
+
+from dubstage.render.v1alpha1 import render_pb2 as pb
+from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
+from services.common.artefacts import ArtefactStore
+from services.common.mouth_bank import FORMAT, MouthBank, bank_arrays
+from services.common.stage import server_of
+from services.render.__main__ import compose
+from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.convert import frame_to_proto, ref_to_proto, rendered_from_proto
+from services.render.models import load_models, make_backend
+from services.render.render import default_state
+from services.render.settings import RenderSettings
+from services.render.streams import open_stream
+from services.render.types import RenderedFrame, RenderFrame
+from tests.unit.render.conftest import bank, mask
+
+if TYPE_CHECKING:
+    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
+
+__all__ = ["bank", "mask"]
+
+CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="everybody"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtefactStore:
+    return ArtefactStore(tmp_path_factory.mktemp("artefacts"))
+
+
+@pytest_asyncio.fixture
+async def stub(store: ArtefactStore) -> AsyncIterator[RenderServiceAsyncStub]:
+    settings = RenderSettings(port=0, artefacts_url=store.url, compute_threads=1, personalize_threads=1, batch_size=3)
+    async with (
+        server_of("render", settings, compose(settings)) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        yield RenderServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def film(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
+    """Ten frames in a row, without textures."""
+    return [RenderFrame(row, bank.boxes[row], None, mask, bank.box_landmarks[row + 5]) for row in range(10)]
+
+
+async def rendered(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> list[RenderedFrame]:
+    async def stream() -> AsyncIterator[pb.RenderRequest]:
+        for message in messages:
+            yield message
+
+    return [rendered_from_proto(response) async for response in stub.Render(stream())]
+
+
+async def test_it_is_listed(stub: RenderServiceAsyncStub) -> None:
+    models = {model.name: model for model in (await stub.ListModels(pb.ListModelsRequest())).models}
+    assert len(models["everybody"].sha256) == 64
+    assert models["everybody"].sha256 != models["ugc"].sha256
+
+
+async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsyncStub, film: list[RenderFrame]) -> None:
+    answers = await rendered(stub, [CONFIG, *map(frame_to_proto, film)])
+    models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
+    file = models.files["everybody"]
+    expected = open_stream(models.backend, file, default_state(file)).render(film)
+    assert [answer.frame_index for answer in answers] == list(range(10))
+    for got, want in zip(answers, expected, strict=True):
+        assert np.array_equal(got.box, want.box)
+
+
+async def test_an_actor_is_personalised_and_a_stream_is_cut_without_a_trace(
+    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
+) -> None:
+    ref = store.put_arrays(bank_arrays(bank), {"format": FORMAT})
+    request = pb.PersonalizeRequest(model="everybody", bank=ref_to_proto(ref), num_steps=1)
+    reports = [report async for report in stub.Personalize(request)]
+    assert [report.HasField("actor") for report in reports] == [False, True]
+    actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
+    whole = await rendered(stub, [actor, *map(frame_to_proto, film)])
+    past = [replace(frame, context_only=True) for frame in film[1:7]]
+    rest = await rendered(stub, [actor, *map(frame_to_proto, [*past, *film[7:]])])
+    assert [answer.frame_index for answer in rest] == [7, 8, 9]
+    for got, want in zip(rest, whole[7:], strict=True):
+        assert np.array_equal(got.box, want.box)
+    nobody = await rendered(stub, [CONFIG, frame_to_proto(film[0])])
+    assert not np.array_equal(nobody[0].box, whole[0].box)
+
+
+async def test_an_actor_of_one_model_is_refused_by_the_other(
+    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
+) -> None:
+    few = store.put_arrays(bank_arrays(bank), {"format": FORMAT})
+    request = pb.PersonalizeRequest(model="ugc", bank=ref_to_proto(few), num_steps=1)
+    reports = [report async for report in stub.Personalize(request)]
+    actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rendered(stub, [actor, frame_to_proto(film[0])])
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_without_a_texture_the_other_model_says_so(stub: RenderServiceAsyncStub, film: list[RenderFrame]) -> None:
+    other = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rendered(stub, [other, frame_to_proto(film[0])])
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "texture is missing" in (caught.value.details() or "")

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.landmarks import mouth_opening
+from services.common.mouth_bank import MouthBank
+from services.render.heatmaps import NUM_KEYS
+from services.render.key_pictures import (
+    NUM_KEPT,
+    STATE_SIZE,
+    choose_keys,
+    grey_keys,
+    matched_keys,
+    moved_keys,
+    nearest_keys,
+    packed,
+    unpacked,
+)
+
+
+def test_keys_go_from_shut_to_wide(bank: MouthBank) -> None:
+    keys = choose_keys(bank, np.arange(bank.num_frames))
+    kept, openings = mouth_opening(bank.mouth[list(keys.rows)]), mouth_opening(bank.mouth)
+    assert len(kept) == NUM_KEPT
+    assert (np.diff(kept) > -0.1).all()
+    assert kept[0] < openings.min() + 1.0
+    assert kept[-1] > openings.max() - 1.0
+    assert np.array_equal(keys.pictures[2], bank.boxes[keys.rows[2]])
+
+
+def test_the_nearest_lips_come_first(bank: MouthBank) -> None:
+    keys = choose_keys(bank, np.array([0, 2, 3, 4, 6]))
+    nearest = nearest_keys(keys, bank.box_landmarks[3])
+    assert nearest.pictures.shape == (NUM_KEYS, 160, 160, 3)
+    assert np.array_equal(nearest.pictures[0], bank.boxes[3])
+    distances = np.abs(nearest.landmarks - bank.box_landmarks[3])[:, :40].mean(axis=(1, 2))
+    assert (np.diff(distances) >= 0).all()
+    assert distances[-1] <= np.sort(np.abs(keys.landmarks - bank.box_landmarks[3])[:, :40].mean(axis=(1, 2)))[2]
+
+
+def test_keys_come_from_the_candidates(bank: MouthBank) -> None:
+    candidates = np.array([3, 4, 20])
+    assert set(choose_keys(bank, candidates).rows) <= {3, 4, 20}
+    assert set(choose_keys(bank, candidates[:1]).rows) == {3}
+
+
+def test_a_key_moved_to_another_mouth_looks_like_it(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    keys = choose_keys(bank, np.arange(bank.num_frames))
+    truth = bank.boxes[3]
+    inside = (slice(45, 95), slice(45, 115))
+    moved = moved_keys(keys, bank.box_landmarks[3])
+
+    def error(picture: npt.NDArray[np.uint8]) -> float:
+        return float(np.abs(picture[inside].astype(int) - truth[inside]).mean())
+
+    assert error(moved[-1]) < 0.6 * error(keys.pictures[-1])
+    assert error(moved[0]) < error(keys.pictures[0])
+
+
+def test_a_key_stays_where_its_own_landmarks_are_wanted(bank: MouthBank) -> None:
+    keys = choose_keys(bank, np.arange(bank.num_frames))
+    moved = moved_keys(keys, keys.landmarks[5])
+    assert np.abs(moved[5].astype(int) - keys.pictures[5]).mean() < 0.5
+
+
+def test_the_state_holds_film_and_keys(bank: MouthBank) -> None:
+    keys = choose_keys(bank, np.arange(bank.num_frames))
+    film = np.random.default_rng(0).normal(size=20).astype(np.float32)
+    state = packed(film, keys)
+    assert state.shape == (20 + STATE_SIZE,)
+    assert state.dtype == np.float32
+    back, again = unpacked(state)
+    assert np.array_equal(back, film)
+    assert np.array_equal(again.pictures, keys.pictures)
+    np.testing.assert_allclose(again.landmarks, keys.landmarks, atol=1e-4)
+
+
+def test_nobody_has_the_light_of_the_cheeks(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    background = np.full((160, 160, 3), (170, 120, 100), np.uint8)
+    made = matched_keys(grey_keys(), background, mask, bank.box_landmarks[0])
+    assert np.abs(made[:, 40:100, 40:120].astype(int) - background[40:100, 40:120]).max() <= 4
+
+
+def test_what_the_mask_hides_does_not_colour_the_keys(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    keys = choose_keys(bank, np.arange(bank.num_frames))
+    background = bank.boxes[5]
+    hidden = np.where(mask[..., None] > 0, np.uint8(9), background)
+    one, other = (matched_keys(keys, picture, mask, bank.box_landmarks[9]) for picture in (background, hidden))
+    assert np.array_equal(one, other)
