@@ -19,8 +19,23 @@ FEATURES: Final[dict[str, FeatureKinds]] = {
     ),
 }
 """What each motion predictor hears. Mel spectrogram and posteriorgram are in all: the footage's lag is found by them."""
-RENDERERS: Final = ("ugc",)
-"""Models of the render stage that work on landmarks and warped textures: any motion predictor goes with any of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renderer:
+    """What a model of the render stage wants to see.
+
+    Attributes:
+        context_frames: frames before the first one wanted.
+        warped_texture: the texture stage's warped mouths.
+    """
+
+    context_frames: int
+    warped_texture: bool
+
+
+RENDERERS: Final[dict[str, Renderer]] = {"ugc": Renderer(0, True), "everybody": Renderer(6, False)}
+"""Models of the render stage by name. All take wanted landmarks: any motion predictor goes with any of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +61,7 @@ class Method:
 
 
 DEFAULT_METHOD: Final = "ugc"
-METHODS: Final[dict[str, Method]] = {"ugc": Method(name="ugc", motion="ugc", renderer="ugc")}
+METHODS: Final[dict[str, Method]] = {name: Method(name=name, motion=name, renderer=name) for name in ("ugc", "everybody")}
 
 
 def combined(name: str, motion: str | None = None, renderer: str | None = None) -> str:
@@ -56,7 +71,7 @@ def combined(name: str, motion: str | None = None, renderer: str | None = None) 
         InvalidRequest: there is none of this name.
     """
     method = method_named(name)
-    for given, known, field in ((motion, tuple(FEATURES), "motion"), (renderer, RENDERERS, "renderer")):
+    for given, known, field in ((motion, tuple(FEATURES), "motion"), (renderer, tuple(RENDERERS), "renderer")):
         if given is not None and given not in known:
             raise InvalidRequest(f"no {field} {given!r}; there are: {', '.join(known)}", field=field)
     wanted = (motion or method.motion, renderer or method.renderer)

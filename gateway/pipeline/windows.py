@@ -16,21 +16,23 @@ from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.compositing.blend import laplacian_blend
 from gateway.compositing.colour_match import match_colour
+from gateway.methods import RENDERERS
 from gateway.pipeline.messages import pose_message
 from gateway.pipeline.records import pose_of
 from gateway.stages.attempts import all_replies
 from gateway.stages.interface import Stages
 from services.common.actor_geometry import ActorGeometry, lower_face_mask
 from services.common.arrays import from_image, to_gray_image, to_rgb_image, to_tensor
-from services.common.crops import BOX_SIZE
+from services.common.crops import BOX_SIZE, head_to_box
 from services.common.errors import ContractBroken
 
 Pixels = npt.NDArray[np.uint8]
 
 WINDOW_FRAMES: Final = 32
 """Frames a window: what is lost at most when a job dies."""
-CONTEXT_FRAMES: Final = 5
-"""Frames before a window that the texture stage sees, so that a window's first frames are retrieved like any other."""
+CONTEXT_FRAMES: Final = max(5, *(renderer.context_frames for renderer in RENDERERS.values()))
+"""Frames before a window that texture and render stage see, so that a window's first frames are like any other; the texture
+stage looks at five of them."""
 _BOX: Final = (BOX_SIZE, BOX_SIZE)
 
 
@@ -90,11 +92,11 @@ async def render_window(
         wanted: bool [N]: render it; False: context only.
     """
     warped = await _warp(stages, config, records, mouths, wanted)
-    masks = await asyncio.to_thread(lambda: [lower_face_mask(geometry, pose_of(record)) for record in records[wanted]])
     backgrounds = [np.ascontiguousarray(record["pixels"]) for record in records[wanted]]
     if config.model:
-        rendered = await _render(stages, config, records[wanted]["frame"], backgrounds, warped, masks)
+        rendered = await _render(stages, config, geometry, records, mouths, wanted, warped)
     else:
+        masks = await asyncio.to_thread(lambda: [_mask(geometry, record) for record in records[wanted]])
         rendered = [
             (from_image(reply.warped, "warped", channels=3, size=_BOX), mask) for reply, mask in zip(warped, masks, strict=True)
         ]
@@ -110,6 +112,10 @@ async def render_window(
         bending_energy=np.array([reply.bending_energy for reply in warped], np.float32),
         landmarks=np.stack([_landmarks(reply) for reply in warped]) if count else np.empty((0, 59, 2), np.float32),
     )
+
+
+def _mask(geometry: ActorGeometry, record: Any) -> Pixels:
+    return lower_face_mask(geometry, pose_of(record))
 
 
 def _landmarks(reply: texture_pb2.RetrieveWarpResponse) -> npt.NDArray[np.float32]:
@@ -153,26 +159,36 @@ async def _warp(
 async def _render(
     stages: Stages,
     config: WindowConfig,
-    frames: npt.NDArray[np.int64],
-    backgrounds: list[Pixels],
+    geometry: ActorGeometry,
+    records: npt.NDArray[Any],
+    mouths: npt.NDArray[np.float32],
+    wanted: npt.NDArray[np.bool_],
     warped: list[texture_pb2.RetrieveWarpResponse],
-    masks: list[Pixels],
 ) -> list[tuple[Pixels, Pixels]]:
+    wants = RENDERERS[config.model]
+    warps = {reply.frame_index: reply for reply in warped}
+    frames = records[wanted]["frame"].tolist()
+    begin = int(np.argmax(wanted)) if wanted.any() else len(wanted)
+
+    def frame_message(place: int) -> render_pb2.RenderFrame:
+        record = records[place]
+        warp = warps.get(int(record["frame"]))
+        return render_pb2.RenderFrame(
+            frame_index=int(record["frame"]),
+            background=to_rgb_image(np.ascontiguousarray(record["pixels"])),
+            texture=warp.warped if warp is not None and wants.warped_texture else None,
+            mask=to_gray_image(_mask(geometry, record)),
+            box_landmarks=to_tensor(head_to_box(mouths[place], pose_of(record))) if warp is None else warp.box_landmarks,
+            context_only=not wanted[place],
+        )
+
     async def requests() -> AsyncIterator[render_pb2.RenderRequest]:
         yield render_pb2.RenderRequest(config=render_pb2.RenderConfig(model=config.model, actor=config.renderer))
-        for frame, background, warp, mask in zip(frames, backgrounds, warped, masks, strict=True):
-            yield render_pb2.RenderRequest(
-                frame=render_pb2.RenderFrame(
-                    frame_index=int(frame),
-                    background=to_rgb_image(background),
-                    texture=warp.warped,
-                    mask=to_gray_image(mask),
-                    box_landmarks=warp.box_landmarks,
-                )
-            )
+        for place in range(max(0, begin - wants.context_frames), len(records)):
+            yield render_pb2.RenderRequest(frame=await asyncio.to_thread(frame_message, place))
 
     replies = await all_replies(lambda: stages.render(requests()))
-    if [reply.frame_index for reply in replies] != frames.tolist():
+    if [reply.frame_index for reply in replies] != frames:
         raise ContractBroken("the render stage answered other frames than it was asked for")
     return [
         (from_image(reply.box, "box", channels=3, size=_BOX), from_image(reply.mask, "mask", channels=1, size=_BOX))

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.pipeline.dub import DubJob, DubRequest
+from gateway.pipeline.enrol import EnrolOptions
+from gateway.pipeline.speech import FEATURE_BLOCK
 from gateway.settings import GatewaySettings
+from gateway.stages.host import StageHost
+from gateway.stages.interface import Stages
 from gateway.stages.local import compose_stages
 from gateway.stages.remote import STAGE_NAMES, RemoteStages
 from services.common.artefacts import ArtefactStore
 from services.common.client import ClientConfig
 from services.common.settings import StageSettings
 from services.common.stage import server_of
-from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, sha256
+from tests.system.dubbing import SPEECH, UNPERSONALIZED, sha256
 
 
 @asynccontextmanager
@@ -35,21 +38,29 @@ async def five_servers(artefacts_url: str) -> AsyncIterator[RemoteStages]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("method", "enrol"), [("ugc", UNPERSONALIZED), ("everybody", EnrolOptions(renderer_steps=4)), ("everybody+ugc", UNPERSONALIZED)]
+)
 def test_in_process_over_grpc_and_with_other_chunks(
-    carphone: Path, dubber: Dubber, settings: GatewaySettings, tmp_path: Path
+    method: str, enrol: EnrolOptions, carphone: Path, host: StageHost, settings: GatewaySettings, tmp_path: Path
 ) -> None:
-    request = DubRequest(footage=carphone, speech=SPEECH, output=tmp_path / "local.mp4", enrol=UNPERSONALIZED)
-    dubber(request)
-    dubber(replace(request, output=tmp_path / "chunks.mp4", feature_block=7))
+    store = ArtefactStore(settings.artefacts_url)
 
-    async def over_grpc() -> None:
-        store = ArtefactStore(settings.artefacts_url)
+    async def dub(stages: Stages, name: str, feature_block: int = FEATURE_BLOCK) -> str:
+        output = tmp_path / f"{name}.mp4"
+        request = DubRequest(
+            footage=carphone, speech=SPEECH, output=output, method=method, enrol=enrol, feature_block=feature_block
+        )
+        job = DubJob(request, stages, store, tmp_path / "jobs")
+        outcome = await job.run(lambda *_: None)
+        assert outcome.plan.rendered().all()
+        job.discard()
+        return sha256(output)
+
+    async def over_grpc() -> str:
         async with five_servers(settings.artefacts_url) as stages:
-            job = DubJob(replace(request, output=tmp_path / "grpc.mp4"), stages, store, tmp_path / "jobs")
-            await job.run(lambda *_: None)
-            job.discard()
+            return await dub(stages, "grpc")
 
-    asyncio.run(over_grpc())
-    expected = sha256(tmp_path / "local.mp4")
-    assert sha256(tmp_path / "chunks.mp4") == expected
-    assert sha256(tmp_path / "grpc.mp4") == expected
+    expected = host.run(dub(host.stages, "local"))
+    assert host.run(dub(host.stages, "chunks", feature_block=7)) == expected
+    assert asyncio.run(over_grpc()) == expected

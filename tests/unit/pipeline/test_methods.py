@@ -22,7 +22,7 @@ def test_another_motion_predictor_makes_a_combination() -> None:
 
 @pytest.mark.parametrize("name", ["", "nobody", "everybody+", "+ugc", "ugc+nobody", "ugc+ugc+ugc"])
 def test_what_is_not_there_is_refused_with_what_is(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="there are: ugc"):
+    with pytest.raises(InvalidRequest, match="there are: everybody, ugc"):
         method_named(name)
 
 
