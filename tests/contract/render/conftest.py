@@ -117,11 +117,13 @@ def actor_states(count: int) -> list[npt.NDArray[np.float32]]:
     return [rng.normal(0.0, 0.05, 3480).astype(np.float32) for _ in range(count)]
 
 
-def stub_of(server: TritonProcess) -> psutil.Process:
-    """The process in which the server's model runs."""
+def stub_of(server: TritonProcess, model: str = "ugc") -> psutil.Process:
+    """The process in which one of the server's models runs."""
     (stub,) = [
         child
         for child in psutil.Process(server.pid).children(recursive=True)
-        if child.name().startswith("triton_python_b") and child.status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED}
+        if child.name().startswith("triton_python_b")
+        and child.status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED}
+        and any(f"/{model}/" in argument for argument in child.cmdline())
     ]
     return stub
