@@ -12,6 +12,7 @@ import pytest
 
 from gateway.settings import GatewaySettings
 from gateway.stages.host import StageHost
+from services.audio.models import AudioModels
 from services.common.artefacts import ArtefactStore
 from services.common.settings import load_settings
 from tests.system.dubbing import ROOT, Dubber
@@ -32,6 +33,12 @@ def host(settings: GatewaySettings) -> Iterator[StageHost]:
 @pytest.fixture(scope="session")
 def dubber(host: StageHost, settings: GatewaySettings) -> Dubber:
     return Dubber(host, ArtefactStore(settings.artefacts_url), settings.data_dir / "jobs")
+
+
+@pytest.fixture(scope="session")
+def models() -> AudioModels:
+    """The audio stage's networks."""
+    return AudioModels()
 
 
 @pytest.fixture
