@@ -30,7 +30,7 @@ from gateway.pipeline.plan import DUBBED
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, pose_of
 from gateway.pipeline.rendering import runs_of
 from gateway.pipeline.speech import extract_features, motion_frames_for, predict_motion
-from gateway.pipeline.windows import CONTEXT_FRAMES, RenderedWindow, WindowConfig, render_window
+from gateway.pipeline.windows import RenderedWindow, WindowConfig, render_window
 from gateway.pipeline.workspace import Workspace
 from gateway.stages.host import StageHost
 from services.common.arrays import from_tensor, to_rgb_image, to_tensor
@@ -169,7 +169,7 @@ class PipelineSession:
 
     async def _window(self, actor: Handle, config: WindowConfig, run: range, mouths: npt.NDArray[np.float32]) -> RenderedWindow:
         first = run.start
-        while first > max(0, run.start - CONTEXT_FRAMES) and self._reasons[first - 1] == "":
+        while first > max(0, run.start - config.context_frames) and self._reasons[first - 1] == "":
             first -= 1
         records = self._workspace.faces.read_rows(self._rows[first : run.stop].tolist())
         wanted = np.arange(first, run.stop) >= run.start

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gateway.pipeline.journal import Journal, step_key
 from gateway.pipeline.plan import Plan
 from gateway.pipeline.records import RecordFile
-from gateway.pipeline.windows import CONTEXT_FRAMES, WINDOW_FRAMES, RenderedWindow, WindowConfig, render_window
+from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, WindowConfig, render_window
 from gateway.stages.interface import Stages
 from services.common.actor_geometry import ActorGeometry
 
@@ -89,7 +89,7 @@ def runs_of(rendered: npt.NDArray[np.bool_], span: range) -> list[range]:
 async def _render_run(stages: Stages, inputs: FilmInputs, run: range) -> RenderedWindow:
     rendered = inputs.plan.rendered()
     first = run.start
-    while first > max(0, run.start - CONTEXT_FRAMES) and rendered[first - 1]:
+    while first > max(0, run.start - inputs.config.context_frames) and rendered[first - 1]:
         first -= 1
     rows = inputs.plan.row[first : run.stop].tolist()
     records = await asyncio.to_thread(inputs.faces.read_rows, rows)

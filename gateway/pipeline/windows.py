@@ -30,9 +30,8 @@ Pixels = npt.NDArray[np.uint8]
 
 WINDOW_FRAMES: Final = 32
 """Frames a window: what is lost at most when a job dies."""
-CONTEXT_FRAMES: Final = max(5, *(renderer.context_frames for renderer in RENDERERS.values()))
-"""Frames before a window that texture and render stage see, so that a window's first frames are like any other; the texture
-stage looks at five of them."""
+TEXTURE_CONTEXT_FRAMES: Final = 5
+"""Frames before a window that the texture stage sees, so that a window's first frames are retrieved like any other."""
 _BOX: Final = (BOX_SIZE, BOX_SIZE)
 
 
@@ -71,6 +70,11 @@ class WindowConfig:
     renderer: common_pb2.ArtefactRef | None
     model: str
     mode: texture_pb2.WarpMode.ValueType
+
+    @property
+    def context_frames(self) -> int:
+        """Frames before a window that texture and render stage see."""
+        return max(TEXTURE_CONTEXT_FRAMES, RENDERERS[self.model].context_frames) if self.model else TEXTURE_CONTEXT_FRAMES
 
 
 async def render_window(
@@ -182,10 +186,13 @@ async def _render(
             context_only=not wanted[place],
         )
 
+    seen = range(max(0, begin - wants.context_frames), len(records))
+    messages = await asyncio.to_thread(lambda: [frame_message(place) for place in seen])
+
     async def requests() -> AsyncIterator[render_pb2.RenderRequest]:
         yield render_pb2.RenderRequest(config=render_pb2.RenderConfig(model=config.model, actor=config.renderer))
-        for place in range(max(0, begin - wants.context_frames), len(records)):
-            yield render_pb2.RenderRequest(frame=await asyncio.to_thread(frame_message, place))
+        for message in messages:
+            yield render_pb2.RenderRequest(frame=message)
 
     replies = await all_replies(lambda: stages.render(requests()))
     if [reply.frame_index for reply in replies] != frames:
