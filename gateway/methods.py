@@ -17,24 +17,35 @@ FEATURES: Final[dict[str, FeatureKinds]] = {
         audio_pb2.FEATURE_KIND_POSTERIORGRAM,
         audio_pb2.FEATURE_KIND_IDENTITY_REMOVED,
     ),
+    "headpose": (audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM),
 }
 """What each motion predictor hears. Mel spectrogram and posteriorgram are in all: the footage's lag is found by them."""
 
 
-@dataclass(frozen=True, slots=True)
+MOVES_HEAD: Final = frozenset({"headpose"})
+"""Motion predictors that answer head poses: their films have a timeline and backgrounds of their own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Renderer:
     """What a model of the render stage wants to see.
 
     Attributes:
         context_frames: frames before the first one wanted.
         warped_texture: the texture stage's warped mouths.
+        drawn_face: the person's face as the morphable model has it, drawn by the texture stage; needs the person's identity.
     """
 
-    context_frames: int
-    warped_texture: bool
+    context_frames: int = 0
+    warped_texture: bool = False
+    drawn_face: bool = False
 
 
-RENDERERS: Final[dict[str, Renderer]] = {"ugc": Renderer(0, True), "everybody": Renderer(6, False)}
+RENDERERS: Final[dict[str, Renderer]] = {
+    "ugc": Renderer(warped_texture=True),
+    "everybody": Renderer(context_frames=6),
+    "headpose": Renderer(context_frames=2, drawn_face=True),
+}
 """Models of the render stage by name. All take wanted landmarks: any motion predictor goes with any of them."""
 
 
@@ -46,22 +57,35 @@ class Method:
         name: as users write it.
         motion: method name of the motion predictor (PredictMotionConfig.method).
         renderer: model name of the renderer (RenderConfig.model).
-        moves_head: declares an output timeline of its own instead of dubbing in place.
     """
 
     name: str
     motion: str
     renderer: str
-    moves_head: bool = False
 
     @property
     def features(self) -> FeatureKinds:
         """What the motion predictor hears."""
         return FEATURES[self.motion]
 
+    @property
+    def moves_head(self) -> bool:
+        """Whether the film gets an output timeline of its own instead of being dubbed in place."""
+        return self.motion in MOVES_HEAD
+
+    @property
+    def needs_identity(self) -> bool:
+        """Whether an actor needs the person's identity on the morphable model."""
+        return RENDERERS[self.renderer].drawn_face
+
+    @property
+    def takes_still(self) -> bool:
+        """Whether a single picture can be its footage: the head moves, and nothing is needed that one frame does not show."""
+        return self.moves_head and self.needs_identity
+
 
 DEFAULT_METHOD: Final = "ugc"
-METHODS: Final[dict[str, Method]] = {name: Method(name=name, motion=name, renderer=name) for name in ("ugc", "everybody")}
+METHODS: Final[dict[str, Method]] = {name: Method(name=name, motion=name, renderer=name) for name in RENDERERS}
 
 
 def combined(name: str, motion: str | None = None, renderer: str | None = None) -> str:

@@ -132,8 +132,7 @@ class ActorStore:
         """
         check_actor_id(actor_id)
         enrolment = self._artefacts.put_arrays(*actor_arrays(enrolled))
-        kinds = ("style", "bank", "renderer")
-        refs = {kind: ref_from(message) for kind, message in zip(kinds, actor_refs(enrolled), strict=False)}
+        refs = {kind: ref_from(message) for kind, message in actor_refs(enrolled).items()}
         artefacts = {"enrolment": enrolment, **refs, **(more or {})}
         known = {ref.sha256 for ref in artefacts.values()}
         others = {ref.sha256: ref for ref in superseded if ref.sha256 not in known}

@@ -22,7 +22,8 @@ from gateway.consent import Consent
 from gateway.live.session import LiveFrame
 from gateway.methods import DEFAULT_METHOD, method_named
 from gateway.operations.store import OperationRecord
-from gateway.pipeline.dub import DubOutcome, DubRequest
+from gateway.pipeline.dub import DubOutcome
+from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import FaceChoice, parse_face
 from services.common.arrays import to_rgb_image
@@ -110,6 +111,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: MediaFolder, actor: St
         codec=message.codec or None,
         enrol=_options(skip=message.skip_personalization, seed=message.seed),
         threads=threads,
+        retime=message.retime,
     )
 
 

@@ -17,7 +17,8 @@ from gateway.api.convert import actor_message, dub_request_from, enrol_request_f
 from gateway.api.media_folder import MediaFolder
 from gateway.consent import Consent
 from gateway.operations.runner import Job
-from gateway.pipeline.dub import DubJob, DubRequest, sha256_of
+from gateway.pipeline.dub import DubJob
+from gateway.pipeline.dub_request import DubRequest, sha256_of
 from gateway.stages.interface import Stages
 from services.common.artefacts import ArtefactStore
 from services.common.errors import ConsentMissing

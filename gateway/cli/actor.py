@@ -30,7 +30,7 @@ app.add_typer(commands, name="actor")
 @commands.command("create")
 def create(
     actor_id: Annotated[str, typer.Argument(help="lower-case letters, digits and dashes")],
-    video: Annotated[Path, typer.Argument(help="footage of the person, ten seconds are enough")],
+    video: Annotated[Path, typer.Argument(help="footage of the person, ten seconds are enough; for headpose a still picture does")],
     method: Annotated[str, typer.Option(help="how they will be dubbed")] = "ugc",
     motion: Annotated[str | None, typer.Option(help="another method's motion predictor")] = None,
     renderer: Annotated[str | None, typer.Option(help="another method's renderer")] = None,

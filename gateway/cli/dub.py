@@ -15,7 +15,8 @@ from gateway.cli.app import app, run_async
 from gateway.cli.console import StepProgress, err, out, say_warning
 from gateway.consent import Consent, consent_line, read_consent
 from gateway.methods import DEFAULT_METHOD, combined
-from gateway.pipeline.dub import DubJob, DubOutcome, DubRequest, check_request
+from gateway.pipeline.dub import DubJob, DubOutcome
+from gateway.pipeline.dub_request import DubRequest, check_request
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import parse_face
 from gateway.settings import GatewaySettings
@@ -27,7 +28,7 @@ from services.common.settings import load_settings
 
 @app.command("dub")
 def dub(
-    video: Annotated[Path, typer.Argument(help="footage of the person")],
+    video: Annotated[Path, typer.Argument(help="footage of the person; for headpose a still picture does")],
     output: Annotated[Path, typer.Option("-o", "--output", help="film to write; its suffix chooses the container")],
     audio: Annotated[Path | None, typer.Option(help="new speech; without it, the footage's own")] = None,
     method: Annotated[str | None, typer.Option(help="how; without it, as the actor was enrolled for, or ugc")] = None,
@@ -35,6 +36,9 @@ def dub(
     renderer: Annotated[str | None, typer.Option(help="another method's renderer")] = None,
     actor: Annotated[str | None, typer.Option(help="an actor enrolled before; without it, learned from this footage")] = None,
     face: Annotated[str, typer.Option(help="largest, speaker, a face id, or X,Y in the first frame")] = "largest",
+    retime: Annotated[
+        bool, typer.Option("--retime", help="as long as the speech, the head moving while somebody speaks; for methods in place")
+    ] = False,
     keep_audio: Annotated[bool, typer.Option("--keep-audio", help="leave the footage's sound in the film")] = False,
     stages: Annotated[str | None, typer.Option(help="host of running stages; without it, all in this process")] = None,
     codec: Annotated[str | None, typer.Option(help="video codec; ffv1 is lossless")] = None,
@@ -53,6 +57,7 @@ def dub(
         method=combined(method or DEFAULT_METHOD, motion, renderer),
         face=parse_face(face),
         consent=record,
+        retime=retime,
         keep_audio=keep_audio,
         codec=codec,
         enrol=EnrolOptions(personalize_renderer=personalize, personalize_motion=personalize, seed=seed),
@@ -90,7 +95,7 @@ async def _dub_with(
         if report is not None:
             from gateway.reports.from_outcome import write_report
 
-            await write_report(request, outcome, job, stages, report)
+            await write_report(request, outcome, job, stages, store, report)
         job.discard()
     _tell(request, outcome, request.consent, report)
 

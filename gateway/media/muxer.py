@@ -56,14 +56,14 @@ class FilmMuxer:
         assert isinstance(container, OutputContainer)
         self._container = container
         self._shift = -info.video.start if choice.frame_numbers else Fraction(0)
-        self._stack: CarriedStreams | None = None
+        self._carried: CarriedStreams | None = None
         try:
             self._stream = self._video_stream()
             self._speech, replaced = self._sound(speech)
             container.metadata.update(self._tags())
             skip = frozenset({info.video.index} | replaced)
-            self._carried = CarriedStreams(info, container, choice.container, skip=skip, shift=self._shift)
-            self._stack = self._carried
+            if settings.carry:
+                self._carried = CarriedStreams(info, container, choice.container, skip=skip, shift=self._shift)
             container.start_encoding()
         except BaseException:
             self.abandon()
@@ -72,18 +72,19 @@ class FilmMuxer:
     @property
     def carried(self) -> tuple[str, ...]:
         """Streams that are copied, in words."""
-        return tuple(self._carried.carried)
+        return tuple(self._carried.carried) if self._carried is not None else ()
 
     @property
     def dropped(self) -> tuple[str, ...]:
         """Streams that the container does not hold, in words."""
-        return tuple(self._carried.dropped)
+        return tuple(self._carried.dropped) if self._carried is not None else ()
 
     def encode(self, picture: av.VideoFrame, time: Fraction) -> None:
         """Encodes the next picture, and all that belongs beside it up to `time`, seconds of the footage."""
         for packet in self._stream.encode(picture):
             self._container.mux_one(packet)
-        self._carried.copy_until(self._container, time)
+        if self._carried is not None:
+            self._carried.copy_until(self._container, time)
         if self._speech is not None:
             self._speech.encode_until(self._container, time + self._shift)
 
@@ -93,16 +94,18 @@ class FilmMuxer:
             self._container.mux_one(packet)
         if self._speech is not None:
             self._speech.encode_until(self._container, None)
-        self._carried.copy_until(self._container, None)
+        if self._carried is not None:
+            self._carried.copy_until(self._container, None)
         self._container.close()
-        self._carried.close()
+        if self._carried is not None:
+            self._carried.close()
 
     def abandon(self) -> None:
         """Closes everything without regard for the film."""
         with suppress(Exception):  # the trailer of a film that is given up may fail as its frames did
             self._container.close()
-        if self._stack is not None:
-            self._stack.close()
+        if self._carried is not None:
+            self._carried.close()
 
     def _video_stream(self) -> VideoStream:
         video, choice = self._info.video, self._choice

@@ -104,7 +104,7 @@ class VideoReader:
                 yield picture
 
 
-_ACCURATE: Final = int(Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND)
+ACCURATE: Final = int(Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND)
 """Without accurate rounding, colours come out one to two levels too dark."""
 
 
@@ -160,7 +160,7 @@ def to_rgb(frame: DecodedFrame) -> npt.NDArray[np.uint8]:
             src_colorspace=model.swscale_matrix,
             src_color_range=2 if model.full_range else 1,
             dst_color_range=2,
-            interpolation=_ACCURATE,
+            interpolation=ACCURATE,
             threads=1,
         )
         green, blue, red = (

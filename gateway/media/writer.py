@@ -36,6 +36,7 @@ class WriteSettings:
         crf: quality of h264 and hevc, lower is better.
         preset: speed of h264 and hevc.
         threads: of the encoder; fixed, because the bytes of the output depend on it.
+        carry: copy the footage's other streams and its chapters.
     """
 
     codec: str | None = None
@@ -44,6 +45,7 @@ class WriteSettings:
     crf: int = 16
     preset: str = "veryfast"
     threads: int = 2
+    carry: bool = True
 
 
 @dataclass(frozen=True, slots=True)

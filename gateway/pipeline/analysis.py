@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.media.sound import SoundReader, Speech
+from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
 from gateway.methods import FeatureKinds, Method
 from gateway.pipeline.enrol import (
@@ -24,6 +26,7 @@ from gateway.pipeline.enrol import (
     enrolment_rows,
     estimate_lag,
     on_motion_grid,
+    still_row,
 )
 from gateway.pipeline.faces import FaceChoice, choose_face
 from gateway.pipeline.footage import FaceIndex, analyse_footage, read_index
@@ -70,12 +73,13 @@ async def track_footage(
     return read_index(workspace.faces, note["shot_cuts"], info.video.num_frames)
 
 
-async def hear_speech(stages: Stages, info: MediaInfo, speech: Speech, workspace: Workspace, kinds: FeatureKinds) -> SpeechExtent:
-    """Features of the new speech, once a job."""
+async def hear_speech(
+    stages: Stages, duration: Fraction, speech: Speech, workspace: Workspace, kinds: FeatureKinds
+) -> SpeechExtent:
+    """Features of the new speech for a film of `duration` seconds, once a job."""
     note = workspace.finished("speech")
     if note is None:
         workspace.speech.clear()
-        duration = info.video.duration
         extent = await extract_features(stages, speech, workspace.speech, motion_frames_for(duration), duration, kinds)
         note = asdict(extent)
         workspace.finish("speech", note)
@@ -138,13 +142,17 @@ async def enrol_from(
     """
     seconds = frame_seconds(info)
     span = frames if frames is not None else range(info.video.num_frames)
-    rows = await asyncio.to_thread(enrolment_rows, workspace.faces, index.rows_of(face_id), seconds, span.start, span.stop)
+    shown = index.rows_of(face_id)
+    if method.takes_still and is_still(info):
+        rows = still_row(workspace.faces, shown)
+    else:
+        rows = await asyncio.to_thread(enrolment_rows, workspace.faces, shown, seconds, span.start, span.stop)
     clip, begin = await asyncio.to_thread(clip_of, workspace.faces, rows, seconds)
     features: npt.NDArray[Any] | None = None
     if info.audio:
         sound = await hear_footage(stages, info, workspace, method.features)
         features = sound.read(begin, begin + len(clip.mouth))
-    return await enrol(stages, method, workspace.faces, rows, clip, features, options, on_step, on_artefact)
+    return await enrol(stages, method, info, workspace.faces, rows, clip, features, options, on_step, on_artefact)
 
 
 def folder_of(jobs: Path, key: str) -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import math
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -15,26 +16,26 @@ import numpy as np
 import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
-from gateway.consent import Consent, consent_line
+from gateway.media.background_film import own_timeline
 from gateway.media.probe import probe
-from gateway.media.sound import SoundReader, Speech
+from gateway.media.sound import Speech
+from gateway.media.stills import is_still, open_footage
 from gateway.media.types import MediaInfo
-from gateway.media.writer import VideoWriter, WriteReport, WriteSettings
+from gateway.media.writer import VideoWriter, WriteReport
 from gateway.methods import Method, method_named
 from gateway.pipeline.analysis import enrol_from, folder_of, hear_speech, select_face, together, track_footage
-from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
+from gateway.pipeline.backgrounds import Film, check_one_face, match, own_pose, rebased, retime, show_chosen, show_rotated
+from gateway.pipeline.dub_request import DubRequest, check_output, has_own_timeline, open_speech, open_writer, sha256_of
+from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays, actor_refs
-from gateway.pipeline.faces import FaceChoice
 from gateway.pipeline.film import FilmFacts, write_film
-from gateway.pipeline.footage import FaceIndex
 from gateway.pipeline.journal import Journal, step_key
 from gateway.pipeline.ledger import BlobLedger, OwnBlobs
-from gateway.pipeline.messages import ref_from, timeline_of
+from gateway.pipeline.messages import rational, ref_from, timeline_of
 from gateway.pipeline.plan import Plan, make_plan
 from gateway.pipeline.rendering import FilmInputs, rendered_windows
-from gateway.pipeline.speech import FEATURE_BLOCK, SpeechExtent, predict_motion
-from gateway.pipeline.windows import WindowConfig
+from gateway.pipeline.speech import SpeechExtent, predict_motion, speech_duration
+from gateway.pipeline.windows import window_config
 from gateway.pipeline.workspace import Workspace
 from gateway.reports.stage_times import StageClock, StageTimes
 from gateway.stages.interface import Stages
@@ -42,54 +43,33 @@ from gateway.stages.timed import TimedStages
 from services.common.artefacts import ArtefactStore
 from services.common.errors import InvalidRequest, NoUsableFootage
 
-PIPELINE_VERSION: Final = 3
+PIPELINE_VERSION: Final = 4
 """Counts up with every change that changes the bytes of a dub: part of every journal key."""
 
 OnProgress = Callable[[str, int, int], None]
 """Called with the pass, frames (or steps) done, and how many there are."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DubRequest:
-    """What is to be dubbed, and how.
-
-    Attributes:
-        footage: video file.
-        speech: sound file; None: the footage's own sound.
-        output: file to write.
-        method: row of gateway.methods.
-        face: whose mouth.
-        actor: enrolled before; None: enrolled from this footage in passing.
-        consent: for the mark in the output.
-        keep_audio: the output keeps the footage's sound.
-        codec: of the output; None: chosen by the container.
-        enrol: what of an enrolment in passing is done.
-        warp: texture mode.
-        threads: of decoder and encoder.
-        feature_block: feature frames a message to the motion stage; changes no byte of the result.
-    """
-
-    footage: Path
-    speech: Path | None
-    output: Path
-    method: str = "ugc"
-    face: FaceChoice = FaceChoice("largest")
-    actor: EnrolledActor | None = None
-    consent: Consent | None = None
-    keep_audio: bool = False
-    codec: str | None = None
-    enrol: EnrolOptions = EnrolOptions()
-    warp: texture_pb2.WarpMode.ValueType = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
-    threads: int = 2
-    feature_block: int = FEATURE_BLOCK
-
-
 @dataclass(slots=True)
 class DubOutcome:
-    """What came of a dub: the film, the plan of its frames, the actor used, what the user must be told, and the job's folder."""
+    """What came of a dub.
+
+    Attributes:
+        written: the film.
+        info: the footage.
+        film: what was dubbed in place: the footage, or the background film of a dub with a timeline of its own.
+        plan: of the film's frames.
+        actor: that was used; None where there is no face.
+        face_id: whose mouth.
+        facts: what the last pass saw.
+        windows_computed, windows_reused: windows of this run, and those that an earlier one had finished.
+        times: of the stages.
+        warnings: what the user must be told.
+    """
 
     written: WriteReport
     info: MediaInfo
+    film: MediaInfo
     plan: Plan
     actor: EnrolledActor | None
     face_id: int | None
@@ -100,56 +80,14 @@ class DubOutcome:
     warnings: list[str] = field(default_factory=list)
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+@dataclass(frozen=True, slots=True)
+class _Person:
+    """Whose mouth is dubbed, the actor, what learning them took (seconds), and what the user must be told of it."""
 
-
-def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
-    """The speech of a dub: the file that was given, or the footage's own sound.
-
-    Raises:
-        InvalidRequest: no file was given and the footage has no sound.
-        MediaUnsupported: the file has no sound that can be read.
-    """
-    if request.speech is not None:
-        return SoundReader(request.speech).speech()
-    if not info.audio:
-        raise InvalidRequest(f"{info.path} has no sound to dub to: give new speech with --audio FILE", field="audio")
-    return SoundReader(info.path, origin=info.video.start).speech()
-
-
-def open_writer(request: DubRequest, info: MediaInfo) -> VideoWriter:
-    """The output of a dub, checked but not begun.
-
-    Raises:
-        InvalidRequest, MediaUnsupported: it can't be written as asked.
-    """
-    new_sound = request.speech is not None and not request.keep_audio
-    return VideoWriter(
-        request.output,
-        info,
-        speech=open_speech(request, info) if new_sound else None,
-        settings=WriteSettings(
-            codec=request.codec,
-            keep_audio=request.keep_audio,
-            marking=f"The mouth in this film is synthetic (made with dubstage); {consent_line(request.consent)}.",
-            threads=request.threads,
-        ),
-    )
-
-
-def check_request(request: DubRequest) -> None:
-    """Find what is wrong with a request's files before any stage is started.
-
-    Raises:
-        DubstageError: as `DubJob.run`, for whatever can be seen without decoding the footage.
-    """
-    method_named(request.method)
-    info = probe(request.footage)
-    open_speech(request, info)
-    open_writer(request, info)
+    face_id: int | None
+    actor: EnrolledActor | None
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
 
 
 class DubJob:
@@ -177,60 +115,57 @@ class DubJob:
         """
         request, stages = self._request, self._stages
         began, used = time.perf_counter(), time.process_time()
-        enrolment_s = 0.0
         method = method_named(request.method)
         info = await asyncio.to_thread(probe, request.footage)
+        own = has_own_timeline(request, info)
         speech = await asyncio.to_thread(open_speech, request, info)
-        writer = await asyncio.to_thread(open_writer, request, info)
+        await asyncio.to_thread(check_output, request, info, speech)
         key = await self._key(method)
         self._folder = folder_of(self._jobs, key)
         await asyncio.to_thread(self._ledger.begin, self._folder)
         with Workspace(self._folder) as workspace:
             journal = Journal(self._folder / "journal", self._store)
-            total = info.video.num_frames
+            info = await asyncio.to_thread(open_footage, request.footage, self._folder, threads=request.threads)
+            duration = await asyncio.to_thread(_film_duration, info, speech) if own else info.video.duration
             index, extent = await together(
                 track_footage(
                     stages,
                     info,
                     workspace,
                     threads=request.threads,
-                    on_frame=lambda done: on_progress("track", done, total),
+                    on_frame=lambda done: on_progress("track", done, info.video.num_frames),
                 ),
-                hear_speech(stages, info, speech, workspace, method.features),
+                hear_speech(stages, duration, speech, workspace, method.features),
             )
-            warnings = _about_speech(extent, info)
-            face_id = await select_face(stages, info, workspace, index, request.face, method.features)
-            actor = request.actor
-            if face_id is None:
-                warnings.append("the footage shows no face: every frame passes through unchanged")
-            elif actor is None:
-                enrolment_began = time.perf_counter()
-                try:
-                    actor = await self._enrolled(method, info, workspace, index, face_id, journal, key, on_progress)
-                except NoUsableFootage as problem:
-                    warnings.append(f"every frame passes through unchanged: {problem.message}")
-                enrolment_s = time.perf_counter() - enrolment_began
-            plan = await self._plan(method, info, workspace, index, face_id, actor)
+            footage = Film(info, index, workspace.faces)
+            person = await self._person(method, footage, workspace, journal, key, on_progress)
+            film = footage
+            if own:
+                film = await self._background(method, footage, person, workspace, duration, on_progress)
+            elif person.actor is not None:
+                await self._predict(method, person.actor, workspace, timeline_of(info), info.video.num_frames)
+            plan = _plan_of(film, person, workspace)
+            writer = await asyncio.to_thread(open_writer, request, film.info, speech)
             computed, reused = journal.computed, journal.reused
-            facts = await self._film(method, info, plan, workspace, actor, journal, key, writer, on_progress)
-            warnings += _about_damage(facts)
+            facts = await self._film(method, film, plan, workspace, person.actor, journal, key, writer, on_progress)
         return DubOutcome(
             written=writer.report,
             info=info,
+            film=film.info,
             plan=plan,
-            actor=actor,
-            face_id=face_id,
+            actor=person.actor,
+            face_id=person.face_id,
             facts=facts,
             windows_computed=journal.computed - computed,
             windows_reused=journal.reused - reused,
             times=StageTimes(
                 stages=self._clock.stages(),
-                frames=info.video.num_frames,
-                end_to_end_s=time.perf_counter() - began - enrolment_s,
-                personalize_s=enrolment_s,
+                frames=film.info.video.num_frames,
+                end_to_end_s=time.perf_counter() - began - person.seconds,
+                personalize_s=person.seconds,
                 cpu_s=time.process_time() - used,
             ),
-            warnings=warnings,
+            warnings=[*([] if own else _about_speech(extent, info)), *person.warnings, *_about_damage(facts)],
         )
 
     @property
@@ -261,17 +196,39 @@ class DubJob:
             method=[method.name, method.motion, method.renderer],
             models=[[m.name, m.sha256, m.backend, m.precision, m.num_threads] for m in models.models],
             face=[request.face.kind, request.face.face_id, list(request.face.point)],
-            actor=[ref.sha256 for ref in actor_refs(request.actor)] if request.actor is not None else [],
+            actor=[ref.sha256 for ref in actor_refs(request.actor).values()] if request.actor is not None else [],
             enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
             warp=int(request.warp),
+            retime=request.retime,
         )
+
+    async def _person(
+        self, method: Method, footage: Film, workspace: Workspace, journal: Journal, key: str, on_progress: OnProgress
+    ) -> _Person:
+        """Whose mouth it is, and the actor: the request's, or one that is learned from the footage."""
+        request = self._request
+        if is_still(footage.info):
+            check_one_face(footage, request.face.kind)
+        face_id = await select_face(self._stages, footage.info, workspace, footage.index, request.face, method.features)
+        if face_id is None:
+            return _Person(None, None, warnings=["the footage shows no face: every frame passes through unchanged"])
+        if request.actor is not None:
+            return _Person(face_id, request.actor)
+        began = time.perf_counter()
+        try:
+            actor = await self._enrolled(method, footage, workspace, face_id, journal, key, on_progress)
+        except NoUsableFootage as problem:
+            if is_still(footage.info) or method.moves_head:
+                raise
+            warning = f"every frame passes through unchanged: {problem.message}"
+            return _Person(face_id, None, time.perf_counter() - began, [warning])
+        return _Person(face_id, actor, time.perf_counter() - began)
 
     async def _enrolled(
         self,
         method: Method,
-        info: MediaInfo,
+        footage: Film,
         workspace: Workspace,
-        index: FaceIndex,
         face_id: int,
         journal: Journal,
         key: str,
@@ -284,9 +241,9 @@ class DubJob:
         actor = await enrol_from(
             self._stages,
             method,
-            info,
+            footage.info,
             workspace,
-            index,
+            footage.index,
             face_id,
             self._request.enrol,
             lambda name, done, total: on_progress(f"enrol {name}", done, total),
@@ -295,37 +252,71 @@ class DubJob:
         await asyncio.to_thread(journal.record, step, *actor_arrays(actor))
         return actor
 
-    async def _plan(
-        self,
-        method: Method,
-        info: MediaInfo,
-        workspace: Workspace,
-        index: FaceIndex,
-        face_id: int | None,
-        actor: EnrolledActor | None,
-    ) -> Plan:
-        total = info.video.num_frames
-        if actor is None:
-            plan = make_plan(index, face_id, np.ones(total, np.float32))
-            unknown = np.where(plan.rendered(), common_pb2.FRAME_REASON_LOW_CONFIDENCE, plan.reason)
-            return replace(plan, reason=unknown.astype(np.int32))
+    async def _predict(
+        self, method: Method, actor: EnrolledActor, workspace: Workspace, timeline: common_pb2.Timeline, num_frames: int
+    ) -> None:
         workspace.motion.clear()
         await predict_motion(
             self._stages,
             method.motion,
             actor.style,
             workspace.speech,
-            timeline_of(info),
-            total,
+            timeline,
+            num_frames,
             workspace.motion,
             block=self._request.feature_block,
         )
-        return make_plan(index, face_id, _speech_probability(workspace))
+
+    async def _background(
+        self,
+        method: Method,
+        footage: Film,
+        person: _Person,
+        workspace: Workspace,
+        duration: Fraction,
+        on_progress: OnProgress,
+    ) -> Film:
+        """The background film of a dub with a timeline of its own, and the motion on it."""
+        if person.actor is None or person.face_id is None:
+            raise NoUsableFootage(
+                f"{self._request.footage} shows no face that can be learned: a film with a timeline of its own needs one",
+                subject=str(self._request.footage),
+            )
+        rate = own_timeline(footage.info, 1).video.average_rate
+        timeline = common_pb2.Timeline(frame_rate=rational(rate))
+        await self._predict(method, person.actor, workspace, timeline, int(duration * rate))
+        motion = await asyncio.to_thread(lambda: workspace.motion.read(0, workspace.motion.num_rows))
+
+        def on_frame(done: int, total: int) -> None:
+            on_progress("background", done, total)
+
+        threads = self._request.threads
+        if is_still(footage.info):
+            if person.actor.identity is None:
+                raise InvalidRequest("a single picture needs an actor with an identity: enrol one for headpose", field="actor")
+            own = await asyncio.to_thread(own_pose, footage, person.face_id)
+            poses = rebased(motion["pose"], person.actor.pose, own)
+            return await show_rotated(
+                self._stages,
+                footage,
+                person.face_id,
+                person.actor.identity,
+                poses,
+                motion["blink"],
+                workspace,
+                threads=threads,
+                on_frame=on_frame,
+            )
+        if method.moves_head:
+            chosen = await match(self._stages, footage, person.face_id, motion["pose"], person.actor.pose)
+        else:
+            chosen = await retime(self._stages, footage, person.face_id, motion["speech_probability"])
+        return await show_chosen(footage, person.face_id, chosen, workspace, threads=threads, on_frame=on_frame)
 
     async def _film(
         self,
         method: Method,
-        info: MediaInfo,
+        film: Film,
         plan: Plan,
         workspace: Workspace,
         actor: EnrolledActor | None,
@@ -336,19 +327,34 @@ class DubJob:
     ) -> FilmFacts:
         inputs: FilmInputs | None = None
         if actor is not None:
-            config = WindowConfig(bank=actor.bank, renderer=actor.renderer, model=method.renderer, mode=self._request.warp)
-            inputs = FilmInputs(config, actor.geometry, plan, workspace.faces, workspace.motion)
+            inputs = FilmInputs(
+                window_config(method, actor, self._request.warp), actor.geometry, plan, film.faces, workspace.motion
+            )
         with writer:
             return await write_film(
-                info,
+                film.info,
                 writer,
                 rendered_windows(self._stages, inputs, plan, journal, key),
                 plan,
-                workspace.faces,
+                film.faces,
                 threads=self._request.threads,
                 clock=self._clock,
                 on_progress=lambda done: on_progress("dub", done, plan.num_frames),
             )
+
+
+def _film_duration(info: MediaInfo, speech: Speech) -> Fraction:
+    """Length of a film that is as long as the speech: a whole number of frames, seconds."""
+    rate = own_timeline(info, 1).video.average_rate
+    return math.ceil(speech_duration(speech) * rate) / rate
+
+
+def _plan_of(film: Film, person: _Person, workspace: Workspace) -> Plan:
+    if person.actor is not None:
+        return make_plan(film.index, person.face_id, _speech_probability(workspace))
+    plan = make_plan(film.index, person.face_id, np.ones(film.info.video.num_frames, np.float32))
+    unknown = np.where(plan.rendered(), common_pb2.FRAME_REASON_LOW_CONFIDENCE, plan.reason)
+    return replace(plan, reason=unknown.astype(np.int32))
 
 
 def _speech_probability(workspace: Workspace) -> npt.NDArray[np.float32]:

@@ -14,8 +14,10 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
+from gateway.media.types import MediaInfo
 from gateway.methods import Method
-from gateway.pipeline.messages import geometry_from, pose_message, rational
+from gateway.pipeline.identity import fit_identity
+from gateway.pipeline.messages import geometry_from, pose_message, rational, reason_name
 from gateway.pipeline.records import RecordFile, pose_of
 from gateway.pipeline.speech import feature_block
 from gateway.stages.attempts import until_done
@@ -23,6 +25,7 @@ from gateway.stages.interface import Stages
 from services.common.actor_geometry import ActorGeometry
 from services.common.arrays import to_rgb_image, to_tensor
 from services.common.errors import ContractBroken, NoUsableFootage
+from services.common.head_pose_vectors import pose_vectors
 from services.common.timeline import MOTION_RATE
 
 ENROLMENT_SECONDS: Final = 10
@@ -50,6 +53,8 @@ class EnrolledActor:
         renderer: per-actor state of the renderer; None: the prior's own.
         geometry: lower face in head space.
         num_frames: footage frames that were used.
+        pose: float64 [6], the median head-pose vector of these frames: what predicted head motion is about.
+        identity: the person on the morphable model, from the face stage; None where the method needs none.
         lag_frames: sound against picture, frames of 40 ms; None where the footage has no sound.
         lag_confidence: see EstimateLagResponse.confidence.
         sync_distance: see EstimateLagResponse.distance.
@@ -60,6 +65,8 @@ class EnrolledActor:
     renderer: common_pb2.ArtefactRef | None
     geometry: ActorGeometry
     num_frames: int
+    pose: npt.NDArray[np.float64]
+    identity: common_pb2.ArtefactRef | None = None
     lag_frames: int | None = None
     lag_confidence: float = 0.0
     sync_distance: float = 0.0
@@ -67,10 +74,17 @@ class EnrolledActor:
 
 @dataclass(frozen=True, slots=True)
 class MotionClip:
-    """A person's mouth on the motion grid: mouth float32 [T, 59, 3] in head space, usable bool [T]; frame 0 is at time 0."""
+    """A person's motion on the motion grid; frame 0 is at time 0.
+
+    Attributes:
+        mouth: float32 [T, 59, 3], head space.
+        usable: bool [T].
+        poses: float64 [T, 6], head-pose vectors.
+    """
 
     mouth: npt.NDArray[np.float32]
     usable: npt.NDArray[np.bool_]
+    poses: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,24 +137,44 @@ def enrolment_rows(
     return usable
 
 
+def still_row(faces: RecordFile, rows: npt.NDArray[np.int64]) -> list[int]:
+    """The one record row of a face in a still picture.
+
+    Raises:
+        NoUsableFootage: the face can't be used.
+    """
+    (record,) = faces.read_rows([int(rows[0])])
+    if record["reason"] != common_pb2.FRAME_REASON_DUBBED:
+        raise NoUsableFootage(
+            f"the picture's face can't be used ({reason_name(record['reason'])}): give one of the whole face from the front",
+            subject="footage",
+        )
+    return [int(rows[0])]
+
+
 def on_motion_grid(records: npt.NDArray[Any], seconds: npt.NDArray[np.float64], begin_s: float) -> MotionClip:
-    """Mouth landmarks of face records brought to the motion grid by linear interpolation in time.
+    """Mouth landmarks and head poses of face records brought to the motion grid by linear interpolation in time.
 
     Args:
         records: FACE_RECORDs in the order of their frames.
         seconds: float64 [T], presentation time of every frame of the footage from its first.
         begin_s: time of grid frame 0.
     """
+    vectors = pose_vectors([pose_of(record) for record in records])
+    if len(records) == 1:
+        return MotionClip(np.asarray(records["mouth"], np.float32), np.ones(1, np.bool_), vectors)
     times = seconds[records["frame"]] - begin_s
     step = float(1 / MOTION_RATE)
     grid = np.arange(int(np.floor(times[-1] / step)) + 1) * step
     right = np.clip(np.searchsorted(times, grid), 1, len(times) - 1)
     left = right - 1
     gap = times[right] - times[left]
-    weight = np.clip((grid - times[left]) / gap, 0.0, 1.0).astype(np.float32)[:, None, None]
+    exact = np.clip((grid - times[left]) / gap, 0.0, 1.0)
+    weight = exact.astype(np.float32)[:, None, None]
     mouth = records["mouth"][left] * (1.0 - weight) + records["mouth"][right] * weight
+    poses = vectors[left] * (1.0 - exact[:, None]) + vectors[right] * exact[:, None]
     usable = (gap <= 2.5 * step) & (grid >= times[0] - 0.5 * step)
-    return MotionClip(np.asarray(mouth, np.float32), np.asarray(usable, np.bool_))
+    return MotionClip(np.asarray(mouth, np.float32), np.asarray(usable, np.bool_), poses)
 
 
 async def estimate_lag(stages: Stages, clip: MotionClip, features: npt.NDArray[Any]) -> motion_pb2.EstimateLagResponse:
@@ -158,6 +192,7 @@ async def estimate_lag(stages: Stages, clip: MotionClip, features: npt.NDArray[A
 async def enrol(
     stages: Stages,
     method: Method,
+    info: MediaInfo,
     faces: RecordFile,
     rows: list[int],
     clip: MotionClip,
@@ -167,6 +202,8 @@ async def enrol(
     on_artefact: OnArtefact = _unnoted,
 ) -> EnrolledActor:
     """Learn a person from face records `rows`, their motion and, where the footage has sound, its features on the same grid.
+
+    The footage itself is decoded again where the method needs the person's identity: records hold the lower face alone.
 
     Raises:
         DubstageError: from the stages.
@@ -179,6 +216,7 @@ async def enrol(
                 mouth_landmarks=to_tensor(clip.mouth),
                 usable=to_tensor(clip.usable),
                 frame_rate=rational(Fraction(MOTION_RATE)),
+                head_poses=to_tensor(clip.poses) if method.moves_head else None,
             )
         )
     ).style
@@ -186,7 +224,12 @@ async def enrol(
     on_step("bank", 0, len(rows))
     bank = await _build_bank(stages, faces, rows, on_step)
     on_artefact(bank.bank)
-    actor = EnrolledActor(style, bank.bank, None, geometry_from(bank.geometry), len(rows))
+    pose = np.median(clip.poses[clip.usable], axis=0)
+    actor = EnrolledActor(style, bank.bank, None, geometry_from(bank.geometry), len(rows), pose)
+    if method.needs_identity:
+        identity = await fit_identity(stages, info, faces, rows, on_step)
+        on_artefact(identity)
+        actor = replace(actor, identity=identity)
     lag = await _lag_if_long_enough(stages, clip, features)
     if features is not None and lag is not None:
         actor = replace(actor, lag_frames=lag.lag_frames, lag_confidence=lag.confidence, sync_distance=lag.distance)
@@ -194,8 +237,8 @@ async def enrol(
             style = await _personalize_motion(stages, method, style, clip, features, lag.lag_frames, options, on_step)
             on_artefact(style)
             actor = replace(actor, style=style)
-    if options.personalize_renderer:
-        renderer = await _personalize_renderer(stages, method, bank.bank, options, on_step)
+    if options.personalize_renderer and len(rows) > 1:
+        renderer = await _personalize_renderer(stages, method, actor, options, on_step)
         on_artefact(renderer)
         actor = replace(actor, renderer=renderer)
     return actor
@@ -254,6 +297,7 @@ async def _personalize_motion(
         mouth_landmarks=to_tensor(np.ascontiguousarray(clip.mouth[begin : begin + count])),
         usable=to_tensor(np.ascontiguousarray(clip.usable[begin : begin + count])),
         seed=options.seed,
+        head_poses=to_tensor(np.ascontiguousarray(clip.poses[begin : begin + count])) if method.moves_head else None,
     )
 
     async def adapt() -> common_pb2.ArtefactRef:
@@ -271,9 +315,15 @@ async def _personalize_motion(
 
 
 async def _personalize_renderer(
-    stages: Stages, method: Method, bank: common_pb2.ArtefactRef, options: EnrolOptions, on_step: OnStep
+    stages: Stages, method: Method, actor: EnrolledActor, options: EnrolOptions, on_step: OnStep
 ) -> common_pb2.ArtefactRef:
-    request = render_pb2.PersonalizeRequest(model=method.renderer, bank=bank, num_steps=options.renderer_steps, seed=options.seed)
+    request = render_pb2.PersonalizeRequest(
+        model=method.renderer,
+        bank=actor.bank,
+        num_steps=options.renderer_steps,
+        seed=options.seed,
+        identity=actor.identity,
+    )
 
     async def adapt() -> common_pb2.ArtefactRef:
         async for progress in stages.personalize_renderer(request):

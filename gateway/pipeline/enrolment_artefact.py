@@ -16,11 +16,12 @@ from services.common.tensor_bytes import NamedArrays
 
 def actor_arrays(actor: EnrolledActor) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     """Arrays and metadata from which `actor_from_arrays` makes the same actor."""
-    arrays = {field.name: getattr(actor.geometry, field.name) for field in fields(ActorGeometry)}
+    arrays = {field.name: getattr(actor.geometry, field.name) for field in fields(ActorGeometry)} | {"pose": actor.pose}
     metadata = {
         "style": _ref_text(actor.style),
         "bank": _ref_text(actor.bank),
         "renderer": _ref_text(actor.renderer) if actor.renderer is not None else "",
+        "identity": _ref_text(actor.identity) if actor.identity is not None else "",
         "num_frames": str(actor.num_frames),
         "lag_frames": "" if actor.lag_frames is None else str(actor.lag_frames),
         "lag_confidence": repr(actor.lag_confidence),
@@ -38,15 +39,18 @@ def actor_from_arrays(stored: NamedArrays) -> EnrolledActor:
         renderer=_ref(metadata["renderer"]) if metadata["renderer"] else None,
         geometry=ActorGeometry(**{field.name: stored[field.name] for field in fields(ActorGeometry)}),
         num_frames=int(metadata["num_frames"]),
+        pose=stored["pose"],
+        identity=_ref(metadata["identity"]) if metadata["identity"] else None,
         lag_frames=int(metadata["lag_frames"]) if metadata["lag_frames"] else None,
         lag_confidence=float(metadata["lag_confidence"]),
         sync_distance=float(metadata["sync_distance"]),
     )
 
 
-def actor_refs(actor: EnrolledActor) -> list[common_pb2.ArtefactRef]:
-    """Every blob that belongs to the actor."""
-    return [ref for ref in (actor.style, actor.bank, actor.renderer) if ref is not None]
+def actor_refs(actor: EnrolledActor) -> dict[str, common_pb2.ArtefactRef]:
+    """Every blob that belongs to the actor, by kind."""
+    refs = {"style": actor.style, "bank": actor.bank, "renderer": actor.renderer, "identity": actor.identity}
+    return {kind: ref for kind, ref in refs.items() if ref is not None}
 
 
 def _ref_text(ref: common_pb2.ArtefactRef) -> str:

@@ -13,12 +13,24 @@ from services.common.actor_geometry import ANCHORS, ActorGeometry
 from services.common.arrays import from_tensor
 from services.common.artefacts import ArtefactRef
 from services.common.crops import HeadPose
+from services.common.errors import ContractBroken
 from services.common.landmarks import JAW, NUM_MOUTH_AREA
 
 
 def pose_message(pose: HeadPose) -> common_pb2.HeadPose:
     """A HeadPose message."""
     return common_pb2.HeadPose(scale=pose.scale, rotation=pose.rotation.ravel(), translation=pose.translation)
+
+
+def pose_from(message: common_pb2.HeadPose) -> HeadPose:
+    """A head pose from its message.
+
+    Raises:
+        ContractBroken: it lacks numbers.
+    """
+    if len(message.rotation) != 9 or len(message.translation) != 3:
+        raise ContractBroken("a head pose has 9 numbers of rotation and 3 of translation")
+    return HeadPose(message.scale, np.array(message.rotation).reshape(3, 3), np.array(message.translation))
 
 
 def rational(value: Fraction) -> common_pb2.Rational:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gateway.pipeline.disk import job_folder
 from services.common.crops import BOX_SIZE, HeadPose
 from services.common.errors import ContractBroken
+from services.common.head_pose_vectors import POSE_SIZE
 from services.common.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 
 FACE_RECORD = np.dtype(
@@ -35,8 +36,16 @@ FACE_RECORD = np.dtype(
 )
 """One face of one frame: the FaceTrack of the contract and its render box, uint8 RGB."""
 
-MOTION_RECORD = np.dtype([("mouth", "<f4", (NUM_MOUTH_AREA, 3)), ("speech_probability", "<f4")])
-"""The motion of one video frame, head space."""
+MOTION_RECORD = np.dtype(
+    [
+        ("mouth", "<f4", (NUM_MOUTH_AREA, 3)),
+        ("speech_probability", "<f4"),
+        ("pose", "<f8", (POSE_SIZE,)),
+        ("blink", "<f4"),
+    ]
+)
+"""The motion of one video frame: the mouth in head space; where the method moves the head, its pose vector (else NaN) and how far
+the eyes are shut."""
 
 FEATURE_RECORD = np.dtype(
     [

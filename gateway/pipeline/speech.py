@@ -17,12 +17,13 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from gateway.media.sound import Speech
 from gateway.methods import FEATURES, FeatureKinds
-from gateway.pipeline.messages import rational
+from gateway.pipeline.messages import pose_from, rational
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
 from services.common.arrays import from_tensor, to_tensor
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBroken, InvalidRequest
+from services.common.head_pose_vectors import pose_vectors
 from services.common.landmarks import NUM_MOUTH_AREA
 from services.common.timeline import MOTION_RATE
 
@@ -33,6 +34,19 @@ FEATURE_BLOCK: Final = 64
 def motion_frames_for(duration: Fraction) -> int:
     """Frames of the motion grid that cover a film, with what its last frames' look-ahead needs."""
     return math.ceil(duration * MOTION_RATE) + 3
+
+
+def speech_duration(speech: Speech) -> Fraction:
+    """How long speech is, seconds; goes through all of it.
+
+    Raises:
+        InvalidRequest: there is not one sample.
+        MediaUnsupported: it can't be read.
+    """
+    samples = sum(len(chunk) for chunk in speech.chunks)
+    if not samples:
+        raise InvalidRequest("the speech has no sound in it", field="audio")
+    return Fraction(samples, speech.sample_rate_hz)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,8 @@ def motion_records(frames: Iterable[motion_pb2.MotionFrame]) -> npt.NDArray[np.v
     for row, message in zip(rows, messages, strict=True):
         row["mouth"] = from_tensor(message.mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3))
         row["speech_probability"] = message.speech_probability
+        row["pose"] = pose_vectors([pose_from(message.pose)])[0] if message.HasField("pose") else np.nan
+        row["blink"] = message.blink
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +16,8 @@ from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.compositing.blend import laplacian_blend
 from gateway.compositing.colour_match import match_colour
-from gateway.methods import RENDERERS
+from gateway.methods import RENDERERS, Method
+from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.messages import pose_message
 from gateway.pipeline.records import pose_of
 from gateway.stages.attempts import all_replies
@@ -63,18 +64,34 @@ class WindowConfig:
         bank: of the actor.
         renderer: per-actor state; None: the prior.
         model: renderer's name; empty: the warped texture itself is the picture (an ablation).
-        mode: of the warp.
+        mode: of the warp, or of the drawing where the renderer wants the drawn face.
+        identity: of the person; None where nothing is drawn.
     """
 
     bank: common_pb2.ArtefactRef
     renderer: common_pb2.ArtefactRef | None
     model: str
     mode: texture_pb2.WarpMode.ValueType
+    identity: common_pb2.ArtefactRef | None = None
 
     @property
     def context_frames(self) -> int:
         """Frames before a window that texture and render stage see."""
         return max(TEXTURE_CONTEXT_FRAMES, RENDERERS[self.model].context_frames) if self.model else TEXTURE_CONTEXT_FRAMES
+
+
+def window_config(method: Method, actor: EnrolledActor, warp: texture_pb2.WarpMode.ValueType) -> WindowConfig:
+    """How an actor's windows are rendered by a method.
+
+    A renderer that refines the drawn face gets the low-frequency albedo once it knows the person, and the detailed one before
+    (headpose, Sec. 3.3.1).
+    """
+    config = WindowConfig(bank=actor.bank, renderer=actor.renderer, model=method.renderer, mode=warp)
+    if not method.needs_identity:
+        return config
+    known = actor.renderer is not None
+    mode = texture_pb2.WARP_MODE_LOW_FREQUENCY_ALBEDO if known else texture_pb2.WARP_MODE_DETAILED_ALBEDO
+    return replace(config, mode=mode, identity=actor.identity)
 
 
 async def render_window(
@@ -95,10 +112,12 @@ async def render_window(
         mouths: float32 [N, 59, 3], the wanted mouths in head space.
         wanted: bool [N]: render it; False: context only.
     """
-    warped = await _warp(stages, config, records, mouths, wanted)
+    pictured = _pictured(config, wanted)
+    pictures = await _warp(stages, config, records, mouths, pictured)
+    warped = [reply for reply, wants in zip(pictures, wanted[pictured], strict=True) if wants]
     backgrounds = [np.ascontiguousarray(record["pixels"]) for record in records[wanted]]
     if config.model:
-        rendered = await _render(stages, config, geometry, records, mouths, wanted, warped)
+        rendered = await _render(stages, config, geometry, records, mouths, wanted, pictures)
     else:
         masks = await asyncio.to_thread(lambda: [_mask(geometry, record) for record in records[wanted]])
         rendered = [
@@ -116,6 +135,16 @@ async def render_window(
         bending_energy=np.array([reply.bending_energy for reply in warped], np.float32),
         landmarks=np.stack([_landmarks(reply) for reply in warped]) if count else np.empty((0, 59, 2), np.float32),
     )
+
+
+def _pictured(config: WindowConfig, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Frames that need the texture stage's picture: the wanted ones, and those before them that the renderer sees drawn."""
+    if not (config.model and RENDERERS[config.model].drawn_face and wanted.any()):
+        return wanted
+    pictured = wanted.copy()
+    begin = int(np.argmax(wanted))
+    pictured[max(0, begin - RENDERERS[config.model].context_frames) : begin] = True
+    return pictured
 
 
 def _mask(geometry: ActorGeometry, record: Any) -> Pixels:
@@ -143,7 +172,9 @@ async def _warp(
     wanted: npt.NDArray[np.bool_],
 ) -> list[texture_pb2.RetrieveWarpResponse]:
     async def requests() -> AsyncIterator[texture_pb2.RetrieveWarpRequest]:
-        yield texture_pb2.RetrieveWarpRequest(config=texture_pb2.RetrieveWarpConfig(bank=config.bank, mode=config.mode))
+        yield texture_pb2.RetrieveWarpRequest(
+            config=texture_pb2.RetrieveWarpConfig(bank=config.bank, mode=config.mode, identity=config.identity)
+        )
         for record, mouth, wants in zip(records, mouths, wanted, strict=True):
             frame = int(record["frame"])
             motion = motion_pb2.MotionFrame(frame_index=frame, mouth_landmarks=to_tensor(np.ascontiguousarray(mouth)))
@@ -171,6 +202,7 @@ async def _render(
 ) -> list[tuple[Pixels, Pixels]]:
     wants = RENDERERS[config.model]
     warps = {reply.frame_index: reply for reply in warped}
+    pictures = {frame: reply.warped for frame, reply in warps.items() if wants.warped_texture or wants.drawn_face}
     frames = records[wanted]["frame"].tolist()
     begin = int(np.argmax(wanted)) if wanted.any() else len(wanted)
 
@@ -180,7 +212,7 @@ async def _render(
         return render_pb2.RenderFrame(
             frame_index=int(record["frame"]),
             background=to_rgb_image(np.ascontiguousarray(record["pixels"])),
-            texture=warp.warped if warp is not None and wants.warped_texture else None,
+            texture=pictures.get(int(record["frame"])),
             mask=to_gray_image(_mask(geometry, record)),
             box_landmarks=to_tensor(head_to_box(mouths[place], pose_of(record))) if warp is None else warp.box_landmarks,
             context_only=not wanted[place],

@@ -25,6 +25,7 @@ class Workspace:
         speech: FEATURE_RECORDs of the new speech.
         sound: FEATURE_RECORDs of the footage's own sound.
         motion: MOTION_RECORDs of the new speech.
+        backgrounds: FACE_RECORDs of the background film, where the dub has a timeline of its own.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,6 +43,7 @@ class Workspace:
         self.speech = RecordFile(folder / "speech.bin", FEATURE_RECORD)
         self.sound = RecordFile(folder / "sound.bin", FEATURE_RECORD)
         self.motion = RecordFile(folder / "motion.bin", MOTION_RECORD)
+        self.backgrounds = RecordFile(folder / "backgrounds.bin", FACE_RECORD)
 
     def finished(self, name: str) -> dict[str, Any] | None:
         """What a finished pass noted, or None where it has to be done."""
@@ -62,7 +64,7 @@ class Workspace:
         """Close the files, all of them even where one can't be written to its end; they stay."""
         with ExitStack() as files:
             files.callback(self._unlock)
-            for file in (self.faces, self.speech, self.sound, self.motion):
+            for file in (self.faces, self.speech, self.sound, self.motion, self.backgrounds):
                 files.callback(file.close)
 
     def _unlock(self) -> None:

@@ -53,6 +53,24 @@ class Stages(Protocol):
         """TextureService.RetrieveWarp."""
         ...
 
+    async def select_frames(self, request: texture_pb2.SelectFramesRequest) -> texture_pb2.SelectFramesResponse:
+        """TextureService.SelectFrames."""
+        ...
+
+    async def match_backgrounds(self, request: texture_pb2.MatchBackgroundsRequest) -> texture_pb2.MatchBackgroundsResponse:
+        """TextureService.MatchBackgrounds."""
+        ...
+
+    def rotate_portrait(
+        self, requests: AsyncIterator[texture_pb2.RotatePortraitRequest]
+    ) -> AsyncIterator[texture_pb2.RotatePortraitResponse]:
+        """TextureService.RotatePortrait."""
+        ...
+
+    async def fit_identity(self, requests: AsyncIterator[face_pb2.FitIdentityRequest]) -> face_pb2.FitIdentityResponse:
+        """FaceService.FitIdentity."""
+        ...
+
     def render(self, requests: AsyncIterator[render_pb2.RenderRequest]) -> AsyncIterator[render_pb2.RenderResponse]:
         """RenderService.Render."""
         ...

@@ -116,6 +116,28 @@ class LocalStages:
         replies = self._servicers["texture"].RetrieveWarp(requests, None)
         return replies
 
+    async def select_frames(self, request: texture_pb2.SelectFramesRequest) -> texture_pb2.SelectFramesResponse:
+        """TextureService.SelectFrames."""
+        reply: texture_pb2.SelectFramesResponse = await self._servicers["texture"].SelectFrames(request, None)
+        return reply
+
+    async def match_backgrounds(self, request: texture_pb2.MatchBackgroundsRequest) -> texture_pb2.MatchBackgroundsResponse:
+        """TextureService.MatchBackgrounds."""
+        reply: texture_pb2.MatchBackgroundsResponse = await self._servicers["texture"].MatchBackgrounds(request, None)
+        return reply
+
+    def rotate_portrait(
+        self, requests: AsyncIterator[texture_pb2.RotatePortraitRequest]
+    ) -> AsyncIterator[texture_pb2.RotatePortraitResponse]:
+        """TextureService.RotatePortrait."""
+        replies: AsyncIterator[texture_pb2.RotatePortraitResponse] = self._servicers["texture"].RotatePortrait(requests, None)
+        return replies
+
+    async def fit_identity(self, requests: AsyncIterator[face_pb2.FitIdentityRequest]) -> face_pb2.FitIdentityResponse:
+        """FaceService.FitIdentity."""
+        reply: face_pb2.FitIdentityResponse = await self._servicers["face"].FitIdentity(requests, None)
+        return reply
+
     def render(self, requests: AsyncIterator[render_pb2.RenderRequest]) -> AsyncIterator[render_pb2.RenderResponse]:
         """RenderService.Render."""
         replies: AsyncIterator[render_pb2.RenderResponse] = self._servicers["render"].Render(requests, None)

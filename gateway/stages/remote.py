@@ -118,6 +118,24 @@ class RemoteStages:
         """TextureService.RetrieveWarp."""
         return self._clients["texture"].stream(self._texture.RetrieveWarp, requests)
 
+    async def select_frames(self, request: texture_pb2.SelectFramesRequest) -> texture_pb2.SelectFramesResponse:
+        """TextureService.SelectFrames."""
+        return await self._clients["texture"].unary(self._texture.SelectFrames, request, policy=JOB_POLICY)
+
+    async def match_backgrounds(self, request: texture_pb2.MatchBackgroundsRequest) -> texture_pb2.MatchBackgroundsResponse:
+        """TextureService.MatchBackgrounds."""
+        return await self._clients["texture"].unary(self._texture.MatchBackgrounds, request, policy=JOB_POLICY)
+
+    def rotate_portrait(
+        self, requests: AsyncIterator[texture_pb2.RotatePortraitRequest]
+    ) -> AsyncIterator[texture_pb2.RotatePortraitResponse]:
+        """TextureService.RotatePortrait."""
+        return self._clients["texture"].stream(self._texture.RotatePortrait, requests)
+
+    async def fit_identity(self, requests: AsyncIterator[face_pb2.FitIdentityRequest]) -> face_pb2.FitIdentityResponse:
+        """FaceService.FitIdentity."""
+        return await self._clients["face"].upload(self._face.FitIdentity, lambda: requests, policy=RetryPolicy(max_attempts=1))
+
     def render(self, requests: AsyncIterator[render_pb2.RenderRequest]) -> AsyncIterator[render_pb2.RenderResponse]:
         """RenderService.Render."""
         return self._clients["render"].stream(self._render.Render, requests)

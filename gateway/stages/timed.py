@@ -78,6 +78,24 @@ class TimedStages:
         """TextureService.RetrieveWarp."""
         return self._stream("texture", self._stages.retrieve_warp(requests))
 
+    async def select_frames(self, request: texture_pb2.SelectFramesRequest) -> texture_pb2.SelectFramesResponse:
+        """TextureService.SelectFrames."""
+        return await self._single("retiming", self._stages.select_frames(request))
+
+    async def match_backgrounds(self, request: texture_pb2.MatchBackgroundsRequest) -> texture_pb2.MatchBackgroundsResponse:
+        """TextureService.MatchBackgrounds."""
+        return await self._single("backgrounds", self._stages.match_backgrounds(request))
+
+    def rotate_portrait(
+        self, requests: AsyncIterator[texture_pb2.RotatePortraitRequest]
+    ) -> AsyncIterator[texture_pb2.RotatePortraitResponse]:
+        """TextureService.RotatePortrait."""
+        return self._stream("portrait", self._stages.rotate_portrait(requests))
+
+    async def fit_identity(self, requests: AsyncIterator[face_pb2.FitIdentityRequest]) -> face_pb2.FitIdentityResponse:
+        """FaceService.FitIdentity."""
+        return await self._single("identity", self._stages.fit_identity(requests))
+
     def render(self, requests: AsyncIterator[render_pb2.RenderRequest]) -> AsyncIterator[render_pb2.RenderResponse]:
         """RenderService.Render."""
         return self._stream("render", self._stages.render(requests))

@@ -99,7 +99,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         rows = enrolment_rows(faces, face_rows, seconds)
         clip, _ = clip_of(faces, rows, seconds)
         options = EnrolOptions(renderer_steps=2)
-        actor = await enrol(stages, method, faces, rows, clip, None, options, lambda *_: None)
+        actor = await enrol(stages, method, info, faces, rows, clip, None, options, lambda *_: None)
         await predict_motion(stages, method.motion, actor.style, speech, timeline_of(info), total, motion, block=8)
         config = WindowConfig(bank=actor.bank, renderer=actor.renderer, model=method.renderer, mode=0)
         plan = make_plan(index, 0, np.ones(total, np.float32))

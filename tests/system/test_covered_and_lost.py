@@ -9,7 +9,7 @@ import numpy as np
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.media.probe import probe
-from gateway.pipeline.dub import DubRequest
+from gateway.pipeline.dub_request import DubRequest
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded
 
 

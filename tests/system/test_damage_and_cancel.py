@@ -16,7 +16,7 @@ from typing import Any
 import av
 import pytest
 
-from gateway.pipeline.dub import DubRequest
+from gateway.pipeline.dub_request import DubRequest
 from tests.system.dubbing import ROOT, SPEECH, Dubber, cut
 from tests.system.test_bad_input import assert_fails_well
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gateway.media.probe import probe
-from gateway.pipeline.dub import DubRequest
+from gateway.pipeline.dub_request import DubRequest
 from tests.system.dubbing import SPEECH, Dubber
 
 CLIPS = Path(os.environ.get("DUBSTAGE_CLIPS", Path(__file__).parents[2].parent / "shared" / "clips"))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.pipeline.dub import DubJob, DubRequest
+from gateway.pipeline.dub import DubJob
+from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.speech import FEATURE_BLOCK
 from gateway.settings import GatewaySettings

@@ -21,7 +21,7 @@ from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.pipeline.dub import DubRequest
+from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.plan import SILENT
 from gateway.settings import GatewaySettings

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.pipeline.dub import DubRequest
+from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.faces import FaceChoice, parse_face
 from services.common.errors import InvalidRequest
 from tests.system.dubbing import SPEECH, Dubber, decoded

@@ -12,7 +12,7 @@ import pytest
 from av.audio.resampler import AudioResampler
 
 from gateway.media.probe import probe
-from gateway.pipeline.dub import DubRequest
+from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.plan import DUBBED, SILENT
 from services.common.landmarks import mouth_opening
 from tests.system.dubbing import SPEECH, Dubber, cut, track, write_wav

@@ -1,0 +1,75 @@
+"""A person's identity on the morphable model, fitted by the face stage on frames of their footage."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.face.v1alpha1 import face_pb2
+from gateway.ahead import in_thread
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.types import MediaInfo
+from gateway.pipeline.messages import pose_message
+from gateway.pipeline.records import RecordFile, pose_of
+from gateway.stages.attempts import until_done
+from gateway.stages.interface import Stages
+from services.common.arrays import to_rgb_image, to_tensor
+
+IDENTITY_FRAMES: Final = 48
+"""Frames that an identity is fitted on at most, evenly spread: more bring nothing but time."""
+
+
+async def fit_identity(
+    stages: Stages, info: MediaInfo, faces: RecordFile, rows: list[int], on_step: Callable[[str, int, int], None]
+) -> common_pb2.ArtefactRef:
+    """The identity of the person whom face records `rows` show.
+
+    Raises:
+        MediaUnsupported: the footage breaks off.
+        DubstageError: from the face stage.
+    """
+    count = min(len(rows), IDENTITY_FRAMES)
+    chosen = [rows[place] for place in np.linspace(0, len(rows) - 1, count).round().astype(int)]
+
+    async def requests() -> AsyncIterator[face_pb2.FitIdentityRequest]:
+        yield face_pb2.FitIdentityRequest(config=face_pb2.FitIdentityConfig())
+        with VideoReader(info) as reader:
+            pictures = _pictures(reader, faces, chosen)
+            for done in range(count):
+                message = await in_thread(next, pictures)
+                on_step("identity", done + 1, count)
+                yield message
+
+    return (await until_done(lambda: stages.fit_identity(requests()))).identity
+
+
+def _pictures(reader: VideoReader, faces: RecordFile, rows: list[int]) -> Iterator[face_pb2.FitIdentityRequest]:
+    records = iter(rows)
+    (record,) = faces.read_rows([next(records)])
+    for frame in reader:
+        if frame.index != record["frame"]:
+            continue
+        yield _message(to_rgb(frame), record)
+        row = next(records, None)
+        if row is None:
+            return
+        (record,) = faces.read_rows([row])
+
+
+def _message(picture: npt.NDArray[np.uint8], record: Any) -> face_pb2.FitIdentityRequest:
+    face = face_pb2.FaceTrack(
+        face_id=int(record["face_id"]),
+        box=record["box"].tolist(),
+        landmarks=to_tensor(np.ascontiguousarray(record["landmarks"])),
+        pose=pose_message(pose_of(record)),
+        mouth_landmarks=to_tensor(np.ascontiguousarray(record["mouth"])),
+        confidence=float(record["confidence"]),
+        mouth_visibility=float(record["visibility"]),
+        blink=float(record["blink"]),
+        reason=int(record["reason"]),  # type: ignore[arg-type]
+    )
+    return face_pb2.FitIdentityRequest(frame=face_pb2.FitIdentityFrame(image=to_rgb_image(picture), face=face))

@@ -1,0 +1,46 @@
+"""Films that get the length of the speech out of the footage's own frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.media.probe import probe
+from gateway.pipeline.dub_request import DubRequest
+from services.common.errors import InvalidRequest
+from tests.system.dubbing import SPEECH, Dubber, cut, decoded, write_wav
+from tests.system.test_speech_lengths import demo_speech
+
+
+def test_the_film_is_as_long_as_the_speech_and_shows_the_footage_in_its_order(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 3.0)
+    speech = write_wav(tmp_path / "speech.wav", demo_speech(16000, 4.1), 16000)
+    output = tmp_path / "dub.nut"
+    outcome = dubber(DubRequest(footage=footage, speech=speech, output=output, retime=True))
+    assert outcome.plan.num_frames == probe(output).video.num_frames == 103
+    assert outcome.plan.rendered().all()
+    assert len(probe(output).audio) == 1
+    # Rows above the face are untouched: they tell which footage frame is shown.
+    before = [planes[0][:40].tobytes() for planes in decoded(footage)]
+    shown = np.array([before.index(planes[0][:40].tobytes()) for planes in decoded(output)])
+    assert set(np.diff(shown)) <= {0, 1}
+    assert np.bincount(shown).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        ({"retime": True, "keep_audio": True}, "keep_audio"),
+        ({"retime": True, "method": "headpose"}, "retime"),
+        ({"retime": True}, "head_motion"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(request_: Any, field: str, clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 2.0)
+    with pytest.raises(InvalidRequest) as caught:
+        dubber(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", **request_))
+    assert caught.value.field == field
+    assert not (tmp_path / "dub.mp4").exists()

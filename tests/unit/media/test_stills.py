@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.stills import as_shown, is_still, open_footage
+from services.common.errors import InvalidRequest
+from tests.unit.media.made_footage import Clip, make_clip
+
+
+def _picture(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """A smooth coloured picture, written as a file; RGB."""
+    rows, columns = np.linspace(20, 235, height)[:, None], np.linspace(20, 235, width)[None]
+    rgb = np.stack([rows + 0 * columns, columns + 0 * rows, (rows + columns) / 2], -1).astype(np.uint8)
+    assert cv2.imwrite(str(path), rgb[..., ::-1])
+    return rgb
+
+
+@pytest.mark.parametrize("name", ["face.png", "face.jpg", "face.webp", "face.bmp"])
+def test_a_picture_becomes_a_film_of_one_frame_that_shows_it(tmp_path: Path, name: str) -> None:
+    rgb = _picture(tmp_path / name, 240, 320)
+    assert is_still(probe(tmp_path / name))
+    film = open_footage(tmp_path / name, tmp_path, threads=1)
+    with VideoReader(film) as reader:
+        (frame,) = reader
+    assert (film.video.num_frames, film.video.pixel.name, film.video.average_rate) == (1, "yuv420p", 25)
+    assert np.abs(to_rgb(frame).astype(int) - rgb).mean() < 2.0
+
+
+def test_large_pictures_are_reduced_and_sides_are_even(tmp_path: Path) -> None:
+    _picture(tmp_path / "large.png", 2001, 3001)
+    assert as_shown(probe(tmp_path / "large.png")).video.orientation.upright_size == (1920, 1280)
+    _picture(tmp_path / "odd.png", 301, 201)
+    assert open_footage(tmp_path / "odd.png", tmp_path, threads=1).video.orientation.upright_size == (200, 300)
+
+
+def test_a_picture_that_is_too_small_is_refused(tmp_path: Path) -> None:
+    _picture(tmp_path / "tiny.png", 40, 200)
+    with pytest.raises(InvalidRequest, match="200 x 40 is too small"):
+        open_footage(tmp_path / "tiny.png", tmp_path, threads=1)
+
+
+def test_films_are_taken_as_they_are(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4", Clip())
+    assert open_footage(path, tmp_path, threads=1).path == path
+    assert not is_still(probe(path))
