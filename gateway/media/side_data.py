@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from typing import Any, cast
 
 import av
 import numpy as np
+from av.dictionary import Dictionary
 from av.sidedata.sidedata import Type
 
 
@@ -17,10 +20,22 @@ def side_data(picture: av.VideoFrame, kind: Type) -> bytes | None:
     """
     # By number: looking a kind up raises for frames that carry kinds unknown to the library's table.
     items = cast(Any, picture.side_data)
+    _leave_metadata_to_the_frame(items)
     for number in range(len(items)):
         if items[number].type == kind:
             return bytes(items[number])
     return None
+
+
+def _leave_metadata_to_the_frame(items: Any) -> None:
+    """Keep PyAV 18 from freeing side data's metadata, such as a colour profile's name, which the frame frees too: a crash.
+
+    The wrapper of each such metadata, some bytes, lives for as long as the process, and is never looked into again.
+    """
+    for number in range(len(items)):
+        for found in gc.get_referents(items[number]):
+            if isinstance(found, Dictionary) and len(found):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(found))
 
 
 def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:

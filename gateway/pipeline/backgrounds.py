@@ -33,7 +33,7 @@ from gateway.pipeline.workspace import Workspace
 from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
 from services.common.arrays import from_image, from_tensor, to_rgb_image, to_tensor
-from services.common.crops import to_head_space
+from services.common.crops import fit_head_pose, to_head_space
 from services.common.errors import ContractBroken, InvalidRequest
 from services.common.head_pose_vectors import POSE_SIZE, pose_of_vector, pose_vectors
 from services.common.landmarks import MOUTH_AREA, NUM_LANDMARKS
@@ -174,7 +174,7 @@ async def show_rotated(
                 raise ContractBroken("the texture stage answered more frames than it was asked for")
             turned = from_image(reply.picture, "picture", channels=3, size=picture.shape[:2])
             writer.write(frame_of_picture(turned, number, film.video))
-            workspace.backgrounds.append(_portrait_record(record, number, poses[number], reply, turned))
+            workspace.backgrounds.append(_portrait_record(record, number, reply, turned))
 
         async def rotate() -> None:
             workspace.backgrounds.clear()
@@ -196,13 +196,14 @@ async def show_rotated(
 
 
 def _portrait_record(
-    still: Any, number: int, vector: Float64, reply: texture_pb2.RotatePortraitResponse, picture: npt.NDArray[np.uint8]
+    still: Any, number: int, reply: texture_pb2.RotatePortraitResponse, picture: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.void]:
-    pose = pose_of_vector(vector)
     row = np.zeros(1, dtype=FACE_RECORD)
     row[0] = still
     row["frame"] = number
     landmarks = from_tensor(reply.landmarks, "landmarks", dtype=np.float32, shape=(NUM_LANDMARKS, 3))
+    # A picture turns only so far: the pose is that of the answer, not the wanted one.
+    pose = fit_head_pose(landmarks)
     low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
     row["box"] = [*low, *(high - low)]
     row["landmarks"], row["scale"], row["rotation"], row["translation"] = landmarks, pose.scale, pose.rotation, pose.translation

@@ -11,7 +11,9 @@ import numpy as np
 from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
 from services.common.artefacts import ArrayCache, ArtefactStore
 from services.common.errors import DubstageError
+from services.common.geometry.rasterise import warm_up as warm_up_rasteriser
 from services.common.limits import WorkerPool
+from services.common.morphable_models import MorphableModels
 from services.common.mouth_bank import NUM_CONTROL_POINTS, WINDOW
 from services.common.server import run_stage
 from services.common.settings import load_settings
@@ -31,13 +33,13 @@ def compose(settings: TextureSettings) -> StageParts:
     def warm_up() -> None:
         still = np.zeros((WINDOW, NUM_CONTROL_POINTS, 2), np.float32)
         model().residual(still, still[None])
+        warm_up_rasteriser()
 
     workers = WorkerPool(num_threads=settings.worker_threads, max_queued=settings.max_queued_computations, name="texture")
     store = ArtefactStore(settings.artefacts_url)
-    # Two RPCs are left to the generated base, which the stubs call abstract: it answers UNIMPLEMENTED.
-    servicer = TextureServicer(  # type: ignore[abstract]
-        model, store, ArrayCache(store, max_bytes=settings.artefact_cache_bytes), workers
-    )
+    cache = ArrayCache(store, max_bytes=settings.artefact_cache_bytes)
+    # One RPC is left to the generated base, which the stubs call abstract: it answers UNIMPLEMENTED.
+    servicer = TextureServicer(model, MorphableModels(settings.morphable_models), store, cache, workers)  # type: ignore[abstract]
     return StageParts(
         servicer=servicer,
         register=lambda server: texture_pb2_grpc.add_TextureServiceServicer_to_server(servicer, server),

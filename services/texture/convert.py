@@ -16,10 +16,12 @@ from services.common.arrays import from_image, from_tensor, to_rgb_image, to_ten
 from services.common.artefacts import ArtefactRef
 from services.common.crops import BOX_SIZE, HeadPose
 from services.common.errors import InvalidRequest
+from services.common.head_pose_vectors import POSE_SIZE
 from services.common.landmarks import JAW, NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.mouth_bank import NUM_ANCHORS
 from services.texture.build_bank import DEFAULT_FRAMES
-from services.texture.types import BankFrame, TargetFrame, WarpedFrame, WarpMode
+from services.texture.match_backgrounds import Backgrounds
+from services.texture.types import ALBEDO_MODES, BankFrame, PortraitFrame, TargetFrame, TurnedPortrait, WarpedFrame, WarpMode
 
 _BOX: Final = (BOX_SIZE, BOX_SIZE)
 _ROTATION_TOLERANCE: Final = 1e-3
@@ -30,16 +32,39 @@ _MODES: Final = {
     pb.WARP_MODE_THIN_PLATE_SPLINE: WarpMode.THIN_PLATE_SPLINE,
     pb.WARP_MODE_MEAN_MOUTH: WarpMode.MEAN_MOUTH,
     pb.WARP_MODE_SINGLE_FRAME: WarpMode.SINGLE_FRAME,
+    pb.WARP_MODE_LOW_FREQUENCY_ALBEDO: WarpMode.LOW_FREQUENCY_ALBEDO,
+    pb.WARP_MODE_DETAILED_ALBEDO: WarpMode.DETAILED_ALBEDO,
 }
 _NUMBERS: Final = {mode: number for number, mode in _MODES.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class WarpConfig:
-    """What a RetrieveWarp stream asks for."""
+    """What a RetrieveWarp stream asks for: the bank, or in an albedo mode the identity, is there."""
 
-    bank: ArtefactRef
     mode: WarpMode
+    bank: ArtefactRef | None
+    identity: ArtefactRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class FootageAndPoses:
+    """What MatchBackgrounds works on: footage float64 [F, 6], usable bool [F], shot_cuts int64 [C], predicted float64 [T, 6]."""
+
+    footage: npt.NDArray[np.float64]
+    usable: npt.NDArray[np.bool_]
+    shot_cuts: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """What RotatePortrait works on: picture uint8 [H, W, 3], landmarks float32 [478, 3] and pose in it, the identity."""
+
+    picture: npt.NDArray[np.uint8]
+    landmarks: npt.NDArray[np.float32]
+    pose: HeadPose
+    identity: ArtefactRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,21 +163,24 @@ def warp_config_from_proto(request: pb.RetrieveWarpRequest) -> WarpConfig:
     """What a RetrieveWarp stream's first message asks for.
 
     Raises:
-        InvalidRequest: it is not a config, names no bank, or an unknown mode.
+        InvalidRequest: it is not a config, names an unknown mode, or lacks the bank or the identity that its mode needs.
     """
     if not request.HasField("config"):
         raise InvalidRequest("the first message of the stream must be the config", field="config")
     config = request.config
-    if not config.bank.uri:
-        raise InvalidRequest("config.bank: an artefact's uri and sha256 are needed", field="config.bank")
     if config.mode not in _MODES:
         raise InvalidRequest(f"config.mode: no mode has the number {config.mode}", field="config.mode")
-    return WarpConfig(ArtefactRef(config.bank.uri, config.bank.sha256, config.bank.size_bytes), _MODES[config.mode])
+    mode = _MODES[config.mode]
+    if mode in ALBEDO_MODES:
+        return WarpConfig(mode, None, _ref(config.identity, "config.identity"))
+    return WarpConfig(mode, _ref(config.bank, "config.bank"), None)
 
 
-def warp_config_to_proto(bank: common_pb2.ArtefactRef, mode: WarpMode) -> pb.RetrieveWarpRequest:
+def warp_config_to_proto(
+    bank: common_pb2.ArtefactRef | None, mode: WarpMode, identity: common_pb2.ArtefactRef | None = None
+) -> pb.RetrieveWarpRequest:
     """The first message of a RetrieveWarp stream."""
-    return pb.RetrieveWarpRequest(config=pb.RetrieveWarpConfig(bank=bank, mode=_NUMBERS[mode]))
+    return pb.RetrieveWarpRequest(config=pb.RetrieveWarpConfig(bank=bank, mode=_NUMBERS[mode], identity=identity))
 
 
 def target_from_proto(request: pb.RetrieveWarpRequest) -> TargetFrame:
@@ -213,6 +241,82 @@ def warped_from_proto(response: pb.RetrieveWarpResponse) -> WarpedFrame:
     )
 
 
+def matching_from_proto(request: pb.MatchBackgroundsRequest) -> FootageAndPoses:
+    """The request's arrays.
+
+    Raises:
+        InvalidRequest: one is missing or of another shape or type.
+    """
+    footage = from_tensor(request.footage_poses, "footage_poses", dtype=np.float64, shape=(None, POSE_SIZE), finite=False)
+    return FootageAndPoses(
+        footage=footage,
+        usable=from_tensor(request.usable, "usable", dtype=np.bool_, shape=(len(footage),)),
+        shot_cuts=np.array(request.shot_cuts, np.int64),
+        predicted=from_tensor(request.predicted_poses, "predicted_poses", dtype=np.float64, shape=(None, POSE_SIZE)),
+    )
+
+
+def backgrounds_to_proto(backgrounds: Backgrounds) -> pb.MatchBackgroundsResponse:
+    """The answer of MatchBackgrounds."""
+    return pb.MatchBackgroundsResponse(frame_indices=backgrounds.frame_indices.tolist(), keyframes=backgrounds.keyframes.tolist())
+
+
+def portrait_from_proto(request: pb.RotatePortraitRequest) -> Portrait:
+    """What a RotatePortrait stream's first message holds.
+
+    Raises:
+        InvalidRequest: it is not a config, or its picture, landmarks, pose or identity cannot be used.
+    """
+    if not request.HasField("config"):
+        raise InvalidRequest("the first message of the stream must be the config", field="config")
+    config = request.config
+    return Portrait(
+        picture=from_image(config.portrait, "config.portrait", channels=3),
+        landmarks=from_tensor(config.landmarks, "config.landmarks", dtype=np.float32, shape=(NUM_LANDMARKS, 3)),
+        pose=pose_from_proto(config.pose, "config.pose"),
+        identity=_ref(config.identity, "config.identity"),
+    )
+
+
+def portrait_to_proto(
+    picture: npt.NDArray[np.uint8], landmarks: npt.NDArray[np.float32], pose: HeadPose, identity: common_pb2.ArtefactRef
+) -> pb.RotatePortraitRequest:
+    """The first message of a RotatePortrait stream."""
+    return pb.RotatePortraitRequest(
+        config=pb.RotatePortraitConfig(
+            portrait=to_rgb_image(picture), landmarks=to_tensor(landmarks), pose=pose_to_proto(pose), identity=identity
+        )
+    )
+
+
+def portrait_frame_from_proto(request: pb.RotatePortraitRequest) -> PortraitFrame:
+    """A wanted pose.
+
+    Raises:
+        InvalidRequest: not a frame, a pose that cannot be used, or a blink outside 0..1.
+    """
+    if not request.HasField("frame"):
+        raise InvalidRequest("after the config every message must be a frame", field="frame")
+    frame = request.frame
+    if not 0.0 <= frame.blink <= 1.0:
+        raise InvalidRequest(f"frame.blink: must lie in 0..1, got {frame.blink}", field="frame.blink")
+    return PortraitFrame(frame.frame_index, pose_from_proto(frame.pose, "frame.pose"), frame.blink)
+
+
+def portrait_frame_to_proto(frame: PortraitFrame) -> pb.RotatePortraitRequest:
+    """The message of a wanted pose."""
+    return pb.RotatePortraitRequest(
+        frame=pb.PortraitFrame(frame_index=frame.frame_index, pose=pose_to_proto(frame.pose), blink=frame.blink)
+    )
+
+
+def turned_to_proto(frame_index: int, turned: TurnedPortrait) -> pb.RotatePortraitResponse:
+    """The answer for one frame."""
+    return pb.RotatePortraitResponse(
+        frame_index=frame_index, picture=to_rgb_image(turned.picture), landmarks=to_tensor(turned.landmarks)
+    )
+
+
 def pose_from_proto(message: common_pb2.HeadPose, field: str) -> HeadPose:
     """A head pose.
 
@@ -237,3 +341,9 @@ def pose_from_proto(message: common_pb2.HeadPose, field: str) -> HeadPose:
 def pose_to_proto(pose: HeadPose) -> common_pb2.HeadPose:
     """The message of a head pose."""
     return common_pb2.HeadPose(scale=pose.scale, rotation=pose.rotation.ravel().tolist(), translation=pose.translation.tolist())
+
+
+def _ref(message: common_pb2.ArtefactRef, field: str) -> ArtefactRef:
+    if not message.uri:
+        raise InvalidRequest(f"{field}: an artefact's uri and sha256 are needed", field=field)
+    return ArtefactRef(message.uri, message.sha256, message.size_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,14 @@ class WarpMode(Enum):
     """Always the medoid frame, warped to its own landmarks under the wanted head pose: a still mouth, a control."""
     SINGLE_FRAME = "single_frame"
     """The one best frame by itself, found without a window, warped by its spline: an ablation."""
+    LOW_FREQUENCY_ALBEDO = "low_frequency_albedo"
+    """No retrieval: the identity's face drawn with its low-frequency albedo."""
+    DETAILED_ALBEDO = "detailed_albedo"
+    """As above, with the detailed albedo."""
+
+
+ALBEDO_MODES: Final = frozenset({WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILED_ALBEDO})
+"""Modes that draw an identity and need no bank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +79,8 @@ class WarpedFrame:
         frame_index: as asked for.
         texture: uint8 [160, 160, 3], RGB render box.
         box_landmarks: float32 [59, 2], the landmarks that the texture was warped to, box pixels.
-        bank_frame_index: footage index of the best retrieved frame.
-        distance: mean L1 distance a point of its landmarks and the wanted ones, head-space pixels.
+        bank_frame_index: footage index of the best retrieved frame; -1 where a face was drawn.
+        distance: mean L1 distance a point of its landmarks and the wanted ones, head-space pixels; 0 where a face was drawn.
         fitting_error: Ef of the best frame's spline, box pixels; 0 without spline.
         bending_energy: Eb of the same, 1 / box pixel^2; 0 without spline.
     """
@@ -83,3 +92,33 @@ class WarpedFrame:
     distance: float
     fitting_error: float
     bending_energy: float
+
+
+@dataclass(frozen=True, slots=True)
+class PortraitFrame:
+    """What a portrait is turned to.
+
+    Attributes:
+        frame_index: place in the stream.
+        pose: wanted, in the portrait's pixels.
+        blink: closure of the eyes, 0 as in the portrait to 1 shut.
+    """
+
+    frame_index: int
+    pose: HeadPose
+    blink: float
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedPortrait:
+    """A portrait with its head in another pose.
+
+    Attributes:
+        picture: uint8 [H, W, 3], RGB, as large as the portrait.
+        landmarks: float32 [478, 3], its pixels.
+        pose: the head's: as wanted, but for turns that are too large.
+    """
+
+    picture: npt.NDArray[np.uint8]
+    landmarks: Float32
+    pose: HeadPose

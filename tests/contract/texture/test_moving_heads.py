@@ -1,0 +1,233 @@
+"""Drawn faces, backgrounds of moved heads and turned portraits behind a real server of the texture stage."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceStub
+from services.common.arrays import from_image, from_tensor, to_tensor
+from services.common.artefacts import ArtefactRef, ArtefactStore
+from services.common.crops import HeadPose
+from services.common.head_pose_vectors import pose_vectors
+from services.common.identity_drawing import IdentityDrawing
+from services.common.landmarks import MOUTH_AREA
+from services.common.settings import load_settings
+from services.common.stage import server_of
+from services.texture.__main__ import compose
+from services.texture.convert import (
+    portrait_frame_to_proto,
+    portrait_to_proto,
+    target_to_proto,
+    warp_config_to_proto,
+    warped_from_proto,
+)
+from services.texture.draw_identity import IdentityStream
+from services.texture.match_backgrounds import match_backgrounds
+from services.texture.rotate_portrait import PortraitRotation
+from services.texture.settings import TextureSettings
+from services.texture.types import PortraitFrame, TargetFrame, WarpedFrame, WarpMode
+from tests.unit.texture.people import HEAD, LANDMARKS, MODEL, POSE, a_person, a_portrait, turned
+
+if TYPE_CHECKING:
+    from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceAsyncStub
+
+PORTRAIT = a_portrait()
+
+
+@dataclass
+class Service:
+    stub: TextureServiceAsyncStub
+    store: ArtefactStore
+
+    def kept(self, **changes: object) -> common_pb2.ArtefactRef:
+        """An identity in the store."""
+        person = a_person(**changes)
+        return message(self.store.put_arrays(person.arrays(), person.metadata()))
+
+
+def message(ref: ArtefactRef) -> common_pb2.ArtefactRef:
+    return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
+
+
+@pytest_asyncio.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    settings = load_settings(TextureSettings, port=0, artefacts_url=str(tmp_path))
+    async with server_of("texture", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
+        yield Service(TextureServiceStub(channel), ArtefactStore(str(tmp_path)))
+
+
+async def warps(requests: Iterable[pb.RetrieveWarpRequest]) -> AsyncIterator[pb.RetrieveWarpRequest]:
+    for request in requests:
+        yield request
+
+
+async def turns(requests: Iterable[pb.RotatePortraitRequest]) -> AsyncIterator[pb.RotatePortraitRequest]:
+    for request in requests:
+        yield request
+
+
+def targets(count: int) -> list[TargetFrame]:
+    mouth = HEAD[list(MOUTH_AREA)]
+    opened = [mouth + np.array([0.0, 0.5 * frame, 0.0], np.float32) * (mouth[:, 1:2] > 0) for frame in range(count)]
+    return [TargetFrame(frame, opened[frame], HeadPose(1.2, turned(yaw=3.0 * frame), POSE.translation)) for frame in range(count)]
+
+
+def poses() -> list[HeadPose]:
+    return [HeadPose(POSE.scale, turned(yaw=4.0 * step), POSE.translation) for step in (-2, 0, 1)]
+
+
+def wandering(count: int, seed: int) -> np.ndarray:
+    steps = np.cumsum(np.random.default_rng(seed).standard_normal((count, 3)), axis=0)
+    return pose_vectors([HeadPose(1.0, turned(*(0.3 * step)), np.array([300.0, 200.0, 0.0])) for step in steps])
+
+
+@pytest.mark.parametrize("mode", [WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILED_ALBEDO])
+async def test_the_wire_gives_the_drawn_faces_of_the_function(service: Service, mode: WarpMode) -> None:
+    requests = [warp_config_to_proto(None, mode, service.kept()), *map(target_to_proto, targets(3))]
+    replies = [warped_from_proto(reply) async for reply in service.stub.RetrieveWarp(warps(requests))]
+    stream = IdentityStream(IdentityDrawing(a_person(), MODEL), mode)
+    assert len(replies) == 3
+    for reply, frame in zip(replies, targets(3), strict=True):
+        expected = stream.push(frame)
+        assert isinstance(expected, WarpedFrame)
+        assert reply.texture.tobytes() == expected.texture.tobytes()
+        assert reply.box_landmarks.tobytes() == expected.box_landmarks.tobytes()
+        assert (reply.frame_index, reply.bank_frame_index) == (frame.frame_index, -1)
+
+
+async def test_the_wire_gives_the_backgrounds_of_the_function(service: Service) -> None:
+    footage, wanted = wandering(300, 1), wandering(90, 2)
+    usable = np.arange(300) > 20
+    request = pb.MatchBackgroundsRequest(
+        footage_poses=to_tensor(footage), usable=to_tensor(usable), shot_cuts=[150], predicted_poses=to_tensor(wanted)
+    )
+    answer = await service.stub.MatchBackgrounds(request)
+    expected = match_backgrounds(footage, usable, np.array([150]), wanted)
+    assert list(answer.frame_indices) == expected.frame_indices.tolist()
+    assert list(answer.keyframes) == expected.keyframes.tolist()
+
+
+async def test_the_wire_gives_the_turned_portrait_of_the_function(service: Service) -> None:
+    frames = [PortraitFrame(number, pose, 0.25 * number) for number, pose in enumerate(poses())]
+    requests = [portrait_to_proto(PORTRAIT, LANDMARKS, POSE, service.kept()), *map(portrait_frame_to_proto, frames)]
+    replies = [reply async for reply in service.stub.RotatePortrait(turns(requests))]
+    rotation = PortraitRotation(PORTRAIT, LANDMARKS, POSE, a_person(), MODEL)
+    assert [reply.frame_index for reply in replies] == [0, 1, 2]
+    for reply, frame in zip(replies, frames, strict=True):
+        expected = rotation.turn(frame.pose, frame.blink)
+        assert from_image(reply.picture, "picture", channels=3).tobytes() == expected.picture.tobytes()
+        landmarks = from_tensor(reply.landmarks, "landmarks", dtype=np.float32, shape=(478, 3))
+        assert landmarks.tobytes() == expected.landmarks.tobytes()
+
+
+async def refusal(replies: AsyncIterator[object]) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        _ = [reply async for reply in replies]
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("mode", "field"),
+    [
+        (WarpMode.LOW_FREQUENCY_ALBEDO, "config.identity"),
+        (WarpMode.DETAILED_ALBEDO, "config.identity"),
+        (WarpMode.TEMPORAL_WARP_NETWORK, "config.bank"),
+        (WarpMode.MEAN_MOUTH, "config.bank"),
+    ],
+)
+async def test_what_a_mode_needs_is_named(service: Service, mode: WarpMode, field: str) -> None:
+    error = await refusal(service.stub.RetrieveWarp(warps([warp_config_to_proto(None, mode)])))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field in (error.details() or "")
+
+
+async def test_an_artefact_that_is_no_identity_is_refused(service: Service) -> None:
+    other = message(service.store.put_arrays({"boxes": np.zeros(3, np.float32)}, {"format": "another"}))
+    for call in (
+        service.stub.RetrieveWarp(warps([warp_config_to_proto(None, WarpMode.DETAILED_ALBEDO, other)])),
+        service.stub.RotatePortrait(turns([portrait_to_proto(PORTRAIT, LANDMARKS, POSE, other)])),
+    ):
+        error = await refusal(call)
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "no face identity" in (error.details() or "")
+
+
+async def test_an_identity_of_a_model_that_is_not_here_is_not_found(service: Service) -> None:
+    config = warp_config_to_proto(None, WarpMode.DETAILED_ALBEDO, service.kept(model="somebodys_own"))
+    assert (await refusal(service.stub.RetrieveWarp(warps([config])))).code() is grpc.StatusCode.NOT_FOUND
+
+
+def portrait_config(**changes: object) -> pb.RotatePortraitRequest:
+    request = portrait_to_proto(PORTRAIT, LANDMARKS, POSE, common_pb2.ArtefactRef(uri="file:///nowhere", sha256="0" * 64))
+    request.config.MergeFrom(pb.RotatePortraitConfig(**changes))  # type: ignore[arg-type]
+    return request
+
+
+@pytest.mark.parametrize(
+    ("field", "request_message"),
+    [
+        ("config", pb.RotatePortraitRequest()),
+        ("config.portrait", portrait_config(portrait=common_pb2.Image(width=7))),
+        ("config.landmarks", portrait_config(landmarks=to_tensor(np.zeros((68, 3), np.float32)))),
+        ("config.landmarks", portrait_config(landmarks=to_tensor(np.full((478, 3), np.nan, np.float32)))),
+        ("config.pose", portrait_config(pose=common_pb2.HeadPose(rotation=[1.0]))),
+        ("config.identity", portrait_to_proto(PORTRAIT, LANDMARKS, POSE, common_pb2.ArtefactRef())),
+    ],
+    ids=["no config", "size", "68 points", "not finite", "pose", "no identity"],
+)
+async def test_a_wrong_portrait_is_named(service: Service, field: str, request_message: pb.RotatePortraitRequest) -> None:
+    error = await refusal(service.stub.RotatePortrait(turns([request_message])))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field in (error.details() or "")
+
+
+@pytest.mark.parametrize("blink", [-0.1, 1.5, float("nan")])
+async def test_a_wrong_blink_is_named(service: Service, blink: float) -> None:
+    requests = [
+        portrait_to_proto(PORTRAIT, LANDMARKS, POSE, service.kept()),
+        portrait_frame_to_proto(PortraitFrame(0, POSE, blink)),
+    ]
+    error = await refusal(service.stub.RotatePortrait(turns(requests)))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "frame.blink" in (error.details() or "")
+
+
+@pytest.mark.parametrize(
+    ("field", "array"),
+    [
+        ("footage_poses", np.zeros((60, 5))),
+        ("footage_poses", np.full((60, 6), np.nan)),
+        ("usable", np.ones(59, bool)),
+        ("predicted_poses", np.zeros((20, 6), np.float32)),
+        ("predicted_poses", np.full((20, 6), np.inf)),
+    ],
+)
+async def test_a_wrong_array_is_named(field: str, array: np.ndarray, service: Service) -> None:
+    arrays = {"footage_poses": wandering(60, 1), "usable": np.ones(60, bool), "predicted_poses": wandering(20, 2), field: array}
+    request = pb.MatchBackgroundsRequest(**{name: to_tensor(value) for name, value in arrays.items()})
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.stub.MatchBackgrounds(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field in (caught.value.details() or "")
+
+
+async def test_footage_without_a_second_to_use_is_a_failed_precondition(service: Service) -> None:
+    request = pb.MatchBackgroundsRequest(
+        footage_poses=to_tensor(wandering(60, 1)),
+        usable=to_tensor(np.arange(60) % 20 > 0),
+        predicted_poses=to_tensor(wandering(20, 2)),
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.stub.MatchBackgrounds(request)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION

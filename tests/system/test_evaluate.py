@@ -1,0 +1,64 @@
+"""`dubstage evaluate` on a real clip with the trained networks: what of the papers' own figures must be there, for every method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.evaluation.aggregate import BootstrapSettings
+from gateway.evaluation.head_scores import HEAD_FIGURES, HEAD_ROWS
+from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
+from gateway.evaluation.session import PipelineSession, StageRetrack
+from gateway.evaluation.types import ClipResult
+from gateway.methods import METHODS
+from gateway.stages.host import StageHost
+from tests.system.dubbing import UNPERSONALIZED, cut
+
+SETTINGS = EvaluationSettings(variants=("mean_mouth", "oracle_full"), bootstrap=BootstrapSettings(replicates=2), sample_count=0)
+
+
+def evaluated(method: str, clip: Path, host: StageHost, folder: Path) -> ClipResult:
+    session = PipelineSession(host, clip, clip.name, folder, method, UNPERSONALIZED)
+    try:
+        return evaluate_clip(session, StageRetrack(host), settings=SETTINGS)
+    finally:
+        session.close()
+
+
+@pytest.fixture(scope="module")
+def clip(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds of a dev clip."""
+    return cut(clips.path("video/vr_face5.mp4"), tmp_path_factory.mktemp("evaluate") / "clip.mkv", 0.0, 3.0)
+
+
+@pytest.mark.timeout(180)
+def test_the_truths_landmarks_give_smaller_expression_and_landmark_errors_than_one_mouth(
+    clip: Path, host: StageHost, tmp_path: Path
+) -> None:
+    found = evaluated("ugc", clip, host, tmp_path / "ugc")
+    mean, oracle = (found.variants[name].paper for name in SETTINGS.variants)
+    for name in ("expression_error", "landmark_error_px"):
+        assert 0.0 < oracle[name] < 0.6 * mean[name]
+    assert found.head_motion is None
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].moves_head])
+def test_a_moved_head_is_measured_in_place_and_its_motion_apart(method: str, clip: Path, host: StageHost, tmp_path: Path) -> None:
+    found = evaluated(method, clip, host, tmp_path / method)
+    assert found.variants["oracle_full"].metrics["mouth_psnr_db"] > 18.0
+    assert found.variants["oracle_full"].passed_through == 0
+    head = found.head_motion
+    assert head is not None
+    assert set(head.scores) == set(HEAD_ROWS)
+    for figures in head.scores.values():
+        assert all(0.0 <= figures[name] <= 1.0 for name in HEAD_FIGURES)
+    enrol, test = found.folds[0].fold.enrol, found.folds[0].fold.test
+    backgrounds = head.motion.backgrounds
+    assert len(backgrounds) == len(test)
+    assert enrol.start <= backgrounds.min() <= backgrounds.max() < enrol.stop
+    assert np.abs(np.diff(backgrounds)).max() <= 2
+    assert head.motion.predicted.shape == head.motion.output.shape == (len(test), 6)

@@ -1,0 +1,59 @@
+"""An identity without footage, and its portrait: every pixel of it tells where it was."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from services.common.crops import HeadPose, head_template, to_frame
+from services.common.face_identity import FaceIdentity
+from services.common.geometry.default_model import default_model
+from services.common.geometry.lighting import ambient
+from services.common.geometry.rotations import matrix_from_euler
+from services.common.landmarks import NUM_LANDMARKS
+from services.texture.eyelids import LOWER_LIDS, UPPER_LIDS
+
+MODEL = default_model()
+SIZE = 256
+WHITE_OF_EYES = 255
+HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
+HEAD[468:473], HEAD[473:478] = (HEAD[[a, b]].mean(0) for a, b in ((159, 145), (386, 374)))
+
+
+def turned(pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0) -> np.ndarray:
+    """A rotation of so many degrees."""
+    return np.asarray(matrix_from_euler(np.radians([pitch, yaw, roll])), np.float64)
+
+
+POSE = HeadPose(0.6, turned(), np.array([128.0, 150.0, 0.0]))
+LANDMARKS = to_frame(HEAD, POSE)
+
+
+def a_person(**changes: object) -> FaceIdentity:
+    values: dict[str, object] = {
+        "model": "mediapipe_468",
+        "model_digest": MODEL.digest,
+        "identity": np.zeros(MODEL.num_identity, np.float32),
+        "offset": (head_template() - MODEL.mean_shape).astype(np.float32),
+        "albedo": np.zeros(MODEL.num_albedo, np.float32),
+        "light": ambient(),
+        "texture": np.full((32, 32, 3), 150, np.uint8),
+        "seen": np.full((32, 32), 255, np.uint8),
+        "num_frames": 1,
+        "landmark_error": 0.0,
+        "photometric_error": 0.0,
+        **changes,
+    }
+    return FaceIdentity(**values)  # type: ignore[arg-type]
+
+
+def a_portrait() -> np.ndarray:
+    """uint8 [256, 256, 3]: red is x, green is y, blue is 255 in the eyes."""
+    across, down = np.meshgrid(np.arange(SIZE), np.arange(SIZE))
+    picture = np.dstack([across, down, np.zeros_like(across)]).astype(np.uint8)
+    blue = np.zeros((SIZE, SIZE), np.uint8)
+    for upper, lower in zip(UPPER_LIDS, LOWER_LIDS, strict=True):
+        outline = LANDMARKS[[*upper, *lower[-2:0:-1]], :2]
+        cv2.fillPoly(blue, [np.rint(outline * 16).astype(np.int32)], WHITE_OF_EYES, cv2.LINE_AA, 4)
+    picture[..., 2] = blue
+    return picture
