@@ -6,6 +6,8 @@ import functools
 import sys
 from fractions import Fraction
 
+import numpy as np
+
 from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
 from services.common.artefacts import ArtefactStore
 from services.common.errors import DubstageError
@@ -18,8 +20,10 @@ from services.motion.features import silence
 from services.motion.models import MotionModels
 from services.motion.predict import MotionStream
 from services.motion.predict_expression import ExpressionGrid
+from services.motion.predict_head_motion import HeadMotionGrid, encode_head_style
 from services.motion.servicer import MotionServicer
 from services.motion.settings import MotionSettings
+from services.motion.types import NUM_POINTS
 
 
 def compose(settings: MotionSettings) -> StageParts:
@@ -33,6 +37,8 @@ def compose(settings: MotionSettings) -> StageParts:
         stream = MotionStream(models(), models().neutral_style(), Timeline(rate=Fraction(25)))
         stream.push(0, silence(4))
         ExpressionGrid(models(), models().neutral_style()).push_silence(5)
+        still = encode_head_style(np.zeros((1, NUM_POINTS, 3), np.float32), np.ones(1, np.bool_), np.eye(6)[5:], models())
+        HeadMotionGrid(models(), still).push_silence(5)
 
     pools = tuple(
         WorkerPool(num_threads=threads, max_queued=settings.max_queued_computations, name=name)

@@ -15,7 +15,9 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from services.common.arrays import from_tensor, to_tensor
 from services.common.artefacts import ArtefactRef
+from services.common.crops import HeadPose
 from services.common.errors import InvalidRequest
+from services.common.head_pose_vectors import POSE_SIZE, pose_of_vector, pose_vectors
 from services.common.timeline import MOTION_RATE, Timeline
 from services.motion.types import (
     METHODS,
@@ -30,6 +32,8 @@ from services.motion.types import (
     Motion,
     SpeechFeatures,
 )
+
+Float64 = npt.NDArray[np.float64]
 
 MAX_FRAMES_PER_REPLY: Final = 256
 """Bounds a reply to about 200 kB."""
@@ -58,10 +62,17 @@ class FeatureBlock:
 
 @dataclass(frozen=True, slots=True)
 class Footage:
-    """Tracked mouths at 25 frames/s: mouth_landmarks float32 [T, 59, 3], usable bool [T]."""
+    """Tracked faces at 25 frames/s.
+
+    Attributes:
+        mouth_landmarks: float32 [T, 59, 3].
+        usable: bool [T].
+        head_poses: float64 [T, 6], head-pose vectors; None where the method does not need them.
+    """
 
     mouth_landmarks: Float32
     usable: Bool
+    head_poses: Float64 | None = None
 
 
 def check_method(method: str) -> None:
@@ -176,6 +187,13 @@ def _frame_to_proto(motion: Motion, index: int) -> pb.MotionFrame:
     )
     if motion.expression is not None:
         frame.expression.CopyFrom(to_tensor(motion.expression[index]))
+    if motion.poses is not None:
+        pose = pose_of_vector(motion.poses[index])
+        frame.pose.scale = pose.scale
+        frame.pose.rotation.extend(pose.rotation.ravel().tolist())
+        frame.pose.translation.extend(pose.translation.tolist())
+    if motion.blink is not None:
+        frame.blink = float(motion.blink[index])
     return frame
 
 
@@ -183,7 +201,8 @@ def motion_from_proto(response: pb.PredictMotionResponse) -> Motion:
     """The frames of one reply, which follow each other.
 
     Raises:
-        InvalidRequest: a frame without mouth landmarks of the right shape, or with an expression of another size than the others'.
+        InvalidRequest: a frame without mouth landmarks of the right shape, with an expression of another size than the others', or
+            with a pose that is none or that the others lack.
     """
     mouths = [
         from_tensor(frame.mouth_landmarks, "frames.mouth_landmarks", dtype=np.float32, shape=(NUM_POINTS, 3))
@@ -199,25 +218,60 @@ def motion_from_proto(response: pb.PredictMotionResponse) -> Motion:
         raise InvalidRequest("frames.expression: all frames have one of the same size, or none has", field="frames.expression")
     first = response.frames[0].frame_index if response.frames else 0
     stacked = np.array(mouths, np.float32).reshape(-1, NUM_POINTS, 3)
-    return Motion(first, stacked, speaking, np.array(expressions, np.float32) if expressions else None)
+    poses = [_pose_from_proto(frame.pose) for frame in response.frames if frame.HasField("pose")]
+    if poses and len(poses) < len(mouths):
+        raise InvalidRequest("frames.pose: all frames have one, or none has", field="frames.pose")
+    blink = np.array([frame.blink for frame in response.frames], np.float32) if poses else None
+    expression = np.array(expressions, np.float32) if expressions else None
+    return Motion(first, stacked, speaking, expression, pose_vectors(poses) if poses else None, blink)
+
+
+def _pose_from_proto(message: common_pb2.HeadPose) -> HeadPose:
+    if len(message.rotation) != 9 or len(message.translation) != 3 or not message.scale > 0:
+        raise InvalidRequest("frames.pose: a scale, 9 numbers of rotation and 3 of translation are needed", field="frames.pose")
+    return HeadPose(message.scale, np.array(message.rotation).reshape(3, 3), np.array(message.translation))
 
 
 def footage_from_proto(
-    mouth_landmarks: common_pb2.Tensor, usable: common_pb2.Tensor, frame_rate: common_pb2.Rational | None = None
+    mouth_landmarks: common_pb2.Tensor,
+    usable: common_pb2.Tensor,
+    frame_rate: common_pb2.Rational | None = None,
+    *,
+    head_poses: common_pb2.Tensor | None = None,
 ) -> Footage:
-    """Tracked mouths, brought to 25 frames/s where they come at another rate (nearest frame: no mouth is made up).
+    """Tracked faces, brought to 25 frames/s where they come at another rate (nearest frame: no mouth is made up).
+
+    Args:
+        mouth_landmarks: of the request.
+        usable: of the request.
+        frame_rate: of the request; None: 25/1.
+        head_poses: of the request where the method needs them, else None.
 
     Raises:
-        InvalidRequest: tensors of a wrong shape or type, or not finite; a rate that is not positive.
+        InvalidRequest: tensors of a wrong shape or type, or not finite; a rate or a scale of a pose that is not positive; head
+            poses that are needed and missing.
     """
     mouths = from_tensor(mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(None, NUM_POINTS, 3))
     flags = from_tensor(usable, "usable", dtype=np.bool_, shape=(len(mouths),))
+    poses = None if head_poses is None else _head_poses(head_poses, flags)
     rate = MOTION_RATE if frame_rate is None else _fraction(frame_rate, "frame_rate")
     if rate != MOTION_RATE and len(mouths):
         count = int(len(mouths) / rate * MOTION_RATE)
         nearest = np.minimum(np.round(np.arange(count) * float(rate / MOTION_RATE)).astype(np.intp), len(mouths) - 1)
-        return Footage(mouths[nearest], flags[nearest])
-    return Footage(mouths, flags)
+        return Footage(mouths[nearest], flags[nearest], None if poses is None else poses[nearest])
+    return Footage(mouths, flags, poses)
+
+
+def _head_poses(message: common_pb2.Tensor, usable: Bool) -> Float64:
+    """Head-pose vectors, float64 [T, 6]; those of frames that are not usable may be anything finite, and become the unit pose."""
+    if not message.shape:
+        raise InvalidRequest(
+            "head_poses: `headpose` needs the head-pose vectors of the same frames as mouth_landmarks", field="head_poses"
+        )
+    poses: Float64 = from_tensor(message, "head_poses", dtype=np.float64, shape=(len(usable), POSE_SIZE))
+    if (poses[usable, 5] <= 0.0).any():
+        raise InvalidRequest("head_poses: the scale of a pose is positive", field="head_poses")
+    return np.where(usable[:, None], poses, np.eye(POSE_SIZE)[-1])
 
 
 def lag_to_proto(estimate: LagEstimate) -> pb.EstimateLagResponse:

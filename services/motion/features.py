@@ -127,6 +127,12 @@ def sync_rows(features: SpeechFeatures) -> Float32:
     return np.concatenate([features.posteriorgram @ _ARTICULATION, band_energy(features)], axis=-1).astype(np.float32)
 
 
+def articulation_rows(content: Float32) -> Float32:
+    """Content rows [..., 44] with phones that look alike on the lips in one channel: float32 [..., 25], energies last."""
+    phones = content[..., :NUM_PHONES] @ _ARTICULATION
+    return np.concatenate([phones, content[..., NUM_PHONES:]], axis=-1).astype(np.float32)
+
+
 class ContentStream:
     """`content_rows` of a stream that comes in pieces: the same bytes."""
 

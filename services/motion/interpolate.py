@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,9 @@ def grid_position(seconds: Fraction) -> GridPosition:
     return GridPosition(index, at - index)
 
 
-def catmull_rom(before: Float32, left: Float32, right: Float32, after: Float32, fraction: float) -> Float32:
+def cubic(
+    before: npt.NDArray[Any], left: npt.NDArray[Any], right: npt.NDArray[Any], after: npt.NDArray[Any], fraction: float
+) -> npt.NDArray[Any]:
     """Cubic through `left` (fraction 0) and `right` (1) with the slopes (right - before) / 2 and (after - left) / 2."""
     u, u2, u3 = fraction, fraction**2, fraction**3
     weights = (
@@ -42,7 +45,12 @@ def catmull_rom(before: Float32, left: Float32, right: Float32, after: Float32, 
         0.5 * (u3 - u2),
     )
     total = sum(weight * value for weight, value in zip(weights, (before, left, right, after), strict=True))
-    return np.asarray(total, dtype=np.float32)
+    return np.asarray(total, dtype=left.dtype)
+
+
+def catmull_rom(before: Float32, left: Float32, right: Float32, after: Float32, fraction: float) -> Float32:
+    """`cubic` of mouths."""
+    return np.asarray(cubic(before, left, right, after, fraction), dtype=np.float32)
 
 
 def resample(values: Float32, seconds: npt.NDArray[np.float64], rate: float) -> Float32:

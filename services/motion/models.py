@@ -9,9 +9,14 @@ from typing import Final
 import numpy as np
 
 from services.common.errors import ModelNotFound
+from services.common.head_pose_vectors import POSE_SIZE
 from services.common.tensor_bytes import decode_arrays
 from services.motion.basis import LandmarkBasis
 from services.motion.expression_model import ExpressionModel
+from services.motion.head_motion_model import HeadMotionModel
+from services.motion.head_rhythm import NUM_SIGNALS
+from services.motion.head_style import NUM_KNOTS
+from services.motion.pooled_speech import NUM_POOLED
 from services.motion.runtime import run, session
 from services.motion.style import Style, StyleCode
 from services.motion.types import NUM_POINTS, Float32
@@ -54,11 +59,25 @@ class MotionModels:
         """The predictor of `everybody`, read when it is first asked for."""
         return ExpressionModel(self._folder, threads=self._threads)
 
+    @cached_property
+    def head_motion(self) -> HeadMotionModel:
+        """The predictor of `headpose`, read when it is first asked for."""
+        return HeadMotionModel(self._folder, threads=self._threads)
+
     @property
     def optional_style_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each array that a style has only where it was personalised for `everybody`."""
-        size = (len(self.expression.basis.typical_spread),)
-        return {"expression_gain": size, "expression_offset": size}
+        """Shape of each array that a style has only where it was made for `headpose`, or personalised for it or for `everybody`."""
+        expression = (len(self.expression.basis.typical_spread),)
+        return {
+            "expression_gain": expression,
+            "expression_offset": expression,
+            "pose_reference": (POSE_SIZE,),
+            "pose_quantiles": (POSE_SIZE, NUM_KNOTS),
+            "pose_mixing": (POSE_SIZE, POSE_SIZE),
+            "pose_steps": (POSE_SIZE,),
+            "pose_weights": (POSE_SIZE, NUM_SIGNALS),
+            "spoken_correction": (len(self.head_motion.basis.typical_spread), NUM_POOLED),
+        }
 
     @property
     def style_shapes(self) -> dict[str, tuple[int, ...]]:

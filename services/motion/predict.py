@@ -7,15 +7,16 @@ same features in other pieces give the same bytes.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from services.common.errors import InvalidRequest
 from services.common.timeline import MOTION_RATE, Timeline
 from services.motion.constraints import CONTEXT_PAST, ConstraintConfig, apply_constraints
 from services.motion.features import ContentStream, bilabial_probability, content_before, silence
-from services.motion.interpolate import catmull_rom, grid_position
+from services.motion.interpolate import catmull_rom, cubic, grid_position
 from services.motion.models import MotionModels
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, WINDOW, WINDOW_AHEAD, WINDOW_PAST, Float32, Motion, SpeechFeatures
@@ -125,6 +126,15 @@ class GridPredictor:
         return Motion(first, constrained, speaking)
 
 
+class _GridFrame(NamedTuple):
+    """What is kept of a grid frame: mouth [59, 3], speech probability, head-pose vector [6] or None, closure of the eyes."""
+
+    mouth: Float32
+    speaking: float
+    pose: npt.NDArray[np.float64] | None
+    blink: float
+
+
 class MotionStream:
     """The predictor on an output timeline.
 
@@ -157,8 +167,7 @@ class MotionStream:
         self._timeline = timeline
         self._num_frames = num_frames
         self._next = 0
-        self._mouths: list[Float32] = []
-        self._speaking: list[float] = []
+        self._frames: list[_GridFrame] = []
         self._base = 0
 
     def push(self, first_frame: int, features: SpeechFeatures) -> Motion:
@@ -195,40 +204,50 @@ class MotionStream:
         return until is not None and self._timeline.seconds(self._next) >= until
 
     def _keep(self, motion: Motion) -> None:
-        self._mouths.extend(motion.mouth_landmarks)
-        self._speaking.extend(float(value) for value in motion.speech_probability)
+        for index, mouth in enumerate(motion.mouth_landmarks):
+            pose = None if motion.poses is None else motion.poses[index]
+            blink = 0.0 if motion.blink is None else float(motion.blink[index])
+            self._frames.append(_GridFrame(mouth, float(motion.speech_probability[index]), pose, blink))
 
     def _emit(self, target: int | None, until: Fraction | None) -> Motion:
         first = self._next
-        mouths: list[Float32] = []
-        speaking: list[float] = []
-        while len(mouths) < _MAX_FRAMES_AHEAD and not self._complete(target, until):
+        found: list[_GridFrame] = []
+        while len(found) < _MAX_FRAMES_AHEAD and not self._complete(target, until):
             at = grid_position(self._timeline.seconds(self._next))
-            if at.last_needed >= self._base + len(self._mouths):
+            if at.last_needed >= self._base + len(self._frames):
                 break
-            mouths.append(self._mouth_at(at.index, float(at.fraction)))
-            speaking.append(self._speaking_at(at.index, float(at.fraction)))
+            found.append(self._frame_at(at.index, float(at.fraction)))
             self._next += 1
             self._forget(at.index - 1)
-        shape = (len(mouths), NUM_POINTS, 3)
-        stacked = np.stack(mouths) if mouths else np.zeros(shape, np.float32)
-        return Motion(first, stacked, np.array(speaking, np.float32), self._grid.expression(stacked))
+        mouths = np.stack([frame.mouth for frame in found]) if found else np.zeros((0, NUM_POINTS, 3), np.float32)
+        poses = [frame.pose for frame in found if frame.pose is not None]
+        return Motion(
+            first,
+            mouths,
+            np.array([frame.speaking for frame in found], np.float32),
+            self._grid.expression(mouths),
+            np.stack(poses) if poses else None,
+            np.array([frame.blink for frame in found], np.float32) if poses else None,
+        )
 
-    def _mouth_at(self, index: int, fraction: float) -> Float32:
-        if fraction == 0.0:
-            return self._mouths[max(index, 0) - self._base]
+    def _frame_at(self, index: int, fraction: float) -> _GridFrame:
         # Times before the first frame hold it.
-        points = [self._mouths[max(index + step, 0) - self._base] for step in (-1, 0, 1, 2)]
-        return catmull_rom(points[0], points[1], points[2], points[3], fraction)
-
-    def _speaking_at(self, index: int, fraction: float) -> float:
-        left = self._speaking[max(index, 0) - self._base]
+        here = self._frames[max(index, 0) - self._base]
         if fraction == 0.0:
-            return left
-        return left + fraction * (self._speaking[max(index + 1, 0) - self._base] - left)
+            return here
+        before, left, right, after = (self._frames[max(index + step, 0) - self._base] for step in (-1, 0, 1, 2))
+        pose = None
+        if before.pose is not None and left.pose is not None and right.pose is not None and after.pose is not None:
+            pose = cubic(before.pose, left.pose, right.pose, after.pose, fraction)
+        return _GridFrame(
+            catmull_rom(before.mouth, left.mouth, right.mouth, after.mouth, fraction),
+            left.speaking + fraction * (right.speaking - left.speaking),
+            pose,
+            left.blink + fraction * (right.blink - left.blink),
+        )
 
     def _forget(self, before: int) -> None:
-        drop = min(max(before, 0) - self._base, len(self._mouths))
+        drop = min(max(before, 0) - self._base, len(self._frames))
         if drop > 0:
-            del self._mouths[:drop], self._speaking[:drop]
+            del self._frames[:drop]
             self._base += drop

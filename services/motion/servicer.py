@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Final
 
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from dubstage.motion.v1alpha1 import motion_pb2_grpc
@@ -13,6 +13,7 @@ from services.common.errors import InvalidRequest
 from services.common.limits import WorkerPool
 from services.motion.adapt.personalize import Step, personalize
 from services.motion.adapt.personalize_expression import personalize_expression
+from services.motion.adapt.personalize_head_motion import personalize_head_motion
 from services.motion.convert import (
     block_from_proto,
     check_method,
@@ -29,6 +30,7 @@ from services.motion.lag import estimate_lag
 from services.motion.models import MotionModels
 from services.motion.predict import MotionStream, mean_speaker
 from services.motion.predict_expression import expression_stream
+from services.motion.predict_head_motion import encode_head_style, head_motion_stream, mean_head_speaker
 from services.motion.style import STYLE_FORMAT, Style, encode_style
 
 
@@ -56,9 +58,9 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         config = config_from_proto(first)
         models = self._serving(config.method)
         style = await self._workers.run(self._load_style, config.style, models)
-        style = mean_speaker(style, models) if config.without_style else style
-        begin = expression_stream if config.method == "everybody" else MotionStream
-        stream = begin(models, style, config.timeline, config.num_frames)
+        if config.without_style:
+            style = (mean_head_speaker if config.method == "headpose" else mean_speaker)(style, models)
+        stream = _STREAMS[config.method](models, style, config.timeline, config.num_frames)
         async for request in requests:
             block = features_from_proto(request, config.method)
             for reply in motion_to_proto(await self._workers.run(stream.push, block.first_frame, block.features)):
@@ -68,11 +70,15 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
                 yield reply
 
     async def EncodeStyle(self, request: pb.EncodeStyleRequest, context: Any) -> pb.EncodeStyleResponse:  # noqa: N802
-        """Style of a person from tracked footage: the same artefact for every method."""
+        """Style of a person from tracked footage: the same artefact for every method; `headpose` adds the head's movement."""
         check_method(request.method)
-        footage = footage_from_proto(request.mouth_landmarks, request.usable, request.frame_rate)
-        models = self._serving()
-        style = await self._workers.run(encode_style, footage.mouth_landmarks, footage.usable, models.basis, models)
+        poses = request.head_poses if request.method == "headpose" else None
+        footage = footage_from_proto(request.mouth_landmarks, request.usable, request.frame_rate, head_poses=poses)
+        models = self._serving(request.method)
+        if footage.head_poses is None:
+            style = await self._workers.run(encode_style, footage.mouth_landmarks, footage.usable, models.basis, models)
+        else:
+            style = await self._workers.run(encode_head_style, footage.mouth_landmarks, footage.usable, footage.head_poses, models)
         return pb.EncodeStyleResponse(style=ref_to_proto(await self._workers.run(self._keep_style, style, models)))
 
     async def EstimateLag(self, request: pb.EstimateLagRequest, context: Any) -> pb.EstimateLagResponse:  # noqa: N802
@@ -91,12 +97,18 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         """Progress, then the refined style. The result does not depend on `seed`: it has a closed form."""
         check_method(request.method)
         block = block_from_proto(request.features, request.method)
-        footage = footage_from_proto(request.mouth_landmarks, request.usable)
+        poses = request.head_poses if request.method == "headpose" else None
+        footage = footage_from_proto(request.mouth_landmarks, request.usable, head_poses=poses)
         same_length(block, footage)
         models = self._serving(request.method)
         style = await self._trainers.run(self._load_style, ref_from_proto(request.style, "style"), models)
-        refine = personalize_expression if request.method == "everybody" else personalize
-        steps = refine(style, block.features, footage.mouth_landmarks, footage.usable, models)
+        if footage.head_poses is None:
+            refine = personalize_expression if request.method == "everybody" else personalize
+            steps = refine(style, block.features, footage.mouth_landmarks, footage.usable, models)
+        else:
+            steps = personalize_head_motion(
+                style, block.features, footage.mouth_landmarks, footage.usable, footage.head_poses, models
+            )
         while step := await self._trainers.run(_next_step, steps):
             reply = pb.PersonalizeResponse(step=step.index, num_steps=step.count, loss=step.loss)
             if step.style is not None:
@@ -105,16 +117,20 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
 
     def _serving(self, method: str = "ugc") -> MotionModels:
         models = self._models()
-        set_model_version(models.expression.version if method == "everybody" else models.version)
+        of_method = {"everybody": lambda: models.expression.version, "headpose": lambda: models.head_motion.version}
+        set_model_version(of_method.get(method, lambda: models.version)())
         return models
 
     def _load_style(self, ref: ArtefactRef, models: MotionModels) -> Style:
         named = self._store.get_arrays(ref)
-        optional = models.optional_style_shapes if "expression_gain" in named else None
+        optional = models.optional_style_shapes if set(named.arrays) - set(models.style_shapes) else None
         return Style.from_arrays(named.arrays, named.metadata, expected=models.style_shapes, optional=optional, field="style")
 
     def _keep_style(self, style: Style, models: MotionModels) -> ArtefactRef:
         return self._store.put_arrays(style.arrays(), {"format": STYLE_FORMAT, "model": models.version})
+
+
+_STREAMS: Final = {"ugc": MotionStream, "everybody": expression_stream, "headpose": head_motion_stream}
 
 
 def _next_step(steps: Any) -> Step | None:

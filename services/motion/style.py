@@ -19,6 +19,8 @@ MIN_FRAMES: Final = 25
 """Usable frames that a style needs: one second."""
 _MIN_CLOSED: Final = 5
 _SHUT_PX: Final = 1.0
+_SIZED_BY_ITS_PREDICTOR: Final = ("expression_correction",)
+"""Arrays that a style may have whose shape is checked where they are used, against what the predictor hears."""
 _PRIOR_FRAMES: Final = 50.0
 """The typical spread counts as much as this many frames of the person's own."""
 
@@ -55,6 +57,13 @@ class Style:
         offset: float32 [K], added to each coefficient, in units of the spread; zeros unless personalised.
         expression_gain: float32 [E], the same for the expression coefficients of `everybody`; None unless personalised for it.
         expression_offset: float32 [E]; None unless personalised for `everybody`.
+        expression_correction: float32 [E, 145], see predict_expression; None unless personalised for `everybody`.
+        pose_reference: float32 [6], how the head is held and moved, see head_style.HeadStyle; None unless encoded for `headpose`.
+        pose_quantiles: float32 [6, 17]; None unless encoded for `headpose`.
+        pose_mixing: float32 [6, 6]; None unless encoded for `headpose`.
+        pose_steps: float32 [6]; None unless encoded for `headpose`.
+        pose_weights: float32 [6, 13], see head_rhythm; None unless personalised for `headpose`.
+        spoken_correction: float32 [E, 126], see pooled_speech; None unless personalised for `headpose`.
     """
 
     mean_mouth: Float32
@@ -67,6 +76,13 @@ class Style:
     offset: Float32
     expression_gain: Float32 | None = None
     expression_offset: Float32 | None = None
+    expression_correction: Float32 | None = None
+    pose_reference: Float32 | None = None
+    pose_quantiles: Float32 | None = None
+    pose_mixing: Float32 | None = None
+    pose_steps: Float32 | None = None
+    pose_weights: Float32 | None = None
+    spoken_correction: Float32 | None = None
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Arrays of the style artefact, by name."""
@@ -97,7 +113,8 @@ class Style:
                     f"{field}: its array {name!r} is missing, not finite or not of shape {list(shape)}: encode the style anew",
                     field=field,
                 )
-        return Style(**{name: np.asarray(arrays[name], dtype=np.float32) for name in wanted})
+        known = [*wanted, *(name for name in _SIZED_BY_ITS_PREDICTOR if name in arrays and name not in wanted)]
+        return Style(**{name: np.asarray(arrays[name], dtype=np.float32) for name in known})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 Float32: TypeAlias = npt.NDArray[np.float32]
 Bool: TypeAlias = npt.NDArray[np.bool_]
 
-METHODS: Final = ("ugc", "everybody")
+METHODS: Final = ("ugc", "everybody", "headpose")
 """Motion predictors that the stage has."""
 ROWS_PER_FRAME: Final = 4
 """Acoustic rows (10 ms) of one motion frame (40 ms)."""
@@ -68,7 +68,7 @@ class SpeechFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """Predicted mouths of consecutive frames.
+    """Predicted mouths, and head poses where the method moves the head, of consecutive frames.
 
     Attributes:
         first_frame: index of the first one on its timeline.
@@ -76,12 +76,16 @@ class Motion:
         speech_probability: float32 [T].
         expression: float32 [T, E], coefficients of the morphable model, measured from the person's rest mouth; None where the
             method has none.
+        poses: float64 [T, 6], head-pose vectors in pixels of the footage; None where the method does not move the head.
+        blink: float32 [T], closure of the eyes, 0 open to 1 shut; None where the method does not move the head.
     """
 
     first_frame: int
     mouth_landmarks: Float32
     speech_probability: Float32
     expression: Float32 | None = None
+    poses: npt.NDArray[np.float64] | None = None
+    blink: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True)

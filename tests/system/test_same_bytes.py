@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import pytest
+from skimage.data import astronaut
 
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
@@ -22,7 +25,8 @@ from services.common.artefacts import ArtefactStore
 from services.common.client import ClientConfig
 from services.common.settings import StageSettings
 from services.common.stage import server_of
-from tests.system.dubbing import SPEECH, UNPERSONALIZED, sha256
+from tests.system.dubbing import UNPERSONALIZED, sha256, write_wav
+from tests.system.test_speech_lengths import demo_speech
 
 
 @asynccontextmanager
@@ -38,19 +42,47 @@ async def five_servers(artefacts_url: str) -> AsyncIterator[RemoteStages]:
         yield await stack.enter_async_context(RemoteStages(configs))
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    ("method", "enrol"), [("ugc", UNPERSONALIZED), ("everybody", EnrolOptions(renderer_steps=4)), ("everybody+ugc", UNPERSONALIZED)]
-)
+@dataclass(frozen=True)
+class Case:
+    """What is dubbed: a method, how the person is learned, and of which footage."""
+
+    method: str
+    enrol: EnrolOptions = UNPERSONALIZED
+    still: bool = False
+    retime: bool = False
+
+
+CASES = {
+    "ugc": Case("ugc"),
+    "ugc retimed": Case("ugc", retime=True),
+    "everybody": Case("everybody", EnrolOptions(renderer_steps=4)),
+    "everybody and ugc": Case("everybody+ugc"),
+    "headpose": Case("headpose", EnrolOptions(renderer_steps=4)),
+    "headpose of a still": Case("headpose", still=True),
+}
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_in_process_over_grpc_and_with_other_chunks(
-    method: str, enrol: EnrolOptions, carphone: Path, host: StageHost, settings: GatewaySettings, tmp_path: Path
+    case: Case, carphone: Path, host: StageHost, settings: GatewaySettings, tmp_path: Path
 ) -> None:
     store = ArtefactStore(settings.artefacts_url)
+    footage = carphone
+    if case.still:
+        footage = tmp_path / "astronaut.png"
+        assert cv2.imwrite(str(footage), astronaut()[..., ::-1])
 
     async def dub(stages: Stages, name: str, feature_block: int = FEATURE_BLOCK) -> str:
         output = tmp_path / f"{name}.mp4"
         request = DubRequest(
-            footage=carphone, speech=SPEECH, output=output, method=method, enrol=enrol, feature_block=feature_block
+            footage=footage,
+            speech=write_wav(tmp_path / "speech.wav", demo_speech(16000, 5.0), 16000),
+            output=output,
+            method=case.method,
+            enrol=case.enrol,
+            retime=case.retime,
+            feature_block=feature_block,
         )
         job = DubJob(request, stages, store, tmp_path / "jobs")
         outcome = await job.run(lambda *_: None)

@@ -1,20 +1,25 @@
 """Training clips on disk: tracked mouths and speech features of one clip a file.
 
-A training set is a folder with `clips/<clip>.safetensors`: `mouth_landmarks` float32 [T, 59, 3] (head space, 25 frames/s), `usable`
-bool [T], and metadata `use`, `speaker`, `transcript`; and `features/<clip>.safetensors`: `mel` float32 [T, 4, 80], `posteriorgram`
-float32 [T, 4, 40], `speech_probability` float32 [T] and, for `everybody`, `identity_removed` float32 [T, 4, 20]. Lags found by the
-sync network are a JSON file: clip -> frames.
+A training set is a folder with `clips/<clip>.safetensors`: `mouth_landmarks` float32 [T, 59, 3] (head space, 25 frames/s),
+`usable` bool [T], the head poses `rotation` [T, 3, 3], `translation` [T, 3] and `scale` [T] where they are learned, and
+metadata `use`, `speaker`, `transcript`; and `features/<clip>.safetensors`: `mel` float32 [T, 4, 80], `posteriorgram` float32
+[T, 4, 40], `speech_probability` float32 [T] and, for `everybody`, `identity_removed` float32 [T, 4, 20]. Lags found by the sync
+network are a JSON file: clip -> frames.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from services.common.errors import InvalidRequest
+from services.common.geometry.rotations import euler_from_matrix
 from services.common.tensor_bytes import decode_arrays
 from services.motion.features import content_rows, sync_rows
 from services.motion.types import Bool, Float32, SpeechFeatures
@@ -34,6 +39,7 @@ class TrainingClip:
         features: of the same T frames.
         content: float32 [T, 4, 44], content rows of the features.
         heard: float32 [T, 4, 25], what the sync network hears of them.
+        poses: float64 [T, 6], head-pose vectors, in pixels of the footage; None where the training set has none.
     """
 
     name: str
@@ -45,6 +51,7 @@ class TrainingClip:
     features: SpeechFeatures
     content: Float32
     heard: Float32
+    poses: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.usable)
@@ -67,6 +74,7 @@ def shifted(clip: TrainingClip, lag_frames: int) -> TrainingClip:
         features=clip.features[sound],
         content=clip.content[sound],
         heard=clip.heard[sound],
+        poses=None if clip.poses is None else clip.poses[picture],
     )
 
 
@@ -109,11 +117,20 @@ def load_clips(trainset: Path, *, uses: frozenset[str], lags: Path | None = None
             features=speech,
             content=content_rows(speech),
             heard=sync_rows(speech),
+            poses=_poses(named.arrays, length),
         )
         found.append(shifted(clip, known.get(name, 0)))
     if not found:
         raise InvalidRequest(f"no clip of use {sorted(uses)} with features in {trainset}", field="trainset")
     return found
+
+
+def _poses(arrays: Mapping[str, npt.NDArray[Any]], length: int) -> npt.NDArray[np.float64] | None:
+    if not {"rotation", "translation", "scale"} <= set(arrays):
+        return None
+    angles = np.asarray(euler_from_matrix(np.array(arrays["rotation"][:length], np.float64)))
+    places = np.array(arrays["translation"][:length, :2], np.float64)
+    return np.concatenate([angles, places, np.array(arrays["scale"][:length, None], np.float64)], axis=1)
 
 
 def by_speaker(clips: list[TrainingClip]) -> dict[str, list[TrainingClip]]:

@@ -1,7 +1,8 @@
 """Evaluates the exported motion stage on held-out clips: `python -m services.motion.train.evaluate --trainset DIR`.
 
 What is evaluated is what serves: the ONNX networks, the constraints and Personalize, on `val` and `dev` clips; `--method everybody`
-for the Audio-to-Expression network, whose features must hold `identity_removed`.
+for the Audio-to-Expression network, whose features must hold `identity_removed`; `--method headpose` for the mouth of that
+predictor, whose training set must hold head poses (evaluate_head_motion evaluates the head).
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from statistics import fmean
 
 import numpy as np
 
+from services.common.errors import InvalidRequest
 from services.common.timeline import Timeline
 from services.motion.adapt.personalize import personalize
 from services.motion.adapt.personalize_expression import personalize_expression
+from services.motion.adapt.personalize_head_motion import personalize_head_motion
 from services.motion.constraints import ConstraintConfig
+from services.motion.head_style import head_style_arrays, measure_head
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predict import MotionStream, mean_speaker
+from services.motion.predict import Grid, MotionStream, mean_speaker
 from services.motion.predict_expression import ExpressionGrid
+from services.motion.predict_head_motion import HeadMotionGrid
 from services.motion.style import Style
 from services.motion.train.clips import TrainingClip, load_clips
 from services.motion.train.protocol import Fold, evaluate_clip, mean_scores
@@ -35,13 +40,16 @@ OFF = ConstraintConfig(
 """Constraints that never act: the network alone."""
 
 
+Restyle = Callable[[Style, TrainingClip, Fold], Style]
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A way to predict: `restyle` changes the style of a fold."""
 
     name: str
     constraints: ConstraintConfig
-    restyle: Callable[[Style, TrainingClip, Fold], Style] | None
+    restyle: Restyle | None
     control: bool
 
 
@@ -55,7 +63,11 @@ class ServedPredictor:
     def __call__(self, features: SpeechFeatures, style: Style) -> Float32:
         """Mouths float32 [T, 59, 3]."""
         begin = time.perf_counter()
-        grid = ExpressionGrid(self._models, style, self._constraints) if self._method == "everybody" else None
+        grid: Grid | None = None
+        if self._method == "everybody":
+            grid = ExpressionGrid(self._models, style, self._constraints)
+        elif self._method == "headpose":
+            grid = HeadMotionGrid(self._models, style, self._constraints)
         stream = MotionStream(self._models, style, Timeline(rate=Fraction(25)), len(features), self._constraints, grid=grid)
         parts = [stream.push(0, features)]
         while (part := stream.drain()) is not None:
@@ -65,15 +77,34 @@ class ServedPredictor:
         return np.concatenate([part.mouth_landmarks for part in parts])
 
 
-def personalized(models: MotionModels, method: str = "ugc") -> Callable[[Style, TrainingClip, Fold], Style]:
+def with_head(models: MotionModels) -> Restyle:
+    """The style with the head's movement in the enrolment part of a fold, which `headpose` needs."""
+
+    def add(style: Style, clip: TrainingClip, fold: Fold) -> Style:
+        if clip.poses is None:
+            raise InvalidRequest(f"{clip.name}: the training set holds no head poses", field="trainset")
+        part = fold.enrolment
+        head = measure_head(clip.poses[part], clip.usable[part], models.head_motion.general)
+        return replace(style, **head_style_arrays(head))
+
+    return add
+
+
+def personalized(models: MotionModels, method: str = "ugc") -> Restyle:
     """Personalisation on the enrolment part of a fold; clips that enrol on themselves stay as they are."""
 
     def refine(style: Style, clip: TrainingClip, fold: Fold) -> Style:
+        style = with_head(models)(style, clip, fold) if method == "headpose" else style
         if fold.enrolment == fold.test:
             return style
         part = fold.enrolment
-        fit = personalize_expression if method == "everybody" else personalize
-        steps = list(fit(style, clip.features[part], clip.mouth_landmarks[part], clip.usable[part], models))
+        heard, mouths, usable = clip.features[part], clip.mouth_landmarks[part], clip.usable[part]
+        if method == "headpose":
+            assert clip.poses is not None
+            steps = list(personalize_head_motion(style, heard, mouths, usable, clip.poses[part], models))
+        else:
+            fit = personalize_expression if method == "everybody" else personalize
+            steps = list(fit(style, heard, mouths, usable, models))
         refined = steps[-1].style
         assert refined is not None
         return refined
@@ -84,13 +115,19 @@ def personalized(models: MotionModels, method: str = "ugc") -> Callable[[Style, 
 def variants(models: MotionModels, method: str = "ugc") -> tuple[Variant, ...]:
     """What is compared."""
     plain = ConstraintConfig()
+    as_it_is: Restyle | None = with_head(models) if method == "headpose" else None
+
+    def without_style(style: Style, clip: TrainingClip, fold: Fold) -> Style:
+        plain_style = mean_speaker(style, models)
+        return plain_style if as_it_is is None else as_it_is(plain_style, clip, fold)
+
     shared = (
-        Variant("network", OFF, None, control=False),
-        Variant("full", plain, None, control=True),
+        Variant("network", OFF, as_it_is, control=False),
+        Variant("full", plain, as_it_is, control=True),
         Variant("personalized", plain, personalized(models, method), control=True),
-        Variant("no_style", plain, lambda style, _clip, _fold: mean_speaker(style, models), control=False),
+        Variant("no_style", plain, without_style, control=False),
     )
-    if method == "everybody":
+    if method != "ugc":
         return shared
     return (
         *shared,
@@ -122,6 +159,8 @@ def main() -> None:
     report: dict[str, object] = {"method": method, "version": models.version}
     if method == "everybody":
         report["version"] = models.expression.version
+    if method == "headpose":
+        report["version"] = models.head_motion.version
     for variant in variants(models, method):
         predictor = ServedPredictor(models, variant.constraints, method)
         for group, members in groups(clips, set(arguments.trained)).items():

@@ -3,8 +3,8 @@
     L = L_exp + L_shape (Eq. 3) + w_velocity L_velocity
 
 L_exp is the squared error of coefficients, L_shape that of the mouth landmarks which they move, L_velocity that of the landmarks'
-change from frame to frame (ours). The closed-form filter is fitted first and is the baseline that the network must beat. Steps are
-selected on `val` clips; `dev` is only shown.
+change from frame to frame (ours). A closed-form filter is fitted first: the baseline that the network must beat. Steps are selected
+on `val` clips; `dev` is only shown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from services.common.geometry.default_model import default_model
 from services.motion.basis import LandmarkBasis, point_weights
@@ -32,6 +32,7 @@ from services.motion.train.clips import TrainingClip, by_speaker, load_clips
 from services.motion.train.expression_data import (
     ExpressionSampler,
     ExpressionWindows,
+    Filter,
     fit_filter,
     prepare,
     silent_row,
@@ -97,11 +98,9 @@ class ExpressionLoss:
 
 
 class TorchExpressionPredictor:
-    """The network in PyTorch, in the shape that the evaluation protocol asks for, before constraints."""
+    """A network of windows in PyTorch, in the shape that the evaluation protocol asks for, before constraints."""
 
-    def __init__(
-        self, network: AudioToExpressionNetwork, mouth: LandmarkBasis, expression: LandmarkBasis, silence: Float32
-    ) -> None:
+    def __init__(self, network: nn.Module, mouth: LandmarkBasis, expression: LandmarkBasis, silence: Float32) -> None:
         self._network, self._mouth, self._expression, self._silence = network, mouth, expression, silence
 
     @torch.no_grad()
@@ -112,6 +111,15 @@ class TorchExpressionPredictor:
         spread = expression_spread(style.spread, self._mouth, self._expression)
         mouths = style.rest_mouth + self._expression.reconstruct(coefficients * spread)
         return np.asarray(style.mean_mouth + np.float32(AMPLITUDE) * (mouths - style.mean_mouth), np.float32)
+
+
+def filter_of(linear: Filter) -> nn.Module:
+    """The closed-form filter as a network of windows."""
+    layer = nn.Linear(linear.weight.shape[1], linear.weight.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(linear.weight))
+        layer.bias.copy_(torch.from_numpy(linear.bias))
+    return nn.Sequential(nn.Flatten(1), layer)
 
 
 def train(
@@ -125,8 +133,6 @@ def train(
     silence, weights = silent_row(clips), speaker_weights(clips, config.speaker_exponent)
     prepared = prepare(clips, models.basis, expression, silence)
     network = AudioToExpressionNetwork(config.network)
-    linear = fit_filter(prepared, weights, config.filter_strength)
-    network.set_filter(torch.from_numpy(linear.weight), torch.from_numpy(linear.bias))
     averaged = AudioToExpressionNetwork(config.network).eval()
     sampler = ExpressionSampler(prepared, weights, config.noise, config.level)
     loss = ExpressionLoss(expression, config)
@@ -134,15 +140,18 @@ def train(
     run = TrainingRun(folder, network, config.loop, asdict(config))
     run.resume()
 
-    def consider() -> dict[str, dict[str, float]]:
-        """Evaluates the averaged weights and keeps them where they are the best so far on `val`."""
-        averaged.load_state_dict(run.averaged.state)
-        predictor = TorchExpressionPredictor(averaged, models.basis, expression, silence)
-        scores = {
+    def scores_of(module: nn.Module) -> dict[str, dict[str, float]]:
+        predictor = TorchExpressionPredictor(module, models.basis, expression, silence)
+        return {
             name: summary([evaluate_clip(clip, models.basis, models, predictor, control=False) for clip in members])
             for name, members in groups.items()
             if members
         }
+
+    def consider() -> dict[str, dict[str, float]]:
+        """Evaluates the averaged weights and keeps them where they are the best so far on `val`."""
+        averaged.load_state_dict(run.averaged.state)
+        scores = scores_of(averaged)
         value = selection_score({name: score for name, score in scores.items() if name != "dev"})
         run.curves.add(run.step, score=value)
         for group, values in scores.items():
@@ -156,7 +165,7 @@ def train(
         return scores
 
     if run.step == 0:
-        baseline = consider()
+        baseline = scores_of(filter_of(fit_filter(prepared, weights, config.filter_strength)))
         (folder / "filter.json").write_text(json.dumps(baseline, indent=1))
         print("the filter: " + describe(baseline), flush=True)
     sums: list[list[float]] = []

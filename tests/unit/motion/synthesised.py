@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from services.common.landmarks import (
     INNER_LOWER_MIDDLE,
@@ -76,3 +77,13 @@ def with_identity_removed(features: SpeechFeatures, seed: int = 1) -> SpeechFeat
     """The features and ID-removed cepstra that change quickly."""
     rng = np.random.default_rng(seed)
     return replace(features, identity_removed=rng.standard_normal((len(features), 4, 20)).astype(np.float32))
+
+
+def head_poses(num_frames: int, seed: int = 5) -> npt.NDArray[np.float64]:
+    """Head-pose vectors of somebody who moves smoothly: float64 [T, 6], sums of sines about a pose that is not frontal."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(num_frames)[:, None] / 25.0
+    speed, phase = rng.uniform(2.0, 6.0, (2, 6)), rng.uniform(0.0, 2.0 * np.pi, (2, 6))
+    waves = np.sin(speed[0] * time + phase[0]) + 0.5 * np.sin(speed[1] * time + phase[1])
+    size = np.array([0.05, 0.08, 0.03, 9.0, 6.0, 0.02])
+    return np.array([-0.1, 0.06, 0.02, 320.0, 210.0, 1.3]) + size * (waves - waves[0])

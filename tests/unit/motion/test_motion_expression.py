@@ -15,21 +15,25 @@ from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.default_model import default_model
 from services.common.landmarks import mouth_opening
 from services.common.timeline import Timeline
-from services.motion.adapt.personalize_expression import personalize_expression
+from services.motion.adapt.personalize_expression import fit_correction, personalize_expression
 from services.motion.expression import expression_basis, expression_spread
 from services.motion.features import silence
 from services.motion.models import MotionModels
 from services.motion.predict import MotionStream, mean_speaker
 from services.motion.predict_expression import (
     EXPRESSION_AHEAD,
+    EXPRESSION_PAST,
     EXPRESSION_WINDOW,
+    NUM_HEARD,
+    NUM_POOLED,
     ExpressionGrid,
     expression_stream,
     heard_clip,
+    pooled_window,
     silent_speech,
 )
 from services.motion.style import STYLE_FORMAT, Style
-from services.motion.types import Motion, SpeechFeatures
+from services.motion.types import Float32, Motion, SpeechFeatures
 from tests.unit.motion.synthesised import mouths, random_features, speech, with_identity_removed
 
 PAL = Timeline(rate=Fraction(25))
@@ -156,36 +160,78 @@ def test_without_style_is_another_motion(models: MotionModels, style: Style) -> 
     assert not np.array_equal(full, plain)
 
 
-def personalised(models: MotionModels, style: Style, true_gain: float) -> Style:
+def personalised(models: MotionModels, style: Style, truth: Callable[[Float32, Float32], Float32]) -> Style:
+    """Style after 120 frames of a person who moves as `truth` makes of predicted coefficients and pooled windows."""
     features, model = heard(120), models.expression
     rows = heard_clip(features, model.silence)
-    predicted = np.stack([model.predict(rows[frame : frame + EXPRESSION_WINDOW]) for frame in range(120)])
+    windows = [rows[frame : frame + EXPRESSION_WINDOW] for frame in range(120)]
     spread = expression_spread(style.spread, models.basis, model.basis)
-    truth = style.rest_mouth + np.stack([model.basis.reconstruct(true_gain * row * spread) for row in predicted])
-    steps = list(personalize_expression(style, features, truth.astype(np.float32), np.ones(120, np.bool_), models))
+    wanted = np.stack([truth(model.predict(window), pooled_window(window)) for window in windows])
+    shown = style.rest_mouth + model.basis.reconstruct((wanted * spread).astype(np.float32))
+    steps = list(personalize_expression(style, features, shown, np.ones(120, np.bool_), models))
     assert [step.style is None for step in steps] == [True] * (len(steps) - 1) + [False]
     refined = steps[-1].style
     assert refined is not None
+    assert 0.0 <= steps[-1].loss < 1.0
     return refined
 
 
-def test_personalising_finds_a_gain_and_leaves_ugc_alone(models: MotionModels, style: Style) -> None:
-    refined = personalised(models, style, 0.6)
-    assert refined.expression_gain is not None
-    assert refined.expression_gain[0] == pytest.approx(0.75, abs=0.12)  # half of the way is the prior's
+def test_a_correction_holds_on_other_seconds_of_the_person() -> None:
+    rng = np.random.default_rng(0)
+    pooled = np.concatenate([rng.normal(size=(400, 12)), np.ones((400, 1))], axis=1)
+    missed = pooled @ rng.normal(size=(13, 3)) + rng.normal(0.0, 0.5, (400, 3))
+    correction = fit_correction(pooled[:250], missed[:250])
+    left = missed[250:] - pooled[250:] @ correction.T
+    assert (left**2).mean() < 0.1 * (missed[250:] ** 2).mean()
+
+
+def test_a_correction_is_added_in_units_of_the_spread(models: MotionModels, style: Style) -> None:
+    features = heard(20)
+    shift = np.linspace(-0.5, 0.5, 24).astype(np.float32)
+    correction = np.zeros((24, NUM_POOLED), np.float32)
+    correction[:, -1] = shift
+    styles = (replace(style, expression_offset=shift), replace(style, expression_correction=correction))
+    same, found = (ExpressionGrid(models, each).push(features).mouth_landmarks for each in styles)
+    np.testing.assert_allclose(found, same, atol=1e-4)
+
+
+def test_what_is_pooled_is_the_sound_about_the_frame() -> None:
+    window = np.zeros((EXPRESSION_WINDOW, 4, NUM_HEARD), np.float32)
+    window[EXPRESSION_PAST + 2, :, 7] = 1.0
+    pooled = pooled_window(window)
+    assert pooled.shape == (NUM_POOLED,)
+    assert pooled[-1] == 1.0
+    by_gaussian = pooled[:-1].reshape(-1, NUM_HEARD)
+    assert not np.delete(by_gaussian, 7, axis=1).any()
+    assert by_gaussian[:, 7].argmax() == len(by_gaussian) - 1
+
+
+def test_personalising_leaves_other_methods_alone(models: MotionModels, style: Style) -> None:
+    refined = personalised(models, style, lambda predicted, _pooled: 0.6 * predicted)
     np.testing.assert_array_equal(refined.gain, style.gain)
+    np.testing.assert_array_equal(refined.offset, style.offset)
+
+
+def test_a_level_that_lasts_is_an_offset_and_tells_nothing_of_the_sound() -> None:
+    rng = np.random.default_rng(0)
+    pooled = np.concatenate([rng.normal(size=(200, 4)), np.ones((200, 1))], axis=1)
+    pooled[100:, 0] += 3.0
+    residual = np.where(np.arange(200) < 100, 0.0, 1.0)[:, None]
+    correction = fit_correction(pooled, residual)
+    assert np.abs(correction[0, :-1]).max() < 0.05
+    assert correction[0, -1] == pytest.approx(0.5 * 200 / 220, abs=0.1)
 
 
 def test_a_personalised_style_makes_a_round_trip(models: MotionModels, style: Style) -> None:
-    refined = personalised(models, style, 0.6)
+    refined = personalised(models, style, lambda predicted, _pooled: 0.6 * predicted)
     metadata = {"format": STYLE_FORMAT}
     read: Callable[[Style], Style] = lambda each: Style.from_arrays(  # noqa: E731
         each.arrays(), metadata, expected=models.style_shapes, optional=models.optional_style_shapes, field="style"
     )
-    np.testing.assert_array_equal(read(refined).expression_gain, refined.expression_gain)
-    assert read(style).expression_gain is None
-    with pytest.raises(InvalidRequest, match="expression_gain"):
-        read(replace(refined, expression_gain=np.ones(3, np.float32)))
+    np.testing.assert_array_equal(read(refined).expression_correction, refined.expression_correction)
+    assert read(style).expression_correction is None
+    with pytest.raises(InvalidRequest, match="expression_correction"):
+        ExpressionGrid(models, read(replace(refined, expression_correction=np.ones((3, 5), np.float32))))
 
 
 def test_too_little_footage_is_refused(models: MotionModels, style: Style) -> None:

@@ -1,0 +1,216 @@
+"""How like the real person's a generated head moves: HS of the headpose paper (Sec. 4.4, Eq. 6), and the same of angular velocity.
+
+    HS = 1 - W1(P_real, P_gen) / normaliser,    W1 = sum over bins |CDF_real - CDF_gen| * width
+
+P: histogram of pitch, of yaw or of roll; HS is the mean over the three. Head motion has no single truth for a sound, so
+distributions are compared, not frames.
+
+The paper gives neither range nor bins. Here: angles from -45 to 45 degrees in bins of 1 degree, angular velocities from -100 to
+100 degrees a second in bins of 2; what lies outside counts in the outermost bin. The normaliser is the width of that range, the
+largest distance that two histograms can have. **So wide a range flatters every score**: heads that speak stay within 10 or 20
+degrees of it. Hence each score is given a second time with the real video's own range (largest less smallest value, at least a
+bin) as normaliser, cut off at 0.
+
+A score means little beside the controls: a still head (the person's mean pose) and the person's own poses shuffled in time,
+whose angles are distributed exactly as the real ones, but not their velocities.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.errors import InvalidRequest
+from services.common.tensor_bytes import decode_arrays
+
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+AXES: Final = ("pitch", "yaw", "roll")
+CONTROL_SEED: Final = 0
+_VECTOR_SIZE: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Binning:
+    """Bins of a histogram: `num_bins` of equal width from `low` to `high`."""
+
+    low: float
+    high: float
+    num_bins: int
+
+    @property
+    def width(self) -> float:
+        """Of one bin."""
+        return (self.high - self.low) / self.num_bins
+
+    @property
+    def span(self) -> float:
+        """Of all bins: the largest distance of two histograms, and the usual normaliser."""
+        return self.high - self.low
+
+
+ANGLES: Final = Binning(-45.0, 45.0, 90)
+"""Degrees."""
+VELOCITIES: Final = Binning(-100.0, 100.0, 100)
+"""Degrees a second."""
+
+
+def histogram(values: Float64, binning: Binning) -> Float64:
+    """Shares of values [N] in each bin, float64 [num_bins], sum 1; values outside count in the outermost bin."""
+    index = np.clip(np.floor((values - binning.low) / binning.width).astype(np.intp), 0, binning.num_bins - 1)
+    return np.asarray(np.bincount(index, minlength=binning.num_bins) / len(values), np.float64)
+
+
+def histogram_distance(first: Float64, second: Float64, binning: Binning) -> float:
+    """First Wasserstein distance of two histograms, in the unit of their bins."""
+    return float(np.abs(np.cumsum(first - second)).sum() * binning.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """HS of one kind of value.
+
+    Attributes:
+        score: mean over pitch, yaw and roll, normalised by the binning's whole range.
+        own_range: the same, normalised by the real video's own range.
+        axes: `score` of pitch, yaw and roll.
+        axes_own_range: `own_range` of pitch, yaw and roll.
+    """
+
+    score: float
+    own_range: float
+    axes: tuple[float, float, float]
+    axes_own_range: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadMotionScore:
+    """HS of head poses and of angular velocities."""
+
+    pose: Likeness
+    velocity: Likeness
+
+
+@dataclass(frozen=True, slots=True)
+class HeadMotionReport:
+    """Scores of a generated head and of the two controls, all against the same real one."""
+
+    generated: HeadMotionScore
+    still: HeadMotionScore
+    shuffled: HeadMotionScore
+
+
+def likeness(generated: Float64, real: Float64, binning: Binning) -> Likeness:
+    """HS of values float64 [N, 3] against the real ones [M, 3]."""
+    distances, spans = [], []
+    for axis in range(len(AXES)):
+        first, second = histogram(real[:, axis], binning), histogram(generated[:, axis], binning)
+        distances.append(histogram_distance(first, second, binning))
+        inside = np.clip(real[:, axis], binning.low, binning.high)
+        spans.append(max(float(inside.max() - inside.min()), binning.width))
+    scores = [1.0 - distance / binning.span for distance in distances]
+    own = [max(0.0, 1.0 - distance / span) for distance, span in zip(distances, spans, strict=True)]
+    return Likeness(float(np.mean(scores)), float(np.mean(own)), (scores[0], scores[1], scores[2]), (own[0], own[1], own[2]))
+
+
+def angles(poses: Float64) -> Float64:
+    """Pitch, yaw and roll in degrees of head-pose vectors float64 [T, 6]: float64 [T, 3]."""
+    return np.asarray(np.degrees(poses[:, :3]), np.float64)
+
+
+def angular_velocities(poses: Float64, usable: Bool, frame_rate: float) -> Float64:
+    """Degrees a second between neighbouring frames that are both usable, float64 [N, 3]."""
+    together = usable[1:] & usable[:-1]
+    change = np.remainder(np.diff(angles(poses), axis=0) + 180.0, 360.0) - 180.0
+    return np.asarray(change[together] * frame_rate, np.float64)
+
+
+def head_motion_score(
+    generated: Float64,
+    real: Float64,
+    *,
+    frame_rate: float = 25.0,
+    generated_usable: Bool | None = None,
+    real_usable: Bool | None = None,
+) -> HeadMotionScore:
+    """HS of generated head poses against a real person's.
+
+    Args:
+        generated: float64 [N, 6], head-pose vectors (docs/coordinates.md).
+        real: float64 [M, 6]; other frames of the same person, or as many as generated ones: both will do.
+        frame_rate: frames a second of both.
+        generated_usable: bool [N]; None: all.
+        real_usable: bool [M]; None: all.
+
+    Raises:
+        InvalidRequest: not head-pose vectors, or fewer than two neighbouring usable frames of either.
+    """
+    sides = []
+    for name, poses, usable in (("generated", generated, generated_usable), ("real", real, real_usable)):
+        if poses.ndim != 2 or poses.shape[1] != _VECTOR_SIZE or not np.isfinite(poses).all():
+            raise InvalidRequest(f"{name}: finite head-pose vectors [T, 6] are needed, not {list(poses.shape)}", field=name)
+        kept = np.ones(len(poses), np.bool_) if usable is None else usable
+        velocities = angular_velocities(poses, kept, frame_rate)
+        if not len(velocities):
+            raise InvalidRequest(f"{name}: two neighbouring usable frames are needed", field=name)
+        sides.append((angles(poses[kept]), velocities))
+    (made, made_velocity), (true, true_velocity) = sides
+    return HeadMotionScore(likeness(made, true, ANGLES), likeness(made_velocity, true_velocity, VELOCITIES))
+
+
+def still_head(poses: Float64) -> Float64:
+    """Control: the mean pose in every frame, float64 [T, 6]."""
+    return np.repeat(poses.mean(axis=0)[None], len(poses), axis=0)
+
+
+def shuffled_head(poses: Float64, seed: int = CONTROL_SEED) -> Float64:
+    """Control: the person's own poses in random order, float64 [T, 6]."""
+    return np.asarray(poses[np.random.default_rng(seed).permutation(len(poses))])
+
+
+def head_motion_report(
+    generated: Float64, real: Float64, known: Float64, *, frame_rate: float = 25.0, seed: int = CONTROL_SEED
+) -> HeadMotionReport:
+    """Scores of a generated head beside those of the controls.
+
+    Args:
+        generated: float64 [N, 6], head-pose vectors.
+        real: float64 [M, 6], of the footage that is compared with, usable frames alone.
+        known: float64 [K, 6], usable frames that the generator knew the person by: the controls are made of them.
+        frame_rate: frames a second of all.
+        seed: of the shuffling.
+
+    Raises:
+        InvalidRequest: as head_motion_score.
+    """
+    still, shuffled = still_head(known), shuffled_head(known, seed)
+    scores = [head_motion_score(poses, real, frame_rate=frame_rate) for poses in (generated, still, shuffled)]
+    return HeadMotionReport(scores[0], scores[1], scores[2])
+
+
+def main() -> None:
+    """Scores every clip of a file of poses: arrays `<clip>/real`, `<clip>/known`, and any others as generated heads."""
+    parser = argparse.ArgumentParser(description="HS of head poses in a file that services.motion.train.evaluate_head_motion wrote")
+    parser.add_argument("poses", type=Path, help="file (.safetensors)")
+    named = decode_arrays(parser.parse_args().poses.read_bytes())
+    rate = float(named.metadata.get("frame_rate", "25"))
+    for clip in sorted({name.rsplit("/", 1)[0] for name in named.arrays}):
+        real, known = named[f"{clip}/real"], named[f"{clip}/known"]
+        heads = {name.rsplit("/", 1)[1]: named[name] for name in named.arrays if name.startswith(f"{clip}/")}
+        made = {name: poses for name, poses in heads.items() if name not in {"real", "known"}}
+        for name, poses in {**made, "known as it is": known, "still": still_head(known), "shuffled": shuffled_head(known)}.items():
+            score = head_motion_score(poses, real, frame_rate=rate)
+            print(
+                f"{clip:24s} {name:16s} HS {score.pose.score:.3f} (own range {score.pose.own_range:.3f})   "
+                f"velocity {score.velocity.score:.3f} (own range {score.velocity.own_range:.3f})"
+            )
+
+
+if __name__ == "__main__":
+    main()

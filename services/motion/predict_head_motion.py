@@ -1,0 +1,194 @@
+"""The motion predictor `headpose`: speech in; expression, mouths and head poses out.
+
+Headpose paper, Sec. 3.2: an LSTM from audio features to expression and head pose, a step a frame, its state carried from the
+first frame on; so pieces of any size give the same bytes. What the paper leaves out: p, b, m and silence shut the lips as in
+`ugc`; amplitude and rest mouth are the person's own; and the person's distribution and pace of poses come back by construction
+(head_rhythm.py, head_style.py), where the mean that least squares learns would hardly move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.landmarks import mouth_opening, shut_lips
+from services.common.timeline import Timeline
+from services.motion.blink import blinks
+from services.motion.cepstra import HeardStream, heard_before
+from services.motion.constraints import CONTEXT_PAST, ConstraintConfig, apply_constraints
+from services.motion.expression import expression_spread
+from services.motion.features import NUM_CONTENT, bilabial_probability, silence
+from services.motion.head_rhythm import Float64, Rhythm, ScoreStream, SignalStream, general_weights, tuned
+from services.motion.head_style import HeadStyle, PoseMap, head_style_arrays, measure_head, still_head
+from services.motion.models import MotionModels
+from services.motion.pooled_speech import pooled_speech
+from services.motion.predict import AMPLITUDE, MotionStream, mean_speaker
+from services.motion.style import Style, encode_style
+from services.motion.types import NUM_POINTS, WINDOW_AHEAD, Bool, Float32, Motion, SpeechFeatures
+
+
+def head_style_of(style: Style) -> HeadStyle:
+    """How the person of a style holds and moves the head.
+
+    Raises:
+        InvalidRequest: the style was encoded for a method that does not move the head.
+    """
+    arrays = (style.pose_reference, style.pose_quantiles, style.pose_mixing, style.pose_steps)
+    if any(array is None for array in arrays):
+        raise InvalidRequest(
+            "style: it says nothing of the head's movement: encode it with method `headpose` and head_poses", field="style"
+        )
+    reference, quantiles, mixing, steps = (np.asarray(array, np.float64) for array in arrays)
+    return HeadStyle(reference, quantiles, mixing, steps)
+
+
+def encode_head_style(mouth_landmarks: Float32, usable: Bool, head_poses: Float64, models: MotionModels) -> Style:
+    """Style of a person for `headpose`, from tracked footage at 25 frames/s or from one still frame.
+
+    Args:
+        mouth_landmarks: float32 [T, 59, 3], head space; T = 1: the mean speaker's style about that mouth and pose.
+        usable: bool [T].
+        head_poses: float64 [T, 6], head-pose vectors.
+        models: the networks.
+
+    Raises:
+        NoUsableFootage: more than one frame, but fewer than 25 usable ones; or the one frame is not usable.
+    """
+    general = models.head_motion.general
+    if len(usable) != 1:
+        style = encode_style(mouth_landmarks, usable, models.basis, models)
+        return replace(style, **head_style_arrays(measure_head(head_poses, usable, general)))
+    if not usable[0]:
+        raise NoUsableFootage("the one frame that there is cannot be used", subject="mouth_landmarks")
+    return replace(_still_style(mouth_landmarks[0], models), **head_style_arrays(still_head(head_poses[0], general)))
+
+
+def _still_style(mouth: Float32, models: MotionModels) -> Style:
+    """The mean speaker's style about one mouth [59, 3], which may be open: its own rest is the mouth with its lips shut."""
+    closed = shut_lips(mouth)
+    # Motion is measured from a mouth that is just shut; along the opening alone, so that a smile stays.
+    opening = models.basis.components[0]
+    unit = float(mouth_opening(mouth + opening) - mouth_opening(mouth)) or 1.0
+    rest = mouth - np.float32(float(mouth_opening(mouth)) / unit) * opening
+    if float(mouth_opening(rest)) > float(mouth_opening(mouth)):
+        rest = mouth
+    neutral = models.neutral_style()
+    return replace(
+        neutral,
+        mean_mouth=(rest + models.head_motion.mean_motion).astype(np.float32),
+        rest_mouth=rest.astype(np.float32),
+        closed_mouth=closed.astype(np.float32),
+        spread=models.basis.typical_spread,
+        gain=np.ones_like(neutral.gain),
+        offset=np.zeros_like(neutral.offset),
+    )
+
+
+def mean_head_speaker(style: Style, models: MotionModels) -> Style:
+    """The ablation without style: mouth and head move as the mean training speaker's, about the person's own rest and pose."""
+    own = head_style_of(style)
+    return replace(mean_speaker(style, models), **head_style_arrays(still_head(own.reference, models.head_motion.general)))
+
+
+def rhythm_of(style: Style, models: MotionModels) -> Rhythm:
+    """How the person's scores follow the speech."""
+    weights = general_weights() if style.pose_weights is None else np.asarray(style.pose_weights, np.float64)
+    return tuned(weights, head_style_of(style).steps, models.head_motion.rhythm)
+
+
+class HeadMotionGrid:
+    """Mouths and head poses on the 25 frames/s grid, each as soon as the two frames of features after it are there.
+
+    Args:
+        models: the networks.
+        style: the person, encoded for `headpose`.
+        constraints: closure of bilabials and of silence.
+        amplitude: of the mouth's movement about the mean mouth.
+
+    Raises:
+        InvalidRequest: the style says nothing of the head.
+    """
+
+    def __init__(
+        self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None, amplitude: float = AMPLITUDE
+    ) -> None:
+        self._model, self._style = models.head_motion, style
+        self._constraints = constraints or ConstraintConfig()
+        self._amplitude = np.float32(amplitude)
+        self._spread = expression_spread(style.spread, models.basis, self._model.basis)
+        self._poses = PoseMap(head_style_of(style))
+        self._signals = SignalStream(self._model.rhythm)
+        self._scores = ScoreStream(rhythm_of(style, models))
+        self._h, self._c = self._model.rest(), self._model.rest()
+        self._past = max(self._model.past, CONTEXT_PAST)
+        self._held, self._heard = silence(self._past), heard_before(self._past)
+        self._stream = HeardStream()
+        self._next = 0
+        self._num_features = 0
+
+    @property
+    def num_features(self) -> int:
+        """Frames of features taken so far."""
+        return self._num_features
+
+    def push(self, features: SpeechFeatures) -> Motion:
+        """Mouths and poses of the grid frames that these features complete, maybe none."""
+        self._num_features += len(features)
+        return self._advance(features)
+
+    def push_silence(self, num_frames: int) -> Motion:
+        """As `push`, of frames behind the end of the speech."""
+        return self._advance(silence(num_frames))
+
+    def expression(self, mouth_landmarks: Float32) -> Float32:
+        """Coefficients of the morphable model from the person's rest mouth: float32 [T, num_expression]."""
+        return self._model.coefficients(mouth_landmarks - self._style.rest_mouth)
+
+    def _advance(self, features: SpeechFeatures) -> Motion:
+        held = SpeechFeatures.joined([self._held, features])
+        heard = np.concatenate([self._heard, self._stream.push(features)])
+        ready = max(len(held) - self._past - self._model.ahead, 0)
+        first = self._next
+        self._held, self._heard = held[ready:], heard[ready:]
+        self._next += ready
+        if not ready:
+            return Motion(first, np.zeros((0, NUM_POINTS, 3), np.float32), np.zeros(0, np.float32))
+        mouths, poses = [], []
+        for frame in range(self._past, self._past + ready):
+            expression, pose = self._step(heard[frame - self._model.past : frame + self._model.ahead + 1])
+            speaking = float(held.speech_probability[frame])
+            row = self._signals.push(pose, heard[frame, :, :NUM_CONTENT], speaking)
+            poses.append(self._poses.pose(self._scores.push(row, speaking)))
+            mouths.append(self._mouth(expression))
+        around = slice(self._past - CONTEXT_PAST, self._past + ready + WINDOW_AHEAD)
+        constrained = apply_constraints(
+            np.stack(mouths),
+            self._style.closed_mouth,
+            bilabial_probability(held[around]),
+            held.speech_probability[around],
+            self._constraints,
+        )
+        probability = held.speech_probability[self._past : self._past + ready]
+        return Motion(first, constrained, probability, None, np.stack(poses), blinks(np.arange(first, first + ready)))
+
+    def _step(self, window: Float32) -> tuple[Float32, npt.NDArray[np.float32]]:
+        """One step of the LSTM, whose state it moves on: expression [E] with the person's correction, and pose [6]."""
+        step = self._model.step(window, self._h, self._c)
+        self._h, self._c = step.h, step.c
+        if self._style.spoken_correction is None:
+            return step.expression, step.pose
+        corrected = step.expression + self._style.spoken_correction @ pooled_speech(window[..., :NUM_CONTENT], self._model.past)
+        return corrected, step.pose
+
+    def _mouth(self, expression: Float32) -> Float32:
+        """Mouth of one frame before constraints, float32 [59, 3]."""
+        mouth = self._style.rest_mouth + self._model.basis.reconstruct(self._spread * expression)
+        return self._style.mean_mouth + self._amplitude * (mouth - self._style.mean_mouth)
+
+
+def head_motion_stream(models: MotionModels, style: Style, timeline: Timeline, num_frames: int = 0) -> MotionStream:
+    """`headpose` on an output timeline; arguments and errors as of MotionStream."""
+    return MotionStream(models, style, timeline, num_frames, grid=HeadMotionGrid(models, style))

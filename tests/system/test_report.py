@@ -1,0 +1,47 @@
+"""The report of a real dub whose head moves: what only the finished film can tell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import pytest
+
+from gateway.pipeline.dub import DubJob
+from gateway.pipeline.dub_request import DubRequest
+from gateway.reports.fitting_sheet import COLUMNS
+from gateway.reports.from_outcome import FITTED, write_report
+from gateway.settings import GatewaySettings
+from gateway.stages.host import StageHost
+from services.common.artefacts import ArtefactStore
+from tests.system.dubbing import UNPERSONALIZED, cut, write_wav
+from tests.system.test_speech_lengths import demo_speech
+
+
+@pytest.mark.timeout(180)
+def test_a_moved_head_has_frames_face_model_and_motion_in_its_report(
+    carphone: Path, host: StageHost, settings: GatewaySettings, tmp_path: Path
+) -> None:
+    footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.05)
+    speech = write_wav(tmp_path / "speech.wav", demo_speech(16000, 1.0), 16000)
+    request = DubRequest(footage=footage, speech=speech, output=tmp_path / "dub.mp4", method="headpose", enrol=UNPERSONALIZED)
+    store = ArtefactStore(settings.artefacts_url)
+    job = DubJob(request, host.stages, store, tmp_path / "jobs")
+
+    async def dub_and_report() -> Path:
+        outcome = await job.run(lambda *_: None)
+        return await write_report(request, outcome, job, host.stages, store, tmp_path / "report")
+
+    page = host.run(dub_and_report())
+    job.discard()
+    text = page.read_text(encoding="utf-8")
+    for shown in ("footage.mkv", "dub.mp4", "Frames of the film", "Motion of the head", "The face model", *COLUMNS):
+        assert shown in text, shown
+    with av.open(str(page.with_name("fitting.jpg"))) as sheet:
+        (picture,) = sheet.decode(video=0)
+    assert (picture.width, picture.height) == (256 * len(COLUMNS), 256 * FITTED)
+    assert "predicted" in page.with_name("head_motion.svg").read_text(encoding="utf-8")
+    document = json.loads(page.with_name("report.json").read_text(encoding="utf-8"))
+    assert document["frames"] == 30
+    assert {"backgrounds", "identity"} <= {stage["name"] for stage in document["times"]["stages"]}
