@@ -2,15 +2,16 @@
 
 1. `actor create` from 10 s of 720p footage: personalisation time.
 2. `dub` of the 10 s with that actor and a report: time end to end.
-3. `python -m bench.inside`: each stage alone, a live stream, the renderer's network on all backends, the rasteriser.
-4. `python -m bench.concurrency`: the render stage under 1, 4 and 16 streams, in its process and on Triton.
-5. `dub` of the 10 s and of 5 min without a report: peak memory.
+3. `python -m bench.inside`: each stage alone, a live stream, the renderer's network on all backends, every renderer with its
+   features, fitting of the face model, the choice of frames for ten minutes of speech, the rasteriser.
+4. 1 and 2 for every other method of the table.
+5. `python -m bench.concurrency`: the render stage under 1, 4 and 16 streams, in its process and on Triton.
+6. `dub` of the 10 s and of 5 min without a report: peak memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -20,11 +21,12 @@ from pathlib import Path
 from bench.concurrency import read_concurrency
 from bench.footage import default_clip, make_footage
 from bench.inside import read_inside
+from bench.methods import DUBSTAGE, measure_method
 from bench.process import CommandFailedError, measure
 from bench.result import BenchResult, lines_of, write_json
+from gateway.methods import DEFAULT_METHOD, METHODS
 
 ACTOR = "bench"
-DUBSTAGE = (sys.executable, "-m", "gateway.cli")
 
 
 def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, work: Path) -> BenchResult:
@@ -45,18 +47,20 @@ def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, wo
     short = work / "short.mp4"
     frames = make_footage(clip, speech, seconds, short)
     tell(f"footage: {clip.name}, {frames} frames of 1280 x 720")
-    enrolled = measure([*DUBSTAGE, "actor", "create", ACTOR, str(short)], work / "actor.log", environment)
-    tell(f"actor personalised in {enrolled.wall_s:.1f} s")
+    first = measure_method(DEFAULT_METHOD, ACTOR, short, work, environment)
+    tell(f"{first.method}: actor personalised in {first.personalize_s:.1f} s, {first.frames_per_second:.1f} frames a second")
 
     def dub(film: Path, *options: str) -> list[str]:
         result = film.with_name(f"{film.stem}_dub.mp4")
         return [*DUBSTAGE, "dub", str(film), "--actor", ACTOR, "-o", str(result), *options]
 
-    timed = measure(dub(short, "--report", str(work / "report")), work / "dub.log", environment)
-    report = json.loads((work / "report" / "report.json").read_text(encoding="utf-8"))
-    tell(f"dubbed in {timed.wall_s:.1f} s; now every stage alone, and live")
+    tell("every stage alone, and live")
     inside = work / "inside.json"
     measure([sys.executable, "-m", "bench.inside", ACTOR, str(short), str(inside)], work / "inside.log", environment)
+    methods = [first]
+    for method in [name for name in METHODS if name != DEFAULT_METHOD]:
+        methods.append(measure_method(method, f"{ACTOR}-{method}", short, work, environment))
+        tell(f"{method}: {methods[-1].frames_per_second:.1f} frames a second")
     tell("the render stage under concurrent streams")
     concurrency = work / "concurrency.json"
     measure([sys.executable, "-m", "bench.concurrency", str(concurrency)], work / "concurrency.log", environment)
@@ -68,16 +72,17 @@ def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, wo
         tell(f"dubbing {long_frames} frames for the memory figure")
         long_memory = measure(dub(film), work / "memory_long.log", environment).peak_memory_mib
     return BenchResult(
-        frames=int(report["frames"]),
-        end_to_end_s=float(report["times"]["end_to_end_s"]),
-        cpu_s=float(report["times"]["cpu_s"]),
+        frames=first.frames,
+        end_to_end_s=first.end_to_end_s,
+        cpu_s=first.cpu_s,
         command_s=memory.wall_s,
-        personalize_seconds=enrolled.wall_s,
+        personalize_seconds=first.personalize_s,
         peak_memory_mib_short=memory.peak_memory_mib,
         peak_memory_mib_long=long_memory,
         long_frames=long_frames,
         inside=read_inside(inside),
         concurrency=read_concurrency(concurrency),
+        methods=tuple(methods),
     )
 
 

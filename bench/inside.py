@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.fitting import FittingTimes, measure_fitting
 from bench.live import LiveTimes, measure_live
+from bench.paths import PathTime, measure_paths
 from bench.rasteriser import RasteriserTime, measure_rasteriser
-from bench.renderer import NetworkTime, measure_renderer
+from bench.renderer import ModelTime, NetworkTime, measure_models, measure_renderer
 from bench.stages import measure_stages
 from gateway.actors.store import ActorStore
 from gateway.media.sound import SoundReader
@@ -24,11 +26,15 @@ from gateway.stages.opening import open_stages
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """Stages alone in the order of the chain, a live stream, the renderer's network on all backends, and the rasteriser."""
+    """Stages alone in the order of the chain, a live stream, the renderer's network on all backends, every renderer with its
+    features, fitting of the face model, the choice of frames for ten minutes of speech, and the rasteriser."""
 
     stages: tuple[StageTime, ...]
     live: LiveTimes
     renderer: tuple[NetworkTime, ...]
+    models: tuple[ModelTime, ...]
+    fitting: FittingTimes
+    paths: tuple[PathTime, ...]
     rasteriser: tuple[RasteriserTime, ...]
 
 
@@ -39,6 +45,9 @@ def read_inside(path: Path) -> Inside:
         stages=tuple(StageTime(**row) for row in document["stages"]),
         live=LiveTimes(**document["live"]),
         renderer=tuple(NetworkTime(**row) for row in document["renderer"]),
+        models=tuple(ModelTime(**row) for row in document["models"]),
+        fitting=FittingTimes(**document["fitting"]),
+        paths=tuple(PathTime(**row) for row in document["paths"]),
         rasteriser=tuple(RasteriserTime(**row) for row in document["rasteriser"]),
     )
 
@@ -53,7 +62,15 @@ async def measure_inside(actor_id: str, film: Path) -> Inside:
         async with open_stages(settings) as stages:
             times = await measure_stages(stages, actor, film, Path(folder), settings.compute_threads)
             live = await measure_live(stages, actors, actor_id, samples, speech.sample_rate_hz, settings)
-    return Inside(times, live, measure_renderer(), measure_rasteriser())
+    return Inside(
+        stages=times,
+        live=live,
+        renderer=measure_renderer(),
+        models=measure_models(),
+        fitting=measure_fitting(film),
+        paths=measure_paths(),
+        rasteriser=measure_rasteriser(),
+    )
 
 
 def main() -> None:

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.concurrency import ConcurrentTimes, lines_of_concurrency
+from bench.fitting import lines_of_fitting
 from bench.inside import Inside
+from bench.methods import MethodTime, lines_of_methods
+from bench.paths import lines_of_paths
 from bench.rasteriser import lines_of_rasteriser
+from bench.renderer import lines_of_models
 from gateway.reports.stage_times import StageTime
 
 
@@ -27,7 +31,8 @@ class BenchResult:
         personalize_seconds: enrolling and personalising a new actor from the short film, the whole command.
         peak_memory_mib_short, peak_memory_mib_long: of the dub's process tree; None where not run.
         long_frames: of the long film.
-        inside: stages alone, a live stream, the renderer's network, the rasteriser.
+        inside: stages alone, a live stream, renderers, fitting, frames for long speech, the rasteriser.
+        methods: every method of the table on the short film, end to end.
         concurrency: the render stage under 1, 4 and 16 streams, in its process and on Triton; health checks meanwhile.
     """
 
@@ -41,6 +46,7 @@ class BenchResult:
     long_frames: int
     inside: Inside
     concurrency: tuple[ConcurrentTimes, ...]
+    methods: tuple[MethodTime, ...]
 
     @property
     def frames_per_second(self) -> float:
@@ -53,6 +59,9 @@ def to_json(result: BenchResult) -> dict[str, Any]:
 
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(value, 3)
+
+    def row_of(row: Any) -> dict[str, Any]:
+        return {name: value if isinstance(value, str) else rounded(value) for name, value in asdict(row).items()}
 
     return {
         "end_to_end_frames_per_second": rounded(result.frames_per_second),
@@ -73,13 +82,14 @@ def to_json(result: BenchResult) -> dict[str, Any]:
             }
             for stage in result.inside.stages
         ],
-        "live": {name: rounded(value) for name, value in asdict(result.inside.live).items()},
+        "live": row_of(result.inside.live),
         "renderer_network": [asdict(row) for row in result.inside.renderer],
-        "rasteriser": [{name: rounded(value) for name, value in asdict(row).items()} for row in result.inside.rasteriser],
-        "render_concurrency": [
-            {name: value if isinstance(value, str) else rounded(value) for name, value in asdict(row).items()}
-            for row in result.concurrency
-        ],
+        "methods": [row_of(row) for row in result.methods],
+        "renderer_models": [row_of(row) for row in result.inside.models],
+        "fitting": row_of(result.inside.fitting),
+        "paths": [row_of(row) for row in result.inside.paths],
+        "rasteriser": [row_of(row) for row in result.inside.rasteriser],
+        "render_concurrency": [row_of(row) for row in result.concurrency],
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
     }
 
@@ -115,6 +125,10 @@ def lines_of(result: BenchResult) -> list[str]:
             f"renderer's network, {row.backend} {row.precision}: {row.ms_per_frame:.1f} ms a frame "
             f"({row.cpu_ms_per_frame:.1f} CPU){mark}"
         )
+    lines.extend(lines_of_models(result.inside.models))
+    lines.extend(lines_of_methods(result.methods))
+    lines.extend(lines_of_fitting(result.inside.fitting))
+    lines.extend(lines_of_paths(result.inside.paths))
     lines.extend(lines_of_rasteriser(result.inside.rasteriser))
     lines.extend(lines_of_concurrency(result.concurrency))
     lines.append(f"personalisation {result.personalize_seconds:.1f} s; whole command {result.command_s:.1f} s")

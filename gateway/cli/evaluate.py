@@ -12,6 +12,7 @@ from rich.table import Table
 from gateway.cli.app import app
 from gateway.cli.console import StepProgress, err, out, say_warning
 from gateway.evaluation.bilabials import find_transcript
+from gateway.evaluation.head_scores import HEAD_FIGURES
 from gateway.evaluation.perceptual import SuppliedNetworks
 from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
 from gateway.evaluation.result_json import write_json
@@ -98,6 +99,11 @@ def _show(results: list[ClipResult]) -> None:
         for variant, scores in result.variants.items():
             table.add_row(variant, *(f"{scores.metrics[name]:.3f}" for name in METRICS))
         err.print(table)
+        if result.head_motion is not None:
+            heads = Table("motion of the head", *HEAD_FIGURES, box=None)
+            for row, figures in result.head_motion.scores.items():
+                heads.add_row(row, *(f"{figures[name]:.3f}" for name in HEAD_FIGURES))
+            err.print(heads)
     for check in check_targets(results):
         if not check.passed:
             say_warning(f"below its target: {check}")

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from gateway.evaluation.expression import FittedFrames, PersonFace
 from gateway.evaluation.image_metrics import (
     gradient_energy,
     mean_absolute_difference,
@@ -28,16 +29,28 @@ PICTURE_COLUMNS: Final = (
     "mouth_ssim",
     "photometric_error",
 )
+EXPRESSION_COLUMNS: Final = ("expression_error", "landmark_error_px")
+"""See expression.py."""
 _ENERGY_COLUMNS: Final = ("truth_gradient", "result_gradient", "truth_step", "result_step")
 
 
 @dataclass(frozen=True, slots=True)
 class TruthPiece:
-    """Frames of the footage with their tracked mouths; measured once, used for every variant."""
+    """Frames of the footage with their tracked mouths; measured once, used for every variant.
+
+    Attributes:
+        crops: uint8 [T, 256, 256, 3].
+        usable: bool [T].
+        track: mouths.
+        person: face model of who is seen; None where too little of them was tracked.
+        fitted: the model fitted to the frames; None without `person`.
+    """
 
     crops: Uint8 = field(repr=False)
     usable: Bool
     track: MouthTrack
+    person: PersonFace | None = None
+    fitted: FittedFrames | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +59,7 @@ class RunMeasures:
 
     Attributes:
         columns: float64 [T] each: PICTURE_COLUMNS; `truth_gradient`, `result_gradient` (gradient energy of the mouth
-            box); `truth_step`, `result_step` (mean |x_t - x_{t-1}| of the mouth box); `mouth_lmd_px`.
+            box); `truth_step`, `result_step` (mean |x_t - x_{t-1}| of the mouth box); `mouth_lmd_px`; EXPRESSION_COLUMNS.
         truth_opening, result_opening: float32 [T], crop pixels.
         truth_width, result_width: float32 [T], crop pixels.
         commanded: float32 [T] or None: the opening that the renderer was told.
@@ -68,10 +81,11 @@ class RunMeasures:
     extras: Mapping[str, float]
 
 
-def truth_piece(rendered: Rendered, landmarks: Float32) -> TruthPiece:
+def truth_piece(rendered: Rendered, landmarks: Float32, person: PersonFace | None = None) -> TruthPiece:
     """The footage's frames; usable are those with a face crop in which the tracker finds the mouth."""
     track = mouth_track(landmarks)
-    return TruthPiece(rendered.crops, np.array([not reason for reason in rendered.reasons], np.bool_) & track.known, track)
+    usable = np.array([not reason for reason in rendered.reasons], np.bool_) & track.known
+    return TruthPiece(rendered.crops, usable, track, person, person.fit(landmarks) if person is not None else None)
 
 
 def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> RunMeasures:
@@ -102,6 +116,11 @@ def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> Ru
             columns["truth_step"][t] = mean_absolute_difference(truth_boxes[t - 1], mouth)
             columns["result_step"][t] = mean_absolute_difference(result_boxes[t - 1], dubbed_mouth)
     columns["mouth_lmd_px"] = np.where(measured, landmark_distance(truth.track, track), np.nan).astype(np.float64)
+    columns |= dict.fromkeys(EXPRESSION_COLUMNS, np.full(length, np.nan))
+    if truth.person is not None and truth.fitted is not None:
+        errors = truth.person.errors(truth.fitted, truth.person.fit(landmarks))
+        for name, values in zip(EXPRESSION_COLUMNS, errors, strict=True):
+            columns[name] = np.where(measured, values, np.nan)
     return RunMeasures(
         columns=columns,
         truth_opening=_only(truth.track.opening, measured),

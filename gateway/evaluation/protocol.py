@@ -11,7 +11,9 @@ import numpy as np
 
 from gateway.evaluation.aggregate import BootstrapSettings, score
 from gateway.evaluation.bilabials import bilabial_times
+from gateway.evaluation.expression import PersonFace
 from gateway.evaluation.folds import MIN_WRONG_SPEECHES, folds_of, wrong_speeches
+from gateway.evaluation.head_scores import score_heads
 from gateway.evaluation.kept import Keeper
 from gateway.evaluation.measures import RunMeasures, TruthPiece, join_pieces, measure_piece, truth_piece
 from gateway.evaluation.mouth_metrics import Closures, closures
@@ -23,6 +25,7 @@ from gateway.evaluation.types import (
     FoldResult,
     FrameRange,
     Handle,
+    HeadMotion,
     Rendered,
     Retrack,
     SelfReenactment,
@@ -119,16 +122,24 @@ def evaluate_clip(
     keeper = Keeper(folds[0].test, settings.sample_count, settings.video_frames)
     runs: dict[Variant, list[RunMeasures]] = {variant: [] for variant in settings.variants}
     fold_results: list[FoldResult] = []
+    heads: list[HeadMotion] = []
     for fold in folds:
         actor = session.enrol(fold.enrol)
         fold_results.append(FoldResult(fold, actor.lag_frames))
         for variant, measured in evaluation.fold(actor, fold, speeches, keeper if fold is folds[0] else None).items():
             runs[variant].extend(measured)
+        head = session.head_motion(actor, fold.test)
+        if head is not None:
+            heads.append(head)
 
     scores = {variant: score(of, len(speeches[variant]), settings.bootstrap) for variant, of in runs.items()}
     for variant, accumulator in evaluation.perceptual.items():
         paper = dict(scores[variant].paper) | dict(accumulator.values())
         scores[variant] = dataclasses.replace(scores[variant], paper=paper)
+    head_motion = score_heads(heads, float(session.frame_rate), folds[0].test.start) if heads else None
+    if head_motion is not None and "full" in scores:
+        paper = dict(scores["full"].paper) | dict(head_motion.scores["output"])
+        scores["full"] = dataclasses.replace(scores["full"], paper=paper)
     samples = {variant: keeper.sample(variant) for variant in settings.variants}
     return ClipResult(
         clip=session.clip,
@@ -139,6 +150,7 @@ def evaluate_clip(
         sample_frames=keeper.frames,
         truth=keeper.sample(None),
         samples={variant: sample for variant, sample in samples.items() if sample is not None},
+        head_motion=head_motion,
         video=keeper.video(),
     )
 
@@ -176,10 +188,11 @@ class _Evaluation(Generic[Handle]):
     ) -> dict[Variant, list[RunMeasures]]:
         """All runs of one fold: a list a variant, one run a speech."""
         pieces: dict[Variant, list[list[RunMeasures]]] = {name: [[] for _ in of] for name, of in speeches.items()}
+        person = self._person(fold.enrol)
         for frames in pieces_of(fold.test, self._settings.piece_frames):
             shown = self._session.truth(frames)
             landmarks = self._retrack(shown.crops)
-            truth = truth_piece(shown, landmarks)
+            truth = truth_piece(shown, landmarks, person)
             if keeper is not None:
                 keeper.add(None, frames, shown, landmarks)
             for variant, of in speeches.items():
@@ -191,6 +204,13 @@ class _Evaluation(Generic[Handle]):
             variant: [join_pieces(run, self._closures(run, fold.test, actor.lag_frames)) for run in of]
             for variant, of in pieces.items()
         }
+
+    def _person(self, enrol: FrameRange) -> PersonFace | None:
+        """The face of the clip's person, from the first piece of an enrolment part."""
+        shown = self._session.truth(next(pieces_of(enrol, self._settings.piece_frames)))
+        landmarks = self._retrack(shown.crops).copy()
+        landmarks[[reason != "" for reason in shown.reasons]] = np.nan
+        return PersonFace.measured(landmarks)
 
     def _measure(
         self,

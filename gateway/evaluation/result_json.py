@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.evaluation.targets import check_targets, variant_means
+from gateway.evaluation.targets import check_targets, head_means, variant_means
 from gateway.evaluation.types import METRICS, VARIANTS, ClipResult, VariantScores
 
 _DIGITS = 5
@@ -33,12 +33,18 @@ def _variant(scores: VariantScores) -> dict[str, Any]:
     return row
 
 
+def _head_rows(scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    return {row: _numbers(figures) for row, figures in scores.items()}
+
+
 def to_json(results: Sequence[ClipResult], method: str = "ugc") -> dict[str, Any]:
     """Plain dictionaries and lists.
 
     Beside the twelve metrics a variant has `intervals` (95 %, [low, high]), `paper` (the paper's own figures) and
-    counts of frames. The top level also has `means` (over clips) and `targets`.
+    counts of frames. Methods that move the head have `head_motion`, {row: {figure: number}} (head_scores.py), in every clip and
+    at the top level, which also has `means` (over clips) and `targets`.
     """
+    heads = head_means(results)
     return {
         "method": method,
         "clips": [
@@ -54,12 +60,14 @@ def to_json(results: Sequence[ClipResult], method: str = "ugc") -> dict[str, Any
                     for fold in result.folds
                 ],
                 "variants": {name: _variant(result.variants[name]) for name in VARIANTS if name in result.variants},
+                **({"head_motion": _head_rows(result.head_motion.scores)} if result.head_motion is not None else {}),
             }
             for result in results
         ],
         "means": {
             name: _numbers(variant_means(results, name)) for name in VARIANTS if any(name in result.variants for result in results)
         },
+        **({"head_motion": _head_rows(heads)} if heads else {}),
         "targets": [
             {"target": check.target.text, "value": _number(check.value), "reached": check.reached}
             for check in check_targets(results)

@@ -17,7 +17,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
-from gateway.evaluation.types import Float32, Float64, FrameRange, Rendered, Speech, Uint8, Variant
+from gateway.evaluation.types import Float32, Float64, FrameRange, HeadMotion, Rendered, Speech, Uint8, Variant
 from gateway.media import sound
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
@@ -30,12 +30,13 @@ from gateway.pipeline.plan import DUBBED
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, pose_of
 from gateway.pipeline.rendering import runs_of
 from gateway.pipeline.speech import extract_features, motion_frames_for, predict_motion
-from gateway.pipeline.windows import RenderedWindow, WindowConfig, render_window
+from gateway.pipeline.windows import RenderedWindow, WindowConfig, render_window, window_config
 from gateway.pipeline.workspace import Workspace
 from gateway.stages.host import StageHost
 from services.common.arrays import from_tensor, to_rgb_image, to_tensor
 from services.common.crops import BOX_ORIGIN, BOX_SIZE, CROP_SIZE, crop_from_frame
 from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.head_pose_vectors import POSE_SIZE, pose_vectors
 from services.common.landmarks import NUM_LANDMARKS, mouth_opening
 from services.common.timeline import MOTION_RATE
 
@@ -57,10 +58,14 @@ class Handle:
     actor: EnrolledActor
     single_frame_style: common_pb2.ArtefactRef
     lag_frames: int
+    frames: FrameRange
 
 
 class PipelineSession:
     """`SelfReenactment` of one clip by the pipeline.
+
+    Methods that move the head are rendered in place too, on the truth's poses and backgrounds, so that their pictures can be held
+    against it; their head motion is measured apart (`head_motion`).
 
     Args:
         host: runs the stages.
@@ -89,6 +94,7 @@ class PipelineSession:
         self._face_id = face_id
         self._rows = self._index.rows_of(face_id)
         host.run(hear_footage(host.stages, self._info, self._workspace, self._method.features))
+        self._poses = np.full((self.num_frames, POSE_SIZE), np.nan)
         self._crops, self._reasons = self._truth_crops()
         self._speech = self._own_speech()
         self._motions: dict[tuple[str, str, bool], npt.NDArray[Any]] = {}
@@ -141,18 +147,19 @@ class PipelineSession:
             mouth_landmarks=to_tensor(np.ascontiguousarray(still)),
             usable=to_tensor(np.ones(len(still), np.bool_)),
             frame_rate=rational(Fraction(MOTION_RATE)),
+            head_poses=to_tensor(np.repeat(actor.pose[None], len(still), axis=0)) if self._method.moves_head else None,
         )
         style = self._host.run(self._host.stages.encode_style(request)).style
-        return Handle(actor, style, actor.lag_frames or 0)
+        return Handle(actor, style, actor.lag_frames or 0, frames)
 
     def render(self, actor: Handle, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
         """Dub a range; see `gateway.evaluation.types.Variant`."""
         mouths = self._mouths(actor, variant, speech)
-        config = WindowConfig(
-            bank=actor.actor.bank,
-            renderer=actor.actor.renderer,
-            model="" if variant in _UNREFINED else self._method.renderer,
-            mode=_MODES.get(variant, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK),
+        warp = _MODES.get(variant, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
+        config = (
+            WindowConfig(bank=actor.actor.bank, renderer=None, model="", mode=warp)
+            if variant in _UNREFINED
+            else window_config(self._method, actor.actor, warp)
         )
         usable = np.array([reason == "" for reason in self._reasons])
         windows = [
@@ -167,6 +174,29 @@ class PipelineSession:
         diagnostics = _diagnostics(windows)
         return Rendered(crops, self._reasons[frames.start : frames.stop], commanded, diagnostics)
 
+    def head_motion(self, actor: Handle, frames: FrameRange) -> HeadMotion | None:
+        """Head motion of a film that speaks as the range does, on backgrounds of the enrolment part; None where heads stay."""
+        if not self._method.moves_head:
+            return None
+        predicted = self._motion(actor, "full", None)["pose"][frames.start : frames.stop]
+        shown = slice(actor.frames.start, actor.frames.stop)
+        footage = self._poses[shown]
+        usable = np.array([reason == "" for reason in self._reasons[shown]]) & np.isfinite(footage).all(axis=1)
+        request = texture_pb2.MatchBackgroundsRequest(
+            footage_poses=to_tensor(np.where(usable[:, None], footage, actor.actor.pose)),
+            usable=to_tensor(usable),
+            shot_cuts=[cut - shown.start for cut in self._index.shot_cuts if shown.start < cut < shown.stop],
+            predicted_poses=to_tensor(np.ascontiguousarray(predicted)),
+        )
+        chosen = np.array(self._host.run(self._host.stages.match_backgrounds(request)).frame_indices, np.int64) + shown.start
+        return HeadMotion(
+            real=self._poses[frames.start : frames.stop],
+            predicted=predicted,
+            output=self._poses[chosen],
+            known=footage[usable],
+            backgrounds=chosen,
+        )
+
     async def _window(self, actor: Handle, config: WindowConfig, run: range, mouths: npt.NDArray[np.float32]) -> RenderedWindow:
         first = run.start
         while first > max(0, run.start - config.context_frames) and self._reasons[first - 1] == "":
@@ -180,13 +210,17 @@ class PipelineSession:
         if variant == "oracle_full":
             rows = np.maximum(self._rows, 0).tolist()
             return np.asarray(self._workspace.faces.read_rows(rows)["mouth"], np.float32)
+        return np.asarray(self._motion(actor, variant, speech)["mouth"], np.float32)
+
+    def _motion(self, actor: Handle, variant: Variant, speech: Speech | None) -> npt.NDArray[Any]:
+        """Predicted MOTION_RECORDs of every frame of the clip."""
         style = actor.single_frame_style if variant == "single_frame" else actor.actor.style
         name = speech.name if speech is not None else ""
         key = (name, style.sha256, variant == "no_style")
         if key not in self._motions:
             samples = speech.samples if speech is not None else shifted(self._speech, actor.lag_frames)
             self._motions[key] = self._host.run(self._predict(samples, style, variant == "no_style"))
-        return np.asarray(self._motions[key]["mouth"], np.float32)
+        return self._motions[key]
 
     async def _predict(self, samples: Float32, style: common_pb2.ArtefactRef, without_style: bool) -> npt.NDArray[Any]:
         stages, info = self._host.stages, self._info
@@ -222,6 +256,7 @@ class PipelineSession:
                     reasons.append("TARGET_NOT_PRESENT")
                     continue
                 (record,) = self._workspace.faces.read(row, row + 1)
+                self._poses[frame.index] = pose_vectors([pose_of(record)])[0]
                 reason = reason_name(record["reason"])
                 reasons.append("" if record["reason"] == DUBBED else reason)
                 affine = crop_from_frame(pose_of(record))

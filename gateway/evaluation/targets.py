@@ -61,6 +61,9 @@ TARGETS: Final[tuple[Target, ...]] = (
     Target("wrong_audio", "commanded_opening_correlation", low=0.9),
 )
 
+HEAD_TARGETS: Final[tuple[Target, ...]] = (Target("full", "hs", low=0.85),)
+"""Bars of methods that move the head, beside TARGETS."""
+
 
 @dataclass(frozen=True, slots=True)
 class TargetCheck:
@@ -119,5 +122,14 @@ def check_target(results: Sequence[ClipResult], target: Target) -> TargetCheck:
 
 
 def check_targets(results: Sequence[ClipResult]) -> tuple[TargetCheck, ...]:
-    """All bars, in the order of TARGETS."""
-    return tuple(check_target(results, target) for target in TARGETS)
+    """All bars, in the order of TARGETS, then HEAD_TARGETS where a head was moved."""
+    moved = HEAD_TARGETS if any(result.head_motion is not None for result in results) else ()
+    return tuple(check_target(results, target) for target in (*TARGETS, *moved))
+
+
+def head_means(results: Sequence[ClipResult]) -> dict[str, dict[str, float]]:
+    """Mean over clips of the scores of head motion, by row and figure; empty where no head was moved."""
+    scores = [result.head_motion.scores for result in results if result.head_motion is not None]
+    if not scores:
+        return {}
+    return {row: {name: float(np.mean([of[row][name] for of in scores])) for name in figures} for row, figures in scores[0].items()}

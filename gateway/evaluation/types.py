@@ -124,6 +124,40 @@ class Rendered:
     diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class HeadMotion:
+    """Head motion over the frames of one test part, by a method that moves the head: head-pose vectors (docs/coordinates.md).
+
+    Attributes:
+        real: float64 [T, 6], of the footage; NaN rows where it shows no face.
+        predicted: float64 [T, 6], what the motion stage wants.
+        output: float64 [T, 6], what the film would show: poses of the chosen backgrounds.
+        known: float64 [K, 6], usable frames of the enrolment part: what the method knew of how the person moves.
+        backgrounds: int64 [T], the footage frames that were chosen, of the enrolment part.
+    """
+
+    real: Float64 = field(repr=False)
+    predicted: Float64 = field(repr=False)
+    output: Float64 = field(repr=False)
+    known: Float64 = field(repr=False)
+    backgrounds: npt.NDArray[np.int64] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadMotionResult:
+    """Head motion of one clip.
+
+    Attributes:
+        scores: HEAD_FIGURES by HEAD_ROWS (head_scores.py).
+        motion: of the first fold, for the report.
+        first_frame: of that fold's test part.
+    """
+
+    scores: Mapping[str, Mapping[str, float]]
+    motion: HeadMotion = field(repr=False)
+    first_frame: int
+
+
 class EnrolledActor(Protocol):
     """An actor that was made from one part of a clip; opaque to the evaluation but for the lag."""
 
@@ -178,6 +212,10 @@ class SelfReenactment(Protocol[Handle]):
         """
         ...
 
+    def head_motion(self, actor: Handle, frames: FrameRange) -> HeadMotion | None:
+        """How the head would move in a film with a timeline of its own that speaks as the range does; None where heads stay."""
+        ...
+
 
 Retrack = Callable[[Uint8], Float32]
 """Face tracker on crops: uint8 [T, 256, 256, 3] consecutive frames -> float32 [T, 478, 3] landmarks in crop pixels,
@@ -203,8 +241,9 @@ class VariantScores:
     Attributes:
         metrics: every name of METRICS; NaN where it can't be measured (closure without transcript).
         intervals: bootstrap intervals of the metrics that are not NaN.
-        paper: further figures: photometric_error, ssiou, commanded_opening_correlation, sync_distance, lpips, fid, and
-            the diagnostics that the method gave.
+        paper: further figures: photometric_error, ssiou, expression_error, landmark_error_px, commanded_opening_correlation,
+            sync_distance, lpips, fid, the diagnostics that the method gave, and of `full`, where it moves the head, HEAD_FIGURES
+            (head_scores.py).
         frames: frames measured, over all folds (for wrong_audio a speech counts once).
         passed_through: frames of the test parts that were not dubbed or whose truth has no tracked mouth.
         lost_faces: dubbed frames on which the tracker finds no face any more.
@@ -248,6 +287,7 @@ class ClipResult:
     Attributes:
         lag_frames: lag of the fold with the longest enrolment part.
         truth: the footage itself, for the report.
+        head_motion: of methods that move the head.
         video: uint8 [V, 256, 256 * 2, 3]: truth beside `full` over the first fold's first seconds; V = 0 where not
             kept.
     """
@@ -260,4 +300,5 @@ class ClipResult:
     sample_frames: tuple[int, ...] = ()
     truth: VariantSample | None = None
     samples: Mapping[Variant, VariantSample] = field(default_factory=dict)
+    head_motion: HeadMotionResult | None = None
     video: Uint8 = field(repr=False, default_factory=lambda: np.zeros((0, 256, 512, 3), np.uint8))

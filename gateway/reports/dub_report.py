@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from gateway.evaluation.mouth_metrics import correlation
-from gateway.reports.figures import Curve, plot_curves
+from gateway.reports.figures import Curve, plot_curves, plot_head_motion
+from gateway.reports.fitting_sheet import COLUMNS
 from gateway.reports.pages import render_page
-from gateway.reports.pictures import before_after_sheet, write_picture
+from gateway.reports.pictures import before_after_sheet, contact_sheet, write_picture
 from gateway.reports.side_by_side import write_side_by_side
 from gateway.reports.strip import RENDERED, counts_of, spans_of
 from gateway.reports.types import DubReport
+
+FRAME_COLUMNS: Final = 4
 
 
 def mean_mask_share(report: DubReport) -> float:
@@ -57,6 +60,15 @@ def write_dub_report(report: DubReport, folder: Path) -> Path:
     if report.pairs:
         write_picture(folder / "mouths.jpg", before_after_sheet(report.pairs))
         files["mouths"] = "mouths.jpg"
+    if report.frames:
+        write_picture(folder / "frames.jpg", contact_sheet([picture for _, picture in report.frames], FRAME_COLUMNS))
+        files["frames"] = "frames.jpg"
+    if report.fitting is not None:
+        write_picture(folder / "fitting.jpg", report.fitting)
+        files["fitting"] = "fitting.jpg"
+    if report.head_motion is not None:
+        plot_head_motion(folder / "head_motion.svg", report.head_motion, float(report.frame_rate))
+        files["head_motion"] = "head_motion.svg"
     if report.video is not None and write_side_by_side(folder / "side_by_side.mp4", report.video):
         files["video"] = "side_by_side.mp4"
     curves = [
@@ -76,6 +88,7 @@ def write_dub_report(report: DubReport, folder: Path) -> Path:
     values = {
         "report": report,
         "files": files,
+        "fitting_columns": COLUMNS,
         "spans": spans_of(report.reasons, report.frame_rate),
         "counts": counts_of(report.reasons),
         "dubbed": sum(reason in RENDERED for reason in report.reasons),

@@ -10,12 +10,13 @@ from typing import Final
 
 import numpy as np
 
+from gateway.evaluation.head_scores import HEAD_FIGURES
 from gateway.evaluation.image_metrics import mouth_box
-from gateway.evaluation.targets import TargetCheck, check_targets, variant_means
+from gateway.evaluation.targets import TargetCheck, check_targets, head_means, variant_means
 from gateway.evaluation.types import METRICS, VARIANTS, ClipResult, Variant
-from gateway.reports.figures import Curve, plot_curves
+from gateway.reports.figures import Curve, plot_curves, plot_head_motion
 from gateway.reports.pages import render_page
-from gateway.reports.pictures import stack_rows, write_picture
+from gateway.reports.pictures import reduced, stack_rows, write_picture
 from gateway.reports.side_by_side import write_side_by_side
 from gateway.reports.types import EvaluationReport, SideBySide
 
@@ -34,6 +35,19 @@ HEADINGS: Final[Mapping[str, str]] = {
     "closure": "closure",
 }
 DIGITS: Final[Mapping[str, int]] = {"face_psnr_db": 1, "mouth_psnr_db": 1, "face_ssim": 3, "face_ms_ssim": 3, "mouth_ssim": 3}
+HEAD_HEADINGS: Final[Mapping[str, str]] = {
+    "hs": "HS",
+    "hs_own_range": "HS, own range",
+    "hs_velocity": "velocity HS",
+    "hs_velocity_own_range": "velocity HS, own range",
+}
+HEAD_NAMES: Final[Mapping[str, str]] = {
+    "output": "film",
+    "predicted": "predicted",
+    "still": "control: still head",
+    "shuffled": "control: own poses shuffled",
+}
+FACE_HEIGHT: Final = 192
 _CURVES: Final[tuple[tuple[Variant, int], ...]] = (("full", 1), ("oracle_full", 3))
 
 
@@ -60,8 +74,10 @@ class ClipPage:
     paper: tuple[str, ...]
     sheet: str
     sheet_rows: tuple[str, ...]
+    faces: str
     curves: str
     video: str
+    head: str
 
 
 def bar_of(check: TargetCheck) -> Bar:
@@ -94,6 +110,10 @@ def write_evaluation_report(report: EvaluationReport, folder: Path) -> Path:
         "bars": [bar_of(check) for check in checks],
         "reached": sum(check.reached is True for check in checks),
         "measured": sum(check.reached is not None for check in checks),
+        "head": head_means(report.clips),
+        "head_figures": HEAD_FIGURES,
+        "head_headings": HEAD_HEADINGS,
+        "head_names": HEAD_NAMES,
         "pages": [_clip_page(clip, index, folder) for index, clip in enumerate(report.clips)],
     }
     return render_page("evaluation.html.j2", values, folder)
@@ -101,12 +121,18 @@ def write_evaluation_report(report: EvaluationReport, folder: Path) -> Path:
 
 def _clip_page(result: ClipResult, index: int, folder: Path) -> ClipPage:
     stem = f"{index:02d}_" + re.sub(r"[^A-Za-z0-9]+", "_", result.clip).strip("_")
-    sheet = curves = video = ""
+    sheet = faces = curves = video = head = ""
     rows: tuple[str, ...] = ()
     if result.truth is not None and len(result.truth.crops):
         named = {"truth": result.truth} | {name: result.samples[name] for name in VARIANTS if name in result.samples}
         rows, sheet = tuple(named), f"{stem}_mouths.jpg"
         write_picture(folder / sheet, stack_rows([mouth_box(sample.crops) for sample in named.values()]))
+        if "full" in named:
+            faces = f"{stem}_faces.jpg"
+            rows_of_faces = [named[name].crops for name in ("truth", "full")]
+            write_picture(
+                folder / faces, stack_rows([np.stack([reduced(crop, FACE_HEIGHT) for crop in crops]) for crops in rows_of_faces])
+            )
         curves = f"{stem}_opening.svg"
         lines = [Curve("truth", result.truth.opening, 0)]
         lines += [Curve(name, result.samples[name].opening, colour) for name, colour in _CURVES if name in result.samples]
@@ -115,5 +141,10 @@ def _clip_page(result: ClipResult, index: int, folder: Path) -> ClipPage:
     if len(result.video):
         video = f"{stem}_truth_and_full.mp4"
         write_side_by_side(folder / video, SideBySide(iter(result.video), result.frame_rate))
+    if result.head_motion is not None:
+        head = f"{stem}_head.svg"
+        motion = result.head_motion.motion
+        motions = {"footage": motion.real, "film": motion.output, "predicted": motion.predicted}
+        plot_head_motion(folder / head, motions, float(result.frame_rate), result.head_motion.first_frame)
     paper = tuple(sorted({name for scores in result.variants.values() for name in scores.paper}))
-    return ClipPage(result, paper, sheet, rows, curves, video)
+    return ClipPage(result, paper, sheet, rows, faces, curves, video, head)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -56,4 +56,31 @@ def plot_curves(path: Path, curves: Sequence[Curve], frame_rate: float, ylabel: 
         axes.set_ylabel(ylabel)
         axes.margins(x=0.01)
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(curves), borderaxespad=0.2)
+        figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
+
+
+def plot_head_motion(path: Path, motions: Mapping[str, npt.NDArray[np.floating]], frame_rate: float, start_frame: int = 0) -> None:
+    """Pitch, yaw and roll over time, one under the other, one SVG file.
+
+    Args:
+        path: of the file.
+        motions: head-pose vectors by the name of their curve, float [T, 6], NaN rows where unknown; the first one is grey and wide.
+        frame_rate: frames a second.
+        start_frame: number of the first frame.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(10, 5.6), layout="constrained")
+        panels: Any = figure.subplots(3, 1, sharex=True)
+        for axis, (axes, title) in enumerate(zip(panels, ("pitch, degrees", "yaw, degrees", "roll, degrees"), strict=True)):
+            for place, (label, poses) in enumerate(motions.items()):
+                seconds = (start_frame + np.arange(len(poses))) / frame_rate
+                width = 3.0 if place == 0 else 1.4  # seen beneath a curve that equals it
+                axes.plot(seconds, np.degrees(poses[:, axis]), label=label, color=PALETTE[place % len(PALETTE)], linewidth=width)
+            axes.set_ylabel(title)
+            axes.margins(x=0.01)
+        panels[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(motions), borderaxespad=0.2)
+        panels[-1].set_xlabel("seconds")
         figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})

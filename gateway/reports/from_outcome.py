@@ -80,8 +80,8 @@ async def write_report(
     labels = {frame: f"frame {frame}, {float((times.pts[frame] - times.pts[0]) * times.time_base):.2f} s" for frame in chosen}
     report = DubReport(
         title=request.output.name,
-        input=_facts(outcome.info),
-        output=[*_facts(result), *(Fact("carried over", text) for text in outcome.written.carried)],
+        input=_facts(outcome.info, request.footage.name),
+        output=[*_facts(result, request.output.name), *(Fact("carried over", text) for text in outcome.written.carried)],
         consent=consent_line(request.consent),
         has_consent=request.consent is not None,
         method=request.method,
@@ -161,11 +161,11 @@ def _head_motion(request: DubRequest, outcome: DubOutcome, job: DubJob) -> dict[
     return {"film": film, "predicted": predicted}
 
 
-def _facts(info: MediaInfo) -> list[Fact]:
+def _facts(info: MediaInfo, name: str) -> list[Fact]:
     video = info.video
     width, height = video.orientation.upright_size
     facts = [
-        Fact("file", info.path.name),
+        Fact("file", name),
         Fact("container", info.container),
         Fact("picture", f"{video.codec}, {width} x {height}, {video.stored_format}"),
         Fact("frames", f"{video.num_frames} at {float(video.average_rate):.3f} a second ({float(video.duration):.2f} s)"),

@@ -45,3 +45,16 @@ def stack_rows(rows: Sequence[Uint8]) -> Uint8:
 def before_after_sheet(pairs: Sequence[BeforeAfter]) -> Uint8:
     """Two rows: before, and after under it; at least one pair, all of one shape."""
     return stack_rows([np.stack([pair.before for pair in pairs]), np.stack([pair.after for pair in pairs])])
+
+
+def contact_sheet(pictures: Sequence[Uint8], columns: int) -> Uint8:
+    """Pictures of one shape in rows of `columns`, the last one filled up with grey; at least one."""
+    rows = [np.stack(pictures[start : start + columns]) for start in range(0, len(pictures), columns)]
+    return stack_rows(rows)
+
+
+def reduced(picture: Uint8, height: int) -> Uint8:
+    """A picture made `height` rows high where it is higher, its proportions kept; even sides."""
+    height = min(height, picture.shape[0]) // 2 * 2
+    width = max(2, round(picture.shape[1] * height / picture.shape[0]) // 2 * 2)
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -70,6 +70,9 @@ class DubReport:
         lag_frames: lag found in the footage, frames of 40 ms; None where it was not looked for.
         times: of the stages.
         pairs: mouths before and after.
+        frames: whole frames of the result, evenly spread: label and uint8 [H, W, 3], one shape.
+        fitting: rows of the person's face model on frames of the result (fitting_sheet.py); None where the actor has no identity.
+        head_motion: head-pose vectors float64 [T, 6] by the name of their curve; None where the head moves as in the footage.
         commanded_opening, tracked_opening: float32 [T], crop pixels, NaN where unknown; None where not measured.
         video: side by side.
         warnings: what the user was told.
@@ -87,6 +90,9 @@ class DubReport:
     lag_frames: int | None
     times: StageTimes
     pairs: Sequence[BeforeAfter] = ()
+    frames: Sequence[tuple[str, Uint8]] = field(repr=False, default=())
+    fitting: Uint8 | None = field(repr=False, default=None)
+    head_motion: Mapping[str, npt.NDArray[np.float64]] | None = field(repr=False, default=None)
     commanded_opening: Float32 | None = field(repr=False, default=None)
     tracked_opening: Float32 | None = field(repr=False, default=None)
     video: SideBySide | None = None

@@ -11,6 +11,7 @@ import sys
 import wave
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -46,6 +47,9 @@ print(json.dumps({
     "bank": bank.sha256,
     "warped": digest([reply.warped.data for reply in warped]),
     "rendered": digest([box.tobytes() for box in rendered]),
+    "fitted": [face.coefficients.expression.tolist() for face in fitted],
+    "fit_error_px": [person.landmark_error, *(face.landmark_error for face in fitted)],
+    "identity": [person.num_frames, person.coefficients.model, person.coefficients.light.shape, person.artefact.sha256],
     "changed": float(np.abs(np.stack(rendered).astype(int) - np.stack([boxes[index] for index, _ in shown])).mean()),
 }))
 """
@@ -154,11 +158,21 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
 
 
-def python_result(workplace: Workplace, client_python: Path) -> dict[str, object]:
+def python_result(workplace: Workplace, client_python: Path) -> dict[str, Any]:
     script = workplace.folder / "integrating.py"
     script.write_text(workplace.addressed(code("python")) + PYTHON_DIGESTS, encoding="utf-8")
-    result: dict[str, object] = json.loads(run([client_python, "-I", script], workplace.folder).splitlines()[-1])
+    result: dict[str, Any] = json.loads(run([client_python, "-I", script], workplace.folder).splitlines()[-1])
     return result
+
+
+def assert_fitted(from_python: dict[str, Any]) -> None:
+    """The face model fits the film's face, and says what its mouth does."""
+    frames, model, light, digest = from_python.pop("identity")
+    assert (frames, model, light, len(digest)) == (FRAMES, "mediapipe_468", [9, 3], 64)
+    assert max(from_python.pop("fit_error_px")) < 1.5
+    expression = np.array(from_python.pop("fitted"))
+    assert expression.shape == (FRAMES, 64)
+    assert 0.1 < expression.std(axis=0).max() < 5.0
 
 
 @pytest.mark.timeout(300)
@@ -166,10 +180,11 @@ def test_the_pages_code_runs_with_the_client_distribution_alone_and_from_node(
     workplace: Workplace, client_python: Path, node: dict[str, str]
 ) -> None:
     from_python = python_result(workplace, client_python)
-    packages = {str(name).split(".")[0] for name in from_python.pop("packages")}  # type: ignore[attr-defined]
+    packages = {str(name).split(".")[0] for name in from_python.pop("packages")}
     assert packages.isdisjoint({"services", "gateway", "torch", "cv2", "av", "mediapipe", "onnxruntime", "pydantic"})
     assert from_python["shown"] == list(range(FRAMES))
     assert 0.5 < float(str(from_python.pop("changed"))) < 40, "the mouth is another one, in the same picture"
+    assert_fitted(from_python)
     for film in ("shot_dubbed.mp4", "ann.mp4"):
         with av.open(str(workplace.folder / film)) as written:
             assert sum(1 for _ in written.decode(video=0)) == FRAMES

@@ -9,12 +9,15 @@ import av
 import pytest
 
 from bench.concurrency import ConcurrentTimes
+from bench.fitting import FittingTimes
 from bench.footage import make_footage, read_sound
 from bench.inside import Inside, read_inside
 from bench.live import LiveTimes
+from bench.methods import MethodTime
+from bench.paths import PathTime
 from bench.process import CommandFailedError, measure
 from bench.rasteriser import RasteriserTime
-from bench.renderer import NetworkTime
+from bench.renderer import ModelTime, NetworkTime
 from bench.result import BenchResult, lines_of, to_json, write_json
 from gateway.reports.stage_times import StageTime
 
@@ -62,6 +65,9 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
         stages=(StageTime("face", 2.0, 1.0, 250),),
         live=LiveTimes(200.0, 150.0, 180.0, 20.0, 18.0, 100),
         renderer=(NetworkTime("onnxruntime", "int8", 6.0, 5.5, True),),
+        models=(ModelTime("everybody", 9.8, 13.1),),
+        fitting=FittingTimes(250, 4.8, 1.7, 0.19, 2.5, 2.4, 0.15, 1.0, 1.2),
+        paths=(PathTime("retiming", 15000, 15000, 0.4, 0.4, 30.0),),
         rasteriser=(RasteriserTime(468, 850, 224, 1, 0.4, 0.7, 2.9),),
     )
     (tmp_path / "inside.json").write_text(json.dumps(asdict(inside)))
@@ -76,6 +82,7 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
         long_frames=7500,
         inside=read_inside(tmp_path / "inside.json"),
         concurrency=(ConcurrentTimes("triton", 16, 140.0, 400.0, 500.0, 600.0, 1.2, 9.5, 11.0),),
+        methods=(MethodTime("everybody", 250, 10.0, 20.0, 30.0),),
     )
     document = to_json(result)
     assert document["end_to_end_frames_per_second"] == 20.0
@@ -86,11 +93,19 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
     assert document["live"]["first_frame_ms"] == 200.0
     assert document["renderer_network"][0]["precision"] == "int8"
     assert document["rasteriser"][0]["forward_backward_ms"] == 2.9
+    assert document["methods"] == [
+        {"method": "everybody", "frames": 250, "end_to_end_s": 10.0, "cpu_s": 20.0, "personalize_s": 30.0}
+    ]
+    assert document["renderer_models"][0] == {"model": "everybody", "network_ms": 9.8, "frame_ms": 13.1}
+    assert document["fitting"]["fit_ms"] == 1.7
+    assert document["paths"][0]["seconds"] == 0.4
     assert document["render_concurrency"][0]["backend"] == "triton"
     assert document["render_concurrency"][0]["health_p99_ms"] == 9.5
     assert result.inside == inside
     text = "\n".join(lines_of(result))
     assert "+3.0 %" in text
     assert "80.00" in text
+    for line in ("renderer everybody: 9.8 ms", "method everybody: 25.0 frames", "FitIdentity of 250", "retiming, 10 min"):
+        assert line in text
     write_json(tmp_path / "out" / "bench.json", result)
     assert json.loads((tmp_path / "out" / "bench.json").read_text()) == document

@@ -8,7 +8,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-from gateway.evaluation.types import FrameRange, Rendered, Speech, Variant
+from gateway.evaluation.types import FrameRange, HeadMotion, Rendered, Speech, Variant
 from services.common.crops import head_template
 from services.common.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE
 
@@ -54,6 +54,7 @@ class DrawnClip:
     clip: str = "drawn.mp4"
     num_frames: int = 125
     frame_rate: Fraction = Fraction(25)
+    moves_head: bool = False
     asked: list[tuple[FrameRange, str]] = field(default_factory=list)
 
     @property
@@ -82,3 +83,19 @@ class DrawnClip:
             if frames.start <= n < frames.stop:
                 crops[n - frames.start] = 150
         return Rendered(crops, tuple(reasons), commanded.astype(np.float32), {"fitting_error": float(len(frames))})
+
+    def poses(self) -> np.ndarray:
+        """A head that turns by 10 degrees to either side every 50 frames; the tracker lost frame 60."""
+        poses = np.tile([0.0, 0.0, 0.0, 128.0, 160.0, 1.0], (self.num_frames, 1))
+        poses[:, 1] = np.radians(10.0) * np.sin(np.arange(self.num_frames) * 2.0 * np.pi / 50.0)
+        poses[60] = np.nan
+        return poses
+
+    def head_motion(self, actor: Actor, frames: FrameRange) -> HeadMotion | None:
+        if not self.moves_head:
+            return None
+        poses = self.poses()
+        real = poses[frames.start : frames.stop]
+        output = np.where(np.isfinite(real), real, real[0])
+        known = np.delete(poses, np.r_[frames.start : frames.stop, 60], axis=0)
+        return HeadMotion(real, 0.5 * output, output, known, np.arange(frames.start, frames.stop))

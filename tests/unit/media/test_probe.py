@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -149,3 +151,12 @@ def test_containers_without_times_are_timed_by_decoding(tmp_path: Path) -> None:
     video = probe(make_clip(tmp_path / "clip.avi", clip)).video
     assert video.num_frames == 12
     assert set(np.diff(video.pts).tolist()) == {1}
+
+
+def test_a_picture_with_a_named_colour_profile_is_read_again_and_again(astronaut: Path) -> None:
+    """In a process of its own: the library once freed the profile's name twice, which ended the process."""
+    code = "import gc\nfrom gateway.media.probe import probe\nfor _ in range(5):\n    probe(PATH)\n    gc.collect()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("PATH", repr(str(astronaut)))], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr

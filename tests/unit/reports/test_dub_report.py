@@ -49,6 +49,9 @@ def report() -> DubReport:
         commanded_opening=opening,
         tracked_opening=tracked,
         video=SideBySide((beside(left, left // 2) for _ in range(50)), RATE, np.zeros(32_000, np.float32)),
+        frames=tuple((f"frame {n}", mouths(n)) for n in range(6)),
+        fitting=np.zeros((256, 1280, 3), np.uint8),
+        head_motion={"film": np.cumsum(np.full((50, 6), 0.01), axis=0), "predicted": np.zeros((50, 6))},
         warnings=("the speech is longer than the footage (2.00 s): it is cut there",),
     )
 
@@ -69,10 +72,36 @@ def test_the_page_holds_the_figures_that_it_was_given(tmp_path: Path) -> None:
         "32.47",  # ms a frame of render
         "it is cut there",
         "1280 x 720",
+        "frame 5",
+        "Motion of the head",
+        "low-frequency albedo",
     ):
         assert shown in text, shown
-    for name in ("mouths.jpg", "opening.svg", "side_by_side.mp4", "report.json"):
+    for name in (
+        "mouths.jpg",
+        "opening.svg",
+        "side_by_side.mp4",
+        "report.json",
+        "frames.jpg",
+        "fitting.jpg",
+        "head_motion.svg",
+    ):
         assert (tmp_path / "report" / name).stat().st_size > 100, name
+
+
+def test_frames_stand_in_rows_of_four(tmp_path: Path) -> None:
+    write_dub_report(report(), tmp_path)
+    with av.open(str(tmp_path / "frames.jpg")) as picture:
+        (frame,) = picture.decode(video=0)
+    assert (frame.width, frame.height) == (4 * 104 + 3 * 4, 2 * 80 + 4)
+
+
+def test_the_head_motion_is_plotted_in_degrees_with_a_panel_an_angle(tmp_path: Path) -> None:
+    write_dub_report(report(), tmp_path)
+    text = (tmp_path / "head_motion.svg").read_text()
+    for shown in ("pitch, degrees", "yaw, degrees", "roll, degrees", "predicted", "seconds"):
+        assert shown in text
+    assert ">20<" in text, "fifty steps of .01 rad are 28.6 degrees"
 
 
 def test_the_page_refers_to_nothing_outside_its_folder(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gateway.evaluation.head_scores import HEAD_FIGURES, HEAD_ROWS
 from gateway.evaluation.targets import TARGETS, Target, TargetCheck
 from gateway.evaluation.types import (
     METRICS,
@@ -13,6 +15,8 @@ from gateway.evaluation.types import (
     Fold,
     FoldResult,
     FrameRange,
+    HeadMotion,
+    HeadMotionResult,
     Interval,
     VariantSample,
     VariantScores,
@@ -57,6 +61,7 @@ def test_the_page_holds_means_intervals_targets_and_pictures(tmp_path: Path) -> 
     assert names == {
         "index.html",
         "00_video_one_mp4_mouths.jpg",
+        "00_video_one_mp4_faces.jpg",
         "00_video_one_mp4_opening.svg",
         "00_video_one_mp4_truth_and_full.mp4",
     }
@@ -69,6 +74,17 @@ def test_pass_and_fail_are_shown_as_they_are(tmp_path: Path) -> None:
     assert text.count('<span class="good">pass</span>') == 7
     assert text.count('<span class="bad">fail</span>') == 0
     assert text.count("not measured") == len(TARGETS) - 7
+
+
+def test_a_moved_head_has_its_table_with_controls_and_a_plot(tmp_path: Path) -> None:
+    poses = np.cumsum(np.full((50, 6), 0.01), axis=0)
+    scores_of = {row: dict.fromkeys(HEAD_FIGURES, value) for row, value in zip(HEAD_ROWS, (0.9125, 0.95, 0.75, 0.625), strict=True)}
+    head = HeadMotionResult(scores_of, HeadMotion(poses, poses, poses, poses, np.arange(50)), 75)
+    report = EvaluationReport(title="Evaluation", method="headpose", clips=(replace(result("a"), head_motion=head), result("b")))
+    text = write_evaluation_report(report, tmp_path).read_text()
+    for shown in ("0.912", "0.750", "control: still head", "control: own poses shuffled", "velocity HS, own range"):
+        assert text.count(shown) >= 2, f"{shown}: in the means and for the clip"
+    assert {path.name for path in tmp_path.glob("*_head.svg")} == {"00_a_head.svg"}
 
 
 def test_a_bar_places_the_value_between_its_bounds() -> None:
