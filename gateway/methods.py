@@ -34,17 +34,19 @@ class Renderer:
         context_frames: frames before the first one wanted.
         warped_texture: the texture stage's warped mouths.
         drawn_face: the person's face as the morphable model has it, drawn by the texture stage; needs the person's identity.
+        needs_state: pictures of the person are in its actor's state: without one it draws nobody.
     """
 
     context_frames: int = 0
     warped_texture: bool = False
     drawn_face: bool = False
+    needs_state: bool = False
 
 
 RENDERERS: Final[dict[str, Renderer]] = {
     "ugc": Renderer(warped_texture=True),
-    "everybody": Renderer(context_frames=6),
-    "headpose": Renderer(context_frames=2, drawn_face=True),
+    "everybody": Renderer(context_frames=6, needs_state=True),
+    "headpose": Renderer(context_frames=2, drawn_face=True, needs_state=True),
 }
 """Models of the render stage by name. All take wanted landmarks: any motion predictor goes with any of them."""
 

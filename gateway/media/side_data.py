@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import av
 import numpy as np
 from av.dictionary import Dictionary
 from av.sidedata.sidedata import Type
+
+_ONE: Final = 1 << 16
+_QUARTER_TURNS: Final[tuple[tuple[int, ...] | None, ...]] = (
+    None,
+    (0, -_ONE, 0, _ONE, 0, 0, 0, 0, 1 << 30),
+    (-_ONE, 0, 0, 0, -_ONE, 0, 0, 0, 1 << 30),
+    (0, _ONE, 0, -_ONE, 0, 0, 0, 0, 1 << 30),
+)
+"""Display matrices by quarter turns, counter-clockwise."""
 
 
 def side_data(picture: av.VideoFrame, kind: Type) -> bytes | None:
@@ -39,6 +48,13 @@ def _leave_metadata_to_the_frame(items: Any) -> None:
 
 
 def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
-    """The nine numbers of the display matrix that the container has for this picture, or None."""
-    found = side_data(picture, Type.DISPLAYMATRIX)
+    """The nine numbers of the display matrix that the container has for this picture, or None.
+
+    PyAV 18 can't list the side data of a picture that has a kind it does not know, such as a photograph's EXIF: the angle is all
+    that it tells then, and a mirrored picture passes for a turned one.
+    """
+    try:
+        found = side_data(picture, Type.DISPLAYMATRIX)
+    except ValueError:
+        return _QUARTER_TURNS[round(picture.rotation / 90) % 4]
     return None if found is None else tuple(int(value) for value in np.frombuffer(found, "<i4"))

@@ -73,14 +73,22 @@ def open_footage(path: Path, folder: Path, *, threads: int) -> MediaInfo:
         return info
     film = as_shown(info)
     target = folder / f"still{FILM_SUFFIX}"
-    with VideoReader(info) as reader:
-        picture = to_rgb(next(iter(reader)))
+    picture = _picture(info)
     size = (film.video.width, film.video.height)
     if size != (picture.shape[1], picture.shape[0]):
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     with background_writer(target, film, threads) as writer:
         writer.write(frame_of_picture(picture, 0, film.video))
     return open_background(target, film)
+
+
+def _picture(info: MediaInfo) -> Pixels:
+    """The picture as it is shown: uint8 RGB. OpenCV minds a photograph's EXIF, mirrored ones too."""
+    found = cv2.imread(str(info.path), cv2.IMREAD_COLOR_RGB)
+    if found is not None:
+        return np.asarray(found, np.uint8)
+    with VideoReader(info) as reader:
+        return to_rgb(next(iter(reader)))
 
 
 def frame_of_picture(picture: Pixels, index: int, video: VideoInfo) -> DecodedFrame:

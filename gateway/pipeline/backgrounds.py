@@ -172,7 +172,7 @@ async def show_rotated(
         def take(writer: VideoWriter, number: int, reply: texture_pb2.RotatePortraitResponse) -> None:
             if number == len(poses):
                 raise ContractBroken("the texture stage answered more frames than it was asked for")
-            turned = from_image(reply.picture, "picture", channels=3, size=picture.shape[:2])
+            turned = from_image(reply.picture, "picture", channels=3, size=(picture.shape[1], picture.shape[0]))
             writer.write(frame_of_picture(turned, number, film.video))
             workspace.backgrounds.append(_portrait_record(record, number, reply, turned))
 

@@ -15,7 +15,7 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.media.types import MediaInfo
-from gateway.methods import Method
+from gateway.methods import RENDERERS, Method
 from gateway.pipeline.identity import fit_identity
 from gateway.pipeline.messages import geometry_from, pose_message, rational, reason_name
 from gateway.pipeline.records import RecordFile, pose_of
@@ -237,7 +237,7 @@ async def enrol(
             style = await _personalize_motion(stages, method, style, clip, features, lag.lag_frames, options, on_step)
             on_artefact(style)
             actor = replace(actor, style=style)
-    if options.personalize_renderer and len(rows) > 1:
+    if options.personalize_renderer or RENDERERS[method.renderer].needs_state:
         renderer = await _personalize_renderer(stages, method, actor, options, on_step)
         on_artefact(renderer)
         actor = replace(actor, renderer=renderer)
@@ -323,6 +323,7 @@ async def _personalize_renderer(
         num_steps=options.renderer_steps,
         seed=options.seed,
         identity=actor.identity,
+        skip_training=not options.personalize_renderer,
     )
 
     async def adapt() -> common_pb2.ArtefactRef:

@@ -76,8 +76,11 @@ def test_frames_keep_their_picture_whatever_batch_they_come_in(
 
 def test_the_answer_of_list_models_says_what_computes_where(triton: TritonProcess, connect: Connect) -> None:
     models = connect(triton)
-    everybody, info = models.info()
-    assert (everybody.name, everybody.backend) == ("everybody", "triton/onnxruntime")
+    *others, info = models.info()
+    assert [(other.name, other.backend) for other in others] == [
+        ("everybody", "triton/onnxruntime"),
+        ("headpose", "triton/onnxruntime"),
+    ]
     assert (info.name, info.backend, info.precision, info.num_threads) == ("ugc", "triton/onnxruntime", Precision.INT8, 1)
     assert info.sha256 == file_sha256(WEIGHTS_FOLDER / "ugc.int8.onnx")
 
@@ -163,7 +166,9 @@ def test_a_repository_with_another_network_is_refused(triton: TritonProcess, con
 
 def test_a_repository_without_the_model_is_refused(start_triton: StartTriton, connect: Connect, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelNotFound, match=r"no model '(ugc|everybody)' in its repository.*services\.render\.export --triton"):
+    with pytest.raises(
+        ModelNotFound, match=r"no model '(ugc|everybody|headpose)' in its repository.*services\.render\.export --triton"
+    ):
         connect(start_triton(tmp_path / "empty"))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -31,6 +32,26 @@ def test_a_picture_becomes_a_film_of_one_frame_that_shows_it(tmp_path: Path, nam
         (frame,) = reader
     assert (film.video.num_frames, film.video.pixel.name, film.video.average_rate) == (1, "yuv420p", 25)
     assert np.abs(to_rgb(frame).astype(int) - rgb).mean() < 2.0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_stands_as_its_exif_says(tmp_path: Path, orientation: int) -> None:
+    rgb = _picture(tmp_path / "face.jpg", 240, 320)
+    _write_orientation(tmp_path / "face.jpg", orientation)
+    mirrored, turned = orientation in (2, 4, 5, 7), {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}[orientation]
+    expected = np.rot90(rgb[:, ::-1] if mirrored else rgb, turned)
+    film = open_footage(tmp_path / "face.jpg", tmp_path, threads=1)
+    with VideoReader(film) as reader:
+        (frame,) = reader
+    assert np.abs(to_rgb(frame).astype(int) - expected).mean() < 3.0
+
+
+def _write_orientation(path: Path, orientation: int) -> None:
+    """Put an EXIF block with this orientation behind a JPEG's first marker."""
+    tiff = b"II*\x00\x08\x00\x00\x00" + struct.pack("<HHHII", 1, 0x0112, 3, 1, orientation) + bytes(4)
+    block = b"Exif\x00\x00" + tiff
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:])
 
 
 def test_large_pictures_are_reduced_and_sides_are_even(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from services.motion.models import MotionModels
 from services.motion.networks.audio_to_expression import AudioToExpressionConfig, AudioToExpressionNetwork
 from services.motion.predict_expression import EXPRESSION_PAST, EXPRESSION_WINDOW, NUM_HEARD
-from services.motion.train.expression import ExpressionLoss, ExpressionTraining
+from services.motion.train.expression import ExpressionLoss, ExpressionTraining, filter_of
 from services.motion.train.expression_data import (
     ExpressionClip,
     ExpressionSampler,
@@ -43,16 +43,31 @@ def test_the_filter_finds_what_the_expression_follows() -> None:
     assert np.unravel_index(weight.argmax(), weight.shape) == (EXPRESSION_PAST, 1, 3)
 
 
-def test_the_network_starts_near_the_filter_and_serves_a_share_of_its_own_part() -> None:
+def test_the_filter_as_a_network_is_the_filter() -> None:
+    linear = fit_filter([clip("a", 0)], {"a": 1.0}, 0.1)
+    other = clip("b", 1)
+    with torch.inference_mode():
+        found = filter_of(linear)(torch.from_numpy(windows_of(other.rows).copy())).numpy()
+    np.testing.assert_allclose(found, predicted(linear, other), rtol=1e-4, atol=1e-4)
+
+
+def test_the_network_is_trained_without_its_filter_and_served_with_half_of_it() -> None:
     network = AudioToExpressionNetwork(AudioToExpressionConfig(num_expression=2, dropout=0.0))
     linear = fit_filter([clip("a", 0)], {"a": 1.0}, 0.1)
     network.set_filter(torch.from_numpy(linear.weight), torch.from_numpy(linear.bias))
     windows = torch.from_numpy(windows_of(clip("b", 1).rows)[:4].copy())
     with torch.inference_mode():
-        whole, served = network.train()(windows), network.eval()(windows)
-        filtered = network.filter(windows.flatten(1))
-    torch.testing.assert_close(served - filtered, network.config.share * (whole - filtered), rtol=1e-3, atol=1e-4)
-    assert float((whole - filtered).abs().mean()) < 0.1
+        recurrent, served, filtered = network.train()(windows), network.eval()(windows), filter_of(linear)(windows)
+    torch.testing.assert_close(served, 0.5 * (recurrent + filtered), rtol=1e-3, atol=1e-4)
+    assert float(recurrent.abs().mean()) < 0.1
+
+
+def test_the_network_hears_all_of_its_second() -> None:
+    network = AudioToExpressionNetwork(AudioToExpressionConfig(num_expression=2, dropout=0.0))
+    window = torch.from_numpy(windows_of(clip("a", 0).rows)[:1].copy()).requires_grad_(True)
+    network.train()(window).abs().sum().backward()
+    assert window.grad is not None
+    assert (window.grad.abs().sum(dim=(0, 2, 3)) > 0).all()
 
 
 def test_the_loss_is_zero_for_the_truth_and_grows_with_the_mouth_that_moves(models: MotionModels) -> None:

@@ -249,7 +249,11 @@ def test_a_style_makes_a_round_trip(models: MotionModels, person: Style) -> None
     refined = personalised(models, person, head_poses(FRAMES))
     for each in (person, refined):
         read = Style.from_arrays(
-            each.arrays(), metadata, expected=models.style_shapes, optional=models.optional_style_shapes, field="style"
+            each.arrays(),
+            metadata,
+            expected=models.style_shapes,
+            optional=models.optional_style_shapes(each.arrays()),
+            field="style",
         )
         assert {name: array.tobytes() for name, array in read.arrays().items()} == {
             name: array.tobytes() for name, array in each.arrays().items()
@@ -259,7 +263,7 @@ def test_a_style_makes_a_round_trip(models: MotionModels, person: Style) -> None
             replace(person, pose_mixing=np.eye(3, dtype=np.float32)).arrays(),
             metadata,
             expected=models.style_shapes,
-            optional=models.optional_style_shapes,
+            optional=models.optional_style_shapes(person.arrays()),
             field="style",
         )
 

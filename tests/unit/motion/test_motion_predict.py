@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -10,6 +11,7 @@ from services.common.landmarks import mouth_opening
 from services.common.timeline import Timeline
 from services.motion.features import silence
 from services.motion.models import MotionModels
+from services.motion.pooled_speech import NUM_POOLED
 from services.motion.predict import MotionStream, mean_speaker
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
@@ -29,6 +31,12 @@ def run(
     return parts
 
 
+@pytest.fixture(scope="module")
+def personal(style: Style) -> Style:
+    correction = np.random.default_rng(3).normal(0.0, 0.2, (len(style.spread), NUM_POOLED))
+    return replace(style, landmark_correction=correction.astype(np.float32))
+
+
 def joined(parts: list[Motion]) -> np.ndarray:
     return np.concatenate([part.mouth_landmarks for part in parts])
 
@@ -39,6 +47,35 @@ def test_other_chunks_give_the_same_bytes(models: MotionModels, style: Style, ti
     features = random_features(45)
     whole, pieces = (joined(run(models, style, features, timeline, cut=size)) for size in (1000, cut))
     np.testing.assert_array_equal(whole, pieces)
+
+
+@pytest.mark.parametrize("cut", [1, 7])
+def test_other_chunks_give_a_personalised_style_the_same_bytes(models: MotionModels, personal: Style, cut: int) -> None:
+    features = random_features(45)
+    whole, pieces = (joined(run(models, personal, features, NTSC, cut=size)) for size in (1000, cut))
+    assert whole.tobytes() == pieces.tobytes()
+
+
+def test_a_correction_hears_no_further_than_the_network(models: MotionModels, style: Style, personal: Style) -> None:
+    features, other = random_features(40), random_features(40, seed=1)
+    mixed = SpeechFeatures.joined([features[:30], other[30:]])
+    first, second = (joined(run(models, personal, each, PAL)) for each in (features, mixed))
+    np.testing.assert_array_equal(first[:28], second[:28])
+    assert not np.array_equal(first[28:], second[28:])
+    assert not np.array_equal(first, joined(run(models, style, features, PAL)))
+
+
+def test_a_correction_of_nothing_changes_nothing(models: MotionModels, style: Style, personal: Style) -> None:
+    features = random_features(20)
+    assert personal.landmark_correction is not None
+    nothing = replace(personal, landmark_correction=np.zeros_like(personal.landmark_correction))
+    plain, same = (joined(run(models, each, features, PAL)) for each in (style, nothing))
+    np.testing.assert_array_equal(plain, same)
+
+
+def test_silence_stays_shut_for_who_is_personalised(models: MotionModels, personal: Style) -> None:
+    found = joined(run(models, personal, silence(50), PAL))
+    np.testing.assert_allclose(found, np.broadcast_to(personal.closed_mouth, found.shape), atol=1e-4)
 
 
 def test_frames_follow_each_other_without_gap(models: MotionModels, style: Style) -> None:
@@ -92,11 +129,14 @@ def test_open_vowels_open_the_mouth_and_bilabials_close_it(models: MotionModels,
     assert max(of["B"] + of["M"] + of["P"]) < closed + 0.3
 
 
-def test_the_ablation_forgets_the_style_and_keeps_the_face(models: MotionModels, style: Style) -> None:
+def test_the_ablation_forgets_the_style_and_keeps_the_face(models: MotionModels, style: Style, personal: Style) -> None:
     plain = mean_speaker(style, models)
     np.testing.assert_array_equal(plain.mean_mouth, style.mean_mouth)
     features = random_features(12)
     assert not np.array_equal(joined(run(models, plain, features, PAL)), joined(run(models, style, features, PAL)))
+    np.testing.assert_array_equal(
+        joined(run(models, mean_speaker(personal, models), features, PAL)), joined(run(models, plain, features, PAL))
+    )
 
 
 def test_features_out_of_order_are_refused(models: MotionModels, style: Style) -> None:

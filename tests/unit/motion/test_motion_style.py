@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from services.common.errors import InvalidRequest, NoUsableFootage
@@ -31,6 +36,30 @@ def test_an_artefact_that_is_no_style_is_refused(style: Style, models: MotionMod
     with pytest.raises(InvalidRequest) as caught:
         Style.from_arrays(arrays, metadata, expected=models.style_shapes, field="config.style")
     assert caught.value.field == "config.style"
+
+
+def test_a_personalised_style_survives_its_artefact(style: Style, models: MotionModels) -> None:
+    shape = models.optional_style_shapes(["landmark_correction"])["landmark_correction"]
+    refined = replace(style, landmark_correction=np.random.default_rng(0).normal(size=shape).astype(np.float32))
+    assert set(refined.arrays()) - set(style.arrays()) == {"landmark_correction"}
+    again = _read(refined.arrays(), models)
+    assert again.landmark_correction is not None
+    np.testing.assert_array_equal(again.landmark_correction, refined.landmark_correction)
+    with pytest.raises(InvalidRequest, match="landmark_correction"):
+        _read(replace(refined, landmark_correction=np.ones((3, 5), np.float32)).arrays(), models)
+
+
+def test_a_style_for_ugc_needs_no_other_network(style: Style, models: MotionModels) -> None:
+    names = [*style.arrays(), "landmark_correction"]
+    assert set(models.optional_style_shapes(names)) == {"landmark_correction"}
+    assert "spoken_correction" in models.optional_style_shapes([*names, "spoken_correction"])
+
+
+def _read(arrays: Mapping[str, npt.NDArray[Any]], models: MotionModels) -> Style:
+    optional = models.optional_style_shapes(arrays)
+    return Style.from_arrays(
+        arrays, {"format": STYLE_FORMAT}, expected=models.style_shapes, optional=optional, field="config.style"
+    )
 
 
 def test_larger_motion_gives_larger_spread(models: MotionModels) -> None:

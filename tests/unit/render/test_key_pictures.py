@@ -9,6 +9,7 @@ from services.render.heatmaps import NUM_KEYS
 from services.render.key_pictures import (
     NUM_KEPT,
     STATE_SIZE,
+    KeyPictures,
     choose_keys,
     grey_keys,
     matched_keys,
@@ -34,9 +35,27 @@ def test_the_nearest_lips_come_first(bank: MouthBank) -> None:
     nearest = nearest_keys(keys, bank.box_landmarks[3])
     assert nearest.pictures.shape == (NUM_KEYS, 160, 160, 3)
     assert np.array_equal(nearest.pictures[0], bank.boxes[3])
-    distances = np.abs(nearest.landmarks - bank.box_landmarks[3])[:, :40].mean(axis=(1, 2))
-    assert (np.diff(distances) >= 0).all()
-    assert distances[-1] <= np.sort(np.abs(keys.landmarks - bank.box_landmarks[3])[:, :40].mean(axis=(1, 2)))[2]
+    openings = np.abs(mouth_opening(nearest.landmarks) - mouth_opening(bank.box_landmarks[3]))
+    assert (np.diff(openings) > -0.01).all()
+
+
+def test_a_mouth_as_far_open_is_nearer_than_lips_in_the_same_place(bank: MouthBank) -> None:
+    wanted = bank.box_landmarks[0]
+    aside, parted = wanted + np.float32(0.6), wanted.copy()
+    parted[20:40, 1] += np.sign(wanted[20:40, 1] - wanted[20:40, 1].mean()) * np.float32(1.5)
+    pictures = np.stack([np.full((160, 160, 3), level, np.uint8) for level in (10, 20, 30)])
+    keys = KeyPictures(pictures, np.stack([parted, aside, wanted + np.float32(40.0)]))
+    assert nearest_keys(keys, wanted).pictures[:, 0, 0, 0].tolist() == [20, 10, 30]
+
+
+def test_keys_stand_for_all_mouths(bank: MouthBank) -> None:
+    keys = choose_keys(bank, np.arange(bank.num_frames))
+
+    def reach(landmarks: npt.NDArray[np.float32]) -> float:
+        return float(np.abs(bank.box_landmarks[:, None, :40] - landmarks[None, :, :40]).mean(axis=(2, 3)).min(axis=1).mean())
+
+    first = bank.box_landmarks[: len(set(keys.rows))]
+    assert reach(keys.landmarks) <= reach(first)
 
 
 def test_keys_come_from_the_candidates(bank: MouthBank) -> None:

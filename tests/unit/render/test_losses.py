@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from services.render.losses import (
     adversarial_loss,
     compose,
     critic_view,
+    detail_loss,
     discriminator_loss,
     gradient_penalty,
     perceptual_loss,
@@ -73,3 +75,18 @@ def test_the_gradient_penalty_asks_for_slopes_of_length_one() -> None:
     for length, expected in ((1.0, 0.0), (3.0, 4.0)):
         penalty = gradient_penalty(lambda x, k=length: (k * x * direction).sum(dim=(1, 2, 3)), real, made, shares)
         assert float(penalty) == pytest.approx(expected, abs=1e-4)
+
+
+def test_detail_loss_asks_for_as_much_detail_not_for_the_same() -> None:
+    rows, columns = np.mgrid[:160, :160]
+    checks = torch.from_numpy(((rows + columns) % 2).astype(np.float32) * 0.2 + 0.4).expand(1, 3, -1, -1)
+    flat = torch.full((1, 3, 160, 160), 0.5)
+    mask = torch.ones(1, 1, 160, 160)
+    moved = torch.roll(checks, 1, dims=-1)
+    # The Laplacian of the checks is 4 * 0.2 everywhere.
+    assert float(detail_loss(Made(flat, checks, mask, mask))) == pytest.approx(0.8, abs=1e-2)
+    assert float(detail_loss(Made(moved, checks, mask, mask))) == pytest.approx(0.0, abs=1e-5)
+    left = mask.clone()
+    left[..., 80:] = 0.0
+    half = torch.where(left > 0, checks, flat)
+    assert float(detail_loss(Made(half, checks, left, left))) < 0.05

@@ -1,0 +1,133 @@
+"""The model `headpose` behind a real server, with the weights that come with it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import numpy.typing as npt
+import pytest
+import pytest_asyncio
+
+from dubstage.render.v1alpha1 import render_pb2 as pb
+from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
+from services.common.artefacts import ArtefactStore
+from services.common.crops import HeadPose
+from services.common.mouth_bank import FORMAT, MouthBank, bank_arrays, make_bank
+from services.common.stage import server_of
+from services.render.__main__ import compose
+from services.render.adapt.headpose import personalize_headpose
+from services.render.adapt.personalize import PersonalizeModels
+from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.convert import frame_to_proto, ref_to_proto, rendered_from_proto
+from services.render.models import load_models, make_backend
+from services.render.settings import RenderSettings
+from services.render.streams import open_stream
+from services.render.types import RenderedFrame, RenderFrame
+from tests.unit.render.conftest import bank, mask
+from tests.unit.render.drawn_person import drawing, person
+
+if TYPE_CHECKING:
+    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
+
+__all__ = ["bank", "mask"]
+
+CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="headpose"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtefactStore:
+    return ArtefactStore(tmp_path_factory.mktemp("artefacts"))
+
+
+@pytest_asyncio.fixture
+async def stub(store: ArtefactStore) -> AsyncIterator[RenderServiceAsyncStub]:
+    settings = RenderSettings(port=0, artefacts_url=store.url, compute_threads=1, personalize_threads=1, batch_size=3)
+    async with (
+        server_of("render", settings, compose(settings)) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        yield RenderServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def film(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
+    """Six frames in a row with drawn faces."""
+    face, pose = drawing(), HeadPose(1.0, np.eye(3), np.zeros(3))
+    return [
+        RenderFrame(row, bank.boxes[row], face.draw(bank.mouth[row + 5], pose, detailed=True), mask, bank.box_landmarks[row + 5])
+        for row in range(6)
+    ]
+
+
+async def rendered(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> list[RenderedFrame]:
+    async def stream() -> AsyncIterator[pb.RenderRequest]:
+        for message in messages:
+            yield message
+
+    return [rendered_from_proto(response) async for response in stub.Render(stream())]
+
+
+async def refused(stub: RenderServiceAsyncStub, request: pb.PersonalizeRequest) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        _ = [report async for report in stub.Personalize(request)]
+    return caught.value
+
+
+async def test_a_still_picture_is_personalised_and_the_wire_gives_the_bytes_of_the_function(
+    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
+) -> None:
+    one = make_bank(bank.boxes[:1], bank.mouth[:1], bank.rotation[:1], bank.frame_index[:1], bank.geometry)
+    stored = store.put_arrays(bank_arrays(one), {"format": FORMAT})
+    identity = store.put_arrays(person().arrays(), person().metadata())
+    request = pb.PersonalizeRequest(model="headpose", bank=ref_to_proto(stored), identity=ref_to_proto(identity))
+    *_, report = [report async for report in stub.Personalize(request)]
+    assert (report.step, report.num_steps, report.HasField("actor")) == (0, 0, True)
+    actor = pb.RenderRequest(config=pb.RenderConfig(model="headpose", actor=report.actor))
+    answers = await rendered(stub, [actor, *map(frame_to_proto, film)])
+    models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
+    state = list(personalize_headpose(one, drawing(), PersonalizeModels(WEIGHTS_FOLDER)))[-1].state
+    expected = open_stream(models.backend, models.files["headpose"], state).render(film)
+    assert [answer.frame_index for answer in answers] == list(range(6))
+    for got, want in zip(answers, expected, strict=True):
+        assert np.array_equal(got.box, want.box)
+    nobody = await rendered(stub, [CONFIG, frame_to_proto(film[0])])
+    assert not np.array_equal(nobody[0].box, answers[0].box)
+    past = [replace(frame, context_only=True) for frame in film[2:4]]
+    rest = await rendered(stub, [actor, *map(frame_to_proto, [*past, *film[4:]])])
+    for got, want in zip(rest, answers[4:], strict=True):
+        assert np.array_equal(got.box, want.box)
+
+
+async def test_an_actor_is_personalised_in_steps(
+    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
+) -> None:
+    stored = store.put_arrays(bank_arrays(bank), {"format": FORMAT})
+    identity = store.put_arrays(person().arrays(), person().metadata())
+    request = pb.PersonalizeRequest(model="headpose", bank=ref_to_proto(stored), identity=ref_to_proto(identity), num_steps=1)
+    reports = [report async for report in stub.Personalize(request)]
+    assert [report.HasField("actor") for report in reports] == [False, True]
+    other = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rendered(stub, [other, frame_to_proto(film[0])])
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_what_is_wrong_is_said(
+    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
+) -> None:
+    stored = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
+    missing = await refused(stub, pb.PersonalizeRequest(model="headpose", bank=stored))
+    assert missing.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "identity is missing" in (missing.details() or "")
+    wrong = await refused(stub, pb.PersonalizeRequest(model="headpose", bank=stored, identity=stored))
+    assert wrong.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "no face identity" in (wrong.details() or "")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rendered(stub, [CONFIG, frame_to_proto(replace(film[0], texture=None))])
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "texture is missing" in (caught.value.details() or "")
