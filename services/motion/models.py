@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -64,11 +65,18 @@ class MotionModels:
         """The predictor of `headpose`, read when it is first asked for."""
         return HeadMotionModel(self._folder, threads=self._threads)
 
-    @property
-    def optional_style_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each array that a style has only where it was made for `headpose`, or personalised for it or for `everybody`."""
+    def optional_style_shapes(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """Shape of each array that a style has only where it was personalised, or encoded for `headpose`.
+
+        Args:
+            names: the arrays that are there; networks of other methods are read only where one of these is theirs.
+        """
+        own: dict[str, tuple[int, ...]] = {"landmark_correction": (self.num_coefficients, NUM_POOLED)}
+        if {*self.style_shapes, *own}.issuperset(names):
+            return own
         expression = (len(self.expression.basis.typical_spread),)
         return {
+            **own,
             "expression_gain": expression,
             "expression_offset": expression,
             "pose_reference": (POSE_SIZE,),

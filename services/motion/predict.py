@@ -1,7 +1,10 @@
 """Speech features in, mouths on the output timeline out: the streaming motion predictor `ugc`, and the stream of any method.
 
 Each grid frame n is a pure function of the features of frames n - 32 .. n + 2 (silence before the first and after the last), so the
-same features in other pieces give the same bytes.
+same features in other pieces give the same bytes. A personalised style adds a correction (adapt/personalize.py), with p the speech
+of frames n - 6 .. n + 2 pooled over time:
+
+    coefficients = network(window) + C p(window)        in units of the person's spread
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ from services.motion.constraints import CONTEXT_PAST, ConstraintConfig, apply_co
 from services.motion.features import ContentStream, bilabial_probability, content_before, silence
 from services.motion.interpolate import catmull_rom, cubic, grid_position
 from services.motion.models import MotionModels
+from services.motion.pooled_speech import pooled_speech
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, WINDOW, WINDOW_AHEAD, WINDOW_PAST, Float32, Motion, SpeechFeatures
 
 _MAX_FRAMES_AHEAD: Final = 250
 """Frames of one answer at most: 10 s of motion."""
-
+_POOLED_PAST: Final = 6
+"""Frames before the predicted one that a person's correction hears."""
 
 AMPLITUDE: Final = 0.75
 """Of the predicted movement. At correlations of .5 to .7 least squares asks for about that; the full size errs at full size."""
@@ -43,9 +48,16 @@ def mean_speaker(style: Style, models: MotionModels) -> Style:
     )
 
 
+def pooled_content(window: Float32) -> Float32:
+    """What a person's correction hears of a window of content rows [WINDOW, 4, 44]: float32 [126], the last one 1."""
+    return pooled_speech(window[WINDOW_PAST - _POOLED_PAST :], _POOLED_PAST)
+
+
 def landmarks_of_frame(content: Float32, style: Style, models: MotionModels) -> Float32:
     """Mouth of frame WINDOW_PAST of a window of content rows [WINDOW, 4, 44]: float32 [59, 3], full size, before constraints."""
     coefficients = style.gain * models.predict(content, style.modulation) + style.offset
+    if style.landmark_correction is not None:
+        coefficients = coefficients + style.landmark_correction @ pooled_content(content)
     return style.rest_mouth + models.basis.reconstruct((coefficients * style.spread).astype(np.float32))
 
 

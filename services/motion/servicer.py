@@ -123,8 +123,13 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
 
     def _load_style(self, ref: ArtefactRef, models: MotionModels) -> Style:
         named = self._store.get_arrays(ref)
-        optional = models.optional_style_shapes if set(named.arrays) - set(models.style_shapes) else None
-        return Style.from_arrays(named.arrays, named.metadata, expected=models.style_shapes, optional=optional, field="style")
+        return Style.from_arrays(
+            named.arrays,
+            named.metadata,
+            expected=models.style_shapes,
+            optional=models.optional_style_shapes(named.arrays),
+            field="style",
+        )
 
     def _keep_style(self, style: Style, models: MotionModels) -> ArtefactRef:
         return self._store.put_arrays(style.arrays(), {"format": STYLE_FORMAT, "model": models.version})

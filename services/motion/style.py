@@ -53,8 +53,9 @@ class Style:
         spread: float32 [K], size of each coefficient while the mouth is open, crop pixels.
         code: float32 [S], style code.
         modulation: float32 [L, 2, C], gamma and beta of the decoder's AdaIN layers.
-        gain: float32 [K], the person's own factor of each coefficient; ones unless personalised.
-        offset: float32 [K], added to each coefficient, in units of the spread; zeros unless personalised.
+        gain: float32 [K], the person's own factor of each coefficient; ones unless an older release personalised.
+        offset: float32 [K], added to each coefficient, in units of the spread; zeros unless an older release personalised.
+        landmark_correction: float32 [K, 126], see predict; None unless personalised for `ugc`.
         expression_gain: float32 [E], the same for the expression coefficients of `everybody`; None unless personalised for it.
         expression_offset: float32 [E]; None unless personalised for `everybody`.
         expression_correction: float32 [E, 145], see predict_expression; None unless personalised for `everybody`.
@@ -74,6 +75,7 @@ class Style:
     modulation: Float32
     gain: Float32
     offset: Float32
+    landmark_correction: Float32 | None = None
     expression_gain: Float32 | None = None
     expression_offset: Float32 | None = None
     expression_correction: Float32 | None = None

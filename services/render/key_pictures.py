@@ -1,8 +1,8 @@
 """Key pictures of an actor: what this person's mouth looks like, as part of the actor's state.
 
 The paper trains one network on fifteen minutes of each person, and the person's looks end up in its weights. Here ten seconds must
-do and one network serves everybody, so the looks are an input: twelve frames of the footage, from a shut mouth to a wide one. The
-three whose lips are nearest to the wanted ones are aligned to them (the paper aligns its faces by affine maps, App. F; here the
+do and one network serves everybody, so the looks are an input: twenty-four frames of the footage that stand for all of its mouths.
+The three whose lips are nearest to the wanted ones are aligned to them (the paper aligns its faces by affine maps, App. F; here the
 lips move too, by thin-plate splines), brought to the light of the frame's cheeks and shown to the network, the nearest first.
 """
 
@@ -25,10 +25,12 @@ from services.render.types import Float32, UInt8
 # The upper border of the outer lips with both corners, and the jaw line. What is inside the mouth and the lower lip move freely.
 _FRAME_POINTS: Final = np.r_[0:11, NUM_LIPS:NUM_MOUTH_AREA]
 _STIFFNESS_PX: Final = 8.0
-_QUANTILES: Final = (0.03, 0.1, 0.2, 0.35, 0.48, 0.58, 0.68, 0.78, 0.85, 0.91, 0.96, 0.99)
-NUM_KEPT: Final = len(_QUANTILES)
+NUM_KEPT: Final = 24
 """Key pictures that a state holds."""
-_GROUP_SHARE: Final = 0.06
+_OPENING_COST: Final = 0.5
+_OPENING_KNEE_PX: Final = 2.0
+"""Openings are compared on a logarithmic scale, as in the mouth bank: shut or not shut counts more than wide or very wide."""
+_NUM_EXCHANGES: Final = 5
 _MIDDLE: Final = 128.0
 _PICTURES_SIZE: Final = NUM_KEPT * BOX_SIZE * BOX_SIZE * 3
 STATE_SIZE: Final = _PICTURES_SIZE + NUM_KEPT * NUM_MOUTH_AREA * 2
@@ -51,21 +53,37 @@ class KeyPictures:
 
 
 def choose_keys(bank: MouthBank, candidates: npt.NDArray[np.intp]) -> KeyPictures:
-    """NUM_KEPT frames of a bank, from a shut mouth to a wide one.
+    """NUM_KEPT frames of a bank that stand for all of its mouths, from a shut one to a wide one.
 
-    Each is the most ordinary one among the frames whose mouths are open about as far.
+    The k-medoids of lip shape and opening: begun greedily, each with the frame that brings all others nearest to a chosen one,
+    then improved by exchange with the middle of those it stands for. Banks of fewer frames repeat the widest.
 
     Args:
         bank: the person's.
         candidates: int [N], rows to choose from, N >= 1.
     """
+    lips = bank.box_landmarks[candidates, :NUM_LIPS].astype(np.float64)
+    shape = (lips - lips.mean(axis=1, keepdims=True)).reshape(len(candidates), -1) / np.sqrt(2.0 * NUM_LIPS)
     opening = mouth_opening(bank.mouth[candidates])
-    points = bank.box_landmarks[candidates]
-    rows = []
-    for level in np.quantile(opening, _QUANTILES):
-        group = np.argsort(np.abs(opening - level), kind="stable")[: max(1, round(len(opening) * _GROUP_SHARE))]
-        distance = np.abs(points[group] - points[group].mean(axis=0)).mean(axis=(1, 2))
-        rows.append(int(candidates[group[np.argmin(distance)]]))
+    places = np.column_stack([shape, _opening_scale(opening)])
+    squared = (places**2).sum(axis=1)
+    distance = np.sqrt(np.maximum(squared[:, None] + squared - 2.0 * places @ places.T, 0.0))
+    chosen = [int(np.argmin(distance.sum(axis=1)))]
+    while len(chosen) < min(NUM_KEPT, len(candidates)):
+        nearest = distance[:, chosen].min(axis=1)
+        gain = np.maximum(nearest[:, None] - distance, 0.0).sum(axis=0)
+        gain[chosen] = -1.0
+        chosen.append(int(np.argmax(gain)))
+    for _ in range(_NUM_EXCHANGES):
+        owner = np.argmin(distance[:, chosen], axis=1)
+        members = [np.flatnonzero(owner == place) for place in range(len(chosen))]
+        chosen = [
+            int(group[np.argmin(distance[np.ix_(group, group)].sum(axis=1))]) if len(group) else before
+            for group, before in zip(members, chosen, strict=True)
+        ]
+    chosen.sort(key=lambda place: (float(opening[place]), place))
+    chosen += [chosen[-1]] * (NUM_KEPT - len(chosen))
+    rows = [int(candidates[place]) for place in chosen]
     return KeyPictures(bank.boxes[rows], bank.box_landmarks[rows], tuple(rows))
 
 
@@ -85,9 +103,13 @@ def matched_keys(keys: KeyPictures, background: UInt8, mask: UInt8, box_landmark
 
 
 def nearest_keys(keys: KeyPictures, wanted: Float32) -> KeyPictures:
-    """The NUM_KEYS key pictures whose lips are nearest to those of wanted landmarks [59, 2], the nearest first."""
+    """The NUM_KEYS key pictures whose lips are nearest to those of wanted landmarks [59, 2], the nearest first.
+
+    Mean distance of lip points, plus the difference of the openings, which people see first and the mean over 40 points hides.
+    """
     distance = np.abs(keys.landmarks[:, :NUM_LIPS] - wanted[:NUM_LIPS]).mean(axis=(1, 2))
-    nearest = np.argsort(distance, kind="stable")[:NUM_KEYS]
+    openings = _opening_scale(mouth_opening(keys.landmarks)), _opening_scale(mouth_opening(wanted))
+    nearest = np.argsort(distance + _OPENING_COST * np.abs(openings[0] - openings[1]), kind="stable")[:NUM_KEYS]
     return KeyPictures(keys.pictures[nearest], keys.landmarks[nearest])
 
 
@@ -123,6 +145,10 @@ def unpacked(state: Float32) -> tuple[Float32, KeyPictures]:
 def grey_keys() -> KeyPictures:
     """Those of nobody: what zeros in a state stand for."""
     return unpacked(np.zeros(STATE_SIZE, np.float32))[1]
+
+
+def _opening_scale(opening: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    return np.asarray(1.5 * _OPENING_KNEE_PX * np.log1p(opening / _OPENING_KNEE_PX), np.float64)
 
 
 def _affine(moved: Float32, wanted: Float32, source: Float32) -> Float32:

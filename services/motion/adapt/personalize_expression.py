@@ -1,57 +1,30 @@
 """Personalisation for `everybody`: a correction of the expression from seconds of the person's footage.
 
-    e' = e + C p,     C = argmin |residual - C p|^2 + RIDGE |C|^2
+    e' = e + C p
 
 The paper trains its network on a quarter of an hour of the person; this is what ten seconds can add to a network that never saw
-them. p is the pooled window of predict_expression: few enough numbers that seconds determine them, and most of what the network's
-linear filter hears. What changes over seconds (a smile, the tracker's drift with the head) is not told by the sound: slopes are
-learned from deviations within stretches of two seconds, and only the offset from their level. Closed form: no random numbers.
+them. p is the pooled window of predict_expression: few enough numbers that seconds determine C (correction.py), and most of what
+the network's linear filter hears. Closed form: no random numbers.
 
-Gain and offset of each coefficient, as `ugc` finds them, reached less, and added nothing to this. The strength is fixed: ten
-seconds are too few to choose it by cross-validation, whose folds differ by more than what is to be gained.
+Gain and offset of each coefficient reached less, and added nothing to this. The strength is fixed: cross-validation of the whole
+error did not choose better, for its folds differ by more than what is to be gained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from services.common.errors import NoUsableFootage
+from services.motion.adapt.correction import fit_correction
 from services.motion.adapt.personalize import MAX_FRAMES, MIN_FRAMES, NUM_BLOCKS, Step
 from services.motion.expression import expression_spread
 from services.motion.models import MotionModels
 from services.motion.predict_expression import EXPRESSION_WINDOW, heard_clip, pooled_window
 from services.motion.style import Style
 from services.motion.types import Bool, Float32, SpeechFeatures
-
-_Float64 = npt.NDArray[np.float64]
-
-_RIDGE: Final = 30.0
-"""Against squared residuals in units of the person's spread, summed over frames."""
-_STRETCH_FRAMES: Final = 50
-_OFFSET_PRIOR_FRAMES: Final = 20.0
-"""An offset of 0 counts as much as this many frames of the person."""
-
-
-def fit_correction(pooled: _Float64, residual: _Float64) -> Float32:
-    """The correction C of a person, float32 [E, P], the offset in its last column.
-
-    Args:
-        pooled: float64 [T, P], pooled windows of the person's frames, in the order of time.
-        residual: float64 [T, E], true less predicted expression, in units of the person's spread.
-    """
-    count = len(pooled)
-    heard, missed = pooled[:, :-1].copy(), residual.copy()
-    for stretch in np.array_split(np.arange(count), max(1, round(count / _STRETCH_FRAMES))):
-        heard[stretch] -= heard[stretch].mean(axis=0)
-        missed[stretch] -= missed[stretch].mean(axis=0)
-    slopes = np.linalg.solve(heard.T @ heard + _RIDGE * np.eye(heard.shape[1]), heard.T @ missed)
-    offset = (residual - pooled[:, :-1] @ slopes).mean(axis=0) * count / (count + _OFFSET_PRIOR_FRAMES)
-    return np.concatenate([slopes, offset[None]]).T.astype(np.float32)
 
 
 def personalize_expression(

@@ -10,7 +10,7 @@ so that what the speech does not tell keeps the person's spread. The pace is cor
 the person's own speech moves beside the true one.
 
 The mouth gets a correction of the expression, ridge regression of what the network missed on pooled windows of the speech
-(pooled_speech.py), as for `everybody` (personalize_expression.fit_correction). No random numbers.
+(pooled_speech.py), as for the other methods (correction.py). No random numbers.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 
 from services.common.errors import NoUsableFootage
 from services.common.head_pose_vectors import POSE_SIZE
+from services.motion.adapt.correction import fit_correction
 from services.motion.adapt.personalize import MIN_FRAMES, NUM_BLOCKS, Step
-from services.motion.adapt.personalize_expression import fit_correction
 from services.motion.cepstra import heard_before, heard_rows
 from services.motion.expression import expression_spread
 from services.motion.features import NUM_CONTENT, silence

@@ -1,8 +1,11 @@
 """Audio-to-Expression network (Everybody's Talkin', Sec. 3.2.2 and C): a second of ID-removed speech to expression coefficients.
 
     window [N, 25, 4, 24] -> linear, LSTM -> its states at the frame and at the end -> linear -> coefficients [N, E]
+                          -> linear filter (closed form, fixed)                                -> coefficients [N, E]
+    coefficients = share * LSTM's + (1 - share) * filter's
 
-Coefficients are measured from the person's rest mouth, in units of the person's own spread.
+Coefficients are measured from the person's rest mouth, in units of the person's own spread. The LSTM is the paper's, and trained by
+itself. What it and the filter get wrong is so different that their mean is better than either.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from services.motion.predict_expression import EXPRESSION_PAST, NUM_HEARD
+from services.motion.predict_expression import EXPRESSION_PAST, EXPRESSION_WINDOW, NUM_HEARD
 from services.motion.types import ROWS_PER_FRAME
+
+WINDOW_SIZE = EXPRESSION_WINDOW * ROWS_PER_FRAME * NUM_HEARD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +29,8 @@ class AudioToExpressionConfig:
     projection: int = 64
     hidden: int = 80
     dropout: float = 0.3
+    share: float = 0.5
+    """Of the LSTM, outside of training."""
 
 
 class AudioToExpressionNetwork(nn.Module):
@@ -32,6 +39,8 @@ class AudioToExpressionNetwork(nn.Module):
     def __init__(self, config: AudioToExpressionConfig) -> None:
         super().__init__()
         self.config = config
+        self.filter = nn.Linear(WINDOW_SIZE, config.num_expression)
+        self.filter.requires_grad_(False)
         self.project = nn.Linear(ROWS_PER_FRAME * NUM_HEARD, config.projection)
         self.recurrent = nn.LSTM(config.projection, config.hidden, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
@@ -39,10 +48,19 @@ class AudioToExpressionNetwork(nn.Module):
         nn.init.normal_(self.out.weight, std=0.01)
         nn.init.zeros_(self.out.bias)
 
+    def set_filter(self, weight: Tensor, bias: Tensor) -> None:
+        """Sets the closed-form part, [E, 2400] and [E]."""
+        with torch.no_grad():
+            self.filter.weight.copy_(weight)
+            self.filter.bias.copy_(bias)
+
     def forward(self, window: Tensor) -> Tensor:
-        """[N, 25, 4, 24] -> [N, E] in units of the person's spread."""
+        """[N, 25, 4, 24] -> [N, E] in units of the person's spread; in training the LSTM's part alone."""
         hidden, _ = self.recurrent(self.dropout(torch.relu(self.project(window.flatten(2)))))
         # The state at the frame itself and the one that has heard what follows.
         heard = torch.cat([hidden[:, EXPRESSION_PAST], hidden[:, -1]], dim=1)
-        coefficients: Tensor = self.out(self.dropout(heard))
-        return coefficients
+        recurrent: Tensor = self.out(self.dropout(heard))
+        if self.training:
+            return recurrent
+        mixed: Tensor = self.config.share * recurrent + (1.0 - self.config.share) * self.filter(window.flatten(1))
+        return mixed

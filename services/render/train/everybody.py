@@ -74,8 +74,8 @@ class EverybodyRecipe:
         validate_every: steps between validations and checkpoints.
     """
 
-    steps: int = 500
-    warm_steps: int = 300
+    steps: int = 700
+    warm_steps: int = 400
     warm_batch: int = 6
     batch: int = 5
     learning_rate: float = 1e-3

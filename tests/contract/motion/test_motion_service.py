@@ -308,17 +308,25 @@ async def test_lag_has_a_score_for_every_shift(stub: MotionServiceAsyncStub) -> 
 
 
 async def test_personalise_ends_with_a_style_that_can_be_used(stub: MotionServiceAsyncStub) -> None:
+    style = await encoded(stub)
     request = pb.PersonalizeRequest(
         method="ugc",
-        style=ref_to_proto(await encoded(stub)),
+        style=ref_to_proto(style),
         features=block_to_proto(FeatureBlock(0, random_features(60))),
         mouth_landmarks=to_tensor(talking(60)),
         usable=to_tensor(np.ones(60, np.bool_)),
     )
     steps = [step async for step in stub.Personalize(request)]
     assert [bool(step.style.uri) for step in steps] == [False] * (len(steps) - 1) + [True]
-    config = PredictConfig(ref_from_proto(steps[-1].style, "style"), PAL, 5, without_style=False)
-    assert (await predicted(stub, config_to_proto("ugc", config), random_features(5))).shape == (5, 59, 3)
+    refined, features = ref_from_proto(steps[-1].style, "style"), random_features(5)
+    own, plain, ablated, control = [
+        await predicted(stub, config_to_proto("ugc", PredictConfig(ref, PAL, 5, without_style=without)), features)
+        for without in (False, True)
+        for ref in (refined, style)
+    ]
+    assert own.shape == (5, 59, 3)
+    assert not np.array_equal(own, plain)
+    np.testing.assert_array_equal(ablated, control)
 
 
 @pytest.mark.parametrize(

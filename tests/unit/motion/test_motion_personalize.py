@@ -41,20 +41,20 @@ def test_a_consistent_habit_of_the_person_is_learned(models: MotionModels, style
 
 def test_what_the_person_does_with_a_sound_is_learned(models: MotionModels, style: Style) -> None:
     own = np.random.default_rng(1).normal(0.0, 0.5, (len(style.spread), NUM_POOLED)).astype(np.float32)
-    features = random_features(350)
+    features = random_features(230)
     truth = _spoken_by(replace(style, landmark_correction=own), features, models)
-    refined = _last(style, features[:250], truth[:250], models)
-    before, after = (np.abs(_spoken_by(s, features[250:], models) - truth[250:]).mean() for s in (style, refined))
-    assert after < 0.5 * before
+    refined = _last(style, features[:180], truth[:180], models)
+    before, after = (np.abs(_spoken_by(s, features[180:], models) - truth[180:]).mean() for s in (style, refined))
+    assert after < 0.55 * before
 
 
 def test_mouths_that_have_nothing_to_do_with_the_sound_teach_little(models: MotionModels, style: Style) -> None:
-    features = random_features(350)
+    features = random_features(230)
     truth = _spoken_by(style, features, models)
-    strange = truth[:250] + np.random.default_rng(2).permutation(truth[:250] - truth[:250].mean(axis=0))
-    refined = _last(style, features[:250], strange, models)
-    taught, told = (_spoken_by(s, features[250:], models) - truth[250:].mean(axis=0) for s in (refined, style))
-    assert np.linalg.norm(taught - told) < 0.35 * np.linalg.norm(told)
+    strange = truth[:180] + np.random.default_rng(2).permutation(truth[:180] - truth[:180].mean(axis=0))
+    refined = _last(style, features[:180], strange, models)
+    taught, told = (_spoken_by(s, features[180:], models) - truth[180:].mean(axis=0) for s in (refined, style))
+    assert np.linalg.norm(taught - told) < 0.1 * np.linalg.norm(told)
 
 
 def test_footage_that_confirms_the_style_leaves_it_as_it_is(models: MotionModels, style: Style) -> None:
