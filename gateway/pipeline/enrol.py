@@ -51,6 +51,7 @@ class EnrolledActor:
         style: from the motion stage.
         bank: from the texture stage.
         renderer: per-actor state of the renderer; None: the prior's own.
+        renderer_trained: whether this state was tuned to the person, rather than put together from their pictures alone.
         geometry: lower face in head space.
         num_frames: footage frames that were used.
         pose: float64 [6], the median head-pose vector of these frames: what predicted head motion is about.
@@ -67,6 +68,7 @@ class EnrolledActor:
     num_frames: int
     pose: npt.NDArray[np.float64]
     identity: common_pb2.ArtefactRef | None = None
+    renderer_trained: bool = False
     lag_frames: int | None = None
     lag_confidence: float = 0.0
     sync_distance: float = 0.0
@@ -238,9 +240,9 @@ async def enrol(
             on_artefact(style)
             actor = replace(actor, style=style)
     if options.personalize_renderer or RENDERERS[method.renderer].needs_state:
-        renderer = await _personalize_renderer(stages, method, actor, options, on_step)
+        renderer, trained = await _personalize_renderer(stages, method, actor, options, on_step)
         on_artefact(renderer)
-        actor = replace(actor, renderer=renderer)
+        actor = replace(actor, renderer=renderer, renderer_trained=trained)
     return actor
 
 
@@ -316,7 +318,8 @@ async def _personalize_motion(
 
 async def _personalize_renderer(
     stages: Stages, method: Method, actor: EnrolledActor, options: EnrolOptions, on_step: OnStep
-) -> common_pb2.ArtefactRef:
+) -> tuple[common_pb2.ArtefactRef, bool]:
+    """The renderer's state of an actor, and whether it was tuned: some footage is too short for that."""
     request = render_pb2.PersonalizeRequest(
         model=method.renderer,
         bank=actor.bank,
@@ -326,11 +329,11 @@ async def _personalize_renderer(
         skip_training=not options.personalize_renderer,
     )
 
-    async def adapt() -> common_pb2.ArtefactRef:
+    async def adapt() -> tuple[common_pb2.ArtefactRef, bool]:
         async for progress in stages.personalize_renderer(request):
             on_step("renderer", progress.step, progress.num_steps)
             if progress.HasField("actor"):
-                return progress.actor
+                return progress.actor, progress.num_steps > 0
         raise ContractBroken("the render stage ended its personalisation without an artefact")
 
     return await until_done(adapt)

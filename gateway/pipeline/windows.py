@@ -83,13 +83,13 @@ class WindowConfig:
 def window_config(method: Method, actor: EnrolledActor, warp: texture_pb2.WarpMode.ValueType) -> WindowConfig:
     """How an actor's windows are rendered by a method.
 
-    A renderer that refines the drawn face gets the low-frequency albedo where it has footage of the person to learn from, and the
-    detailed one of a still (headpose, Sec. 3.3.1).
+    A renderer that refines the drawn face gets the low-frequency albedo once it was tuned to the person, and the detailed one
+    before (headpose, Sec. 3.3.1).
     """
     config = WindowConfig(bank=actor.bank, renderer=actor.renderer, model=method.renderer, mode=warp)
     if not method.needs_identity:
         return config
-    mode = texture_pb2.WARP_MODE_LOW_FREQUENCY_ALBEDO if actor.num_frames > 1 else texture_pb2.WARP_MODE_DETAILED_ALBEDO
+    mode = texture_pb2.WARP_MODE_LOW_FREQUENCY_ALBEDO if actor.renderer_trained else texture_pb2.WARP_MODE_DETAILED_ALBEDO
     return replace(config, mode=mode, identity=actor.identity)
 
 

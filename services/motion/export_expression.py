@@ -23,9 +23,9 @@ import torch
 
 from services.common.tensor_bytes import encode_arrays
 from services.motion.expression_model import CONSTANTS_FILE, MODEL_FILE
+from services.motion.expression_window import EXPRESSION_WINDOW, NUM_HEARD
 from services.motion.models import WEIGHTS
 from services.motion.networks.audio_to_expression import AudioToExpressionConfig, AudioToExpressionNetwork
-from services.motion.predict_expression import EXPRESSION_WINDOW, NUM_HEARD
 from services.motion.types import ROWS_PER_FRAME
 
 MAX_BYTES: Final = 1_500_000

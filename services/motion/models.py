@@ -14,6 +14,7 @@ from services.common.head_pose_vectors import POSE_SIZE
 from services.common.tensor_bytes import decode_arrays
 from services.motion.basis import LandmarkBasis
 from services.motion.expression_model import ExpressionModel
+from services.motion.expression_window import NUM_POOLED_WINDOW
 from services.motion.head_motion_model import HeadMotionModel
 from services.motion.head_rhythm import NUM_SIGNALS
 from services.motion.head_style import NUM_KNOTS
@@ -74,11 +75,9 @@ class MotionModels:
         own: dict[str, tuple[int, ...]] = {"landmark_correction": (self.num_coefficients, NUM_POOLED)}
         if {*self.style_shapes, *own}.issuperset(names):
             return own
-        expression = (len(self.expression.basis.typical_spread),)
         return {
             **own,
-            "expression_gain": expression,
-            "expression_offset": expression,
+            "expression_correction": (len(self.expression.basis.typical_spread), NUM_POOLED_WINDOW),
             "pose_reference": (POSE_SIZE,),
             "pose_quantiles": (POSE_SIZE, NUM_KNOTS),
             "pose_mixing": (POSE_SIZE, POSE_SIZE),
@@ -97,8 +96,6 @@ class MotionModels:
             "spread": (self.num_coefficients,),
             "code": self.mean_code.shape,
             "modulation": self.mean_modulation.shape,
-            "gain": (self.num_coefficients,),
-            "offset": (self.num_coefficients,),
         }
 
     def neutral_style(self) -> Style:

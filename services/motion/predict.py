@@ -43,8 +43,6 @@ def mean_speaker(style: Style, models: MotionModels) -> Style:
         models.basis.typical_spread,
         models.mean_code,
         models.mean_modulation,
-        np.ones_like(style.gain),
-        np.zeros_like(style.offset),
     )
 
 
@@ -55,7 +53,7 @@ def pooled_content(window: Float32) -> Float32:
 
 def landmarks_of_frame(content: Float32, style: Style, models: MotionModels) -> Float32:
     """Mouth of frame WINDOW_PAST of a window of content rows [WINDOW, 4, 44]: float32 [59, 3], full size, before constraints."""
-    coefficients = style.gain * models.predict(content, style.modulation) + style.offset
+    coefficients = models.predict(content, style.modulation)
     if style.landmark_correction is not None:
         coefficients = coefficients + style.landmark_correction @ pooled_content(content)
     return style.rest_mouth + models.basis.reconstruct((coefficients * style.spread).astype(np.float32))

@@ -1,12 +1,11 @@
 """The motion predictor `everybody`: a second of ID-removed speech in, expression coefficients and mouths out.
 
-Everybody's Talkin', Sec. 3.2.2: the window reaches from 0.8 s before a frame's time to 0.2 s after it, which is the 20 grid frames
-before it, itself, and four after it. Each frame is a pure function of its window, so pieces of any size give the same bytes.
+Everybody's Talkin', Sec. 3.2.2. Each frame is a pure function of its window (expression_window.py), so pieces of any size give the
+same bytes.
 What the paper leaves out: loudness is heard too, as band energies relative to the speech just heard (the jaw opens by it, and
 ID-removed cepstra have none left); p, b, m and silence shut the lips as in `ugc`; amplitude and rest mouth are the person's own.
 
-A personalised style adds a correction (adapt/personalize_expression.py), with p the window pooled over time by six Gaussians, wide
-in the past and narrow about the frame:
+A personalised style adds a correction (adapt/personalize_expression.py), with p the window pooled over time:
 
     expression = network(window) + C p(window)        in units of the person's spread
 """
@@ -23,12 +22,12 @@ from services.common.errors import InvalidRequest
 from services.common.timeline import Timeline
 from services.motion.constraints import CONTEXT_PAST, ConstraintConfig, apply_constraints
 from services.motion.expression import expression_spread
-from services.motion.features import BANDS, ContentStream, bilabial_probability, content_before, content_rows, silence
+from services.motion.expression_window import EXPRESSION_AHEAD, EXPRESSION_PAST, EXPRESSION_WINDOW, pooled_window
+from services.motion.features import ContentStream, bilabial_probability, content_before, content_rows, silence
 from services.motion.models import MotionModels
 from services.motion.predict import AMPLITUDE, MotionStream
 from services.motion.style import Style
 from services.motion.types import (
-    NUM_CEPSTRA,
     NUM_PHONES,
     NUM_POINTS,
     ROWS_PER_FRAME,
@@ -38,21 +37,9 @@ from services.motion.types import (
     SpeechFeatures,
 )
 
-EXPRESSION_PAST: Final = 20
-"""0.8 s before the frame."""
-EXPRESSION_AHEAD: Final = 4
-"""Frames after the emitted one: 0.2 s after its time, 160 ms of features after its own."""
-EXPRESSION_WINDOW: Final = EXPRESSION_PAST + 1 + EXPRESSION_AHEAD
 LOOK_AHEAD: Final = Fraction(EXPRESSION_AHEAD, 25)
-NUM_HEARD: Final = NUM_CEPSTRA + len(BANDS)
-"""Channels of a row of the window: ID-removed cepstra, then relative band energies."""
 ENERGY_SCALE: Final = 0.5
 """Of the energies beside the cepstra; .5 was better than 1 and than 0 on val clips."""
-_CENTRES: Final = np.array([-7.0, -4.0, -2.25, -0.75, 0.75, 2.25])[:, None]
-_WIDTHS: Final = np.array([2.5, 1.3, 0.8, 0.7, 0.7, 0.8])[:, None]
-"""Of the Gaussians that pool a window: frames from the predicted one, and standard deviations in frames."""
-NUM_POOLED: Final = len(_CENTRES) * NUM_HEARD + 1
-"""Numbers of a pooled window."""
 
 
 def heard_rows(removed: Float32, content: Float32) -> Float32:
@@ -88,20 +75,6 @@ def _removed(features: SpeechFeatures) -> Float32:
     return features.identity_removed
 
 
-def _pooling() -> Float32:
-    rows = (np.arange(EXPRESSION_WINDOW * ROWS_PER_FRAME) + 0.5) / ROWS_PER_FRAME - 0.5 - EXPRESSION_PAST
-    bumps = np.exp(-0.5 * ((rows - _CENTRES) / _WIDTHS) ** 2)
-    return np.asarray(bumps / bumps.sum(axis=1, keepdims=True), np.float32)
-
-
-_POOLING: Final = _pooling()
-
-
-def pooled_window(window: Float32) -> Float32:
-    """What a person's correction sees of a window float32 [25, 4, 24]: float32 [145], the last one 1."""
-    return np.append(_POOLING @ window.reshape(-1, NUM_HEARD), np.float32(1.0)).astype(np.float32)
-
-
 class ExpressionGrid:
     """Mouths on the 25 frames/s grid, each as soon as the four frames of features after it are there.
 
@@ -110,9 +83,6 @@ class ExpressionGrid:
         style: the person.
         constraints: closure of bilabials and of silence.
         amplitude: of the movement about the mean mouth.
-
-    Raises:
-        InvalidRequest: the style's correction is of another predictor.
     """
 
     def __init__(
@@ -121,20 +91,7 @@ class ExpressionGrid:
         self._model, self._style = models.expression, style
         self._constraints = constraints or ConstraintConfig()
         self._amplitude = np.float32(amplitude)
-        spread = expression_spread(style.spread, models.basis, self._model.basis)
-        gain = np.ones_like(spread) if style.expression_gain is None else style.expression_gain
-        offset = np.zeros_like(spread) if style.expression_offset is None else style.expression_offset
-        self._scale, self._shift = gain * spread, offset * spread
-        correction = np.zeros((len(spread), NUM_POOLED), np.float32)
-        if style.expression_correction is not None:
-            if style.expression_correction.shape != correction.shape or not np.isfinite(style.expression_correction).all():
-                raise InvalidRequest(
-                    f"style: its array 'expression_correction' is not finite or not of shape {list(correction.shape)}: "
-                    "personalise anew",
-                    field="style",
-                )
-            correction = style.expression_correction
-        self._correction = correction
+        self._spread = expression_spread(style.spread, models.basis, self._model.basis)
         self._held = silent_speech(EXPRESSION_PAST, self._model.silence)
         self._heard = heard_silence(EXPRESSION_PAST, self._model.silence)
         self._contents = ContentStream()
@@ -186,9 +143,10 @@ class ExpressionGrid:
 
     def _mouth(self, window: Float32) -> Float32:
         """Mouth of one window before constraints, float32 [59, 3]."""
-        predicted = self._model.predict(window) + self._correction @ pooled_window(window)
-        coefficients = self._scale * predicted + self._shift
-        mouth = self._style.rest_mouth + self._model.basis.reconstruct(coefficients.astype(np.float32))
+        coefficients = self._model.predict(window)
+        if self._style.expression_correction is not None:
+            coefficients = coefficients + self._style.expression_correction @ pooled_window(window)
+        mouth = self._style.rest_mouth + self._model.basis.reconstruct(self._spread * coefficients)
         return self._style.mean_mouth + self._amplitude * (mouth - self._style.mean_mouth)
 
 

@@ -75,15 +75,12 @@ def _still_style(mouth: Float32, models: MotionModels) -> Style:
     rest = mouth - np.float32(float(mouth_opening(mouth)) / unit) * opening
     if float(mouth_opening(rest)) > float(mouth_opening(mouth)):
         rest = mouth
-    neutral = models.neutral_style()
     return replace(
-        neutral,
+        models.neutral_style(),
         mean_mouth=(rest + models.head_motion.mean_motion).astype(np.float32),
         rest_mouth=rest.astype(np.float32),
         closed_mouth=closed.astype(np.float32),
         spread=models.basis.typical_spread,
-        gain=np.ones_like(neutral.gain),
-        offset=np.zeros_like(neutral.offset),
     )
 
 

@@ -14,13 +14,11 @@ from services.common.landmarks import mouth_opening, shut_lips
 from services.motion.basis import LandmarkBasis
 from services.motion.types import Bool, Float32
 
-STYLE_FORMAT: Final = "dubstage.motion.style/1"
+STYLE_FORMAT: Final = "dubstage.motion.style/2"
 MIN_FRAMES: Final = 25
 """Usable frames that a style needs: one second."""
 _MIN_CLOSED: Final = 5
 _SHUT_PX: Final = 1.0
-_SIZED_BY_ITS_PREDICTOR: Final = ("expression_correction",)
-"""Arrays that a style may have whose shape is checked where they are used, against what the predictor hears."""
 _PRIOR_FRAMES: Final = 50.0
 """The typical spread counts as much as this many frames of the person's own."""
 
@@ -53,11 +51,7 @@ class Style:
         spread: float32 [K], size of each coefficient while the mouth is open, crop pixels.
         code: float32 [S], style code.
         modulation: float32 [L, 2, C], gamma and beta of the decoder's AdaIN layers.
-        gain: float32 [K], the person's own factor of each coefficient; ones unless an older release personalised.
-        offset: float32 [K], added to each coefficient, in units of the spread; zeros unless an older release personalised.
         landmark_correction: float32 [K, 126], see predict; None unless personalised for `ugc`.
-        expression_gain: float32 [E], the same for the expression coefficients of `everybody`; None unless personalised for it.
-        expression_offset: float32 [E]; None unless personalised for `everybody`.
         expression_correction: float32 [E, 145], see predict_expression; None unless personalised for `everybody`.
         pose_reference: float32 [6], how the head is held and moved, see head_style.HeadStyle; None unless encoded for `headpose`.
         pose_quantiles: float32 [6, 17]; None unless encoded for `headpose`.
@@ -73,11 +67,7 @@ class Style:
     spread: Float32
     code: Float32
     modulation: Float32
-    gain: Float32
-    offset: Float32
     landmark_correction: Float32 | None = None
-    expression_gain: Float32 | None = None
-    expression_offset: Float32 | None = None
     expression_correction: Float32 | None = None
     pose_reference: Float32 | None = None
     pose_quantiles: Float32 | None = None
@@ -115,8 +105,7 @@ class Style:
                     f"{field}: its array {name!r} is missing, not finite or not of shape {list(shape)}: encode the style anew",
                     field=field,
                 )
-        known = [*wanted, *(name for name in _SIZED_BY_ITS_PREDICTOR if name in arrays and name not in wanted)]
-        return Style(**{name: np.asarray(arrays[name], dtype=np.float32) for name in known})
+        return Style(**{name: np.asarray(arrays[name], dtype=np.float32) for name in wanted})
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +173,4 @@ def encode_style(mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis, n
         statistics.spread,
         encoded.code,
         encoded.modulation,
-        np.ones_like(statistics.spread),
-        np.zeros_like(statistics.spread),
     )

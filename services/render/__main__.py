@@ -11,6 +11,7 @@ from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
 from services.common.artefacts import ArrayCache, ArtefactStore
 from services.common.errors import DubstageError
 from services.common.limits import WorkerPool
+from services.common.morphable_models import MorphableModels
 from services.common.server import run_stage
 from services.common.settings import load_settings
 from services.common.stage import StageParts, server_of
@@ -58,6 +59,7 @@ def compose(settings: RenderSettings) -> StageParts:
         trainers=trainers,
         batch_size=settings.batch_size,
         personalize_threads=settings.personalize_threads,
+        morphable_models=MorphableModels(settings.morphable_models),
     )
     return StageParts(
         servicer=servicer,

@@ -10,7 +10,10 @@ from services.common.arrays import from_image, from_tensor, to_gray_image, to_rg
 from services.common.artefacts import ArrayCache, ArtefactRef, ArtefactStore
 from services.common.crops import BOX_SIZE
 from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.face_identity import identity_from_arrays, model_of_identity
+from services.common.identity_drawing import IdentityDrawing
 from services.common.landmarks import NUM_MOUTH_AREA
+from services.common.morphable_models import MorphableModels
 from services.common.mouth_bank import MouthBank, bank_from_arrays
 from services.render.backends.registry import ModelFile
 from services.render.render import default_state
@@ -141,6 +144,21 @@ def bank_from_proto(request: pb.PersonalizeRequest, store: ArtefactStore) -> Mou
     if not request.HasField("bank"):
         raise InvalidRequest("bank is missing", field="bank")
     return bank_from_arrays(store.get_arrays(ref_from_proto(request.bank)))
+
+
+def drawing_from_proto(request: pb.PersonalizeRequest, store: ArtefactStore, models: MorphableModels) -> IdentityDrawing:
+    """What draws the person of a personalisation.
+
+    Raises:
+        InvalidRequest: no identity is named, the artefact holds something else, or its model's faces cannot be drawn.
+        ModelNotFound: its morphable model is not installed here.
+        ArtefactNotFound, ArtefactCorrupt: from the store.
+    """
+    if not request.HasField("identity"):
+        raise InvalidRequest(f"identity is missing: model {request.model!r} draws the person's face", field="identity")
+    stored = store.get_arrays(ref_from_proto(request.identity))
+    model = models.get(model_of_identity(stored))
+    return IdentityDrawing(identity_from_arrays(stored, model), model)
 
 
 def progress_to_proto(progress: PersonalizeProgress) -> pb.PersonalizeResponse:

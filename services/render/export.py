@@ -1,4 +1,4 @@
-"""Export a network: `python -m services.render.export --model ugc --out FOLDER`, or `--model everybody`.
+"""Export a network: `python -m services.render.export --model ugc --out FOLDER`, or everybody, or headpose.
 
 Writes `MODEL.onnx` (weights in half precision, arithmetic in the backend's), `MODEL.export.json` (the ExportSpec's facts, digests
 and the parity report) and, with --int8, `MODEL.int8.onnx`. An export that does not agree with PyTorch fails and leaves nothing.
@@ -28,17 +28,22 @@ from torch import Tensor, nn
 from services.common.crops import BOX_SIZE
 from services.common.errors import DubstageError
 from services.render.backends.registry import WEIGHTS_FOLDER, file_sha256
+from services.render.drawn_face import PICTURE_CHANNELS
 from services.render.features import NUM_PICTURE_CHANNELS
 from services.render.heatmaps import WINDOW_CHANNELS
 from services.render.key_pictures import STATE_SIZE as KEYS_STATE_SIZE
 from services.render.networks.everybody import EverybodyNetwork
+from services.render.networks.headpose import HeadposeNetwork
 from services.render.networks.refine import RefineNetwork
-from services.render.networks.weights import load_everybody, load_refine
+from services.render.networks.weights import load_everybody, load_headpose, load_refine
 from services.render.render import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.triton.repository import add_arguments, spec_of, write_repository
 
 _SMALL_TENSOR: Final = 512
 _CALIBRATION_SPREAD: Final = 0.03
+
+
+ServableNetwork = RefineNetwork | EverybodyNetwork | HeadposeNetwork
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +77,7 @@ class Exported:
     """
 
     weights: str
-    load: Callable[[Path], RefineNetwork | EverybodyNetwork]
+    load: Callable[[Path], ServableNetwork]
     num_channels: int
     extra_state: int = 0
 
@@ -80,13 +85,14 @@ class Exported:
 EXPORTED: Final = {
     "ugc": Exported("refine.safetensors", load_refine, NUM_PICTURE_CHANNELS),
     "everybody": Exported("everybody.safetensors", load_everybody, WINDOW_CHANNELS, KEYS_STATE_SIZE),
+    "headpose": Exported("headpose.safetensors", load_headpose, PICTURE_CHANNELS, KEYS_STATE_SIZE),
 }
 
 
 class ServedRefineNetwork(nn.Module):
     """A network as it is served: bytes in, grey levels out."""
 
-    def __init__(self, network: RefineNetwork | EverybodyNetwork) -> None:
+    def __init__(self, network: ServableNetwork) -> None:
         super().__init__()
         self.network = network
 

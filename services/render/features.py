@@ -9,6 +9,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from services.common.crops import BOX_SIZE
 from services.common.landmarks import LIPS_OUTER, NUM_LIPS
@@ -29,7 +30,7 @@ _MAX_OFFSET_LEVELS: Final = 60.0
 _SHIFT: Final = 4
 
 
-def match_colour(texture: UInt8, background: UInt8, mask: UInt8) -> UInt8:
+def match_colour(texture: UInt8, background: UInt8, mask: UInt8, known: npt.NDArray[np.bool_] | None = None) -> UInt8:
     """Bring the texture's light and colour to those of the background around the mask: uint8 [160, 160, 3].
 
     The difference of both is taken on the cheeks, on a ring of 12 px just outside the mask: first its median (less one level, which
@@ -41,9 +42,12 @@ def match_colour(texture: UInt8, background: UInt8, mask: UInt8) -> UInt8:
         texture: uint8 [160, 160, 3].
         background: uint8 [160, 160, 3].
         mask: uint8 [160, 160].
+        known: bool [160, 160], where the texture shows anything; None: everywhere.
     """
     covered = (mask > 0).view(np.uint8)
     ring = cv2.dilate(covered, np.ones((_RING_PX, _RING_PX), np.uint8)) - covered
+    if known is not None:
+        ring = ring * known
     # Every second pixel is plenty, and four times as fast.
     seen = (slice(0, _RING_BOTTOM, 2), slice(None, None, 2))
     ring = ring[seen]

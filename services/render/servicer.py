@@ -12,12 +12,15 @@ from dubstage.render.v1alpha1 import render_pb2_grpc
 from services.common.artefacts import ArrayCache, ArtefactStore
 from services.common.calls import check_still_wanted, set_model_version
 from services.common.errors import InvalidRequest
+from services.common.identity_drawing import IdentityDrawing
 from services.common.limits import WorkerPool
+from services.common.morphable_models import MorphableModels
 from services.common.mouth_bank import MouthBank
 from services.render.backends.registry import ModelFile
 from services.render.convert import (
     bank_from_proto,
     config_from_proto,
+    drawing_from_proto,
     frame_from_proto,
     model_from_proto,
     models_to_proto,
@@ -27,7 +30,7 @@ from services.render.convert import (
     state_from_proto,
 )
 from services.render.models import RenderModels
-from services.render.streams import EVERYBODY, open_stream
+from services.render.streams import EVERYBODY, HEADPOSE, open_stream
 from services.render.types import PersonalizeProgress, RenderFrame
 
 
@@ -44,6 +47,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         trainers: WorkerPool,
         batch_size: int,
         personalize_threads: int,
+        morphable_models: MorphableModels,
     ) -> None:
         """Compose.
 
@@ -55,6 +59,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
             trainers: threads of their own for personalisations, so that they never keep a frame waiting in a queue.
             batch_size: most frames of one stream that are computed at once.
             personalize_threads: threads inside one personalisation.
+            morphable_models: that faces are drawn on, for `headpose`.
         """
         self._models = models
         self._store = store
@@ -63,6 +68,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         self._trainers = trainers
         self._batch_size = batch_size
         self._personalize_threads = personalize_threads
+        self._morphable_models = morphable_models
 
     async def Render(  # noqa: N802  # the RPC's name
         self, request_iterator: AsyncIterator[pb.RenderRequest], context: Any
@@ -90,7 +96,10 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         model = model_from_proto(request.model, models.files, "model")
         set_model_version(model.sha256[:12])
         bank = await self._trainers.run(bank_from_proto, request, self._store)
-        reports = await self._trainers.run(_reports, bank, models, model, request, self._personalize_threads)
+        drawing = None
+        if model.name == HEADPOSE:
+            drawing = await self._trainers.run(drawing_from_proto, request, self._store, self._morphable_models)
+        reports = await self._trainers.run(_reports, bank, drawing, models, model, request, self._personalize_threads)
         last = None
         while (report := await self._trainers.run(_next_report, reports)) is not None:
             yield progress_to_proto(report)
@@ -106,14 +115,23 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
 
 
 def _reports(
-    bank: MouthBank, models: RenderModels, model: ModelFile, request: pb.PersonalizeRequest, num_threads: int
+    bank: MouthBank,
+    drawing: IdentityDrawing | None,
+    models: RenderModels,
+    model: ModelFile,
+    request: pb.PersonalizeRequest,
+    num_threads: int,
 ) -> Iterator[PersonalizeProgress]:
     # Torch takes seconds to import and much memory: only for those who train.
     from services.render.adapt.everybody import personalize_everybody
+    from services.render.adapt.headpose import personalize_headpose
     from services.render.adapt.personalize import PersonalizeModels, personalize
 
+    files, steps, seed, train = PersonalizeModels(models.folder), request.num_steps, request.seed, not request.skip_training
+    if drawing is not None:
+        return personalize_headpose(bank, drawing, files, num_steps=steps, seed=seed, num_threads=num_threads, train=train)
     chosen = personalize_everybody if model.name == EVERYBODY else personalize
-    return chosen(bank, PersonalizeModels(models.folder), num_steps=request.num_steps, seed=request.seed, num_threads=num_threads)
+    return chosen(bank, files, num_steps=steps, seed=seed, num_threads=num_threads, train=train)
 
 
 def _next_report(reports: Iterator[PersonalizeProgress]) -> PersonalizeProgress | None:

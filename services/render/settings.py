@@ -24,6 +24,9 @@ class RenderSettings(StageSettings):
     precision: Precision | None = Field(default=None, description="float32, bfloat16 or int8")
     batch_size: int = Field(default=4, ge=1, le=64, description="most frames of one stream that are computed at once")
     max_queued_personalizations: int = Field(default=4, ge=0, description="personalisations that may wait for the one running")
+    morphable_models: Path | None = Field(
+        default=None, description="folder of the user's own morphable models (FLAME, Basel, ICT-FaceKit), by file name"
+    )
     personalize_threads: int = Field(default=2, ge=1, description="threads of a personalisation")
 
     triton_url: str = Field(default="localhost:8001", min_length=1, description="HOST:PORT of Triton's gRPC, for backend triton")

@@ -6,7 +6,7 @@ p is the speech about a frame pooled over time (pooled_speech.py), C a ridge reg
 (correction.py). How strong the ridge is, cross-validation over blocks of a second of that footage says: where the person's sound
 explains little of what was missed, little is corrected. Closed form: no random numbers.
 
-Gain and offset of each coefficient, with which this began, reached less, and added nothing to the correction. Ridge regression on
+A gain and an offset a coefficient reached less, and added nothing to the correction. Ridge regression on
 the last hidden layer did not hold on other footage of the same person.
 """
 
@@ -76,13 +76,7 @@ def personalize(
         predicted += [models.predict(window, style.modulation) for window in windows]
         pooled += [pooled_content(window) for window in windows]
         yield Step(len(predicted), len(frames) + 1, 1.0, None)
-    # What is learned takes the place of the gain and the offset that a style of an older release may have.
     residual, heard = target - np.array(predicted, np.float64), np.array(pooled, np.float64)
     choice = choose_ridge(heard, residual, style.spread.astype(np.float64) ** 2)
-    refined = replace(
-        style,
-        gain=np.ones_like(style.gain),
-        offset=np.zeros_like(style.offset),
-        landmark_correction=fit_correction(heard, residual, choice.ridge),
-    )
+    refined = replace(style, landmark_correction=fit_correction(heard, residual, choice.ridge))
     yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)

@@ -3,10 +3,10 @@
     e' = e + C p
 
 The paper trains its network on a quarter of an hour of the person; this is what ten seconds can add to a network that never saw
-them. p is the pooled window of predict_expression: few enough numbers that seconds determine C (correction.py), and most of what
+them. p is the pooled window (expression_window.py): few enough numbers that seconds determine C (correction.py), and most of what
 the network's linear filter hears. Closed form: no random numbers.
 
-Gain and offset of each coefficient reached less, and added nothing to this. The strength is fixed: cross-validation of the whole
+A gain and an offset a coefficient reached less, and added nothing to this. The strength is fixed: cross-validation of the whole
 error did not choose better, for its folds differ by more than what is to be gained.
 """
 
@@ -21,8 +21,9 @@ from services.common.errors import NoUsableFootage
 from services.motion.adapt.correction import fit_correction
 from services.motion.adapt.personalize import MAX_FRAMES, MIN_FRAMES, NUM_BLOCKS, Step
 from services.motion.expression import expression_spread
+from services.motion.expression_window import EXPRESSION_WINDOW, pooled_window
 from services.motion.models import MotionModels
-from services.motion.predict_expression import EXPRESSION_WINDOW, heard_clip, pooled_window
+from services.motion.predict_expression import heard_clip
 from services.motion.style import Style
 from services.motion.types import Bool, Float32, SpeechFeatures
 
@@ -70,5 +71,5 @@ def personalize_expression(
     weight = (spread * np.linalg.norm(model.basis.components.reshape(len(spread), -1), axis=1)) ** 2
     before = float((residual**2 * weight).sum())
     after = float(((residual - seen @ correction.T) ** 2 * weight).sum())
-    refined = replace(style, expression_gain=None, expression_offset=None, expression_correction=correction)
+    refined = replace(style, expression_correction=correction)
     yield Step(len(frames) + 1, len(frames) + 1, after / max(before, 1e-9), refined)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from services.motion.predict_expression import EXPRESSION_PAST, EXPRESSION_WINDOW, NUM_HEARD
+from services.motion.expression_window import EXPRESSION_PAST, EXPRESSION_WINDOW, NUM_HEARD
 from services.motion.types import ROWS_PER_FRAME
 
 WINDOW_SIZE = EXPRESSION_WINDOW * ROWS_PER_FRAME * NUM_HEARD

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from services.motion.basis import LandmarkBasis
 from services.motion.expression import expression_spread
-from services.motion.predict_expression import EXPRESSION_PAST, EXPRESSION_WINDOW, NUM_HEARD, heard_clip
+from services.motion.expression_window import EXPRESSION_PAST, EXPRESSION_WINDOW, NUM_HEARD
+from services.motion.predict_expression import heard_clip
 from services.motion.style import measure_mouth
 from services.motion.train.clips import TrainingClip, by_speaker
 from services.motion.types import NUM_CEPSTRA, ROWS_PER_FRAME, Float32

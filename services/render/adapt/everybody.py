@@ -29,12 +29,13 @@ def personalize_everybody(
     num_steps: int = 0,
     seed: int = 0,
     num_threads: int = 1,
+    train: bool = True,
     recipe: PersonalizeRecipe | None = None,
 ) -> Iterator[PersonalizeProgress]:
     """Key pictures and FiLM state of the bank's person, packed into one state; reports and arguments as `personalize`.
 
-    A bank of a few frames, all near its key pictures, has nothing to learn from: then the only report, of step 0 of 0, holds the
-    key pictures with the prior's own FiLM state.
+    A bank of a few frames, all near its key pictures, has nothing to learn from: then, and with train=False, the only report, of
+    step 0 of 0, holds the key pictures with the prior's own FiLM state.
 
     Raises:
         Cancelled: the call that this is done for is over; looked at before every step.
@@ -44,7 +45,7 @@ def personalize_everybody(
     recipe = recipe or PersonalizeRecipe()
     network = models.everybody()
     keys = choose_keys(bank, np.arange(bank.num_frames))
-    pairs = actor_windows(bank, keys, recipe, seed)
+    pairs = actor_windows(bank, keys, recipe, seed) if train else []
     if not pairs:
         yield PersonalizeProgress(0, 0, 0.0, packed(network.default_state().numpy(), keys))
         return

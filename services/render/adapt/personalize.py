@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from services.common.calls import check_still_wanted
 from services.common.mouth_bank import MouthBank
 from services.render.adapt.pairs import NEAREST_FRAMES, LandmarkNoise, Pair, choose_sources, make_pair, perturbed
+from services.render.identity_features import EMBEDDING, IdentityFeatures, embedding_of
 from services.render.losses import (
     LossWeights,
     adversarial_loss,
@@ -29,9 +32,17 @@ from services.render.losses import (
 )
 from services.render.networks.discriminators import PatchDiscriminator
 from services.render.networks.everybody import EverybodyNetwork
+from services.render.networks.headpose import HeadposeNetwork
 from services.render.networks.perceptual import PerceptualNetwork
-from services.render.networks.refine import RefineNetwork, UNetTrunk
-from services.render.networks.weights import load_discriminator, load_everybody, load_perceptual, load_refine
+from services.render.networks.refine import RefineNetwork
+from services.render.networks.weights import (
+    load_discriminator,
+    load_everybody,
+    load_headpose,
+    load_perceptual,
+    load_refine,
+    metadata_of,
+)
 from services.render.types import PersonalizeProgress
 
 
@@ -65,7 +76,8 @@ class PersonalizeRecipe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PersonalizeModels:
-    """Files that personalisation needs, in one folder: refine or everybody, perceptual, frame_discriminator (.safetensors)."""
+    """Files that personalisation needs, in one folder (.safetensors): refine, everybody or headpose (with identity_embedding),
+    perceptual, frame_discriminator."""
 
     folder: Path
 
@@ -76,6 +88,14 @@ class PersonalizeModels:
     def everybody(self) -> EverybodyNetwork:
         """The prior of `everybody`; raises ModelNotFound."""
         return load_everybody(self.folder / "everybody.safetensors")
+
+    def headpose(self) -> HeadposeNetwork:
+        """The prior of `headpose`; raises ModelNotFound."""
+        return load_headpose(self.folder / "headpose.safetensors")
+
+    def identity_features(self) -> IdentityFeatures:
+        """The embedding that the prior of `headpose` was trained with; raises ModelNotFound where another one lies there."""
+        return embedding_of(self.folder, metadata_of(self.folder / "headpose.safetensors").get(EMBEDDING, ""))
 
     def perceptual(self) -> PerceptualNetwork:
         """Features of L_vgg; raises ModelNotFound."""
@@ -93,6 +113,7 @@ def personalize(
     num_steps: int = 0,
     seed: int = 0,
     num_threads: int = 1,
+    train: bool = True,
     recipe: PersonalizeRecipe | None = None,
 ) -> Iterator[PersonalizeProgress]:
     """Find the state of the bank's person; reports progress, the last report holds the result.
@@ -106,6 +127,7 @@ def personalize(
         num_steps: 0 takes the recipe's.
         seed: of the choice of frames and noise.
         num_threads: of the thread that draws the reports, as long as it lives.
+        train: False: no step; the only report holds the prior's own state.
         recipe: all else.
 
     Raises:
@@ -116,7 +138,7 @@ def personalize(
     recipe = recipe or PersonalizeRecipe()
     steps = num_steps or recipe.num_steps
     network = models.refine()
-    pairs = actor_pairs(bank, recipe, seed)
+    pairs = actor_pairs(bank, recipe, seed) if train else []
     if not pairs:
         yield PersonalizeProgress(0, 0, 0.0, network.default_state().numpy())
         return
@@ -141,18 +163,30 @@ def actor_pairs(bank: MouthBank, recipe: PersonalizeRecipe, seed: int) -> list[P
     return pairs
 
 
+class DrawsFromState(Protocol):
+    """A network whose pictures are laid out as those of losses.compose: what to add, from pictures and states."""
+
+    def default_state(self) -> torch.Tensor:
+        """The prior's own state, float32 [S]."""
+
+    def __call__(self, pictures: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        """Pictures [B, C, 160, 160] and states [B, S] to residuals [B, 3, 160, 160]."""
+
+
 class StateSearch:
-    """The optimisation: one state, one discriminator; of any network whose input is laid out as that of losses.compose."""
+    """The optimisation: one state, one discriminator."""
 
     def __init__(
         self,
-        network: UNetTrunk,
+        network: DrawsFromState,
         perceptual: PerceptualNetwork,
         judge: PatchDiscriminator,
         recipe: PersonalizeRecipe,
         num_steps: int,
     ) -> None:
-        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if isinstance(network, nn.Module):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network
         self._features = perceptual.features
         self._judge = judge
         self._recipe = recipe

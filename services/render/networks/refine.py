@@ -47,10 +47,14 @@ class FilmConv(nn.Module):
         out_channels: of the output.
         stride: 2 halves height and width.
         linear: leave the SiLU out.
+        normalise: instance normalisation before scale and shift, which makes them AdaIN (Huang and Belongie 2017).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, linear: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int = 1, linear: bool = False, normalise: bool = False
+    ) -> None:
         super().__init__()
+        self.normalise = normalise
         self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
@@ -64,16 +68,25 @@ class FilmConv(nn.Module):
         begin, middle = self.state_offset, self.state_offset + self.state_size // 2
         scale = state[:, begin:middle, None, None]
         shift = state[:, middle : begin + self.state_size, None, None]
-        out: Tensor = self.conv(x) * (1.0 + scale) + shift
+        made: Tensor = self.conv(x)
+        if self.normalise:
+            made = made - made.mean(dim=(2, 3), keepdim=True)
+            made = made * torch.rsqrt(made.square().mean(dim=(2, 3), keepdim=True) + 1e-5)
+        out = made * (1.0 + scale) + shift
         return out if self.linear else F.silu(out)
 
 
 class ResidualBlock(nn.Module):
-    """x + g(f(x)), f a FilmConv and g a linear one, which begins at zero: the block begins as the identity."""
+    """x + g(f(x)), f a FilmConv and g a linear one, which begins at zero: the block begins as the identity.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: of input and output.
+        normalise: of f.
+    """
+
+    def __init__(self, channels: int, *, normalise: bool = False) -> None:
         super().__init__()
-        self.first = FilmConv(channels, channels)
+        self.first = FilmConv(channels, channels, normalise=normalise)
         self.second = FilmConv(channels, channels, linear=True)
         nn.init.zeros_(self.second.conv.weight)
 
@@ -90,19 +103,25 @@ class UNetTrunk(nn.Module):
         config: of the levels.
         in_channels: of the pictures.
         out_channels: of the last convolution, at half the pictures' size.
+        normalised_levels: lowest levels whose residual blocks normalise (AdaIN). In those above, normalising would erase the light
+            that the result must keep.
     """
 
-    def __init__(self, config: RefineConfig, *, in_channels: int, out_channels: int) -> None:
+    def __init__(self, config: RefineConfig, *, in_channels: int, out_channels: int, normalised_levels: int = 0) -> None:
         super().__init__()
         widths = config.widths
+        low = [level >= len(widths) - normalised_levels for level in range(len(widths))]
         self.stem = FilmConv(in_channels * 4, widths[0])
         self.down = nn.ModuleList(FilmConv(before, after, stride=2) for before, after in pairwise(widths))
         self.down_blocks = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(width) for _ in range(depth)) for width, depth in zip(widths, config.depths, strict=True)
+            nn.ModuleList(ResidualBlock(width, normalise=lowest) for _ in range(depth))
+            for width, depth, lowest in zip(widths, config.depths, low, strict=True)
         )
         backwards = widths[::-1]
         self.up = nn.ModuleList(FilmConv(before + after, after) for before, after in pairwise(backwards))
-        self.up_blocks = nn.ModuleList(ResidualBlock(width) for width in backwards[1:])
+        self.up_blocks = nn.ModuleList(
+            ResidualBlock(width, normalise=lowest) for width, lowest in zip(backwards[1:], low[-2::-1], strict=True)
+        )
         self.head = FilmConv(widths[0], out_channels, linear=True)
         nn.init.zeros_(self.head.conv.weight)
         self.state_size = 0

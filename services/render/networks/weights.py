@@ -15,6 +15,8 @@ from services.common.errors import ModelNotFound
 from services.common.tensor_bytes import encode_arrays
 from services.render.networks.discriminators import PatchDiscriminator
 from services.render.networks.everybody import EverybodyConfig, EverybodyNetwork
+from services.render.networks.headpose import HeadposeConfig, HeadposeNetwork
+from services.render.networks.identity_embedding import IdentityEmbedding, IdentityEmbeddingConfig
 from services.render.networks.perceptual import PerceptualConfig, PerceptualNetwork
 from services.render.networks.refine import RefineConfig, RefineNetwork
 
@@ -47,6 +49,32 @@ def load_everybody(path: Path) -> EverybodyNetwork:
     config, state = _read(path)
     network = EverybodyNetwork(EverybodyConfig(widths=tuple(config["widths"]), depths=tuple(config["depths"])))
     return _filled(network, state, path)
+
+
+def load_headpose(path: Path) -> HeadposeNetwork:
+    """The network of `headpose` of a weights file; as `load_refine`."""
+    config, state = _read(path)
+    lists = {name: tuple(config[name]) for name in ("widths", "depths", "spatial_widths")}
+    return _filled(HeadposeNetwork(HeadposeConfig(**{**config, **lists})), state, path)
+
+
+def load_identity_embedding(path: Path) -> IdentityEmbedding:
+    """The identity embedding of a weights file; as `load_refine`."""
+    config, state = _read(path)
+    return _filled(IdentityEmbedding(IdentityEmbeddingConfig(**{**config, "widths": tuple(config["widths"])})), state, path)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The header of a weights file.
+
+    Raises:
+        ModelNotFound: no such file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (FileNotFoundError, SafetensorError) as error:
+        raise ModelNotFound(f"no network weights at {path}: {error}", resource=str(path)) from error
 
 
 def load_perceptual(path: Path) -> PerceptualNetwork:

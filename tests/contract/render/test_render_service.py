@@ -15,7 +15,7 @@ import pytest_asyncio
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
-from services.common.artefacts import ArtefactStore
+from services.common.artefacts import ArtefactRef, ArtefactStore
 from services.common.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.stage import server_of
 from services.render.__main__ import compose
@@ -101,6 +101,18 @@ async def test_personalisation_reports_progress_and_its_actor_can_be_rendered(
     with_actor = await rendered(stub, [actor, frame_to_proto(frames[0])])
     without = await rendered(stub, [CONFIG, frame_to_proto(frames[0])])
     assert not np.array_equal(with_actor[0].box, without[0].box)
+
+
+@pytest.mark.parametrize("model", ["ugc", "everybody"])
+async def test_without_training_the_state_is_what_the_bank_gives_at_once(
+    model: str, stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank
+) -> None:
+    ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
+    request = pb.PersonalizeRequest(model=model, bank=ref, num_steps=2, skip_training=True)
+    *_, last = [report async for report in stub.Personalize(request)]
+    assert (last.step, last.num_steps) == (0, 0)
+    state = store.get_arrays(ArtefactRef(last.actor.uri, last.actor.sha256, last.actor.size_bytes))["actor_state"]
+    assert state.any() == (model == "everybody"), "its key pictures are in the state, and ugc has none"
 
 
 async def test_models_are_listed_with_digest_and_arithmetic(stub: RenderServiceAsyncStub) -> None:

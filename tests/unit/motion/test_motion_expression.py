@@ -16,28 +16,30 @@ from services.common.geometry.default_model import default_model
 from services.common.landmarks import mouth_opening
 from services.common.timeline import Timeline
 from services.motion.adapt.personalize_expression import personalize_expression
+from services.motion.constraints import ConstraintConfig
 from services.motion.expression import expression_basis, expression_spread
-from services.motion.features import silence
-from services.motion.models import MotionModels
-from services.motion.predict import MotionStream, mean_speaker
-from services.motion.predict_expression import (
+from services.motion.expression_window import (
     EXPRESSION_AHEAD,
     EXPRESSION_PAST,
     EXPRESSION_WINDOW,
     NUM_HEARD,
-    NUM_POOLED,
-    ExpressionGrid,
-    expression_stream,
-    heard_clip,
+    NUM_POOLED_WINDOW,
     pooled_window,
-    silent_speech,
 )
+from services.motion.features import silence
+from services.motion.models import MotionModels
+from services.motion.predict import AMPLITUDE, MotionStream, mean_speaker
+from services.motion.predict_expression import ExpressionGrid, expression_stream, heard_clip, silent_speech
 from services.motion.style import STYLE_FORMAT, Style
 from services.motion.types import Float32, Motion, SpeechFeatures
 from tests.unit.motion.synthesised import mouths, random_features, speech, with_identity_removed
 
 PAL = Timeline(rate=Fraction(25))
 NTSC = Timeline(rate=Fraction(30000, 1001))
+NEVER = ConstraintConfig(
+    bilabial_low=2.0, bilabial_high=3.0, speech_low=-2.0, speech_high=-1.0, presence_low=-2.0, presence_high=-1.0
+)
+"""Constraints that never act."""
 
 
 def heard(num_frames: int) -> SpeechFeatures:
@@ -179,18 +181,20 @@ def personalised(models: MotionModels, style: Style, truth: Callable[[Float32, F
 def test_a_correction_is_added_in_units_of_the_spread(models: MotionModels, style: Style) -> None:
     features = heard(20)
     shift = np.linspace(-0.5, 0.5, 24).astype(np.float32)
-    correction = np.zeros((24, NUM_POOLED), np.float32)
+    correction = np.zeros((24, NUM_POOLED_WINDOW), np.float32)
     correction[:, -1] = shift
-    styles = (replace(style, expression_offset=shift), replace(style, expression_correction=correction))
-    same, found = (ExpressionGrid(models, each).push(features).mouth_landmarks for each in styles)
-    np.testing.assert_allclose(found, same, atol=1e-4)
+    styles = (style, replace(style, expression_correction=correction))
+    plain, found = (ExpressionGrid(models, each, NEVER).push(features).mouth_landmarks for each in styles)
+    basis = models.expression.basis
+    moved = np.float32(AMPLITUDE) * basis.reconstruct(shift * expression_spread(style.spread, models.basis, basis))
+    np.testing.assert_allclose(found, plain + moved, atol=1e-4)
 
 
 def test_what_is_pooled_is_the_sound_about_the_frame() -> None:
     window = np.zeros((EXPRESSION_WINDOW, 4, NUM_HEARD), np.float32)
     window[EXPRESSION_PAST + 2, :, 7] = 1.0
     pooled = pooled_window(window)
-    assert pooled.shape == (NUM_POOLED,)
+    assert pooled.shape == (NUM_POOLED_WINDOW,)
     assert pooled[-1] == 1.0
     by_gaussian = pooled[:-1].reshape(-1, NUM_HEARD)
     assert not np.delete(by_gaussian, 7, axis=1).any()
@@ -199,8 +203,9 @@ def test_what_is_pooled_is_the_sound_about_the_frame() -> None:
 
 def test_personalising_leaves_other_methods_alone(models: MotionModels, style: Style) -> None:
     refined = personalised(models, style, lambda predicted, _pooled: 0.6 * predicted)
-    np.testing.assert_array_equal(refined.gain, style.gain)
-    np.testing.assert_array_equal(refined.offset, style.offset)
+    assert set(refined.arrays()) - set(style.arrays()) == {"expression_correction"}
+    for name, array in style.arrays().items():
+        np.testing.assert_array_equal(refined.arrays()[name], array)
 
 
 def test_a_personalised_style_makes_a_round_trip(models: MotionModels, style: Style) -> None:
@@ -216,7 +221,9 @@ def test_a_personalised_style_makes_a_round_trip(models: MotionModels, style: St
     np.testing.assert_array_equal(read(refined).expression_correction, refined.expression_correction)
     assert read(style).expression_correction is None
     with pytest.raises(InvalidRequest, match="expression_correction"):
-        ExpressionGrid(models, read(replace(refined, expression_correction=np.ones((3, 5), np.float32))))
+        read(replace(refined, expression_correction=np.ones((3, 5), np.float32)))
+    with pytest.raises(InvalidRequest, match="expression_correction"):
+        read(replace(refined, expression_correction=np.full((24, NUM_POOLED_WINDOW), np.nan, np.float32)))
 
 
 def test_too_little_footage_is_refused(models: MotionModels, style: Style) -> None:

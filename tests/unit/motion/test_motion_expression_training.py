@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from services.motion.expression_window import EXPRESSION_PAST, EXPRESSION_WINDOW, NUM_HEARD
 from services.motion.models import MotionModels
 from services.motion.networks.audio_to_expression import AudioToExpressionConfig, AudioToExpressionNetwork
-from services.motion.predict_expression import EXPRESSION_PAST, EXPRESSION_WINDOW, NUM_HEARD
 from services.motion.train.expression import ExpressionLoss, ExpressionTraining, filter_of
 from services.motion.train.expression_data import (
     ExpressionClip,

@@ -31,9 +31,9 @@ def _last(style: Style, features: SpeechFeatures, frames: Float32, models: Motio
 
 
 def test_a_consistent_habit_of_the_person_is_learned(models: MotionModels, style: Style) -> None:
-    habit = replace(style, gain=style.gain * np.float32(0.6), offset=style.offset + np.float32(0.4))
     features = random_features(150)
-    truth = _spoken_by(habit, features, models)
+    smile = models.basis.reconstruct(np.float32(0.4) * style.spread)
+    truth = style.rest_mouth + np.float32(0.6) * (_spoken_by(style, features, models) - style.rest_mouth) + smile
     refined = _last(style, features[:100], truth[:100], models)
     before, after = (np.abs(_spoken_by(s, features[100:], models) - truth[100:]).mean() for s in (style, refined))
     assert after < 0.75 * before

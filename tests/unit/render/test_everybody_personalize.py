@@ -48,13 +48,14 @@ def test_the_same_seed_gives_the_same_bytes(bank: MouthBank, models: Personalize
     assert one != other
 
 
-def test_a_bank_without_other_moments_gives_its_key_pictures(bank: MouthBank, models: PersonalizeModels) -> None:
+def test_without_other_moments_or_training_a_bank_gives_its_key_pictures(bank: MouthBank, models: PersonalizeModels) -> None:
     few = make_bank(bank.boxes[:5], bank.mouth[:5], bank.rotation[:5], bank.frame_index[:5], bank.geometry)
-    (report,) = personalize_everybody(few, models, recipe=RECIPE)
-    assert (report.step, report.num_steps) == (0, 0)
-    film, keys = unpacked(report.state)
-    assert not film.any()
-    assert keys.landmarks.any()
+    for given, train in ((few, True), (bank, False)):
+        (report,) = personalize_everybody(given, models, recipe=RECIPE, train=train)
+        assert (report.step, report.num_steps) == (0, 0)
+        film, keys = unpacked(report.state)
+        assert not film.any()
+        assert keys.landmarks.any()
 
 
 def test_no_example_is_shown_key_pictures_of_its_own_moment(bank: MouthBank) -> None:

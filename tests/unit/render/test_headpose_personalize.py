@@ -9,7 +9,7 @@ import torch
 
 from services.common.errors import ModelNotFound
 from services.common.mouth_bank import MouthBank, make_bank
-from services.render.adapt.headpose import personalize_headpose
+from services.render.adapt.headpose import FEWEST_FRAMES, personalize_headpose
 from services.render.adapt.personalize import PersonalizeModels, PersonalizeRecipe
 from services.render.backends.registry import file_sha256
 from services.render.identity_features import EMBEDDING
@@ -79,6 +79,14 @@ def test_a_still_picture_gives_its_key_picture_and_item(bank: MouthBank, models:
     assert not actor[: models.headpose().film_size].any()
     assert actor[models.headpose().film_size :].any()
     assert np.array_equal(keys.pictures, np.repeat(bank.boxes[:1], len(keys.pictures), axis=0))
+
+
+def test_few_frames_are_not_tuned_on_unless_asked_for(bank: MouthBank, models: PersonalizeModels) -> None:
+    assert bank.num_frames < FEWEST_FRAMES
+    (report,) = personalize_headpose(bank, drawing(), models)
+    assert (report.step, report.num_steps) == (0, 0)
+    assert not unpacked(report.state)[0][: models.headpose().film_size].any()
+    assert [each.step for each in personalize_headpose(bank, drawing(), models, num_steps=1)] == [1]
 
 
 def test_another_embedding_is_refused(models: PersonalizeModels, tmp_path: Path) -> None:

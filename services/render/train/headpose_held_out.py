@@ -1,0 +1,49 @@
+"""Self-re-enactment for `headpose`: actor from the first part of a clip, drawn windows of the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from services.common.identity_drawing import IdentityDrawing
+from services.common.mouth_bank import make_bank
+from services.render.adapt.headpose_pairs import DrawnView, drawn_pair, drawn_rows
+from services.render.adapt.pairs import NO_NOISE
+from services.render.key_pictures import KeyPictures, choose_keys
+from services.render.train.footage import read_people
+from services.render.train.held_out import ENROLMENT_SHARE, MAX_BANK_FRAMES, HeldOut, rows_to_make
+
+
+def read_drawn(
+    folder: Path,
+    name: str,
+    *,
+    use: str,
+    num_frames: int,
+    drawing: IdentityDrawing,
+    detailed: bool,
+    keys: KeyPictures | None = None,
+) -> HeldOut:
+    """A clip of a training set that is not trained on, cut in two as `read_held_out` cuts it.
+
+    Args:
+        folder: of the training set.
+        name: part of the clip's file name.
+        use: of the clip in the training set's metadata.
+        num_frames: frames to draw, evenly spread; 0: all of the second part, one after the other.
+        drawing: draws the person, fitted on the first part.
+        detailed: with the detailed albedo.
+        keys: of the actor; None: chosen from the enrolment part.
+    """
+    whole = read_people(folder, use=use, max_clips=1, sharp_marks=(), only=(name,))[0].bank
+    end = min(int(whole.num_frames * ENROLMENT_SHARE), MAX_BANK_FRAMES)
+    bank = make_bank(whole.boxes[:end], whole.mouth[:end], whole.rotation[:end], whole.frame_index[:end], whole.geometry)
+    chosen = keys or choose_keys(bank, np.arange(end))
+    pairs = []
+    rows = rows_to_make(end, whole.num_frames, num_frames)
+    for row in rows:
+        window = drawn_rows(whole.frame_index, int(row))
+        view = DrawnView(window, whole.boxes[list(window)], chosen, drawing, detailed)
+        pairs.append(drawn_pair(whole, view, NO_NOISE, 0))
+    return HeldOut(name, bank, tuple(pairs), whole.box_landmarks[rows])
