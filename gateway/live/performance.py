@@ -14,6 +14,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from gateway.actors.store import StoredActor
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
+from gateway.methods import method_named
 from gateway.pipeline.records import FACE_RECORD, pose_of
 from services.common.actor_geometry import lower_face_mask
 from services.common.artefacts import ArtefactStore
@@ -52,8 +53,14 @@ def load_performance(actor: StoredActor, artefacts: ArtefactStore) -> Performanc
     """The first unbroken stretch of usable frames of an actor's footage.
 
     Raises:
-        ActorNotReady: the actor has no footage, or no stretch of MIN_FRAMES.
+        ActorNotReady: the actor's method has no live form, or there is no footage, or no stretch of MIN_FRAMES.
     """
+    method = method_named(actor.method)
+    if method.moves_head or method.needs_identity:
+        raise ActorNotReady(
+            f"actor {actor.actor_id} is enrolled for {method.name}, which has no live form: enrol them for ugc",
+            subject=actor.actor_id,
+        )
     if not {"faces", "footage"} <= set(actor.artefacts):
         raise ActorNotReady(
             f"actor {actor.actor_id} was enrolled without footage to show live: enrol it again", subject=actor.actor_id

@@ -28,7 +28,6 @@ from gateway.pipeline.windows import blend_box
 from gateway.stages.interface import Stages
 from services.common.arrays import from_image, to_gray_image, to_rgb_image
 from services.common.crops import BOX_SIZE
-from services.common.errors import InvalidRequest
 from services.common.timeline import MOTION_RATE
 
 T = TypeVar("T")
@@ -66,8 +65,6 @@ async def live_frames(
         DubstageError: from the stages.
     """
     method = method_named(actor.method)
-    if method.moves_head or method.needs_identity:
-        raise InvalidRequest(f"actor: {actor.actor_id} is enrolled for {method.name}, which has no live form", field="actor_id")
     rate = rational(MOTION_RATE)
     silent: deque[bool] = deque()
 

@@ -230,10 +230,14 @@ def actor(gateway: RunningGateway) -> str:
     return made.actor_id
 
 
-def enrolment(actor_id: str, *, consent: bool = True, footage: str = "footage.mp4") -> pb.CreateActorRequest:
+def enrolment(actor_id: str, *, consent: bool = True, footage: str = "footage.mp4", method: str = "") -> pb.CreateActorRequest:
     record = pb.ConsentRecord(subject="driver", granted_by="driver", scope="tests", date="2026-01-31", reference="box 7")
     return pb.CreateActorRequest(
-        actor_id=actor_id, footage_uri=footage, skip_personalization=True, consent=record if consent else None
+        actor_id=actor_id,
+        footage_uri=footage,
+        method=method,
+        skip_personalization=True,
+        consent=record if consent else None,
     )
 
 

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from skimage.data import astronaut
 
 from dubstage.client import DubstageCallError, connect
 from dubstage.client import gateway as client
@@ -18,6 +20,8 @@ from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.methods import method_named
 from gateway.pipeline.analysis import clip_of, frame_seconds
+from gateway.pipeline.dub import DubJob
+from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolOptions, enrol, enrolment_rows
 from gateway.pipeline.footage import analyse_footage, read_index
 from gateway.pipeline.messages import timeline_of
@@ -29,6 +33,7 @@ from gateway.pipeline.windows import WindowConfig
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.remote import STAGE_NAMES, RemoteStages
+from services.common.artefacts import ArtefactStore
 from services.common.errors import BackendUnavailable
 from tests.integration.conftest import OTHER, Media, RunningGateway, RunningStages, StartGateway, dubbing
 from tests.integration.test_operations import progress, until
@@ -51,14 +56,14 @@ class Interrupted:
     def __getattr__(self, name: str) -> Callable[[Any], Any]:
         call = getattr(self._stages, name)
 
-        def begin(requests: Any) -> Any:
+        def begin(*requests: Any) -> Any:
             self.attempts[name] = self.attempts.get(name, 0) + 1
             whole = self.attempts[name] > 1
-            if name == "build_bank":
-                return self._single(call(requests), whole)
-            if name in ("encode_style", "estimate_lag"):
-                return call(requests)
-            return self._stream(call(requests), whole)
+            if name in ("build_bank", "fit_identity"):
+                return self._single(call(*requests), whole)
+            if name in ("encode_style", "estimate_lag", "list_models"):
+                return call(*requests)
+            return self._stream(call(*requests), whole)
 
         return begin
 
@@ -108,6 +113,24 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
     left = {path.name: path.read_bytes() for path in folder.iterdir()}
     left |= {"bank": actor.bank.sha256.encode(), "renderer": actor.renderer.sha256.encode(), "window": window.box.tobytes()}
     return left, told
+
+
+async def test_the_film_of_a_still_survives_lost_replicas(stages: RunningStages, media: Media, tmp_path: Path) -> None:
+    portrait = tmp_path / "astronaut.png"
+    assert cv2.imwrite(str(portrait), astronaut()[..., ::-1])
+    settings = GatewaySettings(**stages.endpoints())
+
+    async def film(stages_: Stages, name: str) -> bytes:
+        output = tmp_path / f"{name}.mp4"
+        request = DubRequest(footage=portrait, speech=media.speech, output=output, method="headpose")
+        await DubJob(request, stages_, ArtefactStore(str(stages.artefacts)), tmp_path / name).run(lambda *_: None)
+        return output.read_bytes()
+
+    async with RemoteStages({name: settings.client_config(name) for name in STAGE_NAMES}) as remote:
+        expected = await film(remote, "undisturbed")
+        interrupted = Interrupted(remote, after=0)
+        assert await film(interrupted, "interrupted") == expected
+    assert {name for name, count in interrupted.attempts.items() if count > 1} >= {"fit_identity", "rotate_portrait", "render"}
 
 
 @pytest.mark.parametrize("after", [1])

@@ -1,0 +1,72 @@
+"""Films with a timeline of their own, and people enrolled from a picture, through the gateway's API."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from dubstage.client import DubstageCallError
+from dubstage.client import gateway as client
+from tests.integration.conftest import NUM_FRAMES, Media, RunningGateway, RunningStages, StartGateway, dubbing, enrolment
+from tests.integration.test_actors import blobs
+
+PICTURE = "astronaut.png"
+SPEECH_FRAMES = math.ceil(1.5 * 25)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def picture(media: Media) -> Path:
+    path = media.root / PICTURE
+    assert cv2.imwrite(str(path), astronaut()[..., ::-1])
+    return path
+
+
+def num_frames(path: Path) -> int:
+    with av.open(str(path)) as film:
+        return sum(1 for _ in film.decode(video=0))
+
+
+def test_a_retimed_film_is_as_long_as_the_speech(gateway: RunningGateway, actor: str, media: Media) -> None:
+    with gateway.connect() as connection:
+        result = client.dub(connection, dubbing("retimed.mp4", actor_id=actor, retime=True), timeout_s=90)
+    assert result.num_frames == num_frames(media.root / "retimed.mp4") == SPEECH_FRAMES != NUM_FRAMES
+
+
+def test_a_person_enrolled_from_a_picture_speaks_and_can_be_erased(
+    start_gateway: StartGateway, stages: RunningStages, media: Media
+) -> None:
+    running = start_gateway()
+    before = blobs(stages)
+    with running.connect() as connection:
+        made = client.enrol(connection, enrolment("pictured", footage=PICTURE, method="headpose"), timeout_s=90)
+        assert made.num_enrolled_frames == 1
+        result = client.dub(connection, dubbing("pictured.mp4", actor_id="pictured", footage_uri=PICTURE), timeout_s=90)
+        assert (result.num_frames, result.num_dubbed) == (SPEECH_FRAMES, SPEECH_FRAMES)
+        assert num_frames(media.root / "pictured.mp4") == SPEECH_FRAMES
+        with pytest.raises(DubstageCallError, match="no live form") as caught:
+            next(client.live(connection, "pictured", [np.zeros(640, np.float32)], 16000))
+        assert caught.value.reason == "ACTOR_NOT_READY"
+        receipt = client.erase_actor(connection, "pictured")
+    assert {item.sha256 for item in made.artefacts} <= set(receipt.erased_sha256)
+    assert blobs(stages) <= before
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"footage_uri": PICTURE, "method": "ugc"}, "method"),
+        ({"retime": True, "method": "headpose"}, "retime"),
+        ({"retime": True, "keep_audio": True}, "keep_audio"),
+    ],
+)
+def test_what_does_not_go_together_is_told(gateway: RunningGateway, fields: dict[str, object], field: str) -> None:
+    with gateway.connect() as connection, pytest.raises(DubstageCallError) as caught:
+        client.dub(connection, dubbing("refused.mp4", **fields), timeout_s=60)
+    assert caught.value.reason == "INVALID_REQUEST"
+    assert caught.value.field == field
