@@ -62,7 +62,8 @@ bench: setup triton
 train: setup
 	$(BIN)/python -m gateway.trainset --help
 	@echo "then: services.audio.train.ppg, services.motion.train.sync, services.motion.train.style,"
-	@echo "      services.texture.train.temporal_warp, services.render.train.perceptual, services.render.train.refine (docs/training.md)"
+	@echo "      services.texture.train.temporal_warp, services.render.train.perceptual, services.render.train.refine ..."
+	@echo "      and those of the other methods: docs/training.md has them all"
 
 # Settings, such as make images CONTAINER=podman REGISTRY=registry.example/team, are at the top of the script (docs/images.md).
 images:

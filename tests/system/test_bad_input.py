@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.system.dubbing import SPEECH
+from tests.system.dubbing import SPEECH, cut
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -121,3 +121,12 @@ def test_nobody_is_enrolled_from_footage_without_a_face(dubstage: Run, tmp_path:
     assert result.returncode == 11, result.stderr
     assert "shows no face" in result.stderr
     assert "nobody" not in dubstage("actor", "list").stdout
+
+
+@pytest.mark.parametrize("method", ["headpose", "headpose+ugc"])
+def test_footage_too_short_to_learn_how_a_head_moves_is_refused(
+    method: str, dubstage: Run, output: Path, carphone: Path, tmp_path: Path
+) -> None:
+    short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.5)
+    result = dubstage("dub", short, "--audio", SPEECH, "--method", method, "-o", output)
+    assert_fails_well(result, output, "frames show the face well enough", "at least 25", code=11)
