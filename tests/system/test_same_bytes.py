@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -40,6 +42,39 @@ async def five_servers(artefacts_url: str) -> AsyncIterator[RemoteStages]:
             configs[name] = ClientConfig(stage=name, target=server.address)
         assert set(configs) == set(STAGE_NAMES)
         yield await stack.enter_async_context(RemoteStages(configs))
+
+
+class Told:
+    """Stages, and a digest of all that they answered, by RPC: says where two runs part."""
+
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
+        self._digests: dict[str, Any] = {}
+
+    @property
+    def answers(self) -> dict[str, str]:
+        return {name: digest.hexdigest() for name, digest in self._digests.items()}
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._stages, name)
+        digest = self._digests.setdefault(name, hashlib.sha256())
+
+        def told(message: Any) -> Any:
+            digest.update(message.SerializeToString(deterministic=True))
+            return message
+
+        async def stream(replies: AsyncIterator[Any]) -> AsyncIterator[Any]:
+            async for reply in replies:
+                yield told(reply)
+
+        async def single(reply: Awaitable[Any]) -> Any:
+            return told(await reply)
+
+        def begin(*requests: Any) -> Any:
+            replies = call(*requests)
+            return stream(replies) if hasattr(replies, "__aiter__") else single(replies)
+
+        return begin
 
 
 @dataclass(frozen=True)
@@ -90,10 +125,13 @@ def test_in_process_over_grpc_and_with_other_chunks(
         job.discard()
         return sha256(output)
 
-    async def over_grpc() -> str:
+    async def over_grpc() -> tuple[str, dict[str, str]]:
         async with five_servers(settings.artefacts_url) as stages:
-            return await dub(stages, "grpc")
+            remote = Told(stages)
+            return await dub(remote, "grpc"), remote.answers
 
-    expected = host.run(dub(host.stages, "local"))
+    local = Told(host.stages)
+    expected = host.run(dub(local, "local"))
     assert host.run(dub(host.stages, "chunks", feature_block=7)) == expected
-    assert asyncio.run(over_grpc()) == expected
+    found, answers = asyncio.run(over_grpc())
+    assert found == expected, [name for name, digest in answers.items() if digest != local.answers[name]]
