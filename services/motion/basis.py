@@ -8,11 +8,12 @@ rest mouth and spread are the person's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from services.common.landmarks import NUM_LIPS
+from services.common.tensor_bytes import NamedArrays
 from services.motion.types import NUM_POINTS, Float32
 
 _LIP_WEIGHT = 2.0
@@ -32,6 +33,15 @@ class LandmarkBasis:
     components: Float32
     dual: Float32
     typical_spread: Float32
+
+    @classmethod
+    def named(cls, arrays: NamedArrays, prefix: str = "") -> LandmarkBasis:
+        """The basis whose arrays are called so."""
+        return cls(*(arrays[f"{prefix}{field.name}"] for field in fields(cls)))
+
+    def arrays(self, prefix: str = "") -> dict[str, Float32]:
+        """Its arrays by name, as `named` reads them."""
+        return {f"{prefix}{field.name}": getattr(self, field.name) for field in fields(self)}
 
     def project(self, offsets: Float32) -> Float32:
         """Offsets from a mean mouth [..., 59, 3] to coefficients in crop pixels, float32 [..., K]."""

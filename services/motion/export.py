@@ -6,10 +6,7 @@ Writes weights/{style_encoder,motion,sync_audio,sync_mouth}.onnx, weights/motion
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
-import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -17,20 +14,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from services.common.tensor_bytes import encode_arrays
+from services.motion.export_steps import admit, deliver, digests, run_command, write_onnx
 from services.motion.features import BANDS, NUM_CONTENT, NUM_SYNC
-from services.motion.models import WEIGHTS
 from services.motion.networks.style_translation import StyleEncoder, StyleTranslationConfig, StyleTranslationNetwork
 from services.motion.networks.sync import SyncConfig, SyncNetwork
 from services.motion.types import ROWS_PER_FRAME, WINDOW, WINDOW_PAST
 
 MAX_BYTES: Final = 4_000_000
-_OPSET: Final = 17
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,17 +115,7 @@ def export_one(spec: ExportSpec, module: nn.Module, folder: Path) -> float:
     dynamic = {name: {axis: "frames" for axis, n in enumerate(shape) if n is None} for name, shape in spec.inputs.items()}
     if spec.name.startswith("sync"):
         dynamic["embedding"] = {1: "frames"}
-    torch.onnx.export(
-        module.eval(),
-        tuple(example.values()),
-        str(path),
-        input_names=list(spec.inputs),
-        output_names=list(spec.outputs),
-        dynamic_axes=dynamic,
-        opset_version=_OPSET,
-        dynamo=False,  # one file, no external data
-    )
-    onnx.checker.check_model(str(path))
+    write_onnx(module, tuple(example.values()), path, list(spec.inputs), spec.outputs, dynamic)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     largest = 0.0
     for _ in range(16):
@@ -140,9 +125,7 @@ def export_one(spec: ExportSpec, module: nn.Module, folder: Path) -> float:
         expected = expected if isinstance(expected, tuple) else (expected,)
         for got, want in zip(session.run(list(spec.outputs), inputs), expected, strict=True):
             largest = max(largest, float(np.abs(got - want.numpy()).max()))
-    size = path.stat().st_size
-    if largest > spec.tolerance or size > MAX_BYTES:
-        raise RuntimeError(f"export of {spec.name} refused: difference {largest:g}, {size} bytes")
+    admit(path, largest, spec.tolerance, MAX_BYTES)
     return largest
 
 
@@ -155,7 +138,6 @@ def export(style_run: Path, sync_run: Path, out: Path) -> dict[str, Any]:
     style_network, sync_network = StyleTranslationNetwork(style_config), SyncNetwork(sync_config)
     style_network.load_state_dict(style_kept["state"])
     sync_network.load_state_dict(sync_kept["state"])
-    basis, sync_basis = style_kept["basis"], sync_kept["basis"]
     modules: dict[str, nn.Module] = {
         "style_encoder": _Encode(style_network.style),
         "motion": _EmittedFrame(style_network),
@@ -169,12 +151,8 @@ def export(style_run: Path, sync_run: Path, out: Path) -> dict[str, Any]:
             modulation = style_network.style.modulate(style_kept["code"][None])[0].numpy()
         digest = hashlib.sha256(b"".join((folder / f"{name}.onnx").read_bytes() for name in modules)).hexdigest()
         constants = {
-            "components": basis.components,
-            "dual": basis.dual,
-            "typical_spread": basis.typical_spread,
-            "sync_components": sync_basis.components,
-            "sync_dual": sync_basis.dual,
-            "sync_typical_spread": sync_basis.typical_spread,
+            **style_kept["basis"].arrays(),
+            **sync_kept["basis"].arrays("sync_"),
             "mean_code": style_kept["code"].numpy(),
             "mean_modulation": modulation,
         }
@@ -188,37 +166,20 @@ def export(style_run: Path, sync_run: Path, out: Path) -> dict[str, Any]:
                 "recovery": sync_kept["recovery"],
             },
             "parity": parity,
-            "files": {
-                path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size_bytes": path.stat().st_size}
-                for path in sorted(folder.iterdir())
-            },
+            "files": digests(folder),
             "specs": [asdict(spec) for spec in specs(style_config, sync_config)],
         }
-        (folder / "export.json").write_text(json.dumps(report, indent=1) + "\n")
-        out.mkdir(parents=True, exist_ok=True)
-        for path in sorted(folder.iterdir()):
-            shutil.copyfile(path, out / path.name)
+        deliver(folder, report, "export.json", out)
     return report
 
 
 def main() -> int:
     """Command line; the exit code is 1 where the export is refused."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--style", type=Path, default=Path("build/motion/style"), help="folder of a run of services.motion.train.style"
-    )
-    parser.add_argument(
-        "--sync", type=Path, default=Path("build/motion/sync"), help="folder of a run of services.motion.train.sync"
-    )
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder that gets the models")
-    arguments = parser.parse_args()
-    try:
-        report = export(arguments.style, arguments.sync, arguments.out)
-    except RuntimeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps({"version": report["version"], "parity": report["parity"]}))
-    return 0
+    runs = {
+        "style": ("build/motion/style", "folder of a run of services.motion.train.style"),
+        "sync": ("build/motion/sync", "folder of a run of services.motion.train.sync"),
+    }
+    return run_command(__doc__, runs, export)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,6 @@ PyTorch and ONNX Runtime) to weights/. A parity failure fails the export, and no
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
-import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -17,19 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 
-from services.common.tensor_bytes import encode_arrays
+from services.motion.export_steps import admit, deliver, digests, run_command, write_constants, write_onnx
 from services.motion.expression_model import CONSTANTS_FILE, MODEL_FILE
 from services.motion.expression_window import EXPRESSION_WINDOW, NUM_HEARD
-from services.motion.models import WEIGHTS
 from services.motion.networks.audio_to_expression import AudioToExpressionConfig, AudioToExpressionNetwork
 from services.motion.types import ROWS_PER_FRAME
 
 MAX_BYTES: Final = 1_500_000
-_OPSET: Final = 17
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,62 +62,28 @@ def export(run: Path, out: Path, spec: ExpressionExportSpec) -> dict[str, Any]:
     network = AudioToExpressionNetwork(AudioToExpressionConfig(**kept["config"]["network"]))
     network.load_state_dict(kept["state"])
     network.eval()
-    basis = kept["basis"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         path = folder / MODEL_FILE
-        torch.onnx.export(
-            network,
-            (torch.zeros(spec.shape),),
-            str(path),
-            input_names=list(spec.inputs),
-            output_names=list(spec.outputs),
-            opset_version=_OPSET,
-            dynamo=False,  # one file, no external data
-        )
-        onnx.checker.check_model(str(path))
-        difference, content = measure_parity(network, path, spec), path.read_bytes()
-        if difference > spec.tolerance or len(content) > MAX_BYTES:
-            raise RuntimeError(f"export refused: difference {difference:g}, {len(content)} bytes")
-        digest = hashlib.sha256(content).hexdigest()
-        arrays = {
-            "components": basis.components,
-            "dual": basis.dual,
-            "typical_spread": basis.typical_spread,
-            "silence": kept["silence"],
-        }
-        metadata = {"version": digest[:12], "face_model": kept["face_model"], "num_expression": str(kept["num_expression"])}
-        (folder / CONSTANTS_FILE).write_bytes(encode_arrays(arrays, metadata))
+        write_onnx(network, (torch.zeros(spec.shape),), path, spec.inputs, spec.outputs)
+        difference = measure_parity(network, path, spec)
+        admit(path, difference, spec.tolerance, MAX_BYTES)
+        metadata = write_constants(folder / CONSTANTS_FILE, path, kept, {"silence": kept["silence"]})
         report: dict[str, Any] = {
             **metadata,
-            "training": {"config": kept["config"], "step": kept["step"], "scores": kept["scores"]},
+            "training": {name: kept[name] for name in ("config", "step", "scores")},
             "parity": difference,
-            "files": {
-                file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size_bytes": file.stat().st_size}
-                for file in sorted(folder.iterdir())
-            },
+            "files": digests(folder),
             "spec": asdict(spec),
         }
-        (folder / "audio_to_expression.json").write_text(json.dumps(report, indent=1) + "\n")
-        out.mkdir(parents=True, exist_ok=True)
-        for file in sorted(folder.iterdir()):
-            shutil.copyfile(file, out / file.name)
+        deliver(folder, report, "audio_to_expression.json", out)
     return report
 
 
 def main() -> int:
     """Command line; the exit code is 1 where the export is refused."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("build/motion/expression"), help="folder of a training run")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder that gets the model")
-    arguments = parser.parse_args()
-    try:
-        report = export(arguments.run, arguments.out, ExpressionExportSpec())
-    except RuntimeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps({"version": report["version"], "parity": report["parity"]}))
-    return 0
+    runs = {"run": ("build/motion/expression", "folder of a training run")}
+    return run_command(__doc__, runs, lambda run, out: export(run, out, ExpressionExportSpec()))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,6 @@ fails the export, and nothing is written. Weights are kept as float16 and comput
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
-import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -23,14 +19,12 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from services.common.tensor_bytes import encode_arrays
+from services.motion.export_steps import admit, deliver, digests, run_command, write_constants, write_onnx
 from services.motion.head_motion_model import CONSTANTS_FILE, MODEL_FILE
-from services.motion.models import WEIGHTS
 from services.motion.networks.audio_to_head_motion import NUM_HEARD, AudioToHeadMotionConfig, AudioToHeadMotionNetwork
 from services.motion.types import ROWS_PER_FRAME
 
 MAX_BYTES: Final = 700_000
-_OPSET: Final = 17
 _SMALL: Final = 256
 """Arrays with fewer numbers stay float32."""
 
@@ -92,55 +86,26 @@ def export(run: Path, out: Path, spec: HeadMotionExportSpec) -> dict[str, Any]:
     network = AudioToHeadMotionNetwork(config)
     network.load_state_dict({name: _rounded(value) for name, value in kept["state"].items()})
     network.eval()
-    basis = kept["basis"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         path = folder / MODEL_FILE
         zero = torch.zeros(1, config.hidden)
-        torch.onnx.export(
-            network,
-            (torch.zeros(1, config.window, ROWS_PER_FRAME, NUM_HEARD), zero, zero),
-            str(path),
-            input_names=list(spec.inputs),
-            output_names=list(spec.outputs),
-            opset_version=_OPSET,
-            dynamo=False,  # one file, no external data
-        )
+        example = (torch.zeros(1, config.window, ROWS_PER_FRAME, NUM_HEARD), zero, zero)
+        write_onnx(network, example, path, spec.inputs, spec.outputs)
         store_as_half(path)
         onnx.checker.check_model(str(path))
-        difference, content = measure_parity(network, path, spec), path.read_bytes()
-        if difference > spec.tolerance or len(content) > MAX_BYTES:
-            raise RuntimeError(f"export refused: difference {difference:g}, {len(content)} bytes")
-        digest = hashlib.sha256(content).hexdigest()
-        arrays = {
-            "components": basis.components,
-            "dual": basis.dual,
-            "typical_spread": basis.typical_spread,
-            **kept["constants"],
-        }
-        metadata = {
-            "version": digest[:12],
-            "face_model": kept["face_model"],
-            "num_expression": str(kept["num_expression"]),
-            "past": str(config.past),
-            "ahead": str(config.ahead),
-            "hidden": str(config.hidden),
-        }
-        (folder / CONSTANTS_FILE).write_bytes(encode_arrays(arrays, metadata))
+        difference = measure_parity(network, path, spec)
+        admit(path, difference, spec.tolerance, MAX_BYTES)
+        facts = {"past": config.past, "ahead": config.ahead, "hidden": config.hidden}
+        metadata = write_constants(folder / CONSTANTS_FILE, path, kept, kept["constants"], **facts)
         report: dict[str, Any] = {
             **metadata,
-            "training": {"config": kept["config"], "step": kept["step"], "scores": kept["scores"]},
+            "training": {name: kept[name] for name in ("config", "step", "scores")},
             "parity": difference,
-            "files": {
-                file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size_bytes": file.stat().st_size}
-                for file in sorted(folder.iterdir())
-            },
+            "files": digests(folder),
             "spec": asdict(spec),
         }
-        (folder / "audio_to_head_motion.json").write_text(json.dumps(report, indent=1) + "\n")
-        out.mkdir(parents=True, exist_ok=True)
-        for file in sorted(folder.iterdir()):
-            shutil.copyfile(file, out / file.name)
+        deliver(folder, report, "audio_to_head_motion.json", out)
     return report
 
 
@@ -151,17 +116,8 @@ def _rounded(values: torch.Tensor) -> torch.Tensor:
 
 def main() -> int:
     """Command line; the exit code is 1 where the export is refused."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("build/motion/head_motion"), help="folder of a training run")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder that gets the model")
-    arguments = parser.parse_args()
-    try:
-        report = export(arguments.run, arguments.out, HeadMotionExportSpec())
-    except RuntimeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps({"version": report["version"], "parity": report["parity"]}))
-    return 0
+    runs = {"run": ("build/motion/head_motion", "folder of a training run")}
+    return run_command(__doc__, runs, lambda run, out: export(run, out, HeadMotionExportSpec()))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import numpy as np
 
 from services.common.geometry.morphable_model import MorphableModel
 from services.motion.basis import LandmarkBasis
+from services.motion.grid import AMPLITUDE, expected
+from services.motion.style import Style
 from services.motion.types import Float32
 
 NUM_EXPRESSION: Final = 24
@@ -56,3 +58,8 @@ def expression_spread(spread: Float32, mouth: LandmarkBasis, expression: Landmar
     """
     mixing = np.einsum("epd,kpd->ek", expression.dual.astype(np.float64), mouth.components.astype(np.float64))
     return np.asarray(np.sqrt((mixing**2) @ (spread.astype(np.float64) ** 2)), dtype=np.float32)
+
+
+def expressed(coefficients: Float32, basis: LandmarkBasis, style: Style, amplitude: float = AMPLITUDE) -> Float32:
+    """Mouths of expression coefficients [..., E] from the person's rest mouth: float32 [..., 59, 3], see grid.expected."""
+    return expected(style.rest_mouth + basis.reconstruct(coefficients), style, amplitude)

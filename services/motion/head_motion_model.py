@@ -7,13 +7,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from services.common.errors import ModelNotFound
 from services.common.head_pose_vectors import POSE_SIZE
-from services.common.tensor_bytes import NamedArrays, decode_arrays
-from services.motion.basis import LandmarkBasis
+from services.common.tensor_bytes import NamedArrays
 from services.motion.head_rhythm import Float64, RhythmConstants
 from services.motion.head_style import HeadStyle
-from services.motion.runtime import run, session
+from services.motion.predictor_model import PredictorModel
+from services.motion.runtime import run
 from services.motion.types import Float32
 
 MODEL_FILE: Final = "audio_to_head_motion.onnx"
@@ -29,15 +28,11 @@ class Step(NamedTuple):
     c: Float32
 
 
-class HeadMotionModel:
-    """Network and constants of the predictor `headpose`. Calls from several threads are safe: the state is the caller's.
+class HeadMotionModel(PredictorModel):
+    """Network and constants of the predictor `headpose`. The state is the caller's.
 
-    Attributes:
-        version: digest of the network.
-        face_model: digest of the morphable model whose coefficients these are.
-        num_expression: expression coefficients of that model; the network predicts the first ones.
+    Attributes, beside those of every PredictorModel:
         past, ahead: frames that a step hears before and after its own.
-        basis: the model's expression basis at the mouth-area points.
         mean_motion: float32 [59, 3], mean mouth less rest mouth of the training speakers: for people of whom there is one frame.
         general: how the training speakers' heads move.
         rhythm: what training measured of the signals.
@@ -53,20 +48,13 @@ class HeadMotionModel:
         Raises:
             ModelNotFound: a file is missing.
         """
-        constants = folder / CONSTANTS_FILE
-        if not constants.is_file():
-            raise ModelNotFound(f"no file {constants}", resource=constants.name)
-        named = decode_arrays(constants.read_bytes())
-        self.version = named.metadata["version"]
-        self.face_model = named.metadata["face_model"]
-        self.num_expression = int(named.metadata["num_expression"])
+        super().__init__(folder / MODEL_FILE, folder / CONSTANTS_FILE, threads, "services.motion.export_head_motion")
+        named = self.constants
         self.past, self.ahead = int(named.metadata["past"]), int(named.metadata["ahead"])
         self.hidden = int(named.metadata["hidden"])
-        self.basis = LandmarkBasis(named["components"], named["dual"], named["typical_spread"])
         self.mean_motion: Float32 = named["mean_motion"]
         self.general = general_head(named)
         self.rhythm = rhythm_constants(named)
-        self._network = session(folder / MODEL_FILE, threads, "services.motion.export_head_motion")
 
     @property
     def window(self) -> int:
@@ -87,13 +75,6 @@ class HeadMotionModel:
         """
         expression, pose, next_h, next_c = run(self._network, window=window[None], h=h, c=c)
         return Step(expression[0, 0], pose[0, 0], next_h, next_c)
-
-    def coefficients(self, offsets: Float32) -> Float32:
-        """Coefficients of the whole model from mouths less the rest mouth, float32 [T, 59, 3] -> [T, num_expression]."""
-        found = np.zeros((len(offsets), self.num_expression), np.float32)
-        for row, offset in zip(found, offsets, strict=True):  # one by one: a frame's bits must not depend on its neighbours
-            row[: len(self.basis.typical_spread)] = self.basis.project(offset)
-        return found
 
 
 def _exact(named: NamedArrays, name: str) -> Float64:

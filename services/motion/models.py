@@ -9,9 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from services.common.errors import ModelNotFound
 from services.common.head_pose_vectors import POSE_SIZE
-from services.common.tensor_bytes import decode_arrays
 from services.motion.basis import LandmarkBasis
 from services.motion.expression_model import ExpressionModel
 from services.motion.expression_window import NUM_POOLED_WINDOW
@@ -19,7 +17,7 @@ from services.motion.head_motion_model import HeadMotionModel
 from services.motion.head_rhythm import NUM_SIGNALS
 from services.motion.head_style import NUM_KNOTS
 from services.motion.pooled_speech import NUM_POOLED
-from services.motion.runtime import run, session
+from services.motion.runtime import read_constants, run, session
 from services.motion.style import Style, StyleCode
 from services.motion.types import NUM_POINTS, Float32
 
@@ -39,14 +37,11 @@ class MotionModels:
     """
 
     def __init__(self, folder: Path = WEIGHTS, *, threads: int = 1) -> None:
-        constants = folder / "motion_constants.safetensors"
-        if not constants.is_file():
-            raise ModelNotFound(f"no file {constants}", resource=constants.name)
+        named = read_constants(folder / "motion_constants.safetensors")
         self._folder, self._threads = folder, threads
-        named = decode_arrays(constants.read_bytes())
         self.version = named.metadata.get("version", "")
-        self.basis = LandmarkBasis(named["components"], named["dual"], named["typical_spread"])
-        self.sync_basis = LandmarkBasis(named["sync_components"], named["sync_dual"], named["sync_typical_spread"])
+        self.basis = LandmarkBasis.named(named)
+        self.sync_basis = LandmarkBasis.named(named, "sync_")
         self.mean_code: Float32 = named["mean_code"]
         self.mean_modulation: Float32 = named["mean_modulation"]
         self._style, self._motion, self._audio, self._mouth = (session(folder / f"{name}.onnx", threads) for name in MODEL_NAMES)

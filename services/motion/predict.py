@@ -10,15 +10,16 @@ of frames n - 6 .. n + 2 pooled over time:
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from services.common.errors import InvalidRequest
 from services.common.timeline import MOTION_RATE, Timeline
-from services.motion.constraints import CONTEXT_PAST, ConstraintConfig, apply_constraints
-from services.motion.features import ContentStream, bilabial_probability, content_before, silence
+from services.motion.constraints import ConstraintConfig
+from services.motion.features import ContentStream, content_before, silence
+from services.motion.grid import Grid, expected
 from services.motion.interpolate import catmull_rom, cubic, grid_position
 from services.motion.models import MotionModels
 from services.motion.pooled_speech import pooled_speech
@@ -29,9 +30,6 @@ _MAX_FRAMES_AHEAD: Final = 250
 """Frames of one answer at most: 10 s of motion."""
 _POOLED_PAST: Final = 6
 """Frames before the predicted one that a person's correction hears."""
-
-AMPLITUDE: Final = 0.75
-"""Of the predicted movement. At correlations of .5 to .7 least squares asks for about that; the full size errs at full size."""
 
 
 def mean_speaker(style: Style, models: MotionModels) -> Style:
@@ -59,81 +57,27 @@ def landmarks_of_frame(content: Float32, style: Style, models: MotionModels) -> 
     return style.rest_mouth + models.basis.reconstruct((coefficients * style.spread).astype(np.float32))
 
 
-def expected(mouth: Float32, style: Style) -> Float32:
-    """What the sound does not tell is not acted out: movement about the person's mean mouth at AMPLITUDE, float32 [..., 59, 3]."""
-    return style.mean_mouth + np.float32(AMPLITUDE) * (mouth - style.mean_mouth)
+class GridPredictor(Grid):
+    """The predictor `ugc` on the grid: two frames of features after a frame.
 
+    Args:
+        models: the networks.
+        style: the person.
+        constraints: closure of bilabials and of silence.
+    """
 
-class Grid(Protocol):
-    """A predictor of mouths on the 25 frames/s grid."""
-
-    @property
-    def num_features(self) -> int:
-        """Frames of features taken so far."""
-        ...
-
-    def push(self, features: SpeechFeatures) -> Motion:
-        """Mouths of the grid frames that these features complete, maybe none."""
-        ...
-
-    def push_silence(self, num_frames: int) -> Motion:
-        """As `push`, of frames behind the end of the speech."""
-        ...
-
-    def expression(self, mouth_landmarks: Float32) -> Float32 | None:
-        """Expression coefficients of mouths float32 [T, 59, 3]: float32 [T, E], None where the method has none."""
-        ...
-
-
-class GridPredictor:
-    """Mouths on the 25 frames/s grid, each as soon as the two frames of features after it are there."""
-
-    def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig) -> None:
-        self._models, self._style, self._constraints = models, style, constraints
-        self._held = silence(WINDOW_PAST)
-        self._content = content_before(WINDOW_PAST)
+    def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
+        super().__init__(style, constraints, silence(WINDOW_PAST), content_before(WINDOW_PAST), WINDOW_AHEAD)
+        self._models = models
         self._contents = ContentStream()
-        self._next = 0
-        self._num_features = 0
 
-    @property
-    def num_features(self) -> int:
-        """Frames of features taken so far."""
-        return self._num_features
+    def _hear(self, features: SpeechFeatures) -> Float32:
+        return self._contents.push(features)
 
-    def push(self, features: SpeechFeatures) -> Motion:
-        """Mouths of the grid frames that these features complete, maybe none."""
-        self._num_features += len(features)
-        return self._advance(features)
-
-    def push_silence(self, num_frames: int) -> Motion:
-        """As `push`, of frames behind the end of the speech."""
-        return self._advance(silence(num_frames))
-
-    def expression(self, mouth_landmarks: Float32) -> None:
-        """None: this method's coefficients are not those of a morphable model."""
-
-    def _advance(self, features: SpeechFeatures) -> Motion:
-        held = SpeechFeatures.joined([self._held, features])
-        content = np.concatenate([self._content, self._contents.push(features)])
-        ready = max(len(held) - WINDOW + 1, 0)
-        first = self._next
-        self._held, self._content = held[ready:], content[ready:]
-        self._next += ready
-        if not ready:
-            return Motion(first, np.zeros((0, NUM_POINTS, 3), np.float32), np.zeros(0, np.float32))
-        full_size = [landmarks_of_frame(content[n : n + WINDOW], self._style, self._models) for n in range(ready)]
-        mouths = expected(np.stack(full_size), self._style)
-        around = slice(WINDOW_PAST - CONTEXT_PAST, WINDOW_PAST + ready + WINDOW_AHEAD)
-        constrained = apply_constraints(
-            mouths,
-            self._style.closed_mouth,
-            bilabial_probability(held[around]),
-            held.speech_probability[around],
-            self._constraints,
-        )
-        speaking = held.speech_probability[WINDOW_PAST : WINDOW_PAST + ready]
-        return Motion(first, constrained, speaking)
+    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
+        windows = [heard[n : n + WINDOW] for n in range(len(speaking))]
+        full_size = np.stack([landmarks_of_frame(window, self._style, self._models) for window in windows])
+        return Motion(first, expected(full_size, self._style), speaking)
 
 
 class _GridFrame(NamedTuple):
@@ -173,7 +117,7 @@ class MotionStream:
         limit = timeline.num_frames
         if limit is not None and num_frames > limit:
             raise InvalidRequest(f"{num_frames} frames asked for, the timeline has {limit}", field="num_frames")
-        self._grid: Grid = grid or GridPredictor(models, style, constraints or ConstraintConfig())
+        self._grid: Grid = grid or GridPredictor(models, style, constraints)
         self._timeline = timeline
         self._num_frames = num_frames
         self._next = 0

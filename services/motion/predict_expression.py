@@ -20,22 +20,15 @@ import numpy as np
 
 from services.common.errors import InvalidRequest
 from services.common.timeline import Timeline
-from services.motion.constraints import CONTEXT_PAST, ConstraintConfig, apply_constraints
-from services.motion.expression import expression_spread
+from services.motion.constraints import ConstraintConfig
+from services.motion.expression import expressed, expression_spread
 from services.motion.expression_window import EXPRESSION_AHEAD, EXPRESSION_PAST, EXPRESSION_WINDOW, pooled_window
-from services.motion.features import ContentStream, bilabial_probability, content_before, content_rows, silence
+from services.motion.features import ContentStream, content_before, content_rows, silence
+from services.motion.grid import AMPLITUDE, Grid
 from services.motion.models import MotionModels
-from services.motion.predict import AMPLITUDE, MotionStream
+from services.motion.predict import MotionStream
 from services.motion.style import Style
-from services.motion.types import (
-    NUM_PHONES,
-    NUM_POINTS,
-    ROWS_PER_FRAME,
-    WINDOW_AHEAD,
-    Float32,
-    Motion,
-    SpeechFeatures,
-)
+from services.motion.types import NUM_PHONES, ROWS_PER_FRAME, Float32, Motion, SpeechFeatures
 
 LOOK_AHEAD: Final = Fraction(EXPRESSION_AHEAD, 25)
 ENERGY_SCALE: Final = 0.5
@@ -75,8 +68,8 @@ def _removed(features: SpeechFeatures) -> Float32:
     return features.identity_removed
 
 
-class ExpressionGrid:
-    """Mouths on the 25 frames/s grid, each as soon as the four frames of features after it are there.
+class ExpressionGrid(Grid):
+    """The predictor `everybody` on the grid: four frames of features after a frame.
 
     Args:
         models: the networks.
@@ -88,66 +81,32 @@ class ExpressionGrid:
     def __init__(
         self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None, amplitude: float = AMPLITUDE
     ) -> None:
-        self._model, self._style = models.expression, style
-        self._constraints = constraints or ConstraintConfig()
-        self._amplitude = np.float32(amplitude)
+        self._model, self._amplitude = models.expression, amplitude
+        before = (self._silence(EXPRESSION_PAST), heard_silence(EXPRESSION_PAST, self._model.silence))
+        super().__init__(style, constraints, *before, EXPRESSION_AHEAD)
         self._spread = expression_spread(style.spread, models.basis, self._model.basis)
-        self._held = silent_speech(EXPRESSION_PAST, self._model.silence)
-        self._heard = heard_silence(EXPRESSION_PAST, self._model.silence)
         self._contents = ContentStream()
-        self._next = 0
-        self._num_features = 0
-
-    @property
-    def num_features(self) -> int:
-        """Frames of features taken so far."""
-        return self._num_features
-
-    def push(self, features: SpeechFeatures) -> Motion:
-        """Mouths of the grid frames that these features complete, maybe none.
-
-        Raises:
-            InvalidRequest: the features lack the ID-removed cepstra.
-        """
-        _removed(features)
-        self._num_features += len(features)
-        return self._advance(features)
-
-    def push_silence(self, num_frames: int) -> Motion:
-        """As `push`, of frames behind the end of the speech."""
-        return self._advance(silent_speech(num_frames, self._model.silence))
 
     def expression(self, mouth_landmarks: Float32) -> Float32:
         """Coefficients of the morphable model from the person's rest mouth: float32 [T, num_expression]."""
         return self._model.coefficients(mouth_landmarks - self._style.rest_mouth)
 
-    def _advance(self, features: SpeechFeatures) -> Motion:
-        held = SpeechFeatures.joined([self._held, features])
-        rows = np.concatenate([self._heard, heard_rows(_removed(features), self._contents.push(features))])
-        ready = max(len(held) - EXPRESSION_WINDOW + 1, 0)
-        first = self._next
-        self._held, self._heard = held[ready:], rows[ready:]
-        self._next += ready
-        if not ready:
-            return Motion(first, np.zeros((0, NUM_POINTS, 3), np.float32), np.zeros(0, np.float32))
-        mouths = np.stack([self._mouth(rows[frame : frame + EXPRESSION_WINDOW]) for frame in range(ready)])
-        around = slice(EXPRESSION_PAST - CONTEXT_PAST, EXPRESSION_PAST + ready + WINDOW_AHEAD)
-        constrained = apply_constraints(
-            mouths,
-            self._style.closed_mouth,
-            bilabial_probability(held[around]),
-            held.speech_probability[around],
-            self._constraints,
-        )
-        return Motion(first, constrained, held.speech_probability[EXPRESSION_PAST : EXPRESSION_PAST + ready])
+    def _silence(self, num_frames: int) -> SpeechFeatures:
+        return silent_speech(num_frames, self._model.silence)
+
+    def _hear(self, features: SpeechFeatures) -> Float32:
+        return heard_rows(_removed(features), self._contents.push(features))
+
+    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
+        mouths = [self._mouth(heard[frame : frame + EXPRESSION_WINDOW]) for frame in range(len(speaking))]
+        return Motion(first, np.stack(mouths), speaking)
 
     def _mouth(self, window: Float32) -> Float32:
         """Mouth of one window before constraints, float32 [59, 3]."""
         coefficients = self._model.predict(window)
         if self._style.expression_correction is not None:
             coefficients = coefficients + self._style.expression_correction @ pooled_window(window)
-        mouth = self._style.rest_mouth + self._model.basis.reconstruct(self._spread * coefficients)
-        return self._style.mean_mouth + self._amplitude * (mouth - self._style.mean_mouth)
+        return expressed(self._spread * coefficients, self._model.basis, self._style, self._amplitude)
 
 
 def expression_stream(models: MotionModels, style: Style, timeline: Timeline, num_frames: int = 0) -> MotionStream:

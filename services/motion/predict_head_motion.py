@@ -18,16 +18,17 @@ from services.common.landmarks import mouth_opening, shut_lips
 from services.common.timeline import Timeline
 from services.motion.blink import blinks
 from services.motion.cepstra import HeardStream, heard_before
-from services.motion.constraints import CONTEXT_PAST, ConstraintConfig, apply_constraints
-from services.motion.expression import expression_spread
-from services.motion.features import NUM_CONTENT, bilabial_probability, silence
+from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
+from services.motion.expression import expressed, expression_spread
+from services.motion.features import NUM_CONTENT, silence
+from services.motion.grid import AMPLITUDE, Grid
 from services.motion.head_rhythm import Float64, Rhythm, ScoreStream, SignalStream, general_weights, tuned
 from services.motion.head_style import HeadStyle, PoseMap, head_style_arrays, measure_head, still_head
 from services.motion.models import MotionModels
 from services.motion.pooled_speech import pooled_speech
-from services.motion.predict import AMPLITUDE, MotionStream, mean_speaker
+from services.motion.predict import MotionStream, mean_speaker
 from services.motion.style import Style, encode_style
-from services.motion.types import NUM_POINTS, WINDOW_AHEAD, Bool, Float32, Motion, SpeechFeatures
+from services.motion.types import Bool, Float32, Motion, SpeechFeatures
 
 
 def head_style_of(style: Style) -> HeadStyle:
@@ -96,8 +97,8 @@ def rhythm_of(style: Style, models: MotionModels) -> Rhythm:
     return tuned(weights, head_style_of(style).steps, models.head_motion.rhythm)
 
 
-class HeadMotionGrid:
-    """Mouths and head poses on the 25 frames/s grid, each as soon as the two frames of features after it are there.
+class HeadMotionGrid(Grid):
+    """The predictor `headpose` on the grid, with head poses: two frames of features after a frame.
 
     Args:
         models: the networks.
@@ -112,64 +113,31 @@ class HeadMotionGrid:
     def __init__(
         self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None, amplitude: float = AMPLITUDE
     ) -> None:
-        self._model, self._style = models.head_motion, style
-        self._constraints = constraints or ConstraintConfig()
-        self._amplitude = np.float32(amplitude)
+        self._model, self._amplitude = models.head_motion, amplitude
+        past = max(self._model.past, CONTEXT_PAST)
+        super().__init__(style, constraints, silence(past), heard_before(past), self._model.ahead)
         self._spread = expression_spread(style.spread, models.basis, self._model.basis)
         self._poses = PoseMap(head_style_of(style))
         self._signals = SignalStream(self._model.rhythm)
         self._scores = ScoreStream(rhythm_of(style, models))
         self._h, self._c = self._model.rest(), self._model.rest()
-        self._past = max(self._model.past, CONTEXT_PAST)
-        self._held, self._heard = silence(self._past), heard_before(self._past)
         self._stream = HeardStream()
-        self._next = 0
-        self._num_features = 0
-
-    @property
-    def num_features(self) -> int:
-        """Frames of features taken so far."""
-        return self._num_features
-
-    def push(self, features: SpeechFeatures) -> Motion:
-        """Mouths and poses of the grid frames that these features complete, maybe none."""
-        self._num_features += len(features)
-        return self._advance(features)
-
-    def push_silence(self, num_frames: int) -> Motion:
-        """As `push`, of frames behind the end of the speech."""
-        return self._advance(silence(num_frames))
 
     def expression(self, mouth_landmarks: Float32) -> Float32:
         """Coefficients of the morphable model from the person's rest mouth: float32 [T, num_expression]."""
         return self._model.coefficients(mouth_landmarks - self._style.rest_mouth)
 
-    def _advance(self, features: SpeechFeatures) -> Motion:
-        held = SpeechFeatures.joined([self._held, features])
-        heard = np.concatenate([self._heard, self._stream.push(features)])
-        ready = max(len(held) - self._past - self._model.ahead, 0)
-        first = self._next
-        self._held, self._heard = held[ready:], heard[ready:]
-        self._next += ready
-        if not ready:
-            return Motion(first, np.zeros((0, NUM_POINTS, 3), np.float32), np.zeros(0, np.float32))
+    def _hear(self, features: SpeechFeatures) -> Float32:
+        return self._stream.push(features)
+
+    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
         mouths, poses = [], []
-        for frame in range(self._past, self._past + ready):
+        for frame, probability in enumerate(speaking.tolist(), self._past):
             expression, pose = self._step(heard[frame - self._model.past : frame + self._model.ahead + 1])
-            speaking = float(held.speech_probability[frame])
-            row = self._signals.push(pose, heard[frame, :, :NUM_CONTENT], speaking)
-            poses.append(self._poses.pose(self._scores.push(row, speaking)))
-            mouths.append(self._mouth(expression))
-        around = slice(self._past - CONTEXT_PAST, self._past + ready + WINDOW_AHEAD)
-        constrained = apply_constraints(
-            np.stack(mouths),
-            self._style.closed_mouth,
-            bilabial_probability(held[around]),
-            held.speech_probability[around],
-            self._constraints,
-        )
-        probability = held.speech_probability[self._past : self._past + ready]
-        return Motion(first, constrained, probability, None, np.stack(poses), blinks(np.arange(first, first + ready)))
+            row = self._signals.push(pose, heard[frame, :, :NUM_CONTENT], probability)
+            poses.append(self._poses.pose(self._scores.push(row, probability)))
+            mouths.append(expressed(self._spread * expression, self._model.basis, self._style, self._amplitude))
+        return Motion(first, np.stack(mouths), speaking, None, np.stack(poses), blinks(np.arange(first, first + len(speaking))))
 
     def _step(self, window: Float32) -> tuple[Float32, npt.NDArray[np.float32]]:
         """One step of the LSTM, whose state it moves on: expression [E] with the person's correction, and pose [6]."""
@@ -179,11 +147,6 @@ class HeadMotionGrid:
             return step.expression, step.pose
         corrected = step.expression + self._style.spoken_correction @ pooled_speech(window[..., :NUM_CONTENT], self._model.past)
         return corrected, step.pose
-
-    def _mouth(self, expression: Float32) -> Float32:
-        """Mouth of one frame before constraints, float32 [59, 3]."""
-        mouth = self._style.rest_mouth + self._model.basis.reconstruct(self._spread * expression)
-        return self._style.mean_mouth + self._amplitude * (mouth - self._style.mean_mouth)
 
 
 def head_motion_stream(models: MotionModels, style: Style, timeline: Timeline, num_frames: int = 0) -> MotionStream:

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from services.common.errors import ModelNotFound
+from services.common.tensor_bytes import NamedArrays, decode_arrays
 from services.motion.types import Float32
 
 
@@ -27,6 +28,17 @@ def session(path: Path, threads: int, made_by: str = "services.motion.export") -
     # Spinning threads of an idle session would take the cores from the other stages.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def read_constants(path: Path) -> NamedArrays:
+    """The arrays that go with a network.
+
+    Raises:
+        ModelNotFound: no file.
+    """
+    if not path.is_file():
+        raise ModelNotFound(f"no file {path}", resource=path.name)
+    return decode_arrays(path.read_bytes())
 
 
 def run(loaded: ort.InferenceSession, **inputs: Float32) -> list[Float32]:

@@ -24,9 +24,10 @@ from services.motion.adapt.personalize import personalize
 from services.motion.adapt.personalize_expression import personalize_expression
 from services.motion.adapt.personalize_head_motion import personalize_head_motion
 from services.motion.constraints import ConstraintConfig
+from services.motion.grid import Grid
 from services.motion.head_style import head_style_arrays, measure_head
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predict import Grid, MotionStream, mean_speaker
+from services.motion.predict import MotionStream, mean_speaker
 from services.motion.predict_expression import ExpressionGrid
 from services.motion.predict_head_motion import HeadMotionGrid
 from services.motion.style import Style

@@ -9,11 +9,9 @@ must beat. Steps are selected on `val` clips; `dev` is only shown.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -22,13 +20,13 @@ from torch import Tensor, nn
 
 from services.common.geometry.default_model import default_model
 from services.motion.basis import LandmarkBasis, point_weights
-from services.motion.expression import expression_basis, expression_spread
+from services.motion.expression import expressed, expression_basis, expression_spread
 from services.motion.models import MotionModels
 from services.motion.networks.audio_to_expression import AudioToExpressionConfig, AudioToExpressionNetwork
-from services.motion.predict import AMPLITUDE
 from services.motion.predict_expression import heard_clip
 from services.motion.style import Style
-from services.motion.train.clips import TrainingClip, by_speaker, load_clips
+from services.motion.train.clips import TrainingClip, by_speaker
+from services.motion.train.command import clip_sets, training_parser
 from services.motion.train.expression_data import (
     ExpressionSampler,
     ExpressionWindows,
@@ -39,7 +37,7 @@ from services.motion.train.expression_data import (
     speaker_weights,
     windows_of,
 )
-from services.motion.train.loop import LoopConfig, TrainingRun, progress
+from services.motion.train.loop import LoopConfig, TrainingRun
 from services.motion.train.protocol import evaluate_clip
 from services.motion.train.style import describe, groups_of, selection_score, summary
 from services.motion.types import Float32, SpeechFeatures
@@ -109,8 +107,7 @@ class TorchExpressionPredictor:
         windows = windows_of(heard_clip(features, self._silence))
         coefficients = self._network(torch.from_numpy(np.ascontiguousarray(windows))).numpy()
         spread = expression_spread(style.spread, self._mouth, self._expression)
-        mouths = style.rest_mouth + self._expression.reconstruct(coefficients * spread)
-        return np.asarray(style.mean_mouth + np.float32(AMPLITUDE) * (mouths - style.mean_mouth), np.float32)
+        return expressed(coefficients * spread, self._expression, style)
 
 
 def filter_of(linear: Filter) -> nn.Module:
@@ -154,12 +151,7 @@ def train(
         """Evaluates the averaged weights and keeps them where they are the best so far on `val`."""
         averaged.load_state_dict(run.averaged.state)
         scores = scores_of(averaged)
-        value = selection_score({name: score for name, score in scores.items() if name != "dev"})
-        run.curves.add(run.step, score=value)
-        for group, values in scores.items():
-            run.curves.add(run.step, **{f"{group} {name}": value for name, value in values.items()})
-        if value > run.best:
-            run.best = value
+        if run.record(scores, selection_score({name: score for name, score in scores.items() if name != "dev"})):
             kept = {"config": asdict(config), "state": averaged.state_dict(), "scores": scores, "step": run.step}
             constants = {"basis": expression, "silence": silence, "face_model": face.digest, "num_expression": face.num_expression}
             torch.save({**kept, **constants}, folder / "best.pt")
@@ -170,37 +162,21 @@ def train(
         baseline = scores_of(filter_of(linear))
         (folder / "filter.json").write_text(json.dumps(baseline, indent=1))
         print("the filter: " + describe(baseline), flush=True)
-    sums: list[list[float]] = []
-    with progress() as bar:
-        task = bar.add_task("audio to expression", total=config.loop.steps, completed=run.step, note="")
-        while run.step < config.loop.steps:
-            network.train()
-            batch = sampler.draw(run.rng, config.batch)
-            losses = loss(network(batch.window.flatten(0, 1)).unflatten(0, (-1, 2)), batch)
-            run.update(losses.total)
-            sums.append([float(part.detach()) for part in losses])
-            bar.update(task, completed=run.step)
-            if run.step % config.loop.evaluate_every == 0 or run.step == config.loop.steps:
-                means = [fmean(column) for column in zip(*sums, strict=True)]
-                run.curves.add(run.step, **dict(zip([f"loss {name}" for name in losses._fields], means, strict=True)))
-                sums = []
-                bar.console.print(f"{run.step:5d} loss {means[0]:.3f} " + describe(consider()))
+
+    def losses_of_step() -> dict[str, Tensor]:
+        batch = sampler.draw(run.rng, config.batch)
+        return loss(network(batch.window.flatten(0, 1)).unflatten(0, (-1, 2)), batch)._asdict()
+
+    run.train("audio to expression", losses_of_step, lambda means: f"loss {means[0]:.3f} {describe(consider())}")
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trainset", type=Path, required=True, help="training set: a folder with clips/ and features/")
-    parser.add_argument("--lags", type=Path, help="JSON file of lags that the sync network found")
-    parser.add_argument("--out", type=Path, default=Path("build/motion/expression"), help="folder for checkpoints and curves")
-    parser.add_argument("--steps", type=int, default=ExpressionTraining().loop.steps)
-    parser.add_argument("--seed", type=int, default=ExpressionTraining().loop.seed)
-    arguments = parser.parse_args()
     defaults = ExpressionTraining()
+    parser = training_parser(__doc__, "build/motion/expression", defaults.loop)
+    arguments = parser.parse_args()
     config = replace(defaults, loop=replace(defaults.loop, steps=arguments.steps, seed=arguments.seed))
-    clips = load_clips(arguments.trainset, uses=frozenset({"train"}), lags=arguments.lags)
-    selection = load_clips(arguments.trainset, uses=frozenset({"val", "dev"}), lags=arguments.lags)
-    train(config, MotionModels(), clips, selection, arguments.out)
+    train(config, MotionModels(), *clip_sets(arguments.trainset, arguments.lags), arguments.out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ on `val` clips; `dev` is only shown.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch import Tensor
 from services.common.geometry.default_model import default_model
 from services.motion.basis import LandmarkBasis
 from services.motion.cepstra import NUM_COEFFICIENTS
-from services.motion.expression import expression_basis, expression_spread
+from services.motion.expression import expressed, expression_basis, expression_spread
 from services.motion.features import NUM_CONTENT
 from services.motion.models import MotionModels
 from services.motion.networks.audio_to_head_motion import (
@@ -32,9 +31,9 @@ from services.motion.networks.audio_to_head_motion import (
     AudioToHeadMotionNetwork,
     HeadMotionOutput,
 )
-from services.motion.predict import AMPLITUDE
 from services.motion.style import Style
-from services.motion.train.clips import TrainingClip, by_speaker, load_clips
+from services.motion.train.clips import TrainingClip, by_speaker
+from services.motion.train.command import clip_sets, training_parser
 from services.motion.train.expression_data import speaker_weights
 from services.motion.train.head_motion_constants import head_motion_constants
 from services.motion.train.head_motion_data import (
@@ -45,7 +44,7 @@ from services.motion.train.head_motion_data import (
     padded_rows,
     prepare,
 )
-from services.motion.train.loop import LoopConfig, TrainingRun, progress
+from services.motion.train.loop import LoopConfig, TrainingRun
 from services.motion.train.metrics import pearson
 from services.motion.train.protocol import evaluate_clip
 from services.motion.train.style import describe, groups_of, selection_score, summary
@@ -125,8 +124,7 @@ class TorchHeadMotionPredictor:
         """See protocol.Predict."""
         coefficients = self.raw(features).expression[0].numpy()
         spread = expression_spread(style.spread, self._mouth, self._expression)
-        mouths = style.rest_mouth + self._expression.reconstruct(coefficients * spread)
-        return np.asarray(style.mean_mouth + np.float32(AMPLITUDE) * (mouths - style.mean_mouth), np.float32)
+        return expressed(coefficients * spread, self._expression, style)
 
 
 def pose_correlation(predictor: TorchHeadMotionPredictor, clips: list[TrainingClip]) -> dict[str, float]:
@@ -173,11 +171,7 @@ def train(
         }
         on_val = {name: score for name, score in scores.items() if name != "dev"}
         value = selection_score(on_val) + POSE_SHARE * fmean(score[axis] for score in on_val.values() for axis in POSE_AXES)
-        run.curves.add(run.step, score=value)
-        for group, values in scores.items():
-            run.curves.add(run.step, **{f"{group} {name}": value for name, value in values.items()})
-        if value > run.best:
-            run.best = value
+        if run.record(scores, value):
             kept = {"config": asdict(config), "state": averaged.state_dict(), "scores": scores, "step": run.step}
             face_of = {"basis": expression, "face_model": face.digest, "num_expression": face.num_expression}
             torch.save({**kept, **face_of}, folder / "best.pt")
@@ -188,22 +182,16 @@ def train(
         baseline = consider()
         (folder / "filter.json").write_text(json.dumps(baseline, indent=1))
         print("the filter: " + describe(baseline), flush=True)
-    sums: list[list[float]] = []
     zero = torch.zeros(config.batch, config.network.hidden)
-    with progress() as bar:
-        task = bar.add_task("audio to head motion", total=config.loop.steps, completed=run.step, note="")
-        while run.step < config.loop.steps:
-            network.train()
-            batch = sampler.draw(run.rng, config.batch, config.length)
-            losses = head_motion_loss(network(batch.window * mask, zero, zero), batch, config)
-            run.update(losses.total)
-            sums.append([float(part.detach()) for part in losses])
-            bar.update(task, completed=run.step)
-            if run.step % config.loop.evaluate_every == 0 or run.step == config.loop.steps:
-                means = [fmean(column) for column in zip(*sums, strict=True)]
-                run.curves.add(run.step, **dict(zip([f"loss {name}" for name in losses._fields], means, strict=True)))
-                sums = []
-                bar.console.print(f"{run.step:5d} loss " + " ".join(f"{m:.3f}" for m in means) + " " + describe(consider()))
+
+    def losses_of_step() -> dict[str, Tensor]:
+        batch = sampler.draw(run.rng, config.batch, config.length)
+        return head_motion_loss(network(batch.window * mask, zero, zero), batch, config)._asdict()
+
+    def line(means: list[float]) -> str:
+        return "loss " + " ".join(f"{mean:.3f}" for mean in means) + " " + describe(consider())
+
+    run.train("audio to head motion", losses_of_step, line)
     finish(folder, clips, models)
 
 
@@ -220,12 +208,7 @@ def finish(folder: Path, clips: list[TrainingClip], models: MotionModels) -> Non
 def main() -> None:
     """Command line."""
     defaults = HeadMotionTraining()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trainset", type=Path, required=True, help="training set: a folder with clips/ and features/")
-    parser.add_argument("--lags", type=Path, help="JSON file of lags that the sync network found")
-    parser.add_argument("--out", type=Path, default=Path("build/motion/head_motion"), help="folder for checkpoints and curves")
-    parser.add_argument("--steps", type=int, default=defaults.loop.steps)
-    parser.add_argument("--seed", type=int, default=defaults.loop.seed)
+    parser = training_parser(__doc__, "build/motion/head_motion", defaults.loop)
     parser.add_argument("--heard", choices=tuple(HEARD), default=defaults.heard, help="what the network hears (ablation)")
     parser.add_argument("--ahead", type=int, default=defaults.network.ahead, help="frames of look-ahead (ablation)")
     arguments = parser.parse_args()
@@ -235,9 +218,7 @@ def main() -> None:
         network=replace(defaults.network, ahead=arguments.ahead),
         loop=replace(defaults.loop, steps=arguments.steps, seed=arguments.seed),
     )
-    clips = load_clips(arguments.trainset, uses=frozenset({"train"}), lags=arguments.lags)
-    selection = load_clips(arguments.trainset, uses=frozenset({"val", "dev"}), lags=arguments.lags)
-    train(config, MotionModels(), clips, selection, arguments.out)
+    train(config, MotionModels(), *clip_sets(arguments.trainset, arguments.lags), arguments.out)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +142,39 @@ class TrainingRun:
         self.optimiser.step()
         self.averaged.update(self.module, self.step)
         self.step += 1
+
+    def record(self, scores: dict[str, dict[str, float]], value: float) -> bool:
+        """Puts the scores of each group, and what is selected on, on the curves; says whether it is the best so far."""
+        self.curves.add(self.step, score=value)
+        for group, values in scores.items():
+            self.curves.add(self.step, **{f"{group} {name}": value for name, value in values.items()})
+        if value > self.best:
+            self.best = value
+            return True
+        return False
+
+    def train(self, title: str, losses_of_step: Callable[[], dict[str, Tensor]], describe: Callable[[list[float]], str]) -> None:
+        """All steps that remain.
+
+        Args:
+            title: shown beside the bar.
+            losses_of_step: draws a batch, and gives the parts of its loss; `total` is what is learned from.
+            describe: evaluates; from the mean of each part since the last evaluation to a line of text.
+        """
+        sums: list[list[float]] = []
+        with progress() as bar:
+            task = bar.add_task(title, total=self.config.steps, completed=self.step, note="")
+            while self.step < self.config.steps:
+                self.module.train()
+                losses = losses_of_step()
+                self.update(losses["total"])
+                sums.append([float(part.detach()) for part in losses.values()])
+                bar.update(task, completed=self.step)
+                if self.step % self.config.evaluate_every == 0 or self.step == self.config.steps:
+                    means = [fmean(column) for column in zip(*sums, strict=True)]
+                    self.curves.add(self.step, **dict(zip([f"loss {name}" for name in losses], means, strict=True)))
+                    sums = []
+                    bar.console.print(f"{self.step:5d} {describe(means)}")
 
 
 def progress() -> Progress:

@@ -6,7 +6,6 @@ width; only `train` clips are learned from.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,8 @@ from services.motion.features import content_before, content_rows, silence
 from services.motion.networks.style_translation import StyleTranslationConfig, StyleTranslationNetwork
 from services.motion.style import Style, StyleCode, measure_mouth
 from services.motion.train.batches import BatchConfig, BatchSampler
-from services.motion.train.clips import TrainingClip, by_speaker, load_clips
+from services.motion.train.clips import TrainingClip, by_speaker
+from services.motion.train.command import clip_sets, training_parser
 from services.motion.train.loop import LoopConfig, TrainingRun, progress
 from services.motion.train.losses import LossWeights, MotionLoss
 from services.motion.train.prior import PriorConfig, fit_prior
@@ -120,12 +120,7 @@ def train(
         """Evaluates the averaged weights and keeps them where they are the best so far."""
         averaged.load_state_dict(run.averaged.state)
         scores = evaluate(averaged, basis, groups)
-        value = selection_score(scores)
-        run.curves.add(run.step, score=value)
-        for group, values in scores.items():
-            run.curves.add(run.step, **{f"{group} {name}": value for name, value in values.items()})
-        if value > run.best:
-            run.best = value
+        if run.record(scores, selection_score(scores)):
             keep = {"config": asdict(config), "state": averaged.state_dict(), "scores": scores, "step": run.step}
             torch.save({**keep, "code": typical_code(averaged, clips, basis), "basis": basis}, folder / "best.pt")
         run.save()
@@ -190,20 +185,12 @@ def typical_code(network: StyleTranslationNetwork, clips: list[TrainingClip], ba
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trainset", type=Path, required=True, help="training set: a folder with clips/ and features/")
-    parser.add_argument("--lags", type=Path, help="JSON file of lags that the sync network found")
-    parser.add_argument("--out", type=Path, default=Path("build/motion/style"), help="folder for checkpoints and curves")
-    parser.add_argument("--steps", type=int, default=StyleTrainingConfig().loop.steps)
-    parser.add_argument("--seed", type=int, default=LoopConfig().seed)
-    parser.add_argument("--threads", type=int, default=LoopConfig().threads)
+    defaults = StyleTrainingConfig()
+    parser = training_parser(__doc__, "build/motion/style", defaults.loop)
+    parser.add_argument("--threads", type=int, default=defaults.loop.threads)
     arguments = parser.parse_args()
-    config = StyleTrainingConfig(
-        loop=replace(StyleTrainingConfig().loop, steps=arguments.steps, seed=arguments.seed, threads=arguments.threads)
-    )
-    clips = load_clips(arguments.trainset, uses=frozenset({"train"}), lags=arguments.lags)
-    selection = load_clips(arguments.trainset, uses=frozenset({"val", "dev"}), lags=arguments.lags)
-    train(config, clips, selection, arguments.out)
+    loop = replace(defaults.loop, steps=arguments.steps, seed=arguments.seed, threads=arguments.threads)
+    train(replace(defaults, loop=loop), *clip_sets(arguments.trainset, arguments.lags), arguments.out)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ import torch
 
 from services.common.calls import check_still_wanted
 from services.common.mouth_bank import MouthBank
-from services.render.adapt.everybody_pairs import WindowView, window_pair, window_rows
-from services.render.adapt.pairs import NEAREST_FRAMES, LandmarkNoise, Pair
+from services.render.adapt.everybody_pairs import WindowView, window_pair
+from services.render.adapt.pairs import NEAREST_FRAMES, LandmarkNoise, Pair, window_rows
 from services.render.adapt.personalize import PersonalizeModels, PersonalizeRecipe, StateSearch
-from services.render.heatmaps import NUM_KEYS
+from services.render.heatmaps import NUM_KEYS, WINDOW_FRAMES
 from services.render.key_pictures import KeyPictures, choose_keys, packed
 from services.render.types import PersonalizeProgress
 
@@ -64,7 +64,7 @@ def actor_windows(bank: MouthBank, keys: KeyPictures, recipe: PersonalizeRecipe,
     pairs = []
     for row in reachable[np.unique(np.linspace(0, len(reachable) - 1, recipe.num_pairs).round().astype(int))]:
         check_still_wanted()
-        rows = window_rows(bank.frame_index, int(row))
+        rows = window_rows(bank.frame_index, int(row), WINDOW_FRAMES)
         others = KeyPictures(keys.pictures[far[row]], keys.landmarks[far[row]])
         view = WindowView(rows, bank.boxes[list(rows)], others)
         pairs.append(window_pair(bank, view, LandmarkNoise(), int(rng.integers(1 << 31))))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from services.common.actor_geometry import lower_face_mask
 from services.common.crops import HeadPose, head_to_box
 from services.common.mouth_bank import MouthBank
 from services.render.adapt.pairs import LandmarkNoise, Pair, perturbed
-from services.render.heatmaps import WINDOW_FRAMES, frame_channels, window_picture
+from services.render.heatmaps import frame_channels, window_picture
 from services.render.key_pictures import KeyPictures, matched_keys
 from services.render.types import Float32, UInt8
 
@@ -29,14 +28,6 @@ class WindowView:
     rows: tuple[int, ...]
     boxes: UInt8
     keys: KeyPictures
-
-
-def window_rows(frame_index: npt.NDArray[np.int64], row: int) -> tuple[int, ...]:
-    """The rows of frames t-6 to t; where the footage begins later or has a gap, its first frame after that stands in."""
-    first = row
-    while first > 0 and row - first < WINDOW_FRAMES - 1 and frame_index[first] - frame_index[first - 1] == 1:
-        first -= 1
-    return tuple(max(row - back, first) for back in range(WINDOW_FRAMES - 1, -1, -1))
 
 
 def window_pair(bank: MouthBank, view: WindowView, noise: LandmarkNoise, seed: int) -> Pair:

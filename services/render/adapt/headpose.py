@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from services.common.calls import check_still_wanted
 from services.common.identity_drawing import IdentityDrawing
 from services.common.mouth_bank import MouthBank
-from services.render.adapt.headpose_pairs import DrawnView, drawn_pair, drawn_rows
-from services.render.adapt.pairs import NEAREST_FRAMES, NO_NOISE, LandmarkNoise, Pair
+from services.render.adapt.headpose_pairs import DrawnView, drawn_pair
+from services.render.adapt.pairs import NEAREST_FRAMES, NO_NOISE, LandmarkNoise, Pair, window_rows
 from services.render.adapt.personalize import PersonalizeModels, PersonalizeRecipe, StateSearch
 from services.render.drawn_face import DRAWN_WINDOW, RENDERED, SHOWN_KEYS
 from services.render.identity_features import IdentityFeatures
@@ -133,7 +133,7 @@ def actor_drawn(bank: MouthBank, keys: KeyPictures, drawing: IdentityDrawing, re
     for place, row in enumerate(chosen):
         check_still_wanted()
         others = KeyPictures(keys.pictures[far[row]], keys.landmarks[far[row]])
-        rows = drawn_rows(bank.frame_index, int(row))
+        rows = window_rows(bank.frame_index, int(row), DRAWN_WINDOW)
         view = DrawnView(rows, bank.boxes[list(rows)], others, drawing, drawing.has_detail and place % 2 == 1)
         pairs.append(drawn_pair(bank, view, LandmarkNoise(), int(rng.integers(1 << 31))))
     return pairs

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from services.common.actor_geometry import lower_face_mask
 from services.common.crops import HeadPose, head_to_box
 from services.common.identity_drawing import IdentityDrawing
 from services.common.mouth_bank import MouthBank
 from services.render.adapt.pairs import LandmarkNoise, Pair, perturbed
-from services.render.drawn_face import DRAWN_WINDOW, SHOWN_KEYS, coverage, drawn_picture, rendered_frame, shown_keys
+from services.render.drawn_face import SHOWN_KEYS, coverage, drawn_picture, rendered_frame, shown_keys
 from services.render.features import lip_pictures
 from services.render.key_pictures import KeyPictures
 from services.render.types import UInt8
@@ -38,14 +37,6 @@ class DrawnView:
     drawing: IdentityDrawing
     detailed: bool
     paint: Callable[[UInt8], UInt8] | None = None
-
-
-def drawn_rows(frame_index: npt.NDArray[np.int64], row: int) -> tuple[int, ...]:
-    """The rows of frames t-2 to t; where the footage begins later or has a gap, its first frame after that stands in."""
-    first = row
-    while first > 0 and row - first < DRAWN_WINDOW - 1 and frame_index[first] - frame_index[first - 1] == 1:
-        first -= 1
-    return tuple(max(row - back, first) for back in range(DRAWN_WINDOW - 1, -1, -1))
 
 
 def drawn_pair(bank: MouthBank, view: DrawnView, noise: LandmarkNoise, seed: int) -> Pair:

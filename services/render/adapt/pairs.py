@@ -42,6 +42,16 @@ class Pair:
     target: UInt8
 
 
+def window_rows(frame_index: npt.NDArray[np.int64], row: int, length: int) -> tuple[int, ...]:
+    """The rows of a frame and the `length` - 1 before it; where the footage begins later or has a gap, its first frame after that
+    stands in.
+    """
+    first = row
+    while first > 0 and row - first < length - 1 and frame_index[first] - frame_index[first - 1] == 1:
+        first -= 1
+    return tuple(max(row - back, first) for back in range(length - 1, -1, -1))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LandmarkNoise:
     """How predicted landmarks differ from tracked ones, head-space pixels (standard deviations).

@@ -3,27 +3,19 @@
 Eq. 4 of the paper: L1, LSGAN with gradient penalty against the discriminator of table 8 (at a smaller size), perceptual and total
 variation, in the units of services/render/losses.py. Beside the discriminator of windows, which sees six filmed frames and the
 seventh, filmed or made, a patch discriminator of single frames judges fine detail, which an average over the picture overlooks.
-Two phases as in train/refine.py; the exponential moving average of the weights is served.
+Two phases as in train/trainer.py; the exponential moving average of the weights is served.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import nn
 
-from services.render.adapt.pairs import Pair
 from services.render.losses import (
     Features,
     LossWeights,
@@ -43,9 +35,8 @@ from services.render.networks.weights import load_perceptual, save_weights
 from services.render.train.everybody_footage import WindowBatch, WindowSource
 from services.render.train.everybody_held_out import read_windows
 from services.render.train.footage import read_people
-from services.render.train.held_out import HeldOut, blended, measure, textures
-from services.render.train.refine import parameter_groups, to_tensor
-from services.render.train.run_folder import RunFolder
+from services.render.train.loop import parse_arguments, run
+from services.render.train.trainer import Trainer, to_tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,40 +88,22 @@ class EverybodyRecipe:
     validate_every: int = 100
 
 
-class EverybodyTrainer:
+class EverybodyTrainer(Trainer[EverybodyRecipe, EverybodyNetwork, WindowBatch]):
     """Networks, optimisers and one step of training."""
+
+    parts = ("network", "average", "frame", "windows", "optimiser", "judge_optimiser")
 
     def __init__(self, recipe: EverybodyRecipe, features: Features) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe = recipe
         self.features = features
-        self.network = EverybodyNetwork(recipe.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        network = EverybodyNetwork(recipe.network)
         self.frame = PatchDiscriminator(3)
         self.windows = WindowDiscriminator(recipe.windows)
-        self.optimiser = torch.optim.Adam(parameter_groups(self.network), recipe.learning_rate, betas=(0.9, 0.99))
-        judges = [*self.frame.parameters(), *self.windows.parameters()]
-        self.judge_optimiser = torch.optim.Adam(judges, recipe.discriminator_learning_rate, betas=(0.5, 0.99))
-        self.step = 0
-
-    _parts = ("network", "average", "frame", "windows", "optimiser", "judge_optimiser")
-
-    def state(self) -> dict[str, Any]:
-        """All that a resumed training needs."""
-        return {**{name: getattr(self, name).state_dict() for name in self._parts}, "step": self.step}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        for name in self._parts:
-            getattr(self, name).load_state_dict(state[name])
-        self.step = int(state["step"])
+        super().__init__(recipe, network, (self.frame, self.windows))
 
     def train_step(self, batch: WindowBatch) -> dict[str, float]:
         """One step of the network and, in the second phase, of both discriminators; returns the losses."""
-        recipe, weights = self.recipe, self.recipe.weights
-        adversarial = self.step >= recipe.warm_steps
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate() * group["rate_scale"]
+        weights = self.recipe.weights
         inputs, targets, past = to_tensor(batch.pictures), to_tensor(batch.targets), critic_view(to_tensor(batch.past))
         with torch.autocast("cpu", torch.bfloat16):
             residual = self.network(inputs, self.network.default_state().expand(len(inputs), -1))
@@ -142,29 +115,15 @@ class EverybodyTrainer:
         }
         with torch.autocast("cpu", torch.bfloat16):
             terms["perceptual"] = weights.perceptual * perceptual_loss(self.features, drawn, wanted)
-            if adversarial:
-                self._freeze_judges(True)
-                terms["frame"] = weights.frame * adversarial_loss(self.frame(drawn))
-                terms["windows"] = weights.sequence * adversarial_loss(self.windows(torch.cat([past, drawn], dim=1)))
-                self._freeze_judges(False)
-        loss = torch.stack([term.float() for term in terms.values()]).sum()
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimiser.step()
-        with torch.no_grad():
-            for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(value, 1.0 - min(recipe.average_decay, (1.0 + self.step) / (10.0 + self.step)))
-        report = {name: float(term.detach()) for name, term in terms.items()}
-        report["gradient_norm"] = float(norm)
-        if adversarial:
+            if self.adversarial:
+                with self._frozen_judges():
+                    terms["frame"] = weights.frame * adversarial_loss(self.frame(drawn))
+                    terms["windows"] = weights.sequence * adversarial_loss(self.windows(torch.cat([past, drawn], dim=1)))
+        report = self._descend(terms, self.network.parameters())
+        if self.adversarial:
             report |= self._judge_step(drawn.detach(), wanted, past)
         self.step += 1
         return report
-
-    def _freeze_judges(self, frozen: bool) -> None:
-        for judge in (self.frame, self.windows):
-            judge.requires_grad_(not frozen)
 
     def _judge_step(self, drawn: torch.Tensor, wanted: torch.Tensor, past: torch.Tensor) -> dict[str, float]:
         recipe = self.recipe
@@ -179,31 +138,19 @@ class EverybodyTrainer:
             penalty = gradient_penalty(self.windows, filmed, made, shares)
             loss = loss + recipe.penalty * recipe.penalty_every * penalty
             report["penalty"] = float(penalty.detach())
-        self.judge_optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        self.judge_optimiser.step()
+        self._descend_judges(loss)
         return report
 
-    def _learning_rate(self) -> float:
-        recipe = self.recipe
-        if self.step < recipe.warm_steps:
-            return recipe.learning_rate * min(1.0, (self.step + 1) / 50)
-        done = (self.step - recipe.warm_steps) / max(1, recipe.steps - recipe.warm_steps)
-        return recipe.adversarial_learning_rate * (0.1 + 0.9 * 0.5 * (1.0 + float(np.cos(np.pi * done))))
-
-    @torch.no_grad()
-    def draw(self, pairs: Sequence[Pair]) -> npt.NDArray[np.float32]:
-        """Faces by the averaged network and the default state: float32 [N, 160, 160, 3], grey levels."""
-        pictures = np.stack([pair.picture for pair in pairs])
-        states = self.average.default_state().expand(len(pairs), -1)
-        residual = self.average(to_tensor(pictures), states).permute(0, 2, 3, 1).numpy()
-        return np.asarray(pictures[..., 3:6] + residual * 255.0, dtype=np.float32)
+    def write(self, out: Path) -> None:
+        """`everybody.safetensors` and `everybody_discriminator.safetensors`."""
+        save_weights(out / "everybody.safetensors", self.average, self.recipe.network.to_metadata(), **self._facts())
+        save_weights(out / "everybody_discriminator.safetensors", self.frame, {"in_channels": 3}, **self._facts())
 
 
 def train(data: Path, features: Features, out: Path, recipe: EverybodyRecipe, held_out: Sequence[tuple[str, str]]) -> None:
     """Train, or go on training, and write `everybody.safetensors` and `everybody_discriminator.safetensors` into `out`.
 
-    A run that was killed goes on from its last checkpoint (every `validate_every` steps) to the very weights it would have made.
+    A run that was killed goes on, as train/loop.py says.
 
     Args:
         data: training set.
@@ -218,47 +165,11 @@ def train(data: Path, features: Features, out: Path, recipe: EverybodyRecipe, he
     people = read_people(data, use="train", max_clips=recipe.max_clips, sharp_marks=recipe.sharp_marks)
     source = WindowSource(people, sharp_share=recipe.sharp_share, seed=recipe.seed)
     clips = [read_windows(data, name, use=use, num_frames=10) for name, use in held_out]
-    folder, trainer = RunFolder(out), EverybodyTrainer(recipe, features)
-    if (held := folder.resume(recipe)) is not None:
-        trainer.restore(held)
-    for clip in clips:
-        print(f"{clip.name}: first key picture alone {measure(clip, textures)}", flush=True)
-    started = time.monotonic()
 
     def drawn(step: int) -> WindowBatch:
         return source.batch(step, recipe.batch if step >= recipe.warm_steps else recipe.warm_batch)
 
-    ahead = ThreadPoolExecutor(1)
-    following = ahead.submit(drawn, trainer.step)
-    while trainer.step < recipe.steps:
-        batch = following.result()
-        following = ahead.submit(drawn, trainer.step + 1)
-        report = trainer.train_step(batch)
-        if trainer.step % recipe.report_every == 0:
-            folder.log(trainer.step, {**report, "minutes": (time.monotonic() - started) / 60})
-        if trainer.step % recipe.validate_every == 0 or trainer.step == recipe.steps:
-            _validate(trainer, clips, folder)
-            facts = {"steps": str(trainer.step), "seed": str(recipe.seed)}
-            save_weights(out / "everybody.safetensors", trainer.average, recipe.network.to_metadata(), **facts)
-            save_weights(out / "everybody_discriminator.safetensors", trainer.frame, {"in_channels": 3}, **facts)
-            # The checkpoint last: a run that is killed before it does all of this again.
-            folder.save(trainer.state(), recipe)
-    ahead.shutdown(cancel_futures=True)
-
-
-def _validate(trainer: EverybodyTrainer, clips: Sequence[HeldOut], folder: RunFolder) -> None:
-    figures: dict[str, float] = {}
-    columns = []
-    for clip in clips:
-        found = measure(clip, trainer.draw)
-        figures |= {f"{clip.name}_psnr_db": found.psnr_db, f"{clip.name}_sharpness": found.sharpness_ratio}
-        shown = clip.pairs[:: max(1, len(clip.pairs) // 4)][:4]
-        for pair, first, drawn in zip(shown, textures(shown), trainer.draw(shown), strict=True):
-            columns.append([blended(pair, first), blended(pair, drawn), pair.target])
-    if clips:
-        folder.log(trainer.step, figures)
-        folder.draw_grid(f"held_out_{trainer.step:05d}", columns)
-    folder.draw_curves()
+    run(EverybodyTrainer(recipe, features), drawn, out, clips, shown="first key picture")
 
 
 def main() -> None:
@@ -266,14 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="training set: a folder of *.safetensors")
     parser.add_argument("--perceptual", type=Path, required=True, help="perceptual.safetensors of train.perceptual")
-    parser.add_argument("--out", type=Path, default=Path("build/everybody"), help="folder of the run")
-    parser.add_argument("--steps", type=int, default=EverybodyRecipe().steps)
-    parser.add_argument("--warm-steps", type=int, default=EverybodyRecipe().warm_steps)
-    parser.add_argument("--held-out", nargs=2, action="append", default=[], metavar=("NAME", "USE"))
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    cv2.setNumThreads(1)
+    given = parse_arguments(parser, out="build/everybody", recipe=EverybodyRecipe())
     recipe = EverybodyRecipe(steps=given.steps, warm_steps=given.warm_steps)
     held_out = [(name, use) for name, use in given.held_out]
     train(given.data, load_perceptual(given.perceptual).features, given.out, recipe, held_out)

@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.render.adapt.everybody_pairs import WindowView, window_pair, window_rows
-from services.render.adapt.pairs import LandmarkNoise
+from services.render.adapt.everybody_pairs import WindowView, window_pair
+from services.render.adapt.pairs import LandmarkNoise, window_rows
+from services.render.heatmaps import WINDOW_FRAMES
 from services.render.key_pictures import KeyPictures, choose_keys, grey_keys
 from services.render.train.footage import Person, colour_mixing, colour_table, person_shares, recolour
 
@@ -59,7 +60,7 @@ class WindowSource:
         if len(far) and rng.random() >= _GREY_SHARE:
             keys = choose_keys(bank, np.sort(rng.choice(far, int(rng.choice(_CANDIDATES)))))
         table, mixing, mirror = colour_table(rng), colour_mixing(rng), rng.random() < 0.5
-        rows = window_rows(bank.frame_index, row)
+        rows = window_rows(bank.frame_index, row, WINDOW_FRAMES)
         boxes = np.stack([recolour(bank.boxes[place], table, mixing) for place in rows])
         if keys.landmarks.any():
             keys = KeyPictures(np.stack([recolour(picture, table, mixing) for picture in keys.pictures]), keys.landmarks)

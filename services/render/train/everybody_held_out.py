@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from services.common.mouth_bank import make_bank
-from services.render.adapt.everybody_pairs import WindowView, window_pair, window_rows
-from services.render.adapt.pairs import NO_NOISE
+from services.render.adapt.everybody_pairs import WindowView, window_pair
+from services.render.adapt.pairs import NO_NOISE, window_rows
+from services.render.heatmaps import WINDOW_FRAMES
 from services.render.key_pictures import KeyPictures, choose_keys
-from services.render.train.footage import read_people
-from services.render.train.held_out import ENROLMENT_SHARE, MAX_BANK_FRAMES, HeldOut, rows_to_make
+from services.render.train.held_out import HeldOut, cut_in_two
 
 
 def read_windows(folder: Path, name: str, *, use: str, num_frames: int, keys: KeyPictures | None = None) -> HeldOut:
@@ -24,13 +23,10 @@ def read_windows(folder: Path, name: str, *, use: str, num_frames: int, keys: Ke
         num_frames: frames to draw, evenly spread; 0: all of the second part, one after the other.
         keys: of the actor; None: chosen from the enrolment part.
     """
-    whole = read_people(folder, use=use, max_clips=1, sharp_marks=(), only=(name,))[0].bank
-    end = min(int(whole.num_frames * ENROLMENT_SHARE), MAX_BANK_FRAMES)
-    bank = make_bank(whole.boxes[:end], whole.mouth[:end], whole.rotation[:end], whole.frame_index[:end], whole.geometry)
-    chosen = keys or choose_keys(bank, np.arange(end))
+    whole, bank, rows = cut_in_two(folder, name, use=use, num_frames=num_frames)
+    chosen = keys or choose_keys(bank, np.arange(bank.num_frames))
     pairs = []
-    rows = rows_to_make(end, whole.num_frames, num_frames)
     for row in rows:
-        window = window_rows(whole.frame_index, int(row))
+        window = window_rows(whole.frame_index, int(row), WINDOW_FRAMES)
         pairs.append(window_pair(whole, WindowView(window, whole.boxes[list(window)], chosen), NO_NOISE, 0))
     return HeldOut(name, bank, tuple(pairs), whole.box_landmarks[rows])

@@ -4,27 +4,19 @@ Eq. 4 of the paper, in the units of services/render/losses.py: adversarial (leas
 discriminator that sees the window of rendered frames and the frame to judge, L1, and size and smoothness of the attention mask.
 Added are the perceptual loss of the other renderers, a discriminator of single frames, and a loss of detail's strength. As
 footnote 5 says, memory and generator take turns: first the threshold triplet loss and the memory's items, then the GAN. Two phases
-as in train/refine.py; the exponential moving average of the weights is served.
+as in train/trainer.py; the exponential moving average of the weights is served.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from services.render.adapt.pairs import Pair
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.drawn_face import DRAWN_WINDOW, RENDERED, RENDERED_BEFORE
 from services.render.identity_features import EMBEDDING, IdentityFeatures, read_identity_features
@@ -50,9 +42,8 @@ from services.render.networks.weights import load_perceptual, save_weights
 from services.render.train.footage import read_people
 from services.render.train.headpose_footage import DrawnBatch, DrawnSource, read_drawings
 from services.render.train.headpose_held_out import read_drawn
-from services.render.train.held_out import HeldOut, blended, measure, textures
-from services.render.train.refine import parameter_groups, to_tensor
-from services.render.train.run_folder import RunFolder
+from services.render.train.loop import parse_arguments, run
+from services.render.train.trainer import Trainer, to_tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,48 +108,37 @@ class HeadposeRecipe:
     validate_every: int = 100
 
 
-class HeadposeTrainer:
+class HeadposeTrainer(Trainer[HeadposeRecipe, HeadposeNetwork, DrawnBatch]):
     """Networks, optimisers and one step of training."""
+
+    parts = ("network", "average", "judge", "frame", "optimiser", "memory_optimiser", "judge_optimiser")
 
     def __init__(self, recipe: HeadposeRecipe, perceptual: PerceptualNetwork, identity: IdentityFeatures) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe = recipe
         self.features = perceptual.features
         self.identity = identity
-        self.network = HeadposeNetwork(recipe.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network.spatial.load_base(perceptual)
-        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        network = HeadposeNetwork(recipe.network)
+        network.spatial.load_base(perceptual)
         self.judge = PatchDiscriminator(3 * (DRAWN_WINDOW + 1))
         self.frame = PatchDiscriminator(3)
-        frozen = {id(value) for value in self.network.spatial.parameters()}
-        generator = nn.ParameterList(value for value in self.network.parameters() if id(value) not in frozen)
-        self.optimiser = torch.optim.Adam(parameter_groups(generator), recipe.learning_rate, betas=(0.9, 0.99))
+        super().__init__(recipe, network, (self.judge, self.frame))
         self.memory_optimiser = torch.optim.Adam([self.network.spatial.weight], recipe.memory_learning_rate)
-        self.judge_optimiser = torch.optim.Adam(
-            [*self.judge.parameters(), *self.frame.parameters()], recipe.discriminator_learning_rate, betas=(0.5, 0.99)
-        )
-        self.step = 0
 
-    _parts = ("network", "average", "judge", "frame", "optimiser", "memory_optimiser", "judge_optimiser")
+    def _trained(self) -> list[nn.Parameter]:
+        memory = {id(value) for value in self.network.spatial.parameters()}
+        return [value for value in self.network.parameters() if id(value) not in memory]
 
-    def state(self) -> dict[str, Any]:
-        """All that a resumed training needs."""
-        return {**{name: getattr(self, name).state_dict() for name in self._parts}, "step": self.step}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        for name in self._parts:
-            getattr(self, name).load_state_dict(state[name])
-        self.step = int(state["step"])
+    def write(self, out: Path) -> None:
+        """`headpose.safetensors`."""
+        facts = {**self._facts(), EMBEDDING: self.identity.sha256}
+        save_weights(out / "headpose.safetensors", self.average, self.recipe.network.to_metadata(), **facts)
 
     def train_step(self, batch: DrawnBatch) -> dict[str, float]:
         """One step of the memory, of the generator and, in the second phase, of the discriminator; returns the losses."""
         inputs, targets = to_tensor(batch.pictures), to_tensor(batch.targets)
         report = self._memory_step(inputs, torch.from_numpy(self.identity.of(batch.targets)))
         identity = torch.from_numpy(self.identity.of(batch.others))
-        weights, adversarial = self.recipe.weights, self.step >= self.recipe.warm_steps
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate() * group["rate_scale"]
+        weights = self.recipe.weights
         with torch.autocast("cpu", torch.bfloat16):
             masks = self.network.masks(inputs, torch.zeros(len(inputs), self.network.film_size), identity)
         masks = type(masks)(masks.colour.float(), masks.attention.float())
@@ -173,19 +153,16 @@ class HeadposeTrainer:
         }
         with torch.autocast("cpu", torch.bfloat16):
             terms["perceptual"] = weights.perceptual * perceptual_loss(self.features, drawn, wanted)
-            if adversarial:
-                self._freeze_judges(True)
-                terms["adversarial"] = weights.adversarial * adversarial_loss(self.judge(torch.cat([window, drawn], dim=1)))
-                terms["frame"] = weights.frame * adversarial_loss(self.frame(drawn))
-                self._freeze_judges(False)
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(torch.stack([term.float() for term in terms.values()]).sum())
-        norm = nn.utils.clip_grad_norm_([value for group in self.optimiser.param_groups for value in group["params"]], 5.0)
-        self.optimiser.step()
-        self._average()
-        report |= {name: float(term.detach()) for name, term in terms.items()}
-        report |= {"gradient_norm": float(norm), "mean_attention": float(masks.attention.detach().mean())}
-        if adversarial:
+            if self.adversarial:
+                with self._frozen_judges():
+                    terms["adversarial"] = weights.adversarial * adversarial_loss(self.judge(torch.cat([window, drawn], dim=1)))
+                    terms["frame"] = weights.frame * adversarial_loss(self.frame(drawn))
+        report |= self._descend(terms, [value for group in self.optimiser.param_groups for value in group["params"]])
+        # The memory belongs to the spatial features as they are now: neither of them is averaged.
+        self.average.spatial.load_state_dict(self.network.spatial.state_dict())
+        self.average.memory.load_state_dict(self.network.memory.state_dict())
+        report["mean_attention"] = float(masks.attention.detach().mean())
+        if self.adversarial:
             report |= self._judge_step(window, wanted, drawn.detach())
         self.step += 1
         return report
@@ -206,41 +183,12 @@ class HeadposeTrainer:
         network.memory.update(query, identity)
         return {"triplet": float(loss.detach()), "recalled_likeness": float(recalled), "items": float(network.memory.num_present())}
 
-    def _freeze_judges(self, frozen: bool) -> None:
-        for judge in (self.judge, self.frame):
-            judge.requires_grad_(not frozen)
-
     def _judge_step(self, window: torch.Tensor, wanted: torch.Tensor, drawn: torch.Tensor) -> dict[str, float]:
         with torch.autocast("cpu", torch.bfloat16):
             judge = discriminator_loss(*(self.judge(torch.cat([window, seen], dim=1)) for seen in (wanted, drawn)))
             frame = discriminator_loss(self.frame(wanted), self.frame(drawn))
-        self.judge_optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward((judge + frame).float())
-        self.judge_optimiser.step()
+        self._descend_judges((judge + frame).float())
         return {"judge": float(judge.detach()), "frame_judge": float(frame.detach())}
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            mean.lerp_(value, 1.0 - min(self.recipe.average_decay, (1.0 + self.step) / (10.0 + self.step)))
-        # The memory belongs to the spatial features as they are now: neither of them is averaged.
-        self.average.spatial.load_state_dict(self.network.spatial.state_dict())
-        self.average.memory.load_state_dict(self.network.memory.state_dict())
-
-    def _learning_rate(self) -> float:
-        recipe = self.recipe
-        if self.step < recipe.warm_steps:
-            return recipe.learning_rate * min(1.0, (self.step + 1) / 50)
-        done = (self.step - recipe.warm_steps) / max(1, recipe.steps - recipe.warm_steps)
-        return recipe.adversarial_learning_rate * (0.1 + 0.9 * 0.5 * (1.0 + float(np.cos(np.pi * done))))
-
-    @torch.no_grad()
-    def draw(self, pairs: Sequence[Pair]) -> npt.NDArray[np.float32]:
-        """Faces by the averaged network and the default state: float32 [N, 160, 160, 3], grey levels."""
-        pictures = np.stack([pair.picture for pair in pairs])
-        states = self.average.default_state().expand(len(pairs), -1)
-        residual = self.average(to_tensor(pictures), states).permute(0, 2, 3, 1).numpy()
-        return np.asarray(pictures[..., RENDERED] + residual * 255.0, dtype=np.float32)
 
 
 def train(
@@ -249,7 +197,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train, or go on training, and write `headpose.safetensors` into `out`.
 
-    A run that was killed goes on from its last checkpoint (every `validate_every` steps) to the very weights it would have made.
+    A run that was killed goes on, as train/loop.py says.
 
     Args:
         data: training set.
@@ -270,46 +218,11 @@ def train(
         read_drawn(data, name, use=use, num_frames=10, drawing=read_drawings(identities, name).film, detailed=False)
         for name, use in held_out
     ]
-    folder, trainer = RunFolder(out), HeadposeTrainer(recipe, perceptual, identity)
-    if (held := folder.resume(recipe)) is not None:
-        trainer.restore(held)
-    for clip in clips:
-        print(f"{clip.name}: rendered frame alone {measure(clip, textures)}", flush=True)
-    started = time.monotonic()
 
     def drawn(step: int) -> DrawnBatch:
         return source.batch(step, recipe.batch if step >= recipe.warm_steps else recipe.warm_batch)
 
-    ahead = ThreadPoolExecutor(1)
-    following = ahead.submit(drawn, trainer.step)
-    while trainer.step < recipe.steps:
-        batch = following.result()
-        following = ahead.submit(drawn, trainer.step + 1)
-        report = trainer.train_step(batch)
-        if trainer.step % recipe.report_every == 0:
-            folder.log(trainer.step, {**report, "minutes": (time.monotonic() - started) / 60})
-        if trainer.step % recipe.validate_every == 0 or trainer.step == recipe.steps:
-            _validate(trainer, clips, folder)
-            facts = {"steps": str(trainer.step), "seed": str(recipe.seed), EMBEDDING: identity.sha256}
-            save_weights(out / "headpose.safetensors", trainer.average, recipe.network.to_metadata(), **facts)
-            # The checkpoint last: a run that is killed before it does all of this again.
-            folder.save(trainer.state(), recipe)
-    ahead.shutdown(cancel_futures=True)
-
-
-def _validate(trainer: HeadposeTrainer, clips: Sequence[HeldOut], folder: RunFolder) -> None:
-    figures: dict[str, float] = {}
-    columns = []
-    for clip in clips:
-        found = measure(clip, trainer.draw)
-        figures |= {f"{clip.name}_psnr_db": found.psnr_db, f"{clip.name}_sharpness": found.sharpness_ratio}
-        shown = clip.pairs[:: max(1, len(clip.pairs) // 4)][:4]
-        for pair, rendered, drawn in zip(shown, textures(shown), trainer.draw(shown), strict=True):
-            columns.append([blended(pair, rendered), blended(pair, drawn), pair.target])
-    if clips:
-        folder.log(trainer.step, figures)
-        folder.draw_grid(f"held_out_{trainer.step:05d}", columns)
-    folder.draw_curves()
+    run(HeadposeTrainer(recipe, perceptual, identity), drawn, out, clips, shown="rendered frame")
 
 
 def main() -> None:
@@ -321,14 +234,7 @@ def main() -> None:
     parser.add_argument(
         "--identity-weights", type=Path, default=WEIGHTS_FOLDER / f"{EMBEDDING}.safetensors", help="or ArcFace.onnx"
     )
-    parser.add_argument("--out", type=Path, default=Path("build/headpose"), help="folder of the run")
-    parser.add_argument("--steps", type=int, default=HeadposeRecipe().steps)
-    parser.add_argument("--warm-steps", type=int, default=HeadposeRecipe().warm_steps)
-    parser.add_argument("--held-out", nargs=2, action="append", default=[], metavar=("NAME", "USE"))
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    cv2.setNumThreads(1)
+    given = parse_arguments(parser, out="build/headpose", recipe=HeadposeRecipe())
     identity = read_identity_features(given.identity_weights)
     recipe = HeadposeRecipe(
         steps=given.steps,

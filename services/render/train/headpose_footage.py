@@ -15,8 +15,9 @@ from services.common.identity_drawing import IdentityDrawing
 from services.common.morphable_models import MorphableModels
 from services.common.mouth_bank import MouthBank
 from services.common.tensor_bytes import decode_arrays
-from services.render.adapt.headpose_pairs import DrawnView, drawn_pair, drawn_rows
-from services.render.adapt.pairs import LandmarkNoise
+from services.render.adapt.headpose_pairs import DrawnView, drawn_pair
+from services.render.adapt.pairs import LandmarkNoise, window_rows
+from services.render.drawn_face import DRAWN_WINDOW
 from services.render.key_pictures import KeyPictures, choose_keys, grey_keys
 from services.render.train.footage import Person, colour_mixing, colour_table, person_shares, recolour
 from services.render.types import UInt8
@@ -105,7 +106,7 @@ class DrawnSource:
         def paint(picture: UInt8) -> UInt8:
             return recolour(picture, table, mixing)
 
-        rows = drawn_rows(bank.frame_index, row)
+        rows = window_rows(bank.frame_index, row, DRAWN_WINDOW)
         boxes = np.stack([paint(bank.boxes[place]) for place in rows])
         if keys.landmarks.any():
             keys = KeyPictures(np.stack([paint(picture) for picture in keys.pictures]), keys.landmarks)

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from services.common.identity_drawing import IdentityDrawing
-from services.common.mouth_bank import make_bank
-from services.render.adapt.headpose_pairs import DrawnView, drawn_pair, drawn_rows
-from services.render.adapt.pairs import NO_NOISE
+from services.render.adapt.headpose_pairs import DrawnView, drawn_pair
+from services.render.adapt.pairs import NO_NOISE, window_rows
+from services.render.drawn_face import DRAWN_WINDOW
 from services.render.key_pictures import KeyPictures, choose_keys
-from services.render.train.footage import read_people
-from services.render.train.held_out import ENROLMENT_SHARE, MAX_BANK_FRAMES, HeldOut, rows_to_make
+from services.render.train.held_out import HeldOut, cut_in_two
 
 
 def read_drawn(
@@ -36,14 +35,11 @@ def read_drawn(
         detailed: with the detailed albedo.
         keys: of the actor; None: chosen from the enrolment part.
     """
-    whole = read_people(folder, use=use, max_clips=1, sharp_marks=(), only=(name,))[0].bank
-    end = min(int(whole.num_frames * ENROLMENT_SHARE), MAX_BANK_FRAMES)
-    bank = make_bank(whole.boxes[:end], whole.mouth[:end], whole.rotation[:end], whole.frame_index[:end], whole.geometry)
-    chosen = keys or choose_keys(bank, np.arange(end))
+    whole, bank, rows = cut_in_two(folder, name, use=use, num_frames=num_frames)
+    chosen = keys or choose_keys(bank, np.arange(bank.num_frames))
     pairs = []
-    rows = rows_to_make(end, whole.num_frames, num_frames)
     for row in rows:
-        window = drawn_rows(whole.frame_index, int(row))
+        window = window_rows(whole.frame_index, int(row), DRAWN_WINDOW)
         view = DrawnView(window, whole.boxes[list(window)], chosen, drawing, detailed)
         pairs.append(drawn_pair(whole, view, NO_NOISE, 0))
     return HeldOut(name, bank, tuple(pairs), whole.box_landmarks[rows])

@@ -37,8 +37,8 @@ from services.render.train.everybody_reenact import Faces, draw, figures
 from services.render.train.headpose_footage import Drawings, read_drawings
 from services.render.train.headpose_held_out import read_drawn
 from services.render.train.held_out import HeldOut, blended, read_held_out
-from services.render.train.refine import to_tensor
 from services.render.train.run_folder import RunFolder
+from services.render.train.trainer import to_tensor
 from services.render.types import Float32, UInt8
 
 _SHOWN: Final = ("still mouth", "rendered frame", "prior", "personalised", "still picture")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,8 @@ from services.render.adapt.pairs import NEAREST_FRAMES, Pair, choose_sources, ma
 from services.render.train.footage import read_people
 from services.render.train.metrics import Quality, frame_quality, mean_quality
 
-ENROLMENT_SHARE: Final = 0.6
-MAX_BANK_FRAMES: Final = 300
+_ENROLMENT_SHARE: Final = 0.6
+_MAX_BANK_FRAMES: Final = 300
 _BLENDED: Final = 3
 
 Draw = Callable[[Sequence[Pair]], npt.NDArray[np.float32]]
@@ -40,6 +40,20 @@ class HeldOut:
     landmarks: npt.NDArray[np.float32]
 
 
+class TwoParts(NamedTuple):
+    """A clip that is cut.
+
+    Attributes:
+        whole: all of it.
+        bank: the enrolment part, its first rows.
+        rows: intp [N], of `whole` behind the enrolment part.
+    """
+
+    whole: MouthBank
+    bank: MouthBank
+    rows: npt.NDArray[np.intp]
+
+
 def read_held_out(folder: Path, name: str, *, use: str, num_frames: int) -> HeldOut:
     """A clip of a training set that is not trained on, cut in two.
 
@@ -49,21 +63,20 @@ def read_held_out(folder: Path, name: str, *, use: str, num_frames: int) -> Held
         use: of the clip in the training set's metadata.
         num_frames: frames to make, evenly spread; 0: all of the second part, one after the other.
     """
-    whole = read_people(folder, use=use, max_clips=1, sharp_marks=(), only=(name,))[0].bank
-    end = min(int(whole.num_frames * ENROLMENT_SHARE), MAX_BANK_FRAMES)
-    bank = make_bank(whole.boxes[:end], whole.mouth[:end], whole.rotation[:end], whole.frame_index[:end], whole.geometry)
-    rows = rows_to_make(end, whole.num_frames, num_frames)
-    pairs = tuple(
-        make_pair(whole, int(row), choose_sources(whole, int(row), np.arange(end), _BLENDED), whole.mouth[row]) for row in rows
-    )
+    whole, bank, rows = cut_in_two(folder, name, use=use, num_frames=num_frames)
+    enrolled = np.arange(bank.num_frames)
+    pairs = tuple(make_pair(whole, int(row), choose_sources(whole, int(row), enrolled, _BLENDED), whole.mouth[row]) for row in rows)
     return HeldOut(name, bank, pairs, whole.box_landmarks[rows])
 
 
-def rows_to_make(end: int, total: int, num_frames: int) -> npt.NDArray[np.intp]:
-    """Rows of the second part that are made: `num_frames` of them evenly spread, all where that is 0."""
-    first, last = end + NEAREST_FRAMES, total - 1
+def cut_in_two(folder: Path, name: str, *, use: str, num_frames: int) -> TwoParts:
+    """A clip's enrolment part, and the rows to make of the rest; arguments as `read_held_out`."""
+    whole = read_people(folder, use=use, max_clips=1, sharp_marks=(), only=(name,))[0].bank
+    end = min(int(whole.num_frames * _ENROLMENT_SHARE), _MAX_BANK_FRAMES)
+    bank = make_bank(whole.boxes[:end], whole.mouth[:end], whole.rotation[:end], whole.frame_index[:end], whole.geometry)
+    first, last = end + NEAREST_FRAMES, whole.num_frames - 1
     spread = np.linspace(first, last, num_frames) if num_frames else np.arange(first, last + 1)
-    return np.unique(spread.round().astype(np.intp))
+    return TwoParts(whole, bank, np.unique(spread.round().astype(np.intp)))
 
 
 def blended(pair: Pair, drawn: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

@@ -22,7 +22,7 @@ from services.common.crops import BOX_SIZE
 from services.render.networks.identity_embedding import AngularMarginHead, IdentityEmbedding, IdentityEmbeddingConfig
 from services.render.networks.weights import save_weights
 from services.render.train.footage import Person, colour_mixing, colour_table, read_people, recolour
-from services.render.train.refine import to_tensor
+from services.render.train.trainer import to_tensor
 from services.render.types import UInt8
 
 

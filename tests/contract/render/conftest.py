@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
+import grpc
+import grpc.aio
 import numpy as np
 import numpy.typing as npt
 import psutil
 import pytest
+import pytest_asyncio
 
+from dubstage.render.v1alpha1 import render_pb2 as pb
+from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
+from services.common.artefacts import ArtefactStore
 from services.common.crops import BOX_SIZE
 from services.common.mouth_bank import MouthBank
+from services.common.stage import server_of
+from services.render.__main__ import compose
 from services.render.backends.base import Backend
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.backends.triton_backend import TritonBackend
 from services.render.backends.triton_healing import TritonMonitor
 from services.render.backends.triton_options import TritonOptions
+from services.render.convert import rendered_from_proto
 from services.render.models import RenderModels, load_models, make_backend
+from services.render.settings import RenderSettings
 from services.render.triton.installation import DEFAULT_HOME, install
 from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
-from services.render.types import Precision, RenderFrame
+from services.render.types import Precision, RenderedFrame, RenderFrame
 from tests.unit.render.conftest import bank, frames, mask
+
+if TYPE_CHECKING:
+    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
 
 __all__ = ["bank", "frames", "mask"]
 
@@ -109,6 +122,32 @@ def footage(carphone: Path, bank: MouthBank, mask: npt.NDArray[np.uint8]) -> lis
             for frame in film.decode(video=0)
         ][:27]
     return [RenderFrame(row, pictures[row], pictures[row + 3], mask, bank.box_landmarks[row]) for row in range(24)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtefactStore:
+    return ArtefactStore(tmp_path_factory.mktemp("artefacts"))
+
+
+@pytest_asyncio.fixture
+async def stub(store: ArtefactStore) -> AsyncIterator[RenderServiceAsyncStub]:
+    """A real server, with the models that come with it."""
+    settings = RenderSettings(port=0, artefacts_url=store.url, compute_threads=1, personalize_threads=1, batch_size=2)
+    async with (
+        server_of("render", settings, compose(settings)) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        yield RenderServiceStub(channel)
+
+
+async def rendered(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> list[RenderedFrame]:
+    """The answers to a stream of these messages."""
+
+    async def stream() -> AsyncIterator[pb.RenderRequest]:
+        for message in messages:
+            yield message
+
+    return [rendered_from_proto(response) async for response in stub.Render(stream())]
 
 
 def actor_states(count: int) -> list[npt.NDArray[np.float32]]:

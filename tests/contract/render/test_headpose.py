@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,47 +10,25 @@ import grpc.aio
 import numpy as np
 import numpy.typing as npt
 import pytest
-import pytest_asyncio
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
-from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from services.common.artefacts import ArtefactStore
 from services.common.crops import HeadPose
 from services.common.mouth_bank import FORMAT, MouthBank, bank_arrays, make_bank
-from services.common.stage import server_of
-from services.render.__main__ import compose
 from services.render.adapt.headpose import personalize_headpose
 from services.render.adapt.personalize import PersonalizeModels
 from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.convert import frame_to_proto, ref_to_proto, rendered_from_proto
+from services.render.convert import frame_to_proto, ref_to_proto
 from services.render.models import load_models, make_backend
-from services.render.settings import RenderSettings
 from services.render.streams import open_stream
-from services.render.types import RenderedFrame, RenderFrame
-from tests.unit.render.conftest import bank, mask
+from services.render.types import RenderFrame
+from tests.contract.render.conftest import rendered
 from tests.unit.render.drawn_person import drawing, person
 
 if TYPE_CHECKING:
     from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
 
-__all__ = ["bank", "mask"]
-
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="headpose"))
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> ArtefactStore:
-    return ArtefactStore(tmp_path_factory.mktemp("artefacts"))
-
-
-@pytest_asyncio.fixture
-async def stub(store: ArtefactStore) -> AsyncIterator[RenderServiceAsyncStub]:
-    settings = RenderSettings(port=0, artefacts_url=store.url, compute_threads=1, personalize_threads=1, batch_size=3)
-    async with (
-        server_of("render", settings, compose(settings)) as server,
-        grpc.aio.insecure_channel(server.address) as channel,
-    ):
-        yield RenderServiceStub(channel)
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +39,6 @@ def film(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
         RenderFrame(row, bank.boxes[row], face.draw(bank.mouth[row + 5], pose, detailed=True), mask, bank.box_landmarks[row + 5])
         for row in range(6)
     ]
-
-
-async def rendered(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> list[RenderedFrame]:
-    async def stream() -> AsyncIterator[pb.RenderRequest]:
-        for message in messages:
-            yield message
-
-    return [rendered_from_proto(response) async for response in stub.Render(stream())]
 
 
 async def refused(stub: RenderServiceAsyncStub, request: pb.PersonalizeRequest) -> grpc.aio.AioRpcError:

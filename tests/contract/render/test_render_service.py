@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,53 +10,22 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
-import pytest_asyncio
 
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2 as pb
-from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from services.common.artefacts import ArtefactRef, ArtefactStore
 from services.common.mouth_bank import FORMAT, MouthBank, bank_arrays
-from services.common.stage import server_of
-from services.render.__main__ import compose
 from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.convert import ACTOR_FORMAT, frame_to_proto, ref_to_proto, rendered_from_proto
+from services.render.convert import ACTOR_FORMAT, frame_to_proto, ref_to_proto
 from services.render.models import load_models, make_backend
 from services.render.render import default_state, render
-from services.render.settings import RenderSettings
-from services.render.types import RenderedFrame, RenderFrame
-from tests.unit.render.conftest import bank, frames, mask
+from services.render.types import RenderFrame
+from tests.contract.render.conftest import rendered
 
 if TYPE_CHECKING:
     from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
 
-__all__ = ["bank", "frames", "mask"]
-
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> ArtefactStore:
-    return ArtefactStore(tmp_path_factory.mktemp("artefacts"))
-
-
-@pytest_asyncio.fixture
-async def stub(store: ArtefactStore) -> AsyncIterator[RenderServiceAsyncStub]:
-    settings = RenderSettings(port=0, artefacts_url=store.url, compute_threads=1, personalize_threads=1, batch_size=2)
-    async with (
-        server_of("render", settings, compose(settings)) as server,
-        grpc.aio.insecure_channel(server.address) as channel,
-    ):
-        yield RenderServiceStub(channel)
-
-
-async def stream(messages: Iterable[pb.RenderRequest]) -> AsyncIterator[pb.RenderRequest]:
-    for message in messages:
-        yield message
-
-
-async def rendered(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> list[RenderedFrame]:
-    return [rendered_from_proto(response) async for response in stub.Render(stream(messages))]
 
 
 async def refused(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> grpc.aio.AioRpcError:

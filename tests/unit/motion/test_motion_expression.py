@@ -27,8 +27,9 @@ from services.motion.expression_window import (
     pooled_window,
 )
 from services.motion.features import silence
+from services.motion.grid import AMPLITUDE
 from services.motion.models import MotionModels
-from services.motion.predict import AMPLITUDE, MotionStream, mean_speaker
+from services.motion.predict import MotionStream, mean_speaker
 from services.motion.predict_expression import ExpressionGrid, expression_stream, heard_clip, silent_speech
 from services.motion.style import STYLE_FORMAT, Style
 from services.motion.types import Float32, Motion, SpeechFeatures

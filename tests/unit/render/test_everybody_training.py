@@ -11,7 +11,6 @@ from safetensors.numpy import save_file
 
 from services.common.crops import head_template
 from services.common.mouth_bank import MouthBank
-from services.render.adapt.everybody_pairs import window_rows
 from services.render.heatmaps import WINDOW_CHANNELS
 from services.render.losses import Features
 from services.render.networks.everybody import EverybodyConfig
@@ -96,11 +95,3 @@ def test_batches_are_those_of_their_step(bank: MouthBank) -> None:
     assert one.past.shape == (2, 160, 160, 18)
     assert np.array_equal(one.pictures, again.pictures)
     assert not np.array_equal(one.pictures, other.pictures)
-
-
-def test_windows_end_at_gaps() -> None:
-    index = np.array([0, 1, 2, 3, 10, 11, 12, 13, 14, 15, 16, 17])
-    assert window_rows(index, 0) == (0,) * 7
-    assert window_rows(index, 2) == (0, 0, 0, 0, 0, 1, 2)
-    assert window_rows(index, 5) == (4, 4, 4, 4, 4, 4, 5)
-    assert window_rows(index, 11) == (5, 6, 7, 8, 9, 10, 11)

@@ -9,7 +9,7 @@ import torch
 
 from services.common.mouth_bank import MouthBank
 from services.common.tensor_bytes import encode_arrays
-from services.render.adapt.headpose_pairs import DrawnView, drawn_pair, drawn_rows
+from services.render.adapt.headpose_pairs import DrawnView, drawn_pair
 from services.render.adapt.pairs import NO_NOISE
 from services.render.drawn_face import PICTURE_CHANNELS, RENDERED
 from services.render.identity_features import IdentityFeatures
@@ -67,18 +67,6 @@ def test_batches_are_those_of_their_step(source: DrawnSource) -> None:
     assert one.targets.shape == one.others.shape == (2, 160, 160, 3)
     assert np.array_equal(one.pictures, again.pictures)
     assert not np.array_equal(one.pictures, other.pictures)
-
-
-def test_windows_end_at_gaps() -> None:
-    index = np.array([0, 1, 2, 3, 10, 11, 12])
-    assert [drawn_rows(index, row) for row in (0, 1, 3, 4, 5, 6)] == [
-        (0, 0, 0),
-        (0, 0, 1),
-        (1, 2, 3),
-        (4, 4, 4),
-        (4, 4, 5),
-        (4, 5, 6),
-    ]
 
 
 def test_nothing_of_the_answer_is_shown(bank: MouthBank) -> None:

@@ -11,6 +11,7 @@ from services.render.adapt.pairs import (
     choose_sources,
     make_pair,
     perturbed,
+    window_rows,
 )
 
 
@@ -47,3 +48,18 @@ def test_noise_moves_lips_a_little_and_no_noise_moves_nothing(bank: MouthBank) -
     moved = perturbed(bank.mouth[3], LandmarkNoise(), rng)
     assert 0.02 < np.abs(moved - bank.mouth[3]).mean() < 1.5
     assert np.allclose(perturbed(bank.mouth[3], NO_NOISE, rng), bank.mouth[3], atol=1e-5)
+
+
+def test_windows_end_at_gaps() -> None:
+    index = np.array([0, 1, 2, 3, 10, 11, 12, 13, 14, 15, 16, 17])
+    assert [window_rows(index, row, 3) for row in (0, 1, 3, 4, 5, 6)] == [
+        (0, 0, 0),
+        (0, 0, 1),
+        (1, 2, 3),
+        (4, 4, 4),
+        (4, 4, 5),
+        (4, 5, 6),
+    ]
+    assert window_rows(index, 2, 7) == (0, 0, 0, 0, 0, 1, 2)
+    assert window_rows(index, 5, 7) == (4, 4, 4, 4, 4, 4, 5)
+    assert window_rows(index, 11, 7) == (5, 6, 7, 8, 9, 10, 11)
