@@ -92,10 +92,15 @@ def open_writer(request: DubRequest, film: MediaInfo, speech: Speech) -> VideoWr
         settings=WriteSettings(
             codec=request.codec,
             keep_audio=request.keep_audio,
-            marking=f"The mouth in this film is synthetic (made with dubstage); {consent_line(request.consent)}.",
+            marking=f"{_made(request)} synthetic (made with dubstage); {consent_line(request.consent)}.",
             threads=request.threads,
         ),
     )
+
+
+def _made(request: DubRequest) -> str:
+    moves = method_named(request.method).moves_head
+    return "The mouth and the motion of the head in this film are" if moves else "The mouth in this film is"
 
 
 def check_footage(method: Method, footage: Path, info: MediaInfo) -> None:

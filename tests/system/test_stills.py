@@ -43,6 +43,7 @@ def test_a_portrait_speaks_and_moves_its_head(dubber: Dubber, speech: Path, tmp_
     film = probe(output)
     assert (film.video.num_frames, film.video.average_rate, film.video.pixel.name) == (round(25 * SECONDS), 25, "yuv420p")
     assert len(film.audio) == 1
+    assert film.metadata["comment"].startswith("The mouth and the motion of the head in this film are synthetic")
     frames = track(output)
     assert all(len(frame.faces) == 1 for frame in frames)
     opening = np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in frames])
