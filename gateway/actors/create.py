@@ -12,10 +12,9 @@ from gateway.actors.store import ActorStore, StoredActor
 from gateway.ahead import in_thread
 from gateway.consent import Consent
 from gateway.media.probe import probe
-from gateway.media.stills import is_still, open_footage
+from gateway.media.stills import open_footage
 from gateway.methods import method_named
 from gateway.pipeline.analysis import enrol_from, folder_of, select_face, track_footage
-from gateway.pipeline.backgrounds import Film, check_one_face
 from gateway.pipeline.dub_request import check_footage, sha256_of
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import FaceChoice
@@ -64,13 +63,14 @@ async def create_actor(
         )
     await asyncio.to_thread(actors.check_free, request.actor_id)
     method = method_named(request.method)
-    check_footage(method, request.footage, await asyncio.to_thread(probe, request.footage))
+    info = await asyncio.to_thread(probe, request.footage)
+    check_footage(method, request.footage, info)
     footage_sha256 = await asyncio.to_thread(sha256_of, request.footage)
     made: list[ArtefactRef] = []
     folder = folder_of(jobs, step_key("enrol", footage=footage_sha256, actor=request.actor_id))
     try:
         with Workspace(folder) as workspace:
-            info = await asyncio.to_thread(open_footage, request.footage, folder, threads=request.threads)
+            info = await asyncio.to_thread(open_footage, info, folder, threads=request.threads)
             total = info.video.num_frames
             index = await track_footage(
                 stages,
@@ -79,8 +79,6 @@ async def create_actor(
                 threads=request.threads,
                 on_frame=lambda done: on_progress("track", done, total),
             )
-            if is_still(info):
-                check_one_face(Film(info, index, workspace.faces), request.face.kind)
             face_id = await select_face(stages, info, workspace, index, request.face, method.features)
             if face_id is None:
                 raise NoUsableFootage(f"{request.footage} shows no face", subject=str(request.footage))

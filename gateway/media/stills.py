@@ -15,7 +15,6 @@ import numpy.typing as npt
 from gateway.media.background_film import FILM_SUFFIX, background_writer, open_background, own_timeline
 from gateway.media.orientation import orientation
 from gateway.media.pixels import ColourTags, pixel_format
-from gateway.media.probe import probe
 from gateway.media.reader import ACCURATE, VideoReader, plane_views, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo
 from services.common.errors import InvalidRequest
@@ -61,14 +60,13 @@ def as_shown(info: MediaInfo) -> MediaInfo:
     return replace(film, video=video)
 
 
-def open_footage(path: Path, folder: Path, *, threads: int) -> MediaInfo:
+def open_footage(info: MediaInfo, folder: Path, *, threads: int) -> MediaInfo:
     """Footage ready to be worked on: a film as it is; of a still, the film of one frame, which is written into `folder`.
 
     Raises:
-        MediaUnsupported: it can't be read.
+        MediaUnsupported: a picture that can't be read.
         InvalidRequest: a picture that is too small.
     """
-    info = probe(path)
     if not is_still(info):
         return info
     film = as_shown(info)

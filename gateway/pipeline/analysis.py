@@ -28,7 +28,7 @@ from gateway.pipeline.enrol import (
     on_motion_grid,
     still_row,
 )
-from gateway.pipeline.faces import FaceChoice, choose_face
+from gateway.pipeline.faces import FaceChoice, check_one_face, choose_face
 from gateway.pipeline.footage import FaceIndex, analyse_footage, read_index
 from gateway.pipeline.records import RecordFile
 from gateway.pipeline.speech import SpeechExtent, extract_features, motion_frames_for
@@ -107,7 +107,13 @@ def clip_of(faces: RecordFile, rows: list[int], seconds: npt.NDArray[np.float64]
 async def select_face(
     stages: Stages, info: MediaInfo, workspace: Workspace, index: FaceIndex, choice: FaceChoice, kinds: FeatureKinds
 ) -> int | None:
-    """Id of the face to dub; None where there is none. `speaker` is the face whose mouth fits the footage's own sound best."""
+    """Id of the face to dub; None where there is none. `speaker` is the face whose mouth fits the footage's own sound best.
+
+    Raises:
+        InvalidRequest: the face that is meant is not there, or a still picture shows several and nobody said which.
+    """
+    if is_still(info):
+        check_one_face(index, choice)
     seconds = frame_seconds(info)
 
     async def fits_sound(face_id: int) -> float:

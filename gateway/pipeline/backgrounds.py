@@ -34,7 +34,7 @@ from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
 from services.common.arrays import from_image, from_tensor, to_rgb_image, to_tensor
 from services.common.crops import fit_head_pose, to_head_space
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBroken
 from services.common.head_pose_vectors import POSE_SIZE, pose_of_vector, pose_vectors
 from services.common.landmarks import MOUTH_AREA, NUM_LANDMARKS
 
@@ -258,12 +258,3 @@ def own_pose(still: Film, face_id: int) -> Float64:
     """The head-pose vector of a still, float64 [6]."""
     (record,) = still.faces.read_rows([int(still.index.rows_of(face_id)[0])])
     return np.asarray(pose_vectors([pose_of(record)])[0])
-
-
-def check_one_face(still: Film, kind: str) -> None:
-    """Raise InvalidRequest where a still shows several faces and nobody said which is meant."""
-    if kind in ("largest", "speaker") and len(still.index.face_id) > 1:
-        places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in still.index.centre)
-        raise InvalidRequest(
-            f"the picture shows {len(still.index.face_id)} faces, at {places}: say which is meant (--face X,Y)", field="face"
-        )

@@ -24,7 +24,7 @@ from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoWriter, WriteReport
 from gateway.methods import Method, method_named
 from gateway.pipeline.analysis import enrol_from, folder_of, hear_speech, select_face, together, track_footage
-from gateway.pipeline.backgrounds import Film, check_one_face, match, own_pose, rebased, retime, show_chosen, show_rotated
+from gateway.pipeline.backgrounds import Film, match, own_pose, rebased, retime, show_chosen, show_rotated
 from gateway.pipeline.dub_request import DubRequest, check_output, has_own_timeline, open_speech, open_writer, sha256_of
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays, actor_refs
@@ -125,7 +125,7 @@ class DubJob:
         await asyncio.to_thread(self._ledger.begin, self._folder)
         with Workspace(self._folder) as workspace:
             journal = Journal(self._folder / "journal", self._store)
-            info = await asyncio.to_thread(open_footage, request.footage, self._folder, threads=request.threads)
+            info = await asyncio.to_thread(open_footage, info, self._folder, threads=request.threads)
             duration = await asyncio.to_thread(_film_duration, info, speech) if own else info.video.duration
             index, extent = await together(
                 track_footage(
@@ -207,8 +207,6 @@ class DubJob:
     ) -> _Person:
         """Whose mouth it is, and the actor: the request's, or one that is learned from the footage."""
         request = self._request
-        if is_still(footage.info):
-            check_one_face(footage, request.face.kind)
         face_id = await select_face(self._stages, footage.info, workspace, footage.index, request.face, method.features)
         if face_id is None:
             return _Person(None, None, warnings=["the footage shows no face: every frame passes through unchanged"])

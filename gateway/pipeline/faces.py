@@ -73,6 +73,15 @@ async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: Score
     return int(candidates[int(np.argmax(scores))])
 
 
+def check_one_face(still: FaceIndex, choice: FaceChoice) -> None:
+    """Raise InvalidRequest where a still shows several faces and nobody said which is meant."""
+    if choice.kind in ("largest", "speaker") and len(still.face_id) > 1:
+        places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in still.centre)
+        raise InvalidRequest(
+            f"the picture shows {len(still.face_id)} faces, at {places}: say which is meant (--face X,Y)", field="face"
+        )
+
+
 def _presence(index: FaceIndex, face: int) -> float:
     mine = index.face_id == face
     usable = index.reason[mine] == common_pb2.FRAME_REASON_DUBBED

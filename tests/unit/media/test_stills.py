@@ -27,7 +27,7 @@ def _picture(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
 def test_a_picture_becomes_a_film_of_one_frame_that_shows_it(tmp_path: Path, name: str) -> None:
     rgb = _picture(tmp_path / name, 240, 320)
     assert is_still(probe(tmp_path / name))
-    film = open_footage(tmp_path / name, tmp_path, threads=1)
+    film = open_footage(probe(tmp_path / name), tmp_path, threads=1)
     with VideoReader(film) as reader:
         (frame,) = reader
     assert (film.video.num_frames, film.video.pixel.name, film.video.average_rate) == (1, "yuv420p", 25)
@@ -40,7 +40,7 @@ def test_a_photograph_stands_as_its_exif_says(tmp_path: Path, orientation: int) 
     _write_orientation(tmp_path / "face.jpg", orientation)
     mirrored, turned = orientation in (2, 4, 5, 7), {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}[orientation]
     expected = np.rot90(rgb[:, ::-1] if mirrored else rgb, turned)
-    film = open_footage(tmp_path / "face.jpg", tmp_path, threads=1)
+    film = open_footage(probe(tmp_path / "face.jpg"), tmp_path, threads=1)
     with VideoReader(film) as reader:
         (frame,) = reader
     assert np.abs(to_rgb(frame).astype(int) - expected).mean() < 3.0
@@ -58,16 +58,16 @@ def test_large_pictures_are_reduced_and_sides_are_even(tmp_path: Path) -> None:
     _picture(tmp_path / "large.png", 2001, 3001)
     assert as_shown(probe(tmp_path / "large.png")).video.orientation.upright_size == (1920, 1280)
     _picture(tmp_path / "odd.png", 301, 201)
-    assert open_footage(tmp_path / "odd.png", tmp_path, threads=1).video.orientation.upright_size == (200, 300)
+    assert open_footage(probe(tmp_path / "odd.png"), tmp_path, threads=1).video.orientation.upright_size == (200, 300)
 
 
 def test_a_picture_that_is_too_small_is_refused(tmp_path: Path) -> None:
     _picture(tmp_path / "tiny.png", 40, 200)
     with pytest.raises(InvalidRequest, match="200 x 40 is too small"):
-        open_footage(tmp_path / "tiny.png", tmp_path, threads=1)
+        open_footage(probe(tmp_path / "tiny.png"), tmp_path, threads=1)
 
 
 def test_films_are_taken_as_they_are(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.mp4", Clip())
-    assert open_footage(path, tmp_path, threads=1).path == path
+    assert open_footage(probe(path), tmp_path, threads=1).path == path
     assert not is_still(probe(path))
