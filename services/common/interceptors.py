@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeAlias
 
 import grpc
@@ -27,6 +27,9 @@ from services.common.telemetry import Metrics
 _HEALTH = "/grpc.health."
 _REFLECTION = "/grpc.reflection."
 _MAX_IDENTIFIER_CHARACTERS = 128
+# How long a failed call's further requests are read: altogether, and each.
+_HEARING_S = 1.0
+_NEXT_REQUEST_S = 0.1
 
 _CALLERS_CODES = frozenset(
     {"OK", "CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNAUTHENTICATED", "OUT_OF_RANGE"}
@@ -95,7 +98,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, behaviour: Any, method: str) -> Any:
         async def answer(request: Any, context: Context) -> Any:
-            async with self._call(method, context) as call:
+            async with self._call(method, context, requests_stream=hasattr(request, "__aiter__")) as call:
                 response = await behaviour(_counted(request, call), context)
                 _count_sent(response, call)
                 return response
@@ -106,7 +109,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         # A coroutine that writes, not a generator: a cancelled call then ends inside of it, never in a generator that
         # nobody goes on with, and its place is free at once.
         async def answer(request: Any, context: Context) -> None:
-            async with self._call(method, context) as call:
+            async with self._call(method, context, requests_stream=hasattr(request, "__aiter__")) as call:
                 responses = behaviour(_counted(request, call), context)
                 if not hasattr(responses, "__aiter__"):
                     await responses
@@ -119,7 +122,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         return answer
 
     @asynccontextmanager
-    async def _call(self, method: str, context: Context) -> AsyncIterator[calls.Call]:
+    async def _call(self, method: str, context: Context, *, requests_stream: bool) -> AsyncIterator[calls.Call]:
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         allowed_s = self._allowed_s(context)
         call = calls.Call(
@@ -150,11 +153,14 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                 outcome.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
                 raise
             except Exception as error:
-                if isinstance(error, NotImplementedError) and context.code() is grpc.StatusCode.UNIMPLEMENTED:
+                if unimplemented := isinstance(error, NotImplementedError) and context.code() is grpc.StatusCode.UNIMPLEMENTED:
                     # The generated base of an RPC that the stage does not have.
                     outcome.code = "UNIMPLEMENTED"
+                else:
+                    outcome.fail(error_status.domain_error(error))
+                await _hear_out(context, streaming=requests_stream)
+                if unimplemented:
                     await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the {self._stage} stage has no {call.rpc}")
-                outcome.fail(error_status.domain_error(error))
                 assert outcome.error is not None
                 await context.abort_with_status(rpc_status.to_status(error_status.to_status(outcome.error, stage=self._stage)))
 
@@ -245,6 +251,22 @@ def _counted(request: Any, call: calls.Call) -> Any:
             yield message
 
     return messages()
+
+
+async def _hear_out(context: Context, *, streaming: bool) -> None:
+    """Read what the caller of a failed call is still sending, so that the error reaches it.
+
+    A caller on grpc.aio whose write meets the end of the call sees INTERNAL in place of the status that was sent to it
+    (https://github.com/grpc/grpc/issues/36066). One that sends no more is not waited for, one that never ends is cut off.
+    """
+    if not streaming:
+        return
+    end = time.monotonic() + _HEARING_S
+    with suppress(TimeoutError):
+        while time.monotonic() < end:
+            async with asyncio.timeout(_NEXT_REQUEST_S):
+                if await context.read() is grpc.aio.EOF:
+                    return
 
 
 def _count_sent(response: Any, call: calls.Call) -> None:

@@ -53,8 +53,9 @@ def echo_handlers(behave: Behaviour) -> grpc.GenericRpcHandler:
     )
 
 
-async def one(message: bytes) -> AsyncIterator[bytes]:
-    yield message
+async def sent(message: bytes, times: int) -> AsyncIterator[bytes]:
+    for _ in range(times):
+        yield message
 
 
 @dataclass
@@ -64,26 +65,30 @@ class EchoClient:
     stage: StageClient
     received: list[bytes] = field(default_factory=list)
 
-    async def call(self, kind: str, message: bytes = b"x", *, policy: Any = None, timeout_s: float = 10) -> None:
-        channel: Any = self.stage.channel
-        method: Any
-        answer: bytes
+    async def call(self, kind: str, message: bytes = b"x", *, times: int = 1, policy: Any = None, timeout_s: float = 10) -> None:
+        method = self.method(kind)
         match kind:
             case "Unary":
-                method = channel.unary_unary(f"/{SERVICE}/Unary")
                 self.received.append(await self.stage.unary(method, message, policy=policy, timeout_s=timeout_s))
             case "Upload":
-                method = channel.stream_unary(f"/{SERVICE}/Upload")
-                answer = await self.stage.upload(method, lambda: one(message), policy=policy, timeout_s=timeout_s)
+                answer = await self.stage.upload(method, lambda: sent(message, times), policy=policy, timeout_s=timeout_s)
                 self.received.append(answer)
             case "Download":
-                method = channel.unary_stream(f"/{SERVICE}/Download")
                 async for response in self.stage.download(method, message, timeout_s=timeout_s):
                     self.received.append(response)
             case _:
-                method = channel.stream_stream(f"/{SERVICE}/Stream")
-                async for response in self.stage.stream(method, one(message), timeout_s=timeout_s):
+                async for response in self.stage.stream(method, sent(message, times), timeout_s=timeout_s):
                     self.received.append(response)
+
+    def method(self, kind: str) -> Any:
+        channel: Any = self.stage.channel
+        makers = {
+            "Unary": channel.unary_unary,
+            "Upload": channel.stream_unary,
+            "Download": channel.unary_stream,
+            "Stream": channel.stream_stream,
+        }
+        return makers[kind](f"/{SERVICE}/{kind}")
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -135,3 +136,40 @@ def test_every_status_that_grpc_itself_makes_has_an_error(code: grpc.StatusCode)
     error = from_rpc_error(grpc.aio.AioRpcError(code, details="made by a proxy"), peer="render at r:1")
     assert type(error) in TABLE
     assert "render at r:1" in str(error)
+
+
+@pytest.mark.parametrize("kind", ["Upload", "Stream"])
+async def test_error_reaches_a_caller_that_is_still_sending(echo: Any, kind: str) -> None:
+    client = echo.connect(await echo.serve(_refuse))
+    for _ in range(30):
+        with pytest.raises(errors.InvalidRequest):
+            await client.call(kind, b"x" * 65_536, times=64, policy=ONCE)
+
+
+async def test_error_reaches_a_caller_that_waits_for_an_answer_before_it_sends_more(echo: Any) -> None:
+    client = echo.connect(await echo.serve(_refuse))
+    waiting = asyncio.Event()
+
+    async def one_and_wait() -> AsyncIterator[bytes]:
+        yield b"x"
+        await waiting.wait()
+
+    with pytest.raises(errors.InvalidRequest):
+        _ = [answer async for answer in client.stage.stream(client.method("Stream"), one_and_wait(), timeout_s=10)]
+
+
+async def test_a_failed_caller_that_never_stops_sending_is_cut_off(echo: Any) -> None:
+    client = echo.connect(await echo.serve(_refuse))
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0)
+
+    # Which of the two it sees is a race that grpc.aio decides; that it ends before its deadline is not.
+    with pytest.raises((errors.InvalidRequest, errors.BackendUnavailable)):
+        _ = [answer async for answer in client.stage.stream(client.method("Stream"), endless(), timeout_s=60)]
+
+
+async def _refuse(_: bytes) -> bytes:
+    raise errors.InvalidRequest("frame 0 has no image", field="frames[0].image")
