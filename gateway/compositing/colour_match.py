@@ -1,6 +1,8 @@
 """Matches the colours of a rendered box to the footage around the mouth.
 
-In the ring between the inner and the outer mask both pictures show the same skin, so their colours there should agree:
+In the ring between the inner and the outer mask, down to the end of the cheeks, both pictures show the same skin, so their colours
+there should agree. Further down they need not: where the footage's jaw hangs lower than the wanted one, it has skin where the
+render has the neck's shadow.
 
 1. an offset a channel, the median difference over the ring. No gain: what the ring's contrast says of one channel or another
 (an edge of the jaw, a collar) would tint the lips;
@@ -17,6 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from services.common.crops import CHEEKS_BOTTOM
 from services.common.errors import ContractBroken
 
 Float32 = npt.NDArray[np.float32]
@@ -43,8 +46,8 @@ def match_colour(rendered: Picture, original: Picture, inner: Float32, outer: Fl
         rendered: RGB [rows, columns, 3], uint8 or float32 in 0 to 255.
         original: the footage's own box, of the same shape.
         inner: float32 [rows, columns]; > 0 where only the render counts (mouth and moving jaw).
-        outer: float32 [rows, columns]; > 0 within the hull. The ring is outer without inner; under 64 pixels nothing is
-            changed.
+        outer: float32 [rows, columns]; > 0 within the hull. The ring is outer without inner, above row CHEEKS_BOTTOM; under 64
+            pixels nothing is changed.
 
     Returns:
         float32 [rows, columns, 3] in 0 to 255.
@@ -58,6 +61,7 @@ def match_colour(rendered: Picture, original: Picture, inner: Float32, outer: Fl
         )
     source, target = np.asarray(rendered, np.float32), np.asarray(original, np.float32)
     ring = (outer > 0) & ~(inner > 0)
+    ring[CHEEKS_BOTTOM:] = False
     if int(ring.sum()) < _LEAST_RING_PX:
         return source
     levelled = source + np.median((target - source)[ring], axis=0)

@@ -309,6 +309,8 @@ def _options(config: ClientConfig) -> list[tuple[str, int | str]]:
         # A replica that restarts is found again within seconds, where gRPC's own limits are one second and two minutes.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        # A new client tries its own connection at once, whatever an older one to the same address is waiting for.
+        ("grpc.use_local_subchannel_pool", 1),
         # A name is asked for again when a replica goes away; by default at most every thirty seconds.
         ("grpc.dns_min_time_between_resolutions_ms", 2_000),
         # Stages talk to each other directly, whatever proxy the environment names for the web.

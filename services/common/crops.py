@@ -27,6 +27,10 @@ BOX_ORIGIN: Final = (48, 96)
 """Left and top of the render box inside the crop."""
 BOX_SIZE: Final = 160
 """Side of the square render box: texture bank, warp and renderer see only this part of the crop."""
+CHEEKS_BOTTOM: Final = 96
+"""Row of the render box down to which the edge of the lower face is cheek, still while somebody speaks: below come the moving jaw,
+the neck and the collar.
+"""
 
 _TEMPLATE_FILE = Path(__file__).with_name("head_template.npy")
 

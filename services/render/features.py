@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.crops import BOX_SIZE
+from services.common.crops import BOX_SIZE, CHEEKS_BOTTOM
 from services.common.landmarks import LIPS_OUTER, NUM_LIPS
 from services.render.types import Float32, UInt8
 
@@ -19,8 +19,6 @@ NUM_PICTURE_CHANNELS: Final = 9
 """Masked background RGB, texture RGB, mask, wanted lips, wanted inside of the mouth."""
 
 _RING_PX: Final = 25
-_RING_BOTTOM: Final = 96
-"""Below this row the ring is neck and collar, not cheek."""
 _CELL_PX: Final = 8
 _SPREAD_CELLS: Final = 3.5
 _ROBUST_LEVELS: Final = 8.0
@@ -49,7 +47,7 @@ def match_colour(texture: UInt8, background: UInt8, mask: UInt8, known: npt.NDAr
     if known is not None:
         ring = ring * known
     # Every second pixel is plenty, and four times as fast.
-    seen = (slice(0, _RING_BOTTOM, 2), slice(None, None, 2))
+    seen = (slice(0, CHEEKS_BOTTOM, 2), slice(None, None, 2))
     ring = ring[seen]
     if not ring.any():
         return texture
@@ -60,7 +58,7 @@ def match_colour(texture: UInt8, background: UInt8, mask: UInt8, known: npt.NDAr
     weight = ring / (1.0 + (np.abs(difference).mean(axis=2) / _ROBUST_LEVELS) ** 2)
     stacked = np.dstack([difference * weight[:, :, None], weight]).astype(np.float32)
     cells = np.zeros((BOX_SIZE // _CELL_PX, BOX_SIZE // _CELL_PX, 4), np.float32)
-    rows = _RING_BOTTOM // _CELL_PX
+    rows = CHEEKS_BOTTOM // _CELL_PX
     cells[:rows] = cv2.resize(stacked, (len(cells), rows), interpolation=cv2.INTER_AREA)
     spread = cv2.GaussianBlur(cells, (0, 0), _SPREAD_CELLS, borderType=cv2.BORDER_REPLICATE)
     offset = median + spread[:, :, :3] / (spread[:, :, 3:] + _PRIOR_WEIGHT)

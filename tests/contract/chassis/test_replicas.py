@@ -30,10 +30,10 @@ def naming(name: bytes) -> Any:
     return answer
 
 
-async def answered(client: Any, count: int) -> list[bytes]:
+async def answered(client: Any, count: int, policy: RetryPolicy | None = ONCE) -> list[bytes]:
     before = len(client.received)
     for _ in range(count):
-        await client.call("Unary", policy=ONCE)
+        await client.call("Unary", policy=policy)
     return list(client.received[before:])
 
 
@@ -67,7 +67,8 @@ async def test_a_replica_that_drains_gets_no_more_calls_and_ends_those_that_it_h
     may_end = asyncio.Event()
 
     async def wait(message: bytes) -> bytes:
-        await may_end.wait()
+        if message == b"late":
+            await may_end.wait()
         return message
 
     leaving = await echo.serve(wait)
@@ -78,8 +79,12 @@ async def test_a_replica_that_drains_gets_no_more_calls_and_ends_those_that_it_h
     client = echo.connect(both(leaving, staying), only_serving=True)
     await client.stage.wait_until_reachable(5)
     draining = asyncio.create_task(leaving.drain(grace_s=10))
-    await asyncio.sleep(0.2)  # the client watches the health; how soon it looks is gRPC's business
+    # The client watches the health; how soon it looks is gRPC's business, and until then calls may be refused and tried again.
+    async with asyncio.timeout(5):
+        while await answered(client, 10, policy=None) != [b"staying"] * 10:
+            pass
     assert await answered(client, 10) == [b"staying"] * 10
+    assert not draining.done()
     may_end.set()
     await running
     await draining
@@ -110,6 +115,19 @@ async def test_without_any_replica_that_serves_the_error_says_whom_it_could_not_
         await client.call("Unary", policy=ONCE)
     with pytest.raises(errors.StageDeadlineExceeded):
         await client.stage.wait_until_reachable(0.2)
+
+
+async def test_a_new_client_does_not_wait_for_the_next_attempt_of_an_older_one(echo: Any) -> None:
+    gone = await echo.serve(naming(b"gone"))
+    older = echo.connect(gone)
+    await older.call("Unary")
+    await gone.drain(grace_s=0)
+    for _ in range(3):
+        with pytest.raises(errors.BackendUnavailable):
+            await older.call("Unary", policy=ONCE)
+        await asyncio.sleep(0.3)
+    back = await echo.serve(naming(b"back"), port=gone.port)
+    assert await answered(echo.connect(back), 1) == [b"back"]
 
 
 async def test_a_stream_outlives_the_age_of_its_connection_and_later_calls_find_a_new_one(echo: Any) -> None:

@@ -83,6 +83,15 @@ def test_an_opened_mouth_in_the_ring_does_not_pull_the_colours() -> None:
     assert np.abs((matched - rendered)[inner > 0]).mean() < 1.0
 
 
+@pytest.mark.parametrize("change", [-15.0, 15.0])
+def test_a_jaw_that_hangs_lower_in_the_footage_does_not_change_the_chin(change: float) -> None:
+    original, rendered = _skin(0), _skin(1)
+    inner = (RADIUS < 40).astype(np.float32)
+    original[(ROWS >= 100) & (RADIUS >= 40)] += change
+    matched = match_colour(rendered, original, inner, MASK)
+    assert np.abs((matched - rendered)[inner > 0]).mean() < 1.0
+
+
 def test_without_a_ring_nothing_is_changed() -> None:
     rendered = _skin(1)
     np.testing.assert_array_equal(match_colour(rendered, _skin(0), MASK, MASK), rendered)
