@@ -125,21 +125,25 @@ class DrawnStream:
         Raises:
             InvalidRequest: a frame has no texture, the drawn face.
         """
-        rendered = []
+        wanted, pictures = [], []
         for frame in frames:
             keys = shown_keys(self._keys, frame.background, frame.mask, frame.box_landmarks)
             self._push(frame, keys)
-            if not frame.context_only:
-                rendered.append(self._rendered(frame, keys))
-        return rendered
-
-    def _rendered(self, frame: RenderFrame, keys: UInt8) -> RenderedFrame:
-        picture = drawn_picture(self._window, frame.mask, lip_pictures(frame.box_landmarks), keys)
-        # One by one: last bits depend on the size of a batch, and in the memory they choose between items that are equally near.
-        inputs: dict[str, npt.NDArray[Any]] = {INPUT_PICTURES: picture[None], INPUT_STATE: self._actor[None]}
-        residual = self._backend.infer(self._model.name, inputs)[OUTPUT_RESIDUAL][0]
-        face = with_detail(drawn(frame, self._window[-1], residual), keys, frame.mask)
-        return RenderedFrame(frame.frame_index, face, frame.mask)
+            if frame.context_only:
+                continue
+            wanted.append((frame, self._window[-1], keys))
+            pictures.append(drawn_picture(self._window, frame.mask, lip_pictures(frame.box_landmarks), keys))
+        if not wanted:
+            return []
+        inputs: dict[str, npt.NDArray[Any]] = {
+            INPUT_PICTURES: np.stack(pictures),
+            INPUT_STATE: np.repeat(self._actor[None], len(wanted), axis=0),
+        }
+        residuals = self._backend.infer(self._model.name, inputs)[OUTPUT_RESIDUAL]
+        return [
+            RenderedFrame(frame.frame_index, with_detail(drawn(frame, rendered, residual), keys, frame.mask), frame.mask)
+            for (frame, rendered, keys), residual in zip(wanted, residuals, strict=True)
+        ]
 
     def _push(self, frame: RenderFrame, keys: UInt8) -> None:
         rendered = rendered_frame(frame.background, frame.mask, texture_of(frame), keys[0])

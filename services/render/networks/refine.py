@@ -70,8 +70,8 @@ class FilmConv(nn.Module):
         shift = state[:, middle : begin + self.state_size, None, None]
         made: Tensor = self.conv(x)
         if self.normalise:
-            made = made - made.mean(dim=(2, 3), keepdim=True)
-            made = made * torch.rsqrt(made.square().mean(dim=(2, 3), keepdim=True) + 1e-5)
+            # As one operator: means that are taken by themselves have other last bits in other batches (ONNX Runtime).
+            made = F.instance_norm(made, eps=1e-5)
         out = made * (1.0 + scale) + shift
         return out if self.linear else F.silu(out)
 

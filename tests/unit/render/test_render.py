@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ from services.render.backends.onnxruntime_backend import OnnxRuntimeBackend
 from services.render.backends.openvino_backend import OpenVinoBackend
 from services.render.backends.registry import WEIGHTS_FOLDER, read_models
 from services.render.models import RenderModels, load_models
-from services.render.render import default_state, render
+from services.render.render import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, default_state, render
 from services.render.types import Precision, RenderFrame
 
 
@@ -47,6 +48,22 @@ def test_batches_change_no_byte(models: RenderModels, frames: list[RenderFrame])
     alone = [render(models.backend, file, [frame], state)[0] for frame in frames]
     for one, other in zip(together, alone, strict=True):
         assert np.array_equal(one.box, other.box)
+
+
+@pytest.mark.parametrize("name", ["ugc", "everybody", "headpose"])
+def test_batches_of_several_actors_change_no_byte(models: RenderModels, name: str) -> None:
+    inputs = json.loads((WEIGHTS_FOLDER / f"{name}.export.json").read_text(encoding="utf-8"))["inputs"]
+    rng, count = np.random.default_rng(0), 24
+    pictures = rng.integers(0, 256, (count, *inputs[INPUT_PICTURES][1][1:]), np.uint8)
+    pictures = np.stack([cv2.GaussianBlur(picture, (0, 0), 3.0) for picture in pictures])
+    states = rng.normal(0.0, 0.1, (count, inputs[INPUT_STATE][1][1])).astype(np.float32)
+
+    def computed(size: int) -> np.ndarray:
+        parts = [slice(begin, begin + size) for begin in range(0, count, size)]
+        made = [models.backend.infer(name, {INPUT_PICTURES: pictures[part], INPUT_STATE: states[part]}) for part in parts]
+        return np.concatenate([each[OUTPUT_RESIDUAL] for each in made])
+
+    np.testing.assert_array_equal(computed(5), computed(1))
 
 
 def test_what_the_mask_hides_has_no_influence(models: RenderModels, frames: list[RenderFrame]) -> None:
