@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dubstage.common.v1alpha1 import common_pb2
 from gateway.actors.store import ActorStore, StoredActor
 from gateway.ahead import in_thread
 from gateway.consent import Consent
@@ -67,6 +68,10 @@ async def create_actor(
     check_footage(method, request.footage, info)
     footage_sha256 = await asyncio.to_thread(sha256_of, request.footage)
     made: list[ArtefactRef] = []
+
+    async def note(ref: common_pb2.ArtefactRef) -> None:
+        made.append(ref_from(ref))
+
     folder = folder_of(jobs, step_key("enrol", footage=footage_sha256, actor=request.actor_id))
     try:
         with Workspace(folder) as workspace:
@@ -91,7 +96,7 @@ async def create_actor(
                 face_id,
                 request.options,
                 lambda name, done, steps: on_progress(f"enrol {name}", done, steps),
-                on_artefact=lambda ref: made.append(ref_from(ref)),
+                on_artefact=note,
             )
             rows = index.rows_of(face_id)
             faces = await asyncio.to_thread(lambda: workspace.faces.read_rows(rows[rows >= 0][:300].tolist()))

@@ -27,6 +27,7 @@ from gateway.pipeline.enrol import (
     estimate_lag,
     on_motion_grid,
     still_row,
+    unnoted,
 )
 from gateway.pipeline.faces import FaceChoice, check_one_face, choose_face
 from gateway.pipeline.footage import FaceIndex, analyse_footage, read_index
@@ -139,7 +140,7 @@ async def enrol_from(
     options: EnrolOptions,
     on_step: OnStep,
     frames: range | None = None,
-    on_artefact: OnArtefact = lambda _: None,
+    on_artefact: OnArtefact = unnoted,
 ) -> EnrolledActor:
     """Learn a person from the first ten usable seconds of `frames` (None: of the whole footage).
 

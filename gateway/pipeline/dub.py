@@ -43,7 +43,7 @@ from gateway.stages.timed import TimedStages
 from services.common.artefacts import ArtefactStore
 from services.common.errors import InvalidRequest, NoUsableFootage
 
-PIPELINE_VERSION: Final = 4
+PIPELINE_VERSION: Final = 5
 """Counts up with every change that changes the bytes of a dub: part of every journal key."""
 
 OnProgress = Callable[[str, int, int], None]
@@ -245,7 +245,7 @@ class DubJob:
             face_id,
             self._request.enrol,
             lambda name, done, total: on_progress(f"enrol {name}", done, total),
-            on_artefact=lambda ref: self._ledger.hold(workspace.folder, ref_from(ref)),
+            on_artefact=lambda ref: asyncio.to_thread(self._ledger.hold, workspace.folder, ref_from(ref)),
         )
         await asyncio.to_thread(journal.record, step, *actor_arrays(actor))
         return actor

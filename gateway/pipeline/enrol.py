@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Final
@@ -35,12 +35,12 @@ MIN_ENROLMENT_FRAMES: Final = 25
 OnStep = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
 
-OnArtefact = Callable[[common_pb2.ArtefactRef], None]
-"""Called with every blob that an enrolment makes, at once: so that all of it can be erased, whatever becomes of the enrolment."""
+OnArtefact = Callable[[common_pb2.ArtefactRef], Awaitable[None]]
+"""Awaited with every blob that an enrolment makes, at once: so that all of it can be erased, whatever becomes of the enrolment."""
 
 
-def _unnoted(_: common_pb2.ArtefactRef) -> None:
-    pass
+async def unnoted(_: common_pb2.ArtefactRef) -> None:
+    """`OnArtefact` of those who keep what an enrolment makes whatever becomes of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ async def enrol(
     features: npt.NDArray[Any] | None,
     options: EnrolOptions,
     on_step: OnStep,
-    on_artefact: OnArtefact = _unnoted,
+    on_artefact: OnArtefact = unnoted,
 ) -> EnrolledActor:
     """Learn a person from face records `rows`, their motion and, where the footage has sound, its features on the same grid.
 
@@ -222,26 +222,26 @@ async def enrol(
             )
         )
     ).style
-    on_artefact(style)
+    await on_artefact(style)
     on_step("bank", 0, len(rows))
     bank = await _build_bank(stages, faces, rows, on_step)
-    on_artefact(bank.bank)
+    await on_artefact(bank.bank)
     pose = np.median(clip.poses[clip.usable], axis=0)
     actor = EnrolledActor(style, bank.bank, None, geometry_from(bank.geometry), len(rows), pose)
     if method.needs_identity:
         identity = await fit_identity(stages, info, faces, rows, on_step)
-        on_artefact(identity)
+        await on_artefact(identity)
         actor = replace(actor, identity=identity)
     lag = await _lag_if_long_enough(stages, clip, features)
     if features is not None and lag is not None:
         actor = replace(actor, lag_frames=lag.lag_frames, lag_confidence=lag.confidence, sync_distance=lag.distance)
         if options.personalize_motion:
             style = await _personalize_motion(stages, method, style, clip, features, lag.lag_frames, options, on_step)
-            on_artefact(style)
+            await on_artefact(style)
             actor = replace(actor, style=style)
     if options.personalize_renderer or RENDERERS[method.renderer].needs_state:
         renderer, trained = await _personalize_renderer(stages, method, actor, options, on_step)
-        on_artefact(renderer)
+        await on_artefact(renderer)
         actor = replace(actor, renderer=renderer, renderer_trained=trained)
     return actor
 

@@ -17,8 +17,8 @@ from services.motion.style import Style
 from services.motion.types import NUM_POINTS, WINDOW_AHEAD, Float32, Motion, SpeechFeatures
 
 AMPLITUDE: Final = 0.82
-"""Of the predicted movement. Least squares asks for .7 or so at correlations of .5 to .7, and the full size errs at full size; up to
-.82 the pictures' error stays as it is, and mouths are livelier.
+"""Of the predicted movement. Least squares asks for .7 or so at correlations of .5 to .7, and the full size errs at full size; up
+to .82 the pictures' error stays as it is and mouths are livelier.
 """
 
 
