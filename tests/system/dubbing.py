@@ -48,11 +48,11 @@ class Dubber:
     store: ArtefactStore
     jobs: Path
 
-    def __call__(self, request: DubRequest) -> DubOutcome:
-        return self.with_faces(request).outcome
+    def __call__(self, request: DubRequest, enrol: EnrolOptions = UNPERSONALIZED) -> DubOutcome:
+        return self.with_faces(request, enrol).outcome
 
-    def with_faces(self, request: DubRequest) -> Dubbed:
-        job = DubJob(replace(request, enrol=UNPERSONALIZED), self.host.stages, self.store, self.jobs)
+    def with_faces(self, request: DubRequest, enrol: EnrolOptions = UNPERSONALIZED) -> Dubbed:
+        job = DubJob(replace(request, enrol=enrol), self.host.stages, self.store, self.jobs)
         outcome = self.host.run(job.run(lambda *_: None))
         assert job.folder is not None
         faces = np.fromfile(job.folder / "faces.bin", FACE_RECORD)
