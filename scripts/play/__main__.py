@@ -137,6 +137,7 @@ def dub_by_api(given: argparse.Namespace, media: Path, log: Log) -> Path:
         footage_uri="footage" + given.footage.suffix,
         speech_uri="speech" + given.speech.suffix,
         output_uri="dub.mp4",
+        method=given.method,
         skip_personalization=given.no_personalization,
     )
     begun, seen = time.monotonic(), set[str]()
@@ -163,6 +164,7 @@ def dub_in_one_process(given: argparse.Namespace, folder: Path, log: Log) -> Pat
     if given.triton:
         environment |= {"DUBSTAGE_BACKEND": "onnxruntime", "DUBSTAGE_PRECISION": given.triton_precision}
     command = [sys.executable, "-m", "gateway.cli", "dub", given.footage, "--audio", given.speech, "-o", film]
+    command += ["--method", given.method]
     command += ["--no-personalize"] if given.no_personalization else []
     begun = time.monotonic()
     subprocess.run([str(word) for word in command], check=True, env=environment, cwd=CHECKOUT, capture_output=True, text=True)
@@ -175,6 +177,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.play", description=__doc__)
     parser.add_argument("--footage", type=Path, default=demo_footage(), help="default: the demo's")
     parser.add_argument("--speech", type=Path, default=SPEECH, help="default: the demo's")
+    parser.add_argument("--method", default="ugc", help="which one dubs; default: ugc")
     parser.add_argument("--output", type=Path, default=CHECKOUT / "out" / "play", help="takes manifests, film, logs; emptied first")
     parser.add_argument("--values", type=Path, action="append", default=[], help="a further value file; may be repeated")
     parser.add_argument("--triton", action="store_true", help="the renderer's networks on a Triton sidecar")

@@ -20,6 +20,10 @@ HELM = Path(sys.executable).with_name("helm")
 NAMESPACE = "dubbing"
 STAGES = ("audio", "face", "motion", "texture", "render")
 COMPONENTS = (*STAGES, "gateway")
+KEEP_ARTEFACTS = {"gateway"} | {
+    stage for stage in STAGES if "ArtefactStore(" in (ROOT / "services" / stage / "__main__.py").read_text(encoding="utf-8")
+}
+"""Components that read or write artefacts, as their own code has it."""
 
 Object = dict[str, Any]
 

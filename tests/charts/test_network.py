@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.common.settings import DEFAULT_PORTS
-from tests.charts.rendering import COMPONENTS, STAGES, Object, Rendered, label, render
+from tests.charts.rendering import COMPONENTS, KEEP_ARTEFACTS, STAGES, Object, Rendered, label, render
 
 Labels = dict[str, str]
 
@@ -98,7 +98,7 @@ def test_a_stage_reaches_names_and_nothing_else_by_default() -> None:
 def test_what_uses_the_object_store_reaches_it_and_no_other_does() -> None:
     pods = Pods(render("production"))
     reach = {component for component in COMPONENTS if pods.may_leave(component, 443, None)}
-    assert reach == {"motion", "texture", "render", "gateway"}
+    assert reach == KEEP_ARTEFACTS
 
 
 def test_the_gateway_alone_reaches_the_database() -> None:

@@ -7,7 +7,7 @@ import re
 import promql_parser
 import pytest
 
-from tests.charts.rendering import CASES, COMPONENTS, STAGES, Object, pod_spec, render
+from tests.charts.rendering import CASES, COMPONENTS, KEEP_ARTEFACTS, STAGES, Object, pod_spec, render
 
 QUEUE = "dubstage_queue_to_compute_ratio"
 
@@ -103,7 +103,7 @@ def test_a_volume_of_one_node_keeps_those_who_mount_it_together() -> None:
         rendered = render(case, *sets)
         return {component for component in COMPONENTS if _kept_together(pod_spec(rendered.deployment(component)))}
 
-    assert together() == {"motion", "texture", "render", "gateway"}
+    assert together() == KEEP_ARTEFACTS
     assert together("global.artefacts.volume.accessMode=ReadWriteMany") == set()
     assert together(case="production") == set()
     # Else the gateway would be bound to a node whose taint it does not bear.

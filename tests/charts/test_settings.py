@@ -11,7 +11,7 @@ from charts.schema import COMPONENTS, REFERENCE, SET_BY_THE_CHART, SETTINGS, ref
 from gateway.settings import GatewaySettings
 from services.common.settings import PREFIX, StageSettings, load_settings
 from services.render.settings import RenderSettings
-from tests.charts.rendering import CASES, STAGES, Rendered, pod_spec, render
+from tests.charts.rendering import CASES, KEEP_ARTEFACTS, STAGES, Rendered, pod_spec, render
 
 SECRET_VALUES = {"DUBSTAGE_DATABASE_URL": "postgresql+psycopg://dubstage:secret@db/dubstage"}
 
@@ -112,14 +112,25 @@ def test_the_gateway_reaches_every_stage_by_name_and_spreads_its_calls(tmp_path:
         assert settings.client_config(stage).target.startswith(f"dns:///dubstage-{stage}:")
 
 
+def test_who_keeps_artefacts_mounts_their_volume_and_nobody_else() -> None:
+    rendered = render("default")
+    mounting = set()
+    for component in COMPONENTS:
+        (container,) = [each for each in pod_spec(rendered.deployment(component))["containers"] if each["name"] == component]
+        if "/data/artefacts" in {mount["mountPath"] for mount in container["volumeMounts"]}:
+            mounting.add(component)
+            assert rendered.environment(component)["DUBSTAGE_ARTEFACTS_URL"] == "/data/artefacts"
+    assert mounting == KEEP_ARTEFACTS
+
+
 def test_database_and_keys_come_from_secrets_alone() -> None:
     environment = render("production").environment("gateway")
     assert environment["DUBSTAGE_DATABASE_URL"] == {"secretKeyRef": {"name": "dubstage-database", "key": "url"}}
-    for component in ("gateway", "motion", "texture", "render"):
+    for component in KEEP_ARTEFACTS:
         own = render("production").environment(component)
         assert own["DUBSTAGE_ARTEFACTS_URL"] == "s3://dubstage-artefacts/production"
         assert own["AWS_SECRET_ACCESS_KEY"]["secretKeyRef"]["name"] == "dubstage-s3"
-    for component in ("audio", "face"):
+    for component in set(COMPONENTS) - KEEP_ARTEFACTS:
         assert "AWS_SECRET_ACCESS_KEY" not in render("production").environment(component)
 
 

@@ -3,7 +3,7 @@
 {{- $facts := dict
   "gateway" (dict "port" 50050 "usesArtefacts" true "modelVariable" "" "modelFile" "")
   "audio" (dict "port" 50051 "usesArtefacts" false "modelVariable" "DUBSTAGE_AUDIO_WEIGHTS" "modelFile" "")
-  "face" (dict "port" 50052 "usesArtefacts" false "modelVariable" "DUBSTAGE_MORPHABLE_MODELS" "modelFile" "")
+  "face" (dict "port" 50052 "usesArtefacts" true "modelVariable" "DUBSTAGE_MORPHABLE_MODELS" "modelFile" "")
   "motion" (dict "port" 50053 "usesArtefacts" true "modelVariable" "DUBSTAGE_MOTION_WEIGHTS" "modelFile" "")
   "texture" (dict "port" 50054 "usesArtefacts" true "modelVariable" "DUBSTAGE_TEXTURE_WEIGHTS" "modelFile" "/temporal_warp.onnx")
   "render" (dict "port" 50055 "usesArtefacts" true "modelVariable" "DUBSTAGE_RENDER_WEIGHTS" "modelFile" "")
