@@ -81,17 +81,21 @@ async def test_the_ratio_rises_while_work_waits_and_counts_both_queues(echo: Any
     async def queued(number: int, queue: str) -> bool:
         return value(await scrape(free_port), "dubstage_queued", queue=queue) == number
 
-    while not (await queued(8, "calls") and await queued(3, "frames")):  # noqa: ASYNC110 - what is waited for is a metric
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(20):
+        while not (await queued(8, "calls") and await queued(3, "frames")):  # noqa: ASYNC110 - what is waited for is a metric
+            await asyncio.sleep(0.01)
     # One runs and eleven wait: each second adds eleven to what was waited for, one to what was computed.
     await asyncio.sleep(0.5)
     samples = await scrape(free_port)
     assert value(samples, "dubstage_running", queue="frames") == 1
     assert value(samples, "dubstage_running", queue="calls") == 4
+    assert value(samples, "dubstage_queued", queue="frames") == 3
+    assert value(samples, "dubstage_queued", queue="calls") == 8
     assert 1 < value(samples, RATIO) < 11.5
     gate.set()
     await asyncio.gather(*running)
     samples = await scrape(free_port)
+    assert value(samples, RATIO) > 1
     assert value(samples, "dubstage_queued", queue="calls") == 0
     assert value(samples, "dubstage_compute_seconds_count", queue="frames") == 12
     assert value(samples, "dubstage_compute_seconds_sum", queue="frames") >= 0.5
