@@ -4,13 +4,56 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
+import stat
+import unicodedata
 from pathlib import Path
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from services.common.errors import InvalidRequest
 
 NO_CONSENT = "no consent on record"
+MAX_BYTES: Final = 64 << 10
+"""Largest consent file that is read."""
+EARLIEST: Final = datetime.date(1900, 1, 1)
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories of control characters, marks of writing direction, halves of characters and line breaks."""
+_JOINERS: Final = "\u200c\u200d"
+"""Zero-width joiners: names in Persian and Indic scripts are written with them."""
+
+
+def _plain(text: str) -> str:
+    """Refuse what a terminal, a page or a film's comment would act on instead of showing it."""
+    for place, character in enumerate(text):
+        if unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
+            raise ValueError(f"character {place + 1} is {ascii(character)}: write it in one line, without control characters")
+    return text
+
+
+def _iso_date(value: Any) -> datetime.date:
+    """Take a date from its text; a number would be taken for seconds since 1970."""
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        return value
+    try:
+        return datetime.datetime.strptime(value, "%Y-%m-%d").date()
+    except (TypeError, ValueError):
+        shown = ascii(value)
+        raise ValueError(f"expected a day of the calendar as YYYY-MM-DD, such as 2026-05-01, not {shown[:40]}") from None
+
+
+def _in_the_past(day: datetime.date) -> datetime.date:
+    # Where it is tomorrow already, one may have signed today.
+    latest = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=1)
+    if day > latest:
+        raise ValueError(f"{day.isoformat()} is in the future: give the day on which the consent was granted")
+    if day < EARLIEST:
+        raise ValueError(f"{day.isoformat()} is before {EARLIEST.isoformat()}: give the day on which the consent was granted")
+    return day
+
+
+_Plain = AfterValidator(_plain)
 
 
 class Consent(BaseModel):
@@ -18,35 +61,64 @@ class Consent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
-    subject: str = Field(min_length=1, max_length=200)
-    granted_by: str = Field(min_length=1, max_length=200)
-    scope: str = Field(min_length=1, max_length=2000)
-    date: datetime.date
-    reference: str = Field(min_length=1, max_length=500)
+    subject: Annotated[str, _Plain] = Field(min_length=1, max_length=200)
+    granted_by: Annotated[str, _Plain] = Field(min_length=1, max_length=200)
+    scope: Annotated[str, _Plain] = Field(min_length=1, max_length=2000)
+    date: Annotated[datetime.date, BeforeValidator(_iso_date), AfterValidator(_in_the_past)]
+    reference: Annotated[str, _Plain] = Field(min_length=1, max_length=500)
 
 
 def read_consent(path: Path) -> Consent:
-    """A consent record from a JSON file with the five fields of `Consent`.
+    """Read a consent record from a JSON file with the five fields of `Consent`.
 
     Raises:
-        InvalidRequest: no such file, not JSON, or a field is missing or wrong; the message names it.
+        InvalidRequest: no such file, not a regular file, larger than `MAX_BYTES`, not JSON, or a field is missing or wrong; the
+            message names file and field.
     """
+    fields = ", ".join(Consent.model_fields)
     try:
-        return Consent.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        record = json.loads(_content(path).decode("utf-8-sig"))
     except OSError as problem:
         raise InvalidRequest(f"{path}: cannot be read: {problem.strerror}", field="consent") from problem
     except UnicodeDecodeError as problem:
-        raise InvalidRequest(f"{path}: not a text file", field="consent") from problem
+        raise InvalidRequest(f"{path}: not a text file in UTF-8", field="consent") from problem
     except json.JSONDecodeError as problem:
         raise InvalidRequest(
-            f"{path}: not JSON (line {problem.lineno}: {problem.msg}); a consent record is a JSON object with "
-            f"{', '.join(Consent.model_fields)}",
+            f"{path}: not JSON (line {problem.lineno}: {problem.msg}); a consent record is a JSON object with {fields}",
             field="consent",
         ) from problem
+    except (RecursionError, ValueError) as problem:  # thousands of brackets, or a number of thousands of digits
+        raise InvalidRequest(f"{path}: not a consent record, which is a JSON object with {fields}", field="consent") from problem
+    if not isinstance(record, dict):
+        raise InvalidRequest(f"{path}: a consent record is a JSON object with {fields}; this file holds {_kind(record)}", field="consent")
+    try:
+        return Consent.model_validate(record)
     except ValidationError as problem:
         first = problem.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequest(f"{path}: {name}: {first['msg']}", field=f"consent.{name}") from problem
+        said = {
+            "missing": f"is missing; a consent record has {fields}",
+            "extra_forbidden": f"is not a field of a consent record, which has {fields}",
+        }.get(first["type"], first["msg"].removeprefix("Value error, "))
+        raise InvalidRequest(f"{path}: {name[:80]}: {said}", field=f"consent.{name[:80]}") from problem
+
+
+def _content(path: Path) -> bytes:
+    """Return a regular file's bytes; a pipe, which may never end, is refused without waiting for its writer."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise InvalidRequest(f"{path}: not a regular file; give the JSON file with the consent record", field="consent")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise InvalidRequest(f"{path}: larger than {MAX_BYTES >> 10} KiB, which no consent record is", field="consent")
+    return content
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {list: "a list", str: "a text", bool: "a truth value", int: "a number", float: "a number"}
+    return names.get(type(value), "something else")
 
 
 def consent_line(consent: Consent | None) -> str:

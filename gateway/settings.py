@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from services.common.client import ClientConfig
-from services.common.settings import DEFAULT_PORTS, StageSettings
+from services.common.settings import DEFAULT_PORTS, PREFIX, StageSettings
+
+STAGES: Final = ("audio", "face", "motion", "texture", "render")
+_WITH_PORT: Final = re.compile(r"[^:/\[\]]+:\d+|\[.*\]:\d+")
+"""HOST:PORT or [IPv6]:PORT, but no url such as `dns:///host`."""
 
 
 def default_data_dir() -> Path:
@@ -26,11 +32,29 @@ class GatewaySettings(StageSettings):
     database_url: str = Field("", description="SQLAlchemy url of actors and jobs; empty: SQLite in data_dir")
     media_dir: Path | None = Field(None, description="the only folder that RPCs may name files in; None: refuse media RPCs")
     require_consent: bool = Field(False, description="refuse to enrol or dub a person without a consent record")
-    max_concurrent_rpcs: int = Field(64, ge=1, description="calls that are served at once; most only wait for an operation")
-    max_live_streams: int = Field(2, ge=1, description="live streams that run at once; further ones get RESOURCE_EXHAUSTED")
-    stages_start_s: float = Field(120.0, gt=0, description="time that the gateway, and each operation, waits for stages to serve")
-    max_concurrent_jobs: int = Field(1, ge=1, description="dubs and enrolments that run at once")
-    max_queued_jobs: int = Field(16, ge=0, description="further ones that may wait")
+    max_concurrent_rpcs: int = Field(
+        64, ge=1, le=10_000, description="calls that are served at once; most only wait for an operation"
+    )
+    max_live_streams: int = Field(
+        2, ge=1, le=1024, description="live streams that run at once; further ones get RESOURCE_EXHAUSTED"
+    )
+    stages_start_s: float = Field(
+        120.0, gt=0, le=86_400, description="time that the gateway, and each operation, waits for stages to serve"
+    )
+    max_concurrent_jobs: int = Field(1, ge=1, le=1024, description="dubs and enrolments that run at once")
+    max_queued_jobs: int = Field(16, ge=0, le=1 << 20, description="further ones that may wait")
+    max_job_bytes: int = Field(
+        200 << 30, ge=1 << 20, le=1 << 60, description="most bytes on disk of one job: its records and its background film"
+    )
+    job_max_age_days: float = Field(
+        30.0, ge=0, le=36_500, description="days after which a job that failed or was interrupted is removed; 0: never"
+    )
+    jobs_max_bytes: int = Field(
+        0,
+        ge=0,
+        le=1 << 60,
+        description="most bytes of all jobs together; beyond that those that were not used for the longest go; 0: any",
+    )
     stages_host: str = Field("", description="host of the five stages on their default ports; empty: in this process")
     audio_endpoint: str = Field("", description="HOST:PORT of the audio stage; empty: stages_host and the default port")
     face_endpoint: str = ""
@@ -42,14 +66,32 @@ class GatewaySettings(StageSettings):
     stages_tls_certificate_file: Path | None = None
     stages_tls_key_file: Path | None = None
     stages_token_file: Path | None = Field(None, description="its first line is sent to the stages as bearer token")
-    stage_deadline_s: float = Field(3600.0, gt=0, description="time allowed to one call of a stage")
+    stage_deadline_s: float = Field(3600.0, gt=0, le=604_800, description="time allowed to one call of a stage")
+
+    @field_validator("stages_host")
+    @classmethod
+    def _without_port(cls, host: str) -> str:
+        if _WITH_PORT.fullmatch(host):
+            raise ValueError(
+                f"{host!r} has a port: give the host alone, the stages listen on their default ports there; or give the address of "
+                f"each stage: {PREFIX}AUDIO_ENDPOINT=HOST:PORT, {PREFIX}FACE_ENDPOINT=HOST:PORT and so on"
+            )
+        return host
+
+    @field_validator(*(f"{stage}_endpoint" for stage in STAGES))
+    @classmethod
+    def _with_port(cls, target: str) -> str:
+        if target and ":" not in target:
+            raise ValueError(f"{target!r} has no port: give HOST:PORT")
+        return target
 
     def endpoint(self, stage: str) -> str:
         """HOST:PORT of a stage, or empty where the stages are in this process."""
         explicit = str(getattr(self, f"{stage}_endpoint"))
         if explicit or not self.stages_host:
             return explicit
-        return f"{self.stages_host}:{DEFAULT_PORTS[stage]}"
+        bare_ipv6 = self.stages_host.count(":") > 1 and "/" not in self.stages_host and not self.stages_host.startswith("[")
+        return f"[{self.stages_host}]:{DEFAULT_PORTS[stage]}" if bare_ipv6 else f"{self.stages_host}:{DEFAULT_PORTS[stage]}"
 
     def client_config(self, stage: str) -> ClientConfig:
         """How to reach a stage."""

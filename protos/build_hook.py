@@ -35,8 +35,13 @@ def generate(root: Path) -> None:
             raise RuntimeError("protoc failed; its messages are above")
     for package in {path.parent for path in output.rglob("*.py")}:
         (package / "py.typed").touch()
-    shutil.rmtree(root / "gen", ignore_errors=True)
-    output.rename(root / "gen")
+    # Two renames, so that what runs from the folder misses it for no longer than that.
+    gen, before = root / "gen", root / ".gen.before"
+    shutil.rmtree(before, ignore_errors=True)
+    if gen.exists():
+        gen.rename(before)
+    output.rename(gen)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 class BuildHook(BuildHookInterface):  # type: ignore[type-arg]

@@ -9,13 +9,6 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import pytest
-from threadpoolctl import threadpool_limits
-
-import services  # noqa: F401  # sets up numeric libraries before a test loads them
-
-# Plugins of pytest load NumPy before this file does: what `services` says comes too late for its BLAS, whose last bits depend on
-# how many threads are free.
-threadpool_limits(limits=1, user_api="blas")
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 

@@ -1,7 +1,8 @@
-"""The database: how it is opened, and the tables of actors and of the lineage of their artefacts."""
+"""The database: how it is opened, which gateway holds it, and what its failures mean."""
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -9,13 +10,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, String, create_engine, event, text
+from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
-from services.common.errors import BackendUnavailable, InvalidRequest, StorageRefused
+from gateway.actors import sqlite_file
+from gateway.actors.tables import Base
+from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull, StorageRefused
 
 CONNECT_SECONDS: Final = 5
 FIELD: Final = "DUBSTAGE_DATABASE_URL"
@@ -37,57 +40,6 @@ _REFUSALS: Final = ("28", "3D", "42501", "25006")
 _LOGIN_REFUSED: Final = re.compile(
     r"authentication failed|no password supplied|does not exist|not permitted to log in|permission denied|pg_hba\.conf"
 )
-_NAME: Final = String(63).with_variant(String(63, collation="C"), "postgresql")
-"""Of an actor: ordered by its characters, whatever the server's language."""
-
-
-class Base(DeclarativeBase):
-    """Of all tables."""
-
-
-class ActorRow(Base):
-    """One enrolled person."""
-
-    __tablename__ = "actors"
-
-    actor_id: Mapped[str] = mapped_column(_NAME, primary_key=True)
-    method: Mapped[str] = mapped_column(String(32))
-    consent: Mapped[dict[str, str] | None] = mapped_column(JSON)
-    footage_sha256: Mapped[str] = mapped_column(String(64))
-    created_at: Mapped[str] = mapped_column(String(32))
-    enrolment_sha256: Mapped[str] = mapped_column(String(64))
-
-
-class LineageRow(Base):
-    """One artefact that came from an actor's footage. A blob that several actors share has a row for each."""
-
-    __tablename__ = "lineage"
-
-    actor_id: Mapped[str] = mapped_column(_NAME, ForeignKey("actors.actor_id"), primary_key=True)
-    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
-    kind: Mapped[str] = mapped_column(String(32))
-    uri: Mapped[str] = mapped_column(String(4096))
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
-
-
-class JobBlobRow(Base):
-    """A blob that a job made and may share with other jobs and actors; counted until the job ends."""
-
-    __tablename__ = "job_blobs"
-
-    folder: Mapped[str] = mapped_column(String(4096), primary_key=True)
-    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
-    uri: Mapped[str] = mapped_column(String(4096))
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
-
-
-class JobRow(Base):
-    """A job folder that holds work made with an actor; erased with them."""
-
-    __tablename__ = "actor_jobs"
-
-    actor_id: Mapped[str] = mapped_column(_NAME, ForeignKey("actors.actor_id"), primary_key=True)
-    folder: Mapped[str] = mapped_column(String(4096), primary_key=True)
 
 
 class Database:
@@ -108,7 +60,12 @@ class Database:
         self.engine: Engine = _engine(url or f"sqlite:///{data_dir / 'actors.sqlite'}")
         self.where: str = self.engine.url.render_as_string(hide_password=True)
         """The url without its password."""
-        self._claim: Connection | None = None
+        self.file: Path | None = _file(self.engine)
+        """SQLite's file; None for PostgreSQL."""
+        self._writer: Engine = self.engine.execution_options(**{sqlite_file.BEGIN: "IMMEDIATE"})
+        self._claim: Connection | int | None = None
+        if self.file is not None:
+            sqlite_file.make_private(self.file, tighten=not url)
         try:
             self.make_tables()
         except BaseException:
@@ -117,22 +74,38 @@ class Database:
 
     def make_tables(self) -> None:
         """Make the tables that are not there yet; whoever declares further ones calls it again."""
-        with self.told(), self.engine.begin() as connection:
+        with self.told(), self._writer.begin() as connection:
             if self.engine.dialect.name == "postgresql":
                 # Two processes that begin at once must not both find that there is no table yet.
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
             Base.metadata.create_all(connection)
 
     def claim(self) -> None:
-        """Keep every other gateway out of a PostgreSQL database until `close()`, or until this process or its connection ends.
+        """Keep every other gateway out of the database until `close()`, or until this process or its connection ends.
 
-        Two would take up each other's operations. SQLite lies in a data folder, which has a lock of its own.
+        Two gateways would take up each other's operations.
 
         Raises:
-            InvalidRequest: another gateway works with it.
+            InvalidRequest: another gateway works with the database.
         """
+        if not self.try_claim():
+            raise InvalidRequest(
+                f"another gateway works with the database {self.where}, or `dubstage actor erase` does: end it, or give this "
+                "gateway a database of its own",
+                field=FIELD,
+            )
+
+    def try_claim(self) -> bool:
+        """As `claim`; returns whether the database was free instead of raising an error."""
+        if self.file is not None:
+            try:
+                handle = sqlite_file.hold(self.file)
+            except OSError as problem:
+                raise self._refused(problem.strerror or str(problem)) from problem
+            self._claim = handle
+            return handle is not None
         if self.engine.dialect.name != "postgresql":
-            return
+            return True
         with self.told():
             connection = self.engine.connect()
             # Out of the pool: it holds the lock for as long as it is open.
@@ -144,10 +117,46 @@ class Database:
             connection.commit()
         if not free:
             connection.close()
-            raise InvalidRequest(
-                f"another gateway works with the database {self.where}: end it, or give this one a database of its own", field=FIELD
-            )
+            return False
         self._claim = connection
+        return True
+
+    def release_claim(self) -> None:
+        """Let other gateways in again."""
+        claim, self._claim = self._claim, None
+        if isinstance(claim, int):
+            os.close(claim)
+        elif claim is not None:
+            with suppress(DBAPIError):
+                claim.close()
+
+    def check_integrity(self) -> None:
+        """Read the whole database and check that it is sound; PostgreSQL is only asked whether it answers.
+
+        Raises:
+            StorageRefused: the SQLite file is damaged; the message names the file and the remedy.
+            BackendUnavailable: the database does not answer.
+        """
+        with self.told(), self.engine.connect() as connection:
+            if self.engine.dialect.name != "sqlite":
+                connection.execute(text("SELECT 1"))
+                return
+            found = sqlite_file.first_damage(connection)
+        if found:
+            raise self.damaged(found)
+
+    def damaged(self, found: str) -> StorageRefused:
+        """Return the error for a database that holds what it must not.
+
+        Args:
+            found: what is wrong, such as "database disk image is malformed".
+        """
+        name = f"file {self.file}" if self.file is not None else self.where
+        return StorageRefused(
+            f"the database {name} is damaged ({found}): restore it from a backup, or move it away and enrol every actor anew; "
+            "`dubstage doctor` checks it",
+            subject=self.where,
+        )
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -158,7 +167,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """A session in a transaction: all of it is kept, or nothing."""
-        with self.told(), Session(self.engine) as session, session.begin():
+        with self.told(), Session(self._writer) as session, session.begin():
             yield session
 
     @contextmanager
@@ -166,27 +175,32 @@ class Database:
         """Around every use: failures of the database, told as what they are. What a statement itself broke goes through.
 
         Raises:
-            StorageRefused: credentials, permissions or the database's name are wrong.
+            StorageRefused: credentials, permissions or the database's name are wrong, or the file is damaged.
+            StorageFull: no space is left beside SQLite's file.
             BackendUnavailable: it does not answer, or went away in between.
         """
         try:
             yield
-        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        except (OperationalError, InterfaceError, PoolTimeoutError, sqlite3.Error) as error:
             raise self._failure(error) from error
         except DBAPIError as error:
-            if error.connection_invalidated or _state(error).startswith(_REFUSALS):
+            cause = error.orig if isinstance(error.orig, Exception) else error
+            if error.connection_invalidated or _state(error).startswith(_REFUSALS) or sqlite_file.is_damaged(cause):
                 raise self._failure(error) from error
             raise
 
     def close(self) -> None:
         """Close all connections."""
-        claim, self._claim = self._claim, None
-        if claim is not None:
-            with suppress(DBAPIError):
-                claim.close()
+        self.release_claim()
         self.engine.dispose()
 
-    def _failure(self, error: Exception) -> StorageRefused | BackendUnavailable:
+    def _refused(self, said: str) -> StorageRefused:
+        return StorageRefused(
+            f"the database {self.where} refuses: {said}: check the permissions of folder and file, DUBSTAGE_DATA_DIR and {FIELD}",
+            subject=self.where,
+        )
+
+    def _failure(self, error: Exception) -> StorageRefused | StorageFull | BackendUnavailable:
         said = " ".join(str(getattr(error, "orig", None) or error).split())[:300].rstrip(".")
         password = self.engine.url.password
         if password:
@@ -198,6 +212,13 @@ class Database:
                 subject=self.where,
             )
         if self.engine.dialect.name == "sqlite":
+            cause = getattr(error, "orig", None) or error
+            if sqlite_file.is_damaged(cause):
+                return self.damaged(said)
+            if sqlite_file.is_refused(cause):
+                return self._refused(said)
+            if sqlite_file.is_full(cause):
+                return StorageFull(f"no space left for the database {self.where}: free some", subject=self.where)
             return BackendUnavailable(f"the database {self.where} cannot be used: {said}: check DUBSTAGE_DATA_DIR or {FIELD}")
         return BackendUnavailable(
             f"the database {self.where} does not answer: {said}: check that it runs and that {FIELD} names its host and port",
@@ -216,7 +237,7 @@ def _engine(url: str) -> Engine:
         raise InvalidRequest(f"{FIELD}: actors and operations live in sqlite or postgresql, not in {kind!r}", field=FIELD)
     if kind == "sqlite":
         engine = create_engine(parsed)
-        event.listen(engine, "connect", _prepare_sqlite)
+        sqlite_file.set_up(engine)
         return engine
     try:
         return create_engine(
@@ -231,12 +252,12 @@ def _engine(url: str) -> Engine:
         raise InvalidRequest(f"{FIELD}: PostgreSQL needs its driver: pip install 'dubstage-suite[postgres]'", field=FIELD) from None
 
 
+def _file(engine: Engine) -> Path | None:
+    name = engine.url.database
+    if engine.dialect.name != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
+        return None
+    return Path(name)
+
+
 def _state(error: Exception) -> str:
     return str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout = 10000")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()

@@ -12,8 +12,8 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
 from gateway.actors.store import check_actor_id
 from gateway.api.convert import ACTOR, actor_message, enrol_request_from, operation_message, page_size_from, receipt_message
+from gateway.api.erasing import ActorEraser
 from gateway.api.jobs import JobContext
-from gateway.live.streams import LiveStreams
 from gateway.operations.runner import JobRunner
 from services.common.errors import InvalidRequest
 
@@ -24,13 +24,13 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
     Args:
         context: what jobs work with.
         runner: of the operations.
-        live: of the live streams.
+        eraser: erases people.
     """
 
-    def __init__(self, context: JobContext, runner: JobRunner, live: LiveStreams) -> None:
+    def __init__(self, context: JobContext, runner: JobRunner, eraser: ActorEraser) -> None:
         self._context = context
         self._runner = runner
-        self._live = live
+        self._eraser = eraser
 
     async def CreateActor(self, request: pb.CreateActorRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin an enrolment."""
@@ -48,7 +48,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
 
     async def GetActor(self, request: pb.GetActorRequest, context: Any) -> pb.GetActorResponse:  # noqa: N802
         """One actor."""
-        actor = await asyncio.to_thread(self._context.actors.get, check_actor_id(request.actor_id))
+        actor = await asyncio.to_thread(self._context.actors.show, check_actor_id(request.actor_id))
         return pb.GetActorResponse(actor=actor_message(actor))
 
     async def ListActors(self, request: pb.ListActorsRequest, context: Any) -> pb.ListActorsResponse:  # noqa: N802
@@ -62,9 +62,4 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
 
     async def EraseActor(self, request: pb.EraseActorRequest, context: Any) -> pb.EraseActorResponse:  # noqa: N802
         """Stop all work on a person, then erase them."""
-        actor_id = check_actor_id(request.actor_id)
-        await self._runner.stop_work_on(actor_id)
-        receipt = await asyncio.to_thread(self._context.actors.erase, actor_id)
-        await self._runner.forget_actor(actor_id)
-        self._live.forget(actor_id)
-        return receipt_message(receipt)
+        return receipt_message(await self._eraser.erase(check_actor_id(request.actor_id)))

@@ -16,14 +16,18 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.create import EnrolRequest
-from gateway.actors.store import ErasureReceipt, StoredActor, check_actor_id, check_enrolled_for
+from gateway.actors.receipts import ErasureReceipt
+from gateway.actors.store import check_actor_id, check_enrolled_for
+from gateway.actors.stored import ActorSummary, StoredActor
 from gateway.api.media_folder import MediaFolder
 from gateway.consent import Consent
 from gateway.live.session import LiveFrame
+from gateway.media.encoders import check_target
+from gateway.media.output_place import check_place
 from gateway.methods import DEFAULT_METHOD, method_named
 from gateway.operations.store import OperationRecord
 from gateway.pipeline.dub import DubOutcome
-from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.dub_request import DubRequest, wants_own_timeline
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import FaceChoice, parse_face
 from services.common.arrays import to_rgb_image
@@ -53,7 +57,7 @@ def consent_from(message: pb.ConsentRecord) -> Consent:
     except ValidationError as problem:
         first = problem.errors()[0]
         name = f"consent.{'.'.join(str(part) for part in first['loc'])}"
-        raise InvalidRequest(f"{name}: {first['msg']}", field=name) from None
+        raise InvalidRequest(f"{name}: {first['msg'].removeprefix('Value error, ')}", field=name) from None
 
 
 def consent_message(consent: Consent) -> pb.ConsentRecord:
@@ -93,11 +97,10 @@ def dub_request_from(message: pb.CreateDubRequest, media: MediaFolder, actor: St
     footage = media.source(message.footage_uri, "footage_uri")
     speech = media.source(message.speech_uri, "speech_uri") if message.speech_uri else None
     output = media.output(message.output_uri, "output_uri")
-    if output in (footage, speech):
-        raise InvalidRequest("output_uri: this is the footage or the speech itself; give another name", field="output_uri")
     method = method_named(message.method or (actor.method if actor is not None else DEFAULT_METHOD))
     if actor is not None:
         check_enrolled_for(actor, method.name)
+    wants_own_timeline(method, retime=message.retime, keep_audio=message.keep_audio)
     consent = consent_from(message.consent) if message.HasField("consent") else None
     return DubRequest(
         footage=footage,
@@ -112,7 +115,18 @@ def dub_request_from(message: pb.CreateDubRequest, media: MediaFolder, actor: St
         enrol=_options(skip=message.skip_personalization, seed=message.seed),
         threads=threads,
         retime=message.retime,
+        overwrite=message.overwrite,
     )
+
+
+def check_dub(request: DubRequest) -> None:
+    """Refuse what can be known to be wrong before the dub's turn comes. Blocks.
+
+    Raises:
+        InvalidRequest: the output cannot be written as asked, or is a file that may not be replaced.
+    """
+    check_place(request.output, footage=request.footage, speech=request.speech, overwrite=request.overwrite)
+    check_target(request.output, request.codec)
 
 
 def _options(*, skip: bool, seed: int) -> EnrolOptions:
@@ -125,15 +139,16 @@ def _face(text: str) -> FaceChoice:
     return parse_face(text) if text else FaceChoice("largest")
 
 
-def actor_message(actor: StoredActor) -> pb.Actor:
+def actor_message(actor: ActorSummary) -> pb.Actor:
     """The message of an actor."""
     message = pb.Actor(
         actor_id=actor.actor_id,
         method=actor.method,
         footage_sha256=actor.footage_sha256,
         created_at=actor.created_at,
-        num_enrolled_frames=actor.enrolled.num_frames,
-        lag_frames=actor.enrolled.lag_frames or 0,
+        num_enrolled_frames=actor.num_frames or 0,
+        lag_frames=actor.lag_frames or 0,
+        damage=actor.damage,
         artefacts=[
             common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
             for _, ref in sorted(actor.artefacts.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -11,7 +12,7 @@ from google.longrunning import operations_pb2
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
-from gateway.api.convert import DUB, LiveAudioReader, live_options_from, live_response, operation_message
+from gateway.api.convert import DUB, LiveAudioReader, check_dub, live_options_from, live_response, operation_message
 from gateway.api.jobs import JobContext
 from gateway.live.streams import LiveStreams
 from gateway.operations.runner import JobRunner
@@ -34,6 +35,7 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
     async def CreateDub(self, request: pb.CreateDubRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin a dub."""
         dub = await self._context.dub_request(request)
+        await asyncio.to_thread(check_dub, dub)
         record = await self._runner.submit(DUB, request.SerializeToString(), actor_id=request.actor_id, output=str(dub.output))
         return operation_message(record)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -12,16 +13,22 @@ from weakref import WeakValueDictionary
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.create import create_actor
 from gateway.actors.ledger import JobLedger
-from gateway.actors.store import ActorStore, StoredActor
+from gateway.actors.store import ActorStore
+from gateway.actors.stored import StoredActor
 from gateway.api.convert import actor_message, dub_request_from, enrol_request_from, result_message
+from gateway.api.error_names import ErrorNames
 from gateway.api.media_folder import MediaFolder
 from gateway.consent import Consent
+from gateway.media.output_file import OutputFile
 from gateway.operations.runner import Job
+from gateway.operations.store import OperationRecord
+from gateway.pipeline.allowance import MAX_JOB_BYTES
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest, sha256_of
+from gateway.pipeline.removal import give_up
 from gateway.stages.interface import Stages
 from services.common.artefacts import ArtefactStore
-from services.common.errors import ConsentMissing
+from services.common.errors import ConsentMissing, DubstageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,8 @@ class JobContext:
         jobs: folder of the jobs' workspaces.
         require_consent: nobody is enrolled or dubbed without a record.
         threads: of decoders and encoders.
+        names: how results and errors name the server's files.
+        max_job_bytes: most bytes of one job's folder.
     """
 
     actors: ActorStore
@@ -43,6 +52,8 @@ class JobContext:
     jobs: Path
     require_consent: bool
     threads: int
+    names: ErrorNames
+    max_job_bytes: int = MAX_JOB_BYTES
 
     async def dub_request(self, message: pb.CreateDubRequest) -> DubRequest:
         """The dub that is asked for.
@@ -56,6 +67,20 @@ class JobContext:
         request = dub_request_from(message, self.media, actor, threads=self.threads)
         self.check_consent(request.consent, message.actor_id or message.footage_uri)
         return request
+
+    async def abandon(self, record: OperationRecord) -> None:
+        """Remove what a cancelled operation has left: folder, blobs that nothing else counts, partial file of the output."""
+        await asyncio.to_thread(self._abandon, record)
+
+    def _abandon(self, record: OperationRecord) -> None:
+        folder = self.actors.jobs.folder_of(record.name)
+        if folder is not None and give_up(folder, JobLedger(self.actors), self.artefacts) is None and not folder.is_dir():
+            for ref in self.actors.jobs.uncounted(self.actors.jobs.release(folder)):
+                self.artefacts.delete(ref)
+        if record.output:
+            # A new temporary file sweeps those that killed processes left of the same output.
+            with suppress(DubstageError, OSError):
+                OutputFile(Path(record.output)).discard()
 
     def check_consent(self, consent: Consent | None, subject: str) -> None:
         """Refuse what this installation does not do without a consent record.
@@ -83,18 +108,15 @@ class DubJobs:
         message = pb.CreateDubRequest.FromString(job.record.request)
         context = self._context
         request = await context.dub_request(message)
-        ledger = JobLedger(context.actors, message.actor_id)
-        dub = DubJob(request, self._stages(), context.artefacts, context.jobs, ledger)
+        ledger = JobLedger(context.actors, message.actor_id, job.record.name)
+        dub = DubJob(request, self._stages(), context.artefacts, context.jobs, ledger, max_bytes=context.max_job_bytes)
         async with self._alone(message):
-            try:
-                outcome = await dub.run(DubReporter(job))
-            except BaseException:
-                # What is wanted no more leaves nothing behind; what failed or was interrupted keeps its finished windows.
-                if job.is_cancelled():
-                    dub.discard()
-                raise
+            # What fails or is interrupted keeps its finished windows; what is cancelled is abandoned by the runner.
+            outcome = await dub.run(DubReporter(job))
             await asyncio.to_thread(dub.discard)
-        return result_message(message.output_uri, request, outcome).SerializeToString()
+        result = result_message(message.output_uri, request, outcome)
+        result.warnings[:] = [context.names.told(warning) for warning in result.warnings]
+        return result.SerializeToString()
 
     def _alone(self, message: pb.CreateDubRequest) -> asyncio.Lock:
         """The same dub to two outputs has one workspace: one after the other."""
@@ -144,11 +166,13 @@ class ActorJobs:
                 context.artefacts,
                 context.jobs,
                 require_consent=context.require_consent,
+                max_bytes=context.max_job_bytes,
                 on_progress=lambda stage, done, total: job.report(
                     pb.ActorProgress(stage=stage, done=done, total=total).SerializeToString()
                 ),
+                operation=job.record.name,
             )
-        return actor_message(actor).SerializeToString()
+        return actor_message(actor.summary).SerializeToString()
 
     async def _made_before(self, actor_id: str, footage: Path) -> StoredActor | None:
         actor = await asyncio.to_thread(self._context.actors.find, actor_id)

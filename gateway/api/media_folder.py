@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from gateway.media.regular_file import confine
 from services.common.errors import InvalidRequest
+
+_LONGEST_URI: Final = 4096
+_LONGEST_NAME: Final = 255
+_WINDOWS: Final = re.compile(r"^[A-Za-z]:[\\/]|\\")
+"""Paths with a drive or a backslash."""
 
 
 class MediaFolder:
     """The only folder that RPCs read footage and speech from and write films to.
+
+    Names are checked when a request comes. When the file is opened, maybe hours later, no symbolic link below the folder is
+    followed (`confine`), so that what is put there meanwhile leads nowhere else.
 
     Args:
         root: the folder; None: every name is refused.
@@ -17,6 +29,8 @@ class MediaFolder:
 
     def __init__(self, root: Path | None) -> None:
         self._root = root.resolve() if root is not None else None
+        if self._root is not None:
+            confine(self._root)
 
     def source(self, uri: str, field: str) -> Path:
         """The existing file that a uri names.
@@ -25,7 +39,7 @@ class MediaFolder:
             InvalidRequest: no uri, no such file, or it lies elsewhere, by `..`, an absolute path or a symbolic link.
         """
         path = self._inside(uri, field)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InvalidRequest(f"{field}: the media folder has no file {uri!r}", field=field)
         return path
 
@@ -33,25 +47,38 @@ class MediaFolder:
         """The file that may be written under a uri; its folder exists.
 
         Raises:
-            InvalidRequest: no uri, no such folder, a folder of this name, or it lies elsewhere.
+            InvalidRequest: no uri, no such folder, a folder or a symbolic link of this name, or it lies elsewhere.
         """
-        path = self._inside(uri, field)
+        path = self._inside(uri, field, as_named=True)
+        if path.is_symlink():
+            raise InvalidRequest(f"{field}: {uri!r} is a symbolic link: give the name of the file itself", field=field)
         if path.is_dir():
             raise InvalidRequest(f"{field}: {uri!r} is a folder: give the name of a film file", field=field)
         if not path.parent.is_dir():
             raise InvalidRequest(f"{field}: the media folder has no folder {str(Path(uri).parent)!r}", field=field)
         return path
 
-    def _inside(self, uri: str, field: str) -> Path:
+    def _inside(self, uri: str, field: str, *, as_named: bool = False) -> Path:
+        """The path that a uri leads to, without symbolic links; `as_named`: its last part stays as it is named."""
         if self._root is None:
             raise InvalidRequest(f"{field}: this gateway has no media folder: set DUBSTAGE_MEDIA_DIR", field=field)
-        if not uri or "\0" in uri or len(uri) > 4096:
+        if not uri or "\0" in uri:
             raise InvalidRequest(f"{field}: name a file of the media folder", field=field)
+        if len(uri) > _LONGEST_URI:
+            raise InvalidRequest(f"{field}: the name has {len(uri)} characters, {_LONGEST_URI} at most", field=field)
         path = Path(_local_path(uri, field))
+        if _WINDOWS.search(str(path)):
+            raise InvalidRequest(
+                f"{field}: {uri[:200]!r} is a path of Windows: name the file from the media folder on, its folders with '/'",
+                field=field,
+            )
+        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+            raise InvalidRequest(f"{field}: a part of the name has more than {_LONGEST_NAME} bytes, as no file has", field=field)
         if ".." in path.parts:
             raise InvalidRequest(f"{field}: {uri!r} has a '..': name the file from the media folder on", field=field)
         try:
-            found = (self._root / path).resolve()
+            whole = self._root / path
+            found = whole.parent.resolve() / whole.name if as_named else whole.resolve()
         except (OSError, RuntimeError):
             raise InvalidRequest(f"{field}: {uri!r} cannot be followed", field=field) from None
         if not found.is_relative_to(self._root) or found == self._root:
@@ -62,7 +89,10 @@ class MediaFolder:
 def _local_path(uri: str, field: str) -> str:
     if "://" not in uri:
         return uri
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise InvalidRequest(f"{field}: {uri[:200]!r} is no url", field=field) from None
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
         raise InvalidRequest(f"{field}: {uri[:200]!r}: only file:/// urls and paths in the media folder can be read", field=field)
     path = unquote(parts.path)

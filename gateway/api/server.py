@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import os
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,13 +14,18 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from prometheus_client import Gauge
 
 from dubstage.gateway.v1alpha1 import gateway_pb2, gateway_pb2_grpc
+from gateway.actors.private_files import cannot_use, data_folder
 from gateway.actors.store import ActorStore
 from gateway.api.actor_servicer import ActorServicer
 from gateway.api.convert import ACTOR, DUB
 from gateway.api.dub_servicer import DubServicer
+from gateway.api.erasing import ActorEraser
+from gateway.api.error_names import ErrorNames, with_names
 from gateway.api.jobs import ActorJobs, DubJobs, JobContext
 from gateway.api.media_folder import MediaFolder
 from gateway.api.operations_servicer import OperationsServicer
+from gateway.housekeeping.cleaning import expire_hourly
+from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.live.streams import LiveStreams
 from gateway.operations.runner import Handler, Job, JobRunner
 from gateway.operations.store import OperationStore
@@ -55,13 +61,17 @@ class GatewayServer(StageServer):
         self._stages: Stages | None = None
         self._stack = AsyncExitStack()
         artefacts = ArtefactStore(settings.artefacts_url)
+        jobs = open_jobs_folder(settings.data_dir)
+        names = ErrorNames(settings, self._actors.database.where, artefacts.url)
         context = JobContext(
             actors=self._actors,
             artefacts=artefacts,
             media=MediaFolder(settings.media_dir),
-            jobs=settings.data_dir / "jobs",
+            jobs=jobs,
             require_consent=settings.require_consent,
             threads=settings.compute_threads,
+            names=names,
+            max_job_bytes=settings.max_job_bytes,
         )
         handlers: dict[str, Handler] = {
             DUB: self._once_stages_serve(DubJobs(context, self._open_stages)),
@@ -72,6 +82,8 @@ class GatewayServer(StageServer):
             handlers,
             max_concurrent=settings.max_concurrent_jobs,
             max_queued=settings.max_queued_jobs,
+            abandon=context.abandon,
+            rewrite=names.rewrite,
         )
         live = LiveStreams(
             self._open_stages,
@@ -82,10 +94,16 @@ class GatewayServer(StageServer):
             max_message_bytes=settings.max_message_bytes,
         )
 
+        self._eraser = ActorEraser(self._actors, self._runner, live)
+        self._watching: asyncio.Task[None] | None = None
+        self._expiry = functools.partial(expire_hourly, settings, self._actors, artefacts, jobs)
+        self._expiring: asyncio.Task[None] | None = None
+
         def register(server: grpc.aio.Server) -> None:
-            gateway_pb2_grpc.add_ActorServiceServicer_to_server(ActorServicer(context, self._runner, live), server)
-            gateway_pb2_grpc.add_DubServiceServicer_to_server(DubServicer(context, self._runner, live), server)
-            operations_pb2_grpc.add_OperationsServicer_to_server(OperationsServicer(self._runner), server)
+            people = ActorServicer(context, self._runner, self._eraser)
+            gateway_pb2_grpc.add_ActorServiceServicer_to_server(with_names(people, names), server)
+            gateway_pb2_grpc.add_DubServiceServicer_to_server(with_names(DubServicer(context, self._runner, live), names), server)
+            operations_pb2_grpc.add_OperationsServicer_to_server(with_names(OperationsServicer(self._runner), names), server)
 
         super().__init__("gateway", settings, register=register, services=SERVICES)
         self._runner.tracer = self.tracer
@@ -136,12 +154,18 @@ class GatewayServer(StageServer):
             DubstageError: a stage cannot be reached, or does not warm up.
         """
         settings = self._gateway_settings
+        self._watching = asyncio.create_task(self._eraser.watch())
+        self._expiring = asyncio.create_task(self._expiry())
         self._stages = await self._stack.enter_async_context(open_stages(settings, connect_s=settings.stages_start_s))
         await self._runner.start()
         await super().warm_up()
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Stop the operations where they are, let running calls end, stop, and close what was opened."""
+        for task in (self._watching, self._expiring):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self._runner.close()
         await super().drain(grace_s)
         await self._stack.aclose()
@@ -151,8 +175,11 @@ class GatewayServer(StageServer):
 
 def _lock(folder: Path) -> int | None:
     """One gateway a data folder: two would take up each other's operations. The lock ends with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / "gateway.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    data_folder(folder)
+    try:
+        handle = os.open(folder / "gateway.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as problem:
+        raise cannot_use(folder, problem) from problem
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

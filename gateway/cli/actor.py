@@ -11,10 +11,15 @@ import typer
 from rich.table import Table
 
 from gateway.actors.create import EnrolRequest, create_actor
-from gateway.actors.store import ActorStore, StoredActor
+from gateway.actors.store import ActorStore, check_actor_id
+from gateway.actors.stored import SUPERSEDED, ActorSummary
+from gateway.cli import options
 from gateway.cli.app import app, run_async
-from gateway.cli.console import StepProgress, err, out
+from gateway.cli.console import out, say, say_result, say_warning
+from gateway.cli.progress import StepProgress
+from gateway.cli.text import printable
 from gateway.consent import consent_line, read_consent
+from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.methods import combined
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import parse_face
@@ -29,16 +34,23 @@ app.add_typer(commands, name="actor")
 
 @commands.command("create")
 def create(
-    actor_id: Annotated[str, typer.Argument(help="lower-case letters, digits and dashes")],
-    video: Annotated[Path, typer.Argument(help="footage of the person, ten seconds are enough; for headpose a still picture does")],
-    method: Annotated[str, typer.Option(help="how they will be dubbed")] = "ugc",
-    motion: Annotated[str | None, typer.Option(help="another method's motion predictor")] = None,
-    renderer: Annotated[str | None, typer.Option(help="another method's renderer")] = None,
-    face: Annotated[str, typer.Option(help="largest, speaker, a face id, or X,Y in the first frame")] = "largest",
-    consent: Annotated[Path | None, typer.Option(help="JSON file with the consent record")] = None,
-    stages: Annotated[str | None, typer.Option(help="host of running stages; without it, all in this process")] = None,
-    personalize: Annotated[bool, typer.Option(help="adapt the networks to the person")] = True,
-    seed: Annotated[int, typer.Option(help="of the adaptation")] = 0,
+    actor_id: Annotated[
+        str, typer.Argument(metavar="ACTOR", help="Id of the new actor: lower-case letters, digits and inner dashes, at most 63.")
+    ],
+    video: Annotated[
+        Path,
+        typer.Argument(
+            metavar="VIDEO", help="Footage of the person, ten seconds are enough; for the method headpose a picture too."
+        ),
+    ],
+    method: Annotated[str, typer.Option(metavar=options.METHOD_VALUES, help="Method that the person will be dubbed with.")] = "ugc",
+    motion: options.Motion = None,
+    renderer: options.Renderer = None,
+    face: options.Face = "largest",
+    consent: options.ConsentFile = None,
+    stages: options.Stages = None,
+    personalize: options.Personalize = True,
+    seed: options.Seed = 0,
 ) -> None:
     """Enrol a person from VIDEO under ACTOR_ID."""
     settings = load_settings(GatewaySettings, stages_host=stages)
@@ -55,6 +67,7 @@ def create(
 
 
 async def _create(settings: GatewaySettings, request: EnrolRequest) -> None:
+    jobs = open_jobs_folder(settings.data_dir)
     artefacts = ArtefactStore(settings.artefacts_url)
     with ActorStore(settings) as actors, StepProgress() as progress:
         async with open_stages(settings) as stages:
@@ -63,47 +76,64 @@ async def _create(settings: GatewaySettings, request: EnrolRequest) -> None:
                 stages,
                 actors,
                 artefacts,
-                settings.data_dir / "jobs",
+                jobs,
                 require_consent=settings.require_consent,
                 on_progress=progress,
+                max_bytes=settings.max_job_bytes,
             )
-    err.print(f"learned from {actor.enrolled.num_frames} frames; {consent_line(actor.consent)}")
-    out.print(actor.actor_id)
+    say(f"learned from {actor.enrolled.num_frames} frames; {consent_line(actor.consent)}")
+    say_result(actor.actor_id)
 
 
 @commands.command("list")
 def list_actors() -> None:
-    """All actors."""
+    """List all actors."""
     with ActorStore(load_settings(GatewaySettings)) as store:
-        actors = store.list(limit=1000)
+        actors: list[ActorSummary] = []
+        while page := store.list(after=actors[-1].actor_id if actors else "", limit=1000):
+            actors.extend(page)
     table = Table("actor", "method", "enrolled", "frames", "consent", box=None)
     for actor in actors:
-        table.add_row(actor.actor_id, actor.method, actor.created_at, str(actor.enrolled.num_frames), consent_line(actor.consent))
+        frames = "?" if actor.num_frames is None else str(actor.num_frames)
+        consent = "damaged" if actor.damage else printable(consent_line(actor.consent))
+        table.add_row(actor.actor_id, actor.method, actor.created_at, frames, consent)
     out.print(table)
+    for actor in actors:
+        if actor.damage:
+            say_warning(actor.damage)
 
 
 @commands.command("show")
-def show(actor_id: str) -> None:
-    """One actor, as JSON."""
+def show(actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of the actor to show.")]) -> None:
+    """Show one actor, as JSON."""
     with ActorStore(load_settings(GatewaySettings)) as store:
-        out.print_json(json.dumps(_facts(store.get(actor_id))))
+        actor = store.show(actor_id)
+    out.print_json(json.dumps(_facts(actor)))
+    if actor.damage:
+        say_warning(actor.damage)
 
 
 @commands.command("erase")
-def erase(actor_id: str) -> None:
-    """Erase a person and everything that was made from their footage; prints the signed receipt."""
+def erase(actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of the actor to erase.")]) -> None:
+    """Erase a person and everything that was made from their footage; print the signed receipt.
+
+    Live streams and dubs with this person end. Where a gateway works with the same database, the gateway erases.
+    """
     with ActorStore(load_settings(GatewaySettings)) as store:
-        out.print_json(json.dumps(asdict(store.erase(actor_id))))
+        receipt = store.erasures.erase_or_ask(check_actor_id(actor_id))
+    out.print_json(receipt.to_json())
 
 
-def _facts(actor: StoredActor) -> dict[str, object]:
-    return {
+def _facts(actor: ActorSummary) -> dict[str, object]:
+    facts = {
         "actor_id": actor.actor_id,
         "method": actor.method,
         "created_at": actor.created_at,
         "footage_sha256": actor.footage_sha256,
-        "enrolled_frames": actor.enrolled.num_frames,
-        "lag_frames": actor.enrolled.lag_frames,
+        "enrolled_frames": actor.num_frames,
+        "lag_frames": actor.lag_frames,
         "consent": json.loads(actor.consent.model_dump_json()) if actor.consent else None,
-        "artefacts": {kind: asdict(ref) for kind, ref in actor.artefacts.items()},
+        # Those that an enrolment made and replaced are kept to be erased with the person; nothing uses them.
+        "artefacts": {kind: asdict(ref) for kind, ref in actor.artefacts.items() if not kind.startswith(SUPERSEDED)},
     }
+    return facts | {"damage": actor.damage} if actor.damage else facts

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib
+import io
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Coroutine, Sequence
-from pathlib import Path
-from typing import Any, Final
+from importlib.metadata import version
+from typing import Annotated, Any, Final
 
 import typer
 
-from gateway.cli.console import say_error
-from services.common.errors import Cancelled, DubstageError
+from gateway.cli.console import say, say_error, say_result
+from services.common.errors import Cancelled, DubstageError, StorageRefused, Unexpected
 
 app = typer.Typer(
     name="dubstage",
@@ -27,18 +29,35 @@ app = typer.Typer(
 )
 
 
-COMMANDS: Final = ("actor", "doctor", "dub", "evaluate", "live", "serve", "trainset")
+COMMANDS: Final = ("actor", "doctor", "dub", "evaluate", "jobs", "live", "serve", "trainset")
 """Each has a module of its own in this package."""
+_USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter
+"""What a wrong option, a missing argument and an unknown command have in common."""
+_OF_THE_MACHINE: Final = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE,
+    errno.ENAMETOOLONG, errno.ENOMEM, errno.ELOOP, errno.ENOTDIR,
+}  # fmt: skip
+"""Errors of files and memory that somebody has to mend outside of dubstage."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        say_result(f"dubstage {version('dubstage-suite')}")
+        raise typer.Exit
 
 
 @app.callback()
-def _suite() -> None:
+def _suite(
+    _: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
     """Visual dubbing: new speech for real footage."""
 
 
 def register_commands(arguments: Sequence[str]) -> None:
     """Import the module of the command that is called, which adds itself to `app`; all of them where none is named."""
     named = arguments[0] if arguments else ""
+    if named == "--version":
+        return
     for command in (named,) if named in COMMANDS else COMMANDS:
         importlib.import_module(f"gateway.cli.{command}")
 
@@ -54,28 +73,57 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line; returns the exit code."""
     _quiet_libraries()
-    register_commands(arguments)
     try:
-        app(arguments)
+        register_commands(arguments)
+        code = app(arguments, standalone_mode=False)
     except SystemExit as end:
-        return int(end.code or 0) if isinstance(end.code, int | None) else 1
+        return int(end.code or 0) if isinstance(end.code, int | None) else Unexpected.exit_code
+    except KeyboardInterrupt:
+        say_error("interrupted")
+        return Cancelled.exit_code
     except DubstageError as error:
         say_error(error.message)
         return error.exit_code
+    except _USAGE_ERROR as error:
+        return _say_usage(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception:
-        say_error(f"this should not happen; the details are in {_write_crash()}")
-        return 1
-    return 0
+    except Exception as error:
+        return _say_unexpected(error)
+    return code if isinstance(code, int) else 0
 
 
-def _write_crash() -> Path:
-    descriptor, name = tempfile.mkstemp(prefix="dubstage-error-", suffix=".txt")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(traceback.format_exc())
-    return Path(name)
+def _say_usage(error: Any) -> int:
+    """Print what was wrong with the arguments, which may hold any character; returns the exit code."""
+    shown = io.StringIO()
+    error.show(shown)
+    for line in shown.getvalue().rstrip("\n").split("\n"):
+        say(line)
+    return int(error.exit_code)
+
+
+def _say_unexpected(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+        say_error(f"{name or 'a file'}: {error.strerror}{_details()}")
+        return StorageRefused.exit_code
+    say_error(f"this should not happen, please report it{_details()}")
+    return Unexpected.exit_code
+
+
+def _details() -> str:
+    """Where the traceback of the exception in hand lies: in a file, or on stderr where none can be written."""
+    told = traceback.format_exc()
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="dubstage-error-", suffix=".txt")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(told)
+    except OSError:
+        for line in told.splitlines():
+            say(line)
+        return "; the details are above"
+    return f"; the details are in {name}"
 
 
 def _quiet_libraries() -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib
+import importlib.util
 import os
 import platform
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from gateway.cli.app import app
 from gateway.cli.checks import check_database, check_stage, check_store
 from gateway.cli.console import out
+from gateway.cli.text import printable
 from gateway.settings import GatewaySettings
 from gateway.stages.remote import STAGE_NAMES
 from services.common.errors import DubstageError
@@ -53,7 +55,7 @@ def doctor() -> None:
     for name, check in checks.items():
         try:
             _say(name, check())
-        except (DubstageError, OSError, ImportError) as problem:
+        except (DubstageError, OSError, ImportError, RuntimeError) as problem:
             failed = True
             _say(name, str(problem), "wrong")
     if failed:
@@ -61,8 +63,8 @@ def doctor() -> None:
 
 
 def _say(name: str, found: str, wrong: str = "") -> None:
-    mark = f"[red]{wrong:<8}[/]" if wrong else f"[green]{'ok':<8}[/]"
-    out.print(f"{mark}{name:<24}{escape(found)}")
+    mark = (f"{wrong:<8}", "red") if wrong else (f"{'ok':<8}", "green")
+    out.print(Text.assemble(mark, f"{name:<24}", printable(found)))
 
 
 async def _stages(settings: GatewaySettings) -> dict[str, Check]:
@@ -84,10 +86,17 @@ def _result(found: str | BaseException) -> str:
 
 
 def _mediapipe_models() -> str:
-    module = importlib.import_module("mediapipe")
-    models = Path(str(module.__file__)).parent / "modules" / "face_landmark" / "face_landmark_with_attention.tflite"
-    if not models.is_file():
+    """Look for the model's file and read one empty picture with it. The face stage keeps MediaPipe's notes from stderr."""
+    found = importlib.util.find_spec("mediapipe")
+    if found is None or found.origin is None:
+        raise FileNotFoundError("not installed: run `make setup`")
+    if not (Path(found.origin).parent / "modules" / "face_landmark" / "face_landmark_with_attention.tflite").is_file():
         raise FileNotFoundError("this mediapipe carries no models: install 0.10.21 with `pip install --no-deps mediapipe==0.10.21`")
+    from services.face.mediapipe_graphs import PATCH_SIZE, MeshNetwork
+
+    network = MeshNetwork()
+    network(np.zeros((PATCH_SIZE, PATCH_SIZE, 3), np.uint8))
+    network.close()
     return "face mesh with attention"
 
 

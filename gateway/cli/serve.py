@@ -1,7 +1,9 @@
-"""`dubstage serve`: one stage, the gateway, or all of them as processes of their own."""
+"""`dubstage serve`: one stage, the gateway, or all servers as processes of their own."""
 
 from __future__ import annotations
 
+import errno
+import importlib
 import os
 import signal
 import socket
@@ -15,7 +17,8 @@ from typing import Annotated
 import typer
 
 from gateway.cli.app import app
-from gateway.cli.console import err, say_error
+from gateway.cli.console import say, say_error
+from gateway.settings import GatewaySettings
 from gateway.stages.remote import STAGE_NAMES
 from services.common.errors import BackendUnavailable, InvalidRequest
 from services.common.settings import DEFAULT_PORTS, StageSettings, load_settings
@@ -23,21 +26,41 @@ from services.common.settings import DEFAULT_PORTS, StageSettings, load_settings
 MODULES = {**{name: f"services.{name}" for name in STAGE_NAMES}, "gateway": "gateway"}
 START_SECONDS = 180.0
 POLL_SECONDS = 0.1
+_COUNTED = ("metrics_port", "health_port")
+"""Settings of further ports, of which every server needs its own."""
 
 
 @app.command("serve")
-def serve(what: Annotated[str, typer.Argument(help="audio, face, motion, texture, render, gateway, or all")]) -> None:
-    """Run a server until it is told to stop (SIGTERM or Ctrl-C). `all` starts one process a stage, and the gateway.
+def serve(
+    what: Annotated[str, typer.Argument(metavar="SERVER", help=f"Server to run: {', '.join(MODULES)}, or all.")],
+) -> None:
+    """Run a server until it is told to stop (SIGTERM or Ctrl-C). `all` starts the gateway and one process per stage.
 
-    Settings come from the environment (prefix DUBSTAGE_). `all` takes each server's port from DUBSTAGE_AUDIO_PORT and so on,
-    and counts DUBSTAGE_METRICS_PORT up from server to server.
+    Settings come from the environment (prefix DUBSTAGE_; docs/operations.md). Clients name films by paths in the folder
+    DUBSTAGE_MEDIA_DIR, which the gateway needs for that. `all` takes the port of each server from DUBSTAGE_AUDIO_PORT and so on, and
+    counts DUBSTAGE_METRICS_PORT and DUBSTAGE_HEALTH_PORT up from server to server.
     """
     if what == "all":
         raise typer.Exit(serve_all())
     if what not in MODULES:
         raise InvalidRequest(f"no server {what!r}; there are: {', '.join(MODULES)}, all", field="serve")
+    settings = settings_of(what)
+    if settings.port:
+        check_ports(settings.host, {what: settings.port}, variable="DUBSTAGE_PORT")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", MODULES[what]])
+
+
+def settings_of(name: str, **changes: object) -> StageSettings:
+    """Read the settings of a server as its own process will.
+
+    Raises:
+        InvalidRequest: a value is wrong; the message names the variable.
+    """
+    if name == "gateway":
+        return load_settings(GatewaySettings, **changes)
+    kind: type[StageSettings] = getattr(importlib.import_module(f"services.{name}.settings"), f"{name.capitalize()}Settings")
+    return load_settings(kind, **changes)
 
 
 def ports_of(environment: Mapping[str, str]) -> dict[str, int]:
@@ -50,8 +73,8 @@ def ports_of(environment: Mapping[str, str]) -> dict[str, int]:
     for name in MODULES:
         variable = f"DUBSTAGE_{name.upper()}_PORT"
         text = environment.get(variable) or str(DEFAULT_PORTS[name])
-        if not text.isdecimal() or not 1 <= int(text) <= 65535:
-            raise InvalidRequest(f"{variable}: {text!r} is not a port", field=variable)
+        if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 65535):
+            raise InvalidRequest(f"{variable}: {text[:80]!r} is not a port; give a number from 1 to 65535", field=variable)
         taken = [other for other, port in ports.items() if port == int(text)]
         if taken:
             raise InvalidRequest(f"{variable}: port {text} is the {taken[0]} server's already", field=variable)
@@ -59,23 +82,49 @@ def ports_of(environment: Mapping[str, str]) -> dict[str, int]:
     return ports
 
 
-def check_ports(host: str, ports: Mapping[str, int]) -> None:
+def check_ports(host: str, ports: Mapping[str, int], variable: str = "") -> None:
     """Refuse to start where a port is taken, before anything runs.
 
+    Args:
+        host: address to listen on.
+        ports: port of each server by name.
+        variable: setting to name in the remedy; empty: DUBSTAGE_<NAME>_PORT.
+
     Raises:
-        InvalidRequest: one is; the message names the server, the port and the remedy.
+        InvalidRequest: a server cannot listen; the message names the server, the port and the remedy.
     """
     for name, port in ports.items():
+        setting = variable or f"DUBSTAGE_{name.upper()}_PORT"
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
-            except OSError as problem:
-                raise InvalidRequest(
-                    f"the {name} server cannot listen on {host}:{port} ({problem.strerror}): end what listens there, or set "
-                    f"DUBSTAGE_{name.upper()}_PORT to another port",
-                    field=f"DUBSTAGE_{name.upper()}_PORT",
-                ) from None
+            except (OSError, UnicodeError) as problem:
+                why = (problem.strerror if isinstance(problem, OSError) else None) or "no address"
+                number = problem.errno if isinstance(problem, OSError) else None
+                if number == errno.EADDRINUSE:
+                    remedy, field = f"end what listens there, or set {setting} to another port", setting
+                elif number == errno.EACCES:
+                    remedy, field = f"set {setting} to a port of 1024 or more", setting
+                else:
+                    remedy, field = "set DUBSTAGE_HOST to an address of this machine", "DUBSTAGE_HOST"
+                raise InvalidRequest(f"the {name} server cannot listen on {host}:{port} ({why}): {remedy}", field=field) from None
+
+
+def further_ports(settings: StageSettings) -> dict[str, dict[str, int]]:
+    """Ports of metrics and of health of every server: those of the settings, counted up from server to server; 0 is off.
+
+    Raises:
+        InvalidRequest: they run over 65535.
+    """
+    ports: dict[str, dict[str, int]] = {}
+    for number, name in enumerate(MODULES):
+        ports[name] = {extra: first + number if (first := getattr(settings, extra)) else 0 for extra in _COUNTED}
+        for extra, port in ports[name].items():
+            if port > 65535:
+                variable = f"DUBSTAGE_{extra.upper()}"
+                raise InvalidRequest(f"{variable}: {len(MODULES)} ports are needed from it on, up to 65535", field=variable)
+    return ports
 
 
 class Servers:
@@ -103,7 +152,7 @@ class Servers:
         for line in child.stdout:
             if line.startswith(f"dubstage {name} listening on "):
                 self._ready.add(name)
-                err.print(line.rstrip())
+                say(line.rstrip())
 
     def waiting(self) -> list[str]:
         """Servers that do not serve yet."""
@@ -141,9 +190,16 @@ class Servers:
 
 def serve_all() -> int:
     """Start every server; end them all when told to stop, or when one of them ends. Returns the exit code."""
-    settings = load_settings(StageSettings)
+    # Without a port of the environment's own, which one server alone could have.
+    settings = load_settings(StageSettings, port=0)
     ports = ports_of(os.environ)
-    check_ports(settings.host, ports)
+    further = further_ports(settings)
+    for name, port in ports.items():
+        settings_of(name, port=port, **further[name])
+    for extra in ("", *_COUNTED):
+        chosen = {name: further[name][extra] if extra else port for name, port in ports.items()}
+        if all(chosen.values()):
+            check_ports(settings.host, chosen, variable=f"DUBSTAGE_{extra.upper()}" if extra else "")
     reach = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     endpoints = {f"DUBSTAGE_{name.upper()}_ENDPOINT": f"{reach}:{port}" for name, port in ports.items() if name != "gateway"}
     environment = {**os.environ, **endpoints}
@@ -157,11 +213,9 @@ def serve_all() -> int:
         signal.signal(told_by, told)
     servers = Servers()
     try:
-        for number, name in enumerate(MODULES):
-            own = {"DUBSTAGE_PORT": str(ports[name])}
-            if settings.metrics_port:
-                own["DUBSTAGE_METRICS_PORT"] = str(settings.metrics_port + number)
-            servers.start(name, {**environment, **own})
+        for name in MODULES:
+            own = {"DUBSTAGE_PORT": ports[name], **{f"DUBSTAGE_{extra.upper()}": port for extra, port in further[name].items()}}
+            servers.start(name, {**environment, **{variable: str(port) for variable, port in own.items()}})
         return _watch(servers, stop)
     finally:
         stop.set()

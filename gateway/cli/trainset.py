@@ -13,8 +13,8 @@ from gateway.trainset.__main__ import main as trainset_main
 
 @app.command("trainset")
 def trainset(
-    folder: Annotated[Path, typer.Argument(help="clips, with a catalogue.csv where there is one")],
-    output: Annotated[Path, typer.Option(help="folder of the training set")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of clips, with a catalogue.csv if there is one.")],
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the training set; an unfinished one is completed.")],
 ) -> None:
     """Track all clips of FOLDER, extract their features, find their lags, split by speaker, and write a manifest."""
     raise typer.Exit(trainset_main(["build", str(folder), "--output", str(output)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,8 @@ _FRAME_S: Final = 0.01
 _FRAME_CENTRE_S: Final = 0.0128
 """pocketsphinx's frame k is centred at 10 k + 12.8 ms (25.6 ms windows)."""
 _SEARCH_LEVELS: Final = 4
+_LARGEST_TRANSCRIPT: Final = 1 << 20
+_LARGEST_CATALOGUE: Final = 64 << 20
 
 
 def words_of(transcript: str) -> tuple[str, ...]:
@@ -80,20 +83,38 @@ def find_transcript(clip: Path) -> str:
 
     Looks for CLIP.txt, for CLIP.align (GRID: start, end, word a line), then for the column `transcript` of a
     catalogue.csv in one of the folders above.
+
+    Raises:
+        InvalidRequest: the file that was found cannot be read, or is not text.
     """
     plain, grid = clip.with_suffix(".txt"), clip.with_suffix(".align")
     if plain.is_file():
-        return plain.read_text(encoding="utf-8").strip()
+        return _text_of(plain).strip()
     if grid.is_file():
-        rows = [line.split() for line in grid.read_text(encoding="utf-8").splitlines()]
+        rows = [line.split() for line in _text_of(grid).splitlines()]
         return " ".join(row[2] for row in rows if len(row) == 3 and row[2] not in {"sil", "sp"})
     for folder in list(clip.resolve().parents)[:_SEARCH_LEVELS]:
         catalogue = folder / "catalogue.csv"
         if catalogue.is_file():
             name = clip.resolve().relative_to(folder).as_posix()
-            with catalogue.open(newline="", encoding="utf-8") as stream:
-                for row in csv.DictReader(stream):
+            try:
+                for row in csv.DictReader(io.StringIO(_text_of(catalogue, _LARGEST_CATALOGUE), newline="")):
                     if row.get("file") == name:
                         return (row.get("transcript") or "").strip()
+            except csv.Error as problem:
+                raise InvalidRequest(f"{catalogue}: not a table of comma-separated values: {problem}", field="transcript") from problem
             return ""
     return ""
+
+
+def _text_of(path: Path, largest: int = _LARGEST_TRANSCRIPT) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(largest + 1)
+        if len(content) > largest:
+            raise InvalidRequest(f"{path}: larger than {largest >> 10} KiB; a transcript is short", field="transcript")
+        return content.decode("utf-8-sig")
+    except OSError as problem:
+        raise InvalidRequest(f"{path}: the transcript cannot be read: {problem.strerror}", field="transcript") from problem
+    except UnicodeDecodeError as problem:
+        raise InvalidRequest(f"{path}: the transcript is not a text file in UTF-8", field="transcript") from problem

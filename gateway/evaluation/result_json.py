@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from gateway.evaluation.targets import check_targets, head_means, variant_means
 from gateway.evaluation.types import METRICS, VARIANTS, ClipResult, VariantScores
+from services.common.errors import InvalidRequest
 
 _DIGITS = 5
 
@@ -76,7 +80,74 @@ def to_json(results: Sequence[ClipResult], method: str = "ugc") -> dict[str, Any
 
 
 def write_json(path: Path, results: Sequence[ClipResult], method: str = "ugc") -> None:
-    """Write `to_json` to a file; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `to_json` to a file, which appears whole or keeps its old content; its folder is made.
+
+    Raises:
+        InvalidRequest: it cannot be written.
+    """
     text = json.dumps(to_json(results, method), indent=2, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = _partial_beside(path)
+        try:
+            partial.write_text(text + "\n", encoding="utf-8")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def check_json_place(path: Path, inputs: Sequence[Path], *, overwrite: bool = False) -> None:
+    """Refuse a place where the results cannot be written, or where they would replace something else than older results.
+
+    Args:
+        path: of the JSON file; missing folders above it are made when it is written.
+        inputs: files that the evaluation reads.
+        overwrite: replace a file whatever it holds.
+
+    Raises:
+        InvalidRequest: `path` is one of the inputs, exists and holds no results of an evaluation, or cannot be written.
+    """
+    with _told(path):
+        for file in inputs:
+            if path.exists() and file.exists() and path.samefile(file):
+                raise InvalidRequest(f"{path} is read by this command ({file}); give the results another name", field="json")
+        if path.exists() and not path.is_file():
+            raise InvalidRequest(f"{path} is not a file; give the name of a JSON file", field="json")
+        if path.exists() and not overwrite and not _holds_results(path):
+            raise InvalidRequest(
+                f"{path} exists and holds no results of an evaluation; give another name, or replace it with --overwrite", field="json"
+            )
+        folder = path.parent
+        while not folder.exists():
+            folder = folder.parent
+        # The name itself may be too long; asked where a folder of it is still missing, too.
+        with suppress(FileNotFoundError):
+            (folder / path.name).lstat()
+        partial = _partial_beside(folder / path.name)
+        partial.unlink()
+
+
+def _holds_results(path: Path) -> bool:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and {"method", "clips"} <= set(document)
+
+
+def _partial_beside(path: Path) -> Path:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".dubstage-", suffix=".json")
+    # As any new file: mkstemp makes one that nobody else may read.
+    mask = os.umask(0)
+    os.umask(mask)
+    os.fchmod(descriptor, 0o666 & ~mask)
+    os.close(descriptor)
+    return Path(name)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise InvalidRequest(f"{path} cannot be written: {problem.strerror or problem}; give another name", field="json") from problem

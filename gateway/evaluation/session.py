@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,8 +19,9 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.evaluation.types import Float32, Float64, FrameRange, HeadMotion, Rendered, Speech, Uint8, Variant
 from gateway.media import sound
-from gateway.media.probe import probe
+from gateway.media.inspection import inspect_film
 from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.types import MediaInfo
 from gateway.methods import method_named
 from gateway.pipeline.analysis import enrol_from, frame_seconds, hear_footage, select_face, track_footage
 from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
@@ -42,6 +43,8 @@ from services.common.timeline import MOTION_RATE
 
 SPEECH_RATE_HZ: Final = 16000
 LAG_FRAME_SAMPLES: Final = SPEECH_RATE_HZ // 25
+OnProgress = Callable[[str, int, int], None]
+"""Called with the pass, frames (or steps) done, and how many there are."""
 
 _MODES: Final[dict[str, texture_pb2.WarpMode.ValueType]] = {
     "mean_mouth": texture_pb2.WARP_MODE_MEAN_MOUTH,
@@ -61,6 +64,19 @@ class Handle:
     frames: FrameRange
 
 
+def check_clip(path: Path) -> MediaInfo:
+    """Return what a clip holds, if it is a film with sound.
+
+    Raises:
+        InvalidRequest: it has no sound.
+        MediaUnsupported: it is no film that can be read.
+    """
+    info = inspect_film(path)
+    if not info.audio:
+        raise InvalidRequest(f"{path} has no sound: it can't be re-enacted from its own speech", field="clip")
+    return info
+
+
 class PipelineSession:
     """`SelfReenactment` of one clip by the pipeline.
 
@@ -74,18 +90,32 @@ class PipelineSession:
         folder: for this clip's record files.
         method: row of the method table.
         options: of the enrolments.
+        on_progress: told of every frame and step.
     """
 
-    def __init__(self, host: StageHost, path: Path, name: str, folder: Path, method: str, options: EnrolOptions) -> None:
+    def __init__(
+        self,
+        host: StageHost,
+        path: Path,
+        name: str,
+        folder: Path,
+        method: str,
+        options: EnrolOptions,
+        on_progress: OnProgress = lambda *_: None,
+    ) -> None:
         self.clip = name
         self._host = host
+        self._on_progress = on_progress
         self._method = method_named(method)
         self._options = options
-        self._info = probe(path)
-        if not self._info.audio:
-            raise InvalidRequest(f"{path} has no sound: it can't be re-enacted from its own speech", field="clip")
+        self._info = check_clip(path)
         self._workspace = Workspace(folder)
-        self._index = host.run(track_footage(host.stages, self._info, self._workspace, threads=2, on_frame=lambda _: None))
+        total = self._info.video.num_frames
+        self._index = host.run(
+            track_footage(
+                host.stages, self._info, self._workspace, threads=2, on_frame=lambda done: on_progress("track", done, total)
+            )
+        )
         face_id = host.run(
             select_face(host.stages, self._info, self._workspace, self._index, FaceChoice("largest"), self._method.features)
         )
@@ -137,7 +167,7 @@ class PipelineSession:
             self._index,
             self._face_id,
             self._options,
-            lambda *_: None,
+            lambda name, done, total: self._on_progress(f"enrol {name}", done, total),
             range(frames.start, frames.stop),
         )
         actor = self._host.run(job)

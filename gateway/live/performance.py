@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.actors.store import StoredActor
-from gateway.media.probe import probe
+from gateway.media.inspection import inspect_film
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.methods import method_named
 from gateway.pipeline.records import FACE_RECORD, pose_of
@@ -75,7 +75,7 @@ def load_performance(actor: StoredActor, artefacts: ArtefactStore) -> Performanc
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "footage"
         path.write_bytes(artefacts.get_bytes(actor.artefacts["footage"]))
-        with VideoReader(probe(path)) as reader:
+        with VideoReader(inspect_film(path)) as reader:
             frames = tuple(to_rgb(frame) for frame in reader.frames(int(run["frame"][0]), int(run["frame"][-1]) + 1))
     poses = tuple(pose_of(face) for face in run)
     boxes = tuple(face["pixels"].copy() for face in run)

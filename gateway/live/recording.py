@@ -11,10 +11,33 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from gateway.media.output_file import OutputFile, check_place, output_error
+from gateway.media.encoders import container_format
+from gateway.media.output_file import OutputFile, output_error
+from gateway.media.output_place import check_place
+from services.common.errors import InvalidRequest
 from services.common.timeline import MOTION_RATE
 
 CODEC: Final = "libx264"
+_ENDINGS: Final = (".mp4", ".m4v", ".mov", ".mkv")
+"""Of containers that hold H.264 and AAC."""
+
+
+def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> None:
+    """Refuse an output that cannot be written, before any work is done.
+
+    Args:
+        output: film to write.
+        speech: source of the sound, so that it is not overwritten.
+        overwrite: replace an existing file even if it is no film that dubstage wrote.
+
+    Raises:
+        InvalidRequest: the ending is that of no container, or the place cannot be written.
+    """
+    if output.suffix.lower() not in _ENDINGS:
+        raise InvalidRequest(
+            f"{output}: live films are written as {' '.join(_ENDINGS)}; give the output one of these endings", field="output"
+        )
+    check_place(output, speech=speech, overwrite=overwrite)
 
 
 class Recording:
@@ -22,18 +45,28 @@ class Recording:
 
     Args:
         output: file to write; its suffix chooses the container.
-        speech: the source of the sound, so that it is not overwritten.
+        speech: source of the sound, so that it is not overwritten.
         samples: float32 [n, channels], what is spoken.
-        sample_rate_hz: of it.
+        sample_rate_hz: rate of `samples`.
         marking: text for the comment tag.
+        overwrite: replace an existing file even if it is no film that dubstage wrote.
 
     Raises:
-        InvalidRequest: the place cannot be written.
+        InvalidRequest: as `check_recording`.
     """
 
-    def __init__(self, output: Path, speech: Path, samples: npt.NDArray[np.float32], sample_rate_hz: int, *, marking: str) -> None:
-        check_place(output, speech)
-        self._output = output
+    def __init__(
+        self,
+        output: Path,
+        speech: Path,
+        samples: npt.NDArray[np.float32],
+        sample_rate_hz: int,
+        *,
+        marking: str,
+        overwrite: bool = False,
+    ) -> None:
+        check_recording(output, speech, overwrite=overwrite)
+        self._output, self._overwrite = output, overwrite
         self._samples = samples
         self._rate = sample_rate_hz
         self._marking = marking
@@ -44,7 +77,7 @@ class Recording:
         self._written = 0
 
     def __enter__(self) -> Self:
-        self._file = OutputFile(self._output)
+        self._file = OutputFile(self._output, overwrite=self._overwrite)
         return self
 
     def write(self, picture: npt.NDArray[np.uint8]) -> None:
@@ -69,7 +102,7 @@ class Recording:
     def _open(self, picture: npt.NDArray[np.uint8]) -> None:
         assert self._file is not None
         height, width, _ = picture.shape
-        self._container = av.open(str(self._file.path), "w")
+        self._container = av.open(self._file.url, "w", format=container_format(self._output))
         self._container.metadata["comment"] = self._marking
         stream = self._container.add_stream(CODEC, rate=int(MOTION_RATE))
         assert isinstance(stream, av.VideoStream)

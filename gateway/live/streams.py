@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dubstage.audio.v1alpha1 import audio_pb2
+from gateway.actors.job_blobs import erased_meanwhile
 from gateway.actors.store import ActorStore, StoredActor
 from gateway.live.performance import Performance, load_performance
 from gateway.live.session import LiveFrame, live_frames
@@ -25,8 +26,38 @@ MESSAGE_ROOM: Final = 4096
 
 @dataclass(eq=False, slots=True)
 class _Running:
+    """A stream: of whom, whether they were erased, and what ends the wait for its next frame, while it waits."""
+
     actor_id: str
     erased: bool = False
+    waiting: asyncio.Timeout | None = None
+
+    def end(self) -> None:
+        """End the stream, now where it waits, otherwise when it goes on."""
+        self.erased = True
+        if self.waiting is not None:
+            self.waiting.reschedule(asyncio.get_running_loop().time())
+
+    def check(self) -> None:
+        """Raise ActorNotReady where the person was erased."""
+        if self.erased:
+            raise erased_meanwhile(self.actor_id)
+
+    async def next_of(self, frames: AsyncGenerator[LiveFrame, None]) -> LiveFrame | None:
+        """The next frame, or None at the end.
+
+        Raises:
+            ActorNotReady: the person was erased.
+        """
+        self.check()
+        try:
+            async with asyncio.timeout(None) as self.waiting:
+                return await anext(frames, None)
+        except TimeoutError:
+            self.check()
+            raise
+        finally:
+            self.waiting = None
 
 
 class LiveStreams:
@@ -66,7 +97,7 @@ class LiveStreams:
         """Dubbed frames of an actor while `audio` comes; it is first asked for sound when everything else is ready.
 
         Raises:
-            ActorNotReady: no such actor, or none that can be shown live.
+            ActorNotReady: no such actor, or none that can be shown live; or they were erased meanwhile.
             ConsentMissing: the installation requires a consent record and the actor has none.
             Overloaded: as many streams run as may.
             DubstageError: see `live_frames`.
@@ -80,11 +111,12 @@ class LiveStreams:
             if actor.consent is None and self._require_consent:
                 raise ConsentMissing("this installation shows nobody without a consent record", subject=actor_id)
             performance = await self._performance(actor)
+            # Asked last: from here on, `forget` ends this stream.
+            await asyncio.to_thread(self._actors.erasures.check, actor_id)
             frames = live_frames(self._stages(), actor, performance, audio, sample_rate_hz=sample_rate_hz, channels=channels)
             async with aclosing(frames):
-                async for frame in frames:
-                    if mine.erased:
-                        raise ActorNotReady(f"actor {actor_id!r} was erased", subject=actor_id)
+                while (frame := await mine.next_of(frames)) is not None:
+                    mine.check()
                     yield frame
         finally:
             self._running.remove(mine)
@@ -110,7 +142,12 @@ class LiveStreams:
         return found
 
     def forget(self, actor_id: str) -> None:
-        """End the streams of a person who was erased, with their next frame, and keep nothing of them in memory."""
+        """End the streams of a person who was erased, and keep nothing of them in memory."""
         self._held.clear()
         for stream in self._running:
-            stream.erased = stream.erased or stream.actor_id == actor_id
+            if stream.actor_id == actor_id:
+                stream.end()
+
+    def shown(self) -> frozenset[str]:
+        """Return the actors of the streams that run now."""
+        return frozenset(stream.actor_id for stream in self._running)

@@ -37,7 +37,7 @@ def own_timeline(info: MediaInfo, num_frames: int) -> MediaInfo:
 
 def background_writer(path: Path, film: MediaInfo, threads: int) -> VideoWriter:
     """The writer of a background film, described by `own_timeline`."""
-    return VideoWriter(path, film, settings=WriteSettings(codec="ffv1", carry=False, threads=threads))
+    return VideoWriter(path, film, settings=WriteSettings(codec="ffv1", carry=False, threads=threads, overwrite=True))
 
 
 def open_background(path: Path, film: MediaInfo) -> MediaInfo:

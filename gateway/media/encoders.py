@@ -10,7 +10,9 @@ for.
 | .mxf       | mpeg2video (8 bits), prores (10 bits)                | h264                | constant rates only     |
 
 Matroska takes constant rates, which readers recover, and footage that is itself timed in milliseconds.
-The samples' depth and chroma are never changed: an encoder that lacks the footage's format is refused.
+The samples' depth and chroma are never changed: an encoder that lacks the footage's format is refused. One exception: the
+12 bits per sample to which ProRes 4444 is decoded, alpha included, are rounded to the 10 bits that its encoder takes, where
+ProRes is asked for, or no other codec of the container keeps 12 bits (.mov with alpha, .mxf).
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ _ENCODERS: Final = {
     "prores": "prores",
     "mpeg2video": "mpeg2video",
 }
+CODECS: Final = tuple(_ENCODERS)
+"""Codecs that a user may ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,46 @@ class EncoderChoice:
         return self.codec == "ffv1"
 
 
+def container_format(output: Path) -> str:
+    """FFmpeg's muxer for the ending of `output`.
+
+    Raises:
+        InvalidRequest: there is none for it.
+    """
+    return _container(output).format
+
+
+def check_target(output: Path, codec: str | None) -> None:
+    """Refuses outputs that no footage can be written to: what can be known before there is any.
+
+    Raises:
+        InvalidRequest: unknown ending or codec, or a container that never holds the codec.
+    """
+    container = _container(output)
+    if codec is None:
+        return
+    if codec not in _ENCODERS:
+        raise InvalidRequest(f"unknown codec {codec[:40]}; choose one of {', '.join(CODECS)}", field="codec")
+    if codec not in container.video:
+        raise InvalidRequest(
+            f"{output.suffix.lower()} does not hold {codec}; choose one of {', '.join(container.video)}, or another ending "
+            f"({_endings_for(codec)})",
+            field="codec",
+        )
+
+
+def _container(output: Path) -> _Container:
+    container = _CONTAINERS.get(output.suffix.lower())
+    if container is None:
+        known = " ".join(_CONTAINERS)
+        raise InvalidRequest(f"{output}: films are written as {known}; give the output one of these endings", field="output")
+    return container
+
+
+def _endings_for(codec: str) -> str:
+    return " ".join(suffix for suffix, container in _CONTAINERS.items() if codec in container.video)
+
+
 def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, preset: str) -> EncoderChoice:
     """Chooses encoder and muxer for `output`; `codec` is the user's wish, or None for the table's default.
 
@@ -94,28 +138,13 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, 
         InvalidRequest: no such container or codec, or one that the container does not hold.
         MediaUnsupported: the container cannot keep the footage's frame times, or the codec not its samples.
     """
-    suffix = output.suffix.lower()
-    container = _CONTAINERS.get(suffix)
-    if container is None:
-        known = " ".join(_CONTAINERS)
-        raise InvalidRequest(f"{output}: films are written as {known}; give the output one of these endings", field="output")
-    if codec is not None and codec not in _ENCODERS:
-        raise InvalidRequest(f"unknown codec {codec}; choose one of {', '.join(_ENCODERS)}", field="codec")
-    if codec is not None and codec not in container.video:
-        raise InvalidRequest(
-            f"{suffix} does not hold {codec}; choose one of {', '.join(container.video)}, or another ending (.mp4)",
-            field="codec",
-        )
+    check_target(output, codec)
+    suffix, container = output.suffix.lower(), _container(output)
     _check_times(output, suffix, video)
     chosen = codec or _default(container, suffix, video, video.pixel.name.replace("yuvj", "yuv"))
-    own = chosen is not None and _holds(chosen, video.pixel.name)
-    pixel_format = video.pixel.name if own else video.pixel.name.replace("yuvj", "yuv")
-    if chosen is None or not _holds(chosen, pixel_format):
-        named, kept = chosen or "no codec", video.pixel.name
-        raise MediaUnsupported(
-            f"{named} does not keep {kept} in {suffix}; write a lossless film instead (--codec ffv1 to an .mp4)",
-            field="codec",
-        )
+    pixel_format = None if chosen is None else _format_for(chosen, video)
+    if chosen is None or pixel_format is None:
+        raise MediaUnsupported(f"{output}: {_nothing_keeps(codec, suffix, video)}", field="codec")
     rate = video.constant_rate
     if chosen == "mpeg2video" and rate not in _MPEG2_RATES:
         raise MediaUnsupported(f"mpeg2video cannot run at {rate} frames a second; write .mp4 or .mov", field="output")
@@ -152,7 +181,33 @@ def _check_times(output: Path, suffix: str, video: VideoInfo) -> None:
 def _default(container: _Container, suffix: str, video: VideoInfo, pixel_format: str) -> str | None:
     if suffix == ".mov" and video.codec == "prores" and _holds("prores", pixel_format):
         return "prores"
-    return next((codec for codec in container.video if _holds(codec, pixel_format)), None)
+    keeps = next((codec for codec in container.video if _holds(codec, pixel_format)), None)
+    if keeps is None and "prores" in container.video and video.codec == "prores" and _format_for("prores", video) is not None:
+        return "prores"
+    return keeps
+
+
+def _format_for(codec: str, video: VideoInfo) -> str | None:
+    """The pixel format in which a codec gets the footage: its own; ProRes' 12 bits as 10; None where the codec has none."""
+    name = video.pixel.name
+    plain = name.replace("yuvj", "yuv")
+    candidates = [name, plain, *([plain.replace("12le", "10le")] if codec == "prores" and video.codec == "prores" else [])]
+    return next((candidate for candidate in candidates if _holds(codec, candidate)), None)
+
+
+def _nothing_keeps(codec: str | None, suffix: str, video: VideoInfo) -> str:
+    """What the footage's pixel format can be written as instead."""
+    named = f"{codec} does not keep" if codec is not None else f"no codec of {suffix} keeps"
+    problem = f"{named} the footage's pixel format {video.pixel.name}"
+    keeping = [item for item in CODECS if _format_for(item, video) is not None]
+    there = "; ".join(f"{item} in {_endings_for(item)}" for item in keeping)
+    if there:
+        return f"{problem}; these do: {there}"
+    deeper = "gbrap10le" if video.pixel.alpha and video.pixel.kind == "rgb" else "yuv444p16le"
+    return (
+        f"{problem}, and no other does; convert the footage without loss first "
+        f"(ffmpeg -i IN -c:v ffv1 -pix_fmt {deeper} -c:a copy OUT.mkv), and write an .mkv"
+    )
 
 
 def _holds(codec: str, pixel_format: str) -> bool:

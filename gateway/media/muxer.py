@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import av
@@ -40,8 +39,8 @@ def _movie_ticks(info: MediaInfo, speech: Speech | None, ticks: int) -> int:
 class FilmMuxer:
     """Owns the output container from its header to its trailer."""
 
-    def __init__(self, path: Path, info: MediaInfo, speech: Speech | None, settings: WriteSettings, choice: EncoderChoice) -> None:
-        """Opens `path` and writes its header.
+    def __init__(self, url: str, info: MediaInfo, speech: Speech | None, settings: WriteSettings, choice: EncoderChoice) -> None:
+        """Opens `url`, a name for FFmpeg, and writes its header.
 
         Raises:
             av.FFmpegError, OSError: the file cannot be written, or the container refuses its streams.
@@ -52,7 +51,7 @@ class FilmMuxer:
             # Without both, times are rounded to other ticks.
             ticks = choice.time_base.denominator
             options |= {"movie_timescale": str(_movie_ticks(info, speech, ticks)), "video_track_timescale": str(ticks)}
-        container = av.open(str(path), "w", format=choice.container, container_options=options)
+        container = av.open(url, "w", format=choice.container, container_options=options)
         assert isinstance(container, OutputContainer)
         self._container = container
         self._shift = -info.video.start if choice.frame_numbers else Fraction(0)

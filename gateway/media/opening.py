@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -12,42 +13,62 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from gateway.media.formats import INPUT_OPTIONS, external_reference, playlist_kind
+from gateway.media.regular_file import descriptor_url, reading
 from services.common.errors import MediaUnsupported
 
 
 @contextmanager
 def open_input(path: Path, *, field: str = "video") -> Iterator[InputContainer]:
-    """Opens a media file for reading.
+    """Opens a media file for reading: the only door through which the gateway and the command line open media.
+
+    FFmpeg gets the descriptor of the file that was checked, not its path: no name is taken for a protocol or a pattern, and
+    nothing can be exchanged in between. Formats that open other files are refused.
 
     Raises:
-        MediaUnsupported: missing, a folder, unreadable, empty, or in no format that FFmpeg knows. `field` names the
+        MediaUnsupported: missing, no regular file, unreadable, empty, or in no format that is read. `field` names the
             option at fault.
     """
-    if path.is_dir():
-        raise MediaUnsupported(f"{path} is a folder; give one media file", field=field)
-    try:
-        if path.stat().st_size == 0:
-            raise MediaUnsupported(f"{path} is empty (0 bytes); copy it again from its source", field=field)
-        with path.open("rb"):
-            pass
-    except FileNotFoundError:
-        raise MediaUnsupported(f"{path} does not exist; check the path", field=field) from None
-    except PermissionError:
-        raise MediaUnsupported(f"{path} may not be read; give yourself read permission on it", field=field) from None
-    except OSError as problem:
-        raise MediaUnsupported(f"{path} cannot be read: {problem.strerror}", field=field) from problem
-    try:
-        container = av.open(str(path), metadata_errors="replace")
-    except (av.FFmpegError, OSError, ValueError) as problem:
-        raise MediaUnsupported(
-            f"{path} is not a media file, or it is cut short: its header cannot be read ({_first_line(problem)}); "
-            "play it in a media player to see whether it is whole",
-            field=field,
-        ) from problem
+    with reading(path, field=field) as handle:
+        container = _open(handle, path, field)
     try:
         yield container
     finally:
         container.close()
+
+
+def _open(handle: int, path: Path, field: str) -> InputContainer:
+    playlist = playlist_kind(handle)
+    if playlist is not None:
+        raise MediaUnsupported(f"{path} is {playlist}, which only names media; give the media file itself", field=field)
+    try:
+        container = av.open(descriptor_url(handle), metadata_errors="replace", container_options=INPUT_OPTIONS)
+    except (av.FFmpegError, OSError, ValueError) as problem:
+        raise _not_opened(path, field, problem) from problem
+    if container.format.name.startswith("mov,") and external_reference(handle):
+        container.close()
+        raise MediaUnsupported(
+            f"{path} has its picture or sound in another file, which it only names; "
+            "save it as one self-contained file (ffmpeg -i IN -c copy OUT.mov)",
+            field=field,
+        )
+    return container
+
+
+def _not_opened(path: Path, field: str, problem: BaseException) -> MediaUnsupported:
+    number = getattr(problem, "errno", None)
+    if number == errno.ENOMEM:
+        return MediaUnsupported(f"{path} claims to hold more than fits into memory; copy the file again", field=field)
+    if number == errno.EINVAL:
+        return MediaUnsupported(
+            f"{path} is in a format that is not read here; convert it first (ffmpeg -i IN OUT.mp4)",
+            field=field,
+        )
+    return MediaUnsupported(
+        f"{path} is not a media file, or it is cut short: its header cannot be read ({_first_line(problem)}); "
+        "play it in a media player to see whether it is whole",
+        field=field,
+    )
 
 
 def film_stream(container: InputContainer, path: Path) -> VideoStream:

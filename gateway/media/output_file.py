@@ -4,71 +4,166 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 import av
 
 from gateway.media.opening import reason_of
+from gateway.media.output_place import check_replaceable, existing
+from gateway.media.regular_file import descriptor_url, open_folder
 from services.common.errors import DubstageError, InvalidRequest, MediaUnsupported, StorageFull
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-def check_place(output: Path, source: Path) -> None:
-    """Refuses places where `output` cannot be written, before any work is done.
-
-    Raises:
-        InvalidRequest: its folder is missing or may not be written, it is a folder, or it is the footage `source` itself.
-    """
-    folder = output.parent
-    if not folder.is_dir():
-        raise InvalidRequest(f"{output}: the folder {folder} does not exist; create it first", field="output")
-    if output.is_dir():
-        raise InvalidRequest(f"{output} is a folder; give the name of a film file", field="output")
-    if output.exists() and source.exists() and output.samefile(source):
-        raise InvalidRequest(f"{output} is the footage itself; give another name to the output", field="output")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InvalidRequest(f"{output}: the folder {folder} may not be written; choose another", field="output")
+_PARTIAL: Final = re.compile(r"\.dubstage-([0-9a-f]{16})-[0-9a-f]{16}\.partial")
+_OLD_S: Final = 24 * 3600
+_PATIENCE_S: Final = 5.0
+"""How long another process may take to look through the folder; then it is not waited for."""
 
 
 class OutputFile:
-    """The temporary file of one output: created and locked, then either renamed or removed."""
+    """The temporary file of one output: created and locked, then either renamed or removed.
 
-    def __init__(self, output: Path) -> None:
-        """Creates and locks the temporary file. What a killed job left there is taken over; what a living one writes is refused.
+    Its name cannot be guessed and is created anew in a folder that stays open: whatever is put under any name there
+    meanwhile, nothing else is written to. FFmpeg writes to `url`, which is the open file itself.
+    """
+
+    def __init__(self, output: Path, *, overwrite: bool = False) -> None:
+        """Creates and locks the temporary file.
+
+        What killed runs left of this output is removed, and so is what they left of others over a day ago.
 
         Raises:
-            InvalidRequest: another job is writing this output.
+            InvalidRequest: another job is writing this output, or what exists may not be replaced.
             OSError: the file cannot be created.
         """
-        self.path = output.with_name(f".{output.stem}.partial{output.suffix}")
-        self._output = output
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._output, self._overwrite = output, overwrite
+        before = existing(output)
+        check_replaceable(output, before, overwrite=overwrite)
+        self._before = _identity(before)
+        tag = hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]
+        self._name = f".dubstage-{tag}-{secrets.token_hex(8)}.partial"
+        self._folder = open_folder(output.parent)
+        self._handle: int | None = None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise InvalidRequest(f"{output} is being written by another job; wait for it", field="output") from None
-        except OSError:
-            pass  # a file system without locks
-        self._handle: int | None = handle
+            with _looking_through(self._folder):
+                if _sweep(self._folder, tag):
+                    raise InvalidRequest(f"{output} is being written by another job; wait for it", field="output")
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._handle = os.open(self._name, flags, 0o666, dir_fd=self._folder)
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(self._folder)
+            raise
+
+    @property
+    def url(self) -> str:
+        """The name under which FFmpeg writes the file."""
+        assert self._handle is not None
+        return descriptor_url(self._handle)
 
     def commit(self) -> None:
-        """Gives the file its name, after all of it has reached the disk."""
+        """Gives the file its name, after all of it has reached the disk.
+
+        Raises:
+            InvalidRequest: what may not be replaced appeared under the output's name, or the temporary file was exchanged.
+            OSError: the file cannot be finished.
+        """
         assert self._handle is not None
         os.fsync(self._handle)
-        os.replace(self.path, self._output)
-        os.close(self._handle)
-        self._handle = None
+        there = existing(self._output)
+        if _identity(there) != self._before:
+            check_replaceable(self._output, there, overwrite=self._overwrite)
+        if not os.path.samestat(os.stat(self._name, dir_fd=self._folder, follow_symlinks=False), os.fstat(self._handle)):
+            raise InvalidRequest(f"{self._output}: its temporary file was exchanged while it was written", field="output")
+        os.replace(self._name, self._output.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        self._close()
 
     def discard(self) -> None:
         """Removes the file; nothing if it was committed or discarded before."""
         if self._handle is None:
             return
-        self.path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._name, dir_fd=self._folder)
+        self._close()
+
+    def _close(self) -> None:
+        assert self._handle is not None
         os.close(self._handle)
+        os.close(self._folder)
         self._handle = None
+
+
+def _identity(found: os.stat_result | None) -> tuple[int, ...] | None:
+    """What tells a file from another one that took its place, or from itself with other content."""
+    return None if found is None else (found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns)
+
+
+@contextmanager
+def _looking_through(folder: int) -> Iterator[None]:
+    """One process at a time looks for partial files and adds its own; on file systems without locks all do."""
+    begun = time.monotonic()
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() - begun < _PATIENCE_S:
+                time.sleep(0.02)
+                continue
+        except OSError:
+            pass
+        break
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_UN)
+
+
+def _sweep(folder: int, tag: str) -> bool:
+    """Removes partial files that no process holds: those of this output, and old ones.
+
+    Returns whether a process holds one of this output.
+    """
+    held = False
+    with os.scandir(folder) as entries:
+        found = [(entry.name, match[1]) for entry in entries if (match := _PARTIAL.fullmatch(entry.name))]
+    for name, its_tag in found:
+        with suppress(OSError):  # gone meanwhile, or another user's
+            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                facts = os.fstat(handle)
+                if not stat.S_ISREG(facts.st_mode):
+                    continue
+                old = time.time() - facts.st_mtime > _OLD_S
+                free = _is_free(handle)
+                if free is False:
+                    held |= its_tag == tag
+                elif old or (free and its_tag == tag):
+                    os.unlink(name, dir_fd=folder)
+            finally:
+                os.close(handle)
+    return held
+
+
+def _is_free(handle: int) -> bool | None:
+    """Whether no process holds a partial file; None on file systems without locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def output_error(problem: BaseException, output: Path, codec: str) -> DubstageError | None:

@@ -8,12 +8,24 @@ from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from gateway.media.bounds import (
+    MAX_FILM_S,
+    MAX_FRAME_S,
+    MAX_FRAMES,
+    MAX_RATE,
+    MAX_SAMPLES,
+    MAX_SIDE,
+    MAX_STILL_PIXELS,
+    MAX_STILL_SIDE,
+    MIN_SIDE,
+)
 from gateway.media.opening import broken_at, film_stream, open_input, reason_of
 from gateway.media.orientation import orientation
-from gateway.media.pixels import ColourTags, pixel_format, planar_name
+from gateway.media.pixels import ColourTags, PixelFormat, pixel_format, planar_name
 from gateway.media.side_data import display_matrix
 from gateway.media.types import AudioInfo, MediaInfo, OtherStream, VideoInfo
 from services.common.errors import MediaUnsupported
@@ -45,13 +57,17 @@ def probe(path: Path | str) -> MediaInfo:
     The whole file is read once (packets, not pictures), so that the number of frames and their times are known before
     any is decoded; files whose container does not store times are decoded once instead.
 
+    Files from outside go through gateway.media.inspection, which runs this with bounds on memory and time.
+
     Raises:
         MediaUnsupported: missing, a folder, unreadable, not a video, no video stream, no frame, cut short, times that
-            run backwards, or a pixel format that has no planes.
+            run backwards, a pixel format that has no planes, or beyond the bounds of gateway.media.bounds.
     """
     path = Path(path)
     with open_input(path) as container:
         stream = film_stream(container, path)
+        _refuse_index(path, container)
+        _refuse_size(path, stream.codec_context.width, stream.codec_context.height)
         first = _first_frame(container, stream, path)
         metadata, container_name = dict(container.metadata), container.format.name
         audio = tuple(_audio(item) for item in container.streams.audio if item.codec_context is not None)
@@ -92,12 +108,15 @@ def probe(path: Path | str) -> MediaInfo:
     if last_duration <= 0:
         last_duration = int(times[-1] - times[-2]) if len(times) > 1 else round(1 / (guessed or Fraction(25)) / time_base)
     span = (int(times[-1]) + last_duration - int(times[0])) * time_base
+    _refuse_length(path, times, last_duration, time_base)
+    if len(times) > 1 and max(first.width, first.height) > MAX_SIDE:
+        raise _too_large(path, first.width, first.height, MAX_SIDE)
     times.setflags(write=False)
     video = VideoInfo(
         index=index,
         codec=codec,
         stored_format=first.format.name,
-        pixel=pixel_format(planar_name(first.format.name)),
+        pixel=_pixel_format(path, first.format.name),
         orientation=orientation(first.width, first.height, aspect, display_matrix(first)),
         colour=ColourTags(int(first.colorspace), int(first.color_range), int(first.color_primaries), int(first.color_trc)),
         time_base=time_base,
@@ -108,6 +127,66 @@ def probe(path: Path | str) -> MediaInfo:
         metadata=stream_metadata,
     )
     return MediaInfo(path, container_name, video, audio, others, metadata)
+
+
+def _pixel_format(path: Path, stored: str) -> PixelFormat:
+    try:
+        return pixel_format(planar_name(stored))
+    except MediaUnsupported as problem:
+        raise MediaUnsupported(f"{path}: {problem.message}", field="video") from problem
+
+
+def _refuse_index(path: Path, container: InputContainer) -> None:
+    claimed = sum(stream.frames for stream in container.streams)
+    if claimed > MAX_SAMPLES:
+        raise MediaUnsupported(
+            f"{path} claims {claimed} frames and pieces of sound, at most {MAX_SAMPLES} are read; cut it", field="video"
+        )
+
+
+def _refuse_size(path: Path, width: int, height: int) -> None:
+    if max(width, height) > MAX_STILL_SIDE or width * height > MAX_STILL_PIXELS:
+        raise _too_large(path, width, height, MAX_STILL_SIDE)
+    if 0 < min(width, height) < MIN_SIDE:
+        raise MediaUnsupported(
+            f"{path}: a picture of {width} x {height} pixels is too small, its sides must be at least {MIN_SIDE}", field="video"
+        )
+
+
+def _too_large(path: Path, width: int, height: int, side: int) -> MediaUnsupported:
+    return MediaUnsupported(
+        f"{path}: a picture of {width} x {height} pixels is too large, its sides may be {side} at most; "
+        "make it smaller (ffmpeg -i IN -vf scale=1920:-2 OUT)",
+        field="video",
+    )
+
+
+def _refuse_length(path: Path, times: npt.NDArray[np.int64], last_duration: int, time_base: Fraction) -> None:
+    """Times that jump would make a film of years: all that is stored per frame or second would fill the disk."""
+    steps = np.append(np.diff(times), last_duration)
+    longest = int(np.argmax(steps))
+    if int(steps[longest]) * time_base > MAX_FRAME_S:
+        raise MediaUnsupported(
+            f"{path}: frame {longest} is shown for {float(int(steps[longest]) * time_base):.6g} s, at most {MAX_FRAME_S} s are "
+            "accepted; write its times anew (ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB OUT)",
+            field="video",
+        )
+    seconds = (int(times[-1]) + last_duration - int(times[0])) * time_base
+    if seconds > MAX_FILM_S:
+        raise MediaUnsupported(
+            f"{path} is {float(seconds) / 3600:.4g} h long, at most {MAX_FILM_S // 3600} h are accepted; cut it into parts",
+            field="video",
+        )
+    if len(times) > MAX_RATE and len(times) > MAX_RATE * seconds:
+        raise MediaUnsupported(
+            f"{path} has {len(times)} frames in {float(seconds):.6g} s, at most {MAX_RATE} frames/s are accepted; "
+            "write its times anew (ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB OUT)",
+            field="video",
+        )
+
+
+def _too_many_frames(path: Path) -> MediaUnsupported:
+    return MediaUnsupported(f"{path} has more than {MAX_FRAMES} frames; cut it into parts", field="video")
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> av.VideoFrame:
@@ -144,6 +223,8 @@ def _scan(path: Path, index: int) -> _Packets:
                 if packet.stream_index != index:
                     continue
                 count += 1
+                if count > MAX_FRAMES:
+                    raise _too_many_frames(path)
                 if packet.is_discard:
                     continue
                 if packet.pts is None:
@@ -190,6 +271,8 @@ def _decode_times(path: Path, index: int) -> tuple[list[int], int]:
         try:
             for frame in container.decode(stream):
                 duration = frame.duration or duration
+                if len(pts) == MAX_FRAMES:
+                    raise _too_many_frames(path)
                 pts.append(frame.pts if frame.pts is not None else (pts[-1] + duration if pts else 0))
         except av.FFmpegError as problem:
             raise broken_at(path, pts[-1] * (stream.time_base or Fraction(1)) if pts else None, reason_of(problem)) from problem

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
+from gateway.media.bounds import MAX_STILL_PIXELS
 from gateway.media.opening import broken_at, open_input, reason_of
 from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
 from services.common.errors import MediaUnsupported
@@ -75,6 +76,8 @@ class VideoReader:
             assert isinstance(stream, VideoStream)
             stream.codec_context.thread_count = self._threads
             stream.codec_context.thread_type = av.codec.context.ThreadType.AUTO
+            # Pictures may grow in mid-film: such a frame is refused rather than made room for.
+            stream.codec_context.options = {"max_pixels": str(MAX_STILL_PIXELS)}
             for picture in self._pictures(container, stream):
                 if index >= stop:
                     return

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from gateway.media.bounds import MAX_CHANNELS, MAX_FILM_S, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 from gateway.media.opening import broken_at, open_input, reason_of
 from services.common.errors import MediaUnsupported
 
@@ -66,19 +67,33 @@ class SoundReader:
         the first one that there is.
 
         Raises:
-            MediaUnsupported: the file cannot be opened, or has no such track.
+            MediaUnsupported: the file cannot be opened, has no such track, or a track with more channels or another
+                sample rate than the audio stage takes.
         """
         self._path, self._track, self._origin, self._chunk = Path(path), track, origin, chunk_samples
         with open_input(self._path, field="audio") as container:
             stream = _track(container, self._path, track)
             context = stream.codec_context
             self.info = SoundInfo(stream.index, context.sample_rate, context.layout.nb_channels, context.layout.name)
+        _refuse_layout(self._path, self.info)
+
+    def check_sound(self) -> None:
+        """Refuse a track without one sample: such speech is a mistake, and would pass for silence.
+
+        Raises:
+            MediaUnsupported: there is no sample, or the first ones cannot be decoded.
+        """
+        if next(self._pieces(), None) is None:
+            raise MediaUnsupported(
+                f"{self._path} has a sound track but no sound in it; give a file with speech in it", field="audio"
+            )
 
     def __iter__(self) -> Iterator[SoundChunk]:
         """Chunks of `chunk_samples` (the last one shorter), without gap or overlap, from sample 0 on.
 
         Raises:
-            MediaUnsupported: the track breaks off with an error, or changes rate or channels.
+            MediaUnsupported: the track breaks off with an error, changes rate or channels, has samples that are no
+                numbers, or is longer than any film.
         """
         start, held, size = 0, [], 0
         for samples in self._pieces():
@@ -107,11 +122,19 @@ class SoundReader:
         for frame in self._frames():
             packed = packed or av.AudioResampler(format=frame.format.packed)
             samples = _float_samples(frame, packed)
+            if not np.isfinite(samples).all():
+                raise self._not_finite(samples, expected)
             time = frame.pts * frame.time_base if frame.pts is not None and frame.time_base else None
             if time is not None:
                 if origin is None:
                     origin = time
                 position = round((time - origin) * rate)
+                if position > MAX_FILM_S * rate:
+                    raise MediaUnsupported(
+                        f"{self._path}: its sound goes on at {float(time):.6g} s, at most {MAX_FILM_S // 3600} h are accepted; "
+                        "cut it, or write its times anew (ffmpeg -i IN OUT.wav)",
+                        field="audio",
+                    )
                 if abs(position - expected) > _JITTER_S * rate or expected == 0:
                     while position > expected:
                         silence = np.zeros((min(position - expected, self._chunk), self.info.channels), np.float32)
@@ -121,6 +144,15 @@ class SoundReader:
             if len(samples):
                 expected += len(samples)
                 yield samples
+
+    def _not_finite(self, samples: Float32, before: int) -> MediaUnsupported:
+        number, channel = (int(found[0]) for found in np.nonzero(~np.isfinite(samples)))
+        seconds = (before + number) / self.info.sample_rate_hz
+        return MediaUnsupported(
+            f"{self._path}: its sound at {seconds:.3f} s is {samples[number, channel]}, which is no number; "
+            "write it anew from its source",
+            field="audio",
+        )
 
     def _frames(self) -> Iterator[av.AudioFrame]:
         seconds: Fraction | None = None
@@ -163,6 +195,21 @@ def _track(container: av.container.InputContainer, path: Path, track: int) -> av
     if tracks[track].codec_context is None:
         raise MediaUnsupported(f"{path}: the sound is in a codec that cannot be decoded here", field="audio")
     return tracks[track]
+
+
+def _refuse_layout(path: Path, info: SoundInfo) -> None:
+    if not 1 <= info.channels <= MAX_CHANNELS:
+        raise MediaUnsupported(
+            f"{path}: its sound has {info.channels} channels, 1 to {MAX_CHANNELS} are accepted; "
+            "mix it down (ffmpeg -i IN -ac 1 OUT.wav)",
+            field="audio",
+        )
+    if not MIN_SAMPLE_RATE_HZ <= info.sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
+        raise MediaUnsupported(
+            f"{path}: its sound has a sample rate of {info.sample_rate_hz} Hz, {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz are "
+            "accepted; convert it (ffmpeg -i IN -ar 48000 OUT.wav)",
+            field="audio",
+        )
 
 
 def _float_samples(frame: av.AudioFrame, packed: av.AudioResampler) -> Float32:

@@ -16,6 +16,7 @@ from gateway.media.background_film import FILM_SUFFIX, background_writer, open_b
 from gateway.media.orientation import orientation
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.reader import ACCURATE, VideoReader, plane_views, to_rgb
+from gateway.media.regular_file import reading
 from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo
 from services.common.errors import InvalidRequest
 
@@ -82,7 +83,8 @@ def open_footage(info: MediaInfo, folder: Path, *, threads: int) -> MediaInfo:
 
 def _picture(info: MediaInfo) -> Pixels:
     """The picture as it is shown: uint8 RGB. OpenCV minds a photograph's EXIF, mirrored ones too."""
-    found = cv2.imread(str(info.path), cv2.IMREAD_COLOR_RGB)
+    with reading(info.path, field="footage") as handle:
+        found = cv2.imread(f"/proc/self/fd/{handle}", cv2.IMREAD_COLOR_RGB)
     if found is not None:
         return np.asarray(found, np.uint8)
     with VideoReader(info) as reader:

@@ -18,7 +18,9 @@ import numpy as np
 
 from gateway.media.encoders import EncoderChoice, choose_encoder
 from gateway.media.muxer import FilmMuxer
-from gateway.media.output_file import OutputFile, check_place, output_error
+from gateway.media.output_file import OutputFile, output_error
+from gateway.media.output_place import check_place
+from gateway.media.pixels import pixel_format
 from gateway.media.reader import plane_views
 from gateway.media.sound import Speech
 from gateway.media.types import DecodedFrame, MediaInfo, Plane
@@ -37,6 +39,7 @@ class WriteSettings:
         preset: speed of h264 and hevc.
         threads: of the encoder; fixed, because the bytes of the output depend on it.
         carry: copy the footage's other streams and its chapters.
+        overwrite: replace an existing file whatever it is; otherwise only a film that dubstage wrote is replaced.
     """
 
     codec: str | None = None
@@ -46,6 +49,7 @@ class WriteSettings:
     preset: str = "veryfast"
     threads: int = 2
     carry: bool = True
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +84,20 @@ class VideoWriter:
         info: MediaInfo,
         *,
         speech: Speech | None = None,
+        speech_file: Path | None = None,
         settings: WriteSettings | None = None,
     ) -> None:
-        """Checks that the film can be written as asked; opens nothing yet.
+        """Checks that the film can be written as asked; opens nothing yet. `speech_file` is where the speech is read from.
 
         Raises:
-            InvalidRequest: unknown container or codec, the output is the input, its folder is missing or may not be
-                written.
+            InvalidRequest: unknown container or codec, the output is an input or exists and may not be replaced, its
+                folder is missing or may not be written.
             MediaUnsupported: container or codec cannot keep the footage's times or samples.
         """
         self._output, self._info, self._speech = Path(output), info, speech
         self._settings = settings or WriteSettings()
         self._choice = choose_encoder(self._output, info.video, self._settings.codec, self._settings.crf, self._settings.preset)
-        check_place(self._output, info.path)
+        check_place(self._output, footage=info.path, speech=speech_file, overwrite=self._settings.overwrite)
         self._file: OutputFile | None = None
         self._muxer: FilmMuxer | None = None
         self._copier: _FrameCopier | None = None
@@ -113,8 +118,8 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         try:
-            self._file = OutputFile(self._output)
-            self._muxer = FilmMuxer(self._file.path, self._info, self._speech, self._settings, self._choice)
+            self._file = OutputFile(self._output, overwrite=self._settings.overwrite)
+            self._muxer = FilmMuxer(self._file.url, self._info, self._speech, self._settings, self._choice)
         except BaseException as problem:
             self._give_up(problem)
         return self
@@ -178,8 +183,9 @@ class VideoWriter:
         picture.colorspace = frame.picture.colorspace
         picture.color_range = 2 if video.pixel.full_range_name else frame.picture.color_range
         picture.color_primaries, picture.color_trc = frame.picture.color_primaries, frame.picture.color_trc
+        lost_bits = video.pixel.bits - pixel_format(self._choice.pixel_format).bits
         for target, plane in zip(plane_views(picture, video, writable=True), planes, strict=True):
-            np.copyto(target, plane)
+            np.copyto(target, plane if lost_bits <= 0 else _rounded(plane, lost_bits, video.pixel.bits))
         return picture
 
     def _finish(self) -> None:
@@ -213,6 +219,13 @@ class VideoWriter:
             self._muxer = None
         if self._file is not None:
             self._file.discard()
+
+
+def _rounded(plane: Plane, lost_bits: int, bits: int) -> Plane:
+    """Samples of `bits` bits rounded to the nearest of `lost_bits` fewer."""
+    half, top = 1 << (lost_bits - 1), (1 << (bits - lost_bits)) - 1
+    rounded: Plane = np.minimum((plane + plane.dtype.type(half)) >> lost_bits, top).astype(plane.dtype)
+    return rounded
 
 
 class _FrameCopier:

@@ -14,7 +14,15 @@ from opentelemetry import trace
 
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common import calls, error_status
-from services.common.errors import BackendUnavailable, Cancelled, DubstageError, InvalidRequest, Overloaded, Unexpected
+from services.common.errors import (
+    BackendUnavailable,
+    Cancelled,
+    ContractBroken,
+    DubstageError,
+    InvalidRequest,
+    Overloaded,
+    Unexpected,
+)
 
 CANCEL_SECONDS: Final = 60.0
 """Longest that an erasure waits for the cancelled work of a person to stop."""
@@ -36,17 +44,22 @@ class Job:
         record: the operation.
         resumed: it was begun by a process that ended before it did.
         report: to be told of progress.
-        is_cancelled: whether a cancelled handler is wanted no more, rather than interrupted by the end of the process.
     """
 
     record: OperationRecord
     resumed: bool
     report: Report
-    is_cancelled: Callable[[], bool]
 
 
 Handler = Callable[[Job], Awaitable[bytes]]
-"""Does the work; returns the serialised response. It is cancelled where the operation is, and must leave nothing half-done."""
+"""Does the work; returns the serialised response. It is cancelled where the operation is, and where the process ends."""
+
+Abandon = Callable[[OperationRecord], Awaitable[None]]
+"""Removes what a cancelled operation has left, in this process or in an earlier one; also of one that never got its turn."""
+
+
+async def leave_nothing(record: OperationRecord) -> None:
+    """For work that leaves nothing behind."""
 
 
 @dataclass(slots=True)
@@ -75,9 +88,20 @@ class JobRunner:
         handlers: by kind.
         max_concurrent: how many run at once.
         max_queued: how many more may wait.
+        abandon: called when a cancelled operation has stopped.
+        rewrite: makes of an error the one that callers may see.
     """
 
-    def __init__(self, store: OperationStore, handlers: Mapping[str, Handler], *, max_concurrent: int, max_queued: int) -> None:
+    def __init__(
+        self,
+        store: OperationStore,
+        handlers: Mapping[str, Handler],
+        *,
+        max_concurrent: int,
+        max_queued: int,
+        abandon: Abandon = leave_nothing,
+        rewrite: Callable[[DubstageError], DubstageError] = lambda error: error,
+    ) -> None:
         self._store = store
         self._handlers = handlers
         self._slots = asyncio.Semaphore(max_concurrent)
@@ -85,6 +109,8 @@ class JobRunner:
         self._active: dict[str, _Active] = {}
         self._adding = 0
         self._closed = False
+        self._abandon = abandon
+        self._rewrite = rewrite
         self.tracer: trace.Tracer = trace.NoOpTracer()
         """Makes one span an operation, under the trace of the call that asked for it: with the stages' spans, one trace a dub."""
 
@@ -236,7 +262,7 @@ class JobRunner:
         def report(metadata: bytes) -> None:
             active.record = replace(active.record, metadata=metadata)
 
-        job = Job(active.record, active.resumed, report, lambda: active.cancelled)
+        job = Job(active.record, active.resumed, report)
         async with self._slots:
             parent = trace.set_span_in_context(trace.NonRecordingSpan(active.asked_by))
             attributes: dict[str, str | bool] = {"dubstage.job_id": active.call.job_id, "dubstage.resumed": active.resumed}
@@ -253,6 +279,8 @@ class JobRunner:
         try:
             if failed and self._closed and not active.cancelled:
                 return
+            if active.cancelled:
+                await self._left(active.record)
             if failed:
                 ended = replace(active.record, error=self._status(active, error))
             else:
@@ -262,6 +290,14 @@ class JobRunner:
         finally:
             del self._active[active.record.name]
             active.ended.set()
+
+    async def _left(self, record: OperationRecord) -> None:
+        """Remove what a cancelled operation has left."""
+        try:
+            await self._abandon(record)
+        except Exception as problem:
+            # The operation ends all the same; what is left shows in `dubstage jobs list`.
+            _log.warning("operation_left_something", operation=record.name, exc_info=problem)
 
     async def _written(self, ended: OperationRecord) -> OperationRecord:
         """Write down how an operation ended; hours of work are not lost to a database that restarts meanwhile."""
@@ -275,12 +311,18 @@ class JobRunner:
                 _log.warning("operation_not_written_yet", operation=ended.name, message=problem.message)
                 await asyncio.sleep(problem.retry_after_s)
 
-    @staticmethod
-    def _status(active: _Active, error: BaseException | None) -> bytes:
+    def _status(self, active: _Active, error: BaseException | None) -> bytes:
         if active.cancelled or not isinstance(error, Exception):
             found: DubstageError = Cancelled("the operation was cancelled")
         else:
             found = error_status.domain_error(error)
-            if found.exit_code == Unexpected.exit_code:
-                _log.error("operation_failed", operation=active.record.name, reason=found.reason, exc_info=error)
-        return bytes(error_status.to_status(found, stage="gateway").SerializeToString())
+            name, call = active.record.name, active.call
+            if isinstance(found, Unexpected):
+                # The id is all that the caller is told: here is where it leads to.
+                fields = {"error_id": found.error_id, "exc_info": found.__cause__ or error}
+                _log.error("operation_failed", operation=name, job_id=call.job_id, reason=found.reason, **fields)
+            elif isinstance(found, ContractBroken):
+                _log.error("operation_failed", operation=name, job_id=call.job_id, reason=found.reason, exc_info=error)
+            else:
+                _log.info("operation_failed", operation=name, job_id=call.job_id, reason=found.reason, message=found.message)
+        return bytes(error_status.to_status(self._rewrite(found), stage="gateway").SerializeToString())

@@ -11,7 +11,8 @@ from typing import Final
 from sqlalchemy import LargeBinary, String, delete, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
-from gateway.actors.database import Base, Database
+from gateway.actors.database import Database
+from gateway.actors.tables import Base
 from services.common.errors import OperationNotFound
 
 _NAME: Final = re.compile(r"operations/[0-9a-f]{32}")

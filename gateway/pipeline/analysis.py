@@ -31,11 +31,11 @@ from gateway.pipeline.enrol import (
 )
 from gateway.pipeline.faces import FaceChoice, check_one_face, choose_face
 from gateway.pipeline.footage import FaceIndex, analyse_footage, read_index
-from gateway.pipeline.records import RecordFile
+from gateway.pipeline.records import FACE_RECORD, FEATURE_RECORD, RecordFile
 from gateway.pipeline.speech import SpeechExtent, extract_features, motion_frames_for
 from gateway.pipeline.workspace import Workspace
 from gateway.stages.interface import Stages
-from services.common.errors import NoUsableFootage
+from services.common.errors import ContractBroken, NoUsableFootage
 from services.common.timeline import MOTION_RATE
 
 SOUND_SECONDS = 60
@@ -64,37 +64,58 @@ def frame_seconds(info: MediaInfo) -> npt.NDArray[np.float64]:
 async def track_footage(
     stages: Stages, info: MediaInfo, workspace: Workspace, *, threads: int, on_frame: Callable[[int], None]
 ) -> FaceIndex:
-    """All faces of the footage, once a job."""
-    note = workspace.finished("faces")
-    if note is None:
-        workspace.faces.clear()
-        cuts = await analyse_footage(stages, info, workspace.faces, threads=threads, on_progress=on_frame)
-        note = {"shot_cuts": cuts}
-        workspace.finish("faces", note)
-    return read_index(workspace.faces, note["shot_cuts"], info.video.num_frames)
+    """All faces of the footage, once a job.
+
+    Raises:
+        InvalidRequest, StorageFull: the records would take more of the disk than they may.
+    """
+    note = await asyncio.to_thread(workspace.finished, "faces", workspace.faces)
+    if note is not None:
+        try:
+            return await asyncio.to_thread(read_index, workspace.faces, note.get("shot_cuts"), info.video.num_frames)
+        except ContractBroken as problem:
+            workspace.redo("faces", problem.message)
+    # Of one face per frame: how many there are is not known before.
+    least = info.video.num_frames * FACE_RECORD.itemsize
+    await asyncio.to_thread(workspace.allowance.check, least, f"the face records of {info.video.num_frames} frames")
+    workspace.faces.clear()
+    cuts = await analyse_footage(stages, info, workspace.faces, threads=threads, on_progress=on_frame)
+    index = await asyncio.to_thread(read_index, workspace.faces, cuts, info.video.num_frames)
+    workspace.finish("faces", {"shot_cuts": cuts}, workspace.faces)
+    return index
 
 
 async def hear_speech(
     stages: Stages, duration: Fraction, speech: Speech, workspace: Workspace, kinds: FeatureKinds
 ) -> SpeechExtent:
-    """Features of the new speech for a film of `duration` seconds, once a job."""
-    note = workspace.finished("speech")
-    if note is None:
-        workspace.speech.clear()
-        extent = await extract_features(stages, speech, workspace.speech, motion_frames_for(duration), duration, kinds)
-        note = asdict(extent)
-        workspace.finish("speech", note)
-    return SpeechExtent(**note)
+    """Features of the new speech for a film of `duration` seconds, once a job.
+
+    Raises:
+        InvalidRequest, StorageFull: the records would take more of the disk than they may.
+    """
+    frames = motion_frames_for(duration)
+    note = await asyncio.to_thread(workspace.finished, "speech", workspace.speech)
+    match note:
+        case {"used_s": float(used_s), "longer": bool(longer)} if workspace.speech.num_rows == frames:
+            return SpeechExtent(used_s, longer)
+        case dict():
+            workspace.redo("speech", "speech.bin")
+    what = f"the features of {float(duration):,.0f} s of speech"
+    await asyncio.to_thread(workspace.allowance.check, frames * FEATURE_RECORD.itemsize, what)
+    workspace.speech.clear()
+    extent = await extract_features(stages, speech, workspace.speech, frames, duration, kinds)
+    workspace.finish("speech", asdict(extent), workspace.speech)
+    return extent
 
 
 async def hear_footage(stages: Stages, info: MediaInfo, workspace: Workspace, kinds: FeatureKinds) -> RecordFile:
     """Features of the footage's own sound, at most SOUND_SECONDS, once a job."""
-    if workspace.finished("sound") is None:
+    if await asyncio.to_thread(workspace.finished, "sound", workspace.sound) is None:
         workspace.sound.clear()
         own = SoundReader(info.path, origin=info.video.start).speech()
         wanted = min(motion_frames_for(info.video.duration), int(SOUND_SECONDS * MOTION_RATE))
         await extract_features(stages, own, workspace.sound, wanted, wanted / MOTION_RATE, kinds)
-        workspace.finish("sound", {})
+        workspace.finish("sound", {}, workspace.sound)
     return workspace.sound
 
 

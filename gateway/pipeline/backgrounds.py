@@ -114,7 +114,8 @@ async def show_chosen(
 ) -> Film:
     """The background film that shows these footage frames, with the face's records, once a job."""
     path = workspace.folder / f"background{FILM_SUFFIX}"
-    if workspace.finished("background") is None:
+    if await in_thread(workspace.finished, "background", path, workspace.backgrounds) is None:
+        await in_thread(_check_room, workspace, footage.info, len(chosen))
         with job_folder(workspace.folder):
             await in_thread(
                 write_chosen, path, footage.info, chosen, threads=threads, on_frame=lambda done: on_frame(done, len(chosen))
@@ -131,7 +132,7 @@ async def show_chosen(
             workspace.backgrounds.sync()
 
         await in_thread(record)
-        workspace.finish("background", {})
+        await in_thread(workspace.finish, "background", {}, path, workspace.backgrounds)
     return _film(open_background(path, own_timeline(footage.info, len(chosen))), workspace)
 
 
@@ -150,7 +151,8 @@ async def show_rotated(
     """The background film of a still whose head is turned to `poses` (vectors, float64 [T, 6]) and blinks, once a job."""
     path = workspace.folder / f"background{FILM_SUFFIX}"
     film = own_timeline(still.info, len(poses))
-    if workspace.finished("background") is None:
+    if await in_thread(workspace.finished, "background", path, workspace.backgrounds) is None:
+        await in_thread(_check_room, workspace, still.info, len(poses))
         (record,) = still.faces.read_rows([int(still.index.rows_of(face_id)[0])])
         with VideoReader(still.info) as reader:
             picture = to_rgb(next(iter(reader)))
@@ -191,7 +193,7 @@ async def show_rotated(
 
         await until_done(rotate)
         workspace.backgrounds.sync()
-        workspace.finish("background", {})
+        await in_thread(workspace.finish, "background", {}, path, workspace.backgrounds)
     return _film(open_background(path, film), workspace)
 
 
@@ -210,6 +212,12 @@ def _portrait_record(
     row["mouth"] = to_head_space(landmarks[list(MOUTH_AREA)], pose)
     row["pixels"] = cut_box(picture, pose)
     return row
+
+
+def _check_room(workspace: Workspace, info: MediaInfo, num_frames: int) -> None:
+    """Look whether a background film and its records fit on the disk; FFV1 takes at least a bit per luma sample."""
+    film = num_frames * info.video.width * info.video.height // 8
+    workspace.allowance.check(film + num_frames * FACE_RECORD.itemsize, f"a background film of {num_frames} frames")
 
 
 def _film(info: MediaInfo, workspace: Workspace) -> Film:

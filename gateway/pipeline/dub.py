@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import math
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,13 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
+from gateway.ahead import in_thread
 from gateway.media.background_film import own_timeline
-from gateway.media.probe import probe
+from gateway.media.inspection import inspect_film_aside
 from gateway.media.sound import Speech
 from gateway.media.stills import is_still, open_footage
 from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoWriter, WriteReport
 from gateway.methods import Method, method_named
+from gateway.pipeline.allowance import MAX_JOB_BYTES
 from gateway.pipeline.analysis import enrol_from, folder_of, hear_speech, select_face, together, track_footage
 from gateway.pipeline.backgrounds import Film, match, own_pose, rebased, retime, show_chosen, show_rotated
 from gateway.pipeline.dub_request import DubRequest, check_output, has_own_timeline, open_speech, open_writer, sha256_of
@@ -33,15 +36,17 @@ from gateway.pipeline.journal import Journal, step_key
 from gateway.pipeline.ledger import BlobLedger, OwnBlobs
 from gateway.pipeline.messages import rational, ref_from, timeline_of
 from gateway.pipeline.plan import Plan, make_plan
+from gateway.pipeline.removal import give_up, remove_locked
 from gateway.pipeline.rendering import FilmInputs, rendered_windows
 from gateway.pipeline.speech import SpeechExtent, predict_motion, speech_duration
 from gateway.pipeline.windows import window_config
-from gateway.pipeline.workspace import Workspace
+from gateway.pipeline.workspace import JOURNAL, Workspace
 from gateway.reports.stage_times import StageClock, StageTimes
 from gateway.stages.interface import Stages
 from gateway.stages.timed import TimedStages
 from services.common.artefacts import ArtefactStore
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import ActorNotReady, InvalidRequest, NoUsableFootage, RequestError
+from services.common.tensor_bytes import NamedArrays
 
 PIPELINE_VERSION: Final = 5
 """Counts up with every change that changes the bytes of a dub: part of every journal key."""
@@ -91,10 +96,26 @@ class _Person:
 
 
 class DubJob:
-    """A dub in its own folder. Running the same request again goes on where a killed run was, and gives the same bytes."""
+    """A dub in its own folder. Running the same request again goes on where a killed run was, and gives the same bytes.
+
+    Args:
+        request: what is dubbed.
+        stages: that compute.
+        store: of artefacts, the stages' own.
+        jobs: folder of all jobs.
+        ledger: counts the job's blobs; None: the job is alone.
+        max_bytes: most bytes of the job's folder.
+    """
 
     def __init__(
-        self, request: DubRequest, stages: Stages, store: ArtefactStore, jobs: Path, ledger: BlobLedger | None = None
+        self,
+        request: DubRequest,
+        stages: Stages,
+        store: ArtefactStore,
+        jobs: Path,
+        ledger: BlobLedger | None = None,
+        *,
+        max_bytes: int = MAX_JOB_BYTES,
     ) -> None:
         self._request = request
         self._ledger = ledger if ledger is not None else OwnBlobs()
@@ -102,10 +123,15 @@ class DubJob:
         self._stages: Stages = TimedStages(stages, self._clock)
         self._store = store
         self._jobs = jobs
+        self._max_bytes = max_bytes
         self._folder: Path | None = None
+        self._analysed = False
 
     async def run(self, on_progress: OnProgress) -> DubOutcome:
         """Do it. The job's folder stays for whoever wants to look into it, until `discard`.
+
+        A run that fails leaves the folder, so that the next run goes on from there; one that fails before a pass is finished, or
+        because of what was asked for, leaves nothing.
 
         Args:
             on_progress: told of every frame and step.
@@ -116,16 +142,15 @@ class DubJob:
         request, stages = self._request, self._stages
         began, used = time.perf_counter(), time.process_time()
         method = method_named(request.method)
-        info = await asyncio.to_thread(probe, request.footage)
+        info = await inspect_film_aside(request.footage)
         own = has_own_timeline(request, info)
         speech = await asyncio.to_thread(open_speech, request, info)
         await asyncio.to_thread(check_output, request, info, speech)
         key = await self._key(method)
-        self._folder = folder_of(self._jobs, key)
-        await asyncio.to_thread(self._ledger.begin, self._folder)
-        with Workspace(self._folder) as workspace:
-            journal = Journal(self._folder / "journal", self._store)
-            info = await asyncio.to_thread(open_footage, info, self._folder, threads=request.threads)
+        folder = folder_of(self._jobs, key)
+        async with self._workspace(folder) as workspace:
+            journal = Journal(folder / JOURNAL, self._store, lambda ref: self._ledger.hold(folder, ref))
+            info = await asyncio.to_thread(open_footage, info, folder, threads=request.threads)
             duration = await asyncio.to_thread(_film_duration, info, speech) if own else info.video.duration
             index, extent = await together(
                 track_footage(
@@ -145,7 +170,9 @@ class DubJob:
             elif person.actor is not None:
                 await self._predict(method, person.actor, workspace, timeline_of(info), info.video.num_frames)
             plan = _plan_of(film, person, workspace)
-            writer = await asyncio.to_thread(open_writer, request, film.info, speech)
+            self._analysed = True
+            dubbed = bool(plan.rendered().any())
+            writer = await asyncio.to_thread(open_writer, request, film.info, speech, dubbed=dubbed)
             computed, reused = journal.computed, journal.reused
             facts = await self._film(method, film, plan, workspace, person.actor, journal, key, writer, on_progress)
         return DubOutcome(
@@ -165,7 +192,12 @@ class DubJob:
                 personalize_s=person.seconds,
                 cpu_s=time.process_time() - used,
             ),
-            warnings=[*([] if own else _about_speech(extent, info)), *person.warnings, *_about_damage(facts)],
+            warnings=[
+                *([] if own else _about_speech(extent, info)),
+                *person.warnings,
+                *_about_damage(facts),
+                *_about_redone(workspace, journal),
+            ],
         )
 
     @property
@@ -175,12 +207,36 @@ class DubJob:
 
     def discard(self) -> None:
         """Remove the job's folder, its windows and the blobs of an actor made in passing, but for what somebody else counts."""
-        if self._folder is None:
-            return
-        journalled = list(Journal(self._folder / "journal", self._store).refs())
-        for ref in self._ledger.release(self._folder, journalled):
-            self._store.delete(ref)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            give_up(self._folder, self._ledger, self._store)
+
+    @asynccontextmanager
+    async def _workspace(self, folder: Path) -> AsyncIterator[Workspace]:
+        """The job's folder; where the work in it fails, the folder stays only if another run can go on from there."""
+        with Workspace(folder, max_bytes=self._max_bytes) as workspace:
+            self._folder = folder
+            try:
+                await asyncio.to_thread(self._ledger.begin, folder)
+                await asyncio.to_thread(workspace.describe, self._facts())
+                yield workspace
+            except BaseException as problem:
+                # Asked for again, the same dub fails the same way: no run will ever go on from what was found until then.
+                hopeless = not self._analysed and isinstance(problem, RequestError | NoUsableFootage)
+                if hopeless or isinstance(problem, ActorNotReady) or not workspace.resumable():
+                    await in_thread(remove_locked, folder, self._ledger, self._store)
+                raise
+
+    def _facts(self) -> dict[str, object]:
+        """What the job is, for `dubstage jobs`."""
+        request = self._request
+        return {
+            "kind": "dub",
+            "footage": request.footage.name,
+            "speech": request.speech.name if request.speech is not None else "",
+            "method": request.method,
+            "actor": self._ledger.actor_id,
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
 
     async def _key(self, method: Method) -> str:
         """Digest of everything that the output's mouths depend on."""
@@ -233,9 +289,9 @@ class DubJob:
         on_progress: OnProgress,
     ) -> EnrolledActor:
         step = step_key("enrol", job=key)
-        found = await asyncio.to_thread(journal.find, step)
+        found = await asyncio.to_thread(journal.find, step, self._journalled_actor)
         if found is not None:
-            return actor_from_arrays(found)
+            return found
         actor = await enrol_from(
             self._stages,
             method,
@@ -248,6 +304,17 @@ class DubJob:
             on_artefact=lambda ref: asyncio.to_thread(self._ledger.hold, workspace.folder, ref_from(ref)),
         )
         await asyncio.to_thread(journal.record, step, *actor_arrays(actor))
+        return actor
+
+    def _journalled_actor(self, stored: NamedArrays) -> EnrolledActor:
+        """The actor of a journal's arrays.
+
+        Raises:
+            ValueError, ArtefactNotFound, ArtefactCorrupt, InvalidRequest: it is none, or a blob of the actor cannot be used.
+        """
+        actor = actor_from_arrays(stored)
+        for ref in actor_refs(actor).values():
+            self._store.check(ref_from(ref))
         return actor
 
     async def _predict(
@@ -374,3 +441,13 @@ def _about_damage(facts: FilmFacts) -> list[str]:
     if not facts.damaged:
         return []
     return [f"damaged frames in the footage, filled in by the decoder: {len(facts.damaged)}, the first is frame {facts.damaged[0]}"]
+
+
+def _about_redone(workspace: Workspace, journal: Journal) -> list[str]:
+    if not journal.redone:
+        return workspace.redone
+    return [
+        *workspace.redone,
+        f"{journal.redone} finished steps of an earlier run could not be used (gone, damaged, or in another artefact store): they "
+        "were made anew",
+    ]

@@ -9,7 +9,9 @@ from pathlib import Path
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.consent import Consent, consent_line
 from gateway.media.background_film import own_timeline
-from gateway.media.probe import probe
+from gateway.media.inspection import inspect_film, inspect_sound
+from gateway.media.marking import MARK
+from gateway.media.regular_file import reading
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import as_shown, is_still
 from gateway.media.types import MediaInfo
@@ -40,6 +42,7 @@ class DubRequest:
         threads: of decoder and encoder.
         feature_block: feature frames a message to the motion stage; changes no byte of the result.
         retime: the film gets the speech's length and a head motion that goes with it, out of the footage's own frames.
+        overwrite: replace the file at `output` whatever it is; without it, only a film that dubstage wrote.
     """
 
     footage: Path
@@ -56,11 +59,16 @@ class DubRequest:
     threads: int = 2
     feature_block: int = FEATURE_BLOCK
     retime: bool = False
+    overwrite: bool = False
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
+    """SHA-256 of a file, hexadecimal.
+
+    Raises:
+        MediaUnsupported: it is missing, no regular file, empty, or may not be read.
+    """
+    with reading(path, field="video") as handle, open(handle, "rb", closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -69,17 +77,20 @@ def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
 
     Raises:
         InvalidRequest: no file was given and the footage has no sound.
-        MediaUnsupported: the file has no sound that can be read.
+        MediaUnsupported: the file has no sound that can be read, or not one sample of it.
     """
     if request.speech is not None:
+        inspect_sound(request.speech)
         return SoundReader(request.speech).speech()
     if not info.audio:
         raise InvalidRequest(f"{info.path} has no sound to dub to: give new speech with --audio FILE", field="audio")
-    return SoundReader(info.path, origin=info.video.start).speech()
+    own = SoundReader(info.path, origin=info.video.start)
+    own.check_sound()
+    return own.speech()
 
 
-def open_writer(request: DubRequest, film: MediaInfo, speech: Speech) -> VideoWriter:
-    """The output of a dub, checked but not begun.
+def open_writer(request: DubRequest, film: MediaInfo, speech: Speech, *, dubbed: bool = True) -> VideoWriter:
+    """The output of a dub, checked but not begun. `dubbed`: whether the mouth of any frame is rendered, for the mark in the film.
 
     Raises:
         InvalidRequest, MediaUnsupported: it can't be written as asked.
@@ -92,15 +103,19 @@ def open_writer(request: DubRequest, film: MediaInfo, speech: Speech) -> VideoWr
         settings=WriteSettings(
             codec=request.codec,
             keep_audio=request.keep_audio,
-            marking=f"{_made(request)} synthetic (made with dubstage); {consent_line(request.consent)}.",
+            marking=f"{_made(request, dubbed)} ({MARK}); {consent_line(request.consent)}.",
             threads=request.threads,
+            overwrite=request.overwrite,
         ),
+        speech_file=request.speech,
     )
 
 
-def _made(request: DubRequest) -> str:
-    moves = method_named(request.method).moves_head
-    return "The mouth and the motion of the head in this film are" if moves else "The mouth in this film is"
+def _made(request: DubRequest, dubbed: bool) -> str:
+    if method_named(request.method).moves_head:
+        what = "The mouth and the motion of the head in this film are" if dubbed else "The motion of the head in this film is"
+        return f"{what} synthetic"
+    return "The mouth in this film is synthetic" if dubbed else "No mouth in this film is synthetic"
 
 
 def check_footage(method: Method, footage: Path, info: MediaInfo) -> None:
@@ -121,10 +136,15 @@ def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
     """
     method = method_named(request.method)
     check_footage(method, request.footage, info)
-    if request.retime and method.moves_head:
+    return wants_own_timeline(method, retime=request.retime, keep_audio=request.keep_audio)
+
+
+def wants_own_timeline(method: Method, *, retime: bool, keep_audio: bool) -> bool:
+    """As `has_own_timeline`, without a look at the footage."""
+    if retime and method.moves_head:
         raise InvalidRequest(f"method {method.name} makes the head motion itself: there is nothing to retime", field="retime")
-    own = request.retime or method.moves_head
-    if own and request.keep_audio:
+    own = retime or method.moves_head
+    if own and keep_audio:
         raise InvalidRequest("the film gets a timeline of its own: the footage's sound can't be kept with it", field="keep_audio")
     return own
 
@@ -135,7 +155,7 @@ def check_request(request: DubRequest) -> None:
     Raises:
         DubstageError: as `DubJob.run`, for whatever can be seen without decoding the footage.
     """
-    info = probe(request.footage)
+    info = inspect_film(request.footage)
     check_output(request, info, open_speech(request, info))
 
 

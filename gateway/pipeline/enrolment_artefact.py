@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.pipeline.enrol import EnrolledActor
-from services.common.actor_geometry import ActorGeometry
+from services.common.actor_geometry import ANCHORS, ActorGeometry
+from services.common.head_pose_vectors import POSE_SIZE
+from services.common.landmarks import JAW, NUM_MOUTH_AREA
 from services.common.tensor_bytes import NamedArrays
+
+_SHAPES: Final = {
+    "mean_mouth": (NUM_MOUTH_AREA, 3),
+    "closed_mouth": (NUM_MOUTH_AREA, 3),
+    "jaw_envelope": (len(JAW), 3),
+    "anchors": (len(ANCHORS), 3),
+}
+"""Of the geometry's arrays, float32."""
 
 
 def actor_arrays(actor: EnrolledActor) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
@@ -32,15 +43,32 @@ def actor_arrays(actor: EnrolledActor) -> tuple[dict[str, npt.NDArray[Any]], dic
 
 
 def actor_from_arrays(stored: NamedArrays) -> EnrolledActor:
-    """The actor of `actor_arrays`."""
+    """The actor of `actor_arrays`.
+
+    Raises:
+        ValueError: the arrays and the metadata are not those of an actor.
+    """
+    try:
+        return _actor(stored)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"not an enrolled actor: {error!r}") from error
+
+
+def actor_refs(actor: EnrolledActor) -> dict[str, common_pb2.ArtefactRef]:
+    """Every blob that belongs to the actor, by kind."""
+    refs = {"style": actor.style, "bank": actor.bank, "renderer": actor.renderer, "identity": actor.identity}
+    return {kind: ref for kind, ref in refs.items() if ref is not None}
+
+
+def _actor(stored: NamedArrays) -> EnrolledActor:
     metadata = stored.metadata
     return EnrolledActor(
         style=_ref(metadata["style"]),
         bank=_ref(metadata["bank"]),
         renderer=_ref(metadata["renderer"]) if metadata["renderer"] else None,
-        geometry=ActorGeometry(**{field.name: stored[field.name] for field in fields(ActorGeometry)}),
+        geometry=ActorGeometry(**{name: _array(stored, name, np.float32, shape) for name, shape in _SHAPES.items()}),
         num_frames=int(metadata["num_frames"]),
-        pose=stored["pose"],
+        pose=_array(stored, "pose", np.float64, (POSE_SIZE,)),
         renderer_trained=bool(metadata["renderer_trained"]),
         identity=_ref(metadata["identity"]) if metadata["identity"] else None,
         lag_frames=int(metadata["lag_frames"]) if metadata["lag_frames"] else None,
@@ -49,10 +77,11 @@ def actor_from_arrays(stored: NamedArrays) -> EnrolledActor:
     )
 
 
-def actor_refs(actor: EnrolledActor) -> dict[str, common_pb2.ArtefactRef]:
-    """Every blob that belongs to the actor, by kind."""
-    refs = {"style": actor.style, "bank": actor.bank, "renderer": actor.renderer, "identity": actor.identity}
-    return {kind: ref for kind, ref in refs.items() if ref is not None}
+def _array(stored: NamedArrays, name: str, dtype: type[np.floating[Any]], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    array = stored.arrays[name]
+    if array.dtype != dtype or array.shape != shape or not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite {np.dtype(dtype)} {list(shape)}, not {array.dtype} {list(array.shape)}")
+    return array
 
 
 def _ref_text(ref: common_pb2.ArtefactRef) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,10 @@ import numpy.typing as npt
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.pipeline.footage import FaceIndex
 from services.common.errors import InvalidRequest
+
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+_POINT: Final = re.compile(r" *[0-9]{1,6}(\.[0-9]{0,9})? *, *[0-9]{1,6}(\.[0-9]{0,9})? *")
+"""Two numbers as people write them: no signs, exponents, NaN or infinities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +42,16 @@ def parse_face(text: str) -> FaceChoice:
     """
     if text in ("largest", "speaker"):
         return FaceChoice(text)
-    if text.isdecimal():
+    if _NUMBER.fullmatch(text):
         return FaceChoice("id", face_id=int(text))
-    parts = text.split(",")
-    try:
-        x, y = (float(part) for part in parts)
-    except ValueError:
-        raise InvalidRequest(f"--face takes largest, speaker, a face id or X,Y in pixels, not {text!r}", field="face") from None
-    return FaceChoice("point", point=(x, y))
+    if _POINT.fullmatch(text):
+        x, y = (float(part) for part in text.split(","))
+        return FaceChoice("point", point=(x, y))
+    raise InvalidRequest(
+        f"face takes largest, speaker, the number of a face (such as 0) or X,Y in pixels of the first frame (such as 320,180), not "
+        f"{text[:80]!r}",
+        field="face",
+    )
 
 
 ScoreSpeaker = Callable[[int], Awaitable[float]]

@@ -24,6 +24,7 @@ from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
 from services.common.arrays import from_tensor
 from services.common.crops import BOX_SIZE, HeadPose, box_from_frame
+from services.common.errors import ContractBroken
 from services.common.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.sampling import sample_patch
 
@@ -119,8 +120,17 @@ async def _frame_messages(
             yield frame_message(index, small)
 
 
-def read_index(faces: RecordFile, shot_cuts: list[int], num_frames: int) -> FaceIndex:
-    """The index of a finished first pass; reads the file in pieces."""
+def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceIndex:
+    """The index of a finished first pass; reads the file in pieces.
+
+    Args:
+        faces: FACE_RECORDs in the order of their frames.
+        shot_cuts: list of the frames that begin a shot, in their order.
+        num_frames: frames of the footage.
+
+    Raises:
+        ContractBroken: the records or the shot cuts are not those of such a footage.
+    """
     columns: list[npt.NDArray[np.float64]] = []
     for begin in range(0, faces.num_rows, 64):
         rows = faces.read(begin, begin + 64)
@@ -130,6 +140,8 @@ def read_index(faces: RecordFile, shot_cuts: list[int], num_frames: int) -> Face
         parts = [rows["frame"], rows["face_id"], rows["reason"], area, centre[:, 0], centre[:, 1]]
         columns.append(np.stack([np.asarray(part, np.float64) for part in parts], axis=1))
     table = np.concatenate(columns) if columns else np.empty((0, 6))
+    _check_index(table, shot_cuts, num_frames)
+    assert isinstance(shot_cuts, list)
     return FaceIndex(
         frame=table[:, 0].astype(np.int64),
         face_id=table[:, 1].astype(np.int64),
@@ -139,6 +151,19 @@ def read_index(faces: RecordFile, shot_cuts: list[int], num_frames: int) -> Face
         shot_cuts=tuple(shot_cuts),
         num_frames=num_frames,
     )
+
+
+def _check_index(table: npt.NDArray[np.float64], shot_cuts: object, num_frames: int) -> None:
+    frame, face_id = table[:, 0], table[:, 1]
+    if not isinstance(shot_cuts, list) or not all(type(cut) is int and 0 <= cut < num_frames for cut in shot_cuts):
+        raise ContractBroken("the shot cuts are no frames of the footage")
+    if sorted(set(shot_cuts)) != shot_cuts:
+        raise ContractBroken("the shot cuts are out of order")
+    if not np.isfinite(table).all() or (len(table) and (frame.min() < 0 or frame.max() >= num_frames or face_id.min() < 0)):
+        raise ContractBroken("face records of frames that the footage does not have")
+    order = np.diff(frame)
+    if (order < 0).any() or len(np.unique(table[:, :2], axis=0)) != len(table):
+        raise ContractBroken("face records out of order, or a face twice in one frame")
 
 
 def _next_rgb(frames: Iterator[DecodedFrame]) -> tuple[int, Pixels, Pixels, float] | None:

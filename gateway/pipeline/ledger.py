@@ -12,6 +12,11 @@ from services.common.artefacts import ArtefactRef
 class BlobLedger(Protocol):
     """Counts the blobs of jobs. All methods block."""
 
+    @property
+    def actor_id(self) -> str:
+        """Who is dubbed; empty: an actor made in passing."""
+        ...
+
     def begin(self, folder: Path) -> None:
         """A job begins, or goes on, in this folder."""
         ...
@@ -27,6 +32,8 @@ class BlobLedger(Protocol):
 
 class OwnBlobs:
     """The ledger of one job alone."""
+
+    actor_id = ""
 
     def __init__(self) -> None:
         self._held: list[ArtefactRef] = []

@@ -11,7 +11,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from gateway.pipeline.allowance import Allowance
 from gateway.pipeline.disk import job_folder
+from gateway.pipeline.seals import Seal, new_digest
 from services.common.crops import BOX_SIZE, HeadPose
 from services.common.errors import ContractBroken
 from services.common.head_pose_vectors import POSE_SIZE
@@ -59,25 +61,56 @@ FEATURE_RECORD = np.dtype(
 
 
 class RecordFile:
-    """Records of one dtype, appended in order, then read by row. Rows are numbered from 0."""
+    """Records of one dtype, appended in order, then read by row. Rows are numbered from 0.
 
-    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+    Args:
+        path: the file; records that lie there already stay.
+        dtype: of the records.
+        allowance: how much of the disk the job may fill; None: any.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], allowance: Allowance | None = None) -> None:
         self.path = path
         self.dtype = dtype
+        self._allowance = allowance
         self._file = path.open("a+b")
-        self.num_rows = os.fstat(self._file.fileno()).st_size // dtype.itemsize
+        self._size = os.fstat(self._file.fileno()).st_size
+        # Of what an earlier run wrote, only reading tells the digest.
+        self._digest = new_digest() if self._size == 0 else None
+        self.num_rows = self._size // dtype.itemsize
+        if allowance is not None:
+            allowance.taken += self._size
 
     def append(self, rows: npt.NDArray[Any]) -> None:
         """Write rows of the file's dtype at the end.
 
         Raises:
+            InvalidRequest: the job's records become longer than they may.
             StorageFull: no space left, here or when what was appended is read or synced.
         """
         if rows.dtype != self.dtype:
             raise ContractBroken(f"{self.path.name}: records of another layout")
+        data = rows.tobytes()
+        if self._allowance is not None:
+            self._allowance.take(len(data))
         with job_folder(self.path.parent):
-            self._file.write(rows.tobytes())
+            self._file.write(data)
+        if self._digest is not None:
+            self._digest.update(data)
+        self._size += len(data)
         self.num_rows += rows.size
+
+    def seal(self) -> Seal:
+        """Length and digest of all records."""
+        if self._digest is not None:
+            return Seal(self._size, self._digest.hexdigest())
+        return self.seal_on_disk()
+
+    def seal_on_disk(self) -> Seal:
+        """Length and digest of what the file holds now, read from its beginning to its end."""
+        with job_folder(self.path.parent):
+            self._file.flush()
+        return Seal.of_descriptor(self._file.fileno())
 
     def read(self, begin: int, end: int) -> npt.NDArray[Any]:
         """Rows begin .. end - 1, clipped to those that there are."""
@@ -101,7 +134,9 @@ class RecordFile:
     def clear(self) -> None:
         """Drop all rows."""
         self._file.truncate(0)
-        self.num_rows = 0
+        if self._allowance is not None:
+            self._allowance.give_back(self._size)
+        self._size, self.num_rows, self._digest = 0, 0, new_digest()
 
     def sync(self) -> None:
         """Bring what was appended to the disk."""

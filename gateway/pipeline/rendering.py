@@ -16,6 +16,7 @@ from gateway.pipeline.records import RecordFile
 from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, WindowConfig, render_window
 from gateway.stages.interface import Stages
 from services.common.actor_geometry import ActorGeometry
+from services.common.tensor_bytes import NamedArrays
 
 WINDOWS_AHEAD = 3
 """Windows in work at once: while one is warped, another is rendered and a third is encoded."""
@@ -62,14 +63,31 @@ async def rendered_windows(
 
 async def _window(stages: Stages, inputs: FilmInputs, journal: Journal, job_key: str, span: range) -> RenderedWindow:
     key = step_key("window", job=job_key, begin=span.start, end=span.stop)
-    found = await asyncio.to_thread(journal.find, key)
+    found = await asyncio.to_thread(journal.find, key, lambda stored: _journalled(stored, inputs.plan, span))
     if found is not None:
-        return RenderedWindow(**{field.name: found[field.name] for field in fields(RenderedWindow)})
+        return found
     parts = [await _render_run(stages, inputs, run) for run in runs_of(inputs.plan.rendered(), span)]
     window = _joined(parts)
     arrays = {field.name: getattr(window, field.name) for field in fields(RenderedWindow)}
     await asyncio.to_thread(journal.record, key, arrays)
     return window
+
+
+def _journalled(stored: NamedArrays, plan: Plan, span: range) -> RenderedWindow:
+    """The window of a journal's arrays.
+
+    Raises:
+        ValueError: they are not those of this window.
+    """
+    wanted = _joined([])
+    frames = np.asarray(span)[plan.rendered()[span.start : span.stop]]
+    for field in fields(RenderedWindow):
+        array, like = stored.arrays.get(field.name), getattr(wanted, field.name)
+        if array is None or array.dtype != like.dtype or array.shape != (len(frames), *like.shape[1:]):
+            raise ValueError(f"the arrays are not those of a window: {field.name}")
+    if not np.array_equal(stored["frame"], frames):
+        raise ValueError("the arrays are those of other frames")
+    return RenderedWindow(**{field.name: stored[field.name] for field in fields(RenderedWindow)})
 
 
 def runs_of(rendered: npt.NDArray[np.bool_], span: range) -> list[range]:

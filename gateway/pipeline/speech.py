@@ -31,6 +31,10 @@ FEATURE_BLOCK: Final = 64
 """Feature frames a message to the motion stage."""
 
 
+UNHEARD_PER_S: Final = 25
+"""Speech may be longer than its film by a second divided by this before the user is told that it is cut."""
+
+
 def motion_frames_for(duration: Fraction) -> int:
     """Frames of the motion grid that cover a film, with what its last frames' look-ahead needs."""
     return math.ceil(duration * MOTION_RATE) + 3
@@ -65,12 +69,14 @@ async def extract_features(
     Raises:
         DubstageError: from the audio stage, or from reading the sound.
     """
-    total_samples = 0
+    total_samples, counted = 0, False
     limit = math.ceil(film * speech.sample_rate_hz)
+    enough = limit + speech.sample_rate_hz // UNHEARD_PER_S
 
     async def requests() -> AsyncIterator[audio_pb2.ExtractFeaturesRequest]:
-        nonlocal total_samples
+        nonlocal total_samples, counted
         total_samples = sent = 0
+        counted = False
         yield audio_pb2.ExtractFeaturesRequest(
             config=audio_pb2.ExtractFeaturesConfig(
                 sample_rate_hz=speech.sample_rate_hz,
@@ -89,8 +95,9 @@ async def extract_features(
                 message = audio_pb2.AudioChunk(first_sample=sent, pcm_f32=pcm)
                 yield audio_pb2.ExtractFeaturesRequest(chunk=message)
                 sent += len(piece)
-            if total_samples > limit:
-                return
+            if total_samples > enough:
+                break
+        counted = True
 
     async def hear() -> None:
         features.clear()
@@ -101,8 +108,27 @@ async def extract_features(
     await until_done(hear)
     if features.num_rows != num_frames:
         raise ContractBroken(f"the audio stage answered {features.num_rows} of {num_frames} frames")
-    used = min(total_samples, limit) / speech.sample_rate_hz
-    return SpeechExtent(used, total_samples > limit + speech.sample_rate_hz // 25)
+    if not counted:  # the stage had what it needs before the speech was read up to here
+        total_samples = await asyncio.to_thread(_count_samples, speech, enough)
+    return speech_extent(total_samples, limit, speech.sample_rate_hz)
+
+
+def speech_extent(num_samples: int, limit: int, sample_rate_hz: int) -> SpeechExtent:
+    """How speech of `num_samples` samples, or at least as many, fits a film of `limit` samples.
+
+    Up to a frame (1 / UNHEARD_PER_S s) that is left over is not worth a warning.
+    """
+    return SpeechExtent(min(num_samples, limit) / sample_rate_hz, num_samples > limit + sample_rate_hz // UNHEARD_PER_S)
+
+
+def _count_samples(speech: Speech, enough: int) -> int:
+    """Samples of speech, counted until there are more than `enough`."""
+    total = 0
+    for chunk in speech.chunks:
+        total += len(chunk)
+        if total > enough:
+            break
+    return total
 
 
 def feature_records(block: audio_pb2.AudioFeatureBlock) -> npt.NDArray[np.void]:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
+import structlog
+
+from gateway.pipeline.allowance import MAX_JOB_BYTES, Allowance
 from gateway.pipeline.disk import job_folder
 from gateway.pipeline.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
+from gateway.pipeline.seals import Seal, read_note, write_note
 from services.common.errors import InvalidRequest
+
+LOCK: Final = "lock"
+"""Locked by the process that works in a job's folder."""
+FACTS: Final = "job.json"
+"""What the job is, for those who look at the folder."""
+_NOTE: Final = ".done"
+_LOCK_TRIES: Final = 5
+_LOCK_WAIT_S: Final = 0.02
+JOURNAL: Final = "journal"
+"""Folder of the finished steps (gateway.pipeline.journal)."""
+
+_log = structlog.stdlib.get_logger("dubstage.jobs")
 
 
 class Workspace:
@@ -26,39 +42,83 @@ class Workspace:
         sound: FEATURE_RECORDs of the footage's own sound.
         motion: MOTION_RECORDs of the new speech.
         backgrounds: FACE_RECORDs of the background film, where the dub has a timeline of its own.
+        allowance: what all of them may take on disk.
+        redone: what an earlier run left that did not fit its length and digest, for the user.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Opens the folder, or makes it.
+    def __init__(self, folder: Path, *, max_bytes: int = MAX_JOB_BYTES) -> None:
+        """Opens the folder, or makes it. What a killed run was in the middle of writing is removed.
 
         Raises:
             InvalidRequest: another job works there.
             StorageFull: no space is left.
         """
         with job_folder(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock: int | None = _locked(folder)
+            self._lock: int | None = lock_folder(folder)
         self.folder = folder
-        self.faces = RecordFile(folder / "faces.bin", FACE_RECORD)
-        self.speech = RecordFile(folder / "speech.bin", FEATURE_RECORD)
-        self.sound = RecordFile(folder / "sound.bin", FEATURE_RECORD)
-        self.motion = RecordFile(folder / "motion.bin", MOTION_RECORD)
-        self.backgrounds = RecordFile(folder / "backgrounds.bin", FACE_RECORD)
+        self.redone: list[str] = []
+        self.allowance = Allowance(folder, max_bytes)
+        _sweep(folder)
+        self.faces = self._records("faces.bin", FACE_RECORD)
+        self.speech = self._records("speech.bin", FEATURE_RECORD)
+        self.sound = self._records("sound.bin", FEATURE_RECORD)
+        self.motion = self._records("motion.bin", MOTION_RECORD)
+        self.backgrounds = self._records("backgrounds.bin", FACE_RECORD)
 
-    def finished(self, name: str) -> dict[str, Any] | None:
-        """What a finished pass noted, or None where it has to be done."""
-        try:
-            note: dict[str, Any] = json.loads((self.folder / f"{name}.done").read_text())
-        except (FileNotFoundError, ValueError):
-            return None
-        return note
+    def finished(self, name: str, *files: RecordFile | Path) -> dict[str, Any] | None:
+        """What a finished pass noted, or None where it has to be done.
 
-    def finish(self, name: str, note: Mapping[str, Any]) -> None:
-        """Mark a pass as finished: a restart does not do it again."""
-        partial = self.folder / f".{name}.partial"
-        with job_folder(self.folder):
-            partial.write_text(json.dumps(dict(note)))
-            os.replace(partial, self.folder / f"{name}.done")
+        A note that is damaged, and a file of the pass that does not have the length and the digest of its note, count as not
+        finished.
+
+        Args:
+            name: of the pass.
+            files: that it wrote and that are read now.
+        """
+        path = self.folder / f"{name}{_NOTE}"
+        found = read_note(path)
+        match found:
+            case {"said": dict(said), "files": dict(seals)}:
+                damaged = [file for file in files if _seal(file) != Seal.parsed(seals.get(_path(file).name))]
+                if not damaged:
+                    return said
+                what = ", ".join(_path(file).name for file in damaged)
+            case _:
+                if not path.exists():
+                    return None
+                what = path.name
+        self.redo(name, what)
+        return None
+
+    def redo(self, name: str, what: str) -> None:
+        """Forget that a pass is finished, because `what` of it cannot be used; the user is told."""
+        (self.folder / f"{name}{_NOTE}").unlink(missing_ok=True)
+        _log.warning("job_records_damaged", job=self.folder.name, done_anew=name, damaged=what)
+        self.redone.append(f"what an earlier run left of this job was damaged ({what}): it was made anew")
+
+    def finish(self, name: str, said: Mapping[str, Any], *files: RecordFile | Path) -> None:
+        """Mark a pass as finished: a restart does not do it again.
+
+        Args:
+            name: of the pass.
+            said: JSON values that `finished` gives back.
+            files: that it wrote, all of them brought to the disk.
+        """
+        seals: dict[str, list[object]] = {}
+        for file in files:
+            seal = file.seal() if isinstance(file, RecordFile) else Seal.of(file)
+            assert seal is not None, f"{file} is not there"
+            seals[_path(file).name] = [seal.size_bytes, seal.blake2b]
+        write_note(self.folder / f"{name}{_NOTE}", {"said": dict(said), "files": seals})
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Write down what the job is, for those who look at the folder; also says that somebody works in it now."""
+        write_note(self.folder / FACTS, facts)
+
+    def resumable(self) -> bool:
+        """Whether another run could go on from what lies here: a finished pass, or a journalled step."""
+        journal = self.folder / JOURNAL
+        return any(self.folder.glob(f"*{_NOTE}")) or (journal.is_dir() and any(journal.iterdir()))
 
     def close(self) -> None:
         """Close the files, all of them even where one can't be written to its end; they stay."""
@@ -66,6 +126,9 @@ class Workspace:
             files.callback(self._unlock)
             for file in (self.faces, self.speech, self.sound, self.motion, self.backgrounds):
                 files.callback(file.close)
+
+    def _records(self, name: str, dtype: Any) -> RecordFile:
+        return RecordFile(self.folder / name, dtype, self.allowance)
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -79,13 +142,56 @@ class Workspace:
         self.close()
 
 
-def _locked(folder: Path) -> int:
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+def lock_folder(folder: Path) -> int:
+    """Make a job's folder, if it is not there, and lock it; returns the lock's descriptor, which holds it until it is closed.
+
+    Raises:
+        InvalidRequest: another process, or another job of this one, works in the folder.
+        OSError: the folder cannot be made.
+    """
+    tries = _LOCK_TRIES
+    while True:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # removed by another process since it was made
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            tries -= 1
+            if tries:
+                # Whoever asks whether a job is running holds the lock for a moment, too.
+                time.sleep(_LOCK_WAIT_S)
+                continue
+            raise InvalidRequest("the very same job is running already: wait for it", field="footage") from None
+        except OSError:
+            return handle  # a file system without locks
+        if _still_there(handle, folder / LOCK):
+            return handle
         os.close(handle)
-        raise InvalidRequest("the very same job is running already: wait for it", field="footage") from None
-    except OSError:
-        pass  # a file system without locks
-    return handle
+
+
+def _still_there(handle: int, path: Path) -> bool:
+    # Whoever removes a folder holds its lock: one that was waited for may belong to a folder that is gone.
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed run was in the middle of writing: hidden files, and decoded frames."""
+    for part in (folder, folder / JOURNAL):
+        for left in (*part.glob(".*"), *part.glob("*.frames")):
+            if left.is_file() or left.is_symlink():
+                left.unlink(missing_ok=True)
+
+
+def _path(file: RecordFile | Path) -> Path:
+    return file.path if isinstance(file, RecordFile) else file
+
+
+def _seal(file: RecordFile | Path) -> Seal | None:
+    return file.seal_on_disk() if isinstance(file, RecordFile) else Seal.of(file)

@@ -11,6 +11,7 @@ import numpy as np
 from gateway.evaluation.mouth_metrics import correlation
 from gateway.reports.figures import Curve, plot_curves, plot_head_motion
 from gateway.reports.fitting_sheet import COLUMNS
+from gateway.reports.folder import PAGE, report_folder
 from gateway.reports.pages import render_page
 from gateway.reports.pictures import before_after_sheet, contact_sheet, write_picture
 from gateway.reports.side_by_side import write_side_by_side
@@ -43,6 +44,7 @@ def report_json(report: DubReport) -> dict[str, Any]:
         "warnings": list(report.warnings),
         "times": {
             "end_to_end_s": times.end_to_end_s,
+            "total_s": times.total_s,
             "frames_per_second": times.frames_per_second,
             "personalize_s": times.personalize_s,
             "cpu_s": times.cpu_s,
@@ -54,8 +56,17 @@ def report_json(report: DubReport) -> dict[str, Any]:
 
 
 def write_dub_report(report: DubReport, folder: Path) -> Path:
-    """Write the page, its pictures, the side-by-side video and report.json; returns the page's path."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the page, its pictures, the side-by-side video and report.json, all of them or none; returns the page's path.
+
+    Raises:
+        InvalidRequest, StorageFull: the folder cannot be written.
+    """
+    with report_folder(folder) as partial:
+        _write(report, partial)
+    return folder / PAGE
+
+
+def _write(report: DubReport, folder: Path) -> None:
     files: dict[str, str] = {}
     if report.pairs:
         write_picture(folder / "mouths.jpg", before_after_sheet(report.pairs))
@@ -99,4 +110,4 @@ def write_dub_report(report: DubReport, folder: Path) -> Path:
     }
     text = json.dumps(report_json(report), indent=2, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    return render_page("dub.html.j2", values, folder)
+    render_page("dub.html.j2", values, folder)

@@ -14,6 +14,7 @@ from gateway.evaluation.head_scores import HEAD_FIGURES
 from gateway.evaluation.image_metrics import mouth_box
 from gateway.evaluation.targets import TargetCheck, check_targets, head_means, variant_means
 from gateway.evaluation.types import METRICS, VARIANTS, ClipResult, Variant
+from gateway.reports.folder import PAGE, report_folder
 from gateway.reports.figures import Curve, plot_curves, plot_head_motion
 from gateway.reports.pages import render_page
 from gateway.reports.pictures import reduced, stack_rows, write_picture
@@ -96,8 +97,17 @@ def bar_of(check: TargetCheck) -> Bar:
 
 
 def write_evaluation_report(report: EvaluationReport, folder: Path) -> Path:
-    """Write the page with its pictures, plots and videos; returns the page's path."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the page with its pictures, plots and videos, all of them or none; returns the page's path.
+
+    Raises:
+        InvalidRequest, StorageFull: the folder cannot be written.
+    """
+    with report_folder(folder) as partial:
+        _write(report, partial)
+    return folder / PAGE
+
+
+def _write(report: EvaluationReport, folder: Path) -> None:
     shown = tuple(name for name in VARIANTS if any(name in clip.variants for clip in report.clips))
     checks = check_targets(report.clips)
     values = {
@@ -116,7 +126,7 @@ def write_evaluation_report(report: EvaluationReport, folder: Path) -> Path:
         "head_names": HEAD_NAMES,
         "pages": [_clip_page(clip, index, folder) for index, clip in enumerate(report.clips)],
     }
-    return render_page("evaluation.html.j2", values, folder)
+    render_page("evaluation.html.j2", values, folder)
 
 
 def _clip_page(result: ClipResult, index: int, folder: Path) -> ClipPage:

@@ -62,12 +62,16 @@ async def write_report(
     """Write `folder`/index.html for a dub whose job folder is still there; returns the page.
 
     Args:
-        request: of the dub.
-        outcome: of it.
-        job: of it.
-        stages: with which the result is tracked again.
+        request: the dub request.
+        outcome: its result.
+        job: its working folder.
+        stages: track the finished film again.
         store: holds the actor's identity.
-        folder: of the page.
+        folder: gets the page and its pictures, all of them or none.
+
+    Raises:
+        InvalidRequest, StorageFull: `folder` cannot be written.
+        DubstageError: a film cannot be read, or a stage failed.
     """
     result = await asyncio.to_thread(probe, request.output)
     chosen = _chosen(outcome)

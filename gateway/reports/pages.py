@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from gateway.evaluation.types import Interval
+from gateway.reports.folder import PAGE
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -41,6 +42,7 @@ def _environment() -> jinja2.Environment:
 def render_page(template: str, values: dict[str, Any], folder: Path) -> Path:
     """Write `folder`/index.html from a template; the folder is made. Returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    page = folder / "index.html"
-    page.write_text(_environment().get_template(template).render(**values), encoding="utf-8")
+    page = folder / PAGE
+    text = _environment().get_template(template).render(**values)
+    page.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may hold bytes that are not UTF-8
     return page

@@ -43,9 +43,9 @@ class StageTimes:
     Attributes:
         stages: in the order of the chain.
         frames: frames of the film.
-        end_to_end_s: from the first packet read to the file closed, without personalisation; wall clock.
+        end_to_end_s: from the first packet read to the film's file closed, without personalisation; wall clock.
         personalize_s: making and personalising the actor; 0 where one was reused.
-        cpu_s: processor seconds of the process and its children over the same span as `end_to_end_s`; 0 where unknown.
+        cpu_s: processor seconds of the process over the whole run, personalisation included; 0 where unknown.
     """
 
     stages: tuple[StageTime, ...]
@@ -55,8 +55,13 @@ class StageTimes:
     cpu_s: float = 0.0
 
     @property
+    def total_s(self) -> float:
+        """Seconds of the whole run, personalisation included; wall clock."""
+        return self.end_to_end_s + self.personalize_s
+
+    @property
     def frames_per_second(self) -> float:
-        """Frames a second from end to end, personalisation left out."""
+        """Frames per second from end to end, personalisation left out."""
         return self.frames / self.end_to_end_s if self.end_to_end_s > 0.0 else 0.0
 
 

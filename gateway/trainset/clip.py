@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
-from gateway.media.probe import probe
+from gateway.media.inspection import inspect_film
 from gateway.pipeline.faces import FaceChoice, choose_face
 from gateway.pipeline.footage import analyse_footage, read_index
 from gateway.pipeline.records import FACE_RECORD, RecordFile
@@ -111,7 +111,7 @@ async def take_in(
     done = into.facts(entry, source, with_lag=with_lag)
     if done is not None:
         return done
-    info = probe(path)
+    info = inspect_film(path)
     num_frames = max(1, round(info.video.duration * MOTION_RATE))
     seconds = (info.video.pts - info.video.pts[0]) * float(info.video.time_base)
     working = into.output / f".{entry.name}.faces"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Final
 
 import numpy as np
 
 from dubstage.audio.v1alpha1 import audio_pb2 as pb
-from dubstage.common.v1alpha1 import common_pb2
 from services.audio.extract import FeatureExtractor, collect
 from services.audio.identity import IDENTITY_REMOVED_WIDTH
 from services.audio.models import AudioModels
@@ -18,6 +16,7 @@ from services.audio.types import AudioFeatures, FeatureBlock, FeatureKind, Float
 from services.common.arrays import from_tensor, to_tensor
 from services.common.errors import InvalidRequest
 from services.common.timeline import Timeline
+from services.common.timeline_messages import num_frames_from_proto, timeline_from_proto, timeline_to_proto
 
 _KINDS: Final = {
     pb.FEATURE_KIND_MEL: FeatureKind.MEL,
@@ -44,37 +43,6 @@ class FeatureRange:
     features: AudioFeatures
 
 
-def timeline_from_proto(message: common_pb2.Timeline) -> Timeline:
-    """A timeline.
-
-    Raises:
-        InvalidRequest: no rate and no times, a zero denominator, or times that do not increase.
-    """
-    if message.HasField("frame_rate"):
-        return Timeline(rate=_fraction(message.frame_rate, "config.timeline.frame_rate"))
-    if message.HasField("explicit"):
-        return Timeline(
-            pts=np.array(message.explicit.pts, np.int64),
-            time_base=_fraction(message.explicit.time_base, "config.timeline.explicit.time_base"),
-        )
-    raise InvalidRequest("config.timeline: give frame_rate or explicit times", field="config.timeline")
-
-
-def timeline_to_proto(timeline: Timeline) -> common_pb2.Timeline:
-    """The message of a timeline."""
-    if timeline.pts is None:
-        rate = timeline.rate or Fraction(0)
-        return common_pb2.Timeline(frame_rate=common_pb2.Rational(num=rate.numerator, den=rate.denominator))
-    base = common_pb2.Rational(num=timeline.time_base.numerator, den=timeline.time_base.denominator)
-    return common_pb2.Timeline(explicit=common_pb2.FrameTimes(time_base=base, pts=timeline.pts.tolist()))
-
-
-def _fraction(message: common_pb2.Rational, field: str) -> Fraction:
-    if message.den <= 0 or message.num <= 0:
-        raise InvalidRequest(f"{field}: {message.num}/{message.den} is not a positive number", field=field)
-    return Fraction(message.num, message.den)
-
-
 def extractor_from_proto(request: pb.ExtractFeaturesRequest, models: AudioModels) -> FeatureExtractor:
     """The extractor that a stream's first message asks for. The speech probability is always part of the answer.
 
@@ -90,13 +58,14 @@ def extractor_from_proto(request: pb.ExtractFeaturesRequest, models: AudioModels
             name = pb.FeatureKind.Name(kind) if kind in pb.FeatureKind.values() else str(kind)
             raise InvalidRequest(f"config.kinds: this stage has no features of kind {name}", field="config.kinds")
         kinds.add(_KINDS[kind])
+    timeline = timeline_from_proto(config.timeline, "config.timeline")
     return FeatureExtractor(
         models,
         sample_rate_hz=config.sample_rate_hz,
         channels=config.channels,
-        timeline=timeline_from_proto(config.timeline),
+        timeline=timeline,
         kinds=frozenset(kinds),
-        num_frames=config.num_frames,
+        num_frames=num_frames_from_proto(config.num_frames, timeline, "config.num_frames"),
     )
 
 

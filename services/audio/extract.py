@@ -28,6 +28,7 @@ from services.audio.types import (
     FloatArray,
 )
 from services.audio.windows import silent_rows
+from services.common.calls import check_still_wanted
 from services.common.errors import InvalidRequest
 from services.common.timeline import Timeline
 
@@ -82,7 +83,11 @@ class FeatureExtractor:
         self._finished = False
 
     def push(self, first_sample: int, interleaved: FloatArray) -> list[FeatureBlock]:
-        """Blocks that this chunk completes.
+        """Blocks that this chunk completes, as of `pushed`."""
+        return list(self.pushed(first_sample, interleaved))
+
+    def pushed(self, first_sample: int, interleaved: FloatArray) -> Iterator[FeatureBlock]:
+        """Blocks that this chunk completes, one after another: to be read to the end before the next chunk comes.
 
         Args:
             first_sample: index (a channel) of the chunk's first sample since the start of the stream.
@@ -91,24 +96,33 @@ class FeatureExtractor:
         Raises:
             InvalidRequest: the chunk does not follow the one before it, is not a whole number of samples, or has NaN or
                 infinity; the message names what was expected.
+            Cancelled: the call that this is done for is over; looked at once a second of sound.
         """
         expected = self._resampler.num_received
         if self._finished or first_sample != expected:
             raise InvalidRequest(f"chunk.first_sample: expected {expected}, got {first_sample}", field="chunk.first_sample")
-        found: list[FeatureBlock] = []
         size = self._rate_hz * self._channels * _SLICE_S
         for start in range(0, max(len(interleaved), 1), size):
-            self._blocks.extend(self._rows.push(self._resampler.push(interleaved[start : start + size])))
-            found.extend(self._frames())
-        return found
+            check_still_wanted()
+            samples = self._resampler.push(interleaved[start : start + size])
+            if not self._exhausted():
+                self._blocks.extend(self._rows.push(samples))
+            yield from self._frames()
 
     def finish(self) -> Iterator[FeatureBlock]:
-        """The blocks still owed: silence follows the last sample for as long as frames are wanted."""
+        """The blocks still owed: silence follows the last sample for as long as frames are wanted.
+
+        Raises:
+            Cancelled: the call that this is done for is over; looked at between blocks.
+        """
         self._finished = True
-        self._blocks.extend(self._rows.push(self._resampler.finish()))
+        rest = self._resampler.finish()
+        if not self._exhausted():
+            self._blocks.extend(self._rows.push(rest))
         yield from self._frames()
         silence = np.zeros(SAMPLE_RATE_HZ // 5, np.float32)
         while self._due():
+            check_still_wanted()
             self._blocks.extend(self._rows.push(silence))
             yield from self._frames()
 

@@ -14,11 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from services.audio.types import SAMPLE_RATE_HZ, FloatArray
+from services.common.calls import charge
 from services.common.errors import InvalidRequest
 
 MIN_RATE_HZ: Final = 8_000
 MAX_RATE_HZ: Final = 192_000
 MAX_CHANNELS: Final = 16
+MAX_SAMPLE: Final = 1e6
+"""Largest magnitude of a sample: far beyond 32-bit integers that were stored as floats with 16-bit scale, and still finite when squared."""
+_PHASES_AT_ONCE: Final = 1024
 _ZERO_CROSSINGS: Final = 18
 _KAISER_BETA: Final = 7.0
 _PASSBAND: Final = 0.95
@@ -36,14 +40,15 @@ class MonoResampler:
 
         Raises:
             InvalidRequest: a rate outside 8000 to 192000 Hz, or not 1 to 16 channels.
+            CallTooLarge: the call that this is done for would hold more than it may.
         """
         if not MIN_RATE_HZ <= sample_rate_hz <= MAX_RATE_HZ:
             raise InvalidRequest(
-                f"sample rate must be {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, got {sample_rate_hz}",
+                f"config.sample_rate_hz: must be {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, got {sample_rate_hz}",
                 field="config.sample_rate_hz",
             )
         if not 1 <= channels <= MAX_CHANNELS:
-            raise InvalidRequest(f"channels must be 1 to {MAX_CHANNELS}, got {channels}", field="config.channels")
+            raise InvalidRequest(f"config.channels: must be 1 to {MAX_CHANNELS}, got {channels}", field="config.channels")
         divisor = math.gcd(sample_rate_hz, SAMPLE_RATE_HZ)
         self._up = SAMPLE_RATE_HZ // divisor
         self._down = sample_rate_hz // divisor
@@ -53,6 +58,7 @@ class MonoResampler:
         if self._up != self._down:
             cutoff = _PASSBAND * min(sample_rate_hz, SAMPLE_RATE_HZ) / sample_rate_hz  # of the input's Nyquist frequency
             self._half = math.ceil(_ZERO_CROSSINGS / cutoff)
+            charge(self._up * (2 * self._half + 1) * self._taps.itemsize)
             self._taps = _polyphase_taps(self._up, self._half, cutoff)
         # Input samples from absolute index `_start`; the left edge sees zeros.
         self._pending: npt.NDArray[np.float64] = np.zeros(self._half)
@@ -69,19 +75,23 @@ class MonoResampler:
             interleaved: [samples * channels] float32, nominally in [-1, 1].
 
         Raises:
-            InvalidRequest: not a whole number of samples, or NaN or infinity (the message has the sample's index).
+            InvalidRequest: not a whole number of samples, or NaN, infinity or a number beyond MAX_SAMPLE (the message has the
+                sample's index and value).
         """
         if interleaved.ndim != 1 or len(interleaved) % self._channels:
             raise InvalidRequest(
                 f"chunk.pcm_f32: {interleaved.size} values are not a whole number of samples of {self._channels} channels",
                 field="chunk.pcm_f32",
             )
-        finite = np.isfinite(interleaved)
-        if not finite.all():
-            index = int(np.argmin(finite))
+        usable = np.abs(interleaved) <= MAX_SAMPLE  # false for NaN
+        if not usable.all():
+            index = int(np.argmin(usable))
             sample, channel = self.num_received + index // self._channels, index % self._channels
+            value = float(interleaved[index])
+            problem = f"is {value:g}, beyond {MAX_SAMPLE:g}" if math.isfinite(value) else f"is not a finite number ({value})"
             raise InvalidRequest(
-                f"chunk.pcm_f32: sample {sample} of channel {channel} is not a finite number", field="chunk.pcm_f32"
+                f"chunk.pcm_f32: sample {sample} of channel {channel} {problem}; samples nominally lie in [-1, 1]",
+                field="chunk.pcm_f32",
             )
         frames = interleaved.reshape(-1, self._channels).astype(np.float64)
         mono = frames[:, 0].copy()
@@ -120,7 +130,15 @@ class MonoResampler:
 
 def _polyphase_taps(up: int, half: int, cutoff: float) -> npt.NDArray[np.float64]:
     """Kaiser-windowed sinc for each of `up` output phases, [up, 2 * half + 1], each phase with unit gain at 0 Hz."""
-    offsets = np.arange(-half, half + 1)[None, :] - (np.arange(up) / up)[:, None]
+    taps = np.empty((up, 2 * half + 1))
+    for begin in range(0, up, _PHASES_AT_ONCE):  # with odd rates the intermediate arrays would take ten times as much as the taps
+        phases = np.arange(begin, min(begin + _PHASES_AT_ONCE, up)) / up
+        taps[begin : begin + len(phases)] = _taps_of_phases(phases, half, cutoff)
+    return taps
+
+
+def _taps_of_phases(phases: npt.NDArray[np.float64], half: int, cutoff: float) -> npt.NDArray[np.float64]:
+    offsets = np.arange(-half, half + 1)[None, :] - phases[:, None]
     window = np.i0(_KAISER_BETA * np.sqrt(np.clip(1.0 - (offsets / (half + 1)) ** 2, 0.0, 1.0))) / np.i0(_KAISER_BETA)
     taps = cutoff * np.sinc(cutoff * offsets) * window
     return np.asarray(taps / taps.sum(axis=1, keepdims=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -40,17 +40,21 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
         config = await anext(requests, None)
         if config is None:
             raise InvalidRequest("the stream ended before its config", field="config")
-        extractor = extractor_from_proto(config, self._models())
+        # Designing the filter of an odd sample rate takes a second.
+        extractor = await self._workers.run(extractor_from_proto, config, self._models())
         async for request in requests:
             chunk = chunk_from_proto(request)
-            for reply in _replies(await self._workers.run(extractor.push, chunk.first_sample, chunk.interleaved)):
+            async for reply in self._replies(extractor.pushed(chunk.first_sample, chunk.interleaved)):
                 yield reply
-        rest = extractor.finish()
-        while blocks := await self._workers.run(lambda: list(islice(rest, MAX_FRAMES_PER_REPLY))):
-            for reply in _replies(blocks):
-                yield reply
+        async for reply in self._replies(extractor.finish()):
+            yield reply
 
-
-def _replies(blocks: Sequence[FeatureBlock]) -> list[pb.ExtractFeaturesResponse]:
-    count_frames(len(blocks))
-    return [blocks_to_proto(blocks[start : start + MAX_FRAMES_PER_REPLY]) for start in range(0, len(blocks), MAX_FRAMES_PER_REPLY)]
+    async def _replies(self, blocks: Iterator[FeatureBlock]) -> AsyncIterator[pb.ExtractFeaturesResponse]:
+        """A reply is sent before the next one is computed: what a long chunk answers is never held as a whole."""
+        count = MAX_FRAMES_PER_REPLY
+        while count == MAX_FRAMES_PER_REPLY:
+            found = await self._workers.run(lambda: list(islice(blocks, MAX_FRAMES_PER_REPLY)))
+            count = len(found)
+            count_frames(count)
+            if found:
+                yield blocks_to_proto(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ _DTYPES: Final[dict[pb.DataType.ValueType, np.dtype[Any]]] = {
     pb.DATA_TYPE_FLOAT64: np.dtype("<f8"),
     pb.DATA_TYPE_BOOL: np.dtype("?"),
 }
+_MAX_LENGTH: Final = 1 << 31
 _TYPES: Final = {dtype: number for number, dtype in _DTYPES.items()}
 
 
@@ -35,7 +37,13 @@ def to_tensor(array: npt.NDArray[Any]) -> pb.Tensor:
 
 
 def from_tensor(
-    message: pb.Tensor, field: str, *, dtype: npt.DTypeLike, shape: Sequence[int | None], finite: bool = True
+    message: pb.Tensor,
+    field: str,
+    *,
+    dtype: npt.DTypeLike,
+    shape: Sequence[int | None],
+    finite: bool = True,
+    limit: float | None = None,
 ) -> npt.NDArray[Any]:
     """The array of a Tensor message, read-only.
 
@@ -45,9 +53,11 @@ def from_tensor(
         dtype: what it must be.
         shape: lengths that it must have; None where any length will do.
         finite: refuse NaN and infinity in floats.
+        limit: the largest magnitude of a number; None: any.
 
     Raises:
-        InvalidRequest: another type, shape or byte count, or numbers that are not finite.
+        InvalidRequest: another type, shape or byte count, numbers that are not finite or beyond the limit, or bools that are neither
+            0 nor 1.
     """
     wanted = np.dtype(dtype)
     actual = _DTYPES.get(message.data_type)
@@ -58,13 +68,22 @@ def from_tensor(
     if not fits or any(want is not None and want != have for want, have in zip(shape, got, strict=True)):
         expected = "[" + ", ".join("any" if length is None else str(length) for length in shape) + "]"
         raise InvalidRequest(f"{field}: expected shape {expected}, got {list(got)}", field=field)
-    size = int(np.prod(got, dtype=np.int64)) * wanted.itemsize
-    if len(message.data) != size:
-        raise InvalidRequest(f"{field}: shape {list(got)} needs {size} bytes, got {len(message.data)}", field=field)
-    array: npt.NDArray[Any] = np.frombuffer(message.data, dtype=wanted).reshape(got)
+    # In Python's integers: a product of 64 bits wraps round.
+    size = math.prod(got) * wanted.itemsize
+    data = message.data  # each look at a message's bytes copies them
+    if len(data) != size or (not size and max(got, default=0) > _MAX_LENGTH):
+        raise InvalidRequest(f"{field}: shape {list(got)} needs {size} bytes, got {len(data)}", field=field)
+    array: npt.NDArray[Any] = np.frombuffer(data, dtype=wanted).reshape(got)
     if finite and wanted.kind == "f" and not np.isfinite(array).all():
         first = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise InvalidRequest(f"{field}: value at {first} is not a finite number", field=field)
+        raise InvalidRequest(f"{field}: value at {first} is not a finite number ({array[tuple(first)]})", field=field)
+    if limit is not None and array.size and not (array.min() >= -limit and array.max() <= limit):
+        first = np.argwhere(np.abs(array) > limit)[0].tolist()
+        raise InvalidRequest(
+            f"{field}: value at {first} is {array[tuple(first)]:g}; numbers from {-limit:g} to {limit:g} are expected", field=field
+        )
+    if wanted.kind == "b" and array.size and array.view(np.uint8).max() > 1:
+        raise InvalidRequest(f"{field}: a bool is a byte 0 or 1", field=field)
     return array
 
 
@@ -88,8 +107,9 @@ def from_image(message: pb.Image, field: str, *, channels: int, size: tuple[int,
     """
     encoding = pb.IMAGE_ENCODING_RGB8 if channels == 3 else pb.IMAGE_ENCODING_GRAY8
     if message.encoding != encoding:
-        wanted, got = pb.ImageEncoding.Name(encoding), pb.ImageEncoding.Name(message.encoding)
-        raise InvalidRequest(f"{field}: expected {wanted}, got {got}", field=field)
+        known = message.encoding in pb.ImageEncoding.values()
+        got = pb.ImageEncoding.Name(message.encoding) if known else f"encoding {message.encoding}"
+        raise InvalidRequest(f"{field}: expected {pb.ImageEncoding.Name(encoding)}, got {got}", field=field)
     width, height = message.width, message.height
     if size is not None and (width, height) != size:
         raise InvalidRequest(f"{field}: expected {size[0]} x {size[1]} pixels, got {width} x {height}", field=field)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import os
 import re
@@ -12,10 +13,11 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import numpy.typing as npt
 
+from services.common.calls import charge
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageRefused
 from services.common.storage_backend import open_backend
 from services.common.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
@@ -25,6 +27,10 @@ _BLOB_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _COPY_BYTES = 1 << 20
 # A request a piece: small ones would cost a remote store more in round trips than in bytes.
 _REMOTE_BYTES = 8 << 20
+_MAX_URI_CHARACTERS: Final = 2048
+_PARTIAL: Final = ".partial-"
+MAX_ARRAYS_BYTES: Final = 1 << 30
+"""Largest artefact of which a stage reads the arrays: 20 times a mouth bank of ten minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,40 @@ class ArtefactRef:
     sha256: str
     """64 lower-case hexadecimal digits."""
     size_bytes: int
+    """0: not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob that lies in a store, and when it was put there (Unix time, seconds)."""
+
+    ref: ArtefactRef
+    put_at: float
+
+
+def check_ref(ref: ArtefactRef, field: str = "") -> None:
+    """Check what can be checked without the store.
+
+    Args:
+        ref: the reference.
+        field: of the request that names it, for the error.
+
+    Raises:
+        InvalidRequest: the uri is too long, the sha256 is no digest, or the size is negative.
+    """
+    prefix, start = (f"{field}.", f"{field}: ") if field else ("", "")
+    if len(ref.uri) > _MAX_URI_CHARACTERS:
+        raise InvalidRequest(
+            f"{start}an artefact's uri has at most {_MAX_URI_CHARACTERS} characters, this one has {len(ref.uri)}", field=f"{prefix}uri"
+        )
+    if not _SHA256.fullmatch(ref.sha256):
+        raise InvalidRequest(
+            f"{start}an artefact's sha256 must be 64 lower-case hexadecimal digits, not {ref.sha256[:80]!r}", field=f"{prefix}sha256"
+        )
+    if ref.size_bytes < 0:
+        raise InvalidRequest(
+            f"{start}an artefact's size_bytes must not be negative, got {ref.size_bytes}", field=f"{prefix}size_bytes"
+        )
 
 
 class ArtefactStore:
@@ -102,20 +142,30 @@ class ArtefactStore:
                         self._fs.put_file(str(source), path)
         return ref
 
-    def get_bytes(self, ref: ArtefactRef) -> bytes:
+    def get_bytes(self, ref: ArtefactRef, *, max_bytes: int | None = None) -> bytes:
         """Read a blob and check it.
 
+        Args:
+            ref: the blob's.
+            max_bytes: the largest blob that is read; None: any.
+
         Raises:
-            InvalidRequest: the uri is not one of this store's, or the sha256 is malformed.
+            InvalidRequest: the reference is malformed (see `check_ref`), the uri is not one of this store's, or the blob is larger
+                than `max_bytes` or has another size than the reference says.
             ArtefactNotFound: no blob lies there.
             ArtefactCorrupt: its sha256 is another; the message has uri, expected and actual digest.
+            CallTooLarge: the call that this is done for would hold more than it may.
         """
-        if not _SHA256.fullmatch(ref.sha256):
-            raise InvalidRequest(
-                f"an artefact's sha256 must be 64 lower-case hexadecimal digits, not {ref.sha256[:80]!r}",
-                field="sha256",
-            )
+        check_ref(ref)
         path = self._path(ref.uri)
+        if max_bytes is not None:
+            size = self._size(path) or 0
+            if size > max_bytes:
+                raise InvalidRequest(
+                    f"artefact {ref.uri} has {size} bytes, where at most {max_bytes} are read: it is no artefact of this kind",
+                    field="uri",
+                )
+            charge(size)
         try:
             with self._backend.told():
                 data: bytes = self._fs.cat_file(path)
@@ -126,6 +176,11 @@ class ArtefactStore:
             raise ArtefactCorrupt(
                 f"artefact {ref.uri} is damaged: sha256 {ref.sha256} expected, {actual} found ({len(data)} bytes)",
                 resource=ref.uri,
+            )
+        if ref.size_bytes and ref.size_bytes != len(data):
+            raise InvalidRequest(
+                f"artefact {ref.uri} has {len(data)} bytes, not {ref.size_bytes}: take the whole reference as a stage gave it",
+                field="size_bytes",
             )
         return data
 
@@ -138,13 +193,14 @@ class ArtefactStore:
         """
         return self.put_bytes(encode_arrays(arrays, metadata))
 
-    def get_arrays(self, ref: ArtefactRef) -> NamedArrays:
+    def get_arrays(self, ref: ArtefactRef, *, max_bytes: int | None = None) -> NamedArrays:
         """Read named arrays (read-only) and their metadata.
 
         Raises:
-            InvalidRequest, ArtefactNotFound, ArtefactCorrupt: as `get_bytes`; also where the blob holds no arrays.
+            InvalidRequest, ArtefactNotFound, ArtefactCorrupt, CallTooLarge: as `get_bytes`; InvalidRequest also where the blob holds
+                no arrays.
         """
-        return decode_arrays(self.get_bytes(ref))
+        return decode_arrays(self.get_bytes(ref, max_bytes=max_bytes))
 
     def exists(self, ref: ArtefactRef) -> bool:
         """Whether a blob lies at the reference's uri; its bytes are not checked.
@@ -153,6 +209,55 @@ class ArtefactStore:
             InvalidRequest: the uri is not one of this store's.
         """
         return self._size(self._path(ref.uri)) is not None
+
+    def check(self, ref: ArtefactRef) -> None:
+        """Read a blob in pieces and check that it is whole.
+
+        Raises:
+            InvalidRequest, ArtefactNotFound, ArtefactCorrupt: as `get_bytes`.
+        """
+        check_ref(ref)
+        path = self._path(ref.uri)
+        if self._size(path) is None:
+            raise ArtefactNotFound(f"no artefact at {ref.uri}", resource=ref.uri)
+        with self._backend.told():
+            intact = self._intact(path, ref)
+        if not intact:
+            raise ArtefactCorrupt(
+                f"artefact {ref.uri} is damaged: it has not {ref.size_bytes} bytes of sha256 {ref.sha256}", resource=ref.uri
+            )
+
+    def stored(self) -> Iterator[StoredBlob]:
+        """All blobs that lie in the store, in no particular order; files that are no blobs are left out."""
+        try:
+            with self._backend.told():
+                found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
+        except FileNotFoundError:
+            return
+        for path, facts in found.items():
+            name = str(path).removeprefix(f"{self._root}/")
+            put_at = _time_of(facts)
+            if _BLOB_NAME.fullmatch(name) and put_at is not None:
+                digest = name.rpartition("/")[2]
+                yield StoredBlob(ArtefactRef(f"{self.url}/{name}", digest, int(facts.get("size") or 0)), put_at)
+
+    def remove_partials(self, before: float) -> int:
+        """Remove what killed processes left of blobs that they were writing into a folder.
+
+        Args:
+            before: Unix time, seconds; what was written to later stays.
+
+        Returns:
+            Bytes that were freed. Other stores keep none, or where nobody sees them.
+        """
+        freed = 0
+        for partial in Path(self._root).glob(f"*/{_PARTIAL}*") if self._local else ():
+            with contextlib.suppress(FileNotFoundError):
+                facts = partial.stat()
+                if facts.st_mtime < before:
+                    partial.unlink()
+                    freed += facts.st_size
+        return freed
 
     def delete(self, ref: ArtefactRef) -> bool:
         """Remove a blob; returns whether there was one.
@@ -183,7 +288,12 @@ class ArtefactStore:
         prefix = f"{self.url}/"
         name = uri.removeprefix(prefix)
         if not uri.startswith(prefix) or not _BLOB_NAME.fullmatch(name):
-            raise InvalidRequest(f"artefact {uri[:200]!r} does not belong to the store {self.url}", field="uri")
+            raise InvalidRequest(
+                f"artefact {uri[:200]!r} does not belong to the store {self._backend.public_url}, which DUBSTAGE_ARTEFACTS_URL names "
+                "here: let all stages and the gateway name the same store; where the store moved, name its old place again, or make "
+                "the artefact anew (enrol the actor again, start the job again)",
+                field="uri",
+            )
         return f"{self._root}/{name}"
 
     def _size(self, path: str) -> int | None:
@@ -239,7 +349,7 @@ class ArrayCache:
         return self._held_bytes
 
     def get_arrays(self, ref: ArtefactRef) -> NamedArrays:
-        """As `ArtefactStore.get_arrays`; the arrays are shared and read-only."""
+        """As `ArtefactStore.get_arrays`, of at most MAX_ARRAYS_BYTES; the arrays are shared and read-only."""
         with self._lock:
             arrays = self._held.get(ref)
             if arrays is not None:
@@ -248,7 +358,7 @@ class ArrayCache:
             if self._store.exists(ref):
                 return arrays
             self.forget(ref)
-        arrays = self._store.get_arrays(ref)
+        arrays = self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES)
         with self._lock:
             if ref not in self._held and arrays.size_bytes <= self._max_bytes:
                 self._held[ref] = arrays
@@ -266,9 +376,20 @@ class ArrayCache:
                 self._held_bytes -= arrays.size_bytes
 
 
+def _time_of(facts: Mapping[str, Any]) -> float | None:
+    """When a file was written, by what its file system tells: a folder's mtime, S3's LastModified, the time it was created."""
+    for name in ("mtime", "LastModified", "created"):
+        told = facts.get(name)
+        if isinstance(told, datetime.datetime):
+            return (told if told.tzinfo else told.replace(tzinfo=datetime.UTC)).timestamp()
+        if isinstance(told, int | float):
+            return float(told)
+    return None
+
+
 def _write_atomically(path: Path, pieces: Iterator[bytes] | list[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=_PARTIAL)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             for piece in pieces:

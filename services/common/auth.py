@@ -7,10 +7,14 @@ import os
 import threading
 from pathlib import Path
 
+import structlog
+
 from services.common.errors import InvalidRequest, Unauthenticated
 
 AUTHORIZATION_KEY = "authorization"
 _SCHEME = "Bearer "
+
+_log = structlog.stdlib.get_logger("dubstage.auth")
 
 
 def read_tokens(file: Path) -> tuple[str, ...]:
@@ -39,7 +43,8 @@ def bearer(token: str) -> tuple[str, str]:
 class TokenCheck:
     """Compares a call's token with those of a file; a changed file counts from the next call on, without a restart.
 
-    Several tokens may be valid at once, so that one can replace another without a gap.
+    Several tokens may be valid at once, so that one can replace another without a gap. While the file cannot be read or holds no
+    token, every call is refused, so that emptying it shuts everybody out.
 
     Args:
         file: None accepts every call.
@@ -51,7 +56,8 @@ class TokenCheck:
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._tokens: tuple[str, ...] = ()
-        self._version: tuple[int, int] = (0, 0)
+        self._version: tuple[int, ...] = ()
+        self._broken = False
         self._lock = threading.Lock()
         if file is not None:
             self._tokens = read_tokens(file)
@@ -61,14 +67,19 @@ class TokenCheck:
         """Check the value of the call's `authorization` entry, empty where it has none.
 
         Raises:
-            Unauthenticated: no token, or a wrong one.
+            Unauthenticated: no token, a wrong one, or the file holds none.
         """
         if self._file is None:
             return
         scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
         if scheme.lower() != _SCHEME.lower() or not token:
             raise Unauthenticated("a bearer token is required: `authorization: Bearer TOKEN`", field="authorization")
-        if not any(hmac.compare_digest(token.encode(), known.encode()) for known in self._current_tokens(self._file)):
+        known_tokens = self._current_tokens(self._file)
+        if not known_tokens:
+            raise Unauthenticated(
+                "this server accepts no token now: its token file is empty or cannot be read (see its log)", field="authorization"
+            )
+        if not any(hmac.compare_digest(token.encode(), known.encode()) for known in known_tokens):
             raise Unauthenticated("the bearer token is not one that this server accepts", field="authorization")
 
     def _current_tokens(self, file: Path) -> tuple[str, ...]:
@@ -77,12 +88,22 @@ class TokenCheck:
                 version = _version(file)
                 if version != self._version:
                     self._tokens, self._version = read_tokens(file), version
-            except (OSError, InvalidRequest):
-                # While the file is being replaced the last tokens stay valid.
-                pass
+            except (OSError, InvalidRequest) as error:
+                # Looked at again with the next call, whatever the file's times say.
+                self._tokens, self._version = (), ()
+                if not self._broken:
+                    why = f"cannot read the token file {file}: {error.strerror}" if isinstance(error, OSError) else error.message
+                    _log.error(
+                        "token_file_unusable", message=why, effect="every call is refused until it holds tokens again"
+                    )
+                self._broken = True
+            else:
+                if self._broken:
+                    _log.info("token_file_usable_again", tokens=len(self._tokens))
+                self._broken = False
             return self._tokens
 
 
-def _version(file: Path) -> tuple[int, int]:
+def _version(file: Path) -> tuple[int, ...]:
     stat = os.stat(file)
-    return (stat.st_mtime_ns, stat.st_ino)
+    return (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size)

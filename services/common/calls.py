@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from opentelemetry import propagate
 
-from services.common.errors import Cancelled
+from services.common.errors import CallTooLarge, Cancelled, DubstageError
 
 JOB_ID_KEY = "dubstage-job-id"
 SHOT_ID_KEY = "dubstage-shot-id"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """One RPC in progress. The interceptor makes it; counters and flags may be set from any thread."""
 
@@ -33,10 +37,63 @@ class Call:
     model_version: str = ""
     messages_received: int = 0
     messages_sent: int = 0
+    max_memory_bytes: int | None = None
+    """How much memory the call may keep until its end; None: any."""
+    charged_bytes: int = 0
+    """Memory that the call keeps until its end, as far as `charge` was told."""
     ended: threading.Event = field(default_factory=threading.Event)
     """Set when the call is over, however it ended: work that still runs for it is in vain."""
+    ended_at: float = 0.0
+    """Instant of `time.monotonic()` at which `ended` was set."""
+    task: asyncio.Task[Any] | None = None
+    """The handler's, while it can be ended from outside."""
+    failure: DubstageError | None = None
+    """Why the call was ended from outside; None where it was not."""
+    awaiting_caller: int = 0
+    """Reads and writes of the call that wait for its caller."""
+    computations: int = 0
+    """Computations of the call that wait for a thread or run in one."""
+    active_at: float = field(default_factory=time.monotonic)
+    """Instant of `time.monotonic()` of the last message, and of the last begin and end of a computation."""
+
+    def finish(self) -> None:
+        """Note that the call is over. Work for it stops at its next `check_still_wanted`."""
+        if not self.ended.is_set():
+            self.ended_at = time.monotonic()
+            self.ended.set()
+
+    def end(self, error: DubstageError) -> None:
+        """End the call from outside with an error for its caller; no effect on a call that is over. Event loop only."""
+        if self.task is not None and self.failure is None:
+            self.failure = error
+            self.finish()
+            self.task.cancel()
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Count what happens inside as waiting for the caller."""
+        self.active_at = time.monotonic()
+        self.awaiting_caller += 1
+        try:
+            yield
+        finally:
+            self.awaiting_caller -= 1
+            self.active_at = time.monotonic()
+
+    def begin_computation(self) -> None:
+        """Note that the call waits for a computation, and not for its caller."""
+        with _lock:
+            self.computations += 1
+            self.active_at = time.monotonic()
+
+    def end_computation(self) -> None:
+        """Note that a computation of the call has ended. Any thread."""
+        with _lock:
+            self.computations -= 1
+            self.active_at = time.monotonic()
 
 
+_lock = threading.Lock()
 _current: ContextVar[Call | None] = ContextVar("dubstage_call", default=None)
 
 
@@ -67,6 +124,32 @@ def check_still_wanted() -> None:
     call = _current.get()
     if call is not None and call.ended.is_set():
         raise Cancelled(f"{call.rpc} is over; the work for it stops")
+
+
+def charge(num_bytes: int) -> None:
+    """Count memory that the current call keeps until its end, such as frames that it collects or pictures that it holds.
+
+    To be called before the memory is taken. What is freed before the call ends is not counted. Outside of a call nothing is
+    counted.
+
+    Args:
+        num_bytes: that come on top of what was charged before, 0 or more.
+
+    Raises:
+        CallTooLarge: the call would hold more than the setting `max_call_memory_bytes` allows.
+    """
+    call = _current.get()
+    if call is None:
+        return
+    with _lock:
+        call.charged_bytes += num_bytes
+        held = call.charged_bytes
+    if call.max_memory_bytes is not None and held > call.max_memory_bytes:
+        raise CallTooLarge(
+            f"what {call.rpc} collects from its messages would take {mebibytes(held)} of memory, and one call may hold "
+            f"{mebibytes(call.max_memory_bytes)}; send fewer or smaller messages in one call, or raise "
+            "DUBSTAGE_MAX_CALL_MEMORY_BYTES of the stage"
+        )
 
 
 def count_frames(number: int) -> None:
@@ -102,3 +185,8 @@ def outgoing_metadata() -> dict[str, str]:
         identifiers = {JOB_ID_KEY: call.job_id, SHOT_ID_KEY: call.shot_id}
         metadata.update({key: value for key, value in identifiers.items() if value})
     return metadata
+
+
+def mebibytes(num_bytes: int) -> str:
+    """A number of bytes for people."""
+    return f"{num_bytes / (1 << 20):,.1f} MiB"

@@ -32,6 +32,16 @@ CHEEKS_BOTTOM: Final = 96
 the neck and the collar.
 """
 
+MIN_SCALE: Final = 1e-3
+MAX_SCALE: Final = 1e3
+"""Frame pixels a head-space pixel that a head pose may have: a face of a fifth of a pixel, up to one of 185,000."""
+MAX_FRAME_PX: Final = 1e6
+"""Largest coordinate in a frame, in its pixels. With it, and with MAX_HEAD_PX, sums of squares stay far from float32's end."""
+MAX_HEAD_PX: Final = 1e4
+"""Largest coordinate in head space, crop pixels; a head is about 200 wide."""
+MAX_BOX_PX: Final = 1e5
+"""Largest coordinate of a landmark in render-box pixels."""
+
 _TEMPLATE_FILE = Path(__file__).with_name("head_template.npy")
 
 
@@ -40,6 +50,8 @@ def head_template() -> Float32:
     return np.asarray(np.load(_TEMPLATE_FILE), dtype=np.float32)
 
 
+_MIN_SPREAD_PX: Final = 1e-3
+_MIN_BREADTH: Final = 1e-2
 _STABLE_HEAD = head_template()[list(STABLE)].astype(np.float64)
 
 
@@ -79,6 +91,27 @@ def fit_head_pose(landmarks: npt.NDArray[np.floating]) -> HeadPose:
     Args:
         landmarks: float [>= 468, 3], frame pixels, z negative towards the camera.
     """
+    return _fitted(landmarks)[0]
+
+
+def face_shape_problem(landmarks: npt.NDArray[np.floating]) -> str:
+    """Why landmarks are no face that a head pose can be fitted to, as an end of a sentence; empty where they are one.
+
+    Args:
+        landmarks: float [>= 468, 3], frame pixels, finite.
+    """
+    if float(np.ptp(np.asarray(landmarks, np.float64)[list(STABLE)], axis=0).max()) < _MIN_SPREAD_PX:
+        return "all points lie in one place"
+    pose, singular = _fitted(landmarks)
+    if not MIN_SCALE <= pose.scale <= MAX_SCALE:
+        return f"they are {pose.scale:.3g} times as large as the mean head, not {MIN_SCALE:g} to {MAX_SCALE:g} times"
+    if not singular[1] > _MIN_BREADTH * singular[0]:
+        return "the points lie on one line"
+    return ""
+
+
+def _fitted(landmarks: npt.NDArray[np.floating]) -> tuple[HeadPose, Float64]:
+    """The head pose, and how far the points stretch along the three axes."""
     target = np.asarray(landmarks, dtype=np.float64)[list(STABLE)]
     source_mean, target_mean = _STABLE_HEAD.mean(0), target.mean(0)
     source, target = _STABLE_HEAD - source_mean, target - target_mean
@@ -86,7 +119,7 @@ def fit_head_pose(landmarks: npt.NDArray[np.floating]) -> HeadPose:
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
     rotation = (u * sign) @ vt
     scale = float((singular * sign).sum() / (source**2).sum())
-    return HeadPose(scale, rotation, target_mean - scale * rotation @ source_mean)
+    return HeadPose(scale, rotation, target_mean - scale * rotation @ source_mean), singular
 
 
 def to_head_space(points: npt.NDArray[np.floating], pose: HeadPose) -> Float32:

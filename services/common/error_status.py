@@ -3,7 +3,7 @@
 | leaf | gRPC code | details beside ErrorInfo | retry | Job exit |
 |---|---|---|---|---|
 | InvalidRequest, MediaUnsupported | INVALID_ARGUMENT | BadRequest | no | 10 |
-| MessageTooLarge | RESOURCE_EXHAUSTED | BadRequest | no | 10 |
+| MessageTooLarge, CallTooLarge | RESOURCE_EXHAUSTED | BadRequest | no | 10 |
 | Unauthenticated | UNAUTHENTICATED | BadRequest | no | 10 |
 | ArtefactNotFound, ModelNotFound, OperationNotFound | NOT_FOUND | ResourceInfo | no | 10 |
 | ArtefactCorrupt | DATA_LOSS | ResourceInfo | no | 10 |
@@ -14,7 +14,7 @@
 | StageDeadlineExceeded | DEADLINE_EXCEEDED | | yes | 20 |
 | Cancelled | CANCELLED | | no | 130 |
 | ContractBroken | INTERNAL | | no | 12 |
-| Unexpected, and any other exception | INTERNAL, opaque text, error id | | no | 1 |
+| Unexpected, and any other exception | INTERNAL, opaque text, error id | | no | 12 |
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ TABLE: Mapping[type[errors.DubstageError], Row] = {
     errors.InvalidRequest: _FIELD,
     errors.MediaUnsupported: _FIELD,
     errors.MessageTooLarge: _FIELD,
+    errors.CallTooLarge: _FIELD,
     errors.Unauthenticated: _FIELD,
     errors.ArtefactNotFound: _RESOURCE,
     errors.ArtefactCorrupt: _RESOURCE,
@@ -159,6 +160,18 @@ def domain_error(error: Exception) -> errors.DubstageError:
         while isinstance(found, ExceptionGroup):
             found = found.exceptions[0]
     return found if isinstance(found, errors.DubstageError) else opaque(error)
+
+
+def log_fields(error: errors.DubstageError) -> dict[str, Any]:
+    """What a log line says of an error: `reason`, `message`, and for an Unexpected `error_id` and `exc_info` (the traceback).
+
+    Whoever gives an error to a caller, in a status or in an operation, logs these fields in one line at level error where it is an
+    Unexpected: the caller is told the `error_id`, and nothing but this line leads from there to the cause.
+    """
+    fields: dict[str, Any] = {"reason": error.reason, "message": _text(error)}
+    if isinstance(error, errors.Unexpected):
+        fields |= {"error_id": error.error_id, "exc_info": error.__cause__ or error}
+    return fields
 
 
 def to_status(error: errors.DubstageError, *, stage: str) -> status_pb2.Status:

@@ -6,6 +6,7 @@
             InvalidRequest            a value, shape, order or range is wrong
             MediaUnsupported          the file is not media that can be read
             MessageTooLarge           one message is over the size limit
+            CallTooLarge              one call holds more memory than it may
             Unauthenticated           no token, or a wrong one
         ResourceError                 a named thing is missing or damaged (names the resource)
             ArtefactNotFound          no blob at this uri
@@ -26,10 +27,10 @@
         StageDeadlineExceeded         the time allowed ran out
         Cancelled                     the caller gave up
         ContractBroken                a stage got or gave what its own contract forbids: our bug
-        Unexpected                    anything else; the log of the stage has the traceback under `error_id`
+        Unexpected                    anything else: our bug too; the log of the stage has the traceback under `error_id`
 
 Exit codes of batch jobs: 10 = wrong input, 11 = a person must change something first, 12 = our bug, 20 = try again,
-130 = cancelled, 1 = unexpected.
+130 = cancelled.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class DubstageError(Exception):
     """Stable UPPER_SNAKE_CASE identifier, unique in the tree; empty on classes that are not leaves."""
     retryable: ClassVar[bool] = False
     """Whether the same call may succeed later without anybody changing anything."""
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = 12
     """Exit code of a process that ends with this error."""
 
     def __init__(self, message: str) -> None:
@@ -90,6 +91,13 @@ class MessageTooLarge(RequestError):
 
     code = "RESOURCE_EXHAUSTED"
     reason = "MESSAGE_TOO_LARGE"
+
+
+class CallTooLarge(RequestError):
+    """One call holds more memory than it may: by what it collects, or by what it computes."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "CALL_TOO_LARGE"
 
 
 class Unauthenticated(RequestError):
@@ -236,7 +244,6 @@ class ContractBroken(DubstageError):
     """A stage got from our own code, or gave, what its contract forbids."""
 
     reason = "CONTRACT_BROKEN"
-    exit_code = 12
 
 
 class Unexpected(DubstageError):

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from services.common.crops import MAX_HEAD_PX
 from services.common.errors import InvalidRequest
 from services.common.geometry.morphable_model import MorphableModel
 from services.common.tensor_bytes import NamedArrays
@@ -108,11 +109,22 @@ def identity_from_arrays(stored: NamedArrays, model: MorphableModel) -> FaceIden
         "num_frames": (1,),
     }
     for key, shape in shapes.items():
-        if key not in stored.arrays or stored.arrays[key].shape != shape or not np.isfinite(stored.arrays[key]).all():
-            raise InvalidRequest(f"this identity's {key} is missing, damaged or not {list(shape)}", field=_FIELD)
+        found = stored.arrays.get(key)
+        kind = "i" if key == "num_frames" else "f"
+        # Written so that NaN fails.
+        if found is None or found.shape != shape or found.dtype.kind != kind or not (np.abs(found) <= MAX_HEAD_PX).all():
+            raise InvalidRequest(
+                f"this identity's {key} is missing, damaged or not {list(shape)}: fit the identity again", field=_FIELD
+            )
     texture, seen = stored.arrays.get("texture"), stored.arrays.get("seen")
-    if texture is None or seen is None or texture.shape != (*seen.shape, 3) or texture.dtype != np.uint8:
-        raise InvalidRequest("this identity's texture is missing or damaged", field=_FIELD)
+    if (
+        texture is None
+        or seen is None
+        or seen.ndim != 2
+        or texture.shape != (*seen.shape, 3)
+        or {texture.dtype, seen.dtype} != {np.dtype(np.uint8)}
+    ):
+        raise InvalidRequest("this identity's texture is missing or damaged: fit the identity again", field=_FIELD)
     landmark_error, photometric_error = stored.arrays["errors"]
     return FaceIdentity(
         model=name,

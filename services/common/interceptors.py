@@ -1,7 +1,7 @@
 """The one server interceptor: what every call of every stage goes through before and after its handler.
 
-From outside in: log context, trace span and metrics; error mapping; bearer token; deadline; admission; the handler.
-Health checks go past all of it, reflection past admission.
+From outside in: log context, trace span and metrics; error mapping; bearer token; deadline; admission; the message's size and
+bounds; the handler. Health checks go past all but the last, reflection past admission.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from opentelemetry import propagate, trace
 
 from services.common import calls, error_status
 from services.common.auth import AUTHORIZATION_KEY, TokenCheck
-from services.common.errors import DubstageError, StageDeadlineExceeded, Unexpected
+from services.common.errors import DubstageError, StageDeadlineExceeded
 from services.common.limits import Admission
 from services.common.telemetry import Metrics
+from services.common.watchdog import Watchdog
+from services.common.wire import Received, decoder, encoder
 
 _HEALTH = "/grpc.health."
 _REFLECTION = "/grpc.reflection."
@@ -30,6 +32,8 @@ _MAX_IDENTIFIER_CHARACTERS = 128
 # How long a failed call's further requests are read: altogether, and each.
 _HEARING_S = 1.0
 _NEXT_REQUEST_S = 0.1
+# How long a status may take to leave: a caller that reads nothing holds it up behind what was written before.
+_STATUS_S = 5.0
 
 _CALLERS_CODES = frozenset(
     {"OK", "CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNAUTHENTICATED", "OUT_OF_RANGE"}
@@ -54,6 +58,9 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         tracer: makes the span of each call.
         default_deadline_s: time allowed to a call that names none, so that nothing hangs for ever.
         max_deadline_s: time allowed to any call.
+        max_call_memory_bytes: memory that one call may keep until its end.
+        max_message_bytes: size of the largest message in or out.
+        watchdog: ends calls that are idle or take too much memory.
     """
 
     def __init__(
@@ -66,6 +73,9 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         tracer: trace.Tracer,
         default_deadline_s: float,
         max_deadline_s: float,
+        max_call_memory_bytes: int,
+        max_message_bytes: int,
+        watchdog: Watchdog,
     ) -> None:
         self._stage = stage
         self._admission = admission
@@ -74,6 +84,9 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         self._tracer = tracer
         self._default_deadline_s = default_deadline_s
         self._max_deadline_s = max_deadline_s
+        self._max_call_memory_bytes = max_call_memory_bytes
+        self._max_message_bytes = max_message_bytes
+        self._watchdog = watchdog
 
     async def intercept_service(
         self,
@@ -83,40 +96,58 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         """Wrap the handler of a call, whichever of the four kinds it is."""
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
-        if handler is None or method.startswith(_HEALTH):
-            return handler
-        codec = (handler.request_deserializer, handler.response_serializer)
+        if handler is None:
+            return None
+        encode = encoder(handler.response_serializer, self._max_message_bytes)
+        codec = (decoder(handler.request_deserializer, self._max_message_bytes), encode)
+        if method.startswith(_HEALTH):
+            # None of its requests stream.
+            if handler.response_streaming:
+                return grpc.unary_stream_rpc_method_handler(self._passed(handler.unary_stream), *codec)
+            return grpc.unary_unary_rpc_method_handler(self._passed(handler.unary_unary), *codec)
         match handler.request_streaming, handler.response_streaming:
             case False, False:
-                return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), *codec)
+                return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method, encode), *codec)
             case True, False:
-                return grpc.stream_unary_rpc_method_handler(self._unary(handler.stream_unary, method), *codec)
+                return grpc.stream_unary_rpc_method_handler(self._unary(handler.stream_unary, method, encode), *codec)
             case False, True:
-                return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method), *codec)
+                return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method, encode), *codec)
             case _:
-                return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), *codec)
+                return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method, encode), *codec)
 
-    def _unary(self, behaviour: Any, method: str) -> Any:
-        async def answer(request: Any, context: Context) -> Any:
-            async with self._call(method, context, requests_stream=hasattr(request, "__aiter__")) as call:
-                response = await behaviour(_counted(request, call), context)
-                _count_sent(response, call)
-                return response
+    def _passed(self, behaviour: Any) -> Any:
+        async def answer(request: Received, context: Context) -> Any:
+            if request.error is not None:
+                await context.abort_with_status(self._status(request.error))
+            return await behaviour(request.message, context)
 
         return answer
 
-    def _streaming(self, behaviour: Any, method: str) -> Any:
+    def _unary(self, behaviour: Any, method: str, encode: Callable[[Any], bytes]) -> Any:
+        async def answer(request: Any, context: Context) -> Any:
+            async with self._call(method, context, requests_stream=hasattr(request, "__aiter__")) as call:
+                response = await behaviour(_checked(request, call), context)
+                # Here, where an answer that is too large is an error like any other.
+                data = encode(response)
+                _count_sent(response, call)
+                return data
+
+        return answer
+
+    def _streaming(self, behaviour: Any, method: str, encode: Callable[[Any], bytes]) -> Any:
         # A coroutine that writes, not a generator: a cancelled call then ends inside of it, never in a generator that
         # nobody goes on with, and its place is free at once.
         async def answer(request: Any, context: Context) -> None:
             async with self._call(method, context, requests_stream=hasattr(request, "__aiter__")) as call:
-                responses = behaviour(_counted(request, call), context)
+                responses = behaviour(_checked(request, call), context)
                 if not hasattr(responses, "__aiter__"):
                     await responses
                     return
                 async with aclosing(responses):
                     async for response in responses:
-                        await context.write(response)
+                        data = encode(response)
+                        with call.awaited():
+                            await context.write(data)
                         _count_sent(response, call)
 
         return answer
@@ -131,6 +162,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
             job_id=_identifier(metadata, calls.JOB_ID_KEY),
             shot_id=_identifier(metadata, calls.SHOT_ID_KEY),
             deadline=time.monotonic() + allowed_s,
+            max_memory_bytes=self._max_call_memory_bytes,
         )
         async with self._observed(call, metadata) as outcome:
             try:
@@ -139,7 +171,8 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                     async with asyncio.timeout(allowed_s) as timer:
                         slot = nullcontext() if method.startswith(_REFLECTION) else self._admission.slot()
                         async with slot:
-                            yield call
+                            with self._watchdog.watching(call):
+                                yield call
                 except TimeoutError:
                     if not timer.expired():
                         raise
@@ -148,6 +181,11 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                 outcome.code = _code_name(context)
                 raise
             except asyncio.CancelledError:
+                if call.failure is not None:
+                    # By the watchdog. A read that was waiting cannot be followed by another.
+                    outcome.fail(call.failure)
+                    _uncancel()
+                    await self._send(context, call.failure)
                 # By the caller, by the caller's deadline, or by the server's shutdown: gRPC itself answers.
                 remaining = context.time_remaining()
                 outcome.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
@@ -157,12 +195,20 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                     # The generated base of an RPC that the stage does not have.
                     outcome.code = "UNIMPLEMENTED"
                 else:
-                    outcome.fail(error_status.domain_error(error))
+                    outcome.fail(call.failure or error_status.domain_error(error))
                 await _hear_out(context, streaming=requests_stream)
                 if unimplemented:
                     await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the {self._stage} stage has no {call.rpc}")
                 assert outcome.error is not None
-                await context.abort_with_status(rpc_status.to_status(error_status.to_status(outcome.error, stage=self._stage)))
+                await self._send(context, outcome.error)
+
+    async def _send(self, context: Context, error: DubstageError) -> None:
+        """End the call with an error; raises grpc.aio.AbortError."""
+        async with asyncio.timeout(_STATUS_S):
+            await context.abort_with_status(self._status(error))
+
+    def _status(self, error: DubstageError) -> grpc.Status:
+        return rpc_status.to_status(error_status.to_status(error, stage=self._stage))
 
     def _allowed_s(self, context: Context) -> float:
         asked_s: float | None = context.time_remaining()
@@ -192,7 +238,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
             try:
                 yield outcome
             finally:
-                call.ended.set()
+                call.finish()
                 duration_s = time.perf_counter() - begin
                 in_flight.dec()
                 self._metrics.rpcs.labels(*labels, outcome.code).inc()
@@ -231,26 +277,35 @@ def _log_line(call: calls.Call, outcome: _Outcome, duration_s: float, span: trac
         fields["trace_id"] = trace.format_trace_id(span.trace_id)
     if call.model_version:
         fields["model_version"] = call.model_version
-    error = outcome.error
-    if error is not None:
-        fields |= {"reason": error.reason, "message": error.message}
-    if isinstance(error, Unexpected):
-        fields |= {"error_id": error.error_id, "exc_info": error.__cause__ or error}
+    if outcome.error is not None:
+        fields |= error_status.log_fields(outcome.error)
     level = "info" if outcome.code in _CALLERS_CODES else "warning" if outcome.code in _LOADS_CODES else "error"
     getattr(_log, level)("rpc_finished", **fields)
 
 
-def _counted(request: Any, call: calls.Call) -> Any:
-    if not hasattr(request, "__aiter__"):
+def _checked(request: Any, call: calls.Call) -> Any:
+    """The request of a handler, or the iterator of its requests: decoded, counted, and held to their bounds."""
+    if isinstance(request, Received):
         call.messages_received += 1
-        return request
+        return request.checked()
 
     async def messages() -> AsyncIterator[Any]:
-        async for message in request:
+        source = aiter(request)
+        while True:
+            with call.awaited():
+                received = await anext(source, None)
+            if received is None:
+                return
             call.messages_received += 1
-            yield message
+            yield received.checked()
 
     return messages()
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
 
 
 async def _hear_out(context: Context, *, streaming: bool) -> None:

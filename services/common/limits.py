@@ -9,10 +9,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+from services.common import calls
 from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded, TransientError
-from services.common.load import Load
+from services.common.load import Load, resident_bytes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,6 +88,19 @@ class Admission:
                 self._idle.set()
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Computation:
+    """What one worker thread computes.
+
+    Attributes:
+        call: that it is for; None where it is for none.
+        resident_bytes: memory of the process when it began; None where the platform does not say.
+    """
+
+    call: calls.Call | None
+    resident_bytes: int | None
+
+
 class WorkerPool:
     """Threads for heavy work, so that the event loop stays free, with a bounded queue before them.
 
@@ -104,6 +119,7 @@ class WorkerPool:
         self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
         self._capacity = num_threads + max_queued
         self._pending = 0
+        self._running: set[Computation] = set()
         self._lock = threading.Lock()
 
     @property
@@ -111,46 +127,64 @@ class WorkerPool:
         """Computations that run or wait now."""
         return self._pending
 
+    @property
+    def computations(self) -> tuple[Computation, ...]:
+        """What the threads compute now."""
+        with self._lock:
+            return tuple(self._running)
+
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` in a worker thread, in a copy of this context (log fields, trace, current call).
 
-        A cancelled wait takes the computation out of the queue; one that runs already goes on to its end or to its
-        next `calls.check_still_wanted()`, and keeps its place until then.
+        A cancelled wait takes the computation out of the queue, and one whose call is over does not begin; one that runs
+        already goes on to its end or to its next `calls.check_still_wanted()`, and keeps its place until then.
 
         Raises:
             Overloaded: the queue is full.
+            Cancelled: the call was over before the computation began.
         """
         with self._lock:
             if self._pending >= self._capacity:
                 raise Overloaded(f"{self._pending} computations run or wait already, as many as the stage takes")
             self._pending += 1
         context = contextvars.copy_context()
+        call = calls.current_call()
         arrived = time.perf_counter()
 
         def compute() -> T:
             self.load.start()
             began = time.perf_counter()
+            computation = Computation(call, resident_bytes())
+            with self._lock:
+                self._running.add(computation)
             try:
+                context.run(calls.check_still_wanted)
                 return context.run(function, *args, **kwargs)
             finally:
+                with self._lock:
+                    self._running.discard(computation)
                 self.load.finish()
                 self.on_computed(began - arrived, time.perf_counter() - began)
 
         self.load.arrive()
+        if call is not None:
+            call.begin_computation()
         try:
             future = self._executor.submit(compute)
         except RuntimeError:
-            self._leave()
+            self._leave(call)
             self.load.give_up()
             raise
-        future.add_done_callback(self._leave)
+        future.add_done_callback(lambda done: self._leave(call, done))
         return await asyncio.wrap_future(future)
 
     def shutdown(self) -> None:
         """Drop what waits; what runs goes on (see `pending`)."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _leave(self, future: Future[T] | None = None) -> None:
+    def _leave(self, call: calls.Call | None, future: Future[T] | None = None) -> None:
+        if call is not None:
+            call.end_computation()
         if future is not None and future.cancelled():
             self.load.give_up()
         with self._lock:

@@ -1,7 +1,8 @@
-"""How busy a queue and the workers behind it were lately."""
+"""How busy a queue and the workers behind it were lately, and how much memory the process takes."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -13,6 +14,19 @@ WINDOW_SECONDS: Final = 60.0
 LEAST_COMPUTED_SECONDS: Final = 1.0
 """A ratio never divides by less, so that a few milliseconds of work in a quiet minute are no load."""
 _SAMPLE_SECONDS: Final = 1.0
+
+
+_STATM: Final = "/proc/self/statm"
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_bytes() -> int | None:
+    """Memory of this process that lies in RAM, in bytes; None where the platform does not say (not Linux)."""
+    try:
+        with open(_STATM, "rb", buffering=0) as file:
+            return int(file.read(256).split()[1]) * _PAGE_BYTES
+    except OSError:
+        return None
 
 
 class Spent(NamedTuple):

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.actor_geometry import ANCHORS, ActorGeometry
-from services.common.crops import BOX_SIZE, HeadPose, head_to_box
+from services.common.crops import BOX_SIZE, MAX_HEAD_PX, HeadPose, head_to_box
 from services.common.errors import InvalidRequest
-from services.common.landmarks import LIPS_INNER, LIPS_OUTER, NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
+from services.common.landmarks import JAW, LIPS_INNER, LIPS_OUTER, NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
 from services.common.tensor_bytes import NamedArrays
 
 Float32 = npt.NDArray[np.float32]
@@ -24,6 +24,8 @@ Float64 = npt.NDArray[np.float64]
 
 WINDOW: Final = 6
 """Frames of a retrieval window, N of the paper."""
+MAX_BANK_FRAMES: Final = 4000
+"""Frames of a bank, 77 kB each."""
 NUM_ANCHORS: Final = len(ANCHORS)
 FORMAT: Final = "dubstage.mouth_bank/1"
 """Metadata `format` of a bank's artefact."""
@@ -42,6 +44,7 @@ _OPENING_COST: Final = 0.25
 _OPENING_KNEE_PX: Final = 2.0
 """Openings are compared on a logarithmic scale from here on: shut or not shut counts more than wide or very wide."""
 _APART: Final = 3
+_ROTATION_TOLERANCE: Final = 1e-2
 _BLEND_SOFTNESS_PX: Final = 0.3
 
 _OUTSIDE: Final = 16.0
@@ -166,17 +169,38 @@ def bank_from_arrays(named: NamedArrays) -> MouthBank:
     """The bank of an artefact.
 
     Raises:
-        InvalidRequest: it holds something else.
+        InvalidRequest: it holds something else, or damaged arrays.
     """
     if named.metadata.get("format") != FORMAT:
         raise InvalidRequest(f"not a mouth bank: format {named.metadata.get('format')!r}, not {FORMAT!r}", field="bank")
+    count = named["frame_index"].size
+    if not 1 <= count <= MAX_BANK_FRAMES:
+        raise InvalidRequest(f"the mouth bank has {count} frames, not 1 to {MAX_BANK_FRAMES}", field="bank")
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        "frame_index": ("i", (count,)),
+        "boxes": ("u", (count, BOX_SIZE, BOX_SIZE, 3)),
+        "mouth": ("f", (count, NUM_MOUTH_AREA, 3)),
+        "rotation": ("f", (count, 3, 3)),
+        "mean_mouth": ("f", (NUM_MOUTH_AREA, 3)),
+        "closed_mouth": ("f", (NUM_MOUTH_AREA, 3)),
+        "jaw_envelope": ("f", (len(JAW), 3)),
+        "anchors": ("f", (NUM_ANCHORS, 3)),
+    }
+    for name, (kind, shape) in expected.items():
+        array = named[name]
+        # Written so that NaN fails.
+        if array.dtype.kind != kind or array.shape != shape or (kind == "f" and not (np.abs(array) <= MAX_HEAD_PX).all()):
+            raise InvalidRequest(
+                f"the mouth bank's array {name!r} is damaged: {array.dtype} {list(array.shape)}, where finite numbers of shape "
+                f"{list(shape)} are needed: build the bank anew",
+                field="bank",
+            )
+    boxes, rotation, frame_index = named["boxes"], named["rotation"], named["frame_index"]
+    turned = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max() <= _ROTATION_TOLERANCE
+    if boxes.dtype != np.uint8 or not turned or (frame_index[1:] <= frame_index[:-1]).any():
+        raise InvalidRequest("the mouth bank is damaged: boxes, rotations or the order of its frames: build the bank anew", field="bank")
     geometry = ActorGeometry(*(named[name] for name in ("mean_mouth", "closed_mouth", "jaw_envelope", "anchors")))
-    boxes, mouth, rotation, frame_index = (named[name] for name in ("boxes", "mouth", "rotation", "frame_index"))
-    count = len(frame_index)
-    expected = ((count, BOX_SIZE, BOX_SIZE, 3), (count, NUM_MOUTH_AREA, 3), (count, 3, 3))
-    if not count or (boxes.shape, mouth.shape, rotation.shape) != expected:
-        raise InvalidRequest("the mouth bank's arrays do not fit together", field="bank")
-    return make_bank(boxes, mouth, rotation, frame_index, geometry)
+    return make_bank(boxes, named["mouth"], rotation, frame_index, geometry)
 
 
 def causal_windows(wanted: Float32, context: int = 0) -> Float32:

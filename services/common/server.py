@@ -22,12 +22,15 @@ from opentelemetry import trace
 from prometheus_client import start_http_server
 from prometheus_client.registry import Collector
 
+from services.common import error_status
 from services.common.auth import TokenCheck
 from services.common.errors import DubstageError, InvalidRequest
 from services.common.interceptors import ChassisInterceptor
 from services.common.limits import Admission, WorkerPool
 from services.common.settings import StageSettings
 from services.common.telemetry import Metrics, configure_logging, make_tracing
+from services.common.watchdog import Watchdog
+from services.common.wire import receive_limit
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -100,6 +103,14 @@ class StageServer:
         self._health = health.aio.HealthServicer()
         self._stop_metrics: Callable[[], None] = lambda: None
         self._tracing = make_tracing(stage=stage, otlp_endpoint=settings.otlp_endpoint)
+        self._watchdog = Watchdog(
+            self._workers,
+            max_idle_s=settings.max_idle_s,
+            max_memory_bytes=settings.max_memory_bytes,
+            on_ended=lambda reason: self.metrics.ended.labels(stage, reason).inc(),
+            on_outlived=self.metrics.outlived.inc,
+        )
+        self._looking: asyncio.Task[None] | None = None
         interceptor = ChassisInterceptor(
             stage=stage,
             admission=self._admission,
@@ -108,6 +119,9 @@ class StageServer:
             tracer=self._tracing.tracer,
             default_deadline_s=settings.default_deadline_s,
             max_deadline_s=settings.max_deadline_s,
+            max_call_memory_bytes=settings.max_call_memory_bytes,
+            max_message_bytes=settings.max_message_bytes,
+            watchdog=self._watchdog,
         )
         self._server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
         register(self._server)
@@ -141,7 +155,8 @@ class StageServer:
         for name in ("", *self._services):
             await self._health.set(name, _NOT_SERVING)
         await self._health.set(LIVENESS, _SERVING)
-        address = f"{_bracketed(settings.host)}:{settings.port}"
+        address = wanted = f"{_bracketed(settings.host)}:{settings.port}"
+        variable = "DUBSTAGE_PORT"
         try:
             credentials = _credentials(settings)
             if credentials is None:
@@ -149,8 +164,10 @@ class StageServer:
             else:
                 self.port = self._server.add_secure_port(address, credentials)
             if self._health_server is not None:
-                self._health_server.add_insecure_port(f"{_bracketed(settings.host)}:{settings.health_port}")
+                wanted, variable = f"{_bracketed(settings.host)}:{settings.health_port}", "DUBSTAGE_HEALTH_PORT"
+                self._health_server.add_insecure_port(wanted)
             if settings.metrics_port:
+                wanted, variable = f"{_bracketed(settings.host)}:{settings.metrics_port}", "DUBSTAGE_METRICS_PORT"
                 http, thread = start_http_server(settings.metrics_port, settings.host, self.metrics.registry)
 
                 def stop_metrics() -> None:
@@ -161,13 +178,14 @@ class StageServer:
                 self._stop_metrics = stop_metrics
         except (RuntimeError, OSError) as error:
             raise InvalidRequest(
-                f"the {self.stage} stage cannot listen on {address} (metrics on {settings.metrics_port}, "
-                f"health on {settings.health_port}): {error}",
-                field="DUBSTAGE_PORT",
+                f"the {self.stage} stage cannot listen on {wanted}: another process listens there, or the address is none of this "
+                f"machine's; end that process, or set {variable} (and DUBSTAGE_HOST) to another",
+                field=variable,
             ) from error
         if settings.auth_token_file is not None and credentials is None and settings.host not in _LOOPBACK:
             _log.warning("tokens_in_plain_text", host=settings.host, remedy="set DUBSTAGE_TLS_CERTIFICATE_FILE")
         await self._server.start()
+        self._looking = asyncio.create_task(self._watchdog.run())
         if self._health_server is not None:
             await self._health_server.start()
         return self.port
@@ -200,6 +218,8 @@ class StageServer:
             async with asyncio.timeout(grace_s):
                 await self._admission.idle()
         await self._server.stop(_FLUSH_S if grace_s else None)
+        if self._looking is not None:
+            self._looking.cancel()
         if self._health_server is not None:
             await self._health_server.stop(None)
         for pool in self._workers:
@@ -300,11 +320,9 @@ def run_stage(settings: StageSettings, stage: str, build: Callable[[StageSetting
     try:
         busy = asyncio.run(main())
     except DubstageError as error:
-        _log.error("cannot_serve", reason=error.reason, message=error.message)
-        return error.exit_code
-    except Exception:
-        _log.exception("cannot_serve")
-        return 1
+        return _give_up(stage, error)
+    except Exception as error:
+        return _give_up(stage, error_status.domain_error(error))
     if busy:
         # The grace is over: a computation that does not look up must not keep the process, as the interpreter's own
         # exit would by joining its thread.
@@ -312,6 +330,14 @@ def run_stage(settings: StageSettings, stage: str, build: Callable[[StageSetting
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def _give_up(stage: str, error: DubstageError) -> int:
+    """Say why a stage ends, to machines in the log and to people in a sentence; returns the exit code."""
+    _log.error("cannot_serve", **error_status.log_fields(error))
+    with contextlib.suppress(BrokenPipeError):
+        print(f"dubstage {stage}: {error.message}", file=sys.stderr, flush=True)
+    return error.exit_code
 
 
 def _announce(server: StageServer, ready_file: Path | None) -> None:
@@ -350,7 +376,7 @@ def _bracketed(host: str) -> str:
 def _options(settings: StageSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_receive_message_length", receive_limit(settings.max_message_bytes)),
         # A port that is taken is an error; by default Linux would share it between two stages.
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", 60_000),

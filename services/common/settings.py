@@ -34,13 +34,31 @@ class StageSettings(BaseSettings):
         default=0, ge=0, le=65535, description="port of health alone, in plain text, for probes that know no TLS; 0 is off"
     )
     ready_file: Path | None = Field(default=None, description="file that gets HOST:PORT once the stage serves")
-    max_concurrent_rpcs: int = Field(default=8, ge=1, description="calls that are served at once")
-    max_queued_rpcs: int = Field(default=16, ge=0, description="calls that may wait; further ones get RESOURCE_EXHAUSTED")
-    max_message_bytes: int = Field(default=16 << 20, ge=1 << 10, description="largest message in or out")
-    default_deadline_s: float = Field(default=600.0, gt=0, description="time allowed to a call that names no deadline")
-    max_deadline_s: float = Field(default=7200.0, gt=0, description="time allowed to any call")
-    drain_grace_s: float = Field(default=25.0, ge=0, description="time that running calls have to end after SIGTERM")
-    max_connection_age_s: float = Field(default=300.0, gt=0, description="clients connect anew after it, and find new replicas")
+    max_concurrent_rpcs: int = Field(default=8, ge=1, le=10_000, description="calls that are served at once")
+    max_queued_rpcs: int = Field(
+        default=16, ge=0, le=100_000, description="calls that may wait; further ones get RESOURCE_EXHAUSTED"
+    )
+    max_message_bytes: int = Field(default=16 << 20, ge=1 << 10, le=1 << 30, description="largest message in or out")
+    max_call_memory_bytes: int = Field(
+        default=2 << 30, ge=1 << 20, le=1 << 50, description="memory that one call may keep until its end: frames that it collects"
+    )
+    max_memory_bytes: int = Field(
+        default=0,
+        ge=0,
+        le=1 << 50,
+        description="memory of the process above which the call that takes most is ended; 0 is off; the chart: 90 % of the limit",
+    )
+    max_idle_s: float = Field(
+        default=60.0, gt=0, le=86_400, description="time that a call may wait for its caller to send a message or to take one"
+    )
+    default_deadline_s: float = Field(
+        default=600.0, gt=0, le=7 * 86_400, description="time allowed to a call that names no deadline"
+    )
+    max_deadline_s: float = Field(default=7200.0, gt=0, le=7 * 86_400, description="time allowed to any call")
+    drain_grace_s: float = Field(default=25.0, ge=0, le=86_400, description="time that running calls have to end after SIGTERM")
+    max_connection_age_s: float = Field(
+        default=300.0, gt=0, le=7 * 86_400, description="clients connect anew after it, and find new replicas"
+    )
     tls_certificate_file: Path | None = Field(default=None, description="PEM chain; with the key it turns TLS on")
     tls_key_file: Path | None = Field(default=None, description="PEM private key")
     tls_client_ca_file: Path | None = Field(default=None, description="PEM of those who may sign client certificates")
@@ -51,10 +69,10 @@ class StageSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "console"
     artefacts_url: str = Field(default_factory=default_artefacts_url, description="where artefacts lie (fsspec url)")
-    artefact_cache_bytes: int = Field(default=256 << 20, ge=0, description="memory for decoded artefacts")
-    compute_threads: int = Field(default=2, ge=1, description="threads inside one computation")
-    worker_threads: int = Field(default=1, ge=1, description="computations that run at once")
-    max_queued_computations: int = Field(default=64, ge=0, description="computations that may wait for a worker thread")
+    artefact_cache_bytes: int = Field(default=256 << 20, ge=0, le=1 << 50, description="memory for decoded artefacts")
+    compute_threads: int = Field(default=2, ge=1, le=256, description="threads inside one computation")
+    worker_threads: int = Field(default=1, ge=1, le=64, description="computations that run at once")
+    max_queued_computations: int = Field(default=64, ge=0, le=100_000, description="computations that may wait for a worker thread")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -86,7 +104,7 @@ def load_settings(kind: type[S], **overrides: object) -> S:
     except ValidationError as error:
         prefix = str(kind.model_config.get("env_prefix", ""))
         wrong = [
-            (f"{prefix}{'_'.join(map(str, item['loc']))}".upper() if item["loc"] else "", item["msg"])
+            (f"{prefix}{'_'.join(map(str, item['loc']))}".upper() if item["loc"] else "", item["msg"].removeprefix("Value error, "))
             for item in error.errors(include_url=False, include_context=False, include_input=False)
         ]
         text = "; ".join(f"{name}: {message}" if name else message for name, message in wrong)

@@ -54,6 +54,14 @@ class Backend:
         return str(self.files.unstrip_protocol(self.root))
 
     @property
+    def public_url(self) -> str:
+        """The root as callers may see it: of a folder its name alone, of a url no credentials."""
+        if self.local:
+            return f"file://…/{self.root.rpartition('/')[2]}"
+        protocol, _, place = self.url.partition("://")
+        return f"{protocol}://{place.rpartition('@')[2].partition('?')[0]}"
+
+    @property
     def where(self) -> str:
         """The root, and behind which address it lies, for error texts."""
         endpoint = "" if self.local else _s3_endpoint()

@@ -112,6 +112,19 @@ class Metrics:
             ["stage", "reason"],
             registry=self.registry,
         )
+        self.ended = Counter(
+            "dubstage_calls_ended",
+            "Calls that the stage ended because they were idle or took too much memory",
+            ["stage", "reason"],
+            registry=self.registry,
+        )
+        outlived = Counter(
+            "dubstage_computations_outlived",
+            "Computations that went on for 5 s and more after their call had ended",
+            ["stage"],
+            registry=self.registry,
+        )
+        self.outlived = outlived.labels(stage)
 
     def watch(self, admission: Admission, pools: Sequence[WorkerPool]) -> None:
         """Show the server's queues: of calls (`queue="calls"`) and of computations (each pool's name)."""

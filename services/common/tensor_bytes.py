@@ -104,7 +104,7 @@ def decode_arrays(data: bytes) -> NamedArrays:
     """
     try:
         return _decode(data)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidRequest(f"the artefact does not hold named arrays: {error}", field="artefact") from error
 
 

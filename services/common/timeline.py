@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -13,6 +14,15 @@ from services.common.errors import InvalidRequest
 
 MOTION_RATE: Final = Fraction(25, 1)
 """Frames a second of the grid that the motion networks work on; frame n is at n / 25 s."""
+MIN_RATE: Final = Fraction(1, 3600)
+MAX_RATE: Final = Fraction(1000)
+"""Frames a second that footage has: a picture an hour of a time lapse, up to a high-speed camera."""
+MAX_FRAMES: Final = 10_000_000
+"""Frames of one timeline: 111 h at 25 frames/s."""
+MAX_SPAN_S: Final = 120 * 3600
+"""Seconds that a frame may be shown before or after time zero."""
+_MAX_TICKS: Final = 10**12
+"""Both numbers of a time base: far finer than any container's, and small enough for exact arithmetic to stay quick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +64,65 @@ class Timeline:
         if not 0 <= frame < len(self.pts):
             raise InvalidRequest(f"frame {frame} is outside the timeline's {len(self.pts)} frames", field="timeline.pts")
         return int(self.pts[frame]) * self.time_base
+
+
+def check_rate(rate: Fraction, field: str) -> None:
+    """Raises InvalidRequest where a frame rate lies outside MIN_RATE to MAX_RATE."""
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise InvalidRequest(
+            f"{field}: {_short(rate)} frames a second are not between {MIN_RATE} and {MAX_RATE}: give the footage's own rate",
+            field=field,
+        )
+
+
+def check_times(pts: npt.NDArray[np.int64], time_base: Fraction, field: str) -> None:
+    """Check explicit times: increasing, at most MAX_RATE frames in any second, none further than MAX_SPAN_S from time zero.
+
+    Args:
+        pts: int64 [T], in `time_base`.
+        time_base: seconds a tick.
+        field: `<field>.pts` and `<field>.time_base` are what the errors name.
+
+    Raises:
+        InvalidRequest: a check fails; the message names the first frame that fails.
+    """
+    if max(time_base.numerator, time_base.denominator) > _MAX_TICKS:
+        raise InvalidRequest(
+            f"{field}.time_base: {_short(time_base)} s a tick has more than {_MAX_TICKS} in its numerator or denominator",
+            field=f"{field}.time_base",
+        )
+    if not len(pts):
+        return
+    # Bounded first: differences of bounded numbers do not overflow.
+    limit = int(MAX_SPAN_S / time_base)
+    far = np.flatnonzero((pts > limit) | (pts < -limit))
+    if len(far):
+        raise InvalidRequest(
+            f"{field}.pts: frame {far[0]} is shown {MAX_SPAN_S // 3600} h or more from time zero (pts {pts[far[0]]}, "
+            f"{_short(time_base)} s a tick)",
+            field=f"{field}.pts",
+        )
+    falls = np.flatnonzero(np.diff(pts) <= 0)
+    if len(falls):
+        at = int(falls[0])
+        raise InvalidRequest(
+            f"{field}.pts: must be strictly increasing, but {pts[at + 1]} (frame {at + 1}) comes after {pts[at]}", field=f"{field}.pts"
+        )
+    apart = int(MAX_RATE)
+    dense = np.flatnonzero(pts[apart:] - pts[:-apart] < math.ceil(1 / time_base))
+    if len(dense):
+        raise InvalidRequest(
+            f"{field}.pts: more than {MAX_RATE} frames a second from frame {dense[0]} on", field=f"{field}.pts"
+        )
+
+
+def check_span(timeline: Timeline, num_frames: int, field: str) -> None:
+    """Raises InvalidRequest where the last of a timeline's first frames is shown later than MAX_SPAN_S."""
+    if num_frames > 0 and timeline.seconds(num_frames - 1) > MAX_SPAN_S:
+        raise InvalidRequest(
+            f"{field}: the last of {num_frames} frames would be shown after more than {MAX_SPAN_S // 3600} h: ask for fewer", field=field
+        )
+
+
+def _short(value: Fraction) -> str:
+    return f"{value.numerator}/{value.denominator}"

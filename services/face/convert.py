@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,15 +13,20 @@ import numpy.typing as npt
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from services.common.arrays import from_image, from_tensor, to_rgb_image, to_tensor
+from services.common.artefact_messages import ref_from_proto, ref_to_proto
 from services.common.artefacts import ArtefactRef
-from services.common.crops import HeadPose
+from services.common.crops import MAX_FRAME_PX, MAX_HEAD_PX, face_shape_problem
 from services.common.errors import InvalidRequest
 from services.common.face_identity import FaceIdentity
 from services.common.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.morphable_models import DEFAULT_MODEL
+from services.common.pose_messages import pose_from_proto, pose_to_proto
+from services.common.timeline_messages import timeline_from_proto
 from services.face.types import FaceCoefficients, FrameFaces, Reason, TrackedFace, TrackOptions
 
 _PREFIX: Final = "FRAME_REASON_"
+MAX_SIDE: Final = 16_384
+"""Pixels of a side of a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,8 @@ def options_from_proto(request: pb.TrackRequest) -> TrackOptions:
     if not request.HasField("config"):
         raise InvalidRequest("the first message of the stream must be the config", field="config")
     config = request.config
+    if config.HasField("timeline"):
+        timeline_from_proto(config.timeline, "config.timeline")  # tracking goes by frames; a wrong one is refused all the same
     default = TrackOptions()
     return TrackOptions(
         max_faces=config.max_faces or default.max_faces,
@@ -76,11 +84,15 @@ def options_to_proto(
 
 
 def fitting_from_proto(request: pb.TrackRequest) -> FitOrder | None:
-    """What a stream's first message wants fitted; None: nothing."""
+    """What a stream's first message wants fitted; None: nothing.
+
+    Raises:
+        InvalidRequest: the reference of the identity is malformed.
+    """
     config = request.config
     identity = None
     if config.HasField("identity"):
-        identity = ArtefactRef(config.identity.uri, config.identity.sha256, config.identity.size_bytes)
+        identity = ref_from_proto(config.identity, "config.identity")
     return None if not config.morphable_model and identity is None else FitOrder(config.morphable_model, identity)
 
 
@@ -100,6 +112,7 @@ def picture_from_proto(request: pb.TrackRequest, before: NumberedPicture | None)
     if before is None:
         if index < 0:
             raise InvalidRequest(f"frame.frame_index: must not be negative, got {index}", field="frame.frame_index")
+        _check_size(request.frame.image, "frame.image")
         return NumberedPicture(index, from_image(request.frame.image, "frame.image", channels=3))
     if index != before.frame_index + 1:
         raise InvalidRequest(
@@ -144,7 +157,7 @@ def face_to_proto(face: TrackedFace) -> pb.FaceTrack:
         face_id=face.face_id,
         box=face.box,
         landmarks=to_tensor(face.landmarks),
-        pose=_pose_to_proto(face.pose),
+        pose=pose_to_proto(face.pose),
         mouth_landmarks=to_tensor(face.mouth_landmarks),
         confidence=face.confidence,
         mouth_visibility=face.mouth_visibility,
@@ -163,8 +176,11 @@ def face_from_proto(message: pb.FaceTrack) -> TrackedFace:
     Raises:
         InvalidRequest: wrong shapes, numbers that are not finite, or a reason that no face has.
     """
-    if len(message.box) != 4:
-        raise InvalidRequest("face.box: needs 4 numbers", field="face.box")
+    if len(message.box) != 4 or not all(abs(number) <= 4.0 * MAX_FRAME_PX for number in message.box):
+        raise InvalidRequest(f"face.box: needs 4 finite numbers, got {list(message.box)[:8]}", field="face.box")
+    for name in ("confidence", "mouth_visibility", "blink", "landmark_error"):
+        if not math.isfinite(getattr(message, name)):
+            raise InvalidRequest(f"face.{name}: is not a finite number", field=f"face.{name}")
     number = message.reason
     name = common_pb2.FrameReason.Name(number) if number in common_pb2.FrameReason.values() else str(number)
     if name.removeprefix(_PREFIX) not in Reason.__members__:
@@ -173,9 +189,11 @@ def face_from_proto(message: pb.FaceTrack) -> TrackedFace:
     return TrackedFace(
         face_id=message.face_id,
         box=(left, top, width, height),
-        landmarks=from_tensor(message.landmarks, "face.landmarks", dtype=np.float32, shape=(NUM_LANDMARKS, 3)),
-        pose=_pose_from_proto(message.pose, "face.pose"),
-        mouth_landmarks=from_tensor(message.mouth_landmarks, "face.mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3)),
+        landmarks=from_tensor(message.landmarks, "face.landmarks", dtype=np.float32, shape=(NUM_LANDMARKS, 3), limit=MAX_FRAME_PX),
+        pose=pose_from_proto(message.pose, "face.pose"),
+        mouth_landmarks=from_tensor(
+            message.mouth_landmarks, "face.mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3), limit=MAX_HEAD_PX
+        ),
         confidence=message.confidence,
         mouth_visibility=message.mouth_visibility,
         blink=message.blink,
@@ -190,7 +208,7 @@ def coefficients_to_proto(coefficients: FaceCoefficients) -> common_pb2.Morphabl
         model=coefficients.model,
         identity=to_tensor(coefficients.identity),
         expression=to_tensor(coefficients.expression),
-        pose=_pose_to_proto(coefficients.pose),
+        pose=pose_to_proto(coefficients.pose),
     )
     if coefficients.albedo is not None and coefficients.light is not None:
         message.albedo.CopyFrom(to_tensor(coefficients.albedo))
@@ -217,8 +235,12 @@ def identity_frame_from_proto(request: pb.FitIdentityRequest) -> IdentityFrame:
     """
     if not request.HasField("frame"):
         raise InvalidRequest("after the config every message must hold a frame", field="frame")
+    _check_size(request.frame.image, "frame.image")
     picture = from_image(request.frame.image, "frame.image", channels=3)
-    return IdentityFrame(picture, face_from_proto(request.frame.face))
+    face = face_from_proto(request.frame.face)
+    if problem := face_shape_problem(face.landmarks):
+        raise InvalidRequest(f"frame.face.landmarks: these points are no face: {problem}", field="frame.face.landmarks")
+    return IdentityFrame(picture, face)
 
 
 def identity_frame_to_proto(picture: npt.NDArray[np.uint8], face: TrackedFace) -> pb.FitIdentityRequest:
@@ -243,9 +265,9 @@ def identity_to_proto(identity: FaceIdentity, num_expression: int, ref: Artefact
     )
 
 
-def ref_to_proto(ref: ArtefactRef) -> common_pb2.ArtefactRef:
-    """The message of a reference."""
-    return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
+def _check_size(image: common_pb2.Image, field: str) -> None:
+    if max(image.width, image.height) > MAX_SIDE:
+        raise InvalidRequest(f"{field}: {image.width} x {image.height} pixels; a side has at most {MAX_SIDE}", field=field)
 
 
 def _face_coefficients(message: pb.FaceTrack) -> FaceCoefficients | None:
@@ -259,16 +281,6 @@ def _face_coefficients(message: pb.FaceTrack) -> FaceCoefficients | None:
         expression=from_tensor(found.expression, f"{field}.expression", dtype=np.float32, shape=(None,)),
         albedo=from_tensor(found.albedo, f"{field}.albedo", dtype=np.float32, shape=(None,)) if lit else None,
         light=from_tensor(found.light, f"{field}.light", dtype=np.float32, shape=(9, 3)) if lit else None,
-        pose=_pose_from_proto(found.pose, f"{field}.pose"),
+        pose=pose_from_proto(found.pose, f"{field}.pose"),
         landmark_error=message.landmark_error,
     )
-
-
-def _pose_to_proto(pose: HeadPose) -> common_pb2.HeadPose:
-    return common_pb2.HeadPose(scale=pose.scale, rotation=pose.rotation.ravel().tolist(), translation=pose.translation.tolist())
-
-
-def _pose_from_proto(message: common_pb2.HeadPose, field: str) -> HeadPose:
-    if len(message.rotation) != 9 or len(message.translation) != 3:
-        raise InvalidRequest(f"{field}: rotation needs 9 numbers, translation 3", field=field)
-    return HeadPose(message.scale, np.array(message.rotation).reshape(3, 3), np.array(message.translation))

@@ -8,7 +8,7 @@ from typing import Any
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1 import face_pb2_grpc
 from services.common.artefacts import ArrayCache, ArtefactRef, ArtefactStore
-from services.common.calls import check_still_wanted, count_frames, count_reason
+from services.common.calls import charge, check_still_wanted, count_frames, count_reason
 from services.common.errors import InvalidRequest
 from services.common.face_identity import FaceIdentity, identity_from_arrays, model_of_identity
 from services.common.limits import WorkerPool
@@ -23,7 +23,7 @@ from services.face.convert import (
     options_from_proto,
     picture_from_proto,
 )
-from services.face.fitting.identity import IdentityFitter
+from services.face.fitting.identity import FRAME_BYTES, MAX_FRAMES, IdentityFitter
 from services.face.fitting.models import FittableModels
 from services.face.fitting.streaming import StreamFitter
 from services.face.stream import FaceTracker, Networks
@@ -85,8 +85,12 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         model = model_from_proto(await anext(requests, pb.FitIdentityRequest()))
         face = await self._fitters.run(self._models.get, model)
         fitter = IdentityFitter(face)
+        held = 0
         async for request in requests:
             frame = identity_frame_from_proto(request)
+            if held <= MAX_FRAMES:  # later ones take the place of earlier ones
+                charge(FRAME_BYTES)
+                held += 1
             await self._fitters.run(fitter.push, frame.picture, frame.face)
             count_frames(1)
         identity = await self._fitters.run(fitter.finish, check_still_wanted)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +13,21 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from services.common.arrays import from_tensor, to_tensor
+from services.common.artefact_messages import ref_from_proto, ref_to_proto
 from services.common.artefacts import ArtefactRef
-from services.common.crops import HeadPose
+from services.common.calls import charge
+from services.common.crops import MAX_HEAD_PX
 from services.common.errors import InvalidRequest
-from services.common.head_pose_vectors import POSE_SIZE, pose_of_vector, pose_vectors
+from services.common.head_pose_vectors import POSE_SIZE, check_pose_vectors, pose_of_vector, pose_vectors
+from services.common.pose_messages import pose_from_proto, pose_to_proto
 from services.common.timeline import MOTION_RATE, Timeline
+from services.common.timeline_messages import (
+    num_frames_from_proto,
+    rate_from_proto,
+    rational_to_proto,
+    timeline_from_proto,
+    timeline_to_proto,
+)
 from services.motion.types import (
     METHODS,
     NUM_CEPSTRA,
@@ -37,8 +46,10 @@ Float64 = npt.NDArray[np.float64]
 
 MAX_FRAMES_PER_REPLY: Final = 256
 """Bounds a reply to about 200 kB."""
-MAX_FRAMES: Final = 10_000_000
-"""Frames that one stream may ask for: 100 h at 25 frames/s."""
+MAX_FOOTAGE_FRAMES: Final = 90_000
+"""Frames of footage at 25 frames/s, an hour: footage at a lower rate is filled up to them."""
+MAX_FEATURE: Final = 1e3
+"""Largest magnitude of a log-mel power or of a cepstrum; sound of any loudness stays within 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +102,15 @@ def config_from_proto(request: pb.PredictMotionRequest) -> PredictConfig:
         raise InvalidRequest("the first message of the stream must be the config", field="config")
     config = request.config
     check_method(config.method)
-    rate = _fraction(config.feature_rate, "config.feature_rate")
+    rate = rate_from_proto(config.feature_rate, "config.feature_rate")
     if rate != MOTION_RATE:
         raise InvalidRequest(
             f"config.feature_rate: {config.method} takes features at {MOTION_RATE} frames/s, not {rate}",
             field="config.feature_rate",
         )
-    if not 0 <= config.num_frames <= MAX_FRAMES:
-        raise InvalidRequest(f"config.num_frames: {config.num_frames} is not between 0 and {MAX_FRAMES}", field="config.num_frames")
     timeline = timeline_from_proto(config.output_timeline, "config.output_timeline")
-    return PredictConfig(
-        ref_from_proto(config.style, "config.style"), timeline, config.num_frames, config.without_style, config.method
-    )
+    num_frames = num_frames_from_proto(config.num_frames, timeline, "config.num_frames")
+    return PredictConfig(ref_from_proto(config.style, "config.style"), timeline, num_frames, config.without_style, config.method)
 
 
 def config_to_proto(method: str, config: PredictConfig) -> pb.PredictMotionRequest:
@@ -111,7 +119,7 @@ def config_to_proto(method: str, config: PredictConfig) -> pb.PredictMotionReque
         config=pb.PredictMotionConfig(
             method=method,
             style=ref_to_proto(config.style),
-            feature_rate=_rational(MOTION_RATE),
+            feature_rate=rational_to_proto(MOTION_RATE),
             output_timeline=timeline_to_proto(config.timeline),
             num_frames=config.num_frames,
             without_style=config.without_style,
@@ -140,16 +148,21 @@ def block_from_proto(block: audio_pb2.AudioFeatureBlock, method: str = "ugc") ->
     """
     frames = block.num_frames
 
+    if frames < 0:
+        raise InvalidRequest(f"features.num_frames: must not be negative, got {frames}", field="features.num_frames")
+
     def tensor(name: str, message: common_pb2.Tensor, *shape: int) -> Float32:
         field = f"features.{name}"
-        array: Float32 = from_tensor(message, field, dtype=np.float32, shape=(frames, *shape))
+        array: Float32 = from_tensor(message, field, dtype=np.float32, shape=(frames, *shape), limit=MAX_FEATURE)
         return array
 
     posteriorgram = tensor("posteriorgram", block.posteriorgram, ROWS_PER_FRAME, NUM_PHONES)
     speaking = tensor("speech_probability", block.speech_probability)
     for name, values in (("posteriorgram", posteriorgram), ("speech_probability", speaking)):
         if values.size and (values.min() < 0.0 or values.max() > 1.001):
-            raise InvalidRequest(f"features.{name}: probabilities lie in [0, 1]", field=f"features.{name}")
+            raise InvalidRequest(
+                f"features.{name}: probabilities lie in [0, 1], got {values.min():g} to {values.max():g}", field=f"features.{name}"
+            )
     mel = tensor("mel", block.mel, ROWS_PER_FRAME, NUM_MELS)
     removed = None
     if method == "everybody":
@@ -188,10 +201,7 @@ def _frame_to_proto(motion: Motion, index: int) -> pb.MotionFrame:
     if motion.expression is not None:
         frame.expression.CopyFrom(to_tensor(motion.expression[index]))
     if motion.poses is not None:
-        pose = pose_of_vector(motion.poses[index])
-        frame.pose.scale = pose.scale
-        frame.pose.rotation.extend(pose.rotation.ravel().tolist())
-        frame.pose.translation.extend(pose.translation.tolist())
+        frame.pose.CopyFrom(pose_to_proto(pose_of_vector(motion.poses[index])))
     if motion.blink is not None:
         frame.blink = float(motion.blink[index])
     return frame
@@ -205,7 +215,7 @@ def motion_from_proto(response: pb.PredictMotionResponse) -> Motion:
             with a pose that is none or that the others lack.
     """
     mouths = [
-        from_tensor(frame.mouth_landmarks, "frames.mouth_landmarks", dtype=np.float32, shape=(NUM_POINTS, 3))
+        from_tensor(frame.mouth_landmarks, "frames.mouth_landmarks", dtype=np.float32, shape=(NUM_POINTS, 3), limit=MAX_HEAD_PX)
         for frame in response.frames
     ]
     speaking = np.array([frame.speech_probability for frame in response.frames], np.float32)
@@ -218,18 +228,12 @@ def motion_from_proto(response: pb.PredictMotionResponse) -> Motion:
         raise InvalidRequest("frames.expression: all frames have one of the same size, or none has", field="frames.expression")
     first = response.frames[0].frame_index if response.frames else 0
     stacked = np.array(mouths, np.float32).reshape(-1, NUM_POINTS, 3)
-    poses = [_pose_from_proto(frame.pose) for frame in response.frames if frame.HasField("pose")]
+    poses = [pose_from_proto(frame.pose, "frames.pose") for frame in response.frames if frame.HasField("pose")]
     if poses and len(poses) < len(mouths):
         raise InvalidRequest("frames.pose: all frames have one, or none has", field="frames.pose")
     blink = np.array([frame.blink for frame in response.frames], np.float32) if poses else None
     expression = np.array(expressions, np.float32) if expressions else None
     return Motion(first, stacked, speaking, expression, pose_vectors(poses) if poses else None, blink)
-
-
-def _pose_from_proto(message: common_pb2.HeadPose) -> HeadPose:
-    if len(message.rotation) != 9 or len(message.translation) != 3 or not message.scale > 0:
-        raise InvalidRequest("frames.pose: a scale, 9 numbers of rotation and 3 of translation are needed", field="frames.pose")
-    return HeadPose(message.scale, np.array(message.rotation).reshape(3, 3), np.array(message.translation))
 
 
 def footage_from_proto(
@@ -248,30 +252,38 @@ def footage_from_proto(
         head_poses: of the request where the method needs them, else None.
 
     Raises:
-        InvalidRequest: tensors of a wrong shape or type, or not finite; a rate or a scale of a pose that is not positive; head
-            poses that are needed and missing.
+        InvalidRequest: tensors of a wrong shape or type, not finite or out of range; a rate out of range; footage of more than
+            MAX_FOOTAGE_FRAMES frames at 25 frames/s; head poses that are needed and missing.
+        CallTooLarge: the call would hold more than it may.
     """
-    mouths = from_tensor(mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(None, NUM_POINTS, 3))
+    mouths = from_tensor(mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(None, NUM_POINTS, 3), limit=MAX_HEAD_PX)
     flags = from_tensor(usable, "usable", dtype=np.bool_, shape=(len(mouths),))
     poses = None if head_poses is None else _head_poses(head_poses, flags)
-    rate = MOTION_RATE if frame_rate is None else _fraction(frame_rate, "frame_rate")
+    rate = MOTION_RATE if frame_rate is None else rate_from_proto(frame_rate, "frame_rate")
+    count = int(len(mouths) / rate * MOTION_RATE)
+    if count > MAX_FOOTAGE_FRAMES:
+        raise InvalidRequest(
+            f"mouth_landmarks: {len(mouths)} frames at {rate} frames/s last {float(len(mouths) / rate):.0f} s; at most "
+            f"{MAX_FOOTAGE_FRAMES // MOTION_RATE} s of footage are taken: send a part",
+            field="mouth_landmarks",
+        )
+    charge(count * NUM_POINTS * 3 * mouths.itemsize)
     if rate != MOTION_RATE and len(mouths):
-        count = int(len(mouths) / rate * MOTION_RATE)
         nearest = np.minimum(np.round(np.arange(count) * float(rate / MOTION_RATE)).astype(np.intp), len(mouths) - 1)
         return Footage(mouths[nearest], flags[nearest], None if poses is None else poses[nearest])
     return Footage(mouths, flags, poses)
 
 
 def _head_poses(message: common_pb2.Tensor, usable: Bool) -> Float64:
-    """Head-pose vectors, float64 [T, 6]; those of frames that are not usable may be anything finite, and become the unit pose."""
+    """Head-pose vectors, float64 [T, 6]; those of frames that are not usable may be any number, and become the unit pose."""
     if not message.shape:
         raise InvalidRequest(
             "head_poses: `headpose` needs the head-pose vectors of the same frames as mouth_landmarks", field="head_poses"
         )
-    poses: Float64 = from_tensor(message, "head_poses", dtype=np.float64, shape=(len(usable), POSE_SIZE))
-    if (poses[usable, 5] <= 0.0).any():
-        raise InvalidRequest("head_poses: the scale of a pose is positive", field="head_poses")
-    return np.where(usable[:, None], poses, np.eye(POSE_SIZE)[-1])
+    found: Float64 = from_tensor(message, "head_poses", dtype=np.float64, shape=(len(usable), POSE_SIZE))
+    poses = np.where(usable[:, None], found, np.eye(POSE_SIZE)[-1])
+    check_pose_vectors(poses, "head_poses")
+    return poses
 
 
 def lag_to_proto(estimate: LagEstimate) -> pb.EstimateLagResponse:
@@ -301,52 +313,3 @@ def same_length(block: FeatureBlock, footage: Footage) -> None:
             f"features of {len(block.features)} frames, mouths of {len(footage.usable)}: both must be of the same frames",
             field="features",
         )
-
-
-def ref_from_proto(message: common_pb2.ArtefactRef, field: str) -> ArtefactRef:
-    """A reference to an artefact.
-
-    Raises:
-        InvalidRequest: it is empty.
-    """
-    if not message.uri:
-        raise InvalidRequest(f"{field}: an artefact's uri and sha256 are needed", field=field)
-    return ArtefactRef(message.uri, message.sha256, message.size_bytes)
-
-
-def ref_to_proto(ref: ArtefactRef) -> common_pb2.ArtefactRef:
-    """The message of a reference."""
-    return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
-
-
-def timeline_from_proto(message: common_pb2.Timeline, field: str) -> Timeline:
-    """A timeline.
-
-    Raises:
-        InvalidRequest: no rate and no times, a rate that is not positive, or times that do not increase.
-    """
-    if message.HasField("frame_rate"):
-        return Timeline(rate=_fraction(message.frame_rate, f"{field}.frame_rate"))
-    if message.HasField("explicit"):
-        pts: npt.NDArray[Any] = np.array(message.explicit.pts, np.int64)
-        return Timeline(pts=pts, time_base=_fraction(message.explicit.time_base, f"{field}.explicit.time_base"))
-    raise InvalidRequest(f"{field}: give frame_rate or explicit times", field=field)
-
-
-def timeline_to_proto(timeline: Timeline) -> common_pb2.Timeline:
-    """The message of a timeline."""
-    if timeline.rate is not None:
-        return common_pb2.Timeline(frame_rate=_rational(timeline.rate))
-    assert timeline.pts is not None
-    times = common_pb2.FrameTimes(time_base=_rational(timeline.time_base), pts=timeline.pts.tolist())
-    return common_pb2.Timeline(explicit=times)
-
-
-def _fraction(message: common_pb2.Rational, field: str) -> Fraction:
-    if message.den <= 0 or message.num <= 0:
-        raise InvalidRequest(f"{field}: {message.num}/{message.den} is not a positive number", field=field)
-    return Fraction(message.num, message.den)
-
-
-def _rational(value: Fraction) -> common_pb2.Rational:
-    return common_pb2.Rational(num=value.numerator, den=value.denominator)

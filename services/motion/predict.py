@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from services.common.calls import check_still_wanted
 from services.common.errors import InvalidRequest
 from services.common.timeline import MOTION_RATE, Timeline
 from services.motion.constraints import ConstraintConfig
@@ -26,7 +27,7 @@ from services.motion.pooled_speech import pooled_speech
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, WINDOW, WINDOW_AHEAD, WINDOW_PAST, Float32, Motion, SpeechFeatures
 
-_MAX_FRAMES_AHEAD: Final = 250
+MAX_FRAMES_AT_ONCE: Final = 250
 """Frames of one answer at most: 10 s of motion."""
 _POOLED_PAST: Final = 6
 """Frames before the predicted one that a person's correction hears."""
@@ -76,8 +77,12 @@ class GridPredictor(Grid):
 
     def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
         windows = [heard[n : n + WINDOW] for n in range(len(speaking))]
-        full_size = np.stack([landmarks_of_frame(window, self._style, self._models) for window in windows])
+        full_size = np.stack([self._mouth(window) for window in windows])
         return Motion(first, expected(full_size, self._style), speaking)
+
+    def _mouth(self, window: Float32) -> Float32:
+        check_still_wanted()
+        return landmarks_of_frame(window, self._style, self._models)
 
 
 class _GridFrame(NamedTuple):
@@ -136,12 +141,19 @@ class MotionStream:
                 field="features.first_frame",
             )
         self._keep(self._grid.push(features))
+        return self.ready()
+
+    def ready(self) -> Motion:
+        """Further output frames that the features so far make ready, at most 250 at once; none when all are answered."""
         return self._emit(self._num_frames or self._timeline.num_frames, None)
 
     def drain(self) -> Motion | None:
         """After the last features: the next piece of the output frames that remain; None when all are answered.
 
         Features behind the end are silence.
+
+        Raises:
+            Cancelled: the call that this is done for is over; looked at once a second of motion.
         """
         covered = Fraction(self._grid.num_features) / MOTION_RATE
         target, until = (self._num_frames, None) if self._num_frames else (self._timeline.num_frames, covered)
@@ -149,6 +161,7 @@ class MotionStream:
             piece = self._emit(target, until)
             if len(piece.mouth_landmarks):
                 return piece
+            check_still_wanted()
             self._keep(self._grid.push_silence(MOTION_RATE.numerator))
         return None
 
@@ -166,9 +179,11 @@ class MotionStream:
     def _emit(self, target: int | None, until: Fraction | None) -> Motion:
         first = self._next
         found: list[_GridFrame] = []
-        while len(found) < _MAX_FRAMES_AHEAD and not self._complete(target, until):
+        while len(found) < MAX_FRAMES_AT_ONCE and not self._complete(target, until):
             at = grid_position(self._timeline.seconds(self._next))
             if at.last_needed >= self._base + len(self._frames):
+                # Behind a gap in the times nothing of the gap is kept.
+                self._forget(at.index - 1)
                 break
             found.append(self._frame_at(at.index, float(at.fraction)))
             self._next += 1

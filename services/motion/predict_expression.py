@@ -18,6 +18,7 @@ from typing import Final
 
 import numpy as np
 
+from services.common.calls import check_still_wanted
 from services.common.errors import InvalidRequest
 from services.common.timeline import Timeline
 from services.motion.constraints import ConstraintConfig
@@ -103,6 +104,7 @@ class ExpressionGrid(Grid):
 
     def _mouth(self, window: Float32) -> Float32:
         """Mouth of one window before constraints, float32 [59, 3]."""
+        check_still_wanted()
         coefficients = self._model.predict(window)
         if self._style.expression_correction is not None:
             coefficients = coefficients + self._style.expression_correction @ pooled_window(window)

@@ -9,11 +9,14 @@ first frame on; so pieces of any size give the same bytes. What the paper leaves
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from services.common.calls import check_still_wanted
 from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.head_pose_vectors import check_pose_vectors
 from services.common.landmarks import mouth_opening, shut_lips
 from services.common.timeline import Timeline
 from services.motion.blink import blinks
@@ -30,12 +33,16 @@ from services.motion.predict import MotionStream, mean_speaker
 from services.motion.style import Style, encode_style
 from services.motion.types import Bool, Float32, Motion, SpeechFeatures
 
+_MAX_CONDITION: Final = 1e8
+_MAX_LOG: Final = 20.0
+"""Of the scale of a pose, relative to the reference's."""
+
 
 def head_style_of(style: Style) -> HeadStyle:
     """How the person of a style holds and moves the head.
 
     Raises:
-        InvalidRequest: the style was encoded for a method that does not move the head.
+        InvalidRequest: the style was encoded for a method that does not move the head, or is damaged.
     """
     arrays = (style.pose_reference, style.pose_quantiles, style.pose_mixing, style.pose_steps)
     if any(array is None for array in arrays):
@@ -43,6 +50,9 @@ def head_style_of(style: Style) -> HeadStyle:
             "style: it says nothing of the head's movement: encode it with method `headpose` and head_poses", field="style"
         )
     reference, quantiles, mixing, steps = (np.asarray(array, np.float64) for array in arrays)
+    check_pose_vectors(reference[None], "style: pose_reference")
+    if np.linalg.cond(mixing) > _MAX_CONDITION or (np.diff(quantiles, axis=1) < 0.0).any() or np.abs(quantiles[5]).max() > _MAX_LOG:
+        raise InvalidRequest("style: its arrays of the head's movement are damaged: encode the style anew", field="style")
     return HeadStyle(reference, quantiles, mixing, steps)
 
 
@@ -133,6 +143,7 @@ class HeadMotionGrid(Grid):
     def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
         mouths, poses = [], []
         for frame, probability in enumerate(speaking.tolist(), self._past):
+            check_still_wanted()
             expression, pose = self._step(heard[frame - self._model.past : frame + self._model.ahead + 1])
             row = self._signals.push(pose, heard[frame, :, :NUM_CONTENT], probability)
             poses.append(self._poses.pose(self._scores.push(row, probability)))

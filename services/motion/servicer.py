@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from dubstage.motion.v1alpha1 import motion_pb2_grpc
-from services.common.artefacts import ArtefactRef, ArtefactStore
+from services.common.artefact_messages import ref_from_proto, ref_to_proto
+from services.common.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
 from services.common.calls import check_still_wanted, set_model_version
 from services.common.errors import InvalidRequest
 from services.common.limits import WorkerPool
@@ -22,13 +23,11 @@ from services.motion.convert import (
     footage_from_proto,
     lag_to_proto,
     motion_to_proto,
-    ref_from_proto,
-    ref_to_proto,
     same_length,
 )
 from services.motion.lag import estimate_lag
 from services.motion.models import MotionModels
-from services.motion.predict import MotionStream, mean_speaker
+from services.motion.predict import MAX_FRAMES_AT_ONCE, MotionStream, mean_speaker
 from services.motion.predict_expression import expression_stream
 from services.motion.predict_head_motion import encode_head_style, head_motion_stream, mean_head_speaker
 from services.motion.style import STYLE_FORMAT, Style, encode_style
@@ -63,10 +62,15 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         stream = _STREAMS[config.method](models, style, config.timeline, config.num_frames)
         async for request in requests:
             block = features_from_proto(request, config.method)
-            for reply in motion_to_proto(await self._workers.run(stream.push, block.first_frame, block.features)):
-                yield reply
-        while motion := await self._workers.run(stream.drain):
+            motion = await self._workers.run(stream.push, block.first_frame, block.features)
             for reply in motion_to_proto(motion):
+                yield reply
+            while len(motion.mouth_landmarks) == MAX_FRAMES_AT_ONCE:
+                motion = await self._workers.run(stream.ready)
+                for reply in motion_to_proto(motion):
+                    yield reply
+        while (rest := await self._workers.run(stream.drain)) is not None:
+            for reply in motion_to_proto(rest):
                 yield reply
 
     async def EncodeStyle(self, request: pb.EncodeStyleRequest, context: Any) -> pb.EncodeStyleResponse:  # noqa: N802
@@ -122,7 +126,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         return models
 
     def _load_style(self, ref: ArtefactRef, models: MotionModels) -> Style:
-        named = self._store.get_arrays(ref)
+        named = self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES)
         return Style.from_arrays(
             named.arrays,
             named.metadata,

@@ -15,5 +15,5 @@ class MotionSettings(StageSettings):
 
     port: int = Field(DEFAULT_PORTS["motion"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
     motion_weights: Path = Field(WEIGHTS, description="folder with the exported motion and sync networks")
-    compute_threads: int = Field(1, ge=1, description="threads inside one run of a network; more bring nothing")
-    personalize_threads: int = Field(1, ge=1, description="personalisations that run at once, beside serving")
+    compute_threads: int = Field(1, ge=1, le=256, description="threads inside one run of a network; more bring nothing")
+    personalize_threads: int = Field(1, ge=1, le=64, description="personalisations that run at once, beside serving")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from dubstage.common.v1alpha1 import common_pb2
+import numpy as np
+
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from services.common.arrays import from_image, from_tensor, to_gray_image, to_rgb_image, to_tensor
-from services.common.artefacts import ArrayCache, ArtefactRef, ArtefactStore
-from services.common.crops import BOX_SIZE
+from services.common.artefact_messages import ref_from_proto, ref_to_proto
+from services.common.artefacts import MAX_ARRAYS_BYTES, ArrayCache, ArtefactStore
+from services.common.crops import BOX_SIZE, MAX_BOX_PX
 from services.common.errors import InvalidRequest, ModelNotFound
 from services.common.face_identity import identity_from_arrays, model_of_identity
 from services.common.identity_drawing import IdentityDrawing
@@ -23,6 +25,10 @@ ACTOR_FORMAT: Final = "dubstage.render_actor/1"
 """Metadata `format` of an actor's artefact."""
 _STATE: Final = "actor_state"
 _SIZE: Final = (BOX_SIZE, BOX_SIZE)
+_LARGEST_STATE: Final = 1e4
+"""Magnitude of a number of an actor's state; those of real actors stay below 10."""
+MAX_STEPS: Final = 100_000
+"""Steps of a personalisation: a day on two cores; a model's own number is 120."""
 
 
 def model_from_proto(name: str, models: dict[str, ModelFile], field: str) -> ModelFile:
@@ -35,7 +41,7 @@ def model_from_proto(name: str, models: dict[str, ModelFile], field: str) -> Mod
     if not name:
         raise InvalidRequest(f"{field} is empty: one of {', '.join(sorted(models))}", field=field)
     if name not in models:
-        raise ModelNotFound(f"no model {name!r}: there are {', '.join(sorted(models))}", resource=name)
+        raise ModelNotFound(f"no model {name[:80]!r}: there are {', '.join(sorted(models))}", resource=name[:80])
     return models[name]
 
 
@@ -59,7 +65,7 @@ def state_from_proto(config: pb.RenderConfig, model: ModelFile, cache: ArrayCach
     """
     if not config.HasField("actor"):
         return default_state(model)
-    named = cache.get_arrays(ref_from_proto(config.actor))
+    named = cache.get_arrays(ref_from_proto(config.actor, "config.actor"))
     form = named.metadata.get("format")
     if form != ACTOR_FORMAT:
         raise InvalidRequest(f"config.actor: not a renderer's actor: format {form!r}", field="config.actor")
@@ -72,6 +78,11 @@ def state_from_proto(config: pb.RenderConfig, model: ModelFile, cache: ArrayCach
     if state.shape != (model.state_size,) or state.dtype != "float32":
         raise InvalidRequest(
             f"config.actor: expected float32 [{model.state_size}], got {state.dtype} {list(state.shape)}",
+            field="config.actor",
+        )
+    if not (np.abs(state) <= _LARGEST_STATE).all():  # written so that NaN fails
+        raise InvalidRequest(
+            f"config.actor is damaged: its state holds numbers that are not finite or beyond {_LARGEST_STATE:g}: personalise it again",
             field="config.actor",
         )
     return state
@@ -97,7 +108,7 @@ def frame_from_proto(request: pb.RenderRequest, previous: int | None) -> RenderF
         background=from_image(frame.background, "frame.background", channels=3, size=_SIZE),
         texture=from_image(frame.texture, "frame.texture", channels=3, size=_SIZE) if frame.HasField("texture") else None,
         mask=from_image(frame.mask, "frame.mask", channels=1, size=_SIZE),
-        box_landmarks=from_tensor(frame.box_landmarks, "frame.box_landmarks", dtype="float32", shape=(NUM_MOUTH_AREA, 2)),
+        box_landmarks=from_tensor(frame.box_landmarks, "frame.box_landmarks", dtype="float32", shape=(NUM_MOUTH_AREA, 2), limit=MAX_BOX_PX),
         context_only=frame.context_only,
     )
 
@@ -143,7 +154,7 @@ def bank_from_proto(request: pb.PersonalizeRequest, store: ArtefactStore) -> Mou
     """
     if not request.HasField("bank"):
         raise InvalidRequest("bank is missing", field="bank")
-    return bank_from_arrays(store.get_arrays(ref_from_proto(request.bank)))
+    return bank_from_arrays(store.get_arrays(ref_from_proto(request.bank, "bank"), max_bytes=MAX_ARRAYS_BYTES))
 
 
 def drawing_from_proto(request: pb.PersonalizeRequest, store: ArtefactStore, models: MorphableModels) -> IdentityDrawing:
@@ -156,9 +167,20 @@ def drawing_from_proto(request: pb.PersonalizeRequest, store: ArtefactStore, mod
     """
     if not request.HasField("identity"):
         raise InvalidRequest(f"identity is missing: model {request.model!r} draws the person's face", field="identity")
-    stored = store.get_arrays(ref_from_proto(request.identity))
+    stored = store.get_arrays(ref_from_proto(request.identity, "identity"), max_bytes=MAX_ARRAYS_BYTES)
     model = models.get(model_of_identity(stored))
     return IdentityDrawing(identity_from_arrays(stored, model), model)
+
+
+def num_steps_from_proto(request: pb.PersonalizeRequest) -> int:
+    """Steps of a personalisation; 0: the model's own number.
+
+    Raises:
+        InvalidRequest: more than MAX_STEPS.
+    """
+    if request.num_steps > MAX_STEPS:
+        raise InvalidRequest(f"num_steps: at most {MAX_STEPS} steps are taken, not {request.num_steps}", field="num_steps")
+    return request.num_steps
 
 
 def progress_to_proto(progress: PersonalizeProgress) -> pb.PersonalizeResponse:
@@ -193,13 +215,3 @@ def models_to_proto(models: list[ModelInfo]) -> pb.ListModelsResponse:
             for model in models
         ]
     )
-
-
-def ref_from_proto(message: common_pb2.ArtefactRef) -> ArtefactRef:
-    """An artefact's reference."""
-    return ArtefactRef(message.uri, message.sha256, message.size_bytes)
-
-
-def ref_to_proto(ref: ArtefactRef) -> common_pb2.ArtefactRef:
-    """The message of an artefact's reference."""
-    return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)

@@ -24,6 +24,7 @@ from services.render.convert import (
     frame_from_proto,
     model_from_proto,
     models_to_proto,
+    num_steps_from_proto,
     progress_to_proto,
     rendered_to_proto,
     result_to_proto,
@@ -95,6 +96,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         models = self._models()
         model = model_from_proto(request.model, models.files, "model")
         set_model_version(model.sha256[:12])
+        num_steps_from_proto(request)
         bank = await self._trainers.run(bank_from_proto, request, self._store)
         drawing = None
         if model.name == HEADPOSE:
@@ -127,7 +129,8 @@ def _reports(
     from services.render.adapt.headpose import personalize_headpose
     from services.render.adapt.personalize import PersonalizeModels, personalize
 
-    files, steps, seed, train = PersonalizeModels(models.folder), request.num_steps, request.seed, not request.skip_training
+    files, seed, train = PersonalizeModels(models.folder), request.seed, not request.skip_training
+    steps = num_steps_from_proto(request)
     if drawing is not None:
         return personalize_headpose(bank, drawing, files, num_steps=steps, seed=seed, num_threads=num_threads, train=train)
     chosen = personalize_everybody if model.name == EVERYBODY else personalize

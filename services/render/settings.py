@@ -23,25 +23,33 @@ class RenderSettings(StageSettings):
     backend: BackendName | None = Field(default=None, description="runtime of the networks")
     precision: Precision | None = Field(default=None, description="float32, bfloat16 or int8")
     batch_size: int = Field(default=4, ge=1, le=64, description="most frames of one stream that are computed at once")
-    max_queued_personalizations: int = Field(default=4, ge=0, description="personalisations that may wait for the one running")
+    max_queued_personalizations: int = Field(
+        default=4, ge=0, le=10_000, description="personalisations that may wait for the one running"
+    )
     morphable_models: Path | None = Field(
         default=None, description="folder of the user's own morphable models (FLAME, Basel, ICT-FaceKit), by file name"
     )
-    personalize_threads: int = Field(default=2, ge=1, description="threads of a personalisation")
+    personalize_threads: int = Field(default=2, ge=1, le=256, description="threads of a personalisation")
 
     triton_url: str = Field(default="localhost:8001", min_length=1, description="HOST:PORT of Triton's gRPC, for backend triton")
     triton_shared_memory: bool = Field(
         default=False, description="arrays through /dev/shm: Triton is on this host and sees the same one"
     )
     triton_max_in_flight: int = Field(default=16, ge=1, le=256, description="inferences that are at Triton at once; more wait here")
-    triton_timeout_s: float = Field(default=10.0, gt=0, description="time allowed to one inference at Triton")
-    triton_start_timeout_s: float = Field(default=60.0, gt=0, description="time that Triton has to answer when the stage starts")
-    triton_load_timeout_s: float = Field(default=300.0, gt=0, description="time that Triton has to load a model")
-    triton_probe_interval_s: float = Field(default=5.0, gt=0, description="how often an idle model is tried with one frame")
-    triton_heal_wait_s: float = Field(
-        default=5.0, gt=0, description="time that a Triton which restarts has in each attempt to heal"
+    triton_timeout_s: float = Field(default=10.0, gt=0, le=86_400, description="time allowed to one inference at Triton")
+    triton_start_timeout_s: float = Field(
+        default=60.0, gt=0, le=86_400, description="time that Triton has to answer when the stage starts"
     )
-    triton_heal_attempts: int = Field(default=5, ge=1, description="reloads in vain before the stage says that it does not serve")
+    triton_load_timeout_s: float = Field(default=300.0, gt=0, le=86_400, description="time that Triton has to load a model")
+    triton_probe_interval_s: float = Field(
+        default=5.0, gt=0, le=86_400, description="how often an idle model is tried with one frame"
+    )
+    triton_heal_wait_s: float = Field(
+        default=5.0, gt=0, le=86_400, description="time that a Triton which restarts has in each attempt to heal"
+    )
+    triton_heal_attempts: int = Field(
+        default=5, ge=1, le=1000, description="reloads in vain before the stage says that it does not serve"
+    )
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
+from services.common.calls import check_still_wanted
 from services.common.crops import HeadPose, to_head_space
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.landmarks import MOUTH_AREA, NUM_LIPS
@@ -33,6 +34,7 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
     Raises:
         NoUsableFootage: no frames.
         InvalidRequest: indices that do not increase, or max_frames < 1.
+        Cancelled: the call that this is done for is over.
     """
     if max_frames < 1:
         raise InvalidRequest(f"a bank keeps at least 1 frame, not {max_frames}", field="config.max_frames")
@@ -43,7 +45,10 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
     if len(wrong):
         first, second = index[wrong[0]], index[wrong[0] + 1]
         raise InvalidRequest(f"frame_index must increase: {second} came after {first}", field="frame.frame_index")
-    heads = [to_head_space(frame.landmarks, frame.pose) for frame in frames]
+    heads = []
+    for frame in frames:
+        check_still_wanted()
+        heads.append(to_head_space(frame.landmarks, frame.pose))
     mouth = np.stack([head[list(MOUTH_AREA)] for head in heads])
     geometry = measure_geometry(mouth, np.stack([head[list(ANCHORS)] for head in heads]))
     kept = choose_frames(mouth, index, max_frames)
@@ -76,6 +81,7 @@ def choose_frames(mouth: Float32, index: npt.NDArray[np.int64], max_frames: int)
     # Distances to what is kept, updated one window at a time: F x 80 numbers a step.
     nearest = np.abs(lips - np.median(lips, axis=0)).mean(axis=1) + 1e6
     while True:
+        check_still_wanted()
         end = int(ends[np.argmax(nearest[ends])])
         window = np.arange(end - WINDOW + 1, end + 1)
         if nearest[end] <= 0 or kept.sum() + (~kept[window]).sum() > max_frames:
@@ -104,11 +110,13 @@ def harmonise(bank: MouthBank, segment: npt.NDArray[np.intp]) -> MouthBank:
         rows = np.flatnonzero(segment == number)
         gain = np.clip(np.median(colours, axis=0) / np.median(colours[rows], axis=0), 1.0 / _MAX_GAIN, _MAX_GAIN)
         for row in rows:
+            check_still_wanted()
             boxes[row] = np.clip(np.rint(bank.boxes[row] * gain.astype(np.float32)), 0, 255)
     return make_bank(boxes, bank.mouth, bank.rotation, bank.frame_index, bank.geometry)
 
 
 def _skin_colour(bank: MouthBank, row: int) -> npt.NDArray[np.float64]:
+    check_still_wanted()
     mask = lower_face_mask(bank.geometry, HeadPose(1.0, bank.rotation[row], np.zeros(3))) > 127
     lips = bank.box_landmarks[row, :NUM_LIPS]
     left, top = np.maximum(np.floor(lips.min(axis=0) - _LIP_MARGIN_PX).astype(int), 0)
@@ -123,6 +131,7 @@ def _farthest(points: Float32, count: int) -> npt.NDArray[np.intp]:
     chosen = [int(np.argmax(np.abs(points - np.median(points, axis=0)).mean(axis=1)))]
     nearest = np.abs(points - points[chosen[0]]).mean(axis=1)
     while len(chosen) < count:
+        check_still_wanted()
         chosen.append(int(np.argmax(nearest)))
         np.minimum(nearest, np.abs(points - points[chosen[-1]]).mean(axis=1), out=nearest)
     return np.sort(np.array(chosen, dtype=np.intp))

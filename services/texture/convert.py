@@ -13,18 +13,26 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from services.common.actor_geometry import ActorGeometry
 from services.common.arrays import from_image, from_tensor, to_rgb_image, to_tensor
+from services.common.artefact_messages import ref_from_proto, ref_to_proto
 from services.common.artefacts import ArtefactRef
-from services.common.crops import BOX_SIZE, HeadPose
+from services.common.crops import BOX_SIZE, MAX_FRAME_PX, MAX_HEAD_PX, HeadPose, face_shape_problem, fit_head_pose, to_head_space
 from services.common.errors import InvalidRequest
-from services.common.head_pose_vectors import POSE_SIZE
+from services.common.head_pose_vectors import POSE_SIZE, check_pose_vectors
 from services.common.landmarks import JAW, NUM_LANDMARKS, NUM_MOUTH_AREA
-from services.common.mouth_bank import NUM_ANCHORS
+from services.common.mouth_bank import MAX_BANK_FRAMES, NUM_ANCHORS
+from services.common.pose_messages import pose_from_proto, pose_to_proto
 from services.texture.build_bank import DEFAULT_FRAMES
 from services.texture.match_backgrounds import Backgrounds
 from services.texture.types import ALBEDO_MODES, BankFrame, PortraitFrame, TargetFrame, TurnedPortrait, WarpedFrame, WarpMode
 
+MIN_PORTRAIT_SIDE: Final = 64
+MAX_PORTRAIT_SIDE: Final = 8192
+"""Pixels of a side of a portrait; smaller ones hold no face that could be dubbed."""
+_OUTSIDE_SHARE: Final = 1.0
+"""Of the portrait's sides, by which a landmark may lie outside: a chin or a forehead that is cut off."""
+_OTHER_SCALE: Final = 10.0
+"""Factor between the scale of a pose and that of its landmarks: smoothing makes a few per cent."""
 _BOX: Final = (BOX_SIZE, BOX_SIZE)
-_ROTATION_TOLERANCE: Final = 1e-3
 _MODES: Final = {
     pb.WARP_MODE_UNSPECIFIED: WarpMode.TEMPORAL_WARP_NETWORK,
     pb.WARP_MODE_TEMPORAL_WARP_NETWORK: WarpMode.TEMPORAL_WARP_NETWORK,
@@ -94,11 +102,16 @@ def max_frames_from_proto(request: pb.BuildBankRequest) -> int:
     """The number of frames that a BuildBank stream's first message wants kept.
 
     Raises:
-        InvalidRequest: it is not a config.
+        InvalidRequest: it is not a config, or the number is too large.
     """
     if not request.HasField("config"):
         raise InvalidRequest("the first message of the stream must be the config", field="config")
-    return request.config.max_frames or DEFAULT_FRAMES
+    wanted = request.config.max_frames or DEFAULT_FRAMES
+    if wanted > MAX_BANK_FRAMES:
+        raise InvalidRequest(
+            f"config.max_frames: a bank keeps at most {MAX_BANK_FRAMES} frames, not {wanted}", field="config.max_frames"
+        )
+    return wanted
 
 
 def bank_frame_from_proto(request: pb.BuildBankRequest) -> BankFrame:
@@ -110,11 +123,12 @@ def bank_frame_from_proto(request: pb.BuildBankRequest) -> BankFrame:
     if not request.HasField("frame"):
         raise InvalidRequest("after the config every message must be a frame", field="frame")
     frame = request.frame
+    landmarks, pose = _face(frame.landmarks, frame.pose, "frame")
     return BankFrame(
         frame_index=frame.frame_index,
         box=from_image(frame.box, "frame.box", channels=3, size=_BOX),
-        landmarks=from_tensor(frame.landmarks, "frame.landmarks", dtype=np.float32, shape=(NUM_LANDMARKS, 3)),
-        pose=pose_from_proto(frame.pose, "frame.pose"),
+        landmarks=landmarks,
+        pose=pose,
     )
 
 
@@ -133,7 +147,7 @@ def bank_frame_to_proto(frame: BankFrame) -> pb.BuildBankRequest:
 def bank_to_proto(ref: ArtefactRef, num_frames: int, geometry: ActorGeometry) -> pb.BuildBankResponse:
     """The answer of BuildBank."""
     return pb.BuildBankResponse(
-        bank=common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes),
+        bank=ref_to_proto(ref),
         num_frames=num_frames,
         geometry=pb.ActorGeometry(
             mean_mouth=to_tensor(geometry.mean_mouth),
@@ -172,8 +186,8 @@ def warp_config_from_proto(request: pb.RetrieveWarpRequest) -> WarpConfig:
         raise InvalidRequest(f"config.mode: no mode has the number {config.mode}", field="config.mode")
     mode = _MODES[config.mode]
     if mode in ALBEDO_MODES:
-        return WarpConfig(mode, None, _ref(config.identity, "config.identity"))
-    return WarpConfig(mode, _ref(config.bank, "config.bank"), None)
+        return WarpConfig(mode, None, ref_from_proto(config.identity, "config.identity"))
+    return WarpConfig(mode, ref_from_proto(config.bank, "config.bank"), None)
 
 
 def warp_config_to_proto(
@@ -194,7 +208,8 @@ def target_from_proto(request: pb.RetrieveWarpRequest) -> TargetFrame:
     frame = request.frame
     if not frame.motion.HasField("mouth_landmarks"):
         raise InvalidRequest("frame.motion: mouth_landmarks are needed", field="frame.motion.mouth_landmarks")
-    mouth = from_tensor(frame.motion.mouth_landmarks, "frame.motion.mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3))
+    field = "frame.motion.mouth_landmarks"
+    mouth = from_tensor(frame.motion.mouth_landmarks, field, dtype=np.float32, shape=(NUM_MOUTH_AREA, 3), limit=MAX_HEAD_PX)
     return TargetFrame(frame.frame_index, mouth, pose_from_proto(frame.pose, "frame.pose"), frame.context_only)
 
 
@@ -245,15 +260,15 @@ def matching_from_proto(request: pb.MatchBackgroundsRequest) -> FootageAndPoses:
     """The request's arrays.
 
     Raises:
-        InvalidRequest: one is missing or of another shape or type.
+        InvalidRequest: one is missing or of another shape or type, or a pose of a usable frame is out of range.
     """
     footage = from_tensor(request.footage_poses, "footage_poses", dtype=np.float64, shape=(None, POSE_SIZE), finite=False)
-    return FootageAndPoses(
-        footage=footage,
-        usable=from_tensor(request.usable, "usable", dtype=np.bool_, shape=(len(footage),)),
-        shot_cuts=np.array(request.shot_cuts, np.int64),
-        predicted=from_tensor(request.predicted_poses, "predicted_poses", dtype=np.float64, shape=(None, POSE_SIZE)),
-    )
+    usable = from_tensor(request.usable, "usable", dtype=np.bool_, shape=(len(footage),))
+    predicted = from_tensor(request.predicted_poses, "predicted_poses", dtype=np.float64, shape=(None, POSE_SIZE))
+    # Poses of frames that are not usable may be anything.
+    check_pose_vectors(np.where(usable[:, None], footage, np.eye(POSE_SIZE)[-1]), "footage_poses")
+    check_pose_vectors(predicted, "predicted_poses")
+    return FootageAndPoses(footage, usable, np.array(request.shot_cuts, np.int64), predicted)
 
 
 def backgrounds_to_proto(backgrounds: Backgrounds) -> pb.MatchBackgroundsResponse:
@@ -270,11 +285,22 @@ def portrait_from_proto(request: pb.RotatePortraitRequest) -> Portrait:
     if not request.HasField("config"):
         raise InvalidRequest("the first message of the stream must be the config", field="config")
     config = request.config
+    size = (config.portrait.width, config.portrait.height)
+    if min(size) < MIN_PORTRAIT_SIDE or max(size) > MAX_PORTRAIT_SIDE:
+        raise InvalidRequest(
+            f"config.portrait: {size[0]} x {size[1]} pixels; a side has {MIN_PORTRAIT_SIDE} to {MAX_PORTRAIT_SIDE}", field="config.portrait"
+        )
+    landmarks, pose = _face(config.landmarks, config.pose, "config")
+    low, high = -_OUTSIDE_SHARE * np.array(size), (1.0 + _OUTSIDE_SHARE) * np.array(size)
+    if not ((landmarks[:, :2] >= low) & (landmarks[:, :2] <= high)).all():
+        raise InvalidRequest(
+            f"config.landmarks: they lie outside the portrait of {size[0]} x {size[1]} pixels by more than its own size", field="config.landmarks"
+        )
     return Portrait(
         picture=from_image(config.portrait, "config.portrait", channels=3),
-        landmarks=from_tensor(config.landmarks, "config.landmarks", dtype=np.float32, shape=(NUM_LANDMARKS, 3)),
-        pose=pose_from_proto(config.pose, "config.pose"),
-        identity=_ref(config.identity, "config.identity"),
+        landmarks=landmarks,
+        pose=pose,
+        identity=ref_from_proto(config.identity, "config.identity"),
     )
 
 
@@ -317,33 +343,24 @@ def turned_to_proto(frame_index: int, turned: TurnedPortrait) -> pb.RotatePortra
     )
 
 
-def pose_from_proto(message: common_pb2.HeadPose, field: str) -> HeadPose:
-    """A head pose.
-
-    Raises:
-        InvalidRequest: missing numbers, numbers that are not finite, a scale that is not positive, or a matrix that is no rotation.
-    """
-    if len(message.rotation) != 9 or len(message.translation) != 3:
+def _face(points: common_pb2.Tensor, place: common_pb2.HeadPose, field: str) -> tuple[npt.NDArray[np.float32], HeadPose]:
+    """Landmarks of a whole face, float32 [478, 3], frame pixels, and the head pose that belongs to them."""
+    where = f"{field}.landmarks"
+    landmarks: npt.NDArray[np.float32] = from_tensor(
+        points, where, dtype=np.float32, shape=(NUM_LANDMARKS, 3), limit=MAX_FRAME_PX
+    )
+    if problem := face_shape_problem(landmarks):
+        raise InvalidRequest(f"{where}: these points are no face: {problem}", field=where)
+    pose = pose_from_proto(place, f"{field}.pose")
+    own = fit_head_pose(landmarks)
+    if not 1.0 / _OTHER_SCALE <= own.scale / pose.scale <= _OTHER_SCALE:
         raise InvalidRequest(
-            f"{field}: 9 numbers of rotation and 3 of translation are needed, "
-            f"got {len(message.rotation)} and {len(message.translation)}",
-            field=field,
+            f"{field}.pose: its scale is {pose.scale:g}, that of the landmarks is {own.scale:g}: they are not of one face",
+            field=f"{field}.pose.scale",
         )
-    rotation = np.array(message.rotation, dtype=np.float64).reshape(3, 3)
-    translation = np.array(message.translation, dtype=np.float64)
-    if not (np.isfinite(rotation).all() and np.isfinite(translation).all() and 0 < message.scale < np.inf):
-        raise InvalidRequest(f"{field}: numbers must be finite and the scale positive", field=field)
-    if np.abs(rotation @ rotation.T - np.eye(3)).max() > _ROTATION_TOLERANCE or np.linalg.det(rotation) < 0:
-        raise InvalidRequest(f"{field}.rotation is not a rotation matrix", field=f"{field}.rotation")
-    return HeadPose(message.scale, rotation, translation)
-
-
-def pose_to_proto(pose: HeadPose) -> common_pb2.HeadPose:
-    """The message of a head pose."""
-    return common_pb2.HeadPose(scale=pose.scale, rotation=pose.rotation.ravel().tolist(), translation=pose.translation.tolist())
-
-
-def _ref(message: common_pb2.ArtefactRef, field: str) -> ArtefactRef:
-    if not message.uri:
-        raise InvalidRequest(f"{field}: an artefact's uri and sha256 are needed", field=field)
-    return ArtefactRef(message.uri, message.sha256, message.size_bytes)
+    if not np.abs(to_head_space(landmarks, pose)).max() <= MAX_HEAD_PX:
+        raise InvalidRequest(
+            f"{field}.pose: the landmarks lie more than {MAX_HEAD_PX:g} head-space pixels from it: they are not of one face",
+            field=f"{field}.pose.translation",
+        )
+    return landmarks, pose

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from services.common.calls import check_still_wanted
 from services.common.crops import HeadPose
 from services.common.face_identity import FaceIdentity
 from services.common.geometry.camera import weak_perspective_of
@@ -134,6 +135,7 @@ def _without_cliffs(depth: Float64, rise: float) -> Float64:
     result = depth
     diagonal = np.sqrt(2.0) * rise
     for _ in range(max(depth.shape)):
+        check_still_wanted()
         padded = np.pad(result, 1, mode="edge")
         nearer = result
         for down, across in ((0, 1), (1, 0), (1, 2), (2, 1), (0, 0), (0, 2), (2, 0), (2, 2)):

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from services.common.calls import check_still_wanted
 from services.common.crops import HeadPose
 from services.common.face_identity import FaceIdentity
 from services.common.geometry.morphable_model import MorphableModel
@@ -38,6 +39,8 @@ with the mesh's own depth; with this one by .92 and .89 (means)."""
 _ITERATIONS: Final = 16
 _EYE_MARGIN_PX: Final = 2.0
 _FINER: Final = 3
+_HUGE_EYE: Final = 1 << 21
+"""Numbers of a map of an eye, two a pixel: a thousand pixels square."""
 _SEAM_PX: Final = 0.5
 
 
@@ -71,6 +74,7 @@ class PortraitRotation:
             pose: wanted, in the portrait's pixels.
             blink: closure of the eyes, 0 as in the portrait to 1 shut.
         """
+        check_still_wanted()
         reached = within_reach(pose, self._pose)
         source = self._map(reached)
         closure = float(np.clip(blink, 0.0, 1.0))
@@ -86,6 +90,7 @@ class PortraitRotation:
         grid = self._grid.astype(np.float32)
         source = grid - displacement
         for _ in range(_ITERATIONS):
+            check_still_wanted()
             cells = source / np.float32(self._step)
             source = grid - _sampled(displacement, cells, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
         return self._enlarged(source)
@@ -108,8 +113,9 @@ class PortraitRotation:
             if not source[part].size:
                 continue
             shut = self._resampled(eye.opened(source[part].astype(np.float64), closure).astype(np.float32))
-            # What is seen of the eye gets less than a pixel high: finer, and averaged.
-            fine = cv2.resize(source[part], None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_LINEAR).astype(np.float64)
+            # What is seen of the eye gets less than a pixel high: finer, and averaged. That of a huge eye does not.
+            finer = _FINER if source[part].size <= _HUGE_EYE else 1
+            fine = cv2.resize(source[part], None, fx=finer, fy=finer, interpolation=cv2.INTER_LINEAR).astype(np.float64)
             size = (shut.shape[1], shut.shape[0])
             seam = eye.between_lids(fine, closure, _SEAM_PX).astype(np.float32)
             weight = cv2.resize(seam, size, interpolation=cv2.INTER_AREA)[..., None]
@@ -127,7 +133,9 @@ class PortraitRotation:
         return slice(low[1], max(high[1], low[1])), slice(low[0], max(high[0], low[0]))
 
     def _resampled(self, source: Float32) -> UInt8:
-        return _sampled(self._portrait, source, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
+        # Reflecting is a loop once per side that a place lies beyond the border: without end for one far out in a narrow picture.
+        sides = np.array(self._portrait.shape[1::-1], np.float32)
+        return _sampled(self._portrait, np.clip(source, -sides, 2.0 * sides), cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
 
     def _moved_landmarks(self, pose: HeadPose, closure: float) -> Float32:
         points = self._landmarks.astype(np.float64)

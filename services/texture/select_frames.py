@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from services.common.calls import check_still_wanted
 from services.common.errors import InvalidRequest
 
 Float64 = npt.NDArray[np.float64]
@@ -40,6 +41,7 @@ def select_frames(head_motion: Float64, blink: Bool, silent: Bool) -> npt.NDArra
 
     Raises:
         InvalidRequest: the footage is shorter than half the speech, or both are too long.
+        Cancelled: the call that this is done for is over; looked at once a frame of speech.
     """
     num_footage, num_speech = len(head_motion), len(silent)
     if 2 * num_footage < num_speech:
@@ -60,6 +62,7 @@ def select_frames(head_motion: Float64, blink: Bool, silent: Bool) -> npt.NDArra
     twice = np.full(num_footage, np.inf)
     came_from_repeat = np.zeros((num_speech, (num_footage + 7) // 8), np.uint8)
     for i in range(1, num_speech):
+        check_still_wanted()
         mismatch = liveliness if resting[i] else 1.0 - liveliness
         from_repeat = twice < once
         came_from_repeat[i] = np.packbits(from_repeat)

@@ -8,14 +8,14 @@ from typing import Any, Final
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from dubstage.texture.v1alpha1 import texture_pb2_grpc
 from services.common.artefacts import ArrayCache, ArtefactRef, ArtefactStore
-from services.common.calls import check_still_wanted, set_model_version
+from services.common.calls import charge, check_still_wanted, set_model_version
 from services.common.errors import InvalidRequest
 from services.common.face_identity import FaceIdentity, identity_from_arrays, model_of_identity
 from services.common.geometry.morphable_model import MorphableModel
 from services.common.identity_drawing import IdentityDrawing
 from services.common.limits import WorkerPool
 from services.common.morphable_models import MorphableModels
-from services.common.mouth_bank import FORMAT, MouthBank, bank_arrays, bank_from_arrays
+from services.common.mouth_bank import FORMAT, MAX_BANK_FRAMES, MouthBank, bank_arrays, bank_from_arrays
 from services.texture.build_bank import build_bank
 from services.texture.convert import (
     Portrait,
@@ -41,8 +41,8 @@ from services.texture.rotate_portrait import PortraitRotation
 from services.texture.select_frames import select_frames
 from services.texture.types import BankFrame
 
-MAX_FOOTAGE_FRAMES: Final = 4000
-"""Frames that one BuildBank may send: they are held in memory, 77 kB each."""
+MAX_FOOTAGE_FRAMES: Final = MAX_BANK_FRAMES
+"""Frames that one BuildBank may send: they are held in memory, 83 kB each."""
 
 
 class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
@@ -76,7 +76,9 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
         async for request in requests:
             if len(frames) == MAX_FOOTAGE_FRAMES:
                 raise InvalidRequest(f"a bank is built from at most {MAX_FOOTAGE_FRAMES} frames", field="frame")
-            frames.append(bank_frame_from_proto(request))
+            frame = bank_frame_from_proto(request)
+            charge(frame.box.nbytes + frame.landmarks.nbytes)
+            frames.append(frame)
         bank = await self._workers.run(build_bank, frames, max_frames)
         ref = await self._workers.run(self._keep, bank)
         return bank_to_proto(ref, bank.num_frames, bank.geometry)

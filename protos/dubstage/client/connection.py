@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,19 @@ class Connection:
         self.close()
 
 
+def _checked(token: str | None) -> str | None:
+    # Without the token itself: it must not get into logs.
+    token = (token or "").strip()
+    for place, character in enumerate(token):
+        if not (character.isascii() and character.isprintable() and character != " "):
+            kind = unicodedata.name(character, "a control character")
+            raise ValueError(
+                f"the token cannot be sent: character {place + 1} of {len(token)} is {kind}; a bearer token is one word of plain "
+                "ASCII: give one line of the token file"
+            )
+    return token or None
+
+
 def connect(
     target: str,
     *,
@@ -125,11 +139,16 @@ def connect(
 
     Args:
         target: HOST:PORT, or any gRPC target. Calls are shared among the replicas that it stands for.
-        token: bearer token.
+        token: bearer token; spaces and line ends around it do not count.
         tls: TLS files; None: plain text.
         timeout_s: time allowed to a call that names none of its own.
         max_message_bytes: largest message in or out; the servers have a limit of their own.
+
+    Raises:
+        ValueError: the token has characters that no header can carry.
+        OSError: a TLS file cannot be read.
     """
+    token = _checked(token)
     options = [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),

@@ -23,6 +23,8 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
 
 POLL_SECONDS = 5.0
+PROGRESS_SECONDS = 0.5
+"""Between two calls of `on_progress`."""
 OUTAGE_SECONDS = 120.0
 """A gateway may be away for so long, to be restarted, before those who wait for its work give up."""
 
@@ -32,7 +34,24 @@ _AWAY = frozenset({"UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED"})
 _NOT_YET = frozenset({"MODEL_NOT_READY", "BACKEND_UNAVAILABLE"})
 
 OnProgress = Callable[[Message], None]
-"""Told of a DubProgress or an ActorProgress every few seconds, at most."""
+"""Called with a DubProgress or an ActorProgress about twice a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationState:
+    """An operation as it is now.
+
+    Attributes:
+        name: for `wait`, `cancel` and `delete_operation`.
+        done: whether it has ended.
+        progress: a DubProgress or an ActorProgress.
+        error: why it failed; None where it has not.
+    """
+
+    name: str
+    done: bool
+    progress: Message
+    error: DubstageCallError | None
 
 
 def create_actor(connection: Connection, request: pb.CreateActorRequest) -> str:
@@ -128,9 +147,10 @@ def wait(
     """
     stub = operations_pb2_grpc.OperationsStub(connection.channel)
     outage = _Outage(outage_s, timeout_s)
+    poll_s = POLL_SECONDS if on_progress is None else PROGRESS_SECONDS
     while True:
         left = outage.left_s()
-        left = POLL_SECONDS if left is None else min(POLL_SECONDS, left)
+        left = poll_s if left is None else min(poll_s, left)
         if left <= 0:
             raise DubstageCallError(f"{operation} has not ended yet; it goes on", code="DEADLINE_EXCEEDED", retryable=True)
         duration = Duration()
@@ -219,6 +239,51 @@ def cancel(connection: Connection, operation: str) -> None:
     """
     stub = operations_pb2_grpc.OperationsStub(connection.channel)
     connection.unary(stub.CancelOperation, operations_pb2.CancelOperationRequest(name=operation))
+
+
+def list_operations(connection: Connection, *, done: bool | None = None) -> Iterator[OperationState]:
+    """Return all operations in the order of their submission, page by page.
+
+    Args:
+        connection: to the gateway.
+        done: only those that have ended (True) or have not (False); None: all.
+
+    Raises:
+        DubstageCallError: the call failed.
+    """
+    stub = operations_pb2_grpc.OperationsStub(connection.channel)
+    request = operations_pb2.ListOperationsRequest(filter="" if done is None else f"done={str(done).lower()}")
+    while True:
+        page: Any = connection.unary(stub.ListOperations, request)
+        yield from map(_state, page.operations)
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            return
+
+
+def get_operation(connection: Connection, operation: str) -> OperationState:
+    """Return an operation as it is now.
+
+    Raises:
+        DubstageCallError: there is no such operation.
+    """
+    stub = operations_pb2_grpc.OperationsStub(connection.channel)
+    return _state(connection.unary(stub.GetOperation, operations_pb2.GetOperationRequest(name=operation)))
+
+
+def delete_operation(connection: Connection, operation: str) -> None:
+    """Make the gateway forget an operation that has ended. What it made stays.
+
+    Raises:
+        DubstageCallError: there is no such operation, or it has not ended.
+    """
+    stub = operations_pb2_grpc.OperationsStub(connection.channel)
+    connection.unary(stub.DeleteOperation, operations_pb2.DeleteOperationRequest(name=operation))
+
+
+def _state(operation: Any) -> OperationState:
+    error = from_status(operation.error) if operation.HasField("error") else None
+    return OperationState(operation.name, operation.done, _progress(operation), error)
 
 
 def list_actors(connection: Connection) -> Iterator[pb.Actor]:

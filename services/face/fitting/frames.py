@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from services.common.calls import check_still_wanted
 from services.common.geometry.alignment import fit_weak_perspective
 from services.common.geometry.camera import Perspective, WeakPerspective
 from services.common.geometry.rotations import matrix_from_axis_angle
@@ -133,6 +134,7 @@ def _fit_block(
     prior = np.concatenate([np.full(_POSE, _DAMPING), np.full(size, options.ridge)])
     flat = basis.reshape(-1, size).astype(np.float64)
     for step in range(options.iterations):
+        check_still_wanted()
         turned = (base + (beta @ flat.T).reshape(count, -1, 3)) @ camera.rotation.mT
         seen, slope = _seen(camera, turned, depth_zero)
         scale = apparent_size(camera)

@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.crops import CROP_SIZE, apply_affine, crop_from_frame, fit_head_pose
-from services.common.errors import NoUsableFootage
+from services.common.crops import CROP_SIZE, MAX_HEAD_PX, apply_affine, crop_from_frame, fit_head_pose
+from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.face_drawing import FaceMesh
 from services.common.face_identity import FaceIdentity
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.lighting import ambient
+from services.common.landmarks import NUM_LANDMARKS
 from services.common.sampling import sample_patch
 from services.face.fitting.frames import FrameFits
 from services.face.fitting.model_landmarks import ModelLandmarks
@@ -30,9 +31,12 @@ UInt8 = npt.NDArray[np.uint8]
 
 MAX_FRAMES: Final = 200
 """Frames that are held, 200 kB each: beyond it every second one is let go, and later ones are taken half as often."""
+FRAME_BYTES: Final = CROP_SIZE * CROP_SIZE * 3 + NUM_LANDMARKS * 3 * 4
+"""Memory of one frame that is held."""
 KEY_FRAMES: Final = 12
 """Frames whose colours are fitted."""
 _MOST_TURNED_DEGREES: Final = 45.0
+_NO_FACE: Final = "frame.face.landmarks: no face fits to the landmarks of these frames: send them as Track answered them"
 
 
 class _PlacedFace(NamedTuple):
@@ -81,7 +85,19 @@ class IdentityFitter:
 
         Raises:
             NoUsableFootage: no frame could be used.
+            InvalidRequest: no face fits to the frames' landmarks.
         """
+        try:
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the result is looked at
+                person = self._fitted(still_wanted)
+        except np.linalg.LinAlgError:
+            raise InvalidRequest(_NO_FACE, field="frame.face.landmarks") from None
+        numbers = (person.identity, person.offset, person.albedo, person.light, [person.landmark_error, person.photometric_error])
+        if not all((np.abs(part) <= MAX_HEAD_PX).all() for part in numbers):
+            raise InvalidRequest(_NO_FACE, field="frame.face.landmarks")
+        return person
+
+    def _fitted(self, still_wanted: Callable[[], None]) -> FaceIdentity:
         frames = self._frames or ([] if self._spare is None else [self._spare])
         if not frames:
             raise NoUsableFootage(

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from services.common.calls import check_still_wanted
 from services.motion.types import Float32
 
 _Float64 = npt.NDArray[np.float64]
@@ -71,6 +72,7 @@ def choose_ridge(pooled: _Float64, residual: _Float64, weight: _Float64) -> Ridg
     for ridge in RIDGES:
         left = 0.0
         for block in blocks:
+            check_still_wanted()
             keep = np.setdiff1d(everything, block)
             correction = fit_correction(pooled[keep], residual[keep], ridge)
             left += float((_about_mean(residual[block] - pooled[block] @ correction.T) ** 2 * weight).sum())

@@ -18,6 +18,7 @@ from typing import Final
 
 import numpy as np
 
+from services.common.calls import check_still_wanted
 from services.common.errors import NoUsableFootage
 from services.motion.adapt.correction import choose_ridge, fit_correction
 from services.motion.features import content_before, content_rows, silence
@@ -72,6 +73,7 @@ def personalize(
     predicted: list[Float32] = []
     pooled: list[Float32] = []
     for block in np.array_split(frames, NUM_BLOCKS):
+        check_still_wanted()
         windows = [padded[frame : frame + WINDOW] for frame in block]
         predicted += [models.predict(window, style.modulation) for window in windows]
         pooled += [pooled_content(window) for window in windows]

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from services.common.calls import check_still_wanted
 from services.common.errors import NoUsableFootage
 from services.motion.adapt.correction import fit_correction
 from services.motion.adapt.personalize import MAX_FRAMES, MIN_FRAMES, NUM_BLOCKS, Step
@@ -61,6 +62,7 @@ def personalize_expression(
     predicted: list[Float32] = []
     pooled: list[Float32] = []
     for block in np.array_split(frames, NUM_BLOCKS):
+        check_still_wanted()
         windows = [rows[frame : frame + EXPRESSION_WINDOW] for frame in block]
         predicted += [model.predict(window) for window in windows]
         pooled += [pooled_window(window) for window in windows]

@@ -21,6 +21,7 @@ from typing import Final
 
 import numpy as np
 
+from services.common.calls import check_still_wanted
 from services.common.errors import NoUsableFootage
 from services.common.head_pose_vectors import POSE_SIZE
 from services.motion.adapt.correction import fit_correction
@@ -69,6 +70,7 @@ def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Ite
     found: list[Float64] = []
     pooled: list[Float32] = []
     for frame in range(num_frames):
+        check_still_wanted()
         window = rows[frame : frame + model.window]
         step = model.step(window, h, c)
         pooled.append(pooled_speech(window[..., :NUM_CONTENT], model.past))

@@ -23,8 +23,6 @@ from services.audio.convert import (
     chunk_to_proto,
     config_to_proto,
     features_from_proto,
-    timeline_from_proto,
-    timeline_to_proto,
 )
 from services.audio.extract import extract_features
 from services.audio.settings import AudioSettings
@@ -32,6 +30,7 @@ from services.audio.types import ALL_KINDS, FloatArray
 from services.common.errors import InvalidRequest
 from services.common.stage import server_of
 from services.common.timeline import Timeline
+from services.common.timeline_messages import timeline_from_proto, timeline_to_proto
 
 if TYPE_CHECKING:
     from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceAsyncStub
@@ -149,7 +148,7 @@ def test_timelines_make_a_round_trip() -> None:
         Timeline(rate=Fraction(30000, 1001)),
         Timeline(pts=np.array([-3, 0, 9], np.int64), time_base=Fraction(1, 90000)),
     ):
-        back = timeline_from_proto(timeline_to_proto(timeline))
+        back = timeline_from_proto(timeline_to_proto(timeline), "config.timeline")
         assert back.rate == timeline.rate
         assert back.time_base == timeline.time_base
         assert (back.pts is None) == (timeline.pts is None)
@@ -159,4 +158,4 @@ def test_timelines_make_a_round_trip() -> None:
 
 def test_a_rate_of_zero_is_refused() -> None:
     with pytest.raises(InvalidRequest):
-        timeline_from_proto(common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=0)))
+        timeline_from_proto(common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=0)), "config.timeline")

@@ -99,13 +99,19 @@ class Echo:
     service: str = SERVICE
 
     async def serve(
-        self, behave: Behaviour, *, warm: bool = True, warm_up: Any = None, workers: Any = (), **settings: Any
+        self, behave: Behaviour, *, warm: bool = True, warm_up: Any = None, workers: Any = (), register: Any = None, **settings: Any
     ) -> StageServer:
         settings = {"drain_grace_s": 0.0, **settings}
+
+        def add(target: grpc.aio.Server) -> None:
+            target.add_generic_rpc_handlers([echo_handlers(behave)])
+            if register is not None:
+                register(target)
+
         server = StageServer(
             "echo",
             StageSettings(**settings),
-            register=lambda target: target.add_generic_rpc_handlers([echo_handlers(behave)]),
+            register=add,
             services=[SERVICE],
             warm_up=warm_up,
             workers=workers,

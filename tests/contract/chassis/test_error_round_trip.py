@@ -19,6 +19,7 @@ EXAMPLES: list[errors.DubstageError] = [
     errors.InvalidRequest("landmarks have shape [3, 58, 3], not [3, 59, 3]", field="frames[2].landmarks"),
     errors.MediaUnsupported("notes.txt holds no video stream", field="video"),
     errors.MessageTooLarge("18 MiB are over the limit of 16 MiB", field="image"),
+    errors.CallTooLarge("2.1 GiB are over the 2 GiB that one call may hold"),
     errors.Unauthenticated("a bearer token is required", field="authorization"),
     errors.ArtefactNotFound("no artefact at file:///a/ab/abc", resource="file:///a/ab/abc"),
     errors.ArtefactCorrupt("artefact file:///a/ab/abc is damaged", resource="file:///a/ab/abc"),

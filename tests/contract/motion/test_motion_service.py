@@ -18,6 +18,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
 from services.common.arrays import to_tensor
+from services.common.artefact_messages import ref_from_proto, ref_to_proto
 from services.common.artefacts import ArtefactRef
 from services.common.settings import load_settings
 from services.common.stage import server_of
@@ -31,8 +32,6 @@ from services.motion.convert import (
     lag_from_proto,
     motion_from_proto,
     motion_to_proto,
-    ref_from_proto,
-    ref_to_proto,
 )
 from services.motion.models import MotionModels
 from services.motion.predict import MotionStream

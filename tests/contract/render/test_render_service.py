@@ -13,10 +13,11 @@ import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2 as pb
+from services.common.artefact_messages import ref_to_proto
 from services.common.artefacts import ArtefactRef, ArtefactStore
 from services.common.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.convert import ACTOR_FORMAT, frame_to_proto, ref_to_proto
+from services.render.convert import ACTOR_FORMAT, frame_to_proto
 from services.render.models import load_models, make_backend
 from services.render.render import default_state, render
 from services.render.types import RenderFrame

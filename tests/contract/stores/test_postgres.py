@@ -17,9 +17,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from gateway.actors.database import ActorRow, Database, JobRow
+from gateway.actors.database import Database
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
+from gateway.actors.tables import ActorRow, JobRow
 from gateway.api.server import GatewayServer
 from gateway.operations import store as store_module
 from gateway.operations.runner import Job, JobRunner
@@ -125,7 +126,7 @@ def test_erasing_removes_every_blob_job_and_row(
     keep(actors, blobs, geometry, "ann")
     job = tmp_path / "data" / "jobs" / "1"
     Journal(job / "journal", blobs).record("window", {"box": np.zeros(4, np.uint8)})
-    actors.note_job("ann", job)
+    actors.jobs.begin(job, actor_id="ann")
     held = {path.rpartition("/")[2] for path in on_disk(settings)}
     receipt = actors.erase("ann")
     assert set(receipt.erased_sha256) == held

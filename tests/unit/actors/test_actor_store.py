@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,10 @@ from gateway.consent import Consent
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.journal import Journal
 from gateway.settings import GatewaySettings
-from services.common.actor_geometry import ActorGeometry
+from services.common.actor_geometry import ANCHORS, ActorGeometry
 from services.common.artefacts import ArtefactRef, ArtefactStore
 from services.common.errors import ActorNotReady, InvalidRequest
+from services.common.landmarks import JAW, NUM_MOUTH_AREA
 from services.common.settings import load_settings
 
 CONSENT = Consent.model_validate(
@@ -57,8 +58,8 @@ def learned(blobs: ArtefactStore, name: str, geometry: ActorGeometry) -> Enrolle
 @pytest.fixture(scope="module")
 def geometry() -> ActorGeometry:
     rng = np.random.default_rng(5)
-    shapes = {field.name: rng.normal(size=(59, 3)).astype(np.float32) for field in fields(ActorGeometry)}
-    return ActorGeometry(**shapes)
+    rows = {"mean_mouth": NUM_MOUTH_AREA, "closed_mouth": NUM_MOUTH_AREA, "jaw_envelope": len(JAW), "anchors": len(ANCHORS)}
+    return ActorGeometry(**{name: rng.normal(size=(count, 3)).astype(np.float32) for name, count in rows.items()})
 
 
 def on_disk(settings: GatewaySettings) -> set[str]:
@@ -113,7 +114,7 @@ def test_erasing_removes_every_blob_and_job_of_the_person(
     )
     job = tmp_path / "data" / "jobs" / "1"
     Journal(job / "journal", blobs).record("window", {"box": np.zeros(4, np.uint8)})
-    store.note_job("ann", job)
+    store.jobs.begin(job, actor_id="ann")
     held = on_disk(settings)
     assert len(held) == 7
     receipt = store.erase("ann")
@@ -167,6 +168,8 @@ def test_what_a_job_made_goes_with_it_unless_an_actor_or_another_job_counts_it(
     of_ann = ArtefactRef(ann.bank.uri, ann.bank.sha256, ann.bank.size_bytes)
     own, shared = blobs.put_bytes(b"own"), blobs.put_bytes(b"shared")
     first, second = JobLedger(store), JobLedger(store)
+    first.begin(tmp_path / "first")
+    second.begin(tmp_path / "second")
     for ref in (of_ann, own, shared):
         first.hold(tmp_path / "first", ref)
     second.hold(tmp_path / "second", shared)

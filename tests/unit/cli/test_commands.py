@@ -31,7 +31,7 @@ def consent_file(folder: Path, **changes: object) -> str:
         (["serve", "everything"], 10, "no server 'everything'"),
         (["live", "ann", "--audio", "speech.wav"], 10, "--output"),
         (["live", "ann", "--audio", "speech.wav", "--show-latency"], 10, "speech.wav"),
-        (["dub", "in.mp4", "-o", "out.mp4", "--face", "the left one"], 10, "--face takes"),
+        (["dub", "in.mp4", "-o", "out.mp4", "--face", "the left one"], 10, "face takes"),
         (["dub", "in.mp4", "-o", "out.mp4", "--consent", "none.json"], 10, "none.json"),
         (["dub", "in.mp4", "-o", "out.mp4", "--actor", "nobody"], 11, "no actor 'nobody'"),
         (["actor", "show", "nobody"], 11, "no actor 'nobody'"),

@@ -225,3 +225,49 @@ def test_the_cache_does_not_serve_what_was_erased(folder: Path) -> None:
     with pytest.raises(ArtefactNotFound):
         cache.get_arrays(ref)
     assert cache.held_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "uri", ["file://[x", "file:///x\0y/aa/{blob}", "{root}/%2e%2e/{blob}", "x" * 5000, "{root}/" + "é" * 4000, "memory://[", "\ud83d"]
+)
+def test_a_uri_that_is_none_is_refused_whatever_it_holds(folder: Path, uri: str) -> None:
+    store = ArtefactStore(folder)
+    ref = store.put_bytes(b"mouth")
+    wrong = ArtefactRef(uri.replace("{root}", store.url).replace("{blob}", ref.sha256), ref.sha256, ref.size_bytes)
+    for use in (store.get_bytes, store.exists, store.delete, store.get_arrays):
+        with pytest.raises(InvalidRequest) as caught:
+            use(wrong)
+        assert len(caught.value.message) < 1000
+
+
+def test_a_store_that_moved_is_told_by_its_setting_and_without_its_place(folder: Path) -> None:
+    here, elsewhere = ArtefactStore(folder / "here"), ArtefactStore(folder / "elsewhere")
+    ref = here.put_bytes(b"mouth")
+    with pytest.raises(InvalidRequest, match="DUBSTAGE_ARTEFACTS_URL") as caught:
+        elsewhere.get_bytes(ref)
+    assert "file://…/elsewhere" in caught.value.message
+    assert str(folder / "elsewhere") not in caught.value.message
+    assert "make the artefact anew" in caught.value.message
+
+
+def test_the_credentials_of_a_store_are_in_no_message() -> None:
+    store = ArtefactStore("memory://user:secret@films")
+    with pytest.raises(InvalidRequest, match="films") as caught:
+        store.exists(ArtefactRef("file:///x", "0" * 64, 1))
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("size", [-1, -(2**63), 4, 2**62])
+def test_a_size_that_is_not_the_blob_s_is_refused(store: ArtefactStore, size: int) -> None:
+    ref = store.put_bytes(b"mouth")
+    with pytest.raises(InvalidRequest, match="size_bytes|5 bytes, not") as caught:
+        store.get_bytes(ArtefactRef(ref.uri, ref.sha256, size))
+    assert caught.value.field == "size_bytes"
+    assert store.get_bytes(ArtefactRef(ref.uri, ref.sha256, 0)) == b"mouth"
+
+
+def test_a_huge_blob_is_not_read_where_a_small_artefact_is_expected(store: ArtefactStore) -> None:
+    ref = store.put_bytes(bytes(1000))
+    assert len(store.get_bytes(ref, max_bytes=1000)) == 1000
+    with pytest.raises(InvalidRequest, match="1000 bytes, where at most 999 are read"):
+        store.get_arrays(ref, max_bytes=999)

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import scipy.linalg  # noqa: F401  # a BLAS beside that of NumPy
+import threadpoolctl
 
 from services.common.cpu import cpu_flags
 
@@ -35,3 +37,11 @@ def test_a_linear_system_has_the_same_last_bits_whatever_kernel_the_machine_asks
         run = subprocess.run([sys.executable, "-c", SOLVE], env=environment, capture_output=True, text=True, timeout=60, check=True)
         digests.add(run.stdout)
     assert len(digests) == 1
+
+
+def test_the_tests_compute_in_one_thread_with_the_kernel_that_is_named() -> None:
+    libraries = [found for found in threadpoolctl.threadpool_info() if found["internal_api"] == "openblas"]
+    assert libraries
+    assert {found["num_threads"] for found in libraries} == {1}
+    if os.environ.get("OPENBLAS_CORETYPE") == "Haswell":
+        assert {found["architecture"] for found in libraries} == {"Haswell"}

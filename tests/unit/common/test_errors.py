@@ -16,7 +16,7 @@ from services.common.error_status import TABLE, domain_error, from_status, opaqu
 def test_every_leaf_says_what_a_caller_must_know(leaf: type[errors.DubstageError]) -> None:
     assert re.fullmatch(r"[A-Z]+(_[A-Z]+)*", leaf.reason)
     assert leaf.code in grpc.StatusCode.__members__
-    assert leaf.exit_code in {1, 10, 11, 12, 20, 130}
+    assert leaf.exit_code in {10, 11, 12, 20, 130}
     assert leaf.retryable == (leaf.exit_code == 20)
     assert leaf.__name__ in (errors.__doc__ or "")
     assert not leaf.__subclasses__()

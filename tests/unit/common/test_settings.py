@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pydantic
 import pytest
+from structlog.testing import capture_logs
 
+from services.audio.settings import AudioSettings
 from services.common.auth import TokenCheck, read_tokens
 from services.common.errors import InvalidRequest, Unauthenticated
 from services.common.settings import StageSettings, load_settings
+from services.face.settings import FaceSettings
+from services.motion.settings import MotionSettings
+from services.render.settings import RenderSettings
+from services.texture.settings import TextureSettings
 
 
 def test_the_environment_is_read_and_the_command_line_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,8 +67,44 @@ def test_the_scheme_is_read_in_any_case_and_the_token_in_its_own(tmp_path: Path)
             check.check(wrong)
 
 
-def test_the_last_tokens_stay_valid_while_the_file_is_away(tmp_path: Path) -> None:
-    (tmp_path / "tokens").write_text("Abc\n")
-    check = TokenCheck(tmp_path / "tokens")
-    (tmp_path / "tokens").unlink()
+@pytest.mark.parametrize(
+    "spoil", [lambda file: file.unlink(), lambda file: file.write_text(""), lambda file: file.write_bytes(b"\xff")]
+)
+def test_while_the_token_file_is_away_or_empty_every_call_is_refused_and_one_line_says_so(
+    tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("Abc\n")
+    check = TokenCheck(file)
     check.check("Bearer Abc")
+    spoil(file)
+    with capture_logs() as lines:
+        for _ in range(3):
+            with pytest.raises(Unauthenticated, match="no token now"):
+                check.check("Bearer Abc")
+        file.write_text("Abc\n")
+        check.check("Bearer Abc")
+    assert [(line["event"], line["log_level"]) for line in lines] == [
+        ("token_file_unusable", "error"),
+        ("token_file_usable_again", "info"),
+    ]
+    assert str(file) in lines[0]["message"]
+    assert "Errno" not in lines[0]["message"]
+
+
+@pytest.mark.parametrize("kind", [StageSettings, AudioSettings, FaceSettings, MotionSettings, TextureSettings, RenderSettings])
+def test_every_number_among_the_settings_has_a_largest_value(kind: type[StageSettings]) -> None:
+    schema = kind.model_json_schema()["properties"]
+    numbers = {name for name, rule in schema.items() if rule.get("type") in ("integer", "number")}
+    assert numbers > {"port", "compute_threads", "max_idle_s"}
+    unbounded = {name for name in numbers if "maximum" not in schema[name]}
+    assert unbounded == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("COMPUTE_THREADS", "100000"), ("WORKER_THREADS", "65"), ("MAX_CALL_MEMORY_BYTES", "0")]
+)
+def test_a_setting_beyond_its_range_is_refused_by_its_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"DUBSTAGE_{name}", value)
+    with pytest.raises(InvalidRequest, match=f"DUBSTAGE_{name}: Input should be"):
+        load_settings(StageSettings)

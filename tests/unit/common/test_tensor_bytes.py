@@ -85,3 +85,22 @@ def test_damaged_bytes_are_refused(data: bytes) -> None:
     assert decode_arrays(header())["a"].shape == (2,)
     with pytest.raises(InvalidRequest):
         decode_arrays(data)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "[]",
+        '{"__metadata__":[]}',
+        '{"a":{"dtype":"F32","shape":[0,1267650600228229401496703205376],"data_offsets":[0,0]}}',
+        '{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}',
+        '{"a":{"dtype":"F99","shape":[],"data_offsets":[0,0]}}',
+        '{"a":7}',
+    ],
+)
+def test_a_hostile_header_is_refused(header: str) -> None:
+    text = header.encode()
+    with pytest.raises(InvalidRequest, match="named arrays"):
+        decode_arrays(len(text).to_bytes(8, "little") + text)

@@ -95,7 +95,7 @@ def test_rotation_aspect_colour_and_tags_are_carried_over(tmp_path: Path) -> Non
     )  # fmt: skip
     info = probe(make_clip(tmp_path / "clip.mp4", clip))
     for codec in ("h264", "ffv1"):
-        _write(info, tmp_path / "out.mp4", codec=codec, marking="Synthetic speech and mouth (dubstage).")
+        _write(info, tmp_path / "out.mp4", codec=codec, overwrite=True, marking="Synthetic speech and mouth (dubstage).")
         written = probe(tmp_path / "out.mp4")
         assert written.video.orientation == info.video.orientation
         assert written.video.colour == info.video.colour
@@ -112,7 +112,7 @@ def test_full_range_footage_stays_full_range(tmp_path: Path) -> None:
     )
     assert info.video.pixel.name == "yuvj420p"
     for codec in ("h264", "ffv1"):
-        _write(info, tmp_path / "out.mp4", codec=codec)
+        _write(info, tmp_path / "out.mp4", codec=codec, overwrite=True)
         written = probe(tmp_path / "out.mp4")
         assert written.video.colour_model.full_range
     with VideoReader(info) as before, VideoReader(written) as after:

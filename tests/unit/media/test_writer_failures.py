@@ -21,9 +21,11 @@ from services.common.errors import InvalidRequest, MediaUnsupported, StorageFull
 from tests.unit.media.made_footage import Clip, make_clip, tone
 
 
-def _write(info: MediaInfo, output: Path, *, speech: Speech | None = None, fail_at: int = -1) -> None:
+def _write(
+    info: MediaInfo, output: Path, *, speech: Speech | None = None, fail_at: int = -1, overwrite: bool = False
+) -> None:
     """Writes a lossless film; fails as its caller at frame `fail_at`."""
-    settings = WriteSettings(codec="ffv1")
+    settings = WriteSettings(codec="ffv1", overwrite=overwrite)
     with VideoWriter(output, info, speech=speech, settings=settings) as writer, VideoReader(info) as reader:
         for frame in reader:
             if frame.index == fail_at:
@@ -63,7 +65,7 @@ def test_an_error_of_the_caller_leaves_nothing_and_keeps_the_older_film(tmp_path
     info = probe(make_clip(tmp_path / "clip.mp4"))
     (tmp_path / "out.mp4").write_bytes(b"an older film")
     with pytest.raises(KeyboardInterrupt):
-        _write(info, tmp_path / "out.mp4", fail_at=5)
+        _write(info, tmp_path / "out.mp4", fail_at=5, overwrite=True)
     assert _names(tmp_path) == ["clip.mp4", "out.mp4"]
     assert (tmp_path / "out.mp4").read_bytes() == b"an older film"
 

@@ -37,8 +37,9 @@ def test_articulations_keep_the_probability_mass() -> None:
 
 
 def test_phones_that_look_alike_sound_alike_to_the_sync_network() -> None:
-    np.testing.assert_array_equal(sync_rows(speech(["SH"])), sync_rows(speech(["CH"])))
-    assert not np.array_equal(sync_rows(speech(["P"])), sync_rows(speech(["T"])))
+    # Probabilities of one articulation are added in the order of the BLAS kernel: at most 4 roundings of float32 apart.
+    np.testing.assert_allclose(sync_rows(speech(["SH"])), sync_rows(speech(["CH"])), rtol=0.0, atol=1e-6)
+    assert np.abs(sync_rows(speech(["P"])) - sync_rows(speech(["T"]))).max() > 0.5
 
 
 def test_recording_level_does_not_change_the_content() -> None:

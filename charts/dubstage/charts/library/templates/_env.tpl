@@ -61,8 +61,24 @@
 {{- end }}
 {{- end -}}
 
+{{/* 90 % of a quantity of memory, in bytes; nothing for a quantity with another suffix. */}}
+{{- define "dubstage.mostOfMemory" -}}
+{{- $text := include "dubstage.text" . -}}
+{{- $factors := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- $suffix := regexFind "[a-zA-Z]*$" $text -}}
+{{- if hasKey $factors $suffix -}}
+{{- mulf 0.9 (float64 (trimSuffix $suffix $text)) (index $factors $suffix) | floor | int64 -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The `settings` of a component, each under its own variable; then extraEnv. Argument: as dubstage.commonEnv. */}}
 {{- define "dubstage.settingsEnv" -}}
+{{- $limits := .values.resources.limits | default dict -}}
+{{- if and (kindIs "invalid" (get .values.settings "max_memory_bytes" | default nil)) $limits.memory }}
+{{- with include "dubstage.mostOfMemory" $limits.memory }}
+{{ include "dubstage.variable" (list "DUBSTAGE_MAX_MEMORY_BYTES" .) }}
+{{- end }}
+{{- end }}
 {{- range $name, $value := .values.settings }}
 {{- if not (kindIs "invalid" $value) }}
 {{ include "dubstage.variable" (list (printf "DUBSTAGE_%s" (upper $name)) $value) }}

@@ -1,0 +1,128 @@
+"""Which jobs are begun, and which blobs they count, in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from gateway.actors.database import Database
+from gateway.actors.tables import ActorRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
+from services.common.artefacts import ArtefactRef, ArtefactStore
+from services.common.errors import ActorNotReady, Cancelled
+
+
+class JobBlobs:
+    """Jobs by their folders. All methods block.
+
+    Args:
+        database: of the actors.
+        artefacts: the store that the stages share.
+    """
+
+    def __init__(self, database: Database, artefacts: ArtefactStore) -> None:
+        self._database = database
+        self._artefacts = artefacts
+
+    def begin(self, folder: Path, *, actor_id: str = "", belongs_to: str = "") -> None:
+        """Write down that a job begins, or goes on, in a folder.
+
+        Args:
+            folder: of the job.
+            actor_id: who is dubbed: the job is erased with them; empty: an actor made in passing.
+            belongs_to: name of the gateway's operation, or `actors/ID` where this person is being enrolled; empty: neither.
+
+        Raises:
+            ActorNotReady: the actor was erased, or is being erased now.
+        """
+        with self._database.writing() as session:
+            if actor_id:
+                _check_there(session, actor_id)
+                session.merge(JobRow(actor_id=actor_id, folder=str(folder)))
+            session.merge(JobFolderRow(folder=str(folder), belongs_to=belongs_to))
+
+    def check(self, folder: Path, actor_id: str) -> None:
+        """Raise ActorNotReady where the actor of a job that was begun was erased, or is being erased now."""
+        with self._database.reading() as session:
+            if _is_over(session, folder, actor_id):
+                raise erased_meanwhile(actor_id)
+
+    def hold(self, folder: Path, ref: ArtefactRef, *, actor_id: str = "") -> None:
+        """Count a blob that a job has put. Where the job may not go on, the blob is deleted, unless another job or actor counts it.
+
+        Raises:
+            ActorNotReady: the actor was erased, or is being erased now.
+            Cancelled: the job was given up.
+        """
+        with self._database.writing() as session:
+            # Locked: an erasure in another process comes before this blob is counted, or sees it.
+            begun = session.get(JobFolderRow, str(folder), with_for_update=True)
+            gone = begun is None or _is_over(session, folder, actor_id)
+            if gone:
+                if ref.sha256 not in counted(session, {ref.sha256}):
+                    self._artefacts.delete(ref)
+            else:
+                session.merge(JobBlobRow(folder=str(folder), sha256=ref.sha256, uri=ref.uri, size_bytes=ref.size_bytes))
+        if gone:
+            raise erased_meanwhile(actor_id) if actor_id else Cancelled("the job was given up while it ran")
+
+    def release(self, folder: Path) -> Sequence[ArtefactRef]:
+        """Forget a job; returns the blobs that were counted for it."""
+        with self._database.writing() as session:
+            mine = session.scalars(select(JobBlobRow).where(JobBlobRow.folder == str(folder)))
+            refs = [ArtefactRef(blob.uri, blob.sha256, blob.size_bytes) for blob in mine]
+            for table in (JobBlobRow, JobRow, JobFolderRow):
+                session.execute(delete(table).where(table.folder == str(folder)))
+        return refs
+
+    def folder_of(self, operation: str) -> Path | None:
+        """Return the folder of a job that an operation began and has not ended, or None."""
+        with self._database.reading() as session:
+            found = session.scalar(select(JobFolderRow.folder).where(JobFolderRow.belongs_to == operation))
+        return Path(found) if found is not None else None
+
+    def uncounted(self, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
+        """Return those of some blobs that no actor and no job counts."""
+        with self._database.reading() as session:
+            known = counted(session, {ref.sha256 for ref in refs})
+        return [ref for ref in refs if ref.sha256 not in known]
+
+
+def erased_meanwhile(actor_id: str) -> ActorNotReady:
+    """Return the error of work with an actor that was erased in the middle of it."""
+    return ActorNotReady(f"actor {actor_id!r} was erased: work with them ends, and nothing of it is kept", subject=actor_id)
+
+
+def counted(session: Session, digests: AbstractSet[str]) -> set[str]:
+    """Return those of some digests that an actor or a job counts."""
+    found: set[str] = set()
+    wanted = sorted(digests)
+    for begin in range(0, len(wanted), 500):  # databases bound the length of a list
+        part = wanted[begin : begin + 500]
+        for table in (LineageRow, JobBlobRow):
+            found.update(session.scalars(select(table.sha256).where(table.sha256.in_(part))))
+    return found
+
+
+def _check_there(session: Session, actor_id: str) -> None:
+    # Locked: an erasure in another process comes before this job begins, or sees it.
+    if session.get(ActorRow, actor_id, with_for_update={"read": True}) is None:
+        raise ActorNotReady(f"no actor {actor_id!r} is enrolled", subject=actor_id)
+    if is_open(session, actor_id):
+        raise ActorNotReady(f"actor {actor_id!r} is being erased", subject=actor_id)
+
+
+def _is_over(session: Session, folder: Path, actor_id: str) -> bool:
+    """Whether the actor of a job was erased, or is being erased."""
+    return bool(actor_id) and (session.get(JobRow, (actor_id, str(folder))) is None or is_open(session, actor_id))
+
+
+def is_open(session: Session, actor_id: str) -> bool:
+    """Whether an erasure of an actor was asked for and has not ended."""
+    mine = select(ErasureRow.number).where(
+        ErasureRow.actor_id == actor_id, ErasureRow.receipt.is_(None), ErasureRow.error.is_(None)
+    )
+    return session.scalar(mine.limit(1)) is not None

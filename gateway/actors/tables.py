@@ -1,0 +1,117 @@
+"""Tables of actors, of the lineage of their artefacts, of jobs and of erasures."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+_NAME: Final = String(63).with_variant(String(63, collation="C"), "postgresql")
+"""Type of an actor's id: ordered by its characters, whatever the server's language."""
+
+DAMAGED_JSON: Final = "damaged"
+"""What a JSON column gives where the stored text is no JSON. No column holds a bare text otherwise."""
+
+
+class TolerantJson(TypeDecorator[Any]):
+    """JSON that gives DAMAGED_JSON for a text that is none, so that one damaged row does not hide the rows beside it."""
+
+    impl = JSON
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
+        """Return the function that decodes a stored value."""
+        decode = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> Any:
+            try:
+                return decode(value) if decode is not None else value
+            except (ValueError, TypeError, RecursionError):
+                return DAMAGED_JSON
+
+        return process
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+
+class ActorRow(Base):
+    """One enrolled person."""
+
+    __tablename__ = "actors"
+
+    actor_id: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    method: Mapped[str] = mapped_column(String(32))
+    consent: Mapped[Any] = mapped_column(TolerantJson, nullable=True)
+    footage_sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[str] = mapped_column(String(32))
+    enrolment_sha256: Mapped[str] = mapped_column(String(64))
+
+
+class EnrolmentRow(Base):
+    """Figures of an actor's enrolment that lists show, so that listing reads no blob. Older actors have none."""
+
+    __tablename__ = "enrolments"
+
+    actor_id: Mapped[str] = mapped_column(_NAME, ForeignKey("actors.actor_id"), primary_key=True)
+    num_frames: Mapped[int] = mapped_column(BigInteger)
+    lag_frames: Mapped[int | None]
+
+
+class LineageRow(Base):
+    """One artefact that came from an actor's footage. A blob that several actors share has a row for each."""
+
+    __tablename__ = "lineage"
+
+    actor_id: Mapped[str] = mapped_column(_NAME, ForeignKey("actors.actor_id"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    uri: Mapped[str] = mapped_column(String(4096))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class JobFolderRow(Base):
+    """A job that was begun and has not ended: as long as the row is there, the job may count blobs."""
+
+    __tablename__ = "job_folders"
+
+    folder: Mapped[str] = mapped_column(String(4096), primary_key=True)
+    belongs_to: Mapped[str] = mapped_column(String(80), index=True)
+    """Name of the gateway's operation; `actors/ID` for an enrolment of the command line, empty for a dub of the command line."""
+
+
+class JobBlobRow(Base):
+    """A blob that a job made and may share with other jobs and actors; counted until the job ends."""
+
+    __tablename__ = "job_blobs"
+
+    folder: Mapped[str] = mapped_column(String(4096), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    uri: Mapped[str] = mapped_column(String(4096))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class JobRow(Base):
+    """A job folder that holds work made with an actor; erased with them."""
+
+    __tablename__ = "actor_jobs"
+
+    actor_id: Mapped[str] = mapped_column(_NAME, ForeignKey("actors.actor_id"), primary_key=True)
+    folder: Mapped[str] = mapped_column(String(4096), primary_key=True)
+
+
+class ErasureRow(Base):
+    """An erasure that was asked for. It is open until it has a receipt or an error: meanwhile no work with the actor begins."""
+
+    __tablename__ = "erasures"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    actor_id: Mapped[str] = mapped_column(_NAME, index=True)
+    asked_at: Mapped[str] = mapped_column(String(32))
+    receipt: Mapped[str | None]
+    """The signed receipt, JSON."""
+    error: Mapped[bytes | None]
+    """A serialised google.rpc.Status."""

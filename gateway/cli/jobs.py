@@ -1,0 +1,161 @@
+"""`dubstage jobs`: what failed and interrupted jobs left on disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from gateway.actors.store import ActorStore
+from gateway.cli.app import app
+from gateway.cli.console import out, say, say_result
+from gateway.cli.quantities import parse_age, parse_size, shown_age, shown_size
+from gateway.cli.text import printable
+from gateway.housekeeping.cleaning import DAY_S, LEAST_BLOB_AGE_S, Limits, remove_jobs, uncounted_blobs
+from gateway.housekeeping.job_list import JobFolder, find_job, list_jobs
+from gateway.housekeeping.jobs_folder import JOBS, open_jobs_folder
+from gateway.pipeline.removal import Freed
+from gateway.settings import GatewaySettings
+from services.common.artefacts import ArtefactStore
+from services.common.errors import Cancelled, InvalidRequest
+from services.common.settings import load_settings
+
+commands = typer.Typer(no_args_is_help=True, help="Jobs that failed or were interrupted, and what they left on disk.")
+app.add_typer(commands, name="jobs")
+
+
+@commands.command("list")
+def list_all() -> None:
+    """List all jobs on disk, those that were used last at the end. A finished job leaves nothing."""
+    found = list_jobs(load_settings(GatewaySettings).data_dir / JOBS)
+    if not found:
+        say("no jobs on disk")
+        return
+    out.print(_table(found))
+
+
+@commands.command("show")
+def show(key: Annotated[str, typer.Argument(help="Key of a job (`dubstage jobs list`), or its beginning.")]) -> None:
+    """Show one job as JSON."""
+    job = find_job(load_settings(GatewaySettings).data_dir / JOBS, key)
+    facts = {
+        "key": job.key,
+        "folder": str(job.folder),
+        **job.facts,
+        "running": job.running,
+        "last_used": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(job.last_used)),
+        "folder_bytes": job.folder_bytes,
+        "finished_steps": len(job.steps),
+        "finished_steps_bytes": job.step_bytes,
+    }
+    out.print_json(json.dumps(facts))
+
+
+@commands.command("clean")
+def clean(
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys of jobs, or their beginnings.")] = None,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Jobs that were not used for so long, such as 12h or 7d.")
+    ] = None,
+    larger_than: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Jobs that take more on disk and in the artefact store, such as 500M or 10G.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All jobs that are not running.")] = False,
+    blobs: Annotated[
+        bool,
+        typer.Option(
+            "--blobs",
+            help="Blobs of the artefact store, instead of jobs, that no actor and no job counts. Needs --older-than. Other services' "
+            "blobs, which they made through the stages, are among them.",
+        ),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove jobs and their blobs. A running job stays. The same dub asked for again begins anew."""
+    age = parse_age(older_than, "--older-than") if older_than is not None else None
+    size = parse_size(larger_than, "--larger-than") if larger_than is not None else None
+    settings = load_settings(GatewaySettings)
+    if blobs:
+        if age is None or keys or everything or size is not None:
+            raise InvalidRequest("--blobs goes with --older-than AGE, and with nothing else that chooses", field="blobs")
+        _clean_blobs(settings, age, dry_run=dry_run, yes=yes)
+        return
+    if not keys and not everything and age is None and size is None:
+        raise InvalidRequest("say which jobs: KEY, --older-than AGE, --larger-than SIZE, or --all", field="key")
+    _clean_jobs(settings, keys or [], Limits(older_than_s=age, larger_than=size), dry_run=dry_run, yes=yes)
+
+
+def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: Limits, *, dry_run: bool, yes: bool) -> None:
+    folder = open_jobs_folder(settings.data_dir)
+    found = list({job.key: job for job in (find_job(folder, key) for key in keys)}.values()) if keys else list_jobs(folder)
+    for job in found:
+        if keys and job.running:
+            say(f"{job.key} is running: it stays")
+    chosen = [job for job in found if limits.meets(job, time.time())]
+    if not chosen:
+        say("nothing to remove")
+        return
+    out.print(_table(chosen))
+    if dry_run or not _agreed(f"remove {len(chosen)} jobs", yes=yes):
+        return
+    total = Freed()
+    with ActorStore(settings) as actors:
+        for job, freed in remove_jobs(chosen, actors, ArtefactStore(settings.artefacts_url)):
+            if freed is None:
+                say(f"{job.key} is running: it stays")
+            else:
+                total += freed
+    say_result(
+        f"freed {shown_size(total.folder_bytes)} on disk, and {total.blobs} blobs of {shown_size(total.blob_bytes)} in the artefact store"
+    )
+
+
+def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: bool, yes: bool) -> None:
+    if older_than_s < LEAST_BLOB_AGE_S:
+        raise InvalidRequest(
+            "--blobs takes an age of at least 1d: younger blobs may belong to work that is under way", field="older_than"
+        )
+    store = ArtefactStore(settings.artefacts_url)
+    with ActorStore(settings) as actors:
+        found = list(uncounted_blobs(open_jobs_folder(settings.data_dir), actors, store, older_than_s=older_than_s))
+        size = sum(blob.ref.size_bytes for blob in found)
+        say(f"{len(found)} blobs of {shown_size(size)} that no actor and no job counts, older than {shown_age(older_than_s)}")
+        if dry_run or not found or not _agreed(f"remove {len(found)} blobs from {store.url}", yes=yes):
+            return
+        deleted = sum(blob.ref.size_bytes for blob in found if store.delete(blob.ref))
+    partials = store.remove_partials(time.time() - DAY_S)
+    say_result(f"freed {shown_size(deleted + partials)} in the artefact store")
+
+
+def _agreed(what: str, *, yes: bool) -> bool:
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise InvalidRequest(f"{what}? Say --yes, since there is no terminal to ask at", field="yes")
+    if not typer.confirm(f"{what}?"):
+        raise Cancelled("nothing was removed")
+    return True
+
+
+def _table(jobs: list[JobFolder]) -> Table:
+    table = Table("job", "what", "footage", "actor", "started", "used", "on disk", "steps", "in the store", "", box=None)
+    now = time.time()
+    for job in jobs:
+        table.add_row(
+            job.key[:12],
+            printable(job.fact("kind")),
+            printable(job.fact("footage")),
+            printable(job.fact("actor")),
+            printable(job.fact("started")),
+            f"{shown_age(now - job.last_used)} ago",
+            shown_size(job.folder_bytes),
+            str(len(job.steps)),
+            shown_size(job.step_bytes),
+            "running" if job.running else "",
+        )
+    return table

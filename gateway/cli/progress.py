@@ -1,0 +1,128 @@
+"""Progress of a command: bars on a terminal, a line about every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from gateway.cli.console import err, say
+from gateway.cli.text import printable
+
+LINE_SECONDS: Final = 10.0
+"""Time between two lines where stderr is no terminal."""
+
+
+class StepProgress:
+    """What a job's passes have done, how fast, and how long they still take.
+
+    A line off a terminal is printed by a thread of its own, so that a pass of which nothing is heard for minutes is seen to run.
+
+    Args:
+        line_s: seconds between two lines where stderr is no terminal.
+    """
+
+    def __init__(self, line_s: float = LINE_SECONDS) -> None:
+        self._shown: _Bars | _Lines = _Bars() if err.is_terminal else _Lines(line_s)
+
+    def __enter__(self) -> Self:
+        self._shown.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._shown.stop()
+
+    def begin(self, what: str) -> None:
+        """Tell of something that has no count, such as the start of the stages."""
+        self._shown.begin(what)
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Take note that `done` of the `total` frames or steps of a pass are finished."""
+        self._shown.update(step, done, total)
+
+
+class _Bars:
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<18}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:>9}"),
+            TimeRemainingColumn(),
+            console=err,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, float] = {}
+
+    def start(self) -> None:
+        self._progress.start()
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+    def begin(self, what: str) -> None:
+        say(f"{what} ...")
+
+    def update(self, step: str, done: int, total: int) -> None:
+        if step not in self._tasks:
+            self._tasks[step] = self._progress.add_task(escape(printable(step)), total=total, rate="")
+            self._began[step] = time.monotonic()
+        spent = time.monotonic() - self._began[step]
+        rate = f"{done / spent:.1f}/s" if spent > 0.5 else ""
+        self._progress.update(self._tasks[step], completed=done, total=total, rate=rate)
+
+
+class _Lines:
+    def __init__(self, line_s: float) -> None:
+        self._line_s = line_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
+        self._began = time.monotonic()
+        self._step = ""
+        self._step_began = 0.0
+        self._state = ""
+
+    def start(self) -> None:
+        self._began = time.monotonic()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def begin(self, what: str) -> None:
+        self._step, self._state = what, f"{what} ..."
+        self._say()
+
+    def update(self, step: str, done: int, total: int) -> None:
+        first = not self._state
+        if step != self._step:
+            self._step, self._step_began = step, time.monotonic()
+        self._state = f"{step}: {done} of {total}{self._pace(done, total)}"
+        if first:
+            self._say()
+
+    def _pace(self, done: int, total: int) -> str:
+        spent = time.monotonic() - self._step_began
+        if spent < 1.0 or done <= 0:
+            return ""
+        left = max(0, total - done) * spent / done
+        return f", {done / spent:.1f} per second, about {_clock(left)} left"
+
+    def _say(self) -> None:
+        say(f"{_clock(time.monotonic() - self._began)}  {self._state}")
+
+    def _tell(self) -> None:
+        while not self._ended.wait(self._line_s):
+            if self._state:
+                self._say()
+
+
+def _clock(seconds: float) -> str:
+    """Seconds as minutes:seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

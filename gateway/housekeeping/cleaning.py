@@ -1,0 +1,120 @@
+"""Which jobs are given up, and what nobody counts in the artefact store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from gateway.actors.ledger import JobLedger
+from gateway.actors.store import ActorStore
+from gateway.ahead import in_thread
+from gateway.housekeeping.job_list import JobFolder, list_jobs
+from gateway.pipeline.journal import journalled
+from gateway.pipeline.removal import Freed, give_up
+from gateway.pipeline.workspace import JOURNAL
+from gateway.settings import GatewaySettings
+from services.common.artefacts import ArtefactStore, StoredBlob
+from services.common.errors import DubstageError
+
+DAY_S: Final = 86400.0
+_HOUR_S: Final = 3600.0
+LEAST_BLOB_AGE_S: Final = DAY_S
+"""Blobs that nobody counts stay for so long at least: work that makes them may still be on its way to count them."""
+
+_log = structlog.stdlib.get_logger("dubstage.jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Which jobs have to go.
+
+    Attributes:
+        older_than_s: jobs that were not used for so long; None: whatever their age.
+        larger_than: jobs whose files and blobs take more bytes; None: whatever their size.
+    """
+
+    older_than_s: float | None = None
+    larger_than: int | None = None
+
+    def meets(self, job: JobFolder, now: float) -> bool:
+        """Whether a job has to go; a running one never has."""
+        old = self.older_than_s is None or now - job.last_used >= self.older_than_s
+        large = self.larger_than is None or job.folder_bytes + job.step_bytes > self.larger_than
+        return old and large and not job.running
+
+
+def over_total(jobs: Sequence[JobFolder], max_bytes: int) -> list[JobFolder]:
+    """The jobs, those that were not used for the longest first, that have to go so that all folders take at most `max_bytes`."""
+    over = sum(job.folder_bytes for job in jobs) - max_bytes
+    chosen = []
+    for job in sorted(jobs, key=lambda one: one.last_used):
+        if over <= 0:
+            break
+        if not job.running:
+            chosen.append(job)
+            over -= job.folder_bytes
+    return chosen
+
+
+def remove_jobs(jobs: Iterable[JobFolder], actors: ActorStore, store: ArtefactStore) -> Iterator[tuple[JobFolder, Freed | None]]:
+    """Give jobs up, one after the other; tells what each freed, None where a job began to run, or ended, meanwhile.
+
+    Raises:
+        DubstageError: the database or the artefact store cannot be used.
+    """
+    for job in jobs:
+        yield job, give_up(job.folder, JobLedger(actors), store)
+
+
+def uncounted_blobs(jobs: Path, actors: ActorStore, store: ArtefactStore, *, older_than_s: float) -> Iterator[StoredBlob]:
+    """Blobs of the store that neither an actor nor a job counts, put at least `older_than_s` ago, at least a day.
+
+    Blobs that other services made through the stages and still hold references to are among them.
+
+    Raises:
+        DubstageError: the database or the artefact store cannot be used.
+    """
+    before = time.time() - max(older_than_s, LEAST_BLOB_AGE_S)
+    old = [blob for blob in store.stored() if blob.put_at < before]
+    # Looked at after the list was made: what is counted meanwhile stays.
+    journals = {ref.sha256 for job in list_jobs(jobs) for ref in journalled(job.folder / JOURNAL)}
+    unknown = {ref.sha256 for ref in actors.jobs.uncounted([blob.ref for blob in old])} - journals
+    yield from (blob for blob in old if blob.ref.sha256 in unknown)
+
+
+def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, jobs: Path) -> Freed:
+    """Give up the jobs that are older, or together larger, than the settings allow; what was half written in the store goes too.
+
+    Raises:
+        DubstageError: the database or the artefact store cannot be used.
+    """
+    now = time.time()
+    found = list_jobs(jobs)
+    chosen = []
+    if settings.job_max_age_days:
+        chosen = [job for job in found if Limits(older_than_s=settings.job_max_age_days * DAY_S).meets(job, now)]
+    if settings.jobs_max_bytes:
+        chosen += over_total([job for job in found if job not in chosen], settings.jobs_max_bytes)
+    total = Freed()
+    for job, freed in remove_jobs(chosen, actors, store):
+        if freed is not None:
+            _log.info("job_expired", job=job.key, freed_bytes=freed.folder_bytes + freed.blob_bytes)
+            total += freed
+    store.remove_partials(now - DAY_S)
+    return total
+
+
+async def expire_hourly(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, jobs: Path) -> None:
+    """Do `expire` now and once an hour, until cancelled. A database or a store that cannot be used is tried again the next time."""
+    while True:
+        try:
+            await in_thread(expire, settings, actors, store, jobs)
+        except (DubstageError, OSError) as problem:
+            _log.warning("jobs_not_expired", problem=str(problem))
+        await asyncio.sleep(_HOUR_S)

@@ -1,0 +1,118 @@
+"""Carries what is known of a media file from the process that looked into it: JSON, and the frame times as plain int64 behind it.
+
+No pickle: what a damaged decoder writes must not become code here.
+"""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gateway.media.orientation import Orientation
+from gateway.media.pixels import ColourTags, pixel_format, planar_name
+from gateway.media.sound import SoundInfo
+from gateway.media.types import AudioInfo, MediaInfo, OtherStream, VideoInfo
+
+
+def pack(facts: dict[str, Any], tail: bytes = b"") -> bytes:
+    """One line of JSON, and bytes behind it."""
+    return json.dumps(facts).encode("ascii") + b"\n" + tail
+
+
+def unpack(answer: bytes) -> tuple[dict[str, Any], bytes]:
+    """The JSON of an answer and the bytes behind it.
+
+    Raises:
+        ValueError: it is no answer, or is cut short.
+    """
+    line, newline, tail = answer.partition(b"\n")
+    facts = json.loads(line)
+    if not newline or not isinstance(facts, dict):
+        raise ValueError("the answer is cut short")
+    return facts, tail
+
+
+def pack_film(info: MediaInfo) -> bytes:
+    """Everything of a MediaInfo but its path."""
+    video = info.video
+    facts = {
+        "container": info.container,
+        "metadata": dict(info.metadata),
+        "video": {
+            "index": video.index,
+            "codec": video.codec,
+            "stored_format": video.stored_format,
+            "orientation": [
+                video.orientation.width,
+                video.orientation.height,
+                video.orientation.quarter_turns,
+                video.orientation.mirrored,
+                _pair(video.orientation.sample_aspect),
+                video.orientation.display_matrix,
+            ],
+            "colour": [video.colour.matrix, video.colour.color_range, video.colour.primaries, video.colour.transfer],
+            "time_base": _pair(video.time_base),
+            "average_rate": _pair(video.average_rate),
+            "last_duration": video.last_duration,
+            "interlaced": video.interlaced,
+            "metadata": dict(video.metadata),
+        },
+        "audio": [
+            [item.index, item.codec, item.sample_rate_hz, item.channels, item.layout, _pair(item.start), dict(item.metadata)]
+            for item in info.audio
+        ],
+        "others": [[item.index, item.kind, item.codec, dict(item.metadata)] for item in info.others],
+    }
+    return pack(facts, video.pts.astype("<i8").tobytes())
+
+
+def film_from(facts: dict[str, Any], tail: bytes, path: Path) -> MediaInfo:
+    """The MediaInfo of the file `path` that `pack_film` packed."""
+    video = facts["video"]
+    width, height, turns, mirrored, aspect, matrix = video["orientation"]
+    times = np.frombuffer(tail, "<i8").astype(np.int64)
+    times.setflags(write=False)
+    return MediaInfo(
+        path,
+        facts["container"],
+        VideoInfo(
+            index=video["index"],
+            codec=video["codec"],
+            stored_format=video["stored_format"],
+            pixel=pixel_format(planar_name(video["stored_format"])),
+            orientation=Orientation(
+                width, height, turns, mirrored, Fraction(*aspect), None if matrix is None else tuple(map(int, matrix))
+            ),
+            colour=ColourTags(*video["colour"]),
+            time_base=Fraction(*video["time_base"]),
+            average_rate=Fraction(*video["average_rate"]),
+            pts=times,
+            last_duration=video["last_duration"],
+            interlaced=video["interlaced"],
+            metadata=video["metadata"],
+        ),
+        tuple(
+            AudioInfo(index, codec, rate, channels, layout, Fraction(*start), tags)
+            for index, codec, rate, channels, layout, start, tags in facts["audio"]
+        ),
+        tuple(OtherStream(*item) for item in facts["others"]),
+        facts["metadata"],
+    )
+
+
+def pack_sound(info: SoundInfo) -> bytes:
+    """Everything of a SoundInfo."""
+    return pack({"sound": [info.index, info.sample_rate_hz, info.channels, info.layout]})
+
+
+def sound_from(facts: dict[str, Any]) -> SoundInfo:
+    """The SoundInfo that `pack_sound` packed."""
+    return SoundInfo(*facts["sound"])
+
+
+def _pair(value: Fraction) -> list[int]:
+    return [value.numerator, value.denominator]

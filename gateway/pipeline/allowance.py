@@ -1,0 +1,94 @@
+"""How much of a disk one job may fill, looked at before a pass begins and while its records are written."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from services.common.errors import InvalidRequest, StorageFull
+
+MAX_JOB_BYTES: Final = 200 << 30
+"""Most bytes in a job's folder, where no setting says otherwise."""
+KEPT_FREE_BYTES: Final = 256 << 20
+"""A job leaves this much of its disk free, for the database, the output and everybody else."""
+_LOOK_EVERY: Final = 64 << 20
+"""Bytes between two looks at what is free."""
+
+
+@dataclass(slots=True)
+class Allowance:
+    """Bytes that the records of one job may take.
+
+    Attributes:
+        folder: the job's folder.
+        max_bytes: most bytes of all records together.
+        taken: bytes of the records that there are.
+    """
+
+    folder: Path
+    max_bytes: int = MAX_JOB_BYTES
+    taken: int = 0
+    _unseen: int = field(default=0, repr=False)
+
+    def check(self, num_bytes: int, what: str) -> None:
+        """Look whether a pass may begin.
+
+        Args:
+            num_bytes: that its records take at least.
+            what: is written, for the error.
+
+        Raises:
+            InvalidRequest: the job would be larger than the setting allows.
+            StorageFull: the disk has not that much free.
+        """
+        if self.taken + num_bytes > self.max_bytes:
+            raise InvalidRequest(
+                f"{what} would take {_human(num_bytes)} on disk, and a job may take {_human(self.max_bytes)}: is the length of "
+                "the footage and of the speech right? Otherwise raise DUBSTAGE_MAX_JOB_BYTES",
+                field="footage",
+            )
+        self._check_free(num_bytes, what)
+
+    def take(self, num_bytes: int) -> None:
+        """Count bytes that are about to be written.
+
+        Raises:
+            InvalidRequest: the job becomes larger than the setting allows.
+            StorageFull: the disk is nearly full.
+        """
+        if self.taken + num_bytes > self.max_bytes:
+            raise InvalidRequest(
+                f"the job's records are longer than the {_human(self.max_bytes)} that a job may take: cut the footage, or raise "
+                "DUBSTAGE_MAX_JOB_BYTES",
+                field="footage",
+            )
+        self._unseen += num_bytes
+        if self._unseen >= _LOOK_EVERY:
+            self._unseen = 0
+            self._check_free(num_bytes, "the next records")
+        self.taken += num_bytes
+
+    def give_back(self, num_bytes: int) -> None:
+        """Count bytes that are gone."""
+        self.taken -= num_bytes
+
+    def _check_free(self, num_bytes: int, what: str) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if free < num_bytes + KEPT_FREE_BYTES:
+            raise StorageFull(
+                f"no space left for the job's records: {what} would take {_human(num_bytes)} in {self.folder}, of which "
+                f"{_human(max(0, free - KEPT_FREE_BYTES))} may be filled: free some (`dubstage jobs clean`), or point "
+                "DUBSTAGE_DATA_DIR elsewhere",
+                subject=str(self.folder),
+            )
+
+
+def _human(num_bytes: int) -> str:
+    size = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000.0:
+            return f"{size:.3g} {unit}"
+        size /= 1000.0
+    return f"{size:,.1f} TB"

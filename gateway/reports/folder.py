@@ -1,0 +1,150 @@
+"""The folder of a report: checked before the work that it tells of, and filled when the report is whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from services.common.errors import DubstageError, InvalidRequest, StorageFull
+
+PAGE: Final = "index.html"
+_MARK: Final = b"<footer>dubstage</footer>"
+"""At the end of every page of ours (templates/base.html.j2)."""
+_PARTIAL: Final = ".dubstage-report-"
+_OLD_SECONDS: Final = 24 * 3600
+"""A partial report that is older belongs to a process that was killed."""
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_report_folder(folder: Path, files: Sequence[Path] = ()) -> None:
+    """Refuse a place where a report cannot be written, or where it would lie among files that are none of its own.
+
+    Args:
+        folder: of the report; missing folders above it are made when it is written.
+        files: what the command reads and writes.
+
+    Raises:
+        InvalidRequest: `folder` is a file, cannot be written, has a name that is too long, holds other things than a report, or
+            one of `files` lies in it.
+    """
+    with _told(folder):
+        existing = _existing(folder)
+        if existing != _real(folder):
+            _check_names(folder, existing)
+        if not existing.is_dir():
+            raise InvalidRequest(f"the report {folder}: {existing} is a file; give the name of a folder", field="report")
+        if existing == _real(folder) and any(existing.iterdir()) and not _is_report(existing):
+            raise InvalidRequest(
+                f"the report {folder}: this folder exists and holds other things than a report; give a new or an empty one",
+                field="report",
+            )
+        for file in files:
+            if _real(file.parent) == _real(folder):
+                raise InvalidRequest(
+                    f"the report {folder}: {file} lies in this folder, which the report fills with its own files; "
+                    "give the report another folder",
+                    field="report",
+                )
+        # Asked of the system, not of the mode bits: root, read-only mounts and /proc answer otherwise than these say.
+        probe = _partial_in(existing)
+        probe.mkdir()
+        probe.rmdir()
+
+
+@contextmanager
+def report_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder for a report's files, which get their places when the block ends without an error.
+
+    In a folder that is there already each file replaces its older self, the page as the last one; nothing else is touched.
+
+    Raises:
+        StorageFull, InvalidRequest: the files cannot be written; nothing of them is left.
+    """
+    with _told(folder):
+        target = _real(folder)
+        exists = target.is_dir()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target if exists else target.parent
+        _sweep(beside)
+        partial = _partial_in(beside)
+        partial.mkdir()
+        try:
+            yield partial
+            if exists:
+                for file in sorted(partial.iterdir(), key=lambda file: (file.name == PAGE, file.name)):
+                    os.replace(file, target / file.name)
+            else:
+                os.rename(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except DubstageError:
+        raise
+    except OSError as problem:
+        if problem.errno in _FULL:
+            raise StorageFull(f"no space left to write the report {folder}", subject=str(folder)) from problem
+        why = problem.strerror or str(problem)
+        raise InvalidRequest(f"the report {folder} cannot be written: {why}; choose another folder", field="report") from problem
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _existing(folder: Path) -> Path:
+    """The folder itself, or the nearest thing above it that is there."""
+    path = _real(folder)
+    while True:
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            path = path.parent
+        except OSError as problem:
+            if problem.errno != errno.ENAMETOOLONG:
+                raise
+            path = path.parent
+        else:
+            return path
+
+
+def _check_names(folder: Path, existing: Path) -> None:
+    longest = os.pathconf(existing, "PC_NAME_MAX")
+    for name in _real(folder).relative_to(existing).parts:
+        if len(os.fsencode(name)) > longest:
+            raise InvalidRequest(
+                f"the report {folder}: a name has at most {longest} bytes here, this one has {len(os.fsencode(name))}", field="report"
+            )
+
+
+def _is_report(folder: Path) -> bool:
+    page = folder / PAGE
+    if not page.is_file():
+        return False
+    with page.open("rb") as file:
+        file.seek(max(0, page.stat().st_size - 200))
+        return _MARK in file.read(200)
+
+
+def _partial_in(folder: Path) -> Path:
+    # Not by tempfile, whose folders nobody else may enter: a report is there to be shown.
+    return folder / f"{_PARTIAL}{secrets.token_hex(8)}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left."""
+    for partial in folder.glob(f"{_PARTIAL}*"):
+        with suppress(OSError):
+            if partial.is_dir() and not partial.is_symlink() and time.time() - partial.stat().st_mtime > _OLD_SECONDS:
+                shutil.rmtree(partial, ignore_errors=True)

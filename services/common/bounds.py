@@ -1,0 +1,235 @@
+"""Ranges of what requests hold, checked where requests enter. The contracts declare them (dubstage/common/v1alpha1/bounds.proto).
+
+A message's checks are compiled from its descriptor once; a message is then walked without reading bytes that cannot be too long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from dubstage.common.v1alpha1 import bounds_pb2
+from services.common.errors import InvalidRequest
+
+Check = Callable[[Any, "int | None"], None]
+"""Given a message and its encoded size in bytes (None: unknown); raises InvalidRequest."""
+
+_INTEGERS: Final[Mapping[int, tuple[int, int]]] = {
+    FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, (1 << 32) - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1),
+}
+_FLOATS: Final = frozenset({FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE})
+_UTF8_BYTES: Final = 4
+"""Of the longest character."""
+_NAME: Final = bounds_pb2.Bounds(max_bytes=256)
+_FOREIGN: Final[Mapping[str, bounds_pb2.Bounds]] = {
+    "google.longrunning.ListOperationsRequest.name": _NAME,
+    "google.longrunning.ListOperationsRequest.filter": _NAME,
+    "google.longrunning.ListOperationsRequest.page_size": bounds_pb2.Bounds(max=(1 << 31) - 1),
+    "google.longrunning.ListOperationsRequest.page_token": _NAME,
+    "google.longrunning.GetOperationRequest.name": _NAME,
+    "google.longrunning.DeleteOperationRequest.name": _NAME,
+    "google.longrunning.CancelOperationRequest.name": _NAME,
+    "google.longrunning.WaitOperationRequest.name": _NAME,
+    # 10,000 years, as google/protobuf/duration.proto says.
+    "google.protobuf.Duration.seconds": bounds_pb2.Bounds(min=-315_576_000_000, max=315_576_000_000),
+    "google.protobuf.Duration.nanos": bounds_pb2.Bounds(min=-999_999_999, max=999_999_999),
+}
+"""Fields of requests whose contracts are not dubstage's."""
+
+
+def declared(field: FieldDescriptor) -> bounds_pb2.Bounds | None:
+    """The bounds of a field; None where its contract declares none."""
+    if field.full_name in _FOREIGN:
+        return _FOREIGN[field.full_name]
+    options = field.GetOptions()
+    return options.Extensions[bounds_pb2.bounds] if options.HasExtension(bounds_pb2.bounds) else None
+
+
+def check_bounds(message: Message, *, num_bytes: int | None = None) -> None:
+    """Check every field of a message, and of the messages in it, against its declared bounds.
+
+    Args:
+        message: a request.
+        num_bytes: its encoded size where that is known: fields that cannot be too long then are not read, which would copy them.
+
+    Raises:
+        InvalidRequest: a number is outside of its range or not finite, an enum has no such number, or a string, a bytes field or a
+            repeated field is too long. The field's path, the value and the range are named.
+    """
+    kind = type(message)
+    check = _checks.get(kind)
+    if check is None:
+        check = _checks[kind] = _compiled(kind.DESCRIPTOR, "")
+    check(message, num_bytes)
+
+
+_checks: dict[type[Message], Check] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A range of numbers; unset bounds are those of the type."""
+
+    name: str
+    path: str
+    low: float
+    high: float
+    zero_ok: bool
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high or (self.zero_ok and value == 0)
+
+    def refuse(self, value: float, place: str = "") -> None:
+        zero = " (0: unset)" if self.zero_ok else ""
+        raise InvalidRequest(
+            f"{self.path}{place}: {value} is not within {_plain(self.low)} .. {_plain(self.high)}{zero}", field=self.path
+        )
+
+
+def _compiled(descriptor: Descriptor, prefix: str) -> Check:
+    """One check for all fields of a message whose fields' paths begin with `prefix`."""
+    steps: list[Check] = []
+    numbers: list[_Number] = []
+    for field in descriptor.fields:
+        path, bounds = f"{prefix}{field.name}", declared(field) or bounds_pb2.Bounds()
+        if field.is_repeated and bounds.max_items:
+            steps.append(_check_count(field.name, path, bounds.max_items))
+        if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
+            inner = _compiled(field.message_type, f"{path}.")
+            steps.append(_check_messages(field.name, inner) if field.is_repeated else _check_message(field.name, inner))
+        elif field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:
+            steps.append(_check_enum(field, path))
+        elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+            if bounds.max_bytes:
+                steps.append(_check_length(field, path, bounds.max_bytes))
+        elif field.cpp_type in _INTEGERS or field.cpp_type in _FLOATS:
+            number = _number(field, path, declared(field))
+            if field.is_repeated:
+                steps.append(_check_numbers(number, are_integers=field.cpp_type in _INTEGERS))
+            else:
+                numbers.append(number)
+    if numbers:
+        steps.insert(0, _check_each(numbers))
+
+    def check(message: Any, num_bytes: int | None) -> None:
+        for step in steps:
+            step(message, num_bytes)
+
+    return check
+
+
+def _number(field: FieldDescriptor, path: str, bounds: bounds_pb2.Bounds | None) -> _Number:
+    if bounds is None:
+        largest = 3.4028234663852886e38 if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else 1.7976931348623157e308
+        low, high = _INTEGERS.get(field.cpp_type, (-largest, largest))
+        return _Number(field.name, path, low, high, zero_ok=False)
+    return _Number(field.name, path, bounds.min, bounds.max, bounds.zero_ok)
+
+
+def _check_each(numbers: Iterable[_Number]) -> Check:
+    ranges = [(number.name, number.low, number.high, number) for number in numbers]
+
+    def check(message: Any, num_bytes: int | None) -> None:
+        for name, low, high, number in ranges:
+            value = getattr(message, name)
+            # NaN is in no range.
+            if not low <= value <= high and not number.holds(value):
+                number.refuse(value)
+
+    return check
+
+
+def _check_numbers(number: _Number, *, are_integers: bool) -> Check:
+    name, low, high = number.name, number.low, number.high
+
+    def check(message: Any, num_bytes: int | None) -> None:
+        values = getattr(message, name)
+        # Many numbers are looked at twice as fast this way, which says nothing about NaN.
+        if are_integers and values and low <= min(values) and max(values) <= high:
+            return
+        for index, value in enumerate(values):
+            if not number.holds(value):
+                number.refuse(value, f"[{index}]")
+
+    return check
+
+
+def _check_count(name: str, path: str, most: int) -> Check:
+    def check(message: Any, num_bytes: int | None) -> None:
+        count = len(getattr(message, name))
+        if count > most:
+            raise InvalidRequest(f"{path}: {count} elements, at most {most} are allowed", field=path)
+
+    return check
+
+
+def _check_length(field: FieldDescriptor, path: str, most: int) -> Check:
+    name, is_text = field.name, field.type == FieldDescriptor.TYPE_STRING
+
+    def refuse(count: int) -> None:
+        raise InvalidRequest(f"{path}: {count} bytes long, at most {most} are allowed", field=path)
+
+    def check_value(value: Any) -> None:
+        if is_text and len(value) * _UTF8_BYTES > most:
+            value = value.encode(errors="replace")
+        if len(value) > most:
+            refuse(len(value))
+
+    def check(message: Any, num_bytes: int | None) -> None:
+        if num_bytes is None or num_bytes > most:
+            check_value(getattr(message, name))
+
+    def check_all(message: Any, num_bytes: int | None) -> None:
+        if num_bytes is None or num_bytes > most:
+            for value in getattr(message, name):
+                check_value(value)
+
+    return check_all if field.is_repeated else check
+
+
+def _check_enum(field: FieldDescriptor, path: str) -> Check:
+    name, known = field.name, frozenset(field.enum_type.values_by_number)
+    choices = ", ".join(f"{value.name} = {value.number}" for value in field.enum_type.values)
+
+    def refuse(number: int) -> None:
+        raise InvalidRequest(f"{path}: there is no {field.enum_type.name} {number}, only {choices}", field=path)
+
+    def check(message: Any, num_bytes: int | None) -> None:
+        value = getattr(message, name)
+        if value not in known:
+            refuse(value)
+
+    def check_all(message: Any, num_bytes: int | None) -> None:
+        for value in getattr(message, name):
+            if value not in known:
+                refuse(value)
+
+    return check_all if field.is_repeated else check
+
+
+def _check_message(name: str, inner: Check) -> Check:
+    def check(message: Any, num_bytes: int | None) -> None:
+        if message.HasField(name):
+            inner(getattr(message, name), num_bytes)
+
+    return check
+
+
+def _check_messages(name: str, inner: Check) -> Check:
+    def check(message: Any, num_bytes: int | None) -> None:
+        for item in getattr(message, name):
+            inner(item, num_bytes)
+
+    return check
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if math.isfinite(number) and number == int(number) else str(number)

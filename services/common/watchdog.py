@@ -1,0 +1,150 @@
+"""Ends calls that keep a place for nothing or take the process's memory, and shows work that outlives its call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+
+from services.common.calls import Call, mebibytes
+from services.common.errors import CallTooLarge, StageDeadlineExceeded
+from services.common.limits import Computation, WorkerPool
+from services.common.load import resident_bytes
+
+LOOK_EVERY_S: Final = 0.25
+OUTLIVED_AFTER_S: Final = 5.0
+"""A computation that goes on for so long after its call ended is logged and counted: it lacks a `calls.check_still_wanted()`."""
+RELIEF_S: Final = 10.0
+"""How long the computation of a call that was ended for its memory is given to stop before another call is ended."""
+
+_log = structlog.stdlib.get_logger("dubstage.watchdog")
+
+
+class Watchdog:
+    """Looks at a server's calls and computations four times a second, in the server's event loop.
+
+    A call is idle while it waits for its caller, to send a message or to take one, and computes nothing meanwhile. Time in the
+    queue of calls does not count.
+
+    Args:
+        pools: whose computations are looked at.
+        max_idle_s: how long a call may be idle.
+        max_memory_bytes: resident memory of the process above which the call whose computation grew most is ended; 0 is off.
+        memory: resident memory of the process in bytes; None where the platform does not say.
+        on_ended: told of each call that was ended, with the reason.
+        on_outlived: told of each computation that outlived its call.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[WorkerPool],
+        *,
+        max_idle_s: float,
+        max_memory_bytes: int,
+        memory: Callable[[], int | None] = resident_bytes,
+        on_ended: Callable[[str], None] = lambda reason: None,
+        on_outlived: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._pools = tuple(pools)
+        self._max_idle_s = max_idle_s
+        self._max_memory_bytes = max_memory_bytes
+        self._memory = memory
+        self._on_ended = on_ended
+        self._on_outlived = on_outlived
+        self._calls: set[Call] = set()
+        self._told: set[Computation] = set()
+        self._relief_until = 0.0
+        self._over = False
+
+    @contextmanager
+    def watching(self, call: Call) -> Iterator[None]:
+        """Watch a call while the task that entered serves it."""
+        call.task = asyncio.current_task()
+        call.active_at = time.monotonic()
+        self._calls.add(call)
+        try:
+            yield
+        finally:
+            self._calls.discard(call)
+            call.task = None
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            self.look()
+
+    def look(self) -> None:
+        """Look once."""
+        now = time.monotonic()
+        running = [computation for pool in self._pools for computation in pool.computations]
+        self._end_idle_calls(now)
+        self._tell_of_outlived(running, now)
+        if self._max_memory_bytes:
+            self._relieve_memory(running, now)
+
+    def _end_idle_calls(self, now: float) -> None:
+        for call in tuple(self._calls):
+            if call.awaiting_caller and not call.computations and now - call.active_at > self._max_idle_s:
+                self._end(
+                    call,
+                    StageDeadlineExceeded(
+                        f"{call.rpc}: no message for {self._max_idle_s:g} s: the caller neither sent one nor took one "
+                        "(DUBSTAGE_MAX_IDLE_S)"
+                    ),
+                )
+
+    def _tell_of_outlived(self, running: Sequence[Computation], now: float) -> None:
+        self._told.intersection_update(running)
+        for computation in running:
+            call = computation.call
+            if call is None or computation in self._told or not call.ended.is_set() or now - call.ended_at < OUTLIVED_AFTER_S:
+                continue
+            self._told.add(computation)
+            self._on_outlived()
+            _log.warning("computation_outlives_its_call", rpc=call.rpc, job_id=call.job_id, seconds=round(now - call.ended_at, 1))
+
+    def _relieve_memory(self, running: Sequence[Computation], now: float) -> None:
+        resident = self._memory()
+        if resident is None or resident <= self._max_memory_bytes:
+            self._over = False
+            return
+        if now < self._relief_until and any(one.call is not None and one.call.ended.is_set() for one in running):
+            return
+        found = self._largest(running, resident)
+        if found is not None:
+            call, taken = found
+            self._relief_until = now + RELIEF_S
+            self._end(
+                call,
+                CallTooLarge(
+                    f"{call.rpc} was ended: the stage takes {mebibytes(resident)} of the {mebibytes(self._max_memory_bytes)} of "
+                    f"memory that it may (DUBSTAGE_MAX_MEMORY_BYTES), {mebibytes(taken)} of them since this call's computation "
+                    "began, which is most; send less in one call"
+                ),
+            )
+        elif not self._over:
+            _log.error(
+                "memory_over_limit", resident_bytes=resident, max_memory_bytes=self._max_memory_bytes, calls=len(self._calls)
+            )
+        self._over = True
+
+    def _largest(self, running: Sequence[Computation], resident: int) -> tuple[Call, int] | None:
+        """The call that took most memory, and how much: by its computation's growth, otherwise by what it was charged for."""
+        grown = [
+            (computation.call, resident - computation.resident_bytes)
+            for computation in running
+            if computation.call in self._calls and computation.call is not None and computation.resident_bytes is not None
+        ]
+        taken = grown or [(call, call.charged_bytes) for call in self._calls]
+        call, amount = max(taken, key=lambda one: one[1], default=(None, 0))
+        return (call, amount) if call is not None and amount > 0 else None
+
+    def _end(self, call: Call, error: StageDeadlineExceeded | CallTooLarge) -> None:
+        if call.failure is None:
+            call.end(error)
+            self._on_ended(error.reason)

@@ -1,0 +1,182 @@
+"""Requests of the audio stage at the ends of what it takes, and beyond."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import psutil
+import pytest
+import pytest_asyncio
+
+from dubstage.audio.v1alpha1 import audio_pb2 as pb
+from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceStub
+from dubstage.common.v1alpha1 import common_pb2
+from services.audio.__main__ import compose
+from services.audio.settings import AudioSettings
+from services.common.server import StageServer
+from services.common.stage import server_of
+from tests.contract.finite import finite_or_refused
+
+if TYPE_CHECKING:
+    from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceAsyncStub
+
+KINDS = [pb.FEATURE_KIND_MEL, pb.FEATURE_KIND_MFCC, pb.FEATURE_KIND_POSTERIORGRAM, pb.FEATURE_KIND_IDENTITY_REMOVED]
+PAL = common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=1))
+HUGE = 4611686018427387904
+MEBIBYTE = 1 << 20
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[StageServer]:
+    settings = AudioSettings(port=0)
+    async with server_of("audio", settings, compose(settings)) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def stub(server: StageServer) -> AsyncIterator[AudioServiceAsyncStub]:
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        yield AudioServiceStub(channel)
+
+
+def config(**fields: object) -> pb.ExtractFeaturesRequest:
+    given = {"sample_rate_hz": 16000, "channels": 1, "timeline": PAL, "kinds": KINDS, **fields}
+    return pb.ExtractFeaturesRequest(config=pb.ExtractFeaturesConfig(**given))  # type: ignore[arg-type]
+
+
+def chunk(samples: np.ndarray, first: int = 0) -> pb.ExtractFeaturesRequest:
+    return pb.ExtractFeaturesRequest(chunk=pb.AudioChunk(first_sample=first, pcm_f32=samples.astype("<f4").tobytes()))
+
+
+async def answers(stub: AudioServiceAsyncStub, requests: list[pb.ExtractFeaturesRequest]) -> list[pb.ExtractFeaturesResponse]:
+    return [reply async for reply in stub.ExtractFeatures(iter(requests), timeout=60)]
+
+
+def rated(num: int, den: int) -> common_pb2.Timeline:
+    return common_pb2.Timeline(frame_rate=common_pb2.Rational(num=num, den=den))
+
+
+def timed(pts: list[int], den: int) -> common_pb2.Timeline:
+    return common_pb2.Timeline(explicit=common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=den), pts=pts))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"timeline": rated(HUGE, 1)},
+        {"timeline": rated(2 * HUGE - 1, 1)},
+        {"timeline": rated(1, HUGE)},
+        {"timeline": rated(1, 2 * HUGE - 1)},
+        {"timeline": timed(list(range(2000)), 1_000_000)},
+        {"timeline": timed([0, 2 * HUGE - 1], 1)},
+        {"num_frames": HUGE},
+        {"num_frames": -1},
+        {"num_frames": 10_000_000, "timeline": rated(1, 3600)},
+        {"sample_rate_hz": 1},
+        {"sample_rate_hz": 4294967295},
+        {"channels": 24},
+        {"channels": 0},
+    ],
+)
+async def test_work_without_end_is_refused_at_the_door(stub: AudioServiceAsyncStub, fields: dict[str, object]) -> None:
+    began = time.monotonic()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answers(stub, [config(**fields), chunk(np.zeros(16000))])
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "config." in (caught.value.details() or "")
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        np.full(4000, 1e6),
+        np.full(4000, -1e6),
+        np.where(np.arange(4000) % 2, 1e6, -1e6),
+        np.full(4000, 1e-45),
+        np.zeros(4000),
+        np.eye(1, 4000, 2000)[0] * 1e6,
+        np.full(4000, 3.4e38),
+        np.eye(1, 4000, 2000)[0] * np.nan,
+        np.full(4000, -np.inf),
+    ],
+)
+@pytest.mark.parametrize("fields", [{}, {"sample_rate_hz": 191_999, "num_frames": 3}, {"timeline": rated(1000, 1)}])
+async def test_features_of_any_sound_are_finite(
+    stub: AudioServiceAsyncStub, samples: np.ndarray, fields: dict[str, object]
+) -> None:
+    with np.errstate(all="ignore"):
+        answered = await finite_or_refused(answers(stub, [config(**fields), chunk(samples)]))
+        assert answered == bool((np.abs(samples) <= 1e6).all())
+
+
+async def test_a_sample_that_is_no_number_is_named_by_its_index_and_value(stub: AudioServiceAsyncStub) -> None:
+    samples = np.zeros(2000)
+    samples[1501] = np.nan
+    with pytest.raises(grpc.aio.AioRpcError, match=r"sample 5750 of channel 1 is not a finite number \(nan\)"):
+        await answers(stub, [config(channels=2), chunk(np.zeros(10_000)), chunk(samples, 5000)])
+
+
+async def test_a_gap_of_hours_is_worked_off_in_little_memory_and_ends_with_its_call(stub: AudioServiceAsyncStub) -> None:
+    call = stub.ExtractFeatures(iter([config(timeline=timed([0, 100 * 3600], 1), num_frames=2), chunk(np.zeros(16000))]), timeout=60)
+    await call.read()
+    held = psutil.Process(os.getpid()).memory_info().rss
+    await asyncio.sleep(2.0)
+    assert psutil.Process(os.getpid()).memory_info().rss - held < 50 * MEBIBYTE
+    call.cancel()
+    assert await idle_within(5.0)
+
+
+async def idle_within(seconds: float) -> bool:
+    """Whether this process, which holds the server too, stops computing within so many seconds."""
+    process = psutil.Process(os.getpid())
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        before = process.cpu_times()
+        await asyncio.sleep(0.5)
+        after = process.cpu_times()
+        if after.user + after.system - before.user - before.system < 0.15:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("num_frames", [0, 10_000_000])
+async def test_minutes_of_sound_pushed_as_fast_as_possible_do_not_pile_up(stub: AudioServiceAsyncStub, num_frames: int) -> None:
+    seconds = 120
+
+    def requests() -> Iterator[pb.ExtractFeaturesRequest]:
+        yield config(num_frames=num_frames, kinds=[pb.FEATURE_KIND_MFCC], sample_rate_hz=8000)
+        for second in range(0, seconds, 60):
+            yield chunk(np.random.default_rng(second).normal(0, 0.1, 60 * 8000), second * 8000)
+
+    process, frames, held = psutil.Process(os.getpid()), 0, 0
+    call = stub.ExtractFeatures(requests(), timeout=120)
+    async for reply in call:
+        frames += reply.block.num_frames
+        now = process.memory_info().rss
+        held = held or now
+        assert now - held < 100 * MEBIBYTE
+        if frames >= 25 * seconds + 500:
+            break
+    assert frames >= 25 * seconds
+    call.cancel()
+    assert await idle_within(5.0)
+
+
+async def test_a_message_of_many_frames_is_answered_piece_by_piece(stub: AudioServiceAsyncStub) -> None:
+    """A thousand frames a second of a minute's sound are 170 MB of features: they never lie in memory as a whole."""
+    process, held, frames = psutil.Process(os.getpid()), 0, 0
+    call = stub.ExtractFeatures(iter([config(timeline=rated(1000, 1), sample_rate_hz=8000), chunk(np.zeros(20 * 8000))]), timeout=120)
+    async for reply in call:
+        frames += reply.block.num_frames
+        now = process.memory_info().rss
+        held = held or now
+        assert now - held < 60 * MEBIBYTE
+    assert frames == 20_000

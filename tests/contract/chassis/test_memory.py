@@ -1,0 +1,136 @@
+"""The memory that one call may take is bounded, and work in threads notices that its call is over."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from services.common import calls, errors, watchdog
+from services.common.limits import WorkerPool
+from services.common.load import resident_bytes
+from tests.contract.chassis.helpers import ONCE, eventually
+
+MIB = 1 << 20
+KINDS = ["Unary", "Download", "Upload", "Stream"]
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkerPool]:
+    pool = WorkerPool(num_threads=2, max_queued=8, name="compute")
+    yield pool
+    pool.shutdown()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_call_that_collects_more_than_it_may_is_told_what_and_how_much(echo: Any, kind: str) -> None:
+    async def collect(message: bytes) -> bytes:
+        calls.charge(MIB)
+        calls.charge(3 * MIB // 2)
+        return message
+
+    client = echo.connect(await echo.serve(collect, max_call_memory_bytes=2 * MIB))
+    with pytest.raises(errors.CallTooLarge) as caught:
+        await client.call(kind, policy=ONCE)
+    assert "would take 2.5 MiB of memory, and one call may hold 2.0 MiB" in caught.value.message
+    assert "DUBSTAGE_MAX_CALL_MEMORY_BYTES" in caught.value.message
+    assert not caught.value.retryable
+
+
+async def test_what_one_call_collected_is_not_charged_to_the_next(echo: Any, pool: WorkerPool) -> None:
+    async def collect(message: bytes) -> bytes:
+        await pool.run(calls.charge, MIB)
+        return message
+
+    client = echo.connect(await echo.serve(collect, max_call_memory_bytes=2 * MIB, workers=[pool]))
+    for _ in range(4):
+        await client.call("Unary", policy=ONCE)
+    with pytest.raises(errors.CallTooLarge):
+        await client.call("Upload", times=3, policy=ONCE)
+
+
+def test_outside_of_a_call_nothing_is_charged() -> None:
+    calls.charge(1 << 60)
+
+
+@pytest.mark.skipif(resident_bytes() is None, reason="the platform does not say how much memory a process has")
+async def test_the_call_that_takes_most_memory_is_ended_and_the_others_go_on(echo: Any, pool: WorkerPool) -> None:
+    held: list[bytearray] = []
+    stopped = threading.Event()
+
+    def hoard() -> None:
+        try:
+            while True:
+                calls.check_still_wanted()
+                held.append(bytearray(b"x" * (8 * MIB)))
+                time.sleep(0.002)
+        finally:
+            held.clear()
+            stopped.set()
+
+    async def behave(message: bytes) -> bytes:
+        await pool.run(hoard if message == b"hoard" else lambda: time.sleep(1.0))
+        return message
+
+    start = resident_bytes()
+    assert start is not None
+    server = await echo.serve(behave, max_memory_bytes=start + 256 * MIB, workers=[pool])
+    modest, greedy = echo.connect(server), echo.connect(server)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(modest.call("Unary", b"modest", policy=ONCE))
+        with pytest.raises(errors.CallTooLarge, match="was ended: the stage takes .* MiB") as caught:
+            await greedy.call("Unary", b"hoard", policy=ONCE, timeout_s=30)
+    assert caught.value.stage == "echo"
+    assert modest.received == [b"modest"]
+    assert await asyncio.to_thread(stopped.wait, 10)
+    assert server.metrics.ended.labels("echo", "CALL_TOO_LARGE")._value.get() == 1
+
+
+async def test_a_computation_whose_call_is_over_does_not_begin(echo: Any) -> None:
+    narrow = WorkerPool(num_threads=1, max_queued=8, name="narrow")
+    ran: list[bytes] = []
+    free = threading.Event()
+
+    async def behave(message: bytes) -> bytes:
+        # Shielded: the wait ends with its call, the computation stays in the queue.
+        await asyncio.shield(asyncio.ensure_future(narrow.run(free.wait if message == b"first" else ran.append, message)))
+        return message
+
+    server = await echo.serve(behave, workers=[narrow])
+    first, second = echo.connect(server), echo.connect(server)
+    running = asyncio.create_task(first.call("Unary", b"first", timeout_s=30, policy=ONCE))
+    await eventually(lambda: narrow.load.running == 1)
+    with pytest.raises(errors.StageDeadlineExceeded):
+        await second.call("Unary", b"second", timeout_s=0.2, policy=ONCE)
+    await eventually(lambda: server._admission.load.running == 1)
+    free.set()
+    await running
+    await eventually(lambda: narrow.pending == 0)
+    assert ran == []
+    narrow.shutdown()
+
+
+async def test_a_computation_that_outlives_its_call_is_logged_once_and_counted(
+    echo: Any, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "OUTLIVED_AFTER_S", 0.1)
+    free = threading.Event()
+
+    async def behave(message: bytes) -> bytes:
+        await pool.run(free.wait)
+        return message
+
+    server = await echo.serve(behave, workers=[pool])
+    with capture_logs() as lines:
+        with pytest.raises(errors.StageDeadlineExceeded):
+            await echo.connect(server).call("Unary", timeout_s=0.2, policy=ONCE)
+        await eventually(lambda: server.metrics.outlived._value.get() == 1)
+        await asyncio.sleep(3 * watchdog.LOOK_EVERY_S)
+    free.set()
+    told = [line for line in lines if line["event"] == "computation_outlives_its_call"]
+    assert [(line["rpc"], line["log_level"]) for line in told] == [("dubstage.echo.v1.EchoService/Unary", "warning")]

@@ -1,0 +1,49 @@
+"""What every answer of every stage keeps: numbers are finite, or the call fails and names the field."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+from google.protobuf.message import Message
+
+from dubstage.common.v1alpha1 import common_pb2
+
+_FLOATS = {common_pb2.DATA_TYPE_FLOAT32: "<f4", common_pb2.DATA_TYPE_FLOAT64: "<f8"}
+
+
+def not_finite(message: Message) -> list[str]:
+    """Paths of all fields of a message that hold NaN or infinity."""
+    found = []
+    for field, value in message.ListFields():
+        values: Sequence[Any] = list(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else [value]
+        for each in values:
+            if isinstance(each, common_pb2.Tensor):
+                kind = _FLOATS.get(each.data_type)
+                if kind and not np.isfinite(np.frombuffer(each.data, kind)).all():
+                    found.append(field.name)
+            elif isinstance(each, Message):
+                found += [f"{field.name}.{path}" for path in not_finite(each)]
+            elif isinstance(each, float) and not np.isfinite(each):
+                found.append(field.name)
+    return found
+
+
+async def finite_or_refused(answers: Awaitable[Iterable[Message]]) -> bool:
+    """Whether a call was answered, and with finite numbers only; False where it was refused as it must be.
+
+    Raises:
+        AssertionError: an answer is not finite, or the call failed with another code than INVALID_ARGUMENT and
+            FAILED_PRECONDITION, or without naming a field.
+    """
+    try:
+        messages = list(await answers)
+    except grpc.aio.AioRpcError as error:
+        assert error.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION}, error.details()
+        assert len(error.details() or "") > 10
+        return False
+    assert not [path for message in messages for path in not_finite(message)]
+    return True

@@ -1,0 +1,285 @@
+"""Valid requests of every RPC, small and quick: what the campaign mutates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+from google.longrunning import operations_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from skimage.data import astronaut
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.face.v1alpha1 import face_pb2
+from dubstage.gateway.v1alpha1 import gateway_pb2
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.render.v1alpha1 import render_pb2
+from dubstage.texture.v1alpha1 import texture_pb2
+from services.common.arrays import to_gray_image, to_rgb_image, to_tensor
+from services.common.artefacts import ArtefactRef, ArtefactStore
+from services.common.crops import to_frame
+from services.common.landmarks import MOUTH_AREA
+from services.face.convert import picture_to_proto
+from services.motion.convert import FeatureBlock, block_to_proto
+from services.texture.convert import bank_frame_to_proto, portrait_to_proto, pose_to_proto
+from services.texture.types import BankFrame
+from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed
+from tests.unit.texture.people import HEAD, LANDMARKS, POSE, a_person, a_portrait
+
+Call = Callable[[str, str, Sequence[Message]], list[Message]]
+"""Calls the server, the full method name and its requests; returns the answers."""
+
+PACKAGES = {
+    "audio": audio_pb2,
+    "face": face_pb2,
+    "motion": motion_pb2,
+    "texture": texture_pb2,
+    "render": render_pb2,
+    "gateway": gateway_pb2,
+}
+OTHERS = (("gateway", operations_pb2), ("audio", health_pb2), ("audio", reflection_pb2))
+"""Services of other packages, and the server on which the campaign calls them."""
+ACTOR = "driver"
+RATE_HZ = 16000
+PAL = common_pb2.Rational(num=25, den=1)
+PAL_TIMES = common_pb2.Timeline(frame_rate=PAL)
+PERSON = gateway_pb2.ConsentRecord(subject="driver", granted_by="driver", scope="tests", date="2026-01-31", reference="box 7")
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """One method of one server, with what its descriptor says."""
+
+    server: str
+    name: str
+    request: type[Message]
+    response: type[Message]
+    requests_stream: bool
+    responses_stream: bool
+
+    def callable(self, channel: grpc.Channel) -> Any:
+        """The method on a channel; requests are bytes, so that bytes which are no message can be sent."""
+        kind = ("unary", "stream")[self.requests_stream] + "_" + ("unary", "stream")[self.responses_stream]
+        return getattr(channel, kind)(self.name, request_serializer=None, response_deserializer=self.response.FromString)
+
+
+def every_rpc() -> dict[str, Rpc]:
+    """All methods of all six servers by their short names, such as `motion.PredictMotion`."""
+    from google.protobuf import message_factory
+
+    found: dict[str, Rpc] = {}
+    for server, module in (*PACKAGES.items(), *OTHERS):
+        for service in module.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                short = f"{server if (server, module) not in OTHERS else service.name}.{method.name}"
+                found[short] = Rpc(
+                    server,
+                    f"/{service.full_name}/{method.name}",
+                    message_factory.GetMessageClass(method.input_type),
+                    message_factory.GetMessageClass(method.output_type),
+                    method.client_streaming,
+                    method.server_streaming,
+                )
+    return found
+
+
+def ref_message(ref: ArtefactRef) -> common_pb2.ArtefactRef:
+    """The message of a reference."""
+    return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
+
+
+def refs_of(call: Call, store: ArtefactStore) -> dict[str, common_pb2.ArtefactRef]:
+    """Artefacts that requests name: two styles, a bank, an identity, a renderer's actor, and one of no kind."""
+    person = a_person()
+    refs = {
+        "identity": ref_message(store.put_arrays(person.arrays(), person.metadata())),
+        "other": ref_message(store.put_arrays({"boxes": np.zeros(3, np.float32)}, {"format": "another"})),
+    }
+    for name, method in (("style", "ugc"), ("head_style", "headpose")):
+        (answer,) = call("motion", "/dubstage.motion.v1alpha1.MotionService/EncodeStyle", [_style(method)])
+        refs[name] = answer.style  # type: ignore[attr-defined]
+    (built,) = call("texture", "/dubstage.texture.v1alpha1.TextureService/BuildBank", _bank())
+    refs["bank"] = built.bank  # type: ignore[attr-defined]
+    personalize = render_pb2.PersonalizeRequest(model="ugc", bank=refs["bank"], skip_training=True)
+    *_, last = call("render", "/dubstage.render.v1alpha1.RenderService/Personalize", [personalize])
+    refs["actor"] = last.actor  # type: ignore[attr-defined]
+    return refs
+
+
+def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, list[list[Message]]]:
+    """Valid streams of requests by RPC; a unary RPC's have one message."""
+    talking = block_to_proto(FeatureBlock(0, with_identity_removed(random_features(4))))
+    clip = block_to_proto(FeatureBlock(0, with_identity_removed(random_features(50))))
+    mouth, usable, poses = (to_tensor(values) for values in (_mouths(50), np.ones(50, np.bool_), head_poses(50)))
+    tracked = _tracked(call)
+    person = {"bank": refs["bank"], "identity": refs["identity"]}
+    warps = [
+        texture_pb2.RetrieveWarpConfig(mode=mode, **person)
+        for mode in (texture_pb2.WARP_MODE_THIN_PLATE_SPLINE, texture_pb2.WARP_MODE_UNSPECIFIED, texture_pb2.WARP_MODE_DETAILED_ALBEDO)
+    ]
+    return {
+        "audio.ExtractFeatures": [_sound()],
+        "face.Track": [_pictures(), [_tracking("mediapipe_468"), *_pictures()[1:]]],
+        "face.FitIdentity": [tracked],
+        "motion.PredictMotion": [
+            [_motion_config(method, refs[style]), motion_pb2.PredictMotionRequest(features=talking)]
+            for method, style in (("ugc", "style"), ("everybody", "style"), ("headpose", "head_style"))
+        ],
+        "motion.EncodeStyle": [[_style("ugc")], [_style("headpose")]],
+        "motion.EstimateLag": [[motion_pb2.EstimateLagRequest(features=clip, mouth_landmarks=mouth, usable=usable)]],
+        "motion.Personalize": [
+            [
+                motion_pb2.PersonalizeRequest(
+                    method=method, style=refs[style], features=clip, mouth_landmarks=mouth, usable=usable, head_poses=poses
+                )
+            ]
+            for method, style in (("ugc", "style"), ("headpose", "head_style"))
+        ],
+        "texture.BuildBank": [_bank()],
+        "texture.RetrieveWarp": [[texture_pb2.RetrieveWarpRequest(config=config), *_targets(3)] for config in warps],
+        "texture.SelectFrames": [[_selection()]],
+        "texture.MatchBackgrounds": [[_matching()]],
+        "texture.RotatePortrait": [[portrait_to_proto(a_portrait(), LANDMARKS, POSE, refs["identity"]), _turn(0), _turn(1)]],
+        "texture.SampleNeuralTexture": [[texture_pb2.SampleNeuralTextureRequest()]],
+        "render.Render": [
+            [render_pb2.RenderRequest(config=render_pb2.RenderConfig(model="ugc", actor=refs["actor"])), *_boxes(2)],
+            [render_pb2.RenderRequest(config=render_pb2.RenderConfig(model="headpose")), *_boxes(2)],
+        ],
+        "render.Personalize": [[render_pb2.PersonalizeRequest(model="ugc", skip_training=True, **person)]],
+        "render.ListModels": [[render_pb2.ListModelsRequest()]],
+        "gateway.CreateActor": [[gateway_pb2.CreateActorRequest(actor_id="new", footage_uri="footage.mp4", consent=PERSON)]],
+        "gateway.GetActor": [[gateway_pb2.GetActorRequest(actor_id=ACTOR)]],
+        "gateway.ListActors": [[gateway_pb2.ListActorsRequest(page_size=3)]],
+        "gateway.EraseActor": [[gateway_pb2.EraseActorRequest(actor_id="nobody")]],
+        "gateway.CreateDub": [[dubbing()]],
+        "gateway.Live": [_live()],
+        "Operations.ListOperations": [[operations_pb2.ListOperationsRequest(name="operations", page_size=3)]],
+        "Operations.GetOperation": [[operations_pb2.GetOperationRequest(name="operations/none")]],
+        "Operations.DeleteOperation": [[operations_pb2.DeleteOperationRequest(name="operations/none")]],
+        "Operations.CancelOperation": [[operations_pb2.CancelOperationRequest(name="operations/none")]],
+        "Operations.WaitOperation": [
+            [operations_pb2.WaitOperationRequest(name="operations/none", timeout=Duration(nanos=100_000_000))]
+        ],
+        "Health.Check": [[health_pb2.HealthCheckRequest()]],
+        "ServerReflection.ServerReflectionInfo": [[reflection_pb2.ServerReflectionRequest(list_services="*")]],
+    }
+
+
+def dubbing(**fields: Any) -> gateway_pb2.CreateDubRequest:
+    """A dub of the media folder's clip by the enrolled actor."""
+    given = {"footage_uri": "footage.mp4", "speech_uri": "speech.wav", "output_uri": "dub.mp4", "actor_id": ACTOR, **fields}
+    return gateway_pb2.CreateDubRequest(**given)
+
+
+def _sound() -> list[Message]:
+    noise = np.random.default_rng(1).normal(0.0, 0.1, 3200).astype("<f4")
+    config = audio_pb2.ExtractFeaturesConfig(sample_rate_hz=RATE_HZ, channels=1, timeline=PAL_TIMES, kinds=[1, 2, 3, 4])
+    chunks = [audio_pb2.AudioChunk(first_sample=at, pcm_f32=noise[at : at + 1600].tobytes()) for at in (0, 1600)]
+    return [audio_pb2.ExtractFeaturesRequest(config=config), *(audio_pb2.ExtractFeaturesRequest(chunk=chunk) for chunk in chunks)]
+
+
+def _live() -> list[Message]:
+    noise = np.random.default_rng(1).normal(0.0, 0.1, 1280).astype("<f4")
+    config = gateway_pb2.LiveConfig(actor_id=ACTOR, sample_rate_hz=RATE_HZ, channels=1)
+    sounds = [gateway_pb2.LiveAudio(first_sample=at, pcm_f32=noise[at : at + 640].tobytes()) for at in (0, 640)]
+    return [gateway_pb2.LiveRequest(config=config), *(gateway_pb2.LiveRequest(audio=sound) for sound in sounds)]
+
+
+def _tracking(model: str = "") -> face_pb2.TrackRequest:
+    return face_pb2.TrackRequest(config=face_pb2.TrackConfig(max_faces=1, smoothing_half_width=0, morphable_model=model))
+
+
+def _pictures() -> list[Message]:
+    picture = np.ascontiguousarray(astronaut()[:320:2, 60:400:2])
+    return [_tracking(), *(picture_to_proto(index, np.roll(picture, index, axis=1)) for index in range(2))]
+
+
+def _tracked(call: Call) -> list[Message]:
+    pictures = _pictures()
+    (answer, *_) = call("face", "/dubstage.face.v1alpha1.FaceService/Track", pictures)
+    face = answer.frames[0].faces[0]  # type: ignore[attr-defined]
+    frame = face_pb2.FitIdentityFrame(image=pictures[1].frame.image, face=face)  # type: ignore[attr-defined]
+    return [face_pb2.FitIdentityRequest(config=face_pb2.FitIdentityConfig()), face_pb2.FitIdentityRequest(frame=frame)]
+
+
+def _mouths(count: int) -> Any:
+    return mouths((5.0 + 4.0 * np.sin(np.arange(count) * 0.7)).astype(np.float32))
+
+
+def _style(method: str, count: int = 50) -> motion_pb2.EncodeStyleRequest:
+    return motion_pb2.EncodeStyleRequest(
+        method=method,
+        mouth_landmarks=to_tensor(_mouths(count)),
+        usable=to_tensor(np.ones(count, np.bool_)),
+        frame_rate=PAL,
+        head_poses=to_tensor(head_poses(count)),
+    )
+
+
+def _motion_config(method: str, style: common_pb2.ArtefactRef) -> motion_pb2.PredictMotionRequest:
+    config = motion_pb2.PredictMotionConfig(method=method, style=style, feature_rate=PAL, output_timeline=PAL_TIMES)
+    return motion_pb2.PredictMotionRequest(config=config)
+
+
+def _bank() -> list[Message]:
+    picture = np.random.default_rng(2).integers(0, 255, (160, 160, 3)).astype(np.uint8)
+    config = texture_pb2.BuildBankRequest(config=texture_pb2.BuildBankConfig())
+    return [config, *(bank_frame_to_proto(BankFrame(n, np.roll(picture, n, 0), to_frame(_head(n), POSE), POSE)) for n in range(6))]
+
+
+def _head(frame: int) -> Any:
+    opened = HEAD.copy()
+    lower = [index for index in MOUTH_AREA if HEAD[index, 1] > 0]
+    opened[lower, 1] += 5 + 5 * np.sin(0.8 * frame)
+    return opened
+
+
+def _targets(count: int) -> list[Message]:
+    frames = [
+        texture_pb2.TargetFrame(
+            frame_index=number,
+            motion=motion_pb2.MotionFrame(frame_index=number, mouth_landmarks=to_tensor(_head(number + 9)[list(MOUTH_AREA)])),
+            pose=pose_to_proto(POSE),
+        )
+        for number in range(count)
+    ]
+    return [texture_pb2.RetrieveWarpRequest(frame=frame) for frame in frames]
+
+
+def _turn(number: int) -> texture_pb2.RotatePortraitRequest:
+    return texture_pb2.RotatePortraitRequest(frame=texture_pb2.PortraitFrame(frame_index=number, pose=pose_to_proto(POSE), blink=0.5))
+
+
+def _selection() -> texture_pb2.SelectFramesRequest:
+    motion = np.repeat([0.0, 1.0, 0.0], 20).astype(np.float32)
+    silent = np.repeat([True, False, True], [10, 20, 10])
+    return texture_pb2.SelectFramesRequest(
+        head_motion=to_tensor(motion), blink=to_tensor(np.zeros(60, np.bool_)), silent=to_tensor(silent)
+    )
+
+
+def _matching() -> texture_pb2.MatchBackgroundsRequest:
+    return texture_pb2.MatchBackgroundsRequest(
+        footage_poses=to_tensor(head_poses(120)),
+        usable=to_tensor(np.ones(120, np.bool_)),
+        shot_cuts=[70],
+        predicted_poses=to_tensor(head_poses(30, seed=6)),
+    )
+
+
+def _boxes(count: int) -> list[Message]:
+    picture = to_rgb_image(np.random.default_rng(3).integers(0, 255, (160, 160, 3)).astype(np.uint8))
+    mask = to_gray_image(np.full((160, 160), 255, np.uint8))
+    points = to_tensor(np.full((59, 2), 80.0, np.float32))
+    frames = [
+        render_pb2.RenderFrame(frame_index=n, background=picture, texture=picture, mask=mask, box_landmarks=points)
+        for n in range(count)
+    ]
+    return [render_pb2.RenderRequest(frame=frame) for frame in frames]

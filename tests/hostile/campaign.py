@@ -1,0 +1,183 @@
+"""Runs many cases on several threads, watches the servers' memory, and gathers what must not happen."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.hostile.case import Case, Fault, Outcome
+from tests.hostile.children import files_below
+from tests.hostile.world import World
+
+PEAK_GROWTH_BYTES = 1 << 30
+"""Resident memory that the six servers together may take beyond what they have when warm, at any moment."""
+KEPT_GROWTH_BYTES = 640 << 20
+"""What of it they may keep at the end: pools of the allocator, caches, and work areas of the networks that were used."""
+BUSY_SHARE = 0.5
+"""Of one core: servers that compute more than this after the last answer compute for nobody."""
+SETTLE_S = 3.0
+SAMPLE_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A fault, and the case in which it was seen."""
+
+    number: int
+    surface: str
+    name: str
+    kind: str
+    seen: str
+
+
+@dataclass
+class Result:
+    """What a campaign saw."""
+
+    seed: int
+    cases: int = 0
+    seconds: float = 0.0
+    by_surface: Counter[str] = field(default_factory=Counter)
+    by_code: Counter[str] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+    slowest: list[tuple[float, str]] = field(default_factory=list)
+    warm_bytes: int = 0
+    peak_bytes: int = 0
+    end_bytes: int = 0
+    restarts: int = 0
+
+    @property
+    def named_errors(self) -> int:
+        """Cases that ended with an error and without a fault."""
+        return self.cases - self.by_code["OK"] - self.by_code["exit 0"] - len({finding.number for finding in self.findings})
+
+    def kinds(self) -> Counter[str]:
+        """Findings by kind."""
+        return Counter(finding.kind for finding in self.findings)
+
+
+class Campaign:
+    """Runs cases in a world.
+
+    Args:
+        world: entered already.
+        seed: for the report.
+        workers: cases at once.
+        on_case: told of each case that ended.
+    """
+
+    def __init__(self, world: World, seed: int, *, workers: int = 3, on_case: Callable[[Case, Outcome], None] | None = None) -> None:
+        self._world = world
+        self._workers = workers
+        self._on_case = on_case or (lambda case, outcome: None)
+        self._lock = threading.Lock()
+        self._running: dict[int, str] = {}
+        self.result = Result(seed)
+
+    def run(self, cases: Sequence[Case]) -> Result:
+        """All cases, in the order of their numbers but several at once; then a look at what the servers keep."""
+        begin = time.monotonic()
+        world, result = self._world, self.result
+        result.warm_bytes = result.peak_bytes = world.servers.resident_bytes()
+        outside = _names_outside(world)
+        waiting: queue.SimpleQueue[Case] = queue.SimpleQueue()
+        for case in cases:
+            waiting.put(case)
+        over = threading.Event()
+        watching = threading.Thread(target=self._watch, args=(over,))
+        threads = [threading.Thread(target=self._work, args=(waiting,)) for _ in range(self._workers)]
+        for thread in (watching, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self._look_at_servers()
+        over.set()
+        watching.join()
+        for name in sorted(_names_outside(world) - outside):
+            self._found(Case("campaign", "at the end", _nothing), Fault("outside", f"a new file beside the campaign's folders: {name}"))
+        result.seconds = time.monotonic() - begin
+        return result
+
+    def _work(self, waiting: queue.SimpleQueue[Case]) -> None:
+        while True:
+            try:
+                case = waiting.get_nowait()
+            except queue.Empty:
+                return
+            with self._lock:
+                self._running[threading.get_ident()] = case.name
+            try:
+                outcome = case.run(self._world)
+            except Exception:
+                outcome = Outcome("campaign", "", (Fault("campaign", traceback.format_exc()[-1500:]),))
+            self._note(case, outcome)
+            if not self._world.servers.alive or any(fault.kind == "hang" for fault in outcome.faults):
+                self._restart()
+
+    def _note(self, case: Case, outcome: Outcome) -> None:
+        with self._lock:
+            result = self.result
+            result.cases += 1
+            result.by_surface[case.surface] += 1
+            result.by_code[outcome.code] += 1
+            result.slowest = sorted([*result.slowest, (outcome.seconds, case.name)], reverse=True)[:15]
+        for fault in outcome.faults:
+            self._found(case, fault)
+        self._on_case(case, outcome)
+
+    def _found(self, case: Case, fault: Fault) -> None:
+        with self._lock:
+            self.result.findings.append(Finding(case.number, case.surface, case.name, fault.kind, fault.seen))
+
+    def _restart(self) -> None:
+        """Servers that hang or have ended would fail every further case."""
+        with self._lock:
+            self.result.restarts += 1
+            self._world.restart()
+
+    def _watch(self, over: threading.Event) -> None:
+        told = 0
+        while not over.wait(SAMPLE_S):
+            now = self._world.servers.resident_bytes()
+            self.result.peak_bytes = max(self.result.peak_bytes, now)
+            if now > max(told, self.result.warm_bytes + PEAK_GROWTH_BYTES):
+                told = int(1.25 * now)
+                names = "; ".join(self._running.values())
+                self._found(Case("campaign", names, _nothing), Fault("growth", f"the servers hold {now >> 20} MiB while these run"))
+
+    def _look_at_servers(self) -> None:
+        world, result = self._world, self.result
+        time.sleep(SETTLE_S)
+        before = world.servers.processor_s()
+        time.sleep(SETTLE_S)
+        share = (world.servers.processor_s() - before) / SETTLE_S
+        result.end_bytes = world.servers.resident_bytes()
+        at_end = Case("campaign", "at the end", _nothing)
+        if share > BUSY_SHARE:
+            self._found(at_end, Fault("hang", f"the servers compute ({share:.1f} cores) after the last answer"))
+        if result.end_bytes > result.warm_bytes + KEPT_GROWTH_BYTES:
+            grown = result.end_bytes - result.warm_bytes
+            self._found(at_end, Fault("growth", f"the servers keep {grown >> 20} MiB more than when they were warm"))
+        for folder in (world.servers.data / "jobs", world.servers.media):
+            for path in files_below(folder):
+                if path.name not in ("footage.mp4", "speech.wav"):
+                    self._found(at_end, Fault("leftover", f"{path.relative_to(world.servers.folder)}"))
+        for path in files_below(world.servers.store):
+            if path.name.startswith(".partial"):
+                self._found(at_end, Fault("leftover", f"a partial blob: {path.name}"))
+
+
+def _names_outside(world: World) -> set[str]:
+    """Names where no case has anything to write: the checkout's top folder and the one above the campaign's."""
+    places = (Path(__file__).parents[2], world.folder)
+    return {f"{place.name}/{path.name}" for place in places for path in place.iterdir() if path.name not in ("kept", "cases", "out")}
+
+
+def _nothing(world: World) -> Outcome:
+    return Outcome("OK")

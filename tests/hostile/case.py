@@ -1,0 +1,80 @@
+"""What a hostile case is, how it may end, and what counts as a fault."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.hostile.world import World
+
+DEFAULT_LIMIT_S = 60.0
+"""A case that has no answer by then counts as a hang. Generous: machines of a build farm are shared."""
+
+ANSWERED = frozenset({"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "DATA_LOSS"})
+"""Codes with which an RPC may answer a mutated request: the mutation may have done no harm, and which check meets the value first is
+the stage's choice."""
+REFUSED = frozenset({"INVALID_ARGUMENT"})
+
+EXIT_OK, EXIT_USAGE, EXIT_WRONG, EXIT_PERSON = "exit 0", "exit 2", "exit 10", "exit 11"
+TOLD = frozenset({EXIT_OK, EXIT_USAGE, EXIT_WRONG, EXIT_PERSON})
+"""How a command line may end where a hostile value may also be harmless."""
+NOT_DONE = frozenset({EXIT_USAGE, EXIT_WRONG, EXIT_PERSON})
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that must not happen: its kind (`crash`, `hang`, `code`, `unnamed`, `path`, `not finite`, `outside`, `leftover`,
+    `growth`, `message`) and what was seen."""
+
+    kind: str
+    seen: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a case ended: a gRPC code's name or `exit N`, the text that was answered, and what must not have happened."""
+
+    code: str
+    said: str = ""
+    faults: tuple[Fault, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One hostile case.
+
+    Attributes:
+        surface: `rpc`, `stream`, `media`, `command`, or `store`.
+        name: says what is hostile about it.
+        act: does it.
+        allowed: codes with which it may end.
+        says: texts of which the answer holds each, where it is no success.
+        limit_s: time without an answer after which it hangs.
+        number: in the campaign.
+    """
+
+    surface: str
+    name: str
+    act: Callable[[World], Outcome] = field(repr=False)
+    allowed: frozenset[str] = ANSWERED
+    says: tuple[str, ...] = ()
+    limit_s: float = DEFAULT_LIMIT_S
+    number: int = -1
+
+    def run(self, world: World) -> Outcome:
+        """The outcome, judged."""
+        begin = time.monotonic()
+        outcome = self.act(world)
+        outcome = replace(outcome, seconds=time.monotonic() - begin)
+        faults = list(outcome.faults)
+        if outcome.code not in self.allowed and not any(fault.kind in ("hang", "crash") for fault in faults):
+            faults.append(Fault("code", f"{outcome.code}, not {' or '.join(sorted(self.allowed))}: {outcome.said[:300]}"))
+        if outcome.code not in ("OK", EXIT_OK):
+            faults += [Fault("message", f"{text!r} is not in: {outcome.said[:300]}") for text in self.says if text not in outcome.said]
+        if outcome.seconds > self.limit_s and not any(fault.kind == "hang" for fault in faults):
+            faults.append(Fault("hang", f"{outcome.seconds:.1f} s"))
+        return replace(outcome, faults=tuple(faults))

@@ -1,0 +1,133 @@
+"""Command lines in processes of their own, forked from one that has imported the command line already."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+from tests.hostile.case import EXIT_OK, EXIT_PERSON, EXIT_WRONG, Fault, Outcome
+
+PEAK_BYTES = 1536 << 20
+"""Resident memory that a command line with remote stages may take at most, its child processes each too."""
+LIMIT_S = 45.0
+"""Time until a command line counts as hanging."""
+BAD_TEXT = ("Traceback (most recent call last)", "this should not happen", "During handling of the above", "object at 0x")
+
+
+def context() -> ForkServerContext:
+    """A fork server that has the command line's modules, so that a case costs milliseconds."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["tests.hostile.preloaded"])
+    return found
+
+
+def _child(arguments: Sequence[str], folder: str, environment: Mapping[str, str]) -> None:
+    os.setsid()
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        file = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(file, number)
+        os.close(file)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.environ.update(environment)
+    os.chdir(f"{folder}/cwd")
+    sys.argv = ["dubstage", *arguments]
+    from gateway.cli.app import run
+
+    code = 1
+    try:
+        code = run(list(arguments))
+    finally:
+        peaks = [resource.getrusage(who).ru_maxrss << 10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        Path(folder, "result").write_text(json.dumps({"code": code, "peak": max(peaks)}))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def dubstage(
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], *, limit_s: float = LIMIT_S, stop_after_s: float = 0.0
+) -> Outcome:
+    """Run one command line in the sandbox `folder`; the outcome has faults of how it ended.
+
+    Args:
+        arguments: behind `dubstage`.
+        folder: with `cwd`, `home`, `tmp`, `out` and `data`.
+        environment: variables besides the sandbox's own.
+        limit_s: until it hangs.
+        stop_after_s: seconds after which it is told to end (SIGTERM); 0: never.
+    """
+    own = {
+        "HOME": str(folder / "home"),
+        "TMPDIR": str(folder / "tmp"),
+        "XDG_DATA_HOME": str(folder / "home" / "data"),
+        "DUBSTAGE_DATA_DIR": str(folder / "data"),
+        "DUBSTAGE_ARTEFACTS_URL": str(folder / "artefacts"),
+        "COLUMNS": "200",
+        **environment,
+    }
+    process = context().Process(target=_child, args=(list(arguments), str(folder), own), daemon=True)
+    begin = time.monotonic()
+    process.start()
+    if stop_after_s:
+        process.join(stop_after_s)
+        process.terminate()
+    process.join(limit_s)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        return Outcome("hang", _said(folder), (Fault("hang", f"no end after {limit_s:.0f} s"),))
+    seconds, said = time.monotonic() - begin, _said(folder)
+    faults = [Fault("crash" if text.startswith("Trace") else "unnamed", said[-500:]) for text in BAD_TEXT if text in said][:1]
+    if process.exitcode < 0 and not stop_after_s:
+        faults.append(Fault("crash", f"killed by signal {-process.exitcode}: {said[-300:]}"))
+    result = folder / "result"
+    if result.exists():
+        peak = json.loads(result.read_text())["peak"]
+        if peak > PEAK_BYTES:
+            faults.append(Fault("growth", f"{peak >> 20} MiB of resident memory"))
+    elif not stop_after_s and process.exitcode >= 0:
+        faults.append(Fault("crash", f"ended with {process.exitcode} in the middle: {said[-300:]}"))
+    return Outcome(f"exit {process.exitcode}", said, tuple(faults), seconds)
+
+
+def _said(folder: Path) -> str:
+    parts = [(folder / name).read_bytes()[-20_000:].decode(errors="replace") for name in ("stdout", "stderr") if (folder / name).exists()]
+    return "\n".join(part.strip() for part in parts if part.strip())
+
+
+def leftovers(folder: Path, outcome: Outcome, *, output: Path | None = None, kept: Sequence[Path] = ()) -> tuple[Fault, ...]:
+    """What a command line left in its sandbox, and should not have.
+
+    Args:
+        folder: the sandbox.
+        outcome: of the command line.
+        output: what it was to write; there only where it succeeded.
+        kept: further files and folders that may be there.
+    """
+    faults = [Fault("leftover", f"in the folder of temporary files: {name}") for name in _names(folder / "tmp")]
+    allowed = {*kept, *([output] if output is not None and outcome.code == EXIT_OK else ())}
+    for path in files_below(folder / "out"):
+        if not any(path == one or one in path.parents for one in allowed):
+            faults.append(Fault("leftover", f"beside the output: {path.name!r}"))
+    if outcome.code in (EXIT_OK, EXIT_WRONG, EXIT_PERSON):
+        faults += [Fault("leftover", f"a job folder after {outcome.code}: {name}") for name in _names(folder / "data" / "jobs")]
+    return tuple(faults)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("pymp-")) if folder.is_dir() else []
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All that lies below a folder and is no folder."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            yield Path(root, name)

@@ -1,0 +1,171 @@
+"""Requests that once filled a stage's memory, hung it, or were answered with the wrong code; each is a case of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dubstage.common.v1alpha1 import common_pb2
+from services.common.arrays import to_rgb_image, to_tensor
+from tests.hostile.bases import every_rpc
+from tests.hostile.case import REFUSED, Case, Outcome
+from tests.hostile.rpcs import UNCALLED, Changed, changed_case, send
+from tests.hostile.streams import GRPC_FRAME_LIMIT, MANY, idle_streams, large_field, many_at_once, then_serves
+from tests.hostile.world import World
+
+HUGE = (4_611_686_018_427_387_904, 9_223_372_036_854_775_807)
+LARGEST = float(np.finfo(np.float32).max)
+TOO_LARGE = frozenset({"RESOURCE_EXHAUSTED"})
+URIS = ("file://[x", "x" * 5000, "file:///" + "x" * 300, "C:\\films\\film.mp4", "films\\film.mp4", "http://127.0.0.1:9/x.mp4", "../film.mp4", "a\nb.mp4")
+
+
+def _set(path: str, value: Any, index: int = 0) -> Changed:
+    """Sets a field of one message of the stream by its path."""
+
+    def change(messages: list[Any]) -> None:
+        owner, _, name = path.rpartition(".")
+        message = messages[index]
+        for part in owner.split(".") if owner else ():
+            message = getattr(message, part)
+        if isinstance(value, list):
+            del getattr(message, name)[:]
+            getattr(message, name).extend(value)
+        elif hasattr(getattr(message, name), "CopyFrom"):
+            getattr(message, name).CopyFrom(value)
+        else:
+            setattr(message, name, value)
+
+    return change
+
+
+def _refused(rpc: str, path: str, value: Any, *, index: int = 0, base: int = 0, says: str | None = None) -> Case:
+    said = f"{value:.4g}" if isinstance(value, float) else f"{value!r:.40}".replace("\n", " ")
+    named = path.rpartition(".")[2] if says is None else says
+    return changed_case(rpc, f"{path} = {said}", _set(path, value, index), REFUSED, base=base, says=(named,) if named else ())
+
+
+def _filled(count: int, value: float, *shape: int, dtype: type = np.float32) -> common_pb2.Tensor:
+    return to_tensor(np.full((count, *shape), value, dtype))
+
+
+def _rates() -> list[Case]:
+    """Rates, lengths and numbers of steps without a bound."""
+    rate = "config.timeline.frame_rate"
+    fast_pts = common_pb2.Timeline(
+        explicit=common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=1_000_000), pts=range(100_000))
+    )
+    far_pts = common_pb2.Timeline(explicit=common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=1), pts=[0, 25_000_000_000]))
+    return [
+        *(_refused("audio.ExtractFeatures", f"{rate}.{part}", huge, says="frame_rate") for part in ("num", "den") for huge in HUGE),
+        *(_refused("audio.ExtractFeatures", "config.num_frames", huge) for huge in (*HUGE, -1)),
+        _refused("audio.ExtractFeatures", "config.timeline", fast_pts),
+        _refused("audio.ExtractFeatures", "config.timeline", far_pts),
+        *(_refused("motion.PredictMotion", f"config.output_timeline.frame_rate.{part}", HUGE[0], says="frame_rate") for part in ("num", "den")),
+        _refused("motion.PredictMotion", "config.num_frames", HUGE[1]),
+        *(_refused("motion.EncodeStyle", f"frame_rate.{part}", huge, says="frame_rate") for part in ("num", "den") for huge in HUGE),
+        *(_refused("face.Track", "config.timeline", common_pb2.Timeline(frame_rate=common_pb2.Rational(num=num, den=den))) for num, den in ((HUGE[0], 1), (1, HUGE[0]))),
+        _refused("render.Personalize", "num_steps", 4_294_967_295),
+    ]  # fmt: skip
+
+
+def _numbers() -> list[Case]:
+    """Numbers that are finite and cannot be used."""
+    zeros, poses = _filled(478, 0.0, 3), [3e38, 0.0, 0.0]
+    return [
+        _refused("face.FitIdentity", "frame.face.landmarks", zeros, index=1, says="landmarks"),
+        *(
+            _refused("texture.RetrieveWarp", "frame.motion.mouth_landmarks", _filled(59, value, 3), index=1, base=base, says="landmarks")
+            for value in (LARGEST, -1e30, 3e38)
+            for base in (0, 1, 2)
+        ),
+        *(_refused("texture.RetrieveWarp", "frame.pose.translation", poses, index=1, base=base, says="pose") for base in (0, 1, 2)),
+        _refused("texture.BuildBank", "frame.pose.translation", poses, index=1, says="pose"),
+        _refused("texture.BuildBank", "frame.landmarks", _filled(478, -1e30, 3), index=1),
+        changed_case("texture.RotatePortrait", "a portrait of 4000 x 1", _thin_portrait, REFUSED),
+        changed_case("texture.RotatePortrait", "a portrait of 1 x 4000", _tall_portrait, REFUSED),
+        *(_refused("texture.RotatePortrait", "frame.pose.scale", scale, index=1, says="pose") for scale in (1e300, float("nan"), -1.0)),
+    ]
+
+
+def _thin_portrait(messages: list[Any]) -> None:
+    messages[0].config.portrait.CopyFrom(to_rgb_image(np.zeros((1, 4000, 3), np.uint8)))
+
+
+def _tall_portrait(messages: list[Any]) -> None:
+    messages[0].config.portrait.CopyFrom(to_rgb_image(np.zeros((4000, 1, 3), np.uint8)))
+
+
+def _bytes() -> list[Case]:
+    """Bytes that are no message, and messages over the limit, on every RPC."""
+    rpcs = [name for name in every_rpc() if name not in UNCALLED]
+
+    def sent(name: str, data: Callable[[World], list[bytes]]) -> Callable[[World], Outcome]:
+        return lambda world: then_serves(world, name, send(world, world.rpcs[name], data(world)))
+
+    def first(name: str) -> Callable[[World], bytes]:
+        return lambda world: world.bases[name][0][0].SerializeToString()
+
+    noise = [Case("rpc", f"{name}: bytes that are no message", sent(name, lambda world: [b"\xff\xff\xff"]), REFUSED) for name in rpcs]
+    large = [
+        Case("rpc", f"{name}: {size >> 20} MiB", sent(name, lambda world, name=name, size=size: [first(name)(world) + large_field(size)]), TOO_LARGE)  # type: ignore[misc]
+        for name in rpcs
+        for size in (17 << 20, *([GRPC_FRAME_LIMIT] if name in ("face.Track", "gateway.Live", "motion.EncodeStyle") else []))
+    ]  # fmt: skip
+    later = [
+        Case("rpc", f"{name}: bytes that are no message behind the config", sent(name, lambda world, name=name: [first(name)(world), b"\xff\xff\xff"]), REFUSED)  # type: ignore[misc]
+        for name, rpc in every_rpc().items()
+        if rpc.requests_stream and name not in ("ServerReflection.ServerReflectionInfo", "texture.SampleNeuralTexture")
+    ]  # fmt: skip
+    return noise + large + later
+
+
+def _uris() -> list[Case]:
+    """Uris that name nothing, or something elsewhere."""
+    media = [("gateway.CreateActor", "footage_uri"), *(("gateway.CreateDub", f"{what}_uri") for what in ("footage", "speech", "output"))]
+    refs = [
+        ("motion.PredictMotion", "config.style.uri", 0),
+        ("motion.Personalize", "style.uri", 0),
+        ("texture.RetrieveWarp", "config.bank.uri", 0),
+        ("render.Personalize", "bank.uri", 0),
+        ("render.Render", "config.actor.uri", 0),
+        ("texture.RotatePortrait", "config.identity.uri", 0),
+    ]
+    return [
+        *(_refused(rpc, field, uri) for rpc, field in media for uri in URIS),
+        *(_refused(rpc, path, uri, base=base, says="") for rpc, path, base in refs for uri in ("file://[x", "x" * 100_000, "s3://[x/y")),
+    ]
+
+
+def _dubs() -> list[Case]:
+    """What can be known of a dub at the door."""
+    consent = "consent.date"
+    return [
+        _refused("gateway.CreateDub", "codec", "magic"),
+        _refused("gateway.CreateDub", "codec", "libx264; rm"),
+        *(_refused("gateway.CreateDub", "output_uri", uri) for uri in ("film.txt", "film", "film.wav", "film.m3u8", "film.png", "")),
+        *(_refused("gateway.CreateDub", "face", face) for face in ("nan", "nan,nan", "inf,1", "-1", "1e400,0", "the left one", "9" * 40)),
+        *(_refused("gateway.CreateActor", "face", face) for face in ("nan", "1,nan")),
+        *(_refused("gateway.CreateActor", consent, date, says="date") for date in ("0000-01-01", "2999-01-01", "nan", "1", "-1", "9999999999")),
+        _refused("gateway.CreateDub", "method", "magic"),
+        _refused("gateway.CreateDub", "output_uri", "footage.mp4"),
+        _refused("gateway.CreateDub", "output_uri", "speech.wav"),
+        _refused("gateway.CreateDub", "seed", -1),
+        _refused("gateway.ListActors", "page_size", -1),
+        _refused("gateway.ListActors", "page_token", "[x"),
+        _refused("Operations.ListOperations", "page_size", -1),
+    ]
+
+
+def _crowds() -> list[Case]:
+    """More callers than a server takes."""
+    crowded = ("audio.ExtractFeatures", "render.ListModels", "gateway.ListActors")
+    silent = ("audio.ExtractFeatures", "texture.RetrieveWarp", "gateway.Live")
+    return [
+        *(Case("stream", f"{name} on {MANY} connections", lambda world, name=name: then_serves(world, name, many_at_once(world, name))) for name in crowded),  # type: ignore[misc]
+        *(Case("stream", f"{name}: 24 idle streams", lambda world, name=name: then_serves(world, name, idle_streams(world, name))) for name in silent),  # type: ignore[misc]
+    ]  # fmt: skip
+
+
+KNOWN_RPCS: tuple[Case, ...] = (*_rates(), *_numbers(), *_bytes(), *_uris(), *_dubs(), *_crowds())

@@ -1,0 +1,45 @@
+"""Which case a number stands for: the named ones first, then seeded ones over all surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+from tests.hostile.bases import every_rpc
+from tests.hostile.case import Case
+from tests.hostile.commands import consent_case, option_case, output_case, setting_case
+from tests.hostile.films import media_case
+from tests.hostile.known import KNOWN
+from tests.hostile.rpcs import UNCALLED, rpc_case
+from tests.hostile.stores import store_case
+from tests.hostile.streams import stream_case
+
+_RPCS = tuple(name for name in every_rpc() if name not in UNCALLED)
+
+SURFACES: dict[Callable[[Random], Case], float] = {
+    lambda rng: rpc_case(rng, _RPCS): 62.0,
+    lambda rng: stream_case(rng, _RPCS): 12.0,
+    media_case: 11.0,
+    option_case: 4.0,
+    setting_case: 3.0,
+    consent_case: 2.0,
+    output_case: 3.0,
+    store_case: 3.0,
+}
+"""What makes cases, and how often."""
+
+
+def case(number: int, seed: int) -> Case:
+    """The case of a number: the named ones come first, whatever the seed; the same number and seed give the same case."""
+    if number < len(KNOWN):
+        return replace(KNOWN[number], number=number)
+    rng = Random(f"{seed}-{number}")
+    makers = tuple(SURFACES)
+    maker = rng.choices(makers, tuple(SURFACES.values()))[0]
+    return replace(maker(rng), number=number)
+
+
+def cases(count: int, seed: int, *, first: int = 0) -> Sequence[Case]:
+    """Cases `first` to `first + count - 1`."""
+    return [case(number, seed) for number in range(first, first + count)]

@@ -1,0 +1,165 @@
+"""The RPC surface: mutated requests of every method, and how an answer is judged."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import Any
+
+import grpc
+from google.longrunning import operations_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from tests.hostile.bases import Rpc
+from tests.hostile.case import ANSWERED, DEFAULT_LIMIT_S, Case, Fault, Outcome
+from tests.hostile.mutate import mutate, not_finite
+from tests.hostile.world import World
+
+TIMEOUT_S = DEFAULT_LIMIT_S - 15.0
+"""Deadline of a call. A stage that bounds its work by what it checked needs none of it."""
+COSTLY = {"face.FitIdentity": 0.25, "motion.Personalize": 0.2, "render.Personalize": 0.15, "motion.EstimateLag": 0.5, "gateway.Live": 0.5}
+"""Methods whose valid requests take long come less often; the others have weight 1."""
+UNCALLED = frozenset({"Health.Watch"})
+"""Streams without an end, by their contract."""
+GRPCS_OWN = frozenset({"CANCELLED", "UNIMPLEMENTED"})
+"""Codes that gRPC itself answers with, without details."""
+GRPCS_SERVICES = ("/grpc.health.", "/grpc.reflection.")
+"""Their servicers come with gRPC and know no ErrorInfo."""
+PLACES = (str(__file__).rpartition("/tests/")[0] + "/", "/site-packages/")
+"""Text of the server's own files: in no answer."""
+
+
+def send(world: World, rpc: Rpc, data: Sequence[bytes], *, channel: grpc.Channel | None = None, timeout_s: float = TIMEOUT_S) -> Outcome:
+    """Call a method with requests as bytes; the outcome has faults of the answer itself."""
+    method = rpc.callable(channel or world.channel(rpc.server))
+    sent: Any = iter(data) if rpc.requests_stream else (data[0] if data else b"")
+    answers: list[Message] = []
+    try:
+        answer = method(sent, timeout=timeout_s)
+        answers = [answer] if not rpc.responses_stream else answers_of(answer)
+    except grpc.RpcError as error:
+        return judged(world, error, b"".join(data), rpc)
+    finally:
+        _settle(world, answers)
+    faults = tuple(Fault("not finite", found) for found in {not_finite(answer) for answer in answers} if found)
+    return Outcome("OK", f"{len(answers)} answers", faults)
+
+
+def answers_of(answer: Iterator[Message]) -> list[Message]:
+    """All answers of a stream; of more than a thousand, the first and the last."""
+    kept: list[Message] = []
+    for count, message in enumerate(answer):
+        if count < 1000:
+            kept.append(message)
+        else:
+            kept[-1] = message
+    return kept
+
+
+def judged(world: World, error: grpc.RpcError, sent: bytes = b"", rpc: Rpc | None = None) -> Outcome:
+    """The outcome of a call that failed: its code, and what is wrong with how it failed."""
+    code, said = error.code().name, error.details() or ""
+    faults = [Fault("path", f"{place} in: {said[:300]}") for place in _own_places(world) if place in said and place.encode() not in sent]
+    if code == "DEADLINE_EXCEEDED":
+        return Outcome(code, said, (Fault("hang", said[:200]), *faults))
+    if code == "UNAVAILABLE" and not world.servers.alive:
+        return Outcome(code, said, (Fault("crash", f"the servers ended with {world.servers.exit_code}"),))
+    reason = reason_of(error)
+    tells = reason or code in GRPCS_OWN or (code == "RESOURCE_EXHAUSTED" and "larger than max" in said)
+    if not tells and not (rpc is not None and rpc.name.startswith(GRPCS_SERVICES) and code in ("NOT_FOUND", "INVALID_ARGUMENT")):
+        faults.append(Fault("unnamed", f"{code} without an ErrorInfo: {said[:300]}"))
+    if reason in ("UNEXPECTED", "CONTRACT_BROKEN"):
+        faults.append(Fault("unnamed", f"{reason}: {said[:300]}"))
+    return Outcome(code, f"{reason} {said}".strip(), tuple(faults))
+
+
+def reason_of(error: grpc.RpcError) -> str:
+    """The ErrorInfo's reason of dubstage's errors; empty where there is none."""
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:
+        return ""
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details if status is not None else ():
+        if detail.Unpack(info):
+            return str(info.reason)
+    return ""
+
+
+def _own_places(world: World) -> tuple[str, ...]:
+    return (*PLACES, str(world.folder))
+
+
+def _settle(world: World, answers: Sequence[Message]) -> None:
+    """Cancel what a case began, so that the next one finds a gateway with nothing to do."""
+    for answer in answers:
+        if isinstance(answer, operations_pb2.Operation) and answer.name and not answer.done:
+            world.settle(answer.name)
+
+
+def rpc_case(rng: Random, rpcs: Sequence[str]) -> Case:
+    """A mutated request of one of the methods."""
+    names = [name for name in rpcs if name not in UNCALLED]
+    name = rng.choices(names, [COSTLY.get(name, 1.0) for name in names])[0]
+    seed = rng.getrandbits(64)
+    told: list[str] = []
+
+    def act(world: World) -> Outcome:
+        own = Random(seed)
+        base = own.choice(world.bases[name])
+        mutated = mutate(base, own)
+        told.append(mutated.what)
+        return send(world, world.rpcs[name], mutated.data)
+
+    return Case("rpc", f"{name} seed {seed}", act, allowed=allowed_of(name))
+
+
+def mutation_of(case_name: str, world: World) -> str:
+    """What a case of `rpc_case` does, for reports."""
+    name, _, seed = case_name.split()
+    own = Random(int(seed))
+    return mutate(own.choice(world.bases[name]), own).what
+
+
+def allowed_of(name: str) -> frozenset[str]:
+    """Codes with which a mutated request may end."""
+    return ANSWERED | {"UNIMPLEMENTED"} if name in ("texture.SampleNeuralTexture", "ServerReflection.ServerReflectionInfo") else ANSWERED
+
+
+Changed = Callable[[list[Message]], None]
+
+
+def changed(world: World, name: str, change: Changed, base: int = 0) -> list[bytes]:
+    """The bytes of a valid stream after a change to copies of its messages."""
+    messages = [type(message).FromString(message.SerializeToString()) for message in world.bases[name][base]]
+    change(messages)
+    return [message.SerializeToString() for message in messages]
+
+
+def changed_case(name: str, what: str, change: Changed, allowed: frozenset[str], *, base: int = 0, says: tuple[str, ...] = ()) -> Case:
+    """A named case: a valid stream with one change."""
+    return Case(
+        "rpc",
+        f"{name}: {what}",
+        lambda world: send(world, world.rpcs[name], changed(world, name, change, base)),
+        allowed=allowed,
+        says=says,
+    )
+
+
+def at_once(world: World, name: str, streams: Sequence[Sequence[bytes]], channels: Sequence[grpc.Channel]) -> list[Outcome]:
+    """Several calls at once, each on a channel of its own."""
+    outcomes: list[Outcome] = []
+
+    def one(data: Sequence[bytes], channel: grpc.Channel) -> None:
+        outcomes.append(send(world, world.rpcs[name], data, channel=channel))
+
+    threads = [threading.Thread(target=one, args=pair) for pair in zip(streams, channels, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes

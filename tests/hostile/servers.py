@@ -1,0 +1,161 @@
+"""The five stages and the gateway as real gRPC servers in a process of their own, which the campaign watches from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+STAGES = ("audio", "face", "motion", "texture", "render")
+START_S = 180.0
+MAX_MESSAGE_BYTES = 16 << 20
+"""The servers' default limit of one message."""
+
+
+class Servers:
+    """A child process with all six servers; ends with the context.
+
+    Args:
+        folder: gets the artefact store, the gateway's data, its media folder, and the log.
+        settings: further settings of the gateway and the stages.
+    """
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.folder = folder
+        self.media, self.store, self.data = folder / "media", folder / "artefacts", folder / "data"
+        self.addresses: dict[str, str] = {}
+        self._settings = settings
+        self._child: subprocess.Popen[bytes] | None = None
+        self.starts = 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the servers and wait until they serve."""
+        self.starts += 1
+        self.media.mkdir(parents=True, exist_ok=True)
+        ready = self.folder / "ready.json"
+        ready.unlink(missing_ok=True)
+        with (self.folder / "servers.log").open("ab") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "tests.hostile.servers", str(self.folder), json.dumps(self._settings)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=Path(__file__).parents[2],
+            )
+        end = time.monotonic() + START_S
+        while not ready.exists():
+            if self._child.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"the servers did not start; their log is {self.folder / 'servers.log'}")
+            time.sleep(0.1)
+        self.addresses = json.loads(ready.read_text())
+
+    def stop(self) -> None:
+        """End the child process, and wait for that."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        assert child.stdin is not None
+        child.stdin.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._child is not None and self._child.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of a process that has ended."""
+        return None if self._child is None else self._child.poll()
+
+    def resident_bytes(self) -> int:
+        """Resident memory of the servers; 0 where they have ended."""
+        try:
+            return int(psutil.Process(self._child.pid).memory_info().rss) if self._child is not None else 0
+        except psutil.NoSuchProcess:
+            return 0
+
+    def processor_s(self) -> float:
+        """Seconds that the servers computed since their start."""
+        assert self._child is not None
+        times = psutil.Process(self._child.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which a command line uses these stages and their store."""
+        endpoints = {f"DUBSTAGE_{name.upper()}_ENDPOINT": self.addresses[name] for name in STAGES}
+        return {**endpoints, "DUBSTAGE_ARTEFACTS_URL": str(self.store)}
+
+
+async def _serve(folder: Path, settings: dict[str, object]) -> None:
+    from gateway.api.server import GatewayServer
+    from gateway.settings import GatewaySettings
+    from gateway.stages.local import compose_stages
+    from services.common.server import StageServer
+    from services.common.settings import StageSettings, load_settings
+    from services.common.stage import server_of
+
+    os.environ["DUBSTAGE_ARTEFACT_CACHE_BYTES"] = str(16 << 20)  # so that growth of memory is a leak, and no cache
+    store = str(folder / "artefacts")
+    stage = load_settings(StageSettings, port=0, artefacts_url=store, drain_grace_s=0.0)
+    servers: dict[str, StageServer] = {name: server_of(name, stage, part) for name, part in compose_stages(store).items()}
+    for server in servers.values():
+        await server.start()
+    endpoints = {f"{name}_endpoint": server.address for name, server in servers.items()}
+    await asyncio.gather(*(server.warm_up() for server in servers.values()))
+    gateway = load_settings(
+        GatewaySettings,
+        port=0,
+        artefacts_url=store,
+        data_dir=folder / "data",
+        media_dir=folder / "media",
+        drain_grace_s=0.0,
+        stages_start_s=30.0,
+        max_live_streams=4,
+        **endpoints,
+        **settings,
+    )
+    servers["gateway"] = GatewayServer(gateway)
+    await servers["gateway"].start()
+    await servers["gateway"].warm_up()
+    partial = folder / "ready.partial"
+    partial.write_text(json.dumps({name: server.address for name, server in servers.items()}))
+    partial.replace(folder / "ready.json")
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    # The end of stdin is the end of the process that started this one, however it came.
+    loop.add_reader(0, stop.set)
+    await stop.wait()
+    for server in reversed(servers.values()):
+        await server.drain(grace_s=0)
+
+
+if __name__ == "__main__":
+    from services.common.telemetry import configure_logging
+
+    configure_logging(level="error", log_format="json", stage="hostile")
+    asyncio.run(_serve(Path(sys.argv[1]), json.loads(sys.argv[2])))
+    sys.stdout.flush()
+    os._exit(0)

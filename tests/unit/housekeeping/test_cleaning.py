@@ -1,0 +1,238 @@
+"""What failed and interrupted jobs leave is found, and goes with its blobs: what runs and what somebody else counts stays."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.actors.ledger import JobLedger
+from gateway.actors.store import ActorStore
+from gateway.housekeeping.cleaning import Limits, expire, over_total, remove_jobs, uncounted_blobs
+from gateway.housekeeping.job_list import JobFolder, find_job, is_running, list_jobs
+from gateway.housekeeping.jobs_folder import open_jobs_folder
+from gateway.pipeline.journal import Journal
+from gateway.pipeline.removal import Freed
+from gateway.pipeline.workspace import Workspace
+from gateway.settings import GatewaySettings
+from services.common.artefacts import ArtefactRef, ArtefactStore
+from services.common.errors import InvalidRequest, StorageRefused
+from services.common.settings import load_settings
+
+DAY_S = 86400
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> GatewaySettings:
+    return load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
+
+
+@pytest.fixture
+def jobs(settings: GatewaySettings) -> Path:
+    return open_jobs_folder(settings.data_dir)
+
+
+@pytest.fixture
+def blobs(settings: GatewaySettings) -> ArtefactStore:
+    return ArtefactStore(settings.artefacts_url)
+
+
+@pytest.fixture
+def actors(settings: GatewaySettings) -> Iterator[ActorStore]:
+    with ActorStore(settings) as opened:
+        yield opened
+
+
+def interrupted(jobs: Path, number: int, blobs: ArtefactStore, *, days: float = 0.0, record_bytes: int = 0) -> Path:
+    """A job that was killed after one window, so many days ago."""
+    folder = jobs / f"{number:032x}"
+    with Workspace(folder) as workspace:
+        workspace.describe({"kind": "dub", "footage": f"[red]{number}.mp4", "actor": ""})
+        Journal(folder / "journal", blobs).record("window", {"box": np.full(100, number & 0xFF, np.uint8)})
+    (folder / "faces.bin").write_bytes(bytes(record_bytes))
+    then = time.time() - days * DAY_S
+    for part in (folder / "journal", folder / "job.json", folder):
+        os.utime(part, (then, then))
+    return folder
+
+
+def path_of(ref: ArtefactRef) -> Path:
+    return Path(ref.uri.removeprefix("file://"))
+
+
+def keys(found: list[JobFolder]) -> list[int]:
+    return [int(job.key, 16) for job in found]
+
+
+def test_jobs_are_listed_with_what_they_wrote_down(jobs: Path, blobs: ArtefactStore) -> None:
+    interrupted(jobs, 1, blobs, days=1)
+    interrupted(jobs, 2, blobs, days=3, record_bytes=5000)
+    (jobs / "notes.txt").write_text("no job")
+    (jobs / "not-a-job").mkdir()
+    (jobs / f"{9:032x}").symlink_to(jobs)
+    older, newer = list_jobs(jobs)
+    assert keys([older, newer]) == [2, 1]
+    assert older.fact("footage") == "[red]2.mp4"
+    assert older.fact("actor") == older.fact("nothing") == ""
+    assert 5000 < older.folder_bytes < 8000
+    assert len(older.steps) == 1
+    assert older.step_bytes > 100
+    assert not older.running
+    assert 2.9 * DAY_S < time.time() - older.last_used < 3.1 * DAY_S
+
+
+def test_a_folder_of_an_earlier_version_or_with_damaged_notes_is_listed_too(jobs: Path) -> None:
+    folder = jobs / f"{5:032x}"
+    (folder / "journal").mkdir(parents=True)
+    (folder / "job.json").write_text("{")
+    (folder / "journal" / "k").write_text("[]")
+    (job,) = list_jobs(jobs)
+    assert (dict(job.facts), job.steps) == ({}, ())
+
+
+def test_a_job_is_found_by_the_beginning_of_its_key(jobs: Path, blobs: ArtefactStore) -> None:
+    interrupted(jobs, 0xA << 124, blobs)
+    interrupted(jobs, 0xAB << 120, blobs)
+    assert find_job(jobs, "ab").key.startswith("ab0")
+    for key in ("a", "c", "", "../jobs"):
+        with pytest.raises(InvalidRequest, match="jobs list"):
+            find_job(jobs, key)
+
+
+def test_where_no_job_ever_ran_there_is_none(tmp_path: Path) -> None:
+    assert list_jobs(tmp_path / "nothing") == []
+
+
+def test_a_removed_job_leaves_neither_folder_nor_blobs(jobs: Path, blobs: ArtefactStore, actors: ActorStore) -> None:
+    folder = interrupted(jobs, 1, blobs, record_bytes=1000)
+    ledger = JobLedger(actors)
+    ledger.begin(folder)
+    held = blobs.put_bytes(b"a bank that was made in passing")
+    ledger.hold(folder, held)
+    (window,) = list_jobs(jobs)[0].steps
+    ((_, freed),) = remove_jobs(list_jobs(jobs), actors, blobs)
+    assert freed == Freed(freed.folder_bytes if freed else 0, 2, window.size_bytes + held.size_bytes)
+    assert not folder.exists()
+    assert not path_of(window).exists()
+    assert not path_of(held).exists()
+
+
+def test_blobs_that_somebody_else_counts_stay(jobs: Path, blobs: ArtefactStore, actors: ActorStore) -> None:
+    folder = interrupted(jobs, 1, blobs)
+    (window,) = list_jobs(jobs)[0].steps
+    other = JobLedger(actors)
+    other.begin(jobs / "another")
+    other.hold(jobs / "another", window)
+    list(remove_jobs(list_jobs(jobs), actors, blobs))
+    assert not folder.exists()
+    assert path_of(window).exists()
+
+
+def test_a_running_job_stays(jobs: Path, blobs: ArtefactStore, actors: ActorStore) -> None:
+    folder = interrupted(jobs, 1, blobs, days=100)
+    before = list_jobs(jobs)
+    with Workspace(folder):
+        (job,) = list_jobs(jobs)
+        assert job.running
+        assert is_running(folder)
+        assert not Limits().meets(job, time.time())
+        # It began to run after it was chosen.
+        assert [freed for _, freed in remove_jobs(before, actors, blobs)] == [None]
+        assert over_total([job], 0) == []
+    assert folder.is_dir()
+    assert not is_running(folder)
+
+
+def test_a_blob_of_another_store_does_not_keep_a_job_from_being_removed(
+    jobs: Path, blobs: ArtefactStore, actors: ActorStore, tmp_path: Path
+) -> None:
+    folder = interrupted(jobs, 1, ArtefactStore(tmp_path / "elsewhere"))
+    ((_, freed),) = remove_jobs(list_jobs(jobs), actors, blobs)
+    assert freed is not None
+    assert freed.blobs == 0
+    assert not folder.exists()
+
+
+def test_jobs_are_chosen_by_age_and_size(jobs: Path, blobs: ArtefactStore) -> None:
+    for number, days, size in ((1, 40, 0), (2, 10, 90_000), (3, 1, 50_000)):
+        interrupted(jobs, number, blobs, days=days, record_bytes=size)
+    found, now = list_jobs(jobs), time.time()
+
+    def chosen(limits: Limits) -> list[int]:
+        return keys([job for job in found if limits.meets(job, now)])
+
+    assert chosen(Limits()) == [1, 2, 3]
+    assert chosen(Limits(older_than_s=7 * DAY_S)) == [1, 2]
+    assert chosen(Limits(larger_than=30_000)) == [2, 3]
+    assert chosen(Limits(older_than_s=7 * DAY_S, larger_than=30_000)) == [2]
+    assert keys(over_total(found, 1 << 30)) == []
+    assert keys(over_total(found, 60_000)) == [1, 2]
+    assert keys(over_total(found, 0)) == [1, 2, 3]
+
+
+def test_old_jobs_expire_and_the_oldest_go_where_all_are_too_large(
+    settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore
+) -> None:
+    for number, days in ((1, 40), (2, 10), (3, 1)):
+        interrupted(jobs, number, blobs, days=days, record_bytes=50_000)
+    assert expire(settings, actors, blobs, jobs).folder_bytes > 50_000
+    assert keys(list_jobs(jobs)) == [2, 3]
+    expire(settings.model_copy(update={"job_max_age_days": 0.0}), actors, blobs, jobs)
+    assert keys(list_jobs(jobs)) == [2, 3]
+    expire(settings.model_copy(update={"jobs_max_bytes": 60_000}), actors, blobs, jobs)
+    assert keys(list_jobs(jobs)) == [3]
+
+
+def test_only_old_blobs_that_nobody_counts_are_swept(
+    settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore
+) -> None:
+    interrupted(jobs, 1, blobs)
+    (window,) = list_jobs(jobs)[0].steps
+    ledger = JobLedger(actors)
+    ledger.begin(jobs / "another")
+    held, young, old = (blobs.put_bytes(text) for text in (b"held", b"young", b"made by another service"))
+    ledger.hold(jobs / "another", held)
+    then = time.time() - 40 * DAY_S
+    for ref in (window, held, old):
+        os.utime(path_of(ref), (then, then))
+    assert [blob.ref for blob in uncounted_blobs(jobs, actors, blobs, older_than_s=30 * DAY_S)] == [old]
+    assert list(uncounted_blobs(jobs, actors, blobs, older_than_s=50 * DAY_S)) == []
+    # However young they are asked for: a day is the least.
+    assert young not in [blob.ref for blob in uncounted_blobs(jobs, actors, blobs, older_than_s=0)]
+
+
+def test_what_was_half_written_into_the_store_goes_after_a_day(
+    settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore
+) -> None:
+    ref = blobs.put_bytes(b"whole")
+    old, young = (path_of(ref).with_name(f".partial-{name}") for name in ("old", "young"))
+    for file in (old, young):
+        file.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    expire(settings, actors, blobs, jobs)
+    assert (old.exists(), young.exists(), path_of(ref).exists()) == (False, True, True)
+
+
+@pytest.mark.parametrize("place", ["file", "file-in-it", "/dev/null", "/proc/dubstage"])
+def test_a_data_folder_that_cannot_be_used_is_named_with_its_setting(place: str, tmp_path: Path) -> None:
+    folder = Path(place) if place.startswith("/") else tmp_path / "data"
+    if place == "file":
+        folder.write_text("a file")
+    if place == "file-in-it":
+        folder.mkdir()
+        (folder / "jobs").write_text("a file")
+    with pytest.raises(StorageRefused, match="DUBSTAGE_DATA_DIR") as caught:
+        open_jobs_folder(folder)
+    assert str(folder) in caught.value.message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_data_folder_that_may_not_be_written_is_named_with_its_setting(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(StorageRefused, match="DUBSTAGE_DATA_DIR"):
+        open_jobs_folder(folder)

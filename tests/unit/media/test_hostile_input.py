@@ -1,0 +1,281 @@
+"""Files that were made to do harm, and names that look like something else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import struct
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from gateway.media import bounds, inspection
+from gateway.media.inspection import inspect_film, inspect_film_aside, inspect_sound, inspect_tags
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.media.regular_file import confine
+from gateway.media.sound import SoundReader
+from gateway.media.writer import VideoWriter, WriteSettings
+from services.common.errors import MediaUnsupported
+from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
+
+CLIP = "clip.mp4"
+
+PLAYLISTS = {
+    "playlist": f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{CLIP}\n#EXT-X-ENDLIST\n",
+    "list of files": f"ffconcat version 1.0\nfile {CLIP}\n",
+    "list of files (ffconcat)": f"file '{CLIP}'\nfile '{CLIP}'\n",
+    "SDP": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5000 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    "manifest": f'<?xml version="1.0"?>\n<MPD type="static"><Period><BaseURL>{CLIP}</BaseURL></Period></MPD>\n',
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+@pytest.mark.parametrize("suffix", [".m3u8", ".mp4", ".wav"])
+def test_files_that_only_name_other_files_are_refused(tmp_path: Path, kind: str, suffix: str) -> None:
+    make_clip(tmp_path / CLIP, Clip(sound_rate=16000))
+    (tmp_path / f"list{suffix}").write_text(PLAYLISTS[kind])
+    for read in (probe, SoundReader):
+        with pytest.raises(MediaUnsupported, match=kind.split(" (")[0]) as caught:
+            read(tmp_path / f"list{suffix}")
+        assert "give the media file itself" in str(caught.value)
+
+
+def test_formats_that_are_no_footage_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "words.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n\n")
+    with pytest.raises(MediaUnsupported, match=r"words\.srt is in a format that is not read here; convert it"):
+        probe(tmp_path / "words.srt")
+
+
+def _with_reference(film: bytes, target: bytes) -> bytes:
+    """A MOV file whose index comes last, with its first track's samples in another file."""
+    entry = struct.pack(">I4sI", 12 + len(target), b"url ", 0) + target
+    place = film.index(b"dref") - 4
+    grown = 8 + 8 + len(entry) - struct.unpack_from(">I", film, place)[0]
+    result = bytearray(film)
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
+        at = film.index(box) - 4
+        struct.pack_into(">I", result, at, struct.unpack_from(">I", film, at)[0] + grown)
+    old_end = place + struct.unpack_from(">I", film, place)[0]
+    return bytes(result[: place + 16]) + entry + film[old_end:]
+
+
+def test_a_film_whose_picture_is_in_another_file_is_refused(tmp_path: Path) -> None:
+    film = make_clip(tmp_path / "clip.mov", Clip(codec="libx264")).read_bytes()
+    (tmp_path / "outside.mov").write_bytes(_with_reference(film, b"file:///etc/passwd\0"))
+    with pytest.raises(MediaUnsupported, match=r"outside\.mov has its picture or sound in another file.*self-contained"):
+        probe(tmp_path / "outside.mov")
+    assert probe(tmp_path / "clip.mov").video.num_frames == 12
+
+
+NAMES = ["file:colon.mp4", "http:x.mp4", "-dash.mp4", "take%03d.mp4", "[1] {a,b}*?.mp4", "two\nlines.mp4", "concat:a|b.mp4", "pipe:0.mp4"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_just_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(make_clip(tmp_path / CLIP, Clip(sound_rate=16000)), tmp_path / name)
+    info = inspect_film(Path(name))
+    with VideoReader(info) as reader, VideoWriter(Path(f"{name}.out.mp4"), info, settings=WriteSettings(keep_audio=True)) as writer:
+        for frame in reader:
+            writer.write(frame)
+    assert inspect_film(tmp_path / f"{name}.out.mp4").video.num_frames == 12
+    assert inspect_sound(Path(name)).sample_rate_hz == 16000
+
+
+def test_a_picture_whose_name_is_a_pattern_is_one_picture(tmp_path: Path) -> None:
+    for name in ("face%03d.png", "face001.png", "face002.png"):
+        assert cv2.imwrite(str(tmp_path / name), np.zeros((64, 64, 3), np.uint8))
+    assert probe(tmp_path / "face%03d.png").video.num_frames == 1
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+def _device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("make", "words"), [(_pipe, "a named pipe"), (_socket, "a socket"), (_device, "a device"), (Path.mkdir, "a folder")]
+)
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+    make(tmp_path / "x.mp4")
+    for read in (probe, SoundReader, inspect_film, inspect_sound):
+        with pytest.raises(MediaUnsupported, match=rf"x\.mp4 is {words}; give one media file"):
+            read(tmp_path / "x.mp4")
+
+
+def _claiming(path: Path, samples: int) -> Path:
+    """A small MP4 file whose index claims a number of samples of one byte each."""
+    film = bytearray(make_clip(path).read_bytes())
+    struct.pack_into(">II", film, film.index(b"stsz") + 8, 1, samples)
+    struct.pack_into(">II", film, film.index(b"stts") + 12, samples, 512)
+    struct.pack_into(">III", film, film.index(b"stsc") + 12, 1, samples, 1)
+    path.write_bytes(film)
+    return path
+
+
+def test_a_small_file_that_claims_millions_of_frames_is_refused_within_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _claiming(tmp_path / "claims.mp4", 21_000_000)
+    with pytest.raises(MediaUnsupported, match=r"claims\.mp4 claims 21000000 frames"):
+        inspect_film(path)
+    monkeypatch.setattr(inspection, "PROBE_MEMORY_BYTES", 1 << 30)
+    for inspect in (inspect_film, inspect_tags):
+        with pytest.raises(MediaUnsupported, match=r"claims\.mp4 .* takes more than 1 GiB of memory"):
+            inspect(path)
+
+
+def test_a_file_that_takes_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_clip(tmp_path / CLIP)
+    monkeypatch.setattr(inspection, "PROBE_BASE_S", -0.99)
+    with pytest.raises(MediaUnsupported, match=r"clip\.mp4 .* takes more than \d+ s"):
+        inspect_film(path)
+
+
+def _children() -> list[str]:
+    tasks = Path("/proc/self/task").iterdir()
+    return [child for task in tasks for child in (task / "children").read_text().split()]
+
+
+def test_a_cancelled_wait_ends_the_process_that_looks(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / CLIP)
+
+    async def give_up(seconds: float) -> None:
+        task = asyncio.create_task(inspect_film_aside(path))
+        await asyncio.sleep(seconds)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+
+    for seconds in (0.0, 0.05):
+        asyncio.run(give_up(seconds))
+        assert _children() == []
+
+
+def test_what_the_process_finds_is_what_probe_finds(tmp_path: Path) -> None:
+    clip = Clip(
+        codec="libx264", rotation=90, sample_aspect=Fraction(16, 15), colour=(9, 2, 9, 16), sound_rate=44100, subtitles=True,
+        timecode="01:02:03:04", comment="prise d'été", chapters=True,
+    )  # fmt: skip
+    path = make_clip(tmp_path / CLIP, clip)
+    here, there = probe(path), inspect_film(path)
+    np.testing.assert_array_equal(there.video.pts, here.video.pts)
+    assert not there.video.pts.flags.writeable
+    for name in ("path", "container", "audio", "others", "metadata"):
+        assert getattr(there, name) == getattr(here, name)
+    for name in here.video.__slots__:
+        assert name == "pts" or getattr(there.video, name) == getattr(here.video, name), name
+
+
+@pytest.mark.parametrize(
+    ("pts", "words"),
+    [
+        ((0, 512, 1024, int(25e9 * 12800)), r"frame 2 is shown for 2\.5e\+10 s, at most 600 s"),
+        (tuple(range(0, 12800 * 599 * 80, 12800 * 599)), r"is 13\.\d+ h long, at most 12 h"),
+        (tuple(range(1200)), r"1200 frames in .* at most 1000 frames/s"),
+    ],
+)
+def test_films_beyond_the_bounds_are_refused(tmp_path: Path, pts: tuple[int, ...], words: str) -> None:
+    path = make_clip(tmp_path / "clip.nut", Clip(codec="libx264", pts=pts, last_duration=1, size=(16, 16)))
+    with pytest.raises(MediaUnsupported, match=rf"clip\.nut:? .*{words}|clip\.nut:? {words}"):
+        probe(path)
+
+
+def test_pictures_of_every_usual_size_are_read_and_others_refused(tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "large.png"), np.zeros((9504, 32), np.uint8))
+    assert probe(tmp_path / "large.png").video.height == 9504
+    for height, width, words in ((16400, 16, "16 x 16400 pixels is too large"), (40, 8, "8 x 40 pixels is too small")):
+        assert cv2.imwrite(str(tmp_path / "odd.png"), np.zeros((height, width), np.uint8))
+        with pytest.raises(MediaUnsupported, match=rf"odd\.png: a picture of {words}"):
+            probe(tmp_path / "odd.png")
+
+
+def test_a_pixel_format_that_is_not_supported_is_named_with_its_file(tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "deep.exr.tiff"), np.zeros((32, 32), np.float32))
+    with pytest.raises(MediaUnsupported, match=r"deep\.exr\.tiff: the pixel format \w+ is not supported; convert"):
+        probe(tmp_path / "deep.exr.tiff")
+
+
+def _wav(path: Path, *, rate: int = 16000, channels: int = 1, samples: bytes = b"") -> Path:
+    """A WAV file of float32 samples, written by hand: encoders refuse what these hold."""
+    form = struct.pack("<HHIIHH", 3, channels, rate, rate * channels * 4, channels * 4, 32)
+    body = b"WAVE" + b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(samples)) + samples
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    return path
+
+
+def test_speech_that_cannot_be_used_is_named_with_a_remedy(tmp_path: Path) -> None:
+    spoilt = tone(16000, 8000)[:, 0]
+    spoilt[5000] = np.nan
+    refused = {
+        _wav(tmp_path / "empty.wav"): "has a sound track but no sound in it; give a file with speech",
+        _wav(tmp_path / "many.wav", channels=24, samples=bytes(24 * 4 * 100)): "24 channels, 1 to 16 are accepted; mix it down",
+        _wav(tmp_path / "slow.wav", rate=1, samples=bytes(400)): "a sample rate of 1 Hz, 8000 to 192000 Hz are accepted; convert",
+        _wav(tmp_path / "fast.wav", rate=400_000, samples=bytes(400)): "a sample rate of 400000 Hz",
+    }
+    for path, words in refused.items():
+        with pytest.raises(MediaUnsupported, match=rf"{path.name}:? .*{words}") as caught:
+            inspect_sound(path)
+        assert caught.value.field == "audio"
+    reader = SoundReader(_wav(tmp_path / "nan.wav", samples=spoilt.astype("<f4").tobytes()))
+    with pytest.raises(MediaUnsupported, match=r"nan\.wav: its sound at 0\.312 s is nan, which is no number"):
+        list(reader)
+
+
+def test_sound_whose_clock_jumps_is_not_filled_with_years_of_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.media.sound.MAX_FILM_S", 2)
+    clip = Clip(sound_rate=16000, sound_codec="pcm_s16le", sound_start_s=Fraction(3), pts=tuple(range(0, 51200, 512)))
+    info = probe(make_clip(tmp_path / "clip.mkv", clip))
+    with pytest.raises(MediaUnsupported, match=r"clip\.mkv: its sound goes on at 3 s"):
+        list(SoundReader(info.path, origin=info.video.start))
+    assert bounds.MAX_FILM_S == 12 * 3600
+
+
+def test_sound_with_a_large_picture_before_it_is_read(tmp_path: Path) -> None:
+    """A podcast's cover picture is larger than what FFmpeg looks at to find the format by content."""
+    sound = make_sound(tmp_path / "plain.mp3", tone(44100, 44100), 44100, "mp3").read_bytes()
+    cover = b"APIC" + struct.pack(">I", 2_999_990) + bytes(2 + 2_999_990)
+    size = len(cover)
+    head = b"ID3\x03\0\0" + bytes((size >> shift) & 127 for shift in (21, 14, 7, 0))
+    (tmp_path / "podcast.mp3").write_bytes(head + cover + sound)
+    assert inspect_sound(tmp_path / "podcast.mp3").sample_rate_hz == 44100
+
+
+def test_below_a_confined_folder_no_link_is_followed(tmp_path: Path) -> None:
+    outside, media = tmp_path / "outside", tmp_path / "media"
+    outside.mkdir()
+    (media / "day").mkdir(parents=True)
+    make_clip(outside / CLIP)
+    shutil.copy(outside / CLIP, media / "day" / CLIP)
+    confine(media)
+    assert probe(media / "day" / CLIP).video.num_frames == 12
+    (media / "link.mp4").symlink_to(outside / CLIP)
+    (media / "linked").symlink_to(outside)
+    for name in ("link.mp4", f"linked/{CLIP}", f"day/../linked/{CLIP}"):
+        with pytest.raises(MediaUnsupported):
+            probe(media / name)
+    assert probe(outside / CLIP).video.num_frames == 12
+
+
+def test_looking_into_a_file_takes_little_longer_than_reading_it(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / CLIP)
+    begun = time.monotonic()
+    inspect_film(path)
+    assert time.monotonic() - begun < 20
