@@ -4,9 +4,11 @@ VENV ?= .venv
 # On Linux, PyPI's torch is the CUDA build. For a CPU-only one: make setup TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
+# Where `make install` puts the command: $(PREFIX)/bin.
+PREFIX ?= $(HOME)/.local
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py' -path '*client*')
 
-.PHONY: setup triton scanner images images-check play demo test unit lint format bench train export clean
+.PHONY: setup install uninstall triton scanner images images-check play demo test unit lint format bench train export clean
 
 setup: $(VENV)/.ready
 
@@ -34,6 +36,18 @@ scanner: .checkov/.ready
 	test -x .checkov/bin/python || $(PYTHON) -m venv .checkov || python3 -m venv .checkov
 	.checkov/bin/pip install --quiet --disable-pip-version-check --requirement tests/charts/scanner.txt
 	touch $@
+
+# `dubstage` for this user, without .venv/bin in the PATH: a link. make install PREFIX=/usr/local is for everybody on the machine.
+install: setup
+	@mkdir -p "$(PREFIX)/bin"
+	@if [ -e "$(PREFIX)/bin/dubstage" ] && [ ! -L "$(PREFIX)/bin/dubstage" ]; then \
+	  echo "$(PREFIX)/bin/dubstage is there and no link: remove it, or choose another PREFIX" >&2; exit 1; fi
+	@ln -sfn "$(abspath $(BIN))/dubstage" "$(PREFIX)/bin/dubstage"
+	@echo "installed: $(PREFIX)/bin/dubstage"
+	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo "$(PREFIX)/bin is not in your PATH: add it there";; esac
+
+uninstall:
+	@if [ -L "$(PREFIX)/bin/dubstage" ]; then rm "$(PREFIX)/bin/dubstage"; fi
 
 demo: setup
 	$(BIN)/python -m gateway.demo --output out/demo

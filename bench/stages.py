@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dubstage.face.v1alpha1 import face_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
-from gateway.actors.store import StoredActor
+from gateway.actors.stored import StoredActor
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
@@ -133,7 +133,7 @@ def _composite_and_encode(
             for frame, record, box, mask in zip(frames, records, boxes, masks, strict=True)
         ]
     video = replace(info.video, pts=info.video.pts[: len(frames)])
-    settings = WriteSettings(keep_audio=True, threads=threads)
+    settings = WriteSettings(keep_audio=True, threads=threads, overwrite=True)
     with meter.measure("encode", len(frames)), VideoWriter(output, replace(info, video=video), settings=settings) as writer:
         for frame, planes in zip(frames, dubbed, strict=True):
             writer.write(frame, planes)

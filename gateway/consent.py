@@ -28,7 +28,7 @@ def _plain(text: str) -> str:
     """Refuse what a terminal, a page or a film's comment would act on instead of showing it."""
     for place, character in enumerate(text):
         if unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
-            raise ValueError(f"character {place + 1} is {ascii(character)}: write it in one line, without control characters")
+            raise ValueError(f"character {place + 1} is {character!a}: write it in one line, without control characters")
     return text
 
 
@@ -75,7 +75,8 @@ def read_consent(path: Path) -> Consent:
         InvalidRequest: no such file, not a regular file, larger than `MAX_BYTES`, not JSON, or a field is missing or wrong; the
             message names file and field.
     """
-    fields = ", ".join(Consent.model_fields)
+    *names, last = Consent.model_fields
+    fields = f"{', '.join(names)} and {last}"
     try:
         record = json.loads(_content(path).decode("utf-8-sig"))
     except OSError as problem:
@@ -90,7 +91,9 @@ def read_consent(path: Path) -> Consent:
     except (RecursionError, ValueError) as problem:  # thousands of brackets, or a number of thousands of digits
         raise InvalidRequest(f"{path}: not a consent record, which is a JSON object with {fields}", field="consent") from problem
     if not isinstance(record, dict):
-        raise InvalidRequest(f"{path}: a consent record is a JSON object with {fields}; this file holds {_kind(record)}", field="consent")
+        raise InvalidRequest(
+            f"{path}: a consent record is a JSON object with {fields}; this file holds {_kind(record)}", field="consent"
+        )
     try:
         return Consent.model_validate(record)
     except ValidationError as problem:

@@ -9,7 +9,7 @@ from services.common.cpu import cpu_flags
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# OpenBLAS has other kernels, and other last bits, for every processor. With one kernel for all that can run it, replicas of a stage
-# agree on whatever machines they are.
+# OpenBLAS has other kernels, and other last bits, for every processor. One kernel for all that can run it takes away the largest
+# difference between machines; others remain (docs/determinism.md).
 if {"avx2", "fma"} <= cpu_flags():
     os.environ["OPENBLAS_CORETYPE"] = "Haswell"

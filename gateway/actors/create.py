@@ -10,10 +10,12 @@ from pathlib import Path
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.actors.ledger import JobLedger
-from gateway.actors.store import ActorStore, StoredActor
+from gateway.actors.store import ActorStore
+from gateway.actors.stored import StoredActor
 from gateway.ahead import in_thread
 from gateway.consent import Consent
 from gateway.media.inspection import inspect_film_aside
+from gateway.media.regular_file import reading
 from gateway.media.stills import open_footage
 from gateway.media.types import MediaInfo
 from gateway.methods import Method, method_named
@@ -98,6 +100,8 @@ async def create_actor(
 
         try:
             await asyncio.to_thread(ledger.begin, folder)
+            facts = {"kind": "enrol", "footage": request.footage.name, "method": method.name, "actor": request.actor_id}
+            await asyncio.to_thread(workspace.describe, facts)
             enrolment = _Enrolment(request, method, info, workspace, stages, artefacts, note, on_progress)
             enrolled, more = await enrolment.run()
             return await asyncio.to_thread(
@@ -163,6 +167,12 @@ class _Enrolment:
         kept = {name: faces[name].copy() for name in FACE_RECORD.names or () if name != "landmarks"}
         records = await asyncio.to_thread(self.artefacts.put_arrays, kept)
         await self.note(records)
-        footage = await asyncio.to_thread(self.artefacts.put_file, request.footage)
+        footage = await asyncio.to_thread(_keep_footage, self.artefacts, request.footage)
         await self.note(footage)
         return enrolled, {"faces": records, "footage": footage}
+
+
+def _keep_footage(artefacts: ArtefactStore, footage: Path) -> ArtefactRef:
+    """Store the footage's bytes, read from the file that was opened and checked, whatever its path names by then."""
+    with reading(footage, field="video") as handle:
+        return artefacts.put_file(f"/proc/self/fd/{handle}")

@@ -84,14 +84,15 @@ class Erasures:
         Raises:
             DubstageError: the erasure failed.
         """
-        with self._database.writing() as session:
+        # Read, not locked: the gateway may be in the middle of a long transaction.
+        with self._database.reading() as session:
             row = session.get(ErasureRow, number)
             if row is None:
                 raise BackendUnavailable("the erasure that was asked for is gone from the database: ask again")
             receipt, error = row.receipt, row.error
-            if receipt is None and error is None:
-                return None
-            session.delete(row)
+        if receipt is None and error is None:
+            return None
+        self.withdraw(number)
         if receipt is not None:
             return ErasureReceipt.from_json(receipt)
         found = error_status.from_status(status_pb2.Status.FromString(error or b""))
@@ -206,8 +207,8 @@ class Erasures:
             refs += [ref for folder in folders for ref in journalled(folder / JOURNAL) if ref.uri.startswith(own)]
             for table in (LineageRow, JobRow, EnrolmentRow, OperationRow):
                 session.execute(delete(table).where(table.actor_id == actor_id))
-            for table in (JobBlobRow, JobFolderRow):
-                session.execute(delete(table).where(table.folder.in_(names)))
+            for jobs in (JobBlobRow, JobFolderRow):
+                session.execute(delete(jobs).where(jobs.folder.in_(names)))
             if actor is not None:
                 session.delete(actor)
             session.flush()

@@ -112,7 +112,10 @@ def _check_there(session: Session, actor_id: str) -> None:
     if session.get(ActorRow, actor_id, with_for_update={"read": True}) is None:
         raise ActorNotReady(f"no actor {actor_id!r} is enrolled", subject=actor_id)
     if is_open(session, actor_id):
-        raise ActorNotReady(f"actor {actor_id!r} is being erased", subject=actor_id)
+        raise ActorNotReady(
+            f"actor {actor_id!r} is being erased; where that was interrupted, `dubstage actor erase {actor_id}` finishes it",
+            subject=actor_id,
+        )
 
 
 def _is_over(session: Session, folder: Path, actor_id: str) -> bool:

@@ -25,8 +25,12 @@ FIELDS: Final = {
     "file": "footage_uri",
     "actor": "actor_id",
 }
-"""What the pipeline and the command line call a field, and what the API calls it."""
-_TEXTS: Final = ("message", "subject", "resource")
+"""What the pipeline and the command line call a field, and what CreateDub and CreateActor call it."""
+_WITH_FIELDS: Final = frozenset({"CreateDub", "CreateActor"})
+_TEXTS: Final = ("message", "field", "subject", "resource")
+
+
+Told = Callable[[DubstageError], DubstageError]
 
 
 class ErrorNames:
@@ -60,15 +64,20 @@ class ErrorNames:
         """Return a text without the server's folders."""
         return self._pattern.sub(self._name, text)
 
-    def rewrite(self, error: DubstageError) -> DubstageError:
-        """Rewrite the texts of an error; returns the same error."""
+    def rewrite(self, error: DubstageError, *, fields: bool = True) -> DubstageError:
+        """Rewrite an error; returns the same error.
+
+        Args:
+            error: of any kind.
+            fields: it is about what CreateDub or CreateActor was asked for: the field gets the name that it has there.
+        """
         for name in _TEXTS:
             text = getattr(error, name, "")
             if text:
                 setattr(error, name, self.told(text))
         error.args = (error.message,)
         field = getattr(error, "field", "")
-        if field in FIELDS:
+        if fields and field in FIELDS:
             error.field = FIELDS[field]  # type: ignore[attr-defined]  # of those that have one
         return error
 
@@ -96,24 +105,25 @@ class _Renamed:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._servicer, name)
-        return _streaming(method, self._names) if inspect.isasyncgenfunction(method) else _unary(method, self._names)
+        told = functools.partial(self._names.rewrite, fields=name in _WITH_FIELDS)
+        return _streaming(method, told) if inspect.isasyncgenfunction(method) else _unary(method, told)
 
 
-def _unary(method: Callable[..., Any], names: ErrorNames) -> Callable[..., Any]:
+def _unary(method: Callable[..., Any], told: Told) -> Callable[..., Any]:
     @functools.wraps(method)
     async def call(request: Any, context: Any) -> Any:
         try:
             return await method(request, context)
         except DubstageError as error:
-            names.rewrite(error)
+            told(error)
             raise
         except ExceptionGroup as group:
-            raise names.rewrite(error_status.domain_error(group)) from group
+            raise told(error_status.domain_error(group)) from group
 
     return call
 
 
-def _streaming(method: Callable[..., Any], names: ErrorNames) -> Callable[..., Any]:
+def _streaming(method: Callable[..., Any], told: Told) -> Callable[..., Any]:
     @functools.wraps(method)
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
@@ -121,9 +131,9 @@ def _streaming(method: Callable[..., Any], names: ErrorNames) -> Callable[..., A
                 async for reply in replies:
                     yield reply
         except DubstageError as error:
-            names.rewrite(error)
+            told(error)
             raise
         except ExceptionGroup as group:
-            raise names.rewrite(error_status.domain_error(group)) from group
+            raise told(error_status.domain_error(group)) from group
 
     return call

@@ -19,7 +19,7 @@ from gateway.api.convert import actor_message, dub_request_from, enrol_request_f
 from gateway.api.error_names import ErrorNames
 from gateway.api.media_folder import MediaFolder
 from gateway.consent import Consent
-from gateway.media.output_file import OutputFile
+from gateway.media.output_file import remove_leftovers
 from gateway.operations.runner import Job
 from gateway.operations.store import OperationRecord
 from gateway.pipeline.allowance import MAX_JOB_BYTES
@@ -28,7 +28,7 @@ from gateway.pipeline.dub_request import DubRequest, sha256_of
 from gateway.pipeline.removal import give_up
 from gateway.stages.interface import Stages
 from services.common.artefacts import ArtefactStore
-from services.common.errors import ConsentMissing, DubstageError
+from services.common.errors import ConsentMissing
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,8 @@ class JobContext:
             for ref in self.actors.jobs.uncounted(self.actors.jobs.release(folder)):
                 self.artefacts.delete(ref)
         if record.output:
-            # A new temporary file sweeps those that killed processes left of the same output.
-            with suppress(DubstageError, OSError):
-                OutputFile(Path(record.output)).discard()
+            with suppress(OSError):
+                remove_leftovers(Path(record.output))
 
     def check_consent(self, consent: Consent | None, subject: str) -> None:
         """Refuse what this installation does not do without a consent record.
@@ -123,6 +122,7 @@ class DubJobs:
         same = pb.CreateDubRequest()
         same.CopyFrom(message)
         same.ClearField("output_uri")
+        same.ClearField("overwrite")
         return self._running.setdefault(same.SerializeToString(deterministic=True), asyncio.Lock())
 
 

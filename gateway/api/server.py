@@ -95,7 +95,7 @@ class GatewayServer(StageServer):
         )
 
         self._eraser = ActorEraser(self._actors, self._runner, live)
-        self._watching: asyncio.Task[None] | None = None
+        self._erasing: asyncio.Task[None] | None = None
         self._expiry = functools.partial(expire_hourly, settings, self._actors, artefacts, jobs)
         self._expiring: asyncio.Task[None] | None = None
 
@@ -154,7 +154,7 @@ class GatewayServer(StageServer):
             DubstageError: a stage cannot be reached, or does not warm up.
         """
         settings = self._gateway_settings
-        self._watching = asyncio.create_task(self._eraser.watch())
+        self._erasing = asyncio.create_task(self._eraser.watch())
         self._expiring = asyncio.create_task(self._expiry())
         self._stages = await self._stack.enter_async_context(open_stages(settings, connect_s=settings.stages_start_s))
         await self._runner.start()
@@ -162,7 +162,7 @@ class GatewayServer(StageServer):
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Stop the operations where they are, let running calls end, stop, and close what was opened."""
-        for task in (self._watching, self._expiring):
+        for task in (self._erasing, self._expiring):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)

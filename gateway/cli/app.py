@@ -48,7 +48,9 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _suite(
-    _: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Visual dubbing: new speech for real footage."""
 

@@ -20,6 +20,7 @@ from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
 from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
 from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
 from gateway.actors.database import Database
+from gateway.actors.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.artefacts import ArtefactRef, ArtefactStore
 from services.common.client import RetryPolicy, StageClient
@@ -65,14 +66,17 @@ def check_store(url: str) -> str:
 
 
 def check_database(settings: GatewaySettings) -> str:
-    """Open the database and make its tables where they are missing.
+    """Open the database, make its tables where they are missing, and read all of a SQLite file.
 
     Raises:
         DubstageError: it cannot be used; the message has the remedy, and no password.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    data_folder(settings.data_dir)
     database = Database(settings.database_url, settings.data_dir)
-    database.close()
+    try:
+        database.check_integrity()
+    finally:
+        database.close()
     return database.where
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +39,8 @@ from services.common.settings import load_settings
 def dub(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Footage of the person; for the method headpose also a picture.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="Film to write. Its ending (.mp4, .mov, ...) chooses the container.")
+        Path,
+        typer.Option("-o", "--output", metavar="FILE", help="Film to write. Its ending (.mp4, .mov, ...) chooses the container."),
     ],
     audio: Annotated[
         Path | None, typer.Option(metavar="FILE", help="New speech: a sound file. Default: the sound of the footage.")
@@ -54,21 +56,25 @@ def dub(
     renderer: options.Renderer = None,
     actor: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Actor that was enrolled with `dubstage actor create`. Default: learn the person from VIDEO."),
+        typer.Option(
+            metavar="ID", help="Actor that was enrolled with `dubstage actor create`. Default: learn the person from VIDEO."
+        ),
     ] = None,
     face: options.Face = "largest",
     retime: Annotated[
         bool,
         typer.Option(
             "--retime",
-            help="Make the film as long as the speech, with the head moving while the person speaks. Not for headpose, which does so anyway.",
+            help="Make the film as long as the speech, the head moving while the person speaks. headpose does so by itself.",
         ),
     ] = False,
     keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep the sound of the footage in the film.")] = False,
     stages: options.Stages = None,
     codec: Annotated[
         str | None,
-        typer.Option(metavar="|".join(CODECS), help="Video codec; ffv1 is lossless. Default: chosen by the container and the footage."),
+        typer.Option(
+            metavar="|".join(CODECS), help="Video codec; ffv1 is lossless. Default: chosen by the container and the footage."
+        ),
     ] = None,
     report: options.Report = None,
     consent: options.ConsentFile = None,
@@ -95,22 +101,18 @@ def dub(
         overwrite=overwrite,
     )
     if consent is not None:
-        refuse_input(output, consent)
+        _refuse_input(output, consent)
     if report is not None:
         check_report_folder(report, [file for file in (video, audio, consent, output) if file is not None])
     chosen = None if method is None and motion is None and renderer is None else request.method
     run_async(_dub(settings, request, actor, chosen, report))
 
 
-def refuse_input(output: Path, *inputs: Path) -> None:
-    """Refuse an output that is a file which the command reads, also through links.
-
-    Raises:
-        InvalidRequest: it is; the message names the file.
-    """
-    for file in inputs:
-        if output.exists() and file.exists() and output.samefile(file):
-            raise InvalidRequest(f"{output} is read by this command ({file}); give another name to the output", field="output")
+def _refuse_input(output: Path, file: Path) -> None:
+    """Raise InvalidRequest where the output is the consent file, also through links."""
+    # By os.path: a name that cannot be is no error here, but one that is told where the place is checked.
+    if os.path.exists(output) and os.path.samefile(output, file):
+        raise InvalidRequest(f"{output} is the consent record itself; give another name to the output", field="output")
 
 
 async def _dub(

@@ -87,9 +87,9 @@ def evaluate(
         check_report_folder(report, [*inputs, *([json_file] if json_file is not None else [])])
     enrol_options = EnrolOptions(personalize_renderer=personalize, personalize_motion=personalize, seed=seed)
     networks = SuppliedNetworks(lpips_weights, fid_weights) if lpips_weights or fid_weights else None
-    transcripts = {clip: find_transcript(clip) for clip in clips}
     for clip in clips:
         check_clip(clip)
+    transcripts = {clip: find_transcript(clip) for clip in clips}
     results: list[ClipResult] = []
     with StepProgress() as progress:
         progress.begin("starting the stages")

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
-from rich.table import Table
 
 from gateway.actors.store import ActorStore
 from gateway.cli.app import app
 from gateway.cli.console import out, say, say_result
 from gateway.cli.quantities import parse_age, parse_size, shown_age, shown_size
-from gateway.cli.text import printable
 from gateway.housekeeping.cleaning import DAY_S, LEAST_BLOB_AGE_S, Limits, remove_jobs, uncounted_blobs
 from gateway.housekeeping.job_list import JobFolder, find_job, list_jobs
 from gateway.housekeeping.jobs_folder import JOBS, open_jobs_folder
@@ -27,6 +25,9 @@ from services.common.settings import load_settings
 commands = typer.Typer(no_args_is_help=True, help="Jobs that failed or were interrupted, and what they left on disk.")
 app.add_typer(commands, name="jobs")
 
+_LINE: Final = "{:<14}{:<7}{:<18}{:>6}{:>10}{:>7}{:>10}  {:<9}{}"
+_SHOWN_DIGITS: Final = 12
+
 
 @commands.command("list")
 def list_all() -> None:
@@ -35,7 +36,7 @@ def list_all() -> None:
     if not found:
         say("no jobs on disk")
         return
-    out.print(_table(found))
+    _show(found)
 
 
 @commands.command("show")
@@ -69,8 +70,8 @@ def clean(
         bool,
         typer.Option(
             "--blobs",
-            help="Blobs of the artefact store, instead of jobs, that no actor and no job counts. Needs --older-than. Other services' "
-            "blobs, which they made through the stages, are among them.",
+            help="Instead of jobs: blobs of the artefact store that no actor and no job counts. Needs --older-than. Blobs that "
+            "other services made through the stages are among them.",
         ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
@@ -100,7 +101,7 @@ def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: Limits, *, d
     if not chosen:
         say("nothing to remove")
         return
-    out.print(_table(chosen))
+    _show(chosen)
     if dry_run or not _agreed(f"remove {len(chosen)} jobs", yes=yes):
         return
     total = Freed()
@@ -111,7 +112,8 @@ def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: Limits, *, d
             else:
                 total += freed
     say_result(
-        f"freed {shown_size(total.folder_bytes)} on disk, and {total.blobs} blobs of {shown_size(total.blob_bytes)} in the artefact store"
+        f"freed {shown_size(total.folder_bytes)} on disk, and {total.blobs} blobs ({shown_size(total.blob_bytes)}) in the artefact "
+        "store"
     )
 
 
@@ -142,20 +144,20 @@ def _agreed(what: str, *, yes: bool) -> bool:
     return True
 
 
-def _table(jobs: list[JobFolder]) -> Table:
-    table = Table("job", "what", "footage", "actor", "started", "used", "on disk", "steps", "in the store", "", box=None)
+def _show(jobs: list[JobFolder]) -> None:
+    """Print one line per job; names, which may be long, are at its end."""
     now = time.time()
+    say_result(_LINE.format("job", "what", "started", "used", "on disk", "steps", "in store", "", "footage, actor").rstrip())
     for job in jobs:
-        table.add_row(
-            job.key[:12],
-            printable(job.fact("kind")),
-            printable(job.fact("footage")),
-            printable(job.fact("actor")),
-            printable(job.fact("started")),
-            f"{shown_age(now - job.last_used)} ago",
+        line = _LINE.format(
+            job.key[:_SHOWN_DIGITS],
+            job.fact("kind"),
+            job.fact("started")[:16].replace("T", " "),
+            shown_age(now - job.last_used),
             shown_size(job.folder_bytes),
-            str(len(job.steps)),
+            len(job.steps),
             shown_size(job.step_bytes),
             "running" if job.running else "",
+            ", ".join(name for name in (job.fact("footage"), job.fact("actor")) if name),
         )
-    return table
+        say_result(line.rstrip())

@@ -47,10 +47,13 @@ def live(
         bool, typer.Option("--show-latency", help="Print for each frame how long after its sound the frame came.")
     ] = False,
     gateway: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Gateway that runs already. Default: do the gateway's work in this process.")
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Gateway that runs already. Default: do the gateway's work in this process."),
     ] = None,
     stages: options.Stages = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Send the speech as fast as it is taken, instead of at the pace of speaking.")] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Send the speech as fast as it is taken, instead of at the pace of speaking.")
+    ] = False,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Stream a speech file through the live pipeline in real time; print the latency of the first frame."""

@@ -25,7 +25,7 @@ Face = Annotated[
     str,
     typer.Option(
         metavar="largest|speaker|ID|X,Y",
-        help="Whose mouth: the largest face, the face that speaks, a face by its number, or the face at pixel X,Y of the first frame.",
+        help="Whose mouth: the largest face, the face that speaks, a face by number, or the face at pixel X,Y of the first frame.",
     ),
 ]
 Stages = Annotated[

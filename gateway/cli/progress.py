@@ -107,10 +107,12 @@ class _Lines:
             self._say()
 
     def _pace(self, done: int, total: int) -> str:
+        if done >= total:
+            return ", the next step begins"
         spent = time.monotonic() - self._step_began
         if spent < 1.0 or done <= 0:
             return ""
-        left = max(0, total - done) * spent / done
+        left = (total - done) * spent / done
         return f", {done / spent:.1f} per second, about {_clock(left)} left"
 
     def _say(self) -> None:

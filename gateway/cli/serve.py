@@ -37,8 +37,8 @@ def serve(
     """Run a server until it is told to stop (SIGTERM or Ctrl-C). `all` starts the gateway and one process per stage.
 
     Settings come from the environment (prefix DUBSTAGE_; docs/operations.md). Clients name films by paths in the folder
-    DUBSTAGE_MEDIA_DIR, which the gateway needs for that. `all` takes the port of each server from DUBSTAGE_AUDIO_PORT and so on, and
-    counts DUBSTAGE_METRICS_PORT and DUBSTAGE_HEALTH_PORT up from server to server.
+    DUBSTAGE_MEDIA_DIR, which the gateway needs for that. `all` takes the port of each server from DUBSTAGE_AUDIO_PORT and so on,
+    and counts DUBSTAGE_METRICS_PORT and DUBSTAGE_HEALTH_PORT up from server to server.
     """
     if what == "all":
         raise typer.Exit(serve_all())

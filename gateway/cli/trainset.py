@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from gateway.cli.app import app
 from gateway.trainset.__main__ import main as trainset_main
+from services.common.errors import InvalidRequest
 
 
 @app.command("trainset")
@@ -17,4 +19,10 @@ def trainset(
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the training set; an unfinished one is completed.")],
 ) -> None:
     """Track all clips of FOLDER, extract their features, find their lags, split by speaker, and write a manifest."""
+    if not os.path.isdir(folder):
+        raise InvalidRequest(f"{folder}: no such folder", field="folder")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise InvalidRequest(f"{output} cannot be written: {problem.strerror}; choose another folder", field="output") from problem
     raise typer.Exit(trainset_main(["build", str(folder), "--output", str(output)]))

@@ -102,7 +102,9 @@ def find_transcript(clip: Path) -> str:
                     if row.get("file") == name:
                         return (row.get("transcript") or "").strip()
             except csv.Error as problem:
-                raise InvalidRequest(f"{catalogue}: not a table of comma-separated values: {problem}", field="transcript") from problem
+                raise InvalidRequest(
+                    f"{catalogue}: not a table of comma-separated values: {problem}", field="transcript"
+                ) from problem
             return ""
     return ""
 

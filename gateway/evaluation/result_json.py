@@ -115,7 +115,8 @@ def check_json_place(path: Path, inputs: Sequence[Path], *, overwrite: bool = Fa
             raise InvalidRequest(f"{path} is not a file; give the name of a JSON file", field="json")
         if path.exists() and not overwrite and not _holds_results(path):
             raise InvalidRequest(
-                f"{path} exists and holds no results of an evaluation; give another name, or replace it with --overwrite", field="json"
+                f"{path} exists and holds no results of an evaluation; give another name, or replace it with --overwrite",
+                field="json",
             )
         folder = path.parent
         while not folder.exists():
@@ -150,4 +151,6 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        raise InvalidRequest(f"{path} cannot be written: {problem.strerror or problem}; give another name", field="json") from problem
+        raise InvalidRequest(
+            f"{path} cannot be written: {problem.strerror or problem}; give another name", field="json"
+        ) from problem

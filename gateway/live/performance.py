@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
-from gateway.actors.store import StoredActor
+from gateway.actors.stored import StoredActor
 from gateway.media.inspection import inspect_film
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.methods import method_named

@@ -17,7 +17,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
-from gateway.actors.store import StoredActor
+from gateway.actors.stored import StoredActor
 from gateway.ahead import close, read_ahead
 from gateway.compositing.paste import paste_box
 from gateway.live.performance import Performance

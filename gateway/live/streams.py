@@ -11,7 +11,8 @@ from typing import Final
 
 from dubstage.audio.v1alpha1 import audio_pb2
 from gateway.actors.job_blobs import erased_meanwhile
-from gateway.actors.store import ActorStore, StoredActor
+from gateway.actors.store import ActorStore
+from gateway.actors.stored import StoredActor
 from gateway.live.performance import Performance, load_performance
 from gateway.live.session import LiveFrame, live_frames
 from gateway.stages.interface import Stages
@@ -34,8 +35,9 @@ class _Running:
 
     def end(self) -> None:
         """End the stream, now where it waits, otherwise when it goes on."""
-        self.erased = True
-        if self.waiting is not None:
+        first, self.erased = not self.erased, True
+        # Once: a wait that ends already cannot be ended again.
+        if first and self.waiting is not None:
             self.waiting.reschedule(asyncio.get_running_loop().time())
 
     def check(self) -> None:

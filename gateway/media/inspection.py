@@ -24,6 +24,8 @@ from gateway.media.wire import film_from, sound_from, unpack
 from services.common.errors import MediaUnsupported
 
 _Question = Literal["film", "sound", "tags"]
+_ROOT: Final = str(Path(__file__).resolve().parents[2])
+"""Where this package is imported from."""
 _OUT_OF_MEMORY: Final = 12
 """Exit status of the child that ran into its bound of memory."""
 
@@ -128,7 +130,7 @@ class _Inspection:
                 start_new_session=True,  # Ctrl-C goes to the parent alone, which ends its child
                 env={
                     **os.environ,
-                    "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+                    "PYTHONPATH": os.pathsep.join([_ROOT, *(entry for entry in sys.path if entry)]),
                     # Both reserve address space for threads that are not used here.
                     "OPENBLAS_NUM_THREADS": "1",
                     "MALLOC_ARENA_MAX": "2",
@@ -138,7 +140,7 @@ class _Inspection:
 
     def _died(self, status: int, seconds: float) -> MediaUnsupported:
         if status == _OUT_OF_MEMORY:
-            return self._refused(f"looking into it takes more than {PROBE_MEMORY_BYTES >> 30} GiB of memory")
+            return self._refused(f"looking into it takes more than {PROBE_MEMORY_BYTES >> 20} MiB of memory")
         if status in (-signal.SIGXCPU, -signal.SIGKILL):
             return self._refused(f"looking into it takes more than {math.ceil(seconds)} s, or more memory than there is")
         return self._refused("the library that decodes it breaks down")

@@ -49,7 +49,7 @@ class OutputFile:
         before = existing(output)
         check_replaceable(output, before, overwrite=overwrite)
         self._before = _identity(before)
-        tag = hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]
+        tag = _tag(output)
         self._name = f".dubstage-{tag}-{secrets.token_hex(8)}.partial"
         self._folder = open_folder(output.parent)
         self._handle: int | None = None
@@ -101,6 +101,25 @@ class OutputFile:
         os.close(self._handle)
         os.close(self._folder)
         self._handle = None
+
+
+def remove_leftovers(output: Path) -> None:
+    """Removes what killed runs left of an output, and what they left of others in its folder over a day ago.
+
+    Raises:
+        OSError: the folder is missing or may not be read.
+    """
+    folder = open_folder(output.parent)
+    try:
+        with _looking_through(folder):
+            _sweep(folder, _tag(output))
+    finally:
+        os.close(folder)
+
+
+def _tag(output: Path) -> str:
+    """Part of a temporary name by which runs with the same output know each other's."""
+    return hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]
 
 
 def _identity(found: os.stat_result | None) -> tuple[int, ...] | None:

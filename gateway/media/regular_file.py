@@ -29,7 +29,7 @@ def confine(folder: Path) -> None:
 
 
 def _confined_root(path: Path) -> Path | None:
-    return next((root for root in _CONFINED if path.is_relative_to(root)), None)
+    return next((root for root in tuple(_CONFINED) if path.is_relative_to(root)), None)
 
 
 def open_folder(folder: Path) -> int:
@@ -41,7 +41,7 @@ def open_folder(folder: Path) -> int:
     absolute = Path(os.path.abspath(folder))
     root = _confined_root(absolute)
     if root is None:
-        return os.open(absolute, _FOLDER)
+        return os.open(folder, _FOLDER)
     handle = os.open(root, _FOLDER)
     for part in absolute.relative_to(root).parts:
         try:
@@ -66,7 +66,7 @@ def open_regular(path: Path) -> int | None:
     try:
         # O_PATH finds the file without opening it: opening alone can wait (a pipe) or act (a device).
         found = os.open(
-            absolute.name if confined else absolute,
+            absolute.name if confined else path,
             os.O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if confined else 0),
             dir_fd=folder,
         )

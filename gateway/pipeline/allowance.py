@@ -12,7 +12,7 @@ from services.common.errors import InvalidRequest, StorageFull
 MAX_JOB_BYTES: Final = 200 << 30
 """Most bytes in a job's folder, where no setting says otherwise."""
 KEPT_FREE_BYTES: Final = 256 << 20
-"""A job leaves this much of its disk free, for the database, the output and everybody else."""
+"""A job leaves this much of its disk free, or a twentieth of a small disk, for the database, the output and everybody else."""
 _LOOK_EVERY: Final = 64 << 20
 """Bytes between two looks at what is free."""
 
@@ -75,11 +75,12 @@ class Allowance:
         self.taken -= num_bytes
 
     def _check_free(self, num_bytes: int, what: str) -> None:
-        free = shutil.disk_usage(self.folder).free
-        if free < num_bytes + KEPT_FREE_BYTES:
+        usage = shutil.disk_usage(self.folder)
+        free = max(0, usage.free - min(KEPT_FREE_BYTES, usage.total // 20))
+        if free < num_bytes:
             raise StorageFull(
                 f"no space left for the job's records: {what} would take {_human(num_bytes)} in {self.folder}, of which "
-                f"{_human(max(0, free - KEPT_FREE_BYTES))} may be filled: free some (`dubstage jobs clean`), or point "
+                f"{_human(free)} may be filled: free some (`dubstage jobs clean`), or point "
                 "DUBSTAGE_DATA_DIR elsewhere",
                 subject=str(self.folder),
             )

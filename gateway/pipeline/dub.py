@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import math
 import time
 from collections.abc import AsyncIterator, Callable
@@ -235,7 +234,6 @@ class DubJob:
             "speech": request.speech.name if request.speech is not None else "",
             "method": request.method,
             "actor": self._ledger.actor_id,
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
 
     async def _key(self, method: Method) -> str:
@@ -392,6 +390,8 @@ class DubJob:
     ) -> FilmFacts:
         inputs: FilmInputs | None = None
         if actor is not None:
+            # Where what was learned of the person had to be learned anew, no window of an earlier actor is mixed in.
+            key = step_key("film", job=key, actor=[ref.sha256 for ref in actor_refs(actor).values()])
             inputs = FilmInputs(
                 window_config(method, actor, self._request.warp), actor.geometry, plan, film.faces, workspace.motion
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import fcntl
 import os
 import time
@@ -112,8 +113,9 @@ class Workspace:
         write_note(self.folder / f"{name}{_NOTE}", {"said": dict(said), "files": seals})
 
     def describe(self, facts: Mapping[str, Any]) -> None:
-        """Write down what the job is, for those who look at the folder; also says that somebody works in it now."""
-        write_note(self.folder / FACTS, facts)
+        """Write down what the job is and that it began now, for `dubstage jobs`."""
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_note(self.folder / FACTS, {**facts, "started": started})
 
     def resumable(self) -> bool:
         """Whether another run could go on from what lies here: a finished pass, or a journalled step."""

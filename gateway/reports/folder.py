@@ -124,7 +124,8 @@ def _check_names(folder: Path, existing: Path) -> None:
     for name in _real(folder).relative_to(existing).parts:
         if len(os.fsencode(name)) > longest:
             raise InvalidRequest(
-                f"the report {folder}: a name has at most {longest} bytes here, this one has {len(os.fsencode(name))}", field="report"
+                f"the report {folder}: a name has at most {longest} bytes here, this one has {len(os.fsencode(name))}",
+                field="report",
             )
 
 

@@ -1,6 +1,7 @@
 """A unit of work - a pass, a window, a bank, a personalisation - done again on another replica where one goes away in mid-work.
 
-Stages are pure, so a second attempt gives the same bytes. It begins anew: whatever the first one streamed is made and sent again.
+Stages are pure, so a second attempt gives the same bytes on a replica of the same kind (docs/determinism.md). It begins anew:
+whatever the first one streamed is made and sent again.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -70,12 +71,15 @@ def held_out(speakers: set[str]) -> set[str]:
 
 
 def _from_catalogue(path: Path) -> list[ClipEntry]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        missing = {"file", "use", "speaker", "licence", "transcript"} - set(reader.fieldnames or ())
-        if missing:
-            raise InvalidRequest(f"{path}: no column {', '.join(sorted(missing))}", field="folder")
-        rows = [row for row in reader if Path(row["file"]).suffix.lower() in _SUFFIXES]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, restval="")
+            missing = {"file", "use", "speaker", "licence", "transcript"} - set(reader.fieldnames or ())
+            if missing:
+                raise InvalidRequest(f"{path}: no column {', '.join(sorted(missing))}", field="folder")
+            rows = [row for row in reader if Path(row["file"]).suffix.lower() in _SUFFIXES]
+    except (OSError, UnicodeDecodeError, csv.Error) as problem:
+        raise InvalidRequest(f"{path}: not a table of comma-separated values in UTF-8: {problem}", field="folder") from problem
     return [
         ClipEntry(row["file"], row["use"], row["speaker"] or Path(row["file"]).stem, row["licence"], row["transcript"])
         for row in rows
@@ -83,7 +87,9 @@ def _from_catalogue(path: Path) -> list[ClipEntry]:
 
 
 def _from_files(folder: Path) -> list[ClipEntry]:
-    files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES]
+    # Not by rglob, which ends at the first folder that may not be read.
+    found = sorted(Path(above) / name for above, _, names in os.walk(folder) for name in names)
+    files = [path.relative_to(folder) for path in found if path.suffix.lower() in _SUFFIXES]
     speakers = {path: path.parts[0] if len(path.parts) > 1 else path.stem for path in files}
     kept = held_out(set(speakers.values()))
     return [

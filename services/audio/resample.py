@@ -21,7 +21,7 @@ MIN_RATE_HZ: Final = 8_000
 MAX_RATE_HZ: Final = 192_000
 MAX_CHANNELS: Final = 16
 MAX_SAMPLE: Final = 1e6
-"""Largest magnitude of a sample: far beyond 32-bit integers that were stored as floats with 16-bit scale, and still finite when squared."""
+"""Largest magnitude of a sample: beyond 16-bit integers stored as floats without scaling, and still finite when squared."""
 _PHASES_AT_ONCE: Final = 1024
 _ZERO_CROSSINGS: Final = 18
 _KAISER_BETA: Final = 7.0

@@ -56,8 +56,8 @@ def from_tensor(
         limit: the largest magnitude of a number; None: any.
 
     Raises:
-        InvalidRequest: another type, shape or byte count, numbers that are not finite or beyond the limit, or bools that are neither
-            0 nor 1.
+        InvalidRequest: another type, shape or byte count, numbers that are not finite or beyond the limit, or bools that are
+            neither 0 nor 1.
     """
     wanted = np.dtype(dtype)
     actual = _DTYPES.get(message.data_type)

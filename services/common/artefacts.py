@@ -65,11 +65,13 @@ def check_ref(ref: ArtefactRef, field: str = "") -> None:
     prefix, start = (f"{field}.", f"{field}: ") if field else ("", "")
     if len(ref.uri) > _MAX_URI_CHARACTERS:
         raise InvalidRequest(
-            f"{start}an artefact's uri has at most {_MAX_URI_CHARACTERS} characters, this one has {len(ref.uri)}", field=f"{prefix}uri"
+            f"{start}an artefact's uri has at most {_MAX_URI_CHARACTERS} characters, this one has {len(ref.uri)}",
+            field=f"{prefix}uri",
         )
     if not _SHA256.fullmatch(ref.sha256):
         raise InvalidRequest(
-            f"{start}an artefact's sha256 must be 64 lower-case hexadecimal digits, not {ref.sha256[:80]!r}", field=f"{prefix}sha256"
+            f"{start}an artefact's sha256 must be 64 lower-case hexadecimal digits, not {ref.sha256[:80]!r}",
+            field=f"{prefix}sha256",
         )
     if ref.size_bytes < 0:
         raise InvalidRequest(
@@ -197,8 +199,8 @@ class ArtefactStore:
         """Read named arrays (read-only) and their metadata.
 
         Raises:
-            InvalidRequest, ArtefactNotFound, ArtefactCorrupt, CallTooLarge: as `get_bytes`; InvalidRequest also where the blob holds
-                no arrays.
+            InvalidRequest, ArtefactNotFound, ArtefactCorrupt, CallTooLarge: as `get_bytes`; InvalidRequest also where the blob
+                holds no arrays.
         """
         return decode_arrays(self.get_bytes(ref, max_bytes=max_bytes))
 
@@ -289,9 +291,9 @@ class ArtefactStore:
         name = uri.removeprefix(prefix)
         if not uri.startswith(prefix) or not _BLOB_NAME.fullmatch(name):
             raise InvalidRequest(
-                f"artefact {uri[:200]!r} does not belong to the store {self._backend.public_url}, which DUBSTAGE_ARTEFACTS_URL names "
-                "here: let all stages and the gateway name the same store; where the store moved, name its old place again, or make "
-                "the artefact anew (enrol the actor again, start the job again)",
+                f"artefact {uri[:200]!r} does not belong to the store {self._backend.public_url}, which DUBSTAGE_ARTEFACTS_URL "
+                "names here: let all stages and the gateway name the same store; where the store moved, name its old place again, "
+                "or make the artefact anew (enrol the actor again, start the job again)",
                 field="uri",
             )
         return f"{self._root}/{name}"

@@ -93,9 +93,7 @@ class TokenCheck:
                 self._tokens, self._version = (), ()
                 if not self._broken:
                     why = f"cannot read the token file {file}: {error.strerror}" if isinstance(error, OSError) else error.message
-                    _log.error(
-                        "token_file_unusable", message=why, effect="every call is refused until it holds tokens again"
-                    )
+                    _log.error("token_file_unusable", message=why, effect="every call is refused until it holds tokens again")
                 self._broken = True
             else:
                 if self._broken:

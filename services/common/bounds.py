@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from dubstage.common.v1alpha1 import bounds_pb2
@@ -94,8 +94,8 @@ class _Number:
         )
 
 
-def _compiled(descriptor: Descriptor, prefix: str) -> Check:
-    """One check for all fields of a message whose fields' paths begin with `prefix`."""
+def _compiled(descriptor: Any, prefix: str) -> Check:
+    """One check for all fields of the messages that a `Descriptor` describes; paths begin with `prefix`."""
     steps: list[Check] = []
     numbers: list[_Number] = []
     for field in descriptor.fields:
@@ -196,11 +196,13 @@ def _check_length(field: FieldDescriptor, path: str, most: int) -> Check:
 
 
 def _check_enum(field: FieldDescriptor, path: str) -> Check:
-    name, known = field.name, frozenset(field.enum_type.values_by_number)
-    choices = ", ".join(f"{value.name} = {value.number}" for value in field.enum_type.values)
+    name, kind = field.name, field.enum_type
+    assert kind is not None
+    known, kind_name = frozenset(kind.values_by_number), kind.name
+    choices = ", ".join(f"{value.name} = {value.number}" for value in kind.values)
 
     def refuse(number: int) -> None:
-        raise InvalidRequest(f"{path}: there is no {field.enum_type.name} {number}, only {choices}", field=path)
+        raise InvalidRequest(f"{path}: there is no {kind_name} {number}, only {choices}", field=path)
 
     def check(message: Any, num_bytes: int | None) -> None:
         value = getattr(message, name)

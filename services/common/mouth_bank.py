@@ -198,7 +198,9 @@ def bank_from_arrays(named: NamedArrays) -> MouthBank:
     boxes, rotation, frame_index = named["boxes"], named["rotation"], named["frame_index"]
     turned = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max() <= _ROTATION_TOLERANCE
     if boxes.dtype != np.uint8 or not turned or (frame_index[1:] <= frame_index[:-1]).any():
-        raise InvalidRequest("the mouth bank is damaged: boxes, rotations or the order of its frames: build the bank anew", field="bank")
+        raise InvalidRequest(
+            "the mouth bank is damaged: boxes, rotations or the order of its frames: build the bank anew", field="bank"
+        )
     geometry = ActorGeometry(*(named[name] for name in ("mean_mouth", "closed_mouth", "jaw_envelope", "anchors")))
     return make_bank(boxes, named["mouth"], rotation, frame_index, geometry)
 

@@ -27,10 +27,10 @@ from services.common.auth import TokenCheck
 from services.common.errors import DubstageError, InvalidRequest
 from services.common.interceptors import ChassisInterceptor
 from services.common.limits import Admission, WorkerPool
+from services.common.listening import bracketed, server_credentials, server_options
 from services.common.settings import StageSettings
 from services.common.telemetry import Metrics, configure_logging, make_tracing
 from services.common.watchdog import Watchdog
-from services.common.wire import receive_limit
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -123,7 +123,7 @@ class StageServer:
             max_message_bytes=settings.max_message_bytes,
             watchdog=self._watchdog,
         )
-        self._server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
+        self._server = grpc.aio.server(interceptors=[interceptor], options=server_options(settings))
         register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         # A kubelet's probe knows no TLS. The same servicer in the same event loop, without the secrets of the other port.
@@ -142,7 +142,7 @@ class StageServer:
         """HOST:PORT for clients on the same machine."""
         host = self._settings.host
         host = "127.0.0.1" if host in {"0.0.0.0", "::", "[::]"} else host
-        return f"{_bracketed(host)}:{self.port}"
+        return f"{bracketed(host)}:{self.port}"
 
     async def start(self) -> int:
         """Listen, not serving yet; returns the bound port.
@@ -155,19 +155,19 @@ class StageServer:
         for name in ("", *self._services):
             await self._health.set(name, _NOT_SERVING)
         await self._health.set(LIVENESS, _SERVING)
-        address = wanted = f"{_bracketed(settings.host)}:{settings.port}"
+        address = wanted = f"{bracketed(settings.host)}:{settings.port}"
         variable = "DUBSTAGE_PORT"
         try:
-            credentials = _credentials(settings)
+            credentials = server_credentials(settings)
             if credentials is None:
                 self.port = self._server.add_insecure_port(address)
             else:
                 self.port = self._server.add_secure_port(address, credentials)
             if self._health_server is not None:
-                wanted, variable = f"{_bracketed(settings.host)}:{settings.health_port}", "DUBSTAGE_HEALTH_PORT"
+                wanted, variable = f"{bracketed(settings.host)}:{settings.health_port}", "DUBSTAGE_HEALTH_PORT"
                 self._health_server.add_insecure_port(wanted)
             if settings.metrics_port:
-                wanted, variable = f"{_bracketed(settings.host)}:{settings.metrics_port}", "DUBSTAGE_METRICS_PORT"
+                wanted, variable = f"{bracketed(settings.host)}:{settings.metrics_port}", "DUBSTAGE_METRICS_PORT"
                 http, thread = start_http_server(settings.metrics_port, settings.host, self.metrics.registry)
 
                 def stop_metrics() -> None:
@@ -367,35 +367,3 @@ async def _in_daemon_thread(function: Callable[[], None]) -> None:
     done.set_running_or_notify_cancel()
     threading.Thread(target=run, name="warm-up", daemon=True).start()
     await asyncio.wrap_future(done)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith(("[", "unix:")) else host
-
-
-def _options(settings: StageSettings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.max_receive_message_length", receive_limit(settings.max_message_bytes)),
-        # A port that is taken is an error; by default Linux would share it between two stages.
-        ("grpc.so_reuseport", 0),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-        # A client that stays connected for ever would never see new replicas. An aged connection takes no new calls; those on it
-        # may last as long as any call may, so that none is cut.
-        ("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000)),
-        ("grpc.max_connection_age_grace_ms", int(settings.max_deadline_s * 1000) + 60_000),
-    ]
-
-
-def _credentials(settings: StageSettings) -> grpc.ServerCredentials | None:
-    if settings.tls_key_file is None or settings.tls_certificate_file is None:
-        return None
-    authorities = settings.tls_client_ca_file.read_bytes() if settings.tls_client_ca_file is not None else None
-    return grpc.ssl_server_credentials(
-        [(settings.tls_key_file.read_bytes(), settings.tls_certificate_file.read_bytes())],
-        root_certificates=authorities,
-        require_client_auth=settings.require_client_certificate,
-    )

@@ -101,12 +101,14 @@ class Backend:
 
     def _local_failure(self, error: OSError) -> DubstageError | None:
         if error.errno in _FULL:
-            return StorageFull(f"no space left in the artefact store {self.url}: free some, or {_ELSEWHERE}", subject=self.url)
+            return StorageFull(
+                f"no space left in the artefact store {self.public_url}: free some, or {_ELSEWHERE}", subject=self.public_url
+            )
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
             return StorageRefused(
-                f"the artefact store {self.url} cannot be used: {error.strerror}: make it a folder that this user may write, or "
-                f"{_ELSEWHERE}",
-                subject=self.url,
+                f"the artefact store {self.public_url} cannot be used: {error.strerror}: make it a folder that this user may "
+                f"write, or {_ELSEWHERE}",
+                subject=self.public_url,
             )
         return None
 

@@ -106,21 +106,21 @@ def check_times(pts: npt.NDArray[np.int64], time_base: Fraction, field: str) -> 
     if len(falls):
         at = int(falls[0])
         raise InvalidRequest(
-            f"{field}.pts: must be strictly increasing, but {pts[at + 1]} (frame {at + 1}) comes after {pts[at]}", field=f"{field}.pts"
+            f"{field}.pts: must be strictly increasing, but {pts[at + 1]} (frame {at + 1}) comes after {pts[at]}",
+            field=f"{field}.pts",
         )
     apart = int(MAX_RATE)
     dense = np.flatnonzero(pts[apart:] - pts[:-apart] < math.ceil(1 / time_base))
     if len(dense):
-        raise InvalidRequest(
-            f"{field}.pts: more than {MAX_RATE} frames a second from frame {dense[0]} on", field=f"{field}.pts"
-        )
+        raise InvalidRequest(f"{field}.pts: more than {MAX_RATE} frames a second from frame {dense[0]} on", field=f"{field}.pts")
 
 
 def check_span(timeline: Timeline, num_frames: int, field: str) -> None:
     """Raises InvalidRequest where the last of a timeline's first frames is shown later than MAX_SPAN_S."""
     if num_frames > 0 and timeline.seconds(num_frames - 1) > MAX_SPAN_S:
         raise InvalidRequest(
-            f"{field}: the last of {num_frames} frames would be shown after more than {MAX_SPAN_S // 3600} h: ask for fewer", field=field
+            f"{field}: the last of {num_frames} frames would be shown after more than {MAX_SPAN_S // 3600} h: ask for fewer",
+            field=field,
         )
 
 

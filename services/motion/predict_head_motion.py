@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.calls import check_still_wanted
+from services.common.crops import MAX_SCALE, MIN_SCALE
 from services.common.errors import InvalidRequest, NoUsableFootage
-from services.common.head_pose_vectors import check_pose_vectors
 from services.common.landmarks import mouth_opening, shut_lips
 from services.common.timeline import Timeline
 from services.motion.blink import blinks
@@ -50,8 +50,8 @@ def head_style_of(style: Style) -> HeadStyle:
             "style: it says nothing of the head's movement: encode it with method `headpose` and head_poses", field="style"
         )
     reference, quantiles, mixing, steps = (np.asarray(array, np.float64) for array in arrays)
-    check_pose_vectors(reference[None], "style: pose_reference")
-    if np.linalg.cond(mixing) > _MAX_CONDITION or (np.diff(quantiles, axis=1) < 0.0).any() or np.abs(quantiles[5]).max() > _MAX_LOG:
+    sound = MIN_SCALE / 2.0 <= reference[5] <= MAX_SCALE * 2.0 and np.abs(quantiles[5]).max() <= _MAX_LOG
+    if not sound or np.linalg.cond(mixing) > _MAX_CONDITION or (np.diff(quantiles, axis=1) < 0.0).any():
         raise InvalidRequest("style: its arrays of the head's movement are damaged: encode the style anew", field="style")
     return HeadStyle(reference, quantiles, mixing, steps)
 

@@ -17,7 +17,7 @@ from services.motion.types import Bool, Float32
 STYLE_FORMAT: Final = "dubstage.motion.style/2"
 MIN_FRAMES: Final = 25
 """Usable frames that a style needs: one second."""
-_LARGEST: Final = 1e6
+_LARGEST: Final = 1e7
 """Magnitude of a number in a style; of real people they stay below a few thousand pixels."""
 _MIN_CLOSED: Final = 5
 _SHUT_PX: Final = 1.0
@@ -105,12 +105,14 @@ class Style:
             found = arrays.get(name)
             if found is None or found.shape != shape or found.dtype.kind != "f" or not (np.abs(found) <= _LARGEST).all():
                 raise InvalidRequest(
-                    f"{field}: its array {name!r} is missing, no numbers within {_LARGEST:g}, or not of shape {list(shape)}: encode the "
-                    "style anew",
+                    f"{field}: its array {name!r} is missing, holds no numbers within {_LARGEST:g}, or is not of shape "
+                    f"{list(shape)}: encode the style anew",
                     field=field,
                 )
         if (arrays["spread"] <= 0.0).any():
-            raise InvalidRequest(f"{field}: its array 'spread' holds sizes that are not positive: encode the style anew", field=field)
+            raise InvalidRequest(
+                f"{field}: its array 'spread' holds sizes that are not positive: encode the style anew", field=field
+            )
         return Style(**{name: np.asarray(arrays[name], dtype=np.float32) for name in wanted})
 
 

@@ -82,7 +82,7 @@ def state_from_proto(config: pb.RenderConfig, model: ModelFile, cache: ArrayCach
         )
     if not (np.abs(state) <= _LARGEST_STATE).all():  # written so that NaN fails
         raise InvalidRequest(
-            f"config.actor is damaged: its state holds numbers that are not finite or beyond {_LARGEST_STATE:g}: personalise it again",
+            f"config.actor is damaged: its state holds numbers beyond {_LARGEST_STATE:g} or none: personalise it again",
             field="config.actor",
         )
     return state
@@ -108,7 +108,9 @@ def frame_from_proto(request: pb.RenderRequest, previous: int | None) -> RenderF
         background=from_image(frame.background, "frame.background", channels=3, size=_SIZE),
         texture=from_image(frame.texture, "frame.texture", channels=3, size=_SIZE) if frame.HasField("texture") else None,
         mask=from_image(frame.mask, "frame.mask", channels=1, size=_SIZE),
-        box_landmarks=from_tensor(frame.box_landmarks, "frame.box_landmarks", dtype="float32", shape=(NUM_MOUTH_AREA, 2), limit=MAX_BOX_PX),
+        box_landmarks=from_tensor(
+            frame.box_landmarks, "frame.box_landmarks", dtype="float32", shape=(NUM_MOUTH_AREA, 2), limit=MAX_BOX_PX
+        ),
         context_only=frame.context_only,
     )
 

@@ -288,13 +288,15 @@ def portrait_from_proto(request: pb.RotatePortraitRequest) -> Portrait:
     size = (config.portrait.width, config.portrait.height)
     if min(size) < MIN_PORTRAIT_SIDE or max(size) > MAX_PORTRAIT_SIDE:
         raise InvalidRequest(
-            f"config.portrait: {size[0]} x {size[1]} pixels; a side has {MIN_PORTRAIT_SIDE} to {MAX_PORTRAIT_SIDE}", field="config.portrait"
+            f"config.portrait: {size[0]} x {size[1]} pixels; a side has {MIN_PORTRAIT_SIDE} to {MAX_PORTRAIT_SIDE}",
+            field="config.portrait",
         )
     landmarks, pose = _face(config.landmarks, config.pose, "config")
     low, high = -_OUTSIDE_SHARE * np.array(size), (1.0 + _OUTSIDE_SHARE) * np.array(size)
     if not ((landmarks[:, :2] >= low) & (landmarks[:, :2] <= high)).all():
         raise InvalidRequest(
-            f"config.landmarks: they lie outside the portrait of {size[0]} x {size[1]} pixels by more than its own size", field="config.landmarks"
+            f"config.landmarks: they lie outside the portrait of {size[0]} x {size[1]} pixels by more than its own size",
+            field="config.landmarks",
         )
     return Portrait(
         picture=from_image(config.portrait, "config.portrait", channels=3),
@@ -346,9 +348,7 @@ def turned_to_proto(frame_index: int, turned: TurnedPortrait) -> pb.RotatePortra
 def _face(points: common_pb2.Tensor, place: common_pb2.HeadPose, field: str) -> tuple[npt.NDArray[np.float32], HeadPose]:
     """Landmarks of a whole face, float32 [478, 3], frame pixels, and the head pose that belongs to them."""
     where = f"{field}.landmarks"
-    landmarks: npt.NDArray[np.float32] = from_tensor(
-        points, where, dtype=np.float32, shape=(NUM_LANDMARKS, 3), limit=MAX_FRAME_PX
-    )
+    landmarks: npt.NDArray[np.float32] = from_tensor(points, where, dtype=np.float32, shape=(NUM_LANDMARKS, 3), limit=MAX_FRAME_PX)
     if problem := face_shape_problem(landmarks):
         raise InvalidRequest(f"{where}: these points are no face: {problem}", field=where)
     pose = pose_from_proto(place, f"{field}.pose")

@@ -133,9 +133,10 @@ class PortraitRotation:
         return slice(low[1], max(high[1], low[1])), slice(low[0], max(high[0], low[0]))
 
     def _resampled(self, source: Float32) -> UInt8:
-        # Reflecting is a loop once per side that a place lies beyond the border: without end for one far out in a narrow picture.
+        # OpenCV reflects in a loop, once for every side that a place lies beyond the border; at a side of one pixel it never ends.
         sides = np.array(self._portrait.shape[1::-1], np.float32)
-        return _sampled(self._portrait, np.clip(source, -sides, 2.0 * sides), cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
+        border = cv2.BORDER_REFLECT_101 if sides.min() > 1 else cv2.BORDER_REPLICATE
+        return _sampled(self._portrait, np.clip(source, -sides, 2.0 * sides), cv2.INTER_CUBIC, border)
 
     def _moved_landmarks(self, pose: HeadPose, closure: float) -> Float32:
         points = self._landmarks.astype(np.float64)

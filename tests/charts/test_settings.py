@@ -98,6 +98,22 @@ def _another(schema: dict[str, Any], value: Any) -> Any:
             raise AssertionError(f"a setting of type {kind}: {schema}")
 
 
+@pytest.mark.parametrize(
+    ("sets", "expected"),
+    [
+        ((), (1 << 30) * 9 // 10),
+        (("audio.resources.limits.memory=1.5Gi",), 1_449_551_462),
+        (("audio.resources.limits.memory=1000000000",), 900_000_000),
+        (("audio.resources.limits.memory=2Gi", "audio.settings.max_memory_bytes=77"), 77),
+        (("audio.settings.max_memory_bytes=0",), 0),
+    ],
+)
+def test_a_process_may_take_most_of_the_memory_of_its_container(
+    sets: tuple[str, ...], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load(render("default", *sets), "audio", tmp_path, monkeypatch).max_memory_bytes == expected
+
+
 def test_consent_is_required_unless_somebody_says_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(render("default"), "gateway", tmp_path, monkeypatch)
     assert isinstance(settings, GatewaySettings)

@@ -39,11 +39,16 @@ async def finite_or_refused(answers: Awaitable[Iterable[Message]]) -> bool:
         AssertionError: an answer is not finite, or the call failed with another code than INVALID_ARGUMENT and
             FAILED_PRECONDITION, or without naming a field.
     """
+    code, details = grpc.StatusCode.OK, ""
+    messages: list[Message] | None
     try:
         messages = list(await answers)
     except grpc.aio.AioRpcError as error:
-        assert error.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION}, error.details()
-        assert len(error.details() or "") > 10
+        code, details = error.code(), error.details() or ""
+        messages = None
+    if messages is None:
+        assert code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION}, details
+        assert len(details) > 10
         return False
     assert not [path for message in messages for path in not_finite(message)]
     return True

@@ -47,17 +47,30 @@ def main(
         result = campaign.run(cases(count, seed, first=first))
     page = write_report(result, output)
     counts = result.kinds()
-    console.print(f"{result.cases} cases, {result.named_errors} named errors, {', '.join(f'{counts[kind]} {kind}' for kind in KINDS)}")
-    console.print(f"{result.warm_bytes >> 20} MiB warm, {result.peak_bytes >> 20} MiB at most, {result.end_bytes >> 20} MiB at the end")
+    console.print(
+        f"{result.cases} cases, {result.named_errors} named errors, {', '.join(f'{counts[kind]} {kind}' for kind in KINDS)}"
+    )
+    console.print(
+        f"{result.warm_bytes >> 20} MiB warm, {result.peak_bytes >> 20} MiB at most, {result.end_bytes >> 20} MiB at the end"
+    )
     console.print(str(page))
     sys.exit(1 if result.findings else 0)
 
 
 def _progress() -> Progress:
     found = TextColumn("{task.fields[found]} findings")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), found, TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        found,
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=console)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

@@ -122,7 +122,11 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
     person = {"bank": refs["bank"], "identity": refs["identity"]}
     warps = [
         texture_pb2.RetrieveWarpConfig(mode=mode, **person)
-        for mode in (texture_pb2.WARP_MODE_THIN_PLATE_SPLINE, texture_pb2.WARP_MODE_UNSPECIFIED, texture_pb2.WARP_MODE_DETAILED_ALBEDO)
+        for mode in (
+            texture_pb2.WARP_MODE_THIN_PLATE_SPLINE,
+            texture_pb2.WARP_MODE_UNSPECIFIED,
+            texture_pb2.WARP_MODE_DETAILED_ALBEDO,
+        )
     ]
     return {
         "audio.ExtractFeatures": [_sound()],
@@ -254,7 +258,9 @@ def _targets(count: int) -> list[Message]:
 
 
 def _turn(number: int) -> texture_pb2.RotatePortraitRequest:
-    return texture_pb2.RotatePortraitRequest(frame=texture_pb2.PortraitFrame(frame_index=number, pose=pose_to_proto(POSE), blink=0.5))
+    return texture_pb2.RotatePortraitRequest(
+        frame=texture_pb2.PortraitFrame(frame_index=number, pose=pose_to_proto(POSE), blink=0.5)
+    )
 
 
 def _selection() -> texture_pb2.SelectFramesRequest:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.hostile.case import Case, Fault, Outcome
 from tests.hostile.children import files_below
-from tests.hostile.world import World
+from tests.hostile.world import GOOD_MEDIA, World
 
 PEAK_GROWTH_BYTES = 1 << 30
 """Resident memory that the six servers together may take beyond what they have when warm, at any moment."""
@@ -72,12 +72,16 @@ class Campaign:
         on_case: told of each case that ended.
     """
 
-    def __init__(self, world: World, seed: int, *, workers: int = 3, on_case: Callable[[Case, Outcome], None] | None = None) -> None:
+    def __init__(
+        self, world: World, seed: int, *, workers: int = 3, on_case: Callable[[Case, Outcome], None] | None = None
+    ) -> None:
         self._world = world
         self._workers = workers
         self._on_case = on_case or (lambda case, outcome: None)
         self._lock = threading.Lock()
         self._running: dict[int, str] = {}
+        self._turn = threading.Condition()
+        self._restart_wanted = False
         self.result = Result(seed)
 
     def run(self, cases: Sequence[Case]) -> Result:
@@ -100,7 +104,9 @@ class Campaign:
         over.set()
         watching.join()
         for name in sorted(_names_outside(world) - outside):
-            self._found(Case("campaign", "at the end", _nothing), Fault("outside", f"a new file beside the campaign's folders: {name}"))
+            self._found(
+                Case("campaign", "at the end", _nothing), Fault("outside", f"a new file beside the campaign's folders: {name}")
+            )
         result.seconds = time.monotonic() - begin
         return result
 
@@ -110,15 +116,13 @@ class Campaign:
                 case = waiting.get_nowait()
             except queue.Empty:
                 return
-            with self._lock:
-                self._running[threading.get_ident()] = case.name
+            self._begin(case)
             try:
                 outcome = case.run(self._world)
             except Exception:
                 outcome = Outcome("campaign", "", (Fault("campaign", traceback.format_exc()[-1500:]),))
             self._note(case, outcome)
-            if not self._world.servers.alive or any(fault.kind == "hang" for fault in outcome.faults):
-                self._restart()
+            self._end(restart=not self._world.servers.alive or any(fault.kind == "hang" for fault in outcome.faults))
 
     def _note(self, case: Case, outcome: Outcome) -> None:
         with self._lock:
@@ -135,11 +139,22 @@ class Campaign:
         with self._lock:
             self.result.findings.append(Finding(case.number, case.surface, case.name, fault.kind, fault.seen))
 
-    def _restart(self) -> None:
-        """Servers that hang or have ended would fail every further case."""
-        with self._lock:
-            self.result.restarts += 1
-            self._world.restart()
+    def _begin(self, case: Case) -> None:
+        """Wait while servers are to be restarted: no other case runs then."""
+        with self._turn:
+            self._turn.wait_for(lambda: not self._restart_wanted)
+            self._running[threading.get_ident()] = case.name
+
+    def _end(self, *, restart: bool) -> None:
+        """Servers that hang or have ended would fail every further case: the last case that runs starts new ones."""
+        with self._turn:
+            del self._running[threading.get_ident()]
+            self._restart_wanted |= restart
+            if self._restart_wanted and not self._running:
+                self.result.restarts += 1
+                self._world.restart()
+                self._restart_wanted = False
+                self._turn.notify_all()
 
     def _watch(self, over: threading.Event) -> None:
         told = 0
@@ -148,7 +163,7 @@ class Campaign:
             self.result.peak_bytes = max(self.result.peak_bytes, now)
             if now > max(told, self.result.warm_bytes + PEAK_GROWTH_BYTES):
                 told = int(1.25 * now)
-                names = "; ".join(self._running.values())
+                names = "; ".join(list(self._running.values()))
                 self._found(Case("campaign", names, _nothing), Fault("growth", f"the servers hold {now >> 20} MiB while these run"))
 
     def _look_at_servers(self) -> None:
@@ -166,7 +181,7 @@ class Campaign:
             self._found(at_end, Fault("growth", f"the servers keep {grown >> 20} MiB more than when they were warm"))
         for folder in (world.servers.data / "jobs", world.servers.media):
             for path in files_below(folder):
-                if path.name not in ("footage.mp4", "speech.wav"):
+                if path.name not in GOOD_MEDIA:
                     self._found(at_end, Fault("leftover", f"{path.relative_to(world.servers.folder)}"))
         for path in files_below(world.servers.store):
             if path.name.startswith(".partial"):
@@ -176,7 +191,9 @@ class Campaign:
 def _names_outside(world: World) -> set[str]:
     """Names where no case has anything to write: the checkout's top folder and the one above the campaign's."""
     places = (Path(__file__).parents[2], world.folder)
-    return {f"{place.name}/{path.name}" for place in places for path in place.iterdir() if path.name not in ("kept", "cases", "out")}
+    return {
+        f"{place.name}/{path.name}" for place in places for path in place.iterdir() if path.name not in ("kept", "cases", "out")
+    }
 
 
 def _nothing(world: World) -> Outcome:

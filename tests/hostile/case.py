@@ -14,8 +14,8 @@ DEFAULT_LIMIT_S = 60.0
 """A case that has no answer by then counts as a hang. Generous: machines of a build farm are shared."""
 
 ANSWERED = frozenset({"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "DATA_LOSS"})
-"""Codes with which an RPC may answer a mutated request: the mutation may have done no harm, and which check meets the value first is
-the stage's choice."""
+"""Codes with which an RPC may answer a mutated request: the mutation may have done no harm, and the stage chooses which check
+meets the value first."""
 REFUSED = frozenset({"INVALID_ARGUMENT"})
 
 EXIT_OK, EXIT_USAGE, EXIT_WRONG, EXIT_PERSON = "exit 0", "exit 2", "exit 10", "exit 11"
@@ -74,7 +74,9 @@ class Case:
         if outcome.code not in self.allowed and not any(fault.kind in ("hang", "crash") for fault in faults):
             faults.append(Fault("code", f"{outcome.code}, not {' or '.join(sorted(self.allowed))}: {outcome.said[:300]}"))
         if outcome.code not in ("OK", EXIT_OK):
-            faults += [Fault("message", f"{text!r} is not in: {outcome.said[:300]}") for text in self.says if text not in outcome.said]
+            faults += [
+                Fault("message", f"{text!r} is not in: {outcome.said[:300]}") for text in self.says if text not in outcome.said
+            ]
         if outcome.seconds > self.limit_s and not any(fault.kind == "hang" for fault in faults):
             faults.append(Fault("hang", f"{outcome.seconds:.1f} s"))
         return replace(outcome, faults=tuple(faults))

@@ -10,13 +10,12 @@ from random import Random
 
 import grpc
 from google.longrunning import operations_pb2
-from google.rpc import error_details_pb2
 
 from tests.hostile.bases import ACTOR, dubbing
 from tests.hostile.case import ANSWERED, TOLD, Case, Fault, Outcome
 from tests.hostile.commands import run
 from tests.hostile.media import hostile_file, odd_sound
-from tests.hostile.rpcs import TIMEOUT_S, judged
+from tests.hostile.rpcs import OUR_BUGS, TIMEOUT_S, judged, told_by
 from tests.hostile.world import World
 
 
@@ -39,7 +38,15 @@ def media_case(rng: Random) -> Case:
             "footage": ["dub", f"--output={output}", f"--audio={good / 'speech.wav'}", "--no-personalize", "--", name],
             "speech": ["dub", f"--output={output}", f"--audio={name}", "--no-personalize", str(good / "clip.mp4")],
             "actor": ["actor", "create", "--no-personalize", "--", "ann", name],
-            "live": ["live", ACTOR, f"--audio={name}", f"--output={output}", "--fast", "--gateway", world.servers.addresses["gateway"]],
+            "live": [
+                "live",
+                ACTOR,
+                f"--audio={name}",
+                f"--output={output}",
+                "--fast",
+                "--gateway",
+                world.servers.addresses["gateway"],
+            ],
         }[role]
         return run(world, folder, line, output=output if role != "actor" else None)
 
@@ -53,7 +60,11 @@ def over_the_api(world: World, rng: Random, recipe: Callable[..., Path], *, spee
     try:
         file = recipe(world.shelf, folder, rng)
         name = os.fsencode(f"{folder.name}/{file.name}").decode(errors="replace")
-        given = {("speech_uri" if speech else "footage_uri"): name, "output_uri": f"{folder.name}/dubbed.mkv", "skip_personalization": True}
+        given = {
+            ("speech_uri" if speech else "footage_uri"): name,
+            "output_uri": f"{folder.name}/dubbed.mkv",
+            "skip_personalization": True,
+        }
         before = {path.name for path in folder.iterdir()}
         try:
             request = dubbing(**given) if speech else dubbing(**given, actor_id="")
@@ -65,7 +76,9 @@ def over_the_api(world: World, rng: Random, recipe: Callable[..., Path], *, spee
         (ended,) = world.operation("WaitOperation", wait)
         if not ended.done:  # type: ignore[attr-defined]
             world.settle(operation.name)  # type: ignore[attr-defined]
-            return Outcome("DEADLINE_EXCEEDED", str(ended), (Fault("hang", f"the operation had not ended after {TIMEOUT_S:.0f} s"),))
+            return Outcome(
+                "DEADLINE_EXCEEDED", str(ended), (Fault("hang", f"the operation had not ended after {TIMEOUT_S:.0f} s"),)
+            )
         after = {path.name for path in folder.iterdir()} - before
         return _ended(world, ended, after)
     finally:
@@ -78,13 +91,10 @@ def _ended(world: World, operation: object, written: set[str]) -> Outcome:
     if not error.code:
         return Outcome("OK", "", tuple(Fault("leftover", f"in the media folder: {name}") for name in written - {"dubbed.mkv"}))
     code = next(known.name for known in grpc.StatusCode if known.value[0] == error.code)
-    info = error_details_pb2.ErrorInfo()
-    for detail in error.details:
-        if detail.Unpack(info):
-            break
+    reason, field = told_by(error.details)
     faults = [Fault("leftover", f"in the media folder after {code}: {name}") for name in written]
-    if not info.reason or info.reason in ("UNEXPECTED", "CONTRACT_BROKEN"):
-        faults.append(Fault("unnamed", f"{info.reason}: {error.message}"))
+    if not reason or reason in OUR_BUGS:
+        faults.append(Fault("unnamed", f"{reason}: {error.message}"))
     if str(world.folder) in error.message:
         faults.append(Fault("path", error.message[:300]))
-    return Outcome(code, error.message, tuple(faults))
+    return Outcome(code, f"{reason} {field} {error.message}", tuple(faults))

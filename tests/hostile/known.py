@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from tests.hostile.case import Case
-from tests.hostile.known_files import KNOWN_FILES
+from tests.hostile.known_commands import KNOWN_COMMANDS
+from tests.hostile.known_gateway import KNOWN_GATEWAY
+from tests.hostile.known_media import KNOWN_MEDIA
 from tests.hostile.known_rpcs import KNOWN_RPCS
 
-KNOWN: tuple[Case, ...] = (*KNOWN_RPCS, *KNOWN_FILES)
+KNOWN: tuple[Case, ...] = (*KNOWN_RPCS, *KNOWN_GATEWAY, *KNOWN_MEDIA, *KNOWN_COMMANDS)

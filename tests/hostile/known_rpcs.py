@@ -12,13 +12,29 @@ from services.common.arrays import to_rgb_image, to_tensor
 from tests.hostile.bases import every_rpc
 from tests.hostile.case import REFUSED, Case, Outcome
 from tests.hostile.rpcs import UNCALLED, Changed, changed_case, send
-from tests.hostile.streams import GRPC_FRAME_LIMIT, MANY, idle_streams, large_field, many_at_once, then_serves
+from tests.hostile.streams import (
+    GRPC_FRAME_LIMIT,
+    MANY,
+    idle_streams,
+    large_field,
+    many_at_once,
+    served_beside_idle_streams,
+    then_serves,
+)
 from tests.hostile.world import World
 
 HUGE = (4_611_686_018_427_387_904, 9_223_372_036_854_775_807)
 LARGEST = float(np.finfo(np.float32).max)
 TOO_LARGE = frozenset({"RESOURCE_EXHAUSTED"})
-URIS = ("file://[x", "x" * 5000, "file:///" + "x" * 300, "C:\\films\\film.mp4", "films\\film.mp4", "http://127.0.0.1:9/x.mp4", "../film.mp4", "a\nb.mp4")
+URIS = (
+    "file://[x",
+    "x" * 5000,
+    "file:///" + "x" * 300,
+    "C:\\films\\film.mp4",
+    "films\\film.mp4",
+    "http://127.0.0.1:9/x.mp4",
+    "../film.mp4",
+)
 
 
 def _set(path: str, value: Any, index: int = 0) -> Changed:
@@ -56,18 +72,26 @@ def _rates() -> list[Case]:
     fast_pts = common_pb2.Timeline(
         explicit=common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=1_000_000), pts=range(100_000))
     )
-    far_pts = common_pb2.Timeline(explicit=common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=1), pts=[0, 25_000_000_000]))
+    far_pts = common_pb2.Timeline(
+        explicit=common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=1), pts=[0, 25_000_000_000])
+    )
+    parts = ("num", "den")
+    wanted = "config.output_timeline.frame_rate"
     return [
-        *(_refused("audio.ExtractFeatures", f"{rate}.{part}", huge, says="frame_rate") for part in ("num", "den") for huge in HUGE),
+        *(_refused("audio.ExtractFeatures", f"{rate}.{part}", huge, says="frame_rate") for part in parts for huge in HUGE),
         *(_refused("audio.ExtractFeatures", "config.num_frames", huge) for huge in (*HUGE, -1)),
         _refused("audio.ExtractFeatures", "config.timeline", fast_pts),
         _refused("audio.ExtractFeatures", "config.timeline", far_pts),
-        *(_refused("motion.PredictMotion", f"config.output_timeline.frame_rate.{part}", HUGE[0], says="frame_rate") for part in ("num", "den")),
+        *(_refused("motion.PredictMotion", f"{wanted}.{part}", HUGE[0], says="frame_rate") for part in parts),
         _refused("motion.PredictMotion", "config.num_frames", HUGE[1]),
-        *(_refused("motion.EncodeStyle", f"frame_rate.{part}", huge, says="frame_rate") for part in ("num", "den") for huge in HUGE),
-        *(_refused("face.Track", "config.timeline", common_pb2.Timeline(frame_rate=common_pb2.Rational(num=num, den=den))) for num, den in ((HUGE[0], 1), (1, HUGE[0]))),
+        *(_refused("motion.EncodeStyle", f"frame_rate.{part}", huge, says="frame_rate") for part in parts for huge in HUGE),
+        *(_refused("face.Track", "config.timeline", _frames_per_s(*rate)) for rate in ((HUGE[0], 1), (1, HUGE[0]))),
         _refused("render.Personalize", "num_steps", 4_294_967_295),
-    ]  # fmt: skip
+    ]
+
+
+def _frames_per_s(num: int, den: int) -> common_pb2.Timeline:
+    return common_pb2.Timeline(frame_rate=common_pb2.Rational(num=num, den=den))
 
 
 def _numbers() -> list[Case]:
@@ -76,7 +100,9 @@ def _numbers() -> list[Case]:
     return [
         _refused("face.FitIdentity", "frame.face.landmarks", zeros, index=1, says="landmarks"),
         *(
-            _refused("texture.RetrieveWarp", "frame.motion.mouth_landmarks", _filled(59, value, 3), index=1, base=base, says="landmarks")
+            _refused(
+                "texture.RetrieveWarp", "frame.motion.mouth_landmarks", _filled(59, value, 3), index=1, base=base, says="landmarks"
+            )
             for value in (LARGEST, -1e30, 3e38)
             for base in (0, 1, 2)
         ),
@@ -85,7 +111,10 @@ def _numbers() -> list[Case]:
         _refused("texture.BuildBank", "frame.landmarks", _filled(478, -1e30, 3), index=1),
         changed_case("texture.RotatePortrait", "a portrait of 4000 x 1", _thin_portrait, REFUSED),
         changed_case("texture.RotatePortrait", "a portrait of 1 x 4000", _tall_portrait, REFUSED),
-        *(_refused("texture.RotatePortrait", "frame.pose.scale", scale, index=1, says="pose") for scale in (1e300, float("nan"), -1.0)),
+        *(
+            _refused("texture.RotatePortrait", "frame.pose.scale", scale, index=1, says="pose")
+            for scale in (1e300, float("nan"), -1.0)
+        ),
     ]
 
 
@@ -99,31 +128,31 @@ def _tall_portrait(messages: list[Any]) -> None:
 
 def _bytes() -> list[Case]:
     """Bytes that are no message, and messages over the limit, on every RPC."""
-    rpcs = [name for name in every_rpc() if name not in UNCALLED]
+    rpcs = {name: rpc for name, rpc in every_rpc().items() if name not in (*UNCALLED, "texture.SampleNeuralTexture")}
 
-    def sent(name: str, data: Callable[[World], list[bytes]]) -> Callable[[World], Outcome]:
-        return lambda world: then_serves(world, name, send(world, world.rpcs[name], data(world)))
+    def case(name: str, what: str, allowed: frozenset[str], data: Callable[[bytes], list[bytes]]) -> Case:
+        def act(world: World) -> Outcome:
+            return then_serves(world, name, send(world, world.rpcs[name], data(world.bases[name][0][0].SerializeToString())))
 
-    def first(name: str) -> Callable[[World], bytes]:
-        return lambda world: world.bases[name][0][0].SerializeToString()
+        return Case("rpc", f"{name}: {what}", act, allowed)
 
-    noise = [Case("rpc", f"{name}: bytes that are no message", sent(name, lambda world: [b"\xff\xff\xff"]), REFUSED) for name in rpcs]
-    large = [
-        Case("rpc", f"{name}: {size >> 20} MiB", sent(name, lambda world, name=name, size=size: [first(name)(world) + large_field(size)]), TOO_LARGE)  # type: ignore[misc]
-        for name in rpcs
-        for size in (17 << 20, *([GRPC_FRAME_LIMIT] if name in ("face.Track", "gateway.Live", "motion.EncodeStyle") else []))
-    ]  # fmt: skip
-    later = [
-        Case("rpc", f"{name}: bytes that are no message behind the config", sent(name, lambda world, name=name: [first(name)(world), b"\xff\xff\xff"]), REFUSED)  # type: ignore[misc]
-        for name, rpc in every_rpc().items()
-        if rpc.requests_stream and name not in ("ServerReflection.ServerReflectionInfo", "texture.SampleNeuralTexture")
-    ]  # fmt: skip
-    return noise + large + later
+    noise = b"\xff\xff\xff"
+    largest = ("face.Track", "gateway.Live", "motion.EncodeStyle")
+    streams = [name for name, rpc in rpcs.items() if rpc.requests_stream and not name.startswith("ServerReflection")]
+    return [
+        *(case(name, "bytes that are no message", REFUSED, lambda first: [noise]) for name in rpcs),
+        *(case(name, "17 MiB", TOO_LARGE, lambda first: [first + large_field(17 << 20)]) for name in rpcs),
+        *(case(name, "64 MiB", TOO_LARGE, lambda first: [first + large_field(GRPC_FRAME_LIMIT)]) for name in largest),
+        *(case(name, "bytes that are no message behind the config", REFUSED, lambda first: [first, noise]) for name in streams),
+    ]
 
 
 def _uris() -> list[Case]:
     """Uris that name nothing, or something elsewhere."""
-    media = [("gateway.CreateActor", "footage_uri"), *(("gateway.CreateDub", f"{what}_uri") for what in ("footage", "speech", "output"))]
+    media = [
+        ("gateway.CreateActor", "footage_uri"),
+        *(("gateway.CreateDub", f"{what}_uri") for what in ("footage", "speech", "output")),
+    ]
     refs = [
         ("motion.PredictMotion", "config.style.uri", 0),
         ("motion.Personalize", "style.uri", 0),
@@ -134,7 +163,11 @@ def _uris() -> list[Case]:
     ]
     return [
         *(_refused(rpc, field, uri) for rpc, field in media for uri in URIS),
-        *(_refused(rpc, path, uri, base=base, says="") for rpc, path, base in refs for uri in ("file://[x", "x" * 100_000, "s3://[x/y")),
+        *(
+            _refused(rpc, path, uri, base=base, says="")
+            for rpc, path, base in refs
+            for uri in ("file://[x", "x" * 100_000, "s3://[x/y")
+        ),
     ]
 
 
@@ -144,28 +177,44 @@ def _dubs() -> list[Case]:
     return [
         _refused("gateway.CreateDub", "codec", "magic"),
         _refused("gateway.CreateDub", "codec", "libx264; rm"),
-        *(_refused("gateway.CreateDub", "output_uri", uri) for uri in ("film.txt", "film", "film.wav", "film.m3u8", "film.png", "")),
-        *(_refused("gateway.CreateDub", "face", face) for face in ("nan", "nan,nan", "inf,1", "-1", "1e400,0", "the left one", "9" * 40)),
+        *(
+            _refused("gateway.CreateDub", "output_uri", uri)
+            for uri in ("film.txt", "film", "film.wav", "film.m3u8", "film.png", "")
+        ),
+        *(
+            _refused("gateway.CreateDub", "face", face)
+            for face in ("nan", "nan,nan", "inf,1", "-1", "1e400,0", "the left one", "9" * 40)
+        ),
         *(_refused("gateway.CreateActor", "face", face) for face in ("nan", "1,nan")),
-        *(_refused("gateway.CreateActor", consent, date, says="date") for date in ("0000-01-01", "2999-01-01", "nan", "1", "-1", "9999999999")),
+        *(
+            _refused("gateway.CreateActor", consent, date, says="date")
+            for date in ("0000-01-01", "2999-01-01", "nan", "1", "-1", "9999999999")
+        ),
         _refused("gateway.CreateDub", "method", "magic"),
         _refused("gateway.CreateDub", "output_uri", "footage.mp4"),
         _refused("gateway.CreateDub", "output_uri", "speech.wav"),
         _refused("gateway.CreateDub", "seed", -1),
         _refused("gateway.ListActors", "page_size", -1),
-        _refused("gateway.ListActors", "page_token", "[x"),
+        _refused("gateway.ListActors", "page_token", "[x", says=""),
         _refused("Operations.ListOperations", "page_size", -1),
     ]
 
 
 def _crowds() -> list[Case]:
     """More callers than a server takes."""
+
+    def crowd(name: str) -> Case:
+        return Case("stream", f"{name} on {MANY} connections", lambda world: then_serves(world, name, many_at_once(world, name)))
+
+    def silence(name: str) -> Case:
+        return Case("stream", f"{name}: 24 idle streams", lambda world: then_serves(world, name, idle_streams(world, name)))
+
+    def starved(name: str) -> Case:
+        return Case("stream", f"{name}: idle streams that stay", lambda world: served_beside_idle_streams(world, name))
+
     crowded = ("audio.ExtractFeatures", "render.ListModels", "gateway.ListActors")
     silent = ("audio.ExtractFeatures", "texture.RetrieveWarp", "gateway.Live")
-    return [
-        *(Case("stream", f"{name} on {MANY} connections", lambda world, name=name: then_serves(world, name, many_at_once(world, name))) for name in crowded),  # type: ignore[misc]
-        *(Case("stream", f"{name}: 24 idle streams", lambda world, name=name: then_serves(world, name, idle_streams(world, name))) for name in silent),  # type: ignore[misc]
-    ]  # fmt: skip
+    return [*map(crowd, crowded), *map(silence, silent), *map(starved, silent)]
 
 
 KNOWN_RPCS: tuple[Case, ...] = (*_rates(), *_numbers(), *_bytes(), *_uris(), *_dubs(), *_crowds())

@@ -79,9 +79,11 @@ def numbers_of(message: Message, path: str = "") -> Iterator[tuple[str, Message,
             yield from numbers_of(getattr(message, field.name), here)
 
 
-def mutate(stream: list[Message], rng: Random) -> Mutated:
-    """A stream with one to three mutations."""
+def mutate(stream: list[Message], rng: Random, *, before: Callable[[list[Message]], None] | None = None) -> Mutated:
+    """A stream with one to three mutations; `before` is told of the copies that are mutated."""
     messages = [type(message).FromString(message.SerializeToString()) for message in stream]
+    if before is not None:
+        before(messages)
     said: list[str] = []
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         index = rng.randrange(len(messages))
@@ -118,7 +120,9 @@ def _value(field: Any, before: Any, rng: Random) -> Any:
     if field.cpp_type in NUMBERS:
         return rng.choice(NUMBERS[field.cpp_type])
     if field.type == Field.TYPE_BYTES:
-        return rng.choice((b"", before[:-1], before[: len(before) // 2], before + b"\0", before * 2, rng.randbytes(len(before) or 7)))
+        return rng.choice(
+            (b"", before[:-1], before[: len(before) // 2], before + b"\0", before * 2, rng.randbytes(len(before) or 7))
+        )
     texts = (*TEXTS, before[:-1], before + "x", before.upper(), before.replace("/", "//"), before[::-1])
     return rng.choice(texts).replace("\u0000", "\u0001")
 

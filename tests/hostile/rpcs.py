@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -13,6 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from dubstage.gateway.v1alpha1 import gateway_pb2
 from tests.hostile.bases import Rpc
 from tests.hostile.case import ANSWERED, DEFAULT_LIMIT_S, Case, Fault, Outcome
 from tests.hostile.mutate import mutate, not_finite
@@ -20,19 +22,29 @@ from tests.hostile.world import World
 
 TIMEOUT_S = DEFAULT_LIMIT_S - 15.0
 """Deadline of a call. A stage that bounds its work by what it checked needs none of it."""
-COSTLY = {"face.FitIdentity": 0.25, "motion.Personalize": 0.2, "render.Personalize": 0.15, "motion.EstimateLag": 0.5, "gateway.Live": 0.5}
+COSTLY = {
+    "face.FitIdentity": 0.25,
+    "motion.Personalize": 0.2,
+    "render.Personalize": 0.15,
+    "motion.EstimateLag": 0.5,
+    "gateway.Live": 0.5,
+}
 """Methods whose valid requests take long come less often; the others have weight 1."""
 UNCALLED = frozenset({"Health.Watch"})
 """Streams without an end, by their contract."""
 GRPCS_OWN = frozenset({"CANCELLED", "UNIMPLEMENTED"})
 """Codes that gRPC itself answers with, without details."""
+OUR_BUGS = frozenset({"UNEXPECTED", "CONTRACT_BROKEN"})
+"""Reasons that no hostile caller may bring about."""
 GRPCS_SERVICES = ("/grpc.health.", "/grpc.reflection.")
 """Their servicers come with gRPC and know no ErrorInfo."""
 PLACES = (str(__file__).rpartition("/tests/")[0] + "/", "/site-packages/")
 """Text of the server's own files: in no answer."""
 
 
-def send(world: World, rpc: Rpc, data: Sequence[bytes], *, channel: grpc.Channel | None = None, timeout_s: float = TIMEOUT_S) -> Outcome:
+def send(
+    world: World, rpc: Rpc, data: Sequence[bytes], *, channel: grpc.Channel | None = None, timeout_s: float = TIMEOUT_S
+) -> Outcome:
     """Call a method with requests as bytes; the outcome has faults of the answer itself."""
     method = rpc.callable(channel or world.channel(rpc.server))
     sent: Any = iter(data) if rpc.requests_stream else (data[0] if data else b"")
@@ -62,31 +74,41 @@ def answers_of(answer: Iterator[Message]) -> list[Message]:
 def judged(world: World, error: grpc.RpcError, sent: bytes = b"", rpc: Rpc | None = None) -> Outcome:
     """The outcome of a call that failed: its code, and what is wrong with how it failed."""
     code, said = error.code().name, error.details() or ""
-    faults = [Fault("path", f"{place} in: {said[:300]}") for place in _own_places(world) if place in said and place.encode() not in sent]
+    faults = [
+        Fault("path", f"{place} in: {said[:300]}") for place in _own_places(world) if place in said and place.encode() not in sent
+    ]
     if code == "DEADLINE_EXCEEDED":
         return Outcome(code, said, (Fault("hang", said[:200]), *faults))
     if code == "UNAVAILABLE" and not world.servers.alive:
         return Outcome(code, said, (Fault("crash", f"the servers ended with {world.servers.exit_code}"),))
-    reason = reason_of(error)
+    reason, field = reason_of(error)
     tells = reason or code in GRPCS_OWN or (code == "RESOURCE_EXHAUSTED" and "larger than max" in said)
     if not tells and not (rpc is not None and rpc.name.startswith(GRPCS_SERVICES) and code in ("NOT_FOUND", "INVALID_ARGUMENT")):
         faults.append(Fault("unnamed", f"{code} without an ErrorInfo: {said[:300]}"))
-    if reason in ("UNEXPECTED", "CONTRACT_BROKEN"):
+    if reason in OUR_BUGS:
         faults.append(Fault("unnamed", f"{reason}: {said[:300]}"))
-    return Outcome(code, f"{reason} {said}".strip(), tuple(faults))
+    return Outcome(code, f"{reason} {field} {said}", tuple(faults))
 
 
-def reason_of(error: grpc.RpcError) -> str:
-    """The ErrorInfo's reason of dubstage's errors; empty where there is none."""
+def reason_of(error: grpc.RpcError) -> tuple[str, str]:
+    """The ErrorInfo's reason of dubstage's errors and the field that is named; empty where there is none."""
     try:
         status = rpc_status.from_call(error)
     except ValueError:
-        return ""
-    info = error_details_pb2.ErrorInfo()
-    for detail in status.details if status is not None else ():
+        return "", ""
+    return told_by(status.details) if status is not None else ("", "")
+
+
+def told_by(details: Iterable[Any]) -> tuple[str, str]:
+    """Reason and field of a google.rpc.Status."""
+    info, wrong = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    reason = field = ""
+    for detail in details:
         if detail.Unpack(info):
-            return str(info.reason)
-    return ""
+            reason = str(info.reason)
+        elif detail.Unpack(wrong):
+            field = ", ".join(violation.field for violation in wrong.field_violations)
+    return reason, field
 
 
 def _own_places(world: World) -> tuple[str, ...]:
@@ -105,14 +127,10 @@ def rpc_case(rng: Random, rpcs: Sequence[str]) -> Case:
     names = [name for name in rpcs if name not in UNCALLED]
     name = rng.choices(names, [COSTLY.get(name, 1.0) for name in names])[0]
     seed = rng.getrandbits(64)
-    told: list[str] = []
 
     def act(world: World) -> Outcome:
         own = Random(seed)
-        base = own.choice(world.bases[name])
-        mutated = mutate(base, own)
-        told.append(mutated.what)
-        return send(world, world.rpcs[name], mutated.data)
+        return send(world, world.rpcs[name], mutate(own.choice(world.bases[name]), own, before=own_names).data)
 
     return Case("rpc", f"{name} seed {seed}", act, allowed=allowed_of(name))
 
@@ -126,7 +144,23 @@ def mutation_of(case_name: str, world: World) -> str:
 
 def allowed_of(name: str) -> frozenset[str]:
     """Codes with which a mutated request may end."""
-    return ANSWERED | {"UNIMPLEMENTED"} if name in ("texture.SampleNeuralTexture", "ServerReflection.ServerReflectionInfo") else ANSWERED
+    return (
+        ANSWERED | {"UNIMPLEMENTED"}
+        if name in ("texture.SampleNeuralTexture", "ServerReflection.ServerReflectionInfo")
+        else ANSWERED
+    )
+
+
+_numbers = itertools.count()
+
+
+def own_names(messages: Sequence[Message]) -> None:
+    """Give what a request would make a name of its own: cases that run at once make different things."""
+    for message in messages:
+        if isinstance(message, gateway_pb2.CreateDubRequest):
+            message.output_uri = f"dub-{next(_numbers)}.mp4"
+        elif isinstance(message, gateway_pb2.CreateActorRequest):
+            message.actor_id = f"new-{next(_numbers)}"
 
 
 Changed = Callable[[list[Message]], None]
@@ -135,11 +169,14 @@ Changed = Callable[[list[Message]], None]
 def changed(world: World, name: str, change: Changed, base: int = 0) -> list[bytes]:
     """The bytes of a valid stream after a change to copies of its messages."""
     messages = [type(message).FromString(message.SerializeToString()) for message in world.bases[name][base]]
+    own_names(messages)
     change(messages)
     return [message.SerializeToString() for message in messages]
 
 
-def changed_case(name: str, what: str, change: Changed, allowed: frozenset[str], *, base: int = 0, says: tuple[str, ...] = ()) -> Case:
+def changed_case(
+    name: str, what: str, change: Changed, allowed: frozenset[str], *, base: int = 0, says: tuple[str, ...] = ()
+) -> Case:
     """A named case: a valid stream with one change."""
     return Case(
         "rpc",

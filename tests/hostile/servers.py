@@ -16,6 +16,8 @@ import psutil
 
 STAGES = ("audio", "face", "motion", "texture", "render")
 START_S = 180.0
+MAX_IDLE_S = 8.0
+"""Shorter than the default, so that cases which wait for the end of idle streams are quick."""
 MAX_MESSAGE_BYTES = 16 << 20
 """The servers' default limit of one message."""
 
@@ -117,7 +119,7 @@ async def _serve(folder: Path, settings: dict[str, object]) -> None:
 
     os.environ["DUBSTAGE_ARTEFACT_CACHE_BYTES"] = str(16 << 20)  # so that growth of memory is a leak, and no cache
     store = str(folder / "artefacts")
-    stage = load_settings(StageSettings, port=0, artefacts_url=store, drain_grace_s=0.0)
+    stage = load_settings(StageSettings, port=0, artefacts_url=store, drain_grace_s=0.0, max_idle_s=MAX_IDLE_S)
     servers: dict[str, StageServer] = {name: server_of(name, stage, part) for name, part in compose_stages(store).items()}
     for server in servers.values():
         await server.start()
@@ -131,7 +133,7 @@ async def _serve(folder: Path, settings: dict[str, object]) -> None:
         media_dir=folder / "media",
         drain_grace_s=0.0,
         stages_start_s=30.0,
-        max_live_streams=4,
+        max_idle_s=MAX_IDLE_S,
         **endpoints,
         **settings,
     )

@@ -16,7 +16,13 @@ from tests.hostile.children import dubstage
 from tests.hostile.commands import ANSWERS, run
 from tests.hostile.world import World
 
-ACTOR_LINES: Sequence[Sequence[str]] = (["actor", "list"], ["actor", "show", ACTOR], ["actor", "erase", ACTOR], ["doctor"], ["jobs", "list"])
+ACTOR_LINES: Sequence[Sequence[str]] = (
+    ["actor", "list"],
+    ["actor", "show", ACTOR],
+    ["actor", "erase", ACTOR],
+    ["doctor"],
+    ["jobs", "list"],
+)
 RESUMED = "resumed"
 
 
@@ -37,33 +43,34 @@ class Kept:
         for name in ("cwd", "home", "tmp", "out", "data"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         footage = world.shelf.folder / "footage.mp4"
-        enrolled = dubstage(["actor", "create", ACTOR, str(footage), "--no-personalize"], self.folder, environment(world), limit_s=120)
+        enrolled = dubstage(
+            ["actor", "create", ACTOR, str(footage), "--no-personalize"], self.folder, environment(world), limit_s=120
+        )
         done = dubstage(self.dub(world, self.folder), self.folder, environment(world), limit_s=120)
         if (enrolled.code, done.code) != (EXIT_OK, EXIT_OK):
             raise RuntimeError(f"nothing to damage could be made: {enrolled} {done}")
         film = self.folder / "out" / "film.mkv"
         self.frames = film.read_bytes()
         film.unlink()
-        seconds = 0.5 * done.seconds
-        for _ in range(4):
-            dubstage(self.dub(world, self.folder), self.folder, environment(world), limit_s=60, stop_after_s=seconds)
-            film.unlink(missing_ok=True)
-            if any((self.folder / "data" / "jobs").glob("*/faces.done")):
-                shutil.copytree(world.servers.store, self.folder / "artefacts")
-                return
-            seconds += 0.15 * done.seconds
-        raise RuntimeError("no dub could be stopped in the middle")
+
+        def far_enough() -> bool:
+            return any((self.folder / "data" / "jobs").glob("*/journal/*"))
+
+        dubstage(self.dub(world, self.folder), self.folder, environment(world), limit_s=120, stop_when=far_enough)
+        if film.exists() or not far_enough():
+            raise RuntimeError("no dub could be stopped in the middle")
+        shutil.copytree(world.servers.store, self.folder / "artefacts")
 
     @staticmethod
     def dub(world: World, folder: Path) -> list[str]:
         """The dub that is stopped, and gone on with."""
         good = world.shelf.folder
         output = folder / "out" / "film.mkv"
-        line = ["dub", str(good / "footage.mp4"), "--audio", str(good / "speech.wav"), "--actor", ACTOR, "--codec", "ffv1"]
+        line = ["dub", str(good / "footage.mp4"), "--audio", str(good / "speech.wav"), "--no-personalize", "--codec", "ffv1"]
         return [*line, f"--output={output}"]
 
     def copy(self, world: World, folder: Path) -> Path:
-        """A copy of the data folder and the store in a case's sandbox; the database names the copy's blobs. No stopped dub is in it."""
+        """A copy of the data folder and the store in a case's sandbox, without the stopped dub; its database names these."""
         shutil.copytree(self.folder / "data", folder / "data", dirs_exist_ok=True, ignore=shutil.ignore_patterns("jobs"))
         shutil.copytree(self.folder / "artefacts", folder / "artefacts")
         with closing(sqlite3.connect(folder / "data" / "actors.sqlite")) as database, database:
@@ -83,7 +90,9 @@ class Kept:
 
 def columns_of(database: sqlite3.Connection) -> dict[str, list[str]]:
     """Columns by table."""
-    names = [name for (name,) in database.execute("select name from sqlite_master where type = 'table' and name not like 'sqlite_%'")]
+    names = [
+        name for (name,) in database.execute("select name from sqlite_master where type = 'table' and name not like 'sqlite_%'")
+    ]
     return {name: [row[1] for row in database.execute(f'pragma table_info("{name}")')] for name in names}
 
 
@@ -115,7 +124,9 @@ def damaged(path: Path, rng: Random) -> str:
         case "head":
             data[:100] = bytes(len(data[:100]))
         case "json":
-            data[:] = rng.choice((b"{}", b"[]", b"null", b"7", b'{"uri": 7, "sha256": [], "size_bytes": "x"}', b'{"num_frames": -1}', _nested()))
+            data[:] = rng.choice(
+                (b"{}", b"[]", b"null", b"7", b'{"uri": 7, "sha256": [], "size_bytes": "x"}', b'{"num_frames": -1}', _nested())
+            )
         case _:
             data[:] = b"\xff\xfe not a record\n"
     path.write_bytes(data)
@@ -135,10 +146,7 @@ def database_case(rng: Random) -> Case:
         own = Random(seed)
         folder = world.kept.copy(world, world.sandbox())
         file = folder / "data" / "actors.sqlite"
-        if own.random() < 0.5:
-            what = damaged(file, own)
-        else:
-            what = wrong_column(file, own)
+        what = damaged(file, own) if own.random() < 0.5 else wrong_column(file, own)
         outcome = run(world, folder, line, DUBSTAGE_ARTEFACTS_URL=str(folder / "artefacts"))
         return Outcome(outcome.code, f"{what}: {outcome.said}", outcome.faults)
 
@@ -152,7 +160,10 @@ def wrong_column(file: Path, rng: Random) -> str:
         table = rng.choice(tuple(columns))
         column = rng.choice(columns[table])
         value = rng.choice((None, "", "{}", "[]", '{"a":' * 5000, -1, 2**62, b"\xff\xfe", "[/bold]", "x" * 100_000, "nan"))
-        change = rng.choice((f'update "{table}" set "{column}" = ?',) * 6 + (f'drop table "{table}"', f'alter table "{table}" rename column "{column}" to "other"'))
+        change = rng.choice(
+            (f'update "{table}" set "{column}" = ?',) * 6
+            + (f'drop table "{table}"', f'alter table "{table}" rename column "{column}" to "other"')
+        )
         try:
             database.execute("pragma foreign_keys = off")
             database.execute(change, (value,) if "?" in change else ())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from random import Random
+from typing import Any
 
 import grpc
 
 from tests.hostile.bases import Rpc
-from tests.hostile.case import ANSWERED, Case, Outcome
+from tests.hostile.case import ANSWERED, Case, Fault, Outcome
 from tests.hostile.rpcs import COSTLY, at_once, judged, send
 from tests.hostile.servers import MAX_MESSAGE_BYTES
 from tests.hostile.world import World
@@ -30,6 +33,12 @@ def then_serves(world: World, name: str, outcome: Outcome) -> Outcome:
     return outcome if not after.faults else after
 
 
+def begun(world: World, rpc: Rpc, requests: Any, *, timeout_s: float, channel: grpc.Channel | None = None) -> Any:
+    """A call that runs: it can be cancelled, and its answers can be read, or left."""
+    method = rpc.callable(channel or world.channel(rpc.server))
+    return method(requests, timeout=timeout_s) if rpc.responses_stream else method.future(requests, timeout=timeout_s)
+
+
 def given_up(world: World, rpc: Rpc, data: list[bytes], rng: Random) -> Outcome:
     """Cancelled by the caller a moment after it began."""
     holding = threading.Event()
@@ -38,8 +47,7 @@ def given_up(world: World, rpc: Rpc, data: list[bytes], rng: Random) -> Outcome:
         yield from data
         holding.wait(5)
 
-    method = rpc.callable(world.channel(rpc.server))
-    call = method(requests(), timeout=20) if rpc.requests_stream else method.future(data[0], timeout=20) if not rpc.responses_stream else method(data[0], timeout=20)
+    call = begun(world, rpc, requests() if rpc.requests_stream else data[0], timeout_s=20)
     time.sleep(rng.choice((0.0, 0.002, 0.02, 0.1)))
     call.cancel()
     holding.set()
@@ -54,9 +62,9 @@ def half_open(world: World, rpc: Rpc, data: list[bytes], rng: Random) -> Outcome
         yield from data[: rng.randrange(len(data) + 1)]
         holding.wait(5)
 
-    call = rpc.callable(world.channel(rpc.server))(requests(), timeout=1.0)
+    call = begun(world, rpc, requests(), timeout_s=1.0)
     try:
-        _ = list(call) if rpc.responses_stream else call.result() if hasattr(call, "result") else call
+        _ = list(call) if rpc.responses_stream else call.result()
     except grpc.RpcError as error:
         outcome = judged(world, error, b"".join(data), rpc)
         # The deadline was the caller's: this is the answer that the caller asked for.
@@ -68,7 +76,7 @@ def half_open(world: World, rpc: Rpc, data: list[bytes], rng: Random) -> Outcome
 
 def never_read(world: World, rpc: Rpc, data: list[bytes], rng: Random) -> Outcome:
     """A caller that sends everything several times over and reads no answer."""
-    call = rpc.callable(world.channel(rpc.server))(iter(data * 20), timeout=1.5)
+    call = begun(world, rpc, iter(data * 20), timeout_s=1.5)
     time.sleep(0.3)
     call.cancel()
     return Outcome("OK", "never read")
@@ -120,7 +128,7 @@ def idle_streams(world: World, name: str, count: int = 24, seconds: float = 1.0)
 
     channel = world.new_channel(rpc.server)
     try:
-        calls = [rpc.callable(channel)(silent(), timeout=30) for _ in range(count)]
+        calls = [begun(world, rpc, silent(), timeout_s=30, channel=channel) for _ in range(count)]
         time.sleep(seconds)
         for call in calls:
             call.cancel()
@@ -130,10 +138,34 @@ def idle_streams(world: World, name: str, count: int = 24, seconds: float = 1.0)
     return Outcome("OK", "idle")
 
 
+def served_beside_idle_streams(world: World, name: str, count: int = 24) -> Outcome:
+    """Idle streams that their callers never end: the server ends them, so that a valid call has its turn again."""
+    rpc = world.rpcs[name]
+    holding = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        holding.wait(2 * AFTERWARDS_S)
+        yield from ()
+
+    data = [part.SerializeToString() for part in world.bases[name][0]]
+    channel = world.new_channel(rpc.server)
+    calls = [begun(world, rpc, silent(), timeout_s=2 * AFTERWARDS_S, channel=channel) for _ in range(count)]
+    end = time.monotonic() + AFTERWARDS_S
+    try:
+        while True:
+            outcome = send(world, rpc, data, timeout_s=AFTERWARDS_S)
+            if outcome.code != "RESOURCE_EXHAUSTED" or time.monotonic() > end:
+                return outcome if outcome.code == "OK" else replace(outcome, faults=(Fault("hang", f"starved: {outcome.said}"),))
+            time.sleep(0.5)
+    finally:
+        holding.set()
+        for call in calls:
+            call.cancel()
+        channel.close()
+
+
 def raw_bytes(world: World, server: str, data: bytes) -> Outcome:
     """Bytes that are no HTTP/2 on a server's port."""
-    import socket
-
     host, _, port = world.servers.addresses[server].rpartition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(data)
@@ -148,7 +180,12 @@ def raw_bytes(world: World, server: str, data: bytes) -> Outcome:
 
 STREAM_ABUSES: Sequence[Abuse] = (given_up, given_up, half_open, never_read, too_large, one_byte_messages)
 UNARY_ABUSES: Sequence[Abuse] = (given_up, too_large)
-NOISE = (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 64, b"\0" * 4096)
+NOISE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 64,
+    b"\0" * 4096,
+)
 
 
 def stream_case(rng: Random, rpcs: Sequence[str]) -> Case:
@@ -159,7 +196,9 @@ def stream_case(rng: Random, rpcs: Sequence[str]) -> Case:
     if kind < 0.01:
         quick = [one for one in rpcs if one not in COSTLY and not one.startswith("gateway.Create")]
         chosen = rng.choice(quick)
-        return Case("stream", f"{chosen} on {MANY} connections", lambda world: then_serves(world, chosen, many_at_once(world, chosen)))
+        return Case(
+            "stream", f"{chosen} on {MANY} connections", lambda world: then_serves(world, chosen, many_at_once(world, chosen))
+        )
     if kind < 0.03:
         return Case("stream", f"{name}: idle streams", lambda world: then_serves(world, name, _idle(world, name)))
     if kind < 0.05:

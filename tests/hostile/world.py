@@ -15,8 +15,8 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2
 from services.common.artefacts import ArtefactStore
 from tests.hostile.bases import ACTOR, PERSON, Rpc, bases, every_rpc, refs_of
-from tests.hostile.media import MediaShelf
 from tests.hostile.servers import Servers
+from tests.hostile.shelf import MediaShelf
 
 if TYPE_CHECKING:
     from tests.hostile.stores import Kept
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 OPERATIONS = "/google.longrunning.Operations/"
 SETTLE_S = 60.0
+GOOD_MEDIA = ("footage.mp4", "other.mp4", "speech.wav")
+"""What the media folder holds besides the files of cases."""
 
 
 class World:
@@ -50,7 +52,7 @@ class World:
 
     def __enter__(self) -> Self:
         self.shelf.stock()
-        for name in ("footage.mp4", "speech.wav"):
+        for name in GOOD_MEDIA:
             target = self.servers.media / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((self.shelf.folder / name).read_bytes())
@@ -108,11 +110,9 @@ class World:
         answer = rpc.callable(self.channel(server))(sent, timeout=SETTLE_S)
         return list(answer) if rpc.responses_stream else [answer]
 
-    def enrol(self, actor_id: str) -> None:
+    def enrol(self, actor_id: str, footage: str = "footage.mp4") -> None:
         """Enrol the person of the clip at the gateway, without adapted networks."""
-        request = gateway_pb2.CreateActorRequest(
-            actor_id=actor_id, footage_uri="footage.mp4", skip_personalization=True, consent=PERSON
-        )
+        request = gateway_pb2.CreateActorRequest(actor_id=actor_id, footage_uri=footage, skip_personalization=True, consent=PERSON)
         (operation,) = self.call("gateway", "/dubstage.gateway.v1alpha1.ActorService/CreateActor", [request])
         (ended,) = self.operation("WaitOperation", operations_pb2.WaitOperationRequest(name=operation.name))  # type: ignore[attr-defined]
         if not ended.HasField("response"):

@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from dubstage.client import DubstageCallError, TlsFiles
 from dubstage.client import gateway as client
-from tests.integration.conftest import StartGateway, dubbing, enrolment
+from tests.integration.conftest import RunningGateway, StartGateway, dubbing, enrolment
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,15 @@ def test_only_the_right_token_opens_and_only_over_the_right_tls(
     assert caught.value.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
-def test_nobody_is_enrolled_dubbed_or_shown_without_a_required_consent(start_gateway: StartGateway) -> None:
+def test_nobody_is_enrolled_dubbed_or_shown_without_a_required_consent(
+    start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None]
+) -> None:
     free = start_gateway()
     with free.connect() as connection:
         client.enrol(connection, enrolment("without", consent=False), timeout_s=90)
         client.enrol(connection, enrolment("with-it"), timeout_s=90)
-    running = start_gateway(require_consent=True, database_url=f"sqlite:///{free.data / 'actors.sqlite'}")
+    stop_gateway(free)
+    running = start_gateway(require_consent=True, data_dir=free.data)
     with running.connect() as connection:
         refused: list[Callable[[], object]] = [
             lambda: client.create_actor(connection, enrolment("another", consent=False)),

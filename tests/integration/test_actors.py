@@ -81,7 +81,7 @@ def test_actors_come_page_by_page_in_the_order_of_their_ids(gateway: RunningGate
         assert [item.actor_id for item in page.actors] == [actor]
         one = connection.unary(stub.GetActor, pb.GetActorRequest(actor_id=actor))
         assert one.actor == page.actors[0]
-        with pytest.raises(DubstageCallError, match="negative"):
+        with pytest.raises(DubstageCallError, match="page_size: -1"):
             connection.unary(stub.ListActors, pb.ListActorsRequest(page_size=-1))
 
 

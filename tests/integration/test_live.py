@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import shutil
+import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -75,9 +77,17 @@ def test_other_pieces_of_the_same_sound_give_the_same_frames(gateway: RunningGat
         np.testing.assert_array_equal(one.picture, other.picture)
 
 
-def test_a_stream_that_is_given_up_frees_its_place(start_gateway: StartGateway, actor: str, samples: Samples, gateway: Any) -> None:
+def with_the_actors_of(gateway: RunningGateway, folder: Path) -> Path:
+    """A data folder whose gateway knows the same people."""
+    shutil.copy(gateway.data / "actors.sqlite", folder)
+    return folder
+
+
+def test_a_stream_that_is_given_up_frees_its_place(
+    start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
+) -> None:
     speech, rate = samples
-    running = start_gateway(max_live_streams=1, data_dir=None, database_url=f"sqlite:///{gateway.data / 'actors.sqlite'}")
+    running = start_gateway(max_live_streams=1, data_dir=with_the_actors_of(gateway, tmp_path))
     with running.connect() as connection:
         stream = client.live(connection, actor, pieces(speech, rate), rate)
         next(stream)
@@ -133,3 +143,63 @@ def test_too_much_sound_in_one_message_is_refused(gateway: RunningGateway, actor
 def test_an_actor_that_is_not_there_is_named(gateway: RunningGateway) -> None:
     with gateway.connect() as connection:
         assert failure(connection, [config("nobody")]).reason == "ACTOR_NOT_READY"
+
+
+def test_a_stream_that_sends_nothing_ends_and_its_place_is_free_again(
+    start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
+) -> None:
+    speech, rate = samples
+    running = start_gateway(max_live_streams=1, max_idle_s=1.0, data_dir=with_the_actors_of(gateway, tmp_path))
+    goes_on = threading.Event()
+
+    def silent() -> Iterator[npt.NDArray[np.float32]]:
+        yield from pieces(speech[: rate // 2], rate)
+        goes_on.wait(60)
+
+    with running.connect() as connection:
+        with pytest.raises(DubstageCallError) as caught:
+            list(client.live(connection, actor, silent(), rate))
+        goes_on.set()
+        assert caught.value.code == "DEADLINE_EXCEEDED"
+        assert "DUBSTAGE_MAX_IDLE_S" in caught.value.message
+        assert len(list(client.live(connection, actor, pieces(speech[: rate // 2], rate), rate))) == 13
+
+
+def test_a_stream_that_sends_sound_without_pause_is_not_idle(
+    start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
+) -> None:
+    speech, rate = samples
+    # Slower than it is spoken, and for longer than a stream may be idle.
+    running = start_gateway(max_idle_s=1.0, data_dir=with_the_actors_of(gateway, tmp_path))
+
+    def slowly() -> Iterator[npt.NDArray[np.float32]]:
+        for piece in pieces(speech[:rate], rate, 0.1):
+            yield piece
+            time.sleep(0.25)
+
+    with running.connect() as connection:
+        assert len(list(client.live(connection, actor, slowly(), rate))) == 25
+
+
+def test_a_stream_whose_frames_nobody_takes_ends_and_its_place_is_free_again(
+    start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
+) -> None:
+    speech, rate = samples
+    running = start_gateway(max_live_streams=1, max_idle_s=1.0, data_dir=with_the_actors_of(gateway, tmp_path))
+
+    def without_end() -> Iterator[npt.NDArray[np.float32]]:
+        while True:
+            yield from pieces(speech, rate)
+
+    with running.connect() as slow, running.connect() as other:
+        stream = client.live(slow, actor, without_end(), rate)
+        next(stream)
+
+        def free() -> bool:
+            try:
+                return bool(list(client.live(other, actor, pieces(speech[: rate // 4], rate), rate)))
+            except DubstageCallError as error:
+                return error.reason != "OVERLOADED"
+
+        until(free, seconds=60)
+        stream.close()

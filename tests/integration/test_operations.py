@@ -10,6 +10,8 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from dubstage.client import Connection, DubstageCallError
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.api import convert
+from gateway.media.output_file import OutputFile
 from tests.integration.conftest import NUM_FRAMES, OTHER, Media, RunningGateway, RunningStages, StartGateway, dubbing, enrolment
 
 
@@ -54,29 +56,25 @@ def test_a_cancelled_dub_stops_and_leaves_nothing(gateway: RunningGateway, actor
     assert blobs(stages) == before
 
 
-def test_operations_are_listed_page_by_page_and_deleted(start_gateway: StartGateway, media: Media) -> None:
+def test_operations_are_listed_and_deleted(start_gateway: StartGateway, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
     (media.root / "text.mp4").write_text("this is not a film")
+    monkeypatch.setattr(convert, "DEFAULT_PAGE", 2)
     running = start_gateway(max_queued_jobs=8)
     with running.connect() as connection:
-        stub = operations_pb2_grpc.OperationsStub(connection.channel)
         names = [client.create_dub(connection, dubbing(f"list_{n}.mp4", footage_uri="text.mp4")) for n in range(3)]
         for name in names:
             with pytest.raises(DubstageCallError):
                 client.wait(connection, name, pb.DubResult, timeout_s=20)
-        found: list[str] = []
-        token = ""
-        while True:
-            request = operations_pb2.ListOperationsRequest(page_size=2, page_token=token, filter="done = true")
-            page: Any = connection.unary(stub.ListOperations, request)
-            found.extend(item.name for item in page.operations)
-            token = page.next_page_token
-            if not token:
-                break
-        assert found == names
-        connection.unary(stub.DeleteOperation, operations_pb2.DeleteOperationRequest(name=names[0]))
+        found = list(client.list_operations(connection))
+        assert [state.name for state in found] == names
+        assert all(state.done and state.error is not None and state.error.reason == "MEDIA_UNSUPPORTED" for state in found)
+        assert [state.name for state in client.list_operations(connection, done=True)] == names
+        assert list(client.list_operations(connection, done=False)) == []
+        client.delete_operation(connection, names[0])
         with pytest.raises(DubstageCallError, match="no operation") as caught:
-            operation(connection, names[0])
+            client.get_operation(connection, names[0])
         assert (caught.value.code, caught.value.reason) == ("NOT_FOUND", "OPERATION_NOT_FOUND")
+        stub = operations_pb2_grpc.OperationsStub(connection.channel)
         with pytest.raises(DubstageCallError, match="filter"):
             connection.unary(stub.ListOperations, operations_pb2.ListOperationsRequest(filter="name = x"))
 
@@ -131,3 +129,49 @@ def test_a_restarted_gateway_goes_on_with_what_was_interrupted(
         assert client.wait(connection, dub, pb.DubResult, timeout_s=5).num_frames == NUM_FRAMES - 8
         with pytest.raises(DubstageCallError, match="no operation"):
             operation(connection, enrolling)
+
+
+def test_a_cancelled_dub_that_waits_to_be_taken_up_again_leaves_nothing(
+    start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None], media: Media, stages: RunningStages
+) -> None:
+    before = blobs(stages)
+    first = start_gateway(max_concurrent_jobs=2)
+    jobs = first.data / "jobs"
+    with first.connect() as connection:
+        # Two that are not the same job, both interrupted in the middle.
+        names = [client.create_dub(connection, dubbing(f"waits_{n}.mp4", footage_uri=OTHER, seed=n)) for n in range(2)]
+        until(lambda: len(list(jobs.glob("*/journal/[0-9a-f]*"))) >= 2)
+    stop_gateway(first)
+    kept = {path.name for path in jobs.glob("*/")}
+    assert len(kept) == 2
+    # What a gateway that was killed leaves beside the output.
+    of_output = OutputFile(media.root / "waits_1.mp4")
+    (left,) = media.root.glob(".dubstage-*")
+    of_output.discard()
+    left.write_bytes(b"half a film")
+    second = start_gateway(data_dir=first.data, max_concurrent_jobs=1)
+    with second.connect() as connection:
+        for name, folders in ((names[1], 1), (names[0], 0)):
+            client.cancel(connection, name)
+            with pytest.raises(DubstageCallError, match="cancelled"):
+                client.wait(connection, name, pb.DubResult, timeout_s=30)
+            assert len(list(jobs.glob("*/"))) == folders
+        assert [(state.name, state.done) for state in client.list_operations(connection)] == [(name, True) for name in names]
+    assert not left.exists()
+    assert not list(media.root.glob("*waits_*"))
+    assert blobs(stages) == before
+
+
+def test_progress_is_told_about_twice_a_second(gateway: RunningGateway, media: Media) -> None:
+    told: list[tuple[float, str]] = []
+    with gateway.connect() as connection:
+        begin = time.monotonic()
+        client.dub(
+            connection,
+            dubbing("progress.mp4", footage_uri=OTHER),
+            timeout_s=90,
+            on_progress=lambda state: told.append((time.monotonic(), state.stage)),  # type: ignore[attr-defined]
+        )
+        spent = time.monotonic() - begin
+    assert len(told) >= min(3, spent), (told, spent)
+    assert {stage for _, stage in told} & {"track", "dub", "enrol bank", "enrol style"}

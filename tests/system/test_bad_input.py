@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.system.dubbing import SPEECH, cut
+from tests.system.dubbing import SPEECH, cut, write_wav
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -111,7 +112,8 @@ def test_footage_without_any_face_passes_through_with_a_warning(dubstage: Run, o
     result = dubstage("dub", noise, "--audio", SPEECH, "-o", output)
     assert result.returncode == 0, result.stderr
     assert "shows no face" in result.stderr
-    assert output.exists()
+    with av.open(str(output)) as film:
+        assert film.metadata["comment"].startswith("No mouth in this film is synthetic (made with dubstage)")
 
 
 @pytest.mark.timeout(300)
@@ -121,6 +123,44 @@ def test_nobody_is_enrolled_from_footage_without_a_face(dubstage: Run, tmp_path:
     assert result.returncode == 11, result.stderr
     assert "shows no face" in result.stderr
     assert "nobody" not in dubstage("actor", "list").stdout
+
+
+def test_the_speech_is_never_the_output(dubstage: Run, carphone: Path, tmp_path: Path) -> None:
+    speech = tmp_path / "speech.mp4"
+    with av.open(str(SPEECH)) as source, av.open(str(speech), "w") as target:
+        sound = target.add_stream("aac", rate=16000, layout="mono")
+        for frame in source.decode(audio=0):
+            target.mux(sound.encode(frame))
+        target.mux(sound.encode())
+    before = speech.read_bytes()
+    for more in ((), ("--overwrite",)):
+        result = dubstage("dub", carphone, "--audio", speech, "-o", speech, *more)
+        assert result.returncode == 10, result.stderr
+        assert "is the speech itself" in result.stderr
+        assert speech.read_bytes() == before
+
+
+def test_a_file_that_is_no_dub_is_kept(dubstage: Run, carphone: Path, tmp_path: Path) -> None:
+    output = write_video(tmp_path / "holiday.mp4", 5)
+    before = output.read_bytes()
+    result = dubstage("dub", carphone, "--audio", SPEECH, "-o", output)
+    assert result.returncode == 10, result.stderr
+    assert "--overwrite" in result.stderr
+    assert output.read_bytes() == before
+
+
+@pytest.mark.timeout(60)
+def test_a_playlist_and_a_pipe_are_no_footage(dubstage: Run, output: Path, carphone: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:4,\n{carphone}\n#EXT-X-ENDLIST\n")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert_fails_well(dubstage("dub", tmp_path / "list.m3u8", "-o", output), output, "list.m3u8", "a playlist")
+    assert_fails_well(dubstage("dub", tmp_path / "pipe.mp4", "-o", output), output, "pipe.mp4", "a named pipe")
+    assert_fails_well(dubstage("dub", carphone, "--audio", tmp_path / "pipe.mp4", "-o", output), output, "a named pipe")
+
+
+def test_speech_without_a_sample_is_no_silence(dubstage: Run, output: Path, carphone: Path, tmp_path: Path) -> None:
+    empty = write_wav(tmp_path / "empty.wav", np.zeros(0), 16000)
+    assert_fails_well(dubstage("dub", carphone, "--audio", empty, "-o", output), output, "empty.wav", "no sound in it")
 
 
 @pytest.mark.parametrize("method", ["headpose", "headpose+ugc"])

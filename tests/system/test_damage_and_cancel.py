@@ -10,14 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
 
+from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
-from tests.system.dubbing import ROOT, SPEECH, Dubber, cut
+from gateway.pipeline.faces import FaceChoice
+from services.common.errors import InvalidRequest
+from tests.system.dubbing import ROOT, SPEECH, UNPERSONALIZED, Dubber, cut
 from tests.system.test_bad_input import assert_fails_well
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -81,6 +85,21 @@ def test_damaged_frames_are_dubbed_and_counted(clips: Any, dubber: Dubber, tmp_p
     outcome = dubber(DubRequest(footage=damaged, speech=SPEECH, output=tmp_path / "dub.mp4"))
     assert outcome.plan.num_frames == 122
     assert any("filled in by the decoder: 1, the first is frame 40" in warning for warning in outcome.warnings)
+
+
+def test_a_dub_that_can_never_be_done_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
+    footage, jobs = cut(carphone, tmp_path / "short.mkv", 0.0, 0.4), tmp_path / "jobs"
+    asked = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", enrol=UNPERSONALIZED)
+
+    def fails(job: DubJob, said: str) -> None:
+        with pytest.raises(InvalidRequest, match=said):
+            dubber.host.run(job.run(lambda *_: None))
+        assert list(jobs.iterdir()) == []
+
+    # Before the first pass, and after it.
+    fails(DubJob(asked, dubber.host.stages, dubber.store, jobs, max_bytes=1 << 18), "DUBSTAGE_MAX_JOB_BYTES")
+    other = replace(asked, face=FaceChoice("id", face_id=7))
+    fails(DubJob(other, dubber.host.stages, dubber.store, jobs), "no face 7")
 
 
 @pytest.mark.parametrize("limit", [100_000, 1_000_000], ids=["at-the-start", "in-the-first-pass"])

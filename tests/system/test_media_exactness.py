@@ -34,7 +34,7 @@ if limit:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    with VideoWriter(output, info, settings=WriteSettings(codec="ffv1")) as writer, VideoReader(info) as reader:
+    with VideoWriter(output, info, settings=WriteSettings(codec="ffv1", overwrite=True)) as writer, VideoReader(info) as reader:
         for frame in reader:
             writer.write(frame, [plane.copy() for plane in frame.planes] if frame.index % 2 else None)
             if frame.index == hang_at:

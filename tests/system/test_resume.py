@@ -1,18 +1,24 @@
-"""A killed dub goes on where it was and gives the same bytes."""
+"""A dub that was killed or whose records were damaged goes on where it was and gives the same bytes."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.system.dubbing import ROOT, SPEECH, sha256
+from gateway.pipeline.dub import DubJob, DubOutcome
+from gateway.pipeline.dub_request import DubRequest
+from services.common.artefacts import ArtefactRef, ArtefactStore
+from tests.system.dubbing import ROOT, SPEECH, UNPERSONALIZED, Dubber, cut, sha256
 
 NO_ADAPTATION = "--no-personalize"
 
@@ -53,3 +59,89 @@ def test_killed_at_random_windows_and_run_again_the_bytes_are_the_same(carphone:
     assert sha256(output) == sha256(tmp_path / "whole.mp4")
     # The enrolment is a step too; every window that was journalled is taken, none is computed again.
     assert f"{max(0, kept - 1)} windows taken from an earlier run" in errors or kept <= 1
+
+
+def flip(file: Path) -> None:
+    """Damage one bit in the middle of a file."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+def entry_of(ref: ArtefactRef) -> str:
+    """A journal's entry."""
+    return json.dumps({"uri": ref.uri, "sha256": ref.sha256, "size_bytes": ref.size_bytes})
+
+
+def cut_short(folder: Path, _: ArtefactStore) -> None:
+    """Two thirds of the face records, as a disk leaves them that lost its last writes."""
+    size = (folder / "faces.bin").stat().st_size
+    os.truncate(folder / "faces.bin", size * 2 // 3)
+
+
+def flipped_bits(folder: Path, _: ArtefactStore) -> None:
+    """A bit of each record file."""
+    for name in ("faces.bin", "speech.bin"):
+        flip(folder / name)
+
+
+def notes_of_nothing(folder: Path, _: ArtefactStore) -> None:
+    """Notes and journal entries that are JSON and say nothing."""
+    for file in (*folder.glob("*.done"), *(folder / "journal").iterdir()):
+        file.write_text("{}")
+
+
+def blobs_of_something_else(folder: Path, store: ArtefactStore) -> None:
+    """Journal entries of whole blobs in which other arrays lie, and of another store."""
+    other = store.put_arrays({"box": np.zeros(3, np.uint8)})
+    for number, file in enumerate(sorted((folder / "journal").iterdir())):
+        ref = (
+            other
+            if number % 2
+            else ArtefactRef(f"file:///nowhere/{other.sha256[:2]}/{other.sha256}", other.sha256, other.size_bytes)
+        )
+        file.write_text(entry_of(ref))
+
+
+def a_lost_bank(folder: Path, store: ArtefactStore) -> None:
+    """The enrolment is journalled, but what it names is damaged."""
+    entries = [json.loads(file.read_text()) for file in (folder / "journal").iterdir()]
+    found = [store.get_arrays(ArtefactRef(**entry)) for entry in entries]
+    (actor,) = (stored for stored in found if "bank" in stored.metadata)
+    uri, _, _ = json.loads(actor.metadata["bank"])
+    blob = Path(str(uri).removeprefix("file://"))
+    blob.chmod(0o600)
+    flip(blob)
+
+
+@pytest.mark.timeout(300)
+def test_whatever_became_of_its_records_a_job_that_goes_on_gives_the_same_bytes(
+    dubber: Dubber, carphone: Path, tmp_path: Path
+) -> None:
+    footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.3)
+    jobs = tmp_path / "jobs"
+
+    def dub(name: str) -> tuple[DubOutcome, Path]:
+        request = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / f"{name}.mp4", enrol=UNPERSONALIZED)
+        job = DubJob(request, dubber.host.stages, dubber.store, jobs)
+        outcome = dubber.host.run(job.run(lambda *_: None))
+        assert job.folder is not None
+        return outcome, job.folder
+
+    first, folder = dub("first")
+    assert first.plan.counts()["DUBBED"] > 20
+    damages: list[Callable[[Path, ArtefactStore], None]] = [
+        cut_short,
+        flipped_bits,
+        notes_of_nothing,
+        blobs_of_something_else,
+        a_lost_bank,
+    ]
+    for damage in damages:
+        damage(folder, dubber.store)
+        outcome, _ = dub(damage.__name__)
+        assert sha256(outcome.written.path) == sha256(first.written.path), damage.__name__
+        assert any("made anew" in warning for warning in outcome.warnings), damage.__name__
+
+    outcome, _ = dub("whole")
+    assert (outcome.windows_computed, outcome.warnings) == (0, first.warnings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import pytest
 from av.audio.resampler import AudioResampler
 
 from gateway.media.probe import probe
+from gateway.media.sound import SoundReader
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.plan import DUBBED, SILENT
+from gateway.pipeline.records import FEATURE_RECORD, RecordFile
+from gateway.pipeline.speech import extract_features, motion_frames_for
+from gateway.stages.host import StageHost
 from services.common.landmarks import mouth_opening
 from tests.system.dubbing import SPEECH, Dubber, cut, track, write_wav
 
@@ -44,6 +49,22 @@ def test_speech_longer_than_the_footage_is_cut_and_said_so(footage: Path, dubber
         sound_s = sum(frame.samples / frame.sample_rate for frame in film.decode(audio=0))
     assert probe(output).video.num_frames == probe(footage).video.num_frames
     assert abs(sound_s - FOOTAGE_S) < 0.1
+
+
+@pytest.mark.parametrize("rate", [16000, 48000])
+def test_whether_speech_is_longer_than_its_film_is_known_for_every_length(host: StageHost, tmp_path: Path, rate: int) -> None:
+    """Films that end anywhere in the reader's chunks of speech, just before their ends above all."""
+    chunk, frame = 16384, rate // 25
+    speech = SoundReader(write_wav(tmp_path / "speech.wav", demo_speech(rate, 5.0), rate)).speech()
+    total = sum(len(samples) for samples in speech.chunks)
+    ends = [2 * chunk + offset for offset in (-frame - 1, -frame, -frame // 2, -1, 0, 1, frame, chunk // 2)]
+    ends += [total - frame - 1, total - frame, total - 1, total, total + 5000]
+    with RecordFile(tmp_path / "features", FEATURE_RECORD) as features:
+        for end in ends:
+            film = Fraction(end, rate)
+            extent = host.run(extract_features(host.stages, speech, features, motion_frames_for(film), film))
+            assert extent.longer == (total > end + frame), (end, total)
+            assert extent.used_s == min(total, end) / rate
 
 
 def test_after_shorter_speech_the_mouth_is_shut_and_it_is_said_so(footage: Path, dubber: Dubber, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ async def only(*requests: pb.ExtractFeaturesRequest) -> Requests:
             pb.ExtractFeaturesRequest(
                 config=pb.ExtractFeaturesConfig(sample_rate_hz=1, channels=1, timeline=timeline_to_proto(PAL))
             ),
-            "8000 to 192000",
+            r"8000 \.\. 192000",
         ),
     ],
     ids=["no config", "no timeline", "unknown kind", "rate"],

@@ -67,54 +67,53 @@ def timed(pts: list[int], den: int) -> common_pb2.Timeline:
     return common_pb2.Timeline(explicit=common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=den), pts=pts))
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"timeline": rated(HUGE, 1)},
-        {"timeline": rated(2 * HUGE - 1, 1)},
-        {"timeline": rated(1, HUGE)},
-        {"timeline": rated(1, 2 * HUGE - 1)},
-        {"timeline": timed(list(range(2000)), 1_000_000)},
-        {"timeline": timed([0, 2 * HUGE - 1], 1)},
-        {"num_frames": HUGE},
-        {"num_frames": -1},
-        {"num_frames": 10_000_000, "timeline": rated(1, 3600)},
-        {"sample_rate_hz": 1},
-        {"sample_rate_hz": 4294967295},
-        {"channels": 24},
-        {"channels": 0},
-    ],
-)
-async def test_work_without_end_is_refused_at_the_door(stub: AudioServiceAsyncStub, fields: dict[str, object]) -> None:
-    began = time.monotonic()
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await answers(stub, [config(**fields), chunk(np.zeros(16000))])
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "config." in (caught.value.details() or "")
-    assert time.monotonic() - began < 20
+WITHOUT_END: list[dict[str, object]] = [
+    {"timeline": rated(HUGE, 1)},
+    {"timeline": rated(2 * HUGE - 1, 1)},
+    {"timeline": rated(1, HUGE)},
+    {"timeline": rated(1, 2 * HUGE - 1)},
+    {"timeline": timed(list(range(2000)), 1_000_000)},
+    {"timeline": timed([0, 2 * HUGE - 1], 1)},
+    {"num_frames": HUGE},
+    {"num_frames": -1},
+    {"num_frames": 10_000_000, "timeline": rated(1, 3600)},
+    {"sample_rate_hz": 1},
+    {"sample_rate_hz": 4294967295},
+    {"channels": 24},
+    {"channels": 0},
+]
+
+
+async def test_work_without_end_is_refused_at_the_door(stub: AudioServiceAsyncStub) -> None:
+    for fields in WITHOUT_END:
+        began = time.monotonic()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await answers(stub, [config(**fields), chunk(np.zeros(16000))])
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, fields
+        assert next(iter(fields)) in (caught.value.details() or "")
+        assert time.monotonic() - began < 20
+
+
+SOUNDS = {
+    "largest": np.full(4000, 1e6),
+    "least": np.full(4000, -1e6),
+    "alternating": np.where(np.arange(4000) % 2, 1e6, -1e6),
+    "denormal": np.full(4000, 1e-45),
+    "silence": np.zeros(4000),
+    "click": np.eye(1, 4000, 2000)[0] * 1e6,
+    "beyond": np.full(4000, 3.4e38),
+    "NaN": np.where(np.arange(4000) == 2000, np.nan, 0.0),
+    "infinity": np.full(4000, -np.inf),
+}
 
 
 @pytest.mark.parametrize(
-    "samples",
-    [
-        np.full(4000, 1e6),
-        np.full(4000, -1e6),
-        np.where(np.arange(4000) % 2, 1e6, -1e6),
-        np.full(4000, 1e-45),
-        np.zeros(4000),
-        np.eye(1, 4000, 2000)[0] * 1e6,
-        np.full(4000, 3.4e38),
-        np.eye(1, 4000, 2000)[0] * np.nan,
-        np.full(4000, -np.inf),
-    ],
+    "fields", [{}, {"sample_rate_hz": 44_101, "num_frames": 3}, {"timeline": rated(1000, 1)}], ids=["plain", "odd rate", "fast"]
 )
-@pytest.mark.parametrize("fields", [{}, {"sample_rate_hz": 191_999, "num_frames": 3}, {"timeline": rated(1000, 1)}])
-async def test_features_of_any_sound_are_finite(
-    stub: AudioServiceAsyncStub, samples: np.ndarray, fields: dict[str, object]
-) -> None:
-    with np.errstate(all="ignore"):
+async def test_features_of_any_sound_are_finite(stub: AudioServiceAsyncStub, fields: dict[str, object]) -> None:
+    for name, samples in SOUNDS.items() if not fields else [(name, SOUNDS[name]) for name in ("alternating", "click")]:
         answered = await finite_or_refused(answers(stub, [config(**fields), chunk(samples)]))
-        assert answered == bool((np.abs(samples) <= 1e6).all())
+        assert answered == (name not in {"beyond", "NaN", "infinity"}), name
 
 
 async def test_a_sample_that_is_no_number_is_named_by_its_index_and_value(stub: AudioServiceAsyncStub) -> None:
@@ -125,10 +124,12 @@ async def test_a_sample_that_is_no_number_is_named_by_its_index_and_value(stub: 
 
 
 async def test_a_gap_of_hours_is_worked_off_in_little_memory_and_ends_with_its_call(stub: AudioServiceAsyncStub) -> None:
-    call = stub.ExtractFeatures(iter([config(timeline=timed([0, 100 * 3600], 1), num_frames=2), chunk(np.zeros(16000))]), timeout=60)
+    call = stub.ExtractFeatures(
+        iter([config(timeline=timed([0, 100 * 3600], 1), num_frames=2), chunk(np.zeros(16000))]), timeout=60
+    )
     await call.read()
     held = psutil.Process(os.getpid()).memory_info().rss
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(1.0)
     assert psutil.Process(os.getpid()).memory_info().rss - held < 50 * MEBIBYTE
     call.cancel()
     assert await idle_within(5.0)
@@ -149,12 +150,12 @@ async def idle_within(seconds: float) -> bool:
 
 @pytest.mark.parametrize("num_frames", [0, 10_000_000])
 async def test_minutes_of_sound_pushed_as_fast_as_possible_do_not_pile_up(stub: AudioServiceAsyncStub, num_frames: int) -> None:
-    seconds = 120
+    seconds = 60
 
     def requests() -> Iterator[pb.ExtractFeaturesRequest]:
         yield config(num_frames=num_frames, kinds=[pb.FEATURE_KIND_MFCC], sample_rate_hz=8000)
-        for second in range(0, seconds, 60):
-            yield chunk(np.random.default_rng(second).normal(0, 0.1, 60 * 8000), second * 8000)
+        for second in range(0, seconds, 30):
+            yield chunk(np.random.default_rng(second).normal(0, 0.1, 30 * 8000), second * 8000)
 
     process, frames, held = psutil.Process(os.getpid()), 0, 0
     call = stub.ExtractFeatures(requests(), timeout=120)
@@ -171,12 +172,14 @@ async def test_minutes_of_sound_pushed_as_fast_as_possible_do_not_pile_up(stub: 
 
 
 async def test_a_message_of_many_frames_is_answered_piece_by_piece(stub: AudioServiceAsyncStub) -> None:
-    """A thousand frames a second of a minute's sound are 170 MB of features: they never lie in memory as a whole."""
+    """A thousand frames a second of ten seconds' sound are 30 MB of features: they never lie in memory as a whole."""
     process, held, frames = psutil.Process(os.getpid()), 0, 0
-    call = stub.ExtractFeatures(iter([config(timeline=rated(1000, 1), sample_rate_hz=8000), chunk(np.zeros(20 * 8000))]), timeout=120)
+    call = stub.ExtractFeatures(
+        iter([config(timeline=rated(1000, 1), sample_rate_hz=8000), chunk(np.zeros(10 * 8000))]), timeout=120
+    )
     async for reply in call:
         frames += reply.block.num_frames
         now = process.memory_info().rss
         held = held or now
-        assert now - held < 60 * MEBIBYTE
-    assert frames == 20_000
+        assert now - held < 25 * MEBIBYTE
+    assert frames == 10_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc.aio
@@ -76,11 +77,12 @@ async def test_a_reader_that_takes_nothing_is_idle(echo: Any) -> None:
         await eventually(lambda: server.metrics.ended.labels("echo", "STAGE_DEADLINE_EXCEEDED")._value.get() == 1, timeout_s=20)
         # Its place is free although it has not taken the status either.
         await eventually(lambda: server._admission.load.running == 0)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            while True:
-                assert await call.read() is not grpc.aio.EOF
-                await call.code() if call.done() else None
-        assert caught.value.code().name in ("DEADLINE_EXCEEDED", "CANCELLED")
+        taken = 0
+        with suppress(grpc.aio.AioRpcError):
+            while await call.read() is not grpc.aio.EOF:
+                taken += 1
+        assert taken < 9
+        assert (await call.code()).name == "DEADLINE_EXCEEDED"
 
 
 async def test_time_that_is_computed_does_not_count(echo: Any, pool: WorkerPool) -> None:

@@ -83,7 +83,7 @@ async def test_the_call_that_takes_most_memory_is_ended_and_the_others_go_on(ech
     modest, greedy = echo.connect(server), echo.connect(server)
     async with asyncio.TaskGroup() as group:
         group.create_task(modest.call("Unary", b"modest", policy=ONCE))
-        with pytest.raises(errors.CallTooLarge, match="was ended: the stage takes .* MiB") as caught:
+        with pytest.raises(errors.CallTooLarge, match=r"was ended: the stage takes .* MiB") as caught:
             await greedy.call("Unary", b"hoard", policy=ONCE, timeout_s=30)
     assert caught.value.stage == "echo"
     assert modest.received == [b"modest"]
@@ -98,7 +98,8 @@ async def test_a_computation_whose_call_is_over_does_not_begin(echo: Any) -> Non
 
     async def behave(message: bytes) -> bytes:
         # Shielded: the wait ends with its call, the computation stays in the queue.
-        await asyncio.shield(asyncio.ensure_future(narrow.run(free.wait if message == b"first" else ran.append, message)))
+        work = narrow.run(free.wait) if message == b"first" else narrow.run(ran.append, message)
+        await asyncio.shield(asyncio.ensure_future(work))
         return message
 
     server = await echo.serve(behave, workers=[narrow])

@@ -27,19 +27,23 @@ RPCS = {
 
 
 class Faces(face_pb2_grpc.FaceServiceServicer):
-    async def Track(self, request_iterator: Any, context: Any) -> AsyncIterator[face_pb2.TrackResponse]:  # noqa: N802
+    async def Track(self, request_iterator: Any, context: Any) -> AsyncIterator[face_pb2.TrackResponse]:
         async for _ in request_iterator:
             yield face_pb2.TrackResponse()
 
-    async def FitIdentity(self, request_iterator: Any, context: Any) -> face_pb2.FitIdentityResponse:  # noqa: N802
+    async def FitIdentity(self, request_iterator: Any, context: Any) -> face_pb2.FitIdentityResponse:
         return face_pb2.FitIdentityResponse(num_frames=len([request async for request in request_iterator]))
 
 
 class Renders(render_pb2_grpc.RenderServiceServicer):
-    async def ListModels(self, request: Any, context: Any) -> render_pb2.ListModelsResponse:  # noqa: N802
+    async def Render(self, request_iterator: Any, context: Any) -> AsyncIterator[render_pb2.RenderResponse]:
+        async for _ in request_iterator:
+            yield render_pb2.RenderResponse()
+
+    async def ListModels(self, request: Any, context: Any) -> render_pb2.ListModelsResponse:
         return render_pb2.ListModelsResponse()
 
-    async def Personalize(self, request: Any, context: Any) -> AsyncIterator[render_pb2.PersonalizeResponse]:  # noqa: N802
+    async def Personalize(self, request: Any, context: Any) -> AsyncIterator[render_pb2.PersonalizeResponse]:
         yield render_pb2.PersonalizeResponse()
 
 
@@ -56,17 +60,20 @@ async def failure(address: str, rpc: str, kind: str, *messages: bytes) -> grpc.a
         for message in messages:
             yield message
 
+    async def ask(channel: Any) -> None:
+        match kind:
+            case "Unary":
+                await channel.unary_unary(f"/{rpc}")(messages[0], timeout=30)
+            case "Upload":
+                await channel.stream_unary(f"/{rpc}")(each(), timeout=30)
+            case "Download":
+                _ = [reply async for reply in channel.unary_stream(f"/{rpc}")(messages[0], timeout=30)]
+            case _:
+                _ = [reply async for reply in channel.stream_stream(f"/{rpc}")(each(), timeout=30)]
+
     async with grpc.aio.insecure_channel(address, options=unlimited) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            match kind:
-                case "Unary":
-                    await channel.unary_unary(f"/{rpc}")(messages[0], timeout=30)
-                case "Upload":
-                    await channel.stream_unary(f"/{rpc}")(each(), timeout=30)
-                case "Download":
-                    _ = [reply async for reply in channel.unary_stream(f"/{rpc}")(messages[0], timeout=30)]
-                case _:
-                    _ = [reply async for reply in channel.stream_stream(f"/{rpc}")(each(), timeout=30)]
+            await ask(channel)
     return caught.value
 
 
@@ -106,8 +113,8 @@ async def test_a_message_over_the_limit_is_named_by_its_size(echo: Any, kind: st
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_message_far_over_the_limit_is_refused_by_grpc_itself(echo: Any, kind: str) -> None:
-    server = await echo.serve(answer)
-    error = await failure(server.address, f"{echo.service}/{kind}", kind, bytes(64 * MIB))
+    server = await echo.serve(answer, max_message_bytes=MIB)
+    error = await failure(server.address, f"{echo.service}/{kind}", kind, bytes(5 * MIB))
     assert isinstance(from_rpc_error(error, peer="echo"), errors.MessageTooLarge)
 
 
@@ -117,7 +124,7 @@ async def test_an_answer_over_the_limit_is_an_error_that_says_so(echo: Any, kind
         return message * 5
 
     client = echo.connect(await echo.serve(grow, max_message_bytes=8192))
-    with pytest.raises(errors.MessageTooLarge, match="the answer of .* is too large") as caught:
+    with pytest.raises(errors.MessageTooLarge, match=r"the answer of .* is too large") as caught:
         await client.call(kind, bytes(4000), policy=ONCE)
     assert caught.value.stage == "echo"
 

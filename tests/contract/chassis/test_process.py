@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -27,6 +28,8 @@ from services.common.settings import StageSettings, load_settings
 pool = WorkerPool(num_threads=1, max_queued=1)
 
 def warm_up():
+    if "broken" in sys.argv:
+        raise KeyError("secret of the inside")
     if "slow-warm-up" in sys.argv:
         print("warming", flush=True)
         time.sleep(60)
@@ -115,8 +118,25 @@ async def test_a_process_that_cannot_listen_says_so_and_exits_with_the_errors_co
         finally:
             process.kill()
     assert process.returncode == errors.InvalidRequest.exit_code
-    assert f"cannot listen on 127.0.0.1:{server.port}" in log
+    sentence = f"dubstage echo: the echo stage cannot listen on 127.0.0.1:{server.port}: another process listens there"
+    assert [line for line in log.splitlines() if line.startswith(sentence)]
+    assert "set DUBSTAGE_PORT" in log
+    assert '"event": "cannot_serve"' in log
     assert "Traceback" not in log
+
+
+async def test_a_fault_of_our_own_ends_the_process_with_the_code_of_a_bug_and_its_id_leads_to_the_traceback() -> None:
+    with start_process("broken") as process:
+        try:
+            _, log = await asyncio.to_thread(process.communicate, timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == errors.Unexpected.exit_code == 12
+    (sentence,) = [line for line in log.splitlines() if line.startswith("dubstage echo: ")]
+    (line,) = [json.loads(line) for line in log.splitlines() if line.startswith("{") and "cannot_serve" in line]
+    assert line["error_id"] in sentence
+    assert "secret of the inside" in line["exception"]
+    assert "secret" not in sentence
 
 
 async def test_a_server_that_is_killed_in_mid_stream_is_an_error_worth_trying_elsewhere(echo: Any) -> None:

@@ -152,9 +152,9 @@ async def test_a_stream_outlives_the_age_of_its_connection_and_later_calls_find_
 
 
 def test_no_connection_is_cut_before_the_longest_call_may_end() -> None:
-    from services.common.server import _options
+    from services.common.listening import server_options
 
-    options = dict(_options(StageSettings(max_deadline_s=900.0, default_deadline_s=60.0, max_connection_age_s=2.5)))
+    options = dict(server_options(StageSettings(max_deadline_s=900.0, default_deadline_s=60.0, max_connection_age_s=2.5)))
     assert options["grpc.max_connection_age_ms"] == 2500
     assert options["grpc.max_connection_age_grace_ms"] > 900_000
 

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -68,3 +70,31 @@ def test_rates_and_channels_out_of_range_are_refused(rate_hz: int, channels: int
     with pytest.raises(InvalidRequest) as caught:
         MonoResampler(rate_hz, channels)
     assert caught.value.field == f"config.{field}"
+
+
+def test_filters_of_odd_rates_are_made_in_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        resampler = MonoResampler(47_999, 1)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert resampler.num_emitted == 0
+    assert held > 16_000 * 100 * 8, "a phase of taps for every output sample of a second"
+    assert peak < 1.5 * held + 10e6
+
+
+@pytest.mark.parametrize(("value", "says"), [(np.nan, "nan"), (-np.inf, "-inf"), (2e6, "is 2e[+]06, beyond 1e[+]06")])
+def test_a_sample_that_is_none_is_named_with_its_value(value: float, says: str) -> None:
+    samples = np.zeros(20, np.float32)
+    samples[13] = value
+    resampler = MonoResampler(16000, 2)
+    resampler.push(np.zeros(8, np.float32))
+    with pytest.raises(InvalidRequest, match=rf"sample 10 of channel 1 .*{says}"):
+        resampler.push(samples)
+
+
+@pytest.mark.parametrize(("rate_hz", "channels", "says"), [(1, 1, "8000 to 192000 Hz, got 1"), (16000, 24, "1 to 16, got 24")])
+def test_a_rate_or_channels_out_of_range_are_told_with_the_range(rate_hz: int, channels: int, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        MonoResampler(rate_hz, channels)

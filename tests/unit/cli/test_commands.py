@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from gateway.cli.app import run
+from gateway.demo import SPEECH, demo_footage
 
+FILM = demo_footage() or Path("carphone_pristine.mp4")
+"""A real film without sound."""
 CONSENT = {"subject": "Ann", "granted_by": "Ann", "scope": "one film", "date": "2026-02-01", "reference": "folder 3"}
 
 
@@ -36,6 +40,12 @@ def consent_file(folder: Path, **changes: object) -> str:
         (["dub", "in.mp4", "-o", "out.mp4", "--actor", "nobody"], 11, "no actor 'nobody'"),
         (["actor", "show", "nobody"], 11, "no actor 'nobody'"),
         (["actor", "erase", "nobody"], 11, "no actor 'nobody'"),
+        (["dub", "in.mp4", "-o", "out.mp4", "--method", "magic"], 10, "there are: everybody, headpose, ugc"),
+        (["dub", "in.mp4", "-o", "out.mp4", "--motion", "magic"], 10, "there are: ugc, everybody, headpose"),
+        (["dub", "in.mp4", "-o", "out.mp4", "--codec", "vp9"], 10, "there are: h264, hevc, ffv1, prores, mpeg2video"),
+        (["dub", "in.mp4", "-o", "out.mp4", "--report", "r" * 300], 10, "a name has at most 255 bytes"),
+        (["dub", "in.mp4", "-o", "o" * 300 + ".mp4", "--consent", "none.json"], 10, "none.json"),
+        (["live", "ann", "--audio", "speech.wav", "-o", "live.wav"], 10, "live.wav: live films are written as .mp4"),
     ],
 )
 def test_a_wrong_command_is_answered_with_one_line_and_its_code(
@@ -53,6 +63,106 @@ def test_a_wrong_command_is_answered_with_one_line_and_its_code(
 def test_missing_arguments_are_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", ["-1", str(1 << 31), str(1 << 64), "9" * 400, "1.5", "0x10", ""])
+def test_a_seed_out_of_range_is_a_usage_error(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["dub", "in.mp4", "-o", "out.mp4", "--seed", seed]) == 2
+    assert "--seed" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"dubstage {version('dubstage-suite')}\n"
+
+
+@pytest.mark.parametrize("command", ["dub", "evaluate", "actor create"])
+def test_help_lists_the_methods(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*command.split(), "--help"]) == 0
+    assert "ugc|everybody|headpose" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--audio", "--consent"])
+@pytest.mark.parametrize("through", ["itself", "symbolic link", "hard link"])
+def test_an_output_that_the_command_reads_is_refused(
+    option: str, through: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Path(consent_file(tmp_path)) if option == "--consent" else tmp_path / "speech.mp4"
+    if option == "--audio":
+        source.write_bytes(SPEECH.read_bytes())
+    content = source.read_bytes()
+    output = source if through == "itself" else tmp_path / "link.mp4"
+    if through == "symbolic link":
+        output.symlink_to(source)
+    elif through == "hard link":
+        output.hardlink_to(source)
+    given = ["--audio", str(SPEECH)] if option == "--consent" else []
+    assert run(["dub", str(FILM), option, str(source), *given, "-o", str(output), "--overwrite"]) == 10
+    assert str(output) in capsys.readouterr().err
+    assert source.read_bytes() == content
+
+
+@pytest.mark.parametrize("command", [["dub", str(FILM), "--audio", str(SPEECH)], ["live", "ann", "--audio", str(SPEECH)]])
+def test_an_existing_file_that_is_no_film_of_ours_is_kept(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    letter = tmp_path / "letter.mp4"
+    letter.write_text("dear reader")
+    assert run([*command, "-o", str(letter)]) == 10
+    assert "--overwrite" in capsys.readouterr().err
+    assert letter.read_text() == "dear reader"
+
+
+def test_a_report_that_cannot_be_is_told_before_anything_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("a file")
+    assert run(["dub", "missing.mp4", "-o", str(tmp_path / "out.mp4"), "--report", str(tmp_path / "file")]) == 10
+    assert "is a file; give the name of a folder" in capsys.readouterr().err
+    assert run(["evaluate", "missing.mp4", "--report", str(tmp_path / "file")]) == 10
+    assert "is a file; give the name of a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("clip.mp4", "a film", "is read by this command"),
+        ("letter.txt", "dear reader", "--overwrite"),
+        ("list.json", "[]", "--overwrite"),
+        (".", "", "not a file"),
+        ("x" * 300, "", "File name too long"),
+        ("clip.mp4/x.json", "", "cannot be written"),
+    ],
+)
+def test_results_that_cannot_be_written_are_told_before_the_work(
+    name: str, content: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clip.mp4").write_text("a film")
+    if content:
+        (tmp_path / name).write_text(content)
+    assert run(["evaluate", str(tmp_path / "clip.mp4"), "--json", str(tmp_path / name)]) == 10
+    assert said in capsys.readouterr().err
+    assert not content or (tmp_path / name).read_text() == content
+
+
+def test_all_clips_are_looked_at_before_the_first_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["evaluate", str(FILM), "missing.mp4"]) == 10
+    assert str(FILM) in capsys.readouterr().err, "it has no sound"
+
+
+def test_our_own_bug_ends_with_its_code_and_where_the_details_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def break_down(_: object) -> None:
+        raise ZeroDivisionError("[/] \udcff")
+
+    monkeypatch.setattr("gateway.cli.dub.parse_face", break_down)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run(["dub", "in.mp4", "-o", "out.mp4"]) == 12
+    (details,) = tmp_path.glob("dubstage-error-*.txt")
+    assert str(details) in capsys.readouterr().err
+    assert "ZeroDivisionError" in details.read_text()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    assert run(["dub", "in.mp4", "-o", "out.mp4"]) == 12
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

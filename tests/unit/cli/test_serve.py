@@ -4,9 +4,10 @@ import socket
 
 import pytest
 
-from gateway.cli.serve import MODULES, check_ports, ports_of
+from gateway.cli.app import run
+from gateway.cli.serve import MODULES, check_ports, further_ports, ports_of
 from services.common.errors import InvalidRequest
-from services.common.settings import DEFAULT_PORTS
+from services.common.settings import DEFAULT_PORTS, StageSettings
 
 
 def test_every_server_has_its_default_port() -> None:
@@ -33,3 +34,45 @@ def test_a_taken_port_is_refused_with_the_remedy() -> None:
         with pytest.raises(InvalidRequest, match=rf"render server cannot listen on 127\.0\.0\.1:{port}") as caught:
             check_ports("127.0.0.1", {"render": port})
     assert "DUBSTAGE_RENDER_PORT" in caught.value.message
+
+
+def test_a_host_that_is_none_of_this_machine_is_refused_by_its_setting() -> None:
+    for host in ("nonsense.invalid", "203.0.113.7", "x" * 300):
+        with pytest.raises(InvalidRequest, match="set DUBSTAGE_HOST to an address of this machine") as caught:
+            check_ports(host, {"audio": 50051})
+        assert caught.value.field == "DUBSTAGE_HOST"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("DUBSTAGE_PORT", "x"), ("DUBSTAGE_PORT", "70000"), ("DUBSTAGE_MAX_QUEUED_RPCS", "-1"), ("DUBSTAGE_TLS_KEY_FILE", "/no/file")],
+)
+@pytest.mark.parametrize("server", ["audio", "render", "gateway"])
+def test_a_wrong_setting_of_a_server_is_told_in_a_sentence(
+    server: str, variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert run(["serve", server]) == 10
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: wrong settings: ")
+    assert variable.removeprefix("DUBSTAGE_").lower() in printed.lower()
+    assert len(printed.splitlines()) == 1
+
+
+def test_a_port_that_one_server_cannot_have_is_told_before_it_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("DUBSTAGE_PORT", str(taken.getsockname()[1]))
+        assert run(["serve", "motion"]) == 10
+    assert "set DUBSTAGE_PORT to another port" in capsys.readouterr().err
+
+
+def test_every_server_has_its_own_port_of_metrics_and_of_health() -> None:
+    ports = further_ports(StageSettings(metrics_port=9000, health_port=0))
+    assert [ports[name]["metrics_port"] for name in MODULES] == list(range(9000, 9006))
+    assert {ports[name]["health_port"] for name in MODULES} == {0}
+    with pytest.raises(InvalidRequest, match="DUBSTAGE_HEALTH_PORT"):
+        further_ports(StageSettings(health_port=65533))

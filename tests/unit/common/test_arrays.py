@@ -38,7 +38,8 @@ def test_no_elements_at_all_are_an_array_or_a_named_error(shape: list[int]) -> N
 
 
 @pytest.mark.parametrize(
-    "value, says", [(np.nan, r"\[1, 2\] is not a finite number \(nan\)"), (np.inf, "inf"), (-7.5, r"is -7.5; numbers from -6 to 6")]
+    ("value", "says"),
+    [(np.nan, r"\[1, 2\] is not a finite number \(nan\)"), (np.inf, "inf"), (-7.5, r"is -7.5; numbers from -6 to 6")],
 )
 def test_a_number_out_of_range_is_named_with_its_place(value: float, says: str) -> None:
     points = POINTS.copy()

@@ -133,7 +133,7 @@ def test_a_reader_never_sees_half_a_blob(folder: Path) -> None:
     writer.start()
     seen = 0
     try:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while seen < 5 and time.monotonic() < end:
             with contextlib.suppress(ArtefactNotFound):
                 assert store.get_bytes(ref) == data
@@ -179,7 +179,8 @@ def test_no_space_left_is_named_and_leaves_nothing_behind(folder: Path, tmp_path
             store.put_bytes(data) if by == "bytes" else store.put_file(tmp_path / "clip")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert caught.value.subject == store.url
+    assert caught.value.subject == f"file://…/{folder.name}"
+    assert str(folder.parent) not in caught.value.message
     assert files(folder) == []
 
 
@@ -228,7 +229,8 @@ def test_the_cache_does_not_serve_what_was_erased(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["file://[x", "file:///x\0y/aa/{blob}", "{root}/%2e%2e/{blob}", "x" * 5000, "{root}/" + "é" * 4000, "memory://[", "\ud83d"]
+    "uri",
+    ["file://[x", "file:///x\0y/aa/{blob}", "{root}/%2e%2e/{blob}", "x" * 5000, "{root}/" + "é" * 4000, "memory://[", "\ud83d"],
 )
 def test_a_uri_that_is_none_is_refused_whatever_it_holds(folder: Path, uri: str) -> None:
     store = ArtefactStore(folder)
@@ -260,7 +262,7 @@ def test_the_credentials_of_a_store_are_in_no_message() -> None:
 @pytest.mark.parametrize("size", [-1, -(2**63), 4, 2**62])
 def test_a_size_that_is_not_the_blob_s_is_refused(store: ArtefactStore, size: int) -> None:
     ref = store.put_bytes(b"mouth")
-    with pytest.raises(InvalidRequest, match="size_bytes|5 bytes, not") as caught:
+    with pytest.raises(InvalidRequest, match=r"size_bytes|5 bytes, not") as caught:
         store.get_bytes(ArtefactRef(ref.uri, ref.sha256, size))
     assert caught.value.field == "size_bytes"
     assert store.get_bytes(ArtefactRef(ref.uri, ref.sha256, 0)) == b"mouth"

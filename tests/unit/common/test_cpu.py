@@ -1,4 +1,4 @@
-"""What the processor can do, and that no setting of the machine's own changes the last bits."""
+"""What the processor can do, and that no kernel of BLAS which a machine asks for changes the last bits."""
 
 from __future__ import annotations
 

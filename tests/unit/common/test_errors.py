@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from services.common import errors
-from services.common.error_status import TABLE, domain_error, from_status, opaque, to_status
+from services.common.error_status import TABLE, domain_error, from_status, log_fields, opaque, to_status
 
 
 @pytest.mark.parametrize("leaf", errors.leaves())
@@ -54,6 +54,14 @@ def test_an_exception_outside_of_the_tree_becomes_opaque_and_keeps_its_cause() -
     assert error.__cause__ is cause
     assert "inside" not in error.message
     assert error.error_id != opaque(cause).error_id
+
+
+def test_what_is_logged_of_an_unexpected_error_leads_from_its_id_to_its_cause() -> None:
+    cause = RuntimeError("inside")
+    error = opaque(cause)
+    fields = log_fields(error)
+    assert fields == {"reason": "UNEXPECTED", "message": error.message, "error_id": error.error_id, "exc_info": cause}
+    assert log_fields(errors.InvalidRequest("x" * 5000))["message"].endswith("x…")
 
 
 def test_the_tree_knows_no_grpc() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.common.load import LEAST_COMPUTED_SECONDS, WINDOW_SECONDS, Load
+from services.common.load import LEAST_COMPUTED_SECONDS, WINDOW_SECONDS, Load, resident_bytes
 
 
 class Clock:
@@ -83,3 +83,13 @@ def test_a_queue_that_does_not_move_at_all_shows(load: Load, clock: Clock) -> No
     load.arrive()
     clock.now += 45
     assert load.lately().ratio == 45 / LEAST_COMPUTED_SECONDS
+
+
+@pytest.mark.skipif(resident_bytes() is None, reason="the platform does not say how much memory a process has")
+def test_memory_that_is_written_to_is_resident() -> None:
+    before = resident_bytes()
+    held = bytearray(b"x" * (64 << 20))
+    after = resident_bytes()
+    assert before is not None
+    assert after is not None
+    assert after - before > len(held) // 2

@@ -35,11 +35,8 @@ def test_a_pose_makes_a_round_trip() -> None:
 
 
 @pytest.mark.parametrize(
-    "message, field",
-    [
-        (changed(scale=value), "pose.scale")
-        for value in (0.0, -1.0, 1e-300, 1e-4, 1e4, LARGEST, 1.7e308, float("nan"), float("inf"))
-    ]
+    ("message", "field"),
+    [(changed(scale=value), "pose.scale") for value in (0.0, -1.0, 1e-300, 1e-4, 1e4, LARGEST, 1.7e308, float("nan"), float("inf"))]
     + [(changed(translation=[0.0, value, 0.0]), "pose.translation") for value in (LARGEST, -1e7, float("nan"), float("-inf"))]
     + [(changed(rotation=[value] * 9), "pose.rotation") for value in (0.0, 1.0, LARGEST, 1e300, float("nan"))]
     + [(changed(rotation=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0]), "pose.rotation")]
@@ -51,7 +48,9 @@ def test_a_pose_that_no_head_has_is_refused_with_its_field(message: common_pb2.H
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize("column, value", [(0, 11.0), (1, np.nan), (2, np.inf), (3, 1e7), (4, -3e38), (5, 0.0), (5, -1.0), (5, 1e4)])
+@pytest.mark.parametrize(
+    ("column", "value"), [(0, 11.0), (1, np.nan), (2, np.inf), (3, 1e7), (4, -3e38), (5, 0.0), (5, -1.0), (5, 1e4)]
+)
 def test_a_pose_vector_out_of_range_is_named(column: int, value: float) -> None:
     vectors = pose_vectors([POSE] * 3)
     check_pose_vectors(vectors, "head_poses")
@@ -61,7 +60,7 @@ def test_a_pose_vector_out_of_range_is_named(column: int, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "points, problem",
+    ("points", "problem"),
     [
         (head_template() * 0.0, "one place"),
         (head_template() * 0.0 + 5.0, "one place"),

@@ -23,14 +23,24 @@ def explicit(pts: list[int], num: int = 1, den: int = 1000) -> common_pb2.Timeli
     return common_pb2.Timeline(explicit=common_pb2.FrameTimes(time_base=rational(num, den), pts=pts))
 
 
-@pytest.mark.parametrize("num, den", [(25, 1), (30000, 1001), (24000, 1001), (1, 3600), (1000, 1), (15, 2), (90000, 3003)])
+@pytest.mark.parametrize(("num", "den"), [(25, 1), (30000, 1001), (24000, 1001), (1, 3600), (1000, 1), (15, 2), (90000, 3003)])
 def test_rates_of_real_footage_are_taken_exactly(num: int, den: int) -> None:
     assert rate_from_proto(rational(num, den), "rate") == Fraction(num, den)
 
 
 @pytest.mark.parametrize(
-    "num, den",
-    [(4611686018427387904, 1), (LARGEST, 1), (1, LARGEST), (25, 4611686018427387904), (0, 1), (25, 0), (-25, 1), (25, -1), (1001, 1)],
+    ("num", "den"),
+    [
+        (4611686018427387904, 1),
+        (LARGEST, 1),
+        (1, LARGEST),
+        (25, 4611686018427387904),
+        (0, 1),
+        (25, 0),
+        (-25, 1),
+        (25, -1),
+        (1001, 1),
+    ],
 )
 def test_a_rate_that_no_footage_has_is_refused_with_its_field_and_value(num: int, den: int) -> None:
     with pytest.raises(InvalidRequest, match=f"{num}/{den}") as caught:
@@ -39,7 +49,7 @@ def test_a_rate_that_no_footage_has_is_refused_with_its_field_and_value(num: int
 
 
 @pytest.mark.parametrize(
-    "times, says",
+    ("times", "says"),
     [
         (explicit([0, 40, 40]), "strictly increasing.*frame 2"),
         (explicit([0, -LARGEST]), "from time zero"),
@@ -61,8 +71,15 @@ def test_times_that_no_footage_has_are_refused(times: common_pb2.Timeline, says:
 
 
 @pytest.mark.parametrize(
-    "pts, den",
-    [([-3, 0, 9], 90000), ([0, 1, 2, 40_000], 1000), (list(range(0, 90_000, 90)), 90000), ([5], 1), ([], 25), (list(range(1000)), 1000)],
+    ("pts", "den"),
+    [
+        ([-3, 0, 9], 90000),
+        ([0, 1, 2, 40_000], 1000),
+        (list(range(0, 90_000, 90)), 90000),
+        ([5], 1),
+        ([], 25),
+        (list(range(1000)), 1000),
+    ],
 )
 def test_times_of_real_footage_make_a_round_trip(pts: list[int], den: int) -> None:
     timeline = timeline_from_proto(timeline_to_proto(Timeline(pts=np.array(pts, np.int64), time_base=Fraction(1, den))), "t")
@@ -72,7 +89,7 @@ def test_times_of_real_footage_make_a_round_trip(pts: list[int], den: int) -> No
 
 
 @pytest.mark.parametrize(
-    "num_frames, timeline, says",
+    ("num_frames", "timeline", "says"),
     [
         (-1, Timeline(rate=Fraction(25)), "not between 0 and"),
         (MAX_FRAMES + 1, Timeline(rate=Fraction(25)), "not between 0 and"),

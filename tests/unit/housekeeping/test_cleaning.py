@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
+from gateway.housekeeping import cleaning
 from gateway.housekeeping.cleaning import Limits, expire, over_total, remove_jobs, uncounted_blobs
 from gateway.housekeeping.job_list import JobFolder, find_job, is_running, list_jobs
 from gateway.housekeeping.jobs_folder import open_jobs_folder
@@ -185,6 +187,29 @@ def test_old_jobs_expire_and_the_oldest_go_where_all_are_too_large(
     assert keys(list_jobs(jobs)) == [2, 3]
     expire(settings.model_copy(update={"jobs_max_bytes": 60_000}), actors, blobs, jobs)
     assert keys(list_jobs(jobs)) == [3]
+
+
+async def test_a_gateway_expires_jobs_by_itself_and_goes_on_where_the_store_fails(
+    settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleaning, "_HOUR_S", 0.01)
+    interrupted(jobs, 1, blobs, days=40)
+    failures = [StorageRefused("the store refuses", subject="x"), OSError("the disk fails")]
+
+    def delete(_: ArtefactRef) -> bool:
+        if failures:
+            raise failures.pop()
+        return True
+
+    monkeypatch.setattr(blobs, "delete", delete)
+    task = asyncio.create_task(cleaning.expire_hourly(settings, actors, blobs, jobs))
+    async with asyncio.timeout(60):
+        while list_jobs(jobs):
+            await asyncio.sleep(0.01)
+    assert not failures
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def test_only_old_blobs_that_nobody_counts_are_swept(

@@ -45,6 +45,16 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> No
         Recording(tmp_path / "no" / "live.mp4", tmp_path / "speech.wav", SAMPLES, 16000, marking="")
 
 
+def test_the_speech_is_never_recorded_over(tmp_path: Path) -> None:
+    speech = tmp_path / "speech.mp4"
+    speech.write_bytes(b"what was said")
+    for overwrite in (False, True):
+        with pytest.raises(InvalidRequest, match="the speech itself"):
+            Recording(speech, speech, SAMPLES, 16000, marking="", overwrite=overwrite)
+    with pytest.raises(InvalidRequest, match=r"live films are written as \.mp4"):
+        Recording(tmp_path / "live.wav", speech, SAMPLES, 16000, marking="")
+
+
 def test_footage_is_shown_forwards_and_backwards() -> None:
     show = Performance(frames=(np.zeros((1, 1, 3), np.uint8),) * 4, poses=(), boxes=(), masks=())
     assert [show.at(index) for index in range(9)] == [0, 1, 2, 3, 2, 1, 0, 1, 2]

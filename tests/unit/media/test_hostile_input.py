@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import struct
-import time
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gateway.media import bounds, inspection
-from gateway.media.inspection import inspect_film, inspect_film_aside, inspect_sound, inspect_tags
+from gateway.media.inspection import inspect_film, inspect_film_aside, inspect_sound
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.regular_file import confine
@@ -43,7 +43,7 @@ def test_files_that_only_name_other_files_are_refused(tmp_path: Path, kind: str,
     make_clip(tmp_path / CLIP, Clip(sound_rate=16000))
     (tmp_path / f"list{suffix}").write_text(PLAYLISTS[kind])
     for read in (probe, SoundReader):
-        with pytest.raises(MediaUnsupported, match=kind.split(" (")[0]) as caught:
+        with pytest.raises(MediaUnsupported, match=kind.split(" (", maxsplit=1)[0]) as caught:
             read(tmp_path / f"list{suffix}")
         assert "give the media file itself" in str(caught.value)
 
@@ -75,19 +75,28 @@ def test_a_film_whose_picture_is_in_another_file_is_refused(tmp_path: Path) -> N
     assert probe(tmp_path / "clip.mov").video.num_frames == 12
 
 
-NAMES = ["file:colon.mp4", "http:x.mp4", "-dash.mp4", "take%03d.mp4", "[1] {a,b}*?.mp4", "two\nlines.mp4", "concat:a|b.mp4", "pipe:0.mp4"]
+NAMES = [
+    "file:colon.mp4",
+    "http:x.mp4",
+    "-dash.mp4",
+    "take%03d.mp4",
+    "[1] {a,b}*?.mp4",
+    "two\nlines.mp4",
+    "concat:a|b.mp4",
+    "pipe:0.mp4",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_is_just_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(make_clip(tmp_path / CLIP, Clip(sound_rate=16000)), tmp_path / name)
-    info = inspect_film(Path(name))
+    info = probe(Path(name))
     with VideoReader(info) as reader, VideoWriter(Path(f"{name}.out.mp4"), info, settings=WriteSettings(keep_audio=True)) as writer:
         for frame in reader:
             writer.write(frame)
-    assert inspect_film(tmp_path / f"{name}.out.mp4").video.num_frames == 12
-    assert inspect_sound(Path(name)).sample_rate_hz == 16000
+    assert probe(tmp_path / f"{name}.out.mp4").video.num_frames == 12
+    assert SoundReader(Path(name)).info.sample_rate_hz == 16000
 
 
 def test_a_picture_whose_name_is_a_pattern_is_one_picture(tmp_path: Path) -> None:
@@ -115,7 +124,7 @@ def _device(path: Path) -> None:
 )
 def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
     make(tmp_path / "x.mp4")
-    for read in (probe, SoundReader, inspect_film, inspect_sound):
+    for read in (probe, SoundReader, inspect_film):
         with pytest.raises(MediaUnsupported, match=rf"x\.mp4 is {words}; give one media file"):
             read(tmp_path / "x.mp4")
 
@@ -130,16 +139,29 @@ def _claiming(path: Path, samples: int) -> Path:
     return path
 
 
-def test_a_small_file_that_claims_millions_of_frames_is_refused_within_its_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = _claiming(tmp_path / "claims.mp4", 21_000_000)
-    with pytest.raises(MediaUnsupported, match=r"claims\.mp4 claims 21000000 frames"):
+def test_a_file_that_claims_more_frames_than_a_film_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.media.probe.MAX_SAMPLES", 20_000)
+    with pytest.raises(MediaUnsupported, match=r"claims\.mp4 claims 21000 frames"):
+        probe(_claiming(tmp_path / "claims.mp4", 21_000))
+
+
+def _black_picture(path: Path, side: int) -> Path:
+    """A PNG file of a black square."""
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    deflate, row = zlib.compressobj(1), bytes(1 + 3 * side)
+    body = b"".join(deflate.compress(row) for _ in range(side)) + deflate.flush()
+    chunks = ((b"IHDR", head), (b"IDAT", body), (b"IEND", b""))
+    parts = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+def test_a_file_that_takes_too_much_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _black_picture(tmp_path / "large.png", 11_000)
+    assert path.stat().st_size < 3_000_000
+    monkeypatch.setattr(inspection, "PROBE_MEMORY_BYTES", 640 << 20)
+    with pytest.raises(MediaUnsupported, match=r"large\.png .* takes more than 640 MiB of memory"):
         inspect_film(path)
-    monkeypatch.setattr(inspection, "PROBE_MEMORY_BYTES", 1 << 30)
-    for inspect in (inspect_film, inspect_tags):
-        with pytest.raises(MediaUnsupported, match=r"claims\.mp4 .* takes more than 1 GiB of memory"):
-            inspect(path)
 
 
 def test_a_file_that_takes_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,9 +230,9 @@ def test_pictures_of_every_usual_size_are_read_and_others_refused(tmp_path: Path
 
 
 def test_a_pixel_format_that_is_not_supported_is_named_with_its_file(tmp_path: Path) -> None:
-    assert cv2.imwrite(str(tmp_path / "deep.exr.tiff"), np.zeros((32, 32), np.float32))
-    with pytest.raises(MediaUnsupported, match=r"deep\.exr\.tiff: the pixel format \w+ is not supported; convert"):
-        probe(tmp_path / "deep.exr.tiff")
+    assert cv2.imwrite(str(tmp_path / "deep.png"), np.zeros((32, 32, 3), np.uint16))
+    with pytest.raises(MediaUnsupported, match=r"deep\.png: the pixel format rgb48be is not supported; convert"):
+        probe(tmp_path / "deep.png")
 
 
 def _wav(path: Path, *, rate: int = 16000, channels: int = 1, samples: bytes = b"") -> Path:
@@ -232,8 +254,10 @@ def test_speech_that_cannot_be_used_is_named_with_a_remedy(tmp_path: Path) -> No
     }
     for path, words in refused.items():
         with pytest.raises(MediaUnsupported, match=rf"{path.name}:? .*{words}") as caught:
-            inspect_sound(path)
+            SoundReader(path).check_sound()
         assert caught.value.field == "audio"
+    with pytest.raises(MediaUnsupported, match=str(tmp_path / "empty.wav")):
+        inspect_sound(tmp_path / "empty.wav")
     reader = SoundReader(_wav(tmp_path / "nan.wav", samples=spoilt.astype("<f4").tobytes()))
     with pytest.raises(MediaUnsupported, match=r"nan\.wav: its sound at 0\.312 s is nan, which is no number"):
         list(reader)
@@ -272,10 +296,3 @@ def test_below_a_confined_folder_no_link_is_followed(tmp_path: Path) -> None:
         with pytest.raises(MediaUnsupported):
             probe(media / name)
     assert probe(outside / CLIP).video.num_frames == 12
-
-
-def test_looking_into_a_file_takes_little_longer_than_reading_it(tmp_path: Path) -> None:
-    path = make_clip(tmp_path / CLIP)
-    begun = time.monotonic()
-    inspect_film(path)
-    assert time.monotonic() - begun < 20

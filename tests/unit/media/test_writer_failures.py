@@ -21,9 +21,7 @@ from services.common.errors import InvalidRequest, MediaUnsupported, StorageFull
 from tests.unit.media.made_footage import Clip, make_clip, tone
 
 
-def _write(
-    info: MediaInfo, output: Path, *, speech: Speech | None = None, fail_at: int = -1, overwrite: bool = False
-) -> None:
+def _write(info: MediaInfo, output: Path, *, speech: Speech | None = None, fail_at: int = -1, overwrite: bool = False) -> None:
     """Writes a lossless film; fails as its caller at frame `fail_at`."""
     settings = WriteSettings(codec="ffv1", overwrite=overwrite)
     with VideoWriter(output, info, speech=speech, settings=settings) as writer, VideoReader(info) as reader:

@@ -6,13 +6,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.calls import Call, set_current_call
+from services.common.errors import Cancelled, InvalidRequest
 from services.common.landmarks import mouth_opening
 from services.common.timeline import Timeline
 from services.motion.features import silence
 from services.motion.models import MotionModels
 from services.motion.pooled_speech import NUM_POOLED
-from services.motion.predict import MotionStream, mean_speaker
+from services.motion.predict import MAX_FRAMES_AT_ONCE, MotionStream, mean_speaker
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
 from tests.unit.motion.synthesised import random_features, speech
@@ -151,3 +152,49 @@ def test_more_frames_than_the_timeline_has_are_refused(models: MotionModels, sty
     timeline = Timeline(pts=np.arange(5), time_base=Fraction(1, 25))
     with pytest.raises(InvalidRequest, match="6 frames asked for"):
         MotionStream(models, style, timeline, 6)
+
+
+def test_nothing_of_a_gap_in_the_times_is_kept(models: MotionModels, style: Style) -> None:
+    late = Timeline(pts=np.array([0, 120], np.int64))
+    stream = MotionStream(models, style, late, 2)
+    stream.push(0, random_features(4))
+    held = 0
+    parts = []
+    grid, keep = stream._grid, stream._keep
+
+    def counted(motion: Motion) -> None:
+        nonlocal held
+        keep(motion)
+        held = max(held, len(stream._frames))
+
+    stream._keep = counted  # type: ignore[method-assign]
+    while (part := stream.drain()) is not None:
+        parts.append(part)
+    assert grid.num_features == 4
+    assert sum(len(part.mouth_landmarks) for part in parts) == 1
+    assert held < 100, "a second of motion at most, not the two minutes of the gap"
+
+
+def test_motion_of_more_frames_a_second_than_features_is_answered_as_it_is_ready(models: MotionModels, style: Style) -> None:
+    stream = MotionStream(models, style, Timeline(rate=Fraction(1000)))
+    parts = [stream.push(0, random_features(20))]
+    while len(parts[-1].mouth_landmarks):
+        parts.append(stream.ready())
+    assert sum(len(part.mouth_landmarks) for part in parts) > 600
+    assert max(len(part.mouth_landmarks) for part in parts) == MAX_FRAMES_AT_ONCE
+    assert len(stream._frames) < 8
+
+
+@pytest.mark.parametrize("stream", ["push", "drain"])
+def test_motion_ends_with_the_call_that_it_is_made_for(models: MotionModels, style: Style, stream: str) -> None:
+    call = Call(stage="motion", rpc="PredictMotion")
+    made = MotionStream(models, style, PAL, 1000)
+    if stream == "drain":
+        made.push(0, random_features(4))
+    set_current_call(call)
+    call.ended.set()
+    try:
+        with pytest.raises(Cancelled):
+            _ = made.push(0, random_features(9)) if stream == "push" else list(iter(made.drain, None))
+    finally:
+        set_current_call(None)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog.testing
 from google.rpc import status_pb2
 
 from gateway.actors.database import Database
@@ -12,7 +13,15 @@ from gateway.operations import store as store_module
 from gateway.operations.runner import Handler, Job, JobRunner
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common import calls, error_status
-from services.common.errors import Cancelled, DubstageError, InvalidRequest, NoUsableFootage, OperationNotFound, Overloaded
+from services.common.errors import (
+    Cancelled,
+    DubstageError,
+    InvalidRequest,
+    NoUsableFootage,
+    OperationNotFound,
+    Overloaded,
+    Unexpected,
+)
 
 
 @pytest.fixture
@@ -164,3 +173,51 @@ def test_the_oldest_of_too_many_ended_operations_go(store: OperationStore, monke
         store.finish(record)
     assert [record.name for record in store.list()] == [record.name for record in records[1:]]
     assert [record.name for record in store.list(done=False)] == [records[3].name]
+
+
+async def test_the_id_that_a_caller_is_told_of_our_own_bug_is_in_the_log(
+    store: OperationStore,
+) -> None:
+    async def fail(job: Job) -> bytes:
+        raise ZeroDivisionError("a bug")
+
+    jobs = runner(store, fail)
+    with structlog.testing.capture_logs() as lines:
+        ended = await jobs.wait((await jobs.submit("work", b"")).name, 5)
+    error = error_of(ended)
+    assert isinstance(error, Unexpected)
+    assert error.error_id
+    (line,) = [line for line in lines if line["event"] == "operation_failed"]
+    assert (line["error_id"], line["operation"], line["log_level"]) == (error.error_id, ended.name, "error")
+    assert isinstance(line["exc_info"], ZeroDivisionError)
+
+
+async def test_what_a_cancelled_operation_left_is_removed_even_where_it_never_got_its_turn(store: OperationStore) -> None:
+    abandoned: list[str] = []
+
+    async def abandon(record: OperationRecord) -> None:
+        abandoned.append(record.name)
+        raise OSError("a disk that went away does not keep an operation from its end")
+
+    jobs = JobRunner(store, {"work": for_ever}, max_concurrent=1, max_queued=4, abandon=abandon)
+    running, waiting, left = [await jobs.submit("work", b"") for _ in range(3)]
+    await asyncio.sleep(0.01)
+    for record in (waiting, running):
+        await jobs.cancel(record.name)
+        assert isinstance(error_of(await jobs.wait(record.name, 5)), Cancelled)
+    assert abandoned == [waiting.name, running.name]
+    await jobs.close()
+    assert left.name not in abandoned, "it was interrupted: the next process goes on with it"
+
+
+async def test_errors_are_rewritten_for_callers(store: OperationStore) -> None:
+    async def fail(job: Job) -> bytes:
+        raise NoUsableFootage("/srv/media/a.mp4 shows no face", subject="/srv/media/a.mp4")
+
+    def rewrite(error: DubstageError) -> DubstageError:
+        error.message = error.message.replace("/srv/media/", "")
+        return error
+
+    jobs = JobRunner(store, {"work": fail}, max_concurrent=1, max_queued=4, rewrite=rewrite)
+    ended = await jobs.wait((await jobs.submit("work", b"")).name, 5)
+    assert error_of(ended).message == "a.mp4 shows no face"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,62 @@ def test_a_missing_field_is_named(tmp_path: Path, missing: str) -> None:
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: str, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         read_consent(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[]", "is a JSON object with subject, granted_by, scope, date and reference; this file holds a list"),
+        ("null", "this file holds null"),
+        ("[" * 50_000, "not a consent record"),
+        ("9" * 5_000, "not a consent record"),
+        ("\x00", "not JSON"),
+        (json.dumps({**RECORD, "subject": "x" * (70 << 10)}), "larger than 64 KiB"),
+        (json.dumps({**RECORD, "[/]": "x"}), r"consent\.json: \[/\]: is not a field of a consent record"),
+        (json.dumps({**RECORD, "subject": "A\x1b[31m"}), "subject: character 2 is "),
+        (json.dumps({**RECORD, "scope": "one\ntwo"}), "scope: character 4 is "),
+        (json.dumps({**RECORD, "reference": "a\u202eb"}), "reference: character 2 is "),
+        (json.dumps({**RECORD, "granted_by": "\ud800"}), "granted_by: "),
+        (json.dumps({**RECORD, "subject": ["Ada"]}), "subject: "),
+    ],
+)
+def test_files_that_mean_harm_are_refused_by_what_is_wrong(tmp_path: Path, content: str, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        read_consent(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    "date", ["0000-01-01", "0001-01-01", "1899-12-31", "9999-12-31", "2026-02-30", "20260501", "today", "", 0, 1e300, None, True]
+)
+def test_a_day_on_which_nobody_can_have_agreed_is_refused(tmp_path: Path, date: object) -> None:
+    with pytest.raises(InvalidRequest, match=r"consent\.json: date: "):
+        read_consent(write(tmp_path, json.dumps({**RECORD, "date": date})))
+
+
+def test_tomorrow_is_today_somewhere_and_the_day_after_is_not(tmp_path: Path) -> None:
+    today = datetime.datetime.now(datetime.UTC).date()
+    day = datetime.timedelta(days=1)
+    assert read_consent(write(tmp_path, json.dumps({**RECORD, "date": str(today)}))).date == today
+    with pytest.raises(InvalidRequest, match="is in the future"):
+        read_consent(write(tmp_path, json.dumps({**RECORD, "date": str(today + 3 * day)})))
+
+
+def test_names_in_any_script_are_kept(tmp_path: Path) -> None:
+    names = {"subject": "Zoë 李小龍", "granted_by": "می\u200cخواهم", "reference": "[red]folder[/] 😀"}
+    consent = read_consent(write(tmp_path, json.dumps({**RECORD, **names})))
+    assert consent.model_dump(include=set(names)) == names
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "loop", "long"])
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
+    path = {"device": Path("/dev/zero"), "folder": tmp_path, "long": tmp_path / ("x" * 300)}.get(kind, tmp_path / kind)
+    if kind == "pipe":
+        os.mkfifo(path)
+    if kind == "loop":
+        path.symlink_to(path)
+    with pytest.raises(InvalidRequest, match=r"not a regular file|cannot be read"):
+        read_consent(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -135,7 +135,13 @@ def test_a_flipped_bit_in_what_a_pass_noted_is_found(tmp_path: Path) -> None:
 
 def test_a_note_with_a_right_digest_but_wrong_types_counts_as_not_finished(tmp_path: Path) -> None:
     finished_job(tmp_path / "job")
-    for content in ({}, {"said": 3, "files": {}}, {"said": {}, "files": {"motion.bin": ["x", 1]}}, {"said": {}, "files": {}}):
+    wrong: list[dict[str, Any]] = [
+        {},
+        {"said": 3, "files": {}},
+        {"said": {}, "files": {"motion.bin": ["x", 1]}},
+        {"said": {}, "files": {}},
+    ]
+    for content in wrong:
         write_note(tmp_path / "job" / "motion.done", content)
         assert read_note(tmp_path / "job" / "motion.done") == content
         with Workspace(tmp_path / "job") as workspace:
@@ -181,7 +187,7 @@ def test_a_job_that_grows_beyond_what_it_may_take_ends(tmp_path: Path) -> None:
         workspace.motion.append(rows(1))
 
 
-def test_a_pass_that_cannot_fit_is_refused_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_that_cannot_fit_is_refused_before_it_begins(tmp_path: Path) -> None:
     allowance = Allowance(tmp_path, max_bytes=1 << 60)
     with pytest.raises(InvalidRequest, match=r"features.*1[.,].*TB.*DUBSTAGE_MAX_JOB_BYTES"):
         Allowance(tmp_path).check(1_500_000_000_000, "the features of 25,000,000,000 s of speech")
@@ -192,7 +198,7 @@ def test_a_pass_that_cannot_fit_is_refused_before_it_begins(tmp_path: Path, monk
 
 def test_a_disk_that_fills_up_while_records_are_written_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Usage:
-        free = 1000
+        total, free = 1 << 40, 1000
 
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
     allowance = Allowance(tmp_path)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from gateway.reports.side_by_side import beside, write_side_by_side
 from gateway.reports.stage_times import StageClock, StageTime, StageTimes
 from gateway.reports.strip import counts_of, spans_of
 from gateway.reports.types import BeforeAfter, DubReport, Fact, SideBySide
+from services.common.errors import InvalidRequest
 
 RATE = Fraction(25)
 REASONS = ("DUBBED",) * 30 + ("NO_FACE",) * 10 + ("DUBBED",) * 8 + ("OCCLUDED_MOUTH",) * 2
@@ -64,8 +67,8 @@ def test_the_page_holds_the_figures_that_it_was_given(tmp_path: Path) -> None:
         "interview &lt;1&gt;.mp4",
         "no consent on record",
         "38 / 50",
-        "20.0",  # frames a second, end to end
-        "41.8 s",
+        "20.0</b><span>frames per second: 50 frames in 2.5 s, learning the person not counted",
+        "44.2 s</b><span>for the whole run: 41.8 s to learn the person, 2.5 s to dub",
         "3.12 %",
         "NO_FACE <b>10</b>",
         "r = 1.000",
@@ -87,6 +90,28 @@ def test_the_page_holds_the_figures_that_it_was_given(tmp_path: Path) -> None:
         "head_motion.svg",
     ):
         assert (tmp_path / "report" / name).stat().st_size > 100, name
+
+
+def test_a_page_of_names_with_any_bytes_is_written(tmp_path: Path) -> None:
+    name = b"caf\xe9 [x]\n.mp4".decode("utf-8", "surrogateescape")
+    page = write_dub_report(replace(report(), title=name, input=(Fact("file", name),), warnings=(name,)), tmp_path)
+    assert page.read_text(encoding="utf-8").count(r"caf\udce9 [x]") == 4
+    assert json.loads((tmp_path / "report.json").read_text())["title"] == name
+
+
+def test_a_report_that_fails_leaves_the_older_one_as_it_was(tmp_path: Path) -> None:
+    page = write_dub_report(report(), tmp_path / "report")
+    before = {file.name: file.read_bytes() for file in page.parent.iterdir()}
+
+    def break_off() -> Iterator[np.ndarray]:
+        yield np.zeros((64, 64, 3), np.uint8)
+        raise OSError(5, "Input/output error")
+
+    for folder in (page.parent, tmp_path / "new"):
+        with pytest.raises(InvalidRequest, match=r"cannot be written: Input/output error"):
+            write_dub_report(replace(report(), video=SideBySide(break_off(), RATE)), folder)
+    assert {file.name: file.read_bytes() for file in page.parent.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
 def test_frames_stand_in_rows_of_four(tmp_path: Path) -> None:
@@ -114,6 +139,7 @@ def test_the_json_beside_the_page_has_the_times(tmp_path: Path) -> None:
     write_dub_report(report(), tmp_path)
     document = json.loads((tmp_path / "report.json").read_text())
     assert document["times"]["frames_per_second"] == pytest.approx(20.0)
+    assert document["times"]["total_s"] == pytest.approx(44.25)
     assert document["times"]["stages"][1] == {"name": "render", "wall_s": 1.234, "cpu_s": 1.1, "frames": 38}
     assert document["reasons"] == {"DUBBED": 38, "NO_FACE": 10, "OCCLUDED_MOUTH": 2}
     assert document["mask_area_share"] == pytest.approx(0.0312)

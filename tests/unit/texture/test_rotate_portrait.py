@@ -124,3 +124,10 @@ def test_a_face_outside_the_picture_leaves_it_as_it_is() -> None:
     rotation = PortraitRotation(PORTRAIT, LANDMARKS + np.float32([4 * SIZE, 0, 0]), away, a_person(), MODEL)
     answer = rotation.turn(HeadPose(away.scale, turned(yaw=9.0), away.translation), 1.0)
     np.testing.assert_array_equal(answer.picture, PORTRAIT)
+
+
+@pytest.mark.parametrize("size", [(1, 300), (300, 1), (2, 300)])
+def test_a_narrow_picture_is_turned_in_the_end(size: tuple[int, int]) -> None:
+    narrow = PortraitRotation(np.zeros((*size, 3), np.uint8), LANDMARKS, POSE, a_person(), MODEL)
+    for pose in (moved(yaw=9.0), moved(shift=(900_000.0, -900_000.0)), moved(scale=500.0)):
+        assert narrow.turn(pose, 1.0).picture.shape == (*size, 3)

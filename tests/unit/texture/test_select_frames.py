@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.common.errors import InvalidRequest
+from services.common.calls import Call, set_current_call
+from services.common.errors import Cancelled, InvalidRequest
 from services.texture.select_frames import BLINK_WEIGHT, REPEAT_COST, select_frames, without_speckles
 
 
@@ -72,3 +73,14 @@ def test_single_frames_of_sound_or_silence_do_not_count() -> None:
     flags[10:13] = True
     assert not without_speckles(flags).any()
     assert without_speckles(~flags).all()
+
+
+def test_retiming_ends_with_the_call_that_it_is_done_for() -> None:
+    call = Call(stage="texture", rpc="SelectFrames")
+    call.ended.set()
+    set_current_call(call)
+    try:
+        with pytest.raises(Cancelled):
+            select_frames(np.zeros(50), np.zeros(50, bool), np.zeros(50, bool))
+    finally:
+        set_current_call(None)

@@ -74,7 +74,7 @@
 {{/* The `settings` of a component, each under its own variable; then extraEnv. Argument: as dubstage.commonEnv. */}}
 {{- define "dubstage.settingsEnv" -}}
 {{- $limits := .values.resources.limits | default dict -}}
-{{- if and (kindIs "invalid" (get .values.settings "max_memory_bytes" | default nil)) $limits.memory }}
+{{- if and (kindIs "invalid" (index .values.settings "max_memory_bytes")) $limits.memory }}
 {{- with include "dubstage.mostOfMemory" $limits.memory }}
 {{ include "dubstage.variable" (list "DUBSTAGE_MAX_MEMORY_BYTES" .) }}
 {{- end }}

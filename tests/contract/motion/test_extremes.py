@@ -1,0 +1,269 @@
+"""Requests of the motion stage at the ends of what it takes, and beyond."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import psutil
+import pytest
+import pytest_asyncio
+from google.protobuf.message import Message
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
+from services.common.arrays import to_tensor
+from services.common.artefact_messages import ref_from_proto, ref_to_proto
+from services.common.artefacts import ArtefactStore
+from services.common.settings import load_settings
+from services.common.stage import server_of
+from services.motion.__main__ import compose
+from services.motion.convert import FeatureBlock, block_to_proto
+from services.motion.settings import MotionSettings
+from tests.contract.finite import finite_or_refused
+from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed
+
+if TYPE_CHECKING:
+    from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
+
+FRAMES = 60
+HUGE = 4611686018427387904
+METHODS = ("ugc", "everybody", "headpose")
+PAL = common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=1))
+MOUTHS = mouths((5.0 + 4.0 * np.sin(np.arange(FRAMES) * 0.7)).astype(np.float32))
+LARGEST = 3.4028235e38
+MANY_POINTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "as they are": lambda points: points,
+    "zeros": lambda points: points * 0,
+    "one place": lambda points: points * 0 + np.float32(5.0),
+    "still": lambda points: np.broadcast_to(points[:1], points.shape),
+    "the largest that are taken": lambda points: np.where(points > points.mean(), 1e4, -1e4),
+    "denormals": lambda points: points * np.float32(1e-44),
+    "one far out": lambda points: np.concatenate([points[:1] * 0 - np.float32(1e4), points[1:]]),
+    "beyond": lambda points: points * 0 - np.float32(1e30),
+    "the largest float": lambda points: points * 0 + np.float32(LARGEST),
+    "no numbers": lambda points: points * np.float32(np.nan),
+}
+REFUSED = {"beyond", "the largest float", "no numbers"}
+
+
+@dataclass
+class Service:
+    stub: MotionServiceAsyncStub
+    store: ArtefactStore
+
+    async def style(self, method: str, points: np.ndarray = MOUTHS, poses: np.ndarray | None = None) -> list[Any]:
+        request = pb.EncodeStyleRequest(
+            method=method,
+            mouth_landmarks=to_tensor(points.astype(np.float32)),
+            usable=to_tensor(np.ones(len(points), np.bool_)),
+            frame_rate=PAL.frame_rate,
+            head_poses=to_tensor(head_poses(len(points)) if poses is None else poses),
+        )
+        return [await self.stub.EncodeStyle(request, timeout=60)]
+
+    async def motion(self, config: pb.PredictMotionConfig, block: audio_pb2.AudioFeatureBlock) -> list[pb.PredictMotionResponse]:
+        requests = [pb.PredictMotionRequest(config=config), pb.PredictMotionRequest(features=block)]
+        return [reply async for reply in self.stub.PredictMotion(stream(requests), timeout=60)]
+
+    async def refined(self, request: pb.PersonalizeRequest) -> list[pb.PersonalizeResponse]:
+        return [reply async for reply in self.stub.Personalize(request, timeout=60)]
+
+
+async def stream(requests: Iterable[Any]) -> AsyncIterator[Any]:
+    for request in requests:
+        yield request
+
+
+async def one(answer: Any) -> list[Message]:
+    return [await answer]
+
+
+@pytest_asyncio.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    settings = load_settings(MotionSettings, port=0, artefacts_url=str(tmp_path))
+    async with server_of("motion", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
+        yield Service(MotionServiceStub(channel), ArtefactStore(str(tmp_path)))
+
+
+def block(frames: int = 6, **changes: Callable[[np.ndarray], np.ndarray]) -> audio_pb2.AudioFeatureBlock:
+    features = with_identity_removed(random_features(frames))
+    message = block_to_proto(FeatureBlock(0, features))
+    for name, change in changes.items():
+        getattr(message, name).CopyFrom(to_tensor(change(getattr(features, name)).astype(np.float32)))
+    return message
+
+
+def asked(method: str, style: common_pb2.ArtefactRef, **fields: object) -> pb.PredictMotionConfig:
+    given = {"method": method, "style": style, "feature_rate": PAL.frame_rate, "output_timeline": PAL, **fields}
+    return pb.PredictMotionConfig(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_styles_and_motion_of_any_mouths_are_finite(service: Service, method: str) -> None:
+    for name, change in MANY_POINTS.items():
+        answer = service.style(method, change(MOUTHS))
+        if name in REFUSED:
+            assert not await finite_or_refused(answer), name
+            continue
+        (made,) = await answer
+        assert await finite_or_refused(service.motion(asked(method, made.style), block())), name
+
+
+async def test_head_styles_of_any_poses_are_finite_or_refused(service: Service) -> None:
+    poses = head_poses(FRAMES)
+    for column, value, taken in (
+        (0, 9.9, True),
+        (1, 1e30, False),
+        (3, -1e6, True),
+        (4, 3e38, False),
+        (5, 1e3, True),
+        (5, 0.0, False),
+    ):
+        changed = poses.copy()
+        changed[10:, column] = value
+        answer = service.style("headpose", MOUTHS, changed)
+        if not taken:
+            assert not await finite_or_refused(answer)
+            continue
+        (made,) = await answer
+        assert await finite_or_refused(service.motion(asked("headpose", made.style), block()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_motion_of_any_features_is_finite(service: Service, method: str) -> None:
+    (made,) = await service.style(method)
+    for name in ("mel", "posteriorgram", "speech_probability", "identity_removed"):
+        for value, taken in (
+            (0.0, True),
+            (1.0, True),
+            (1e-44, True),
+            (1e3, "prob" not in name and name != "posteriorgram"),
+            (1e4, False),
+        ):
+            changed = block(**{name: lambda array, value=value: array * 0 + np.float32(value)})
+            unused = name == "identity_removed" and method != "everybody"
+            answered = await finite_or_refused(service.motion(asked(method, made.style), changed))
+            assert answered == (taken or unused), (name, value)
+
+
+@pytest.mark.parametrize(("num", "den"), [(25, HUGE), (HUGE, 1), (1, 2 * HUGE - 1), (25, 0), (-25, 1)])
+async def test_footage_at_a_rate_that_there_is_not_is_refused(service: Service, num: int, den: int) -> None:
+    request = pb.EncodeStyleRequest(
+        method="ugc",
+        mouth_landmarks=to_tensor(MOUTHS),
+        usable=to_tensor(np.ones(FRAMES, np.bool_)),
+        frame_rate=common_pb2.Rational(num=num, den=den),
+    )
+    with pytest.raises(grpc.aio.AioRpcError, match="frame_rate") as caught:
+        await service.stub.EncodeStyle(request, timeout=60)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    request.frame_rate.num, request.frame_rate.den = 1, 3600
+    with pytest.raises(grpc.aio.AioRpcError, match="last 216000 s; at most 3600 s"):
+        await service.stub.EncodeStyle(request, timeout=60)
+
+
+async def test_lags_of_any_clip_are_finite(service: Service) -> None:
+    flags = to_tensor(np.ones(FRAMES, np.bool_))
+    for name, change in MANY_POINTS.items():
+        request = pb.EstimateLagRequest(
+            features=block(FRAMES), mouth_landmarks=to_tensor(change(MOUTHS).astype(np.float32)), usable=flags
+        )
+        assert await finite_or_refused(one(service.stub.EstimateLag(request, timeout=60))) == (name not in REFUSED), name
+    for value in (0.0, 1e3, -1e3):
+        loud = block(FRAMES, mel=lambda array, value=value: array * 0 + np.float32(value))
+        request = pb.EstimateLagRequest(features=loud, mouth_landmarks=to_tensor(MOUTHS), usable=flags)
+        assert await finite_or_refused(one(service.stub.EstimateLag(request, timeout=60)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_personalisations_of_any_mouths_are_finite(service: Service, method: str) -> None:
+    (made,) = await service.style(method)
+    for name in ("the largest that are taken", "still", "beyond"):
+        request = pb.PersonalizeRequest(
+            method=method,
+            style=made.style,
+            features=block(FRAMES),
+            mouth_landmarks=to_tensor(MANY_POINTS[name](MOUTHS).astype(np.float32)),
+            usable=to_tensor(np.ones(FRAMES, np.bool_)),
+            head_poses=to_tensor(head_poses(FRAMES)),
+        )
+        assert await finite_or_refused(service.refined(request)) == (name not in REFUSED), name
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("mean_mouth", lambda array: array + np.float32(np.nan)),
+        ("rest_mouth", lambda array: array + np.float32(1e30)),
+        ("closed_mouth", lambda array: array[:3]),
+        ("spread", lambda array: array * 0),
+        ("spread", lambda array: array.astype(np.int32)),
+        ("modulation", lambda array: array + np.float32(LARGEST)),
+        ("pose_reference", lambda array: array * 0),
+        ("pose_quantiles", lambda array: array[:, ::-1]),
+        ("pose_quantiles", lambda array: array * np.float32(1e5)),
+        ("pose_mixing", lambda array: array * 0),
+        ("pose_steps", lambda array: array + np.float32(np.inf)),
+    ],
+)
+async def test_a_damaged_style_is_refused(service: Service, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    (made,) = await service.style("headpose")
+    kept = service.store.get_arrays(ref_from_proto(made.style, "style"))
+    damaged = service.store.put_arrays({**kept.arrays, name: change(kept[name])}, kept.metadata)
+    with pytest.raises(grpc.aio.AioRpcError, match="style") as caught:
+        await service.motion(asked("headpose", ref_to_proto(damaged)), block())
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_references_that_are_none_are_refused(service: Service) -> None:
+    (made,) = await service.style("ugc")
+    for changes in (
+        {"uri": "file://[x"},
+        {"uri": "x" * 10_000},
+        {"uri": "file:///a\0b"},
+        {"sha256": "no digest"},
+        {"size_bytes": -1},
+        {"size_bytes": HUGE},
+    ):
+        ref = common_pb2.ArtefactRef()
+        ref.CopyFrom(made.style)
+        for name, value in changes.items():
+            setattr(ref, name, value)
+        assert not await finite_or_refused(service.motion(asked("ugc", ref), block())), changes
+
+
+async def test_motion_of_many_frames_a_second_does_not_pile_up(service: Service) -> None:
+    (made,) = await service.style("ugc")
+    fast = common_pb2.Timeline(frame_rate=common_pb2.Rational(num=1000, den=1))
+    replies = await service.motion(asked("ugc", made.style, output_timeline=fast), block(50))
+    assert sum(len(reply.frames) for reply in replies) == 2000
+    assert [frame.frame_index for reply in replies for frame in reply.frames] == list(range(2000))
+
+
+async def test_a_gap_of_hours_ends_with_its_call(service: Service) -> None:
+    (made,) = await service.style("ugc")
+    times = common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=1), pts=[0, 100 * 3600])
+    config = asked("ugc", made.style, output_timeline=common_pb2.Timeline(explicit=times), num_frames=2)
+    requests = [pb.PredictMotionRequest(config=config), pb.PredictMotionRequest(features=block())]
+    call = service.stub.PredictMotion(stream(requests), timeout=60)
+    await call.read()
+    await asyncio.sleep(0.5)
+    call.cancel()
+    process, end = psutil.Process(os.getpid()), time.monotonic() + 5.0
+    while time.monotonic() < end:
+        before = sum(process.cpu_times()[:2])
+        await asyncio.sleep(0.5)
+        if sum(process.cpu_times()[:2]) - before < 0.15:
+            return
+    raise AssertionError("the work for a call that is over goes on")

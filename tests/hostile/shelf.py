@@ -1,0 +1,65 @@
+"""Good media files that cases copy and change."""
+
+from __future__ import annotations
+
+import shutil
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+
+from tests.unit.media.made_footage import Clip, make_clip, make_sound
+
+SPEECH = Path(__file__).parents[2] / "assets" / "demo_speech.wav"
+SHORT = tuple(range(0, 5 * 512, 512))
+NUM_FACE_FRAMES = 26
+"""Of the clip with a face: as few as a method needs to learn how a head moves."""
+
+
+class MediaShelf:
+    """Good files that cases copy and change.
+
+    Args:
+        folder: where they are made.
+        carphone: real footage without sound.
+        astronaut: a real portrait.
+    """
+
+    def __init__(self, folder: Path, carphone: Path, astronaut: Path) -> None:
+        self.folder = folder
+        self._carphone, self._astronaut = carphone, astronaut
+
+    def stock(self) -> None:
+        """Make the good files."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for suffix, codec in ((".mp4", "libx264"), (".mkv", "ffv1"), (".mov", "prores_ks"), (".avi", "mpeg4"), (".ts", "libx264")):
+            pixel = "yuv422p10le" if codec == "prores_ks" else "yuv420p"
+            rate = 16000 if suffix in (".mp4", ".mkv") else 0
+            make_clip(self.folder / f"clip{suffix}", Clip(pixel, codec, pts=SHORT, sound_rate=rate))
+        with wave.open(str(SPEECH)) as source, wave.open(str(self.folder / "speech.wav"), "wb") as target:
+            target.setparams(source.getparams())
+            target.writeframes(source.readframes(int(0.4 * source.getframerate())))
+        samples = np.random.default_rng(1).normal(0.0, 0.1, (6400, 1)).astype(np.float32)
+        make_sound(self.folder / "speech.flac", samples, 16000, "flac")
+        make_sound(self.folder / "speech.mka", samples, 16000)
+        shutil.copy(self._astronaut, self.folder / "portrait.png")
+        _short_clip(self._carphone, self.folder / "footage.mp4", NUM_FACE_FRAMES)
+        # Equal footage has equal blobs: a person who is erased has footage of their own.
+        _short_clip(self._carphone, self.folder / "other.mp4", NUM_FACE_FRAMES + 4)
+
+    def copy(self, name: str, folder: Path, new_name: str | None = None) -> Path:
+        """A copy of a good file."""
+        return Path(shutil.copy(self.folder / name, folder / (new_name or name)))
+
+
+def _short_clip(source: Path, target: Path, num_frames: int) -> None:
+    """The last frames of a film, twice as large."""
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in reader.decode(video=0)][-num_frames:]
+        stream = writer.add_stream("libx264", rate=25, options={"crf": "12"})
+        height, width, _ = pictures[0].shape
+        stream.width, stream.height, stream.pix_fmt = 2 * width, 2 * height, "yuv420p"
+        for picture in pictures:
+            writer.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(2 * width, 2 * height)))
+        writer.mux(stream.encode(None))

@@ -1,0 +1,163 @@
+"""What CreateDub and CreateActor refuse before any work is done, and that no error shows the server's folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.longrunning import operations_pb2, operations_pb2_grpc
+
+from dubstage.client import Connection, DubstageCallError
+from dubstage.client import gateway as client
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from tests.integration.conftest import OTHER, Media, RunningGateway, StartGateway, dubbing, enrolment
+
+CONSENT = {"subject": "driver", "granted_by": "driver", "scope": "tests", "reference": "box 7"}
+
+
+@pytest.fixture(scope="module")
+def inputs(media: Media) -> Path:
+    """The media folder with files that cannot be used."""
+    (media.root / "text.mp4").write_text("this is not a film")
+    (media.root / "notes.mp4").write_text("a file that somebody needs")
+    (media.root / "cut.mp4").write_bytes(media.footage.read_bytes()[:4000])
+    (media.root / "silence.wav").write_bytes(media.speech.read_bytes()[:44])
+    (media.root / "folder").mkdir()
+    os.mkfifo(media.root / "pipe.mp4")
+    os.link(media.footage, media.root / "hard.mp4")
+    return media.root
+
+
+def refused(connection: Connection, request: pb.CreateDubRequest | pb.CreateActorRequest) -> DubstageCallError:
+    def call() -> str:
+        if isinstance(request, pb.CreateDubRequest):
+            return client.create_dub(connection, request)
+        return client.create_actor(connection, request)
+
+    with pytest.raises(DubstageCallError) as caught:
+        call()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"codec": "divx"}, "codec", "divx"),
+        ({"codec": "mpeg2video"}, "codec", "mp4"),
+        ({"output_uri": "film.avi"}, "output_uri", ".avi"),
+        ({"output_uri": "film"}, "output_uri", "endings"),
+        ({"output_uri": "folder\\film.mp4"}, "output_uri", "'/'"),
+        ({"output_uri": "C:/films/film.mp4"}, "output_uri", "'/'"),
+        ({"footage_uri": "folder\\film.mp4"}, "footage_uri", "'/'"),
+        ({"footage_uri": "folder"}, "footage_uri", "folder"),
+        ({"footage_uri": "pipe.mp4"}, "footage_uri", "pipe.mp4"),
+        ({"speech_uri": "pipe.mp4"}, "speech_uri", "pipe.mp4"),
+        ({"output_uri": "footage.mp4"}, "output_uri", "footage"),
+        ({"output_uri": "hard.mp4"}, "output_uri", "footage"),
+        ({"output_uri": "speech.wav"}, "output_uri", "speech"),
+        ({"output_uri": "notes.mp4"}, "output_uri", "overwrite"),
+        ({"output_uri": "folder", "overwrite": True}, "output_uri", "folder"),
+        ({"face": "nan"}, "face", "nan"),
+        ({"face": "1,nan"}, "face", "nan"),
+        ({"face": "inf,2"}, "face", "inf"),
+        ({"face": "-3"}, "face", "-3"),
+        ({"face": "the left one"}, "face", "the left one"),
+        ({"method": "magic"}, "method", "magic"),
+        ({"method": "headpose", "retime": True}, "retime", "headpose"),
+        ({"retime": True, "keep_audio": True}, "keep_audio", "timeline"),
+        ({"seed": -1}, "seed", "-1"),
+        ({"consent": pb.ConsentRecord(**CONSENT, date="0000-01-01")}, "consent.date", "0000-01-01"),
+        ({"consent": pb.ConsentRecord(**CONSENT, date="2999-01-01")}, "consent.date", "future"),
+        ({"consent": pb.ConsentRecord(subject="driver")}, "consent.granted_by", "at least 1"),
+    ],
+)
+def test_a_dub_that_cannot_be_is_refused_at_the_door(
+    gateway: RunningGateway, inputs: Path, fields: dict[str, Any], field: str, words: str
+) -> None:
+    before = sorted(path.name for path in inputs.iterdir())
+    with gateway.connect() as connection:
+        error = refused(connection, dubbing(fields.pop("output_uri", "door.mp4"), **fields))
+    assert (error.code, error.reason, error.field) == ("INVALID_ARGUMENT", "INVALID_REQUEST", field)
+    assert words in error.message
+    assert str(inputs) not in error.message
+    assert sorted(path.name for path in inputs.iterdir()) == before
+
+
+def test_an_actor_that_is_not_there_or_is_of_another_method_is_refused_at_the_door(gateway: RunningGateway, actor: str) -> None:
+    with gateway.connect() as connection:
+        assert refused(connection, dubbing("door.mp4", actor_id="nobody")).reason == "ACTOR_NOT_READY"
+        other = refused(connection, dubbing("door.mp4", actor_id=actor, method="everybody"))
+        assert (other.field, other.reason) == ("method", "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"face": "nan"}, "face"),
+        ({"seed": -1}, "seed"),
+        ({"method": "magic"}, "method"),
+        ({"footage_uri": "a\\b.mp4"}, "footage_uri"),
+    ],
+)
+def test_an_enrolment_that_cannot_be_is_refused_at_the_door(gateway: RunningGateway, fields: dict[str, Any], field: str) -> None:
+    request = enrolment("new")
+    request.MergeFrom(pb.CreateActorRequest(**fields))
+    with gateway.connect() as connection:
+        error = refused(connection, request)
+    assert (error.reason, error.field) == ("INVALID_REQUEST", field)
+
+
+def test_a_file_is_replaced_only_where_it_was_said_or_is_a_film_of_ours(start_gateway: StartGateway, inputs: Path) -> None:
+    running = start_gateway()
+    shutil.copy(inputs / "text.mp4", inputs / "replaced.mp4")
+    with running.connect() as connection:
+        first = dubbing("replaced.mp4", footage_uri=OTHER, overwrite=True)
+        client.dub(connection, first, timeout_s=90)
+        film = (inputs / "replaced.mp4").read_bytes()
+        assert len(film) > 1000
+        # A film of ours now: no word is needed.
+        client.dub(connection, dubbing("replaced.mp4", footage_uri=OTHER), timeout_s=90)
+        assert (inputs / "replaced.mp4").read_bytes() == film
+
+
+def test_no_error_shows_where_the_server_keeps_its_files(start_gateway: StartGateway, inputs: Path, tmp_path: Path) -> None:
+    running = start_gateway(max_queued_jobs=32)
+    statuses: list[bytes] = []
+    with running.connect() as connection:
+        stub = operations_pb2_grpc.OperationsStub(connection.channel)
+        wrong = [{"footage_uri": name} for name in ("text.mp4", "cut.mp4", "silence.wav", "speech.wav", "pipe.mp4", "nothing.mp4")]
+        wrong += [{"speech_uri": name} for name in ("text.mp4", "silence.wav", "folder", "../speech.wav", str(inputs / "none.wav"))]
+        wrong += [{"output_uri": name} for name in ("notes.mp4", "folder", "none/film.mp4", "film.xyz", "footage.mp4")]
+        wrong += [{"face": "9"}, {"face": "0,0"}, {"method": "headpose", "codec": "prores"}, {"speech_uri": ""}]
+        for number, fields in enumerate(wrong):
+            request = dubbing(fields.pop("output_uri", f"leak_{number}.mp4"), **fields)
+            try:
+                name = client.create_dub(connection, request)
+            except DubstageCallError as error:
+                statuses.append(f"{error.message} {error.field}".encode())
+                continue
+            with pytest.raises(DubstageCallError):
+                client.wait(connection, name, pb.DubResult, timeout_s=90)
+            found: Any = connection.unary(stub.GetOperation, operations_pb2.GetOperationRequest(name=name))
+            statuses.append(found.SerializeToString())
+        blob = next(path for path in Path(running.settings.artefacts_url).rglob("*") if path.is_file())
+        client.enrol(connection, enrolment("leaky", footage=OTHER), timeout_s=90)
+        listed = {ref.sha256: ref for actor in client.list_actors(connection) for ref in actor.artefacts}
+        for ref in listed.values():
+            Path(ref.uri.removeprefix("file://")).unlink(missing_ok=True)
+        for call in (
+            lambda: client.create_dub(connection, dubbing("leak.mp4", actor_id="leaky", footage_uri=OTHER)),
+            lambda: list(client.live(connection, "leaky", [], 16000)),
+        ):
+            with pytest.raises(DubstageCallError) as caught:
+                call()
+            statuses.append(caught.value.message.encode())
+        client.erase_actor(connection, "leaky")
+    assert len(statuses) == len(wrong) + 2
+    for status in statuses:
+        for place in (inputs, running.data, blob.parents[1], Path(__file__).parents[2]):
+            assert str(place).encode() not in status, status
+        assert b"/tmp/" not in status, status

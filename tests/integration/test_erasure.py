@@ -1,0 +1,146 @@
+"""`dubstage actor erase` while live streams, operations and dubs of other processes use the person."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from dubstage.client import DubstageCallError
+from dubstage.client import gateway as client
+from gateway.actors.store import ActorStore
+from tests.integration.conftest import (
+    OTHER,
+    Media,
+    RunningGateway,
+    RunningStages,
+    StartGateway,
+    dubbing,
+    enrolment,
+    write_short_clip,
+)
+from tests.integration.test_operations import blobs, until
+
+Samples = tuple[npt.NDArray[np.float32], int]
+
+
+def environment(data: Path, stages: RunningStages) -> dict[str, str]:
+    """Of a command that works in a gateway's data folder, with the running stages."""
+    settings = {"data_dir": str(data), "artefacts_url": str(stages.artefacts), **stages.endpoints()}
+    return {**os.environ, **{f"DUBSTAGE_{name.upper()}": value for name, value in settings.items()}}
+
+
+def command(*arguments: str, data: Path, stages: RunningStages) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "gateway.cli", *arguments]
+    return subprocess.Popen(
+        line,
+        env=environment(data, stages),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def test_beside_a_gateway_it_ends_live_streams_and_operations_and_leaves_no_row_of_the_person(
+    start_gateway: StartGateway, stages: RunningStages, samples: Samples, media: Media
+) -> None:
+    speech, rate = samples
+    running = start_gateway(max_concurrent_jobs=1)
+    before = blobs(stages)
+    erased_at: list[float] = []
+    goes_on = threading.Event()
+
+    def spoken() -> Iterator[npt.NDArray[np.float32]]:
+        step = rate // 25
+        for first in range(0, rate, step):
+            yield speech[first : first + step]
+        # Nothing more is said, and the stream stays open: its end does not wait for another frame.
+        goes_on.wait(100)
+
+    with running.connect() as connection:
+        client.enrol(connection, enrolment("shown", footage=OTHER), timeout_s=90)
+        stream = client.live(connection, "shown", spoken(), rate)
+        next(stream)
+        dub = client.create_dub(connection, dubbing("of_shown.mp4", actor_id="shown", footage_uri=OTHER))
+        erasing = command("actor", "erase", "shown", data=running.data, stages=stages)
+
+        def ended() -> None:
+            erasing.wait(100)
+            erased_at.append(time.monotonic())
+
+        waiting = threading.Thread(target=ended)
+        waiting.start()
+        with pytest.raises(DubstageCallError) as caught:
+            list(stream)
+        over_at = time.monotonic()
+        waiting.join()
+        goes_on.set()
+        receipt = json.loads(erasing.communicate()[0])
+        assert erasing.returncode == 0
+        assert (caught.value.reason, "was erased" in caught.value.message) == ("ACTOR_NOT_READY", True)
+        assert over_at < erased_at[0] + 5
+        assert list(client.list_operations(connection)) == []
+        assert list(client.list_actors(connection)) == []
+        with pytest.raises(DubstageCallError, match="no operation"):
+            client.get_operation(connection, dub)
+    assert receipt["actor_id"] == "shown"
+    assert len(receipt["signature"]) == 64
+    assert blobs(stages) <= before
+    assert not list((running.data / "jobs").glob("*/"))
+    assert not list(media.root.glob("*of_shown*"))
+    assert b"box 7" not in (running.data / "actors.sqlite").read_bytes(), "the consent record is overwritten"
+
+
+def test_a_dub_of_another_process_ends_with_the_actor_and_leaves_no_blob(
+    start_gateway: StartGateway,
+    stages: RunningStages,
+    media: Media,
+    carphone: Path,
+    tmp_path: Path,
+) -> None:
+    film, output = tmp_path / "long.mp4", tmp_path / "dubbed.mp4"
+    write_short_clip(carphone, film, 120)
+    running = start_gateway()
+    before = blobs(stages)
+    with running.connect() as connection:
+        client.enrol(connection, enrolment("busy", footage=OTHER), timeout_s=90)
+    dub = ["dub", str(film), "--actor", "busy", "--audio", str(media.speech), "-o", str(output)]
+    dubbing_it = command(*dub, data=running.data, stages=stages)
+    until(lambda: bool(list((running.data / "jobs").glob("*/journal/[0-9a-f]*"))) or dubbing_it.poll() is not None, seconds=120)
+    with ActorStore(running.settings) as asking:
+        # As the command does, without the time that it takes to start.
+        assert asking.erasures.erase_or_ask("busy").actor_id == "busy"
+    said = dubbing_it.communicate(timeout=120)[1]
+    assert dubbing_it.returncode == 11, said
+    assert "actor 'busy' was erased" in said
+    assert blobs(stages) <= before
+    assert not list((running.data / "jobs").glob("*/"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.mp4"]
+
+
+def test_without_a_gateway_the_command_erases_by_itself(
+    start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None], stages: RunningStages
+) -> None:
+    running = start_gateway()
+    before = blobs(stages)
+    with running.connect() as connection:
+        client.enrol(connection, enrolment("gone", footage=OTHER), timeout_s=90)
+    stop_gateway(running)
+    erasing = command("actor", "erase", "gone", data=running.data, stages=stages)
+    assert json.loads(erasing.communicate(timeout=120)[0])["actor_id"] == "gone"
+    assert blobs(stages) <= before
+    with start_gateway(data_dir=running.data).connect() as connection:
+        assert list(client.list_operations(connection)) == []
+    again = command("actor", "erase", "gone", data=running.data, stages=stages)
+    assert "no actor 'gone' is enrolled" in again.communicate(timeout=120)[1]
+    assert again.returncode == 11

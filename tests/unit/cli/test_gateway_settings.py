@@ -1,0 +1,63 @@
+"""Settings of the gateway: addresses that cannot be meant are refused, numbers have ranges, and the documents list all settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from charts.schema import SETTINGS
+from gateway.settings import GatewaySettings
+from services.common.errors import InvalidRequest
+from services.common.settings import PREFIX, StageSettings, load_settings
+
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
+
+
+@pytest.mark.parametrize("host", ["localhost:51051", "10.0.0.1:50051", "[::1]:50051"])
+def test_a_host_with_a_port_is_refused_with_what_to_give(host: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"DUBSTAGE_STAGES_HOST: .* has a port: give the host alone") as caught:
+        load_settings(GatewaySettings, stages_host=host)
+    assert "DUBSTAGE_AUDIO_ENDPOINT=HOST:PORT" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("host", "target"),
+    [
+        ("render-node", "render-node:50055"),
+        ("10.0.0.1", "10.0.0.1:50055"),
+        ("::1", "[::1]:50055"),
+        ("[::1]", "[::1]:50055"),
+        ("dns:///stages", "dns:///stages:50055"),
+    ],
+)
+def test_a_host_alone_gets_the_stages_own_port(host: str, target: str) -> None:
+    assert load_settings(GatewaySettings, stages_host=host).endpoint("render") == target
+
+
+def test_an_endpoint_without_a_port_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="DUBSTAGE_FACE_ENDPOINT: 'face-node' has no port"):
+        load_settings(GatewaySettings, face_endpoint="face-node")
+
+
+@pytest.mark.parametrize("kind", SETTINGS.values(), ids=SETTINGS.keys())
+def test_every_number_has_a_range(kind: type[StageSettings]) -> None:
+    properties = kind.model_json_schema()["properties"]
+    numbers = {name: schema for name, schema in properties.items() if schema.get("type") in ("integer", "number")}
+    without = [name for name, rule in numbers.items() if "maximum" not in rule or not {"minimum", "exclusiveMinimum"} & rule.keys()]
+    assert without == []
+
+
+def documented() -> list[str]:
+    """Patterns of the variables in the first column of the table, `_NAME` short for `DUBSTAGE_NAME`."""
+    rows = re.findall(r"^\| (`DUBSTAGE_.*?) \|", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
+    words = [word for row in rows for word in re.findall(r"`([A-Z_<>*]+)`", row)]
+    names = [word if word.startswith(PREFIX) else f"{PREFIX.rstrip('_')}{word}" for word in words]
+    return [name.replace("<STAGE>", "(AUDIO|FACE|MOTION|TEXTURE|RENDER)").replace("*", ".*") for name in names]
+
+
+@pytest.mark.parametrize("kind", SETTINGS.values(), ids=SETTINGS.keys())
+def test_every_setting_is_in_the_table_of_the_documents(kind: type[StageSettings]) -> None:
+    known = re.compile("|".join(documented()))
+    assert [name for name in kind.model_fields if not known.fullmatch(f"{PREFIX}{name}".upper())] == []

@@ -1,0 +1,45 @@
+"""Progress where stderr is no terminal: plain lines, the first one at once, further ones while nothing is heard."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from gateway.cli.progress import StepProgress
+
+
+def test_the_first_line_comes_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with StepProgress(line_s=3600.0) as progress:
+        progress("track", 3, 12)
+        progress("track", 4, 12)
+        assert capsys.readouterr().err == "0:00  track: 3 of 12\n"
+
+
+def test_work_that_says_nothing_is_still_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    said = ""
+    with StepProgress(line_s=0.02) as progress:
+        progress.begin("starting the stages")
+        deadline = time.monotonic() + 30.0
+        while said.count("starting the stages ...") < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+            said += capsys.readouterr().err
+    assert said.count("starting the stages ...") >= 3
+
+
+def test_a_line_has_rate_and_time_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("gateway.cli.progress.time.monotonic", lambda: now[0])
+    progress = StepProgress(line_s=3600.0)
+    progress.begin("starting the stages")
+    progress("dub", 0, 500)
+    now[0] += 10.0
+    progress("dub", 125, 500)
+    progress._shown._say()  # type: ignore[union-attr]
+    assert capsys.readouterr().err.splitlines()[-1].endswith("dub: 125 of 500, 12.5 per second, about 0:30 left")
+
+
+def test_nothing_goes_on_after_the_end() -> None:
+    with StepProgress(line_s=0.01) as progress:
+        progress("dub", 1, 2)
+    assert not progress._shown._thread.is_alive()  # type: ignore[union-attr]

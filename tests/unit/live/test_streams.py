@@ -1,0 +1,65 @@
+"""A live stream ends at once with the person whom it shows, whatever it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import numpy as np
+import pytest
+
+from gateway.live.session import LiveFrame
+from gateway.live.streams import _Running
+from services.common.errors import ActorNotReady
+
+PICTURE = np.zeros((2, 2, 3), np.uint8)
+
+
+class Frames:
+    """One frame, then silence; its end takes a while."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+
+    async def frames(self) -> AsyncGenerator[LiveFrame, None]:
+        try:
+            yield LiveFrame(0, PICTURE, False)
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+            self.closed.set()
+
+
+async def test_a_stream_that_waits_for_its_next_frame_ends() -> None:
+    source = Frames()
+    frames = source.frames()
+    stream = _Running("ann")
+    assert await stream.next_of(frames) is not None
+    waiting = asyncio.create_task(stream.next_of(frames))
+    await asyncio.sleep(0.01)
+    stream.end()
+    await asyncio.sleep(0.01)
+    # Told again while it ends.
+    stream.end()
+    with pytest.raises(ActorNotReady, match="actor 'ann' was erased"):
+        await waiting
+    assert source.closed.is_set()
+
+
+async def test_a_stream_that_does_not_wait_ends_when_it_goes_on() -> None:
+    frames = Frames().frames()
+    stream = _Running("ann")
+    assert await stream.next_of(frames) is not None
+    stream.end()
+    with pytest.raises(ActorNotReady):
+        await stream.next_of(frames)
+    await frames.aclose()
+
+
+async def test_a_timeout_of_its_own_is_no_erasure() -> None:
+    async def late() -> AsyncGenerator[LiveFrame, None]:
+        raise TimeoutError("a stage")
+        yield
+
+    with pytest.raises(TimeoutError, match="a stage"):
+        await _Running("ann").next_of(late())

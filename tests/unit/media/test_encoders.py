@@ -1,0 +1,119 @@
+"""What can be written where, and what is said where it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from gateway.media.encoders import check_target, choose_encoder, container_format
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.media.types import VideoInfo
+from gateway.media.writer import VideoWriter, WriteReport
+from services.common.errors import InvalidRequest, MediaUnsupported
+from tests.unit.media.made_footage import Clip, make_clip
+
+
+@pytest.mark.parametrize(("output", "codec"), [("a.mp4", None), ("a.MOV", "prores"), ("a.mxf", "mpeg2video"), ("a.nut", "ffv1")])
+def test_targets_that_footage_can_go_to_pass(output: str, codec: str | None) -> None:
+    check_target(Path(output), codec)
+
+
+@pytest.mark.parametrize(
+    ("output", "codec", "field", "words"),
+    [
+        ("a.gif", None, "output", r"a\.gif: films are written as \.mp4 \.m4v \.mov \.mkv \.nut \.mxf"),
+        ("a", "h264", "output", "films are written as"),
+        ("a.mp4", "divx", "codec", "unknown codec divx; choose one of h264, hevc, ffv1, prores, mpeg2video"),
+        ("a.mp4", "prores", "codec", r"\.mp4 does not hold prores; .* another ending \(\.mov \.mkv \.mxf\)"),
+        ("a.mov", "ffv1", "codec", r"\.mov does not hold ffv1; .* another ending \(\.mp4 \.m4v \.mkv \.nut\)"),
+    ],
+)
+def test_targets_that_no_footage_can_go_to_are_refused_without_any(output: str, codec: str | None, field: str, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words) as caught:
+        check_target(Path(output), codec)
+    assert caught.value.field == field
+
+
+def test_the_muxer_is_that_of_the_ending() -> None:
+    assert [container_format(Path(f"a{suffix}")) for suffix in (".m4v", ".mov", ".MKV")] == ["mp4", "mov", "matroska"]
+
+
+def _written(video_path: Path, output: Path) -> WriteReport:
+    info = probe(video_path)
+    with VideoWriter(output, info) as writer, VideoReader(info) as reader:
+        for frame in reader:
+            writer.write(frame, [plane.copy() for plane in frame.planes] if frame.index % 2 else None)
+    return writer.report
+
+
+def _with_alpha(path: Path, codec: str, pixel_format: str) -> Path:
+    """A film of slopes in all its planes, alpha too."""
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 80, pixel_format
+        for index in range(4):
+            picture = av.VideoFrame(96, 80, pixel_format)
+            for number, plane in enumerate(picture.planes):
+                row = np.linspace(300 + 20 * number, 700 - 10 * index, plane.line_size // 2).astype("<u2")
+                np.frombuffer(plane, "<u2").reshape(-1, plane.line_size // 2)[:] = row
+            picture.pts = index
+            film.mux(stream.encode(picture))
+        film.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".mxf"])
+def test_prores_4444_with_alpha_comes_back_as_prores_4444_with_alpha(tmp_path: Path, suffix: str) -> None:
+    """Read as 12 bits, written as 10, as ProRes encoders take it: colours within 1 %, alpha within .1 % of full scale."""
+    source = _with_alpha(tmp_path / "clip.mov", "prores_ks", "yuva444p10le")
+    report = _written(source, tmp_path / f"out{suffix}")
+    before, after = probe(source), probe(report.path)
+    assert (report.codec, report.pixel_format) == ("prores", "yuva444p10le")
+    assert before.video.pixel.name == after.video.pixel.name == "yuva444p12le"
+    with VideoReader(before) as old, VideoReader(after) as new:
+        for a, b in zip(old, new, strict=True):
+            errors = [int(np.abs(x.astype(int) - y).max()) for x, y in zip(a.planes, b.planes, strict=True)]
+            assert max(errors[:3]) <= 41
+            assert errors[3] <= 4
+
+
+def test_prores_4444_goes_elsewhere_without_loss_where_a_codec_keeps_12_bits(tmp_path: Path) -> None:
+    video = probe(_with_alpha(tmp_path / "clip.mov", "prores_ks", "yuv444p10le")).video
+    choices = {suffix: choose_encoder(Path(f"a{suffix}"), video, None, 16, "veryfast") for suffix in (".mov", ".mp4", ".nut")}
+    assert {suffix: (choice.codec, choice.pixel_format) for suffix, choice in choices.items()} == {
+        ".mov": ("hevc", "yuv444p12le"),
+        ".mp4": ("hevc", "yuv444p12le"),
+        ".nut": ("ffv1", "yuv444p12le"),
+    }
+
+
+def _png_film(path: Path, pixel_format: str) -> VideoInfo:
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
+        for index in range(3):
+            picture = av.VideoFrame(64, 48, pixel_format)
+            np.frombuffer(picture.planes[0], np.uint8)[:] = 40 * index
+            picture.pts = index
+            film.mux(stream.encode(picture))
+        film.mux(stream.encode(None))
+    return probe(path).video
+
+
+def test_a_pixel_format_that_a_codec_lacks_is_named_with_the_codecs_that_keep_it(tmp_path: Path) -> None:
+    video = _png_film(tmp_path / "clip.mov", "rgb24")
+    with pytest.raises(MediaUnsupported, match=r"h264 does not keep .* gbrp; these do: hevc in \.mp4 \.m4v \.mov \.mkv \.nut"):
+        choose_encoder(tmp_path / "a.mp4", video, "h264", 16, "veryfast")
+
+
+def test_a_pixel_format_that_no_codec_keeps_comes_with_a_conversion_that_helps(tmp_path: Path) -> None:
+    video = _png_film(tmp_path / "clip.mov", "rgba")
+    words = r"no codec of \.mov keeps .* gbrap, and no other does; .*-c:v ffv1 -pix_fmt gbrap10le .* OUT\.mkv"
+    with pytest.raises(MediaUnsupported, match=words):
+        choose_encoder(tmp_path / "a.mov", video, None, 16, "veryfast")
+    converted = make_clip(tmp_path / "converted.mkv", Clip(codec="ffv1", pixel_format="gbrap10le"))
+    assert _written(converted, tmp_path / "out.mkv").pixel_format == "gbrap10le"

@@ -1,0 +1,89 @@
+"""Where a report may be written, known before the work; and that it appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from gateway.reports.folder import PAGE, check_report_folder, report_folder
+from services.common.errors import InvalidRequest, StorageFull
+
+PAGE_TEXT = "<html><footer>dubstage</footer></body></html>"
+
+
+def write(folder: Path, *names: str) -> None:
+    with report_folder(folder) as partial:
+        for name in names:
+            (partial / name).write_text(PAGE_TEXT)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_new_folder_and_those_above_it_are_made_when_the_report_is_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    check_report_folder(folder)
+    assert names(tmp_path) == []
+    write(folder, PAGE)
+    assert names(folder) == [PAGE]
+    assert names(tmp_path / "a") == ["b"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
+
+
+def test_an_older_report_is_replaced_and_what_else_lies_there_is_kept(tmp_path: Path) -> None:
+    write(tmp_path, PAGE, "mouths.jpg")
+    (tmp_path / "notes.txt").write_text("mine")
+    check_report_folder(tmp_path)
+    write(tmp_path, PAGE)
+    assert names(tmp_path) == [PAGE, "mouths.jpg", "notes.txt"]
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_report_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path, problem: Exception) -> None:
+        with report_folder(folder) as partial:
+            (partial / PAGE).write_text("half")
+            raise problem
+
+    for folder in (tmp_path / "new", tmp_path):
+        with pytest.raises(ZeroDivisionError):
+            fail(folder, ZeroDivisionError())
+    with pytest.raises(StorageFull, match="no space left"):
+        fail(tmp_path / "new", OSError(28, "No space left on device"))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("where", ["file", "file/below", "x" * 300, f"new/{'x' * 300}", "other", "loop", "/proc/x", "/dev/null"])
+def test_places_where_no_report_can_lie_are_refused_before_the_work(where: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InvalidRequest, match="the report") as caught:
+        check_report_folder(tmp_path / where)
+    assert caught.value.field == "report"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_files_of_the_command_do_not_lie_in_the_report(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "report")
+    with pytest.raises(InvalidRequest, match=r"dub\.mp4 lies in this folder"):
+        check_report_folder(tmp_path / "link", [tmp_path / "report" / "dub.mp4"])
+    check_report_folder(tmp_path / "report", [tmp_path / "dub.mp4"])
+
+
+def test_what_a_killed_process_left_goes_when_it_is_old(tmp_path: Path) -> None:
+    for name, age in (("old", 3 * 86400), ("new", 0)):
+        left = tmp_path / f".dubstage-report-{name}"
+        left.mkdir()
+        (left / PAGE).write_text("half")
+        os.utime(left, (left.stat().st_mtime - age,) * 2)
+    write(tmp_path / "report", PAGE)
+    assert names(tmp_path) == [".dubstage-report-new", "report"]
