@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PREFIX ?= $(HOME)/.local
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py' -path '*client*')
 
-.PHONY: setup install uninstall triton scanner images images-check play demo test unit lint format bench train export clean
+.PHONY: setup install uninstall triton scanner images images-check play demo test unit hostile lint format bench train export clean
 
 setup: $(VENV)/.ready
 
@@ -65,6 +65,10 @@ unit: setup
 
 test: lint triton scanner
 	$(BIN)/python -m pytest
+
+# 10,000 hostile cases against real servers and the command line; the report is in out/hostile (docs/hostile.md).
+hostile: setup
+	$(BIN)/python -m tests.hostile $(HOSTILE_ARGUMENTS)
 
 format: setup
 	$(BIN)/ruff format .

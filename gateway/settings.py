@@ -68,9 +68,20 @@ class GatewaySettings(StageSettings):
     stages_token_file: Path | None = Field(None, description="its first line is sent to the stages as bearer token")
     stage_deadline_s: float = Field(3600.0, gt=0, le=604_800, description="time allowed to one call of a stage")
 
+    @field_validator("data_dir")
+    @classmethod
+    def _utf8(cls, folder: Path) -> Path:
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError:
+            raise ValueError("this path is not UTF-8, as SQLite needs it: give another folder") from None
+        return folder
+
     @field_validator("stages_host")
     @classmethod
     def _without_port(cls, host: str) -> str:
+        if not host.isprintable():
+            raise ValueError(f"{host!r} is no host: give its name or address")
         if _WITH_PORT.fullmatch(host):
             raise ValueError(
                 f"{host!r} has a port: give the host alone, the stages listen on their default ports there; or give the address of "
@@ -81,8 +92,8 @@ class GatewaySettings(StageSettings):
     @field_validator(*(f"{stage}_endpoint" for stage in STAGES))
     @classmethod
     def _with_port(cls, target: str) -> str:
-        if target and ":" not in target:
-            raise ValueError(f"{target!r} has no port: give HOST:PORT")
+        if target and (":" not in target or not target.isprintable()):
+            raise ValueError(f"{target!r} is no address with a port: give HOST:PORT")
         return target
 
     def endpoint(self, stage: str) -> str:

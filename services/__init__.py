@@ -1,6 +1,7 @@
 """The stage services of dubstage and the chassis they share."""
 
 import os
+import sys
 
 from services.common.cpu import cpu_flags
 
@@ -13,3 +14,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # difference between machines; others remain (docs/determinism.md).
 if {"avx2", "fma"} <= cpu_flags():
     os.environ["OPENBLAS_CORETYPE"] = "Haswell"
+if "numpy" in sys.modules:
+    # A program that uses dubstage as a library loaded NumPy first: its BLAS has read the variables already. The kernel stays what
+    # it is; the number of threads, which changes more bits, can still be set.
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(limits=1, user_api="blas")

@@ -78,6 +78,15 @@ class JobBlobs:
                 session.execute(delete(table).where(table.folder == str(folder)))
         return refs
 
+    def only_of(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
+        """Return the blobs that are counted for a job, and those of `refs`, that no actor and no other job counts."""
+        with self._database.reading() as session:
+            mine = session.scalars(select(JobBlobRow).where(JobBlobRow.folder == str(folder)))
+            held = [ArtefactRef(blob.uri, blob.sha256, blob.size_bytes) for blob in mine]
+            found = list(dict.fromkeys((*refs, *held)))
+            known = counted(session, {ref.sha256 for ref in found}, but=str(folder))
+        return [ref for ref in found if ref.sha256 not in known]
+
     def folder_of(self, operation: str) -> Path | None:
         """Return the folder of a job that an operation began and has not ended, or None."""
         with self._database.reading() as session:
@@ -96,14 +105,14 @@ def erased_meanwhile(actor_id: str) -> ActorNotReady:
     return ActorNotReady(f"actor {actor_id!r} was erased: work with them ends, and nothing of it is kept", subject=actor_id)
 
 
-def counted(session: Session, digests: AbstractSet[str]) -> set[str]:
-    """Return those of some digests that an actor or a job counts."""
+def counted(session: Session, digests: AbstractSet[str], *, but: str = "") -> set[str]:
+    """Return those of some digests that an actor or a job counts, other than the job of the folder `but`."""
     found: set[str] = set()
     wanted = sorted(digests)
     for begin in range(0, len(wanted), 500):  # databases bound the length of a list
         part = wanted[begin : begin + 500]
-        for table in (LineageRow, JobBlobRow):
-            found.update(session.scalars(select(table.sha256).where(table.sha256.in_(part))))
+        found.update(session.scalars(select(LineageRow.sha256).where(LineageRow.sha256.in_(part))))
+        found.update(session.scalars(select(JobBlobRow.sha256).where(JobBlobRow.sha256.in_(part), JobBlobRow.folder != but)))
     return found
 
 

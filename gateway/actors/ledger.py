@@ -52,6 +52,10 @@ class JobLedger:
         """
         self._jobs.hold(folder, ref, actor_id=self._actor_id)
 
+    def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
+        """What the job holds, and those of `refs`, that nobody else counts; nothing is changed."""
+        return self._jobs.only_of(folder, refs)
+
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """Forget the job; returns what nobody counts any more."""
         return self._jobs.uncounted([*refs, *self._jobs.release(folder)])

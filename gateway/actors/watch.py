@@ -8,7 +8,8 @@ from typing import Any, Final, TypeVar
 
 from gateway.actors.ledger import JobLedger
 from gateway.ahead import in_thread
-from gateway.pipeline.dub import DubJob, DubOutcome, OnProgress
+from gateway.pipeline.dub import DubJob, OnProgress
+from gateway.pipeline.outcome import DubOutcome
 from services.common.errors import ActorNotReady, TransientError
 
 T = TypeVar("T")

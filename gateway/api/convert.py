@@ -26,10 +26,10 @@ from gateway.media.encoders import check_target
 from gateway.media.output_place import check_place
 from gateway.methods import DEFAULT_METHOD, method_named
 from gateway.operations.store import OperationRecord
-from gateway.pipeline.dub import DubOutcome
 from gateway.pipeline.dub_request import DubRequest, wants_own_timeline
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import FaceChoice, parse_face
+from gateway.pipeline.outcome import DubOutcome
 from services.common.arrays import to_rgb_image
 from services.common.errors import InvalidRequest, MessageTooLarge
 

@@ -12,7 +12,7 @@ import tempfile
 import traceback
 from collections.abc import Coroutine, Sequence
 from importlib.metadata import version
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
 
@@ -31,7 +31,7 @@ app = typer.Typer(
 
 COMMANDS: Final = ("actor", "doctor", "dub", "evaluate", "jobs", "live", "serve", "trainset")
 """Each has a module of its own in this package."""
-_USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter
+_USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__base__)
 """What a wrong option, a missing argument and an unknown command have in common."""
 _OF_THE_MACHINE: Final = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE,

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 import typer
 from rich.text import Text
 
@@ -86,17 +85,20 @@ def _result(found: str | BaseException) -> str:
 
 
 def _mediapipe_models() -> str:
-    """Look for the model's file and read one empty picture with it. The face stage keeps MediaPipe's notes from stderr."""
+    """Look for the model's file, and warm a face stage up: it reads one picture, and keeps MediaPipe's notes from stderr."""
     found = importlib.util.find_spec("mediapipe")
     if found is None or found.origin is None:
         raise FileNotFoundError("not installed: run `make setup`")
     if not (Path(found.origin).parent / "modules" / "face_landmark" / "face_landmark_with_attention.tflite").is_file():
         raise FileNotFoundError("this mediapipe carries no models: install 0.10.21 with `pip install --no-deps mediapipe==0.10.21`")
-    from services.face.mediapipe_graphs import PATCH_SIZE, MeshNetwork
+    from gateway.stages.local import compose_stages
 
-    network = MeshNetwork()
-    network(np.zeros((PATCH_SIZE, PATCH_SIZE, 3), np.uint8))
-    network.close()
+    face = compose_stages(names=("face",))["face"]
+    try:
+        face.warm_up()
+    finally:
+        for pool in face.workers:
+            pool.shutdown()
     return "face mesh with attention"
 
 

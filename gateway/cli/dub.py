@@ -22,10 +22,11 @@ from gateway.housekeeping.cleaning import expire
 from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.media.encoders import CODECS
 from gateway.methods import DEFAULT_METHOD, combined
-from gateway.pipeline.dub import DubJob, DubOutcome
+from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest, check_request
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import parse_face
+from gateway.pipeline.outcome import DubOutcome
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages

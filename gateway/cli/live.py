@@ -60,6 +60,8 @@ def live(
     settings = load_settings(GatewaySettings, stages_host=stages)
     if output is None and not show_latency:
         raise InvalidRequest("nothing to do: give --output FILE, or --show-latency", field="output")
+    if gateway is not None and (":" not in gateway or not gateway.isprintable()):
+        raise InvalidRequest(f"--gateway takes HOST:PORT, not {gateway[:80]!r}", field="gateway")
     if output is not None:
         check_recording(output, audio, overwrite=overwrite)
     run_async(_live(settings, actor, audio, output, show_latency=show_latency, gateway=gateway, fast=fast, overwrite=overwrite))

@@ -84,6 +84,7 @@ class _Lines:
         self._began = time.monotonic()
         self._step = ""
         self._step_began = 0.0
+        self._done_before = 0
         self._state = ""
 
     def start(self) -> None:
@@ -101,7 +102,8 @@ class _Lines:
     def update(self, step: str, done: int, total: int) -> None:
         first = not self._state
         if step != self._step:
-            self._step, self._step_began = step, time.monotonic()
+            # A step that another one interrupted goes on from what it had done.
+            self._step, self._step_began, self._done_before = step, time.monotonic(), done
         self._state = f"{step}: {done} of {total}{self._pace(done, total)}"
         if first:
             self._say()
@@ -110,10 +112,11 @@ class _Lines:
         if done >= total:
             return ", the next step begins"
         spent = time.monotonic() - self._step_began
-        if spent < 1.0 or done <= 0:
+        counted = done - self._done_before
+        if spent < 1.0 or counted <= 0:
             return ""
-        left = (total - done) * spent / done
-        return f", {done / spent:.1f} per second, about {_clock(left)} left"
+        left = (total - done) * spent / counted
+        return f", {counted / spent:.1f} per second, about {_clock(left)} left"
 
     def _say(self) -> None:
         say(f"{_clock(time.monotonic() - self._began)}  {self._state}")

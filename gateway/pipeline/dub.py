@@ -22,7 +22,7 @@ from gateway.media.inspection import inspect_film_aside
 from gateway.media.sound import Speech
 from gateway.media.stills import is_still, open_footage
 from gateway.media.types import MediaInfo
-from gateway.media.writer import VideoWriter, WriteReport
+from gateway.media.writer import VideoWriter
 from gateway.methods import Method, method_named
 from gateway.pipeline.allowance import MAX_JOB_BYTES
 from gateway.pipeline.analysis import enrol_from, folder_of, hear_speech, select_face, together, track_footage
@@ -34,10 +34,11 @@ from gateway.pipeline.film import FilmFacts, write_film
 from gateway.pipeline.journal import Journal, step_key
 from gateway.pipeline.ledger import BlobLedger, OwnBlobs
 from gateway.pipeline.messages import rational, ref_from, timeline_of
+from gateway.pipeline.outcome import DubOutcome, about_damage, about_redone, about_speech
 from gateway.pipeline.plan import Plan, make_plan
 from gateway.pipeline.removal import give_up, remove_locked
 from gateway.pipeline.rendering import FilmInputs, rendered_windows
-from gateway.pipeline.speech import SpeechExtent, predict_motion, speech_duration
+from gateway.pipeline.speech import predict_motion, speech_duration
 from gateway.pipeline.windows import window_config
 from gateway.pipeline.workspace import JOURNAL, Workspace
 from gateway.reports.stage_times import StageClock, StageTimes
@@ -52,36 +53,6 @@ PIPELINE_VERSION: Final = 5
 
 OnProgress = Callable[[str, int, int], None]
 """Called with the pass, frames (or steps) done, and how many there are."""
-
-
-@dataclass(slots=True)
-class DubOutcome:
-    """What came of a dub.
-
-    Attributes:
-        written: the film.
-        info: the footage.
-        film: what was dubbed in place: the footage, or the background film of a dub with a timeline of its own.
-        plan: of the film's frames.
-        actor: that was used; None where there is no face.
-        face_id: whose mouth.
-        facts: what the last pass saw.
-        windows_computed, windows_reused: windows of this run, and those that an earlier one had finished.
-        times: of the stages.
-        warnings: what the user must be told.
-    """
-
-    written: WriteReport
-    info: MediaInfo
-    film: MediaInfo
-    plan: Plan
-    actor: EnrolledActor | None
-    face_id: int | None
-    facts: FilmFacts
-    windows_computed: int
-    windows_reused: int
-    times: StageTimes
-    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +163,10 @@ class DubJob:
                 cpu_s=time.process_time() - used,
             ),
             warnings=[
-                *([] if own else _about_speech(extent, info)),
+                *([] if own else about_speech(extent, info)),
                 *person.warnings,
-                *_about_damage(facts),
-                *_about_redone(workspace, journal),
+                *about_damage(facts),
+                *about_redone(workspace, journal),
             ],
         )
 
@@ -426,28 +397,3 @@ def _speech_probability(workspace: Workspace) -> npt.NDArray[np.float32]:
     motion = workspace.motion
     parts = [motion.read(begin, begin + 512)["speech_probability"] for begin in range(0, motion.num_rows, 512)]
     return np.concatenate(parts)
-
-
-def _about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
-    film = float(info.video.duration)
-    if extent.longer:
-        return [f"the speech is longer than the footage ({film:.2f} s): it is cut there"]
-    if extent.used_s < film - 0.1:
-        return [f"the speech ends at {extent.used_s:.2f} s of {film:.2f} s: the mouth stays shut after that"]
-    return []
-
-
-def _about_damage(facts: FilmFacts) -> list[str]:
-    if not facts.damaged:
-        return []
-    return [f"damaged frames in the footage, filled in by the decoder: {len(facts.damaged)}, the first is frame {facts.damaged[0]}"]
-
-
-def _about_redone(workspace: Workspace, journal: Journal) -> list[str]:
-    if not journal.redone:
-        return workspace.redone
-    return [
-        *workspace.redone,
-        f"{journal.redone} finished steps of an earlier run could not be used (gone, damaged, or in another artefact store): they "
-        "were made anew",
-    ]

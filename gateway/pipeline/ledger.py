@@ -25,6 +25,10 @@ class BlobLedger(Protocol):
         """The job of this folder made a blob."""
         ...
 
+    def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
+        """What the job of this folder held, and those of `refs`, that nobody else counts; nothing is changed."""
+        ...
+
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """The job has ended; which of `refs`, and of what it held, nobody else counts."""
         ...
@@ -44,6 +48,10 @@ class OwnBlobs:
     def hold(self, folder: Path, ref: ArtefactRef) -> None:
         """As BlobLedger."""
         self._held.append(ref)
+
+    def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
+        """As BlobLedger."""
+        return [*refs, *self._held]
 
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """As BlobLedger."""

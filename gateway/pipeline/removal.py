@@ -57,7 +57,9 @@ def give_up(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Freed | N
 def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Freed:
     """As `give_up`, for whoever holds the folder's lock."""
     blobs, blob_bytes = 0, 0
-    for ref in ledger.release(folder, list(journalled(folder / JOURNAL))):
+    # Blobs first: where the store fails on the way, the job still counts them, and the next try deletes the rest.
+    alone = ledger.only_here(folder, list(journalled(folder / JOURNAL)))
+    for ref in alone:
         try:
             deleted = store.delete(ref)
         except InvalidRequest as problem:
@@ -66,6 +68,9 @@ def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Fre
             continue
         blobs, blob_bytes = blobs + deleted, blob_bytes + deleted * ref.size_bytes
     freed = folder_bytes(folder)
+    for ref in set(ledger.release(folder, ())) - set(alone):
+        # Counted meanwhile by a thread of the job that was cancelled.
+        blobs, blob_bytes = blobs + store.delete(ref), blob_bytes + ref.size_bytes
     shutil.rmtree(folder, ignore_errors=True)
     return Freed(freed, blobs, blob_bytes)
 

@@ -20,9 +20,10 @@ from gateway.media.sound import SoundReader
 from gateway.media.types import MediaInfo
 from gateway.methods import method_named
 from gateway.pipeline.analysis import track_footage
-from gateway.pipeline.dub import DubJob, DubOutcome
+from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.messages import reason_name, ref_from
+from gateway.pipeline.outcome import DubOutcome
 from gateway.pipeline.records import MOTION_RECORD, RecordFile, pose_of
 from gateway.pipeline.workspace import Workspace
 from gateway.reports.dub_report import write_dub_report

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 
 from dubstage.face.v1alpha1 import face_pb2, face_pb2_grpc
-from services.common.artefacts import ArrayCache, ArtefactStore
+from services.common.array_cache import ArrayCache
+from services.common.artefacts import ArtefactStore
 from services.common.errors import DubstageError
 from services.common.geometry import rasterise
 from services.common.limits import WorkerPool

@@ -7,7 +7,8 @@ from typing import Any
 
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1 import face_pb2_grpc
-from services.common.artefacts import ArrayCache, ArtefactRef, ArtefactStore
+from services.common.array_cache import ArrayCache
+from services.common.artefacts import ArtefactRef, ArtefactStore
 from services.common.calls import charge, check_still_wanted, count_frames, count_reason
 from services.common.errors import InvalidRequest
 from services.common.face_identity import FaceIdentity, identity_from_arrays, model_of_identity

@@ -8,7 +8,8 @@ import sys
 import cv2
 
 from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
-from services.common.artefacts import ArrayCache, ArtefactStore
+from services.common.array_cache import ArrayCache
+from services.common.artefacts import ArtefactStore
 from services.common.errors import DubstageError
 from services.common.limits import WorkerPool
 from services.common.morphable_models import MorphableModels

@@ -7,9 +7,10 @@ from typing import Final
 import numpy as np
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
+from services.common.array_cache import ArrayCache
 from services.common.arrays import from_image, from_tensor, to_gray_image, to_rgb_image, to_tensor
 from services.common.artefact_messages import ref_from_proto, ref_to_proto
-from services.common.artefacts import MAX_ARRAYS_BYTES, ArrayCache, ArtefactStore
+from services.common.artefacts import MAX_ARRAYS_BYTES, ArtefactStore
 from services.common.crops import BOX_SIZE, MAX_BOX_PX
 from services.common.errors import InvalidRequest, ModelNotFound
 from services.common.face_identity import identity_from_arrays, model_of_identity

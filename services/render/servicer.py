@@ -9,7 +9,8 @@ from typing import Any
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1 import render_pb2_grpc
-from services.common.artefacts import ArrayCache, ArtefactStore
+from services.common.array_cache import ArrayCache
+from services.common.artefacts import ArtefactStore
 from services.common.calls import check_still_wanted, set_model_version
 from services.common.errors import InvalidRequest
 from services.common.identity_drawing import IdentityDrawing

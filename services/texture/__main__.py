@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
-from services.common.artefacts import ArrayCache, ArtefactStore
+from services.common.array_cache import ArrayCache
+from services.common.artefacts import ArtefactStore
 from services.common.errors import DubstageError
 from services.common.geometry.rasterise import warm_up as warm_up_rasteriser
 from services.common.limits import WorkerPool

@@ -20,6 +20,8 @@ from tests.hostile.report import KINDS, write_report
 from tests.hostile.world import World
 
 console = Console(soft_wrap=True, highlight=False)
+PLAIN_LINE_EVERY = 250
+"""Cases between two lines of progress where there is no terminal."""
 
 
 def main(
@@ -39,12 +41,16 @@ def main(
         campaign: Campaign
 
         def on_case(case: Case, outcome: Outcome) -> None:
-            progress.update(task, advance=1, found=len(campaign.result.findings))
+            result = campaign.result
+            progress.update(task, advance=1, found=len(result.findings))
+            if not console.is_terminal and result.cases % PLAIN_LINE_EVERY == 0:
+                console.print(f"{result.cases} of {count} cases, {len(result.findings)} findings")
             for fault in outcome.faults:
                 progress.console.print(escape(f"{case.number} {case.surface} | {case.name} | {fault.kind}: {fault.seen[:200]!r}"))
 
         campaign = Campaign(world, seed, workers=workers, on_case=on_case)
-        result = campaign.run(cases(count, seed, first=first))
+        campaign.run(cases(count, seed, first=first))
+        result = campaign.result
     page = write_report(result, output)
     counts = result.kinds()
     console.print(

@@ -26,9 +26,10 @@ from services.common.arrays import to_gray_image, to_rgb_image, to_tensor
 from services.common.artefacts import ArtefactRef, ArtefactStore
 from services.common.crops import to_frame
 from services.common.landmarks import MOUTH_AREA
+from services.common.pose_messages import pose_to_proto
 from services.face.convert import picture_to_proto
 from services.motion.convert import FeatureBlock, block_to_proto
-from services.texture.convert import bank_frame_to_proto, portrait_to_proto, pose_to_proto
+from services.texture.convert import bank_frame_to_proto, portrait_to_proto
 from services.texture.types import BankFrame
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed
 from tests.unit.texture.people import HEAD, LANDMARKS, POSE, a_person, a_portrait

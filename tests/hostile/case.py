@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.hostile.world import World
 
-DEFAULT_LIMIT_S = 60.0
+DEFAULT_LIMIT_S = 90.0
 """A case that has no answer by then counts as a hang. Generous: machines of a build farm are shared."""
 
 ANSWERED = frozenset({"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "DATA_LOSS"})

@@ -16,8 +16,10 @@ from tests.hostile.case import EXIT_OK, EXIT_PERSON, EXIT_WRONG, Fault, Outcome
 
 PEAK_BYTES = 1536 << 20
 """Resident memory that a command line with remote stages may take at most, its child processes each too."""
-LIMIT_S = 45.0
+LIMIT_S = 75.0
 """Time until a command line counts as hanging."""
+LIBRARIES_OWN = ("pymp-", ".ses")
+"""Beginnings of names that libraries leave among the temporary files: Python's multiprocessing and ONNX Runtime."""
 BAD_TEXT = ("Traceback (most recent call last)", "this should not happen", "During handling of the above", "object at 0x")
 
 
@@ -131,7 +133,7 @@ def leftovers(folder: Path, outcome: Outcome, *, output: Path | None = None, kep
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("pymp-")) if folder.is_dir() else []
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(LIBRARIES_OWN)) if folder.is_dir() else []
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -65,9 +65,11 @@ def over_the_api(world: World, rng: Random, recipe: Callable[..., Path], *, spee
             "output_uri": f"{folder.name}/dubbed.mkv",
             "skip_personalization": True,
         }
+        if speech:
+            given["footage_uri"] = f"{folder.name}/{world.shelf.copy('clip.mkv', folder, 'good.mkv').name}"
         before = {path.name for path in folder.iterdir()}
         try:
-            request = dubbing(**given) if speech else dubbing(**given, actor_id="")
+            request = dubbing(**given, actor_id="")
             (operation,) = world.call("gateway", "/dubstage.gateway.v1alpha1.DubService/CreateDub", [request])
         except grpc.RpcError as error:
             return judged(world, error, request.SerializeToString())

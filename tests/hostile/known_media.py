@@ -47,9 +47,10 @@ def _playlists() -> list[Case]:
     def named(kind: str, suffix: str) -> Case:
         return command_line(f"{kind} as footage{suffix}", prepare(kind, suffix), WRONG, f"list{suffix}", surface="media")
 
-    suffixes = (".m3u8", ".mp4", ".ffconcat", ".sdp")
+    own = {"m3u8": ".m3u8", "concat": ".ffconcat", "sdp": ".sdp", "mpd": ".mpd"}
     return [
-        *(named(kind, suffix) for kind in PLAYLISTS for suffix in suffixes),
+        *(named(kind, ".mp4") for kind in PLAYLISTS),
+        *(named(kind, suffix) for kind, suffix in own.items()),
         *(in_media(kind) for kind in ("m3u8", "concat", "sdp", "mpd")),
     ]
 

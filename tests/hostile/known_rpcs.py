@@ -57,9 +57,15 @@ def _set(path: str, value: Any, index: int = 0) -> Changed:
 
 
 def _refused(rpc: str, path: str, value: Any, *, index: int = 0, base: int = 0, says: str | None = None) -> Case:
-    said = f"{value:.4g}" if isinstance(value, float) else f"{value!r:.40}".replace("\n", " ")
+    said = f"{_described(value)}{f' in base {base}' if base else ''}"
     named = path.rpartition(".")[2] if says is None else says
     return changed_case(rpc, f"{path} = {said}", _set(path, value, index), REFUSED, base=base, says=(named,) if named else ())
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, common_pb2.Tensor):
+        return f"all {np.frombuffer(value.data, '<f4')[0]:.3g}"
+    return " ".join(str(value).split())[:90] if hasattr(value, "CopyFrom") else f"{value!r:.60}".replace("\n", " ")
 
 
 def _filled(count: int, value: float, *shape: int, dtype: type = np.float32) -> common_pb2.Tensor:
@@ -214,7 +220,7 @@ def _crowds() -> list[Case]:
 
     crowded = ("audio.ExtractFeatures", "render.ListModels", "gateway.ListActors")
     silent = ("audio.ExtractFeatures", "texture.RetrieveWarp", "gateway.Live")
-    return [*map(crowd, crowded), *map(silence, silent), *map(starved, silent)]
+    return [*map(crowd, crowded), *map(silence, silent), *map(starved, ("audio.ExtractFeatures", "gateway.Live"))]
 
 
 KNOWN_RPCS: tuple[Case, ...] = (*_rates(), *_numbers(), *_bytes(), *_uris(), *_dubs(), *_crowds())

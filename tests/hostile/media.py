@@ -143,8 +143,10 @@ def jumping_times(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
         codec="ffv1" if path.suffix != ".mp4" else "libx264", pts=(0, 1, 2, 3, max(4, jump)), time_base=Fraction(1), last_duration=1
     )
     # Not every container can hold such times: what is on the disk by then is hostile, too.
-    with contextlib.suppress(av.FFmpegError):
+    with contextlib.suppress(av.FFmpegError, ValueError):
         make_clip(path, clip)
+    if not path.exists():
+        path.touch()
     return path
 
 

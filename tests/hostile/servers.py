@@ -16,7 +16,7 @@ import psutil
 
 STAGES = ("audio", "face", "motion", "texture", "render")
 START_S = 180.0
-MAX_IDLE_S = 8.0
+MAX_IDLE_S = 10.0
 """Shorter than the default, so that cases which wait for the end of idle streams are quick."""
 MAX_MESSAGE_BYTES = 16 << 20
 """The servers' default limit of one message."""

@@ -17,9 +17,10 @@ from av.audio.resampler import AudioResampler
 
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.pipeline.dub import DubJob, DubOutcome
+from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolOptions
+from gateway.pipeline.outcome import DubOutcome
 from gateway.pipeline.records import FACE_RECORD
 from gateway.stages.host import StageHost
 from services.common.artefacts import ArtefactStore

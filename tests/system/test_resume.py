@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.pipeline.dub import DubJob, DubOutcome
+from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.outcome import DubOutcome
 from services.common.artefacts import ArtefactRef, ArtefactStore
 from tests.system.dubbing import ROOT, SPEECH, UNPERSONALIZED, Dubber, cut, sha256
 

@@ -18,7 +18,8 @@ import pytest
 
 from gateway.cli.checks import check_store
 from services.common import storage_backend
-from services.common.artefacts import ArrayCache, ArtefactRef, ArtefactStore
+from services.common.array_cache import ArrayCache
+from services.common.artefacts import ArtefactRef, ArtefactStore
 from services.common.errors import (
     ArtefactCorrupt,
     ArtefactNotFound,

@@ -45,6 +45,11 @@ def consent_file(folder: Path, **changes: object) -> str:
         (["dub", "in.mp4", "-o", "out.mp4", "--codec", "vp9"], 10, "there are: h264, hevc, ffv1, prores, mpeg2video"),
         (["dub", "in.mp4", "-o", "out.mp4", "--report", "r" * 300], 10, "a name has at most 255 bytes"),
         (["dub", "in.mp4", "-o", "o" * 300 + ".mp4", "--consent", "none.json"], 10, "none.json"),
+        (["live", "ann", "--audio", "speech.wav", "-o", "live.mp4", "--gateway", "here"], 10, "--gateway takes HOST:PORT"),
+        (["live", "ann", "--audio", "speech.wav", "-o", "live.mp4", "--gateway", "\udcff:1"], 10, "--gateway takes HOST:PORT"),
+        (["evaluate", "/"], 10, "folder"),
+        (["evaluate", ""], 10, "folder"),
+        (["trainset", "missing", "--output", "set"], 10, "missing: no such folder"),
         (["live", "ann", "--audio", "speech.wav", "-o", "live.wav"], 10, "live.wav: live films are written as .mp4"),
     ],
 )
@@ -63,6 +68,29 @@ def test_a_wrong_command_is_answered_with_one_line_and_its_code(
 def test_missing_arguments_are_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATA_DIR", "/dev/null"),
+        ("DATA_DIR", "/proc/x"),
+        ("DATA_DIR", "x" * 300),
+        ("DATA_DIR", "\udcff"),
+        ("COMPUTE_THREADS", "100000"),
+        ("STAGES_HOST", "localhost:51051"),
+        ("AUDIO_ENDPOINT", "\udcff:1"),
+        ("ARTEFACTS_URL", "nonsense://x"),
+    ],
+)
+def test_settings_that_cannot_work_are_told_in_a_sentence(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"DUBSTAGE_{variable}", value)
+    assert run(["actor", "list"]) in (10, 11)
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert len(printed.splitlines()) == 1
 
 
 @pytest.mark.parametrize("seed", ["-1", str(1 << 31), str(1 << 64), "9" * 400, "1.5", "0x10", ""])

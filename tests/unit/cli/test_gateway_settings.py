@@ -37,7 +37,7 @@ def test_a_host_alone_gets_the_stages_own_port(host: str, target: str) -> None:
 
 
 def test_an_endpoint_without_a_port_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_FACE_ENDPOINT: 'face-node' has no port"):
+    with pytest.raises(InvalidRequest, match="DUBSTAGE_FACE_ENDPOINT: 'face-node' is no address with a port"):
         load_settings(GatewaySettings, face_endpoint="face-node")
 
 

@@ -39,6 +39,19 @@ def test_a_line_has_rate_and_time_left(capsys: pytest.CaptureFixture[str], monke
     assert capsys.readouterr().err.splitlines()[-1].endswith("dub: 125 of 500, 12.5 per second, about 0:30 left")
 
 
+def test_a_step_that_goes_on_later_is_timed_from_there(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("gateway.cli.progress.time.monotonic", lambda: now[0])
+    progress = StepProgress(line_s=3600.0)
+    progress("measure", 400, 500)
+    progress("enrol", 1, 2)
+    progress("measure", 410, 500)
+    now[0] += 10.0
+    progress("measure", 420, 500)
+    progress._shown._say()  # type: ignore[union-attr]
+    assert capsys.readouterr().err.splitlines()[-1].endswith("measure: 420 of 500, 1.0 per second, about 1:20 left")
+
+
 def test_nothing_goes_on_after_the_end() -> None:
     with StepProgress(line_s=0.01) as progress:
         progress("dub", 1, 2)

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.common.artefacts import ArrayCache, ArtefactRef, ArtefactStore
+from services.common.array_cache import ArrayCache
+from services.common.artefacts import ArtefactRef, ArtefactStore
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageFull
 
 

@@ -193,23 +193,33 @@ async def test_a_gateway_expires_jobs_by_itself_and_goes_on_where_the_store_fail
     settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cleaning, "_HOUR_S", 0.01)
-    interrupted(jobs, 1, blobs, days=40)
+    folder = interrupted(jobs, 1, blobs)
+    ledger = JobLedger(actors)
+    ledger.begin(folder)
+    held = blobs.put_bytes(b"a bank that was made in passing")
+    ledger.hold(folder, held)
+    for part in (folder / "journal", folder / "job.json", folder):
+        os.utime(part, (0, 0))
+    deleted = asyncio.Event()
     failures = [StorageRefused("the store refuses", subject="x"), OSError("the disk fails")]
+    delete, loop = blobs.delete, asyncio.get_running_loop()
 
-    def delete(_: ArtefactRef) -> bool:
-        if failures:
+    def failing(ref: ArtefactRef) -> bool:
+        if ref == held and failures:
             raise failures.pop()
-        return True
+        if ref == held:
+            loop.call_soon_threadsafe(deleted.set)
+        return delete(ref)
 
-    monkeypatch.setattr(blobs, "delete", delete)
+    monkeypatch.setattr(blobs, "delete", failing)
     task = asyncio.create_task(cleaning.expire_hourly(settings, actors, blobs, jobs))
     async with asyncio.timeout(60):
-        while list_jobs(jobs):
-            await asyncio.sleep(0.01)
-    assert not failures
+        await deleted.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert not failures
+    assert (list_jobs(jobs), blobs.exists(held)) == ([], False)
 
 
 def test_only_old_blobs_that_nobody_counts_are_swept(

@@ -41,9 +41,9 @@ def test_the_four_ways_to_name_a_face(text: str, choice: FaceChoice) -> None:
     assert parse_face(text) == choice
 
 
-@pytest.mark.parametrize("text", ["", "left", "1,2,3", "-4", "1;2"])
+@pytest.mark.parametrize("text", ["", "left", "1,2,3", "-4", "1;2", "nan", "1,nan", "inf,2", "1e9,3", "٣", "9" * 5000, "1,-2"])
 def test_anything_else_is_refused_with_what_is_taken(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="largest, speaker, a face id or X,Y"):
+    with pytest.raises(InvalidRequest, match="face takes largest, speaker, the number of a face"):
         parse_face(text)
 
 
