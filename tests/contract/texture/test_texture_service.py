@@ -19,6 +19,7 @@ from services.common.arrays import to_tensor
 from services.common.crops import HeadPose, head_template, to_frame
 from services.common.errors import InvalidRequest
 from services.common.landmarks import MOUTH_AREA, NUM_LANDMARKS
+from services.common.pose_messages import pose_from_proto, pose_to_proto
 from services.common.settings import load_settings
 from services.common.stage import server_of
 from services.texture.__main__ import compose
@@ -27,8 +28,6 @@ from services.texture.convert import (
     bank_frame_from_proto,
     bank_frame_to_proto,
     geometry_from_proto,
-    pose_from_proto,
-    pose_to_proto,
     target_from_proto,
     target_to_proto,
     warp_config_to_proto,
