@@ -10,6 +10,9 @@ from services.common.cpu import cpu_flags
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before ONNX Runtime is loaded, whose wheels report their use to Microsoft otherwise and write a device id into the temporary
+# folder. Nothing that runs here reports to anybody.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # OpenBLAS has other kernels, and other last bits, for every processor. One kernel for all that can run it takes away the largest
 # difference between machines; others remain (docs/determinism.md).
 if {"avx2", "fma"} <= cpu_flags():

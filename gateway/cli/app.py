@@ -7,6 +7,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -65,11 +66,37 @@ def register_commands(arguments: Sequence[str]) -> None:
 
 
 def run_async(job: Coroutine[Any, Any, None]) -> None:
-    """Run a command's coroutine; Ctrl-C cancels it and its stages' work."""
+    """Run a command's coroutine; Ctrl-C and SIGTERM cancel it and its stages' work, so that no half-written file stays.
+
+    A second SIGTERM ends the process at once.
+
+    Raises:
+        Cancelled: the command was interrupted.
+    """
+    told = False
+
+    async def main() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def end() -> None:
+            nonlocal told
+            told = True
+            loop.remove_signal_handler(signal.SIGTERM)
+            if task is not None:
+                task.cancel()
+
+        loop.add_signal_handler(signal.SIGTERM, end)
+        await job
+
     try:
-        asyncio.run(job)
+        asyncio.run(main())
     except KeyboardInterrupt:
-        raise Cancelled("interrupted; finished windows are kept, the same command goes on from there") from None
+        told = True
+    except asyncio.CancelledError:
+        if not told:
+            raise
+    if told:
+        raise Cancelled("interrupted; finished windows are kept, the same command goes on from there")
 
 
 def run(arguments: list[str]) -> int:

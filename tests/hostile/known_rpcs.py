@@ -215,12 +215,12 @@ def _crowds() -> list[Case]:
     def silence(name: str) -> Case:
         return Case("stream", f"{name}: 24 idle streams", lambda world: then_serves(world, name, idle_streams(world, name)))
 
-    def starved(name: str) -> Case:
-        return Case("stream", f"{name}: idle streams that stay", lambda world: served_beside_idle_streams(world, name))
+    def starved(name: str, places: int) -> Case:
+        return Case("stream", f"{name}: silent streams that stay", lambda world: served_beside_idle_streams(world, name, places))
 
     crowded = ("audio.ExtractFeatures", "render.ListModels", "gateway.ListActors")
     silent = ("audio.ExtractFeatures", "texture.RetrieveWarp", "gateway.Live")
-    return [*map(crowd, crowded), *map(silence, silent), *map(starved, ("audio.ExtractFeatures", "gateway.Live"))]
+    return [*map(crowd, crowded), *map(silence, silent), starved("audio.ExtractFeatures", 8), starved("gateway.Live", 2)]
 
 
 KNOWN_RPCS: tuple[Case, ...] = (*_rates(), *_numbers(), *_bytes(), *_uris(), *_dubs(), *_crowds())

@@ -138,14 +138,14 @@ def idle_streams(world: World, name: str, count: int = 24, seconds: float = 1.0)
     return Outcome("OK", "idle")
 
 
-def served_beside_idle_streams(world: World, name: str, count: int = 24) -> Outcome:
-    """Idle streams that their callers never end: the server ends them, so that a valid call has its turn again."""
+def served_beside_idle_streams(world: World, name: str, count: int) -> Outcome:
+    """Streams that take all places and fall silent behind their config: the server ends them, so that a valid call has its turn."""
     rpc = world.rpcs[name]
     holding = threading.Event()
 
     def silent() -> Iterator[bytes]:
+        yield data[0]
         holding.wait(2 * AFTERWARDS_S)
-        yield from ()
 
     data = [part.SerializeToString() for part in world.bases[name][0]]
     channel = world.new_channel(rpc.server)
