@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from gateway.actors import sqlite_file
-from gateway.actors.tables import Base
+from gateway.actors.tables import Base, WrongType
 from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull, StorageRefused
 
 CONNECT_SECONDS: Final = 5
@@ -181,6 +181,8 @@ class Database:
         """
         try:
             yield
+        except WrongType as error:
+            raise self.damaged(str(error)) from error
         except (OperationalError, InterfaceError, PoolTimeoutError, sqlite3.Error) as error:
             raise self._failure(error) from error
         except DBAPIError as error:

@@ -16,9 +16,9 @@ def data_folder(folder: Path) -> None:
     Raises:
         StorageRefused: the folder cannot be made, or the path is no folder.
     """
-    if folder.is_dir():
-        return
     try:
+        if folder.is_dir():
+            return
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)

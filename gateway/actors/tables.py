@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, String
+from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, String, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -34,8 +34,20 @@ class TolerantJson(TypeDecorator[Any]):
         return process
 
 
+class WrongType(Exception):  # noqa: N818 - caught by the database, which says what is damaged
+    """A row holds bytes or a number where its column holds text: SQLite keeps whatever a damaged or foreign writer puts there."""
+
+
 class Base(DeclarativeBase):
     """Base of all tables."""
+
+
+@event.listens_for(Base, "load", propagate=True)
+def _check_texts(row: Base, _context: object) -> None:
+    for name, column in row.__mapper__.columns.items():
+        value = getattr(row, name)
+        if isinstance(column.type, String) and value is not None and not isinstance(value, str):
+            raise WrongType(f"{row.__tablename__}.{name} of a row holds {type(value).__name__}, not text")
 
 
 class ActorRow(Base):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.actors.private_files import cannot_use
 from gateway.pipeline.journal import journalled
 from gateway.pipeline.removal import folder_bytes
 from gateway.pipeline.seals import read_note
@@ -57,12 +58,18 @@ class JobFolder:
 
 
 def list_jobs(jobs: Path) -> list[JobFolder]:
-    """All jobs below a folder, those that were used last at the end. Anything that is no job is left out."""
+    """All jobs below a folder, those that were used last at the end. Anything that is no job is left out.
+
+    Raises:
+        StorageRefused: the data folder cannot be used; the message names the path and DUBSTAGE_DATA_DIR.
+    """
     found = []
     try:
         names = sorted(os.listdir(jobs))
     except FileNotFoundError:
         return []
+    except OSError as problem:
+        raise cannot_use(jobs.parent, problem) from problem
     for name in names:
         folder = jobs / name
         if _KEY.fullmatch(name) and folder.is_dir() and not folder.is_symlink():

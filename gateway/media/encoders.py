@@ -211,6 +211,8 @@ def _nothing_keeps(codec: str | None, suffix: str, video: VideoInfo) -> str:
 
 
 def _holds(codec: str, pixel_format: str) -> bool:
+    if codec == "hevc" and pixel_format.startswith("yuva"):
+        return False  # FFmpeg lists the format whether x265 was built with it or not
     formats = av.Codec(_ENCODERS[codec], "w").video_formats or []
     return pixel_format in {item.name for item in formats}
 

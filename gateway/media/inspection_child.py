@@ -29,6 +29,8 @@ def main(arguments: list[str]) -> None:
 def _answer(question: str, handle: int) -> bytes:
     from pathlib import Path
 
+    import av
+
     from gateway.media.opening import open_input
     from gateway.media.probe import probe
     from gateway.media.sound import SoundReader
@@ -42,6 +44,10 @@ def _answer(question: str, handle: int) -> bytes:
         if question == "sound":
             reader = SoundReader(path)
             reader.check_sound()
+            # A fragmented file tells what it claims only while it is read.
+            with open_input(path, field="audio") as container, suppress(av.FFmpegError):
+                for _ in container.demux():
+                    pass
             return pack_sound(reader.info)
         with open_input(path) as container:
             return pack({"tags": dict(container.metadata)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -13,6 +14,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from gateway.media.bounds import MAX_SAMPLES
 from gateway.media.formats import INPUT_OPTIONS, external_reference, playlist_kind
 from gateway.media.regular_file import descriptor_url, reading
 from services.common.errors import MediaUnsupported
@@ -45,14 +47,35 @@ def _open(handle: int, path: Path, field: str) -> InputContainer:
         container = av.open(descriptor_url(handle), metadata_errors="replace", container_options=INPUT_OPTIONS)
     except (av.FFmpegError, OSError, ValueError) as problem:
         raise _not_opened(path, field, problem) from problem
-    if container.format.name.startswith("mov,") and external_reference(handle):
-        container.close()
+    if container.format.name.startswith("mov,"):
+        try:
+            _refuse_external(handle, path, field)
+            _refuse_claims(container, os.fstat(handle).st_size, path, field)
+        except MediaUnsupported:
+            container.close()
+            raise
+    return container
+
+
+def _refuse_external(handle: int, path: Path, field: str) -> None:
+    if external_reference(handle):
         raise MediaUnsupported(
             f"{path} has its picture or sound in another file, which it only names; "
             "save it as one self-contained file (ffmpeg -i IN -c copy OUT.mov)",
             field=field,
         )
-    return container
+
+
+def _refuse_claims(container: InputContainer, file_bytes: int, path: Path, field: str) -> None:
+    """Refuse an index that the file cannot hold: FFmpeg takes 24 bytes of memory for each of its entries, at each opening."""
+    claimed = {stream.index: stream.frames for stream in container.streams}
+    indexed = sum(claimed[stream.index] for stream in container.streams if not stream.name or not stream.name.startswith("pcm_"))
+    if max(claimed.values(), default=0) > file_bytes or indexed > MAX_SAMPLES:
+        raise MediaUnsupported(
+            f"{path} claims {sum(claimed.values())} frames and pieces of sound in {file_bytes} bytes; at most {MAX_SAMPLES} are "
+            "read, and each has a byte at least; copy the file again, or cut it",
+            field=field,
+        )
 
 
 def _not_opened(path: Path, field: str, problem: BaseException) -> MediaUnsupported:

@@ -17,7 +17,6 @@ from gateway.media.bounds import (
     MAX_FRAME_S,
     MAX_FRAMES,
     MAX_RATE,
-    MAX_SAMPLES,
     MAX_SIDE,
     MAX_STILL_PIXELS,
     MAX_STILL_SIDE,
@@ -66,7 +65,6 @@ def probe(path: Path | str) -> MediaInfo:
     path = Path(path)
     with open_input(path) as container:
         stream = film_stream(container, path)
-        _refuse_index(path, container)
         _refuse_size(path, stream.codec_context.width, stream.codec_context.height)
         first = _first_frame(container, stream, path)
         metadata, container_name = dict(container.metadata), container.format.name
@@ -134,14 +132,6 @@ def _pixel_format(path: Path, stored: str) -> PixelFormat:
         return pixel_format(planar_name(stored))
     except MediaUnsupported as problem:
         raise MediaUnsupported(f"{path}: {problem.message}", field="video") from problem
-
-
-def _refuse_index(path: Path, container: InputContainer) -> None:
-    claimed = sum(stream.frames for stream in container.streams)
-    if claimed > MAX_SAMPLES:
-        raise MediaUnsupported(
-            f"{path} claims {claimed} frames and pieces of sound, at most {MAX_SAMPLES} are read; cut it", field="video"
-        )
 
 
 def _refuse_size(path: Path, width: int, height: int) -> None:

@@ -50,7 +50,12 @@ def media_case(rng: Random) -> Case:
         }[role]
         return run(world, folder, line, output=output if role != "actor" else None)
 
-    return Case("media", f"{role} by {recipe.__name__} seed {seed}", act, allowed=TOLD | ANSWERED)
+    return Case(
+        "media",
+        f"{role} by {recipe.__name__} seed {seed}",
+        act,
+        allowed=TOLD | ANSWERED | ({"exit 20"} if role == "live" else set()),
+    )
 
 
 def over_the_api(world: World, rng: Random, recipe: Callable[..., Path], *, speech: bool) -> Outcome:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -143,7 +145,11 @@ def _options() -> list[Case]:
     return [
         *(command_line(f"a report: {name!r:.20}", good(f"--report={name}"), WRONG, "report") for name in reports),
         *(command_line(f"--seed {seed}", good(f"--seed={seed}"), NOT_DONE) for seed in (-1, 2**63, 2**64, 10**40)),
-        *(case for name in ("/dev/null", "/proc/x", "/dev/full/x") for case in _data_folder(name, good())),
+        *(
+            case
+            for name in ("/dev/null", "/proc/x", "/dev/full/x", "/etc/passwd", "x" * 300)
+            for case in _data_folder(name, good())
+        ),
         *(command_line(f"{count} threads", good(), ANSWERS, DUBSTAGE_COMPUTE_THREADS=count) for count in ("100000", "-1", "0")),
         *(command_line(f"a consent file: {kind}", consent(kind), WRONG, "consent") for kind in consents),
         command_line("live to sound", lines("live", "nobody", "--audio", "nowhere.wav", "-o", "x.wav"), NOT_DONE),
@@ -155,11 +161,20 @@ def _data_folder(name: str, dub: Prepare) -> list[Case]:
     """Commands with a data folder that is none."""
     setting = "DUBSTAGE_DATA_DIR"
     return [
-        command_line(f"dub with data folder {name}", dub, NOT_DONE, setting, **{setting: name}),
+        command_line(f"dub with data folder {name:.20}", dub, NOT_DONE, setting, **{setting: name}),
         command_line(
-            f"actor list with data folder {name}", lambda world, folder: ["actor", "list"], NOT_DONE, setting, **{setting: name}
+            f"actor list with data folder {name:.20}", lambda world, folder: ["actor", "list"], NOT_DONE, setting, **{setting: name}
         ),
-        command_line(f"doctor with data folder {name}", lambda world, folder: ["doctor"], frozenset({"exit 1"}), **{setting: name}),
+        command_line(
+            f"doctor with data folder {name:.20}", lambda world, folder: ["doctor"], frozenset({"exit 1"}), **{setting: name}
+        ),
+        command_line(
+            f"jobs list with data folder {name:.20}",
+            lambda world, folder: ["jobs", "list"],
+            NOT_DONE | OK,
+            setting,
+            **{setting: name},
+        ),
     ]
 
 
@@ -184,6 +199,10 @@ def _stores() -> list[Case]:
     def noise(folder: Path) -> None:
         (folder / "data" / "actors.sqlite").write_bytes(b"\xff" * 20_000)
 
+    def bytes_as_id(folder: Path) -> None:
+        with closing(sqlite3.connect(folder / "data" / "actors.sqlite")) as database, database:
+            database.execute("update actors set actor_id = ?", (b"\xff\xfe",))
+
     def blob(folder: Path) -> None:
         for path in (folder / "artefacts").rglob("*"):
             if path.is_file():
@@ -197,6 +216,7 @@ def _stores() -> list[Case]:
     return [
         *(broken(damage.__name__, line, damage, bad, "actors.sqlite") for line in lines for damage in (page, cut, noise)),
         *(broken(damage.__name__, ["doctor"], damage, frozenset({"exit 1"})) for damage in (page, cut, noise)),
+        broken("an id of bytes", ["actor", "list"], bytes_as_id, bad | OK),
         broken("every blob damaged", ["actor", "list"], blob, OK),
         broken("the store is gone", ["actor", "list"], moved, TOLD),
         Case("store", "actors.sqlite may be read by its owner alone", _private, OK),

@@ -36,6 +36,7 @@ def erased_by_the_command_line(world: World) -> Outcome:
             yield gateway_pb2.LiveRequest(audio=gateway_pb2.LiveAudio(first_sample=first, pcm_f32=piece)).SerializeToString()
             first += 640
 
+    world.live_places.acquire()
     frames = iter(world.rpcs["gateway.Live"].callable(world.channel("gateway"))(speech(), timeout=60))
     try:
         next(frames)
@@ -46,6 +47,7 @@ def erased_by_the_command_line(world: World) -> Outcome:
             faults.append(Fault("leftover", "the live stream of an erased person goes on"))
     finally:
         ended.set()
+        world.live_places.release()
     (listed,) = world.operation("ListOperations", operations_pb2.ListOperationsRequest())
     if any(actor in str(operation) for operation in listed.operations):  # type: ignore[attr-defined]
         faults.append(Fault("leftover", "an operation still names the erased person"))

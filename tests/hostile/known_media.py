@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from fractions import Fraction
 from pathlib import Path
 from random import Random
 
 import av
 
-from tests.hostile.case import EXIT_OK, TOLD, Case, Fault, Outcome
+from tests.hostile.case import ANSWERED, EXIT_OK, TOLD, Case, Fault, Outcome
 from tests.hostile.children import dubstage
 from tests.hostile.commands import run
 from tests.hostile.films import over_the_api
@@ -19,6 +20,8 @@ from tests.hostile.world import World
 from tests.unit.media.made_footage import Clip, make_clip
 
 REFUSED = frozenset({"INVALID_ARGUMENT"})
+MOST_FOR_ONE_SPEECH = 512 << 20
+"""Bytes that the servers may take while they read one short speech."""
 
 
 def _playlists() -> list[Case]:
@@ -41,7 +44,7 @@ def _playlists() -> list[Case]:
             "media",
             f"{kind} in the media folder",
             lambda world: over_the_api(world, Random(kind), recipe, speech=False),
-            frozenset({"INVALID_ARGUMENT"}),
+            REFUSED,
         )
 
     def named(kind: str, suffix: str) -> Case:
@@ -74,7 +77,7 @@ def _sounds() -> list[Case]:
             "media",
             f"speech over the API: {kind}",
             lambda world: over_the_api(world, Random(kind), recipe, speech=True),
-            frozenset({"INVALID_ARGUMENT"}),
+            REFUSED,
         )
 
     kinds = ("nan", "inf", "24 channels", "1 Hz", "no sample", "0 channels")
@@ -108,12 +111,37 @@ def _films() -> list[Case]:
 
         return put
 
+    def lying_speech(world: World) -> Outcome:
+        def recipe(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
+            data = bytearray((shelf.folder / "clip.mp4").read_bytes())
+            claim_samples(data, 80_000_000)
+            (folder / "lie.mp4").write_bytes(data)
+            return folder / "lie.mp4"
+
+        over = threading.Event()
+        before, peak = world.servers.resident_bytes(), [0]
+
+        def watch() -> None:
+            while not over.wait(0.05):
+                peak[0] = max(peak[0], world.servers.resident_bytes())
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        outcome = over_the_api(world, Random("lie"), recipe, speech=True)
+        over.set()
+        watching.join()
+        grown = peak[0] - before
+        faults = [Fault("growth", f"{grown >> 20} MiB for one speech")] if grown > MOST_FOR_ONE_SPEECH else []
+        return Outcome(outcome.code, outcome.said, (*outcome.faults, *faults))
+
     def jump(suffix: str) -> Case:
         return command_line(f"times that jump by 25e9 s, {suffix}", jumping(suffix), WRONG, f"jump{suffix}", surface="media")
 
     return [
         command_line("a header that claims 8e7 samples", lying, WRONG, "lie.mp4", surface="media"),
+        Case("media", "speech over the API: a header that claims 8e7 samples", lying_speech, ANSWERED),
         *map(jump, (".mkv", ".nut")),
+        command_line("yuva420p to .mkv", pixels("yuva420p", ".nut", ".mkv"), TOLD, surface="media"),
         command_line("gbrap to .mp4", pixels("gbrap", ".avi", ".mp4", "utvideo"), TOLD, "gbrap", surface="media"),
         command_line("ProRes 4444 with alpha to .mov", pixels("yuva444p10le", ".mov", ".mov", "prores_ks"), OK, surface="media"),
     ]

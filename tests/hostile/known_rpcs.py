@@ -213,10 +213,18 @@ def _crowds() -> list[Case]:
         return Case("stream", f"{name} on {MANY} connections", lambda world: then_serves(world, name, many_at_once(world, name)))
 
     def silence(name: str) -> Case:
-        return Case("stream", f"{name}: 24 idle streams", lambda world: then_serves(world, name, idle_streams(world, name)))
+        def act(world: World) -> Outcome:
+            with world.live_places:
+                return then_serves(world, name, idle_streams(world, name))
+
+        return Case("stream", f"{name}: 24 idle streams", act)
 
     def starved(name: str, places: int) -> Case:
-        return Case("stream", f"{name}: silent streams that stay", lambda world: served_beside_idle_streams(world, name, places))
+        def act(world: World) -> Outcome:
+            with world.live_places:
+                return served_beside_idle_streams(world, name, places)
+
+        return Case("stream", f"{name}: silent streams that stay", act)
 
     crowded = ("audio.ExtractFeatures", "render.ListModels", "gateway.ListActors")
     silent = ("audio.ExtractFeatures", "texture.RetrieveWarp", "gateway.Live")

@@ -47,6 +47,8 @@ class World:
         self._kept: Kept | None = None
         self._kept_lock = threading.Lock()
         self._channels: dict[str, grpc.Channel] = {}
+        self.live_places = threading.Lock()
+        """Held by cases that take all of the gateway's live streams, or need one of them."""
         self._lock = threading.Lock()
         self._sandboxes = 0
 

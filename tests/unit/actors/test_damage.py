@@ -55,6 +55,12 @@ def page_of(file: Path, table: str) -> int:
     return int(page)
 
 
+def bytes_for_a_text(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE actors SET actor_id = x'fffe' WHERE actor_id = 'bob'")
+    connection.close()
+
+
 def one_page_zeroed(file: Path) -> None:
     page = page_of(file, "actors")
     with file.open("r+b") as opened:
@@ -62,7 +68,7 @@ def one_page_zeroed(file: Path) -> None:
         opened.write(bytes(PAGE))
 
 
-@pytest.mark.parametrize("damage", [garbage, truncated, no_file_of_sqlite, one_page_zeroed])
+@pytest.mark.parametrize("damage", [garbage, truncated, no_file_of_sqlite, one_page_zeroed, bytes_for_a_text])
 def test_a_damaged_database_is_named_with_the_remedy(file: Path, settings: GatewaySettings, damage: Callable[[Path], None]) -> None:
     damage(file)
 

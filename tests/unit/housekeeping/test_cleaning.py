@@ -109,6 +109,17 @@ def test_where_no_job_ever_ran_there_is_none(tmp_path: Path) -> None:
     assert list_jobs(tmp_path / "nothing") == []
 
 
+def test_a_data_folder_that_is_a_file_is_named_with_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StorageRefused, match=r"the data folder .*/file cannot be used: Not a directory: set DUBSTAGE_DATA_DIR"):
+        list_jobs(tmp_path / "file" / "jobs")
+
+
+def test_a_data_folder_with_a_name_that_is_too_long_is_named_with_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(StorageRefused, match="File name too long: set DUBSTAGE_DATA_DIR"):
+        open_jobs_folder(tmp_path / ("x" * 300))
+
+
 def test_a_removed_job_leaves_neither_folder_nor_blobs(jobs: Path, blobs: ArtefactStore, actors: ActorStore) -> None:
     folder = interrupted(jobs, 1, blobs, record_bytes=1000)
     ledger = JobLedger(actors)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -140,9 +141,32 @@ def _claiming(path: Path, samples: int) -> Path:
 
 
 def test_a_file_that_claims_more_frames_than_a_film_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.media.probe.MAX_SAMPLES", 20_000)
-    with pytest.raises(MediaUnsupported, match=r"claims\.mp4 claims 21000 frames"):
-        probe(_claiming(tmp_path / "claims.mp4", 21_000))
+    monkeypatch.setattr("gateway.media.opening.MAX_SAMPLES", 20_000)
+    path = _claiming(tmp_path / "claims.mp4", 21_000)
+    path.write_bytes(path.read_bytes() + bytes(21_000))
+    for read in (probe, SoundReader):
+        with pytest.raises(MediaUnsupported, match=r"claims\.mp4 claims 21000 frames .* at most 20000 are read"):
+            read(path)
+
+
+def test_a_file_that_claims_more_pieces_than_it_has_bytes_is_refused(tmp_path: Path) -> None:
+    path = _claiming(tmp_path / "claims.mp4", 1_000_000)
+    for read in (probe, SoundReader):
+        with pytest.raises(MediaUnsupported, match=rf"claims 1000000 frames and pieces of sound in {path.stat().st_size} bytes"):
+            read(path)
+
+
+def test_uncompressed_sound_of_any_length_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QuickTime counts each sample of uncompressed sound as a piece: seven minutes at 48 kHz are over the bound of an index."""
+    monkeypatch.setattr("gateway.media.opening.MAX_SAMPLES", 20_000)
+    path = tmp_path / "take.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=48_000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(np.ones((1, 48_000), np.int16), format="s16", layout="mono")
+        frame.rate, frame.pts = 48_000, 0
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    assert sum(len(chunk.samples) for chunk in SoundReader(path)) == 48_000
 
 
 def _black_picture(path: Path, side: int) -> Path:

@@ -72,6 +72,14 @@ def test_depth_and_chroma_are_kept_by_default(tmp_path: Path, name: str, expecte
     assert (report.codec, probe(tmp_path / "out.mp4").video.pixel.name) == ("h264", expected)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_footage_with_alpha_is_written_without_loss(tmp_path: Path, suffix: str) -> None:
+    info = probe(make_clip(tmp_path / "alpha.nut", Clip("yuva420p", "ffv1", pts=(0, 512, 1024))))
+    report = _write(info, tmp_path / f"out{suffix}")
+    assert (report.codec, report.pixel_format) == ("ffv1", "yuva420p")
+    assert probe(tmp_path / f"out{suffix}").video.pixel.alpha
+
+
 def test_prores_footage_stays_prores_in_mov(tmp_path: Path) -> None:
     info = probe(make_clip(tmp_path / "clip.mov", Clip(pixel_format="yuv422p10le", codec="prores_ks")))
     assert _write(info, tmp_path / "out.mov").codec == "prores"
