@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -320,3 +321,23 @@ def test_below_a_confined_folder_no_link_is_followed(tmp_path: Path) -> None:
         with pytest.raises(MediaUnsupported):
             probe(media / name)
     assert probe(outside / CLIP).video.num_frames == 12
+
+
+def test_a_file_is_looked_into_once_until_its_content_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "_SETTLED_S", 0.0)
+    started: list[str] = []
+    start = inspection._Inspection._start
+
+    def counted(self: Any, handle: int, seconds: float) -> Any:
+        started.append(self._question)
+        return start(self, handle, seconds)
+
+    monkeypatch.setattr(inspection._Inspection, "_start", counted)
+    path = make_clip(tmp_path / "clip.mp4")
+    assert inspect_film(path).video.num_frames == inspect_film(path).video.num_frames
+    assert started == ["film"]
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(MediaUnsupported):
+        inspect_film(path)
+    assert started == ["film", "film"]
