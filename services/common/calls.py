@@ -55,6 +55,8 @@ class Call:
     """Computations of the call that wait for a thread or run in one."""
     active_at: float = field(default_factory=time.monotonic)
     """Instant of `time.monotonic()` of the last message, and of the last begin and end of a computation."""
+    offered_at: float | None = None
+    """Instant of `time.monotonic()` from which on an answer waits for the caller to take it; None where none waits."""
 
     def finish(self) -> None:
         """Note that the call is over. Work for it stops at its next `check_still_wanted`."""
@@ -80,6 +82,26 @@ class Call:
             self.awaiting_caller -= 1
             self.active_at = time.monotonic()
 
+    @contextmanager
+    def offered(self) -> Iterator[None]:
+        """Count what happens inside as waiting for the caller to take an answer, whatever the caller sends meanwhile."""
+        self.offered_at = time.monotonic()
+        try:
+            with self.awaited():
+                yield
+        finally:
+            self.offered_at = None
+
+    def idle_s(self, now: float) -> float:
+        """Seconds for which the call has waited for its caller alone: for a message, or for one answer to be taken.
+
+        Args:
+            now: instant of `time.monotonic()`.
+        """
+        if not self.awaiting_caller or self.computations:
+            return 0.0
+        return now - (self.active_at if self.offered_at is None else self.offered_at)
+
     def begin_computation(self) -> None:
         """Note that the call waits for a computation, and not for its caller."""
         with _lock:
@@ -91,6 +113,8 @@ class Call:
         with _lock:
             self.computations -= 1
             self.active_at = time.monotonic()
+            if self.offered_at is not None:
+                self.offered_at = self.active_at
 
 
 _lock = threading.Lock()

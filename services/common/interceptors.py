@@ -146,7 +146,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                 async with aclosing(responses):
                     async for response in responses:
                         data = encode(response)
-                        with call.awaited():
+                        with call.offered():
                             await context.write(data)
                         _count_sent(response, call)
 

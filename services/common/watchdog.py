@@ -89,7 +89,7 @@ class Watchdog:
 
     def _end_idle_calls(self, now: float) -> None:
         for call in tuple(self._calls):
-            if call.awaiting_caller and not call.computations and now - call.active_at > self._max_idle_s:
+            if call.idle_s(now) > self._max_idle_s:
                 self._end(
                     call,
                     StageDeadlineExceeded(

@@ -76,6 +76,27 @@ async def test_only_a_call_that_waits_for_its_caller_and_computes_nothing_is_idl
     assert computing.failure is None
 
 
+async def test_a_caller_that_sends_on_and_takes_no_answer_is_idle(server: Server) -> None:
+    call = await server.call("writing")
+    with call.offered():
+        assert call.offered_at is not None
+        call.offered_at -= 11.0
+        # A message that came meanwhile.
+        with call.awaited():
+            pass
+        # Nor is the time of a computation that ran meanwhile one of waiting.
+        before = call.offered_at
+        call.begin_computation()
+        server.watchdog.look()
+        assert call.failure is None
+        call.end_computation()
+        server.watchdog.look()
+        assert call.failure is None
+        call.offered_at = before
+        server.watchdog.look()
+    assert isinstance(call.failure, StageDeadlineExceeded)
+
+
 async def test_without_a_computation_the_call_that_holds_most_is_ended(server: Server) -> None:
     small, large = await server.call("small", charged=10), await server.call("large", charged=20)
     server.resident = 1000
