@@ -64,7 +64,7 @@ class Erasures:
         """
         with self._database.writing() as session:
             if session.get(ActorRow, actor_id) is None and not _is_named(session, actor_id):
-                raise nobody(actor_id)
+                raise not_enrolled(actor_id)
             row = ErasureRow(actor_id=actor_id, asked_at=now())
             session.add(row)
             session.flush()
@@ -105,14 +105,14 @@ class Erasures:
             session.execute(update(ErasureRow).where(ErasureRow.number == number).values(error=status))
 
     def withdraw(self, number: int) -> None:
-        """Forget an erasure, and all answers that nobody has fetched for an hour."""
+        """Forget an erasure, and all answers that were not fetched within an hour."""
         old = (datetime.datetime.now(datetime.UTC) - _KEPT_FOR).replace(microsecond=0).isoformat()
         ended = ErasureRow.receipt.is_not(None) | ErasureRow.error.is_not(None)
         with self._database.writing() as session:
             session.execute(delete(ErasureRow).where((ErasureRow.number == number) | (ended & (ErasureRow.asked_at < old))))
 
     def gone(self, actor_ids: AbstractSet[str]) -> AbstractSet[str]:
-        """Return those of some actors that are no longer enrolled."""
+        """Return the actors among `actor_ids` that are no longer enrolled."""
         if not actor_ids:
             return frozenset()
         with self._database.reading() as session:
@@ -194,7 +194,7 @@ class Erasures:
             actor = session.get(ActorRow, actor_id, with_for_update=True)
             folders = _folders(session, actor_id)
             if actor is None and not _is_named(session, actor_id):
-                raise nobody(actor_id)
+                raise not_enrolled(actor_id)
             names = [str(folder) for folder in folders]
             # Locked: a blob that is being counted now is counted before, and seen, or not at all.
             session.scalars(select(JobFolderRow).where(JobFolderRow.folder.in_(names)).with_for_update()).all()
@@ -226,7 +226,7 @@ class Erasures:
         return receipt
 
 
-def nobody(actor_id: str) -> ActorNotReady:
+def not_enrolled(actor_id: str) -> ActorNotReady:
     """Return the error for an actor who is not there."""
     return ActorNotReady(f"no actor {actor_id!r} is enrolled", subject=actor_id)
 

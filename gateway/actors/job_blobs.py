@@ -79,7 +79,7 @@ class JobBlobs:
         return refs
 
     def only_of(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """Return the blobs that are counted for a job, and those of `refs`, that no actor and no other job counts."""
+        """Return the blobs among `refs`, and among those counted for the job, that no actor and no other job counts."""
         with self._database.reading() as session:
             mine = session.scalars(select(JobBlobRow).where(JobBlobRow.folder == str(folder)))
             held = [ArtefactRef(blob.uri, blob.sha256, blob.size_bytes) for blob in mine]
@@ -94,19 +94,19 @@ class JobBlobs:
         return Path(found) if found is not None else None
 
     def uncounted(self, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """Return those of some blobs that no actor and no job counts."""
+        """Return the blobs among `refs` that no actor and no job counts."""
         with self._database.reading() as session:
             known = counted(session, {ref.sha256 for ref in refs})
         return [ref for ref in refs if ref.sha256 not in known]
 
 
 def erased_meanwhile(actor_id: str) -> ActorNotReady:
-    """Return the error of work with an actor that was erased in the middle of it."""
+    """Return the error for work with an actor that was erased while the work ran."""
     return ActorNotReady(f"actor {actor_id!r} was erased: work with them ends, and nothing of it is kept", subject=actor_id)
 
 
 def counted(session: Session, digests: AbstractSet[str], *, but: str = "") -> set[str]:
-    """Return those of some digests that an actor or a job counts, other than the job of the folder `but`."""
+    """Return the digests that an actor or a job counts; the job of the folder `but` is left out."""
     found: set[str] = set()
     wanted = sorted(digests)
     for begin in range(0, len(wanted), 500):  # databases bound the length of a list

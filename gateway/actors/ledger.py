@@ -53,7 +53,7 @@ class JobLedger:
         self._jobs.hold(folder, ref, actor_id=self._actor_id)
 
     def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """What the job holds, and those of `refs`, that nobody else counts; nothing is changed."""
+        """Return the blobs of the job and of `refs` that no actor and no other job counts; nothing is changed."""
         return self._jobs.only_of(folder, refs)
 
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from gateway.actors.database import Database
-from gateway.actors.erasure import Erasures, nobody
+from gateway.actors.erasure import Erasures, not_enrolled
 from gateway.actors.job_blobs import JobBlobs
 from gateway.actors.private_files import data_folder
 from gateway.actors.receipts import ErasureReceipt, now
@@ -207,7 +207,7 @@ class ActorStore:
             ActorNotReady: there is none of this id.
         """
         if not _NAME.fullmatch(actor_id):
-            raise nobody(actor_id)
+            raise not_enrolled(actor_id)
         return self.erasures.erase(actor_id)
 
 

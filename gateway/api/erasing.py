@@ -1,4 +1,4 @@
-"""The gateway's part in erasing a person: it ends operations and live streams with them, whoever asked."""
+"""The gateway's part in erasing a person: it ends the operations and the live streams that use the person."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def _holds_results(path: Path) -> bool:
 
 def _partial_beside(path: Path) -> Path:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".dubstage-", suffix=".json")
-    # As any new file: mkstemp makes one that nobody else may read.
+    # As any new file: mkstemp makes one that no other user may read.
     mask = os.umask(0)
     os.umask(mask)
     os.fchmod(descriptor, 0o666 & ~mask)

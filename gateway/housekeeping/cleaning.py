@@ -1,4 +1,4 @@
-"""Which jobs are given up, and what nobody counts in the artefact store."""
+"""Which jobs are given up, and which blobs of the artefact store no actor and no job counts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from services.common.errors import DubstageError
 DAY_S: Final = 86400.0
 _HOUR_S: Final = 3600.0
 LEAST_BLOB_AGE_S: Final = DAY_S
-"""Blobs that nobody counts stay for so long at least: work that makes them may still be on its way to count them."""
+"""Least age in seconds of an uncounted blob that is removed: the work that made a younger one may be about to count it."""
 
 _log = structlog.stdlib.get_logger("dubstage.jobs")
 

@@ -12,7 +12,8 @@ MAX_FILM_S: Final = 12 * 3600
 MAX_FRAMES: Final = 5_000_000
 """Most frames of a film."""
 MAX_SAMPLES: Final = 4 * MAX_FRAMES
-"""Most entries in the index of an MP4 file, over all its tracks but those of uncompressed sound, which FFmpeg keeps no index of."""
+"""Most entries in the index of an MP4 file over all its tracks. Tracks of uncompressed sound do not count: FFmpeg keeps no index of
+them."""
 MAX_FRAME_S: Final = 600
 """Longest time for which one frame is shown, seconds: a lecture's slide, not a jump in the file's clock."""
 MAX_RATE: Final = 1000

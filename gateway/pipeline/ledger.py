@@ -26,7 +26,7 @@ class BlobLedger(Protocol):
         ...
 
     def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """What the job of this folder held, and those of `refs`, that nobody else counts; nothing is changed."""
+        """Return the blobs of the job in this folder and of `refs` that no actor and no other job counts; nothing is changed."""
         ...
 
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:

@@ -1,4 +1,4 @@
-"""The end of a job's folder: its blobs that nobody else counts, and the folder itself."""
+"""The end of a job: removes its folder, and its blobs that no actor and no other job counts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def give_up(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Freed | N
 
 
 def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Freed:
-    """As `give_up`, for whoever holds the folder's lock."""
+    """As `give_up`, for a caller that holds the folder's lock."""
     blobs, blob_bytes = 0, 0
     # Blobs first: where the store fails on the way, the job still counts them, and the next try deletes the rest.
     alone = ledger.only_here(folder, list(journalled(folder / JOURNAL)))

@@ -23,7 +23,7 @@ from services.common.errors import InvalidRequest
 LOCK: Final = "lock"
 """Locked by the process that works in a job's folder."""
 FACTS: Final = "job.json"
-"""What the job is, for those who look at the folder."""
+"""File in a job's folder that says what the job is: kind, footage, speech, method, actor."""
 _NOTE: Final = ".done"
 _LOCK_TRIES: Final = 5
 _LOCK_WAIT_S: Final = 0.02
@@ -164,7 +164,7 @@ def lock_folder(folder: Path) -> int:
             os.close(handle)
             tries -= 1
             if tries:
-                # Whoever asks whether a job is running holds the lock for a moment, too.
+                # A process that asks whether a job is running holds the lock for a moment, too.
                 time.sleep(_LOCK_WAIT_S)
                 continue
             raise InvalidRequest("the very same job is running already: wait for it", field="footage") from None
@@ -176,7 +176,7 @@ def lock_folder(folder: Path) -> int:
 
 
 def _still_there(handle: int, path: Path) -> bool:
-    # Whoever removes a folder holds its lock: one that was waited for may belong to a folder that is gone.
+    # A process that removes a folder holds the folder's lock: a lock that was waited for may belong to a removed folder.
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:

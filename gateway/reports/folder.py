@@ -139,7 +139,7 @@ def _is_report(folder: Path) -> bool:
 
 
 def _partial_in(folder: Path) -> Path:
-    # Not by tempfile, whose folders nobody else may enter: a report is there to be shown.
+    # Not by tempfile, whose folders no other user may enter: a report is made to be shown.
     return folder / f"{_PARTIAL}{secrets.token_hex(8)}"
 
 

@@ -248,7 +248,7 @@ class ArtefactStore:
             before: Unix time, seconds; what was written to later stays.
 
         Returns:
-            Bytes that were freed. Other stores keep none, or where nobody sees them.
+            Bytes that were freed. Other stores keep no such files, or do not list them.
         """
         freed = 0
         for partial in Path(self._root).glob(f"*/{_PARTIAL}*") if self._local else ():

@@ -275,7 +275,7 @@ def footage_from_proto(
 
 
 def _head_poses(message: common_pb2.Tensor, usable: Bool) -> Float64:
-    """Head-pose vectors, float64 [T, 6]; those of frames that are not usable may be any number, and become the unit pose."""
+    """Return head-pose vectors, float64 [T, 6]. Frames that are not usable may have any numbers; they get the unit pose."""
     if not message.shape:
         raise InvalidRequest(
             "head_poses: `headpose` needs the head-pose vectors of the same frames as mouth_landmarks", field="head_poses"

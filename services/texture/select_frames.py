@@ -41,7 +41,7 @@ def select_frames(head_motion: Float64, blink: Bool, silent: Bool) -> npt.NDArra
 
     Raises:
         InvalidRequest: the footage is shorter than half the speech, or both are too long.
-        Cancelled: the call that this is done for is over; looked at once a frame of speech.
+        Cancelled: the call that asked for this work is over; checked once per frame of speech.
     """
     num_footage, num_speech = len(head_motion), len(silent)
     if 2 * num_footage < num_speech:

@@ -20,7 +20,7 @@ PEAK_GROWTH_BYTES = 1 << 30
 KEPT_GROWTH_BYTES = 640 << 20
 """What of it they may keep at the end: pools of the allocator, caches, and work areas of the networks that were used."""
 BUSY_SHARE = 0.5
-"""Of one core: servers that compute more than this after the last answer compute for nobody."""
+"""Share of one core: servers that use more than this after the last answer still compute for calls that are over."""
 SETTLE_S = 3.0
 SAMPLE_S = 0.25
 

@@ -21,7 +21,7 @@ from tests.hostile.mutate import mutate, not_finite
 from tests.hostile.world import World
 
 TIMEOUT_S = DEFAULT_LIMIT_S - 15.0
-"""Deadline of a call. A stage that bounds its work by what it checked needs none of it."""
+"""Deadline of a call. A stage that bounds its work by what it checked ends long before."""
 COSTLY = {
     "face.FitIdentity": 0.25,
     "motion.Personalize": 0.2,

@@ -1,4 +1,4 @@
-"""Tables of an evaluation that nobody has to guess at, whatever the width."""
+"""Tables of an evaluation that stay readable at any width of the terminal."""
 
 from __future__ import annotations
 
