@@ -165,8 +165,8 @@ def domain_error(error: Exception) -> errors.DubstageError:
 def log_fields(error: errors.DubstageError) -> dict[str, Any]:
     """What a log line says of an error: `reason`, `message`, and for an Unexpected `error_id` and `exc_info` (the traceback).
 
-    Code that gives an error to a caller, in a status or in an operation, logs these fields in one line at level error where the error
-    is an Unexpected: the caller is told the `error_id`, and only this line leads from there to the cause.
+    Code that gives an error to a caller, in a status or in an operation, logs these fields in one line, at level error for
+    an Unexpected: the caller is told the `error_id`, and only this line leads from there to the cause.
     """
     fields: dict[str, Any] = {"reason": error.reason, "message": _text(error)}
     if isinstance(error, errors.Unexpected):
