@@ -4,6 +4,7 @@ VENV ?= .venv
 # On Linux, PyPI's torch is the CUDA build. For a CPU-only one: make setup TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
+TEST_PROCESSES ?= 2
 # Where `make install` puts the command: $(PREFIX)/bin.
 PREFIX ?= $(HOME)/.local
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py' -path '*client*')
@@ -63,8 +64,9 @@ lint: setup
 unit: setup
 	$(BIN)/python -m pytest tests/unit tests/contract
 
+# Two processes, each with its own servers: about 4 GB of memory. TEST_PROCESSES=0 runs all tests in one.
 test: lint triton scanner
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 # 10,000 hostile cases against real servers and the command line; the report is in out/hostile (docs/hostile.md).
 hostile: setup

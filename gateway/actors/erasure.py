@@ -251,10 +251,8 @@ def _folders(session: Session, actor_id: str) -> list[Path]:
 
 def _in_use(folder: Path) -> bool:
     """Whether a process works in a job's folder."""
-    if not folder.is_dir():
-        return False
     try:
-        os.close(lock_folder(folder))
+        os.close(lock_folder(folder, make=False))
     except InvalidRequest:
         return True
     except OSError:
@@ -264,10 +262,8 @@ def _in_use(folder: Path) -> bool:
 
 def _remove(folder: Path) -> None:
     """Remove a job's folder; under its lock, where the job has ended."""
-    if not folder.is_dir():
-        return
     try:
-        handle: int | None = lock_folder(folder)
+        handle: int | None = lock_folder(folder, make=False)
     except (InvalidRequest, OSError):
         handle = None
     shutil.rmtree(folder, ignore_errors=True)

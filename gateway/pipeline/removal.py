@@ -42,11 +42,9 @@ def give_up(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Freed | N
     Returns:
         What was freed; None where the job is running or is not there.
     """
-    if not folder.is_dir():
-        return None
     try:
-        handle = lock_folder(folder)
-    except InvalidRequest:
+        handle = lock_folder(folder, make=False)
+    except (InvalidRequest, FileNotFoundError, NotADirectoryError):
         return None
     try:
         return remove_locked(folder, ledger, store)

@@ -144,19 +144,27 @@ class Workspace:
         self.close()
 
 
-def lock_folder(folder: Path) -> int:
-    """Make a job's folder, if it is not there, and lock it; returns the lock's descriptor, which holds it until it is closed.
+def lock_folder(folder: Path, *, make: bool = True) -> int:
+    """Lock a job's folder; returns the lock's descriptor, which holds the lock until it is closed.
+
+    Args:
+        folder: of the job.
+        make: make the folder where it is missing. A caller that only looks at a job must not bring back one that has just ended.
 
     Raises:
         InvalidRequest: another process, or another job of this one, works in the folder.
+        FileNotFoundError: the folder is missing, and is not to be made.
         OSError: the folder cannot be made.
     """
     tries = _LOCK_TRIES
     while True:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if make:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
+            if not make:
+                raise
             continue  # removed by another process since it was made
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

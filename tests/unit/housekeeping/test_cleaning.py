@@ -18,8 +18,8 @@ from gateway.housekeeping.cleaning import Limits, expire, over_total, remove_job
 from gateway.housekeeping.job_list import JobFolder, find_job, is_running, list_jobs
 from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.pipeline.journal import Journal
-from gateway.pipeline.removal import Freed
-from gateway.pipeline.workspace import Workspace
+from gateway.pipeline.removal import Freed, give_up
+from gateway.pipeline.workspace import Workspace, lock_folder
 from gateway.settings import GatewaySettings
 from services.common.artefacts import ArtefactRef, ArtefactStore
 from services.common.errors import InvalidRequest, StorageRefused
@@ -103,6 +103,16 @@ def test_a_job_is_found_by_the_beginning_of_its_key(jobs: Path, blobs: ArtefactS
     for key in ("a", "c", "", "../jobs"):
         with pytest.raises(InvalidRequest, match="jobs list"):
             find_job(jobs, key)
+
+
+def test_looking_at_a_job_that_has_just_ended_does_not_bring_its_folder_back(
+    jobs: Path, blobs: ArtefactStore, actors: ActorStore
+) -> None:
+    folder = jobs / f"{4:032x}"
+    with pytest.raises(FileNotFoundError):
+        lock_folder(folder, make=False)
+    assert give_up(folder, JobLedger(actors), blobs) is None
+    assert not folder.exists()
 
 
 def test_where_no_job_ever_ran_there_is_none(tmp_path: Path) -> None:
