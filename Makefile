@@ -64,7 +64,7 @@ lint: setup
 unit: setup
 	$(BIN)/python -m pytest tests/unit tests/contract
 
-# Two processes, each with its own servers: about 4 GB of memory. TEST_PROCESSES=0 runs all tests in one.
+# Two processes, each with its own servers: about 12 GB of memory. TEST_PROCESSES=0 runs all tests in one, with half of that.
 test: lint triton scanner
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from services.common import calls
@@ -88,17 +88,20 @@ class Admission:
                 self._idle.set()
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Computation:
     """What one worker thread computes.
 
     Attributes:
         call: that it is for; None where it is for none.
-        resident_bytes: memory of the process when it began; None where the platform does not say.
+        resident_bytes: memory of the process when it began, or after another call was ended for its memory; None where the platform
+            does not say.
+        began_at: instant of `time.monotonic()`.
     """
 
     call: calls.Call | None
     resident_bytes: int | None
+    began_at: float = field(default_factory=time.monotonic)
 
 
 class WorkerPool:

@@ -21,6 +21,11 @@ OUTLIVED_AFTER_S: Final = 5.0
 RELIEF_S: Final = 10.0
 """How long the computation of a call that was ended for its memory is given to stop before another call is ended."""
 
+SETTLE_S: Final = 1.0
+"""How long the process's memory is given to shrink after that computation has stopped."""
+
+_NEARLY: Final = 0.9
+
 _log = structlog.stdlib.get_logger("dubstage.watchdog")
 
 
@@ -57,7 +62,7 @@ class Watchdog:
         self._on_outlived = on_outlived
         self._calls: set[Call] = set()
         self._told: set[Computation] = set()
-        self._relief_until = 0.0
+        self._relief_until = self._settled_at = 0.0
         self._over = False
 
     @contextmanager
@@ -113,12 +118,18 @@ class Watchdog:
         if resident is None or resident <= self._max_memory_bytes:
             self._over = False
             return
-        if now < self._relief_until and any(one.call is not None and one.call.ended.is_set() for one in running):
+        stopping = now < self._relief_until and any(one.call is not None and one.call.ended.is_set() for one in running)
+        if stopping:
+            self._settled_at = now + SETTLE_S
+        if stopping or now < self._settled_at:
+            # What the ended call took, and what the allocator has not given back yet, counts for no other call.
+            for computation in running:
+                computation.resident_bytes = resident
             return
         found = self._largest(running, resident)
         if found is not None:
             call, taken = found
-            self._relief_until = now + RELIEF_S
+            self._relief_until, self._settled_at = now + RELIEF_S, now + SETTLE_S
             self._end(
                 call,
                 CallTooLarge(
@@ -134,15 +145,19 @@ class Watchdog:
         self._over = True
 
     def _largest(self, running: Sequence[Computation], resident: int) -> tuple[Call, int] | None:
-        """The call that took most memory, and how much: by its computation's growth, otherwise by what it was charged for."""
+        """The call that took most memory, and how much: by its computation's growth, otherwise by what it was charged for.
+
+        The process grows as a whole: what one computation takes, those that run beside it seem to take, too. Of computations during
+        which the process grew by nearly the same, the one that began last is taken for the cause.
+        """
         grown = [
             (computation.call, resident - computation.resident_bytes)
-            for computation in running
+            for computation in sorted(running, key=lambda one: one.began_at, reverse=True)
             if computation.call in self._calls and computation.call is not None and computation.resident_bytes is not None
         ]
         taken = grown or [(call, call.charged_bytes) for call in self._calls]
-        call, amount = max(taken, key=lambda one: one[1], default=(None, 0))
-        return (call, amount) if call is not None and amount > 0 else None
+        most = max((amount for _, amount in taken), default=0)
+        return next(((call, amount) for call, amount in taken if amount > 0 and amount >= _NEARLY * most), None)
 
     def _end(self, call: Call, error: StageDeadlineExceeded | CallTooLarge) -> None:
         if call.failure is None:

@@ -134,6 +134,8 @@ def suite(tmp_path: Path, media: Media, carphone: Path) -> Iterator[Suite]:
         DUBSTAGE_DATA_DIR=str(folders["data"]),
         DUBSTAGE_MEDIA_DIR=str(folders["media"]),
         DUBSTAGE_MAX_CONCURRENT_JOBS=str(len(FRAMES)),
+        # A call that begins a dub looks into the footage first: it is let end.
+        DUBSTAGE_DRAIN_GRACE_S="3",
         **endpoints,
     )
     suite = Suite(stages, gateway, folders["artefacts"], folders["data"], folders["media"])

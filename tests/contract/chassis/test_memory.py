@@ -83,6 +83,7 @@ async def test_the_call_that_takes_most_memory_is_ended_and_the_others_go_on(ech
     modest, greedy = echo.connect(server), echo.connect(server)
     async with asyncio.TaskGroup() as group:
         group.create_task(modest.call("Unary", b"modest", policy=ONCE))
+        await eventually(lambda: pool.load.running == 1)
         with pytest.raises(errors.CallTooLarge, match=r"was ended: the stage takes .* MiB") as caught:
             await greedy.call("Unary", b"hoard", policy=ONCE, timeout_s=30)
     assert caught.value.stage == "echo"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -26,7 +28,7 @@ class Server:
         self.watchdog = Watchdog(
             [self.pool], max_idle_s=10.0, max_memory_bytes=1000, memory=lambda: self.resident, on_ended=self.ended.append
         )
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks: list[asyncio.Task[Any]] = []
 
     async def call(self, name: str, *, charged: int = 0, awaits: bool = False) -> Call:
         call = Call("echo", name, charged_bytes=charged)
@@ -38,14 +40,14 @@ class Server:
                         await asyncio.Event().wait()
                 await asyncio.Event().wait()
 
-        self._tasks.append(asyncio.create_task(serve()))
+        self.tasks.append(asyncio.create_task(serve()))
         await asyncio.sleep(0)
         return call
 
     async def close(self) -> None:
-        for task in self._tasks:
+        for task in self.tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self.tasks, return_exceptions=True)
         self.pool.shutdown()
 
 
@@ -123,6 +125,7 @@ async def test_no_second_call_is_ended_before_the_first_one_s_computation_had_ti
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "RELIEF_S", 1000.0)
+    monkeypatch.setattr(watchdog, "SETTLE_S", 0.0)
     first, second = await server.call("first", charged=20), await server.call("second", charged=10)
     free = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -141,6 +144,26 @@ async def test_no_second_call_is_ended_before_the_first_one_s_computation_had_ti
         await asyncio.sleep(0.001)
     server.watchdog.look()
     assert second.failure is not None
+
+
+async def test_of_computations_that_ran_side_by_side_the_one_that_began_last_is_ended(server: Server) -> None:
+    older, newer = await server.call("older"), await server.call("newer")
+    free = threading.Event()
+    for count, (call, resident) in enumerate([(older, 100), (newer, 150)], start=1):
+        set_current_call(call)
+        server.tasks.append(asyncio.create_task(server.pool.run(free.wait, 20)))
+        while len(server.pool.computations) < count:  # noqa: ASYNC110 - a thread begins
+            await asyncio.sleep(0.001)
+        for computation in server.pool.computations:
+            if computation.call is call:
+                computation.resident_bytes = resident
+    server.resident = 2000
+    server.watchdog.look()
+    # What the ended call took counts for nobody else while its computation stops.
+    server.watchdog.look()
+    free.set()
+    assert older.failure is None
+    assert isinstance(newer.failure, CallTooLarge)
 
 
 async def test_where_the_platform_does_not_say_how_much_memory_is_taken_no_call_is_ended(server: Server) -> None:
