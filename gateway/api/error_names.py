@@ -6,8 +6,8 @@ import functools
 import inspect
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,7 +92,7 @@ class ErrorNames:
 
 
 def with_names(servicer: Any, names: ErrorNames) -> Any:
-    """Return a servicer whose methods are those of `servicer`, with errors rewritten by `names`."""
+    """Return a servicer with the methods of `servicer`, whose errors are rewritten by `names`."""
     return _Renamed(servicer, names)
 
 
@@ -109,16 +109,23 @@ class _Renamed:
         return _streaming(method, told) if inspect.isasyncgenfunction(method) else _unary(method, told)
 
 
+@contextmanager
+def _rewriting(told: Told) -> Iterator[None]:
+    """Around a method's work: rewrite the error with which the work ends."""
+    try:
+        yield
+    except DubstageError as error:
+        told(error)
+        raise
+    except ExceptionGroup as group:
+        raise told(error_status.domain_error(group)) from group
+
+
 def _unary(method: Callable[..., Any], told: Told) -> Callable[..., Any]:
     @functools.wraps(method)
     async def call(request: Any, context: Any) -> Any:
-        try:
+        with _rewriting(told):
             return await method(request, context)
-        except DubstageError as error:
-            told(error)
-            raise
-        except ExceptionGroup as group:
-            raise told(error_status.domain_error(group)) from group
 
     return call
 
@@ -126,14 +133,9 @@ def _unary(method: Callable[..., Any], told: Told) -> Callable[..., Any]:
 def _streaming(method: Callable[..., Any], told: Told) -> Callable[..., Any]:
     @functools.wraps(method)
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-        try:
+        with _rewriting(told):
             async with aclosing(method(request, context)) as replies:
                 async for reply in replies:
                     yield reply
-        except DubstageError as error:
-            told(error)
-            raise
-        except ExceptionGroup as group:
-            raise told(error_status.domain_error(group)) from group
 
     return call
