@@ -38,7 +38,7 @@ scanner: .checkov/.ready
 	.checkov/bin/pip install --quiet --disable-pip-version-check --requirement tests/charts/scanner.txt
 	touch $@
 
-# `dubstage` for this user, without .venv/bin in the PATH: a link. make install PREFIX=/usr/local is for everybody on the machine.
+# `dubstage` for this user, without .venv/bin in the PATH: a link. make install PREFIX=/usr/local installs for all users.
 install: setup
 	@mkdir -p "$(PREFIX)/bin"
 	@if [ -e "$(PREFIX)/bin/dubstage" ] && [ ! -L "$(PREFIX)/bin/dubstage" ]; then \
@@ -51,7 +51,7 @@ uninstall:
 	@if [ -L "$(PREFIX)/bin/dubstage" ]; then rm "$(PREFIX)/bin/dubstage"; fi
 
 demo: setup
-	$(BIN)/python -m gateway.demo --output out/demo
+	$(BIN)/python -m gateway.cli.demo --output out/demo
 
 lint: setup
 	$(BIN)/ruff format --check --quiet .
@@ -59,7 +59,7 @@ lint: setup
 	$(BIN)/mypy --no-error-summary services gateway charts images scripts tests bench protos/dubstage/client
 	$(BIN)/buf lint protos/gen/image.binpb --config buf.yaml --path dubstage
 	$(BIN)/buf format --diff --exit-code protos
-	$(BIN)/hadolint services/*/Dockerfile services/*/*/Dockerfile* gateway/Dockerfile
+	$(BIN)/hadolint images/Dockerfile services/*/*/Dockerfile*
 
 unit: setup
 	$(BIN)/python -m pytest tests/unit tests/contract
@@ -81,9 +81,9 @@ bench: setup triton
 
 train: setup
 	$(BIN)/python -m gateway.trainset --help
-	@echo "then: services.audio.train.ppg, services.motion.train.sync, services.motion.train.style,"
-	@echo "      services.texture.train.temporal_warp, services.render.train.perceptual, services.render.train.refine ..."
-	@echo "      and those of the other methods: docs/training.md has them all"
+	@echo "then: services.audio.train.ppg, services.motion.train.sync, services.motion.predictors.METHOD.train.run,"
+	@echo "      services.texture.train.temporal_warp, services.render.train.perceptual, services.render.renderers.METHOD.train.run ..."
+	@echo "      docs/training.md has all commands, for each METHOD"
 
 # Settings, such as make images CONTAINER=podman REGISTRY=registry.example/team, are at the top of the script (docs/images.md).
 images:

@@ -1,8 +1,8 @@
 """The render stage under concurrent streams, in its process and on Triton: `python -m bench.concurrency OUT`, a JSON file.
 
-Each backend runs as a server process of its own with the same network, threads and computations at once. N streams keep WINDOW
-frames underway each, without a pause, so the stage is under full load; health is checked meanwhile from another process.
-Clients, stage and model server share the machine, as they would not in a cluster.
+Each backend runs in a server process of its own with the same network and the same threads. N streams keep WINDOW frames underway
+each, without a pause, so the stage is under full load. Meanwhile another process checks the stage's health. Clients, stage and the
+model server share one machine here, and do not in a cluster.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ import psutil
 from bench.health import health_while
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
-from services.common.crops import BOX_SIZE
 from services.common.errors import BackendUnavailable
+from services.common.face.crops import BOX_SIZE
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
 from services.render.triton.launch import TritonProcess
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 STREAMS: Final = (1, 4, 16)
 WINDOW: Final = 4
-"""Frames that a stream has underway."""
+"""Frames that a stream keeps underway."""
 IN_PROCESS: Final = "in the process"
 ON_TRITON: Final = "triton"
 SHARED_MEMORY: Final = "triton, shared memory"
@@ -54,15 +54,16 @@ _COLUMNS: Final = (("p50 ms", 9), ("p95 ms", 9), ("p99 ms", 9), ("health p50", 1
 
 @dataclass(frozen=True, slots=True)
 class ConcurrentTimes:
-    """One row: a backend under a number of streams. Milliseconds; percentiles over all frames of all streams.
+    """One row: a backend under a number of streams. Percentiles are over all frames of all streams.
 
     Attributes:
-        backend: where the network is computed.
-        streams: at once.
-        frames_per_second: of all of them together.
-        p50_ms, p95_ms, p99_ms: from sending a frame to its picture, with WINDOW - 1 frames of its stream before it.
-        health_p50_ms, health_p99_ms: of health checks meanwhile.
-        cpu_ms_per_frame: processor time of the stage, and of Triton and its models, together.
+        backend: process that computes the network, and how arrays get there.
+        streams: streams at once.
+        frames_per_second: frames of all streams together per second.
+        p50_ms, p95_ms, p99_ms: time from sending a frame to receiving its picture, behind WINDOW - 1 frames of its stream,
+            milliseconds.
+        health_p50_ms, health_p99_ms: time of the health checks meanwhile, milliseconds.
+        cpu_ms_per_frame: processor time of the stage, of Triton and of its models together per frame, milliseconds.
     """
 
     backend: str
@@ -78,18 +79,18 @@ class ConcurrentTimes:
 
 @dataclass(slots=True)
 class _Answers:
-    """When frames came back, and after how long; seconds."""
+    """Times at which pictures came back, and their latencies, seconds."""
 
     at: list[float] = field(default_factory=list)
     took: list[float] = field(default_factory=list)
 
 
 def measure_concurrency(work: Path, seconds: float = _SECONDS) -> tuple[ConcurrentTimes, ...]:
-    """All backends; without those on Triton where no tritonserver is installed.
+    """Measure all backends, or only the backend in the process if no tritonserver is installed.
 
     Args:
         work: folder for logs and the model repository.
-        seconds: of each row.
+        seconds: measured time of each row, seconds.
     """
     at_once = os.cpu_count() or 1
     rows = _rows(IN_PROCESS, work, {"DUBSTAGE_WORKER_THREADS": str(at_once)}, seconds)
@@ -119,7 +120,7 @@ def _rows(
 
 @contextmanager
 def render_stage(work: Path, environment: dict[str, str]) -> Iterator[tuple[str, int]]:
-    """A render stage in a process of its own; gives HOST:PORT and the process's id."""
+    """Run a render stage in a process of its own; yield HOST:PORT and the process's id."""
     ready = work / "render.address"
     ready.unlink(missing_ok=True)
     settings = {
@@ -148,17 +149,17 @@ def render_stage(work: Path, environment: dict[str, str]) -> Iterator[tuple[str,
 
 
 async def under_load(name: str, address: str, streams: int, seconds: float, processes: Sequence[int] = ()) -> ConcurrentTimes:
-    """Load a stage with so many streams for so long, and measure one row.
+    """Load a stage with a number of streams, and measure one row.
 
     Args:
-        name: of the backend.
-        address: of the stage.
-        streams: at once.
-        seconds: that are measured.
-        processes: ids of those whose processor time counts, with their children's.
+        name: name of the backend.
+        address: HOST:PORT of the stage.
+        streams: streams at once.
+        seconds: measured time, seconds.
+        processes: ids of processes whose processor time counts, together with that of their children.
     """
     stop, answers = asyncio.Event(), _Answers()
-    # A connection each, as streams of several gateways have.
+    # Each stream has a connection of its own, as streams of several gateways have.
     async with asyncio.TaskGroup() as group:
         for seed in range(streams):
             group.create_task(_stream(address, seed, stop, answers))
@@ -182,7 +183,7 @@ async def under_load(name: str, address: str, streams: int, seconds: float, proc
 
 
 def _cpu_s(processes: Sequence[int]) -> float:
-    """User and system time of process trees so far, seconds."""
+    """Return the user and system time of process trees so far, seconds."""
     total = 0.0
     for root in map(psutil.Process, processes):
         for member in (root, *root.children(recursive=True)):
@@ -218,7 +219,7 @@ async def _stream(address: str, seed: int, stop: asyncio.Event, answers: _Answer
 
 
 def _message(seed: int) -> pb.RenderRequest:
-    """A frame of noise: what a picture shows makes no difference to the time."""
+    """Return a frame of noise, because the content of a picture does not change the time."""
     rng = np.random.default_rng(seed)
     background, texture = rng.integers(0, 256, (2, BOX_SIZE, BOX_SIZE, 3), dtype=np.uint8)
     mask = np.zeros((BOX_SIZE, BOX_SIZE), np.uint8)
@@ -231,7 +232,7 @@ def _percentile(values: Sequence[float], percent: float) -> float:
 
 
 def lines_of_concurrency(rows: Sequence[ConcurrentTimes]) -> list[str]:
-    """A table."""
+    """Return a table for the terminal, one line per row."""
     if not rows:
         return []
     head = f"{'render stage':<24}{'streams':>8}{'frames/s':>10}"
@@ -244,15 +245,15 @@ def lines_of_concurrency(rows: Sequence[ConcurrentTimes]) -> list[str]:
 
 
 def read_concurrency(path: Path) -> tuple[ConcurrentTimes, ...]:
-    """What `main` wrote."""
+    """Read the rows that `main` wrote."""
     return tuple(ConcurrentTimes(**row) for row in json.loads(path.read_text(encoding="utf-8")))
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Run the command line: measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m bench.concurrency", description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seconds", type=float, default=_SECONDS, help="of each row")
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="measured time of each row, seconds")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dubstage-bench-") as work:
         rows = measure_concurrency(Path(work), options.seconds)

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from services.common.face_identity import FaceIdentity
+from services.common.face.identity import FaceIdentity
+from services.common.face.identity_drawing import IdentityDrawing
 from services.common.geometry.default_model import default_model
-from services.common.identity_drawing import IdentityDrawing
 from services.face.fitting.identity import IdentityFitter
 from services.face.fitting.model_landmarks import model_landmarks
 from services.face.fitting.streaming import StreamFitter

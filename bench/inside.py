@@ -19,9 +19,9 @@ from bench.renderer import ModelTime, NetworkTime, measure_models, measure_rende
 from bench.stages import measure_stages
 from gateway.actors.store import ActorStore
 from gateway.media.sound import SoundReader
-from gateway.reports.stage_times import StageTime
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stages
+from gateway.stages.times import StageTime
 
 
 @dataclass(frozen=True, slots=True)

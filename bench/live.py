@@ -14,7 +14,7 @@ from gateway.live.measured import SpokenSpeech
 from gateway.live.streams import LiveStreams
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
-from services.common.artefacts import ArtefactStore
+from services.common.store.artefacts import ArtefactStore
 
 SPOKEN_SECONDS: Final = 4.0
 """Of speech that is fed as fast as it is spoken."""

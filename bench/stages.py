@@ -12,25 +12,27 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dubstage.face.v1alpha1 import face_pb2
+from dubstage.client import face as face_client
+from dubstage.client import rpcs
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
 from gateway.media.types import DecodedFrame, MediaInfo
-from gateway.media.writer import VideoWriter, WriteSettings
+from gateway.media.write_settings import WriteSettings
+from gateway.media.writer import VideoWriter
 from gateway.methods import method_named
+from gateway.pipeline.face_records import face_records
 from gateway.pipeline.film import composite_frame
-from gateway.pipeline.footage import face_records, frame_message
 from gateway.pipeline.messages import timeline_of
 from gateway.pipeline.records import pose_of
-from gateway.pipeline.speech import extract_features, motion_frames_for, predict_motion
-from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, WindowConfig, render_window
+from gateway.pipeline.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
+from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, render_window, window_config
 from gateway.pipeline.workspace import Workspace
-from gateway.reports.stage_times import StageClock, StageTime
 from gateway.stages.interface import Stages
 from gateway.stages.timed import TimedStages
+from gateway.stages.times import StageClock, StageTime
 
 FRAMES: Final = 96
 """Frames of the film that are looked at: they are held decoded, 4 MB each at 720p."""
@@ -81,13 +83,9 @@ async def measure_stages(stages: Stages, actor: StoredActor, film: Path, folder:
     with meter.measure("to RGB", count):
         pictures = [to_rgb(frame) for frame in frames]
 
-    async def requests() -> AsyncIterator[face_pb2.TrackRequest]:
-        yield face_pb2.TrackRequest(config=face_pb2.TrackConfig(max_faces=1))
-        for index, picture in enumerate(pictures):
-            yield frame_message(index, picture)
-
     with meter.measure("face", count):
-        tracked = [frame async for reply in stages.track(requests()) for frame in reply.frames]
+        requests = face_client.track.requests(max_faces=1).of_async(pictures)
+        tracked = [frame async for reply in stages.stream(rpcs.face.TRACK, requests) for frame in reply.frames]
         with meter.measure("cut box", count):
             rows = [face_records(faces, picture, 1.0)[:1] for faces, picture in zip(tracked, pictures, strict=True)]
     metered = _MeteredStages(stages, meter.clock)
@@ -98,21 +96,17 @@ async def measure_stages(stages: Stages, actor: StoredActor, film: Path, folder:
             await extract_features(stages, speech, workspace.speech, motion_frames_for(duration), duration)
         method, style = method_named(actor.method), actor.enrolled.style
         with meter.measure("motion", total):
-            await predict_motion(stages, method.motion, style, workspace.speech, timeline_of(info), total, workspace.motion)
+            request = MotionRequest(predictor=method.motion, style=style, timeline=timeline_of(info), num_frames=total)
+            await predict_motion(stages, request, workspace.speech, workspace.motion)
         mouths = workspace.motion.read(0, count)["mouth"]
-    config = WindowConfig(
-        bank=actor.enrolled.bank,
-        renderer=actor.enrolled.renderer,
-        model=method.renderer,
-        mode=texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK,
-    )
+    config = window_config(method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
     windows: list[RenderedWindow] = []
     records = np.concatenate(rows)
     with meter.measure(_AROUND, count):
         for begin in range(0, count, WINDOW_FRAMES):
             part = slice(begin, min(begin + WINDOW_FRAMES, count))
             wanted = np.ones(part.stop - part.start, np.bool_)
-            windows.append(await render_window(metered, config, actor.enrolled.geometry, records[part], mouths[part], wanted))
+            windows.append(await render_window(metered, config, records[part], mouths[part], wanted))
     _composite_and_encode(meter, info, frames, records, windows, folder / "film.mp4", threads)
     return _without_inner(meter.clock.stages())
 

@@ -1,4 +1,4 @@
-"""JSON Schema of the shapes that values have in several places; charts/values.py says where."""
+"""JSON Schema of shapes that several values of the chart have. charts/values.py uses these shapes."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ CRON_DURATION: Final = r"^[0-9]+(ms|s|m|h)$"
 
 
 def closed(properties: Schema, description: str = "") -> Schema:
-    """An object with these keys and no other."""
+    """Return the schema of an object with these keys and no others."""
     named = {"description": description} if description else {}
     return {"type": "object", **named, "additionalProperties": False, "properties": properties}
 
 
 def text(description: str, pattern: str = "") -> Schema:
-    """A string."""
+    """Return the schema of a string."""
     return {"type": "string", "description": description} | ({"pattern": pattern} if pattern else {})
 
 
 def whole(description: str, minimum: int = 0, maximum: int | None = None) -> Schema:
-    """An integer."""
+    """Return the schema of an integer."""
     return {"type": "integer", "description": description, "minimum": minimum} | ({} if maximum is None else {"maximum": maximum})
 
 
 def flag(description: str) -> Schema:
-    """A boolean."""
+    """Return the schema of a boolean."""
     return {"type": "boolean", "description": description}
 
 
 def word(description: str, *words: str) -> Schema:
-    """One of some strings."""
+    """Return the schema of a string that is one of `words`."""
     return {"type": "string", "description": description, "enum": list(words)}
 
 
 def many(description: str, items: Schema) -> Schema:
-    """A list."""
+    """Return the schema of a list."""
     return {"type": "array", "description": description, "items": items}
 
 
 def labels(description: str) -> Schema:
-    """A map from names to strings."""
+    """Return the schema of a map from names to strings."""
     return {"type": "object", "description": description, "additionalProperties": {"type": "string"}}
 
 
 def port(description: str) -> Schema:
-    """A TCP port that a process without privileges may open."""
+    """Return the schema of a TCP port that a process without privileges may open."""
     return whole(description, 1024, 65535)
 
 
 def quantity(description: str) -> Schema:
-    """An amount of a Kubernetes resource."""
+    """Return the schema of an amount of a Kubernetes resource."""
     return {"type": ["string", "number", "null"], "description": description, "pattern": QUANTITY, "minimum": 0}
 
 
 def secret(description: str, **keys: str) -> Schema:
-    """A Secret by name, and keys in it."""
+    """Return the schema of a Secret: its name, and keys in the Secret."""
     return closed({"name": text(description, OBJECT_NAME), **{key: text(what, SECRET_KEY) for key, what in keys.items()}})
 
 
@@ -71,46 +71,60 @@ PEERS: Final = "NetworkPolicyPeers"
 
 
 def image() -> Schema:
-    """An image's name and version."""
+    """Return the schema of an image: its name and version."""
     return closed(
         {
-            "repository": text("name after global.image.registry", r"^[a-z0-9]([-a-z0-9._/]*[a-z0-9])?$"),
-            "tag": text("empty: global.image.tag", r"^[A-Za-z0-9_.-]*$"),
-            "digest": text("wins over the tag", r"^(sha256:[0-9a-f]{64})?$"),
+            "repository": text("name of the image after global.image.registry", r"^[a-z0-9]([-a-z0-9._/]*[a-z0-9])?$"),
+            "tag": text("tag of the image; empty: global.image.tag", r"^[A-Za-z0-9_.-]*$"),
+            "digest": text("digest of the image; used instead of the tag", r"^(sha256:[0-9a-f]{64})?$"),
         }
     )
 
 
 def resources() -> Schema:
-    """Requests and limits of a container."""
+    """Return the schema of the requests and limits of a container."""
     amounts: Schema = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {name: quantity(f"of {name}") for name in ("cpu", "memory", "ephemeral-storage")},
+        "properties": {name: quantity(f"amount of {name}") for name in ("cpu", "memory", "ephemeral-storage")},
     }
-    return closed({"requests": amounts, "limits": amounts}, "requests and limits")
+    return closed(
+        {
+            "requests": amounts | {"description": "resources that the container requests"},
+            "limits": amounts | {"description": "resource limits of the container"},
+        },
+        "requests and limits",
+    )
 
 
 def gpu() -> Schema:
-    """Devices of one kind."""
+    """Return the schema of devices of one kind."""
     return closed(
         {
-            "resource": text("nvidia.com/gpu, nvidia.com/mig-1g.10gb, nvidia.com/gpu.shared, ...", RESOURCE),
-            "count": whole("devices a replica; 0: none", 0, 16),
+            "resource": text("kind of the devices: nvidia.com/gpu, nvidia.com/mig-1g.10gb, nvidia.com/gpu.shared, ...", RESOURCE),
+            "count": whole("devices per replica; 0: none", 0, 16),
         }
     )
 
 
-def volume(*types: str, shared: bool = False) -> Schema:
-    """A volume: a claim of the chart's, a claim that exists, or a folder of the node; `shared` by several pods."""
+def volume(what: str, *types: str, shared: bool = False) -> Schema:
+    """Return the schema of a volume: a claim that the chart makes, an existing claim, or a folder of the node.
+
+    Args:
+        what: content of the volume, for descriptions.
+        types: types of volume that are allowed.
+        shared: whether several pods mount the volume.
+    """
     modes = ("ReadWriteOnce", "ReadWriteMany", *(() if shared else ("ReadWriteOncePod",)))
     schema = closed(
         {
-            "type": word("what it is", *types),
-            "existingClaim": text("a PersistentVolumeClaim of your own; empty: the chart makes one", OBJECT_NAME),
-            "storageClassName": text("of the claim that the chart makes; empty: the cluster's default", OBJECT_NAME),
-            "accessMode": word("of the volume", *modes),
-            "size": quantity("of the claim that the chart makes"),
+            "type": word(f"type of the volume of {what}", *types),
+            "existingClaim": text("existing PersistentVolumeClaim; empty: the chart makes a claim", OBJECT_NAME),
+            "storageClassName": text(
+                "storage class of the claim that the chart makes; empty: the default of the cluster", OBJECT_NAME
+            ),
+            "accessMode": word("access mode of the claim that the chart makes", *modes),
+            "size": quantity("size of the claim that the chart makes"),
             "hostPath": text("folder of the node, for type hostPath", r"^(/.*)?$"),
         }
     )
@@ -118,24 +132,24 @@ def volume(*types: str, shared: bool = False) -> Schema:
 
 
 def when(given: dict[str, str], then: Schema) -> Schema:
-    """A rule that holds where properties have these values; inside of `then` stands what must be so."""
+    """Return a rule: if the properties have the values `given`, they must also match `then`."""
     condition = {"required": list(given), "properties": {name: {"const": value} for name, value in given.items()}}
     return {"if": condition, "then": {"properties": then}}
 
 
 def probe() -> Schema:
-    """Times of one probe."""
+    """Return the schema of the times of one probe."""
     return closed(
         {
-            "periodSeconds": whole("between two probes", 1),
-            "timeoutSeconds": whole("for an answer", 1),
-            "failureThreshold": whole("failures in a row that count", 1),
+            "periodSeconds": whole("seconds between two probes", 1),
+            "timeoutSeconds": whole("seconds that an answer may take", 1),
+            "failureThreshold": whole("number of failures in a row after which the probe has failed", 1),
         }
     )
 
 
 def toleration() -> Schema:
-    """A taint that pods bear."""
+    """Return the schema of a toleration: a taint that pods tolerate."""
     return closed(
         {
             "key": text("of the taint"),
@@ -148,7 +162,7 @@ def toleration() -> Schema:
 
 
 def spread() -> Schema:
-    """How pods spread over nodes or zones."""
+    """Return the schema of a rule that spreads pods over nodes or zones."""
     return closed(
         {
             "maxSkew": whole("most difference", 1),
@@ -164,25 +178,25 @@ def spread() -> Schema:
 
 
 def autoscaling() -> Schema:
-    """Who changes the number of replicas, and by what."""
+    """Return the schema of autoscaling: which autoscaler sets the number of replicas, and by which metric."""
     keda = closed(
         {
-            "prometheusAddress": text("where KEDA finds Prometheus", r"^(https?://.+)?$"),
-            "pollingIntervalSeconds": whole("between two looks", 1),
-            "cooldownSeconds": whole("without work before the last replica goes", 0),
+            "prometheusAddress": text("address of Prometheus for KEDA", r"^(https?://.+)?$"),
+            "pollingIntervalSeconds": whole("seconds between two queries", 1),
+            "cooldownSeconds": whole("seconds without work after which the last replica is removed", 0),
         }
     )
     schema = closed(
         {
-            "type": word("who scales", "none", "hpa", "keda"),
-            "minReplicas": whole("fewest; 0 with keda only"),
-            "maxReplicas": whole("most", 1, 1000),
+            "type": word("autoscaler", "none", "hpa", "keda"),
+            "minReplicas": whole("smallest number of replicas; 0 needs keda"),
+            "maxReplicas": whole("largest number of replicas", 1, 1000),
             "queueToCompute": {
                 "type": "number",
                 "exclusiveMinimum": 0,
-                "description": "seconds queued a second computed, above which replicas are added",
+                "description": "queue-to-compute ratio above which replicas are added: seconds queued per second computed",
             },
-            "behavior": {**ANY, "description": "of autoscaling/v2"},
+            "behavior": {**ANY, "description": "scaling behaviour as in autoscaling/v2"},
             "keda": keda,
         }
     )
@@ -192,14 +206,14 @@ def autoscaling() -> Schema:
 
 
 def models(*sources: str) -> Schema:
-    """Where models come from."""
+    """Return the schema of the place of the models."""
     return closed(
         {
-            "source": word("where models come from", *sources),
-            "claimName": text("PersistentVolumeClaim, for source claim", OBJECT_NAME),
-            "subPath": text("folder in it"),
-            "hostPath": text("folder of the node, for source hostPath", r"^(/.*)?$"),
-            "url": text("for source objectStore, such as s3://bucket/models/render", r"^([a-z0-9]+://.+)?$"),
-            "size": quantity("room for fetched models"),
+            "source": word("place of the models", *sources),
+            "claimName": text("PersistentVolumeClaim with the models, for source claim", OBJECT_NAME),
+            "subPath": text("folder in the claim"),
+            "hostPath": text("folder of the node with the models, for source hostPath", r"^(/.*)?$"),
+            "url": text("url of the models, for source objectStore, such as s3://bucket/models/render", r"^([a-z0-9]+://.+)?$"),
+            "size": quantity("space for fetched models"),
         }
     )

@@ -1,10 +1,10 @@
-"""What values of the chart may be: writes every values.schema.json and docs/kubernetes-values.md.
+"""Writer of every values.schema.json and of docs/kubernetes-values.md, from the rules in charts/values.py and charts/rules.py.
 
-    python -m charts.schema            # write them; a test compares what is committed
+    python -m charts.schema            # write the files; a test compares them with the committed files
 
-Helm reports a wrong value by the path of its property and the rule that it breaks, so rules here are plain ones: a type, a range, a
-pattern, a list of words. Where values exclude each other, an `if` names the one that is too much. `settings` come from the settings
-classes of the services themselves.
+Helm reports a wrong value with the path of its property and the broken rule. So the rules are simple: a type, a range, a pattern
+or a list of words. If two values exclude each other, an `if` names the value that must not be set. The rules of `settings` come
+from the settings classes of the services.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from charts.rules import Schema, closed
 from charts.values import GATEWAY, GLOBAL, component_properties, own_properties
 from gateway.settings import GatewaySettings
 from services.audio.settings import AudioSettings
-from services.common.settings import StageSettings
+from services.common.chassis.settings import StageSettings
 from services.face.settings import FaceSettings
 from services.motion.settings import MotionSettings
 from services.render.settings import RenderSettings
@@ -57,13 +57,13 @@ SET_BY_THE_CHART: Final = frozenset(
         *(f"{stage}_endpoint" for stage in ("audio", "face", "motion", "texture", "render")),
     }
 )
-"""Settings that have values of their own, or none: what a container listens on, and files that it mounts."""
+"""Settings that the chart sets from other values or not at all, such as ports and mounted files."""
 
 _DRAFT: Final = "http://json-schema.org/draft-07/schema#"
 
 
 def settings_schema(kind: type[StageSettings]) -> Schema:
-    """The `settings` of a component: fields of its settings class that the chart leaves to the user."""
+    """Return the schema of a component's `settings`: the fields of its settings class that the chart does not set."""
     properties: Schema = {}
     for name, field in kind.model_json_schema()["properties"].items():
         if name in SET_BY_THE_CHART:
@@ -81,9 +81,9 @@ def settings_schema(kind: type[StageSettings]) -> Schema:
 
 
 def component_schema(name: str) -> Schema:
-    """values.schema.json of a component's chart."""
+    """Return values.schema.json of the chart of a component."""
     properties = {
-        "enabled": {"type": "boolean", "description": "whether the release installs it"},
+        "enabled": {"type": "boolean", "description": "whether the release installs the component"},
         "global": {"type": "object", "description": "see the umbrella chart"},
         **component_properties(name),
         **own_properties(name),
@@ -93,11 +93,11 @@ def component_schema(name: str) -> Schema:
 
 
 def umbrella_schema() -> Schema:
-    """values.schema.json of the umbrella chart; each component's own chart checks the values under its name."""
-    # Every component has an image and resources of its own: here they would be without effect.
+    """Return values.schema.json of the umbrella chart. The chart of each component checks the values under its name."""
+    # Every component sets its own image and resources, so defaults for them would have no effect.
     shared_by_all = {key: rule for key, rule in component_properties("audio").items() if key not in ("image", "resources")}
     defaults = {**shared_by_all, "settings": settings_schema(StageSettings)}
-    shared = {**GLOBAL, "defaults": closed(defaults, "what every component has unless it says otherwise")}
+    shared = {**GLOBAL, "defaults": closed(defaults, "defaults of every component")}
     properties: Schema = {"global": closed(shared, "values of the whole release")}
     for name in COMPONENTS:
         properties[name] = {"type": "object", "description": f"values of the {name} chart"}
@@ -106,7 +106,7 @@ def umbrella_schema() -> Schema:
 
 
 def schemas() -> dict[Path, str]:
-    """Every values.schema.json and its text."""
+    """Return the path and the text of every values.schema.json."""
     found = {CHART / "values.schema.json": umbrella_schema()}
     found |= {CHART / "charts" / name / "values.schema.json": component_schema(name) for name in COMPONENTS}
     return {path: json.dumps(schema, indent=1, ensure_ascii=False) + "\n" for path, schema in found.items()}
@@ -144,18 +144,19 @@ def _rows(schema: Schema, values: Any, path: str) -> list[str]:
 
 
 def reference() -> str:
-    """docs/kubernetes-values.md."""
-    head = ["| value | what it takes | default | meaning |", "|---|---|---|---|"]
+    """Return the text of docs/kubernetes-values.md."""
+    head = ["| value | allowed values | default | meaning |", "|---|---|---|---|"]
     umbrella = umbrella_schema()
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     lines = [
         "# Values of the chart",
         "",
-        "Written by `python -m charts.schema` from the schemas that Helm checks values with.",
-        "[kubernetes.md](kubernetes.md) says how they work together.",
+        "`python -m charts.schema` writes this page from the schemas that Helm checks values with.",
+        "[kubernetes.md](kubernetes.md) explains how the values work together.",
         "",
-        "Every value under `global.defaults` may be set under a component too (`audio`, `face`, `motion`, `texture`, `render` or",
-        "`gateway`); there it wins. The gateway has no `autoscaling`, `strategy` and `models`.",
+        "Every value under `global.defaults` may also be set under a component (`audio`, `face`, `motion`, `texture`, `render` or",
+        "`gateway`). The value of the component is used instead of the default. The gateway has no `autoscaling`, `strategy` and",
+        "`models`.",
         "",
         "## The whole release",
         "",

@@ -1,4 +1,4 @@
-"""What each value of the chart may be; charts/schema.py makes Helm's schemas of it."""
+"""Rules of each value of the chart. charts/schema.py turns the rules into Helm's schemas."""
 
 from __future__ import annotations
 
@@ -35,80 +35,102 @@ from charts.rules import (
 )
 
 GATEWAY: Final = ("replicas",)
-"""Values that the gateway has rules of its own for."""
+"""Values that have different rules for the gateway."""
 _NOT_OF_THE_GATEWAY: Final = ("autoscaling", "strategy", "models", "replicas", "service")
 
 
 def component_properties(name: str) -> Schema:
-    """Rules of the values that every component may have."""
-    # The face stage's image has no client of an object store.
+    """Return the rules of the values that every component may have."""
+    # The image of the face stage has no client of an object store.
     sources = ("image", "claim", "hostPath", *(("objectStore",) if name != "face" else ()))
-    ids = {kind: {"type": ["integer", "null"], "minimum": 1} for kind in ("runAsUser", "runAsGroup", "fsGroup")}
+    ids = {
+        kind: {"type": ["integer", "null"], "minimum": 1, "description": f"{kind} of the pod; null: chosen by the cluster"}
+        for kind in ("runAsUser", "runAsGroup", "fsGroup")
+    }
     rolling = {
-        kind: {"type": ["integer", "string"], "pattern": "^[0-9]+%$", "minimum": 0} for kind in ("maxUnavailable", "maxSurge")
+        kind: {"type": ["integer", "string"], "pattern": "^[0-9]+%$", "minimum": 0, "description": what}
+        for kind, what in {
+            "maxUnavailable": "pods that may be missing during a rollout",
+            "maxSurge": "additional pods that may run during a rollout",
+        }.items()
     }
     properties = {
-        "replicas": whole("pods, where nothing scales them", 0, 1000),
-        "strategy": closed({"type": word("", "RollingUpdate", "Recreate"), "rollingUpdate": closed(rolling)}),
-        "progressDeadlineSeconds": whole("for a rollout to get on", 1),
-        "listenAddress": text("what servers listen on; :: in a cluster of IPv6", r"^[0-9a-fA-F:.]+$"),
-        "metricsPort": port("Prometheus"),
-        "healthPort": port("health in plain text for probes, open where TLS is on"),
-        "drainGraceSeconds": whole("for running calls after SIGTERM; the pod gets 15 s more", 0, 7200),
+        "replicas": whole("number of pods; ignored if an autoscaler sets the number", 0, 1000),
+        "strategy": closed(
+            {"type": word("how old pods are replaced by new pods", "RollingUpdate", "Recreate"), "rollingUpdate": closed(rolling)}
+        ),
+        "progressDeadlineSeconds": whole("seconds without progress after which a rollout has failed", 1),
+        "listenAddress": text("address that servers listen on; :: in an IPv6 cluster", r"^[0-9a-fA-F:.]+$"),
+        "metricsPort": port("port of the Prometheus metrics"),
+        "healthPort": port("port of the health service without TLS, for probes; open only with TLS"),
+        "drainGraceSeconds": whole("seconds that running calls have after SIGTERM; the pod has 15 s more", 0, 7200),
         "image": image(),
         "resources": resources(),
         "gpu": gpu(),
-        "nodeSelector": labels("labels of nodes"),
-        "tolerations": many("taints that pods bear", toleration()),
-        "affinity": closed(dict.fromkeys(("nodeAffinity", "podAffinity", "podAntiAffinity"), ANY), "of pods"),
-        "topologySpreadConstraints": many("how pods spread", spread()),
-        "priorityClassName": text("of pods", OBJECT_NAME),
-        "runtimeClassName": text("such as nvidia", OBJECT_NAME),
-        "hostNetwork": flag("pods share the node's network; breaks the Pod Security Standard, for `podman kube play`"),
-        "podLabels": labels("further labels of pods"),
-        "podAnnotations": labels("annotations of pods"),
+        "nodeSelector": labels("labels that a node must have"),
+        "tolerations": many("taints that the pods tolerate", toleration()),
+        "affinity": closed(
+            {kind: {**ANY, "description": f"{kind} of the pods"} for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")},
+            "affinity of the pods",
+        ),
+        "topologySpreadConstraints": many("how the pods spread over nodes and zones", spread()),
+        "priorityClassName": text("priority class of the pods", OBJECT_NAME),
+        "runtimeClassName": text("runtime class of the pods, such as nvidia", OBJECT_NAME),
+        "hostNetwork": flag(
+            "whether the pods use the network of the node; violates the Pod Security Standard; for `podman kube play`"
+        ),
+        "podLabels": labels("additional labels of the pods"),
+        "podAnnotations": labels("annotations of the pods"),
         "serviceAccount": closed(
             {
-                "create": flag("make one"),
-                "name": text("empty: the component's name", OBJECT_NAME),
-                "annotations": labels("of it, for a cloud's identity"),
+                "create": flag("whether the chart creates a service account"),
+                "name": text("name of the service account; empty: the name of the component", OBJECT_NAME),
+                "annotations": labels("annotations of the service account, such as the role of a cloud"),
             }
         ),
-        "securityContext": closed(ids, "ids; null leaves one to the cluster"),
+        "securityContext": closed(ids, "user and group ids; null: chosen by the cluster"),
         "probes": closed(
             {
-                "type": word("the kubelet's gRPC probes, or a command in the container", "grpc", "exec"),
+                "type": word("grpc: gRPC probes of the kubelet; exec: a command in the container", "grpc", "exec"),
                 **{k: probe() for k in ("startup", "readiness", "liveness")},
             }
         ),
         "autoscaling": autoscaling(),
         "podDisruptionBudget": closed(
             {
-                "enabled": flag("make one"),
+                "enabled": flag("whether the chart makes a PodDisruptionBudget"),
                 "maxUnavailable": {
                     "type": ["integer", "string"],
                     "pattern": "^[0-9]+%$",
                     "minimum": 1,
-                    "description": "pods that a drain may take at once",
+                    "description": "pods that a drain of nodes may evict at the same time",
                 },
             }
         ),
         "networkPolicy": closed(
-            {"ingressFrom": many(f"who else may call it ({PEERS})", ANY), "egress": many("further egress rules", ANY)}
+            {
+                "ingressFrom": many(f"further peers that may call the component ({PEERS})", ANY),
+                "egress": many("further egress rules", ANY),
+            }
         ),
-        "service": closed({"type": word("", "Headless", "ClusterIP"), "annotations": labels("of the Service")}),
+        "service": closed(
+            {
+                "type": word("Headless: callers see every replica; ClusterIP: callers see one address", "Headless", "ClusterIP"),
+                "annotations": labels("annotations of the Service"),
+            }
+        ),
         "models": models(*sources),
-        "tmpSize": quantity("of /tmp"),
-        "extraEnv": many("further variables", ANY),
-        "extraVolumes": many("further volumes", ANY),
-        "extraVolumeMounts": many("further mounts", ANY),
+        "tmpSize": quantity("size of /tmp"),
+        "extraEnv": many("additional environment variables", ANY),
+        "extraVolumes": many("additional volumes", ANY),
+        "extraVolumeMounts": many("additional volume mounts", ANY),
     }
     left_out = _NOT_OF_THE_GATEWAY if name == "gateway" else ()
     return {key: schema for key, schema in properties.items() if key not in left_out}
 
 
 def own_properties(name: str) -> Schema:
-    """Rules of the values that one component alone has."""
+    """Return the rules of the values that only one component has."""
     if name == "render":
         return {"triton": _triton()}
     if name != "gateway":
@@ -116,27 +138,37 @@ def own_properties(name: str) -> Schema:
     stages = ("audio", "face", "motion", "texture", "render")
     database = closed(
         {
-            "url": text("SQLAlchemy url without a password", r"^([a-z0-9]+(\+[a-z0-9]+)?://.*)?$"),
-            "urlSecret": secret("Secret with the url", key="key of the url"),
+            "url": text(
+                "SQLAlchemy url of the database, without a password; empty: SQLite on the data volume",
+                r"^([a-z0-9]+(\+[a-z0-9]+)?://.*)?$",
+            ),
+            "urlSecret": secret("Secret with the url of the database; empty: none", key="key of the url in the Secret"),
         }
     )
     return {
-        "replicas": whole("1, or 0 to put it to rest: one gateway works in a data folder", 0, 1),
-        "requireConsent": flag("refuse to enrol or dub a person without a consent record"),
-        "endpoints": closed({stage: text("gRPC target; empty: this release's stage") for stage in stages}),
+        "replicas": whole("1, or 0 to stop the gateway: only one gateway may use a data folder", 0, 1),
+        "requireConsent": flag("whether a person without a consent record is refused"),
+        "endpoints": closed({stage: text("gRPC target of the stage; empty: the stage of this release") for stage in stages}),
         "database": database,
-        "data": volume("claim", "hostPath", "emptyDir"),
-        "media": volume("claim", "hostPath", "emptyDir"),
-        "tokensSecret": secret("Secret with the tokens that the gateway accepts; empty: no tokens", key="key of the tokens"),
-        "requireClientCertificate": flag("callers must show a certificate of the authority; needs global.tls.enabled"),
-        "service": closed({"type": word("", "ClusterIP", "NodePort", "LoadBalancer"), "annotations": labels("of the Service")}),
+        "data": volume("data", "claim", "hostPath", "emptyDir"),
+        "media": volume("media", "claim", "hostPath", "emptyDir"),
+        "tokensSecret": secret(
+            "Secret with the tokens that the gateway accepts; empty: no tokens", key="key of the tokens in the Secret"
+        ),
+        "requireClientCertificate": flag("whether callers need a certificate of the authority; needs global.tls.enabled"),
+        "service": closed(
+            {
+                "type": word("type of the Service", "ClusterIP", "NodePort", "LoadBalancer"),
+                "annotations": labels("annotations of the Service"),
+            }
+        ),
         "ingress": closed(
             {
-                "enabled": flag("make one"),
-                "className": text("of the controller", OBJECT_NAME),
-                "annotations": labels("such as the one that says gRPC"),
-                "host": text("name that callers use"),
-                "tlsSecretName": text("Secret with the host's certificate", OBJECT_NAME),
+                "enabled": flag("whether the chart makes an Ingress"),
+                "className": text("class of the ingress controller", OBJECT_NAME),
+                "annotations": labels("annotations of the Ingress, such as the one that selects gRPC"),
+                "host": text("host name that callers use"),
+                "tlsSecretName": text("Secret with the certificate of the host", OBJECT_NAME),
             }
         ),
     }
@@ -145,57 +177,72 @@ def own_properties(name: str) -> Schema:
 def _triton() -> Schema:
     repository = closed(
         {
-            "source": word("where the model repository comes from", "image", "claim", "hostPath"),
-            "claimName": text("PersistentVolumeClaim, for source claim", OBJECT_NAME),
-            "hostPath": text("folder of the node, for source hostPath", r"^(/.*)?$"),
+            "source": word("place of the model repository", "image", "claim", "hostPath"),
+            "claimName": text("PersistentVolumeClaim with the model repository, for source claim", OBJECT_NAME),
+            "hostPath": text("folder of the node with the model repository, for source hostPath", r"^(/.*)?$"),
         }
     )
     return closed(
         {
-            "enabled": flag("compute on a Triton server in the same pod"),
+            "enabled": flag("whether networks run on a Triton server in the same pod"),
             "image": image(),
-            "command": many("empty: the image's", {"type": "string"}),
-            "args": many("empty: the image's", {"type": "string"}),
-            "precision": word("of the network", "", "float32", "bfloat16", "int8"),
+            "command": many("command of the container; empty: the command of the image", {"type": "string"}),
+            "args": many("arguments of the container; empty: the arguments of the image", {"type": "string"}),
+            "precision": word("precision of the networks", "", "float32", "bfloat16", "int8"),
             "modelRepository": repository,
-            "sharedMemory": closed({"enabled": flag("frames go by /dev/shm"), "size": quantity("of /dev/shm")}),
+            "sharedMemory": closed({"enabled": flag("whether frames go through /dev/shm"), "size": quantity("size of /dev/shm")}),
             "gpu": gpu(),
             "resources": resources(),
-            "probeCommand": many("run in the container with the address of Triton's liveness after it", {"type": "string"}),
-            "extraEnv": many("further variables", ANY),
+            "probeCommand": many(
+                "command of the liveness probe; the address of Triton's liveness is its last argument", {"type": "string"}
+            ),
+            "extraEnv": many("additional environment variables", ANY),
         }
     )
 
 
 def _egress(what: str) -> Schema:
-    return closed({"to": many(f"{PEERS}; empty: any address", ANY), "ports": many(f"TCP ports of {what}", whole("", 1, 65535))})
+    return closed(
+        {
+            "to": many(f"allowed addresses ({PEERS}); empty: any address", ANY),
+            "ports": many(f"TCP ports of {what}", whole("", 1, 65535)),
+        }
+    )
 
 
 _S3: Final = closed(
     {
-        "url": text("s3://bucket/prefix", r"^(s3://[^/]+.*)?$"),
-        "endpoint": text("of a store that is not Amazon's", r"^(https?://.+)?$"),
-        "region": text("of the bucket"),
-        "credentialsSecret": secret("empty: the pods' own identity", accessKeyIdKey="key in it", secretAccessKeyKey="key in it"),
+        "url": text("url of the store, such as s3://bucket/prefix", r"^(s3://[^/]+.*)?$"),
+        "endpoint": text("endpoint of a store that is not Amazon's", r"^(https?://.+)?$"),
+        "region": text("region of the bucket"),
+        "credentialsSecret": secret(
+            "Secret with the credentials; empty: the identity of the pods",
+            accessKeyIdKey="key of the access key id in the Secret",
+            secretAccessKeyKey="key of the secret access key in the Secret",
+        ),
     }
 )
 
 _NO_CLAIM: Final = {"properties": {"existingClaim": {"maxLength": 0}}}
 
 GLOBAL: Final[Schema] = {
-    "nameOverride": text("what names begin with instead of the release", DNS_LABEL),
-    "clusterDomain": text("of the cluster's DNS"),
+    "nameOverride": text("prefix of object names; empty: the name of the release", DNS_LABEL),
+    "clusterDomain": text("domain of the cluster's DNS"),
     "image": closed(
         {
-            "registry": text("images are REGISTRY/COMPONENT:TAG"),
-            "tag": text("empty: the chart's appVersion", r"^[A-Za-z0-9_.-]*$"),
+            "registry": text("registry of the images; an image is REGISTRY/COMPONENT:TAG"),
+            "tag": text("tag of the images; empty: the chart's appVersion", r"^[A-Za-z0-9_.-]*$"),
             "pullPolicy": word("when images are pulled", "Always", "IfNotPresent", "Never"),
-            "pullSecrets": many("names of Secrets", text("", OBJECT_NAME)),
+            "pullSecrets": many("Secrets for pulling images", text("", OBJECT_NAME)),
         }
     ),
     "artefacts": {
         **closed(
-            {"store": word("where artefacts lie", "volume", "s3"), "volume": volume("claim", "hostPath", shared=True), "s3": _S3}
+            {
+                "store": word("kind of the artefact store", "volume", "s3"),
+                "volume": volume("artefacts", "claim", "hostPath", shared=True),
+                "s3": _S3,
+            }
         ),
         "allOf": [
             when({"store": "volume"}, {"s3": {"properties": {"url": {"maxLength": 0}}}}),
@@ -204,76 +251,88 @@ GLOBAL: Final[Schema] = {
     },
     "tls": closed(
         {
-            "enabled": flag("mutual TLS to the stages, TLS on the gateway"),
-            "source": word("where certificates come from", "certManager", "secrets"),
+            "enabled": flag("whether the gateway and the stages use mutual TLS, and the gateway serves TLS"),
+            "source": word("source of the certificates", "certManager", "secrets"),
             "certManager": closed(
                 {
                     "issuerRef": closed(
                         {
-                            "name": text("empty: an authority of the release's own", OBJECT_NAME),
-                            "kind": word("", "Issuer", "ClusterIssuer"),
-                            "group": text("of the issuer"),
+                            "name": text("name of the issuer; empty: the chart makes an authority for the release", OBJECT_NAME),
+                            "kind": word("kind of the issuer", "Issuer", "ClusterIssuer"),
+                            "group": text("API group of the issuer"),
                         }
                     ),
-                    "duration": text("of a certificate", DURATION),
-                    "renewBefore": text("its end", DURATION),
-                    "gatewayNames": many("further names of the gateway", {"type": "string"}),
+                    "duration": text("validity of a certificate", DURATION),
+                    "renewBefore": text("time before the end of the validity when a certificate is renewed", DURATION),
+                    "gatewayNames": many("additional host names in the certificate of the gateway", {"type": "string"}),
                 }
             ),
             "secrets": closed(
                 {
-                    name: text("Secret with tls.crt, tls.key, ca.crt", OBJECT_NAME)
+                    name: text(
+                        f"Secret with tls.crt, tls.key and ca.crt for {'components without their own' if name == 'all' else name}",
+                        OBJECT_NAME,
+                    )
                     for name in ("all", "audio", "face", "motion", "texture", "render", "gateway")
                 }
             ),
         }
     ),
-    "auth": closed({"stagesTokenSecret": secret("bearer token between gateway and stages; empty: none", key="key of the token")}),
+    "auth": closed(
+        {
+            "stagesTokenSecret": secret(
+                "Secret with the bearer token between gateway and stages; empty: no token", key="key of the token in the Secret"
+            )
+        }
+    ),
     "telemetry": closed(
         {
-            "logLevel": word("of every process", "debug", "info", "warning", "error"),
-            "logFormat": word("of every process", "json", "console"),
-            "otlpEndpoint": text("OpenTelemetry collector, gRPC; empty: no traces", r"^(https?://.+)?$"),
+            "logLevel": word("log level of every process", "debug", "info", "warning", "error"),
+            "logFormat": word("log format of every process", "json", "console"),
+            "otlpEndpoint": text("address of the OpenTelemetry collector (gRPC); empty: no traces", r"^(https?://.+)?$"),
         }
     ),
     "monitoring": closed(
         {
             "serviceMonitor": closed(
                 {
-                    "enabled": flag("make them"),
-                    "interval": text("between scrapes", CRON_DURATION),
-                    "labels": labels("that Prometheus selects by"),
+                    "enabled": flag("whether the chart makes ServiceMonitors"),
+                    "interval": text("time between two scrapes", CRON_DURATION),
+                    "labels": labels("labels that Prometheus selects ServiceMonitors by"),
                 }
             ),
             "prometheusRule": closed(
                 {
-                    "enabled": flag("make alerts"),
-                    "labels": labels("that Prometheus selects by"),
+                    "enabled": flag("whether the chart makes alerts"),
+                    "labels": labels("labels that Prometheus selects rules by"),
                     **{
                         name: {"type": "number", "exclusiveMinimum": 0, "description": what}
                         for name, what in {
-                            "errorRatio": "DubstageErrors above it",
-                            "refusedPerMinute": "DubstageQueueFull above it",
-                            "latencySeconds": "DubstageSlow above it",
-                            "queueToCompute": "DubstageQueueGrows above it",
+                            "errorRatio": "share of failed calls above which DubstageErrors fires",
+                            "refusedPerMinute": "refused calls per minute above which DubstageQueueFull fires",
+                            "latencySeconds": "seconds of a render window above which DubstageSlow fires",
+                            "queueToCompute": "queue-to-compute ratio above which DubstageQueueGrows fires",
                         }.items()
                     },
                 }
             ),
             "dashboard": closed(
-                {"enabled": flag("make a ConfigMap for Grafana"), "labels": labels("that Grafana's sidecar looks for")}
+                {
+                    "enabled": flag("whether the chart makes a ConfigMap with the Grafana dashboard"),
+                    "labels": labels("labels that Grafana's sidecar looks for"),
+                }
             ),
         }
     ),
     "networkPolicy": closed(
         {
-            "enabled": flag("make them"),
-            "metricsFrom": many(f"who may scrape ({PEERS})", ANY),
-            "dns": _egress("DNS, UDP too"),
+            "enabled": flag("whether the chart makes network policies"),
+            "metricsFrom": many(f"peers that may scrape metrics ({PEERS})", ANY),
+            "dns": _egress("DNS; the same UDP ports are allowed"),
             "objectStore": _egress("the object store"),
             "database": _egress("the database"),
-            "otlp": _egress("the collector"),
+            "otlp": _egress("the OpenTelemetry collector"),
         }
     ),
-    "tests": closed({"enabled": flag("make the pod of `helm test`")}),
+    "tests": closed({"enabled": flag("whether the chart makes the pod of `helm test`")}),
 }

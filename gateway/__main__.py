@@ -6,13 +6,13 @@ import os
 import sys
 
 from gateway.settings import GatewaySettings
+from services.common.chassis.process import run_stage
+from services.common.chassis.settings import load_settings
 from services.common.errors import DubstageError
-from services.common.server import run_stage
-from services.common.settings import load_settings
 
 
 def main() -> int:
-    """Serve until told to stop; returns the exit code."""
+    """Serve until a signal ends the process, and return the exit code."""
     os.environ.setdefault("GLOG_minloglevel", "3")
     from gateway.api.server import GatewayServer
 

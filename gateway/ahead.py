@@ -1,4 +1,4 @@
-"""Reading ahead within bounds, so that chained stages work at the same time, and work in threads that is not left behind."""
+"""Reading ahead within bounds, so that chained stages work at the same time, and calls in threads that are always waited for."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class _End:
 
 
 async def read_ahead(source: AsyncIterator[T], size: int) -> AsyncGenerator[T, None]:
-    """The items of `source`, which a task of its own reads, at most `size` ahead of whoever takes them.
+    """Yield the items of `source`. A task reads the source, at most `size` items ahead.
 
-    Closing it cancels the task and closes the source.
+    Closing the generator cancels the task and closes the source.
 
     Raises:
-        Exception: what the source raised, after the items before it.
+        Exception: the error of the source, after the items that came before the error.
     """
     queue: asyncio.Queue[T | _End] = asyncio.Queue(size)
 
@@ -52,7 +52,7 @@ async def read_ahead(source: AsyncIterator[T], size: int) -> AsyncGenerator[T, N
 
 
 async def close(source: AsyncIterator[T]) -> None:
-    """Close an iterator that can be closed; one that another task is in ends with that task."""
+    """Close an iterator that can be closed. An iterator that another task is running ends with that task."""
     aclose = getattr(source, "aclose", None)
     if aclose is not None:
         with suppress(RuntimeError):
@@ -60,7 +60,9 @@ async def close(source: AsyncIterator[T]) -> None:
 
 
 async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """As `asyncio.to_thread`; a cancelled wait still sees the call end, so that what it uses can be closed."""
+    """Call a function in a thread as `asyncio.to_thread` does. A cancelled wait still waits until the call has ended, so that the
+    caller can close what the call uses.
+    """
     work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:
         return await asyncio.shield(work)

@@ -1,4 +1,4 @@
-"""Consent records: that a person agreed to be dubbed."""
+"""Consent records: who agreed to be dubbed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from services.common.errors import InvalidRequest
 
-NO_CONSENT = "no consent on record"
+NO_CONSENT: Final = "no consent on record"
+"""Line for a film without a consent record."""
 MAX_BYTES: Final = 64 << 10
-"""Largest consent file that is read."""
+"""Largest consent file that is read, bytes."""
 EARLIEST: Final = datetime.date(1900, 1, 1)
+"""Earliest date of a consent record."""
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of control characters, marks of writing direction, halves of characters and line breaks."""
 _JOINERS: Final = "\u200c\u200d"
@@ -25,15 +27,15 @@ _JOINERS: Final = "\u200c\u200d"
 
 
 def _plain(text: str) -> str:
-    """Refuse what a terminal, a page or a film's comment would act on instead of showing it."""
+    """Return a text without characters that a terminal, a page or a film's comment would act on instead of showing them."""
     for place, character in enumerate(text):
         if unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
-            raise ValueError(f"character {place + 1} is {character!a}: write it in one line, without control characters")
+            raise ValueError(f"character {place + 1} is {character!a}: write one line without control characters")
     return text
 
 
 def _iso_date(value: Any) -> datetime.date:
-    """Take a date from its text; a number would be taken for seconds since 1970."""
+    """Return the date of a text. A number is refused, because pydantic would read seconds since 1970."""
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
         return value
     try:
@@ -44,7 +46,7 @@ def _iso_date(value: Any) -> datetime.date:
 
 
 def _in_the_past(day: datetime.date) -> datetime.date:
-    # Where it is tomorrow already, one may have signed today.
+    # In time zones east of UTC, today may be tomorrow's date in UTC.
     latest = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=1)
     if day > latest:
         raise ValueError(f"{day.isoformat()} is in the future: give the day on which the consent was granted")
@@ -72,8 +74,8 @@ def read_consent(path: Path) -> Consent:
     """Read a consent record from a JSON file with the five fields of `Consent`.
 
     Raises:
-        InvalidRequest: no such file, not a regular file, larger than `MAX_BYTES`, not JSON, or a field is missing or wrong; the
-            message names file and field.
+        InvalidRequest: there is no such file, the file is not regular, larger than `MAX_BYTES` or not JSON, or a field is missing
+            or wrong. The message names file and field.
     """
     *names, last = Consent.model_fields
     fields = f"{', '.join(names)} and {last}"
@@ -107,13 +109,16 @@ def read_consent(path: Path) -> Consent:
 
 
 def _content(path: Path) -> bytes:
-    """Return a regular file's bytes; a pipe, which may never end, is refused without waiting for its writer."""
+    """Return the bytes of a regular file. A pipe, which may never end, is refused without a wait for its writer."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise InvalidRequest(f"{path}: not a regular file; give the JSON file with the consent record", field="consent")
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise InvalidRequest(f"{path}: larger than {MAX_BYTES >> 10} KiB, which no consent record is", field="consent")
+        raise InvalidRequest(
+            f"{path}: larger than {MAX_BYTES >> 10} KiB, the most that is read: give the JSON file with the consent record",
+            field="consent",
+        )
     return content
 
 
@@ -125,7 +130,7 @@ def _kind(value: object) -> str:
 
 
 def consent_line(consent: Consent | None) -> str:
-    """One line for terminals, reports and the output's metadata."""
+    """Return one line about the consent, for terminals, reports and the film's metadata."""
     if consent is None:
         return NO_CONSENT
     return (

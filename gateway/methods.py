@@ -1,8 +1,13 @@
-"""The table of methods: a method is a composition of stages, not a program."""
+"""The table of methods: which motion predictor and which renderer make a method, what each needs, and what each can do.
+
+A new method is one row here, one room in each stage that it needs, and one line in that stage's registry. The gateway compares this
+table with the stages' own ListModels answers when it opens the stages (gateway/stages/method_check.py).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from dubstage.audio.v1alpha1 import audio_pb2
@@ -10,114 +15,171 @@ from services.common.errors import InvalidRequest
 
 FeatureKinds = tuple[audio_pb2.FeatureKind.ValueType, ...]
 
-FEATURES: Final[dict[str, FeatureKinds]] = {
-    "ugc": (audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM),
-    "everybody": (
-        audio_pb2.FEATURE_KIND_MEL,
-        audio_pb2.FEATURE_KIND_POSTERIORGRAM,
-        audio_pb2.FEATURE_KIND_IDENTITY_REMOVED,
-    ),
-    "headpose": (audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM),
-}
-"""What each motion predictor hears. Mel spectrogram and posteriorgram are in all: the footage's lag is found by them."""
+LAG_FEATURES: Final[FeatureKinds] = (audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM)
+"""Features that EstimateLag needs. The gateway extracts these kinds for every method."""
 
 
-MOVES_HEAD: Final = frozenset({"headpose"})
-"""Motion predictors that answer head poses: their films have a timeline and backgrounds of their own."""
+class TextureInput(StrEnum):
+    """Picture of the texture stage that a renderer takes as an input."""
+
+    NONE = "none"
+    WARPED = "warped"
+    """A mouth texture of the actor's bank, warped to the wanted landmarks."""
+    DRAWN = "drawn"
+    """The person's face, drawn from the morphable model with the wanted mouth. Needs the person's identity."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predictor:
+    """What a motion predictor declares.
+
+    Attributes:
+        name: name of the predictor in the motion stage (PredictMotionConfig.method).
+        features: kinds of audio features that the predictor hears.
+        look_ahead_ms: milliseconds of features after a frame that the predictor hears before it answers the frame, at 25 frames/s.
+        moves_head: whether the predictor answers head poses. Its films have a timeline and background frames of their own.
+        live: whether the predictor can be used in a live stream.
+    """
+
+    name: str
+    features: FeatureKinds
+    look_ahead_ms: int
+    moves_head: bool = False
+    live: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Renderer:
-    """What a model of the render stage wants to see.
+    """What a renderer declares. All renderers take wanted landmarks, so every motion predictor goes with every renderer.
 
     Attributes:
-        context_frames: frames before the first one wanted.
-        warped_texture: the texture stage's warped mouths.
-        drawn_face: the person's face as the morphable model has it, drawn by the texture stage; needs the person's identity.
-        needs_state: pictures of the person are in its actor's state: without one it draws nobody.
+        name: name of the renderer in the render stage (RenderConfig.model).
+        frames_before: frames before a wanted frame that the renderer sees.
+        frames_after: frames after a wanted frame that the renderer sees.
+        texture: picture of the texture stage that the renderer takes.
+        needs_actor: whether the renderer shows the person only with the state of an actor.
+        needs_identity: whether personalising the renderer, or drawing its texture, needs the person's identity.
+        live: whether the renderer can be used in a live stream.
     """
 
-    context_frames: int = 0
-    warped_texture: bool = False
-    drawn_face: bool = False
-    needs_state: bool = False
+    name: str
+    frames_before: int = 0
+    frames_after: int = 0
+    texture: TextureInput = TextureInput.NONE
+    needs_actor: bool = False
+    needs_identity: bool = False
+    live: bool = False
 
+    def __post_init__(self) -> None:
+        if self.texture is TextureInput.DRAWN and not self.needs_identity:
+            raise ValueError(f"renderer {self.name!r} takes a drawn face, which needs the person's identity")
 
-RENDERERS: Final[dict[str, Renderer]] = {
-    "ugc": Renderer(warped_texture=True),
-    "everybody": Renderer(context_frames=6, needs_state=True),
-    "headpose": Renderer(context_frames=2, drawn_face=True, needs_state=True),
-}
-"""Models of the render stage by name. All take wanted landmarks: any motion predictor goes with any of them."""
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Optional fields of a RenderFrame that the gateway sends to the renderer."""
+        return () if self.texture is TextureInput.NONE else ("texture",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
-    """One row of the table.
+    """One row of the table, or a combination of the parts of two rows.
 
     Attributes:
-        name: as users write it.
-        motion: method name of the motion predictor (PredictMotionConfig.method).
-        renderer: model name of the renderer (RenderConfig.model).
+        name: name that users write.
+        motion: the motion predictor.
+        renderer: the renderer.
     """
 
     name: str
-    motion: str
-    renderer: str
+    motion: Predictor
+    renderer: Renderer
 
     @property
     def features(self) -> FeatureKinds:
-        """What the motion predictor hears."""
-        return FEATURES[self.motion]
+        """Kinds of audio features that a dub extracts: those for the lag of the footage, then further ones of the predictor."""
+        return (*LAG_FEATURES, *(kind for kind in self.motion.features if kind not in LAG_FEATURES))
 
     @property
-    def moves_head(self) -> bool:
-        """Whether the film gets an output timeline of its own instead of being dubbed in place."""
-        return self.motion in MOVES_HEAD
+    def own_timeline(self) -> bool:
+        """Whether every film of this method has a timeline of its own, instead of the footage's."""
+        return self.motion.moves_head
 
     @property
     def needs_identity(self) -> bool:
-        """Whether an actor needs the person's identity on the morphable model."""
-        return RENDERERS[self.renderer].drawn_face
+        """Whether enrolment has to fit the person's identity on the morphable model."""
+        return self.renderer.needs_identity
 
     @property
     def takes_still(self) -> bool:
-        """Whether a single picture can be its footage: the head moves, and nothing is needed that one frame does not show."""
-        return self.moves_head and self.needs_identity
+        """Whether a single picture can be the footage: the head is turned by the predicted motion and the fitted identity."""
+        return self.motion.moves_head and self.needs_identity
 
+    @property
+    def live(self) -> bool:
+        """Whether the method can be used in a live stream: both parts have to be able to."""
+        return self.motion.live and self.renderer.live
+
+
+METHODS: Final[dict[str, Method]] = {
+    "ugc": Method(
+        name="ugc",
+        motion=Predictor(name="ugc", features=LAG_FEATURES, look_ahead_ms=80, live=True),
+        renderer=Renderer(name="ugc", texture=TextureInput.WARPED, live=True),
+    ),
+    "everybody": Method(
+        name="everybody",
+        motion=Predictor(
+            name="everybody", features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED), look_ahead_ms=160, live=True
+        ),
+        renderer=Renderer(name="everybody", frames_before=6, needs_actor=True, live=True),
+    ),
+    "headpose": Method(
+        name="headpose",
+        motion=Predictor(name="headpose", features=LAG_FEATURES, look_ahead_ms=80, moves_head=True),
+        renderer=Renderer(name="headpose", frames_before=2, texture=TextureInput.DRAWN, needs_actor=True, needs_identity=True),
+    ),
+}
+"""Rows by method name."""
 
 DEFAULT_METHOD: Final = "ugc"
-METHODS: Final[dict[str, Method]] = {name: Method(name=name, motion=name, renderer=name) for name in RENDERERS}
-
-
-def combined(name: str, motion: str | None = None, renderer: str | None = None) -> str:
-    """Name of a method with another motion predictor, another renderer, or both; None leaves the method's own.
-
-    Raises:
-        InvalidRequest: there is none of this name.
-    """
-    method = method_named(name)
-    for given, known, field in ((motion, tuple(FEATURES), "motion"), (renderer, tuple(RENDERERS), "renderer")):
-        if given is not None and given not in known:
-            raise InvalidRequest(f"no {field} {given!r}; there are: {', '.join(known)}", field=field)
-    wanted = (motion or method.motion, renderer or method.renderer)
-    rows = [row.name for row in METHODS.values() if (row.motion, row.renderer) == wanted]
-    return rows[0] if rows else "+".join(wanted)
+"""Method of commands and API requests that name none."""
 
 
 def method_named(name: str) -> Method:
-    """The row of a method; MOTION+RENDERER is a combination of any two.
+    """Return the row of a method. MOTION+RENDERER takes the predictor of the row MOTION and the renderer of the row RENDERER.
 
     Raises:
-        InvalidRequest: there is none of this name.
+        InvalidRequest: no row has this name.
     """
     if name in METHODS:
         return METHODS[name]
     motion, _, renderer = name.partition("+")
-    if motion in FEATURES and renderer in RENDERERS:
-        return Method(name=name, motion=motion, renderer=renderer)
+    if motion in METHODS and renderer in METHODS:
+        return Method(name=name, motion=METHODS[motion].motion, renderer=METHODS[renderer].renderer)
     known = ", ".join(sorted(METHODS))
-    raise InvalidRequest(
-        f"no method {name!r}; there are: {known}, and MOTION+RENDERER of {', '.join(FEATURES)} with {', '.join(RENDERERS)}",
-        field="method",
+    raise InvalidRequest(f"no method {name!r}; there are: {known}, and MOTION+RENDERER of any two of them", field="method")
+
+
+def combined(name: str, motion: str | None = None, renderer: str | None = None) -> str:
+    """Return the name of a method whose predictor, renderer, or both are those of other methods.
+
+    Args:
+        name: the method.
+        motion: method whose predictor replaces the method's own; None: the method's own.
+        renderer: method whose renderer replaces the method's own; None: the method's own.
+
+    Raises:
+        InvalidRequest: no method has one of the names.
+    """
+    method = method_named(name)
+    for given, field in ((motion, "motion"), (renderer, "renderer")):
+        if given is not None and given not in METHODS:
+            raise InvalidRequest(f"no {field} {given!r}; there are: {', '.join(METHODS)}", field=field)
+    row_of_motion, _, row_of_renderer = name.partition("+")
+    wanted = (motion or row_of_motion, renderer or row_of_renderer or row_of_motion)
+    parts = (
+        METHODS[motion].motion if motion is not None else method.motion,
+        METHODS[renderer].renderer if renderer is not None else method.renderer,
     )
+    rows = [row.name for row in METHODS.values() if (row.motion, row.renderer) == parts]
+    return rows[0] if rows else "+".join(wanted)

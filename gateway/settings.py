@@ -8,16 +8,16 @@ from typing import Final
 
 from pydantic import Field, field_validator
 
-from services.common.client import ClientConfig
-from services.common.settings import DEFAULT_PORTS, PREFIX, StageSettings
+from services.common.chassis.client import ClientConfig
+from services.common.chassis.settings import DEFAULT_PORTS, PREFIX, StageSettings
 
 STAGES: Final = ("audio", "face", "motion", "texture", "render")
 _WITH_PORT: Final = re.compile(r"[^:/\[\]]+:\d+|\[.*\]:\d+")
-"""HOST:PORT or [IPv6]:PORT, but no url such as `dns:///host`."""
+"""Matches HOST:PORT and [IPv6]:PORT, but no URL such as `dns:///host`."""
 
 
 def default_data_dir() -> Path:
-    """Where jobs and actors live on this machine."""
+    """Return the folder of jobs and actors if no setting names one."""
     import os
 
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
@@ -25,26 +25,26 @@ def default_data_dir() -> Path:
 
 
 class GatewaySettings(StageSettings):
-    """What the gateway process and the command line need to know."""
+    """Settings of the gateway process and of the command line."""
 
     port: int = Field(DEFAULT_PORTS["gateway"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
     data_dir: Path = Field(default_factory=default_data_dir, description="folder of jobs and of the actor database")
     database_url: str = Field("", description="SQLAlchemy url of actors and jobs; empty: SQLite in data_dir")
-    media_dir: Path | None = Field(None, description="the only folder that RPCs may name files in; None: refuse media RPCs")
+    media_dir: Path | None = Field(None, description="only folder in which RPCs may name files; None: media RPCs are refused")
     require_consent: bool = Field(False, description="refuse to enrol or dub a person without a consent record")
     max_concurrent_rpcs: int = Field(
-        64, ge=1, le=10_000, description="calls that are served at once; most only wait for an operation"
+        64, ge=1, le=10_000, description="number of calls served at once; most calls only wait for an operation"
     )
     max_live_streams: int = Field(
-        2, ge=1, le=1024, description="live streams that run at once; further ones get RESOURCE_EXHAUSTED"
+        2, ge=1, le=1024, description="number of live streams at once; further streams get RESOURCE_EXHAUSTED"
     )
     stages_start_s: float = Field(
-        120.0, gt=0, le=86_400, description="time that the gateway, and each operation, waits for stages to serve"
+        120.0, gt=0, le=86_400, description="time that the gateway and each operation wait for the stages, seconds"
     )
-    max_concurrent_jobs: int = Field(1, ge=1, le=1024, description="dubs and enrolments that run at once")
-    max_queued_jobs: int = Field(16, ge=0, le=1 << 20, description="further ones that may wait")
+    max_concurrent_jobs: int = Field(1, ge=1, le=1024, description="number of dubs and enrolments that run at once")
+    max_queued_jobs: int = Field(16, ge=0, le=1 << 20, description="number of further dubs and enrolments that may wait")
     max_job_bytes: int = Field(
-        200 << 30, ge=1 << 20, le=1 << 60, description="most bytes on disk of one job: its records and its background film"
+        200 << 30, ge=1 << 20, le=1 << 60, description="largest size on disk of one job (records and background film), bytes"
     )
     job_max_age_days: float = Field(
         30.0, ge=0, le=36_500, description="days after which a job that failed or was interrupted is removed; 0: never"
@@ -53,7 +53,7 @@ class GatewaySettings(StageSettings):
         0,
         ge=0,
         le=1 << 60,
-        description="most bytes of all jobs together; beyond that those that were not used for the longest go; 0: any",
+        description="largest size of all jobs together, bytes; above, the least recently used jobs are removed; 0: no limit",
     )
     stages_host: str = Field("", description="host of the five stages on their default ports; empty: in this process")
     audio_endpoint: str = Field("", description="HOST:PORT of the audio stage; empty: stages_host and the default port")
@@ -65,8 +65,8 @@ class GatewaySettings(StageSettings):
     stages_tls_ca_file: Path | None = None
     stages_tls_certificate_file: Path | None = None
     stages_tls_key_file: Path | None = None
-    stages_token_file: Path | None = Field(None, description="its first line is sent to the stages as bearer token")
-    stage_deadline_s: float = Field(3600.0, gt=0, le=604_800, description="time allowed to one call of a stage")
+    stages_token_file: Path | None = Field(None, description="file whose first line is sent to the stages as bearer token")
+    stage_deadline_s: float = Field(3600.0, gt=0, le=604_800, description="longest time of one call to a stage, seconds")
 
     @field_validator("data_dir")
     @classmethod
@@ -74,14 +74,14 @@ class GatewaySettings(StageSettings):
         try:
             str(folder).encode()
         except UnicodeEncodeError:
-            raise ValueError("this path is not UTF-8, as SQLite needs it: give another folder") from None
+            raise ValueError("SQLite needs a path in UTF-8, and this path is not UTF-8: give another folder") from None
         return folder
 
     @field_validator("stages_host")
     @classmethod
     def _without_port(cls, host: str) -> str:
         if not host.isprintable():
-            raise ValueError(f"{host!r} is no host: give its name or address")
+            raise ValueError(f"{host!r} is no host: give the name or the address of a host")
         if _WITH_PORT.fullmatch(host):
             raise ValueError(
                 f"{host!r} has a port: give the host alone, the stages listen on their default ports there; or give the address of "
@@ -97,7 +97,7 @@ class GatewaySettings(StageSettings):
         return target
 
     def endpoint(self, stage: str) -> str:
-        """HOST:PORT of a stage, or empty where the stages are in this process."""
+        """Return HOST:PORT of a stage; empty: the stages are in this process."""
         explicit = str(getattr(self, f"{stage}_endpoint"))
         if explicit or not self.stages_host:
             return explicit
@@ -105,7 +105,7 @@ class GatewaySettings(StageSettings):
         return f"[{self.stages_host}]:{DEFAULT_PORTS[stage]}" if bare_ipv6 else f"{self.stages_host}:{DEFAULT_PORTS[stage]}"
 
     def client_config(self, stage: str) -> ClientConfig:
-        """How to reach a stage."""
+        """Return the client's settings for a stage."""
         return ClientConfig(
             stage=stage,
             target=self.endpoint(stage),

@@ -1,13 +1,13 @@
 #!/bin/sh
-# In an image's build: makes the environment /opt/dubstage with what some extras of pyproject.toml need, at the versions of
-# constraints.txt. pip itself stays outside, in /opt/build.
-#   images/dependencies.sh EXTRA[,EXTRA...] [REQUIREMENT...]
-# A further REQUIREMENT is installed afterwards, without its own dependencies.
+# In the build of an image: makes the environment /opt/dubstage with the dependencies of some extras of pyproject.toml, at the versions
+# of constraints.txt. pip itself stays outside, in /opt/build.
+#   images/dependencies.sh EXTRA[,EXTRA...] [REQUIREMENT]
+# REQUIREMENT, if it is not empty, is installed last and without its own dependencies.
 # From the environment: ACCELERATOR (cpu or cuda), TORCH_INDEX (pip arguments for torch alone), PYTORCH3D (address of a wheel, for
-# stages that rasterise on a GPU; torch comes with it), PIP_ARGUMENTS (for all).
+# stages that rasterise on a GPU; the build then installs torch too), PIP_ARGUMENTS (for every pip install).
 set -eu
-extras=$1
-shift
+extras=${1:?give the extras of pyproject.toml, such as audio,s3}
+requirement=${2:-}
 accelerator=${ACCELERATOR:-cpu}
 folder=$(cd "$(dirname "$0")/.." && pwd)
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
@@ -29,7 +29,7 @@ case $accelerator in
         ;;
 esac
 
-# Arguments that build files give as one word are meant to be split.
+# A build argument holds several pip arguments in one word, and the shell splits the word.
 # shellcheck disable=SC2086
 install() {
     /opt/build/bin/pip --quiet --python /opt/dubstage/bin/python install --constraint /tmp/constraints.txt ${PIP_ARGUMENTS:-} "$@"
@@ -42,6 +42,4 @@ if [ -n "$torch" ]; then
     install ${TORCH_INDEX:-} "$torch"
 fi
 install --requirement /tmp/requirements.txt ${PYTORCH3D:+"$PYTORCH3D"}
-for requirement in "$@"; do
-    install --no-deps "$requirement"
-done
+[ -z "$requirement" ] || install --no-deps "$requirement"

@@ -13,14 +13,12 @@ from typing import Final
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from gateway.demo import demo_footage
+from gateway.cli.demo import demo_footage
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.reports.pictures import stack_rows
-
-Pixels = npt.NDArray[np.uint8]
+from services.common.array_types import UInt8
 
 SIDE: Final = 210
 """Height and width of a picture, pixels."""
@@ -31,19 +29,19 @@ PORTRAIT_FACE: Final = (140, 26, 168)
 """Left, top and side of the square that is shown of the portrait, pixels."""
 
 
-def frames_of(film: Path, numbers: Sequence[int]) -> list[Pixels]:
+def frames_of(film: Path, numbers: Sequence[int]) -> list[UInt8]:
     """Frames of a film as uint8 RGB [H, W, 3], in the order of their numbers."""
     with VideoReader(probe(film)) as reader:
         return [to_rgb(frame) for frame in reader.frames(0, max(numbers) + 1) if frame.index in numbers]
 
 
-def square(picture: Pixels, left: int, top: int, side: int) -> Pixels:
+def square(picture: UInt8, left: int, top: int, side: int) -> UInt8:
     """A square of a picture, scaled to SIDE x SIDE."""
     cut = picture[top : top + side, left : left + side]
     return np.asarray(cv2.resize(cut, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC if side < SIDE else cv2.INTER_AREA), np.uint8)
 
 
-def whole(picture: Pixels) -> Pixels:
+def whole(picture: UInt8) -> UInt8:
     """The middle of a picture, as high as it is."""
     height, width = picture.shape[:2]
     return square(picture, (width - height) // 2, 0, height)

@@ -1,17 +1,18 @@
 #!/bin/sh
-# Builds the images one after another and prints their sizes; `make images` calls it. Settings, all from the environment:
-#   CONTAINER        docker, podman or buildah; the first of these that is installed
-#   REGISTRY         what names begin with                           dubstage
-#   VERSION          tag and label                                   the project's
-#   IMAGES           which                                           audio face motion texture render gateway triton
+# Builds the images one after another and prints their sizes. `make images` calls this script. Settings, all from the environment:
+#   setting          meaning                                         default
+#   CONTAINER        docker, podman or buildah                       the first of these that is installed
+#   REGISTRY         beginning of the images' names                  dubstage
+#   VERSION          tag and label                                   the project's version
+#   IMAGES           images to build                                 audio face motion texture render gateway triton
 #   BASE             image with Python 3.11, best with its digest    python:3.11-slim-bookworm
 #   ACCELERATOR      cpu or cuda                                     cpu
 #   TORCH_INDEX      pip arguments for torch alone                   PyTorch's own index for the CPU; empty for cuda
-#   PYTORCH3D        address of a wheel for face and texture, which rasterise: with torch in their images, for GPUs
-#   PIP_ARGUMENTS    for every pip install
-#   PIP_CONF         a pip.conf that the build may read; as a secret, so that the image knows nothing of it
+#   PYTORCH3D        address of a wheel of pytorch3d for face and texture, which rasterise; their images then hold torch, for GPUs
+#   PIP_ARGUMENTS    arguments for every pip install
+#   PIP_CONF         a pip.conf that the build may read as a secret: neither the image nor its history holds the file
 #   SOURCE           address of the source, for a label
-#   BUILD_ARGUMENTS  anything else for the build command
+#   BUILD_ARGUMENTS  further arguments of the build command
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -33,7 +34,7 @@ accelerator=${ACCELERATOR:-cpu}
 
 case ${container##*/} in
     docker*) build=build ;;
-    # OCI's own format has no HEALTHCHECK.
+    # OCI's own image format has no HEALTHCHECK.
     podman* | buildah*) build='build --format docker' ;;
     *)
         echo "CONTAINER is docker, podman or buildah, not '$container'" >&2
@@ -41,30 +42,58 @@ case ${container##*/} in
         ;;
 esac
 
+# Prints the build arguments of one image that images/services.txt has, one per line.
+arguments_of() {
+    grep "^$1 " images/services.txt | while read -r service code port import extras without description; do
+        [ "$without" != - ] || without=
+        printf '%s\n' "SERVICE=$service" "CODE=$code" "PORT=$port" "IMPORT=$import" "EXTRAS=$extras" "WITHOUT=$without" \
+            "DESCRIPTION=$description"
+    done
+}
+
 for name in $images; do
+    if [ "$name" != triton ] && ! grep -q "^$name " images/services.txt; then
+        echo "there is no image '$name'; there are: $(grep -v '^#' images/services.txt | cut -d ' ' -f 1 | xargs) triton" >&2
+        exit 1
+    fi
+done
+for name in $images; do
+    set -- --build-arg "VERSION=$version" --build-arg "REVISION=$revision" --build-arg "SOURCE=${SOURCE:-}"
     case $name in
-        gateway) file=gateway/Dockerfile ;;
         triton)
             file=services/render/triton/Dockerfile
             [ "$accelerator" = cpu ] || file=$file.$accelerator
             ;;
-        *) file=services/$name/Dockerfile ;;
+        *)
+            file=images/Dockerfile
+            target=service
+            [ "$name" != gateway ] || target=gateway
+            set -- "$@" --target "$target"
+            while read -r argument; do
+                set -- "$@" --build-arg "$argument"
+            done << EOF
+$(arguments_of "$name")
+EOF
+            ;;
     esac
-    set -- --build-arg "VERSION=$version" --build-arg "REVISION=$revision" --build-arg "SOURCE=${SOURCE:-}"
     [ -z "${BASE:-}" ] || set -- "$@" --build-arg "BASE=$BASE"
     [ -z "${PIP_ARGUMENTS:-}" ] || set -- "$@" --build-arg "PIP_ARGUMENTS=$PIP_ARGUMENTS"
     [ -z "${PIP_CONF:-}" ] || set -- "$@" --secret "id=pip.conf,src=$PIP_CONF"
-    if grep -q '^ARG ACCELERATOR' "$file"; then
-        set -- "$@" --build-arg "ACCELERATOR=$accelerator"
-        if [ "$accelerator" = cuda ] || [ -n "${TORCH_INDEX+given}" ]; then
-            set -- "$@" --build-arg "TORCH_INDEX=${TORCH_INDEX:-}"
-        fi
-    fi
-    if [ -n "${PYTORCH3D:-}" ] && grep -q '^ARG PYTORCH3D' "$file"; then
-        set -- "$@" --build-arg "PYTORCH3D=$PYTORCH3D" --build-arg "TORCH_INDEX=${TORCH_INDEX:-}"
-    fi
+    case $name in
+        render)
+            set -- "$@" --build-arg "ACCELERATOR=$accelerator"
+            if [ "$accelerator" = cuda ] || [ -n "${TORCH_INDEX+given}" ]; then
+                set -- "$@" --build-arg "TORCH_INDEX=${TORCH_INDEX:-}"
+            fi
+            ;;
+        face | texture)
+            if [ -n "${PYTORCH3D:-}" ]; then
+                set -- "$@" --build-arg "PYTORCH3D=$PYTORCH3D" --build-arg "TORCH_INDEX=${TORCH_INDEX:-}"
+            fi
+            ;;
+    esac
     echo "== $registry/$name:$version ($file)"
-    # shellcheck disable=SC2086  # words of their own
+    # shellcheck disable=SC2086  # the variables hold several words
     "$container" $build "$@" ${BUILD_ARGUMENTS:-} --file "$file" --tag "$registry/$name:$version" .
 done
 

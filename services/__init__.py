@@ -3,7 +3,7 @@
 import os
 import sys
 
-from services.common.cpu import cpu_flags
+from services.common.chassis.cpu import cpu_flags
 
 # Before NumPy and OpenCV are loaded, which read these once. Their own threads are for large arrays; on the small ones here they
 # take ten times the processor time, and how a BLAS splits a sum over threads shows in the last bits of the result.

@@ -1,1 +1,1 @@
-"""People who are enrolled: what was learned of them, their consent, and how all of it is erased."""
+"""Enrolled people: what was learned of them, their consent, and erasure."""

@@ -1,4 +1,4 @@
-"""Enrolling a person: footage in, an actor of the store out."""
+"""Enrolment of a person: from footage to an actor in the store."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from dubstage.common.v1alpha1 import common_pb2
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
@@ -16,33 +16,47 @@ from gateway.ahead import in_thread
 from gateway.consent import Consent
 from gateway.media.inspection import inspect_film_aside
 from gateway.media.regular_file import reading
-from gateway.media.stills import open_footage
-from gateway.media.types import MediaInfo
-from gateway.methods import Method, method_named
+from gateway.methods import method_named
 from gateway.pipeline.allowance import MAX_JOB_BYTES
-from gateway.pipeline.analysis import enrol_from, folder_of, select_face, track_footage
-from gateway.pipeline.dub_request import check_footage, sha256_of
+from gateway.pipeline.analysis import folder_of
+from gateway.pipeline.dub_files import sha256_of
+from gateway.pipeline.dub_request import check_footage
 from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
 from gateway.pipeline.faces import FaceChoice
 from gateway.pipeline.journal import step_key
-from gateway.pipeline.messages import ref_from
+from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import FACE_RECORD
+from gateway.pipeline.shot import Shot
 from gateway.pipeline.workspace import Workspace
 from gateway.stages.interface import Stages
-from services.common.artefacts import ArtefactRef, ArtefactStore
+from gateway.stages.method_check import models_for
 from services.common.errors import ConsentMissing, NoUsableFootage
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.wire.artefact_messages import ref_from_proto
 
-OnProgress = Callable[[str, int, int], None]
-"""Called with the pass, frames (or steps) done, and how many there are."""
+OnBlob = Callable[[ArtefactRef], Awaitable[None]]
+"""Awaited with each artefact as enrolment creates it."""
+KEPT_FRAMES: Final = 300
+"""Face records that are kept for live streams."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnrolRequest:
-    """Who is enrolled, and from what."""
+    """Who is enrolled, and from what.
+
+    Attributes:
+        actor_id: id of the new actor.
+        footage: video file, or a picture for methods that take one.
+        method: name of the method that the person is enrolled for.
+        face: face to enrol.
+        consent: consent record of the person; None: there is none.
+        options: which parts of the enrolment are done.
+        threads: threads of the decoder.
+    """
 
     actor_id: str
     footage: Path
-    method: str = "ugc"
+    method: str
     face: FaceChoice = FaceChoice("largest")
     consent: Consent | None = None
     options: EnrolOptions = EnrolOptions()
@@ -61,19 +75,27 @@ async def create_actor(
     operation: str = "",
     max_bytes: int = MAX_JOB_BYTES,
 ) -> StoredActor:
-    """Learn a person from their footage and keep them, with the footage itself for live streams.
+    """Learn a person from footage, and return the stored actor. The store keeps the footage too, for live streams.
 
-    Nothing of an enrolment that fails or is cancelled is kept. What a killed enrolment has made is counted in the database: the
-    same enrolment, or the erasure of the person, takes it up.
+    An enrolment that fails or is cancelled leaves nothing. The artefacts of a killed enrolment are counted in the database until
+    the same enrolment runs again or the person is erased.
 
     Args:
+        request: who is enrolled, and from what.
+        stages: the stages.
+        actors: store of actors.
+        artefacts: artefact store of the stages.
+        jobs: folder of all jobs.
+        require_consent: whether this installation enrols nobody without a consent record.
+        on_progress: called with every frame and step.
         operation: name of the gateway's operation, if any.
         max_bytes: most bytes of the enrolment's folder.
 
     Raises:
         ConsentMissing: the installation requires a consent record and there is none.
-        InvalidRequest: the id is taken, or the face is not there.
-        NoUsableFootage: no face, or too few frames show it.
+        InvalidRequest: the id is taken, or the footage does not show the chosen face.
+        ModelNotFound: the stages do not have the method.
+        NoUsableFootage: the footage shows no face, or too few frames show the face.
     """
     if request.consent is None and require_consent:
         raise ConsentMissing(
@@ -81,6 +103,7 @@ async def create_actor(
         )
     await asyncio.to_thread(actors.check_free, request.actor_id)
     method = method_named(request.method)
+    await models_for(stages, method)
     info = await inspect_film_aside(request.footage)
     check_footage(method, request.footage, info)
     footage_sha256 = await asyncio.to_thread(sha256_of, request.footage)
@@ -102,8 +125,9 @@ async def create_actor(
             await asyncio.to_thread(ledger.begin, folder)
             facts = {"kind": "enrol", "footage": request.footage.name, "method": method.name, "actor": request.actor_id}
             await asyncio.to_thread(workspace.describe, facts)
-            enrolment = _Enrolment(request, method, info, workspace, stages, artefacts, note, on_progress)
-            enrolled, more = await enrolment.run()
+            shot = await Shot.open(stages, method, info, workspace, threads=request.threads)
+            enrolled = await _learn(shot, request, note, on_progress)
+            more = await _keep_for_live(shot, request.footage, artefacts, note)
             return await asyncio.to_thread(
                 lambda: actors.create(
                     request.actor_id,
@@ -116,63 +140,34 @@ async def create_actor(
                 )
             )
         finally:
-            # What the actor's rows count stays; what was learned of a person does not outlive a failed or cancelled enrolment.
+            # Artefacts that the actor uses stay. After a failed or cancelled enrolment no actor uses them, so all of them go.
             await in_thread(forget)
 
 
-@dataclass(frozen=True, slots=True)
-class _Enrolment:
-    """What one enrolment works with."""
+async def _learn(shot: Shot, request: EnrolRequest, note: OnBlob, on_progress: OnProgress) -> EnrolledActor:
+    await shot.track(lambda done: on_progress("track", done, shot.info.video.num_frames))
+    if await shot.select(request.face) is None:
+        raise NoUsableFootage(f"{request.footage} shows no face", subject=str(request.footage))
+    return await shot.enrol(
+        request.options,
+        lambda name, done, steps: on_progress(f"enrol {name}", done, steps),
+        on_artefact=lambda ref: note(ref_from_proto(ref, "artefact")),
+    )
 
-    request: EnrolRequest
-    method: Method
-    info: MediaInfo
-    workspace: Workspace
-    stages: Stages
-    artefacts: ArtefactStore
-    note: Callable[[ArtefactRef], Awaitable[None]]
-    on_progress: OnProgress
 
-    async def run(self) -> tuple[EnrolledActor, dict[str, ArtefactRef]]:
-        """What was learned of the person, and further blobs of theirs, by kind."""
-        request, workspace, method = self.request, self.workspace, self.method
-        info = await asyncio.to_thread(open_footage, self.info, workspace.folder, threads=request.threads)
-        index = await track_footage(
-            self.stages,
-            info,
-            workspace,
-            threads=request.threads,
-            on_frame=lambda done: self.on_progress("track", done, info.video.num_frames),
-        )
-        face_id = await select_face(self.stages, info, workspace, index, request.face, method.features)
-        if face_id is None:
-            raise NoUsableFootage(f"{request.footage} shows no face", subject=str(request.footage))
-
-        async def note(ref: common_pb2.ArtefactRef) -> None:
-            await self.note(ref_from(ref))
-
-        enrolled = await enrol_from(
-            self.stages,
-            method,
-            info,
-            workspace,
-            index,
-            face_id,
-            request.options,
-            lambda name, done, steps: self.on_progress(f"enrol {name}", done, steps),
-            on_artefact=note,
-        )
-        rows = index.rows_of(face_id)
-        faces = await asyncio.to_thread(lambda: workspace.faces.read_rows(rows[rows >= 0][:300].tolist()))
-        kept = {name: faces[name].copy() for name in FACE_RECORD.names or () if name != "landmarks"}
-        records = await asyncio.to_thread(self.artefacts.put_arrays, kept)
-        await self.note(records)
-        footage = await asyncio.to_thread(_keep_footage, self.artefacts, request.footage)
-        await self.note(footage)
-        return enrolled, {"faces": records, "footage": footage}
+async def _keep_for_live(shot: Shot, footage: Path, artefacts: ArtefactStore, note: OnBlob) -> dict[str, ArtefactRef]:
+    """Store what live streams show: the footage, and the person's first KEPT_FRAMES face records without landmarks."""
+    rows = shot.rows
+    faces = await asyncio.to_thread(lambda: shot.workspace.faces.read_rows(rows[rows >= 0][:KEPT_FRAMES].tolist()))
+    kept = {name: faces[name].copy() for name in FACE_RECORD.names or () if name != "landmarks"}
+    records = await asyncio.to_thread(artefacts.put_arrays, kept)
+    await note(records)
+    film = await asyncio.to_thread(_keep_footage, artefacts, footage)
+    await note(film)
+    return {"faces": records, "footage": film}
 
 
 def _keep_footage(artefacts: ArtefactStore, footage: Path) -> ArtefactRef:
-    """Store the footage's bytes, read from the file that was opened and checked, whatever its path names by then."""
+    """Store the bytes of the footage. They are read from the opened and checked file, even if the path now names another file."""
     with reading(footage, field="video") as handle:
         return artefacts.put_file(f"/proc/self/fd/{handle}")

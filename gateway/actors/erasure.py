@@ -1,9 +1,9 @@
-"""Erasing a person: everything made from their footage, in the database, in the artefact store and in the jobs' folders.
+"""Erasing a person: everything made from the person's footage, in the database, in the artefact store and in the jobs' folders.
 
-An erasure is a row of the table `erasures`. While the row is open, no work with the actor begins, and work that runs ends at its
-next look at the database, in whichever process it runs. The row is written before anything is erased, so that the next gateway
-finishes an erasure which was interrupted. Where a gateway works with the database, the gateway erases, since live streams and
-operations run there; otherwise the process that was asked does.
+An erasure is a row of the table `erasures`. While the row is open, no work with the actor begins, and running work ends at its next
+look at the database, in every process. The row is written before anything is erased, so that the next gateway finishes an
+interrupted erasure. If a gateway works with the database, the gateway erases, because live streams and operations run in the
+gateway. Otherwise the process that was asked erases.
 """
 
 from __future__ import annotations
@@ -21,34 +21,35 @@ from google.rpc import status_pb2  # type: ignore[import-untyped]
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from gateway.actors.database import Database
+from gateway.actors.actor_id import not_enrolled
 from gateway.actors.job_blobs import counted, erased_meanwhile, is_open
 from gateway.actors.receipts import ErasureReceipt, now, signed
-from gateway.actors.tables import ActorRow, EnrolmentRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
+from gateway.database.database import Database
+from gateway.database.tables import ActorRow, EnrolmentRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
 from gateway.operations.store import OperationRow
 from gateway.pipeline.journal import journalled
-from gateway.pipeline.workspace import JOURNAL, lock_folder
-from services.common import error_status
-from services.common.artefacts import ArtefactRef, ArtefactStore
-from services.common.errors import ActorNotReady, BackendUnavailable, DubstageError, InvalidRequest
+from gateway.pipeline.workspace import JOURNAL, is_running, lock_folder
+from services.common.chassis import error_status
+from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 JOB_SECONDS: Final = 30.0
-"""Longest that an erasure waits for jobs of other processes to notice that their actor goes."""
+"""Most seconds that an erasure waits for jobs of other processes to notice the erasure of their actor."""
 GATEWAY_SECONDS: Final = 90.0
-"""Longest that the command line waits for the gateway to erase."""
+"""Most seconds that the command line waits for the gateway to erase."""
 _LOOK_S: Final = 0.1
 _CLAIM_EVERY_S: Final = 2.0
 _KEPT_FOR: Final = datetime.timedelta(hours=1)
-"""How long an answer waits for the process that asked; a process that was killed never fetches it."""
+"""How long the answer to an erasure is kept for the process that asked. A killed process never fetches its answer."""
 
 
 class Erasures:
     """Erasures of one installation. All methods block.
 
     Args:
-        database: of the actors.
+        database: database of the actors.
         artefacts: the store that the stages share.
-        key_file: with which receipts are signed.
+        key_file: file of the key that receipts are signed with.
     """
 
     def __init__(self, database: Database, artefacts: ArtefactStore, key_file: Path) -> None:
@@ -57,10 +58,10 @@ class Erasures:
         self._key_file = key_file
 
     def ask(self, actor_id: str) -> int:
-        """Ask for the erasure of a person; returns the number of the erasure.
+        """Ask for the erasure of a person, and return the number of the erasure.
 
         Raises:
-            ActorNotReady: there is no such actor, and no operation or job names them.
+            ActorNotReady: there is no such actor, and no operation or job names the person.
         """
         with self._database.writing() as session:
             if session.get(ActorRow, actor_id) is None and not _is_named(session, actor_id):
@@ -71,7 +72,7 @@ class Erasures:
             return row.number
 
     def open(self) -> Sequence[tuple[int, str]]:
-        """Return number and actor of every erasure that was asked for and has not ended, in their order."""
+        """Return number and actor of every erasure that was asked for and has not ended, in the order of asking."""
         with self._database.reading() as session:
             rows = session.scalars(
                 select(ErasureRow).where(ErasureRow.receipt.is_(None), ErasureRow.error.is_(None)).order_by(ErasureRow.number)
@@ -79,16 +80,16 @@ class Erasures:
             return [(row.number, row.actor_id) for row in rows]
 
     def answer(self, number: int) -> ErasureReceipt | None:
-        """Return the receipt of an erasure that has ended, and forget the erasure; None while it is open.
+        """Return the receipt of an erasure that has ended, and forget the erasure. Return None while the erasure is open.
 
         Raises:
             DubstageError: the erasure failed.
         """
-        # Read, not locked: the gateway may be in the middle of a long transaction.
+        # The row is read without a lock: the gateway may be in the middle of a long transaction.
         with self._database.reading() as session:
             row = session.get(ErasureRow, number)
             if row is None:
-                raise BackendUnavailable("the erasure that was asked for is gone from the database: ask again")
+                raise BackendUnavailable("the erasure is gone from the database: erase the actor again")
             receipt, error = row.receipt, row.error
         if receipt is None and error is None:
             return None
@@ -99,13 +100,13 @@ class Erasures:
         raise found or BackendUnavailable("the gateway could not erase the actor: see its log")
 
     def fail(self, number: int, error: DubstageError) -> None:
-        """Tell the process that asked why nothing was erased."""
+        """Store the reason why nothing was erased, for the process that asked."""
         status = error_status.to_status(error, stage="gateway").SerializeToString()
         with self._database.writing() as session:
             session.execute(update(ErasureRow).where(ErasureRow.number == number).values(error=status))
 
     def withdraw(self, number: int) -> None:
-        """Forget an erasure, and all answers that were not fetched within an hour."""
+        """Forget an erasure, and all answers that no process fetched within an hour."""
         old = (datetime.datetime.now(datetime.UTC) - _KEPT_FOR).replace(microsecond=0).isoformat()
         ended = ErasureRow.receipt.is_not(None) | ErasureRow.error.is_not(None)
         with self._database.writing() as session:
@@ -120,13 +121,17 @@ class Erasures:
         return frozenset(actor_ids - found)
 
     def check(self, actor_id: str) -> None:
-        """Raise ActorNotReady where an actor was erased, or is being erased now."""
+        """Check that an actor is still enrolled.
+
+        Raises:
+            ActorNotReady: the actor was erased, or is being erased now.
+        """
         with self._database.reading() as session:
             if session.get(ActorRow, actor_id) is None or is_open(session, actor_id):
                 raise erased_meanwhile(actor_id)
 
     def erase(self, actor_id: str) -> ErasureReceipt:
-        """Erase a person here and now: see `carry_out`."""
+        """Erase a person in this process, as `carry_out` does, and return the receipt."""
         number = self.ask(actor_id)
         try:
             return self.carry_out(actor_id)
@@ -134,32 +139,32 @@ class Erasures:
             self.withdraw(number)
 
     def carry_out(self, actor_id: str, *, jobs_s: float = JOB_SECONDS) -> ErasureReceipt:
-        """Erase a person whose erasure was asked for.
+        """Erase a person whose erasure was asked for, and return the receipt.
 
-        Jobs of other processes that use the actor notice it and end. What is left of a job that does not end in time is deleted all
-        the same, and the job fails at its next step. A blob that another actor or job counts is kept for that one.
+        Jobs of other processes that use the actor notice the erasure and end. The folder of a job that does not end in time is
+        deleted all the same, and the job fails at its next step. Blobs that another actor or job counts are kept.
 
         Args:
-            actor_id: who is erased.
-            jobs_s: longest wait for such jobs, seconds.
+            actor_id: id of the person.
+            jobs_s: most seconds to wait for jobs of other processes.
 
         Raises:
-            ActorNotReady: there is no such actor, and no operation or job names them.
+            ActorNotReady: there is no such actor, and no operation or job names the person.
         """
         self._wait_for_jobs(actor_id, jobs_s)
         return self._perform(actor_id)
 
     def erase_or_ask(self, actor_id: str) -> ErasureReceipt:
-        """Erase a person: through the gateway that works with this database, otherwise here.
+        """Erase a person: through the gateway that works with this database, or in this process if no gateway does.
 
         Raises:
-            ActorNotReady: there is no such actor, and no operation or job names them.
-            BackendUnavailable: the gateway has not answered in GATEWAY_SECONDS; the erasure stays asked for.
+            ActorNotReady: there is no such actor, and no operation or job names the person.
+            BackendUnavailable: the gateway has not answered within GATEWAY_SECONDS. The erasure stays open.
         """
         number = self.ask(actor_id)
         deadline = time.monotonic() + GATEWAY_SECONDS
         while True:
-            # The gateway may end while this waits.
+            # The gateway may end while this process waits.
             next_claim = time.monotonic() + _CLAIM_EVERY_S
             if self._database.try_claim():
                 try:
@@ -178,25 +183,25 @@ class Erasures:
             if time.monotonic() > deadline:
                 raise BackendUnavailable(
                     f"the gateway that works with {self._database.where} has not erased actor {actor_id!r} in "
-                    f"{GATEWAY_SECONDS:g} s: it does so as soon as it can; see its log, and `dubstage actor list`"
+                    f"{GATEWAY_SECONDS:g} s, and goes on trying: see the gateway's log and `dubstage actor list`"
                 )
 
     def _wait_for_jobs(self, actor_id: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         with self._database.reading() as session:
             folders = _folders(session, actor_id)
-        while any(_in_use(folder) for folder in folders) and time.monotonic() < deadline:
+        while any(is_running(folder) for folder in folders) and time.monotonic() < deadline:
             time.sleep(_LOOK_S)
 
     def _perform(self, actor_id: str) -> ErasureReceipt:
         with self._database.writing() as session:
-            # Locked: a job that begins in another process comes before this, and is seen, or finds no actor.
+            # With the row locked, a job that another process begins either comes first and is seen here, or finds no actor.
             actor = session.get(ActorRow, actor_id, with_for_update=True)
             folders = _folders(session, actor_id)
             if actor is None and not _is_named(session, actor_id):
                 raise not_enrolled(actor_id)
             names = [str(folder) for folder in folders]
-            # Locked: a blob that is being counted now is counted before, and seen, or not at all.
+            # With the rows locked, a blob that a job counts now is either counted first and seen here, or not counted at all.
             session.scalars(select(JobFolderRow).where(JobFolderRow.folder.in_(names)).with_for_update()).all()
             blobs = [
                 *session.scalars(select(LineageRow).where(LineageRow.actor_id == actor_id)),
@@ -226,19 +231,14 @@ class Erasures:
         return receipt
 
 
-def not_enrolled(actor_id: str) -> ActorNotReady:
-    """Return the error for an actor who is not there."""
-    return ActorNotReady(f"no actor {actor_id!r} is enrolled", subject=actor_id)
-
-
 def _is_named(session: Session, actor_id: str) -> bool:
-    """Whether operations or jobs name a person who is not enrolled: an enrolment of theirs failed, or was killed."""
+    """Return whether operations or jobs name a person, as after an enrolment that failed or was killed."""
     operation = session.scalar(select(OperationRow.name).where(OperationRow.actor_id == actor_id).limit(1))
     return operation is not None or bool(_folders(session, actor_id))
 
 
 def _folders(session: Session, actor_id: str) -> list[Path]:
-    """Folders of jobs with an actor, and of the operations that enrol them."""
+    """Return the folders of all jobs that use an actor, and of the operations that enrol the person."""
     mine = select(JobRow.folder).where(JobRow.actor_id == actor_id)
     enrolments = (
         select(JobFolderRow.folder)
@@ -249,19 +249,8 @@ def _folders(session: Session, actor_id: str) -> list[Path]:
     return [Path(name) for name in sorted({name for query in (mine, enrolments, others) for name in session.scalars(query)})]
 
 
-def _in_use(folder: Path) -> bool:
-    """Whether a process works in a job's folder."""
-    try:
-        os.close(lock_folder(folder, make=False))
-    except InvalidRequest:
-        return True
-    except OSError:
-        return False
-    return False
-
-
 def _remove(folder: Path) -> None:
-    """Remove a job's folder; under its lock, where the job has ended."""
+    """Remove a job's folder, under the folder's lock if the job has ended."""
     try:
         handle: int | None = lock_folder(folder, make=False)
     except (InvalidRequest, OSError):

@@ -1,4 +1,4 @@
-"""Which jobs are begun, and which blobs they count, in the database."""
+"""The database's record of jobs that have begun, and of the blobs that each job counts."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from gateway.actors.database import Database
-from gateway.actors.tables import ActorRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
-from services.common.artefacts import ArtefactRef, ArtefactStore
+from gateway.actors.actor_id import not_enrolled
+from gateway.database.database import Database
+from gateway.database.tables import ActorRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
 from services.common.errors import ActorNotReady, Cancelled
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 
 class JobBlobs:
     """Jobs by their folders. All methods block.
 
     Args:
-        database: of the actors.
+        database: database of the actors.
         artefacts: the store that the stages share.
     """
 
@@ -28,12 +29,12 @@ class JobBlobs:
         self._artefacts = artefacts
 
     def begin(self, folder: Path, *, actor_id: str = "", belongs_to: str = "") -> None:
-        """Write down that a job begins, or goes on, in a folder.
+        """Store that a job begins, or goes on, in a folder.
 
         Args:
-            folder: of the job.
-            actor_id: who is dubbed: the job is erased with them; empty: an actor made in passing.
-            belongs_to: name of the gateway's operation, or `actors/ID` where this person is being enrolled; empty: neither.
+            folder: folder of the job.
+            actor_id: actor that is dubbed. An erasure of the actor deletes the job. Empty: the job enrols the person for itself.
+            belongs_to: name of the gateway's operation, or `actors/ID` for an enrolment of the command line; empty: neither.
 
         Raises:
             ActorNotReady: the actor was erased, or is being erased now.
@@ -45,20 +46,26 @@ class JobBlobs:
             session.merge(JobFolderRow(folder=str(folder), belongs_to=belongs_to))
 
     def check(self, folder: Path, actor_id: str) -> None:
-        """Raise ActorNotReady where the actor of a job that was begun was erased, or is being erased now."""
+        """Check that the actor of a job that has begun is still enrolled.
+
+        Raises:
+            ActorNotReady: the actor was erased, or is being erased now.
+        """
         with self._database.reading() as session:
             if _is_over(session, folder, actor_id):
                 raise erased_meanwhile(actor_id)
 
     def hold(self, folder: Path, ref: ArtefactRef, *, actor_id: str = "") -> None:
-        """Count a blob that a job has put. Where the job may not go on, the blob is deleted, unless another job or actor counts it.
+        """Count a blob that a job has stored.
+
+        If the job may not go on, the blob is deleted, unless another job or actor counts the blob.
 
         Raises:
             ActorNotReady: the actor was erased, or is being erased now.
             Cancelled: the job was given up.
         """
         with self._database.writing() as session:
-            # Locked: an erasure in another process comes before this blob is counted, or sees it.
+            # With the row locked, an erasure in another process either comes first, or sees this blob.
             begun = session.get(JobFolderRow, str(folder), with_for_update=True)
             gone = begun is None or _is_over(session, folder, actor_id)
             if gone:
@@ -67,10 +74,10 @@ class JobBlobs:
             else:
                 session.merge(JobBlobRow(folder=str(folder), sha256=ref.sha256, uri=ref.uri, size_bytes=ref.size_bytes))
         if gone:
-            raise erased_meanwhile(actor_id) if actor_id else Cancelled("the job was given up while it ran")
+            raise erased_meanwhile(actor_id) if actor_id else Cancelled("the job was given up while the job ran")
 
     def release(self, folder: Path) -> Sequence[ArtefactRef]:
-        """Forget a job; returns the blobs that were counted for it."""
+        """Forget a job, and return the blobs that were counted for the job."""
         with self._database.writing() as session:
             mine = session.scalars(select(JobBlobRow).where(JobBlobRow.folder == str(folder)))
             refs = [ArtefactRef(blob.uri, blob.sha256, blob.size_bytes) for blob in mine]
@@ -88,7 +95,7 @@ class JobBlobs:
         return [ref for ref in found if ref.sha256 not in known]
 
     def folder_of(self, operation: str) -> Path | None:
-        """Return the folder of a job that an operation began and has not ended, or None."""
+        """Return the folder of the job that an operation began and has not ended; None: there is no such job."""
         with self._database.reading() as session:
             found = session.scalar(select(JobFolderRow.folder).where(JobFolderRow.belongs_to == operation))
         return Path(found) if found is not None else None
@@ -102,14 +109,16 @@ class JobBlobs:
 
 def erased_meanwhile(actor_id: str) -> ActorNotReady:
     """Return the error for work with an actor that was erased while the work ran."""
-    return ActorNotReady(f"actor {actor_id!r} was erased: work with them ends, and nothing of it is kept", subject=actor_id)
+    return ActorNotReady(
+        f"actor {actor_id!r} was erased: this work with the actor ends, and nothing of the work is kept", subject=actor_id
+    )
 
 
 def counted(session: Session, digests: AbstractSet[str], *, but: str = "") -> set[str]:
-    """Return the digests that an actor or a job counts; the job of the folder `but` is left out."""
+    """Return the digests that an actor or a job counts. The job of the folder `but` does not count."""
     found: set[str] = set()
     wanted = sorted(digests)
-    for begin in range(0, len(wanted), 500):  # databases bound the length of a list
+    for begin in range(0, len(wanted), 500):  # databases limit the length of a list
         part = wanted[begin : begin + 500]
         found.update(session.scalars(select(LineageRow.sha256).where(LineageRow.sha256.in_(part))))
         found.update(session.scalars(select(JobBlobRow.sha256).where(JobBlobRow.sha256.in_(part), JobBlobRow.folder != but)))
@@ -117,23 +126,23 @@ def counted(session: Session, digests: AbstractSet[str], *, but: str = "") -> se
 
 
 def _check_there(session: Session, actor_id: str) -> None:
-    # Locked: an erasure in another process comes before this job begins, or sees it.
+    # With the row locked, an erasure in another process either comes first, or sees this job.
     if session.get(ActorRow, actor_id, with_for_update={"read": True}) is None:
-        raise ActorNotReady(f"no actor {actor_id!r} is enrolled", subject=actor_id)
+        raise not_enrolled(actor_id)
     if is_open(session, actor_id):
         raise ActorNotReady(
-            f"actor {actor_id!r} is being erased; where that was interrupted, `dubstage actor erase {actor_id}` finishes it",
+            f"actor {actor_id!r} is being erased: `dubstage actor erase {actor_id}` finishes an interrupted erasure",
             subject=actor_id,
         )
 
 
 def _is_over(session: Session, folder: Path, actor_id: str) -> bool:
-    """Whether the actor of a job was erased, or is being erased."""
+    """Return whether the actor of a job was erased, or is being erased."""
     return bool(actor_id) and (session.get(JobRow, (actor_id, str(folder))) is None or is_open(session, actor_id))
 
 
 def is_open(session: Session, actor_id: str) -> bool:
-    """Whether an erasure of an actor was asked for and has not ended."""
+    """Return whether an erasure of an actor was asked for and has not ended."""
     mine = select(ErasureRow.number).where(
         ErasureRow.actor_id == actor_id, ErasureRow.receipt.is_(None), ErasureRow.error.is_(None)
     )

@@ -1,4 +1,4 @@
-"""A job's blobs in the actors' database: what it shares with actors and with other jobs is not deleted with it."""
+"""A job's blobs in the actors' database. When a job is deleted, blobs that actors or other jobs count stay."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.actors.store import ActorStore
-from services.common.artefacts import ArtefactRef
+from services.common.store.artefacts import ArtefactRef
 
 
 class JobLedger:
     """`BlobLedger` of one job. All methods block.
 
     Args:
-        actors: the database.
-        actor_id: who is dubbed; empty: an actor made in passing.
-        belongs_to: name of the gateway's operation, or `actors/ID` where this person is being enrolled; empty: neither.
+        actors: store of actors.
+        actor_id: actor that is dubbed; empty: the job enrols the person for itself.
+        belongs_to: name of the gateway's operation, or `actors/ID` for an enrolment of the command line; empty: neither.
     """
 
     def __init__(self, actors: ActorStore, actor_id: str = "", belongs_to: str = "") -> None:
@@ -26,11 +26,11 @@ class JobLedger:
 
     @property
     def actor_id(self) -> str:
-        """Who is dubbed; empty: an actor made in passing."""
+        """Actor that is dubbed; empty: the job enrols the person for itself."""
         return self._actor_id
 
     def begin(self, folder: Path) -> None:
-        """Write down that the job begins; its folder is erased with the actor.
+        """Store that the job begins. An erasure of the actor deletes the job's folder.
 
         Raises:
             ActorNotReady: the actor was erased, or is being erased now.
@@ -39,23 +39,27 @@ class JobLedger:
         self._folder = folder
 
     def check(self) -> None:
-        """Raise ActorNotReady where the job has begun, and its actor was erased, or is being erased now."""
+        """Check that the job's actor is still enrolled, if the job has begun.
+
+        Raises:
+            ActorNotReady: the actor was erased, or is being erased now.
+        """
         if self._folder is not None:
             self._jobs.check(self._folder, self._actor_id)
 
     def hold(self, folder: Path, ref: ArtefactRef) -> None:
-        """Count a blob that the job has put.
+        """Count a blob that the job has stored.
 
         Raises:
-            ActorNotReady: the actor was erased meanwhile; the blob was deleted again.
-            Cancelled: the job was given up meanwhile; the blob was deleted again.
+            ActorNotReady: the actor was erased meanwhile. The blob was deleted again.
+            Cancelled: the job was given up meanwhile. The blob was deleted again.
         """
         self._jobs.hold(folder, ref, actor_id=self._actor_id)
 
     def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """Return the blobs of the job and of `refs` that no actor and no other job counts; nothing is changed."""
+        """Return the blobs, of the job and of `refs`, that no actor and no other job counts."""
         return self._jobs.only_of(folder, refs)
 
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """Forget the job; returns what nobody counts any more."""
+        """Forget the job, and return the blobs that no actor and no job counts any more."""
         return self._jobs.uncounted([*refs, *self._jobs.release(folder)])

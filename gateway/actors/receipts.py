@@ -11,12 +11,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from gateway.actors.private_files import secret_of
+from gateway.private_files import secret_of
 
 
 @dataclass(frozen=True, slots=True)
 class ErasureReceipt:
-    """What was erased, signed (HMAC-SHA256 over the other fields' JSON) with a key that never leaves the installation."""
+    """Receipt of an erasure.
+
+    Attributes:
+        actor_id: id of the erased person.
+        erased_sha256: SHA-256 of the deleted blobs, hexadecimal.
+        kept_sha256: SHA-256 of the blobs that another actor or job counts, hexadecimal.
+        erased_at: time of the erasure, RFC 3339, UTC.
+        signature: HMAC-SHA256 over the JSON of the other fields, hexadecimal. The key never leaves the installation.
+    """
 
     actor_id: str
     erased_sha256: tuple[str, ...]
@@ -39,13 +47,13 @@ def signed(key_file: Path, actor_id: str, erased: Iterable[str], kept: Iterable[
     """Return the signed receipt of an erasure that ends now.
 
     Args:
-        key_file: of the installation; made where it is missing.
-        actor_id: who was erased.
-        erased: SHA-256 of the blobs that were deleted, hexadecimal.
-        kept: SHA-256 of the blobs that somebody else counts.
+        key_file: file of the installation's key. The first receipt makes the file.
+        actor_id: id of the erased person.
+        erased: SHA-256 of the deleted blobs, hexadecimal.
+        kept: SHA-256 of the blobs that another actor or job counts, hexadecimal.
 
     Raises:
-        StorageRefused: the key cannot be used.
+        StorageRefused: the key file cannot be used.
     """
     body = {"actor_id": actor_id, "erased_sha256": sorted(erased), "kept_sha256": sorted(kept), "erased_at": now()}
     text = json.dumps(body, sort_keys=True).encode()
@@ -54,5 +62,5 @@ def signed(key_file: Path, actor_id: str, erased: Iterable[str], kept: Iterable[
 
 
 def now() -> str:
-    """Return the time, RFC 3339 in UTC, whole seconds."""
+    """Return the present time as RFC 3339 text, in UTC and whole seconds."""
     return datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()

@@ -1,72 +1,48 @@
-"""Create, read, list and erase actors. SQLite beside the data by default, PostgreSQL by url."""
+"""The enrolled people: create, read, list and erase actors."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from gateway.actors.database import Database
-from gateway.actors.erasure import Erasures, not_enrolled
+from gateway.actors.actor_id import check_actor_id, is_actor_id, not_enrolled, taken
+from gateway.actors.erasure import Erasures
 from gateway.actors.job_blobs import JobBlobs
-from gateway.actors.private_files import data_folder
 from gateway.actors.receipts import ErasureReceipt, now
 from gateway.actors.stored import (
     ENROLMENT,
-    SUPERSEDED,
     ActorSummary,
     StoredActor,
     artefacts_of,
     consent_of,
     enrolled_of,
+    lineage_of,
     summary_of,
 )
-from gateway.actors.tables import ActorRow, EnrolmentRow, LineageRow
 from gateway.consent import Consent
+from gateway.database.database import Database
+from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
 from gateway.pipeline.enrol import EnrolledActor
-from gateway.pipeline.enrolment_artefact import actor_arrays, actor_refs
-from gateway.pipeline.messages import ref_from
+from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
-from services.common.artefacts import ArtefactRef, ArtefactStore
-from services.common.errors import ActorNotReady, InvalidRequest
-
-_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-
-
-def check_enrolled_for(actor: StoredActor, method: str) -> None:
-    """Raise InvalidRequest where an actor was enrolled for another method: style and renderer state are of their networks."""
-    if actor.method != method:
-        raise InvalidRequest(f"method: actor {actor.actor_id} is enrolled for {actor.method}, not {method}", field="method")
-
-
-def check_actor_id(actor_id: str) -> str:
-    """The id, if it is one: lower-case letters, digits and dashes, at most 63.
-
-    Raises:
-        InvalidRequest: it is not.
-    """
-    if not _NAME.fullmatch(actor_id):
-        raise InvalidRequest(
-            f"an actor id has lower-case letters, digits and inner dashes, at most 63, not {actor_id[:80]!r}", field="actor_id"
-        )
-    return actor_id
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 
 class ActorStore:
-    """The actors of an installation.
+    """The actors of an installation. All methods block.
 
     Attributes:
-        jobs: which jobs are begun, and the blobs that they count.
-        erasures: how actors are erased.
+        jobs: jobs that have begun, and the blobs that the jobs count.
+        erasures: erasures of actors.
 
     Args:
-        settings: data folder, database url and artefact store.
+        settings: data folder, database URL and artefact store.
 
     Raises:
         StorageRefused: the data folder or the database cannot be used, or the database is damaged.
@@ -106,18 +82,24 @@ class ActorStore:
         more: Mapping[str, ArtefactRef] | None = None,
         superseded: Sequence[ArtefactRef] = (),
     ) -> StoredActor:
-        """Keep an actor; `more` are further blobs of theirs, by kind; `superseded` all others that came up on the way.
+        """Store an actor, and return the actor as `get` would.
+
+        Args:
+            actor_id: id of the new actor.
+            method: method that the person is enrolled for.
+            enrolled: what the enrolment learned.
+            footage_sha256: SHA-256 of the footage, hexadecimal.
+            consent: consent record of the person; None: there is none.
+            more: further blobs of the actor, by kind.
+            superseded: all blobs that the enrolment made. Those that the actor does not use are counted too, so that an erasure
+                deletes them.
 
         Raises:
-            InvalidRequest: the id is taken, or is none.
+            InvalidRequest: the id is taken or not allowed.
         """
         check_actor_id(actor_id)
-        enrolment = self._artefacts.put_arrays(*actor_arrays(enrolled))
-        refs = {kind: ref_from(message) for kind, message in actor_refs(enrolled).items()}
-        artefacts = {ENROLMENT: enrolment, **refs, **(more or {})}
-        known = {ref.sha256 for ref in artefacts.values()}
-        others = {ref.sha256: ref for ref in superseded if ref.sha256 not in known}
-        artefacts.update({f"{SUPERSEDED} {number}": ref for number, ref in enumerate(others.values())})
+        artefacts = lineage_of(self._artefacts, enrolled, more or {}, superseded)
+        enrolment = artefacts[ENROLMENT]
         created_at = now()
         try:
             with self._database.writing() as session:
@@ -142,34 +124,35 @@ class ActorStore:
                 self._artefacts.delete(ref)
             if not isinstance(problem, IntegrityError):
                 raise
-            raise InvalidRequest(
-                f"there is an actor {actor_id!r} already: erase it first, or choose another id", field="actor_id"
-            ) from None
+            raise taken(actor_id) from None
         return StoredActor(actor_id, method, consent, footage_sha256, created_at, enrolled, artefacts)
 
     def check_free(self, actor_id: str) -> None:
-        """Raise InvalidRequest where the id is taken or is none, before work is spent on an enrolment."""
+        """Check an id before work is spent on an enrolment.
+
+        Raises:
+            InvalidRequest: the id is taken or not allowed.
+        """
         check_actor_id(actor_id)
         with self._database.reading() as session:
             if _row(session, actor_id) is not None:
-                raise InvalidRequest(
-                    f"there is an actor {actor_id!r} already: erase it first, or choose another id", field="actor_id"
-                )
+                raise taken(actor_id)
 
     def get(self, actor_id: str) -> StoredActor:
-        """An actor.
+        """Return an actor.
 
         Raises:
-            ActorNotReady: there is none of this id.
-            ArtefactCorrupt, ArtefactNotFound: the store lost what was learned of them, or their rows are damaged.
+            ActorNotReady: there is no actor of this id.
+            ArtefactCorrupt, ArtefactNotFound: the artefact store lost what was learned of the actor, or the actor's rows are
+                damaged.
         """
         found = self.find(actor_id)
         if found is None:
-            raise ActorNotReady(f"no actor {actor_id!r} is enrolled: `dubstage actor create`", subject=actor_id)
+            raise not_enrolled(actor_id)
         return found
 
     def find(self, actor_id: str) -> StoredActor | None:
-        """As `get`; None where there is no actor of this id."""
+        """Return an actor as `get` does; None: there is no actor of this id."""
         with self._database.reading() as session:
             row = _row(session, actor_id)
             if row is None:
@@ -180,37 +163,40 @@ class ActorStore:
             return StoredActor(actor_id, row.method, consent, row.footage_sha256, row.created_at, enrolled, refs)
 
     def show(self, actor_id: str) -> ActorSummary:
-        """What is shown of an actor, damaged or not; what was learned of them is read.
+        """Return what is shown of an actor, damaged or not. What was learned of the actor is read, to see whether it can be used.
 
         Raises:
-            ActorNotReady: there is none of this id.
+            ActorNotReady: there is no actor of this id.
         """
         with self._database.reading() as session:
             row = _row(session, actor_id)
             if row is None:
-                raise ActorNotReady(f"no actor {actor_id!r} is enrolled: `dubstage actor create`", subject=actor_id)
+                raise not_enrolled(actor_id)
             return summary_of(session, row, self._artefacts, self._database.where, read_blob=True)
 
     def list(self, *, after: str = "", limit: int = 100) -> list[ActorSummary]:
-        """Actors in the order of their ids, those behind `after`, at most `limit`. What was learned of them is not read."""
+        """Return at most `limit` actors in the order of their ids, beginning behind the id `after`.
+
+        What was learned of the actors is not read.
+        """
         after = after.replace("\0", "")
         with self._database.reading() as session:
             rows = session.scalars(select(ActorRow).where(ActorRow.actor_id > after).order_by(ActorRow.actor_id).limit(limit))
             return [summary_of(session, row, self._artefacts, self._database.where, read_blob=False) for row in rows.all()]
 
     def erase(self, actor_id: str) -> ErasureReceipt:
-        """Erase an actor and everything made from their footage: artefacts, journalled windows, job folders, operations.
+        """Erase an actor and everything made from the person's footage: artefacts, journalled windows, job folders, operations.
 
-        Only for the process that holds the database, or where no gateway runs: see `Erasures.erase_or_ask`.
+        Only the process that holds the database may call this while a gateway runs: see `Erasures.erase_or_ask`.
 
         Raises:
-            ActorNotReady: there is none of this id.
+            ActorNotReady: there is no actor of this id.
         """
-        if not _NAME.fullmatch(actor_id):
+        if not is_actor_id(actor_id):
             raise not_enrolled(actor_id)
         return self.erasures.erase(actor_id)
 
 
 def _row(session: Session, actor_id: str) -> ActorRow | None:
-    # Not every text can be asked for: PostgreSQL's has no NUL.
-    return session.get(ActorRow, actor_id) if _NAME.fullmatch(actor_id) else None
+    # PostgreSQL cannot be asked for every text: its texts hold no NUL.
+    return session.get(ActorRow, actor_id) if is_actor_id(actor_id) else None

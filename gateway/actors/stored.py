@@ -1,39 +1,43 @@
-"""Actors as the store gives them: what the database's rows say, and what was learned of a person, which lies in a blob."""
+"""Actors as the store returns them: the database's rows, and the blob that holds what was learned of the person."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gateway.actors.tables import ActorRow, EnrolmentRow, LineageRow
 from gateway.consent import Consent
+from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
 from gateway.pipeline.enrol import EnrolledActor
-from gateway.pipeline.enrolment_artefact import actor_from_arrays
-from services.common.artefacts import ArtefactRef, ArtefactStore
-from services.common.errors import ArtefactCorrupt, ArtefactNotFound, DubstageError
+from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays, actor_refs
+from services.common.errors import ArtefactCorrupt, ArtefactNotFound, DubstageError, InvalidRequest
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.wire.artefact_messages import ref_from_proto
 
-ENROLMENT = "enrolment"
+ENROLMENT: Final = "enrolment"
 """Kind of the blob that holds what was learned of a person."""
-SUPERSEDED = "superseded"
-"""First word of the kinds of blobs that an enrolment made and replaced: they are counted, so that they are erased, and not used."""
+SUPERSEDED: Final = "superseded"
+"""First word of the kinds of blobs that an enrolment made and replaced. Nothing uses these blobs. They are counted, so that an
+erasure deletes them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredActor:
-    """An actor of the store, with everything that was learned of them.
+    """An actor of the store, with everything that was learned of the person.
 
     Attributes:
-        actor_id: chosen by the caller who enrolled them.
-        method: that they are enrolled for.
-        consent: record, or None.
-        footage_sha256: of the footage that they were enrolled from.
-        created_at: RFC 3339, UTC.
+        actor_id: id that was chosen when the person was enrolled.
+        method: method that the person is enrolled for.
+        consent: consent record; None: there is none.
+        footage_sha256: SHA-256 of the footage of the enrolment, hexadecimal.
+        created_at: time of the enrolment, RFC 3339, UTC.
         enrolled: what the pipeline works with.
-        artefacts: every blob that came from their footage, by kind.
+        artefacts: every blob that came from the person's footage, by kind.
     """
 
     actor_id: str
@@ -46,7 +50,7 @@ class StoredActor:
 
     @property
     def summary(self) -> ActorSummary:
-        """The actor as lists show it."""
+        """The actor as lists show actors."""
         return ActorSummary(
             self.actor_id,
             self.method,
@@ -61,13 +65,14 @@ class StoredActor:
 
 @dataclass(frozen=True, slots=True)
 class ActorSummary:
-    """What is shown of an actor: it can be shown even where the actor is damaged.
+    """What is shown of an actor, damaged or not.
 
     Attributes:
-        actor_id, method, consent, footage_sha256, created_at, artefacts: as StoredActor; a damaged consent record is None.
-        num_frames: footage frames that were used; None where that cannot be read.
-        lag_frames: sound against picture, frames of 40 ms; None where the footage has no sound, or where it cannot be read.
-        damage: why the actor cannot be used, and the remedy; empty where nothing wrong was seen.
+        actor_id, method, consent, footage_sha256, created_at, artefacts: as in StoredActor; a damaged consent record is None.
+        num_frames: number of footage frames that the enrolment used; None: the number cannot be read.
+        lag_frames: frames of 40 ms by which the sound comes after the picture; None: the footage has no sound, or the number cannot
+            be read.
+        damage: why the actor cannot be used, and the remedy; empty: no damage was found.
     """
 
     actor_id: str
@@ -81,6 +86,38 @@ class ActorSummary:
     damage: str = ""
 
 
+def check_enrolled_for(actor: StoredActor, method: str) -> None:
+    """Check that an actor was enrolled for a method: style and renderer state fit the networks of one method only.
+
+    Raises:
+        InvalidRequest: the actor was enrolled for another method.
+    """
+    if actor.method != method:
+        raise InvalidRequest(
+            f"method: actor {actor.actor_id} is enrolled for {actor.method}, not for {method}: dub with {actor.method}, or "
+            f"enrol the person for {method} under another id",
+            field="method",
+        )
+
+
+def lineage_of(
+    store: ArtefactStore, enrolled: EnrolledActor, more: Mapping[str, ArtefactRef], superseded: Sequence[ArtefactRef]
+) -> dict[str, ArtefactRef]:
+    """Store what was learned of a person, and return every blob that came from the person's footage, by kind.
+
+    Args:
+        store: the artefact store.
+        enrolled: what the enrolment learned.
+        more: further blobs of the actor, by kind.
+        superseded: all blobs that the enrolment made. Those of no other kind get kinds that begin with SUPERSEDED.
+    """
+    refs = {kind: ref_from_proto(message, kind) for kind, message in actor_refs(enrolled).items()}
+    lineage = {ENROLMENT: store.put_arrays(*actor_arrays(enrolled)), **refs, **more}
+    known = {ref.sha256 for ref in lineage.values()}
+    others = {ref.sha256: ref for ref in superseded if ref.sha256 not in known}
+    return {**lineage, **{f"{SUPERSEDED} {number}": ref for number, ref in enumerate(others.values())}}
+
+
 def artefacts_of(session: Session, actor_id: str) -> dict[str, ArtefactRef]:
     """Return every blob that came from an actor's footage, by kind."""
     blobs = session.scalars(select(LineageRow).where(LineageRow.actor_id == actor_id))
@@ -91,7 +128,7 @@ def consent_of(row: ActorRow, where: str) -> Consent | None:
     """Return an actor's consent record.
 
     Raises:
-        ArtefactCorrupt: what is stored is no consent record.
+        ArtefactCorrupt: the database holds something else than a consent record.
     """
     if row.consent is None:
         return None
@@ -110,7 +147,7 @@ def enrolled_of(artefacts: ArtefactStore, refs: Mapping[str, ArtefactRef], actor
 
     Raises:
         ArtefactCorrupt, ArtefactNotFound: the blob is damaged or gone.
-        DubstageError: the store cannot be used.
+        DubstageError: the artefact store cannot be used.
     """
     remedy = f"erase the actor (`dubstage actor erase {actor_id}`) and enrol it again"
     try:
@@ -125,9 +162,9 @@ def enrolled_of(artefacts: ArtefactStore, refs: Mapping[str, ArtefactRef], actor
             f"what was learned of actor {actor_id} is damaged ({problem.message}): {remedy}", resource=problem.resource
         ) from None
     except (KeyError, ValueError, TypeError):
-        # The row is missing, or names a blob that holds something else.
+        # The row of the blob is missing, or names a blob that holds something else.
         raise ArtefactCorrupt(
-            f"the database's rows of actor {actor_id} are damaged, they name no enrolment: restore the database from a backup, or "
+            f"the database's rows of actor {actor_id} are damaged: they name no enrolment. Restore the database from a backup, or "
             f"{remedy}",
             resource=actor_id,
         ) from None
@@ -137,12 +174,12 @@ def summary_of(session: Session, row: ActorRow, artefacts: ArtefactStore, where:
     """Return what is shown of an actor, damaged or not.
 
     Args:
-        session: that `row` is of.
-        row: the actor's.
-        artefacts: the store with what was learned of them.
-        where: the database, for error texts.
-        read_blob: read what was learned, to see whether it can be used. Otherwise the blob is only read of actors that an earlier
-            version enrolled, whose rows do not hold the figures.
+        session: session that `row` was read in.
+        row: the actor's row.
+        artefacts: the artefact store.
+        where: name of the database in error texts.
+        read_blob: read what was learned of the actor, to see whether it can be used. If False, what was learned is read only of
+            actors that an earlier version enrolled: no row holds their figures.
     """
     refs = artefacts_of(session, row.actor_id)
     figures = session.get(EnrolmentRow, row.actor_id)

@@ -1,4 +1,4 @@
-"""Work with an actor ends where the actor is erased meanwhile, in whichever process."""
+"""Ends work with an actor when any process erases the actor."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any, Final, TypeVar
 
 from gateway.actors.ledger import JobLedger
 from gateway.ahead import in_thread
-from gateway.pipeline.dub import DubJob, OnProgress
+from gateway.pipeline.dub import DubJob
 from gateway.pipeline.outcome import DubOutcome
+from gateway.pipeline.progress import OnProgress
 from services.common.errors import ActorNotReady, TransientError
 
 T = TypeVar("T")
@@ -22,9 +23,9 @@ async def unless_erased(check: Callable[[], None], work: Coroutine[Any, Any, T],
     """Return what `work` returns, or cancel it as soon as `check` says that the actor is gone.
 
     Args:
-        check: looks at the database, blocking; raises ActorNotReady where the actor was erased, or is being erased.
-        work: is cancelled, and has ended, when this raises an error.
-        every_s: seconds between two looks.
+        check: looks at the database and blocks. Raises ActorNotReady if the actor was erased or is being erased.
+        work: the work. When this function raises an error, the work was cancelled and has ended.
+        every_s: seconds between two looks at the database.
 
     Raises:
         ActorNotReady: from `check`.
@@ -39,7 +40,7 @@ async def unless_erased(check: Callable[[], None], work: Coroutine[Any, Any, T],
             try:
                 await asyncio.to_thread(check)
             except TransientError:
-                # A database that restarts is no reason to end: the work itself finds out where it needs the database.
+                # A database that restarts is no reason to end the work: work that needs the database finds out on its own.
                 continue
     finally:
         if not task.done():
@@ -48,7 +49,7 @@ async def unless_erased(check: Callable[[], None], work: Coroutine[Any, Any, T],
 
 
 async def dub_unless_erased(job: DubJob, ledger: JobLedger, on_progress: OnProgress) -> DubOutcome:
-    """Run a dub; where its actor is erased meanwhile, nothing of the dub is kept.
+    """Run a dub, and return its outcome. If the actor is erased meanwhile, nothing of the dub is kept.
 
     Raises:
         ActorNotReady: the actor was erased.

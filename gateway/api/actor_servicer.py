@@ -1,4 +1,4 @@
-"""ActorService."""
+"""The RPCs of ActorService."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from google.longrunning import operations_pb2
 
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
-from gateway.actors.store import check_actor_id
-from gateway.api.convert import ACTOR, actor_message, enrol_request_from, operation_message, page_size_from, receipt_message
+from gateway.actors.actor_id import check_actor_id
+from gateway.api.actor_messages import actor_message, enrol_request_from, receipt_message
 from gateway.api.erasing import ActorEraser
-from gateway.api.jobs import JobContext
+from gateway.api.job_context import JobContext
+from gateway.api.operation_messages import ACTOR, operation_message, page_size_from
 from gateway.operations.runner import JobRunner
 from services.common.errors import InvalidRequest
 
@@ -22,8 +23,8 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
     """Enrols, shows and erases people.
 
     Args:
-        context: what jobs work with.
-        runner: of the operations.
+        context: what the operations work with.
+        runner: runs the operations.
         eraser: erases people.
     """
 
@@ -36,7 +37,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
         """Begin an enrolment."""
         wanted = pb.CreateActorRequest()
         wanted.CopyFrom(request)
-        # Chosen here and kept with the request: picked up after a restart, the operation makes the same actor.
+        # The id is stored with the request, so that an operation that is resumed after a restart makes the same actor.
         wanted.actor_id = request.actor_id or f"actor-{secrets.token_hex(6)}"
         enrol = enrol_request_from(wanted, self._context.media, threads=self._context.threads)
         self._context.check_consent(enrol.consent, wanted.actor_id)
@@ -47,12 +48,12 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
         return operation_message(record)
 
     async def GetActor(self, request: pb.GetActorRequest, context: Any) -> pb.GetActorResponse:  # noqa: N802
-        """One actor."""
+        """Return one actor."""
         actor = await asyncio.to_thread(self._context.actors.show, check_actor_id(request.actor_id))
         return pb.GetActorResponse(actor=actor_message(actor))
 
     async def ListActors(self, request: pb.ListActorsRequest, context: Any) -> pb.ListActorsResponse:  # noqa: N802
-        """Actors in the order of their ids."""
+        """List actors in the order of their ids."""
         size = page_size_from(request.page_size)
         after = check_actor_id(request.page_token) if request.page_token else ""
         actors = await asyncio.to_thread(lambda: self._context.actors.list(after=after, limit=size + 1))
@@ -61,5 +62,5 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
         return pb.ListActorsResponse(actors=[actor_message(actor) for actor in page], next_page_token=token)
 
     async def EraseActor(self, request: pb.EraseActorRequest, context: Any) -> pb.EraseActorResponse:  # noqa: N802
-        """Stop all work on a person, then erase them."""
+        """Stop all work on a person, then erase the person."""
         return receipt_message(await self._eraser.erase(check_actor_id(request.actor_id)))

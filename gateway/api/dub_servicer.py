@@ -1,4 +1,4 @@
-"""DubService."""
+"""The RPCs of DubService."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from google.longrunning import operations_pb2
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
-from gateway.api.convert import DUB, LiveAudioReader, check_dub, live_options_from, live_response, operation_message
-from gateway.api.jobs import JobContext
+from gateway.api.dub_messages import check_dub
+from gateway.api.job_context import JobContext
+from gateway.api.live_messages import LiveAudioReader, live_options_from, live_response
+from gateway.api.operation_messages import DUB, operation_message
 from gateway.live.streams import LiveStreams
 from gateway.operations.runner import JobRunner
 
@@ -22,8 +24,8 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
     """Dubs films as operations, and live.
 
     Args:
-        context: what jobs work with.
-        runner: of the operations.
+        context: what the operations work with.
+        runner: runs the operations.
         live: opens live streams.
     """
 
@@ -42,13 +44,13 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
     async def Live(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.LiveRequest], context: Any
     ) -> AsyncIterator[pb.LiveResponse]:
-        """Config, then sound; frames as soon as they are ready."""
+        """Take the config, then sound. Answer each frame as soon as the frame is ready."""
         requests = aiter(request_iterator)
         options = live_options_from(await anext(requests, None))
         reader = LiveAudioReader(options)
 
         async def sound() -> AsyncIterator[audio_pb2.AudioChunk]:
-            # Asked for the first sound: everything before it is ready.
+            # The first sound is asked for once everything else is ready.
             await context.send_initial_metadata(())
             async for request in requests:
                 yield reader.chunk(request)

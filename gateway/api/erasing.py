@@ -12,11 +12,11 @@ from gateway.actors.store import ActorStore
 from gateway.ahead import in_thread
 from gateway.live.streams import LiveStreams
 from gateway.operations.runner import JobRunner
-from services.common import error_status
+from services.common.chassis import error_status
 from services.common.errors import DubstageError, Unexpected
 
 LOOK_S: Final = 0.5
-"""Seconds between two looks for erasures that the command line asked for."""
+"""Seconds between two looks for erasures that other processes asked for."""
 
 _log = structlog.stdlib.get_logger("dubstage.erasures")
 
@@ -26,8 +26,8 @@ class ActorEraser:
 
     Args:
         actors: the enrolled people.
-        runner: of the operations.
-        live: of the live streams.
+        runner: runs the operations.
+        live: opens live streams.
     """
 
     def __init__(self, actors: ActorStore, runner: JobRunner, live: LiveStreams) -> None:
@@ -38,11 +38,11 @@ class ActorEraser:
         self._mine: set[int] = set()
 
     async def erase(self, actor_id: str) -> ErasureReceipt:
-        """Erase a person.
+        """Erase a person, and return the receipt.
 
         Raises:
-            ActorNotReady: there is no such actor, and no operation or job names them.
-            Overloaded: work on them did not stop in time.
+            ActorNotReady: there is no such actor, and no operation or job names the person.
+            Overloaded: work on the person did not stop in time.
         """
         number = await asyncio.to_thread(self._erasures.ask, actor_id)
         self._mine.add(number)
@@ -53,7 +53,7 @@ class ActorEraser:
             self._mine.discard(number)
 
     async def watch(self) -> None:
-        """Carry out the erasures that other processes ask for, for ever."""
+        """Carry out the erasures that other processes ask for, until cancelled."""
         while True:
             try:
                 for number, actor_id in await asyncio.to_thread(self._erasures.open):
@@ -78,11 +78,11 @@ class ActorEraser:
             await asyncio.to_thread(self._erasures.fail, number, found)
 
     async def _carry_out(self, actor_id: str) -> ErasureReceipt:
-        """Stop all work with a person, then erase them."""
+        """Stop all work on a person, then erase the person."""
         await self._runner.stop_work_on(actor_id)
         self._live.forget(actor_id)
         receipt = await in_thread(self._erasures.carry_out, actor_id)
-        # What was begun at the last moment found that the person is being erased, and is forgotten with the rest.
+        # Work that began at the last moment has found the erasure, and is forgotten with the rest.
         await self._runner.stop_work_on(actor_id)
         await self._runner.forget_actor(actor_id)
         self._live.forget(actor_id)

@@ -1,4 +1,4 @@
-"""Errors as callers of the API may see them: files by the names that the caller uses, never by the server's folders."""
+"""Errors as callers of the API may see them: files have the names that the caller uses, and no folder of the server is named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import services
 from gateway.settings import GatewaySettings
-from services.common import error_status
+from services.common.chassis import error_status
 from services.common.errors import DubstageError
 
 FIELDS: Final = {
@@ -25,21 +25,21 @@ FIELDS: Final = {
     "file": "footage_uri",
     "actor": "actor_id",
 }
-"""What the pipeline and the command line call a field, and what CreateDub and CreateActor call it."""
+"""Names of fields in the pipeline and on the command line -> names of the same fields in CreateDub and CreateActor."""
 _WITH_FIELDS: Final = frozenset({"CreateDub", "CreateActor"})
 _TEXTS: Final = ("message", "field", "subject", "resource")
 
-
 Told = Callable[[DubstageError], DubstageError]
+"""Rewrites an error, and returns the same error."""
 
 
 class ErrorNames:
-    """Rewrites errors for callers: a file of the media folder gets its name from there on, other folders the name of their setting.
+    """Rewrites errors for callers. Files of the media folder are named from that folder on, other folders by their setting.
 
     Args:
-        settings: of the gateway.
-        database: where the database is, as error texts name it.
-        artefacts: url of the artefact store, as error texts name it.
+        settings: settings of the gateway.
+        database: name of the database in error texts.
+        artefacts: URL of the artefact store in error texts.
     """
 
     def __init__(self, settings: GatewaySettings, database: str, artefacts: str) -> None:
@@ -50,12 +50,12 @@ class ErrorNames:
         if settings.media_dir is not None:
             folders[settings.media_dir] = ""
         for folder, name in folders.items():
-            # As it was given and as it is: errors are made from both.
+            # Errors name a folder as the setting gives the folder, or by its real path.
             for path in {folder, folder.absolute(), folder.resolve()}:
                 if path.is_absolute() and path != Path("/"):
                     names[str(path)] = name
         self._names = {path: name for path, name in names.items() if path}
-        # The longest first: folders may lie in one another.
+        # The longest path comes first, because one folder may lie in another.
         known = "|".join(re.escape(path) for path in sorted(self._names, key=len, reverse=True))
         temporary = re.escape(tempfile.gettempdir())
         self._pattern = re.compile(rf"(?P<known>{known})(?P<slash>/|(?![\w.-]))|{temporary}/tmp\w+/")
@@ -65,11 +65,11 @@ class ErrorNames:
         return self._pattern.sub(self._name, text)
 
     def rewrite(self, error: DubstageError, *, fields: bool = True) -> DubstageError:
-        """Rewrite an error; returns the same error.
+        """Rewrite the texts of an error, and return the same error.
 
         Args:
-            error: of any kind.
-            fields: it is about what CreateDub or CreateActor was asked for: the field gets the name that it has there.
+            error: the error.
+            fields: name fields as CreateDub and CreateActor do.
         """
         for name in _TEXTS:
             text = getattr(error, name, "")
@@ -78,7 +78,7 @@ class ErrorNames:
         error.args = (error.message,)
         field = getattr(error, "field", "")
         if fields and field in FIELDS:
-            error.field = FIELDS[field]  # type: ignore[attr-defined]  # of those that have one
+            error.field = FIELDS[field]  # type: ignore[attr-defined]  # errors that have a field
         return error
 
     def _name(self, match: re.Match[str]) -> str:
@@ -92,12 +92,12 @@ class ErrorNames:
 
 
 def with_names(servicer: Any, names: ErrorNames) -> Any:
-    """Return a servicer with the methods of `servicer`, whose errors are rewritten by `names`."""
+    """Return a servicer with the methods of `servicer` whose errors `names` rewrites."""
     return _Renamed(servicer, names)
 
 
 class _Renamed:
-    """Stands for a servicer: generated code looks for its methods by name."""
+    """Stands in for a servicer. Generated code looks up the methods by name."""
 
     def __init__(self, servicer: Any, names: ErrorNames) -> None:
         self._servicer = servicer
@@ -111,7 +111,7 @@ class _Renamed:
 
 @contextmanager
 def _rewriting(told: Told) -> Iterator[None]:
-    """Around a method's work: rewrite the error with which the work ends."""
+    """Rewrite the error that a method's work ends with."""
     try:
         yield
     except DubstageError as error:

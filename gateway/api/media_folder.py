@@ -1,4 +1,4 @@
-"""Which files callers may name: those below one folder, and nothing else."""
+"""The files that callers may name: files below one folder."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from services.common.errors import InvalidRequest
 _LONGEST_URI: Final = 4096
 _LONGEST_NAME: Final = 255
 _WINDOWS: Final = re.compile(r"^[A-Za-z]:[\\/]|\\")
-"""Paths with a drive or a backslash."""
+"""Matches paths with a drive or a backslash."""
 
 
 class MediaFolder:
     """The only folder that RPCs read footage and speech from and write films to.
 
-    Names are checked when a request comes. When the file is opened, maybe hours later, no symbolic link below the folder is
-    followed (`confine`), so that what is put there meanwhile leads nowhere else.
+    A name is checked when the request comes. The file may be opened hours later. Then no symbolic link below the folder is followed
+    (`confine`), so that a link that somebody put there meanwhile leads nowhere.
 
     Args:
-        root: the folder; None: every name is refused.
+        root: the folder; None: the gateway refuses every name.
     """
 
     def __init__(self, root: Path | None) -> None:
@@ -33,10 +33,10 @@ class MediaFolder:
             confine(self._root)
 
     def source(self, uri: str, field: str) -> Path:
-        """The existing file that a uri names.
+        """Return the existing file that a URI names.
 
         Raises:
-            InvalidRequest: no uri, no such file, or it lies elsewhere, by `..`, an absolute path or a symbolic link.
+            InvalidRequest: the URI is empty, there is no such file, or the file lies outside of the folder.
         """
         path = self._inside(uri, field)
         if not os.path.isfile(path):
@@ -44,10 +44,11 @@ class MediaFolder:
         return path
 
     def output(self, uri: str, field: str) -> Path:
-        """The file that may be written under a uri; its folder exists.
+        """Return the file that may be written under a URI. The file's folder exists.
 
         Raises:
-            InvalidRequest: no uri, no such folder, a folder or a symbolic link of this name, or it lies elsewhere.
+            InvalidRequest: the URI is empty, names a folder or a symbolic link, or leads to a folder that does not exist or lies
+                outside of the media folder.
         """
         path = self._inside(uri, field, as_named=True)
         if path.is_symlink():
@@ -59,9 +60,12 @@ class MediaFolder:
         return path
 
     def _inside(self, uri: str, field: str, *, as_named: bool = False) -> Path:
-        """The path that a uri leads to, without symbolic links; `as_named`: its last part stays as it is named."""
+        """Return the path that a URI leads to, without symbolic links. With `as_named`, the last part is not followed."""
         if self._root is None:
-            raise InvalidRequest(f"{field}: this gateway has no media folder: set DUBSTAGE_MEDIA_DIR", field=field)
+            raise InvalidRequest(
+                f"{field}: this gateway reads and writes no media: set DUBSTAGE_MEDIA_DIR to the folder of footage and films",
+                field=field,
+            )
         if not uri or "\0" in uri:
             raise InvalidRequest(f"{field}: name a file of the media folder", field=field)
         if len(uri) > _LONGEST_URI:
@@ -69,11 +73,13 @@ class MediaFolder:
         path = Path(_local_path(uri, field))
         if _WINDOWS.search(str(path)):
             raise InvalidRequest(
-                f"{field}: {uri[:200]!r} is a path of Windows: name the file from the media folder on, its folders with '/'",
+                f"{field}: {uri[:200]!r} is a path of Windows: name the file from the media folder on, with '/' between folders",
                 field=field,
             )
         if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
-            raise InvalidRequest(f"{field}: a part of the name has more than {_LONGEST_NAME} bytes, as no file has", field=field)
+            raise InvalidRequest(
+                f"{field}: a part of the name has more than {_LONGEST_NAME} bytes; no file can have such a name", field=field
+            )
         if ".." in path.parts:
             raise InvalidRequest(f"{field}: {uri!r} has a '..': name the file from the media folder on", field=field)
         try:
@@ -92,9 +98,11 @@ def _local_path(uri: str, field: str) -> str:
     try:
         parts = urlsplit(uri)
     except ValueError:
-        raise InvalidRequest(f"{field}: {uri[:200]!r} is no url", field=field) from None
+        raise InvalidRequest(f"{field}: {uri[:200]!r} is no URL", field=field) from None
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
-        raise InvalidRequest(f"{field}: {uri[:200]!r}: only file:/// urls and paths in the media folder can be read", field=field)
+        raise InvalidRequest(
+            f"{field}: {uri[:200]!r} cannot be read: give a file:/// URL or a path in the media folder", field=field
+        )
     path = unquote(parts.path)
     if "\0" in path:
         raise InvalidRequest(f"{field}: name a file of the media folder", field=field)

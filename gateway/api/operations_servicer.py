@@ -1,24 +1,25 @@
-"""google.longrunning.Operations."""
+"""The RPCs of google.longrunning.Operations."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import empty_pb2
 
-from gateway.api.convert import done_filter_from, operation_message, page_number_from, page_size_from
+from gateway.api.operation_messages import done_filter_from, operation_message, page_number_from, page_size_from
 from gateway.operations.runner import JobRunner
-from services.common import calls
+from services.common.chassis import calls
 
-LONGEST_WAIT_S = 3600.0
+LONGEST_WAIT_S: Final = 3600.0
+"""Most seconds that one WaitOperation waits."""
 
 
 class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignore[misc]  # the base class has no types
-    """Progress, results and the end of long work.
+    """Shows, cancels and forgets operations, and waits for their end.
 
     Args:
-        runner: of the operations.
+        runner: runs the operations.
     """
 
     def __init__(self, runner: JobRunner) -> None:
@@ -27,7 +28,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
     async def ListOperations(  # noqa: N802
         self, request: operations_pb2.ListOperationsRequest, context: Any
     ) -> operations_pb2.ListOperationsResponse:
-        """Operations in the order of their submission."""
+        """List operations in the order of their submission."""
         size = page_size_from(request.page_size)
         after, done = page_number_from(request.page_token), done_filter_from(request.filter)
         records = await self._runner.list(after=after, limit=size + 1, done=done)
@@ -38,7 +39,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
     async def GetOperation(  # noqa: N802
         self, request: operations_pb2.GetOperationRequest, context: Any
     ) -> operations_pb2.Operation:
-        """An operation as it is."""
+        """Return an operation as it is now."""
         return operation_message(await self._runner.get(request.name))
 
     async def DeleteOperation(self, request: operations_pb2.DeleteOperationRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
@@ -47,16 +48,16 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         return empty_pb2.Empty()
 
     async def CancelOperation(self, request: operations_pb2.CancelOperationRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
-        """Ask an operation to stop; that it has shows in its error."""
+        """Ask an operation to stop. An operation that has stopped has an error of the code CANCELLED."""
         await self._runner.cancel(request.name)
         return empty_pb2.Empty()
 
     async def WaitOperation(  # noqa: N802
         self, request: operations_pb2.WaitOperationRequest, context: Any
     ) -> operations_pb2.Operation:
-        """An operation when it has ended, or as it is when the timeout, or most of the call's deadline, is over."""
+        """Return an operation when it has ended, or as it is when the timeout or most of the call's deadline has passed."""
         asked_s = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else LONGEST_WAIT_S
         remaining_s = calls.remaining_s()
-        # The answer has to arrive before the caller's deadline.
+        # The answer must arrive before the caller's deadline.
         allowed_s = LONGEST_WAIT_S if remaining_s is None else remaining_s - min(0.5, remaining_s / 10)
         return operation_message(await self._runner.wait(request.name, max(0.0, min(asked_s, allowed_s))))

@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Entry point: runs the command; a user's mistake ends with one clear line and an exit code, never a traceback."""
+    """Run the command line and exit. A user's mistake ends with one clear line and an exit code, never with a traceback."""
     from gateway.cli.app import run
 
     sys.exit(run(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""`python -m gateway.cli` is `dubstage`."""
+"""The command `dubstage`, started as `python -m gateway.cli`."""
 
 from gateway.cli import main
 

@@ -10,25 +10,20 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from gateway.actors.create import EnrolRequest, create_actor
-from gateway.actors.store import ActorStore, check_actor_id
+from gateway.actors.actor_id import check_actor_id
+from gateway.actors.create import EnrolRequest
 from gateway.actors.stored import SUPERSEDED, ActorSummary
 from gateway.cli import options
+from gateway.cli.actor_create import run_create
 from gateway.cli.app import app, run_async
-from gateway.cli.console import out, say, say_result, say_warning
-from gateway.cli.progress import StepProgress
+from gateway.cli.console import out, say_warning
 from gateway.cli.text import printable
+from gateway.cli.workplace import open_workplace
 from gateway.consent import consent_line, read_consent
-from gateway.housekeeping.jobs_folder import open_jobs_folder
-from gateway.methods import combined
-from gateway.pipeline.enrol import EnrolOptions
+from gateway.methods import DEFAULT_METHOD, combined
 from gateway.pipeline.faces import parse_face
-from gateway.settings import GatewaySettings
-from gateway.stages.opening import open_stages
-from services.common.artefacts import ArtefactStore
-from services.common.settings import load_settings
 
-commands = typer.Typer(no_args_is_help=True, help="People who are enrolled.")
+commands = typer.Typer(no_args_is_help=True, help="Enrol people and manage enrolled people.")
 app.add_typer(commands, name="actor")
 
 
@@ -40,10 +35,17 @@ def create(
     video: Annotated[
         Path,
         typer.Argument(
-            metavar="VIDEO", help="Footage of the person, ten seconds are enough; for the method headpose a picture too."
+            metavar="VIDEO",
+            help="Footage of the person. Ten seconds are enough. A single picture is enough for these methods: "
+            f"{options.STILL_METHODS}.",
         ),
     ],
-    method: Annotated[str, typer.Option(metavar=options.METHOD_VALUES, help="Method that the person will be dubbed with.")] = "ugc",
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar=options.METHOD_VALUES, help="Method to enrol the person for. Films of the person are dubbed with this method."
+        ),
+    ] = DEFAULT_METHOD,
     motion: options.Motion = None,
     renderer: options.Renderer = None,
     face: options.Face = "largest",
@@ -52,45 +54,26 @@ def create(
     personalize: options.Personalize = True,
     seed: options.Seed = 0,
 ) -> None:
-    """Enrol a person from VIDEO under ACTOR_ID."""
-    settings = load_settings(GatewaySettings, stages_host=stages)
+    """Enrol a person from VIDEO as ACTOR."""
+    settings = options.gateway_settings(stages)
     request = EnrolRequest(
         actor_id=actor_id,
         footage=video,
         method=combined(method, motion, renderer),
         face=parse_face(face),
         consent=read_consent(consent) if consent is not None else None,
-        options=EnrolOptions(personalize_renderer=personalize, personalize_motion=personalize, seed=seed),
+        options=options.enrol_options(personalize=personalize, seed=seed),
         threads=settings.compute_threads,
     )
-    run_async(_create(settings, request))
-
-
-async def _create(settings: GatewaySettings, request: EnrolRequest) -> None:
-    jobs = open_jobs_folder(settings.data_dir)
-    artefacts = ArtefactStore(settings.artefacts_url)
-    with ActorStore(settings) as actors, StepProgress() as progress:
-        async with open_stages(settings) as stages:
-            actor = await create_actor(
-                request,
-                stages,
-                actors,
-                artefacts,
-                jobs,
-                require_consent=settings.require_consent,
-                on_progress=progress,
-                max_bytes=settings.max_job_bytes,
-            )
-    say(f"learned from {actor.enrolled.num_frames} frames; {consent_line(actor.consent)}")
-    say_result(actor.actor_id)
+    run_async(run_create(settings, request))
 
 
 @commands.command("list")
 def list_actors() -> None:
     """List all actors."""
-    with ActorStore(load_settings(GatewaySettings)) as store:
+    with open_workplace(options.gateway_settings()) as place:
         actors: list[ActorSummary] = []
-        while page := store.list(after=actors[-1].actor_id if actors else "", limit=1000):
+        while page := place.actors.list(after=actors[-1].actor_id if actors else "", limit=1000):
             actors.extend(page)
     table = Table("actor", "method", "enrolled", "frames", "consent", box=None)
     for actor in actors:
@@ -105,9 +88,9 @@ def list_actors() -> None:
 
 @commands.command("show")
 def show(actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of the actor to show.")]) -> None:
-    """Show one actor, as JSON."""
-    with ActorStore(load_settings(GatewaySettings)) as store:
-        actor = store.show(actor_id)
+    """Print one actor as JSON."""
+    with open_workplace(options.gateway_settings()) as place:
+        actor = place.actors.show(actor_id)
     out.print_json(json.dumps(_facts(actor)))
     if actor.damage:
         say_warning(actor.damage)
@@ -115,12 +98,12 @@ def show(actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of th
 
 @commands.command("erase")
 def erase(actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of the actor to erase.")]) -> None:
-    """Erase a person and everything that was made from their footage; print the signed receipt.
+    """Erase a person and everything that was made from the person's footage, and print the signed receipt.
 
-    Live streams and dubs with this person end. Where a gateway works with the same database, the gateway erases.
+    Live streams and dubs of this person end. If a gateway uses the same database, the gateway does the erasing.
     """
-    with ActorStore(load_settings(GatewaySettings)) as store:
-        receipt = store.erasures.erase_or_ask(check_actor_id(actor_id))
+    with open_workplace(options.gateway_settings()) as place:
+        receipt = place.actors.erasures.erase_or_ask(check_actor_id(actor_id))
     out.print_json(receipt.to_json())
 
 
@@ -133,7 +116,7 @@ def _facts(actor: ActorSummary) -> dict[str, object]:
         "enrolled_frames": actor.num_frames,
         "lag_frames": actor.lag_frames,
         "consent": json.loads(actor.consent.model_dump_json()) if actor.consent else None,
-        # Those that an enrolment made and replaced are kept to be erased with the person; nothing uses them.
+        # Superseded artefacts are not used any more. They are kept in the database so that `erase` removes them with the person.
         "artefacts": {kind: asdict(ref) for kind, ref in actor.artefacts.items() if not kind.startswith(SUPERSEDED)},
     }
     return facts | {"damage": actor.damage} if actor.damage else facts

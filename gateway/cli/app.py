@@ -1,4 +1,4 @@
-"""The commands, and what becomes of their errors."""
+"""The application of the command line: finds the command, runs it, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ app = typer.Typer(
 
 
 COMMANDS: Final = ("actor", "doctor", "dub", "evaluate", "jobs", "live", "serve", "trainset")
-"""Each has a module of its own in this package."""
+"""Names of the commands. Each command has a module of the same name in this package."""
 _USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__base__)
-"""What a wrong option, a missing argument and an unknown command have in common."""
-_OF_THE_MACHINE: Final = {
+"""Base class of the errors for a wrong option, a missing argument and an unknown command."""
+_MACHINE_ERRORS: Final = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE,
     errno.ENAMETOOLONG, errno.ENOMEM, errno.ELOOP, errno.ENOTDIR,
 }  # fmt: skip
-"""Errors of files and memory that somebody has to mend outside of dubstage."""
+"""Error numbers of files and memory. The user must remove the cause, which lies outside of dubstage."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -57,7 +57,7 @@ def _suite(
 
 
 def register_commands(arguments: Sequence[str]) -> None:
-    """Import the module of the command that is called, which adds itself to `app`; all of them where none is named."""
+    """Import the module of the called command, which adds the command to `app`. Without a known command, import all modules."""
     named = arguments[0] if arguments else ""
     if named == "--version":
         return
@@ -66,21 +66,21 @@ def register_commands(arguments: Sequence[str]) -> None:
 
 
 def run_async(job: Coroutine[Any, Any, None]) -> None:
-    """Run a command's coroutine; Ctrl-C and SIGTERM cancel it and its stages' work, so that no half-written file stays.
+    """Run a command's coroutine. Ctrl-C and SIGTERM cancel the coroutine and the work of its stages. No half-written file stays.
 
     A second SIGTERM ends the process at once.
 
     Raises:
         Cancelled: the command was interrupted.
     """
-    told = False
+    interrupted = False
 
     async def main() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         def end() -> None:
-            nonlocal told
-            told = True
+            nonlocal interrupted
+            interrupted = True
             loop.remove_signal_handler(signal.SIGTERM)
             if task is not None:
                 task.cancel()
@@ -91,16 +91,16 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.run(main())
     except KeyboardInterrupt:
-        told = True
+        interrupted = True
     except asyncio.CancelledError:
-        if not told:
+        if not interrupted:
             raise
-    if told:
-        raise Cancelled("interrupted; finished windows are kept, the same command goes on from there")
+    if interrupted:
+        raise Cancelled("interrupted: finished windows are kept; run the same command again to continue")
 
 
-def run(arguments: list[str]) -> int:
-    """Run one command line; returns the exit code."""
+def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each kind of error
+    """Run one command line and return the exit code."""
     _quiet_libraries()
     try:
         register_commands(arguments)
@@ -124,7 +124,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _say_usage(error: Any) -> int:
-    """Print what was wrong with the arguments, which may hold any character; returns the exit code."""
+    """Print a usage error, whose text may hold any character of the arguments, and return the exit code."""
     shown = io.StringIO()
     error.show(shown)
     for line in shown.getvalue().rstrip("\n").split("\n"):
@@ -133,7 +133,7 @@ def _say_usage(error: Any) -> int:
 
 
 def _say_unexpected(error: Exception) -> int:
-    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+    if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
         name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
         say_error(f"{name or 'a file'}: {error.strerror}{_details()}")
         return StorageRefused.exit_code
@@ -142,14 +142,14 @@ def _say_unexpected(error: Exception) -> int:
 
 
 def _details() -> str:
-    """Where the traceback of the exception in hand lies: in a file, or on stderr where none can be written."""
-    told = traceback.format_exc()
+    """Write the current traceback to a file, or to stderr if no file can be written, and return a clause that says where."""
+    text = traceback.format_exc()
     try:
         descriptor, name = tempfile.mkstemp(prefix="dubstage-error-", suffix=".txt")
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(told)
+            file.write(text)
     except OSError:
-        for line in told.splitlines():
+        for line in text.splitlines():
             say(line)
         return "; the details are above"
     return f"; the details are in {name}"

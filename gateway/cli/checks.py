@@ -1,4 +1,4 @@
-"""What `dubstage doctor` asks of stores, the database and remote stages: each returns what it found, or raises what is wrong."""
+"""Checks of `dubstage doctor` on stores, the database and remote stages. Each check returns what it found, or raises an error."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dubstage.face.v1alpha1 import face_pb2
 from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
 from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
 from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
-from gateway.actors.database import Database
-from gateway.actors.private_files import data_folder
+from gateway.database.database import Database
+from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
-from services.common.artefacts import ArtefactRef, ArtefactStore
-from services.common.client import RetryPolicy, StageClient
+from services.common.chassis.client import StageClient
+from services.common.chassis.retries import RetryPolicy
 from services.common.errors import (
     ArtefactCorrupt,
     ArtefactNotFound,
@@ -33,6 +33,7 @@ from services.common.errors import (
     RequestError,
     StorageRefused,
 )
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 M = TypeVar("M")
 
@@ -45,11 +46,13 @@ _SERVICES = {
     "render": (render_pb2, "RenderService"),
 }
 READ_ARTEFACTS = ("motion", "texture", "render")
-"""Stages that read what others put; audio and face hold no artefacts."""
+"""Stages that read artefacts of other stages. The check gives only these stages an artefact to read."""
+_NO_ARRAYS = "artefact"
+"""Field of the error about an artefact that was read and does not hold the wanted arrays."""
 
 
 def check_store(url: str) -> str:
-    """Put, read back and delete one small blob of its own.
+    """Put, read back and delete one small artefact, and return what was found.
 
     Raises:
         DubstageError: the store cannot be used; the message has the remedy.
@@ -66,10 +69,10 @@ def check_store(url: str) -> str:
 
 
 def check_database(settings: GatewaySettings) -> str:
-    """Open the database, make its tables where they are missing, and read all of a SQLite file.
+    """Open the database, create missing tables, read all of a SQLite file, and return the place of the database.
 
     Raises:
-        DubstageError: it cannot be used; the message has the remedy, and no password.
+        DubstageError: the database cannot be used; the message has the remedy, and no password.
     """
     data_folder(settings.data_dir)
     database = Database(settings.database_url, settings.data_dir)
@@ -81,10 +84,10 @@ def check_database(settings: GatewaySettings) -> str:
 
 
 async def check_stage(settings: GatewaySettings, name: str) -> str:
-    """A remote stage: reachable, SERVING, with this contract, on the gateway's artefact store.
+    """Check that a remote stage is reachable, is SERVING, has the gateway's contract, and reads the gateway's artefact store.
 
     Raises:
-        DubstageError: what is wrong, and the remedy.
+        DubstageError: the check failed; the message has the cause and the remedy.
     """
     config = replace(settings.client_config(name), deadline_s=30.0)
     module, service = _SERVICES[name]
@@ -95,7 +98,7 @@ async def check_stage(settings: GatewaySettings, name: str) -> str:
         except DubstageError:
             raise BackendUnavailable(
                 f"nothing answers at {config.target} within {REACH_SECONDS:g} s: start it (`dubstage serve {name}`), or correct "
-                f"DUBSTAGE_{name.upper()}_ENDPOINT or DUBSTAGE_STAGES_HOST; with TLS at one end alone it looks the same"
+                f"DUBSTAGE_{name.upper()}_ENDPOINT or DUBSTAGE_STAGES_HOST; if only one end uses TLS, the error is the same"
             ) from None
         await _check_serving(client, name, full_name)
         await _check_contract(client, name, full_name)
@@ -114,18 +117,21 @@ async def _check_serving(client: StageClient, name: str, service: str) -> None:
             f"{client.peer} listens, but answers no health check ({error.code().name}): is it a dubstage stage?"
         ) from None
     if reply.status != health_pb2.HealthCheckResponse.SERVING:
-        raise BackendUnavailable(f"{client.peer} is not ready: it warms up, shuts down, or its model is gone; see its log")
+        raise BackendUnavailable(
+            f"{client.peer} is not ready: the stage warms up, shuts down, or lost the model; see the stage's log"
+        )
     try:
         await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=REACH_SECONDS)
     except grpc.aio.AioRpcError:
         raise InvalidRequest(
-            f"{client.peer} serves, but no {service}: another stage or another version; correct DUBSTAGE_{name.upper()}_ENDPOINT",
+            f"{client.peer} serves, but no {service}: another stage or another version listens there; "
+            f"correct DUBSTAGE_{name.upper()}_ENDPOINT",
             field=f"DUBSTAGE_{name.upper()}_ENDPOINT",
         ) from None
 
 
 async def _check_contract(client: StageClient, name: str, service: str) -> None:
-    """Every method of our contract is one of the server's, by its own reflection."""
+    """Check by reflection that the server has every RPC of this gateway's contract."""
     channel: Any = client.channel
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
 
@@ -137,7 +143,7 @@ async def _check_contract(client: StageClient, name: str, service: str) -> None:
         reply = await anext(aiter(call), None)
     except grpc.aio.AioRpcError as error:
         remedy = ": set DUBSTAGE_STAGES_TOKEN_FILE" if error.code() is grpc.StatusCode.UNAUTHENTICATED else ""
-        raise BackendUnavailable(f"{client.peer} does not tell its contract: {error.details()}{remedy}") from None
+        raise BackendUnavailable(f"{client.peer} does not describe its contract: {error.details()}{remedy}") from None
     files = reply.file_descriptor_response.file_descriptor_proto if reply is not None else ()
     theirs = {
         f"{file.package}.{one.name}/{method.name}"
@@ -150,13 +156,13 @@ async def _check_contract(client: StageClient, name: str, service: str) -> None:
     missing = sorted(ours - theirs)
     if missing:
         raise InvalidRequest(
-            f"{client.peer} has an older contract, without {', '.join(missing)}: upgrade it before the gateway",
+            f"{client.peer} has an older contract, without {', '.join(missing)}: upgrade the stage before the gateway",
             field=f"DUBSTAGE_{name.upper()}_ENDPOINT",
         )
 
 
 async def _check_same_store(client: StageClient, settings: GatewaySettings, name: str) -> None:
-    """A stage reads a blob that this process put: refused for what it is, not for being missing or elsewhere."""
+    """Check that a stage reads an artefact that this process put. The stage refuses the bytes, which are no arrays."""
     store = ArtefactStore(settings.artefacts_url)
     ref = store.put_bytes(b"dubstage doctor " + secrets.token_bytes(16))
     remedy = (
@@ -170,21 +176,28 @@ async def _check_same_store(client: StageClient, settings: GatewaySettings, name
     except RequestError as problem:
         if problem.field == "uri":
             raise StorageRefused(f"{remedy}: {problem.message}", subject=store.url) from None
-        # It holds no arrays: who says so has read it.
-        if "named arrays" not in problem.message:
+        # The artefact was read and holds no arrays, as expected.
+        if problem.field != _NO_ARRAYS:
             raise
     finally:
         store.delete(ref)
 
 
 async def _read_by(client: StageClient, name: str, ref: ArtefactRef) -> None:
-    """Name the blob where the stage expects a style, a bank or an actor: it reads it first, and then says that it is none."""
+    """Call a stage with the artefact as style, bank or actor. The stage reads the artefact and then refuses the bytes.
+
+    Raises:
+        DubstageError: the stage's error.
+    """
     message = common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
     if name == "motion":
         rate = common_pb2.Rational(num=25, den=1)
         timeline = common_pb2.Timeline(frame_rate=rate)
-        predict = motion_pb2.PredictMotionConfig(method="ugc", style=message, feature_rate=rate, output_timeline=timeline)
         motion: Any = motion_pb2_grpc.MotionServiceStub(client.channel)
+        predictors = await client.unary(motion.ListModels, motion_pb2.ListModelsRequest(), policy=RetryPolicy(max_attempts=1))
+        predict = motion_pb2.PredictMotionConfig(
+            method=predictors.models[0].name, style=message, feature_rate=rate, output_timeline=timeline
+        )
         await _drained(client.stream(motion.PredictMotion, _one(motion_pb2.PredictMotionRequest(config=predict))))
     elif name == "texture":
         warp = texture_pb2.RetrieveWarpConfig(bank=message, mode=texture_pb2.WARP_MODE_RETRIEVAL_ONLY)

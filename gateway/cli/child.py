@@ -1,6 +1,7 @@
-"""`python -m gateway.cli.child MODULE`: runs a server's module, and ends it when the process that started it is gone.
+"""`python -m gateway.cli.child MODULE`: run a server's module, and end the server when the parent process ends.
 
-The parent holds the other end of this process's stdin and never writes: the end of stdin is the parent's end, however it came.
+The parent process holds the other end of this process's stdin and never writes. When the parent ends for any reason, also when it
+is killed, stdin ends.
 """
 
 from __future__ import annotations

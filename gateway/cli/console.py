@@ -1,4 +1,4 @@
-"""What the command line writes to the terminal: results to stdout, everything else to stderr."""
+"""Output of the command line: results go to stdout, all other lines go to stderr."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rich.text import Text
 
 from gateway.cli.text import printable
 
-# Without markup: a name such as `[red]film.mp4` is printed as it is. What has a colour is a `Text`.
+# Markup is off, so that a name such as `[red]film.mp4` is printed unchanged. Coloured text is a `Text`.
 out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
@@ -23,10 +23,10 @@ def say_result(result: str) -> None:
 
 
 def say_error(message: str) -> None:
-    """Print one line to stderr, its head in red."""
+    """Print one line to stderr that begins with `error:` in red."""
     err.print(Text.assemble(("error:", "bold red"), " ", printable(message)))
 
 
 def say_warning(message: str) -> None:
-    """Print one line to stderr, its head in yellow."""
+    """Print one line to stderr that begins with `warning:` in yellow."""
     err.print(Text.assemble(("warning:", "yellow"), " ", printable(message)))

@@ -1,4 +1,4 @@
-"""`dubstage doctor`: what works on this machine, and what to do about what does not."""
+"""`dubstage doctor`: check what a dub needs on this machine, and name the remedy for each problem."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from gateway.cli.checks import check_database, check_stage, check_store
 from gateway.cli.console import out
 from gateway.cli.text import printable
 from gateway.settings import GatewaySettings
-from gateway.stages.remote import STAGE_NAMES
+from gateway.stages.interface import STAGE_NAMES
+from services.common.chassis.settings import load_settings
 from services.common.errors import DubstageError
-from services.common.settings import load_settings
 
 Check = Callable[[], str]
 PACKAGES = ("numpy", "grpcio", "protobuf", "opencv-python-headless", "av", "onnxruntime", "openvino", "torch", "mediapipe")
@@ -29,7 +29,7 @@ PACKAGES = ("numpy", "grpcio", "protobuf", "opencv-python-headless", "av", "onnx
 
 @app.command("doctor")
 def doctor() -> None:
-    """Check packages, models, folders, stores, remote stages and settings; exit 1 if a dub would fail."""
+    """Check packages, models, folders, stores, remote stages and settings. The exit code is 1 if a dub would fail."""
     settings = load_settings(GatewaySettings)
     checks: dict[str, Check] = {
         "python": platform.python_version,
@@ -67,14 +67,14 @@ def _say(name: str, found: str, wrong: str = "") -> None:
 
 
 async def _stages(settings: GatewaySettings) -> dict[str, Check]:
-    """All stages at once and in one event loop, so that five that are away do not take five times as long."""
+    """Check all stages at the same time in one event loop, so that five missing stages do not take five times as long."""
     found = await asyncio.gather(*(_stage(settings, name) for name in STAGE_NAMES), return_exceptions=True)
     return {f"{name} stage": functools.partial(_result, one) for name, one in zip(STAGE_NAMES, found, strict=True)}
 
 
 async def _stage(settings: GatewaySettings, name: str) -> str:
     if not settings.endpoint(name):
-        raise FileNotFoundError(f"other stages have an endpoint, this one has none: set DUBSTAGE_{name.upper()}_ENDPOINT")
+        raise FileNotFoundError(f"this stage has no endpoint but other stages have one: set DUBSTAGE_{name.upper()}_ENDPOINT")
     return await check_stage(settings, name)
 
 
@@ -85,12 +85,14 @@ def _result(found: str | BaseException) -> str:
 
 
 def _mediapipe_models() -> str:
-    """Look for the model's file, and warm a face stage up: it reads one picture, and keeps MediaPipe's notes from stderr."""
+    """Check that the model's file is there, and warm up a face stage, which tracks one picture and hides MediaPipe's messages."""
     found = importlib.util.find_spec("mediapipe")
     if found is None or found.origin is None:
         raise FileNotFoundError("not installed: run `make setup`")
     if not (Path(found.origin).parent / "modules" / "face_landmark" / "face_landmark_with_attention.tflite").is_file():
-        raise FileNotFoundError("this mediapipe carries no models: install 0.10.21 with `pip install --no-deps mediapipe==0.10.21`")
+        raise FileNotFoundError(
+            "this version of mediapipe has no models: install 0.10.21 with `pip install --no-deps mediapipe==0.10.21`"
+        )
     from gateway.stages.local import compose_stages
 
     face = compose_stages(names=("face",))["face"]
@@ -106,7 +108,7 @@ def _weights() -> str:
     folder = Path(importlib.import_module("services").__file__ or "").parent
     files = sorted(folder.glob("*/weights/*.onnx"))
     if not files:
-        raise FileNotFoundError("no trained networks beside the services")
+        raise FileNotFoundError(f"no trained networks in {folder}/*/weights: copy the networks from the repository")
     return ", ".join(f"{file.parent.parent.name}/{file.stem}" for file in files)
 
 

@@ -1,4 +1,4 @@
-"""`dubstage jobs`: what failed and interrupted jobs left on disk."""
+"""`dubstage jobs`: list and remove the files of failed and interrupted jobs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gateway.housekeeping.job_list import JobFolder, find_job, list_jobs
 from gateway.housekeeping.jobs_folder import JOBS, open_jobs_folder
 from gateway.pipeline.removal import Freed
 from gateway.settings import GatewaySettings
-from services.common.artefacts import ArtefactStore
+from services.common.chassis.settings import load_settings
 from services.common.errors import Cancelled, InvalidRequest
-from services.common.settings import load_settings
+from services.common.store.artefacts import ArtefactStore
 
-commands = typer.Typer(no_args_is_help=True, help="Jobs that failed or were interrupted, and what they left on disk.")
+commands = typer.Typer(no_args_is_help=True, help="List and remove the files of failed and interrupted jobs.")
 app.add_typer(commands, name="jobs")
 
 _LINE: Final = "{:<14}{:<7}{:<18}{:>6}{:>10}{:>7}{:>10}  {:<9}{}"
@@ -31,7 +31,7 @@ _SHOWN_DIGITS: Final = 12
 
 @commands.command("list")
 def list_all() -> None:
-    """List all jobs on disk, those that were used last at the end. A finished job leaves nothing."""
+    """List all jobs on disk. The jobs used most recently are at the end. A finished job leaves no files."""
     found = list_jobs(load_settings(GatewaySettings).data_dir / JOBS)
     if not found:
         say("no jobs on disk")
@@ -40,8 +40,10 @@ def list_all() -> None:
 
 
 @commands.command("show")
-def show(key: Annotated[str, typer.Argument(help="Key of a job (`dubstage jobs list`), or its beginning.")]) -> None:
-    """Show one job as JSON."""
+def show(
+    key: Annotated[str, typer.Argument(help="Key of the job, or the first characters of the key (`dubstage jobs list`).")],
+) -> None:
+    """Print one job as JSON."""
     job = find_job(load_settings(GatewaySettings).data_dir / JOBS, key)
     facts = {
         "key": job.key,
@@ -58,36 +60,40 @@ def show(key: Annotated[str, typer.Argument(help="Key of a job (`dubstage jobs l
 
 @commands.command("clean")
 def clean(
-    keys: Annotated[list[str] | None, typer.Argument(help="Keys of jobs, or their beginnings.")] = None,
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys of the jobs, or the first characters of the keys.")] = None,
     older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Jobs that were not used for so long, such as 12h or 7d.")
+        str | None, typer.Option(metavar="AGE", help="Choose jobs that were not used for this long, such as 12h or 7d.")
     ] = None,
     larger_than: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Jobs that take more on disk and in the artefact store, such as 500M or 10G.")
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Choose jobs that take more space than this on disk and in the artefact store, such as 500M or 10G.",
+        ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All jobs that are not running.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Choose all jobs that are not running.")] = False,
     blobs: Annotated[
         bool,
         typer.Option(
             "--blobs",
-            help="Instead of jobs: blobs of the artefact store that no actor and no job counts. Needs --older-than. Blobs that "
-            "other services made through the stages are among them.",
+            help="Remove blobs of the artefact store that no actor and no job refers to, instead of jobs. Needs --older-than. "
+            "Blobs that other services made by calling the stages are removed too.",
         ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
 ) -> None:
-    """Remove jobs and their blobs. A running job stays. The same dub asked for again begins anew."""
+    """Remove jobs and their blobs. Running jobs are kept. If the same dub is requested again, it starts from the beginning."""
     age = parse_age(older_than, "--older-than") if older_than is not None else None
     size = parse_size(larger_than, "--larger-than") if larger_than is not None else None
     settings = load_settings(GatewaySettings)
     if blobs:
         if age is None or keys or everything or size is not None:
-            raise InvalidRequest("--blobs goes with --older-than AGE, and with nothing else that chooses", field="blobs")
+            raise InvalidRequest("--blobs needs --older-than AGE and takes no KEY, --larger-than or --all", field="blobs")
         _clean_blobs(settings, age, dry_run=dry_run, yes=yes)
         return
     if not keys and not everything and age is None and size is None:
-        raise InvalidRequest("say which jobs: KEY, --older-than AGE, --larger-than SIZE, or --all", field="key")
+        raise InvalidRequest("no jobs were chosen: give KEY, --older-than AGE, --larger-than SIZE or --all", field="key")
     _clean_jobs(settings, keys or [], Limits(older_than_s=age, larger_than=size), dry_run=dry_run, yes=yes)
 
 
@@ -96,10 +102,10 @@ def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: Limits, *, d
     found = list({job.key: job for job in (find_job(folder, key) for key in keys)}.values()) if keys else list_jobs(folder)
     for job in found:
         if keys and job.running:
-            say(f"{job.key} is running: it stays")
+            say(f"{job.key} is running: the job is kept")
     chosen = [job for job in found if limits.meets(job, time.time())]
     if not chosen:
-        say("nothing to remove")
+        say("there is nothing to remove")
         return
     _show(chosen)
     if dry_run or not _agreed(f"remove {len(chosen)} jobs", yes=yes):
@@ -108,7 +114,7 @@ def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: Limits, *, d
     with ActorStore(settings) as actors:
         for job, freed in remove_jobs(chosen, actors, ArtefactStore(settings.artefacts_url)):
             if freed is None:
-                say(f"{job.key} is running: it stays")
+                say(f"{job.key} is running: the job is kept")
             else:
                 total += freed
     say_result(
@@ -120,13 +126,13 @@ def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: Limits, *, d
 def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: bool, yes: bool) -> None:
     if older_than_s < LEAST_BLOB_AGE_S:
         raise InvalidRequest(
-            "--blobs takes an age of at least 1d: younger blobs may belong to work that is under way", field="older_than"
+            "--blobs needs --older-than of at least 1d: younger blobs may belong to running work", field="older_than"
         )
     store = ArtefactStore(settings.artefacts_url)
     with ActorStore(settings) as actors:
         found = list(uncounted_blobs(open_jobs_folder(settings.data_dir), actors, store, older_than_s=older_than_s))
         size = sum(blob.ref.size_bytes for blob in found)
-        say(f"{len(found)} blobs of {shown_size(size)} that no actor and no job counts, older than {shown_age(older_than_s)}")
+        say(f"{len(found)} blobs of {shown_size(size)} older than {shown_age(older_than_s)} belong to no actor and no job")
         if dry_run or not found or not _agreed(f"remove {len(found)} blobs from {store.url}", yes=yes):
             return
         deleted = sum(blob.ref.size_bytes for blob in found if store.delete(blob.ref))
@@ -138,14 +144,14 @@ def _agreed(what: str, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise InvalidRequest(f"{what}? Say --yes, since there is no terminal to ask at", field="yes")
+        raise InvalidRequest(f"{what}? There is no terminal to ask at: give --yes to remove without asking", field="yes")
     if not typer.confirm(f"{what}?"):
         raise Cancelled("nothing was removed")
     return True
 
 
 def _show(jobs: list[JobFolder]) -> None:
-    """Print one line per job; names, which may be long, are at its end."""
+    """Print one line per job. Names may be long, so they are at the end of the line."""
     now = time.time()
     say_result(_LINE.format("job", "what", "started", "used", "on disk", "steps", "in store", "", "footage, actor").rstrip())
     for job in jobs:

@@ -1,4 +1,4 @@
-"""Options that several commands have, with one meaning and one help text."""
+"""Options of several commands: each has one help text, and means the same in every command."""
 
 from __future__ import annotations
 
@@ -7,25 +7,32 @@ from typing import Annotated, Final
 
 import typer
 
-from gateway.methods import FEATURES, METHODS, RENDERERS
+from gateway.methods import METHODS
+from gateway.pipeline.enrol import EnrolOptions
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
 
 LARGEST_SEED: Final = (1 << 31) - 1
 """Seeds are int32 in the API."""
 
 Motion = Annotated[
     str | None,
-    typer.Option(metavar="|".join(FEATURES), help="Motion predictor of another method. Default: the method's own."),
+    typer.Option(metavar="|".join(METHODS), help="Motion predictor of another method. Default: the method's own."),
 ]
 Renderer = Annotated[
     str | None,
-    typer.Option(metavar="|".join(RENDERERS), help="Renderer of another method. Default: the method's own."),
+    typer.Option(metavar="|".join(METHODS), help="Renderer of another method. Default: the method's own."),
 ]
 METHOD_VALUES: Final = "|".join(METHODS)
+STILL_METHODS: Final = ", ".join(name for name, method in METHODS.items() if method.takes_still)
+"""Methods that take a single picture as footage, for help texts."""
+TIMELINE_METHODS: Final = ", ".join(name for name, method in METHODS.items() if method.own_timeline)
+"""Methods whose films are always as long as the speech, for help texts."""
 Face = Annotated[
     str,
     typer.Option(
         metavar="largest|speaker|ID|X,Y",
-        help="Whose mouth: the largest face, the face that speaks, a face by number, or the face at pixel X,Y of the first frame.",
+        help="Face to dub: the largest face, the face that speaks, a face by number, or the face at pixel X,Y of the first frame.",
     ),
 ]
 Stages = Annotated[
@@ -34,15 +41,31 @@ Stages = Annotated[
 ]
 ConsentFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="JSON file with the person's consent record."),
+    typer.Option(metavar="FILE", help="JSON file with the consent record of the person."),
 ]
-Personalize = Annotated[bool, typer.Option(help="Adapt the networks to the person first.")]
+Personalize = Annotated[bool, typer.Option(help="Adapt the networks to the person before dubbing.")]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="NUMBER", help="Random seed for personalisation.")]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Replace an existing output file even if it is no film that dubstage wrote."),
+    typer.Option("--overwrite", help="Replace an existing output file even if dubstage did not write the file."),
 ]
 Report = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="Write an HTML report into this folder: a new one, an empty one, or an older report's."),
+    typer.Option(
+        metavar="FOLDER", help="Folder to write an HTML report to: a new folder, an empty folder, or the folder of an older report."
+    ),
 ]
+
+
+def gateway_settings(stages: Stages = None) -> GatewaySettings:
+    """Return the settings of the environment. The option --stages wins over DUBSTAGE_STAGES_HOST.
+
+    Raises:
+        InvalidRequest: a value is wrong; the message names the variable.
+    """
+    return load_settings(GatewaySettings, stages_host=stages)
+
+
+def enrol_options(*, personalize: bool, seed: int) -> EnrolOptions:
+    """Return the parts of an enrolment that --personalize and --seed choose."""
+    return EnrolOptions(personalize_renderer=personalize, personalize_motion=personalize, seed=seed)

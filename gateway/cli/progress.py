@@ -1,4 +1,4 @@
-"""Progress of a command: bars on a terminal, a line about every ten seconds elsewhere."""
+"""Progress of a command: bars on a terminal, otherwise one line about every ten seconds."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from gateway.cli.console import err, say
 from gateway.cli.text import printable
 
 LINE_SECONDS: Final = 10.0
-"""Time between two lines where stderr is no terminal."""
+"""Seconds between two lines if stderr is not a terminal."""
 
 
 class StepProgress:
-    """What a job's passes have done, how fast, and how long they still take.
+    """Shows how much of each pass of a job is done, the speed, and the time left.
 
-    A line off a terminal is printed by a thread of its own, so that a pass of which nothing is heard for minutes is seen to run.
+    If stderr is not a terminal, a separate thread prints the lines. So a user sees that a pass still runs, even if the pass reports
+    nothing for minutes.
 
     Args:
-        line_s: seconds between two lines where stderr is no terminal.
+        line_s: seconds between two lines if stderr is not a terminal.
     """
 
     def __init__(self, line_s: float = LINE_SECONDS) -> None:
@@ -37,11 +38,11 @@ class StepProgress:
         self._shown.stop()
 
     def begin(self, what: str) -> None:
-        """Tell of something that has no count, such as the start of the stages."""
+        """Show a step that has no count, such as the start of the stages."""
         self._shown.begin(what)
 
     def __call__(self, step: str, done: int, total: int) -> None:
-        """Take note that `done` of the `total` frames or steps of a pass are finished."""
+        """Show that `done` of the `total` frames or steps of a pass are finished."""
         self._shown.update(step, done, total)
 
 
@@ -80,7 +81,7 @@ class _Lines:
     def __init__(self, line_s: float) -> None:
         self._line_s = line_s
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
+        self._thread = threading.Thread(target=self._repeat, name="progress", daemon=True)
         self._began = time.monotonic()
         self._step = ""
         self._step_began = 0.0
@@ -102,7 +103,7 @@ class _Lines:
     def update(self, step: str, done: int, total: int) -> None:
         first = not self._state
         if step != self._step:
-            # A step that another one interrupted goes on from what it had done.
+            # If a step continues after another step, its speed is measured from its count at the continuation.
             self._step, self._step_began, self._done_before = step, time.monotonic(), done
         self._state = f"{step}: {done} of {total}{self._pace(done, total)}"
         if first:
@@ -121,13 +122,13 @@ class _Lines:
     def _say(self) -> None:
         say(f"{_clock(time.monotonic() - self._began)}  {self._state}")
 
-    def _tell(self) -> None:
+    def _repeat(self) -> None:
         while not self._ended.wait(self._line_s):
             if self._state:
                 self._say()
 
 
 def _clock(seconds: float) -> str:
-    """Seconds as minutes:seconds."""
+    """Return seconds as minutes:seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"

@@ -4,49 +4,51 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from services.common.errors import InvalidRequest
 
 _NUMBER: Final = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([a-zA-Z]?)")
-_SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_BYTES: Final = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_BYTES: Final = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 
 
 def parse_age(text: str, option: str) -> float:
-    """Seconds of an age such as `90s`, `30m`, `12h`, `7d` or `4w`.
+    """Return the seconds of an age such as `90s`, `30m`, `12h`, `7d` or `4w`.
 
     Raises:
-        InvalidRequest: the text is none.
+        InvalidRequest: the text is not an age.
     """
-    found = _NUMBER.fullmatch(text.strip())
-    unit = found[2].lower() if found else ""
-    if found is None or unit not in _SECONDS:
-        raise InvalidRequest(f"{option} takes an age such as 90s, 30m, 12h, 7d or 4w, not {text[:80]!r}", field=option)
-    return float(found[1]) * _SECONDS[unit]
+    return _parse(text, option, _SECONDS, "an age such as 90s, 30m, 12h, 7d or 4w")
 
 
 def parse_size(text: str, option: str) -> int:
-    """Bytes of a size such as `500M` or `10G` (powers of 1000).
+    """Return the bytes of a size such as `500M` or `10G`. The units are powers of 1000.
 
     Raises:
-        InvalidRequest: the text is none.
+        InvalidRequest: the text is not a size.
     """
+    return int(_parse(text, option, _BYTES, "a size such as 500M, 10G or 1T"))
+
+
+def _parse(text: str, option: str, units: Mapping[str, int], expected: str) -> float:
+    """Return the number in `text`, times the unit in `text`. `units` has lower-case names; upper-case letters count as well."""
     found = _NUMBER.fullmatch(text.strip())
-    unit = found[2].upper() if found else ""
-    if found is None or unit not in _BYTES:
-        raise InvalidRequest(f"{option} takes a size such as 500M, 10G or 1T, not {text[:80]!r}", field=option)
-    return int(float(found[1]) * _BYTES[unit])
+    unit = found[2].lower() if found else ""
+    if found is None or unit not in units:
+        raise InvalidRequest(f"{option} takes {expected}, not {text[:80]!r}", field=option)
+    return float(found[1]) * units[unit]
 
 
 def shown_size(num_bytes: int) -> str:
-    """A size in three digits, such as `1.25 GB`."""
+    """Return a size with three digits, such as `1.25 GB`."""
     power = min(4, int(math.log(num_bytes, 1000))) if num_bytes >= 1000 else 0
     return f"{num_bytes / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def shown_age(seconds: float) -> str:
-    """An age in its largest unit, such as `3 d`."""
+    """Return an age in the largest unit that gives at least 2, such as `3 d`."""
     for unit in ("w", "d", "h", "m"):
         if seconds >= 2 * _SECONDS[unit]:
             return f"{seconds / _SECONDS[unit]:.0f} {unit}"

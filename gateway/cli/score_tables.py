@@ -1,4 +1,4 @@
-"""Figures of an evaluation as text that stays readable in 80 columns: a row per figure, a column per variant."""
+"""Tables of an evaluation for a terminal of at least 80 columns: one row per figure, one column per variant."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 WIDTH: Final = 80
-"""Columns of a terminal that says nothing of its width; narrower ones wrap."""
+"""Least width of a table in characters. A narrower terminal wraps the lines."""
 _GAP: Final = 2
 
 
 def score_lines(rows: Sequence[str], columns: Mapping[str, Mapping[str, float]], width: int = WIDTH) -> Iterator[str]:
-    """Yield the lines of one table, or of several tables one under the other where all columns do not fit.
+    """Yield the lines of one table. If not all columns fit, yield several tables, one under the other.
 
     Args:
-        rows: names of the figures, in their order.
-        columns: the figures of each column by name.
-        width: columns of the terminal; at least `WIDTH` is used.
+        rows: names of the figures, in the order of the rows.
+        columns: figures by name, for each column by name.
+        width: width of the terminal in characters; a smaller number than `WIDTH` counts as `WIDTH`.
     """
     first = max(map(len, rows), default=0)
     room = max(width, WIDTH) - first

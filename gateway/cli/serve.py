@@ -1,4 +1,4 @@
-"""`dubstage serve`: one stage, the gateway, or all servers as processes of their own."""
+"""`dubstage serve`: run one stage, the gateway, or all servers, each in a separate process."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ import typer
 from gateway.cli.app import app
 from gateway.cli.console import say, say_error
 from gateway.settings import GatewaySettings
-from gateway.stages.remote import STAGE_NAMES
+from gateway.stages.interface import STAGE_NAMES
+from services.common.chassis.settings import DEFAULT_PORTS, StageSettings, load_settings
 from services.common.errors import BackendUnavailable, InvalidRequest
-from services.common.settings import DEFAULT_PORTS, StageSettings, load_settings
 
 MODULES = {**{name: f"services.{name}" for name in STAGE_NAMES}, "gateway": "gateway"}
 START_SECONDS = 180.0
 POLL_SECONDS = 0.1
 _COUNTED = ("metrics_port", "health_port")
-"""Settings of further ports, of which every server needs its own."""
+"""Settings of further ports. Each server needs a port of its own."""
 
 
 @app.command("serve")
 def serve(
-    what: Annotated[str, typer.Argument(metavar="SERVER", help=f"Server to run: {', '.join(MODULES)}, or all.")],
+    what: Annotated[str, typer.Argument(metavar="SERVER", help=f"Server to run: {', '.join(MODULES)} or all.")],
 ) -> None:
-    """Run a server until it is told to stop (SIGTERM or Ctrl-C). `all` starts the gateway and one process per stage.
+    """Run a server until SIGTERM or Ctrl-C. `all` runs the gateway and one process per stage.
 
-    Settings come from the environment (prefix DUBSTAGE_; docs/operations.md). Clients name films by paths in the folder
-    DUBSTAGE_MEDIA_DIR, which the gateway needs for that. `all` takes the port of each server from DUBSTAGE_AUDIO_PORT and so on,
-    and counts DUBSTAGE_METRICS_PORT and DUBSTAGE_HEALTH_PORT up from server to server.
+    Settings are environment variables with the prefix DUBSTAGE_ (docs/operations.md). Clients of the gateway name films by paths
+    in the folder DUBSTAGE_MEDIA_DIR; without this setting they cannot name films. `all` reads the port of each server from
+    DUBSTAGE_AUDIO_PORT, DUBSTAGE_FACE_PORT and so on. DUBSTAGE_METRICS_PORT and DUBSTAGE_HEALTH_PORT are the ports of the first
+    server; each further server gets the next number.
     """
     if what == "all":
         raise typer.Exit(serve_all())
     if what not in MODULES:
-        raise InvalidRequest(f"no server {what!r}; there are: {', '.join(MODULES)}, all", field="serve")
+        raise InvalidRequest(f"there is no server {what!r}; there are: {', '.join(MODULES)}, all", field="serve")
     settings = settings_of(what)
     if settings.port:
         check_ports(settings.host, {what: settings.port}, variable="DUBSTAGE_PORT")
@@ -52,7 +53,7 @@ def serve(
 
 
 def settings_of(name: str, **changes: object) -> StageSettings:
-    """Read the settings of a server as its own process will.
+    """Read the settings of a server as the process of the server will read them.
 
     Raises:
         InvalidRequest: a value is wrong; the message names the variable.
@@ -64,10 +65,10 @@ def settings_of(name: str, **changes: object) -> StageSettings:
 
 
 def ports_of(environment: Mapping[str, str]) -> dict[str, int]:
-    """The port of every server: DUBSTAGE_<NAME>_PORT, or the default one.
+    """Return the port of every server: DUBSTAGE_<NAME>_PORT, or the default port.
 
     Raises:
-        InvalidRequest: not a port, or two servers have the same.
+        InvalidRequest: a value is not a port, or two servers have the same port.
     """
     ports: dict[str, int] = {}
     for name in MODULES:
@@ -77,13 +78,13 @@ def ports_of(environment: Mapping[str, str]) -> dict[str, int]:
             raise InvalidRequest(f"{variable}: {text[:80]!r} is not a port; give a number from 1 to 65535", field=variable)
         taken = [other for other, port in ports.items() if port == int(text)]
         if taken:
-            raise InvalidRequest(f"{variable}: port {text} is the {taken[0]} server's already", field=variable)
+            raise InvalidRequest(f"{variable}: the {taken[0]} server already has port {text}; choose another port", field=variable)
         ports[name] = int(text)
     return ports
 
 
 def check_ports(host: str, ports: Mapping[str, int], variable: str = "") -> None:
-    """Refuse to start where a port is taken, before anything runs.
+    """Check before any server starts that each server can listen on its port.
 
     Args:
         host: address to listen on.
@@ -103,7 +104,7 @@ def check_ports(host: str, ports: Mapping[str, int], variable: str = "") -> None
                 why = (problem.strerror if isinstance(problem, OSError) else None) or "no address"
                 number = problem.errno if isinstance(problem, OSError) else None
                 if number == errno.EADDRINUSE:
-                    remedy, field = f"end what listens there, or set {setting} to another port", setting
+                    remedy, field = f"stop the program that listens there, or set {setting} to another port", setting
                 elif number == errno.EACCES:
                     remedy, field = f"set {setting} to a port of 1024 or more", setting
                 else:
@@ -112,10 +113,11 @@ def check_ports(host: str, ports: Mapping[str, int], variable: str = "") -> None
 
 
 def further_ports(settings: StageSettings) -> dict[str, dict[str, int]]:
-    """Ports of metrics and of health of every server: those of the settings, counted up from server to server; 0 is off.
+    """Return the metrics port and the health port of every server: the first server has the port of the settings, each further
+    server the next number. A setting of 0 means no port for any server.
 
     Raises:
-        InvalidRequest: they run over 65535.
+        InvalidRequest: a port would be over 65535.
     """
     ports: dict[str, dict[str, int]] = {}
     for number, name in enumerate(MODULES):
@@ -123,7 +125,8 @@ def further_ports(settings: StageSettings) -> dict[str, dict[str, int]]:
         for extra, port in ports[name].items():
             if port > 65535:
                 variable = f"DUBSTAGE_{extra.upper()}"
-                raise InvalidRequest(f"{variable}: {len(MODULES)} ports are needed from it on, up to 65535", field=variable)
+                last = 65535 - len(MODULES) + 1
+                raise InvalidRequest(f"{variable}: {len(MODULES)} ports are needed; give a number up to {last}", field=variable)
     return ports
 
 
@@ -135,7 +138,7 @@ class Servers:
         self._ready: set[str] = set()
 
     def start(self, name: str, environment: Mapping[str, str]) -> None:
-        """Start one server. It ends with this process, whatever ends this one; Ctrl-C reaches it only through `stop`."""
+        """Start one server. The server ends when this process ends for any reason. Ctrl-C ends the server only through `stop`."""
         child = subprocess.Popen(
             [sys.executable, "-m", "gateway.cli.child", MODULES[name]],
             env=dict(environment),
@@ -155,11 +158,11 @@ class Servers:
                 say(line.rstrip())
 
     def waiting(self) -> list[str]:
-        """Servers that do not serve yet."""
+        """Return the names of the servers that do not serve yet."""
         return sorted(set(self._children) - self._ready)
 
     def ended(self) -> tuple[str, int] | None:
-        """A server that has ended by itself, and its exit code."""
+        """Return the name and the exit code of a server that has ended on its own; None: all servers run."""
         for name, child in self._children.items():
             code = child.poll()
             if code is not None:
@@ -167,7 +170,7 @@ class Servers:
         return None
 
     def stop(self, hurry: threading.Event) -> None:
-        """End all servers, the gateway first; a set `hurry` ends their grace."""
+        """End all servers, the gateway first. As soon as `hurry` is set, the servers do not wait for running calls any more."""
         running = [child for child in reversed(self._children.values()) if child.poll() is None]
         for child in running:
             child.terminate()
@@ -189,8 +192,8 @@ class Servers:
 
 
 def serve_all() -> int:
-    """Start every server; end them all when told to stop, or when one of them ends. Returns the exit code."""
-    # Without a port of the environment's own, which one server alone could have.
+    """Run every server until a signal arrives or one server ends, then end all of them, and return the exit code."""
+    # DUBSTAGE_PORT is ignored: only one server could have it.
     settings = load_settings(StageSettings, port=0)
     ports = ports_of(os.environ)
     further = further_ports(settings)
@@ -206,11 +209,11 @@ def serve_all() -> int:
     environment.pop("DUBSTAGE_READY_FILE", None)
     stop, hurry = threading.Event(), threading.Event()
 
-    def told(*_: object) -> None:
+    def on_signal(*_: object) -> None:
         (hurry if stop.is_set() else stop).set()
 
-    for told_by in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(told_by, told)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
     servers = Servers()
     try:
         for name in MODULES:
@@ -236,5 +239,5 @@ def _watch(servers: Servers, stop: threading.Event) -> int:
             announced = True
             print("dubstage all listening", flush=True)
         if not announced and time.monotonic() > deadline:
-            raise BackendUnavailable(f"not ready after {START_SECONDS:.0f} s: {', '.join(servers.waiting())}")
+            raise BackendUnavailable(f"these servers were not ready after {START_SECONDS:.0f} s: {', '.join(servers.waiting())}")
     return 0

@@ -1,4 +1,4 @@
-"""`dubstage trainset`: training material from a folder of clips."""
+"""`dubstage trainset`: make a training set from a folder of clips."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from services.common.errors import InvalidRequest
 
 @app.command("trainset")
 def trainset(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of clips, with a catalogue.csv if there is one.")],
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the training set; an unfinished one is completed.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of clips. The folder may have a catalogue.csv.")],
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder to write the training set to. An unfinished training set is completed.")
+    ],
 ) -> None:
-    """Track all clips of FOLDER, extract their features, find their lags, split by speaker, and write a manifest."""
+    """Track all clips of FOLDER, extract features, find the lags of the sound, split the clips by speaker, and write a manifest."""
     if not os.path.isdir(folder):
-        raise InvalidRequest(f"{folder}: no such folder", field="folder")
+        raise InvalidRequest(f"{folder}: no such folder; give a folder of clips", field="folder")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as problem:

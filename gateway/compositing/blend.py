@@ -1,11 +1,10 @@
-"""Blends a rendered box with the footage's own, so that no seam is seen (Burt and Adelson 1983, Laplacian pyramids).
+"""Blending of a rendered box with the footage's own box without a visible seam (Burt and Adelson 1983, Laplacian pyramids).
 
     blend = sum over levels l of  up(  G_l(m) L_l(rendered) + (1 - G_l(m)) L_l(original)  )
     box   = original + s (blend - original)
 
-L are Laplacian and G Gaussian pyramids. Coarse levels blend over a wide band, fine ones over a narrow one. The pyramid
-reaches beyond the mask m; the support weight s, which falls to 0 at the edge of m's support, keeps every pixel outside
-as it was.
+L are Laplacian pyramids and G are Gaussian pyramids. Coarse levels blend over a wide band, fine levels over a narrow band. The
+pyramid reaches beyond the mask m. The support weight s falls to 0 at the edge of the support of m, so pixels outside do not change.
 """
 
 from __future__ import annotations
@@ -14,27 +13,46 @@ from typing import Final
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from gateway.compositing.colour_match import match_colour
+from services.common.array_types import Float32, UInt8
 from services.common.errors import ContractBroken
 
-Float32 = npt.NDArray[np.float32]
-Picture = npt.NDArray[np.uint8] | Float32
+Picture = UInt8 | Float32
 
 DEFAULT_LEVELS: Final = 4
-"""Pyramid levels: the coarsest blends over about 2^4 pixels of the box."""
+"""Number of pyramid levels. The coarsest level blends over about 2^4 box pixels."""
 SUPPORT_FEATHER_PX: Final = 4.0
 """Width of the rim in which the blend gives way to the footage, box pixels."""
+_FULL: Final = 255
+
+
+def blend_box(rendered: UInt8, original: UInt8, mask: UInt8) -> UInt8:
+    """Return a rendered box in the colours of the footage's own box, blended into the footage's own box.
+
+    Args:
+        rendered: RGB [rows, columns, 3].
+        original: the footage's own box, RGB [rows, columns, 3].
+        mask: [rows, columns]; 255 where the rendered box shows, 0 where the result equals `original`.
+
+    Raises:
+        ContractBroken: shapes that do not match.
+    """
+    soft = mask.astype(np.float32) / 255.0
+    inner = (mask == _FULL).astype(np.float32)
+    matched = match_colour(rendered, original, inner, soft)
+    blended = laplacian_blend(matched, original, soft)
+    return np.asarray(np.clip(np.rint(blended), 0, 255), np.uint8)
 
 
 def laplacian_blend(rendered: Picture, original: Picture, mask: Float32, levels: int = DEFAULT_LEVELS) -> Float32:
-    """The box that is put into the frame.
+    """Return the blend of a rendered box and the footage's own box.
 
     Args:
         rendered: RGB [rows, columns, 3], uint8 or float32 in 0 to 255.
         original: the footage's own box, of the same shape.
-        mask: float32 [rows, columns] in [0, 1]; 1 where the rendered box shows, 0 outside the hull.
-        levels: of the pyramid.
+        mask: float32 [rows, columns] in [0, 1]; 1 where the rendered box shows, 0 outside the hull of the lower face.
+        levels: number of pyramid levels.
 
     Returns:
         float32 [rows, columns, 3] in 0 to 255; equal to `original` wherever `mask` is 0.
@@ -53,8 +71,8 @@ def laplacian_blend(rendered: Picture, original: Picture, mask: Float32, levels:
 
 
 def support_weight(mask: Float32, feather_px: float = SUPPORT_FEATHER_PX) -> Float32:
-    """0 outside the support of `mask`, rising smoothly to 1 within `feather_px` pixels inside of its edge; float32
-    [rows, columns].
+    """Return float32 [rows, columns]: 0 outside the support of `mask`, rising smoothly to 1 within `feather_px` pixels from the
+    edge of the support inwards.
     """
     inside = (mask > 0).astype(np.uint8)
     distance = np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, 5), np.float32)

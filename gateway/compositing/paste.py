@@ -1,22 +1,20 @@
-"""Put a rendered box into an RGB frame: for live streams, which are shown and not encoded in the footage's own planes."""
+"""Pasting of a rendered box into an RGB frame, for live streams. Dubs use planes.py, which keeps the footage's own planes."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from services.common.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame, invert
-
-Pixels = npt.NDArray[np.uint8]
+from services.common.array_types import Float32, UInt8
+from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame, invert
 
 
-def paste_box(frame: Pixels, pose: HeadPose, box: Pixels, mask: npt.NDArray[np.float32]) -> Pixels:
-    """A copy of `frame` with the rendered box blended in where the mask is.
+def paste_box(frame: UInt8, pose: HeadPose, box: UInt8, mask: Float32) -> UInt8:
+    """Return a copy of `frame` with the rendered box blended in, weighted by the mask.
 
     Args:
         frame: uint8 RGB [H, W, 3], upright.
-        pose: of the head in it.
+        pose: head pose in `frame`.
         box: uint8 RGB [160, 160, 3].
         mask: float32 [160, 160], 0 to 1.
     """

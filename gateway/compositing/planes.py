@@ -1,14 +1,13 @@
-"""Composites a rendered box into the planes of a frame: only samples under the mask change, in the footage's own
-format.
+"""Compositing of a rendered box into the planes of a frame, in the pixel format of the footage. Only samples under the mask change.
 
-The mask is snapped to the chroma grid: a cell (the luma samples that share a chroma sample) belongs to it if any of its
-samples does. Inside,
+The mask is snapped to the chroma grid: a cell (the luma samples that share a chroma sample) belongs to the mask if any of its
+samples belongs to the mask. Inside,
 
     sample' = round(sample + alpha * (rendered - sample))
 
-with `rendered` the box turned to Y'CbCr by the frame's own matrix and range in float32, then resampled at the site of
-each sample (chroma at chroma sites), and `alpha` the mask at the same site. Outside, planes are copied bit by bit. The
-affine map takes care of coded rotation.
+`rendered` is the box, converted to Y'CbCr by the frame's own matrix and range in float32 and resampled at the site of each sample
+(chroma at chroma sites). `alpha` is the mask at the same site. Outside the mask, planes are copied bit by bit. The affine map
+contains the coded rotation.
 """
 
 from __future__ import annotations
@@ -22,27 +21,24 @@ import numpy.typing as npt
 
 from gateway.media.pixels import ColourModel, PixelFormat
 from gateway.media.types import Plane
+from services.common.array_types import Bool, Float32, Float64
 from services.common.errors import ContractBroken
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
-
 _LEAST_ALPHA: Final = 1.0 / 512
-"""Weights under this change nothing in 8 bits; they are cut so that the mask's support is sharp."""
+"""Smallest weight. Smaller weights change nothing in 8 bits; they are set to 0 so that the support of the mask is sharp."""
 _SHARP_FROM: Final = 0.75
-"""Boxes shown smaller than this are smoothed first, against aliasing."""
+"""Scale below which a box is smoothed before resampling, against aliasing."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlaneMask:
-    """The samples that may differ from the footage: a rectangle of the chroma grid, and which of its cells.
+    """Samples that may differ from the footage: a rectangle of the chroma grid, and some of its cells.
 
     Attributes:
         x, y: left and top cell of the rectangle.
-        cells: bool [rows, columns] of the rectangle; a cell is `step` luma samples wide and high and one chroma sample.
-        step: luma samples a cell, horizontally and vertically; (1, 1) without chroma subsampling.
-        area_px: luma samples under the mask.
+        cells: bool [rows, columns] of the rectangle. A cell has `step` luma samples and one chroma sample.
+        step: luma samples per cell, horizontally and vertically; (1, 1) without chroma subsampling.
+        area_px: number of luma samples under the mask.
     """
 
     x: int
@@ -52,7 +48,7 @@ class PlaneMask:
     area_px: int
 
     def of_plane(self, plane: int, shape: tuple[int, int]) -> Bool:
-        """The mask of plane 0 (luma) or 1, 2 (chroma) of the given rows and columns, bool."""
+        """Return the mask of plane 0 (luma) or of plane 1 or 2 (chroma), bool [rows, columns] of the given shape."""
         step_x, step_y = self.step if plane == 0 else (1, 1)
         cells = np.repeat(np.repeat(self.cells, step_y, 0), step_x, 1)
         top, left = self.y * step_y, self.x * step_x
@@ -63,7 +59,7 @@ class PlaneMask:
 
 @dataclass(frozen=True, slots=True)
 class Composite:
-    """Planes of the dubbed frame (new arrays, also where nothing changed) and the mask under which they may differ."""
+    """Planes of the dubbed frame, which are new arrays, and the mask under which they may differ from the footage."""
 
     planes: tuple[Plane, ...] = field(repr=False)
     mask: PlaneMask
@@ -77,15 +73,15 @@ def composite(
     box: npt.NDArray[np.uint8] | Float32,
     mask: Float32,
 ) -> Composite:
-    """Blends a rendered box into a frame's planes.
+    """Return the planes of a frame with a rendered box blended in.
 
     Args:
-        planes: of the frame, as DecodedFrame.planes.
-        pixel: their format.
-        colour: the stream's colour model.
+        planes: planes of the frame (DecodedFrame.planes).
+        pixel: pixel format of the planes.
+        colour: colour model of the stream.
         coded_from_box: float64 [2, 3], box pixels -> coded luma samples (pixel centres at integers).
         box: RGB [rows, columns, 3], uint8, or float32 in 0 to 255.
-        mask: float32 [rows, columns] in [0, 1], 0 wherever the footage must stay.
+        mask: float32 [rows, columns] in [0, 1]; 0 where the footage must not change.
 
     Raises:
         ContractBroken: shapes that do not match, or values that are not finite.
@@ -107,7 +103,7 @@ def composite(
     luma_shape = (rows * step[1], columns * step[0])
     alpha = _warp(mask.astype(np.float32), luma_map, luma_shape, cv2.BORDER_CONSTANT)
     alpha[alpha < _LEAST_ALPHA] = 0.0
-    # The frame may end inside its last row or column of cells.
+    # The frame may end inside its last row or column of cells, so the weights are cut there.
     top, left = y * step[1], x * step[0]
     alpha = alpha[: planes[0].shape[0] - top, : planes[0].shape[1] - left]
     cells = _any_of_cells(alpha, step, (rows, columns))
@@ -127,7 +123,7 @@ def composite(
 
 
 def _samples(box: npt.NDArray[np.uint8] | Float32, colour: ColourModel) -> list[Float32]:
-    """The box in digital samples, one float32 array a plane."""
+    """Return the box in digital samples, one float32 array per plane."""
     rgb = box.astype(np.float32)
     matrix = np.column_stack([colour.matrix / 255.0, colour.offset])
     turned = cv2.transform(rgb, matrix).reshape(*box.shape[:2], -1)
@@ -135,8 +131,9 @@ def _samples(box: npt.NDArray[np.uint8] | Float32, colour: ColourModel) -> list[
 
 
 def _blend_in(target: Plane, rendered: Float32, alpha: Float32, colour: ColourModel) -> None:
-    """sample + alpha (rendered - sample), rounded, in place, where alpha is not 0; the legal range bounds what is
-    rendered only.
+    """Replace samples by sample + alpha (rendered - sample), rounded, where alpha is above 0.
+
+    The rendered samples are clipped to the legal range; the samples of the footage are not.
     """
     footage = target.astype(np.float32)
     mixed = footage + alpha * (np.clip(rendered, colour.low, colour.high) - footage)
@@ -146,7 +143,7 @@ def _blend_in(target: Plane, rendered: Float32, alpha: Float32, colour: ColourMo
 def _window(
     coded_from_box: Float64, mask: Float32, step: tuple[int, int], cells_shape: tuple[int, int]
 ) -> tuple[int, int, int, int] | None:
-    """Cells that the mask's support may reach: left, top, columns, rows, inside the frame; None if there are none."""
+    """Return the cells of the frame that the support of the mask may reach: left, top, columns, rows; None: there are none."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) == 0:
         return None
@@ -161,8 +158,9 @@ def _window(
 
 
 def _chroma_map(coded_from_box: Float64, step: tuple[int, int]) -> Float64:
-    """Box pixels -> chroma samples, which lie on the left luma sample of their cell and half-way down it (H.273 type
-    0).
+    """Return the affine map from box pixels to chroma samples.
+
+    A chroma sample is at the left luma sample of its cell, half-way down the cell (H.273 type 0).
     """
     chroma = coded_from_box.copy()
     chroma[0] /= step[0]
@@ -178,10 +176,10 @@ def _shifted(affine: Float64, x: int, y: int) -> Float64:
 
 
 def _warp(box: Float32, mapping: Float64, shape: tuple[int, ...], border: int) -> Float32:
-    """Resamples a box at the sites of a window of a plane; smoothed first where the box is shown smaller than it is."""
+    """Return a box resampled at the sites of a window of a plane. If the box is reduced much, it is smoothed first."""
     scale = float(np.sqrt(abs(np.linalg.det(mapping[:, :2]))))
     if scale < _SHARP_FROM and border == cv2.BORDER_REPLICATE:
-        # The standard deviation of a box as wide as one sample of the plane, less that of the box's own pixel.
+        # Variance of a box filter as wide as one sample of the plane, minus the variance of a box filter of one box pixel.
         sigma = float(np.sqrt((1.0 / scale**2 - 1.0) / 12.0))
         box = np.asarray(cv2.GaussianBlur(box, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
     sharp = scale > 1.0 and border == cv2.BORDER_REPLICATE

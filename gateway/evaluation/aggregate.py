@@ -1,7 +1,7 @@
-"""From runs to one row of the result: means over folds and speeches, with bootstrap intervals over blocks of frames.
+"""Scores of one variant from its runs: means over folds and speeches, with bootstrap intervals over blocks of frames.
 
-Frames next to each other are alike, so single frames are no independent samples: blocks of one second are drawn with
-replacement (circular block bootstrap, Politis & Romano 1992), within each run; bilabials are drawn one by one.
+Neighbouring frames are alike, so single frames are no independent samples. Blocks of one second are drawn with replacement within
+each run (circular block bootstrap, Politis & Romano 1992). Bilabials are drawn one by one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy.typing as npt
 from gateway.evaluation.image_metrics import finite_mean
 from gateway.evaluation.measures import EXPRESSION_COLUMNS, RunMeasures
 from gateway.evaluation.mouth_metrics import correlation, speaking_style_iou, spread_ratio
-from gateway.evaluation.types import METRICS, Float64, Interval, VariantScores
+from gateway.evaluation.types import METRICS, Interval, VariantScores
+from services.common.array_types import Float64
 
 _MEAN_METRICS: Final = ("face_psnr_db", "face_ssim", "face_ms_ssim", "mouth_psnr_db", "mouth_ssim", "mouth_lmd_px")
 Indices = npt.NDArray[np.intp]
@@ -24,7 +25,7 @@ Indices = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BootstrapSettings:
-    """How intervals are made: replicates drawn, frames a block, seed."""
+    """Settings of the confidence intervals: number of replicates, frames per block, and random seed."""
 
     replicates: int = 400
     block_frames: int = 25
@@ -37,7 +38,7 @@ def _ratio(result: Float64, truth: Float64) -> float:
 
 
 def run_metrics(run: RunMeasures, frames: Indices, events: Indices) -> dict[str, float]:
-    """METRICS of one run over a choice of its frames (and of its bilabials), repeats allowed."""
+    """Return METRICS of one run over a choice of its frames and bilabials, which may repeat."""
     columns = run.columns
     metrics = {name: finite_mean(columns[name][frames]) for name in _MEAN_METRICS}
     opening = run.truth_opening[frames], run.result_opening[frames]
@@ -57,7 +58,7 @@ def _events(run: RunMeasures) -> int:
 
 
 def _weighted(per_run: Sequence[dict[str, float]], runs: Sequence[RunMeasures], name: str) -> float:
-    """Mean over runs, weighted by measured frames (closure: by the bilabials on which the truth closes)."""
+    """Return the mean over runs, weighted by measured frames. Closure is weighted by the bilabials on which the truth closes."""
     values = np.array([metrics[name] for metrics in per_run])
     weights = np.array(
         [
@@ -70,7 +71,7 @@ def _weighted(per_run: Sequence[dict[str, float]], runs: Sequence[RunMeasures], 
 
 
 def _block_indices(generator: np.random.Generator, length: int, block: int) -> Indices:
-    """Frames of a circular block bootstrap sample of `length` frames."""
+    """Return the frames of a circular block bootstrap sample of `length` frames."""
     block = min(block, length)
     starts = generator.integers(0, length, size=-(-length // block))
     return np.asarray((starts[:, None] + np.arange(block)).ravel()[:length] % length, dtype=np.intp)
@@ -116,12 +117,12 @@ def _paper(runs: Sequence[RunMeasures]) -> dict[str, float]:
 
 
 def score(runs: Sequence[RunMeasures], speeches: int = 1, settings: BootstrapSettings | None = None) -> VariantScores:
-    """The row of one variant.
+    """Return the scores of one variant.
 
     Args:
-        runs: one run a fold and speech, at least one.
-        speeches: runs a fold (more than 1 for wrong_audio); frames are counted once.
-        settings: of the intervals.
+        runs: one run per fold and speech, at least one.
+        speeches: runs per fold, more than 1 for wrong_audio. Frames are counted once.
+        settings: settings of the intervals; None: the defaults.
     """
     usable = [run for run in runs if run.measured.any()]
     frames = sum(int(run.measured.sum()) for run in runs)

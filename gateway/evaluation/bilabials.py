@@ -1,4 +1,4 @@
-"""When p, b and m are spoken in transcribed speech (forced alignment by pocketsphinx), and where transcripts lie."""
+"""Times of p, b and m in transcribed speech (forced alignment by pocketsphinx), and the search for transcripts."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import Final
 
 import numpy as np
 
-from gateway.evaluation.types import Float32, Float64
+from services.common.array_types import Float32, Float64
 from services.common.errors import InvalidRequest
 
 BILABIALS: Final = frozenset({"P", "B", "M"})
 _FRAME_S: Final = 0.01
 _FRAME_CENTRE_S: Final = 0.0128
-"""pocketsphinx's frame k is centred at 10 k + 12.8 ms (25.6 ms windows)."""
+"""Centre of the first frame of pocketsphinx, seconds. Frame k is centred at 10 k + 12.8 ms (windows of 25.6 ms)."""
 _SEARCH_LEVELS: Final = 4
 _LARGEST_TRANSCRIPT: Final = 1 << 20
 _LARGEST_CATALOGUE: Final = 64 << 20
 
 
 def words_of(transcript: str) -> tuple[str, ...]:
-    """Lower-case words of a transcript; hyphens separate, apostrophes stay, everything else goes."""
+    """Return the words of a transcript in lower case. Hyphens separate words, apostrophes stay, all other signs are removed."""
     text = transcript.lower().replace("’", "'").replace("-", " ")
     return tuple(re.findall(r"[a-z']*[a-z][a-z']*", text))
 
 
 def bilabial_times(speech: Float32, transcript: str) -> Float64:
-    """Start and end of each p, b and m: float64 [E, 2], seconds from the first sample.
+    """Return start and end of each p, b and m: float64 [E, 2], seconds from the first sample.
 
-    Words that the dictionary lacks are left out of the search; E is 0 where the transcript has no bilabial.
+    Words that are not in the dictionary are left out of the search. E is 0 if the transcript has no bilabial.
 
     Args:
         speech: float32 [N], 16 kHz mono.
-        transcript: what is said.
+        transcript: words that are said.
 
     Raises:
         InvalidRequest: pocketsphinx is not installed, no word is known, or the transcript does not fit the sound.
@@ -65,9 +65,10 @@ def bilabial_times(speech: Float32, transcript: str) -> Float64:
             raise RuntimeError("no hypothesis")
         decoder.set_alignment()
         decode()
-    except RuntimeError:  # pocketsphinx's own error type for "no path through the transcript"
+    # pocketsphinx raises RuntimeError if there is no path through the transcript.
+    except RuntimeError:
         raise InvalidRequest("the transcript does not fit the speech: no alignment exists", field="transcript") from None
-    # The iterator owns its entries: they must be read while it is alive.
+    # The iterator owns its entries, so they are read while the iterator exists.
     spans = [
         (phone.start, phone.start + phone.duration)
         for word in decoder.get_alignment() or ()
@@ -79,13 +80,13 @@ def bilabial_times(speech: Float32, transcript: str) -> Float64:
 
 
 def find_transcript(clip: Path) -> str:
-    """What is said in a clip, or "" where nobody wrote it down.
+    """Return the transcript of a clip, or "" if there is none.
 
-    Looks for CLIP.txt, for CLIP.align (GRID: start, end, word a line), then for the column `transcript` of a
-    catalogue.csv in one of the folders above.
+    The transcript is read from CLIP.txt, from CLIP.align (GRID: start, end and word per line), or from the column `transcript` of a
+    catalogue.csv in one of the folders above the clip.
 
     Raises:
-        InvalidRequest: the file that was found cannot be read, or is not text.
+        InvalidRequest: the file cannot be read, or is not text.
     """
     plain, grid = clip.with_suffix(".txt"), clip.with_suffix(".align")
     if plain.is_file():

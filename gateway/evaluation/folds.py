@@ -1,4 +1,4 @@
-"""How a clip is split into an enrolment and a test part, and which foreign speeches drive the wrong-audio control."""
+"""Split of a clip into an enrolment part and a test part, and the foreign speeches of the wrong-audio control."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from typing import Final
 
 import numpy as np
 
-from gateway.evaluation.types import Float32, Fold, FrameRange, Speech
+from gateway.evaluation.types import Fold, FrameRange, Speech
+from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
 
 SHORT_CLIP_S: Final = 17
-"""Clips under this length are used twice, in two folds: ten seconds of enrolment would leave too little to test on."""
+"""Clips under this length, seconds, have two folds, because ten seconds of enrolment would leave too little to test on."""
 ENROL_SHARE: Final = Fraction(3, 5)
 ENROL_S: Final = 10
 MIN_FRAMES: Final = 10
-"""Fewer frames than this in either part say nothing."""
+"""Fewest frames of each part."""
 MIN_WRONG_SPEECHES: Final = 10
 NEAREST_SHIFT: Final = 11_200
-"""Samples: shifts stay 0.7 s away from the true alignment, beyond the +-0.6 s in which a lag is looked for."""
+"""Smallest circular shift, samples: 0.7 s, because a lag is searched within 0.6 s of the true alignment."""
 
 
 def folds_of(num_frames: int, frame_rate: Fraction) -> tuple[Fold, ...]:
-    """The splits of a clip.
+    """Return the splits of a clip.
 
-    Under 17 s: first 60 % / last 40 %, and the reverse (enrol on the last 40 %, test on the first 60 %), so that each
-    frame is tested once. From 17 s: enrol on the first 10 s, test on the rest.
+    A clip under 17 s has two folds, so that each frame is tested once: enrol on the first 60 % and test on the last 40 %, and the
+    reverse. A longer clip has one fold: enrol on the first 10 s and test on the rest.
 
     Raises:
         InvalidRequest: the clip is too short to be split.
@@ -46,15 +47,15 @@ def folds_of(num_frames: int, frame_rate: Fraction) -> tuple[Fold, ...]:
 
 
 def wrong_speeches(own: Float32, others: Sequence[Speech] = (), count: int = MIN_WRONG_SPEECHES) -> tuple[Speech, ...]:
-    """Speeches that are not the clip's, each as long as the clip's own.
+    """Return speeches that do not belong to the clip, each as long as the clip's own speech.
 
-    Others come first (looped or cut to length); circular shifts of the clip's own speech, spread evenly over its
-    length, fill up to `count`.
+    The others come first, looped or cut to length. Circular shifts of the clip's own speech, spread evenly over its length, fill up
+    to `count`.
 
     Args:
         own: float32 [N], 16 kHz mono.
         others: foreign speeches, 16 kHz mono, any length above 0.
-        count: how many to give, at least 10.
+        count: number of speeches, at least 10.
 
     Raises:
         InvalidRequest: fewer than 10 are asked for, or one speech is empty.

@@ -1,18 +1,18 @@
-"""How like the real person's a generated head moves: HS of the headpose paper (Sec. 4.4, Eq. 6), and the same of angular velocity.
+"""Likeness of generated and real head motion: HS (Yi et al. 2020, Sec. 4.4, Eq. 6), and the same score of angular velocity.
 
     HS = 1 - W1(P_real, P_gen) / normaliser,    W1 = sum over bins |CDF_real - CDF_gen| * width
 
-P: histogram of pitch, of yaw or of roll; HS is the mean over the three. Head motion has no single truth for a sound, so
-distributions are compared, not frames.
+P is a histogram of pitch, yaw or roll. HS is the mean over the three. Many head motions fit the same sound, so distributions are
+compared and not frames.
 
-The paper gives neither range nor bins. Here: angles from -45 to 45 degrees in bins of 1 degree, angular velocities from -100 to
-100 degrees a second in bins of 2; what lies outside counts in the outermost bin. The normaliser is the width of that range, the
-largest distance that two histograms can have. **So wide a range flatters every score**: heads that speak stay within 10 or 20
-degrees of it. Hence each score is given a second time with the real video's own range (largest less smallest value, at least a
-bin) as normaliser, cut off at 0.
+The paper gives neither range nor bins. Here, angles have bins of 1 degree from -45 to 45 degrees, and angular velocities have bins
+of 2 from -100 to 100 degrees per second. Values outside count in the outermost bin. The normaliser is the width of the range, which
+is the largest distance of two histograms. **So wide a range makes every score high**: the angles of a speaking head vary by 10 or
+20 degrees. Therefore each score is also given with the real video's own range (largest minus smallest value, at least one bin) as
+normaliser; that score is never below 0.
 
-A score means little beside the controls: a still head (the person's mean pose) and the person's own poses shuffled in time,
-whose angles are distributed exactly as the real ones, but not their velocities.
+Compare each score with those of two controls: a still head (the person's mean pose), and the person's own poses shuffled in time.
+The shuffled angles have exactly the real distribution, but the shuffled velocities do not.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from services.common.array_types import Bool, Float64
 from services.common.errors import InvalidRequest
-from services.common.tensor_bytes import decode_arrays
-
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
+from services.common.store.tensor_bytes import decode_arrays
 
 AXES: Final = ("pitch", "yaw", "roll")
 CONTROL_SEED: Final = 0
@@ -46,29 +43,29 @@ class Binning:
 
     @property
     def width(self) -> float:
-        """Of one bin."""
+        """Width of one bin."""
         return (self.high - self.low) / self.num_bins
 
     @property
     def span(self) -> float:
-        """Of all bins: the largest distance of two histograms, and the usual normaliser."""
+        """Width of all bins: the largest distance of two histograms, and the usual normaliser."""
         return self.high - self.low
 
 
 ANGLES: Final = Binning(-45.0, 45.0, 90)
 """Degrees."""
 VELOCITIES: Final = Binning(-100.0, 100.0, 100)
-"""Degrees a second."""
+"""Degrees per second."""
 
 
 def histogram(values: Float64, binning: Binning) -> Float64:
-    """Shares of values [N] in each bin, float64 [num_bins], sum 1; values outside count in the outermost bin."""
+    """Return the shares of values [N] in each bin, float64 [num_bins], sum 1. Values outside count in the outermost bin."""
     index = np.clip(np.floor((values - binning.low) / binning.width).astype(np.intp), 0, binning.num_bins - 1)
     return np.asarray(np.bincount(index, minlength=binning.num_bins) / len(values), np.float64)
 
 
 def histogram_distance(first: Float64, second: Float64, binning: Binning) -> float:
-    """First Wasserstein distance of two histograms, in the unit of their bins."""
+    """Return the first Wasserstein distance of two histograms, in the unit of their bins."""
     return float(np.abs(np.cumsum(first - second)).sum() * binning.width)
 
 
@@ -107,7 +104,7 @@ class HeadMotionReport:
 
 
 def likeness(generated: Float64, real: Float64, binning: Binning) -> Likeness:
-    """HS of values float64 [N, 3] against the real ones [M, 3]."""
+    """Return the HS of generated values, float64 [N, 3], against real values, float64 [M, 3]."""
     distances, spans = [], []
     for axis in range(len(AXES)):
         first, second = histogram(real[:, axis], binning), histogram(generated[:, axis], binning)
@@ -120,12 +117,12 @@ def likeness(generated: Float64, real: Float64, binning: Binning) -> Likeness:
 
 
 def angles(poses: Float64) -> Float64:
-    """Pitch, yaw and roll in degrees of head-pose vectors float64 [T, 6]: float64 [T, 3]."""
+    """Return pitch, yaw and roll of head-pose vectors float64 [T, 6]: float64 [T, 3], degrees."""
     return np.asarray(np.degrees(poses[:, :3]), np.float64)
 
 
 def angular_velocities(poses: Float64, usable: Bool, frame_rate: float) -> Float64:
-    """Degrees a second between neighbouring frames that are both usable, float64 [N, 3]."""
+    """Return the angular velocities between neighbouring usable frames, float64 [N, 3], degrees per second."""
     together = usable[1:] & usable[:-1]
     change = np.remainder(np.diff(angles(poses), axis=0) + 180.0, 360.0) - 180.0
     return np.asarray(change[together] * frame_rate, np.float64)
@@ -139,17 +136,17 @@ def head_motion_score(
     generated_usable: Bool | None = None,
     real_usable: Bool | None = None,
 ) -> HeadMotionScore:
-    """HS of generated head poses against a real person's.
+    """Return the HS of generated head poses against the head poses of a real person.
 
     Args:
         generated: float64 [N, 6], head-pose vectors (docs/coordinates.md).
-        real: float64 [M, 6]; other frames of the same person, or as many as generated ones: both will do.
-        frame_rate: frames a second of both.
+        real: float64 [M, 6]; M may differ from N.
+        frame_rate: frames per second of both.
         generated_usable: bool [N]; None: all.
         real_usable: bool [M]; None: all.
 
     Raises:
-        InvalidRequest: not head-pose vectors, or fewer than two neighbouring usable frames of either.
+        InvalidRequest: the arrays are no head-pose vectors, or one of them has no two neighbouring usable frames.
     """
     sides = []
     for name, poses, usable in (("generated", generated, generated_usable), ("real", real, real_usable)):
@@ -165,26 +162,26 @@ def head_motion_score(
 
 
 def still_head(poses: Float64) -> Float64:
-    """Control: the mean pose in every frame, float64 [T, 6]."""
+    """Return the control with the mean pose in every frame, float64 [T, 6]."""
     return np.repeat(poses.mean(axis=0)[None], len(poses), axis=0)
 
 
 def shuffled_head(poses: Float64, seed: int = CONTROL_SEED) -> Float64:
-    """Control: the person's own poses in random order, float64 [T, 6]."""
+    """Return the control with the person's own poses in random order, float64 [T, 6]."""
     return np.asarray(poses[np.random.default_rng(seed).permutation(len(poses))])
 
 
 def head_motion_report(
     generated: Float64, real: Float64, known: Float64, *, frame_rate: float = 25.0, seed: int = CONTROL_SEED
 ) -> HeadMotionReport:
-    """Scores of a generated head beside those of the controls.
+    """Return the scores of a generated head and of the controls.
 
     Args:
         generated: float64 [N, 6], head-pose vectors.
-        real: float64 [M, 6], of the footage that is compared with, usable frames alone.
-        known: float64 [K, 6], usable frames that the generator knew the person by: the controls are made of them.
-        frame_rate: frames a second of all.
-        seed: of the shuffling.
+        real: float64 [M, 6], usable frames of the real film.
+        known: float64 [K, 6], usable frames that the generator learned the person from. The controls are made of these frames.
+        frame_rate: frames per second of all.
+        seed: random seed of the shuffled control.
 
     Raises:
         InvalidRequest: as head_motion_score.
@@ -195,8 +192,12 @@ def head_motion_report(
 
 
 def main() -> None:
-    """Scores every clip of a file of poses: arrays `<clip>/real`, `<clip>/known`, and any others as generated heads."""
-    parser = argparse.ArgumentParser(description="HS of head poses in a file that services.motion.train.evaluate_head_motion wrote")
+    """Print the scores of every clip of a file of poses: arrays `<clip>/real` and `<clip>/known`, and generated heads
+    `<clip>/NAME`.
+    """
+    parser = argparse.ArgumentParser(
+        description="Print HS of the head poses in a file that the evaluation of a trained head predictor wrote."
+    )
     parser.add_argument("poses", type=Path, help="file (.safetensors)")
     named = decode_arrays(parser.parse_args().poses.read_bytes())
     rate = float(named.metadata.get("frame_rate", "25"))
@@ -204,7 +205,12 @@ def main() -> None:
         real, known = named[f"{clip}/real"], named[f"{clip}/known"]
         heads = {name.rsplit("/", 1)[1]: named[name] for name in named.arrays if name.startswith(f"{clip}/")}
         made = {name: poses for name, poses in heads.items() if name not in {"real", "known"}}
-        for name, poses in {**made, "known as it is": known, "still": still_head(known), "shuffled": shuffled_head(known)}.items():
+        for name, poses in {
+            **made,
+            "known": known,
+            "still": still_head(known),
+            "shuffled": shuffled_head(known),
+        }.items():
             score = head_motion_score(poses, real, frame_rate=rate)
             print(
                 f"{clip:24s} {name:16s} HS {score.pose.score:.3f} (own range {score.pose.own_range:.3f})   "

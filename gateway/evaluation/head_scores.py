@@ -1,4 +1,4 @@
-"""Scores of a method's head motion over the folds of a clip, beside those of what it knew (head_motion.py)."""
+"""Scores of the head motion of a method over the folds of a clip, and of the two controls (head_motion.py)."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from typing import Final
 import numpy as np
 
 from gateway.evaluation.head_motion import HeadMotionScore, head_motion_score, shuffled_head, still_head
-from gateway.evaluation.types import Float64, HeadMotion, HeadMotionResult
+from gateway.evaluation.types import HeadMotion, HeadMotionResult
+from services.common.array_types import Float64
 
 HEAD_ROWS: Final = ("output", "predicted", "still", "shuffled")
-"""What is scored against the footage's own motion.
+"""Head motions that are scored against the real motion.
 
-    output     what the film shows: poses of the chosen backgrounds
-    predicted  what the motion stage wanted
+    output     motion that the film shows: poses of the chosen backgrounds
+    predicted  motion that the motion stage predicted
     still      control: the mean pose of the enrolment part in every frame
     shuffled   control: the poses of the enrolment part in random order
 """
 HEAD_FIGURES: Final = ("hs", "hs_own_range", "hs_velocity", "hs_velocity_own_range")
-"""HS of angles and of angular velocities: over the range that is published with them, and over the real motion's own range."""
+"""HS of angles and of angular velocities, normalised by the range of the binning and by the real motion's own range."""
 
 
 def score_heads(motions: Sequence[HeadMotion], frame_rate: float, first_frame: int) -> HeadMotionResult:
-    """HEAD_FIGURES of HEAD_ROWS: means over folds, weighted by frames.
+    """Return HEAD_FIGURES of HEAD_ROWS: means over folds, weighted by frames.
 
     Args:
-        motions: one a fold, at least one.
-        frame_rate: frames a second.
-        first_frame: of the first fold's test part.
+        motions: one per fold, at least one.
+        frame_rate: frames per second.
+        first_frame: first frame of the first fold's test part.
 
     Raises:
-        InvalidRequest: a fold shows too little of the face.
+        InvalidRequest: too few frames of a fold show the face.
     """
     weights = np.array([len(motion.real) for motion in motions], np.float64)
     per_fold = [_rows(motion, frame_rate) for motion in motions]

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 import cv2
 import numpy as np
 
-from gateway.evaluation.types import Float32, Float64, Uint8
-from services.common.crops import ANCHOR_IN_CROP
+from services.common.array_types import Float32, Float64, UInt8
+from services.common.face.crops import ANCHOR_IN_CROP
 
 MOUTH_BOX_WIDTH: Final = 104
 MOUTH_BOX_HEIGHT: Final = 80
@@ -26,7 +26,7 @@ _C2: Final = (0.03 * 255.0) ** 2
 _MS_WEIGHTS: Final = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
-def mouth_box(crops: Uint8) -> Uint8:
+def mouth_box(crops: UInt8) -> UInt8:
     """The 104 x 80 mouth box of face crops, centred on (128, 160): uint8 [..., 256, 256, 3] -> [..., 80, 104, 3]."""
     x, y = int(ANCHOR_IN_CROP[0]), int(ANCHOR_IN_CROP[1])
     rows = slice(y - MOUTH_BOX_HEIGHT // 2, y + MOUTH_BOX_HEIGHT // 2)
@@ -34,7 +34,7 @@ def mouth_box(crops: Uint8) -> Uint8:
     return crops[..., rows, columns, :]
 
 
-def psnr_db(truth: Uint8, result: Uint8) -> float:
+def psnr_db(truth: UInt8, result: UInt8) -> float:
     """Peak signal-to-noise ratio of two uint8 pictures of one shape, decibels, at most 100."""
     error = float(np.square(truth.astype(np.float32) - result.astype(np.float32)).mean(dtype=np.float64))
     if error == 0.0:
@@ -72,7 +72,7 @@ def _changed(truth: Float32, result: Float32) -> tuple[slice, slice]:
 
 
 def _similarity(truth: Float32, result: Float32) -> _Similarity:
-    # A dub leaves most of a crop as it is: where windows are equal both means are made of ones, and nothing is computed.
+    # Most of a crop is equal before and after a dub. Equal windows have similarity 1 and are not computed.
     rows, columns = _changed(truth, result)
     if rows.stop == 0:
         return _Similarity(1.0, 1.0)
@@ -83,7 +83,7 @@ def _similarity(truth: Float32, result: Float32) -> _Similarity:
 
 
 def _similarity_everywhere(truth: Float32, result: Float32) -> _Similarity:
-    # Second moments about mid-grey keep float32 exact enough; SSIM's variances do not care about the offset.
+    # Second moments are taken about mid-grey to keep float32 precise. The offset does not change the variances of SSIM.
     a, b = truth - 127.5, result - 127.5
     mean_a, mean_b = _blur(a), _blur(b)
     variance_a = _blur(a * a) - mean_a * mean_a
@@ -95,8 +95,8 @@ def _similarity_everywhere(truth: Float32, result: Float32) -> _Similarity:
     return _Similarity(float((luminance * contrast).mean(dtype=np.float64)), float(contrast.mean(dtype=np.float64)))
 
 
-def ssim(truth: Uint8, result: Uint8) -> float:
-    """Structural similarity of two uint8 [H, W, 3] pictures, H and W >= 11; 1 for equal pictures."""
+def ssim(truth: UInt8, result: UInt8) -> float:
+    """Return the structural similarity of two uint8 [H, W, 3] pictures, H and W >= 11; 1 for equal pictures."""
     return _similarity(truth.astype(np.float32), result.astype(np.float32)).luminance
 
 
@@ -107,8 +107,8 @@ class Similarities(NamedTuple):
     ms_ssim: float
 
 
-def similarities(truth: Uint8, result: Uint8) -> Similarities:
-    """SSIM and multi-scale SSIM of two uint8 [H, W, 3] pictures, H and W >= 176; the first scale is shared."""
+def similarities(truth: UInt8, result: UInt8) -> Similarities:
+    """Return SSIM and multi-scale SSIM of two uint8 [H, W, 3] pictures, H and W >= 176; the first scale is shared."""
     a, b = truth.astype(np.float32), result.astype(np.float32)
     product, first = 1.0, 1.0
     for scale, weight in enumerate(_MS_WEIGHTS):
@@ -124,26 +124,26 @@ def similarities(truth: Uint8, result: Uint8) -> Similarities:
     return Similarities(first, product)
 
 
-def gradient_energy(picture: Uint8) -> float:
-    """Mean squared Sobel gradient of the luma (Tenengrad, Krotkov 1988): how much detail uint8 [H, W, 3] holds."""
+def gradient_energy(picture: UInt8) -> float:
+    """Return the mean squared Sobel gradient of the luma (Tenengrad, Krotkov 1988), a measure of detail; uint8 [H, W, 3]."""
     luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     horizontal = cv2.Sobel(luma, cv2.CV_32F, 1, 0, ksize=3)
     vertical = cv2.Sobel(luma, cv2.CV_32F, 0, 1, ksize=3)
     return float((horizontal * horizontal + vertical * vertical).mean(dtype=np.float64))
 
 
-def photometric_error(truth: Uint8, result: Uint8) -> float:
-    """Mean over pixels of the Euclidean RGB distance (paper `ugc`, IV, figure 11), 0 .. 442; uint8 [H, W, 3]."""
+def photometric_error(truth: UInt8, result: UInt8) -> float:
+    """Return the mean over pixels of the Euclidean RGB distance, 0 to 442 (Song et al. 2023, Sec. IV, Fig. 11); uint8 [H, W, 3]."""
     difference = truth.astype(np.float32) - result.astype(np.float32)
     return float(np.sqrt(np.square(difference).sum(axis=-1)).mean(dtype=np.float64))
 
 
-def mean_absolute_difference(before: Uint8, after: Uint8) -> float:
-    """Mean |after - before| over pixels and channels of two uint8 pictures, 0 .. 255."""
+def mean_absolute_difference(before: UInt8, after: UInt8) -> float:
+    """Return the mean of |after - before| over pixels and channels of two uint8 pictures, 0 .. 255."""
     return float(cv2.absdiff(before, after).mean(dtype=np.float64))
 
 
 def finite_mean(values: Float64) -> float:
-    """Mean of the numbers that are not NaN; NaN where there is none."""
+    """Return the mean of the finite numbers; NaN if there is none."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")

@@ -1,4 +1,4 @@
-"""What is measured of each frame of a run (one variant, fold and speech), piece by piece: memory stays bounded."""
+"""Measures of each frame of a run (one variant, fold and speech). Runs are measured piece by piece, which bounds memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from gateway.evaluation.image_metrics import (
     ssim,
 )
 from gateway.evaluation.mouth_metrics import Closures, MouthTrack, landmark_distance, mouth_track
-from gateway.evaluation.types import Bool, Float32, Float64, Rendered, Uint8
+from gateway.evaluation.types import Rendered
+from services.common.array_types import Bool, Float32, Float64, UInt8
 
 PICTURE_COLUMNS: Final = (
     "face_psnr_db",
@@ -36,17 +37,17 @@ _ENERGY_COLUMNS: Final = ("truth_gradient", "result_gradient", "truth_step", "re
 
 @dataclass(frozen=True, slots=True)
 class TruthPiece:
-    """Frames of the footage with their tracked mouths; measured once, used for every variant.
+    """Frames of the real film with their tracked mouths. Measured once and used for every variant.
 
     Attributes:
-        crops: uint8 [T, 256, 256, 3].
+        crops: uint8 [T, 256, 256, 3], RGB.
         usable: bool [T].
-        track: mouths.
-        person: face model of who is seen; None where too little of them was tracked.
-        fitted: the model fitted to the frames; None without `person`.
+        track: tracked mouths.
+        person: face model of the person; None: too few frames were tracked.
+        fitted: the face model fitted to the frames; None without `person`.
     """
 
-    crops: Uint8 = field(repr=False)
+    crops: UInt8 = field(repr=False)
     usable: Bool
     track: MouthTrack
     person: PersonFace | None = None
@@ -55,18 +56,18 @@ class TruthPiece:
 
 @dataclass(frozen=True, slots=True)
 class RunMeasures:
-    """One run, frame by frame. Every array has the length T of the test part; NaN where a frame was not measured.
+    """Measures of one run. Every array has one entry per frame of the test part; NaN: the frame was not measured.
 
     Attributes:
         columns: float64 [T] each: PICTURE_COLUMNS; `truth_gradient`, `result_gradient` (gradient energy of the mouth
             box); `truth_step`, `result_step` (mean |x_t - x_{t-1}| of the mouth box); `mouth_lmd_px`; EXPRESSION_COLUMNS.
-        truth_opening, result_opening: float32 [T], crop pixels.
-        truth_width, result_width: float32 [T], crop pixels.
-        commanded: float32 [T] or None: the opening that the renderer was told.
+        truth_opening, result_opening: float32 [T], opening of the mouth, crop pixels.
+        truth_width, result_width: float32 [T], width of the lips, crop pixels.
+        commanded: float32 [T], the opening that the renderer was asked for; None: the variant has none.
         measured: bool [T].
         lost_faces: measured frames on which the tracker found no face in the result.
-        closures: the bilabials of the part; None without a transcript.
-        extras: figures of the whole run: the method's diagnostics, sync distance, LPIPS, FID.
+        closures: closures of the lips on the bilabials of the part; None without a transcript.
+        extras: figures of the whole run: diagnostics of the method, sync distance, LPIPS, FID.
     """
 
     columns: Mapping[str, Float64]
@@ -82,17 +83,17 @@ class RunMeasures:
 
 
 def truth_piece(rendered: Rendered, landmarks: Float32, person: PersonFace | None = None) -> TruthPiece:
-    """The footage's frames; usable are those with a face crop in which the tracker finds the mouth."""
+    """Return frames of the real film. A frame is usable if it has a face crop in which the tracker finds the mouth."""
     track = mouth_track(landmarks)
     usable = np.array([not reason for reason in rendered.reasons], np.bool_) & track.known
     return TruthPiece(rendered.crops, usable, track, person, person.fit(landmarks) if person is not None else None)
 
 
 def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> RunMeasures:
-    """Measure consecutive frames of one variant against the truth.
+    """Return the measures of consecutive frames of one variant against the truth.
 
     Args:
-        truth: T frames of the footage.
+        truth: T frames of the real film.
         result: the same frames, dubbed.
         landmarks: float32 [T, 478, 3], re-tracked on `result.crops`.
     """
@@ -142,7 +143,7 @@ def _only(curve: Float32, measured: Bool) -> Float32:
 def join_pieces(
     pieces: list[RunMeasures], closures: Closures | None = None, extras: Mapping[str, float] | None = None
 ) -> RunMeasures:
-    """One run of its consecutive pieces (at least one); diagnostics are averaged, weighted by measured frames."""
+    """Return one run of its consecutive pieces (at least one). Diagnostics are averaged, weighted by measured frames."""
     weights = np.array([piece.measured.sum() for piece in pieces], np.float64)
     diagnostics: dict[str, float] = {}
     for name in sorted({name for piece in pieces for name in piece.extras}):

@@ -1,7 +1,7 @@
 """Metrics of mouth motion: landmark distance, correlations, spread, style overlap, closure.
 
-Curves are float [T] over the frames of one test part, in crop pixels, NaN where the tracker lost the face; only
-frames known in both curves count.
+Curves are float [T] over the frames of one test part, in crop pixels, NaN where the tracker lost the face. Only frames that are
+known in both curves count.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from gateway.evaluation.types import Bool, Float32
-from services.common.landmarks import LIPS_INNER, LIPS_OUTER, MOUTH_AREA, lip_width, mouth_opening
+from services.common.array_types import Bool, Float32
+from services.common.face.landmarks import LIPS_INNER, LIPS_OUTER, MOUTH_AREA, lip_width, mouth_opening
 
 CLOSED_OPENING_PX: Final = 2.0
-"""Lips count as closed below this opening (inner-lip landmarks, crop pixels; face 185 px wide), for truth and result
-alike. On shut lips the tracker gives .05-.6 px, on speech 4-12."""
+"""Opening below which lips count as closed, in truth and result (inner-lip landmarks, crop pixels; the face is 185 px wide). The
+tracker measures 0.05 to 0.6 px on shut lips and 4 to 12 px on speech."""
 
 _LIPS: Final = list(LIPS_OUTER + LIPS_INNER)
 Curve = npt.NDArray[np.floating]
@@ -25,7 +25,7 @@ Curve = npt.NDArray[np.floating]
 
 @dataclass(frozen=True, slots=True)
 class MouthTrack:
-    """The mouth of T frames in crop pixels; NaN rows where no face was found.
+    """Mouth of T frames in crop pixels; NaN rows where no face was found.
 
     Attributes:
         lips: float32 [T, 40, 2].
@@ -44,18 +44,18 @@ class MouthTrack:
 
 
 def mouth_track(landmarks: Float32) -> MouthTrack:
-    """The mouth of face-mesh landmarks in crop pixels, float32 [T, 478, 3]."""
+    """Return the mouth of face-mesh landmarks in crop pixels, float32 [T, 478, 3]."""
     area = landmarks[:, list(MOUTH_AREA)]
     return MouthTrack(lips=np.asarray(landmarks[:, _LIPS, :2], np.float32), opening=mouth_opening(area), width=lip_width(area))
 
 
 def landmark_distance(truth: MouthTrack, result: MouthTrack) -> Float32:
-    """LMD of each frame: mean Euclidean distance over the 40 lip points, float32 [T], crop pixels."""
+    """Return LMD of each frame: mean Euclidean distance over the 40 lip points, float32 [T], crop pixels."""
     return np.asarray(np.linalg.norm(truth.lips - result.lips, axis=-1).mean(axis=-1), dtype=np.float32)
 
 
 def correlation(truth: Curve, result: Curve) -> float:
-    """Pearson's r of two curves; 0 where one of them never moves, NaN below three common frames."""
+    """Return Pearson's r of two curves; 0 if one of them is constant, NaN for fewer than three common frames."""
     both = np.isfinite(truth) & np.isfinite(result)
     if int(both.sum()) < 3:
         return float("nan")
@@ -66,7 +66,7 @@ def correlation(truth: Curve, result: Curve) -> float:
 
 
 def spread_ratio(truth: Curve, result: Curve) -> float:
-    """Standard deviation of the result's curve over the truth's; NaN where the truth never moves."""
+    """Return the standard deviation of the result divided by that of the truth; NaN if the truth is constant."""
     both = np.isfinite(truth) & np.isfinite(result)
     if int(both.sum()) < 3:
         return float("nan")
@@ -75,7 +75,7 @@ def spread_ratio(truth: Curve, result: Curve) -> float:
 
 
 def speaking_style_iou(truth: Curve, result: Curve) -> float:
-    """SSIOU (paper `ugc`, IV, Metrics): intersection over union of the areas under two opening curves."""
+    """Return SSIOU (Song et al. 2023, Sec. IV): intersection over union of the areas under two opening curves."""
     both = np.isfinite(truth) & np.isfinite(result)
     a, b = truth[both].astype(np.float64), result[both].astype(np.float64)
     union = float(np.maximum(a, b).sum())
@@ -84,11 +84,11 @@ def speaking_style_iou(truth: Curve, result: Curve) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Closures:
-    """The p, b and m of one test part.
+    """Closures of the lips on the p, b and m of one test part.
 
     Attributes:
-        truth: bool [E], whether the truth closes on event e.
-        result: bool [E], whether the result does.
+        truth: bool [E], whether the lips of the truth close on event e.
+        result: bool [E], whether the lips of the result close on event e.
     """
 
     truth: Bool
@@ -96,21 +96,21 @@ class Closures:
 
     @property
     def share(self) -> float:
-        """Of the events on which the truth closes, the share on which the result does; NaN if it never does."""
+        """Share of the events with a closure of the truth on which the result closes too; NaN if the truth never closes."""
         return float(self.result[self.truth].mean()) if bool(self.truth.any()) else float("nan")
 
 
 def closures(truth: Curve, result: Curve, frame_times_s: npt.NDArray[np.floating], events_s: npt.NDArray[np.floating]) -> Closures:
-    """Whether the lips close on each bilabial.
+    """Return whether the lips close on each bilabial.
 
-    A mouth closes on an event if its opening falls below CLOSED_OPENING_PX on one of the frames shown during it, or
-    on the frame before or after them (alignment and lag are known to a frame). Events without a frame known in both
-    curves are left out.
+    A mouth closes on an event if its opening falls below CLOSED_OPENING_PX on a frame shown during the event, or on the frame
+    before or after the event, because alignment and lag are known to one frame. Events without a frame that is known in both curves
+    are left out.
 
     Args:
         truth: opening float [T], crop pixels.
         result: opening float [T].
-        frame_times_s: float [T], presentation times, seconds on the speech's clock.
+        frame_times_s: float [T], presentation times on the clock of the speech, seconds.
         events_s: float [E, 2], start and end of each p, b, m, seconds.
     """
     truth_closes, result_closes = [], []

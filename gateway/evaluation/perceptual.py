@@ -1,4 +1,4 @@
-"""LPIPS and FID, by networks that the user supplies as TorchScript files; none is fetched and none is committed.
+"""LPIPS and FID by networks that the user supplies as TorchScript files. Dubstage downloads no network and contains none.
 
 LPIPS (Zhang et al. 2018): a file whose module is called as `module(pictures, resize_images=False, return_lpips=True)` and gives
 features [N, F], weighted so that their squared distance is LPIPS (NVIDIA's vgg16.pt).
@@ -8,26 +8,27 @@ FID (Heusel et al. 2017): a file whose module is called as `module(pictures, ret
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from gateway.evaluation.types import Float64, Uint8
+from services.common.array_types import Float64, UInt8
 from services.common.errors import InvalidRequest
 
 _BATCH: Final = 16
 MIN_FID_FRAMES: Final = 50
-"""A covariance of fewer pictures than this says nothing."""
+"""Fewest pictures from which a covariance is estimated."""
 
 
 def frechet_distance(a: Float64, b: Float64) -> float:
-    """Fréchet distance of two Gaussians fitted to feature rows, float64 [N, F] and [M, F], N and M >= 2.
+    """Return the Fréchet distance of two Gaussians fitted to feature rows, float64 [N, F] and [M, F], N and M >= 2.
 
     |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)).
     """
     covariance_a, covariance_b = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))
-    # tr((S_a S_b)^(1/2)) by the eigenvalues of the product, which are those of a symmetric non-negative matrix.
+    # tr((S_a S_b)^(1/2)) is the sum of the roots of the eigenvalues of the product, which are real and not negative.
     eigenvalues = np.linalg.eigvals(covariance_a @ covariance_b)
     cross = float(np.sqrt(np.maximum(eigenvalues.real, 0.0)).sum())
     shift = float(np.square(a.mean(axis=0) - b.mean(axis=0)).sum())
@@ -35,7 +36,8 @@ def frechet_distance(a: Float64, b: Float64) -> float:
 
 
 def _load(path: Path, what: str) -> Any:
-    if not path.is_file():
+    # Path.is_file raises an error for a name that is too long; os.path.isfile does not.
+    if not os.path.isfile(path):
         raise InvalidRequest(f"{what} weights {path} do not exist; give the TorchScript file or leave the option out")
     try:
         import torch
@@ -49,7 +51,7 @@ def _load(path: Path, what: str) -> Any:
 
 
 class SuppliedNetworks:
-    """Networks of the user; `lpips` and `fid` are measured where their file was given.
+    """Networks that the user supplied. `lpips` and `fid` are measured if their file was given.
 
     Raises:
         InvalidRequest: a file is missing or is not TorchScript.
@@ -60,12 +62,12 @@ class SuppliedNetworks:
         self.fid = None if fid_weights is None else _load(fid_weights, "FID")
 
     def accumulator(self) -> PerceptualAccumulator:
-        """A fresh accumulator, for one variant."""
+        """Return a new accumulator for one variant."""
         return PerceptualAccumulator(self)
 
 
 class PerceptualAccumulator:
-    """Takes in frames of truth and result piece by piece; keeps features, not pictures."""
+    """Accumulator of frames of truth and result. Keeps features and no pictures."""
 
     def __init__(self, networks: SuppliedNetworks) -> None:
         self._networks = networks
@@ -74,7 +76,7 @@ class PerceptualAccumulator:
         self._result: list[Float64] = []
 
     @staticmethod
-    def _features(module: Any, pictures: Uint8, options: dict[str, bool]) -> Float64:
+    def _features(module: Any, pictures: UInt8, options: dict[str, bool]) -> Float64:
         import torch
 
         rows: list[Float64] = []
@@ -84,8 +86,8 @@ class PerceptualAccumulator:
                 rows.append(module(batch, **options).flatten(1).double().numpy())
         return np.concatenate(rows)
 
-    def add(self, truth: Uint8, result: Uint8) -> None:
-        """Take in T frames, uint8 [T, 256, 256, 3] each; T may be 0."""
+    def add(self, truth: UInt8, result: UInt8) -> None:
+        """Add T frames of truth and result, uint8 [T, 256, 256, 3] each; T may be 0."""
         if not len(truth):
             return
         if self._networks.lpips is not None:
@@ -98,7 +100,7 @@ class PerceptualAccumulator:
             self._result.append(self._features(self._networks.fid, result, options))
 
     def values(self) -> dict[str, float]:
-        """`lpips` (mean over frames) and `fid`, those whose network was supplied and that had frames enough."""
+        """Return `lpips` (mean over frames) and `fid`, each if its network was supplied and there were enough frames."""
         found: dict[str, float] = {}
         if self._distances:
             found["lpips"] = float(np.concatenate(self._distances).mean())

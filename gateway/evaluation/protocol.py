@@ -1,4 +1,4 @@
-"""Self-re-enactment: personalise on one part of a clip, dub the other with its own sound, compare with the truth."""
+"""Self-re-enactment: enrol the person on one part of a clip, dub the rest with its own sound, compare with the real film."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from gateway.evaluation.mouth_metrics import Closures, closures
 from gateway.evaluation.types import (
     VARIANTS,
     ClipResult,
-    Float64,
     Fold,
     FoldResult,
     FrameRange,
@@ -31,9 +30,9 @@ from gateway.evaluation.types import (
     SelfReenactment,
     Speech,
     SyncDistance,
-    Uint8,
     Variant,
 )
+from services.common.array_types import Float64, UInt8
 
 MOTION_FRAME_S: Final = 0.04
 """Unit of the lag, seconds."""
@@ -42,26 +41,26 @@ MOTION_FRAME_S: Final = 0.04
 class PerceptualDistance(Protocol):
     """LPIPS and FID by networks that the user supplies (perceptual.py)."""
 
-    def add(self, truth: Uint8, result: Uint8) -> None:
-        """Take in frames of truth and result, uint8 [T, 256, 256, 3] each."""
+    def add(self, truth: UInt8, result: UInt8) -> None:
+        """Add frames of the real film and of the result, uint8 [T, 256, 256, 3] each."""
         ...
 
     def values(self) -> Mapping[str, float]:
-        """`lpips` and `fid` of all frames so far; those that the supplied networks allow."""
+        """Return `lpips` and `fid` of all frames so far, each only if the user supplied its network."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationSettings:
-    """How to evaluate.
+    """Settings of an evaluation.
 
     Attributes:
-        variants: what to render.
-        wrong_count: foreign speeches a fold for wrong_audio, at least 10.
-        piece_frames: frames that are rendered, tracked and measured at once; bounds memory.
-        bootstrap: of the intervals.
-        sample_count: pictures kept a variant for the report; 0 keeps nothing for reports.
-        video_frames: most frames kept for the side-by-side video.
+        variants: variants to render.
+        wrong_count: foreign speeches per fold for wrong_audio, at least 10.
+        piece_frames: frames that are rendered, tracked and measured together; bounds memory.
+        bootstrap: settings of the confidence intervals.
+        sample_count: pictures per variant that are kept for the report; 0: nothing is kept for reports.
+        video_frames: most frames that are kept for the side-by-side video.
     """
 
     variants: tuple[Variant, ...] = VARIANTS
@@ -73,11 +72,11 @@ class EvaluationSettings:
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with the variant at work, variant-frames done so far and variant-frames in all (a speech counts as one)."""
+"""Called with the current variant, the number of finished frames, and the number of all frames, counted per variant and speech."""
 
 
 def pieces_of(frames: FrameRange, length: int) -> Iterator[FrameRange]:
-    """Consecutive ranges of at most `length` frames."""
+    """Yield consecutive ranges of at most `length` frames."""
     for start in range(frames.start, frames.stop, length):
         yield FrameRange(start, min(start + length, frames.stop))
 
@@ -93,21 +92,21 @@ def evaluate_clip(
     perceptual: Callable[[], PerceptualDistance] | None = None,
     progress: Progress | None = None,
 ) -> ClipResult:
-    """Evaluate the method on one clip.
+    """Evaluate the method on one clip, and return the scores.
 
     Args:
         session: the clip with the method under test.
-        retrack: face tracker on crops.
-        settings: what to render and how to measure.
-        transcript: what is said in the clip; without it there is no closure.
-        other_speeches: foreign speech for wrong_audio; circular shifts of the clip's own fill up to `wrong_count`.
-        sync_distance: distance of mouth and sound by a sync network.
-        perceptual: makes an accumulator of LPIPS and FID for one variant.
-        progress: told of each piece.
+        retrack: face tracker for crops.
+        settings: what to render and how to measure; None: the defaults.
+        transcript: words that are said in the clip; empty: the closure of the lips is not measured.
+        other_speeches: foreign speech for wrong_audio. Circular shifts of the clip's own speech fill up to `wrong_count`.
+        sync_distance: returns the distance of mouth and sound by a sync network; None: not measured.
+        perceptual: makes an accumulator of LPIPS and FID for one variant; None: not measured.
+        progress: called with each piece.
 
     Raises:
-        InvalidRequest: the clip is too short, or the transcript can't be aligned.
-        NoUsableFootage: an enrolment part without a usable face.
+        InvalidRequest: the clip is too short, or the transcript cannot be aligned.
+        NoUsableFootage: an enrolment part has no usable face.
     """
     settings = settings or EvaluationSettings()
     evaluation = _Evaluation(session, retrack, settings, sync_distance, perceptual, progress)
@@ -156,7 +155,7 @@ def evaluate_clip(
 
 
 class _Evaluation(Generic[Handle]):
-    """The loop over pieces, variants and speeches; pieces are outermost, so that only one is in memory."""
+    """Loop over pieces, variants and speeches. The loop over pieces is outermost, so that only one piece is in memory."""
 
     def __init__(
         self,
@@ -186,7 +185,7 @@ class _Evaluation(Generic[Handle]):
         speeches: Mapping[Variant, Sequence[Speech | None]],
         keeper: Keeper | None,
     ) -> dict[Variant, list[RunMeasures]]:
-        """All runs of one fold: a list a variant, one run a speech."""
+        """Return all runs of one fold: a list per variant, with one run per speech."""
         pieces: dict[Variant, list[list[RunMeasures]]] = {name: [[] for _ in of] for name, of in speeches.items()}
         person = self._person(fold.enrol)
         for frames in pieces_of(fold.test, self._settings.piece_frames):
@@ -199,14 +198,18 @@ class _Evaluation(Generic[Handle]):
                 for index, speech in enumerate(of):
                     rendered = self._session.render(actor, frames, variant, speech)
                     keep = keeper if index == 0 else None
-                    pieces[variant][index].append(self._measure(variant, frames, truth, rendered, speech, keep, index))
+                    measures = self._measure(variant, frames, truth, rendered, speech, keeper=keep)
+                    if index == 0 and variant in self.perceptual:
+                        shown_frames = measures.measured
+                        self.perceptual[variant].add(truth.crops[shown_frames], rendered.crops[shown_frames])
+                    pieces[variant][index].append(measures)
         return {
             variant: [join_pieces(run, self._closures(run, fold.test, actor.lag_frames)) for run in of]
             for variant, of in pieces.items()
         }
 
     def _person(self, enrol: FrameRange) -> PersonFace | None:
-        """The face of the clip's person, from the first piece of an enrolment part."""
+        """Return the face of the clip's person, from the first piece of an enrolment part."""
         shown = self._session.truth(next(pieces_of(enrol, self._settings.piece_frames)))
         landmarks = self._retrack(shown.crops).copy()
         landmarks[[reason != "" for reason in shown.reasons]] = np.nan
@@ -219,16 +222,14 @@ class _Evaluation(Generic[Handle]):
         truth: TruthPiece,
         rendered: Rendered,
         speech: Speech | None,
+        *,
         keeper: Keeper | None,
-        index: int,
     ) -> RunMeasures:
         landmarks = self._retrack(rendered.crops)
         measures = measure_piece(truth, rendered, landmarks)
         if self._sync_distance is not None:
             distance = self._sync_distance(landmarks, frames, speech)
             measures = dataclasses.replace(measures, extras=dict(measures.extras) | {"sync_distance": distance})
-        if variant in self.perceptual and index == 0:
-            self.perceptual[variant].add(truth.crops[measures.measured], rendered.crops[measures.measured])
         if keeper is not None:
             keeper.add(variant, frames, rendered, landmarks)
         self._done += len(frames)
@@ -243,6 +244,7 @@ class _Evaluation(Generic[Handle]):
         return closures(
             np.concatenate([piece.truth_opening for piece in pieces]),
             np.concatenate([piece.result_opening for piece in pieces]),
-            shown_s + lag_frames * MOTION_FRAME_S,  # what is seen at t is heard at t + lag
+            # The mouth at time t belongs to the sound at time t + lag.
+            shown_s + lag_frames * MOTION_FRAME_S,
             self.events_s,
         )

@@ -19,7 +19,7 @@ _DIGITS = 5
 
 
 def _number(value: float) -> float | None:
-    """JSON has no NaN: null says that a figure could not be measured."""
+    """Return a rounded number; None for NaN, which JSON does not have: the figure could not be measured."""
     return round(float(value), _DIGITS) if math.isfinite(value) else None
 
 
@@ -41,12 +41,12 @@ def _head_rows(scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     return {row: _numbers(figures) for row, figures in scores.items()}
 
 
-def to_json(results: Sequence[ClipResult], method: str = "ugc") -> dict[str, Any]:
-    """Plain dictionaries and lists.
+def to_json(results: Sequence[ClipResult], method: str) -> dict[str, Any]:
+    """Return the results as dictionaries, lists, numbers and text.
 
-    Beside the twelve metrics a variant has `intervals` (95 %, [low, high]), `paper` (the paper's own figures) and
-    counts of frames. Methods that move the head have `head_motion`, {row: {figure: number}} (head_scores.py), in every clip and
-    at the top level, which also has `means` (over clips) and `targets`.
+    Each variant has the twelve metrics, `intervals` (95 %, [low, high]), `paper` (the figures of the paper) and counts of frames.
+    The top level has `means` (over clips) and `targets`. If the method moves the head, every clip and the top level have
+    `head_motion`, {row: {figure: number}} (head_scores.py).
     """
     heads = head_means(results)
     return {
@@ -79,11 +79,11 @@ def to_json(results: Sequence[ClipResult], method: str = "ugc") -> dict[str, Any
     }
 
 
-def write_json(path: Path, results: Sequence[ClipResult], method: str = "ugc") -> None:
-    """Write `to_json` to a file, which appears whole or keeps its old content; its folder is made.
+def write_json(path: Path, results: Sequence[ClipResult], method: str) -> None:
+    """Write the results to a JSON file. Missing folders are created. The file is replaced as a whole, or keeps its old content.
 
     Raises:
-        InvalidRequest: it cannot be written.
+        InvalidRequest: the file cannot be written.
     """
     text = json.dumps(to_json(results, method), indent=2, allow_nan=False)
     with _told(path):
@@ -97,12 +97,12 @@ def write_json(path: Path, results: Sequence[ClipResult], method: str = "ugc") -
 
 
 def check_json_place(path: Path, inputs: Sequence[Path], *, overwrite: bool = False) -> None:
-    """Refuse a place where the results cannot be written, or where they would replace something else than older results.
+    """Check that the results can be written to a place, and that they replace nothing but older results.
 
     Args:
-        path: of the JSON file; missing folders above it are made when it is written.
+        path: the JSON file. `write_json` creates missing folders.
         inputs: files that the evaluation reads.
-        overwrite: replace a file whatever it holds.
+        overwrite: allow to replace a file of any content.
 
     Raises:
         InvalidRequest: `path` is one of the inputs, exists and holds no results of an evaluation, or cannot be written.
@@ -121,7 +121,7 @@ def check_json_place(path: Path, inputs: Sequence[Path], *, overwrite: bool = Fa
         folder = path.parent
         while not folder.exists():
             folder = folder.parent
-        # The name itself may be too long; asked where a folder of it is still missing, too.
+        # The name may be too long, also if a folder above is still missing.
         with suppress(FileNotFoundError):
             (folder / path.name).lstat()
         partial = _partial_beside(folder / path.name)
@@ -138,7 +138,7 @@ def _holds_results(path: Path) -> bool:
 
 def _partial_beside(path: Path) -> Path:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".dubstage-", suffix=".json")
-    # As any new file: mkstemp makes one that no other user may read.
+    # mkstemp makes a file that no other user may read. A new file gets the usual permissions.
     mask = os.umask(0)
     os.umask(mask)
     os.fchmod(descriptor, 0o666 & ~mask)

@@ -1,40 +1,40 @@
-"""The sync distance of the paper (`ugc`, IV): how far mouth and sound lie apart for the motion stage's sync network."""
+"""Sync distance (Song et al. 2023, Sec. IV): distance between mouth and sound by the sync network of the motion stage."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from dubstage.motion.v1alpha1 import motion_pb2
-from gateway.evaluation.types import Bool, Float32, Float64, FrameRange, Speech
+from dubstage.client import motion as motion_client
+from dubstage.client import rpcs
+from gateway.evaluation.types import FrameRange, Speech
 from gateway.media import sound
 from gateway.pipeline.records import FEATURE_RECORD, RecordFile
 from gateway.pipeline.speech import extract_features, feature_block, motion_frames_for
 from gateway.stages.host import StageHost
-from services.common.arrays import to_tensor
-from services.common.crops import fit_head_pose, to_head_space
+from services.common.array_types import Array, Bool, Float32, Float64
 from services.common.errors import NoUsableFootage
-from services.common.landmarks import MOUTH_AREA
-from services.common.timeline import MOTION_RATE
+from services.common.face.crops import fit_head_pose, to_head_space
+from services.common.face.landmarks import MOUTH_AREA
+from services.common.wire.timeline import MOTION_RATE
 
 _SPEECH_RATE_HZ: Final = 16_000
 _RATE: Final = float(MOTION_RATE)
 
 
 def mouths_on_grid(landmarks: Float32, seconds: Float64) -> tuple[int, Float32, Bool]:
-    """Mouths of tracked crops on the motion grid.
+    """Return the mouths of tracked crops on the motion grid.
 
     Args:
         landmarks: float32 [T, 478, 3], crop pixels, NaN rows where not tracked.
         seconds: float64 [T], presentation times, increasing.
 
     Returns:
-        The grid frame of the first row, float32 [N, 59, 3] in head space, and bool [N]: whether frames on both sides
-        are known. N is 0 where fewer than two frames are tracked.
+        The grid frame of the first row; the mouths, float32 [N, 59, 3], head space; and bool [N], whether the tracked frames on
+        both sides are near enough. N is 0 if fewer than two frames are tracked.
     """
     (known,) = np.nonzero(np.isfinite(landmarks[:, 0, 0]))
     if len(known) < 2:
@@ -55,9 +55,9 @@ class StageSyncDistance:
 
     Args:
         host: runs the stages.
-        speech: the clip's own, float32 [N], 16 kHz mono.
-        seconds: float64 [T], presentation time of every frame of the clip from its first.
-        folder: for feature files.
+        speech: speech of the clip, float32 [N], 16 kHz mono.
+        seconds: float64 [T], presentation time of every frame of the clip from the first frame.
+        folder: folder for feature files.
     """
 
     def __init__(self, host: StageHost, speech: Float32, seconds: Float64, folder: Path) -> None:
@@ -65,31 +65,29 @@ class StageSyncDistance:
         self._own = Speech("", speech)
         self._seconds = seconds
         self._file = folder / "sync.features"
-        self._features: dict[str, npt.NDArray[Any]] = {}
+        self._features: dict[str, Array] = {}
 
     def __call__(self, landmarks: Float32, frames: FrameRange, speech: Speech | None) -> float:
-        """Distance over one range of frames; NaN where fewer than 30 of them are tracked."""
+        """Return the distance over one range of frames; NaN: too few of the frames are tracked."""
         first, mouths, usable = mouths_on_grid(landmarks, self._seconds[frames.start : frames.stop])
         features = self._features_of(speech or self._own)[first : first + len(mouths)]
         count = len(features)
         if count == 0:
             return float("nan")
-        request = motion_pb2.EstimateLagRequest(
-            features=feature_block(features, 0),
-            mouth_landmarks=to_tensor(np.ascontiguousarray(mouths[:count])),
-            usable=to_tensor(np.ascontiguousarray(usable[:count])),
+        request = motion_client.estimate_lag.request(
+            features=feature_block(features, 0), mouth_landmarks=mouths[:count], usable=usable[:count]
         )
         try:
-            return float(self._host.run(self._host.stages.estimate_lag(request)).distance)
+            return float(self._host.run(self._host.stages.unary(rpcs.motion.ESTIMATE_LAG, request)).distance)
         except NoUsableFootage:
             return float("nan")
 
-    def _features_of(self, speech: Speech) -> npt.NDArray[Any]:
+    def _features_of(self, speech: Speech) -> Array:
         if speech.name not in self._features:
             self._features[speech.name] = self._host.run(self._extract(speech.samples))
         return self._features[speech.name]
 
-    async def _extract(self, samples: Float32) -> npt.NDArray[Any]:
+    async def _extract(self, samples: Float32) -> Array:
         duration = Fraction(len(samples), _SPEECH_RATE_HZ)
         with RecordFile(self._file, FEATURE_RECORD) as features:
             features.clear()

@@ -1,4 +1,4 @@
-"""The quality that the method is to reach, as means over clips against the mean mouth M of the same clips."""
+"""Quality targets of the method: means over clips, some of them relative to the mean mouth M of the same clips."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ Kind = Literal["at_least", "at_most", "between"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One bar.
+    """One target.
 
     Attributes:
-        variant: what is measured.
-        metric: name of METRICS, or of `VariantScores.paper`.
-        low, high: bounds; None where there is none.
-        against: how the value is taken against mean_mouth's: "" absolute, "difference" or "ratio".
-        worst_clip: the bar holds for the worst clip in place of the mean.
+        variant: measured variant.
+        metric: name in METRICS or in `VariantScores.paper`.
+        low: lower bound; None: no lower bound.
+        high: upper bound; None: no upper bound.
+        against: how the value is compared with that of mean_mouth: "" (not at all), "difference" or "ratio".
+        worst_clip: whether the target applies to the worst clip. False: to the mean over clips.
     """
 
     variant: Variant
@@ -34,7 +35,7 @@ class Target:
 
     @property
     def text(self) -> str:
-        """The bar in words, such as "full mouth_psnr_db >= M + 1.5"."""
+        """Return the target in words, such as "full mouth_psnr_db >= M + 1.5"."""
         prefix = {"": "", "difference": "M + ", "ratio": "M x "}[self.against]
         where = ", every clip" if self.worst_clip else ""
         if self.low is not None and self.high is not None:
@@ -62,12 +63,12 @@ TARGETS: Final[tuple[Target, ...]] = (
 )
 
 HEAD_TARGETS: Final[tuple[Target, ...]] = (Target("full", "hs", low=0.85),)
-"""Bars of methods that move the head, beside TARGETS."""
+"""Further targets of methods that move the head."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetCheck:
-    """A bar with the value that was reached; `reached` is None where nothing was measured."""
+    """A target with the measured value. `reached` is None if nothing was measured."""
 
     target: Target
     value: float
@@ -75,7 +76,7 @@ class TargetCheck:
 
     @property
     def passed(self) -> bool:
-        """False only where the bar was measured and missed."""
+        """Whether the target was not missed. A target that was not measured is not missed."""
         return self.reached is not False
 
     def __str__(self) -> str:
@@ -90,7 +91,7 @@ def _value(result: ClipResult, variant: Variant, metric: str) -> float:
 
 
 def variant_means(results: Sequence[ClipResult], variant: Variant) -> dict[str, float]:
-    """Mean over clips of every metric and paper figure of a variant; NaN-free names only."""
+    """Return the mean over clips of every metric and paper figure of a variant that was measured."""
     names = {name for result in results if variant in result.variants for name in result.variants[variant].metrics}
     names |= {name for result in results if variant in result.variants for name in result.variants[variant].paper}
     means: dict[str, float] = {}
@@ -103,7 +104,7 @@ def variant_means(results: Sequence[ClipResult], variant: Variant) -> dict[str, 
 
 
 def check_target(results: Sequence[ClipResult], target: Target) -> TargetCheck:
-    """Hold one bar against results. Ratios are of means, differences are means of differences."""
+    """Compare results with one target. A ratio is the ratio of means; a difference is the mean of differences."""
     values = np.array([_value(result, target.variant, target.metric) for result in results])
     references = np.array([_value(result, "mean_mouth", target.metric) for result in results])
     known = np.isfinite(values) & (np.isfinite(references) | (target.against == ""))
@@ -122,13 +123,13 @@ def check_target(results: Sequence[ClipResult], target: Target) -> TargetCheck:
 
 
 def check_targets(results: Sequence[ClipResult]) -> tuple[TargetCheck, ...]:
-    """All bars, in the order of TARGETS, then HEAD_TARGETS where a head was moved."""
+    """Compare results with TARGETS and, if the method moves the head, with HEAD_TARGETS."""
     moved = HEAD_TARGETS if any(result.head_motion is not None for result in results) else ()
     return tuple(check_target(results, target) for target in (*TARGETS, *moved))
 
 
 def head_means(results: Sequence[ClipResult]) -> dict[str, dict[str, float]]:
-    """Mean over clips of the scores of head motion, by row and figure; empty where no head was moved."""
+    """Return the mean over clips of the scores of head motion, by row and figure; empty if the method does not move the head."""
     scores = [result.head_motion.scores for result in results if result.head_motion is not None]
     if not scores:
         return {}

@@ -1,7 +1,7 @@
-"""What an evaluation asks of the method under test, and what it gives back.
+"""Interface between an evaluation and the method under test, and the results of an evaluation.
 
-Everything is measured in the 256 x 256 face crop of the **footage's own** head pose (docs/coordinates.md), so that
-the truth and every variant lie on the same pixels.
+All measures are taken in the 256 x 256 face crop of the **footage's own** head pose (docs/coordinates.md), so that the truth and
+every variant have the same pixel grid.
 """
 
 from __future__ import annotations
@@ -12,12 +12,8 @@ from fractions import Fraction
 from typing import Final, Literal, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-Uint8 = npt.NDArray[np.uint8]
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
+from services.common.array_types import Float32, Float64, Int64, UInt8
 
 Variant = Literal[
     "mean_mouth",
@@ -30,17 +26,17 @@ Variant = Literal[
     "single_frame",
     "oracle_full",
 ]
-"""What may be rendered.
+"""Variants that can be rendered.
 
     mean_mouth    the medoid enrolment frame with the alignment, mask, colour match and blending of `full`
-    wrong_audio   `full`, driven by speech that is not the clip's (the speech is given); mean over all given
+    wrong_audio   `full`, driven by foreign speech; mean over all foreign speeches
     retrieval     predicted motion, retrieved textures pasted without warp
     tps           + thin-plate spline frame by frame
     warp_network  + the temporal warp network
-    full          + the refine network: the method as users get it
+    full          + the renderer: the method as users get it
     no_style      `full` with the mean style of the training speakers in place of the actor's
     single_frame  `full` with the style of a single frame's landmarks in place of the actor's motion
-    oracle_full   `full` with the truth's landmarks in place of predicted ones
+    oracle_full   `full` with the landmarks of the truth in place of predicted landmarks
 """
 
 VARIANTS: Final[tuple[Variant, ...]] = (
@@ -85,7 +81,7 @@ class FrameRange:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One split of a clip: personalise on `enrol`, measure on `test`; the two share no frame."""
+    """One split of a clip: enrol on `enrol`, measure on `test`. The two parts share no frame."""
 
     enrol: FrameRange
     test: FrameRange
@@ -93,10 +89,10 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """Speech in place of the clip's own.
+    """Speech that replaces the speech of a clip.
 
     Attributes:
-        name: for the report.
+        name: name in the report.
         samples: float32 [N], 16 kHz mono, sample 0 at the clip's first frame, as long as the clip.
     """
 
@@ -109,16 +105,13 @@ class Rendered:
     """Frames of one variant.
 
     Attributes:
-        crops: uint8 [T, 256, 256, 3] RGB: the face crop of the **composited** frame (mask, colour match and blending
-            done).
-        reasons: T texts: "" where the frame was dubbed, else its reason code (NO_FACE, ...). Such frames are not
-            measured.
-        commanded: float32 [T] mouth opening that the renderer was told, crop pixels; None where a variant has none.
-        diagnostics: figures of the method's own, averaged over the ranges weighted by frames, such as the spline's
-            `fitting_error` (Ef) and `temporal_roughness` (Et).
+        crops: uint8 [T, 256, 256, 3], RGB: the face crop of the **composited** frame, after mask, colour match and blending.
+        reasons: T texts: "" for a dubbed frame, otherwise a reason code (NO_FACE, ...). Frames with a reason are not measured.
+        commanded: float32 [T], mouth opening that the renderer was asked for, crop pixels; None: the variant has none.
+        diagnostics: figures of the method, averaged over the ranges and weighted by frames, such as `fitting_error` of the warp.
     """
 
-    crops: Uint8 = field(repr=False)
+    crops: UInt8 = field(repr=False)
     reasons: tuple[str, ...]
     commanded: Float32 | None = None
     diagnostics: Mapping[str, float] = field(default_factory=dict)
@@ -126,21 +119,21 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class HeadMotion:
-    """Head motion over the frames of one test part, by a method that moves the head: head-pose vectors (docs/coordinates.md).
+    """Head motion on the frames of one test part, by a method that moves the head: head-pose vectors (docs/coordinates.md).
 
     Attributes:
-        real: float64 [T, 6], of the footage; NaN rows where it shows no face.
-        predicted: float64 [T, 6], what the motion stage wants.
-        output: float64 [T, 6], what the film would show: poses of the chosen backgrounds.
-        known: float64 [K, 6], usable frames of the enrolment part: what the method knew of how the person moves.
-        backgrounds: int64 [T], the footage frames that were chosen, of the enrolment part.
+        real: float64 [T, 6], head poses of the footage; NaN rows where the footage shows no face.
+        predicted: float64 [T, 6], head poses that the motion stage predicts.
+        output: float64 [T, 6], head poses that the film would show: those of the chosen backgrounds.
+        known: float64 [K, 6], head poses of the usable frames of the enrolment part.
+        backgrounds: int64 [T], chosen footage frames of the enrolment part.
     """
 
     real: Float64 = field(repr=False)
     predicted: Float64 = field(repr=False)
     output: Float64 = field(repr=False)
     known: Float64 = field(repr=False)
-    backgrounds: npt.NDArray[np.int64] = field(repr=False)
+    backgrounds: Int64 = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +142,8 @@ class HeadMotionResult:
 
     Attributes:
         scores: HEAD_FIGURES by HEAD_ROWS (head_scores.py).
-        motion: of the first fold, for the report.
-        first_frame: of that fold's test part.
+        motion: head motion of the first fold, for the report.
+        first_frame: first frame of that fold's test part.
     """
 
     scores: Mapping[str, Mapping[str, float]]
@@ -159,11 +152,11 @@ class HeadMotionResult:
 
 
 class EnrolledActor(Protocol):
-    """An actor that was made from one part of a clip; opaque to the evaluation but for the lag."""
+    """An actor that was enrolled on one part of a clip. The evaluation reads the lag only."""
 
     @property
     def lag_frames(self) -> int:
-        """Audio/video lag found on the enrolment part, frames of 40 ms, positive when the sound comes late."""
+        """Lag of the sound on the enrolment part, frames of 40 ms; positive: the sound comes after the picture."""
         ...
 
 
@@ -171,34 +164,34 @@ Handle = TypeVar("Handle", bound=EnrolledActor)
 
 
 class SelfReenactment(Protocol[Handle]):
-    """One clip with the method under test. The gateway's pipeline implements it."""
+    """One clip with the method under test. The gateway's pipeline implements this interface."""
 
     @property
     def clip(self) -> str:
-        """Name of the clip, as it stands in the result."""
+        """Name of the clip in the result."""
         ...
 
     @property
     def num_frames(self) -> int:
-        """Frames of the clip."""
+        """Number of frames of the clip."""
         ...
 
     @property
     def frame_rate(self) -> Fraction:
-        """Frames a second (the average for variable rates)."""
+        """Frames per second, the average for variable rates."""
         ...
 
     @property
     def speech(self) -> Float32:
-        """The clip's own sound: float32 [N], 16 kHz mono, sample 0 at its first frame."""
+        """Sound of the clip: float32 [N], 16 kHz mono, sample 0 at the first frame."""
         ...
 
     def truth(self, frames: FrameRange) -> Rendered:
-        """The footage itself; reasons: why a frame has no face crop, "" where it has one."""
+        """Return the real film. The reasons say why a frame has no face crop; "" for a frame with a face crop."""
         ...
 
     def enrol(self, frames: FrameRange) -> Handle:
-        """Make and personalise an actor from these frames alone; finds the lag on them.
+        """Return an actor that is learned from these frames only, with their lag.
 
         Raises:
             NoUsableFootage: no frame of the range has a usable face.
@@ -206,24 +199,30 @@ class SelfReenactment(Protocol[Handle]):
         ...
 
     def render(self, actor: Handle, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
-        """Dub the range with the clip's own sound, or with `speech` where it is given (wrong_audio).
+        """Return the dubbed frames of a range.
 
-        The result must not depend on how a range is cut: long ranges are rendered piece by piece.
+        Long ranges are rendered piece by piece, so the result must not depend on the cuts.
+
+        Args:
+            actor: actor to dub.
+            frames: frames to dub.
+            variant: variant to render.
+            speech: foreign speech (wrong_audio); None: the sound of the clip.
         """
         ...
 
     def head_motion(self, actor: Handle, frames: FrameRange) -> HeadMotion | None:
-        """How the head would move in a film with a timeline of its own that speaks as the range does; None where heads stay."""
+        """Return the head motion of a film with its own timeline and the speech of the range; None: the method moves no head."""
         ...
 
 
-Retrack = Callable[[Uint8], Float32]
-"""Face tracker on crops: uint8 [T, 256, 256, 3] consecutive frames -> float32 [T, 478, 3] landmarks in crop pixels,
-NaN where no face is found. Used on truth and result alike, so that both carry the same noise."""
+Retrack = Callable[[UInt8], Float32]
+"""Face tracker for crops: uint8 [T, 256, 256, 3], consecutive frames, to landmarks float32 [T, 478, 3] in crop pixels, NaN where no
+face is found. Truth and result are both tracked, so that both have the same noise."""
 
 SyncDistance = Callable[[Float32, FrameRange, Speech | None], float]
-"""Distance of mouth and sound by a sync network: re-tracked landmarks float32 [T, 478, 3] (crop pixels, NaN rows
-where not tracked), the frames they belong to, and the speech if it is not the clip's own."""
+"""Distance of mouth and sound by a sync network. Arguments: tracked landmarks float32 [T, 478, 3] (crop pixels, NaN rows where not
+tracked), the frames of the landmarks, and the foreign speech or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,14 +238,14 @@ class VariantScores:
     """Means of one variant over the folds (and speeches) of one clip.
 
     Attributes:
-        metrics: every name of METRICS; NaN where it can't be measured (closure without transcript).
+        metrics: value of each name of METRICS; NaN if it cannot be measured (closure without a transcript).
         intervals: bootstrap intervals of the metrics that are not NaN.
         paper: further figures: photometric_error, ssiou, expression_error, landmark_error_px, commanded_opening_correlation,
-            sync_distance, lpips, fid, the diagnostics that the method gave, and of `full`, where it moves the head, HEAD_FIGURES
-            (head_scores.py).
-        frames: frames measured, over all folds (for wrong_audio a speech counts once).
-        passed_through: frames of the test parts that were not dubbed or whose truth has no tracked mouth.
-        lost_faces: dubbed frames on which the tracker finds no face any more.
+            sync_distance, lpips, fid, and the diagnostics of the method. `full` also has HEAD_FIGURES (head_scores.py) if the
+            method moves the head.
+        frames: measured frames over all folds. With several foreign speeches, a frame counts once.
+        passed_through: frames of the test parts that were not dubbed, or whose truth has no tracked mouth.
+        lost_faces: dubbed frames on which the tracker finds no face.
     """
 
     metrics: Mapping[str, float]
@@ -259,22 +258,22 @@ class VariantScores:
 
 @dataclass(frozen=True, slots=True)
 class VariantSample:
-    """What a report shows of a variant: a few evenly spread crops and all opening curves of the first fold.
+    """What a report shows of a variant: a few evenly spread crops, and the opening curves of the first fold.
 
     Attributes:
-        crops: uint8 [S, 256, 256, 3], of the frames in `ClipResult.sample_frames`.
-        opening: float32 [T] re-tracked opening on the first fold's test frames, crop pixels, NaN where not tracked.
-        commanded: float32 [T] or None.
+        crops: uint8 [S, 256, 256, 3], crops of the frames in `ClipResult.sample_frames`.
+        opening: float32 [T], tracked opening on the test frames of the first fold, crop pixels, NaN where not tracked.
+        commanded: float32 [T], opening that the renderer was asked for; None: the variant has none.
     """
 
-    crops: Uint8 = field(repr=False)
+    crops: UInt8 = field(repr=False)
     opening: Float32 = field(repr=False)
     commanded: Float32 | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class FoldResult:
-    """A fold with the lag that was found on its enrolment part."""
+    """A fold with the lag of its enrolment part, frames of 40 ms."""
 
     fold: Fold
     lag_frames: int
@@ -282,14 +281,19 @@ class FoldResult:
 
 @dataclass(frozen=True, slots=True)
 class ClipResult:
-    """The evaluation of one clip.
+    """Result of the evaluation of one clip.
 
     Attributes:
-        lag_frames: lag of the fold with the longest enrolment part.
-        truth: the footage itself, for the report.
-        head_motion: of methods that move the head.
-        video: uint8 [V, 256, 256 * 2, 3]: truth beside `full` over the first fold's first seconds; V = 0 where not
-            kept.
+        clip: name of the clip.
+        frame_rate: frames per second.
+        lag_frames: lag of the fold with the longest enrolment part, frames of 40 ms.
+        folds: folds with their lags.
+        variants: scores of each variant.
+        sample_frames: frames that the samples show.
+        truth: sample of the real film, for the report.
+        samples: sample of each variant, for the report.
+        head_motion: scores of the head motion; None: the method moves no head.
+        video: uint8 [V, 256, 512, 3], truth beside `full` in the first seconds of the first fold; V is 0 if not kept.
     """
 
     clip: str
@@ -301,4 +305,4 @@ class ClipResult:
     truth: VariantSample | None = None
     samples: Mapping[Variant, VariantSample] = field(default_factory=dict)
     head_motion: HeadMotionResult | None = None
-    video: Uint8 = field(repr=False, default_factory=lambda: np.zeros((0, 256, 512, 3), np.uint8))
+    video: UInt8 = field(repr=False, default_factory=lambda: np.zeros((0, 256, 512, 3), np.uint8))

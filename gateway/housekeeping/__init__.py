@@ -1,1 +1,1 @@
-"""What jobs leave on disk and in the artefact store: looked at, and removed by age, by size or by name."""
+"""What jobs leave on disk and in the artefact store: lists, and removal by age, by size or by name."""

@@ -1,4 +1,4 @@
-"""Which jobs are given up, and which blobs of the artefact store no actor and no job counts."""
+"""Removal of old and large jobs, and the blobs of the artefact store that no actor and no job counts."""
 
 from __future__ import annotations
 
@@ -19,38 +19,43 @@ from gateway.pipeline.journal import journalled
 from gateway.pipeline.removal import Freed, give_up
 from gateway.pipeline.workspace import JOURNAL
 from gateway.settings import GatewaySettings
-from services.common.artefacts import ArtefactStore, StoredBlob
 from services.common.errors import DubstageError
+from services.common.store.artefacts import ArtefactStore, StoredBlob
 
 DAY_S: Final = 86400.0
 _HOUR_S: Final = 3600.0
 LEAST_BLOB_AGE_S: Final = DAY_S
-"""Least age in seconds of an uncounted blob that is removed: the work that made a younger one may be about to count it."""
+"""Least age of an uncounted blob that is removed, seconds. Work that made a younger blob may be about to count the blob."""
 
 _log = structlog.stdlib.get_logger("dubstage.jobs")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Which jobs have to go.
+    """Limits that jobs to be removed exceed.
 
     Attributes:
-        older_than_s: jobs that were not used for so long; None: whatever their age.
-        larger_than: jobs whose files and blobs take more bytes; None: whatever their size.
+        older_than_s: seconds since a job was used; None: jobs of any age.
+        larger_than: bytes of a job's files and blobs; None: jobs of any size.
     """
 
     older_than_s: float | None = None
     larger_than: int | None = None
 
     def meets(self, job: JobFolder, now: float) -> bool:
-        """Whether a job has to go; a running one never has."""
+        """Return whether a job exceeds all limits. A running job never does.
+
+        Args:
+            job: the job.
+            now: present time, Unix time in seconds.
+        """
         old = self.older_than_s is None or now - job.last_used >= self.older_than_s
         large = self.larger_than is None or job.folder_bytes + job.step_bytes > self.larger_than
         return old and large and not job.running
 
 
 def over_total(jobs: Sequence[JobFolder], max_bytes: int) -> list[JobFolder]:
-    """The jobs, those that were not used for the longest first, that have to go so that all folders take at most `max_bytes`."""
+    """Return the jobs to remove so that all folders together take at most `max_bytes`. Jobs that were unused longest come first."""
     over = sum(job.folder_bytes for job in jobs) - max_bytes
     chosen = []
     for job in sorted(jobs, key=lambda one: one.last_used):
@@ -63,7 +68,7 @@ def over_total(jobs: Sequence[JobFolder], max_bytes: int) -> list[JobFolder]:
 
 
 def remove_jobs(jobs: Iterable[JobFolder], actors: ActorStore, store: ArtefactStore) -> Iterator[tuple[JobFolder, Freed | None]]:
-    """Give jobs up, one after the other; tells what each freed, None where a job began to run, or ended, meanwhile.
+    """Remove jobs one after the other, and yield each with what the removal freed; None: the job began to run, or ended, meanwhile.
 
     Raises:
         DubstageError: the database or the artefact store cannot be used.
@@ -73,23 +78,31 @@ def remove_jobs(jobs: Iterable[JobFolder], actors: ActorStore, store: ArtefactSt
 
 
 def uncounted_blobs(jobs: Path, actors: ActorStore, store: ArtefactStore, *, older_than_s: float) -> Iterator[StoredBlob]:
-    """Blobs of the store that neither an actor nor a job counts, put at least `older_than_s` ago, at least a day.
+    """Yield the blobs of the store that no actor and no job counts.
 
-    Blobs that other services made through the stages and still hold references to are among them.
+    Blobs that other services made through the stages are yielded too, even if these services still use them.
+
+    Args:
+        jobs: folder of all jobs.
+        actors: store of actors.
+        store: the artefact store.
+        older_than_s: least age of the blobs, seconds; at least LEAST_BLOB_AGE_S.
 
     Raises:
         DubstageError: the database or the artefact store cannot be used.
     """
     before = time.time() - max(older_than_s, LEAST_BLOB_AGE_S)
     old = [blob for blob in store.stored() if blob.put_at < before]
-    # Looked at after the list was made: what is counted meanwhile stays.
+    # The counts are read after the list of blobs, so that a blob that is counted meanwhile stays.
     journals = {ref.sha256 for job in list_jobs(jobs) for ref in journalled(job.folder / JOURNAL)}
     unknown = {ref.sha256 for ref in actors.jobs.uncounted([blob.ref for blob in old])} - journals
     yield from (blob for blob in old if blob.ref.sha256 in unknown)
 
 
 def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, jobs: Path) -> Freed:
-    """Give up the jobs that are older, or together larger, than the settings allow; what was half written in the store goes too.
+    """Remove the jobs that are older, or together larger, than the settings allow, and return what the removal freed.
+
+    Half-written files of the artefact store that are older than a day are removed too.
 
     Raises:
         DubstageError: the database or the artefact store cannot be used.
@@ -111,7 +124,10 @@ def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, 
 
 
 async def expire_hourly(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, jobs: Path) -> None:
-    """Do `expire` now and once an hour, until cancelled. A database or a store that cannot be used is tried again the next time."""
+    """Call `expire` now and once per hour, until cancelled.
+
+    An error of the database or of a store is logged, and the next call tries again.
+    """
     while True:
         try:
             await in_thread(expire, settings, actors, store, jobs)

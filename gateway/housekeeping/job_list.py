@@ -1,8 +1,7 @@
-"""The jobs that lie in the folder of jobs, as far as their files tell."""
+"""The jobs in the folder of jobs, read from their files."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,28 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.actors.private_files import cannot_use
 from gateway.pipeline.journal import journalled
 from gateway.pipeline.removal import folder_bytes
 from gateway.pipeline.seals import read_note
-from gateway.pipeline.workspace import FACTS, JOURNAL, LOCK
-from services.common.artefacts import ArtefactRef
+from gateway.pipeline.workspace import FACTS, JOURNAL, is_running
+from gateway.private_files import cannot_use
 from services.common.errors import InvalidRequest
+from services.common.store.artefacts import ArtefactRef
 
 _KEY: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
 class JobFolder:
-    """A job that has not ended: it runs, was interrupted, or failed.
+    """A job that has not ended: the job runs, was interrupted, or failed.
 
     Attributes:
-        folder: of the job.
-        facts: what the job wrote down about itself (kind, footage, speech, method, actor, started); empty where nothing is there.
+        folder: folder of the job.
+        facts: facts that the job wrote down: kind, footage, speech, method, actor, started; empty: the job wrote none.
         folder_bytes: bytes of all files in the folder.
-        steps: blobs of its finished steps: the enrolment and the windows of the film.
-        last_used: when the job last began or finished a pass or a step, Unix time, seconds.
-        running: a process works in the folder now.
+        steps: blobs of the finished steps: the enrolment and the windows of the film.
+        last_used: time when the job last began or finished a pass or a step, Unix time in seconds.
+        running: whether a process works in the folder now.
     """
 
     folder: Path
@@ -52,13 +51,13 @@ class JobFolder:
         return sum(ref.size_bytes for ref in self.steps)
 
     def fact(self, name: str) -> str:
-        """A fact as text; empty where the job did not write it down."""
+        """Return a fact as text; empty: the job did not write the fact down."""
         value = self.facts.get(name)
         return value if isinstance(value, str) else ""
 
 
 def list_jobs(jobs: Path) -> list[JobFolder]:
-    """All jobs below a folder, those that were used last at the end. Anything that is no job is left out.
+    """Return all jobs below a folder, the last used at the end. Files and folders that are no jobs are left out.
 
     Raises:
         StorageRefused: the data folder cannot be used; the message names the path and DUBSTAGE_DATA_DIR.
@@ -76,15 +75,15 @@ def list_jobs(jobs: Path) -> list[JobFolder]:
             try:
                 found.append(_job(folder))
             except FileNotFoundError:
-                continue  # ended while it was looked at
+                continue  # the job ended in the meantime
     return sorted(found, key=lambda job: job.last_used)
 
 
 def find_job(jobs: Path, key: str) -> JobFolder:
-    """The job of a key, or of the beginning of one.
+    """Return the job whose key begins with a text.
 
     Raises:
-        InvalidRequest: there is none, or there are several.
+        InvalidRequest: there is no such job, or there are several.
     """
     found = [job for job in list_jobs(jobs) if key and job.key.startswith(key)]
     if len(found) == 1:
@@ -104,20 +103,3 @@ def _job(folder: Path) -> JobFolder:
         last_used=max(times),
         running=is_running(folder),
     )
-
-
-def is_running(folder: Path) -> bool:
-    """Whether a process works in a job's folder, by its lock."""
-    try:
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # a file system without locks
-    finally:
-        os.close(handle)
-    return False

@@ -6,15 +6,15 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from gateway.actors.private_files import cannot_use, data_folder
 from gateway.pipeline.disk import job_folder
+from gateway.private_files import cannot_use, data_folder
 
 JOBS: Final = "jobs"
 """Name of the folder in the data folder."""
 
 
 def open_jobs_folder(data_dir: Path) -> Path:
-    """Make the folder of jobs (0700) where it is missing, and check that files can be written there.
+    """Make the folder of jobs (mode 0700) if it is missing, check that files can be written there, and return its path.
 
     Raises:
         StorageRefused: the data folder cannot be used; the message names the path and DUBSTAGE_DATA_DIR.

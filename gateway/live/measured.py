@@ -1,4 +1,4 @@
-"""Speech fed to a live stream as if it were spoken now, and the time that each frame takes."""
+"""Speech that is sent to a live stream at the pace of speaking, and the latency of each frame."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from dubstage.audio.v1alpha1 import audio_pb2
-from services.common.timeline import MOTION_RATE
+from services.common.array_types import Float32
+from services.common.wire.timeline import MOTION_RATE
 
 CHUNK_SECONDS: Final = 0.02
 
 
 @dataclass(slots=True)
 class SpokenSpeech:
-    """PCM in chunks of 20 ms, each given when its last sample would have been spoken.
+    """Speech in chunks of 20 ms. Each chunk is sent when its last sample would have been spoken.
 
     Attributes:
         samples: float32 [n, channels].
-        sample_rate_hz: of them.
-        in_real_time: False: as fast as it is taken.
-        began: instant of `time.monotonic()` of the first sample, once it is asked for.
-        given: instant at which each chunk was given.
+        sample_rate_hz: samples per second and channel.
+        in_real_time: whether chunks are sent at the pace of speaking. False: as fast as they are taken.
+        began: time of the first sample by `time.monotonic()`; None: no chunk was asked for yet.
+        given: time at which each chunk was sent.
     """
 
-    samples: npt.NDArray[np.float32]
+    samples: Float32
     sample_rate_hz: int
     in_real_time: bool = True
     began: float | None = None
@@ -37,11 +37,11 @@ class SpokenSpeech:
 
     @property
     def chunk_samples(self) -> int:
-        """Samples a chunk."""
+        """Number of samples per chunk and channel."""
         return int(CHUNK_SECONDS * self.sample_rate_hz)
 
     async def chunks(self) -> AsyncIterator[audio_pb2.AudioChunk]:
-        """The sound, from its first sample on."""
+        """Yield the chunks of the speech from the first sample on."""
         self.began = time.monotonic()
         for first in range(0, len(self.samples), self.chunk_samples):
             piece = self.samples[first : first + self.chunk_samples]
@@ -52,7 +52,7 @@ class SpokenSpeech:
             yield audio_pb2.AudioChunk(first_sample=first, pcm_f32=np.ascontiguousarray(piece, "<f4").tobytes())
 
     def latency_s(self, index: int) -> float:
-        """Seconds from the moment that the last sound shown by frame `index` had been given until now."""
+        """Return the seconds since the last sound that frame `index` shows was sent."""
         last_sample = (index + 1) * self.sample_rate_hz // int(MOTION_RATE)
         chunk = min(max(0, -(-last_sample // self.chunk_samples) - 1), len(self.given) - 1)
         return time.monotonic() - self.given[chunk]

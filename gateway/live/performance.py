@@ -1,29 +1,32 @@
-"""What a live stream shows while speech comes: a stretch of the actor's own footage, forwards and backwards."""
+"""What a live stream shows: a stretch of the actor's own footage, played forwards and backwards."""
 
 from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.actors.stored import StoredActor
+from gateway.compositing.blend import blend_box
+from gateway.compositing.paste import paste_box
 from gateway.media.inspection import inspect_film
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.methods import method_named
+from gateway.methods import METHODS, method_named
 from gateway.pipeline.records import FACE_RECORD, pose_of
-from services.common.actor_geometry import lower_face_mask
-from services.common.artefacts import ArtefactStore
-from services.common.crops import HeadPose
+from services.common.array_types import Array, UInt8
 from services.common.errors import ActorNotReady
+from services.common.face.actor_geometry import lower_face_mask
+from services.common.face.crops import HeadPose
+from services.common.store.artefacts import ArtefactStore
 
 MAX_FRAMES: Final = 75
-"""Frames of footage that are held decoded: three seconds, about 200 MB at 1280 x 720."""
+"""Most frames of footage that are kept decoded: three seconds, about 200 MB at 1280 x 720."""
 MIN_FRAMES: Final = 5
+"""Fewest consecutive usable frames that a live stream can show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,39 +34,52 @@ class Performance:
     """Decoded footage of an actor.
 
     Attributes:
-        frames: uint8 RGB [H, W, 3] each, consecutive.
-        poses: head pose of each.
-        boxes: render box of each, uint8 [160, 160, 3].
-        masks: lower-face mask of each, uint8 [160, 160].
+        frames: consecutive frames, each uint8 [H, W, 3], RGB.
+        poses: head pose of every frame.
+        boxes: render box of every frame, uint8 [160, 160, 3], RGB.
+        masks: lower-face mask of every frame, uint8 [160, 160].
     """
 
-    frames: tuple[npt.NDArray[np.uint8], ...]
+    frames: tuple[UInt8, ...]
     poses: tuple[HeadPose, ...]
-    boxes: tuple[npt.NDArray[np.uint8], ...]
-    masks: tuple[npt.NDArray[np.uint8], ...]
+    boxes: tuple[UInt8, ...]
+    masks: tuple[UInt8, ...]
 
     def at(self, index: int) -> int:
-        """Which footage frame a stream's frame shows: 0, 1, ... n - 1, n - 2, ... 1, 0, 1, ..."""
+        """Return which footage frame a frame of the stream shows: 0, 1, ... n - 1, n - 2, ... 1, 0, 1, ..."""
         period = max(1, 2 * (len(self.frames) - 1))
         place = index % period
         return place if place < len(self.frames) else period - place
 
+    def with_mouth(self, index: int, box: UInt8, mask: UInt8) -> UInt8:
+        """Return the footage frame of a frame of the stream with a rendered box in it, uint8 [H, W, 3], RGB.
+
+        Args:
+            index: frame of the stream.
+            box: uint8 [160, 160, 3], RGB.
+            mask: uint8 [160, 160], weight of the box; 255 = 1.
+        """
+        place = self.at(index)
+        blended = blend_box(box, self.boxes[place], mask)
+        return paste_box(self.frames[place], self.poses[place], blended, mask.astype(np.float32) / 255.0)
+
 
 def load_performance(actor: StoredActor, artefacts: ArtefactStore) -> Performance:
-    """The first unbroken stretch of usable frames of an actor's footage.
+    """Return the longest unbroken stretch of usable frames of an actor's footage, at most MAX_FRAMES.
 
     Raises:
-        ActorNotReady: the actor's method has no live form, or there is no footage, or no stretch of MIN_FRAMES.
+        ActorNotReady: the actor's method cannot be used live, the actor has no footage, or no stretch has MIN_FRAMES.
     """
     method = method_named(actor.method)
-    if method.moves_head or method.needs_identity:
+    if not method.live:
+        able = ", ".join(name for name, row in METHODS.items() if row.live)
         raise ActorNotReady(
-            f"actor {actor.actor_id} is enrolled for {method.name}, which has no live form: enrol them for ugc",
+            f"actor {actor.actor_id} is enrolled for {method.name}, which cannot be used live: enrol the person for one of: {able}",
             subject=actor.actor_id,
         )
     if not {"faces", "footage"} <= set(actor.artefacts):
         raise ActorNotReady(
-            f"actor {actor.actor_id} was enrolled without footage to show live: enrol it again", subject=actor.actor_id
+            f"actor {actor.actor_id} was enrolled without footage to show live: enrol the person again", subject=actor.actor_id
         )
     stored = artefacts.get_arrays(actor.artefacts["faces"])
     faces = np.zeros(len(stored["frame"]), FACE_RECORD)
@@ -82,7 +98,7 @@ def load_performance(actor: StoredActor, artefacts: ArtefactStore) -> Performanc
     return Performance(frames, poses, boxes, tuple(lower_face_mask(actor.enrolled.geometry, pose) for pose in poses))
 
 
-def _first_run(faces: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _first_run(faces: Array) -> Array:
     usable = faces[faces["reason"] == common_pb2.FRAME_REASON_DUBBED]
     breaks = np.nonzero(np.diff(usable["frame"]) != 1)[0] + 1
     runs = np.split(usable, breaks)

@@ -1,4 +1,4 @@
-"""A live stream written to a film: frames at 25 frames/s with the speech beside them."""
+"""Recording of a live stream: a film of 25 frames/s with the speech as its sound."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Final, Self
 
 import av
 import numpy as np
-import numpy.typing as npt
 
 from gateway.media.encoders import container_format
 from gateway.media.output_file import OutputFile, output_error
 from gateway.media.output_place import check_place
+from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest
-from services.common.timeline import MOTION_RATE
+from services.common.wire.timeline import MOTION_RATE
 
 CODEC: Final = "libx264"
 _ENDINGS: Final = (".mp4", ".m4v", ".mov", ".mkv")
-"""Of containers that hold H.264 and AAC."""
+"""File extensions of containers that hold H.264 and AAC."""
 
 
 def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> None:
-    """Refuse an output that cannot be written, before any work is done.
+    """Check before any work that an output can be written.
 
     Args:
         output: film to write.
-        speech: source of the sound, so that it is not overwritten.
-        overwrite: replace an existing file even if it is no film that dubstage wrote.
+        speech: file of the speech, which must not be overwritten.
+        overwrite: replace an existing file even if dubstage did not write the file.
 
     Raises:
-        InvalidRequest: the ending is that of no container, or the place cannot be written.
+        InvalidRequest: the file extension belongs to no container, or the place cannot be written.
     """
     if output.suffix.lower() not in _ENDINGS:
         raise InvalidRequest(
@@ -41,15 +41,15 @@ def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> N
 
 
 class Recording:
-    """A film that appears whole, or not at all.
+    """Film that appears at its place when it is complete, or not at all.
 
     Args:
-        output: file to write; its suffix chooses the container.
-        speech: source of the sound, so that it is not overwritten.
-        samples: float32 [n, channels], what is spoken.
-        sample_rate_hz: rate of `samples`.
+        output: file to write. The file extension chooses the container.
+        speech: file of the speech, which must not be overwritten.
+        samples: float32 [n, channels], the speech.
+        sample_rate_hz: samples per second and channel.
         marking: text for the comment tag.
-        overwrite: replace an existing file even if it is no film that dubstage wrote.
+        overwrite: replace an existing file even if dubstage did not write the file.
 
     Raises:
         InvalidRequest: as `check_recording`.
@@ -59,7 +59,7 @@ class Recording:
         self,
         output: Path,
         speech: Path,
-        samples: npt.NDArray[np.float32],
+        samples: Float32,
         sample_rate_hz: int,
         *,
         marking: str,
@@ -80,11 +80,11 @@ class Recording:
         self._file = OutputFile(self._output, overwrite=self._overwrite)
         return self
 
-    def write(self, picture: npt.NDArray[np.uint8]) -> None:
-        """Append a frame, uint8 RGB [H, W, 3], and the sound up to its end.
+    def write(self, picture: UInt8) -> None:
+        """Append a frame, uint8 RGB [H, W, 3].
 
         Raises:
-            DubstageError: it cannot be written.
+            DubstageError: the film cannot be written.
         """
         try:
             if self._container is None:
@@ -99,14 +99,14 @@ class Recording:
         except (av.FFmpegError, OSError) as problem:
             raise output_error(problem, self._output, CODEC) or problem from problem
 
-    def _open(self, picture: npt.NDArray[np.uint8]) -> None:
+    def _open(self, picture: UInt8) -> None:
         assert self._file is not None
         height, width, _ = picture.shape
         self._container = av.open(self._file.url, "w", format=container_format(self._output))
         self._container.metadata["comment"] = self._marking
         stream = self._container.add_stream(CODEC, rate=int(MOTION_RATE))
         assert isinstance(stream, av.VideoStream)
-        # The codec halves the colours: an odd row or column is left out.
+        # The pixel format has half the colour resolution, so an odd row or column is left out.
         stream.width, stream.height = width - width % 2, height - height % 2
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "16", "preset": "veryfast"}

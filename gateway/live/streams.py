@@ -1,4 +1,4 @@
-"""Opens live streams: who may be shown, how many at once, and what is held ready for them."""
+"""Opening of live streams: who may be shown, how many streams run at the same time, and which footage is kept in memory."""
 
 from __future__ import annotations
 
@@ -14,42 +14,50 @@ from gateway.actors.job_blobs import erased_meanwhile
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
 from gateway.live.performance import Performance, load_performance
-from gateway.live.session import LiveFrame, live_frames
+from gateway.live.session import LiveFrame, LiveSound, live_frames
+from gateway.methods import method_named
 from gateway.stages.interface import Stages
-from services.common.artefacts import ArtefactStore
+from gateway.stages.method_check import models_for
 from services.common.errors import ActorNotReady, ConsentMissing, Overloaded
+from services.common.store.artefacts import ArtefactStore
 
 HELD_PERFORMANCES: Final = 2
-"""Decoded footage that is kept for the next stream of the same actor."""
+"""Actors whose decoded footage is kept for their next stream."""
 MESSAGE_ROOM: Final = 4096
-"""Bytes of a message beside its picture."""
+"""Bytes of a message without its picture."""
 
 
 @dataclass(eq=False, slots=True)
 class _Running:
-    """A stream: of whom, whether they were erased, and what ends the wait for its next frame, while it waits."""
+    """One running stream.
+
+    Attributes:
+        actor_id: the actor that the stream shows.
+        erased: whether the actor was erased.
+        waiting: ends the wait for the next frame; None: the stream does not wait.
+    """
 
     actor_id: str
     erased: bool = False
     waiting: asyncio.Timeout | None = None
 
     def end(self) -> None:
-        """End the stream, now where it waits, otherwise when it goes on."""
+        """End the stream: at once if it waits for a frame, otherwise before its next frame."""
         first, self.erased = not self.erased, True
-        # Once: a wait that ends already cannot be ended again.
+        # A wait that has ended cannot be ended again.
         if first and self.waiting is not None:
             self.waiting.reschedule(asyncio.get_running_loop().time())
 
     def check(self) -> None:
-        """Raise ActorNotReady where the person was erased."""
+        """Raise ActorNotReady if the actor was erased."""
         if self.erased:
             raise erased_meanwhile(self.actor_id)
 
     async def next_of(self, frames: AsyncGenerator[LiveFrame, None]) -> LiveFrame | None:
-        """The next frame, or None at the end.
+        """Return the next frame, or None at the end.
 
         Raises:
-            ActorNotReady: the person was erased.
+            ActorNotReady: the actor was erased.
         """
         self.check()
         try:
@@ -66,12 +74,12 @@ class LiveStreams:
     """Live streams of one process.
 
     Args:
-        stages: gives the stages, once they are open.
-        actors: the enrolled people.
-        artefacts: the store that the stages share.
-        max_streams: how many run at once.
-        require_consent: nobody is shown without a consent record.
-        max_message_bytes: largest message that a frame may travel in.
+        stages: returns the stages, once they are open.
+        actors: store of actors.
+        artefacts: artefact store of the stages.
+        max_streams: most streams that run at the same time.
+        require_consent: whether this installation shows nobody without a consent record.
+        max_message_bytes: size limit of a message, which has to hold one frame.
     """
 
     def __init__(
@@ -96,13 +104,14 @@ class LiveStreams:
     async def frames(
         self, actor_id: str, audio: AsyncIterator[audio_pb2.AudioChunk], *, sample_rate_hz: int, channels: int
     ) -> AsyncGenerator[LiveFrame, None]:
-        """Dubbed frames of an actor while `audio` comes; it is first asked for sound when everything else is ready.
+        """Yield the dubbed frames of an actor while `audio` comes. The first chunk is asked for when everything else is ready.
 
         Raises:
-            ActorNotReady: no such actor, or none that can be shown live; or they were erased meanwhile.
+            ActorNotReady: no such actor, the actor cannot be shown live, or the actor was erased meanwhile.
             ConsentMissing: the installation requires a consent record and the actor has none.
-            Overloaded: as many streams run as may.
-            DubstageError: see `live_frames`.
+            ModelNotFound: the stages do not have the actor's method.
+            Overloaded: `max_streams` streams run already.
+            DubstageError: from the stages.
         """
         if len(self._running) >= self._max_streams:
             raise Overloaded(f"{len(self._running)} live streams run already, as many as the gateway takes", retry_after_s=5.0)
@@ -112,10 +121,12 @@ class LiveStreams:
             actor = await asyncio.to_thread(self._actors.get, actor_id)
             if actor.consent is None and self._require_consent:
                 raise ConsentMissing("this installation shows nobody without a consent record", subject=actor_id)
+            await models_for(self._stages(), method_named(actor.method))
             performance = await self._performance(actor)
-            # Asked last: from here on, `forget` ends this stream.
+            # This check is the last: from here on, `forget` ends the stream.
             await asyncio.to_thread(self._actors.erasures.check, actor_id)
-            frames = live_frames(self._stages(), actor, performance, audio, sample_rate_hz=sample_rate_hz, channels=channels)
+            sound = LiveSound(audio, sample_rate_hz, channels)
+            frames = live_frames(self._stages(), actor, performance, sound)
             async with aclosing(frames):
                 while (frame := await mine.next_of(frames)) is not None:
                     mine.check()
@@ -124,8 +135,8 @@ class LiveStreams:
             self._running.remove(mine)
 
     async def _performance(self, actor: StoredActor) -> Performance:
-        # By the digest of what it is made from: an actor that was erased and enrolled anew is another one.
-        # The store was asked for the actor first, so that what was erased is never shown from memory.
+        # The key is a digest of the enrolment, because an actor that was erased and enrolled again is another person's footage.
+        # The actor was read from the store before, so footage of an erased actor is never shown from memory.
         key = actor.artefacts["enrolment"].sha256
         found = self._held.pop(key, None)
         if found is None:
@@ -144,12 +155,12 @@ class LiveStreams:
         return found
 
     def forget(self, actor_id: str) -> None:
-        """End the streams of a person who was erased, and keep nothing of them in memory."""
+        """End the streams of an actor who was erased, and remove all footage from memory."""
         self._held.clear()
         for stream in self._running:
             if stream.actor_id == actor_id:
                 stream.end()
 
     def shown(self) -> frozenset[str]:
-        """Return the actors of the streams that run now."""
+        """Return the ids of the actors whose streams run now."""
         return frozenset(stream.actor_id for stream in self._running)

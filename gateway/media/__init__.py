@@ -1,1 +1,1 @@
-"""Footage in and out: what a file holds, its frames and sound, and a film with every frame time kept."""
+"""Media files: contents, frames and sound of footage, and films that keep every frame time."""

@@ -17,16 +17,17 @@ import numpy as np
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, plane_views
 from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
-from gateway.media.writer import VideoWriter, WriteSettings
+from gateway.media.write_settings import WriteSettings
+from gateway.media.writer import VideoWriter
 
 FILM_SUFFIX: Final = ".nut"
-"""Of background films: NUT keeps every time exactly, and holds FFV1."""
+"""Ending of background films. NUT keeps every time exactly, and holds FFV1."""
 
 
 def own_timeline(info: MediaInfo, num_frames: int) -> MediaInfo:
-    """What a film of `num_frames` frames with the footage's picture format and rate holds: frame n at n / rate, nothing beside it.
+    """Return the description of a film of `num_frames` frames with the footage's picture format and rate.
 
-    A rate that varies becomes its average.
+    Frame n is shown at n / rate. A rate that varies becomes its average. The film has no sound and no other streams.
     """
     rate = info.video.constant_rate or info.video.average_rate.limit_denominator(1001)
     times = np.arange(num_frames, dtype=np.int64)
@@ -36,15 +37,15 @@ def own_timeline(info: MediaInfo, num_frames: int) -> MediaInfo:
 
 
 def background_writer(path: Path, film: MediaInfo, threads: int) -> VideoWriter:
-    """The writer of a background film, described by `own_timeline`."""
+    """Return the writer of a background film that `own_timeline` described."""
     return VideoWriter(path, film, settings=WriteSettings(codec="ffv1", carry=False, threads=threads, overwrite=True))
 
 
 def open_background(path: Path, film: MediaInfo) -> MediaInfo:
-    """A finished background film, with what FFV1 and NUT do not say about it.
+    """Return the description of a finished background film. `film` gives what FFV1 and NUT do not store.
 
     Raises:
-        MediaUnsupported: it is missing or damaged.
+        MediaUnsupported: the film is missing or damaged.
     """
     found = probe(path)
     colour = film.video.colour
@@ -62,7 +63,7 @@ def open_background(path: Path, film: MediaInfo) -> MediaInfo:
 
 
 def blank_picture(video: VideoInfo) -> av.VideoFrame:
-    """A picture to carry planes that no decoder gave, tagged as the footage's."""
+    """Return a picture for planes that no decoder gave, with the footage's colour tags."""
     picture = av.VideoFrame(video.width, video.height, video.pixel.name)
     picture.colorspace, picture.color_range = video.colour.matrix, video.colour.color_range
     picture.color_primaries, picture.color_trc = video.colour.primaries, video.colour.transfer
@@ -70,7 +71,7 @@ def blank_picture(video: VideoInfo) -> av.VideoFrame:
 
 
 class FrameShelf:
-    """Chosen frames of a film, decoded once, on disk; taken from there in any order."""
+    """Chosen frames of a film, decoded once to disk, and read from there in any order."""
 
     def __init__(self, path: Path, info: MediaInfo, frames: Iterable[int], *, threads: int) -> None:
         """Decode `frames` of the film into the file `path`.
@@ -90,7 +91,7 @@ class FrameShelf:
         self._bytes = np.memmap(path, np.uint8, mode="r").reshape(len(wanted), -1)
 
     def planes(self, frame: int) -> tuple[Plane, ...]:
-        """The planes of one of the frames, read-only."""
+        """Return the planes of one of the frames, read-only."""
         row, planes, begin = self._bytes[self._place[frame]], [], 0
         for shape in self._shapes():
             size = shape[0] * shape[1] * self._video.pixel.dtype.itemsize
@@ -105,11 +106,11 @@ class FrameShelf:
 def write_chosen(path: Path, info: MediaInfo, chosen: Sequence[int], *, threads: int, on_frame: Callable[[int], None]) -> None:
     """Write the background film that shows frame `chosen[n]` of the footage as its frame n.
 
-    Frames that are wanted out of their order lie decoded on disk in the meantime, beside `path`.
+    If `chosen` is not in order, the decoded frames are stored in a file in the folder of `path` in the meantime.
 
     Raises:
         MediaUnsupported: the footage breaks off.
-        StorageFull: no space is left; nothing of the film is left.
+        StorageFull: no space is left. Nothing of the film is left.
     """
     film = own_timeline(info, len(chosen))
     picture = blank_picture(film.video)

@@ -1,6 +1,4 @@
-"""Carries the footage's other streams to the output, packet by packet: subtitles, data, more sound, cover picture,
-attachments.
-"""
+"""Copies the footage's other streams to the output, packet by packet: subtitles, data, more sound, cover picture, attachments."""
 
 from __future__ import annotations
 
@@ -25,26 +23,34 @@ _TECHNICAL: Final = {
     "product_version_num", "toolkit_version_num", "application_platform", "company_name", "product_name",
     "material_package_umid", "file_package_umid", "reel_umid", "modification_date",
 }  # fmt: skip
-"""Tags that describe the old file, not the film."""
+"""Names of tags that describe the old file, and not the film."""
 
 
 def carried_tags(tags: dict[str, str]) -> dict[str, str]:
-    """The tags of a file or stream that belong to the film, without those that a muxer wrote about its own file."""
+    """Return the tags of a file or stream that belong to the film, without tags that a muxer wrote about its own file."""
     return {key: value for key, value in tags.items() if key.lower() not in _TECHNICAL and not key.startswith("_STATISTICS")}
 
 
 class CarriedStreams:
-    """Copies packets of the footage's other streams into an output, up to a given time at a time, so that memory stays
+    """Copies packets of the footage's other streams into an output. Each call copies up to a given time, so that memory stays
     bounded.
+
+    Attributes:
+        carried: streams that are copied, in words.
+        dropped: streams that the container does not hold, in words.
     """
 
     def __init__(
         self, info: MediaInfo, output: OutputContainer, container_format: str, *, skip: frozenset[int], shift: Fraction
     ) -> None:
-        """Adds the streams to `output`; `skip` holds indices of streams that are not carried, `shift` seconds are added
-        to all times.
+        """Add the streams to an output.
 
-        `carried` and `dropped` say in words what became of every stream.
+        Args:
+            info: the footage.
+            output: the open output.
+            container_format: FFmpeg's name of the muxer.
+            skip: indices of streams that are not carried.
+            shift: seconds that are added to all times.
         """
         self._stack = ExitStack()
         self._source = self._stack.enter_context(open_input(info.path))
@@ -70,7 +76,7 @@ class CarriedStreams:
             self._packets = self._source.demux(*(self._source.streams[index] for index in self._pairs))
 
     def copy_until(self, output: OutputContainer, time: Fraction | None) -> None:
-        """Muxes every packet that belongs before `time` (seconds of the footage); None: all the rest."""
+        """Mux every packet before `time`, seconds of the footage; None: all remaining packets."""
         while True:
             packet = self._pending or next(self._packets, None)
             self._pending = None
@@ -89,18 +95,18 @@ class CarriedStreams:
             output.mux_one(packet)
 
     def close(self) -> None:
-        """Closes the footage."""
+        """Close the footage."""
         self._stack.close()
 
 
 def can_be_copied(path: Path, index: int, container_format: str) -> bool:
-    """Whether stream `index` of a file can be copied into a container as it is."""
+    """Return whether stream `index` of a file can be copied into a container without encoding."""
     with open_input(path) as source:
         return _muxes(source.streams[index], container_format)
 
 
 def _written_by_the_muxer(stream: Stream, has_chapters: bool) -> bool:
-    """Timecode and chapter tracks of MP4 and MOV: the muxer makes them anew from the `timecode` tag and the
+    """Return whether a stream is a timecode or chapter track of MP4 or MOV, which the muxer makes from the `timecode` tag and the
     chapters.
     """
     if stream.type != "data":
@@ -109,7 +115,7 @@ def _written_by_the_muxer(stream: Stream, has_chapters: bool) -> bool:
 
 
 def _is_blank(packet: Packet[Stream]) -> bool:
-    """Pauses between the subtitles of MP4, which its muxer puts in by itself."""
+    """Return whether a packet is a pause between the subtitles of MP4. The muxer of MP4 adds such pauses on its own."""
     return packet.stream.name == "mov_text" and bytes(packet) == b"\0\0"
 
 
@@ -123,11 +129,11 @@ def _add(stream: Stream, output: OutputContainer) -> Stream:
 
 
 def _muxes(stream: Stream, container_format: str) -> bool:
-    """Whether the container takes this stream as it is: tried on a header in memory, since only the muxer knows."""
+    """Return whether the container takes a stream without encoding. Only the muxer knows, so a header is written to memory."""
     if stream.type == "unknown" or (container_format == "mxf" and not _mxf_sound(stream)):
         return False
     if container_format == "mxf":
-        return True  # a header without a picture is refused, so it cannot be tried alone
+        return True  # the muxer refuses a header without a picture, so a trial is not possible
     try:
         with av.open(io.BytesIO(), "w", format=container_format) as trial:
             _add(stream, trial)

@@ -1,18 +1,17 @@
-"""Which encoder an output file gets: by its container, the footage's codec and pixel format, and what the user asks
-for.
+"""Choice of the encoder of an output: by the container, the footage's codec and pixel format, and the user's wish.
 
 | container  | default                                              | also                | frame times             |
 |------------|------------------------------------------------------|---------------------|-------------------------|
 | .mp4 .m4v  | h264 (hevc, then ffv1 for formats that h264 lacks)   | hevc, ffv1          | every one exact         |
-| .mov       | prores where the footage is ProRes, else as .mp4      | hevc, prores       | every one exact         |
+| .mov       | prores if the footage is ProRes, otherwise as .mp4   | hevc, prores        | every one exact         |
 | .mkv       | h264                                                 | hevc, ffv1, prores  | in milliseconds (see below) |
 | .nut       | ffv1                                                 | h264, hevc          | every one exact         |
 | .mxf       | mpeg2video (8 bits), prores (10 bits)                | h264                | constant rates only     |
 
-Matroska takes constant rates, which readers recover, and footage that is itself timed in milliseconds.
-The samples' depth and chroma are never changed: an encoder that lacks the footage's format is refused. One exception: the
-12 bits per sample to which ProRes 4444 is decoded, alpha included, are rounded to the 10 bits that its encoder takes, where
-ProRes is asked for, or no other codec of the container keeps 12 bits (.mov with alpha, .mxf).
+Matroska takes constant rates, which readers recover, and footage that is itself timed in milliseconds. Depth and chroma of samples
+never change: an encoder that lacks the footage's format is refused. There is one exception. ProRes 4444 is decoded to 12 bits
+per sample, alpha included; its encoder takes 10 bits. Samples are rounded to 10 bits if the user asks for ProRes, or if no other
+codec of the container keeps 12 bits (.mov with alpha, .mxf).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import Final
 import av
 
 from gateway.media.types import VideoInfo
-from services.common.cpu import cpu_flags
+from services.common.chassis.cpu import cpu_flags
 from services.common.errors import InvalidRequest, MediaUnsupported
 
 _ENCODERS: Final = {
@@ -62,18 +61,18 @@ _MPEG2_RATES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class EncoderChoice:
-    """How the film is encoded.
+    """How a film is encoded.
 
     Attributes:
         codec: h264, hevc, ffv1, prores or mpeg2video.
-        encoder: FFmpeg's encoder.
-        container: FFmpeg's muxer.
-        pixel_format: given to the encoder: the footage's own (full-range yuvj formats by their modern name, with the
-            range tag).
+        encoder: FFmpeg's name of the encoder.
+        container: FFmpeg's name of the muxer.
+        pixel_format: pixel format that the encoder gets: the footage's own. Full-range yuvj formats have their modern name, with
+            the range tag.
         options: private options of the encoder.
-        time_base: in which frame times are given to encoder and muxer.
-        frame_numbers: times are frame numbers at a constant rate (MXF), rather than the footage's pts.
-        sound_codec: encoder of new speech.
+        time_base: time base of frame times for encoder and muxer.
+        frame_numbers: whether times are frame numbers at a constant rate (MXF), instead of the footage's pts.
+        sound_codec: FFmpeg's name of the encoder of new speech.
     """
 
     codec: str
@@ -87,24 +86,24 @@ class EncoderChoice:
 
     @property
     def lossless(self) -> bool:
-        """Whether the decoded output holds exactly the samples given."""
+        """Whether the decoded output holds exactly the samples that the encoder got."""
         return self.codec == "ffv1"
 
 
 def container_format(output: Path) -> str:
-    """FFmpeg's muxer for the ending of `output`.
+    """Return FFmpeg's name of the muxer for the ending of `output`.
 
     Raises:
-        InvalidRequest: there is none for it.
+        InvalidRequest: there is no muxer for this ending.
     """
     return _container(output).format
 
 
 def check_target(output: Path, codec: str | None) -> None:
-    """Refuses outputs that no footage can be written to: what can be known before there is any.
+    """Check output and codec as far as that is possible without footage.
 
     Raises:
-        InvalidRequest: unknown ending or codec, or a container that never holds the codec.
+        InvalidRequest: the ending or the codec is unknown, or the container never holds the codec.
     """
     container = _container(output)
     if codec is None:
@@ -132,11 +131,18 @@ def _endings_for(codec: str) -> str:
 
 
 def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, preset: str) -> EncoderChoice:
-    """Chooses encoder and muxer for `output`; `codec` is the user's wish, or None for the table's default.
+    """Return encoder and muxer for an output.
+
+    Args:
+        output: file to write.
+        video: picture of the footage.
+        codec: codec that the user asks for; None: the default of the table above.
+        crf: quality of H.264 and HEVC; lower is better.
+        preset: speed of H.264 and HEVC.
 
     Raises:
-        InvalidRequest: no such container or codec, or one that the container does not hold.
-        MediaUnsupported: the container cannot keep the footage's frame times, or the codec not its samples.
+        InvalidRequest: there is no such container or codec, or the container does not hold the codec.
+        MediaUnsupported: the container cannot keep the footage's frame times, or the codec cannot keep its samples.
     """
     check_target(output, codec)
     suffix, container = output.suffix.lower(), _container(output)
@@ -188,7 +194,9 @@ def _default(container: _Container, suffix: str, video: VideoInfo, pixel_format:
 
 
 def _format_for(codec: str, video: VideoInfo) -> str | None:
-    """The pixel format in which a codec gets the footage: its own; ProRes' 12 bits as 10; None where the codec has none."""
+    """Return the pixel format in which a codec gets the footage: the footage's own, or 10 bits for the 12 bits of ProRes; None: the
+    codec has no such format.
+    """
     name = video.pixel.name
     plain = name.replace("yuvj", "yuv")
     candidates = [name, plain, *([plain.replace("12le", "10le")] if codec == "prores" and video.codec == "prores" else [])]
@@ -196,7 +204,7 @@ def _format_for(codec: str, video: VideoInfo) -> str | None:
 
 
 def _nothing_keeps(codec: str | None, suffix: str, video: VideoInfo) -> str:
-    """What the footage's pixel format can be written as instead."""
+    """Return the text of an error that says which codecs keep the footage's pixel format."""
     named = f"{codec} does not keep" if codec is not None else f"no codec of {suffix} keeps"
     problem = f"{named} the footage's pixel format {video.pixel.name}"
     keeping = [item for item in CODECS if _format_for(item, video) is not None]
@@ -232,8 +240,9 @@ def _options(codec: str, pixel_format: str, crf: int, preset: str) -> dict[str, 
 
 
 def _x264_without_avx512() -> dict[str, str]:
-    """x264 with AVX-512 gives other bytes now and then when several encoders run in one process; with AVX2 it does not.
+    """Return the option with which x264 uses AVX2 in place of AVX-512.
 
-    Only said where the processor has both: x264 takes the flag at its word.
+    With AVX-512, and several encoders in one process, x264 sometimes gives other bytes; with AVX2 it never does. The option is
+    given only if the processor has both, because x264 does not check the flag.
     """
     return {"x264-params": "asm=avx2"} if {"avx512f", "avx2"} <= cpu_flags() else {}

@@ -1,7 +1,7 @@
-"""Which media formats are read: those whose demuxers open no file but the one they are given.
+"""The media formats that are read: formats whose demuxers open no other file.
 
-Playlists (HLS, DASH, concat, SDP, image sequences, ...) name other files, or addresses: a caller of the API could read with them
-what is not theirs.
+Playlists (HLS, DASH, concat, SDP, image sequences, ...) name other files or addresses. With such a file, a caller of the API could
+read files that the caller may not read.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _MOST_BOXES: Final = 10_000
 
 
 def playlist_kind(handle: int) -> str | None:
-    """What a file that only names other files is, in words; None for all others. Reads the descriptor's first bytes."""
+    """Return the kind, in words, of a file that only names other files; None: the file is none of these. Reads the first bytes."""
     head = os.pread(handle, _HEAD_BYTES, 0).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if head.startswith(b"file ") and b"\0" not in head:
         return "a list of files (ffconcat)"
@@ -57,7 +57,7 @@ def playlist_kind(handle: int) -> str | None:
 
 
 def external_reference(handle: int) -> bool:
-    """Whether a track of an MP4 or MOV file has its pictures or sound in another file (`dref` entries that name one)."""
+    """Return whether a track of an MP4 or MOV file has its pictures or sound in another file, which a `dref` entry names."""
     size = os.fstat(handle).st_size
     waiting, seen = [(0, size)], 0
     while waiting:
@@ -82,7 +82,7 @@ def external_reference(handle: int) -> bool:
 
 
 def _names_a_file(dref: bytes) -> bool:
-    """Whether an entry of a `dref` box is not marked as 'in this file' and has room for a name."""
+    """Return whether an entry of a `dref` box is not marked as 'in this file' and has room for a name."""
     place = 8
     while place + 12 <= len(dref):
         (length,), (flags,) = struct.unpack_from(">I", dref, place), struct.unpack_from(">I", dref, place + 8)

@@ -1,7 +1,7 @@
-"""Looks into media files that come from outside, in a process of its own with bounds on memory and time.
+"""Reads media files from outside in a separate process with bounds on memory and time.
 
-A file of some kilobytes can claim billions of samples, or keep a decoder busy for hours: what it does then ends with that process.
-Only a file that was looked into to its end is opened in the gateway's own process.
+A file of some kilobytes can claim billions of samples, or keep a decoder busy for hours. The harm ends with the separate process.
+Only a file that this process read to the end is opened in the gateway's own process.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ from services.common.errors import MediaUnsupported
 
 _Question = Literal["film", "sound", "tags"]
 _ROOT: Final = str(Path(__file__).resolve().parents[2])
-"""Where this package is imported from."""
+"""Folder that this package is imported from."""
 _REMEMBERED: Final = 8
 _SETTLED_S: Final = 1.0
 _OUT_OF_MEMORY: Final = 12
-"""Exit status of the child that ran into its bound of memory."""
+"""Exit status of a child that reached its bound of memory."""
 
 
 def inspect_film(path: Path) -> MediaInfo:
-    """As `gateway.media.probe.probe`, for files from outside.
+    """Return the description of a film from outside, as `gateway.media.probe.probe` does.
 
     Raises:
-        MediaUnsupported: as `probe`, and where the file takes more memory or time than its kind may.
+        MediaUnsupported: as `probe`, or the file takes more memory or time than is allowed.
     """
     return film_from(*_Inspection("film", path, "video").answer(), path)
 
 
 def inspect_sound(path: Path) -> SoundInfo:
-    """The first sound track of a file from outside; it has sound in it.
+    """Return the description of the first sound track of a file from outside. The track has at least one sample.
 
     Raises:
-        MediaUnsupported: as `SoundReader` and its `check_sound`, and where the file takes more memory or time than it may.
+        MediaUnsupported: as `SoundReader` and `SoundReader.check_sound`, or the file takes more memory or time than is allowed.
     """
     return sound_from(_Inspection("sound", path, "audio").answer()[0])
 
 
 def inspect_tags(path: Path) -> dict[str, str]:
-    """The tags of a media file.
+    """Return the tags of a media file from outside.
 
     Raises:
-        MediaUnsupported: it is none, or takes more memory or time than it may.
+        MediaUnsupported: the file is no media file, or takes more memory or time than is allowed.
     """
     return dict(_Inspection("tags", path, "output").answer()[0]["tags"])
 
 
 async def inspect_film_aside(path: Path) -> MediaInfo:
-    """As `inspect_film`, off the event loop; a cancelled wait ends the process.
+    """Return what `inspect_film` returns, without blocking the event loop. A cancelled wait ends the process.
 
     Raises:
         MediaUnsupported: as `inspect_film`.
@@ -79,13 +79,14 @@ async def inspect_film_aside(path: Path) -> MediaInfo:
 
 
 _answers: Final[OrderedDict[tuple[object, ...], bytes]] = OrderedDict()
-"""What was answered about the files that were looked into last: a dub asks at its door, and again when its turn comes."""
+"""Answers about the last files: a dub asks when it is submitted, and again when its turn comes."""
 _remembering: Final = threading.Lock()
 
 
 def _content(handle: int) -> tuple[int, ...] | None:
-    """What changes whenever a file's content does: the system alone sets the time of a file's last change. None where the last
-    change is so young that a further one could have the same time.
+    """Return numbers that change whenever a file's content changes: only the system sets the time of the last change.
+
+    None is returned if the last change is so recent that a further change could have the same time.
     """
     facts = os.fstat(handle)
     if time.time() - facts.st_ctime < _SETTLED_S:
@@ -101,7 +102,13 @@ def _remember(key: tuple[object, ...], answer: bytes) -> None:
 
 
 class _Inspection:
-    """One question to one process."""
+    """One question to one process.
+
+    Args:
+        question: what is asked.
+        path: the file.
+        field: option or field that names the file, for errors.
+    """
 
     def __init__(self, question: _Question, path: Path, field: str) -> None:
         self._question, self._path, self._field = question, path, field
@@ -110,17 +117,17 @@ class _Inspection:
         self._cancelled = False
 
     def cancel(self) -> None:
-        """End the process, or keep it from starting."""
+        """End the process, or prevent its start."""
         with self._lock:
             self._cancelled = True
             if self._process is not None:
                 self._process.kill()
 
     def answer(self) -> tuple[dict[str, Any], bytes]:
-        """The answer's facts and what is behind them.
+        """Return the facts of the answer and the bytes behind the facts.
 
         Raises:
-            MediaUnsupported: the file is refused, or the process did not live to answer.
+            MediaUnsupported: the file is refused, or the process ended without an answer.
         """
         with reading(self._path, field=self._field) as handle:
             content = _content(handle)
@@ -131,10 +138,10 @@ class _Inspection:
             seconds = PROBE_BASE_S + os.fstat(handle).st_size / PROBE_BYTES_PER_S
             process = self._start(handle, seconds)
             try:
-                # Processor time is bounded to the same seconds, in the child: it ends even if this process dies.
+                # The child limits its own processor time to the same seconds, so that it ends even if this process dies.
                 output, _ = process.communicate(timeout=seconds + 1)
             except subprocess.TimeoutExpired:
-                raise self._refused(f"looking into it takes more than {math.ceil(seconds)} s") from None
+                raise self._refused(f"reading it takes more than {math.ceil(seconds)} s") from None
             finally:
                 process.kill()
                 process.communicate()
@@ -153,18 +160,18 @@ class _Inspection:
         command = [sys.executable, "-P", "-m", "gateway.media.inspection_child", self._question, str(handle), *limits]
         with self._lock:
             if self._cancelled:
-                raise self._refused("looking into it was cancelled")
+                raise self._refused("reading it was cancelled")
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(handle,),
-                start_new_session=True,  # Ctrl-C goes to the parent alone, which ends its child
+                start_new_session=True,  # Ctrl-C goes to the parent alone, and the parent ends the child
                 env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join([_ROOT, *(entry for entry in sys.path if entry)]),
-                    # Both reserve address space for threads that are not used here.
+                    # Without these, address space is reserved for threads that are not used here.
                     "OPENBLAS_NUM_THREADS": "1",
                     "MALLOC_ARENA_MAX": "2",
                 },
@@ -173,14 +180,13 @@ class _Inspection:
 
     def _died(self, status: int, seconds: float) -> MediaUnsupported:
         if status == _OUT_OF_MEMORY:
-            return self._refused(f"looking into it takes more than {PROBE_MEMORY_BYTES >> 20} MiB of memory")
+            return self._refused(f"reading it takes more than {PROBE_MEMORY_BYTES >> 20} MiB of memory")
         if status in (-signal.SIGXCPU, -signal.SIGKILL):
-            return self._refused(f"looking into it takes more than {math.ceil(seconds)} s, or more memory than there is")
-        return self._refused("the library that decodes it breaks down")
+            return self._refused(f"reading it takes more than {math.ceil(seconds)} s, or more memory than there is")
+        return self._refused("the decoder crashes")
 
     def _refused(self, problem: str) -> MediaUnsupported:
         return MediaUnsupported(
-            f"{self._path} is damaged, or made to do harm: {problem}; copy the file again, or write it anew "
-            "(ffmpeg -i IN -c copy OUT)",
+            f"{self._path} is damaged or malicious: {problem}; copy the file again, or convert it (ffmpeg -i IN -c copy OUT)",
             field=self._field,
         )

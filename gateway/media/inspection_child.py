@@ -1,6 +1,6 @@
-"""The process that looks into a media file from outside: `python -m gateway.media.inspection_child film 5 2147483648 60`.
+"""The process that reads a media file from outside: `python -m gateway.media.inspection_child film 5 2147483648 60`.
 
-Its limits are set before any library that reads media is loaded. Its answer goes to standard output.
+The process sets its limits before it loads a library that reads media. The answer goes to standard output.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from contextlib import suppress
 
 
 def main(arguments: list[str]) -> None:
-    """Answer one question about the file behind a descriptor.
+    """Answer one question about the file of a descriptor.
 
     Args:
-        arguments: film, sound or tags; the descriptor; bytes of address space; seconds of processor time.
+        arguments: question (film, sound or tags), descriptor, bytes of address space, seconds of processor time.
     """
     question, handle, memory_bytes, seconds = arguments
     resource.setrlimit(resource.RLIMIT_AS, (int(memory_bytes), int(memory_bytes)))
@@ -44,7 +44,7 @@ def _answer(question: str, handle: int) -> bytes:
         if question == "sound":
             reader = SoundReader(path)
             reader.check_sound()
-            # A fragmented file tells what it claims only while it is read.
+            # The claims of a fragmented file show only while its packets are read.
             with open_input(path, field="audio") as container, suppress(av.FFmpegError):
                 for _ in container.demux():
                     pass
@@ -58,7 +58,7 @@ def _answer(question: str, handle: int) -> bytes:
 
 
 def _out_of_memory(problem: BaseException | None) -> bool:
-    """Whether FFmpeg's ENOMEM lies at the bottom of an error."""
+    """Return whether an error was caused by FFmpeg's ENOMEM."""
     import errno
 
     while problem is not None:

@@ -9,5 +9,5 @@ MARK: Final = "made with dubstage"
 
 
 def is_marked(tags: Mapping[str, str]) -> bool:
-    """Whether a file's tags say that dubstage wrote it."""
+    """Return whether a file's tags say that dubstage wrote the file."""
     return any(key.lower() == "comment" and MARK in value for key, value in tags.items())

@@ -1,11 +1,11 @@
-"""The open output: encoder and muxer of the picture, new speech and carried streams, fed in the order of time."""
+"""The open output: encoder and muxer of the picture, new speech and carried streams, written in the order of time."""
 
 from __future__ import annotations
 
 import math
 from contextlib import suppress
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import av
 from av.codec.context import Flags as CodecFlags
@@ -18,9 +18,7 @@ from gateway.media.pixels import ColourTags, completed
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.speech_encoder import SpeechEncoder
 from gateway.media.types import MediaInfo
-
-if TYPE_CHECKING:
-    from gateway.media.writer import WriteSettings
+from gateway.media.write_settings import WriteSettings
 
 _MOST_TICKS: Final = 1 << 31
 _QSCALE_2: Final = 2 * 118
@@ -28,7 +26,9 @@ _QSCALE_2: Final = 2 * 118
 
 
 def _movie_ticks(info: MediaInfo, speech: Speech | None, ticks: int) -> int:
-    """Ticks a second in which MP4 keeps the start of every track: frame times and samples of sound are whole numbers of them."""
+    """Return the ticks per second in which MP4 stores the start of every track. Frame times and samples of sound are whole numbers
+    of ticks.
+    """
     rates = [track.sample_rate_hz for track in info.audio] + ([speech.sample_rate_hz] if speech else [])
     for rate in rates:
         common = math.lcm(ticks, rate)
@@ -37,10 +37,17 @@ def _movie_ticks(info: MediaInfo, speech: Speech | None, ticks: int) -> int:
 
 
 class FilmMuxer:
-    """Owns the output container from its header to its trailer."""
+    """The output container, from the header to the trailer."""
 
     def __init__(self, url: str, info: MediaInfo, speech: Speech | None, settings: WriteSettings, choice: EncoderChoice) -> None:
-        """Opens `url`, a name for FFmpeg, and writes its header.
+        """Open an output and write its header.
+
+        Args:
+            url: name of the output for FFmpeg.
+            info: the footage.
+            speech: new speech; None: there is none.
+            settings: how the film is written.
+            choice: encoder and muxer.
 
         Raises:
             av.FFmpegError, OSError: the file cannot be written, or the container refuses its streams.
@@ -79,7 +86,7 @@ class FilmMuxer:
         return tuple(self._carried.dropped) if self._carried is not None else ()
 
     def encode(self, picture: av.VideoFrame, time: Fraction) -> None:
-        """Encodes the next picture, and all that belongs beside it up to `time`, seconds of the footage."""
+        """Encode the next picture, and the other streams up to `time`, seconds of the footage."""
         for packet in self._stream.encode(picture):
             self._container.mux_one(packet)
         if self._carried is not None:
@@ -88,7 +95,7 @@ class FilmMuxer:
             self._speech.encode_until(self._container, time + self._shift)
 
     def finish(self) -> None:
-        """Writes what the encoders still hold, the rest of the other streams, and the trailer."""
+        """Write what the encoders still hold, the rest of the other streams, and the trailer."""
         for packet in self._stream.encode(None):
             self._container.mux_one(packet)
         if self._speech is not None:
@@ -100,8 +107,8 @@ class FilmMuxer:
             self._carried.close()
 
     def abandon(self) -> None:
-        """Closes everything without regard for the film."""
-        with suppress(Exception):  # the trailer of a film that is given up may fail as its frames did
+        """Close the output without regard for the film."""
+        with suppress(Exception):  # writing the trailer may fail as writing the frames did
             self._container.close()
         if self._carried is not None:
             self._carried.close()
@@ -120,7 +127,7 @@ class FilmMuxer:
         if choice.codec == "mpeg2video":
             context.qscale, context.global_quality = True, _QSCALE_2
         if choice.codec == "hevc" and choice.container in ("mp4", "mov"):
-            context.codec_tag = "hvc1"  # players of Apple ask for it
+            context.codec_tag = "hvc1"  # Apple's players need this tag
         colour = video.colour
         if choice.codec == "ffv1" and choice.container == "mp4" and colour != ColourTags():
             # FFV1 has no tags of its own, and MP4 stores all of them or none.
@@ -138,11 +145,14 @@ class FilmMuxer:
         return stream
 
     def _sound(self, speech: Speech | None) -> tuple[SpeechEncoder | None, set[int]]:
-        """The encoder of new sound, if any, and the stream of the footage whose place it takes."""
+        """Return the encoder of new sound, and the streams of the footage that the new sound replaces.
+
+        None is returned if there is no new sound.
+        """
         info, choice = self._info, self._choice
         own = info.audio[0] if info.audio else None
         if self._settings.keep_audio:
-            # Its packets are copied; sound that the container does not hold is encoded anew.
+            # The packets are copied. Sound that the container does not hold is encoded anew.
             copied = own is None or can_be_copied(info.path, own.index, choice.container)
             speech = None if copied else SoundReader(info.path, origin=info.video.start).speech()
         if speech is None:

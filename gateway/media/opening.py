@@ -1,4 +1,4 @@
-"""Opens media files for reading, with errors that a person can act upon."""
+"""Opens media files for reading, with errors that name a remedy."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from services.common.errors import MediaUnsupported
 
 @contextmanager
 def open_input(path: Path, *, field: str = "video") -> Iterator[InputContainer]:
-    """Opens a media file for reading: the only door through which the gateway and the command line open media.
+    """Open a media file for reading. The gateway and the command line open media here only.
 
-    FFmpeg gets the descriptor of the file that was checked, not its path: no name is taken for a protocol or a pattern, and
-    nothing can be exchanged in between. Formats that open other files are refused.
+    FFmpeg gets the descriptor of the checked file instead of the path. So FFmpeg takes no name for a protocol or a pattern, and the
+    file cannot be exchanged between check and use. Formats that open other files are refused.
 
     Raises:
-        MediaUnsupported: missing, no regular file, unreadable, empty, or in no format that is read. `field` names the
+        MediaUnsupported: the file is missing, not regular, unreadable, empty, or in a format that is not read. `field` names the
             option at fault.
     """
     with reading(path, field=field) as handle:
@@ -67,7 +67,9 @@ def _refuse_external(handle: int, path: Path, field: str) -> None:
 
 
 def _refuse_claims(container: InputContainer, file_bytes: int, path: Path, field: str) -> None:
-    """Refuse an index that the file cannot hold: FFmpeg takes 24 bytes of memory for each of its entries, at each opening."""
+    """Refuse an index that the file cannot hold. FFmpeg takes 24 bytes of memory per entry of the index, each time the file is
+    opened.
+    """
     claimed = {stream.index: stream.frames for stream in container.streams}
     indexed = sum(claimed[stream.index] for stream in container.streams if not stream.name or not stream.name.startswith("pcm_"))
     if max(claimed.values(), default=0) > file_bytes or indexed > MAX_SAMPLES:
@@ -95,10 +97,10 @@ def _not_opened(path: Path, field: str, problem: BaseException) -> MediaUnsuppor
 
 
 def film_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The first video stream that is not a cover picture.
+    """Return the first video stream that is not a cover picture.
 
     Raises:
-        MediaUnsupported: there is none, or its codec cannot be decoded.
+        MediaUnsupported: there is no such stream, or its codec cannot be decoded.
     """
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
@@ -110,7 +112,7 @@ def film_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def broken_at(path: Path, seconds: Fraction | None, problem: str, *, field: str = "video") -> MediaUnsupported:
-    """The error for a file that breaks off or cannot be decoded, naming the time up to which it could be read."""
+    """Return the error for a file that breaks off or cannot be decoded, with the time up to which the file could be read."""
     where = "before its first frame" if seconds is None else f"after {float(seconds):.3f} s"
     return MediaUnsupported(
         f"{path} breaks {where}: {problem}; copy the file again, or cut it before that point (ffmpeg -i IN -t SECONDS -c copy OUT)",
@@ -123,5 +125,5 @@ def _first_line(problem: BaseException) -> str:
 
 
 def reason_of(problem: BaseException) -> str:
-    """What FFmpeg says of a problem, in one line."""
+    """Return FFmpeg's text for a problem, in one line."""
     return _first_line(problem)

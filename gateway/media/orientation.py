@@ -1,7 +1,7 @@
-"""Between the frame as it is coded and the frame as it is shown: rotation, mirror and the shape of the pixels.
+"""Maps between the coded frame and the shown frame: rotation, mirror and the shape of the pixels.
 
-Trackers and networks see the upright picture with square pixels; compositing works on coded samples. Both are linked by
-an affine map of pixel centres (x right, y down, the first pixel's centre at 0, 0).
+Trackers and networks see the upright picture with square pixels. Compositing works on coded samples. An affine map of pixel centres
+(x right, y down, the first pixel's centre at 0, 0) links the two.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import Final
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from services.common.array_types import Float64, UInt8
 
 SQUARE_TOLERANCE: Final = Fraction(8, 100)
 """Sample aspects within this of 1 are taken as square: resampling would cost more than the stretch does."""
@@ -22,14 +21,14 @@ SQUARE_TOLERANCE: Final = Fraction(8, 100)
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How the coded picture is shown.
+    """How a coded picture is shown.
 
     Attributes:
-        width, height: the coded picture, in samples.
+        width, height: size of the coded picture, samples.
         quarter_turns: counter-clockwise quarter turns from coded to upright, 0 to 3.
-        mirrored: whether the coded picture is mirrored left to right before it is turned.
-        sample_aspect: width over height of a coded sample, 1 for square.
-        display_matrix: the nine numbers of the container's display matrix, carried to the output as they are; or None.
+        mirrored: whether the coded picture is mirrored left to right before the turn.
+        sample_aspect: width over height of a coded sample; 1: square.
+        display_matrix: the nine numbers of the container's display matrix, which the output gets unchanged; None: there is none.
     """
 
     width: int
@@ -41,9 +40,7 @@ class Orientation:
 
     @property
     def square_size(self) -> tuple[int, int]:
-        """Width and height of the coded picture stretched to square pixels; the shorter side of a sample grows, none
-        shrinks.
-        """
+        """Width and height of the coded picture, stretched to square pixels: the shorter side of a sample grows."""
         aspect = self.sample_aspect
         if aspect <= 0 or abs(aspect - 1) <= SQUARE_TOLERANCE:
             return self.width, self.height
@@ -82,8 +79,8 @@ class Orientation:
         linear = np.linalg.inv(affine[:, :2])
         return np.column_stack([linear, -linear @ affine[:, 2]])
 
-    def upright(self, coded: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Turns a coded picture [height, width, 3] upright; returns the same array where nothing is to be done."""
+    def upright(self, coded: UInt8) -> UInt8:
+        """Return a coded picture [height, width, 3] upright. If nothing is to be done, the same array is returned."""
         picture = coded
         if self.square_size != (self.width, self.height):
             picture = np.asarray(cv2.resize(picture, self.square_size, interpolation=cv2.INTER_LINEAR), np.uint8)
@@ -96,8 +93,8 @@ class Orientation:
 
 
 def orientation(width: int, height: int, sample_aspect: Fraction | None, display_matrix: tuple[int, ...] | None) -> Orientation:
-    """Reads a display matrix (FFmpeg's layout: a, b, u, c, d, v, x, y, w in 16.16) to the nearest quarter turn and
-    mirror.
+    """Return the orientation for a display matrix (FFmpeg's layout: a, b, u, c, d, v, x, y, w in 16.16), to the nearest quarter
+    turn and mirror.
 
     The matrix takes a coded point (x, y), y down, to (a x + c y, b x + d y) on the screen.
     """

@@ -1,4 +1,4 @@
-"""A file that appears whole or not at all: it grows under a temporary name beside its own and is renamed when it is complete."""
+"""A file that appears whole or not at all: the file grows under a temporary name in its folder, and is renamed when complete."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PARTIAL: Final = re.compile(r"\.dubstage-([0-9a-f]{16})-[0-9a-f]{16}\.partial")
 _OLD_S: Final = 24 * 3600
 _PATIENCE_S: Final = 5.0
-"""How long another process may take to look through the folder; then it is not waited for."""
+"""Most seconds to wait for another process that looks through the folder."""
 
 
 class OutputFile:
-    """The temporary file of one output: created and locked, then either renamed or removed.
+    """The temporary file of one output: created and locked, then renamed or removed.
 
-    Its name cannot be guessed and is created anew in a folder that stays open: whatever is put under any name there
-    meanwhile, nothing else is written to. FFmpeg writes to `url`, which is the open file itself.
+    Nobody can guess the file's name, and the folder stays open. So no other file is written to, whatever somebody puts in the
+    folder meanwhile. FFmpeg writes to `url`, which is the open file itself.
     """
 
     def __init__(self, output: Path, *, overwrite: bool = False) -> None:
-        """Creates and locks the temporary file.
+        """Create and lock the temporary file.
 
-        What killed runs left of this output is removed, and so is what they left of others over a day ago.
+        Files that killed runs left of this output are removed, and files older than a day that killed runs left of other outputs.
 
         Raises:
-            InvalidRequest: another job is writing this output, or what exists may not be replaced.
+            InvalidRequest: another job is writing this output, or the existing file may not be replaced.
             OSError: the file cannot be created.
         """
         self._output, self._overwrite = output, overwrite
@@ -67,15 +67,15 @@ class OutputFile:
 
     @property
     def url(self) -> str:
-        """The name under which FFmpeg writes the file."""
+        """Name under which FFmpeg writes the file."""
         assert self._handle is not None
         return descriptor_url(self._handle)
 
     def commit(self) -> None:
-        """Gives the file its name, after all of it has reached the disk.
+        """Wait until the whole file is on the disk, and give the file its name.
 
         Raises:
-            InvalidRequest: what may not be replaced appeared under the output's name, or the temporary file was exchanged.
+            InvalidRequest: a file that may not be replaced appeared under the output's name, or the temporary file was exchanged.
             OSError: the file cannot be finished.
         """
         assert self._handle is not None
@@ -89,7 +89,7 @@ class OutputFile:
         self._close()
 
     def discard(self) -> None:
-        """Removes the file; nothing if it was committed or discarded before."""
+        """Remove the file. Does nothing after a commit or an earlier discard."""
         if self._handle is None:
             return
         with suppress(FileNotFoundError):
@@ -104,7 +104,8 @@ class OutputFile:
 
 
 def remove_leftovers(output: Path) -> None:
-    """Removes what killed runs left of an output, and what they left of others in its folder over a day ago.
+    """Remove files that killed runs left of an output, and files older than a day that killed runs left of other outputs in the
+    folder.
 
     Raises:
         OSError: the folder is missing or may not be read.
@@ -118,18 +119,18 @@ def remove_leftovers(output: Path) -> None:
 
 
 def _tag(output: Path) -> str:
-    """Part of a temporary name by which runs with the same output know each other's."""
+    """Return the part of a temporary name by which runs with the same output find each other's files."""
     return hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]
 
 
 def _identity(found: os.stat_result | None) -> tuple[int, ...] | None:
-    """What tells a file from another one that took its place, or from itself with other content."""
+    """Return numbers that differ between a file and another file in its place, and between two contents of one file."""
     return None if found is None else (found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns)
 
 
 @contextmanager
 def _looking_through(folder: int) -> Iterator[None]:
-    """One process at a time looks for partial files and adds its own; on file systems without locks all do."""
+    """Let one process at a time look for partial files and add its own. On file systems without locks, all processes do."""
     begun = time.monotonic()
     while True:
         try:
@@ -149,9 +150,8 @@ def _looking_through(folder: int) -> Iterator[None]:
 
 
 def _sweep(folder: int, tag: str) -> bool:
-    """Removes partial files that no process holds: those of this output, and old ones.
-
-    Returns whether a process holds one of this output.
+    """Remove partial files that no process holds, of this output and older than a day of other outputs. Return whether a process
+    holds a partial file of this output.
     """
     held = False
     with os.scandir(folder) as entries:
@@ -175,7 +175,7 @@ def _sweep(folder: int, tag: str) -> bool:
 
 
 def _is_free(handle: int) -> bool | None:
-    """Whether no process holds a partial file; None on file systems without locks."""
+    """Return whether no process holds a partial file; None: the file system has no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -186,12 +186,14 @@ def _is_free(handle: int) -> bool | None:
 
 
 def output_error(problem: BaseException, output: Path, codec: str) -> DubstageError | None:
-    """The error to report for what went wrong while `output` was written; None where `problem` says it best itself."""
+    """Return the error to report for a failure while `output` was written; None: `problem` itself says it best."""
     if isinstance(problem, DubstageError) or not isinstance(problem, (av.FFmpegError, OSError)):
         return None
     number = getattr(problem, "errno", None)
     if number in _FULL:
-        return StorageFull(f"no space left to write {output}; free some, or choose another folder", subject=str(output.parent))
+        return StorageFull(
+            f"no space left to write {output}; free some space, or choose another folder", subject=str(output.parent)
+        )
     if isinstance(problem, OSError):
         return InvalidRequest(f"{output} cannot be written: {reason_of(problem)}", field="output")
     return MediaUnsupported(

@@ -1,4 +1,4 @@
-"""Where a film may be written: what is refused before any work is done, and what an existing file must be to be replaced."""
+"""Checks of the place of a film before any work is done, and of an existing file that the film would replace."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from gateway.media.regular_file import kind_of_mode
 from services.common.errors import InvalidRequest, MediaUnsupported
 
 _LONGEST_NAME: Final = 255
-"""Bytes of a file's name, on every usual file system."""
+"""Most bytes of a file's name, on every usual file system."""
 
 
 def check_place(output: Path, *, footage: Path | None = None, speech: Path | None = None, overwrite: bool = False) -> None:
-    """Refuses places where `output` cannot be written, before any work is done.
+    """Check that `output` can be written, before any work is done.
 
     Args:
         output: file to write.
-        footage, speech: what is read meanwhile.
-        overwrite: an existing file is replaced whatever it is; otherwise only a film that dubstage wrote is.
+        footage, speech: files that are read meanwhile.
+        overwrite: whether an existing file of any kind may be replaced. Otherwise only a film that dubstage wrote may be.
 
     Raises:
-        InvalidRequest: its folder is missing or may not be written, its name is too long, it is a folder, a link or a
-            device, it is one of the inputs, or it exists and may not be replaced.
+        InvalidRequest: the folder is missing or may not be written, the name is too long or names a folder, a link or a device, or
+            the file is an input or may not be replaced.
     """
     before = existing(output)
     folder = output.parent
@@ -42,10 +42,10 @@ def check_place(output: Path, *, footage: Path | None = None, speech: Path | Non
 
 
 def existing(output: Path) -> os.stat_result | None:
-    """What lies under the output's name, a link itself rather than what it leads to; None for nothing.
+    """Return the facts of what lies under the output's name; None: nothing. Symbolic links are not followed.
 
     Raises:
-        InvalidRequest: there can be no such name.
+        InvalidRequest: no file can have such a name.
     """
     try:
         return os.lstat(output)
@@ -53,7 +53,7 @@ def existing(output: Path) -> os.stat_result | None:
         return None
     except ValueError:
         raise InvalidRequest(
-            f"{str(output)!r} has a NUL byte in it, as no file name has; give another name", field="output"
+            f"{str(output)!r} has a NUL byte, which no file name can have; give another name", field="output"
         ) from None
     except OSError as problem:
         if problem.errno == errno.ENAMETOOLONG:
@@ -67,10 +67,10 @@ def existing(output: Path) -> os.stat_result | None:
 
 
 def check_replaceable(output: Path, there: os.stat_result | None, *, overwrite: bool) -> None:
-    """Refuses to replace what is no file, and, without `overwrite`, what is no film of dubstage.
+    """Check that a file may be replaced: it must be a regular file and, without `overwrite`, a film of dubstage.
 
     Raises:
-        InvalidRequest: it may not be replaced.
+        InvalidRequest: the file may not be replaced.
     """
     if there is None:
         return
@@ -81,7 +81,7 @@ def check_replaceable(output: Path, there: os.stat_result | None, *, overwrite: 
     if not stat.S_ISREG(there.st_mode):
         raise _refused(f"{output} is {kind_of_mode(there.st_mode)}; give the name of a film file")
     if not overwrite and not _made_by_dubstage(output):
-        raise _refused(f"{output} exists and is no film of dubstage; give another name, or allow that it is replaced (--overwrite)")
+        raise _refused(f"{output} exists and is no film of dubstage; give another name, or replace the file with --overwrite")
 
 
 def _made_by_dubstage(path: Path) -> bool:

@@ -1,9 +1,8 @@
-"""Pixel formats as planes: which sample is how deep, where the chroma samples lie, and the matrix between RGB and
-Y'CbCr.
+"""Pixel formats as planes: the depth of samples, the place of chroma samples, and the matrix between RGB and Y'CbCr.
 
-A frame is worked on in its own planes. Planar Y'CbCr (4:2:0, 4:2:2, 4:4:4, 4:1:1, 4:4:0, 8 to 16 bits, with or without
-alpha), grey and planar RGB are taken as they are. Packed and semi-planar formats are rearranged without loss into the
-planar format of the same samples.
+Frames are processed in their own planes. Planar Y'CbCr (4:2:0, 4:2:2, 4:4:4, 4:1:1, 4:4:0, 8 to 16 bits, with or without alpha),
+grey and planar RGB stay as they are. Packed and semi-planar formats are rearranged without loss into the planar format of the same
+samples.
 """
 
 from __future__ import annotations
@@ -13,11 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from services.common.array_types import Float64
 from services.common.errors import MediaUnsupported
-
-Float64 = npt.NDArray[np.float64]
 
 _REARRANGED: Final = {
     "nv12": "yuv420p",
@@ -85,7 +82,7 @@ class PixelFormat:
         return {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (4, 1): "4:1:1", (1, 2): "4:4:0"}[self.chroma_step]
 
     def plane_shape(self, plane: int, width: int, height: int) -> tuple[int, int]:
-        """Rows and columns of a plane of a frame of `width` x `height`; odd sizes round up."""
+        """Return rows and columns of a plane of a frame of `width` x `height`. Odd sizes round up."""
         if self.kind == "yuv" and plane in (1, 2):
             step_x, step_y = self.chroma_step
             return -(-height // step_y), -(-width // step_x)
@@ -93,19 +90,17 @@ class PixelFormat:
 
 
 def planar_name(name: str) -> str:
-    """The planar format that holds the samples of format `name` without loss; `name` itself where it is planar
-    already.
-    """
+    """Return the planar format that holds the samples of format `name` without loss. A planar format is returned as it is."""
     if name.endswith("be") and (_PLANAR_YUV.match(name[:-2] + "le") or _GREY.match(name[:-2] + "le")):
         return name[:-2] + "le"
     return _REARRANGED.get(name, name)
 
 
 def pixel_format(name: str) -> PixelFormat:
-    """Describes FFmpeg's planar pixel format `name`.
+    """Return the description of FFmpeg's planar pixel format `name`.
 
     Raises:
-        MediaUnsupported: the format is none that can be worked on in its own planes.
+        MediaUnsupported: frames of this format cannot be processed in their own planes.
     """
     if found := _PLANAR_YUV.match(name):
         letter, step, bits = found[1] or "", _SUBSAMPLING[found[2]], int(found[3] or 8)
@@ -122,14 +117,13 @@ def pixel_format(name: str) -> PixelFormat:
 
 @dataclass(frozen=True, slots=True)
 class ColourTags:
-    """The four colour tags of a stream, as the numbers of ITU-T H.273 (2 = unspecified), and what is taken for
-    unspecified ones.
+    """The four colour tags of a stream, as the numbers of ITU-T H.273.
 
     Attributes:
-        matrix: matrix coefficients (1 BT.709, 5 and 6 BT.601, 9 BT.2020, 0 RGB).
-        color_range: 1 limited, 2 full, 0 unspecified.
-        primaries: colour primaries.
-        transfer: transfer characteristics.
+        matrix: matrix coefficients (0 RGB, 1 BT.709, 2 unspecified, 5 and 6 BT.601, 9 BT.2020).
+        color_range: 0 unspecified, 1 limited, 2 full.
+        primaries: colour primaries; 2 unspecified.
+        transfer: transfer characteristics; 2 unspecified.
     """
 
     matrix: int = 2
@@ -166,16 +160,14 @@ _SWSCALE: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 
 
 def effective_matrix(tags: ColourTags, width: int, height: int) -> int:
-    """The matrix coefficients that players use: the tag, or by size where it is missing (BT.709 from 1280 wide or above
-    576 high).
-    """
+    """Return the matrix coefficients that players use: the tag, or by size (BT.709 from 1280 wide or above 576 high)."""
     if tags.matrix in _LUMA_WEIGHTS:
         return tags.matrix
     return 1 if max(width, height) >= 1280 or min(width, height) > 576 else 6
 
 
 def completed(tags: ColourTags, width: int, height: int) -> ColourTags:
-    """The tags with what players assume in place of what is unspecified."""
+    """Return the tags with the players' assumptions in place of unspecified tags."""
     matrix = effective_matrix(tags, width, height)
     primaries, transfer = {1: (1, 1), 9: (9, 14)}.get(matrix, (6, 6))
     return ColourTags(
@@ -187,7 +179,7 @@ def completed(tags: ColourTags, width: int, height: int) -> ColourTags:
 
 
 def colour_model(pixel: PixelFormat, tags: ColourTags, width: int, height: int) -> ColourModel:
-    """The map between RGB and the samples of a stream of this format, these tags and this size.
+    """Return the map between RGB and the samples of a stream of this format, these tags and this size.
 
     Unspecified range is limited, except for planar RGB and yuvj formats. Grey is Y' alone.
     """

@@ -1,4 +1,4 @@
-"""Reads what a media file holds: one pass over its packets, without decoding more than the first frame."""
+"""Reads the contents of a media file: one pass over the packets, and no more than the first frame is decoded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
@@ -27,20 +26,25 @@ from gateway.media.orientation import orientation
 from gateway.media.pixels import ColourTags, PixelFormat, pixel_format, planar_name
 from gateway.media.side_data import display_matrix
 from gateway.media.types import AudioInfo, MediaInfo, OtherStream, VideoInfo
+from services.common.array_types import Int64
 from services.common.errors import MediaUnsupported
 
 _SHORTFALL_S = Fraction(1, 2)
-"""A stream that ends this much before the length its header promises was cut short."""
+"""A stream that ends this many seconds before the end that its header promises was cut short."""
 _LONGEST_FRAME_S = 10
-"""A last frame that would be shown for longer is an artefact of an edit list."""
+"""A last frame that would be shown for more seconds is an artefact of an edit list."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Packets:
-    """Times of the film's packets that are shown, ticks: sorted pts, or None where the container has none for some of
-    them.
+    """Times of the film's shown packets.
 
-    `count` counts those that are not shown, too; `file_end` is when the last packet of any stream ends, seconds.
+    Attributes:
+        pts: sorted presentation times, ticks; None: the container lacks some of them.
+        last_duration: duration of the last packet, ticks.
+        count: number of packets, shown or not.
+        end: end of the last packet, ticks.
+        file_end: end of the last packet of any stream, seconds.
     """
 
     pts: list[int] | None
@@ -51,16 +55,16 @@ class _Packets:
 
 
 def probe(path: Path | str) -> MediaInfo:
-    """Reads a film's streams and the time of every frame.
+    """Return the streams of a film and the time of every frame.
 
-    The whole file is read once (packets, not pictures), so that the number of frames and their times are known before
-    any is decoded; files whose container does not store times are decoded once instead.
+    The whole file is read once (packets, not pictures), so that the number of frames and their times are known before a frame is
+    decoded. If the container does not store times, the file is decoded once instead.
 
-    Files from outside go through gateway.media.inspection, which runs this with bounds on memory and time.
+    Files from outside go through gateway.media.inspection, which runs this function with bounds on memory and time.
 
     Raises:
-        MediaUnsupported: missing, a folder, unreadable, not a video, no video stream, no frame, cut short, times that
-            run backwards, a pixel format that has no planes, or beyond the bounds of gateway.media.bounds.
+        MediaUnsupported: the file is missing, a folder, unreadable or not a video, has no video stream or no frame, is cut short,
+            has times that run backwards or a pixel format without planes, or is beyond the bounds of gateway.media.bounds.
     """
     path = Path(path)
     with open_input(path) as container:
@@ -74,7 +78,7 @@ def probe(path: Path | str) -> MediaInfo:
             for item in container.streams
             if item.index != stream.index and item.type != "audio"
         )
-        indexed = container.format.name.startswith("mov,")  # AVI, too, declares a number, which need not be that of its frames
+        indexed = container.format.name.startswith("mov,")  # AVI declares a number too, which may differ from its frames
         declared = stream.frames if indexed else _edit_units(container, stream)
         index, codec = stream.index, stream.codec_context.name
         time_base, stream_metadata = stream.time_base or Fraction(1, 1000), dict(stream.metadata)
@@ -88,8 +92,8 @@ def probe(path: Path | str) -> MediaInfo:
     if packets.pts is None or first.pts is None:
         pts, last_duration = _decode_times(path, index)
     else:
-        # Footage cut inside a group of pictures starts with packets that refer to pictures before the cut:
-        # none of them can be shown.
+        # Footage that was cut inside a group of pictures starts with packets that refer to pictures before the cut. These packets
+        # cannot be shown.
         pts, last_duration = [value for value in packets.pts if value >= first.pts], packets.last_duration
     times = np.array(pts, np.int64)
     if len(times) == 0:
@@ -151,8 +155,10 @@ def _too_large(path: Path, width: int, height: int, side: int) -> MediaUnsupport
     )
 
 
-def _refuse_length(path: Path, times: npt.NDArray[np.int64], last_duration: int, time_base: Fraction) -> None:
-    """Times that jump would make a film of years: all that is stored per frame or second would fill the disk."""
+def _refuse_length(path: Path, times: Int64, last_duration: int, time_base: Fraction) -> None:
+    """Refuse films that are too long. A jump in the times would make a film of years, and data per frame or second would fill the
+    disk.
+    """
     steps = np.append(np.diff(times), last_duration)
     longest = int(np.argmax(steps))
     if int(steps[longest]) * time_base > MAX_FRAME_S:
@@ -180,8 +186,8 @@ def _too_many_frames(path: Path) -> MediaUnsupported:
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> av.VideoFrame:
-    """Decodes until the first frame comes; broken packets before it (a recording that starts mid-stream) are passed
-    over.
+    """Return the first decoded frame. Packets before it that cannot be decoded are skipped: a recording may start in the middle of
+    a stream.
     """
     problem: BaseException | None = None
     try:
@@ -229,16 +235,15 @@ def _scan(path: Path, index: int) -> _Packets:
 
 
 def _edit_units(container: InputContainer, stream: VideoStream) -> int:
-    """Number of frames that MXF's header promises, where its edit units are frames; else 0."""
+    """Return the number of frames that the header of MXF promises, if its edit units are frames; otherwise 0."""
     frames = "mxf" in container.format.name and stream.time_base and stream.time_base * (stream.average_rate or 0) == 1
     return (stream.duration or 0) if frames else 0
 
 
 def _promised_end(container: InputContainer) -> Fraction | None:
-    """When the file ends according to its header, seconds; None where the header does not say.
+    """Return the end of the file according to its header, seconds; None: the header does not say.
 
-    Only Matroska needs it: its header gives the film's length, while MP4 has an index of every frame, and what FFmpeg
-    says of MPEG or AVI is estimated from what is there.
+    Only Matroska needs this function. MP4 has an index of every frame, and FFmpeg estimates the length of MPEG and AVI files.
     """
     return Fraction(container.duration, 1_000_000) if "matroska" in container.format.name and container.duration else None
 
@@ -252,7 +257,9 @@ def _refuse_cut_short(path: Path, packets: _Packets, declared: int, promised: Fr
 
 
 def _decode_times(path: Path, index: int) -> tuple[list[int], int]:
-    """Times of all frames where the container stores none: as the decoder puts them."""
+    """Return the times of all frames, as the decoder gives them, of a container that stores no times, and the last frame's
+    duration.
+    """
     pts: list[int] = []
     duration = 0
     with open_input(path) as container:

@@ -1,22 +1,22 @@
-"""Decodes a film frame by frame, in order, with memory for a few frames only."""
+"""Decodes a film frame by frame, in order. Few frames are in memory at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
 import av
 import cv2
 import numpy as np
-import numpy.typing as npt
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from gateway.media.bounds import MAX_STILL_PIXELS
-from gateway.media.opening import broken_at, open_input, reason_of
+from gateway.media.decoding import Reached, decoded
+from gateway.media.opening import broken_at, open_input
 from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
+from services.common.array_types import UInt8
 from services.common.errors import MediaUnsupported
 
 
@@ -26,12 +26,17 @@ class VideoReader:
         with VideoReader(probe(path)) as reader:
             for frame in reader: ...
 
-    Frames come in the order of their times, each exactly as decoded, rearranged without loss into planes where the
-    format has none. The decoder runs ahead by its own few frames; nothing else is kept.
+    Frames come in the order of their times. Every frame has exactly the decoded samples. Formats without planes are rearranged
+    without loss. The decoder runs ahead by a few frames of its own.
     """
 
     def __init__(self, info: MediaInfo, *, threads: int = 2) -> None:
-        """`threads` of the decoder; their number does not change a sample."""
+        """Prepare a reader.
+
+        Args:
+            info: the film.
+            threads: threads of the decoder. Their number changes no sample.
+        """
         self._info = info
         self._threads = threads
         self._open: Iterator[DecodedFrame] | None = None
@@ -43,26 +48,25 @@ class VideoReader:
         self.close()
 
     def __iter__(self) -> Iterator[DecodedFrame]:
-        """All frames.
+        """Yield all frames.
 
         Raises:
-            MediaUnsupported: the file breaks off or cannot be decoded (names the time), or its picture changes size or
-                format.
+            MediaUnsupported: the file breaks off or cannot be decoded, and the message names the time; or the picture changes size
+                or format.
         """
         return self.frames()
 
     def close(self) -> None:
-        """Closes the file; iterators that are not finished end."""
+        """Close the file. Unfinished iterators end."""
         if self._open is not None:
             self._open.close()  # type: ignore[attr-defined]
             self._open = None
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[DecodedFrame]:
-        """Frames `start` (inclusive) to `stop` (exclusive; None: the last). Earlier frames are decoded, and passed
-        over.
+        """Yield frames `start` to `stop` - 1; None: to the last frame. Earlier frames are decoded and skipped.
 
         Raises:
-            MediaUnsupported: as for iterating.
+            MediaUnsupported: as `__iter__`.
         """
         self.close()
         self._open = self._decode(start, self._info.video.num_frames if stop is None else min(stop, self._info.video.num_frames))
@@ -76,7 +80,7 @@ class VideoReader:
             assert isinstance(stream, VideoStream)
             stream.codec_context.thread_count = self._threads
             stream.codec_context.thread_type = av.codec.context.ThreadType.AUTO
-            # Pictures may grow in mid-film: such a frame is refused rather than made room for.
+            # Pictures may grow in the middle of a film. A frame that is too large is refused before memory is taken for it.
             stream.codec_context.options = {"max_pixels": str(MAX_STILL_PIXELS)}
             for picture in self._pictures(container, stream):
                 if index >= stop:
@@ -89,26 +93,15 @@ class VideoReader:
             raise broken_at(info.path, seconds, f"only {index} of {video.num_frames} frames can be decoded")
 
     def _pictures(self, container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-        seconds: Fraction | None = None
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-                if packet is None:
-                    return
-                pictures = packet.decode()
-            except av.FFmpegError as problem:
-                if seconds is None and isinstance(problem, av.InvalidDataError):
-                    continue  # a recording that starts mid-stream: nothing decodes before the first key frame
-                raise broken_at(self._info.path, seconds, reason_of(problem)) from problem
-            for picture in pictures:
-                if picture.pts is not None:
-                    seconds = picture.pts * self._info.video.time_base
-                yield picture
+        reached = Reached()
+        for picture in decoded(container, stream, self._info.path, reached):
+            if picture.pts is not None:
+                reached.seconds = picture.pts * self._info.video.time_base
+            yield picture
 
 
 ACCURATE: Final = int(Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND)
-"""Without accurate rounding, colours come out one to two levels too dark."""
+"""Flags of swscale. Without accurate rounding, colours are one to two levels too dark."""
 
 
 def _decoded_frame(picture: av.VideoFrame, index: int, info: MediaInfo) -> DecodedFrame:
@@ -135,7 +128,7 @@ def _decoded_frame(picture: av.VideoFrame, index: int, info: MediaInfo) -> Decod
 
 
 def plane_views(picture: av.VideoFrame, video: VideoInfo, *, writable: bool) -> tuple[Plane, ...]:
-    """The planes of a picture as arrays [rows, columns] on its own memory, without the padding of its lines."""
+    """Return the planes of a picture, [rows, columns] each, as views of the picture's memory, without the padding of lines."""
     views: list[Plane] = []
     for number, plane in enumerate(picture.planes):
         rows, columns = video.pixel.plane_shape(number, video.width, video.height)
@@ -148,9 +141,8 @@ def plane_views(picture: av.VideoFrame, video: VideoInfo, *, writable: bool) -> 
     return tuple(views)
 
 
-def to_rgb(frame: DecodedFrame) -> npt.NDArray[np.uint8]:
-    """The frame as it is shown: uint8 RGB [height, width, 3], upright, square pixels, by the footage's own matrix and
-    range.
+def to_rgb(frame: DecodedFrame) -> UInt8:
+    """Return the frame as it is shown: uint8 RGB [height, width, 3], upright, square pixels, by the footage's own matrix and range.
 
     Pixel (x, y) of the result shows coded luma sample `frame.video.orientation.coded_from_upright @ [x, y, 1]`.
     """

@@ -1,8 +1,7 @@
-"""Opens regular files and folders by their paths: never waits on a pipe, never opens a device, and follows no symbolic link below
-a confined folder.
+"""Opens regular files and folders by path. Never waits on a pipe, never opens a device, and follows no link below a confined
+folder.
 
-What was opened is what is read or written: callers hand on the descriptor (`descriptor_url`), not the path, which may name another
-file a moment later.
+Callers pass on the descriptor (`descriptor_url`) in place of the path, which may name another file a moment later.
 """
 
 from __future__ import annotations
@@ -21,9 +20,12 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def confine(folder: Path) -> None:
-    """From now on, no file below `folder` (absolute, without symbolic links) is opened through a symbolic link in this process.
+    """From now on, open no file below `folder` through a symbolic link in this process.
 
-    For folders that callers of the API may write to: a link put there between a check and the use leads nowhere.
+    For folders that callers of the API may write to: a link that is put there between check and use leads nowhere.
+
+    Args:
+        folder: absolute path without symbolic links.
     """
     _CONFINED.add(folder)
 
@@ -33,10 +35,10 @@ def _confined_root(path: Path) -> Path | None:
 
 
 def open_folder(folder: Path) -> int:
-    """A descriptor of a folder. Below a confined folder each component is opened on its own, and none may be a link.
+    """Return a descriptor of a folder. Below a confined folder, each part of the path is opened alone, and no part may be a link.
 
     Raises:
-        OSError: it is missing, no folder, may not be entered, or lies behind a link.
+        OSError: the folder is missing, no folder, may not be entered, or lies behind a link.
     """
     absolute = Path(os.path.abspath(folder))
     root = _confined_root(absolute)
@@ -53,11 +55,10 @@ def open_folder(folder: Path) -> int:
 
 
 def open_regular(path: Path) -> int | None:
-    """A descriptor of a regular file, to read; None where the path names something else (a folder, pipe, device or socket), which
-    is not opened.
+    """Return a descriptor for reading a regular file; None: the path names a folder, pipe, device or socket, which is not opened.
 
     Raises:
-        OSError: it is missing, may not be read, or lies behind a link below a confined folder.
+        OSError: the file is missing, may not be read, or lies behind a link below a confined folder.
         ValueError: the path has a NUL byte.
     """
     absolute = Path(os.path.abspath(path))
@@ -82,18 +83,16 @@ def open_regular(path: Path) -> int | None:
 
 
 def descriptor_url(handle: int) -> str:
-    """The name under which FFmpeg opens exactly the file of a descriptor: nothing in a file's own name is taken for a protocol, an
-    option or a pattern.
-    """
+    """Return the name under which FFmpeg opens exactly the file of a descriptor, whatever the file's own name looks like."""
     return f"file:/proc/self/fd/{handle}"
 
 
 @contextmanager
 def reading(path: Path, *, field: str) -> Iterator[int]:
-    """A descriptor of a media file, for the time of the block.
+    """Give a descriptor of a media file for the time of the block.
 
     Raises:
-        MediaUnsupported: it is missing, empty, no regular file, or may not be read. `field` names the option at fault.
+        MediaUnsupported: the file is missing, empty, not regular, or may not be read. `field` names the option at fault.
     """
     try:
         handle = open_regular(path)
@@ -102,7 +101,7 @@ def reading(path: Path, *, field: str) -> Iterator[int]:
     except PermissionError:
         raise MediaUnsupported(f"{path} may not be read; give yourself read permission on it", field=field) from None
     except ValueError:
-        raise MediaUnsupported(f"{str(path)!r} has a NUL byte in it, as no file name has; check the path", field=field) from None
+        raise MediaUnsupported(f"{str(path)!r} has a NUL byte, which no file name can have; check the path", field=field) from None
     except OSError as problem:
         raise MediaUnsupported(f"{path} cannot be read: {problem.strerror}", field=field) from problem
     if handle is None:
@@ -116,7 +115,7 @@ def reading(path: Path, *, field: str) -> Iterator[int]:
 
 
 def kind_of_mode(mode: int) -> str:
-    """What a file that is not regular is, in words."""
+    """Return the kind of a file that is not regular, in words."""
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFLNK: "a symbolic link"}
     return kinds.get(stat.S_IFMT(mode), "a device")
 

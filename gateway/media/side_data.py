@@ -1,4 +1,4 @@
-"""What a decoded frame carries beside its samples."""
+"""Data that a decoded frame carries besides its samples."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _QUARTER_TURNS: Final[tuple[tuple[int, ...] | None, ...]] = (
 
 
 def side_data(picture: av.VideoFrame, kind: Type) -> bytes | None:
-    """The side data of this kind, or None.
+    """Return the side data of a kind; None: the picture has none.
 
-    To be used on single frames only: PyAV ties a frame whose side data was read into a reference cycle, so that its
-    memory stays until the garbage collector runs.
+    Call this for single frames only. PyAV ties a frame whose side data was read into a reference cycle, so the frame's memory stays
+    until the garbage collector runs.
     """
     # By number: looking a kind up raises for frames that carry kinds unknown to the library's table.
     items = cast(Any, picture.side_data)
@@ -37,9 +37,10 @@ def side_data(picture: av.VideoFrame, kind: Type) -> bytes | None:
 
 
 def _leave_metadata_to_the_frame(items: Any) -> None:
-    """Keep PyAV 18 from freeing side data's metadata, such as a colour profile's name, which the frame frees too: a crash.
+    """Keep PyAV 18 from freeing metadata of side data, such as the name of a colour profile. The frame frees the metadata too, and
+    the second time crashes.
 
-    The wrapper of each such metadata, some bytes, lives for as long as the process, and is never looked into again.
+    The wrapper of each such metadata takes a few bytes until the process ends.
     """
     for number in range(len(items)):
         for found in gc.get_referents(items[number]):
@@ -48,10 +49,10 @@ def _leave_metadata_to_the_frame(items: Any) -> None:
 
 
 def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
-    """The nine numbers of the display matrix that the container has for this picture, or None.
+    """Return the nine numbers of the container's display matrix for a picture; None: there is none.
 
-    PyAV 18 can't list the side data of a picture that has a kind it does not know, such as a photograph's EXIF: the angle is all
-    that it tells then, and a mirrored picture passes for a turned one.
+    PyAV 18 cannot list the side data of a picture with a kind that PyAV does not know, such as a photograph's EXIF. Then only the
+    angle is known, and a mirrored picture is taken for a turned one.
     """
     try:
         found = side_data(picture, Type.DISPLAYMATRIX)

@@ -10,13 +10,12 @@ from typing import Final
 
 import av
 import numpy as np
-import numpy.typing as npt
 
 from gateway.media.bounds import MAX_CHANNELS, MAX_FILM_S, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
-from gateway.media.opening import broken_at, open_input, reason_of
+from gateway.media.decoding import Reached, decoded
+from gateway.media.opening import broken_at, open_input
+from services.common.array_types import Float32
 from services.common.errors import MediaUnsupported
-
-Float32 = npt.NDArray[np.float32]
 
 _JITTER_S: Final = Fraction(1, 50)
 """Times of sound that differ from the count of samples by less than this are rounding of the container, not gaps."""
@@ -25,7 +24,14 @@ _INTEGER_SCALE: Final = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0}
 
 @dataclass(frozen=True, slots=True)
 class SoundInfo:
-    """One sound track: `index` of its stream, sample rate (Hz), channels, and its channel layout by FFmpeg's name."""
+    """One sound track.
+
+    Attributes:
+        index: index of the stream.
+        sample_rate_hz: sample rate.
+        channels: number of channels.
+        layout: FFmpeg's name of the channel layout.
+    """
 
     index: int
     sample_rate_hz: int
@@ -35,7 +41,12 @@ class SoundInfo:
 
 @dataclass(frozen=True, slots=True)
 class SoundChunk:
-    """Samples `start_sample` and following: float32 [samples, channels], 1.0 is full scale (decoders may exceed it)."""
+    """A piece of sound.
+
+    Attributes:
+        start_sample: index of the first sample.
+        samples: float32 [samples, channels]; 1.0 is full scale, and decoders may exceed it.
+    """
 
     start_sample: int
     samples: Float32 = field(repr=False)
@@ -43,8 +54,12 @@ class SoundChunk:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """New speech for a film: float32 [samples, channels] in pieces of any length, the first sample at the film's first
-    frame. `chunks` may be gone through several times, each time from the first sample on.
+    """New speech for a film. The first sample belongs to the film's first frame.
+
+    Attributes:
+        sample_rate_hz: sample rate.
+        channels: number of channels.
+        chunks: float32 [samples, channels] each, of any length. Every iteration begins with the first sample.
     """
 
     sample_rate_hz: int
@@ -60,15 +75,18 @@ class SoundReader:
     """
 
     def __init__(self, path: Path | str, *, track: int = 0, origin: Fraction | None = None, chunk_samples: int = 16384) -> None:
-        """Opens the file's sound track number `track` (0 is the first).
+        """Open a sound track.
 
-        `origin` is the time of the container at which sample 0 lies, seconds: `info.video.start` for a film's own
-        sound. What comes before is cut off; where sound starts later, or pauses, silence is put in. None: sample 0 is
-        the first one that there is.
+        Args:
+            path: the file.
+            track: number of the sound track; 0: the first.
+            origin: time of sample 0 in the container, seconds: `info.video.start` for a film's own sound. Earlier sound is cut off.
+                Silence fills the time before later sound, and pauses. None: sample 0 is the first sample of the track.
+            chunk_samples: length of chunks.
 
         Raises:
-            MediaUnsupported: the file cannot be opened, has no such track, or a track with more channels or another
-                sample rate than the audio stage takes.
+            MediaUnsupported: the file cannot be opened, has no such track, or the track has more channels or another sample rate
+                than the audio stage takes.
         """
         self._path, self._track, self._origin, self._chunk = Path(path), track, origin, chunk_samples
         with open_input(self._path, field="audio") as container:
@@ -78,10 +96,10 @@ class SoundReader:
         _refuse_layout(self._path, self.info)
 
     def check_sound(self) -> None:
-        """Refuse a track without one sample: such speech is a mistake, and would pass for silence.
+        """Check that the track has a sample. Speech without a sample is a mistake, and would be taken for silence.
 
         Raises:
-            MediaUnsupported: there is no sample, or the first ones cannot be decoded.
+            MediaUnsupported: the track has no sample, or its first samples cannot be decoded.
         """
         if next(self._pieces(), None) is None:
             raise MediaUnsupported(
@@ -89,11 +107,11 @@ class SoundReader:
             )
 
     def __iter__(self) -> Iterator[SoundChunk]:
-        """Chunks of `chunk_samples` (the last one shorter), without gap or overlap, from sample 0 on.
+        """Yield chunks of `chunk_samples` samples, the last one shorter, without gap or overlap, from sample 0 on.
 
         Raises:
-            MediaUnsupported: the track breaks off with an error, changes rate or channels, has samples that are no
-                numbers, or is longer than any film.
+            MediaUnsupported: the track breaks off with an error, changes rate or channels, has samples that are no numbers, or is
+                longer than any film.
         """
         start, held, size = 0, [], 0
         for samples in self._pieces():
@@ -110,13 +128,11 @@ class SoundReader:
             yield SoundChunk(start, np.concatenate(held))
 
     def speech(self) -> Speech:
-        """The track as new speech of a film."""
+        """Return the track as new speech of a film."""
         return Speech(self.info.sample_rate_hz, self.info.channels, _Samples(self))
 
     def _pieces(self) -> Iterator[Float32]:
-        """Samples in order and without gaps, in pieces as they are decoded (silence in pieces of at most the chunk's
-        length).
-        """
+        """Yield samples in order, without gaps, in pieces as they are decoded. Pieces of silence are at most as long as a chunk."""
         rate, origin, expected = self.info.sample_rate_hz, self._origin, 0
         packed: av.AudioResampler | None = None
         for frame in self._frames():
@@ -155,31 +171,20 @@ class SoundReader:
         )
 
     def _frames(self) -> Iterator[av.AudioFrame]:
-        seconds: Fraction | None = None
+        reached = Reached()
         with open_input(self._path, field="audio") as container:
             stream = _track(container, self._path, self._track)
-            packets = container.demux(stream)
-            while True:
-                try:
-                    packet = next(packets, None)
-                    if packet is None:
-                        return
-                    frames = packet.decode()
-                except av.FFmpegError as problem:
-                    if seconds is None and isinstance(problem, av.InvalidDataError):
-                        continue
-                    raise broken_at(self._path, seconds, reason_of(problem), field="audio") from problem
-                for frame in frames:
-                    if frame.sample_rate != self.info.sample_rate_hz or frame.layout.nb_channels != self.info.channels:
-                        raise broken_at(self._path, seconds, "its sound changes rate or channels", field="audio")
-                    if frame.pts is not None and frame.time_base:
-                        seconds = frame.pts * frame.time_base + Fraction(frame.samples, frame.sample_rate)
-                    yield frame
+            for frame in decoded(container, stream, self._path, reached, field="audio"):
+                if frame.sample_rate != self.info.sample_rate_hz or frame.layout.nb_channels != self.info.channels:
+                    raise broken_at(self._path, reached.seconds, "its sound changes rate or channels", field="audio")
+                if frame.pts is not None and frame.time_base:
+                    reached.seconds = frame.pts * frame.time_base + Fraction(frame.samples, frame.sample_rate)
+                yield frame
 
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
-    """A reader's samples, decoded anew each time."""
+    """The samples of a reader, decoded anew in each iteration."""
 
     reader: SoundReader
 
@@ -213,9 +218,9 @@ def _refuse_layout(path: Path, info: SoundInfo) -> None:
 
 
 def _float_samples(frame: av.AudioFrame, packed: av.AudioResampler) -> Float32:
-    """float32 [samples, channels] of a decoded frame in any sample format; integers are divided by their full scale."""
+    """Return a decoded frame of any sample format as float32 [samples, channels]. Integers are divided by their full scale."""
     channels = frame.layout.nb_channels
-    # Planes are interleaved by FFmpeg: PyAV reads one plane too many, and crashes, where there are exactly eight.
+    # FFmpeg interleaves the planes: with exactly eight planes, PyAV reads one too many and crashes.
     frames = packed.resample(frame) if frame.format.is_planar else [frame]
     array = np.concatenate([piece.to_ndarray().reshape(-1, channels) for piece in frames])
     name = frame.format.name.removesuffix("p")

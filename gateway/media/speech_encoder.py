@@ -1,4 +1,4 @@
-"""Encodes new speech beside the picture, up to a given time at a time."""
+"""Encodes new speech next to the picture, up to a given time in each call."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import Final
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.container import OutputContainer
 
 from gateway.media.sound import Speech
+from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
-
-Float32 = npt.NDArray[np.float32]
 
 _LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 _AAC_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
@@ -23,7 +21,7 @@ _PIECE: Final = 4096
 
 
 class SpeechEncoder:
-    """A sound track of an output, fed with new speech: cut at the film's end, or followed by silence until then."""
+    """A sound track of an output with new speech, which is cut at the film's end or followed by silence until then."""
 
     def __init__(
         self,
@@ -35,11 +33,18 @@ class SpeechEncoder:
         duration: Fraction,
         language: str | None,
     ) -> None:
-        """Adds the track to `output`. `start` is the time of the film's first frame in the output, `duration` the
-        film's, seconds.
+        """Add the track to an output.
+
+        Args:
+            speech: the speech.
+            codec: FFmpeg's name of the encoder.
+            output: the open output.
+            start: time of the film's first frame in the output, seconds.
+            duration: length of the film, seconds.
+            language: language tag of the track; None: no tag.
 
         Raises:
-            InvalidRequest: no channel, or a sample rate that is not positive.
+            InvalidRequest: the speech has no channel, or a sample rate that is not positive.
         """
         if speech.channels < 1 or speech.sample_rate_hz < 1:
             raise InvalidRequest(
@@ -66,7 +71,7 @@ class SpeechEncoder:
         self._pieces = self._cut(iter(speech.chunks))
 
     def _cut(self, chunks: Iterator[Float32]) -> Iterator[Float32]:
-        """The speech in pieces of bounded length, cut at the film's end, or silence up to there."""
+        """Yield the speech in pieces of bounded length up to the film's end, and silence after the speech."""
         left = self._end
         for chunk in chunks:
             if chunk.ndim != 2 or chunk.shape[1] != self._speech.channels:
@@ -83,7 +88,7 @@ class SpeechEncoder:
             yield piece
 
     def encode_until(self, output: OutputContainer, time: Fraction | None) -> None:
-        """Muxes sound up to `time` (seconds of the output); None: all the rest, and the encoder's own delay."""
+        """Mux sound up to `time`, seconds of the output; None: all remaining sound, and what the encoder still holds."""
         while time is None or self._start + Fraction(self._position, self._speech.sample_rate_hz) <= time:
             piece = next(self._pieces, None)
             if piece is None:
@@ -106,7 +111,7 @@ class SpeechEncoder:
         output.mux(self._stream.encode(frame))
 
     def _mixed(self, piece: Float32) -> Float32:
-        """Clean samples in the track's channels: layouts that have no name become the mean of all channels, twice."""
+        """Return finite samples in the track's channels. For layouts without a name, both channels are the mean of all channels."""
         clean = np.clip(np.nan_to_num(piece), -1.0, 1.0).astype(np.float32)
         return clean if self._channels == self._speech.channels else np.repeat(clean.mean(1, keepdims=True), 2, axis=1)
 

@@ -10,7 +10,6 @@ from typing import Final
 import av
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from gateway.media.background_film import FILM_SUFFIX, background_writer, open_background, own_timeline
 from gateway.media.orientation import orientation
@@ -18,25 +17,25 @@ from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.reader import ACCURATE, VideoReader, plane_views, to_rgb
 from gateway.media.regular_file import reading
 from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo
+from services.common.array_types import UInt8
 from services.common.errors import InvalidRequest
 
-Pixels = npt.NDArray[np.uint8]
-
 STILL_RATE: Final = Fraction(25)
-"""Frames a second of a film that is made from a still."""
+"""Frames per second of a film of a still."""
 MAX_SIDE: Final = 1920
-"""Stills with a longer side are reduced to it: a film of a photograph's size is of no use."""
+"""Longest side of a film of a still, pixels. Larger stills are reduced, because films of a photograph's size are of no use."""
 MIN_SIDE: Final = 64
 _BT709: Final = ColourTags(matrix=1, color_range=1, primaries=1, transfer=1)
 
 
 def is_still(info: MediaInfo) -> bool:
-    """Whether footage is a single picture."""
+    """Return whether footage is a single picture."""
     return info.video.num_frames == 1
 
 
 def as_shown(info: MediaInfo) -> MediaInfo:
-    """A still's description as a film of one frame: upright, square pixels, yuv420p in BT.709, even sides, at most MAX_SIDE.
+    """Return the description of a still as a film of one frame: upright, square pixels, yuv420p in BT.709, even sides, at most
+    MAX_SIDE.
 
     Raises:
         InvalidRequest: the picture is too small.
@@ -62,11 +61,11 @@ def as_shown(info: MediaInfo) -> MediaInfo:
 
 
 def open_footage(info: MediaInfo, folder: Path, *, threads: int) -> MediaInfo:
-    """Footage ready to be worked on: a film as it is; of a still, the film of one frame, which is written into `folder`.
+    """Return footage that is ready to use. A film is returned as it is. From a still, a film of one frame is written into `folder`.
 
     Raises:
-        MediaUnsupported: a picture that can't be read.
-        InvalidRequest: a picture that is too small.
+        MediaUnsupported: the picture cannot be read.
+        InvalidRequest: the picture is too small.
     """
     if not is_still(info):
         return info
@@ -81,8 +80,8 @@ def open_footage(info: MediaInfo, folder: Path, *, threads: int) -> MediaInfo:
     return open_background(target, film)
 
 
-def _picture(info: MediaInfo) -> Pixels:
-    """The picture as it is shown: uint8 RGB. OpenCV minds a photograph's EXIF, mirrored ones too."""
+def _picture(info: MediaInfo) -> UInt8:
+    """Return the picture as it is shown, uint8 RGB. OpenCV follows a photograph's EXIF, mirrored photographs too."""
     with reading(info.path, field="footage") as handle:
         found = cv2.imread(f"/proc/self/fd/{handle}", cv2.IMREAD_COLOR_RGB)
     if found is not None:
@@ -91,8 +90,8 @@ def _picture(info: MediaInfo) -> Pixels:
         return to_rgb(next(iter(reader)))
 
 
-def frame_of_picture(picture: Pixels, index: int, video: VideoInfo) -> DecodedFrame:
-    """Frame `index` of a film that is described by `as_shown`, from uint8 RGB [height, width, 3]."""
+def frame_of_picture(picture: UInt8, index: int, video: VideoInfo) -> DecodedFrame:
+    """Return frame `index` of a film that `as_shown` described, from uint8 RGB [height, width, 3]."""
     shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
         format=video.pixel.name,
         dst_colorspace=video.colour_model.swscale_matrix,

@@ -1,4 +1,4 @@
-"""What a media file holds, and one decoded frame."""
+"""Descriptions of media files, and one decoded frame."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from gateway.media.orientation import Orientation
 from gateway.media.pixels import ColourModel, ColourTags, PixelFormat, colour_model
+from services.common.array_types import Int64, UInt8
 
-Plane = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Plane = UInt8 | npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +23,18 @@ class VideoInfo:
     """The film's picture: the first video stream that is not a cover picture.
 
     Attributes:
-        index: of the stream in its file.
-        codec: FFmpeg's name, such as h264.
-        stored_format: pixel format as it is decoded.
-        pixel: the planar format in which frames are given and composited; the same samples as `stored_format`.
+        index: index of the stream in its file.
+        codec: FFmpeg's name of the codec, such as h264.
+        stored_format: pixel format of decoded frames.
+        pixel: planar format with the same samples as `stored_format`, in which frames are given and composited.
         orientation: coded size, rotation, sample aspect.
-        colour: colour tags as they are stored.
-        time_base: seconds a tick of `pts`.
-        average_rate: frames a second on average over the whole stream.
+        colour: colour tags of the stream.
+        time_base: seconds per tick of `pts`.
+        average_rate: average frames per second of the whole stream.
         pts: int64 [frames], presentation time of every frame, ticks, strictly increasing; read-only.
-        last_duration: how long the last frame is shown, ticks.
+        last_duration: time that the last frame is shown, ticks.
         interlaced: whether the first frame holds two fields.
-        metadata: the stream's own tags (language, handler_name, timecode, ...).
+        metadata: tags of the stream (language, handler_name, timecode, ...).
     """
 
     index: int
@@ -44,14 +45,14 @@ class VideoInfo:
     colour: ColourTags
     time_base: Fraction
     average_rate: Fraction
-    pts: npt.NDArray[np.int64] = field(repr=False)
+    pts: Int64 = field(repr=False)
     last_duration: int
     interlaced: bool
     metadata: Mapping[str, str]
 
     @property
     def num_frames(self) -> int:
-        """Frames that are shown."""
+        """Number of shown frames."""
         return len(self.pts)
 
     @property
@@ -66,17 +67,17 @@ class VideoInfo:
 
     @property
     def start(self) -> Fraction:
-        """When the first frame is shown, seconds; time zero of the speech."""
+        """Time of the first frame, seconds: time zero of the speech."""
         return int(self.pts[0]) * self.time_base
 
     @property
     def duration(self) -> Fraction:
-        """From the first frame to the end of the last one, seconds."""
+        """Time from the first frame to the end of the last frame, seconds."""
         return (int(self.pts[-1]) + self.last_duration - int(self.pts[0])) * self.time_base
 
     @property
     def constant_rate(self) -> Fraction | None:
-        """The exact frame rate if the times are those of one, as far as the time base can tell; else None."""
+        """The exact frame rate if all times follow one rate, within the precision of the time base; None: they do not."""
         steps = np.diff(self.pts)
         if len(steps) == 0 or steps.max() - steps.min() > 1:
             return None
@@ -88,25 +89,25 @@ class VideoInfo:
         return best if rates[best] <= 1.0 else None
 
     def _deviation(self, rate: Fraction) -> float:
-        """How far the times lie from those of a constant rate at most, ticks."""
+        """Return the largest distance of a time from the times of a constant rate, ticks."""
         times = float(self.pts[0]) + np.arange(len(self.pts)) * float(1 / rate / self.time_base)
         return float(np.abs(times - self.pts).max())
 
     @property
     def colour_model(self) -> ColourModel:
-        """Between RGB and the samples of this stream."""
+        """Map between RGB and the samples of this stream."""
         return colour_model(self.pixel, self.colour, self.width, self.height)
 
 
 def _usual_rates(measured: Fraction) -> list[Fraction]:
-    """What a measured rate may be exactly: a whole number, one over 1.001, or a short fraction."""
+    """Return the exact rates that a measured rate may stand for: a whole number, one over 1.001, or a short fraction."""
     whole = max(round(measured), 1)
     return [Fraction(whole), Fraction(whole * 1000, 1001), measured.limit_denominator(1001)]
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """One audio stream: its codec, sample rate (Hz), channels, start (seconds) and tags."""
+    """One audio stream. `start` is in seconds, `layout` is FFmpeg's name."""
 
     index: int
     codec: str
@@ -129,7 +130,7 @@ class OtherStream:
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """Everything that is known of a media file before a frame of it is decoded for use."""
+    """Description of a media file, made before its frames are decoded."""
 
     path: Path
     container: str
@@ -144,12 +145,12 @@ class DecodedFrame:
     """One frame of the film.
 
     Attributes:
-        index: 0 for the first frame shown.
+        index: index of the frame; 0: the first shown frame.
         pts: presentation time in the stream's time base.
-        planes: [Y, Cb, Cr] (or [G, B, R], or [Y]; alpha last), each [rows, columns] uint8 or uint16. Views of the
-            decoder's own memory and read-only: copy what is to be kept longer than the frame.
-        picture: the decoder's frame, with all that it carries beside the samples (closed captions, ...).
-        video: the stream it comes from.
+        planes: [Y, Cb, Cr], [G, B, R] or [Y], alpha last; each [rows, columns] uint8 or uint16. Read-only views of the decoder's
+            memory: copy what has to outlive the frame.
+        picture: the decoder's frame, with everything that it carries besides the samples (closed captions, ...).
+        video: the stream of the frame.
     """
 
     index: int
@@ -165,5 +166,5 @@ class DecodedFrame:
 
     @property
     def damaged(self) -> bool:
-        """Whether the decoder had to make up a part of it, because the file is damaged there."""
+        """Whether the file is damaged at this frame, so that the decoder made up a part of the frame."""
         return bool(self.picture.is_corrupt)

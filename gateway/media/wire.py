@@ -1,6 +1,6 @@
-"""Carries what is known of a media file from the process that looked into it: JSON, and the frame times as plain int64 behind it.
+"""Carries descriptions of media files between processes: JSON, followed by the frame times as plain int64.
 
-No pickle: what a damaged decoder writes must not become code here.
+Pickle is not used, because what a damaged decoder writes must not become code here.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from gateway.media.types import AudioInfo, MediaInfo, OtherStream, VideoInfo
 
 
 def pack(facts: dict[str, Any], tail: bytes = b"") -> bytes:
-    """One line of JSON, and bytes behind it."""
+    """Return one line of JSON followed by bytes."""
     return json.dumps(facts).encode("ascii") + b"\n" + tail
 
 
 def unpack(answer: bytes) -> tuple[dict[str, Any], bytes]:
-    """The JSON of an answer and the bytes behind it.
+    """Return the JSON of an answer and the bytes behind it.
 
     Raises:
-        ValueError: it is no answer, or is cut short.
+        ValueError: the bytes are no answer, or are cut short.
     """
     line, newline, tail = answer.partition(b"\n")
     facts = json.loads(line)
@@ -37,7 +37,7 @@ def unpack(answer: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def pack_film(info: MediaInfo) -> bytes:
-    """Everything of a MediaInfo but its path."""
+    """Return everything of a MediaInfo except the path."""
     video = info.video
     facts = {
         "container": info.container,
@@ -71,7 +71,7 @@ def pack_film(info: MediaInfo) -> bytes:
 
 
 def film_from(facts: dict[str, Any], tail: bytes, path: Path) -> MediaInfo:
-    """The MediaInfo of the file `path` that `pack_film` packed."""
+    """Return the MediaInfo of the file `path` that `pack_film` packed."""
     video = facts["video"]
     width, height, turns, mirrored, aspect, matrix = video["orientation"]
     times = np.frombuffer(tail, "<i8").astype(np.int64)
@@ -105,12 +105,12 @@ def film_from(facts: dict[str, Any], tail: bytes, path: Path) -> MediaInfo:
 
 
 def pack_sound(info: SoundInfo) -> bytes:
-    """Everything of a SoundInfo."""
+    """Return everything of a SoundInfo."""
     return pack({"sound": [info.index, info.sample_rate_hz, info.channels, info.layout]})
 
 
 def sound_from(facts: dict[str, Any]) -> SoundInfo:
-    """The SoundInfo that `pack_sound` packed."""
+    """Return the SoundInfo that `pack_sound` packed."""
     return SoundInfo(*facts["sound"])
 
 

@@ -1,7 +1,6 @@
-"""Writes the dubbed film: every frame at its time, in the footage's own pixel format, with all that came beside it.
+"""Writes the dubbed film: every frame at its time, in the footage's own pixel format, with the footage's other streams.
 
-Whole or nothing: the film grows under a temporary name beside the output and takes the output's name when it is
-complete.
+The film grows under a temporary name in the output's folder, and takes the output's name when it is complete.
 """
 
 from __future__ import annotations
@@ -24,38 +23,22 @@ from gateway.media.pixels import pixel_format
 from gateway.media.reader import plane_views
 from gateway.media.sound import Speech
 from gateway.media.types import DecodedFrame, MediaInfo, Plane
+from gateway.media.write_settings import WriteSettings
 from services.common.errors import ContractBroken
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WriteSettings:
-    """How a film is written.
-
-    Attributes:
-        codec: h264, hevc, ffv1 (lossless), prores or mpeg2video; None: by container and footage (encoders.py).
-        keep_audio: copy the footage's own sound; else new speech takes the place of its first sound track.
-        marking: text put into the film's comment, before the comment that the footage had; empty for none.
-        crf: quality of h264 and hevc, lower is better.
-        preset: speed of h264 and hevc.
-        threads: of the encoder; fixed, because the bytes of the output depend on it.
-        carry: copy the footage's other streams and its chapters.
-        overwrite: replace an existing file whatever it is; otherwise only a film that dubstage wrote is replaced.
-    """
-
-    codec: str | None = None
-    keep_audio: bool = False
-    marking: str = ""
-    crf: int = 16
-    preset: str = "veryfast"
-    threads: int = 2
-    carry: bool = True
-    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """What was written: the file, its codec and pixel format, frames, changed frames, and what became of the other
-    streams, in words.
+    """What was written.
+
+    Attributes:
+        path: the film.
+        codec: codec of the picture.
+        pixel_format: FFmpeg's name of the pixel format.
+        frames: number of frames.
+        changed_frames: number of frames with composited planes.
+        carried: streams that were copied, in words.
+        dropped: streams that the container does not hold, in words.
     """
 
     path: Path
@@ -68,14 +51,14 @@ class WriteReport:
 
 
 class VideoWriter:
-    """Encodes a film, once, from its decoded frames and what was composited into them.
+    """Encodes a film once, from decoded frames and composited planes.
 
         with VideoWriter(output, info, speech=speech) as writer:
             for frame in reader:
                 writer.write(frame, planes or None)
         report = writer.report
 
-    On leaving the block without an error the film takes its name; after any error nothing is left.
+    When the block ends without an error, the film takes its name. After an error, no file is left.
     """
 
     def __init__(
@@ -87,11 +70,18 @@ class VideoWriter:
         speech_file: Path | None = None,
         settings: WriteSettings | None = None,
     ) -> None:
-        """Checks that the film can be written as asked; opens nothing yet. `speech_file` is where the speech is read from.
+        """Check that the film can be written as asked. Nothing is opened yet.
+
+        Args:
+            output: file to write.
+            info: the footage.
+            speech: new speech; None: there is none.
+            speech_file: file that the speech is read from.
+            settings: how the film is written; None: the defaults.
 
         Raises:
-            InvalidRequest: unknown container or codec, the output is an input or exists and may not be replaced, its
-                folder is missing or may not be written.
+            InvalidRequest: container or codec are unknown, the output is an input or exists and may not be replaced, or its folder
+                is missing or may not be written.
             MediaUnsupported: container or codec cannot keep the footage's times or samples.
         """
         self._output, self._info, self._speech = Path(output), info, speech
@@ -111,7 +101,7 @@ class VideoWriter:
 
     @property
     def report(self) -> WriteReport:
-        """What was written; only after the block has ended without an error."""
+        """What was written. Set when the block has ended without an error."""
         if self._report is None:
             raise ContractBroken("the film is not finished")
         return self._report
@@ -134,12 +124,15 @@ class VideoWriter:
             self._give_up(problem)
 
     def write(self, frame: DecodedFrame, planes: Sequence[Plane] | None = None) -> None:
-        """Encodes the next frame of the film: `planes` in the footage's pixel format, or None for the frame as it was
-        decoded.
+        """Encode the next frame of the film.
+
+        Args:
+            frame: the decoded frame.
+            planes: planes in the footage's pixel format; None: the frame as it was decoded.
 
         Raises:
-            ContractBroken: not the next frame, or planes of another shape or type.
-            StorageFull: the disk is full; the film is given up.
+            ContractBroken: the frame is not the next one, or planes have another shape or type.
+            StorageFull: the disk is full. The film is given up.
         """
         if self._muxer is None:
             raise ContractBroken("frames are written inside the with block")
@@ -206,7 +199,7 @@ class VideoWriter:
         )
 
     def _give_up(self, problem: BaseException) -> NoReturn:
-        """Leaves nothing of the output, and raises what is to be reported."""
+        """Remove the output, and raise the error to report."""
         self._discard()
         reported = output_error(problem, self._output, self._choice.codec)
         if reported is None:
@@ -222,14 +215,14 @@ class VideoWriter:
 
 
 def _rounded(plane: Plane, lost_bits: int, bits: int) -> Plane:
-    """Samples of `bits` bits rounded to the nearest of `lost_bits` fewer."""
+    """Return samples of `bits` bits rounded to `lost_bits` fewer bits."""
     half, top = 1 << (lost_bits - 1), (1 << (bits - lost_bits)) - 1
     rounded: Plane = np.minimum((plane + plane.dtype.type(half)) >> lost_bits, top).astype(plane.dtype)
     return rounded
 
 
 class _FrameCopier:
-    """Copies frames with all that they carry beside their samples (closed captions, ...), onto memory of their own."""
+    """Copies frames, with everything that they carry besides their samples (closed captions, ...), to memory of their own."""
 
     def __init__(self, picture: av.VideoFrame) -> None:
         self._graph = av.filter.Graph()

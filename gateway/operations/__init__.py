@@ -1,1 +1,1 @@
-"""Long work of the gateway: what was asked for, how far it is, and what came of it, through restarts."""
+"""Long work of the gateway: requests, progress and results, which survive restarts."""

@@ -1,4 +1,4 @@
-"""Runs operations: a few at once, a few waiting, the rest refused. What a restart interrupts is picked up again."""
+"""Runs operations: some at once, some wait, further ones are refused. Operations that a restart interrupts are resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import structlog
 from opentelemetry import trace
 
 from gateway.operations.store import OperationRecord, OperationStore
-from services.common import calls, error_status
+from services.common.chassis import calls, error_status
 from services.common.errors import (
     BackendUnavailable,
     Cancelled,
@@ -25,15 +25,15 @@ from services.common.errors import (
 )
 
 CANCEL_SECONDS: Final = 60.0
-"""Longest that an erasure waits for the cancelled work of a person to stop."""
+"""Most seconds that an erasure waits for the cancelled work on a person to stop."""
 
 DATABASE_SECONDS: Final = 600.0
-"""Longest that an ended operation waits for a database that does not answer; after that the next process does the work again."""
+"""Most seconds that an ended operation waits for a database that does not answer. Then the next process does the work again."""
 
 _log = structlog.stdlib.get_logger("dubstage.operations")
 
 Report = Callable[[bytes], None]
-"""Told of progress: a serialised metadata message."""
+"""Called with progress, a serialised metadata message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Job:
 
     Attributes:
         record: the operation.
-        resumed: it was begun by a process that ended before it did.
-        report: to be told of progress.
+        resumed: whether an earlier process began the operation and ended first.
+        report: called with progress.
     """
 
     record: OperationRecord
@@ -52,14 +52,14 @@ class Job:
 
 
 Handler = Callable[[Job], Awaitable[bytes]]
-"""Does the work; returns the serialised response. It is cancelled where the operation is, and where the process ends."""
+"""Does the work and returns the serialised response. The call is cancelled with the operation, and when the process ends."""
 
 Abandon = Callable[[OperationRecord], Awaitable[None]]
-"""Removes what a cancelled operation has left, in this process or in an earlier one; also of one that never got its turn."""
+"""Removes what a cancelled operation has left in this process and in earlier ones. Called for waiting operations too."""
 
 
 async def leave_nothing(record: OperationRecord) -> None:
-    """For work that leaves nothing behind."""
+    """Do nothing: the `Abandon` of work that leaves nothing behind."""
 
 
 @dataclass(slots=True)
@@ -83,13 +83,16 @@ class _Active:
 class JobRunner:
     """Operations of one gateway process. Used from one event loop.
 
+    Attributes:
+        tracer: makes one span per operation, in the trace of the call that submitted the operation.
+
     Args:
-        store: keeps them.
-        handlers: by kind.
-        max_concurrent: how many run at once.
-        max_queued: how many more may wait.
-        abandon: called when a cancelled operation has stopped.
-        rewrite: makes of an error the one that callers may see.
+        store: stores the operations.
+        handlers: handlers by kind of operation.
+        max_concurrent: most operations that run at once.
+        max_queued: most operations that wait.
+        abandon: awaited when a cancelled operation has stopped.
+        rewrite: turns an error into the error that callers may see.
     """
 
     def __init__(
@@ -112,15 +115,14 @@ class JobRunner:
         self._abandon = abandon
         self._rewrite = rewrite
         self.tracer: trace.Tracer = trace.NoOpTracer()
-        """Makes one span an operation, under the trace of the call that asked for it: with the stages' spans, one trace a dub."""
 
     @property
     def unfinished(self) -> int:
-        """Operations that run or wait now."""
+        """Number of operations that run or wait now."""
         return len(self._active)
 
     async def start(self) -> None:
-        """Pick up what an earlier process left unfinished, in the order of submission, however many there are."""
+        """Resume all operations that an earlier process left unfinished, in the order of submission."""
         after = 0
         while records := await asyncio.to_thread(lambda: self._store.list(after=after, done=False)):  # noqa: B023 - awaited at once
             for record in records:
@@ -129,23 +131,26 @@ class JobRunner:
             after = records[-1].number
 
     async def submit(self, kind: str, request: bytes, *, actor_id: str = "", output: str = "") -> OperationRecord:
-        """Accept work.
+        """Accept work, and return the new operation.
 
         Args:
-            kind: of the handler.
-            request: serialised message for it.
-            actor_id: whom it concerns.
-            output: file that it writes: no two operations write the same.
+            kind: kind of the operation, which has a handler.
+            request: serialised message for the handler.
+            actor_id: actor that the work concerns; empty: none.
+            output: file that the work writes; empty: none. Two operations never write one file at the same time.
 
         Raises:
-            Overloaded: as many run and wait as may.
-            BackendUnavailable: the gateway ends.
+            Overloaded: the most operations that may run and wait already do.
+            BackendUnavailable: the gateway is shutting down.
             InvalidRequest: another operation writes this output.
         """
         if self._closed:
             raise BackendUnavailable("the gateway is shutting down")
         if len(self._active) + self._adding >= self._capacity:
-            raise Overloaded(f"{len(self._active)} operations run or wait already, as many as the gateway takes", retry_after_s=5.0)
+            raise Overloaded(
+                f"{len(self._active)} operations run or wait already, as many as the gateway takes: try again later",
+                retry_after_s=5.0,
+            )
         if output and any(active.record.output == output for active in self._active.values()):
             raise InvalidRequest(f"another operation writes {output}: wait for it, or choose another name", field="output_uri")
         self._adding += 1
@@ -157,24 +162,24 @@ class JobRunner:
         return record
 
     async def get(self, name: str) -> OperationRecord:
-        """An operation as it is now.
+        """Return an operation as it is now.
 
         Raises:
-            OperationNotFound: there is none.
+            OperationNotFound: there is no operation of this name.
         """
         active = self._active.get(name)
         return active.record if active is not None else await asyncio.to_thread(self._store.get, name)
 
     async def list(self, *, after: int, limit: int, done: bool | None) -> list[OperationRecord]:
-        """Operations in the order of their submission."""
+        """Return operations in the order of their submission. See OperationStore.list."""
         records = await asyncio.to_thread(lambda: self._store.list(after=after, limit=limit, done=done))
         return [self._active[record.name].record if record.name in self._active else record for record in records]
 
     async def wait(self, name: str, timeout_s: float) -> OperationRecord:
-        """An operation when it has ended, or as it is after `timeout_s`.
+        """Return an operation when it has ended, or as it is after `timeout_s` seconds.
 
         Raises:
-            OperationNotFound: there is none.
+            OperationNotFound: there is no operation of this name.
         """
         active = self._active.get(name)
         if active is None:
@@ -187,10 +192,10 @@ class JobRunner:
         return active.record
 
     async def cancel(self, name: str) -> None:
-        """Ask an operation to stop; one that has ended stays as it is.
+        """Ask an operation to stop. An operation that has ended stays as it is.
 
         Raises:
-            OperationNotFound: there is none.
+            OperationNotFound: there is no operation of this name.
         """
         active = self._active.get(name)
         if active is None:
@@ -202,8 +207,8 @@ class JobRunner:
         """Forget an operation that has ended.
 
         Raises:
-            OperationNotFound: there is none.
-            InvalidRequest: it has not ended.
+            OperationNotFound: there is no operation of this name.
+            InvalidRequest: the operation has not ended.
         """
         if name in self._active:
             raise InvalidRequest(f"{name} has not ended: cancel it first", field="name")
@@ -211,14 +216,14 @@ class JobRunner:
         await asyncio.to_thread(self._store.delete, name)
 
     def concerns(self, actor_id: str) -> bool:
-        """Whether work that concerns a person runs or waits."""
+        """Return whether work that concerns a person runs or waits."""
         return any(active.record.actor_id == actor_id for active in self._active.values())
 
     async def stop_work_on(self, actor_id: str) -> None:
         """Cancel all work that concerns a person and wait until it has stopped.
 
         Raises:
-            Overloaded: it did not stop in CANCEL_SECONDS.
+            Overloaded: the work did not stop within CANCEL_SECONDS.
         """
         mine = [active for active in self._active.values() if active.record.actor_id == actor_id]
         for active in mine:
@@ -231,11 +236,11 @@ class JobRunner:
             raise Overloaded(f"work on {actor_id} has not stopped yet: try again", retry_after_s=5.0) from None
 
     async def forget_actor(self, actor_id: str) -> None:
-        """Forget the ended operations that concern a person: their requests hold the consent record."""
+        """Delete the ended operations that concern a person, because their requests hold the consent record."""
         await asyncio.to_thread(self._store.forget_actor, actor_id)
 
     async def close(self) -> None:
-        """Stop all work where it is. It counts as interrupted: the next process picks it up again."""
+        """Stop all work where it is. Stopped operations count as interrupted: the next process resumes them."""
         self._closed = True
         active = list(self._active.values())
         for one in active:
@@ -246,7 +251,7 @@ class JobRunner:
         call = calls.Call(stage="gateway", rpc=record.name, job_id=record.name.removeprefix("operations/"))
         active = _Active(record, resumed, call, trace.get_current_span().get_span_context())
         self._active[record.name] = active
-        # A context of its own: the work must not end with the call that asked for it, nor keep that call's deadline.
+        # The work has its own context: it must not end with the call that submitted it, nor have that call's deadline.
         active.work = asyncio.create_task(self._work(active), context=contextvars.Context())
         active.keeper = asyncio.create_task(self._keep(active))
 
@@ -270,7 +275,7 @@ class JobRunner:
                 return await self._handlers[active.record.kind](job)
 
     async def _keep(self, active: _Active) -> None:
-        """Wait for the work and write down how it ended. Never cancelled itself."""
+        """Wait for the work, and store how the work ended. This task is never cancelled."""
         assert active.work is not None
         await asyncio.wait({active.work})
         active.call.ended.set()
@@ -296,11 +301,14 @@ class JobRunner:
         try:
             await self._abandon(record)
         except Exception as problem:
-            # The operation ends all the same; what is left shows in `dubstage jobs list`.
+            # The operation ends all the same. `dubstage jobs list` shows what it has left.
             _log.warning("operation_left_something", operation=record.name, exc_info=problem)
 
     async def _written(self, ended: OperationRecord) -> OperationRecord:
-        """Write down how an operation ended; hours of work are not lost to a database that restarts meanwhile."""
+        """Store how an operation ended, and return the record.
+
+        Waits for a database that restarts, so that no hours of work are lost.
+        """
         deadline = time.monotonic() + DATABASE_SECONDS
         while True:
             try:
@@ -318,7 +326,7 @@ class JobRunner:
             found = error_status.domain_error(error)
             name, call = active.record.name, active.call
             if isinstance(found, Unexpected):
-                # The id is all that the caller is told: here is where it leads to.
+                # The caller gets the error id only. This line of the log has the error of the id.
                 fields = {"error_id": found.error_id, "exc_info": found.__cause__ or error}
                 _log.error("operation_failed", operation=name, job_id=call.job_id, reason=found.reason, **fields)
             elif isinstance(found, ContractBroken):

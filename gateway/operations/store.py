@@ -1,4 +1,4 @@
-"""Operations in the database, so that a gateway that was restarted still knows them."""
+"""Operations in the database, so that a restarted gateway still knows them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Final
 from sqlalchemy import LargeBinary, String, delete, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
-from gateway.actors.database import Database
-from gateway.actors.tables import Base
+from gateway.database.database import Database
+from gateway.database.tables import Base
 from services.common.errors import OperationNotFound
 
 _NAME: Final = re.compile(r"operations/[0-9a-f]{32}")
 MAX_FINISHED: Final = 10_000
-"""Finished operations that are kept; the oldest go first."""
+"""Most finished operations that are kept. The oldest are deleted first."""
 
 
 class OperationRow(Base):
-    """One operation. The number is the order of submission."""
+    """One operation. Numbers grow in the order of submission."""
 
     __tablename__ = "operations"
 
@@ -45,15 +45,15 @@ class OperationRecord:
     Attributes:
         number: grows with every submission.
         name: `operations/<32 hexadecimal digits>`.
-        kind: of the work, one of the runner's handlers.
-        actor_id: whom it concerns; empty where nobody is stored.
-        output: file that it writes; empty where it writes none.
-        created_at: RFC 3339, UTC.
-        request: serialised message.
-        done: ended, however.
-        metadata: serialised progress message, as it was last.
-        response: serialised result of one that succeeded.
-        error: serialised google.rpc.Status of one that failed or was cancelled.
+        kind: kind of the work, one of the runner's handlers.
+        actor_id: actor that the operation concerns; empty: none.
+        output: file that the operation writes; empty: none.
+        created_at: time of the submission, RFC 3339, UTC.
+        request: serialised request message.
+        done: whether the operation has ended, with success or without.
+        metadata: serialised progress message, the last one.
+        response: serialised result; None: the operation has not succeeded.
+        error: serialised google.rpc.Status; None: the operation neither failed nor was cancelled.
     """
 
     number: int
@@ -70,10 +70,10 @@ class OperationRecord:
 
 
 class OperationStore:
-    """Table of operations; all methods block.
+    """Table of operations. All methods block.
 
     Args:
-        database: that of the actors.
+        database: database of the actors.
     """
 
     def __init__(self, database: Database) -> None:
@@ -81,7 +81,7 @@ class OperationStore:
         database.make_tables()
 
     def add(self, kind: str, request: bytes, *, actor_id: str = "", output: str = "") -> OperationRecord:
-        """Keep a new operation."""
+        """Store a new operation, and return its record."""
         row = OperationRow(
             name=f"operations/{secrets.token_hex(16)}",
             kind=kind,
@@ -98,21 +98,27 @@ class OperationStore:
             return _record(row)
 
     def get(self, name: str) -> OperationRecord:
-        """An operation.
+        """Return an operation.
 
         Raises:
-            OperationNotFound: there is none of this name.
+            OperationNotFound: there is no operation of this name.
         """
         with self._database.reading() as session:
-            # Not every text can be asked for: PostgreSQL's has no NUL.
+            # PostgreSQL cannot be asked for every text: its texts hold no NUL.
             known = _NAME.fullmatch(name) is not None
             row = session.scalar(select(OperationRow).where(OperationRow.name == name)) if known else None
             if row is None:
-                raise OperationNotFound(f"no operation {name[:80]!r}: it was deleted, or never was", resource=name)
+                raise OperationNotFound(f"no operation {name[:80]!r}: it was deleted or never existed", resource=name)
             return _record(row)
 
     def list(self, *, after: int = 0, limit: int = 100, done: bool | None = None) -> list[OperationRecord]:
-        """Operations in the order of their submission, those behind number `after`; of one state where `done` is not None."""
+        """Return operations in the order of their submission.
+
+        Args:
+            after: number of the operation behind which the list begins.
+            limit: most operations.
+            done: only operations that have ended (True) or have not ended (False); None: all.
+        """
         query = select(OperationRow).where(OperationRow.number > after).order_by(OperationRow.number).limit(limit)
         if done is not None:
             query = query.where(OperationRow.done == done)
@@ -120,7 +126,7 @@ class OperationStore:
             return [_record(row) for row in session.scalars(query)]
 
     def finish(self, record: OperationRecord) -> OperationRecord:
-        """Keep how an operation ended; the oldest of too many finished ones go."""
+        """Store how an operation ended, and return the record. Beyond MAX_FINISHED, the oldest finished operations are deleted."""
         ended = replace(record, done=True)
         with self._database.writing() as session:
             session.execute(

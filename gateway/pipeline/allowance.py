@@ -1,4 +1,4 @@
-"""How much of a disk one job may fill, looked at before a pass begins and while its records are written."""
+"""Disk space that one job may use, checked before a pass begins and while its records are written."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Final
 from services.common.errors import InvalidRequest, StorageFull
 
 MAX_JOB_BYTES: Final = 200 << 30
-"""Most bytes in a job's folder, where no setting says otherwise."""
+"""Default for the most bytes in a job's folder."""
 KEPT_FREE_BYTES: Final = 256 << 20
-"""A job leaves this much of its disk free, or a twentieth of a small disk, for the database, the output and everybody else."""
+"""Bytes that a job leaves free on its disk, for the database, the output and other programs. On a small disk: a twentieth."""
 _LOOK_EVERY: Final = 64 << 20
-"""Bytes between two looks at what is free."""
+"""Bytes between two checks of the free space."""
 
 
 @dataclass(slots=True)
 class Allowance:
-    """Bytes that the records of one job may take.
+    """Disk space of the records of one job.
 
     Attributes:
         folder: the job's folder.
         max_bytes: most bytes of all records together.
-        taken: bytes of the records that there are.
+        taken: bytes of all records so far.
     """
 
     folder: Path
@@ -33,15 +33,15 @@ class Allowance:
     _unseen: int = field(default=0, repr=False)
 
     def check(self, num_bytes: int, what: str) -> None:
-        """Look whether a pass may begin.
+        """Check that there is room for the records of a pass.
 
         Args:
-            num_bytes: that its records take at least.
-            what: is written, for the error.
+            num_bytes: fewest bytes that the records take.
+            what: name of the records, for the error.
 
         Raises:
             InvalidRequest: the job would be larger than the setting allows.
-            StorageFull: the disk has not that much free.
+            StorageFull: the disk has too little free space.
         """
         if self.taken + num_bytes > self.max_bytes:
             raise InvalidRequest(
@@ -52,7 +52,7 @@ class Allowance:
         self._check_free(num_bytes, what)
 
     def take(self, num_bytes: int) -> None:
-        """Count bytes that are about to be written.
+        """Count bytes that will be written now.
 
         Raises:
             InvalidRequest: the job becomes larger than the setting allows.
@@ -71,7 +71,7 @@ class Allowance:
         self.taken += num_bytes
 
     def give_back(self, num_bytes: int) -> None:
-        """Count bytes that are gone."""
+        """Count bytes that were removed."""
         self.taken -= num_bytes
 
     def _check_free(self, num_bytes: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""A full disk under a job's folder, told as what it is."""
+"""Errors of a full disk in a job's folder."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Final
 
 from services.common.errors import StorageFull
 
-# A quota and a file size limit are to the user what a full disk is.
+# For the user, a quota and a file size limit are the same as a full disk.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextmanager
 def job_folder(folder: Path) -> Iterator[None]:
-    """Around whatever writes to a job's folder.
+    """Translate errors of a full disk, for code that writes to a job's folder.
 
     Raises:
-        StorageFull: no space is left there.
+        StorageFull: no space is left in the folder.
     """
     try:
         yield

@@ -7,14 +7,14 @@ from dataclasses import fields
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.pipeline.enrol import EnrolledActor
-from services.common.actor_geometry import ANCHORS, ActorGeometry
-from services.common.head_pose_vectors import POSE_SIZE
-from services.common.landmarks import JAW, NUM_MOUTH_AREA
-from services.common.tensor_bytes import NamedArrays
+from services.common.array_types import Array
+from services.common.face.actor_geometry import ANCHORS, ActorGeometry
+from services.common.face.head_pose_vectors import POSE_SIZE
+from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
+from services.common.store.tensor_bytes import NamedArrays
 
 _SHAPES: Final = {
     "mean_mouth": (NUM_MOUTH_AREA, 3),
@@ -22,11 +22,11 @@ _SHAPES: Final = {
     "jaw_envelope": (len(JAW), 3),
     "anchors": (len(ANCHORS), 3),
 }
-"""Of the geometry's arrays, float32."""
+"""Shapes of the arrays of the geometry, float32."""
 
 
-def actor_arrays(actor: EnrolledActor) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
-    """Arrays and metadata from which `actor_from_arrays` makes the same actor."""
+def actor_arrays(actor: EnrolledActor) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return arrays and metadata from which `actor_from_arrays` makes an equal actor."""
     arrays = {field.name: getattr(actor.geometry, field.name) for field in fields(ActorGeometry)} | {"pose": actor.pose}
     metadata = {
         "style": _ref_text(actor.style),
@@ -43,7 +43,7 @@ def actor_arrays(actor: EnrolledActor) -> tuple[dict[str, npt.NDArray[Any]], dic
 
 
 def actor_from_arrays(stored: NamedArrays) -> EnrolledActor:
-    """The actor of `actor_arrays`.
+    """Return the actor that arrays and metadata of `actor_arrays` describe.
 
     Raises:
         ValueError: the arrays and the metadata are not those of an actor.
@@ -55,7 +55,7 @@ def actor_from_arrays(stored: NamedArrays) -> EnrolledActor:
 
 
 def actor_refs(actor: EnrolledActor) -> dict[str, common_pb2.ArtefactRef]:
-    """Every blob that belongs to the actor, by kind."""
+    """Return every artefact of the actor, by kind."""
     refs = {"style": actor.style, "bank": actor.bank, "renderer": actor.renderer, "identity": actor.identity}
     return {kind: ref for kind, ref in refs.items() if ref is not None}
 
@@ -77,7 +77,7 @@ def _actor(stored: NamedArrays) -> EnrolledActor:
     )
 
 
-def _array(stored: NamedArrays, name: str, dtype: type[np.floating[Any]], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def _array(stored: NamedArrays, name: str, dtype: type[np.floating[Any]], shape: tuple[int, ...]) -> Array:
     array = stored.arrays[name]
     if array.dtype != dtype or array.shape != shape or not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite {np.dtype(dtype)} {list(shape)}, not {array.dtype} {list(array.shape)}")

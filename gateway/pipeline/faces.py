@@ -1,4 +1,4 @@
-"""Which face of the footage is dubbed."""
+"""Choice of the face of the footage that is dubbed."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
-from gateway.pipeline.footage import FaceIndex
+from gateway.pipeline.face_index import FaceIndex
 from services.common.errors import InvalidRequest
 
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _POINT: Final = re.compile(r" *[0-9]{1,6}(\.[0-9]{0,9})? *, *[0-9]{1,6}(\.[0-9]{0,9})? *")
-"""Two numbers as people write them: no signs, exponents, NaN or infinities."""
+"""Two numbers without signs, exponents, NaN or infinities."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaceChoice:
-    """How the user says whose mouth is meant: exactly one of the fields counts.
+    """The user's choice of a face.
 
     Attributes:
         kind: `largest`, `speaker`, `id` or `point`.
-        face_id: for `id`.
-        point: x, y in pixels of the first frame that has a face, for `point`.
+        face_id: face id, for the kind `id`.
+        point: x and y in pixels of the first frame that shows a face, for the kind `point`.
     """
 
     kind: str
@@ -35,10 +35,10 @@ class FaceChoice:
 
 
 def parse_face(text: str) -> FaceChoice:
-    """`largest`, `speaker`, a face id, or `X,Y`.
+    """Return the choice that a text describes: `largest`, `speaker`, a face id, or `X,Y`.
 
     Raises:
-        InvalidRequest: none of these.
+        InvalidRequest: the text is none of these.
     """
     if text in ("largest", "speaker"):
         return FaceChoice(text)
@@ -55,14 +55,19 @@ def parse_face(text: str) -> FaceChoice:
 
 
 ScoreSpeaker = Callable[[int], Awaitable[float]]
-"""How well a face's mouth fits the footage's sound; higher is better."""
+"""Returns how well the mouth of a face fits the sound of the footage; higher is better."""
 
 
 async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: ScoreSpeaker | None) -> int | None:
-    """The id of the face to dub, or None where the footage has no face.
+    """Return the id of the face to dub; None: the footage shows no face.
+
+    Args:
+        index: faces of the footage.
+        choice: the user's choice.
+        score_speaker: scores a face, for the choice `speaker`; None: the footage has no sound, and the largest face is taken.
 
     Raises:
-        InvalidRequest: the face that the user named is not in the footage.
+        InvalidRequest: the chosen face is not in the footage.
     """
     ids = np.unique(index.face_id)
     if len(ids) == 0:
@@ -82,12 +87,10 @@ async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: Score
 
 
 def check_one_face(still: FaceIndex, choice: FaceChoice) -> None:
-    """Raise InvalidRequest where a still shows several faces and nobody said which is meant."""
+    """Raise InvalidRequest if a still shows several faces and the choice names none of them."""
     if choice.kind in ("largest", "speaker") and len(still.face_id) > 1:
         places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in still.centre)
-        raise InvalidRequest(
-            f"the picture shows {len(still.face_id)} faces, at {places}: say which is meant (--face X,Y)", field="face"
-        )
+        raise InvalidRequest(f"the picture shows {len(still.face_id)} faces, at {places}: choose one with --face X,Y", field="face")
 
 
 def _presence(index: FaceIndex, face: int) -> float:

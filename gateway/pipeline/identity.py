@@ -1,32 +1,35 @@
-"""A person's identity on the morphable model, fitted by the face stage on frames of their footage."""
+"""The identity of a person on the morphable model, fitted by the face stage on frames of the footage."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dubstage.client import face as face_client
+from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from gateway.ahead import in_thread
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
-from gateway.pipeline.messages import pose_message
+from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import RecordFile, pose_of
 from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
-from services.common.arrays import to_rgb_image, to_tensor
+from services.common.array_types import UInt8
+from services.common.wire.arrays import to_tensor
+from services.common.wire.pose_messages import pose_to_proto
 
 IDENTITY_FRAMES: Final = 48
-"""Frames that an identity is fitted on at most, evenly spread: more bring nothing but time."""
+"""Most frames that an identity is fitted on, evenly spread. More frames cost time and improve nothing."""
 
 
 async def fit_identity(
-    stages: Stages, info: MediaInfo, faces: RecordFile, rows: list[int], on_step: Callable[[str, int, int], None]
+    stages: Stages, info: MediaInfo, faces: RecordFile, rows: list[int], on_step: OnProgress
 ) -> common_pb2.ArtefactRef:
-    """The identity of the person whom face records `rows` show.
+    """Return the identity of the person whom the face records `rows` show.
 
     Raises:
         MediaUnsupported: the footage breaks off.
@@ -36,7 +39,7 @@ async def fit_identity(
     chosen = [rows[place] for place in np.linspace(0, len(rows) - 1, count).round().astype(int)]
 
     async def requests() -> AsyncIterator[face_pb2.FitIdentityRequest]:
-        yield face_pb2.FitIdentityRequest(config=face_pb2.FitIdentityConfig())
+        yield face_client.fit_identity.requests().config
         with VideoReader(info) as reader:
             pictures = _pictures(reader, faces, chosen)
             for done in range(count):
@@ -44,7 +47,7 @@ async def fit_identity(
                 on_step("identity", done + 1, count)
                 yield message
 
-    return (await until_done(lambda: stages.fit_identity(requests()))).identity
+    return (await until_done(lambda: stages.upload(rpcs.face.FIT_IDENTITY, requests()))).identity
 
 
 def _pictures(reader: VideoReader, faces: RecordFile, rows: list[int]) -> Iterator[face_pb2.FitIdentityRequest]:
@@ -60,16 +63,16 @@ def _pictures(reader: VideoReader, faces: RecordFile, rows: list[int]) -> Iterat
         (record,) = faces.read_rows([row])
 
 
-def _message(picture: npt.NDArray[np.uint8], record: Any) -> face_pb2.FitIdentityRequest:
+def _message(picture: UInt8, record: Any) -> face_pb2.FitIdentityRequest:
     face = face_pb2.FaceTrack(
         face_id=int(record["face_id"]),
         box=record["box"].tolist(),
         landmarks=to_tensor(np.ascontiguousarray(record["landmarks"])),
-        pose=pose_message(pose_of(record)),
+        pose=pose_to_proto(pose_of(record)),
         mouth_landmarks=to_tensor(np.ascontiguousarray(record["mouth"])),
         confidence=float(record["confidence"]),
         mouth_visibility=float(record["visibility"]),
         blink=float(record["blink"]),
         reason=int(record["reason"]),  # type: ignore[arg-type]
     )
-    return face_pb2.FitIdentityRequest(frame=face_pb2.FitIdentityFrame(image=to_rgb_image(picture), face=face))
+    return face_client.fit_identity.requests().item((picture, face))

@@ -1,7 +1,7 @@
-"""Finished work of a job, kept so that a killed job goes on where it was.
+"""Finished work of a job, kept so that a killed job continues where it ended.
 
-A step (an enrolment, a rendered window) is known by a key: the digest of everything that its result depends on. Its result lies in
-the artefact store, under its own digest; the journal is one small file per step, written after its blob and renamed into place.
+A step (an enrolment, a rendered window) has a key: the digest of everything that its result depends on. The result is an artefact
+in the artefact store. The journal has one small file per step, written after the artefact and renamed into place.
 """
 
 from __future__ import annotations
@@ -11,42 +11,42 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-import numpy.typing as npt
 import structlog
 
 from gateway.pipeline.disk import job_folder
-from services.common.artefacts import ArtefactRef, ArtefactStore
+from services.common.array_types import Array
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest
-from services.common.tensor_bytes import NamedArrays
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.store.tensor_bytes import NamedArrays
 
 T = TypeVar("T")
 
 _MOST_BYTES: Final = 64 << 10
-"""Longest entry that is read."""
+"""Longest entry that is read, bytes."""
 
 _log = structlog.stdlib.get_logger("dubstage.jobs")
 
 
 def step_key(kind: str, **depends_on: object) -> str:
-    """The key of a step: SHA-256 over its kind and all that its result depends on (JSON values), hexadecimal."""
+    """Return the key of a step: SHA-256 of its kind and of all values that its result depends on (JSON values), hexadecimal."""
     text = json.dumps({"kind": kind, **depends_on}, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Journal:
-    """The steps of one job that are finished.
+    """Finished steps of one job.
 
     Attributes:
-        computed: steps recorded by this run.
-        reused: steps found finished by this run.
-        redone: steps that an earlier run had finished and whose result cannot be used.
+        computed: number of steps that this run recorded.
+        reused: number of finished steps that this run found.
+        redone: number of finished steps of an earlier run whose result cannot be used.
 
     Args:
-        folder: of the journal.
-        store: of the results.
-        hold: told of each result's blob before its entry is written; raises an error where the job may not go on.
+        folder: folder of the journal.
+        store: artefact store of the results.
+        hold: called with each result's artefact before the entry is written; raises an error if the job must stop.
     """
 
     def __init__(self, folder: Path, store: ArtefactStore, hold: Callable[[ArtefactRef], None] | None = None) -> None:
@@ -59,14 +59,15 @@ class Journal:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def find(self, key: str, decode: Callable[[NamedArrays], T]) -> T | None:
-        """The result of a finished step, or None where the step has to be done.
+        """Return the result of a finished step; None: the step has to be done.
 
-        An entry that is none, one of another store, and a blob that is gone, damaged or holds something else count as not finished.
+        A step does not count as finished if its entry is damaged or of another store, or if its artefact is missing, damaged or of
+        another kind.
 
         Args:
-            key: of the step.
-            decode: makes the result of the step's arrays; raises ValueError where they are not those of such a step,
-                ArtefactNotFound and ArtefactCorrupt where what they name is gone or damaged.
+            key: key of the step.
+            decode: returns the result that the arrays of the step hold. Raises ValueError if the arrays are not those of such a
+                step, and ArtefactNotFound or ArtefactCorrupt if an artefact that they name is missing or damaged.
         """
         path = self._folder / key
         if not path.exists():
@@ -83,12 +84,12 @@ class Journal:
         self.reused += 1
         return found
 
-    def record(self, key: str, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
-        """Keep the result of a step.
+    def record(self, key: str, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
+        """Store the result of a step.
 
         Raises:
-            StorageFull: no space left; the journal is as it was.
-            DubstageError: from `hold`; the journal is as it was.
+            StorageFull: no space is left; the journal has not changed.
+            DubstageError: from `hold`; the journal has not changed.
         """
         ref = self._store.put_arrays(arrays, metadata)
         if self._hold is not None:
@@ -101,12 +102,12 @@ class Journal:
         self.computed += 1
 
     def refs(self) -> Iterator[ArtefactRef]:
-        """References of all finished steps' results, in whatever store they lie."""
+        """Yield the references of the results of all finished steps, in any store."""
         return journalled(self._folder)
 
 
 def journalled(folder: Path) -> Iterator[ArtefactRef]:
-    """References in the journal of this folder; entries that are none are left out, and so is a folder that is not there."""
+    """Yield the references in the journal of a folder. Damaged entries are left out. A missing folder has no entries."""
     if not folder.is_dir():
         return
     for path in sorted(folder.iterdir()):

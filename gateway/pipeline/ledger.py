@@ -1,4 +1,4 @@
-"""Who uses which blobs: equal footage gives equal blobs, so that several jobs and actors may share one."""
+"""Counting of artefacts. Equal footage gives equal artefacts, so several jobs and actors may use the same artefact."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from services.common.artefacts import ArtefactRef
+from services.common.store.artefacts import ArtefactRef
 
 
 class BlobLedger(Protocol):
-    """Counts the blobs of jobs. All methods block."""
+    """Counter of the artefacts of jobs. All methods block."""
 
     @property
     def actor_id(self) -> str:
-        """Who is dubbed; empty: an actor made in passing."""
+        """Id of the dubbed actor; empty: the job learns the person from its own footage."""
         ...
 
     def begin(self, folder: Path) -> None:
-        """A job begins, or goes on, in this folder."""
+        """Count a job that begins or continues in this folder."""
         ...
 
     def hold(self, folder: Path, ref: ArtefactRef) -> None:
-        """The job of this folder made a blob."""
+        """Count an artefact that the job of this folder has made."""
         ...
 
     def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """Return the blobs of the job in this folder and of `refs` that no actor and no other job counts; nothing is changed."""
+        """Return those artefacts of the job of this folder, and of `refs`, that no actor and no other job uses. Nothing changes."""
         ...
 
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """The job has ended; which of `refs`, and of what it held, nobody else counts."""
+        """Forget the job of this folder, and return those of its artefacts, and of `refs`, that nothing else uses."""
         ...
 
 
 class OwnBlobs:
-    """The ledger of one job alone."""
+    """Ledger of a job that shares no artefacts."""
 
     actor_id = ""
 

@@ -1,4 +1,4 @@
-"""What came of a dub, and what the user must be told about the dub."""
+"""Result of a dub, and warnings about the dub for the user."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from gateway.pipeline.journal import Journal
 from gateway.pipeline.plan import Plan
 from gateway.pipeline.speech import SpeechExtent
 from gateway.pipeline.workspace import Workspace
-from gateway.reports.stage_times import StageTimes
+from gateway.stages.times import StageTimes
 
 
 @dataclass(slots=True)
 class DubOutcome:
-    """What came of a dub.
+    """Result of a dub.
 
     Attributes:
-        written: the film.
+        written: the output.
         info: the footage.
-        film: what was dubbed in place: the footage, or the background film of a dub with a timeline of its own.
-        plan: what happens to each frame of the film.
-        actor: the actor that was used; None where there is no face.
-        face_id: the face whose mouth was dubbed; None where there is no face.
+        film: film that was dubbed in place: the footage, or the background film of a dub with its own timeline.
+        plan: what happened to each frame of the film.
+        actor: actor that was used; None: the footage shows no usable face.
+        face_id: face that was dubbed; None: the footage shows no face.
         facts: what the last pass saw.
-        windows_computed, windows_reused: windows of this run, and those that an earlier run had finished.
-        times: seconds that each stage took.
-        warnings: what the user must be told.
+        windows_computed: number of windows that this run rendered.
+        windows_reused: number of windows that an earlier run had finished.
+        times: seconds of each stage.
+        warnings: warnings for the user.
     """
 
     written: WriteReport
@@ -46,7 +47,7 @@ class DubOutcome:
 
 
 def about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
-    """Warnings about speech that is longer or shorter than the footage."""
+    """Return warnings about speech that is longer or shorter than the footage."""
     film = float(info.video.duration)
     if extent.longer:
         return [f"the speech is longer than the footage ({film:.2f} s): it is cut there"]
@@ -56,14 +57,14 @@ def about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
 
 
 def about_damage(facts: FilmFacts) -> list[str]:
-    """Warnings about frames of the footage that the decoder had to fill in."""
+    """Return warnings about frames of the footage that the decoder had to fill in."""
     if not facts.damaged:
         return []
     return [f"damaged frames in the footage, filled in by the decoder: {len(facts.damaged)}, the first is frame {facts.damaged[0]}"]
 
 
 def about_redone(workspace: Workspace, journal: Journal) -> list[str]:
-    """Warnings about work of an earlier run that had to be done again."""
+    """Return warnings about work of an earlier run that had to be done again."""
     if not journal.redone:
         return workspace.redone
     return [

@@ -1,64 +1,64 @@
-"""What happens to every frame: dubbed or passed through, why, and how strongly."""
+"""Plan of a film: whether each frame is dubbed or passes through, the reason, and the strength."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
-from gateway.pipeline.footage import FaceIndex
+from gateway.pipeline.face_index import FaceIndex
 from gateway.pipeline.messages import reason_name
+from services.common.array_types import Array, Bool, Float32, Int32, Int64
 
 DUBBED: Final = common_pb2.FRAME_REASON_DUBBED
 SILENT: Final = common_pb2.FRAME_REASON_SILENT
 RENDERED: Final = (DUBBED, SILENT)
-"""Reasons of frames whose mouth is rendered."""
+"""Reasons of the frames whose mouth is rendered."""
 FADE_FRAMES: Final = 2
-"""Frames over which a dubbed stretch fades in and out next to frames that pass through."""
+"""Number of frames over which a dubbed stretch fades in and out beside frames that pass through."""
 SILENT_BELOW: Final = 0.5
-"""Speech probability under which a frame counts as silent."""
+"""Speech probability below which a frame counts as silent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One entry a frame.
+    """What happens to every frame of a film.
 
     Attributes:
         reason: int32 [T], FrameReason.
-        row: int64 [T], face record of the target, -1 without one.
+        row: int64 [T], face record of the target; -1: the frame does not show the target.
         strength: float32 [T], weight of the rendered mouth: 1 inside a dubbed stretch, falling towards its ends, 0 elsewhere.
     """
 
-    reason: npt.NDArray[np.int32]
-    row: npt.NDArray[np.int64]
-    strength: npt.NDArray[np.float32]
+    reason: Int32
+    row: Int64
+    strength: Float32
 
     @property
     def num_frames(self) -> int:
-        """Frames of the film."""
+        """Number of frames of the film."""
         return len(self.reason)
 
-    def rendered(self) -> npt.NDArray[np.bool_]:
-        """bool [T]: frames whose mouth is rendered."""
+    def rendered(self) -> Bool:
+        """Return the frames whose mouth is rendered, bool [T]."""
         return np.isin(self.reason, RENDERED)
 
     def counts(self) -> dict[str, int]:
-        """Frames by reason name without its prefix, such as {'DUBBED': 100}."""
+        """Return the number of frames by reason, such as {'DUBBED': 100}."""
         numbers, counts = np.unique(self.reason, return_counts=True)
         names = [reason_name(number) for number in numbers]
         return dict(zip(names, counts.tolist(), strict=True))
 
 
-def make_plan(index: FaceIndex, face_id: int | None, speech_probability: npt.NDArray[np.float32]) -> Plan:
-    """The plan of a film.
+def make_plan(index: FaceIndex, face_id: int | None, speech_probability: Float32) -> Plan:
+    """Return the plan of a film.
 
     Args:
-        index: of the footage's faces.
-        face_id: whose mouth; None where the footage has no face.
-        speech_probability: float32 [T], of the new speech.
+        index: faces of the film.
+        face_id: face to dub; None: the film shows no face.
+        speech_probability: float32 [T], speech probability of the new speech.
     """
     total = index.num_frames
     row = np.full(total, -1, dtype=np.int64) if face_id is None else index.rows_of(face_id)
@@ -72,8 +72,8 @@ def make_plan(index: FaceIndex, face_id: int | None, speech_probability: npt.NDA
     return Plan(reason.astype(np.int32), row, strength)
 
 
-def _strength(dubbed: npt.NDArray[Any], shot_cuts: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Distance to the nearest frame of the same shot that passes through, over FADE_FRAMES + 1, at most 1."""
+def _strength(dubbed: Array, shot_cuts: tuple[int, ...]) -> Float32:
+    """Return the distance to the nearest frame of the same shot that passes through, divided by FADE_FRAMES + 1, at most 1."""
     strength = np.where(dubbed, 1.0, 0.0).astype(np.float32)
     edges = [0, *(cut for cut in shot_cuts if cut > 0), len(dubbed)]
     for begin, end in zip(edges, edges[1:], strict=False):

@@ -1,4 +1,4 @@
-"""Fixed-size records on disk, so that memory does not grow with the length of the film."""
+"""Files of fixed-size records, so that memory does not grow with the length of the film."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from gateway.pipeline.allowance import Allowance
 from gateway.pipeline.disk import job_folder
 from gateway.pipeline.seals import Seal, new_digest
-from services.common.crops import BOX_SIZE, HeadPose
+from services.common.array_types import Array
 from services.common.errors import ContractBroken
-from services.common.head_pose_vectors import POSE_SIZE
-from services.common.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
+from services.common.face.crops import BOX_SIZE, HeadPose
+from services.common.face.head_pose_vectors import POSE_SIZE
+from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 
 FACE_RECORD = np.dtype(
     [
@@ -36,7 +36,7 @@ FACE_RECORD = np.dtype(
         ("pixels", "u1", (BOX_SIZE, BOX_SIZE, 3)),
     ]
 )
-"""One face of one frame: the FaceTrack of the contract and its render box, uint8 RGB."""
+"""One face of one frame: the FaceTrack message and the render box, uint8 RGB."""
 
 MOTION_RECORD = np.dtype(
     [
@@ -46,8 +46,8 @@ MOTION_RECORD = np.dtype(
         ("blink", "<f4"),
     ]
 )
-"""The motion of one video frame: the mouth in head space; where the method moves the head, its pose vector (else NaN) and how far
-the eyes are shut."""
+"""Motion of one video frame: the mouth in head space, the head-pose vector, and how far the eyes are shut (0 to 1). If the method
+does not move the head, the pose is NaN."""
 
 FEATURE_RECORD = np.dtype(
     [
@@ -57,16 +57,16 @@ FEATURE_RECORD = np.dtype(
         ("speech_probability", "<f4"),
     ]
 )
-"""The audio features of one frame of the motion grid; zeros where the method does not hear a kind."""
+"""Audio features of one frame of the motion grid; zeros for kinds that were not extracted."""
 
 
 class RecordFile:
-    """Records of one dtype, appended in order, then read by row. Rows are numbered from 0.
+    """File of records of one dtype that are appended in order and read by row. Rows are numbered from 0.
 
     Args:
-        path: the file; records that lie there already stay.
-        dtype: of the records.
-        allowance: how much of the disk the job may fill; None: any.
+        path: the file. Existing records stay.
+        dtype: dtype of the records.
+        allowance: disk space of the job; None: no limit.
     """
 
     def __init__(self, path: Path, dtype: np.dtype[Any], allowance: Allowance | None = None) -> None:
@@ -75,18 +75,19 @@ class RecordFile:
         self._allowance = allowance
         self._file = path.open("a+b")
         self._size = os.fstat(self._file.fileno()).st_size
-        # Of what an earlier run wrote, only reading tells the digest.
+        # The digest of records of an earlier run is found by reading them.
         self._digest = new_digest() if self._size == 0 else None
         self.num_rows = self._size // dtype.itemsize
         if allowance is not None:
             allowance.taken += self._size
 
-    def append(self, rows: npt.NDArray[Any]) -> None:
-        """Write rows of the file's dtype at the end.
+    def append(self, rows: Array) -> None:
+        """Append rows of the file's dtype.
 
         Raises:
-            InvalidRequest: the job's records become longer than they may.
-            StorageFull: no space left, here or when what was appended is read or synced.
+            InvalidRequest: the records of the job would take more disk space than they may.
+            StorageFull: no space is left. Raised here, or when the appended rows are read or synced.
+            ContractBroken: the rows have another dtype.
         """
         if rows.dtype != self.dtype:
             raise ContractBroken(f"{self.path.name}: records of another layout")
@@ -101,19 +102,19 @@ class RecordFile:
         self.num_rows += rows.size
 
     def seal(self) -> Seal:
-        """Length and digest of all records."""
+        """Return length and digest of all records."""
         if self._digest is not None:
             return Seal(self._size, self._digest.hexdigest())
         return self.seal_on_disk()
 
     def seal_on_disk(self) -> Seal:
-        """Length and digest of what the file holds now, read from its beginning to its end."""
+        """Return length and digest of the file, read from beginning to end."""
         with job_folder(self.path.parent):
             self._file.flush()
         return Seal.of_descriptor(self._file.fileno())
 
-    def read(self, begin: int, end: int) -> npt.NDArray[Any]:
-        """Rows begin .. end - 1, clipped to those that there are."""
+    def read(self, begin: int, end: int) -> Array:
+        """Return the rows begin to end - 1, as far as they exist."""
         begin, end = max(0, begin), min(end, self.num_rows)
         with job_folder(self.path.parent):
             self._file.flush()
@@ -121,9 +122,9 @@ class RecordFile:
         data = os.pread(self._file.fileno(), count * self.dtype.itemsize, begin * self.dtype.itemsize)
         return np.frombuffer(data, dtype=self.dtype, count=count)
 
-    def read_rows(self, rows: Sequence[int]) -> npt.NDArray[Any]:
-        """Rows in the order asked for; neighbours are read together."""
-        parts: list[npt.NDArray[Any]] = []
+    def read_rows(self, rows: Sequence[int]) -> Array:
+        """Return rows in the given order. Neighbouring rows are read together."""
+        parts: list[Array] = []
         start = 0
         for stop in range(1, len(rows) + 1):
             if stop == len(rows) or rows[stop] != rows[stop - 1] + 1:
@@ -132,20 +133,20 @@ class RecordFile:
         return np.concatenate(parts) if parts else np.empty(0, dtype=self.dtype)
 
     def clear(self) -> None:
-        """Drop all rows."""
+        """Remove all rows."""
         self._file.truncate(0)
         if self._allowance is not None:
             self._allowance.give_back(self._size)
         self._size, self.num_rows, self._digest = 0, 0, new_digest()
 
     def sync(self) -> None:
-        """Bring what was appended to the disk."""
+        """Write all appended rows to the disk."""
         with job_folder(self.path.parent):
             self._file.flush()
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; what was appended stays."""
+        """Close the file. The appended rows stay."""
         with job_folder(self.path.parent):
             self._file.close()
 
@@ -157,5 +158,5 @@ class RecordFile:
 
 
 def pose_of(record: Any) -> HeadPose:
-    """The head pose of one FACE_RECORD."""
+    """Return the head pose of one FACE_RECORD."""
     return HeadPose(float(record["scale"]), record["rotation"].copy(), record["translation"].copy())

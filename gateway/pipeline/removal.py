@@ -1,4 +1,4 @@
-"""The end of a job: removes its folder, and its blobs that no actor and no other job counts."""
+"""Removal of a job: its folder, and those of its artefacts that no actor and no other job uses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import structlog
 from gateway.pipeline.journal import journalled
 from gateway.pipeline.ledger import BlobLedger
 from gateway.pipeline.workspace import JOURNAL, lock_folder
-from services.common.artefacts import ArtefactStore
 from services.common.errors import InvalidRequest
+from services.common.store.artefacts import ArtefactStore
 
 _log = structlog.stdlib.get_logger("dubstage.jobs")
 
@@ -23,9 +23,9 @@ class Freed:
     """What a removal freed.
 
     Attributes:
-        folder_bytes: in the job's folder.
-        blobs: blobs that were deleted.
-        blob_bytes: their size.
+        folder_bytes: bytes in the job's folder.
+        blobs: number of deleted artefacts.
+        blob_bytes: bytes of the deleted artefacts.
     """
 
     folder_bytes: int = 0
@@ -37,10 +37,10 @@ class Freed:
 
 
 def give_up(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Freed | None:
-    """Remove a job, unless it is running: then, and where there is none, nothing happens.
+    """Remove a job, and return what was freed.
 
     Returns:
-        What was freed; None where the job is running or is not there.
+        What was freed; None: the job is running or does not exist, and nothing was removed.
     """
     try:
         handle = lock_folder(folder, make=False)
@@ -53,28 +53,28 @@ def give_up(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Freed | N
 
 
 def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Freed:
-    """As `give_up`, for a caller that holds the folder's lock."""
+    """Remove a job whose folder the caller has locked, and return what was freed."""
     blobs, blob_bytes = 0, 0
-    # Blobs first: where the store fails on the way, the job still counts them, and the next try deletes the rest.
+    # Artefacts are deleted first. If the store fails, the job still counts the rest, and the next try deletes them.
     alone = ledger.only_here(folder, list(journalled(folder / JOURNAL)))
     for ref in alone:
         try:
             deleted = store.delete(ref)
         except InvalidRequest as problem:
-            # Made before DUBSTAGE_ARTEFACTS_URL was pointed elsewhere: this store does not reach it.
+            # The artefact was made before DUBSTAGE_ARTEFACTS_URL changed, so it is in another store.
             _log.warning("blob_of_another_store_kept", job=folder.name, problem=problem.message)
             continue
         blobs, blob_bytes = blobs + deleted, blob_bytes + deleted * ref.size_bytes
     freed = folder_bytes(folder)
     for ref in set(ledger.release(folder, ())) - set(alone):
-        # Counted meanwhile by a thread of the job that was cancelled.
+        # A thread of the cancelled job counted the artefact meanwhile.
         blobs, blob_bytes = blobs + store.delete(ref), blob_bytes + ref.size_bytes
     shutil.rmtree(folder, ignore_errors=True)
     return Freed(freed, blobs, blob_bytes)
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Return the bytes of all files below a folder."""
     size = 0
     for part, _, names in os.walk(folder):
         for name in names:

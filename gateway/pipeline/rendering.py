@@ -4,51 +4,88 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
-import numpy.typing as npt
 
+from gateway.ahead import in_thread
 from gateway.pipeline.journal import Journal, step_key
-from gateway.pipeline.plan import Plan
 from gateway.pipeline.records import RecordFile
-from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, WindowConfig, render_window
+from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, WindowConfig, render_window, with_context
 from gateway.stages.interface import Stages
-from services.common.actor_geometry import ActorGeometry
-from services.common.tensor_bytes import NamedArrays
+from services.common.array_types import Bool, Float32, Int64
+from services.common.store.tensor_bytes import NamedArrays
 
 WINDOWS_AHEAD = 3
-"""Windows in work at once: while one is warped, another is rendered and a third is encoded."""
+"""Most windows in work at once: while one is warped, another is rendered and a third is encoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilmInputs:
-    """What windows are rendered from."""
+    """What the windows of a film are rendered from.
 
+    Attributes:
+        stages: the stages.
+        config: what the windows are rendered with.
+        usable: bool [T], frames whose mouth can be rendered.
+        rows: int64 [T], face record of the target in each frame; -1: none.
+        faces: FACE_RECORDs of the film.
+        mouths: returns the wanted mouths of frames begin to end - 1, float32 [end - begin, 59, 3], head space.
+    """
+
+    stages: Stages
     config: WindowConfig
-    geometry: ActorGeometry
-    plan: Plan
+    usable: Bool
+    rows: Int64
     faces: RecordFile
-    motion: RecordFile
+    mouths: Callable[[int, int], Float32]
+
+    async def render_run(self, run: range) -> RenderedWindow:
+        """Return the rendered frames of a run of usable frames.
+
+        Raises:
+            DubstageError: from the stages.
+        """
+        seen = with_context(run, self.usable, self.config)
+        records = await asyncio.to_thread(self.faces.read_rows, self.rows[seen.start : seen.stop].tolist())
+        mouths = await asyncio.to_thread(self.mouths, seen.start, seen.stop)
+        frames = np.arange(seen.start, seen.stop)
+        wanted = (frames >= run.start) & (frames < run.stop)
+        return await render_window(self.stages, self.config, records, mouths, wanted)
+
+    async def render_span(self, span: range) -> RenderedWindow:
+        """Return the rendered frames of a span, whose usable frames may have gaps.
+
+        Raises:
+            DubstageError: from the stages.
+        """
+        return joined([await self.render_run(run) for run in runs_of(self.usable, span)])
 
 
 async def rendered_windows(
-    stages: Stages, inputs: FilmInputs | None, plan: Plan, journal: Journal, job_key: str
+    inputs: FilmInputs | None, num_frames: int, journal: Journal, job_key: str
 ) -> AsyncIterator[tuple[range, RenderedWindow]]:
-    """Windows in order, covering every frame of `plan`; at most WINDOWS_AHEAD are in work or wait to be taken.
+    """Yield the windows of a film in order. At most WINDOWS_AHEAD windows are in work or wait to be taken.
 
-    `inputs` is None where nothing is dubbed: the windows are empty.
+    Args:
+        inputs: what the windows are rendered from; None: nothing is dubbed, and all windows are empty.
+        num_frames: frames of the film.
+        journal: finished windows of the job.
+        job_key: key of what all windows depend on.
+
+    Raises:
+        DubstageError: from the stages.
     """
-    spans = [range(begin, min(begin + WINDOW_FRAMES, plan.num_frames)) for begin in range(0, plan.num_frames, WINDOW_FRAMES)]
+    spans = [range(begin, min(begin + WINDOW_FRAMES, num_frames)) for begin in range(0, num_frames, WINDOW_FRAMES)]
     if inputs is None:
         for span in spans:
-            yield span, _joined([])
+            yield span, joined([])
         return
     pending: deque[tuple[range, asyncio.Task[RenderedWindow]]] = deque()
     try:
         for span in spans:
-            pending.append((span, asyncio.create_task(_window(stages, inputs, journal, job_key, span))))
+            pending.append((span, asyncio.create_task(_window(inputs, journal, job_key, span))))
             if len(pending) > WINDOWS_AHEAD:
                 done, task = pending.popleft()
                 yield done, await task
@@ -61,26 +98,26 @@ async def rendered_windows(
         await asyncio.gather(*(task for _, task in pending), return_exceptions=True)
 
 
-async def _window(stages: Stages, inputs: FilmInputs, journal: Journal, job_key: str, span: range) -> RenderedWindow:
+async def _window(inputs: FilmInputs, journal: Journal, job_key: str, span: range) -> RenderedWindow:
     key = step_key("window", job=job_key, begin=span.start, end=span.stop)
-    found = await asyncio.to_thread(journal.find, key, lambda stored: _journalled(stored, inputs.plan, span))
+    found = await asyncio.to_thread(journal.find, key, lambda stored: journalled_window(stored, inputs.usable, span))
     if found is not None:
         return found
-    parts = [await _render_run(stages, inputs, run) for run in runs_of(inputs.plan.rendered(), span)]
-    window = _joined(parts)
+    window = await inputs.render_span(span)
     arrays = {field.name: getattr(window, field.name) for field in fields(RenderedWindow)}
-    await asyncio.to_thread(journal.record, key, arrays)
+    # Where the job is cancelled, the record is whole before anybody removes the folder.
+    await in_thread(journal.record, key, arrays)
     return window
 
 
-def _journalled(stored: NamedArrays, plan: Plan, span: range) -> RenderedWindow:
-    """The window of a journal's arrays.
+def journalled_window(stored: NamedArrays, usable: Bool, span: range) -> RenderedWindow:
+    """Return the window that a journal's arrays hold.
 
     Raises:
-        ValueError: they are not those of this window.
+        ValueError: the arrays are not those of the window of `span`.
     """
-    wanted = _joined([])
-    frames = np.asarray(span)[plan.rendered()[span.start : span.stop]]
+    wanted = joined([])
+    frames = np.asarray(span)[usable[span.start : span.stop]]
     for field in fields(RenderedWindow):
         array, like = stored.arrays.get(field.name), getattr(wanted, field.name)
         if array is None or array.dtype != like.dtype or array.shape != (len(frames), *like.shape[1:]):
@@ -90,12 +127,12 @@ def _journalled(stored: NamedArrays, plan: Plan, span: range) -> RenderedWindow:
     return RenderedWindow(**{field.name: stored[field.name] for field in fields(RenderedWindow)})
 
 
-def runs_of(rendered: npt.NDArray[np.bool_], span: range) -> list[range]:
-    """Unbroken runs of rendered frames within a span."""
+def runs_of(usable: Bool, span: range) -> list[range]:
+    """Return the unbroken runs of usable frames within a span."""
     runs: list[range] = []
     begin: int | None = None
     for frame in (*span, span.stop):
-        inside = frame < span.stop and bool(rendered[frame])
+        inside = frame < span.stop and bool(usable[frame])
         if inside and begin is None:
             begin = frame
         if not inside and begin is not None:
@@ -104,19 +141,8 @@ def runs_of(rendered: npt.NDArray[np.bool_], span: range) -> list[range]:
     return runs
 
 
-async def _render_run(stages: Stages, inputs: FilmInputs, run: range) -> RenderedWindow:
-    rendered = inputs.plan.rendered()
-    first = run.start
-    while first > max(0, run.start - inputs.config.context_frames) and rendered[first - 1]:
-        first -= 1
-    rows = inputs.plan.row[first : run.stop].tolist()
-    records = await asyncio.to_thread(inputs.faces.read_rows, rows)
-    mouths = await asyncio.to_thread(inputs.motion.read, first, run.stop)
-    wanted = np.arange(first, run.stop) >= run.start
-    return await render_window(stages, inputs.config, inputs.geometry, records, mouths["mouth"], wanted)
-
-
-def _joined(parts: list[RenderedWindow]) -> RenderedWindow:
+def joined(parts: list[RenderedWindow]) -> RenderedWindow:
+    """Return one window with the frames of all parts."""
     if not parts:
         return RenderedWindow(
             frame=np.empty(0, np.int64),

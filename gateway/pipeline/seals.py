@@ -1,4 +1,4 @@
-"""Files of a job that say themselves whether they are whole: what does not fit its length and digest is made anew."""
+"""Length and digest of a job's files. A file that does not match its seal is made again."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any, Final, Self
 from gateway.pipeline.disk import job_folder
 
 LAYOUT: Final = 2
-"""Counts up with every change of what lies in a job's folder: notes of another layout are not read, their passes are done anew."""
+"""Version of the files in a job's folder. Notes of another version are not read, and their passes are done again."""
 
 _MOST_BYTES: Final = 64 << 20
-"""Longest note that is read: shot cuts of some eight million frames."""
+"""Longest note that is read, bytes: shot cuts of about eight million frames."""
 _PIECE: Final = 1 << 20
 
 
 def new_digest() -> hashlib.blake2b:
-    """The digest that all files of a job are checked with: BLAKE2b of 256 bits."""
+    """Return a new digest of the kind that all files of a job are checked with: BLAKE2b of 256 bits."""
     return hashlib.blake2b(digest_size=32)
 
 
@@ -39,7 +39,7 @@ class Seal:
 
     @classmethod
     def of(cls, path: Path) -> Self | None:
-        """Read a file from its beginning to its end; None where there is no file."""
+        """Return the seal of a file, read from beginning to end; None: there is no file."""
         try:
             with path.open("rb", buffering=0) as file:
                 return cls.of_descriptor(file.fileno())
@@ -48,7 +48,7 @@ class Seal:
 
     @classmethod
     def of_descriptor(cls, descriptor: int) -> Self:
-        """Read all bytes of an open file; its position stays."""
+        """Return the seal of an open file. The position of the file does not change."""
         digest, size = new_digest(), 0
         while piece := os.pread(descriptor, _PIECE, size):
             digest.update(piece)
@@ -57,7 +57,7 @@ class Seal:
 
     @classmethod
     def parsed(cls, value: object) -> Self | None:
-        """The seal of a note, written as [size, digest]; None where `value` is none."""
+        """Return the seal that a note holds as [size, digest]; None: `value` is no seal."""
         match value:
             case [int(size), str(digest)] if size >= 0 and not isinstance(size, bool):
                 return cls(size, digest)
@@ -65,10 +65,10 @@ class Seal:
 
 
 def write_note(path: Path, note: Mapping[str, Any]) -> None:
-    """Write a small JSON object with its digest. A reader sees the whole file or the one before it.
+    """Write a small JSON object with its digest. A reader sees either the whole new file or the old file.
 
     Raises:
-        StorageFull: no space is left; the file is as it was.
+        StorageFull: no space is left; the file has not changed.
     """
     partial = path.with_name(f".{path.name}.partial")
     with job_folder(path.parent):
@@ -77,7 +77,7 @@ def write_note(path: Path, note: Mapping[str, Any]) -> None:
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
-    """The JSON object that `write_note` wrote; None where there is none, or where the file is not what was written."""
+    """Return the JSON object that `write_note` wrote; None: there is no file, or the file is damaged."""
     try:
         if path.stat().st_size > _MOST_BYTES:
             return None

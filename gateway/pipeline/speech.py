@@ -1,4 +1,4 @@
-"""Speech: samples to features on the motion grid, on disk, and features to the motion of every frame."""
+"""Speech: from samples to features on the motion grid, kept on disk, and from features to the motion of every frame."""
 
 from __future__ import annotations
 
@@ -13,39 +13,41 @@ import numpy as np
 import numpy.typing as npt
 
 from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import audio as audio_client
+from dubstage.client import motion as motion_client
+from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from gateway.media.sound import Speech
-from gateway.methods import FEATURES, FeatureKinds
-from gateway.pipeline.messages import pose_from, rational
+from gateway.methods import LAG_FEATURES, FeatureKinds, Predictor
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
-from services.common.arrays import from_tensor, to_tensor
+from services.common.array_types import Float32
 from services.common.errors import ContractBroken, InvalidRequest
-from services.common.head_pose_vectors import pose_vectors
-from services.common.landmarks import NUM_MOUTH_AREA
-from services.common.timeline import MOTION_RATE
+from services.common.face.head_pose_vectors import pose_vectors
+from services.common.face.landmarks import NUM_MOUTH_AREA
+from services.common.wire.arrays import from_tensor
+from services.common.wire.pose_messages import pose_from_proto
+from services.common.wire.timeline import MOTION_RATE
 
 FEATURE_BLOCK: Final = 64
-"""Feature frames a message to the motion stage."""
-
-
+"""Feature frames per message to the motion stage."""
 UNHEARD_PER_S: Final = 25
-"""Speech may be longer than its film by a second divided by this before the user is told that it is cut."""
+"""Speech may be 1 / UNHEARD_PER_S seconds longer than its film before the user is warned that the speech is cut."""
 
 
 def motion_frames_for(duration: Fraction) -> int:
-    """Frames of the motion grid that cover a film, with what its last frames' look-ahead needs."""
+    """Return how many frames of the motion grid cover a film of `duration` seconds and the look-ahead of its last frames."""
     return math.ceil(duration * MOTION_RATE) + 3
 
 
 def speech_duration(speech: Speech) -> Fraction:
-    """How long speech is, seconds; goes through all of it.
+    """Return the length of speech, seconds. Reads all of the speech.
 
     Raises:
-        InvalidRequest: there is not one sample.
-        MediaUnsupported: it can't be read.
+        InvalidRequest: the speech has no samples.
+        MediaUnsupported: the speech cannot be read.
     """
     samples = sum(len(chunk) for chunk in speech.chunks)
     if not samples:
@@ -55,16 +57,29 @@ def speech_duration(speech: Speech) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class SpeechExtent:
-    """How long speech is against its film: seconds of it that were used, and whether some was left over."""
+    """Length of speech compared with its film.
+
+    Attributes:
+        used_s: seconds of speech that the film has.
+        longer: whether speech is left over after the end of the film.
+    """
 
     used_s: float
     longer: bool
 
 
 async def extract_features(
-    stages: Stages, speech: Speech, features: RecordFile, num_frames: int, film: Fraction, kinds: FeatureKinds = FEATURES["ugc"]
+    stages: Stages, speech: Speech, features: RecordFile, num_frames: int, film: Fraction, kinds: FeatureKinds = LAG_FEATURES
 ) -> SpeechExtent:
-    """Fill `features` with FEATURE_RECORDs of `num_frames` frames of the motion grid, for a film of `film` seconds.
+    """Fill `features` with FEATURE_RECORDs of `num_frames` frames of the motion grid.
+
+    Args:
+        stages: the stages.
+        speech: what is said.
+        features: gets the records; records that are there already are removed.
+        num_frames: frames of the motion grid.
+        film: length of the film, seconds. Speech after this time is not heard.
+        kinds: kinds of features to extract.
 
     Raises:
         DubstageError: from the audio stage, or from reading the sound.
@@ -77,23 +92,20 @@ async def extract_features(
         nonlocal total_samples, counted
         total_samples = sent = 0
         counted = False
-        yield audio_pb2.ExtractFeaturesRequest(
-            config=audio_pb2.ExtractFeaturesConfig(
-                sample_rate_hz=speech.sample_rate_hz,
-                channels=speech.channels,
-                timeline=common_pb2.Timeline(frame_rate=rational(MOTION_RATE)),
-                kinds=kinds,
-                num_frames=num_frames,
-            )
+        made = audio_client.extract_features.requests(
+            sample_rate_hz=speech.sample_rate_hz,
+            channels=speech.channels,
+            timeline=MOTION_RATE,
+            kinds=kinds,
+            num_frames=num_frames,
         )
+        yield made.config
         chunks = iter(speech.chunks)
         while (chunk := await asyncio.to_thread(_next_chunk, chunks)) is not None:
             piece = chunk[: limit - sent]
             total_samples += len(chunk)
             if len(piece):
-                pcm = np.ascontiguousarray(piece, dtype="<f4").tobytes()
-                message = audio_pb2.AudioChunk(first_sample=sent, pcm_f32=pcm)
-                yield audio_pb2.ExtractFeaturesRequest(chunk=message)
+                yield made.item(piece)
                 sent += len(piece)
             if total_samples > enough:
                 break
@@ -101,28 +113,29 @@ async def extract_features(
 
     async def hear() -> None:
         features.clear()
-        async for reply in stages.extract_features(requests()):
+        async for reply in stages.stream(rpcs.audio.EXTRACT_FEATURES, requests()):
             features.append(feature_records(reply.block))
         features.sync()
 
     await until_done(hear)
     if features.num_rows != num_frames:
         raise ContractBroken(f"the audio stage answered {features.num_rows} of {num_frames} frames")
-    if not counted:  # the stage had what it needs before the speech was read up to here
+    # The stage may answer all frames before it has read all speech.
+    if not counted:
         total_samples = await asyncio.to_thread(_count_samples, speech, enough)
     return speech_extent(total_samples, limit, speech.sample_rate_hz)
 
 
 def speech_extent(num_samples: int, limit: int, sample_rate_hz: int) -> SpeechExtent:
-    """How speech of `num_samples` samples, or at least as many, fits a film of `limit` samples.
+    """Return how speech of at least `num_samples` samples fits a film of `limit` samples.
 
-    Up to a frame (1 / UNHEARD_PER_S s) that is left over is not worth a warning.
+    Speech that is longer by up to 1 / UNHEARD_PER_S seconds (one frame) does not count as longer.
     """
     return SpeechExtent(min(num_samples, limit) / sample_rate_hz, num_samples > limit + sample_rate_hz // UNHEARD_PER_S)
 
 
 def _count_samples(speech: Speech, enough: int) -> int:
-    """Samples of speech, counted until there are more than `enough`."""
+    """Return the number of samples of speech. Counting stops at the first number above `enough`."""
     total = 0
     for chunk in speech.chunks:
         total += len(chunk)
@@ -132,7 +145,7 @@ def _count_samples(speech: Speech, enough: int) -> int:
 
 
 def feature_records(block: audio_pb2.AudioFeatureBlock) -> npt.NDArray[np.void]:
-    """FEATURE_RECORDs of a block of the contract."""
+    """Return the FEATURE_RECORDs of an AudioFeatureBlock message."""
     count = block.num_frames
     rows = np.zeros(count, dtype=FEATURE_RECORD)
     rows["mel"] = from_tensor(block.mel, "mel", dtype=np.float32, shape=(count, 4, 80))
@@ -143,72 +156,89 @@ def feature_records(block: audio_pb2.AudioFeatureBlock) -> npt.NDArray[np.void]:
     return rows
 
 
-def feature_block(
-    rows: npt.NDArray[np.void], first_frame: int, kinds: FeatureKinds = FEATURES["ugc"]
-) -> audio_pb2.AudioFeatureBlock:
-    """A block of the contract, with features of `kinds`, from FEATURE_RECORDs."""
+def feature_block(rows: npt.NDArray[np.void], first_frame: int, kinds: FeatureKinds = LAG_FEATURES) -> audio_pb2.AudioFeatureBlock:
+    """Return an AudioFeatureBlock message of FEATURE_RECORDs.
+
+    Args:
+        rows: FEATURE_RECORDs [N].
+        first_frame: frame of the motion grid of the first record.
+        kinds: kinds to put in, in addition to LAG_FEATURES.
+    """
     removed = audio_pb2.FEATURE_KIND_IDENTITY_REMOVED in kinds
-    return audio_pb2.AudioFeatureBlock(
-        first_frame=first_frame,
-        num_frames=len(rows),
-        mel=to_tensor(np.ascontiguousarray(rows["mel"])),
-        posteriorgram=to_tensor(np.ascontiguousarray(rows["posteriorgram"])),
-        identity_removed=to_tensor(np.ascontiguousarray(rows["identity_removed"])) if removed else None,
-        speech_probability=to_tensor(np.ascontiguousarray(rows["speech_probability"])),
-    )
+    names = ("mel", "posteriorgram", "identity_removed") if removed else ("mel", "posteriorgram")
+    arrays = {name: rows[name] for name in names}
+    return audio_client.feature_block(arrays, rows["speech_probability"], first_frame=first_frame)
 
 
-async def predict_motion(
-    stages: Stages,
-    method: str,
-    style: common_pb2.ArtefactRef,
-    features: RecordFile,
-    timeline: common_pb2.Timeline,
-    num_frames: int,
-    motion: RecordFile,
-    *,
-    without_style: bool = False,
-    block: int = FEATURE_BLOCK,
-) -> None:
-    """Fill `motion` with a MOTION_RECORD for every frame of `timeline`."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MotionRequest:
+    """What motion is predicted from, beside the speech.
+
+    Attributes:
+        predictor: the motion predictor.
+        style: speaking style of the person.
+        timeline: frame times of the film.
+        num_frames: frames of the film.
+        without_style: use the style of the mean speaker (an ablation).
+        block: feature frames per message; changes no byte of the answer.
+    """
+
+    predictor: Predictor
+    style: common_pb2.ArtefactRef
+    timeline: common_pb2.Timeline
+    num_frames: int
+    without_style: bool = False
+    block: int = FEATURE_BLOCK
+
+
+async def predict_motion(stages: Stages, request: MotionRequest, features: RecordFile, motion: RecordFile) -> None:
+    """Fill `motion` with a MOTION_RECORD for every frame of the film; records that are there already are removed.
+
+    Args:
+        stages: the stages.
+        request: what the motion is predicted from.
+        features: FEATURE_RECORDs of the speech.
+        motion: gets the records.
+
+    Raises:
+        DubstageError: from the motion stage.
+    """
 
     async def requests() -> AsyncIterator[motion_pb2.PredictMotionRequest]:
-        yield motion_pb2.PredictMotionRequest(
-            config=motion_pb2.PredictMotionConfig(
-                method=method,
-                style=style,
-                feature_rate=rational(MOTION_RATE),
-                output_timeline=timeline,
-                num_frames=num_frames,
-                without_style=without_style,
-            )
+        made = motion_client.predict_motion.requests(
+            method=request.predictor.name,
+            style=request.style,
+            timeline=request.timeline,
+            num_frames=request.num_frames,
+            without_style=request.without_style,
         )
-        for begin in range(0, features.num_rows, block):
-            rows = features.read(begin, begin + block)
-            yield motion_pb2.PredictMotionRequest(features=feature_block(rows, begin, FEATURES[method]))
+        yield made.config
+        for begin in range(0, features.num_rows, request.block):
+            rows = features.read(begin, begin + request.block)
+            yield made.item(feature_block(rows, begin, request.predictor.features))
 
     async def predict() -> None:
         motion.clear()
-        async for reply in stages.predict_motion(requests()):
+        async for reply in stages.stream(rpcs.motion.PREDICT_MOTION, requests()):
             motion.append(motion_records(reply.frames))
         motion.sync()
 
     await until_done(predict)
-    if motion.num_rows != num_frames:
-        raise ContractBroken(f"the motion stage answered {motion.num_rows} of {num_frames} frames")
+    if motion.num_rows != request.num_frames:
+        raise ContractBroken(f"the motion stage answered {motion.num_rows} of {request.num_frames} frames")
 
 
 def motion_records(frames: Iterable[motion_pb2.MotionFrame]) -> npt.NDArray[np.void]:
-    """MOTION_RECORDs of the contract's frames."""
+    """Return the MOTION_RECORDs of MotionFrame messages."""
     messages = list(frames)
     rows = np.zeros(len(messages), dtype=MOTION_RECORD)
     for row, message in zip(rows, messages, strict=True):
         row["mouth"] = from_tensor(message.mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3))
         row["speech_probability"] = message.speech_probability
-        row["pose"] = pose_vectors([pose_from(message.pose)])[0] if message.HasField("pose") else np.nan
+        row["pose"] = pose_vectors([pose_from_proto(message.pose, "pose")])[0] if message.HasField("pose") else np.nan
         row["blink"] = message.blink
     return rows
 
 
-def _next_chunk(chunks: Iterator[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32] | None:
+def _next_chunk(chunks: Iterator[Float32]) -> Float32 | None:
     return next(chunks, None)

@@ -1,4 +1,4 @@
-"""The folder of one job: its record files, and which passes are finished."""
+"""The folder of one job: its record files and its finished passes."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from gateway.pipeline.seals import Seal, read_note, write_note
 from services.common.errors import InvalidRequest
 
 LOCK: Final = "lock"
-"""Locked by the process that works in a job's folder."""
+"""File that is locked by the process that works in a job's folder."""
 FACTS: Final = "job.json"
-"""File in a job's folder that says what the job is: kind, footage, speech, method, actor."""
+"""File that describes the job: kind, footage, speech, method, actor."""
 _NOTE: Final = ".done"
 _LOCK_TRIES: Final = 5
 _LOCK_WAIT_S: Final = 0.02
 JOURNAL: Final = "journal"
-"""Folder of the finished steps (gateway.pipeline.journal)."""
+"""Folder of finished steps (gateway.pipeline.journal)."""
 
 _log = structlog.stdlib.get_logger("dubstage.jobs")
 
 
 class Workspace:
-    """Record files of a job, by subject. One process at a time works in a folder; its lock ends with it, however it ends.
+    """Record files of a job. One process at a time works in a folder. The lock is released when the process ends, for any reason.
 
     Attributes:
-        folder: of the job.
+        folder: the job's folder.
         faces: FACE_RECORDs of the footage.
         speech: FEATURE_RECORDs of the new speech.
         sound: FEATURE_RECORDs of the footage's own sound.
         motion: MOTION_RECORDs of the new speech.
-        backgrounds: FACE_RECORDs of the background film, where the dub has a timeline of its own.
-        allowance: what all of them may take on disk.
-        redone: what an earlier run left that did not fit its length and digest, for the user.
+        backgrounds: FACE_RECORDs of the background film, if the dub has its own timeline.
+        allowance: disk space of all records.
+        redone: warnings for the user about damaged files of an earlier run.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int = MAX_JOB_BYTES) -> None:
-        """Opens the folder, or makes it. What a killed run was in the middle of writing is removed.
+        """Open the folder, or create it, and remove files that a killed run did not finish writing.
 
         Raises:
-            InvalidRequest: another job works there.
+            InvalidRequest: another job works in the folder.
             StorageFull: no space is left.
         """
         with job_folder(folder):
@@ -67,14 +67,13 @@ class Workspace:
         self.backgrounds = self._records("backgrounds.bin", FACE_RECORD)
 
     def finished(self, name: str, *files: RecordFile | Path) -> dict[str, Any] | None:
-        """What a finished pass noted, or None where it has to be done.
+        """Return the note of a finished pass; None: the pass has to be done.
 
-        A note that is damaged, and a file of the pass that does not have the length and the digest of its note, count as not
-        finished.
+        A pass does not count as finished if its note is damaged, or if a file does not match its seal in the note.
 
         Args:
-            name: of the pass.
-            files: that it wrote and that are read now.
+            name: name of the pass.
+            files: files of the pass that the caller will read.
         """
         path = self.folder / f"{name}{_NOTE}"
         found = read_note(path)
@@ -92,18 +91,18 @@ class Workspace:
         return None
 
     def redo(self, name: str, what: str) -> None:
-        """Forget that a pass is finished, because `what` of it cannot be used; the user is told."""
+        """Forget that a pass is finished, and warn the user that its file `what` cannot be used."""
         (self.folder / f"{name}{_NOTE}").unlink(missing_ok=True)
         _log.warning("job_records_damaged", job=self.folder.name, done_anew=name, damaged=what)
         self.redone.append(f"what an earlier run left of this job was damaged ({what}): it was made anew")
 
     def finish(self, name: str, said: Mapping[str, Any], *files: RecordFile | Path) -> None:
-        """Mark a pass as finished: a restart does not do it again.
+        """Mark a pass as finished, so that a restart does not do the pass again.
 
         Args:
-            name: of the pass.
-            said: JSON values that `finished` gives back.
-            files: that it wrote, all of them brought to the disk.
+            name: name of the pass.
+            said: note, JSON values that `finished` returns.
+            files: files of the pass, synced to the disk.
         """
         seals: dict[str, list[object]] = {}
         for file in files:
@@ -113,17 +112,17 @@ class Workspace:
         write_note(self.folder / f"{name}{_NOTE}", {"said": dict(said), "files": seals})
 
     def describe(self, facts: Mapping[str, Any]) -> None:
-        """Write down what the job is and that it began now, for `dubstage jobs`."""
+        """Write the description of the job and its starting time, for `dubstage jobs`."""
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         write_note(self.folder / FACTS, {**facts, "started": started})
 
     def resumable(self) -> bool:
-        """Whether another run could go on from what lies here: a finished pass, or a journalled step."""
+        """Return whether another run could continue from here: there is a finished pass or a journalled step."""
         journal = self.folder / JOURNAL
         return any(self.folder.glob(f"*{_NOTE}")) or (journal.is_dir() and any(journal.iterdir()))
 
     def close(self) -> None:
-        """Close the files, all of them even where one can't be written to its end; they stay."""
+        """Close all files, even if one of them cannot be written to its end. The files stay."""
         with ExitStack() as files:
             files.callback(self._unlock)
             for file in (self.faces, self.speech, self.sound, self.motion, self.backgrounds):
@@ -145,16 +144,16 @@ class Workspace:
 
 
 def lock_folder(folder: Path, *, make: bool = True) -> int:
-    """Lock a job's folder; returns the lock's descriptor, which holds the lock until it is closed.
+    """Lock a job's folder, and return the descriptor of the lock. Closing the descriptor releases the lock.
 
     Args:
-        folder: of the job.
-        make: make the folder where it is missing. A caller that only looks at a job must not bring back one that has just ended.
+        folder: the job's folder.
+        make: create a missing folder. A caller that removes a job gives False, because the job may just have ended.
 
     Raises:
         InvalidRequest: another process, or another job of this one, works in the folder.
-        FileNotFoundError: the folder is missing, and is not to be made.
-        OSError: the folder cannot be made.
+        FileNotFoundError: the folder is missing, and `make` is False.
+        OSError: the folder cannot be created.
     """
     tries = _LOCK_TRIES
     while True:
@@ -165,26 +164,48 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
         except FileNotFoundError:
             if not make:
                 raise
-            continue  # removed by another process since it was made
+            # Another process removed the folder after this process created it.
+            continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
             tries -= 1
             if tries:
-                # A process that asks whether a job is running holds the lock for a moment, too.
+                # A process that asks whether a job is running also holds the lock for a moment.
                 time.sleep(_LOCK_WAIT_S)
                 continue
             raise InvalidRequest("the very same job is running already: wait for it", field="footage") from None
         except OSError:
-            return handle  # a file system without locks
+            # The file system has no locks.
+            return handle
         if _still_there(handle, folder / LOCK):
             return handle
         os.close(handle)
 
 
+def is_running(folder: Path) -> bool:
+    """Return whether a process works in a job's folder and holds its lock.
+
+    No lock file is created, because a new file would keep a folder that another process is removing.
+    """
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # the file system has no locks
+    finally:
+        os.close(handle)
+    return False
+
+
 def _still_there(handle: int, path: Path) -> bool:
-    # A process that removes a folder holds the folder's lock: a lock that was waited for may belong to a removed folder.
+    # A process that removes a folder holds the folder's lock, so the new lock may belong to a removed folder.
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -192,7 +213,7 @@ def _still_there(handle: int, path: Path) -> bool:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a killed run was in the middle of writing: hidden files, and decoded frames."""
+    """Remove files that a killed run did not finish writing: hidden files and decoded frames."""
     for part in (folder, folder / JOURNAL):
         for left in (*part.glob(".*"), *part.glob("*.frames")):
             if left.is_file() or left.is_symlink():

@@ -1,1 +1,1 @@
-"""HTML reports of a dub and of an evaluation: plain dataclasses in, a folder of pages and pictures out."""
+"""HTML reports of a dub and of an evaluation: dataclasses are turned into a folder of pages and pictures."""

@@ -22,14 +22,14 @@ FRAME_COLUMNS: Final = 4
 
 
 def mean_mask_share(report: DubReport) -> float:
-    """Mean share of the picture that the mask covers, over rendered frames; 0 where there is none."""
+    """Mean share of the picture that the mask covers, over rendered frames; 0 if no frame was rendered."""
     rendered = np.array([reason in RENDERED for reason in report.reasons], np.bool_)
     shares = report.mask_area_share[rendered[: len(report.mask_area_share)]]
     return float(shares.mean()) if len(shares) else 0.0
 
 
 def report_json(report: DubReport) -> dict[str, Any]:
-    """The figures of a dub as plain values; the bench reads `times`."""
+    """Return the figures of a dub as plain values. The benchmark reads `times`."""
     times = report.times
     return {
         "title": report.title,
@@ -56,7 +56,7 @@ def report_json(report: DubReport) -> dict[str, Any]:
 
 
 def write_dub_report(report: DubReport, folder: Path) -> Path:
-    """Write the page, its pictures, the side-by-side video and report.json, all of them or none; returns the page's path.
+    """Write the page, its pictures, the side-by-side video and report.json, all of them or none, and return the page's path.
 
     Raises:
         InvalidRequest, StorageFull: the folder cannot be written.

@@ -54,7 +54,7 @@ _CURVES: Final[tuple[tuple[Variant, int], ...]] = (("full", 1), ("oracle_full", 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A target as a bar: its own scale runs over both the value and the bounds.
+    """A target as a bar, on a scale of its own that holds the value and the bounds.
 
     Attributes:
         value_percent: where the value lies on the scale.
@@ -69,7 +69,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class ClipPage:
-    """Files and names of one clip's section; a file name is empty where there is nothing to show."""
+    """Files and names of one clip's section. A file name is empty if there is nothing to show."""
 
     result: ClipResult
     paper: tuple[str, ...]
@@ -82,7 +82,7 @@ class ClipPage:
 
 
 def bar_of(check: TargetCheck) -> Bar:
-    """Place a value and its bounds on a scale from 0 % to 100 %, with a margin on either side."""
+    """Return a value and its bounds on a scale from 0 % to 100 %, with a margin on either side."""
     low, high = check.target.low, check.target.high
     marks = [mark for mark in (low, high, check.value) if mark is not None and np.isfinite(mark)]
     span = max(marks) - min(marks)
@@ -97,7 +97,7 @@ def bar_of(check: TargetCheck) -> Bar:
 
 
 def write_evaluation_report(report: EvaluationReport, folder: Path) -> Path:
-    """Write the page with its pictures, plots and videos, all of them or none; returns the page's path.
+    """Write the page with its pictures, plots and videos, all of them or none, and return the page's path.
 
     Raises:
         InvalidRequest, StorageFull: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Plots as SVG with a transparent ground and mid-grey text, so that they read on light and on dark pages."""
+"""Plots as SVG with a transparent background and mid-grey text, legible on light and on dark pages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _STYLE: Final[dict[Any, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A line of a plot: float [T] values, NaN where unknown, and its place in PALETTE."""
+    """A line of a plot: values, float [T], NaN where unknown, and the index of the colour in PALETTE."""
 
     label: str
     values: npt.NDArray[np.floating] = field(repr=False)
@@ -42,7 +42,7 @@ class Curve:
 
 
 def plot_curves(path: Path, curves: Sequence[Curve], frame_rate: float, ylabel: str, start_frame: int = 0) -> None:
-    """Curves over time in seconds, one SVG file; the same input gives the same bytes."""
+    """Write curves over time in seconds to one SVG file. The same input gives the same bytes."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # no pyplot: its global state does not fit a server
 
@@ -60,12 +60,12 @@ def plot_curves(path: Path, curves: Sequence[Curve], frame_rate: float, ylabel: 
 
 
 def plot_head_motion(path: Path, motions: Mapping[str, npt.NDArray[np.floating]], frame_rate: float, start_frame: int = 0) -> None:
-    """Pitch, yaw and roll over time, one under the other, one SVG file.
+    """Write plots of pitch, yaw and roll over time, one under the other, to one SVG file.
 
     Args:
-        path: of the file.
+        path: the file.
         motions: head-pose vectors by the name of their curve, float [T, 6], NaN rows where unknown; the first one is grey and wide.
-        frame_rate: frames a second.
+        frame_rate: frames per second.
         start_frame: number of the first frame.
     """
     from matplotlib import rc_context
@@ -77,7 +77,7 @@ def plot_head_motion(path: Path, motions: Mapping[str, npt.NDArray[np.floating]]
         for axis, (axes, title) in enumerate(zip(panels, ("pitch, degrees", "yaw, degrees", "roll, degrees"), strict=True)):
             for place, (label, poses) in enumerate(motions.items()):
                 seconds = (start_frame + np.arange(len(poses))) / frame_rate
-                width = 3.0 if place == 0 else 1.4  # seen beneath a curve that equals it
+                width = 3.0 if place == 0 else 1.4  # wide, so that it shows below an equal curve
                 axes.plot(seconds, np.degrees(poses[:, axis]), label=label, color=PALETTE[place % len(PALETTE)], linewidth=width)
             axes.set_ylabel(title)
             axes.margins(x=0.01)

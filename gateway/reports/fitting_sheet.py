@@ -1,4 +1,4 @@
-"""How well a person's face model fits what a film shows: a row of pictures a frame."""
+"""How well a person's face model fits what a film shows: a row of pictures per frame."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ from typing import Any
 
 import numpy as np
 
-from gateway.reports.types import Float32, Uint8
-from services.common.face_drawing import FaceMesh
-from services.common.face_identity import FaceIdentity
-from services.common.face_sheet import fitting_row
+from services.common.array_types import Float32, UInt8
+from services.common.face.drawing import FaceMesh
+from services.common.face.head_cameras import head_poses_of
+from services.common.face.identity import FaceIdentity
+from services.common.face.landmarks import STABLE
+from services.common.face.sheet import fitting_row
 from services.common.geometry.alignment import fit_weak_perspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.default_model import default_model
-from services.common.landmarks import STABLE
 
 COLUMNS = ("frame", "mesh", "low-frequency albedo", "detailed albedo", "drawn alone")
-"""Of a row (services/common/face_sheet.py)."""
+"""Of a row (services/common/face/sheet.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedPicture:
-    """A frame with its face: uint8 [H, W, 3] RGB, and tracked landmarks, float32 [478, 3], its pixels."""
+    """A frame, uint8 [H, W, 3] RGB, with the tracked landmarks of the face, float32 [478, 3], pixels of the frame."""
 
-    picture: Uint8 = field(repr=False)
+    picture: UInt8 = field(repr=False)
     landmarks: Float32 = field(repr=False)
 
 
-def fitting_sheet(identity: FaceIdentity, frames: Sequence[TrackedPicture]) -> Uint8 | None:
-    """One row of COLUMNS a frame, uint8 [N * 256, 1280, 3]; None where there is no frame, or the identity is of a user's own model.
+def fitting_sheet(identity: FaceIdentity, frames: Sequence[TrackedPicture]) -> UInt8 | None:
+    """Return a sheet with one row of COLUMNS per frame, uint8 [N * 256, 1280, 3].
 
-    Pose and expression are fitted to the landmarks on the person's own neutral face: the pose on points that speech does not move.
+    None is returned if there is no frame, or if the identity belongs to a morphable model that the user installed. Pose and
+    expression are fitted to the landmarks, with the person's own neutral face. The pose is fitted to points that speech does not
+    move.
     """
     model = default_model()
     if not frames or (identity.model, identity.model_digest) != (model.name, model.digest):
@@ -47,6 +50,6 @@ def fitting_sheet(identity: FaceIdentity, frames: Sequence[TrackedPicture]) -> U
     return np.concatenate(
         [
             fitting_row(frame.picture, pose, expression, identity, mesh)
-            for frame, pose, expression in zip(frames, camera.head_poses(), fitted.expression, strict=True)
+            for frame, pose, expression in zip(frames, head_poses_of(camera), fitted.expression, strict=True)
         ]
     )

@@ -1,4 +1,4 @@
-"""The folder of a report: checked before the work that it tells of, and filled when the report is whole."""
+"""The folder of a report: the check before the work begins, and the filling when the report is whole."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_report_folder(folder: Path, files: Sequence[Path] = ()) -> None:
-    """Refuse a place where a report cannot be written, or where it would lie among files that are none of its own.
+    """Check the place of a report before the work begins.
 
     Args:
-        folder: of the report; missing folders above it are made when it is written.
-        files: what the command reads and writes.
+        folder: folder of the report. Missing folders above it are made when the report is written.
+        files: files that the command reads and writes.
 
     Raises:
-        InvalidRequest: `folder` is a file, cannot be written, has a name that is too long, holds other things than a report, or
-            one of `files` lies in it.
+        InvalidRequest: `folder` is a file, cannot be written, has a name that is too long, holds other files than a report, or
+            holds one of `files`.
     """
     with _told(folder):
         existing = _existing(folder)
@@ -42,7 +42,7 @@ def check_report_folder(folder: Path, files: Sequence[Path] = ()) -> None:
             raise InvalidRequest(f"the report {folder}: {existing} is a file; give the name of a folder", field="report")
         if existing == _real(folder) and any(existing.iterdir()) and not _is_report(existing):
             raise InvalidRequest(
-                f"the report {folder}: this folder exists and holds other things than a report; give a new or an empty one",
+                f"the report {folder}: this folder exists and holds other files than a report; give a new or an empty folder",
                 field="report",
             )
         for file in files:
@@ -52,7 +52,8 @@ def check_report_folder(folder: Path, files: Sequence[Path] = ()) -> None:
                     "give the report another folder",
                     field="report",
                 )
-        # Asked of the system, not of the mode bits: root, read-only mounts and /proc answer otherwise than these say.
+        # The system is asked, because mode bits are not enough: root ignores them, and read-only mounts and /proc refuse all the
+        # same.
         probe = _partial_in(existing)
         probe.mkdir()
         probe.rmdir()
@@ -60,12 +61,12 @@ def check_report_folder(folder: Path, files: Sequence[Path] = ()) -> None:
 
 @contextmanager
 def report_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder for a report's files, which get their places when the block ends without an error.
+    """Give a temporary folder for a report's files. They move to the report's folder when the block ends without an error.
 
-    In a folder that is there already each file replaces its older self, the page as the last one; nothing else is touched.
+    In a folder that exists already, each file replaces the older file of the same name, the page last. Other files stay.
 
     Raises:
-        StorageFull, InvalidRequest: the files cannot be written; nothing of them is left.
+        StorageFull, InvalidRequest: the files cannot be written. No new file is left.
     """
     with _told(folder):
         target = _real(folder)
@@ -94,7 +95,9 @@ def _told(folder: Path) -> Iterator[None]:
         raise
     except OSError as problem:
         if problem.errno in _FULL:
-            raise StorageFull(f"no space left to write the report {folder}", subject=str(folder)) from problem
+            raise StorageFull(
+                f"no space left to write the report {folder}; free some space, or choose another folder", subject=str(folder)
+            ) from problem
         why = problem.strerror or str(problem)
         raise InvalidRequest(f"the report {folder} cannot be written: {why}; choose another folder", field="report") from problem
 
@@ -104,7 +107,7 @@ def _real(path: Path) -> Path:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder itself, or the nearest thing above it that is there."""
+    """Return the folder itself if it exists, otherwise the nearest path above it that exists."""
     path = _real(folder)
     while True:
         try:
@@ -124,7 +127,7 @@ def _check_names(folder: Path, existing: Path) -> None:
     for name in _real(folder).relative_to(existing).parts:
         if len(os.fsencode(name)) > longest:
             raise InvalidRequest(
-                f"the report {folder}: a name has at most {longest} bytes here, this one has {len(os.fsencode(name))}",
+                f"the report {folder}: a name has at most {longest} bytes here, this name has {len(os.fsencode(name))}",
                 field="report",
             )
 
@@ -139,12 +142,12 @@ def _is_report(folder: Path) -> bool:
 
 
 def _partial_in(folder: Path) -> Path:
-    # Not by tempfile, whose folders no other user may enter: a report is made to be shown.
+    # Folders of the module tempfile are closed to other users, and a report is made to be shown.
     return folder / f"{_PARTIAL}{secrets.token_hex(8)}"
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes left."""
+    """Remove the temporary folders that killed processes left."""
     for partial in folder.glob(f"{_PARTIAL}*"):
         with suppress(OSError):
             if partial.is_dir() and not partial.is_symlink() and time.time() - partial.stat().st_mtime > _OLD_SECONDS:

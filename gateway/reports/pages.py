@@ -1,4 +1,4 @@
-"""Jinja pages of reports: one HTML file a report, style inside, pictures beside it by relative names."""
+"""Jinja pages of reports: one HTML file per report with the style inside and pictures beside the file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number for a table; a dash where it is unknown."""
+    """Return a number as text for a table; a dash if the number is unknown."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def interval(value: Interval | None, digits: int = 2) -> str:
-    """A 95 % interval for a table; empty where there is none."""
+    """Return a 95 % interval as text for a table; empty if there is none."""
     return "" if value is None else f"{number(value.low, digits)} … {number(value.high, digits)}"
 
 
@@ -40,7 +40,7 @@ def _environment() -> jinja2.Environment:
 
 
 def render_page(template: str, values: dict[str, Any], folder: Path) -> Path:
-    """Write `folder`/index.html from a template; the folder is made. Returns the page's path."""
+    """Write `folder`/index.html from a template, and return the path of the page. The folder is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / PAGE
     text = _environment().get_template(template).render(**values)

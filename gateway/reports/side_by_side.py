@@ -9,23 +9,24 @@ from typing import Final
 import av
 import numpy as np
 
-from gateway.reports.types import SideBySide, Uint8
+from gateway.reports.types import SideBySide
+from services.common.array_types import UInt8
 
 _AUDIO_BLOCK: Final = 1024
 
 
-def beside(left: Uint8, right: Uint8) -> Uint8:
-    """Two pictures of one height next to each other: uint8 [H, W, 3] each -> [H, 2 W, 3]."""
+def beside(left: UInt8, right: UInt8) -> UInt8:
+    """Return two pictures of one height next to each other: uint8 [H, W, 3] each -> [H, 2 W, 3]."""
     return np.concatenate([left, right], axis=1)
 
 
 def write_side_by_side(path: Path, video: SideBySide) -> int:
-    """Write the video; returns its number of frames. Pictures are taken one by one, so that any length fits in memory.
+    """Write the video, and return its number of frames. Pictures are taken one by one, so that any length fits in memory.
 
-    Nothing is written where there is no picture.
+    Without a picture, no file is written.
     """
-    pictures: Iterator[Uint8] = iter(video.pictures)
-    first: Uint8 | None = next(pictures, None)
+    pictures: Iterator[UInt8] = iter(video.pictures)
+    first: UInt8 | None = next(pictures, None)
     if first is None:
         return 0
     height, width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2
@@ -36,7 +37,7 @@ def write_side_by_side(path: Path, video: SideBySide) -> int:
         if video.speech is not None:
             sound = container.add_stream("aac", rate=video.sample_rate_hz, layout="mono")
         frames = 0
-        picture: Uint8 | None = first
+        picture: UInt8 | None = first
         while picture is not None:
             shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
             shown.pts, shown.time_base = frames, 1 / video.frame_rate

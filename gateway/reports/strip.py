@@ -10,7 +10,7 @@ from typing import Final
 
 DUBBED: Final = "DUBBED"
 RENDERED: Final = frozenset({DUBBED, "SILENT"})
-"""Reasons of frames whose mouth is rendered; on silent ones it is shut."""
+"""Reasons of frames whose mouth is rendered. In silent frames, the mouth is shut."""
 _COLOURS: Final = {
     DUBBED: "#2f9e6e",
     "NO_FACE": "#9aa3ad",
@@ -41,7 +41,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class ReasonCount:
-    """How many frames have a reason."""
+    """Number of frames with one reason."""
 
     reason: str
     frames: int
@@ -50,7 +50,7 @@ class ReasonCount:
 
 
 def spans_of(reasons: Sequence[str], frame_rate: Fraction) -> tuple[Span, ...]:
-    """Runs of equal reasons in the order of the film."""
+    """Return the runs of equal reasons in the order of the film."""
     spans: list[Span] = []
     start, total = 0, len(reasons)
     for frame in range(1, total + 1):
@@ -72,7 +72,7 @@ def spans_of(reasons: Sequence[str], frame_rate: Fraction) -> tuple[Span, ...]:
 
 
 def counts_of(reasons: Sequence[str]) -> tuple[ReasonCount, ...]:
-    """Frames a reason, dubbed ones first, then by number."""
+    """Return the number of frames per reason: dubbed frames first, then the most frequent reason."""
     counted = Counter(reasons)
     order = sorted(counted, key=lambda reason: (reason != DUBBED, -counted[reason], reason))
     return tuple(

@@ -1,4 +1,4 @@
-"""What a report is made of: plain values and arrays, filled by the gateway."""
+"""Contents of reports: plain values and arrays."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-import numpy as np
-import numpy.typing as npt
-
 from gateway.evaluation.types import ClipResult
-from gateway.reports.stage_times import StageTimes
-
-Uint8 = npt.NDArray[np.uint8]
-Float32 = npt.NDArray[np.float32]
+from gateway.stages.times import StageTimes
+from services.common.array_types import Float32, Float64, UInt8
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line of a table of facts: such as ("codec", "h264")."""
+    """One line of a table of facts, such as ("codec", "h264")."""
 
     name: str
     value: str
@@ -29,26 +24,27 @@ class BeforeAfter:
     """One frame before and after.
 
     Attributes:
-        label: shown under the pair, such as "frame 120, 4.80 s".
+        label: text under the pair, such as "frame 120, 4.80 s".
         before, after: uint8 [H, W, 3] RGB, one shape.
     """
 
     label: str
-    before: Uint8 = field(repr=False)
-    after: Uint8 = field(repr=False)
+    before: UInt8 = field(repr=False)
+    after: UInt8 = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class SideBySide:
-    """A video to be written beside the page.
+    """A video of two films side by side.
 
     Attributes:
-        pictures: uint8 [H, W, 3] RGB each, one even-sized shape; taken once, one after the other.
-        frame_rate: frames a second.
-        speech: float32 [N] mono at `sample_rate_hz`, or None for a silent video.
+        pictures: uint8 [H, W, 3] RGB each, all of one shape with even sides. They are read once, in order.
+        frame_rate: frames per second.
+        speech: float32 [N] mono at `sample_rate_hz`; None: the video is silent.
+        sample_rate_hz: sample rate of the speech.
     """
 
-    pictures: Iterable[Uint8] = field(repr=False)
+    pictures: Iterable[UInt8] = field(repr=False)
     frame_rate: Fraction
     speech: Float32 | None = field(repr=False, default=None)
     sample_rate_hz: int = 16_000
@@ -59,23 +55,23 @@ class DubReport:
     """Everything that the report of one dub shows.
 
     Attributes:
-        title: of the page.
+        title: title of the page.
         input, output: facts of both files.
-        consent: "no consent on record", or the record in one line.
-        has_consent: whether there is a record.
+        consent: "no consent on record", or the consent record in one line.
+        has_consent: whether there is a consent record.
         method: name of the method.
-        reasons: a reason code a frame of the film, "DUBBED" or "SILENT" where its mouth was rendered.
-        frame_rate: frames a second (the average for variable rates).
-        mask_area_share: float32 [T], area of the mask over the area of the frame, 0 where nothing was changed.
-        lag_frames: lag found in the footage, frames of 40 ms; None where it was not looked for.
-        times: of the stages.
+        reasons: one reason code per frame of the film; "DUBBED" or "SILENT": the mouth was rendered.
+        frame_rate: frames per second; the average of variable rates.
+        mask_area_share: float32 [T], area of the mask over the area of the frame; 0: nothing was changed.
+        lag_frames: lag of the footage's sound, frames of 40 ms; None: not measured.
+        times: time that each stage took.
         pairs: mouths before and after.
         frames: whole frames of the result, evenly spread: label and uint8 [H, W, 3], one shape.
-        fitting: rows of the person's face model on frames of the result (fitting_sheet.py); None where the actor has no identity.
-        head_motion: head-pose vectors float64 [T, 6] by the name of their curve; None where the head moves as in the footage.
-        commanded_opening, tracked_opening: float32 [T], crop pixels, NaN where unknown; None where not measured.
-        video: side by side.
-        warnings: what the user was told.
+        fitting: rows of the person's face model on frames of the result (fitting_sheet.py); None: the actor has no identity.
+        head_motion: head-pose vectors float64 [T, 6] by the name of their curve; None: the head moves as in the footage.
+        commanded_opening, tracked_opening: float32 [T], crop pixels, NaN where unknown; None: not measured.
+        video: the footage and the film side by side.
+        warnings: warnings for the user.
     """
 
     title: str
@@ -90,9 +86,9 @@ class DubReport:
     lag_frames: int | None
     times: StageTimes
     pairs: Sequence[BeforeAfter] = ()
-    frames: Sequence[tuple[str, Uint8]] = field(repr=False, default=())
-    fitting: Uint8 | None = field(repr=False, default=None)
-    head_motion: Mapping[str, npt.NDArray[np.float64]] | None = field(repr=False, default=None)
+    frames: Sequence[tuple[str, UInt8]] = field(repr=False, default=())
+    fitting: UInt8 | None = field(repr=False, default=None)
+    head_motion: Mapping[str, Float64] | None = field(repr=False, default=None)
     commanded_opening: Float32 | None = field(repr=False, default=None)
     tracked_opening: Float32 | None = field(repr=False, default=None)
     video: SideBySide | None = None
@@ -104,10 +100,10 @@ class EvaluationReport:
     """Everything that the report of an evaluation shows.
 
     Attributes:
-        title: of the page.
+        title: title of the page.
         method: name of the method.
         clips: results of all clips.
-        facts: how it was run: seconds, versions, weights.
+        facts: facts of the run: seconds, versions, weights.
     """
 
     title: str

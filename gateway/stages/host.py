@@ -1,4 +1,4 @@
-"""The stages for callers that are not asynchronous: an event loop in a thread of its own."""
+"""The stages for callers that are not asynchronous."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class StageHost:
-    """The stages in an event loop of their own thread, for callers that are not asynchronous."""
+    """The stages of the settings, in an event loop that runs in a thread of its own; a context manager."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
@@ -27,7 +27,7 @@ class StageHost:
         self.stages: Stages
 
     def run(self, job: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine."""
+        """Run a coroutine in the event loop and return the result."""
         return asyncio.run_coroutine_threadsafe(job, self._loop).result()
 
     def __enter__(self) -> Self:

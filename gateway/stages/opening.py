@@ -1,13 +1,17 @@
-"""The stages that the settings name: remote where an endpoint is given, else in this process."""
+"""The stages that the settings name: remote if endpoints are given, otherwise in this process."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from dubstage.client import rpcs
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.render.v1alpha1 import render_pb2
 from gateway.settings import GatewaySettings
-from gateway.stages.interface import Stages
-from gateway.stages.remote import STAGE_NAMES, RemoteStages
+from gateway.stages.interface import STAGE_NAMES, Stages
+from gateway.stages.method_check import check_methods
+from gateway.stages.remote import RemoteStages
 from services.common.errors import InvalidRequest
 
 CONNECT_SECONDS = 10.0
@@ -15,17 +19,25 @@ CONNECT_SECONDS = 10.0
 
 @asynccontextmanager
 async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_SECONDS) -> AsyncIterator[Stages]:
-    """All five stages behind gRPC when endpoints are set, all five in this process when none is.
+    """Open all five stages: behind gRPC if endpoints are set, in this process if no endpoint is set.
+
+    The stages' models are compared with the gateway's table of methods.
+
+    Args:
+        settings: with the endpoints.
+        connect_s: seconds within which every remote stage must serve.
 
     Raises:
-        InvalidRequest: some endpoints are set and others not.
+        InvalidRequest: some endpoints are set and others are not.
         StageDeadlineExceeded: a remote stage did not serve within `connect_s`.
+        ContractBroken: a model of a stage differs from the table of methods.
     """
     missing = [name for name in STAGE_NAMES if not settings.endpoint(name)]
     if missing == list(STAGE_NAMES):
         from gateway.stages.local import LocalStages, compose_stages
 
         async with LocalStages(compose_stages(settings.artefacts_url)) as local:
+            await _compare_methods(local)
             yield local
         return
     if missing:
@@ -33,4 +45,11 @@ async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_S
         raise InvalidRequest(f"some stages have an endpoint, others not: set {names} or DUBSTAGE_STAGES_HOST", field="stages")
     async with RemoteStages({name: settings.client_config(name) for name in STAGE_NAMES}) as remote:
         await remote.wait_until_serving(connect_s)
+        await _compare_methods(remote)
         yield remote
+
+
+async def _compare_methods(stages: Stages) -> None:
+    motion = await stages.unary(rpcs.motion.LIST_MODELS, motion_pb2.ListModelsRequest())
+    render = await stages.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest())
+    check_methods(motion, render)

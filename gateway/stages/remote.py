@@ -1,35 +1,35 @@
-"""The stages behind gRPC: one channel a stage, which may stand for several replicas.
+"""The stages behind gRPC: one channel for each stage. A channel may stand for several replicas.
 
-Unary calls are tried again here. What streams is tried again by whoever owns the unit of work (`gateway.stages.attempts`): only
-they can make the requests anew.
+Unary calls are tried again here. Calls that stream are tried again by the owner of the unit of work, who can make the requests anew
+(`gateway.stages.attempts`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc.aio
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from dubstage.audio.v1alpha1 import audio_pb2, audio_pb2_grpc
-from dubstage.face.v1alpha1 import face_pb2, face_pb2_grpc
-from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
-from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
-from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
+from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from gateway.stages.attempts import JOB_POLICY
-from services.common.client import ClientConfig, RetryPolicy, StageClient
+from gateway.stages.interface import STAGE_NAMES, stage_of
+from services.common.chassis.client import ClientConfig, StageClient
+from services.common.chassis.retries import RetryPolicy
 from services.common.errors import StageDeadlineExceeded
 
-STAGE_NAMES = ("audio", "face", "motion", "texture", "render")
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
 
 
 class RemoteStages:
-    """`Stages` over gRPC channels; an async context manager that closes them.
+    """`Stages` over gRPC channels: an async context manager that closes the channels.
 
     Args:
         configs: a ClientConfig for each of STAGE_NAMES.
@@ -38,11 +38,7 @@ class RemoteStages:
     def __init__(self, configs: Mapping[str, ClientConfig]) -> None:
         self._configs = {name: replace(configs[name], only_serving=True) for name in STAGE_NAMES}
         self._clients = {name: StageClient(config) for name, config in self._configs.items()}
-        self._audio = audio_pb2_grpc.AudioServiceStub(self._clients["audio"].channel)
-        self._face = face_pb2_grpc.FaceServiceStub(self._clients["face"].channel)
-        self._motion = motion_pb2_grpc.MotionServiceStub(self._clients["motion"].channel)
-        self._texture = texture_pb2_grpc.TextureServiceStub(self._clients["texture"].channel)
-        self._render = render_pb2_grpc.RenderServiceStub(self._clients["render"].channel)
+        self._callables: dict[Rpc[Any, Any], Any] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -57,12 +53,12 @@ class RemoteStages:
         """Wait until every stage has a replica that is warm and serves.
 
         Raises:
-            StageDeadlineExceeded: one does not answer, or is not ready in the time; the message names it.
+            StageDeadlineExceeded: a stage does not answer, or is not ready in the time; the message names the stage.
         """
         deadline = time.monotonic() + timeout_s
         for name, client in self._clients.items():
             try:
-                # The channel counts those that serve alone.
+                # The channel counts only replicas that serve.
                 await client.wait_until_reachable(max(0.1, deadline - time.monotonic()))
             except StageDeadlineExceeded:
                 if await self._answers(name):
@@ -80,70 +76,31 @@ class RemoteStages:
                 return False
             return True
 
-    def extract_features(
-        self, requests: AsyncIterator[audio_pb2.ExtractFeaturesRequest]
-    ) -> AsyncIterator[audio_pb2.ExtractFeaturesResponse]:
-        """AudioService.ExtractFeatures."""
-        return self._clients["audio"].stream(self._audio.ExtractFeatures, requests)
+    async def unary(self, rpc: Unary[Q, R], request: Q) -> R:
+        """Send one request and return the one response; failures that may pass are tried again by JOB_POLICY."""
+        client = self._client(rpc)
+        return await client.unary(self._callable(rpc, client.channel.unary_unary), request, policy=JOB_POLICY)
 
-    def track(self, requests: AsyncIterator[face_pb2.TrackRequest]) -> AsyncIterator[face_pb2.TrackResponse]:
-        """FaceService.Track."""
-        return self._clients["face"].stream(self._face.Track, requests)
+    async def upload(self, rpc: Upload[Q, R], requests: AsyncIterator[Q]) -> R:
+        """Send many requests and return the one response; there is one attempt."""
+        client = self._client(rpc)
+        call = self._callable(rpc, client.channel.stream_unary)
+        return await client.upload(call, lambda: requests, policy=RetryPolicy(max_attempts=1))
 
-    def predict_motion(
-        self, requests: AsyncIterator[motion_pb2.PredictMotionRequest]
-    ) -> AsyncIterator[motion_pb2.PredictMotionResponse]:
-        """MotionService.PredictMotion."""
-        return self._clients["motion"].stream(self._motion.PredictMotion, requests)
+    def download(self, rpc: Download[Q, R], request: Q) -> AsyncIterator[R]:
+        """Send one request and yield many responses."""
+        client = self._client(rpc)
+        return client.download(self._callable(rpc, client.channel.unary_stream), request)
 
-    async def encode_style(self, request: motion_pb2.EncodeStyleRequest) -> motion_pb2.EncodeStyleResponse:
-        """MotionService.EncodeStyle."""
-        return await self._clients["motion"].unary(self._motion.EncodeStyle, request, policy=JOB_POLICY)
+    def stream(self, rpc: Stream[Q, R], requests: AsyncIterator[Q]) -> AsyncIterator[R]:
+        """Send many requests and yield many responses, at the same time."""
+        client = self._client(rpc)
+        return client.stream(self._callable(rpc, client.channel.stream_stream), requests)
 
-    async def estimate_lag(self, request: motion_pb2.EstimateLagRequest) -> motion_pb2.EstimateLagResponse:
-        """MotionService.EstimateLag."""
-        return await self._clients["motion"].unary(self._motion.EstimateLag, request, policy=JOB_POLICY)
+    def _client(self, rpc: Rpc[Any, Any]) -> StageClient:
+        return self._clients[stage_of(rpc)]
 
-    def personalize_motion(self, request: motion_pb2.PersonalizeRequest) -> AsyncIterator[motion_pb2.PersonalizeResponse]:
-        """MotionService.Personalize."""
-        return self._clients["motion"].download(self._motion.Personalize, request)
-
-    async def build_bank(self, requests: AsyncIterator[texture_pb2.BuildBankRequest]) -> texture_pb2.BuildBankResponse:
-        """TextureService.BuildBank."""
-        return await self._clients["texture"].upload(self._texture.BuildBank, lambda: requests, policy=RetryPolicy(max_attempts=1))
-
-    def retrieve_warp(
-        self, requests: AsyncIterator[texture_pb2.RetrieveWarpRequest]
-    ) -> AsyncIterator[texture_pb2.RetrieveWarpResponse]:
-        """TextureService.RetrieveWarp."""
-        return self._clients["texture"].stream(self._texture.RetrieveWarp, requests)
-
-    async def select_frames(self, request: texture_pb2.SelectFramesRequest) -> texture_pb2.SelectFramesResponse:
-        """TextureService.SelectFrames."""
-        return await self._clients["texture"].unary(self._texture.SelectFrames, request, policy=JOB_POLICY)
-
-    async def match_backgrounds(self, request: texture_pb2.MatchBackgroundsRequest) -> texture_pb2.MatchBackgroundsResponse:
-        """TextureService.MatchBackgrounds."""
-        return await self._clients["texture"].unary(self._texture.MatchBackgrounds, request, policy=JOB_POLICY)
-
-    def rotate_portrait(
-        self, requests: AsyncIterator[texture_pb2.RotatePortraitRequest]
-    ) -> AsyncIterator[texture_pb2.RotatePortraitResponse]:
-        """TextureService.RotatePortrait."""
-        return self._clients["texture"].stream(self._texture.RotatePortrait, requests)
-
-    async def fit_identity(self, requests: AsyncIterator[face_pb2.FitIdentityRequest]) -> face_pb2.FitIdentityResponse:
-        """FaceService.FitIdentity."""
-        return await self._clients["face"].upload(self._face.FitIdentity, lambda: requests, policy=RetryPolicy(max_attempts=1))
-
-    def render(self, requests: AsyncIterator[render_pb2.RenderRequest]) -> AsyncIterator[render_pb2.RenderResponse]:
-        """RenderService.Render."""
-        return self._clients["render"].stream(self._render.Render, requests)
-
-    def personalize_renderer(self, request: render_pb2.PersonalizeRequest) -> AsyncIterator[render_pb2.PersonalizeResponse]:
-        """RenderService.Personalize."""
-        return self._clients["render"].download(self._render.Personalize, request)
-
-    async def list_models(self) -> render_pb2.ListModelsResponse:
-        """RenderService.ListModels."""
-        return await self._clients["render"].unary(self._render.ListModels, render_pb2.ListModelsRequest(), policy=JOB_POLICY)
+    def _callable(self, rpc: Rpc[Any, Any], make: Callable[..., Any]) -> Any:
+        if rpc not in self._callables:
+            self._callables[rpc] = make(rpc.path, **rpc.serialisers)
+        return self._callables[rpc]

@@ -1,0 +1,1 @@
+"""Training sets from folders of clips."""

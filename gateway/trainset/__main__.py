@@ -17,7 +17,7 @@ from services.common.errors import DubstageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
+    """Run the command line, and return the exit code."""
     options = _parser().parse_args(arguments)
     console = Console(stderr=True, highlight=False)
     try:
@@ -58,11 +58,19 @@ async def _build(options: argparse.Namespace, console: Console) -> Built:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m gateway.trainset", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("build", help="build or complete a training set")
-    command.add_argument("folder", type=Path, help="clips, with a catalogue.csv where there is one")
-    command.add_argument("--output", type=Path, required=True, help="folder of the training set")
-    command.add_argument("--uses", default="train,val", help="values of the catalogue's column `use` to take, by commas")
-    command.add_argument("--no-lags", action="store_true", help="do not ask the sync network for lags (it is trained on them)")
+    command = commands.add_parser("build", help="Build or complete a training set.")
+    command.add_argument("folder", type=Path, help="Folder of clips, with or without a catalogue.csv.")
+    command.add_argument("--output", type=Path, required=True, help="Folder of the training set.")
+    command.add_argument(
+        "--uses",
+        default="train,val",
+        help="Values of the catalogue's column `use` to take, separated by commas. Default: %(default)s.",
+    )
+    command.add_argument(
+        "--no-lags",
+        action="store_true",
+        help="Do not measure lags with the sync network: for the set that the sync network is trained on.",
+    )
     return parser
 
 

@@ -19,12 +19,12 @@ MANIFEST: Final = "manifest.json"
 LAGS: Final = "lags.json"
 
 OnClip = Callable[[int, int, str, int], None]
-"""Told (clips done, clips in all, file, frames of it done)."""
+"""Called with: clips done, clips in all, name of the present file, frames of this file done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What came of it: facts of the clips that were taken in, and why others were not."""
+    """Result of a build: facts of the clips in the training set, and why other clips were left out."""
 
     taken: dict[ClipEntry, ClipFacts]
     left_out: dict[ClipEntry, str]
@@ -33,13 +33,14 @@ class Built:
 async def build(
     stages: Stages, folder: Path, output: Path, *, uses: frozenset[str], with_lags: bool, on_clip: OnClip = lambda *_: None
 ) -> Built:
-    """Build or complete the training set of `folder` in `output`; finished clips are kept, so it can be stopped at any time.
+    """Build or complete the training set of `folder` in `output`, and return what was built.
 
-    Films that are damaged or show no face are left out and listed with the reason.
+    Finished clips are kept, so the build can be stopped at any time. Films that are damaged or show no face are left out and listed
+    with the reason.
 
     Raises:
-        InvalidRequest: no clips.
-        NoUsableFootage: not one clip can be used.
+        InvalidRequest: the folder holds no clips.
+        NoUsableFootage: no clip can be used.
         DubstageError: from a stage.
     """
     clips = list_clips(folder, uses)
@@ -66,9 +67,9 @@ async def build(
 
 
 def lags_by_speaker(taken: dict[ClipEntry, ClipFacts]) -> dict[str, int]:
-    """The lag to take out of each clip, by its name: the median over its speaker's clips.
+    """Return the lag to take out of each clip, by the clip's name: the median over the speaker's clips.
 
-    One speaker's clips come from one recording chain, while the lag of three seconds alone is uncertain.
+    One speaker's clips come from one recording chain, and the lag of three seconds alone is uncertain.
     """
     heard: dict[str, list[int]] = {}
     for entry, facts in taken.items():
@@ -78,7 +79,7 @@ def lags_by_speaker(taken: dict[ClipEntry, ClipFacts]) -> dict[str, int]:
 
 
 def manifest(built: Built) -> dict[str, object]:
-    """What the training set holds, clip by clip, with licences; and what was left out."""
+    """Return the manifest: every clip of the training set with its licence, and the clips that were left out."""
     lags = lags_by_speaker(built.taken)
     return {
         "format": FORMAT_VERSION,

@@ -1,4 +1,4 @@
-"""Which clips a training set is made of, whose they are, and who is held out."""
+"""Choice of the clips of a training set, their speakers, and the speakers held out for validation."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class ClipEntry:
 
     Attributes:
         file: path below the folder, with forward slashes.
-        use: `train`, `val`, or what else the catalogue says.
-        speaker: who is seen; clips of one person have one name.
-        licence: under which it may be used; empty where unknown.
-        transcript: the words, or empty.
+        use: `train`, `val`, or another use that the catalogue names.
+        speaker: name of the person in the clip; clips of one person have one name.
+        licence: licence of the clip; empty: unknown.
+        transcript: spoken words; empty: unknown.
     """
 
     file: str
@@ -43,17 +43,17 @@ class ClipEntry:
 
 
 def list_clips(folder: Path, uses: frozenset[str]) -> list[ClipEntry]:
-    """Clips of a folder by name.
+    """Return the clips of a folder, ordered by name.
 
     With a catalogue.csv (columns file, use, speaker, licence, transcript; others are ignored): its rows of the wanted
-    uses that name a film. Without: every film below the folder; the speaker is the sub-folder it lies in, or else the
-    file itself, and the use follows from `held_out`.
+    uses that name a film. Without a catalogue: every film below the folder. The speaker is the film's sub-folder, or the file
+    itself if there is no sub-folder. `held_out` decides the use.
 
     Raises:
-        InvalidRequest: no such folder, a catalogue without the columns, or no clip.
+        InvalidRequest: there is no such folder, the catalogue lacks a column, or there is no clip.
     """
     if not folder.is_dir():
-        raise InvalidRequest(f"{folder}: no such folder", field="folder")
+        raise InvalidRequest(f"{folder}: no such folder; check the path", field="folder")
     catalogue = folder / CATALOGUE
     entries = _from_catalogue(catalogue) if catalogue.is_file() else _from_files(folder)
     clips = sorted((entry for entry in entries if entry.use in uses and (folder / entry.file).is_file()), key=lambda e: e.file)
@@ -63,7 +63,7 @@ def list_clips(folder: Path, uses: frozenset[str]) -> list[ClipEntry]:
 
 
 def held_out(speakers: set[str]) -> set[str]:
-    """Whole speakers that are kept for validation: about one in seven, none of fewer than three; the same for the same names."""
+    """Return the speakers held out for validation: about one in seven, none of fewer than three. Equal names give equal results."""
     if len(speakers) < 3:
         return set()
     ranked = sorted(speakers, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
@@ -87,7 +87,7 @@ def _from_catalogue(path: Path) -> list[ClipEntry]:
 
 
 def _from_files(folder: Path) -> list[ClipEntry]:
-    # Not by rglob, which ends at the first folder that may not be read.
+    # rglob would end at the first folder that may not be read.
     found = sorted(Path(above) / name for above, _, names in os.walk(folder) for name in names)
     files = [path.relative_to(folder) for path in found if path.suffix.lower() in _SUFFIXES]
     speakers = {path: path.parts[0] if len(path.parts) > 1 else path.stem for path in files}

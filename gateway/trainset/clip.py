@@ -1,4 +1,4 @@
-"""One clip of a training set: tracked, listened to, written."""
+"""One clip of a training set: tracking, features, and the files."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import audio as audio_client
+from dubstage.client import motion as motion_client
+from dubstage.client import rpcs
 from dubstage.motion.v1alpha1 import motion_pb2
 from gateway.media.inspection import inspect_film
+from gateway.pipeline.face_index import read_index
 from gateway.pipeline.faces import FaceChoice, choose_face
-from gateway.pipeline.footage import analyse_footage, read_index
+from gateway.pipeline.footage import analyse_footage
 from gateway.pipeline.records import FACE_RECORD, RecordFile
 from gateway.stages.interface import Stages
 from gateway.trainset.catalogue import ClipEntry
 from gateway.trainset.grid import GridTrack, on_grid
 from gateway.trainset.listen import ClipFeatures, extract_features, read_samples
-from services.common.arrays import to_tensor
 from services.common.errors import NoUsableFootage
-from services.common.tensor_bytes import decode_arrays, encode_arrays
-from services.common.timeline import MOTION_RATE
+from services.common.store.tensor_bytes import decode_arrays, encode_arrays
+from services.common.wire.timeline import MOTION_RATE
 
 FORMAT_VERSION: Final = "1"
 LEAST_USABLE: Final = 0.5
-"""Share of frames with a usable mouth under which a clip is left out: it is damaged, or shows somebody else."""
+"""Least share of frames with a usable mouth. A clip with fewer is left out: it is damaged, or shows another person."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClipFacts:
-    """What the manifest says of a clip that was taken in.
+    """The manifest's facts of one clip.
 
     Attributes:
-        frames: on the grid of 25 a second.
-        usable_frames: of these, with a mouth that is seen well.
-        lag_frames, lag_confidence: what the sync network says of this clip alone; confidence -1 where it was not asked.
-        source_sha256: of the film.
+        frames: number of frames at 25 frames/s.
+        usable_frames: number of these frames that show the mouth well.
+        lag_frames, lag_confidence: answer of the sync network for this clip alone; confidence -1: not measured.
+        source_sha256: SHA-256 of the film, hexadecimal.
     """
 
     frames: int
@@ -51,7 +53,7 @@ class ClipFacts:
 
 
 class ClipFolder:
-    """Where a training set's files lie: `clips/` with tracks, boxes and sound, `features/` under the same names."""
+    """The folders of a training set: `clips/` holds tracks, boxes and sound, `features/` holds features under the same names."""
 
     def __init__(self, output: Path) -> None:
         self.output = output
@@ -60,7 +62,7 @@ class ClipFolder:
             folder.mkdir(parents=True, exist_ok=True)
 
     def facts(self, entry: ClipEntry, source_sha256: str, *, with_lag: bool) -> ClipFacts | None:
-        """Of a clip that is finished and whose film is still the same; else None."""
+        """Return the facts of a clip; None: the clip is not finished, or the film has changed since."""
         path = self.features / f"{entry.name}.safetensors"
         if not path.is_file() or not (self.clips / path.name).is_file():
             return None
@@ -77,7 +79,7 @@ class ClipFolder:
         return facts if facts.lag_confidence >= 0 or not with_lag else None
 
     def write(self, entry: ClipEntry, track: GridTrack, samples: npt.NDArray[Any], heard: ClipFeatures, facts: ClipFacts) -> None:
-        """Both files; the features last, since they say that the clip is finished."""
+        """Write both files of a clip. The features come last: they mark the clip as finished."""
         about = {
             "format": FORMAT_VERSION,
             "clip": entry.file,
@@ -98,7 +100,7 @@ async def take_in(
 ) -> ClipFacts:
     """Track the largest face of a clip, extract the features of its sound, find its lag, and write both files.
 
-    A clip that is there already is not made again. One clip is held in memory: about 100 kB a frame.
+    A clip that was finished before is not made again. One clip is held in memory: about 100 kB per frame.
 
     Raises:
         MediaUnsupported: the film cannot be read to its end.
@@ -134,7 +136,7 @@ async def take_in(
     heard = await extract_features(stages, samples, num_frames)
     lag, confidence = 0, -1.0
     if with_lag and info.audio:
-        reply = await stages.estimate_lag(_lag_request(track, heard))
+        reply = await stages.unary(rpcs.motion.ESTIMATE_LAG, _lag_request(track, heard))
         lag, confidence = reply.lag_frames, reply.confidence
     facts = ClipFacts(num_frames, usable, lag, confidence, source)
     into.write(entry, track, samples, heard, facts)
@@ -142,14 +144,11 @@ async def take_in(
 
 
 def _lag_request(track: GridTrack, heard: ClipFeatures) -> motion_pb2.EstimateLagRequest:
-    block = audio_pb2.AudioFeatureBlock(
-        num_frames=len(heard.mel),
-        mel=to_tensor(heard.mel),
-        posteriorgram=to_tensor(heard.posteriorgram),
-        speech_probability=to_tensor(heard.speech_probability),
-    )
-    return motion_pb2.EstimateLagRequest(
-        features=block, mouth_landmarks=to_tensor(track.mouth_landmarks), usable=to_tensor(track.usable)
+    arrays = {"mel": heard.mel, "posteriorgram": heard.posteriorgram}
+    return motion_client.estimate_lag.request(
+        features=audio_client.feature_block(arrays, heard.speech_probability),
+        mouth_landmarks=track.mouth_landmarks,
+        usable=track.usable,
     )
 
 

@@ -1,4 +1,4 @@
-"""Tracks of any frame rate on the motion grid of 25 frames a second."""
+"""Tracks of any frame rate on the motion grid of 25 frames/s."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
-from services.common.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
-from services.common.timeline import MOTION_RATE
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from services.common.array_types import Bool, Float32, Float64, UInt8
+from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
+from services.common.wire.timeline import MOTION_RATE
 
 _STEP_S: Final = float(1 / MOTION_RATE)
 _SAME_MOMENT_S: Final = 1e-6
@@ -38,12 +36,15 @@ class GridTrack:
     rotation: Float64
     translation: Float64
     mouth_landmarks: Float32
-    usable: npt.NDArray[np.bool_]
-    boxes: npt.NDArray[np.uint8]
+    usable: Bool
+    boxes: UInt8
 
 
 def on_grid(records: npt.NDArray[Any], seconds: Float64, num_frames: int) -> GridTrack:
-    """Interpolates linearly in time (rotations: mean of the matrices, made orthogonal); at 25 frames a second it copies.
+    """Return the track of one face on the motion grid.
+
+    Values are interpolated linearly in time. Rotations are means of the matrices, made orthogonal. At 25 frames/s, values are
+    copied.
 
     Args:
         records: FACE_RECORDs of one face in the order of their frames, at least one.

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import soxr
 
-from dubstage.audio.v1alpha1 import audio_pb2
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.client import audio as audio_client
+from dubstage.client import rpcs
 from gateway.media.sound import SoundReader
 from gateway.media.types import MediaInfo
 from gateway.stages.interface import Stages
-from services.common.arrays import from_tensor
-from services.common.timeline import MOTION_RATE
-
-Float32 = npt.NDArray[np.float32]
+from services.common.array_types import Float32
+from services.common.wire.arrays import from_tensor
+from services.common.wire.timeline import MOTION_RATE
 
 SAMPLE_RATE_HZ: Final = 16_000
 _SAMPLES_A_FRAME: Final = int(SAMPLE_RATE_HZ / MOTION_RATE)
 _CHUNK: Final = 1 << 16
-_KINDS: Final = (
-    audio_pb2.FEATURE_KIND_MEL,
-    audio_pb2.FEATURE_KIND_MFCC,
-    audio_pb2.FEATURE_KIND_POSTERIORGRAM,
-    audio_pb2.FEATURE_KIND_IDENTITY_REMOVED,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +42,9 @@ class ClipFeatures:
 
 
 def read_samples(info: MediaInfo, num_frames: int) -> Float32:
-    """The first sound track as float32 mono at 16 kHz, 640 samples a grid frame, sample 0 at the first video frame.
+    """Return the first sound track as float32 mono at 16 kHz, 640 samples per grid frame, sample 0 at the first video frame.
 
-    Silence where the clip has no sound. Its features are computed from these samples, so that both agree.
+    A clip without sound gives silence. Features are computed from these samples.
 
     Raises:
         MediaUnsupported: the sound cannot be decoded.
@@ -70,28 +60,17 @@ def read_samples(info: MediaInfo, num_frames: int) -> Float32:
 
 
 async def extract_features(stages: Stages, samples: Float32, num_frames: int) -> ClipFeatures:
-    """Features of float32 samples at 16 kHz.
+    """Return the features of float32 samples at 16 kHz.
 
     Raises:
         DubstageError: from the audio stage.
     """
 
-    async def requests() -> AsyncIterator[audio_pb2.ExtractFeaturesRequest]:
-        rate = Fraction(MOTION_RATE)
-        yield audio_pb2.ExtractFeaturesRequest(
-            config=audio_pb2.ExtractFeaturesConfig(
-                sample_rate_hz=SAMPLE_RATE_HZ,
-                channels=1,
-                timeline=common_pb2.Timeline(frame_rate=common_pb2.Rational(num=rate.numerator, den=rate.denominator)),
-                kinds=_KINDS,
-                num_frames=num_frames,
-            )
-        )
-        for first in range(0, len(samples), _CHUNK):
-            pcm = np.ascontiguousarray(samples[first : first + _CHUNK], dtype="<f4").tobytes()
-            yield audio_pb2.ExtractFeaturesRequest(chunk=audio_pb2.AudioChunk(first_sample=first, pcm_f32=pcm))
-
-    blocks = [reply.block async for reply in stages.extract_features(requests())]
+    requests = audio_client.extract_features.requests(
+        sample_rate_hz=SAMPLE_RATE_HZ, timeline=MOTION_RATE, kinds=audio_client.KINDS, num_frames=num_frames
+    )
+    sent = requests.of_async(audio_client.pieces(samples, _CHUNK))
+    blocks = [reply.block async for reply in stages.stream(rpcs.audio.EXTRACT_FEATURES, sent)]
 
     def joined(name: str, shape: tuple[int, ...]) -> Float32:
         parts = [from_tensor(getattr(block, name), name, dtype=np.float32, shape=(block.num_frames, *shape)) for block in blocks]

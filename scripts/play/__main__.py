@@ -23,7 +23,8 @@ import yaml
 from dubstage.client import connect
 from dubstage.client import gateway as dubbing
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from gateway.demo import SPEECH, demo_footage
+from gateway.cli.demo import SPEECH, demo_footage
+from gateway.methods import DEFAULT_METHOD
 from scripts.play.manifests import Document, playable, probes, render_chart
 from scripts.play.podman import Podman
 
@@ -133,23 +134,23 @@ def dub_by_api(given: argparse.Namespace, media: Path, log: Log) -> Path:
     """The film, by the client package through the gateway."""
     for name, source in (("footage" + given.footage.suffix, given.footage), ("speech" + given.speech.suffix, given.speech)):
         shutil.copyfile(source, media / name)
-    request = pb.CreateDubRequest(
-        footage_uri="footage" + given.footage.suffix,
-        speech_uri="speech" + given.speech.suffix,
-        output_uri="dub.mp4",
-        method=given.method,
-        skip_personalization=given.no_personalization,
-    )
     begun, seen = time.monotonic(), set[str]()
 
-    def progress(state: object) -> None:
-        stage = str(getattr(state, "stage", ""))
-        if stage and stage not in seen:
-            seen.add(stage)
-            log(f"dub: {stage}")
+    def progress(state: pb.DubProgress) -> None:
+        if state.stage and state.stage not in seen:
+            seen.add(state.stage)
+            log(f"dub: {state.stage}")
 
     with connect(GATEWAY) as gateway:
-        result = dubbing.dub(gateway, request, timeout_s=1800, on_progress=progress)
+        dub = dubbing.dub(
+            gateway,
+            footage="footage" + given.footage.suffix,
+            speech="speech" + given.speech.suffix,
+            output="dub.mp4",
+            method=given.method,
+            skip_personalization=given.no_personalization,
+        )
+        result = dub.wait(timeout_s=1800, on_progress=progress)
     film = media / result.output_uri
     film = film if film.is_file() else media / "dub.mp4"
     log(f"dub: {result.num_dubbed} of {result.num_frames} frames in {time.monotonic() - begun:.1f} s, sha256 {sha256(film)}")
@@ -177,7 +178,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.play", description=__doc__)
     parser.add_argument("--footage", type=Path, default=demo_footage(), help="default: the demo's")
     parser.add_argument("--speech", type=Path, default=SPEECH, help="default: the demo's")
-    parser.add_argument("--method", default="ugc", help="which one dubs; default: ugc")
+    parser.add_argument("--method", default=DEFAULT_METHOD, help="Method to dub with. Default: %(default)s.")
     parser.add_argument("--output", type=Path, default=CHECKOUT / "out" / "play", help="takes manifests, film, logs; emptied first")
     parser.add_argument("--values", type=Path, action="append", default=[], help="a further value file; may be repeated")
     parser.add_argument("--triton", action="store_true", help="the renderer's networks on a Triton sidecar")

@@ -14,16 +14,13 @@ from services.audio.models import AudioModels
 from services.audio.servicer import AudioServicer
 from services.audio.settings import AudioSettings
 from services.audio.types import SAMPLE_RATE_HZ
-from services.common.errors import DubstageError
-from services.common.limits import WorkerPool
-from services.common.server import run_stage
-from services.common.settings import load_settings
-from services.common.stage import StageParts, server_of
-from services.common.timeline import Timeline
+from services.common.chassis.limits import WorkerPool
+from services.common.chassis.stage import StageParts, main_of
+from services.common.wire.timeline import Timeline
 
 
 def compose(settings: AudioSettings) -> StageParts:
-    """The stage's parts, not yet warm."""
+    """Return the stage's parts, not yet warm."""
 
     @functools.cache
     def models() -> AudioModels:
@@ -46,13 +43,8 @@ def compose(settings: AudioSettings) -> StageParts:
 
 
 def main() -> int:
-    """Serve until told to stop; returns the exit code."""
-    try:
-        settings = load_settings(AudioSettings)
-    except DubstageError as error:
-        print(error.message, file=sys.stderr)
-        return error.exit_code
-    return run_stage(settings, "audio", lambda _: server_of("audio", settings, compose(settings)))
+    """Serve until a signal ends the process; return the exit code."""
+    return main_of("audio", AudioSettings, compose)
 
 
 if __name__ == "__main__":

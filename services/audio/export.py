@@ -16,20 +16,21 @@ from safetensors.torch import load_file
 
 from services.audio.export_windows import WindowNetwork, run_command
 from services.audio.networks.ppg import PpgConfig, PpgNetwork, ServedPpg
-from services.audio.types import NUM_CEPSTRA, FloatArray
+from services.audio.types import NUM_CEPSTRA
 from services.audio.windows import WINDOW_ROWS
+from services.common.array_types import Float32
 
 
 def load_served(run: Path) -> ServedPpg:
-    """The best network of a training run, as it is served."""
+    """Return the best network of a training run, as it is served."""
     config = json.loads((run / "config.json").read_text())
     network = PpgNetwork(PpgConfig(**config["network"]))
     network.load_state_dict(load_file(run / "best.safetensors"))
     return ServedPpg(network)
 
 
-def random_windows(rng: np.random.Generator, count: int) -> FloatArray:
-    """Windows of a speech-like scale."""
+def random_windows(rng: np.random.Generator, count: int) -> Float32:
+    """Return windows of a speech-like scale."""
     windows = (rng.standard_normal((count, WINDOW_ROWS, NUM_CEPSTRA)) * 8.0).astype(np.float32)
     windows[..., 0] -= 35.0
     return windows

@@ -1,10 +1,9 @@
-"""How a network of windows of cepstra becomes an ONNX file: written, compared with its source, and kept with its description."""
+"""Export of a network of windows of cepstra to ONNX: write the file, compare it with its source, describe it."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import sys
 import tempfile
@@ -19,12 +18,13 @@ import torch
 from torch import nn
 
 from services.audio.models import WEIGHTS
-from services.audio.types import FloatArray
+from services.common.array_types import Float32
+from services.common.store.exported_network import write_exported_network
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportSpec:
-    """What the exported network looks like and how closely it must follow its source."""
+    """Form of an exported network, and how closely the export must follow its source."""
 
     inputs: tuple[str, ...] = ("cepstra",)
     outputs: tuple[str, ...] = ("probabilities",)
@@ -39,7 +39,12 @@ class ExportSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParityReport:
-    """Measured on random windows."""
+    """How closely the exported network follows its source, measured on random windows.
+
+    Attributes:
+        largest_difference: largest absolute difference of a number of the output.
+        batch_invariant: whether a window gives the same bits in every batch size of the spec.
+    """
 
     largest_difference: float
     batch_invariant: bool
@@ -50,25 +55,25 @@ class WindowNetwork:
     """One network that is exported.
 
     Attributes:
-        name: of its files in weights/.
-        served: from the folder of a training run to what is exported, windows float32 [N, W, 20] -> [N, 4, C].
-        windows: random windows of the scale that it hears, [N, W, 20], from a generator and N.
-        max_bytes: largest file.
-        spec: see ExportSpec.
+        name: name of the files in weights/, without the ending.
+        served: returns the network to export, windows float32 [N, W, 20] -> [N, 4, C], from the folder of a training run.
+        windows: returns random windows of the scale that the network hears, float32 [N, W, 20], from a generator and N.
+        max_bytes: largest size of the ONNX file.
+        spec: form and tolerance of the export.
     """
 
     name: str
     served: Callable[[Path], nn.Module]
-    windows: Callable[[np.random.Generator, int], FloatArray]
+    windows: Callable[[np.random.Generator, int], Float32]
     max_bytes: int
     spec: ExportSpec = ExportSpec()
 
 
-def measure_parity(served: nn.Module, path: Path, windows: FloatArray, spec: ExportSpec) -> ParityReport:
-    """Compare PyTorch and ONNX Runtime, and ONNX Runtime with itself at other batch sizes."""
+def measure_parity(served: nn.Module, path: Path, windows: Float32, spec: ExportSpec) -> ParityReport:
+    """Compare ONNX Runtime with PyTorch, and ONNX Runtime at the batch sizes of `spec` with one run of all windows."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
-    def run(batch: int) -> FloatArray:
+    def run(batch: int) -> Float32:
         parts = [
             session.run(list(spec.outputs), {spec.inputs[0]: windows[start : start + batch]})[0]
             for start in range(0, len(windows), batch)
@@ -109,21 +114,12 @@ def export(network: WindowNetwork, run: Path, out: Path) -> ParityReport:
         content = path.read_bytes()
     if report.largest_difference > spec.tolerance or not report.batch_invariant or len(content) > network.max_bytes:
         raise RuntimeError(f"export refused: {report}, {len(content)} bytes")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{network.name}.onnx").write_bytes(content)
-    description = {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "size_bytes": len(content),
-        "training": json.loads((run / "config.json").read_text()),
-        "export": dataclasses.asdict(spec),
-        "parity": dataclasses.asdict(report),
-    }
-    (out / f"{network.name}.json").write_text(json.dumps(description, indent=1) + "\n")
+    write_exported_network(out / f"{network.name}.onnx", content, run=run, spec=spec, parity=report)
     return report
 
 
 def run_command(description: str | None, network: WindowNetwork) -> int:
-    """Command line; the exit code is 1 where the export is refused."""
+    """Run the command line and return the exit code, 1 where the export is refused."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of a training run")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help=f"folder that gets {network.name}.onnx and {network.name}.json")

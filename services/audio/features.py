@@ -1,4 +1,4 @@
-"""Log-mel spectrum, cepstra and their deltas on the acoustic grid; used by training and by serving alike.
+"""Log-mel spectrum, cepstra and their deltas on the acoustic grid; used by training and by serving.
 
     power   P[f] = |rfft(hann(400) * x)|^2, zero-padded to 512 points
     mel     M[b] = log(sum_f W[b, f] P[f] + FLOOR), 80 triangular bands, 20 Hz to 7600 Hz (HTK mel scale)
@@ -6,7 +6,7 @@
     delta   d[i] = sum_{n=1,2} n (C[i+n] - C[i-n]) / 10
 
 The window of row i is centred on the row: samples [160 i - 120, 160 i + 280). The paper's features: 20 MFCC + 20 temporal
-derivatives (UGC paper, Sec. IV, Preprocessing), here on a 10 ms grid.
+derivatives (Song et al., Sec. IV, Preprocessing), here on a 10 ms grid.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.audio.types import HOP_SAMPLES, NUM_CEPSTRA, NUM_MELS, SAMPLE_RATE_HZ, FloatArray
+from services.audio.types import HOP_SAMPLES, NUM_CEPSTRA, NUM_MELS, SAMPLE_RATE_HZ
+from services.common.array_types import Float32
 
 WINDOW_SAMPLES: Final = 400
 WINDOW_LEAD_SAMPLES: Final = (WINDOW_SAMPLES - HOP_SAMPLES) // 2
@@ -24,7 +25,7 @@ WINDOW_LEAD_SAMPLES: Final = (WINDOW_SAMPLES - HOP_SAMPLES) // 2
 DELTA_CONTEXT_ROWS: Final = 2
 _FFT_POINTS: Final = 512
 MEL_FLOOR: Final = 1e-6
-"""Band power of white noise near -85 dB full scale: below it there is nothing that a listener could call speech."""
+"""Band power of white noise near -85 dB full scale. No speech lies below this power."""
 
 
 def _mel_filters() -> npt.NDArray[np.float64]:
@@ -51,20 +52,27 @@ _MEL_ROWS: Final = np.ascontiguousarray(_mel_filters().T)
 _DCT_ROWS: Final = np.ascontiguousarray(_dct().T)
 
 
-def _power(samples: FloatArray) -> npt.NDArray[np.float64]:
-    """Power spectra of the windows that start every 160 samples, [rows, 257]."""
+def _power(samples: Float32) -> npt.NDArray[np.float64]:
+    """Return power spectra of the windows that start every 160 samples, [rows, 257]."""
     frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), WINDOW_SAMPLES)[::HOP_SAMPLES]
     spectrum = np.fft.rfft(frames * _WINDOW, _FFT_POINTS, axis=1)
     return np.asarray(spectrum.real**2 + spectrum.imag**2)
 
 
-def cepstra(mel: FloatArray) -> FloatArray:
-    """Cepstra of log-mel rows, [rows, 80] -> [rows, 20] float32."""
+def cepstra(mel: Float32) -> Float32:
+    """Return cepstra of log-mel rows, [rows, 80] -> [rows, 20] float32."""
     return np.asarray((mel.astype(np.float64)[:, None, :] * _DCT_ROWS).sum(axis=2), dtype=np.float32)
 
 
-def deltas(rows: FloatArray) -> FloatArray:
-    """Deltas of cepstral rows that carry two rows of margin at both ends, [2 + rows + 2, 20] -> [rows, 20] float32."""
+def silent_rows(rows: int) -> Float32:
+    """Return the cepstra of digital silence, float32 [rows, 20]."""
+    silence = np.zeros((rows, NUM_CEPSTRA), np.float32)
+    silence[:, 0] = np.float32(np.log(MEL_FLOOR) * np.sqrt(NUM_MELS))
+    return silence
+
+
+def deltas(rows: Float32) -> Float32:
+    """Return deltas of cepstral rows that carry two rows of margin at both ends, [2 + rows + 2, 20] -> [rows, 20] float32."""
     inner = len(rows) - 2 * DELTA_CONTEXT_ROWS
     near = rows[3 : 3 + inner] - rows[1 : 1 + inner]
     far = rows[4 : 4 + inner] - rows[:inner]
@@ -75,10 +83,10 @@ class SpectralStream:
     """16 kHz samples in, log-mel rows out as soon as each is complete: 120 samples (7.5 ms) after its last sample."""
 
     def __init__(self) -> None:
-        self._pending: FloatArray = np.zeros(WINDOW_LEAD_SAMPLES, np.float32)
+        self._pending: Float32 = np.zeros(WINDOW_LEAD_SAMPLES, np.float32)
 
-    def push(self, samples: FloatArray) -> FloatArray:
-        """Rows that the new samples complete, [rows, 80] float32; a row has the same bits whatever the chunks."""
+    def push(self, samples: Float32) -> Float32:
+        """Return the rows that new samples complete, float32 [rows, 80]. A row has the same bits for all cuts into chunks."""
         self._pending = np.concatenate([self._pending, samples])
         rows = max(0, (len(self._pending) - 2 * WINDOW_LEAD_SAMPLES) // HOP_SAMPLES)
         if not rows:
@@ -90,10 +98,10 @@ class SpectralStream:
         return np.log(bands + MEL_FLOOR).astype(np.float32)
 
 
-def spectral_rows(samples: FloatArray) -> FloatArray:
-    """Log-mel of a whole recording with silence around it, [samples // 160, 80] float32.
+def spectral_rows(samples: Float32) -> Float32:
+    """Return log-mel of a whole recording with silence around it, [samples // 160, 80] float32.
 
-    For training sets: equal to the stream's rows but for the last bits of the rounding.
+    For training sets. The rows equal the stream's rows up to the last bits of rounding.
     """
     rows = len(samples) // HOP_SAMPLES
     margin = np.zeros(WINDOW_LEAD_SAMPLES, np.float32)

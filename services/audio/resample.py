@@ -13,8 +13,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.audio.types import SAMPLE_RATE_HZ, FloatArray
-from services.common.calls import charge
+from services.audio.types import SAMPLE_RATE_HZ
+from services.common.array_types import Float32
+from services.common.chassis.calls import charge
 from services.common.errors import InvalidRequest
 
 MIN_RATE_HZ: Final = 8_000
@@ -64,12 +65,12 @@ class MonoResampler:
         self._pending: npt.NDArray[np.float64] = np.zeros(self._half)
         self._start = -self._half
         self.num_received = 0
-        """Input samples a channel so far."""
+        """Input samples per channel so far."""
         self.num_emitted = 0
         """16 kHz samples given out so far."""
 
-    def push(self, interleaved: FloatArray) -> FloatArray:
-        """All 16 kHz samples that the new input completes.
+    def push(self, interleaved: Float32) -> Float32:
+        """Return all 16 kHz samples that the new input completes.
 
         Args:
             interleaved: [samples * channels] float32, nominally in [-1, 1].
@@ -105,13 +106,13 @@ class MonoResampler:
         end = max(self.num_emitted, ((available - self._half) * self._up - 1) // self._down + 1)
         return self._emit(end)
 
-    def finish(self) -> FloatArray:
-        """The rest: afterwards ceil(input samples * 16000 / rate) samples have been given out."""
+    def finish(self) -> Float32:
+        """Return the rest: afterwards ceil(input samples * 16000 / rate) samples have been given out."""
         end = -(-self.num_received * self._up // self._down)
         self._pending = np.concatenate([self._pending, np.zeros(self._half + 1)])
         return self._emit(end)
 
-    def _emit(self, end: int) -> FloatArray:
+    def _emit(self, end: int) -> Float32:
         if end <= self.num_emitted:
             return np.zeros(0, np.float32)
         positions = np.arange(self.num_emitted, end, dtype=np.int64) * self._down
@@ -129,7 +130,7 @@ class MonoResampler:
 
 
 def _polyphase_taps(up: int, half: int, cutoff: float) -> npt.NDArray[np.float64]:
-    """Kaiser-windowed sinc for each of `up` output phases, [up, 2 * half + 1], each phase with unit gain at 0 Hz."""
+    """Return kaiser-windowed sinc for each of `up` output phases, [up, 2 * half + 1], each phase with unit gain at 0 Hz."""
     taps = np.empty((up, 2 * half + 1))
     for begin in range(0, up, _PHASES_AT_ONCE):  # with odd rates the intermediate arrays would take ten times as much as the taps
         phases = np.arange(begin, min(begin + _PHASES_AT_ONCE, up)) / up

@@ -1,4 +1,4 @@
-"""The audio stage's RPC."""
+"""RPC of the audio stage."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dubstage.audio.v1alpha1 import audio_pb2_grpc
 from services.audio.convert import blocks_to_proto, chunk_from_proto, extractor_from_proto
 from services.audio.models import AudioModels
 from services.audio.types import FeatureBlock
-from services.common.calls import count_frames
+from services.common.chassis.calls import count_frames
+from services.common.chassis.limits import WorkerPool
 from services.common.errors import InvalidRequest
-from services.common.limits import WorkerPool
 
 MAX_FRAMES_PER_REPLY: Final = 256
-"""Bounds a reply to about 700 kB."""
+"""Largest number of frames of a reply: about 700 kB."""
 
 
 class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
@@ -26,7 +26,7 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
         """Compose.
 
         Args:
-            models: gives the loaded networks; called once a stream, after warm-up.
+            models: returns the loaded networks; called once per stream, after warm-up.
             workers: threads in which features are computed.
         """
         self._models = models
@@ -35,7 +35,7 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
     async def ExtractFeatures(  # noqa: N802  # the RPC's name
         self, request_iterator: AsyncIterator[pb.ExtractFeaturesRequest], context: Any
     ) -> AsyncIterator[pb.ExtractFeaturesResponse]:
-        """Config, then PCM; a reply as soon as frames are complete."""
+        """Take a config, then PCM. Reply as soon as frames are complete."""
         requests = aiter(request_iterator)
         config = await anext(requests, None)
         if config is None:
@@ -50,7 +50,7 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
             yield reply
 
     async def _replies(self, blocks: Iterator[FeatureBlock]) -> AsyncIterator[pb.ExtractFeaturesResponse]:
-        """A reply is sent before the next one is computed: what a long chunk answers is never held as a whole."""
+        """Return a reply is sent before the next one is computed: what a long chunk answers is never held as a whole."""
         count = MAX_FRAMES_PER_REPLY
         while count == MAX_FRAMES_PER_REPLY:
             found = await self._workers.run(lambda: list(islice(blocks, MAX_FRAMES_PER_REPLY)))

@@ -1,7 +1,7 @@
 """The windows that the phonetic posteriorgram network sees, and their bounded cepstral mean normalisation.
 
-Block k answers rows 4 k to 4 k + 3 and sees rows 4 k - 49 to 4 k + 8: five rows of look-ahead. With the 7.5 ms by which an analysis
-window exceeds its row and under 2.5 ms of the resampler, the network hears at most 60 ms beyond the rows it answers.
+Block k answers rows 4 k to 4 k + 3 and sees rows 4 k - 49 to 4 k + 8: five rows of look-ahead. An analysis window
+exceeds its row by 7.5 ms, and the resampler adds less than 2.5 ms: the network hears at most 60 ms beyond the answered rows.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from services.audio.features import MEL_FLOOR
-from services.audio.types import NUM_CEPSTRA, NUM_MELS, ROWS_PER_VIDEO_FRAME, FloatArray
+from services.audio.types import NUM_MELS, ROWS_PER_VIDEO_FRAME
+from services.common.array_types import Float32
 
 PAST_ROWS: Final = 49
 LOOK_AHEAD_ROWS: Final = 5
@@ -49,17 +49,17 @@ _PRIOR_MEAN: Final = np.array(
 _GATE: Final = 5.0
 """Nats of mean log-mel below the context's loudest row (about 22 dB) down to which rows count as speech."""
 _QUIETEST: Final = -11.0
-"""Mean log-mel under which a row never counts: nearly digital silence."""
+"""Mean log-mel below which a row never counts: nearly digital silence."""
 
 
-def normalise(context: FloatArray, window_rows: int = WINDOW_ROWS) -> FloatArray:
-    """Cepstra of the window at the end of `context`, minus the mean of the context's loud rows.
+def normalise(context: Float32, window_rows: int = WINDOW_ROWS) -> Float32:
+    """Return cepstra of the window at the end of `context`, minus the mean of the context's loud rows.
 
-    C0 keeps its absolute level: it says whether anybody speaks. The means of C1 to C19 remove the microphone's
-    colour. Only the last 300 rows are looked at, so nothing depends on where a stream was cut.
+    C0 keeps its absolute level, which says whether a person speaks. Subtracting the means of C1 to C19 removes the microphone's
+    colour. Only the last 300 rows count, so the result does not depend on the cut of a stream.
 
     Args:
-        context: [300, 20] float32, the rows up to the window's last one; rows before the stream are silence.
+        context: [300, 20] float32, the rows up to the window's last row. Rows before the stream are silence.
         window_rows: rows to give back.
 
     Returns:
@@ -67,15 +67,8 @@ def normalise(context: FloatArray, window_rows: int = WINDOW_ROWS) -> FloatArray
     """
     level = context[:, 0] / np.sqrt(float(NUM_MELS))
     loud = (level > max(float(level.max()) - _GATE, _QUIETEST)).astype(np.float64)
-    # Elementwise product and a sum down the rows: no matrix product, whose order of additions could vary.
+    # An elementwise product and a sum over rows: the order of additions in a matrix product could vary.
     total = (context.astype(np.float64) * loud[:, None]).sum(axis=0) + _PRIOR_ROWS * _PRIOR_MEAN
     mean = total / (loud.sum() + _PRIOR_ROWS)
     mean[0] = 0.0
     return np.asarray(context[-window_rows:] - mean, dtype=np.float32)
-
-
-def silent_rows(rows: int) -> FloatArray:
-    """Cepstra of digital silence, [rows, 20]."""
-    silence = np.zeros((rows, NUM_CEPSTRA), np.float32)
-    silence[:, 0] = np.float32(np.log(MEL_FLOOR) * np.sqrt(NUM_MELS))
-    return silence

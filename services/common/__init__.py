@@ -1,1 +1,10 @@
-"""What every stage shares: the chassis (server, errors, settings, telemetry, artefacts) and geometry."""
+"""Code that several stages and the gateway share, in rooms. A room imports only rooms before it in this list:
+
+    chassis     servers, clients, settings, limits, telemetry
+    store       artefacts and their arrays as bytes
+    geometry    face models, cameras, light, rasteriser
+    face        landmarks, crops, drawing, mouth bank, identities
+    wire        messages of the contracts to and from our own types
+
+errors.py and array_types.py stand before all rooms.
+"""

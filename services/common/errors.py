@@ -1,8 +1,8 @@
 # ruff: noqa: N818 - the names say what is wrong; a suffix on each would say it twice
-"""Every error that dubstage reports to a caller. Nothing here knows gRPC: error_status.py has the table.
+"""Every error that dubstage reports to a caller. services/common/chassis/error_status.py has the table of gRPC statuses.
 
     DubstageError
-        RequestError                  what was sent cannot be used (names the field)
+        RequestError                  the request cannot be used (names the field)
             InvalidRequest            a value, shape, order or range is wrong
             MediaUnsupported          the file is not media that can be read
             MessageTooLarge           one message is over the size limit
@@ -10,7 +10,7 @@
             Unauthenticated           no token, or a wrong one
         ResourceError                 a named thing is missing or damaged (names the resource)
             ArtefactNotFound          no blob at this uri
-            ArtefactCorrupt           the blob's sha256 is not the one that was promised
+            ArtefactCorrupt           the blob has another sha256 than its reference
             ModelNotFound             no model of this name or version
             OperationNotFound         no long-running operation of this name
         PreconditionError             the request is fine, the state is not (names the subject)
@@ -23,10 +23,10 @@
             Overloaded                the queue is full
             AcceleratorOutOfMemory    the device has no memory for this batch now
             ModelNotReady             still loading or warming up
-            BackendUnavailable        a server that this one needs does not answer
+            BackendUnavailable        a server that this server needs does not answer
         StageDeadlineExceeded         the time allowed ran out
         Cancelled                     the caller gave up
-        ContractBroken                a stage got or gave what its own contract forbids: our bug
+        ContractBroken                a message of our own code breaks the contract: our bug
         Unexpected                    anything else: our bug too; the log of the stage has the traceback under `error_id`
 
 Exit codes of batch jobs: 10 = wrong input, 11 = a person must change something first, 12 = our bug, 20 = try again,
@@ -39,9 +39,9 @@ from typing import ClassVar
 
 
 class DubstageError(Exception):
-    """Base of the tree; only its leaves are raised.
+    """Base of the tree. Only leaves are raised.
 
-    The message is for the person who reads it: it names the thing and, where there is one, the remedy.
+    The message is for a person: it names the thing and, where there is one, the remedy.
     """
 
     code: ClassVar[str] = "INTERNAL"
@@ -49,7 +49,7 @@ class DubstageError(Exception):
     reason: ClassVar[str] = ""
     """Stable UPPER_SNAKE_CASE identifier, unique in the tree; empty on classes that are not leaves."""
     retryable: ClassVar[bool] = False
-    """Whether the same call may succeed later without anybody changing anything."""
+    """Whether the same call may succeed later without a change by a person."""
     exit_code: ClassVar[int] = 12
     """Exit code of a process that ends with this error."""
 
@@ -57,14 +57,14 @@ class DubstageError(Exception):
         super().__init__(message)
         self.message = message
         self.stage = ""
-        """Name of the stage that reported it; set on errors that came over the wire."""
+        """Name of the stage that reported the error; set on errors that came over the wire."""
 
     def __str__(self) -> str:
         return self.message
 
 
 class RequestError(DubstageError):
-    """What was sent cannot be used. `field` is the proto field path or the command line option, or empty."""
+    """The request cannot be used. `field` is the proto field path or the command line option, or empty."""
 
     code = "INVALID_ARGUMENT"
     exit_code = 10
@@ -94,7 +94,7 @@ class MessageTooLarge(RequestError):
 
 
 class CallTooLarge(RequestError):
-    """One call holds more memory than it may: by what it collects, or by what it computes."""
+    """One call holds more memory than a call may, by collected messages or by computation."""
 
     code = "RESOURCE_EXHAUSTED"
     reason = "CALL_TOO_LARGE"
@@ -108,7 +108,7 @@ class Unauthenticated(RequestError):
 
 
 class ResourceError(DubstageError):
-    """A named thing is missing or damaged. `resource` is its uri or name."""
+    """A named thing is missing or damaged. `resource` is the uri or name of the thing."""
 
     code = "NOT_FOUND"
     exit_code = 10
@@ -125,7 +125,7 @@ class ArtefactNotFound(ResourceError):
 
 
 class ArtefactCorrupt(ResourceError):
-    """The blob's bytes do not have the sha256 that was promised."""
+    """The blob's bytes do not have the sha256 of the reference."""
 
     code = "DATA_LOSS"
     reason = "ARTEFACT_CORRUPT"
@@ -144,7 +144,7 @@ class OperationNotFound(ResourceError):
 
 
 class PreconditionError(DubstageError):
-    """The request is fine, the state of the world is not. `subject` names what must change (an actor id, a folder)."""
+    """The request is fine, the state is not. `subject` names what must change, such as an actor id or a folder."""
 
     code = "FAILED_PRECONDITION"
     exit_code = 11
@@ -173,14 +173,14 @@ class NoUsableFootage(PreconditionError):
 
 
 class StorageFull(PreconditionError):
-    """No space is left where artefacts or results are written. Does not heal by itself, hence not transient."""
+    """No space is left where artefacts or results are written. A person must make space, so the error is not transient."""
 
     code = "RESOURCE_EXHAUSTED"
     reason = "STORAGE_FULL"
 
 
 class StorageRefused(PreconditionError):
-    """The artefact store or the database answers, and refuses: wrong credentials, no permission, no such bucket or database."""
+    """The artefact store or the database refuses: wrong credentials, no permission, no such bucket or database."""
 
     reason = "STORAGE_REFUSED"
 
@@ -218,7 +218,7 @@ class ModelNotReady(TransientError):
 
 
 class BackendUnavailable(TransientError):
-    """A server that this one needs does not answer, or went away."""
+    """A server that this server needs does not answer, or went away."""
 
     reason = "BACKEND_UNAVAILABLE"
 
@@ -241,13 +241,13 @@ class Cancelled(DubstageError):
 
 
 class ContractBroken(DubstageError):
-    """A stage got from our own code, or gave, what its contract forbids."""
+    """A message of our own code breaks the contract: a stage got or sent it."""
 
     reason = "CONTRACT_BROKEN"
 
 
 class Unexpected(DubstageError):
-    """Anything else. The message is opaque; the stage's log has the traceback under `error_id`."""
+    """Any other failure. The message is opaque. The stage's log has the traceback under `error_id`."""
 
     reason = "UNEXPECTED"
 
@@ -257,7 +257,7 @@ class Unexpected(DubstageError):
 
 
 def leaves(of: type[DubstageError] = DubstageError) -> tuple[type[DubstageError], ...]:
-    """All classes under `of` that are raised: those with a reason of their own, in the order of definition."""
+    """Return all classes under `of` that are raised: the classes with a reason of their own, in the order of definition."""
     found: list[type[DubstageError]] = []
     for child in of.__subclasses__():
         found.extend(leaves(child))

@@ -8,15 +8,12 @@ import sys
 import numpy as np
 
 from dubstage.face.v1alpha1 import face_pb2, face_pb2_grpc
-from services.common.array_cache import ArrayCache
-from services.common.artefacts import ArtefactStore
-from services.common.errors import DubstageError
+from services.common.chassis.limits import WorkerPool
+from services.common.chassis.stage import StageParts, main_of
+from services.common.face.morphable_models import MorphableModels
 from services.common.geometry import rasterise
-from services.common.limits import WorkerPool
-from services.common.morphable_models import MorphableModels
-from services.common.server import run_stage
-from services.common.settings import load_settings
-from services.common.stage import StageParts, server_of
+from services.common.store.array_cache import ArrayCache
+from services.common.store.artefacts import ArtefactStore
 from services.face.fitting.models import FittableModels
 from services.face.mediapipe_graphs import PATCH_SIZE
 from services.face.servicer import FaceServicer
@@ -25,7 +22,7 @@ from services.face.stream import Networks
 
 
 def compose(settings: FaceSettings) -> StageParts:
-    """The stage's parts, not yet warm."""
+    """Return the stage's parts, not yet warm."""
 
     @functools.cache
     def networks() -> Networks:
@@ -53,13 +50,8 @@ def compose(settings: FaceSettings) -> StageParts:
 
 
 def main() -> int:
-    """Serve until told to stop; returns the exit code."""
-    try:
-        settings = load_settings(FaceSettings)
-    except DubstageError as error:
-        print(error.message, file=sys.stderr)
-        return error.exit_code
-    return run_stage(settings, "face", lambda _: server_of("face", settings, compose(settings)))
+    """Serve until a signal ends the process; return the exit code."""
+    return main_of("face", FaceSettings, compose)
 
 
 if __name__ == "__main__":

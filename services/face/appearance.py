@@ -1,9 +1,8 @@
-"""Tells when something covers the lower face: its skin suddenly looks unlike itself.
+"""Detection of covered lower faces, by sudden changes of the skin's colours.
 
-The mesh network goes on drawing lips on whatever covers them, so its points can't tell. Their colours can: a vertex lies
-on the same spot of skin in every frame, however the mouth opens, so its colour hardly changes. A frame's colours are
-compared with the running mean of the same person; what changes over the whole face (light, exposure) is taken off first,
-as seen on nose, cheeks and forehead.
+The mesh network draws lips on a hand too, so the points do not show a cover. Colours show a cover: a vertex lies on the same spot
+of skin in every frame, so the colour hardly changes when the mouth opens. The colours of a frame are compared with the running mean
+of the same person. Changes of the whole face (light, exposure), measured on nose, cheeks and forehead, are subtracted first.
 """
 
 from __future__ import annotations
@@ -15,19 +14,21 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.crops import CROP_SIZE, HeadPose, apply_affine, crop_from_frame, head_template
-from services.common.landmarks import CHEEKS, JAW, LIPS_INNER, NOSE_BASE
-from services.common.sampling import sample_patch
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from services.common.array_types import Float32, Float64
+from services.common.face.crops import CROP_SIZE, HeadPose, apply_affine, crop_from_frame, head_template
+from services.common.face.landmarks import CHEEKS, JAW, LIPS_INNER, NOSE_BASE
+from services.common.face.sampling import sample_patch
 
 _PATCH: Final = 64
-"""The face crop is looked at this small: colours are means over about 4 x 4 crop pixels."""
+"""Side of the small face crop, pixels. Colours are means over about 4 x 4 crop pixels."""
 
 
 def _vertices() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Vertices inside the mean head's lower-face mask, without the inner lips; those of nose, upper cheeks and forehead."""
+    """Return two groups of vertices: the lower face and the upper face.
+
+    The lower face lies inside the mean head's lower-face mask, without the inner lips. The upper face is nose, upper cheeks and
+    forehead.
+    """
     head = head_template()
     x, y, _ = head.T
     hull = cv2.convexHull(head[[*NOSE_BASE, *CHEEKS, *JAW[:17]], :2])
@@ -44,12 +45,12 @@ _DISTANCES: Final = np.linalg.norm(_HEAD[LOWER, None, :2] - _HEAD[None, LOWER, :
 _NEIGHBOURS: Final = np.argsort(_DISTANCES, axis=1, kind="stable")[:, :7]
 _SPACING: Final = np.sort(_DISTANCES, axis=1)[:, 1:5].mean(axis=1)
 _AREAS: Final = _SPACING**2 / (_SPACING**2).sum()
-"""Share of the lower face that a vertex stands for: they lie dense on the lips and far apart on the cheeks."""
+"""Share of the lower face per vertex: vertices lie dense on the lips and far apart on the cheeks."""
 _ACROSS_LOWER: Final = _HEAD[LOWER, 0] / _HEAD[454, 0]
 _ACROSS_UPPER: Final = _HEAD[UPPER, 0] / _HEAD[454, 0]
 
 _TOLERANCE: Final = np.array([25.0, 2.5, 2.5])
-"""L, a, b: shadows change lightness, hardly the hue."""
+"""Tolerated differences of L, a and b, 8-bit units. Shadows change the lightness, and hardly the hue."""
 _SPREAD: Final = 3.0
 _FREE_TURN_DEGREES: Final = 4.0
 _TURN_DEGREES: Final = 40.0
@@ -69,7 +70,7 @@ class Appearance:
 
 
 def sample_appearance(picture: npt.NDArray[np.uint8], landmarks: Float32, pose: HeadPose) -> Appearance:
-    """The colours at the vertices of a face in uint8 RGB [H, W, 3]; landmarks float32 [478, 3], frame pixels."""
+    """Return the colours at the vertices of a face in uint8 RGB [H, W, 3]; landmarks float32 [478, 3], frame pixels."""
     shrink = _PATCH / CROP_SIZE
     affine = crop_from_frame(pose)
     affine[:, 2] += 0.5
@@ -84,7 +85,7 @@ def sample_appearance(picture: npt.NDArray[np.uint8], landmarks: Float32, pose: 
 
 
 class AppearanceMemory:
-    """Running colours of one person in one shot. Feed it every frame, in order."""
+    """Running mean of the colours of one person in one shot. The caller gives every frame, in order."""
 
     def __init__(self) -> None:
         self._lower: Float64 | None = None
@@ -94,10 +95,10 @@ class AppearanceMemory:
         self._readings = 0
 
     def measure(self, seen: Appearance, yaw_degrees: float) -> float:
-        """Share of the lower face that looks covered, 0 to 1, judged by the frames before; 0 in the first one.
+        """Return the share of the lower face, 0 to 1, that looks covered compared with earlier frames; 0 in the first frame.
 
-        A colour is foreign where it is off by more than the person's own variation and a tolerance, which grows as the head turns
-        away from where it usually was: shading does not follow the mesh. Single vertices don't count, only patches of seven.
+        A colour is foreign if the difference from the mean exceeds the person's own variation and a tolerance. The tolerance grows
+        as the head turns from the usual direction, because shading does not follow the mesh. Only patches of seven vertices count.
         """
         if self._lower is None:
             self._lower, self._upper = seen.lower.astype(np.float64), seen.upper.astype(np.float64)
@@ -110,7 +111,7 @@ class AppearanceMemory:
         off = np.sqrt((change**2 / (_SPREAD * self._variance + tolerance**2)).mean(axis=1))
         share = float(_AREAS[np.median(off[_NEIGHBOURS], axis=1) > 1.0].sum())
         self._readings += 1
-        # Under cover nearly nothing is learnt, yet a change of light that stays is accepted after some seconds.
+        # A covered face changes the mean only slowly. A lasting change of light is accepted after some seconds.
         rate = max(1.0 / self._readings, _RATE) if share < _LEARN_BELOW else _RATE_COVERED
         weights = np.where(off < 1.0, rate, 0.2 * rate)[:, None]
         self._lower += weights * change
@@ -121,7 +122,10 @@ class AppearanceMemory:
 
 
 def _light_change(upper: Float64) -> Float64:
-    """The lower face's change [LOWER, 3] that follows from the upper's [UPPER, 3]: a constant and a slope across the face."""
+    """Return the change of the lower face [LOWER, 3] that a change of the upper face [UPPER, 3] predicts.
+
+    The prediction is a constant and a slope across the face.
+    """
     constant = np.median(upper, axis=0)
     rest = upper - constant
     weights = (1.0 / (1.0 + (rest / _LIGHT_OUTLIER) ** 2)).mean(axis=1)

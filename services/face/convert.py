@@ -12,26 +12,26 @@ import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2 as pb
-from services.common.arrays import from_image, from_tensor, to_rgb_image, to_tensor
-from services.common.artefact_messages import ref_from_proto, ref_to_proto
-from services.common.artefacts import ArtefactRef
-from services.common.crops import MAX_FRAME_PX, MAX_HEAD_PX, face_shape_problem
 from services.common.errors import InvalidRequest
-from services.common.face_identity import FaceIdentity
-from services.common.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
-from services.common.morphable_models import DEFAULT_MODEL
-from services.common.pose_messages import pose_from_proto, pose_to_proto
-from services.common.timeline_messages import timeline_from_proto
+from services.common.face.crops import MAX_FRAME_PX, MAX_HEAD_PX, face_shape_problem
+from services.common.face.identity import FaceIdentity
+from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
+from services.common.face.morphable_models import DEFAULT_MODEL
+from services.common.store.artefacts import ArtefactRef
+from services.common.wire.arrays import from_image, from_tensor, to_tensor
+from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
+from services.common.wire.pose_messages import pose_from_proto, pose_to_proto
+from services.common.wire.timeline_messages import timeline_from_proto
 from services.face.types import FaceCoefficients, FrameFaces, Reason, TrackedFace, TrackOptions
 
 _PREFIX: Final = "FRAME_REASON_"
 MAX_SIDE: Final = 16_384
-"""Pixels of a side of a picture."""
+"""Largest side of a picture, pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class NumberedPicture:
-    """A picture, uint8 RGB [H, W, 3] (read-only), and its absolute frame index."""
+    """Picture, uint8 RGB [H, W, 3] (read-only), and its absolute frame index."""
 
     frame_index: int
     picture: npt.NDArray[np.uint8]
@@ -39,7 +39,7 @@ class NumberedPicture:
 
 @dataclass(frozen=True, slots=True)
 class FitOrder:
-    """What a stream wants fitted; `model` is empty where the identity says it."""
+    """Fit of a stream. `model` is empty where the identity names the model."""
 
     model: str
     identity: ArtefactRef | None
@@ -54,7 +54,7 @@ class IdentityFrame:
 
 
 def options_from_proto(request: pb.TrackRequest) -> TrackOptions:
-    """What a stream's first message asks for.
+    """Return the options of a stream's first message.
 
     Raises:
         InvalidRequest: the first message is not a config, or a value is out of range.
@@ -63,7 +63,9 @@ def options_from_proto(request: pb.TrackRequest) -> TrackOptions:
         raise InvalidRequest("the first message of the stream must be the config", field="config")
     config = request.config
     if config.HasField("timeline"):
-        timeline_from_proto(config.timeline, "config.timeline")  # tracking goes by frames; a wrong one is refused all the same
+        timeline_from_proto(
+            config.timeline, "config.timeline"
+        )  # tracking needs no timeline; a wrong timeline is refused all the same
     default = TrackOptions()
     return TrackOptions(
         max_faces=config.max_faces or default.max_faces,
@@ -71,20 +73,8 @@ def options_from_proto(request: pb.TrackRequest) -> TrackOptions:
     )
 
 
-def options_to_proto(
-    options: TrackOptions, timeline: common_pb2.Timeline | None = None, fitting: FitOrder | None = None
-) -> pb.TrackRequest:
-    """The first message of a stream."""
-    config = pb.TrackConfig(timeline=timeline, max_faces=options.max_faces, smoothing_half_width=options.half_width)
-    if fitting is not None:
-        config.morphable_model = fitting.model
-        if fitting.identity is not None:
-            config.identity.CopyFrom(ref_to_proto(fitting.identity))
-    return pb.TrackRequest(config=config)
-
-
 def fitting_from_proto(request: pb.TrackRequest) -> FitOrder | None:
-    """What a stream's first message wants fitted; None: nothing.
+    """Return the fit of a stream's first message; None: no fit.
 
     Raises:
         InvalidRequest: the reference of the identity is malformed.
@@ -97,14 +87,15 @@ def fitting_from_proto(request: pb.TrackRequest) -> FitOrder | None:
 
 
 def picture_from_proto(request: pb.TrackRequest, before: NumberedPicture | None) -> NumberedPicture:
-    """One frame.
+    """Return one frame.
 
     Args:
         request: the message.
         before: the frame before it.
 
     Raises:
-        InvalidRequest: no frame, a negative index, a gap, another size than the frame before, or a picture that is not RGB8.
+        InvalidRequest: the message has no frame, the index is negative or leaves a gap, the picture has another size than the frame
+            before, or the picture is not RGB8.
     """
     if not request.HasField("frame"):
         raise InvalidRequest("after the config every message must hold a frame", field="frame")
@@ -122,13 +113,8 @@ def picture_from_proto(request: pb.TrackRequest, before: NumberedPicture | None)
     return NumberedPicture(index, from_image(request.frame.image, "frame.image", channels=3, size=(width, height)))
 
 
-def picture_to_proto(frame_index: int, picture: npt.NDArray[np.uint8]) -> pb.TrackRequest:
-    """The message of one frame, uint8 RGB [H, W, 3]."""
-    return pb.TrackRequest(frame=pb.FrameChunk(frame_index=frame_index, image=to_rgb_image(picture)))
-
-
 def frames_to_proto(frames: Sequence[FrameFaces]) -> pb.TrackResponse:
-    """The reply with these frames."""
+    """Return the reply with these frames."""
     return pb.TrackResponse(
         frames=[
             pb.FrameFaces(
@@ -139,20 +125,8 @@ def frames_to_proto(frames: Sequence[FrameFaces]) -> pb.TrackResponse:
     )
 
 
-def frames_from_proto(response: pb.TrackResponse) -> list[FrameFaces]:
-    """Frames of a reply.
-
-    Raises:
-        InvalidRequest: a tensor or reason that breaks the contract.
-    """
-    return [
-        FrameFaces(frame.frame_index, frame.shot_cut, tuple(face_from_proto(face) for face in frame.faces))
-        for frame in response.frames
-    ]
-
-
 def face_to_proto(face: TrackedFace) -> pb.FaceTrack:
-    """The message of one face."""
+    """Return one face as a message."""
     message = pb.FaceTrack(
         face_id=face.face_id,
         box=face.box,
@@ -171,10 +145,10 @@ def face_to_proto(face: TrackedFace) -> pb.FaceTrack:
 
 
 def face_from_proto(message: pb.FaceTrack) -> TrackedFace:
-    """One face.
+    """Return one face.
 
     Raises:
-        InvalidRequest: wrong shapes, numbers that are not finite, or a reason that no face has.
+        InvalidRequest: a shape is wrong, a number is not finite, or the reason is no reason of a face.
     """
     if len(message.box) != 4 or not all(abs(number) <= 4.0 * MAX_FRAME_PX for number in message.box):
         raise InvalidRequest(f"face.box: needs 4 finite numbers, got {list(message.box)[:8]}", field="face.box")
@@ -203,7 +177,7 @@ def face_from_proto(message: pb.FaceTrack) -> TrackedFace:
 
 
 def coefficients_to_proto(coefficients: FaceCoefficients) -> common_pb2.MorphableModelCoefficients:
-    """The message of one face's coefficients."""
+    """Return the coefficients of one face as a message."""
     message = common_pb2.MorphableModelCoefficients(
         model=coefficients.model,
         identity=to_tensor(coefficients.identity),
@@ -217,10 +191,10 @@ def coefficients_to_proto(coefficients: FaceCoefficients) -> common_pb2.Morphabl
 
 
 def model_from_proto(request: pb.FitIdentityRequest) -> str:
-    """The model that the first message of FitIdentity names.
+    """Return the model that the first message of FitIdentity names.
 
     Raises:
-        InvalidRequest: it is not a config.
+        InvalidRequest: the message is no config.
     """
     if not request.HasField("config"):
         raise InvalidRequest("the first message of the stream must be the config", field="config")
@@ -228,7 +202,7 @@ def model_from_proto(request: pb.FitIdentityRequest) -> str:
 
 
 def identity_frame_from_proto(request: pb.FitIdentityRequest) -> IdentityFrame:
-    """A later message of FitIdentity.
+    """Return a later message of FitIdentity.
 
     Raises:
         InvalidRequest: no frame, a picture that is not RGB8, or a face that breaks the contract.
@@ -243,13 +217,8 @@ def identity_frame_from_proto(request: pb.FitIdentityRequest) -> IdentityFrame:
     return IdentityFrame(picture, face)
 
 
-def identity_frame_to_proto(picture: npt.NDArray[np.uint8], face: TrackedFace) -> pb.FitIdentityRequest:
-    """The message of a frame, uint8 RGB [H, W, 3]."""
-    return pb.FitIdentityRequest(frame=pb.FitIdentityFrame(image=to_rgb_image(picture), face=face_to_proto(face)))
-
-
 def identity_to_proto(identity: FaceIdentity, num_expression: int, ref: ArtefactRef) -> pb.FitIdentityResponse:
-    """The answer of FitIdentity."""
+    """Return the answer of FitIdentity."""
     return pb.FitIdentityResponse(
         coefficients=common_pb2.MorphableModelCoefficients(
             model=identity.model,

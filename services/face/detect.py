@@ -1,4 +1,4 @@
-"""Finds faces in a whole picture."""
+"""Detection of faces in whole pictures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.sampling import sample_patch
+from services.common.face.sampling import sample_patch
 from services.face.mediapipe_graphs import DetectorNetwork, RawDetection
 
 _WORKING_SIDE: Final = 384
-"""The picture is shrunk to this long side first: the networks look at 128 and 192 pixels."""
+"""Long side to which pictures are shrunk first. The networks take 128 and 192 pixels."""
 _SHORT_RANGE_SCORE: Final = 0.5
 _FULL_RANGE_SCORE: Final = 0.6
 _SAME_FACE_OVERLAP: Final = 0.3
@@ -25,7 +25,7 @@ _CONFIRM_SIDE: Final = 192
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A detected face.
+    """Detected face.
 
     Attributes:
         box: left, top, width, height, pixels: from the brows to the chin.
@@ -39,18 +39,18 @@ class Detection:
 
 
 class FaceDetector:
-    """Near faces by the short-range network; far ones, where it finds fewer than asked for, by the full-range one."""
+    """Detector of near faces by the short-range network, and of far faces by the full-range network where faces are missing."""
 
     def __init__(self) -> None:
         self._short = DetectorNetwork("Short", _SHORT_RANGE_SCORE)
         self._full = DetectorNetwork("Full", _FULL_RANGE_SCORE)
 
     def detect(self, picture: npt.NDArray[np.uint8], *, thorough: bool) -> list[Detection]:
-        """Faces of uint8 RGB [H, W, 3], the surest of the near ones first.
+        """Return the faces of a picture, uint8 RGB [H, W, 3]: near faces first, by falling score.
 
         Args:
             picture: upright.
-            thorough: look for far faces too, also where near ones were found.
+            thorough: look for far faces even where near faces were found.
         """
         height, width = picture.shape[:2]
         shrink = min(1.0, _WORKING_SIDE / max(height, width))
@@ -67,9 +67,9 @@ class FaceDetector:
         return found
 
     def confirm(self, picture: npt.NDArray[np.uint8], detection: Detection) -> bool:
-        """Whether the short-range network sees this face also in a close-up of it.
+        """Return whether the short-range network finds the face in a close-up too.
 
-        The full-range network finds faces in foliage now and then, and the mesh network believes it.
+        The full-range network sometimes finds faces in foliage, and the mesh network accepts them.
         """
         left, top, width, height = detection.box
         side = _CONFIRM_MARGIN * max(width, height)
@@ -86,13 +86,13 @@ class FaceDetector:
         return False
 
     def close(self) -> None:
-        """Frees the networks."""
+        """Free the networks."""
         self._short.close()
         self._full.close()
 
 
 def overlap(first: tuple[float, float, float, float], second: tuple[float, float, float, float]) -> float:
-    """Intersection over union of two boxes (left, top, width, height)."""
+    """Return intersection over union of two boxes (left, top, width, height)."""
     width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
     height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
     if width <= 0 or height <= 0:

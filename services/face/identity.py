@@ -1,8 +1,8 @@
-"""Gives faces ids that outlast absences and cuts.
+"""Ids of faces that outlast absences and cuts.
 
-A person is remembered by the shape of the face (head-space landmarks that speech moves little, averaged) and by where it
-was last. In head space the mean shapes of one speaker's clips differ by 1.1 crop px (root mean square over the points),
-those of two speakers by 4.
+A person is recognised by the shape of the face (mean of head-space landmarks that speech moves little) and by the last place of the
+face. In head space, mean shapes of clips of one speaker differ by 1.1 crop px (root mean square over the points), and mean shapes
+of two speakers by 4.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.common.landmarks import JAW, LIPS_INNER, LIPS_OUTER
+from services.common.face.landmarks import JAW, LIPS_INNER, LIPS_OUTER
 from services.face.smoothing import RawFace
 
 _POINTS: Final = np.array(sorted(set(range(468)) - set(LIPS_OUTER + LIPS_INNER + JAW)), dtype=np.intp)
 _FACE_WIDTH_PX: Final = 185.0
 _MEMORY_FRAMES: Final = 50
-"""The mean shape follows the last readings, about this many."""
+"""Number of last readings that the mean shape follows, about."""
 _LIKELY: Final = 3.0
-"""Shape distance, crop pixels, under which a face that comes back in the same shot is the same person wherever it appears."""
+"""Largest shape distance, crop pixels, of the same person who comes back in the same shot at any place."""
 _POSSIBLE: Final = 6.0
-"""... under which it is, where it also appears near the place where it was lost."""
+"""Largest shape distance, crop pixels, of the same person who comes back in the same shot near the place of the loss."""
 _CERTAIN: Final = 1.8
-"""Shape distance under which a face after a cut is the same person wherever it appears; `_LIKELY` holds for the same place."""
+"""Largest shape distance of the same person after a cut at any place. `_LIKELY` holds for the same place."""
 _NEAR: Final = 1.2
-"""Near: within this many face widths."""
+"""Distance in face widths up to which places are near."""
 _SIZE_RATIO: Final = 2.0
 
 
@@ -41,19 +41,19 @@ class _Person:
 
 
 class IdentityBook:
-    """All persons of a stream. Memory grows by 9 kB a person."""
+    """All persons of a stream. Memory grows by 9 kB per person."""
 
     def __init__(self) -> None:
         self._persons: list[_Person] = []
 
     def recognise(self, face: RawFace, shot: int, taken: set[int], *, whole: bool) -> int:
-        """The id of a face that just appeared: that of the absent person whom it fits best, else a new one.
+        """Return the id of a new face: the id of the absent person with the best fit, else a new id.
 
         Args:
             face: the reading.
             shot: number of the shot.
             taken: ids of faces in this frame.
-            whole: the mouth area is inside the picture. The shape of a cut-off face says nothing: its place decides.
+            whole: whether the mouth area is inside the picture. The place alone decides for a cut-off face.
         """
         best: tuple[float, int] | None = None
         for face_id, person in enumerate(self._persons):
@@ -76,7 +76,7 @@ class IdentityBook:
         return len(self._persons) - 1
 
     def observe(self, face_id: int, face: RawFace, shot: int, *, whole: bool) -> None:
-        """Remembers a reading; the shape only of faces that are seen whole."""
+        """Remember a reading. The shape is kept only where the whole face is seen."""
         person = self._persons[face_id]
         person.place, person.scale, person.shot = face.pose.translation[:2], face.pose.scale, shot
         if whole:

@@ -1,8 +1,7 @@
-"""MediaPipe's face networks as pure functions: one picture in, numbers out, nothing remembered, one thread.
+"""MediaPipe's face networks as pure functions from one picture to numbers, without state, on one thread.
 
-MediaPipe's own `FaceMesh` keeps state, hides the mesh's confidence, shears the points of tilted faces in pictures that
-are not square, and takes the patch without low-pass filter. Here its networks run on patches that `mesh.py` and
-`detect.py` cut.
+MediaPipe's own `FaceMesh` keeps state, hides the mesh's confidence, shears the points of tilted faces in pictures that are not
+square, and cuts the patch without a low-pass filter. This module runs the networks on patches that `mesh.py` and `detect.py` cut.
 """
 
 from __future__ import annotations
@@ -99,9 +98,9 @@ _STDERR_LOCK: Final = threading.Lock()
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """MediaPipe's C++ side writes start-up notes to file descriptor 2 whatever its log level: send them nowhere.
+    """Silence file descriptor 2 inside the block: MediaPipe's C++ code writes start-up notes there at any log level.
 
-    One thread at a time: two that overlapped would each restore what the other had put there.
+    One thread at a time: overlapping blocks would restore each other's descriptor.
     """
     with _STDERR_LOCK:
         yield from _redirected()
@@ -113,7 +112,7 @@ def _redirected() -> Iterator[None]:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        with open(os.devnull, "w", encoding="utf-8") as silent, redirect_stderr(silent):  # Python's own object too
+        with open(os.devnull, "w", encoding="utf-8") as silent, redirect_stderr(silent):  # redirects Python's sys.stderr too
             yield
     finally:
         sys.stderr.flush()
@@ -123,7 +122,7 @@ def _redirected() -> Iterator[None]:
 
 
 class _Graph:
-    """One running MediaPipe graph with the stream `image` in."""
+    """Running MediaPipe graph with the input stream `image`."""
 
     def __init__(self, config: str, outputs: tuple[str, ...]) -> None:
         with _quiet_stderr():
@@ -145,7 +144,7 @@ class _Graph:
         self._lock = threading.Lock()
 
     def run(self, picture: npt.NDArray[np.uint8]) -> dict[str, Any]:
-        """Packets by output name; an output that gave none is absent."""
+        """Return the packets by output name. An output without a packet is absent."""
         with self._lock:
             self._timestamp += 1
             self._packets.clear()
@@ -163,13 +162,13 @@ class _Graph:
         self._graph.wait_until_idle()
 
     def close(self) -> None:
-        """Ends the graph; it can't run again."""
+        """End the graph. It cannot run again."""
         self._graph.close_all_packet_sources()
         self._graph.wait_until_done()
 
 
 class PatchReading(NamedTuple):
-    """What the mesh network sees in a patch.
+    """Face that the mesh network found in a patch.
 
     Attributes:
         landmarks: float32 [478, 3], patch pixels, z negative towards the camera.
@@ -187,7 +186,7 @@ class MeshNetwork:
         self._graph = _Graph(_MESH_GRAPH, ("landmarks", "score"))
 
     def __call__(self, patch: npt.NDArray[np.uint8]) -> PatchReading:
-        """Landmarks of one face.
+        """Return the landmarks of one face.
 
         Args:
             patch: uint8 RGB [192, 192, 3], the face upright, its bounding box two thirds of the side.
@@ -202,18 +201,21 @@ class MeshNetwork:
         return PatchReading(points, float(self._graph.get.get_float(packets["score"])))
 
     def close(self) -> None:
-        """Frees the network."""
+        """Free the network."""
         self._graph.close()
 
 
 def _landmarks(message: Any) -> npt.NDArray[np.float32]:
-    """x, y, z of a NormalizedLandmarkList, float32 [N, 3]; read from the wire bytes, which is six times as fast as its objects."""
+    """Return x, y, z of a NormalizedLandmarkList, float32 [N, 3].
+
+    The values are read from the wire bytes, which is six times as fast as reading the message's objects.
+    """
     count = len(message.landmark)
     data = np.frombuffer(message.SerializeToString(), dtype=np.uint8)
     if len(data) == count * _LANDMARK_BYTES:
         fields = data.reshape(count, _LANDMARK_BYTES)[:, 2:].reshape(count, 3, 5)[:, :, 1:]
         return np.ascontiguousarray(fields).view("<f4")[:, :, 0].astype(np.float32)
-    return np.array([(point.x, point.y, point.z) for point in message.landmark], dtype=np.float32)  # a zero is not written
+    return np.array([(point.x, point.y, point.z) for point in message.landmark], dtype=np.float32)  # zeros are not on the wire
 
 
 class RawDetection(NamedTuple):
@@ -221,7 +223,7 @@ class RawDetection(NamedTuple):
 
     Attributes:
         box: left, top, width, height.
-        keypoints: float64 [6, 2]: right eye, left eye, nose tip, mouth, right ear, left ear (the subject's own right and left).
+        keypoints: float64 [6, 2]: right eye, left eye, nose tip, mouth, right ear, left ear (the subject's right and left).
         score: 0 to 1.
     """
 
@@ -231,13 +233,13 @@ class RawDetection(NamedTuple):
 
 
 class DetectorNetwork:
-    """MediaPipe's face detector; `reach` is "Short" (faces near the camera, 128 x 128) or "Full" (far ones too, 192 x 192)."""
+    """MediaPipe's face detector; `reach` is "Short" (faces near the camera, 128 x 128) or "Full" (far faces too, 192 x 192)."""
 
     def __init__(self, reach: str, min_score: float) -> None:
         self._graph = _Graph(_DETECTOR_GRAPH % (reach, min_score), ("detections",))
 
     def __call__(self, picture: npt.NDArray[np.uint8]) -> list[RawDetection]:
-        """All faces of uint8 RGB [H, W, 3], the surest first."""
+        """Return all faces in a picture, uint8 RGB [H, W, 3], by falling score."""
         packet = self._graph.run(picture).get("detections")
         found: list[RawDetection] = []
         for message in [] if packet is None else self._graph.get.get_proto_list(packet):
@@ -247,5 +249,5 @@ class DetectorNetwork:
         return sorted(found, key=lambda detection: (-detection.score, detection.box))
 
     def close(self) -> None:
-        """Frees the network."""
+        """Free the network."""
         self._graph.close()

@@ -1,4 +1,4 @@
-"""Cuts the patch of one face out of a picture, runs the mesh network on it, and brings the points back."""
+"""Mesh of one face: cut the patch out of the picture, run the mesh network, convert the points to frame pixels."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.crops import HeadPose, fit_head_pose, head_template, invert
-from services.common.sampling import sample_patch
+from services.common.face.crops import HeadPose, fit_head_pose, head_template, invert
+from services.common.face.sampling import sample_patch
 from services.face.detect import Detection
 from services.face.mediapipe_graphs import PATCH_SIZE, MeshNetwork
 
 ROI_MARGIN: Final = 1.5
-"""Side of the patch over the long side of the face's bounding box: what the network was trained with."""
+"""Side of the patch divided by the long side of the face's bounding box, as in the network's training."""
 _SETTLED: Final = 0.08
-"""A region that moved by more than this part of its side is measured a second time."""
+"""Share of a region's side by which the region may move before the face is measured again."""
 
 _HEAD = head_template().astype(np.float64)
 
@@ -30,7 +30,7 @@ class FaceRegion(NamedTuple):
     angle: float
 
     def patch_from_frame(self) -> npt.NDArray[np.float64]:
-        """The similarity frame pixels -> patch pixels, float64 [2, 3]."""
+        """Return the similarity frame pixels -> patch pixels, float64 [2, 3]."""
         scale = PATCH_SIZE / self.side
         cos, sin = scale * np.cos(self.angle), scale * np.sin(self.angle)
         linear = np.array([[cos, sin], [-sin, cos]])
@@ -39,7 +39,7 @@ class FaceRegion(NamedTuple):
 
 
 class MeshReading(NamedTuple):
-    """One face as the network sees it.
+    """Face that the mesh network measured.
 
     Attributes:
         landmarks: float32 [478, 3], frame pixels, not smoothed.
@@ -53,7 +53,7 @@ class MeshReading(NamedTuple):
 
 
 def region_of_detection(detection: Detection) -> FaceRegion:
-    """Where to look for the mesh of a detected face: its box, turned by the line of its eyes, 1.5 times as large."""
+    """Return the region in which to measure a detected face: the box, turned by the line of the eyes, 1.5 times as large."""
     left, top, width, height = detection.box
     right_eye, left_eye = detection.keypoints[0], detection.keypoints[1]
     angle = float(np.arctan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0]))
@@ -61,9 +61,9 @@ def region_of_detection(detection: Detection) -> FaceRegion:
 
 
 def region_of_pose(pose: HeadPose) -> FaceRegion:
-    """Where to look for the mesh of a face with this pose.
+    """Return the region in which to measure a face with the given pose.
 
-    It is laid around the mean head, not around the face's own points, so that the mouth's opening does not move the patch.
+    The region lies around the mean head, not around the face's own points, so that the mouth's opening does not move the patch.
     """
     angle = np.radians(pose.roll_degrees)
     posed = _HEAD @ pose.rotation.T * pose.scale + pose.translation
@@ -75,7 +75,7 @@ def region_of_pose(pose: HeadPose) -> FaceRegion:
 
 
 def read_mesh(network: MeshNetwork, picture: npt.NDArray[np.uint8], region: FaceRegion) -> MeshReading:
-    """The mesh of the face in `region`; measured again in the region that follows from it where that lies elsewhere."""
+    """Return the mesh of the face in `region`. If the mesh shows that the face lies elsewhere, the face is measured again there."""
     reading = _read_once(network, picture, region)
     better = region_of_pose(reading.pose)
     moved = max(abs(better.x - region.x), abs(better.y - region.y), abs(better.side - region.side))

@@ -1,4 +1,4 @@
-"""When a mouth can be replaced, and when not."""
+"""Decision whether a mouth can be replaced."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.common.crops import HeadPose
-from services.common.landmarks import (
+from services.common.face.crops import HeadPose
+from services.common.face.landmarks import (
     LEFT_EYE_CORNERS,
     LEFT_EYE_LIDS,
     MOUTH_AREA,
@@ -20,19 +20,20 @@ from services.common.landmarks import (
 from services.face.types import Reason
 
 MIN_SCALE: Final = 0.24
-"""Frame pixels a crop pixel: the face is then 44 pixels wide and the mouth 17."""
+"""Smallest scale, frame pixels per crop pixel: a face 44 pixels wide, a mouth 17 pixels wide."""
 MIN_CONFIDENCE: Final = 0.99
 MAX_YAW_DEGREES: Final = 30.0
-"""Of the fitted pose. The mesh underrates depth: a turn of about 40 degrees measures 30, a full profile 58."""
+"""Largest turn of the fitted pose, degrees. The mesh underrates depth: a turn of about 40 degrees measures 30, a full profile
+58."""
 MAX_PITCH_DEGREES: Final = 40.0
 MIN_SEEN: Final = 0.91
-"""Close-ups may cut the tip of the chin; with less of the jaw in the picture the mesh guesses, and the head seems to grow."""
+"""Smallest share of the mouth area in the picture. Close-ups may cut the tip of the chin. With less of the jaw the mesh guesses."""
 COVER_BEGINS: Final = 0.13
-"""Share of the lower face that must look foreign before something is taken to cover it; talking faces stayed under 0.1."""
+"""Share of the lower face that must look foreign for a cover. Talking faces stayed under 0.1."""
 COVER_ENDS: Final = 0.055
-"""Once covered, it stays so until less than this is foreign; and the cover is dated back to where it passed this share."""
+"""Share below which a cover ends. In hindsight, a cover begins where the share passed this value."""
 _BRIDGE_FRAMES: Final = 2
-"""Gaps up to this long inside a span that can't be dubbed are not dubbed either: a mouth must not flicker between two states."""
+"""Longest gap, in frames, between frames that cannot be dubbed, that is left undubbed too, so that the mouth does not flicker."""
 _OPEN_EYE: Final = 0.26
 _SHUT_EYE: Final = 0.10
 """Lid distance over eye width of open and shut eyes."""
@@ -42,14 +43,14 @@ _PROFILE_DEGREES: Final = 50.0
 
 @dataclass(frozen=True, slots=True)
 class MouthView:
-    """What decides about one face in one frame.
+    """Measurements of one face in one frame.
 
     Attributes:
-        confidence: of the mesh network, 0 to 1.
+        confidence: confidence of the mesh network, 0 to 1.
         pose: head pose.
         seen: share of the mouth area inside the picture.
         lips_seen: all lip points are inside the picture.
-        foreign: share of the lower face that looks unlike itself.
+        foreign: share of the lower face with foreign colours.
     """
 
     confidence: float
@@ -60,14 +61,14 @@ class MouthView:
 
 
 def visibility(view: MouthView, covered: bool) -> float:
-    """How much of the mouth area is seen, 0 to 1: 0 in full profile, out of the picture, or wholly covered."""
+    """Return the visible share of the mouth area, 0 to 1: 0 in full profile, out of the picture, or wholly covered."""
     turned = (abs(view.pose.yaw_degrees) - _FRONTAL_DEGREES) / (_PROFILE_DEGREES - _FRONTAL_DEGREES)
     hidden = min(view.foreign, 1.0) if covered else 0.0
     return float(view.seen * (1.0 - min(max(turned, 0.0), 1.0)) * (1.0 - hidden))
 
 
 def judge(view: MouthView, covered: bool) -> Reason:
-    """DUBBED, or the first reason that holds of: profile, out of frame, too small, low confidence, covered."""
+    """Return DUBBED, or the first reason that applies in the order: profile, out of frame, too small, low confidence, covered."""
     if abs(view.pose.yaw_degrees) > MAX_YAW_DEGREES or abs(view.pose.pitch_degrees) > MAX_PITCH_DEGREES:
         return Reason.PROFILE_VIEW
     if not view.lips_seen or view.seen < MIN_SEEN:
@@ -81,18 +82,18 @@ def judge(view: MouthView, covered: bool) -> Reason:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The reason of a frame, and whether the lower face is covered in it."""
+    """Reason of a frame, and whether the lower face is covered in the frame."""
 
     reason: Reason
     covered: bool
 
 
 def decide(before: Verdict | None, views: Sequence[MouthView]) -> Verdict:
-    """The verdict on one frame, with hysteresis.
+    """Return the verdict on one frame, with hysteresis.
 
     Args:
-        before: of the frame before, if the face was there.
-        views: this frame and the next ones of the same face, as many as are known.
+        before: verdict on the frame before, if the face was there.
+        views: this frame and the known next frames of the same face.
     """
     covered = _is_covered(before is not None and before.covered, [view.foreign for view in views])
     reason = judge(views[0], covered)
@@ -115,13 +116,16 @@ def _is_covered(before: bool, foreign: Sequence[float]) -> bool:
 
 
 def mouth_in_picture(landmarks: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.bool_]:
-    """Which of the 59 mouth-area points lie in a picture of this size: bool [59]; landmarks float32 [478, 3], frame pixels."""
+    """Return bool [59]: whether each mouth-area point lies in a picture of the given size, pixels.
+
+    Landmarks are float32 [478, 3], frame pixels.
+    """
     x, y = landmarks[list(MOUTH_AREA), :2].T
     return np.asarray((x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5))
 
 
 def eye_closure(head_landmarks: npt.NDArray[np.float32]) -> float:
-    """Mean closure of the two eyes, 0 open to 1 shut, from the eye aspect ratio (Soukupova and Cech 2016).
+    """Return mean closure of the two eyes, 0 open to 1 shut, from the eye aspect ratio (Soukupova and Cech 2016).
 
     Args:
         head_landmarks: float32 [478, 3], head space, so that a turned head does not narrow the eyes.

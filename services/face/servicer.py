@@ -1,4 +1,4 @@
-"""The face stage's RPCs."""
+"""RPCs of the face stage."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1 import face_pb2_grpc
-from services.common.array_cache import ArrayCache
-from services.common.artefacts import ArtefactRef, ArtefactStore
-from services.common.calls import charge, check_still_wanted, count_frames, count_reason
+from services.common.chassis.calls import charge, check_still_wanted, count_frames, count_reason
+from services.common.chassis.limits import WorkerPool
 from services.common.errors import InvalidRequest
-from services.common.face_identity import FaceIdentity, identity_from_arrays, model_of_identity
-from services.common.limits import WorkerPool
+from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
+from services.common.store.array_cache import ArrayCache
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.face.convert import (
     FitOrder,
     NumberedPicture,
@@ -24,7 +24,8 @@ from services.face.convert import (
     options_from_proto,
     picture_from_proto,
 )
-from services.face.fitting.identity import FRAME_BYTES, MAX_FRAMES, IdentityFitter
+from services.face.fitting.held_frames import FRAME_BYTES, MAX_FRAMES
+from services.face.fitting.identity import IdentityFitter
 from services.face.fitting.models import FittableModels
 from services.face.fitting.streaming import StreamFitter
 from services.face.stream import FaceTracker, Networks
@@ -35,12 +36,12 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     """Track and FitIdentity over loaded networks and models.
 
     Args:
-        networks: gives the loaded networks; called once a stream, after warm-up.
+        networks: returns the loaded networks; called once per stream, after warm-up.
         models: the morphable models.
         store: where identities are put.
-        cache: identities are read through it.
+        cache: identities are read through the cache.
         workers: threads in which faces are tracked.
-        fitters: threads in which identities are fitted, which takes seconds, so that it never starves tracking.
+        fitters: threads in which identities are fitted. A fit takes seconds and must not delay tracking.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     async def Track(  # noqa: N802  # the RPC's name
         self, request_iterator: AsyncIterator[pb.TrackRequest], context: Any
     ) -> AsyncIterator[pb.TrackResponse]:
-        """Config, then frames; each is answered once its smoothing window is complete."""
+        """Take a config, then frames. Answer each frame once its smoothing window is complete."""
         requests = aiter(request_iterator)
         config = await anext(requests, None)
         if config is None:
@@ -81,7 +82,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     async def FitIdentity(  # noqa: N802  # the RPC's name
         self, request_iterator: AsyncIterator[pb.FitIdentityRequest], context: Any
     ) -> pb.FitIdentityResponse:
-        """Config, then the frames of one face; one answer."""
+        """Take a config, then the frames of one face. Answer once."""
         requests = aiter(request_iterator)
         model = model_from_proto(await anext(requests, pb.FitIdentityRequest()))
         face = await self._fitters.run(self._models.get, model)
@@ -89,7 +90,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         held = 0
         async for request in requests:
             frame = identity_frame_from_proto(request)
-            if held <= MAX_FRAMES:  # later ones take the place of earlier ones
+            if held <= MAX_FRAMES:  # later frames replace earlier frames
                 charge(FRAME_BYTES)
                 held += 1
             await self._fitters.run(fitter.push, frame.picture, frame.face)

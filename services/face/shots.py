@@ -1,4 +1,4 @@
-"""Finds shot cuts: frames whose picture has nothing to do with the one before."""
+"""Shot cuts: frames whose picture differs wholly from the frame before."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 _SIZE: Final = (64, 36)
 _BLOCKS: Final = (4, 3)
-"""Colour histograms are compared block by block, so that motion inside the picture changes few of them."""
+"""Blocks per side. Colour histograms are compared block by block, so that motion inside the picture changes few histograms."""
 _HISTOGRAM_CHANGE: Final = 0.14
-"""A cut changes at least this share of the pixels' colour class; talking, gestures and pans stayed under 0.09."""
+"""Smallest share of pixels whose colour class changes at a cut. Talking, gestures and pans stayed under 0.09."""
 _PIXEL_CHANGE: Final = 15.0
 """... and the mean pixel by this many of 255 levels; pans stayed under 14.5."""
 _AGAINST_RECENT: Final = 2.5
@@ -22,14 +22,14 @@ _RECENT_FRAMES: Final = 8
 
 
 class ShotDetector:
-    """Compares each frame with the one before. It remembers one small picture and a few numbers."""
+    """Compares each frame with the frame before. Keeps one small picture and a few numbers."""
 
     def __init__(self) -> None:
         self._previous: tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]] | None = None
         self._changes: deque[float] = deque(maxlen=_RECENT_FRAMES)
 
     def push(self, picture: npt.NDArray[np.uint8]) -> bool:
-        """Whether uint8 RGB [H, W, 3] begins a new shot; False for the first frame."""
+        """Return whether uint8 RGB [H, W, 3] begins a new shot; False for the first frame."""
         current = _describe(picture)
         previous, self._previous = self._previous, current
         if previous is None:

@@ -1,9 +1,9 @@
-"""Removes jitter without lag: a two-sided window, averaging where the face is still, leaving alone what moves.
+"""Smoothing without lag: a two-sided window that averages still faces and leaves moving faces alone.
 
-In a window of 2 * half_width + 1 frames the points get a weighted straight line each. What is left beside the line is
-either noise or motion; its energy over a whole group of points (lips, jaw, eyes, ...) tells which: the frame's own
-deviation from the line is kept by the Wiener gain max(0, 1 - noise / energy). On still spans this is the average of the
-window; in a closure of the lips it is the raw measurement. Pose is smoothed apart from shape, since the crop rides on it.
+In a window of 2 * half_width + 1 frames a weighted straight line is fitted to each point. The energy of the deviations over a whole
+group of points (lips, jaw, eyes, ...) tells noise from motion: the frame's own deviation from the line is multiplied by the Wiener
+gain max(0, 1 - noise / energy). For a still face the result is the average of the window. During a closure of the lips the result
+is the raw measurement. Pose and shape are smoothed separately, because the crop follows the pose.
 """
 
 from __future__ import annotations
@@ -15,26 +15,24 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.common.crops import HeadPose, fit_head_pose, to_frame, to_head_space
-from services.common.landmarks import JAW, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from services.common.array_types import Float32, Float64
+from services.common.face.crops import HeadPose, fit_head_pose, to_frame, to_head_space
+from services.common.face.landmarks import JAW, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS
 
 SHAPE_NOISE: Final = 0.13
 """Standard deviation of a lip or jaw point's noise in head space, crop pixels; measured on people who hold still."""
 ROTATION_NOISE: Final = 0.002
-"""The same of the entries of the rotation matrix."""
+"""Standard deviation of the noise of the rotation matrix' entries."""
 SCALE_NOISE: Final = 0.001
-"""The same of the logarithm of the scale."""
+"""Standard deviation of the noise of the logarithm of the scale."""
 POSITION_NOISE: Final = 0.15
-"""The same of the translation, crop pixels."""
+"""Standard deviation of the noise of the translation, crop pixels."""
 _CAUTION: Final = 2.0
-"""Energy up to this many times the noise's is taken for noise."""
+"""Largest energy that counts as noise, as a multiple of the noise's energy."""
 
 
 def _groups() -> tuple[npt.NDArray[np.intp], ...]:
-    """Points that move together: lips, jaw with cheeks and chin, right eye, left eye, the rest."""
+    """Return groups of points that move together: lips, jaw with cheeks and chin, right eye, left eye, the rest."""
     lips = set(LIPS_OUTER + LIPS_INNER)
     eyes_right = {33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173, *range(468, 473)}
     eyes_left = {263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398, *range(473, 478)}
@@ -48,7 +46,7 @@ _GROUPS: Final = _groups()
 
 @dataclass(frozen=True, slots=True)
 class SmoothFace:
-    """A face after smoothing.
+    """Smoothed face.
 
     Attributes:
         landmarks: float32 [478, 3], frame pixels.
@@ -63,21 +61,21 @@ class SmoothFace:
 
 @dataclass(frozen=True, slots=True)
 class RawFace:
-    """A measured face: head pose, and float32 [478, 3] landmarks in head space."""
+    """Measured face: head pose, and landmarks float32 [478, 3] in head space."""
 
     pose: HeadPose
     head_landmarks: Float32
 
 
 def raw_face(landmarks: Float32) -> RawFace:
-    """The measured face split into pose and shape; landmarks float32 [478, 3], frame pixels."""
+    """Return the measured face split into pose and shape; landmarks float32 [478, 3], frame pixels."""
     pose = fit_head_pose(landmarks)
     return RawFace(pose, to_head_space(landmarks, pose))
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Weights of the straight-line fit of one window: values are `[N, K]`, row `centre` is the frame asked for."""
+    """Weights of the straight-line fit in one window of values [N, K]. Row `centre` is the wanted frame."""
 
     at_centre: Float64  # [N]: value of the line at the centre
     residual: Float64  # [N, N]: values -> deviations from the line
@@ -96,7 +94,7 @@ def _fit_line(offsets: Sequence[int], half_width: int) -> _Line:
 
 
 def _wiener(values: Float64, centre: int, line: _Line, noise: float) -> Float64:
-    """The smoothed row `centre` of values [N, K]; the K channels share one gain."""
+    """Return the smoothed row `centre` of values [N, K]. The K channels share one gain."""
     mean = line.at_centre @ values
     energy = float(line.weights @ ((line.residual @ values) ** 2).mean(axis=1))
     floor = _CAUTION * noise * noise * line.noise_share
@@ -105,13 +103,13 @@ def _wiener(values: Float64, centre: int, line: _Line, noise: float) -> Float64:
 
 
 def smooth(window: Sequence[RawFace], centre: int, half_width: int) -> SmoothFace:
-    """The smoothed face of one frame.
+    """Return the smoothed face of one frame.
 
     Args:
-        window: consecutive frames of one track within one shot, at most `half_width` on either side of the frame asked
-            for; fewer at the ends of a track, where the line is fitted one-sidedly, so that there is no lag there either.
-        centre: position of the frame asked for.
-        half_width: 0 leaves the measurement as it is.
+        window: consecutive frames of one track within one shot, at most `half_width` on either side of the wanted
+            frame. At the ends of a track there are fewer frames, and the line is fitted one-sidedly, without lag.
+        centre: position of the wanted frame.
+        half_width: frames on either side; 0 leaves the measurement unchanged.
     """
     face = window[centre]
     if half_width == 0 or len(window) == 1:
@@ -143,12 +141,3 @@ def _smooth_pose(poses: Sequence[HeadPose], centre: int, line: _Line) -> HeadPos
         rotation=rotation,
         translation=np.concatenate([position, depth]) * scale,
     )
-
-
-def smooth_track(track: Sequence[RawFace], half_width: int = 3) -> list[SmoothFace]:
-    """Every frame of a whole track within one shot; the same numbers as frame by frame."""
-    faces: list[SmoothFace] = []
-    for index in range(len(track)):
-        begin = max(0, index - half_width)
-        faces.append(smooth(track[begin : index + half_width + 1], index - begin, half_width))
-    return faces

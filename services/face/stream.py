@@ -1,4 +1,4 @@
-"""The tracker: pictures in, finished faces out, a bounded number of frames later."""
+"""The tracker: takes pictures and returns finished faces a bounded number of frames later."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.common.crops import to_head_space
-from services.common.landmarks import MOUTH_AREA, NUM_LIPS
+from services.common.face.crops import to_head_space
+from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS
 from services.face.appearance import AppearanceMemory, sample_appearance
 from services.face.detect import FaceDetector, overlap
 from services.face.fitting.streaming import StreamFitter
@@ -23,19 +23,19 @@ from services.face.smoothing import RawFace, raw_face, smooth
 from services.face.types import FrameFaces, TrackedFace, TrackOptions
 
 _KEEP: Final = 0.5
-"""Confidence of the mesh network under which a face that was followed is lost."""
+"""Confidence of the mesh network below which a followed face is lost."""
 _ENTER: Final = 0.9
-"""... over which a new one is taken up."""
+"""Confidence of the mesh network above which a new face is followed."""
 _SAME_FACE: Final = 0.4
-"""Overlap of boxes over which two readings are of one face."""
+"""Overlap of boxes above which two readings are of one face."""
 _LOOK_EVERY: Final = 5
-"""Frames between two searches for further faces while at least one is followed."""
+"""Frames between two searches for further faces while at least one face is followed."""
 _LOOK_FAR_EVERY: Final = 25
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What is kept of a face until its frame is finished."""
+    """Reading of a face, kept until its frame is finished."""
 
     raw: RawFace
     view: MouthView
@@ -49,25 +49,25 @@ class _Frame:
 
 
 class Networks:
-    """The networks of one tracker; loading takes 0.2 s. They remember nothing: trackers of any number and thread may share them."""
+    """Networks of trackers. Loading takes 0.2 s. The networks have no state: trackers in any thread may share them."""
 
     def __init__(self) -> None:
         self.detector = FaceDetector()
         self.mesh = MeshNetwork()
 
     def close(self) -> None:
-        """Frees them."""
+        """Free the networks."""
         self.detector.close()
         self.mesh.close()
 
 
 class FaceTracker:
-    """Tracks the faces of one stream. The result depends on the pictures alone: not on timing, nor on earlier streams."""
+    """Tracker of the faces of one stream. The result depends on the pictures alone, not on timing or on earlier streams."""
 
     def __init__(
         self, networks: Networks, options: TrackOptions, *, first_frame: int = 0, fitter: StreamFitter | None = None
     ) -> None:
-        """Begin a stream; `first_frame` is the absolute index of its first picture, `fitter` one of this stream alone."""
+        """Begin a stream. `first_frame` is the absolute index of the first picture. `fitter` belongs to this stream alone."""
         self._fitter = fitter
         self._networks = networks
         self._options = options
@@ -82,20 +82,20 @@ class FaceTracker:
         self._shot = 0
 
     def push(self, picture: npt.NDArray[np.uint8]) -> list[FrameFaces]:
-        """Takes the next frame, uint8 RGB [H, W, 3]; gives the frames that it finishes: one, `half_width` earlier, or none yet."""
+        """Take the next frame, uint8 RGB [H, W, 3]. Return the completed frames: none, or the frame `half_width` earlier."""
         index = self._next_in
         self._next_in += 1
         cut = self._shots.push(picture)
         if cut:
             self._active.clear()
-            self._looks.clear()  # another shot has another light
+            self._looks.clear()  # a new shot has a different light
             self._shot += 1
         readings = self._read(picture, index)
         self._window.append(_Frame(index, cut, readings))
         return [self._emit()] if index - self._next_out >= self._options.half_width else []
 
     def finish(self) -> list[FrameFaces]:
-        """The frames still outstanding, after the last push."""
+        """Return the frames still outstanding, after the last push."""
         return [self._emit() for _ in range(self._next_in - self._next_out)]
 
     def _read(self, picture: npt.NDArray[np.uint8], index: int) -> dict[int, _Reading]:
@@ -112,7 +112,7 @@ class FaceTracker:
         return {face_id: self._remember(picture, face_id, found[face_id]) for face_id in self._active}
 
     def _look(self, picture: npt.NDArray[np.uint8], found: dict[int, MeshReading], *, thorough: bool) -> None:
-        """Adds faces that the detector sees and that are not followed yet, the largest first."""
+        """Add faces that the detector finds and that are not followed yet, the largest first."""
         detections = self._networks.detector.detect(picture, thorough=thorough)
         for detection in sorted(detections, key=lambda item: -item.box[2] * item.box[3]):
             if len(found) >= self._options.max_faces:
@@ -179,7 +179,7 @@ class FaceTracker:
         return [reading.view for reading in span[centre:]]
 
     def _span(self, face_id: int, position: int) -> tuple[list[_Reading], int]:
-        """Readings of a face around a frame, without a gap and within the shot, and the frame's place among them."""
+        """Return readings of a face around a frame, without a gap and within the shot, and the frame's position in the span."""
         frames = list(self._window)
         begin = end = position
         while begin > 0 and not frames[begin].shot_cut and face_id in frames[begin - 1].readings:

@@ -1,4 +1,4 @@
-"""What the face stage takes and gives."""
+"""Types of the face stage."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from services.common.crops import HeadPose
 from services.common.errors import InvalidRequest
+from services.common.face.crops import HeadPose
 
 MAX_FACES = 8
 MAX_HALF_WIDTH = 4
@@ -32,10 +32,10 @@ class TrackOptions:
 
     Attributes:
         max_faces: faces followed at once, 1 to 8.
-        half_width: of the smoothing window, frames, 0 to 4; replies come this many frames after the picture.
+        half_width: half width of the smoothing window, frames, 0 to 4. Replies come this many frames after the picture.
 
     Raises:
-        InvalidRequest: out of range.
+        InvalidRequest: a value is out of range.
     """
 
     max_faces: int = 4
@@ -59,9 +59,9 @@ class FaceCoefficients:
         model: name of the model.
         identity: float32 [I], the same in every frame of a face.
         expression: float32 [E].
-        albedo: float32 [A], of the identity that the stream was given; None without one.
-        light: float32 [9, 3], likewise.
-        pose: weak-perspective camera of the fit; near the face's own pose.
+        albedo: float32 [A], albedo of the stream's identity; None without an identity.
+        light: float32 [9, 3], light of the stream's identity; None without an identity.
+        pose: weak-perspective camera of the fit, near the face's own pose.
         landmark_error: mean distance of projected and measured landmarks, crop pixels.
     """
 
@@ -79,16 +79,16 @@ class TrackedFace:
     """One face in one frame.
 
     Attributes:
-        face_id: the same for the same person as far as that can be told; counts from 0.
+        face_id: number of the person, from 0.
         box: left, top, width, height of all landmarks, frame pixels.
         landmarks: float32 [478, 3], frame pixels, smoothed.
         pose: smoothed head pose.
         mouth_landmarks: float32 [59, 3], MOUTH_AREA in head space.
-        confidence: 0 to 1, the mesh network's.
+        confidence: confidence of the mesh network, 0 to 1.
         mouth_visibility: 0 to 1: share of the mouth area that is in the picture, turned to the camera and not covered.
         blink: 0 eyes open to 1 shut.
         reason: DUBBED where the mouth can be replaced.
-        coefficients: of the morphable model that the stream names.
+        coefficients: coefficients of the stream's morphable model; None without one.
     """
 
     face_id: int

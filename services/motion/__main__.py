@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import functools
 import sys
-from fractions import Fraction
 
 import numpy as np
 
 from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
-from services.common.artefacts import ArtefactStore
-from services.common.errors import DubstageError
-from services.common.limits import WorkerPool
-from services.common.server import run_stage
-from services.common.settings import load_settings
-from services.common.stage import StageParts, server_of
-from services.common.timeline import Timeline
-from services.motion.features import silence
+from services.common.chassis.limits import WorkerPool
+from services.common.chassis.stage import StageParts, main_of
+from services.common.face.head_pose_vectors import POSE_SIZE
+from services.common.store.artefacts import ArtefactStore
 from services.motion.models import MotionModels
-from services.motion.predict import MotionStream
-from services.motion.predict_expression import ExpressionGrid
-from services.motion.predict_head_motion import HeadMotionGrid, encode_head_style
+from services.motion.predictors.registry import PREDICTORS
 from services.motion.servicer import MotionServicer
 from services.motion.settings import MotionSettings
-from services.motion.types import NUM_POINTS
+from services.motion.style import MIN_FRAMES
+from services.motion.types import NUM_POINTS, Footage
 
 
 def compose(settings: MotionSettings) -> StageParts:
-    """The stage's parts, not yet warm."""
+    """Return the stage's parts before warm-up."""
 
     @functools.cache
     def models() -> MotionModels:
         return MotionModels(settings.motion_weights, threads=settings.compute_threads)
 
     def warm_up() -> None:
-        stream = MotionStream(models(), models().neutral_style(), Timeline(rate=Fraction(25)))
-        stream.push(0, silence(4))
-        ExpressionGrid(models(), models().neutral_style()).push_silence(5)
-        still = encode_head_style(np.zeros((1, NUM_POINTS, 3), np.float32), np.ones(1, np.bool_), np.eye(6)[5:], models())
-        HeadMotionGrid(models(), still).push_silence(5)
+        still = Footage(
+            np.zeros((MIN_FRAMES, NUM_POINTS, 3), np.float32),
+            np.ones(MIN_FRAMES, np.bool_),
+            np.tile(np.eye(POSE_SIZE)[-1], (MIN_FRAMES, 1)),
+        )
+        for predictor in PREDICTORS.values():
+            style = predictor.encode_style(still, models())
+            predictor.open(models(), style, None).push_silence(predictor.frames_ahead + 1)
 
     pools = tuple(
         WorkerPool(num_threads=threads, max_queued=settings.max_queued_computations, name=name)
@@ -55,13 +52,8 @@ def compose(settings: MotionSettings) -> StageParts:
 
 
 def main() -> int:
-    """Serve until told to stop; returns the exit code."""
-    try:
-        settings = load_settings(MotionSettings)
-    except DubstageError as error:
-        print(error.message, file=sys.stderr)
-        return error.exit_code
-    return run_stage(settings, "motion", lambda _: server_of("motion", settings, compose(settings)))
+    """Serve until a signal ends the process; return the exit code."""
+    return main_of("motion", MotionSettings, compose)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Landmark basis: the directions in which mouths move, and the coefficients along them.
+"""Landmark basis: the directions in which mouths move, and the coefficients along these directions.
 
     landmarks = rest_mouth + sum_k coefficient_k * spread_k * component_k        (head space, crop pixels)
 
-The components are the principal components of the training speakers' offsets from their own mean mouths, the same for everyone;
-rest mouth and spread are the person's.
+The components are the principal components of the training speakers' offsets from their own mean mouths, and the same for everyone.
+Rest mouth and spread are the person's.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from services.common.landmarks import NUM_LIPS
-from services.common.tensor_bytes import NamedArrays
-from services.motion.types import NUM_POINTS, Float32
+from services.common.array_types import Float32
+from services.common.face.landmarks import NUM_LIPS
+from services.common.store.tensor_bytes import NamedArrays
+from services.motion.types import NUM_POINTS
 
 _LIP_WEIGHT = 2.0
 _DEPTH_WEIGHT = 0.3
@@ -22,12 +23,12 @@ _DEPTH_WEIGHT = 0.3
 
 @dataclass(frozen=True, slots=True)
 class LandmarkBasis:
-    """Principal components of mouth motion.
+    """Principal components of mouth motion, or expression components of a morphable model at the mouth-area points.
 
     Attributes:
         components: float32 [K, 59, 3], orthonormal under the weights of `point_weights`.
-        dual: float32 [K, 59, 3], their dual basis: coefficient = <dual, offset>.
-        typical_spread: float32 [K], size of each coefficient while the mouth is open (style.measure_mouth), mean over speakers.
+        dual: float32 [K, 59, 3], dual basis of the components: coefficient = <dual, offset>.
+        typical_spread: float32 [K], size of each coefficient while the mouth is open (style.measure_mouth): mean over speakers.
     """
 
     components: Float32
@@ -36,24 +37,24 @@ class LandmarkBasis:
 
     @classmethod
     def named(cls, arrays: NamedArrays, prefix: str = "") -> LandmarkBasis:
-        """The basis whose arrays are called so."""
+        """Return the basis in named arrays; each name is `prefix` and the attribute's name."""
         return cls(*(arrays[f"{prefix}{field.name}"] for field in fields(cls)))
 
     def arrays(self, prefix: str = "") -> dict[str, Float32]:
-        """Its arrays by name, as `named` reads them."""
+        """Return the arrays by name, as `named` reads them."""
         return {f"{prefix}{field.name}": getattr(self, field.name) for field in fields(self)}
 
     def project(self, offsets: Float32) -> Float32:
-        """Offsets from a mean mouth [..., 59, 3] to coefficients in crop pixels, float32 [..., K]."""
+        """Return coefficients of offsets from a mean mouth: [..., 59, 3] -> float32 [..., K], crop pixels."""
         return np.asarray(np.einsum("...pd,kpd->...k", offsets, self.dual), dtype=np.float32)
 
     def reconstruct(self, coefficients: Float32) -> Float32:
-        """Coefficients in crop pixels [..., K] to offsets, float32 [..., 59, 3]."""
+        """Return offsets of coefficients in crop pixels: [..., K] -> float32 [..., 59, 3]."""
         return np.asarray(np.einsum("...k,kpd->...pd", coefficients, self.components), dtype=np.float32)
 
 
 def point_weights() -> Float32:
-    """Weight of each landmark coordinate in fits and losses, float32 [59, 3]: lips over jaw, picture plane over depth."""
+    """Return the weight of each landmark coordinate in fits and losses, float32 [59, 3]: lips above jaw, picture above depth."""
     weights = np.ones((NUM_POINTS, 3), np.float32)
     weights[:NUM_LIPS] *= _LIP_WEIGHT
     weights[:, 2] *= _DEPTH_WEIGHT
@@ -61,11 +62,11 @@ def point_weights() -> Float32:
 
 
 def fit_basis(offsets_by_speaker: list[Float32], num_coefficients: int) -> LandmarkBasis:
-    """Weighted principal components over speakers, each speaker counting the same; `typical_spread` is 1, to be measured.
+    """Return the weighted principal components over speakers. Each speaker counts the same. `typical_spread` is 1, to be measured.
 
     Args:
-        offsets_by_speaker: for each speaker float32 [T, 59, 3], offsets from the mean mouth.
-        num_coefficients: K.
+        offsets_by_speaker: offsets from the mean mouth, float32 [T, 59, 3] per speaker.
+        num_coefficients: K, number of components.
     """
     root = np.sqrt(point_weights()).astype(np.float64)
     covariance = np.zeros((NUM_POINTS * 3, NUM_POINTS * 3))
@@ -74,7 +75,7 @@ def fit_basis(offsets_by_speaker: list[Float32], num_coefficients: int) -> Landm
         covariance += flat.T @ flat / len(flat) / len(offsets_by_speaker)
     _, vectors = np.linalg.eigh(covariance)
     directions = vectors[:, ::-1][:, :num_coefficients].T
-    # Signs of eigenvectors are arbitrary: the largest element is made positive.
+    # Signs of eigenvectors are arbitrary: make the largest element positive.
     largest = np.abs(directions).argmax(axis=1)
     directions = directions * np.sign(directions[np.arange(num_coefficients), largest])[:, None]
     directions = directions.reshape(-1, NUM_POINTS, 3)

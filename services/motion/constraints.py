@@ -1,6 +1,6 @@
-"""Phonetic knowledge that the picture must respect: lips touch on p, b, m; the mouth is shut in silence.
+"""Constraints on predicted mouths: lips touch on p, b, m; the mouth is shut in silence.
 
-Pure functions of a fixed neighbourhood of each frame, so the chunking of a stream changes nothing. Look-ahead: 2 frames.
+Each frame depends on a fixed neighbourhood of frames, so a stream in other pieces gives the same bytes. Look-ahead: 2 frames.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from services.common.landmarks import NUM_LIPS
-from services.motion.types import WINDOW_AHEAD, Float32
+from services.common.array_types import Float32
+from services.common.face.landmarks import NUM_LIPS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,10 +23,11 @@ class ConstraintConfig:
         bilabial_high: probability from which the lips touch fully.
         bilabial_shape: weight of a peak at distance 0 and 1 frame.
         speech_low: speech probability below which a frame is silent.
-        speech_high: from which it is speech.
-        presence_low: highest speech probability around a frame up to which there is no speech there, only noise or music.
-        presence_high: from which there is.
-        attack_low: share of silence among the frame and the seven before from which the mouth begins to shut; at 1 it is shut.
+        speech_high: speech probability from which a frame is speech.
+        presence_low: up to this highest speech probability around a frame, there is no speech at the frame, only noise or music.
+        presence_high: from this highest speech probability around a frame, there is speech at the frame.
+        attack_low: share of silent frames, among the frame and the seven before, from which the mouth begins to shut. At 1 the
+            mouth is shut.
         jaw_share: how far the jaw follows the lips into the closed shape on p, b, m.
     """
 
@@ -42,7 +43,9 @@ class ConstraintConfig:
 
 
 CONTEXT_PAST: Final = 7
-"""Frames before the first one that `apply_constraints` needs; after the last it needs WINDOW_AHEAD."""
+"""Frames that `apply_constraints` needs before the first frame."""
+CONTEXT_AHEAD: Final = 2
+"""Frames that `apply_constraints` needs after the last frame: 80 ms."""
 
 
 def _smoothstep(x: Float32, low: float, high: float) -> Float32:
@@ -51,34 +54,34 @@ def _smoothstep(x: Float32, low: float, high: float) -> Float32:
 
 
 def closure_weights(bilabial: Float32, config: ConstraintConfig) -> Float32:
-    """How far the lips close on p, b, m: float32 [T] in [0, 1].
+    """Return how far the lips close on p, b, m: float32 [T] in [0, 1].
 
     Args:
-        bilabial: float32 [7 + T + 2], probability of p, b, m, with seven frames before and two after.
+        bilabial: float32 [7 + T + 2], probability of p, b, m, with seven frames before the T frames and two after.
         config: see ConstraintConfig.
     """
     peak = _smoothstep(bilabial, config.bilabial_low, config.bilabial_high)
     here, near = config.bilabial_shape
     spread = np.maximum(here * peak[1:-1], near * np.maximum(peak[:-2], peak[2:]))
-    return np.asarray(spread[CONTEXT_PAST - 1 : len(spread) - (WINDOW_AHEAD - 1)], dtype=np.float32)
+    return np.asarray(spread[CONTEXT_PAST - 1 : len(spread) - (CONTEXT_AHEAD - 1)], dtype=np.float32)
 
 
 def silence_weights(speech_probability: Float32, config: ConstraintConfig) -> Float32:
-    """How far the mouth is shut for silence: float32 [T] in [0, 1], 1 where all of n-7..n+2 is silent.
+    """Return how far the mouth is shut for silence: float32 [T] in [0, 1], 1 if all of frames n-7..n+2 are silent.
 
-    It shuts over the third of a second after the speech, and opens with the three frames that speech begins in: a mouth that
-    lags behind its sound is seen, one that shuts slowly is not. Where none of n-7..n+2 is surely speech it stays shut: weak
-    speech has strong speech beside it, music that sounds a little like speech has not.
+    The mouth shuts over the third of a second after the speech. The mouth opens within the three frames in which speech begins:
+    viewers see a mouth that opens late, and do not see a mouth that shuts slowly. If none of frames n-7..n+2 is surely speech, the
+    mouth stays shut: weak speech has strong speech beside it, music that sounds a little like speech has none.
 
     Args:
-        speech_probability: float32 [7 + T + 2].
+        speech_probability: float32 [7 + T + 2], with seven frames before the T frames and two after.
         config: see ConstraintConfig.
     """
     silent = np.asarray(1.0 - _smoothstep(speech_probability, config.speech_low, config.speech_high), np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view(silent, CONTEXT_PAST + 1 + WINDOW_AHEAD)
+    windows = np.lib.stride_tricks.sliding_window_view(silent, CONTEXT_PAST + 1 + CONTEXT_AHEAD)
     before, ahead = windows[:, : CONTEXT_PAST + 1].mean(axis=-1), windows[:, CONTEXT_PAST:].mean(axis=-1)
     free = 1.0 - _smoothstep(before, config.attack_low, 1.0) * ahead
-    around = np.lib.stride_tricks.sliding_window_view(speech_probability, CONTEXT_PAST + 1 + WINDOW_AHEAD).max(axis=-1)
+    around = np.lib.stride_tricks.sliding_window_view(speech_probability, CONTEXT_PAST + 1 + CONTEXT_AHEAD).max(axis=-1)
     present = _smoothstep(np.asarray(around, np.float32), config.presence_low, config.presence_high)
     return np.asarray(1.0 - free * present, dtype=np.float32)
 
@@ -90,15 +93,16 @@ def apply_constraints(
     speech_probability: Float32,
     config: ConstraintConfig,
 ) -> Float32:
-    """Closes lips on p, b, m and in silence.
+    """Close the lips on p, b, m and in silence.
 
-    On p, b, m only height and depth go to the closed shape (width carries the rounding of the neighbours); in silence all does.
+    On p, b, m only height and depth move to the closed shape, because the width carries the rounding of the neighbouring sounds. In
+    silence all three coordinates move.
 
     Args:
         mouth_landmarks: float32 [T, 59, 3], head space.
         closed_mouth: float32 [59, 3].
-        bilabial: float32 [7 + T + 2].
-        speech_probability: float32 [7 + T + 2].
+        bilabial: float32 [7 + T + 2], see closure_weights.
+        speech_probability: float32 [7 + T + 2], see silence_weights.
         config: see ConstraintConfig.
 
     Returns:

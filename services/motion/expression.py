@@ -1,10 +1,10 @@
-"""Expression coefficients of a morphable model as a basis of mouth motion, for the method `everybody`.
+"""Expression coefficients of a morphable model as a basis of mouth motion.
 
     mouth = rest_mouth + sum_k e_k B_k          B_k: column k of the model's expression basis at the 59 mouth-area points
 
-The person's own rest mouth stands for identity and neutral expression together, so e is measured from it: on the model, the neutral
-shape is the person's own (`MorphableModel.with_neutral_shape`). Everything is linear, as the paper's mouth landmarks are in the
-expression (Everybody's Talkin', Sec. 3.2.2).
+The person's rest mouth stands for identity and neutral expression together. So e is measured from the rest mouth: on the model, the
+neutral shape is the person's own (`MorphableModel.with_neutral_shape`). Everything is linear, as the mouth landmarks are linear in
+the expression in Everybody's Talkin', Sec. 3.2.2.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ from typing import Final
 
 import numpy as np
 
+from services.common.array_types import Float32, Float64
 from services.common.geometry.morphable_model import MorphableModel
 from services.motion.basis import LandmarkBasis
-from services.motion.grid import AMPLITUDE, expected
+from services.motion.grid import expected
 from services.motion.style import Style
-from services.motion.types import Float32
 
 NUM_EXPRESSION: Final = 24
-"""Coefficients that are predicted; those behind them hardly move the mouth, and are zero."""
+"""Number of predicted coefficients, the first ones of the model. The others hardly move the mouth and are zero."""
 DEPTH_WEIGHT: Final = 0.1
+"""Weight of depth against the picture plane in the fit, as in services.common.geometry.coefficients."""
 RIDGE: Final = 1.0
-"""As services.common.geometry.coefficients: trust in z, and the squared error (crop pixels) against which the prior counts once."""
+"""Squared error in crop pixels against which the prior counts once, as in services.common.geometry.coefficients."""
 
 
 def expression_basis(model: MorphableModel, mouth: LandmarkBasis, num_expression: int = NUM_EXPRESSION) -> LandmarkBasis:
-    """The model's expression basis at the mouth-area points, and its dual by regularised least squares.
+    """Return the model's expression basis at the mouth-area points, with the dual basis from regularised least squares.
 
         e = (B^T D B + ridge / deviation^2)^-1 B^T D offsets,   D = diag(1, 1, depth_weight) at each point
 
     Args:
         model: a morphable model in head space with the landmark set `mouth_area`.
-        mouth: the landmark basis of `ugc`, whose typical spread is carried over.
-        num_expression: coefficients to use, the first ones of the model.
+        mouth: the landmark basis of the style, whose typical spread is carried over.
+        num_expression: E, number of coefficients to use, the first ones of the model.
     """
     basis = model.landmark_set("mouth_area").of_basis(model.expression_basis)[..., :num_expression].astype(np.float64)
     metric = np.array([1.0, 1.0, DEPTH_WEIGHT])[:, None]
@@ -47,19 +48,29 @@ def expression_basis(model: MorphableModel, mouth: LandmarkBasis, num_expression
 
 
 def expression_spread(spread: Float32, mouth: LandmarkBasis, expression: LandmarkBasis) -> Float32:
-    """Size of each expression coefficient of a person, from the spread of the person's style: float32 [E].
+    """Return the size of each expression coefficient of a person, from the spread of the person's style: float32 [E].
 
-    So a style is one thing for every method. The coefficients of `mouth` are taken as uncorrelated about the rest mouth.
+    So all predictors read the same spread of a style. The coefficients of `mouth` are taken as uncorrelated about the rest mouth.
 
     Args:
-        spread: float32 [K], of the style.
-        mouth: basis in which the style's spread was measured.
+        spread: float32 [K], spread of the style.
+        mouth: basis in which the spread was measured.
         expression: the expression basis.
     """
     mixing = np.einsum("epd,kpd->ek", expression.dual.astype(np.float64), mouth.components.astype(np.float64))
     return np.asarray(np.sqrt((mixing**2) @ (spread.astype(np.float64) ** 2)), dtype=np.float32)
 
 
-def expressed(coefficients: Float32, basis: LandmarkBasis, style: Style, amplitude: float = AMPLITUDE) -> Float32:
-    """Mouths of expression coefficients [..., E] from the person's rest mouth: float32 [..., 59, 3], see grid.expected."""
-    return expected(style.rest_mouth + basis.reconstruct(coefficients), style, amplitude)
+def expressed(coefficients: Float32, basis: LandmarkBasis, style: Style) -> Float32:
+    """Return mouths of expression coefficients from the rest mouth: [..., E] -> float32 [..., 59, 3], see grid.expected."""
+    return expected(style.rest_mouth + basis.reconstruct(coefficients), style)
+
+
+def movement_weights(spread: Float64, expression: LandmarkBasis) -> Float64:
+    """Return the weight of the squared error of each coefficient by how far the coefficient moves the mouth, float64 [E].
+
+    Args:
+        spread: float64 [E], size of each coefficient of the person.
+        expression: the expression basis.
+    """
+    return np.asarray((spread * np.linalg.norm(expression.components.reshape(len(spread), -1), axis=1)) ** 2)

@@ -1,45 +1,59 @@
-"""The Audio-to-Expression network in ONNX Runtime, and the arrays that go with it."""
+"""What the exported predictors of expression coefficients share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Self
 
-from services.motion.predictor_model import PredictorModel
-from services.motion.runtime import run
-from services.motion.types import Float32
+import numpy as np
 
-MODEL_FILE: Final = "audio_to_expression.onnx"
-CONSTANTS_FILE: Final = "expression_constants.safetensors"
+from services.common.array_types import Float32
+from services.motion.basis import LandmarkBasis
+from services.motion.models import MotionModels
+from services.motion.runtime import read_constants, session
 
 
-class ExpressionModel(PredictorModel):
-    """Network and constants of the predictor `everybody`.
+class ExpressionModel:
+    """Network and constants of a predictor of expression coefficients. Calls from several threads are safe.
 
-    Attributes, beside those of every PredictorModel:
-        silence: float32 [20], the row of ID-removed cepstra that digital silence has.
+    Attributes:
+        version: digest of the network.
+        face_model: digest of the morphable model that the coefficients belong to.
+        num_expression: number of expression coefficients of the morphable model. The network predicts the first ones.
+        basis: the morphable model's expression basis at the mouth-area points.
+        constants: all arrays of the constants file.
     """
 
-    def __init__(self, folder: Path, *, threads: int = 1) -> None:
-        """Load.
+    network_file: ClassVar[str]
+    """File name of the exported network."""
+    constants_file: ClassVar[str]
+    """File name of the arrays that belong to the network."""
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        """Load the network and the constants.
 
         Args:
-            folder: where the exported network lies.
+            folder: folder of the exported network.
             threads: threads inside one inference.
 
         Raises:
             ModelNotFound: a file is missing.
         """
-        super().__init__(folder / MODEL_FILE, folder / CONSTANTS_FILE, threads, "services.motion.export_expression")
-        self.silence: Float32 = self.constants["silence"]
+        self.constants = read_constants(folder / self.constants_file)
+        self.version = self.constants.metadata["version"]
+        self.face_model = self.constants.metadata["face_model"]
+        self.num_expression = int(self.constants.metadata["num_expression"])
+        self.basis = LandmarkBasis.named(self.constants)
+        self._network = session(folder / self.network_file, threads)
 
-    def predict(self, window: Float32) -> Float32:
-        """Expression of the frame that a window is about: float32 [E] in units of the person's spread.
+    @classmethod
+    def of(cls, models: MotionModels) -> Self:
+        """Return the model that belongs to the shared networks; the first call loads the model."""
+        return models.own(cls)
 
-        One window a call, always: the bits of a batched matrix product may depend on the size of the batch.
-
-        Args:
-            window: float32 [25, 4, 24], ID-removed cepstra and band energies of a second.
-        """
-        coefficients: Float32 = run(self._network, window=window[None])[0][0]
-        return coefficients
+    def coefficients(self, offsets: Float32) -> Float32:
+        """Return coefficients of the whole model: offsets from the rest mouth float32 [T, 59, 3] -> [T, num_expression]."""
+        found = np.zeros((len(offsets), self.num_expression), np.float32)
+        for row, offset in zip(found, offsets, strict=True):  # one by one: a frame's bits must not depend on its neighbours
+            row[: len(self.basis.typical_spread)] = self.basis.project(offset)
+        return found

@@ -1,7 +1,7 @@
-"""What the motion networks see of speech: phone probabilities and relative band energy. Training and serving share it.
+"""Network inputs from speech features: phone probabilities and relative band energies. Training and serving share this module.
 
-Energy of a vowel tells how far the jaw drops, but its level belongs to the microphone and the voice: each frame's energies are
-measured against the four seconds before it, so a stream needs nothing of its future.
+The energy of a vowel tells how far the jaw drops, but the level of the energy depends on microphone and voice. So the energies of a
+frame are measured against the four seconds before that frame. A stream needs none of its future for this.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from services.motion.types import NUM_MELS, NUM_PHONES, ROWS_PER_FRAME, Float32, SpeechFeatures
+from services.common.array_types import Float32
+from services.motion.types import NUM_MELS, NUM_PHONES, ROWS_PER_FRAME, SpeechFeatures
 
 PHONES: Final[tuple[str, ...]] = (
     "SIL",
@@ -18,7 +19,7 @@ PHONES: Final[tuple[str, ...]] = (
     "F", "G", "HH", "IH", "IY", "JH", "K", "L", "M", "N", "NG", "OW", "OY", "P",
     "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
 )  # fmt: skip
-"""Class order of the posteriorgram (the audio stage's contract; a test holds both equal)."""
+"""Class order of the posteriorgram. A test compares this order with the audio stage's."""
 
 ARTICULATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ("SIL",),
@@ -43,24 +44,24 @@ ARTICULATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ("IH",),
     ("IY", "Y"),
 )
-"""Groups of phones that look alike on the lips, one content channel each."""
+"""Groups of phones that look alike on the lips; each group shares one channel."""
 BANDS: Final[tuple[tuple[int, int], ...]] = ((0, 14), (14, 30), (30, 52), (52, NUM_MELS))
-"""Mel bands whose mean log energies are content channels too: about 0-0.4, 0.4-1.1, 1.1-2.9 and 2.9-7.6 kHz."""
+"""Mel bands whose mean log energies are channels too: about 0-0.4, 0.4-1.1, 1.1-2.9 and 2.9-7.6 kHz."""
 NUM_CONTENT: Final = NUM_PHONES + len(BANDS)
 """Content channels of one 10 ms row: phones, then relative band energies."""
 NUM_SYNC: Final = len(ARTICULATIONS) + len(BANDS)
 """Channels of one row of the sync network: articulations, then band energies."""
 ENERGY_PAST: Final = 100
-"""Frames before a frame that its energies are measured against."""
+"""Frames before a frame against which the frame's energies are measured: 4 s."""
 _PAUSE_WEIGHT: Final = 0.02
 _ENERGY_LIMIT: Final = 3.0
 _ENERGY_BEFORE: Final = -1.5
-"""Relative energy of the silence before a stream: what quiet frames of speech typically have."""
+"""Relative energy of the silence before a stream: the typical value of quiet frames in speech."""
 SILENCE: Final = 0
 BILABIAL: Final = 1
 
 _LOG_FLOOR: Final = float(np.log(1e-6))
-"""Log-mel of digital silence (the floor of the audio stage's spectrum)."""
+"""Log-mel power of digital silence (the floor of the audio stage's spectrum)."""
 
 
 def _articulation_matrix() -> Float32:
@@ -73,25 +74,25 @@ def _articulation_matrix() -> Float32:
 
 _ARTICULATION: Final = _articulation_matrix()
 LOOK_ALIKE: Final[Float32] = (_ARTICULATION / _ARTICULATION.sum(axis=0)) @ _ARTICULATION.T
-"""float32 [40, 40]: spreads a phone's probability evenly over the phones that look like it."""
+"""float32 [40, 40]: matrix that spreads a phone's probability evenly over the phones that look like that phone."""
 
 
 def band_energy(features: SpeechFeatures) -> Float32:
-    """Mean log energy of each band, float32 [T, 4, 4] (frame, row, band)."""
+    """Return the mean log energy of each band, float32 [T, 4, 4] (frame, row, band)."""
     return np.stack([features.mel[..., low:high].mean(axis=-1) for low, high in BANDS], axis=-1).astype(np.float32)
 
 
 def relative_energy(energy: Float32, speech_probability: Float32, begin: int = 0) -> Float32:
-    """Band energies of frames from `begin` on against the speech among at most 100 frames before and the frame itself.
+    """Return band energies of frames from `begin` on, relative to speech in the frame itself and at most 100 frames before.
 
         e'_b = (e_b - mean_b) / sqrt(variance + 1),   mean, variance: weighted by speech probability + 0.02
 
-    Pauses hardly count, so that a level is that of the voice, not of the share of silence.
+    Pauses hardly count, so the level is the level of the voice and does not depend on the share of silence.
 
     Args:
         energy: float32 [T, 4, 4] from the start of the stream, or from 100 frames before `begin`.
         speech_probability: float32 [T].
-        begin: first frame that is wanted.
+        begin: first wanted frame.
 
     Returns:
         float32 [T - begin, 4, 4], within [-3, 3].
@@ -108,40 +109,40 @@ def relative_energy(energy: Float32, speech_probability: Float32, begin: int = 0
 
 
 def content_rows(features: SpeechFeatures) -> Float32:
-    """Content of each frame's four rows of a whole stream: float32 [T, 4, 44], phone probabilities and relative energies."""
+    """Return the content rows of a whole stream: float32 [T, 4, 44], phone probabilities and relative energies."""
     return np.concatenate([features.posteriorgram, relative_energy(band_energy(features), features.speech_probability)], axis=-1)
 
 
 def content_before(num_frames: int) -> Float32:
-    """Content of the silence before a stream, float32 [T, 4, 44]."""
+    """Return the content rows of the silence before a stream, float32 [T, 4, 44]."""
     rows = np.full((num_frames, ROWS_PER_FRAME, NUM_CONTENT), _ENERGY_BEFORE, np.float32)
     rows[..., :NUM_PHONES] = silence(num_frames).posteriorgram
     return rows
 
 
 def sync_rows(features: SpeechFeatures) -> Float32:
-    """What the sync network hears: float32 [T, 4, 25], articulation probabilities and absolute log band energies.
+    """Return the inputs of the sync network: float32 [T, 4, 25], articulation probabilities and absolute log band energies.
 
-    39 phones are more than a sync network can learn from a few minutes; those that look alike on the lips share a channel.
+    A sync network cannot learn 39 phones from a few minutes, so phones that look alike on the lips share a channel.
     """
     return np.concatenate([features.posteriorgram @ _ARTICULATION, band_energy(features)], axis=-1).astype(np.float32)
 
 
 def articulation_rows(content: Float32) -> Float32:
-    """Content rows [..., 44] with phones that look alike on the lips in one channel: float32 [..., 25], energies last."""
+    """Return content rows with one channel per group of phones that look alike: [..., 44] -> float32 [..., 25], energies last."""
     phones = content[..., :NUM_PHONES] @ _ARTICULATION
     return np.concatenate([phones, content[..., NUM_PHONES:]], axis=-1).astype(np.float32)
 
 
 class ContentStream:
-    """`content_rows` of a stream that comes in pieces: the same bytes."""
+    """Content rows of a stream that comes in pieces: the same bytes as `content_rows` of the whole stream."""
 
     def __init__(self) -> None:
         self._energy = np.zeros((0, ROWS_PER_FRAME, len(BANDS)), np.float32)
         self._speaking = np.zeros(0, np.float32)
 
     def push(self, features: SpeechFeatures) -> Float32:
-        """Content rows of the next frames."""
+        """Return the content rows of the next frames."""
         begin = len(self._energy)
         energy = np.concatenate([self._energy, band_energy(features)])
         speaking = np.concatenate([self._speaking, features.speech_probability])
@@ -152,13 +153,13 @@ class ContentStream:
 
 
 def bilabial_probability(features: SpeechFeatures) -> Float32:
-    """Highest probability of p, b or m among a frame's four rows, float32 [T]."""
+    """Return the highest probability of p, b or m among the four rows of each frame, float32 [T]."""
     columns = [PHONES.index(phone) for phone in ARTICULATIONS[BILABIAL]]
     return np.asarray(features.posteriorgram[..., columns].sum(axis=-1).max(axis=-1), dtype=np.float32)
 
 
 def silence(num_frames: int) -> SpeechFeatures:
-    """Features of digital silence: what lies before the first and after the last frame of a stream."""
+    """Return features of digital silence, which surrounds every stream."""
     posteriorgram = np.zeros((num_frames, ROWS_PER_FRAME, NUM_PHONES), np.float32)
     posteriorgram[..., PHONES.index("SIL")] = 1.0
     mel = np.full((num_frames, ROWS_PER_FRAME, NUM_MELS), _LOG_FLOOR, np.float32)

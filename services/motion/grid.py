@@ -1,6 +1,7 @@
-"""What the predictors of all methods share: features are held until those after a frame are there, then mouths come, constrained.
+"""What all predictors share on the 25 frames/s grid: features around a frame are collected, mouths predicted and constrained.
 
-Each grid frame is answered with fixed numbers of frames before and after it (silence before the first and after the last).
+A fixed number of frames of features before and after a grid frame decide that frame. Before the first and after the last features
+of a stream there is silence.
 """
 
 from __future__ import annotations
@@ -11,36 +12,46 @@ from typing import Final
 
 import numpy as np
 
-from services.motion.constraints import CONTEXT_PAST, ConstraintConfig, apply_constraints
+from services.common.array_types import Float32
+from services.motion.constraints import CONTEXT_AHEAD, CONTEXT_PAST, ConstraintConfig, apply_constraints
 from services.motion.features import bilabial_probability, silence
 from services.motion.style import Style
-from services.motion.types import NUM_POINTS, WINDOW_AHEAD, Float32, Motion, SpeechFeatures
+from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
 
 AMPLITUDE: Final = 0.82
-"""Of the predicted movement. Least squares asks for .7 or so at correlations of .5 to .7, and the full size errs at full size; up
-to .82 the pictures' error stays as it is and mouths are livelier.
+"""Share of the predicted movement that is shown. Least squares asks for about .7 at correlations of .5 to .7; full movement shows
+full errors. Up to .82 the error of the pictures stays the same, and mouths are livelier.
 """
 
 
-def expected(mouth: Float32, style: Style, amplitude: float = AMPLITUDE) -> Float32:
-    """What the sound does not tell is not acted out: movement about the mean mouth at `amplitude`, float32 [..., 59, 3]."""
-    return style.mean_mouth + np.float32(amplitude) * (mouth - style.mean_mouth)
+def expected(mouth: Float32, style: Style) -> Float32:
+    """Return mouths with their movement about the mean mouth scaled by AMPLITUDE, float32 [..., 59, 3]."""
+    return style.mean_mouth + np.float32(AMPLITUDE) * (mouth - style.mean_mouth)
 
 
 class Grid(ABC):
-    """A predictor of mouths on the 25 frames/s grid, each as soon as the frames of features after it are there.
-
-    Args:
-        style: the person.
-        constraints: closure of bilabials and of silence.
-        held: features before the stream; as many frames as a frame needs before it.
-        heard: what the network hears of them, float32 [P, 4, C].
-        ahead: frames that a frame needs after it.
-    """
+    """Predictor of one person's mouths on the 25 frames/s grid. Each frame is answered as soon as the frames after it are there."""
 
     def __init__(
         self, style: Style, constraints: ConstraintConfig | None, held: SpeechFeatures, heard: Float32, ahead: int
     ) -> None:
+        """Start at the first frame.
+
+        Args:
+            style: the person.
+            constraints: closure of the lips on p, b, m and in silence. None: the default constraints.
+            held: features before the stream, P frames, as many as a frame needs before it; at least 7.
+            heard: network inputs of these frames, float32 [P, 4, C].
+            ahead: frames of features that a frame needs after it; at least 2.
+
+        Raises:
+            ValueError: the constraints need more frames before or after a frame.
+        """
+        if len(held) < CONTEXT_PAST or ahead < CONTEXT_AHEAD:
+            raise ValueError(
+                f"a grid with {len(held)} frames before a frame and {ahead} after it: the constraints need at least "
+                f"{CONTEXT_PAST} and {CONTEXT_AHEAD}"
+            )
         self._style, self._constraints = style, constraints or ConstraintConfig()
         self._held, self._heard = held, heard
         self._past, self._ahead = len(held), ahead
@@ -49,43 +60,43 @@ class Grid(ABC):
 
     @property
     def num_features(self) -> int:
-        """Frames of features taken so far."""
+        """Number of frames of features so far."""
         return self._num_features
 
     def push(self, features: SpeechFeatures) -> Motion:
-        """Mouths of the grid frames that these features complete, maybe none.
+        """Return the mouths of the grid frames that these features complete, maybe none.
 
         Raises:
-            InvalidRequest: the features lack what the method hears.
+            InvalidRequest: the features lack a tensor that the predictor hears.
         """
         motion = self._advance(features)
         self._num_features += len(features)
         return motion
 
     def push_silence(self, num_frames: int) -> Motion:
-        """As `push`, of frames behind the end of the speech."""
+        """Return the mouths of the grid frames that silence after the end of the speech completes."""
         return self._advance(self._silence(num_frames))
 
     def expression(self, mouth_landmarks: Float32) -> Float32 | None:
-        """Expression coefficients of mouths float32 [T, 59, 3]: float32 [T, E], None where the method has none."""
+        """Return expression coefficients of mouths: float32 [T, 59, 3] -> [T, E]; None if the predictor answers landmarks alone."""
         return None
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
-        """Features of digital silence."""
+        """Return features of digital silence."""
         return silence(num_frames)
 
     @abstractmethod
     def _hear(self, features: SpeechFeatures) -> Float32:
-        """What the network hears of the next frames of the stream, float32 [T, 4, C]."""
+        """Return the network inputs of the next frames of the stream, float32 [T, 4, C]."""
 
     @abstractmethod
     def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
-        """Motion of the grid frames `first` .. first + R - 1, at least one, before constraints.
+        """Return the motion of the grid frames `first` .. first + R - 1, before constraints.
 
         Args:
             first: the next frame of the grid.
-            heard: float32 [P + R + A, 4, C], with the frames before and after them.
-            speaking: float32 [R], speech probability of the frames themselves.
+            heard: network inputs, float32 [P + R + A, 4, C], with the P frames before these R frames and the A frames after them.
+            speaking: float32 [R], speech probability of the R frames; R >= 1.
         """
 
     def _advance(self, features: SpeechFeatures) -> Motion:
@@ -98,7 +109,7 @@ class Grid(ABC):
         if not ready:
             return Motion(first, np.zeros((0, NUM_POINTS, 3), np.float32), np.zeros(0, np.float32))
         motion = self._predict(first, heard, held.speech_probability[self._past : self._past + ready])
-        around = slice(self._past - CONTEXT_PAST, self._past + ready + WINDOW_AHEAD)
+        around = slice(self._past - CONTEXT_PAST, self._past + ready + CONTEXT_AHEAD)
         constrained = apply_constraints(
             motion.mouth_landmarks,
             self._style.closed_mouth,

@@ -1,4 +1,4 @@
-"""The lag between sound and picture of a clip, by the sync network."""
+"""The lag between sound and picture of a clip, from the sync network."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from typing import Protocol
 
 import numpy as np
 
+from services.common.array_types import Bool, Float32
 from services.common.errors import NoUsableFootage
 from services.motion.basis import LandmarkBasis
 from services.motion.features import sync_rows
-from services.motion.types import MAX_LAG, Bool, Float32, LagEstimate, SpeechFeatures
+from services.motion.types import MAX_LAG, LagEstimate, SpeechFeatures
 
 MIN_FRAMES = 2 * MAX_LAG
-"""Frames below which no lag can be told: each lag needs as many pairs again."""
+"""Fewest usable frames of a lag: at the largest lag, half of the frames still form pairs."""
 
 
 class SyncModel(Protocol):
-    """Both encoders of the sync network, however they are run."""
+    """Both encoders of the sync network, in ONNX Runtime or PyTorch."""
 
     def embed_audio(self, heard: Float32) -> Float32:
-        """Sync rows float32 [T, 4, 25] -> unit rows [T, E]."""
+        """Return embeddings of sync rows: float32 [T, 4, 25] -> unit rows [T, E]."""
         ...
 
     def embed_mouth(self, coefficients: Float32) -> Float32:
-        """Coefficients float32 [T, K] in units of the clip's spread -> unit rows [T, E]."""
+        """Return embeddings of coefficients in units of the clip's spread: float32 [T, K] -> unit rows [T, E]."""
         ...
 
 
 def standardised(mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis) -> Float32:
-    """Coefficients about the clip's mean in units of the clip's own spread, float32 [T, K]; 0 on unusable frames.
+    """Return coefficients about the clip's mean in units of the clip's own spread, float32 [T, K]; 0 on unusable frames.
 
-    A floor of a third of the typical spread keeps a face that does not move from being blown up.
+    The spread is at least a third of the typical spread, so that a face that does not move is not blown up.
     """
     coefficients = basis.project(mouth_landmarks - mouth_landmarks[usable].mean(axis=0))
     spread = np.maximum(coefficients[usable].std(axis=0), basis.typical_spread / 3.0)
@@ -38,7 +39,7 @@ def standardised(mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis) -
 
 
 def scores_at_lags(audio: Float32, mouth: Float32, usable: Bool) -> Float32:
-    """Mean cosine similarity of sound at n + lag and mouth at n, lags -15..15: float32 [31]."""
+    """Return the mean cosine similarity of sound at n + lag and mouth at n, for lags -15..15: float32 [31]."""
     length = len(mouth)
     scores = np.zeros(2 * MAX_LAG + 1, np.float32)
     for index, lag in enumerate(range(-MAX_LAG, MAX_LAG + 1)):
@@ -52,11 +53,11 @@ def scores_at_lags(audio: Float32, mouth: Float32, usable: Bool) -> Float32:
 def estimate_lag(
     features: SpeechFeatures, mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis, model: SyncModel
 ) -> LagEstimate:
-    """Lag of a clip.
+    """Return the lag of a clip.
 
     Args:
-        features: T frames.
-        mouth_landmarks: float32 [T, 59, 3], head space, 25 frames/s.
+        features: of T frames.
+        mouth_landmarks: float32 [T, 59, 3], head space, 25 frames per second.
         usable: bool [T].
         basis: landmark basis of the networks.
         model: the sync network.
@@ -72,8 +73,8 @@ def estimate_lag(
     mouth = model.embed_mouth(standardised(mouth_landmarks, usable, basis))
     scores = scores_at_lags(audio, mouth, usable)
     best = int(scores.argmax())
-    # Distance of unit vectors from their mean cosine: sqrt(2 - 2 cos), averaged over the pairs of the best lag.
     lag = best - MAX_LAG
     begin, end = max(0, -lag), min(len(mouth), len(mouth) - lag)
+    # Mean distance of the unit vectors over the pairs of the best lag.
     apart = np.linalg.norm(audio[begin + lag : end + lag] - mouth[begin:end], axis=-1)[usable[begin:end]]
     return LagEstimate(lag, float(max(scores[best] - np.median(scores), 0.0)), scores, float(apart.mean()))

@@ -1,4 +1,4 @@
-"""ONNX Runtime as this stage uses it: few threads, and no spinning."""
+"""ONNX Runtime with this stage's settings: few threads that never spin."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from services.common.array_types import Float32
 from services.common.errors import ModelNotFound
-from services.common.tensor_bytes import NamedArrays, decode_arrays
-from services.motion.types import Float32
+from services.common.store.tensor_bytes import NamedArrays, decode_arrays
+
+_REMEDY = "make it with `python -m services.motion.export` (docs/training.md)"
 
 
-def session(path: Path, threads: int, made_by: str = "services.motion.export") -> ort.InferenceSession:
-    """A loaded network.
+def session(path: Path, threads: int) -> ort.InferenceSession:
+    """Return a loaded network.
+
+    Args:
+        path: the ONNX file.
+        threads: threads inside one inference.
 
     Raises:
-        ModelNotFound: no file.
+        ModelNotFound: the file is missing.
     """
     if not path.is_file():
-        raise ModelNotFound(f"no model at {path}; make it by `python -m {made_by}`", resource=path.name)
+        raise ModelNotFound(f"no model at {path}; {_REMEDY}", resource=path.name)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -31,17 +37,17 @@ def session(path: Path, threads: int, made_by: str = "services.motion.export") -
 
 
 def read_constants(path: Path) -> NamedArrays:
-    """The arrays that go with a network.
+    """Return the arrays that belong to a network.
 
     Raises:
-        ModelNotFound: no file.
+        ModelNotFound: the file is missing.
     """
     if not path.is_file():
-        raise ModelNotFound(f"no file {path}", resource=path.name)
+        raise ModelNotFound(f"no file {path}; {_REMEDY}", resource=path.name)
     return decode_arrays(path.read_bytes())
 
 
 def run(loaded: ort.InferenceSession, **inputs: Float32) -> list[Float32]:
-    """All outputs of one inference."""
+    """Return all outputs of one inference."""
     outputs: list[Any] = loaded.run(None, inputs)
     return [np.asarray(output, dtype=np.float32) for output in outputs]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from pydantic import Field
 
-from services.common.settings import DEFAULT_PORTS, StageSettings
+from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
 from services.motion.models import WEIGHTS
 
 
 class MotionSettings(StageSettings):
-    """Environment variables start with DUBSTAGE_."""
+    """Settings of the motion stage. Names of environment variables start with DUBSTAGE_."""
 
-    port: int = Field(DEFAULT_PORTS["motion"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    motion_weights: Path = Field(WEIGHTS, description="folder with the exported motion and sync networks")
-    compute_threads: int = Field(1, ge=1, le=256, description="threads inside one run of a network; more bring nothing")
-    personalize_threads: int = Field(1, ge=1, le=64, description="personalisations that run at once, beside serving")
+    port: int = Field(DEFAULT_PORTS["motion"], ge=0, le=65535, description="port to listen on; 0 takes a free port")
+    motion_weights: Path = Field(WEIGHTS, description="folder of the exported motion and sync networks")
+    compute_threads: int = Field(1, ge=1, le=256, description="threads inside one run of a network; more than 1 brings nothing")
+    personalize_threads: int = Field(1, ge=1, le=64, description="personalisations that run at the same time, beside serving")

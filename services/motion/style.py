@@ -1,43 +1,42 @@
-"""The speaking style of a person: what EncodeStyle measures, what Personalize refines, what PredictMotion reads."""
+"""The speaking style of a person: EncodeStyle measures a style, Personalize refines it, PredictMotion reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Final, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from services.common.array_types import Array, Bool, Float32
 from services.common.errors import InvalidRequest, NoUsableFootage
-from services.common.landmarks import mouth_opening, shut_lips
+from services.common.face.landmarks import mouth_opening, shut_lips
 from services.motion.basis import LandmarkBasis
-from services.motion.types import Bool, Float32
 
 STYLE_FORMAT: Final = "dubstage.motion.style/2"
 MIN_FRAMES: Final = 25
-"""Usable frames that a style needs: one second."""
+"""Fewest usable frames that a style is measured from: one second."""
 _LARGEST: Final = 1e7
-"""Magnitude of a number in a style; of real people they stay below a few thousand pixels."""
+"""Largest magnitude of a number in a style. Numbers of real people stay below a few thousand pixels."""
 _MIN_CLOSED: Final = 5
 _SHUT_PX: Final = 1.0
 _PRIOR_FRAMES: Final = 50.0
-"""The typical spread counts as much as this many frames of the person's own."""
+"""The typical spread counts as much as this many frames of the person."""
 
 
 @dataclass(frozen=True, slots=True)
 class StyleCode:
-    """Output of the style encoder network: code float32 [S] and modulation float32 [L, 2, C]."""
+    """Output of the style encoder: code float32 [S] and modulation float32 [L, 2, C]."""
 
     code: Float32
     modulation: Float32
 
 
 class StyleNetwork(Protocol):
-    """The style encoder, however it is run."""
+    """The style encoder, in ONNX Runtime or PyTorch."""
 
     def encode(self, coefficients: Float32) -> StyleCode:
-        """Coefficients in units of the typical spread, float32 [T, K]."""
+        """Encode coefficients in units of the typical spread, float32 [T, K]."""
         ...
 
 
@@ -47,20 +46,14 @@ class Style:
 
     Attributes:
         mean_mouth: float32 [59, 3], head space: mean of all frames.
-        rest_mouth: float32 [59, 3], what motion is measured from, see measure_mouth.
-        closed_mouth: float32 [59, 3], the shut mouth: mean of the tenth of frames with the smallest opening, or of 3 % where
-            that tenth is open; its lips are brought together, since some people are never seen with their lips closed.
+        rest_mouth: float32 [59, 3], mouth that motion is measured from, see measure_mouth.
+        closed_mouth: float32 [59, 3], the shut mouth: mean of the tenth of frames with the smallest opening, or of 3 % if that
+            tenth is open. The lips are brought together, because some people are never seen with closed lips.
         spread: float32 [K], size of each coefficient while the mouth is open, crop pixels.
         code: float32 [S], style code.
-        modulation: float32 [L, 2, C], gamma and beta of the decoder's AdaIN layers.
-        landmark_correction: float32 [K, 126], see predict; None unless personalised for `ugc`.
-        expression_correction: float32 [E, 145], see predict_expression; None unless personalised for `everybody`.
-        pose_reference: float32 [6], how the head is held and moved, see head_style.HeadStyle; None unless encoded for `headpose`.
-        pose_quantiles: float32 [6, 17]; None unless encoded for `headpose`.
-        pose_mixing: float32 [6, 6]; None unless encoded for `headpose`.
-        pose_steps: float32 [6]; None unless encoded for `headpose`.
-        pose_weights: float32 [6, 13], see head_rhythm; None unless personalised for `headpose`.
-        spoken_correction: float32 [E, 126], see pooled_speech; None unless personalised for `headpose`.
+        modulation: float32 [L, 2, C], gamma and beta of AdaIN layers.
+        added: arrays that predictors add when they encode or personalise a style, float32, by the names that the predictors declare
+            (Predictor.style_arrays). A predictor reads its own arrays only.
     """
 
     mean_mouth: Float32
@@ -69,39 +62,40 @@ class Style:
     spread: Float32
     code: Float32
     modulation: Float32
-    landmark_correction: Float32 | None = None
-    expression_correction: Float32 | None = None
-    pose_reference: Float32 | None = None
-    pose_quantiles: Float32 | None = None
-    pose_mixing: Float32 | None = None
-    pose_steps: Float32 | None = None
-    pose_weights: Float32 | None = None
-    spoken_correction: Float32 | None = None
+    added: Mapping[str, Float32] = field(default_factory=dict)
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Arrays of the style artefact, by name."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: value for name, value in values.items() if value is not None}
+    def adding(self, **arrays: Float32) -> Style:
+        """Return the style with further arrays. Arrays of the same name are replaced."""
+        return replace(self, added={**self.added, **arrays})
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the arrays of the style artefact by name."""
+        return {**{each.name: getattr(self, each.name) for each in fields(self) if each.name != "added"}, **self.added}
 
     @staticmethod
     def from_arrays(
-        arrays: Mapping[str, npt.NDArray[Any]],
+        arrays: Mapping[str, Array],
         metadata: Mapping[str, str],
         *,
         expected: Mapping[str, tuple[int, ...]],
-        optional: Mapping[str, tuple[int, ...]] | None = None,
+        added: Mapping[str, tuple[int, ...]],
         field: str,
     ) -> Style:
-        """The style in an artefact.
+        """Return the style in an artefact.
+
+        Args:
+            arrays: the artefact's arrays by name.
+            metadata: the artefact's metadata.
+            expected: shape of each array that every style holds.
+            added: shape of each array in the artefact that a predictor added.
+            field: field of the request that names the artefact.
 
         Raises:
-            InvalidRequest: not a style, or one of networks of other sizes than `expected` (shape a name), or than those of
-                `optional` that it has.
+            InvalidRequest: the artefact is no style, or an array is missing, has another shape or holds numbers out of range.
         """
         if metadata.get("format") != STYLE_FORMAT:
             raise InvalidRequest(f"{field}: the artefact is not a speaking style", field=field)
-        wanted = {**expected, **{name: shape for name, shape in (optional or {}).items() if name in arrays}}
-        for name, shape in wanted.items():
+        for name, shape in {**expected, **added}.items():
             found = arrays.get(name)
             if found is None or found.shape != shape or found.dtype.kind != "f" or not (np.abs(found) <= _LARGEST).all():
                 raise InvalidRequest(
@@ -113,7 +107,11 @@ class Style:
             raise InvalidRequest(
                 f"{field}: its array 'spread' holds sizes that are not positive: encode the style anew", field=field
             )
-        return Style(**{name: np.asarray(arrays[name], dtype=np.float32) for name in wanted})
+
+        def read(names: Iterable[str]) -> dict[str, Float32]:
+            return {name: np.asarray(arrays[name], dtype=np.float32) for name in names}
+
+        return Style(**read(expected), added=read(added))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +125,18 @@ class MouthStatistics:
 
 
 def measure_mouth(mouth_landmarks: Float32, basis: LandmarkBasis) -> MouthStatistics:
-    """Statistics of a person's usable frames, float32 [T, 59, 3].
+    """Return the statistics of a person's usable frames, float32 [T, 59, 3].
 
-    How far the mean mouth is open depends on how much of the footage is silence. So motion is measured from the mean of the
-    more open half of the frames, moved along the first component (the opening) to where the least open tenth of frames is; the
-    spread is the root mean square of the way from there over the same half, and leans on the typical one where there is little
-    footage: spread^2 = (T own^2 + T0 typical^2) / (T + T0), T0 = 50.
+    The opening of the mean mouth depends on the share of silence in the footage. So the rest mouth is the mean of the more open
+    half of the frames, moved along the first component (the opening) to the least open tenth of the frames. The spread is the
+    root mean square distance from the rest mouth over the same half. With little footage, the spread leans on the typical spread:
+
+        spread^2 = (T own^2 + T0 typical^2) / (T + T0),   T0 = 50
     """
     count = len(mouth_landmarks)
     order = np.argsort(mouth_opening(mouth_landmarks), kind="stable")
     nearly_shut = mouth_landmarks[order[: max(min(count, _MIN_CLOSED), count // 10)]].mean(axis=0)
-    # Who is hardly ever seen with a shut mouth shows it best in the very least open frames.
+    # A person who is hardly ever seen with a shut mouth shows the shut mouth best in the very least open frames.
     seen_shut = mouth_opening(nearly_shut) < _SHUT_PX
     least = nearly_shut if seen_shut else mouth_landmarks[order[: max(min(count, _MIN_CLOSED), count // 33)]].mean(axis=0)
     closed = shut_lips(least)
@@ -155,7 +154,7 @@ def measure_mouth(mouth_landmarks: Float32, basis: LandmarkBasis) -> MouthStatis
 
 
 def encode_style(mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis, network: StyleNetwork) -> Style:
-    """Style of a person from tracked footage at 25 frames/s.
+    """Return the style of a person from tracked footage at 25 frames per second.
 
     Args:
         mouth_landmarks: float32 [T, 59, 3], head space.

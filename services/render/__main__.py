@@ -8,26 +8,25 @@ import sys
 import cv2
 
 from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
-from services.common.array_cache import ArrayCache
-from services.common.artefacts import ArtefactStore
-from services.common.errors import DubstageError
-from services.common.limits import WorkerPool
-from services.common.morphable_models import MorphableModels
-from services.common.server import run_stage
-from services.common.settings import load_settings
-from services.common.stage import StageParts, server_of
-from services.render.models import RenderModels, load_models, make_backend
+from services.common.chassis.limits import WorkerPool
+from services.common.chassis.stage import StageParts, main_of
+from services.common.face.morphable_models import MorphableModels
+from services.common.store.array_cache import ArrayCache
+from services.common.store.artefacts import ArtefactStore
+from services.render.actors import ActorStore
+from services.render.backends.make import make_backend
+from services.render.models import RenderModels, load_models
 from services.render.servicer import RenderServicer
 from services.render.settings import RenderSettings
 
 
 def compose(settings: RenderSettings) -> StageParts:
-    """The stage's parts, not yet warm."""
+    """Compose the stage's parts. They are not warm yet."""
 
     triton = settings.triton_options()
     monitor = None
     if triton is not None:
-        # Its client is imported by those who use it.
+        # Triton's client library is imported only where Triton is used.
         from services.render.backends.triton_healing import TritonMonitor
 
         monitor = TritonMonitor()
@@ -47,20 +46,18 @@ def compose(settings: RenderSettings) -> StageParts:
     def warm_up() -> None:
         models()
 
-    # Threads that wait for Triton compute little, and streams must be there at the same time to share its batches.
+    # Threads that wait for Triton compute little, and only streams that wait at the same time share its batches.
     num_threads = settings.worker_threads if triton is None else max(settings.worker_threads, triton.max_in_flight)
     workers = WorkerPool(num_threads=num_threads, max_queued=settings.max_queued_computations, name="render")
     trainers = WorkerPool(num_threads=1, max_queued=settings.max_queued_personalizations, name="personalize")
     store = ArtefactStore(settings.artefacts_url)
     servicer = RenderServicer(
         models,
-        store,
-        ArrayCache(store, max_bytes=settings.artefact_cache_bytes),
+        ActorStore(store, ArrayCache(store, max_bytes=settings.artefact_cache_bytes), MorphableModels(settings.morphable_models)),
         workers=workers,
         trainers=trainers,
         batch_size=settings.batch_size,
         personalize_threads=settings.personalize_threads,
-        morphable_models=MorphableModels(settings.morphable_models),
     )
     return StageParts(
         servicer=servicer,
@@ -75,15 +72,10 @@ def compose(settings: RenderSettings) -> StageParts:
 
 
 def main() -> int:
-    """Serve until told to stop; returns the exit code."""
-    try:
-        settings = load_settings(RenderSettings)
-    except DubstageError as error:
-        print(error.message, file=sys.stderr)
-        return error.exit_code
-    # Pictures here are 160 px a side: OpenCV's own threads cost more than they bring.
+    """Serve until a signal ends the process; return the exit code."""
+    # Pictures of the render box are small: OpenCV's own threads would cost more than they save.
     cv2.setNumThreads(1)
-    return run_stage(settings, "render", lambda _: server_of("render", settings, compose(settings)))
+    return main_of("render", RenderSettings, compose)
 
 
 if __name__ == "__main__":

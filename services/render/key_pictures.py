@@ -1,9 +1,12 @@
 """Key pictures of an actor: what this person's mouth looks like, as part of the actor's state.
 
-The paper trains one network on fifteen minutes of each person, and the person's looks end up in its weights. Here ten seconds must
-do and one network serves everybody, so the looks are an input: twenty-four frames of the footage that stand for all of its mouths.
-The three whose lips are nearest to the wanted ones are aligned to them (the paper aligns its faces by affine maps, App. F; here the
-lips move too, by thin-plate splines), brought to the light of the frame's cheeks and shown to the network, the nearest first.
+"Everybody's Talkin'" trains one network on fifteen minutes of each person, and the person's looks end up in its weights. Here ten
+seconds must do and one network draws all people, so the looks are an input: twenty-four frames of the footage that stand for all of
+its mouths. The key pictures whose lips are nearest to the wanted ones are aligned to them (the paper aligns its faces by affine
+maps, App. F; here the lips move too, by thin-plate splines), brought to the light of the frame's cheeks and shown to the network,
+the nearest first.
+
+Key pictures are stored at BOX_SIZE, 160 pixels a side. In a larger render box they are shown enlarged.
 """
 
 from __future__ import annotations
@@ -11,25 +14,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.crops import BOX_SIZE
-from services.common.landmarks import NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
-from services.common.mouth_bank import BORDER_POINTS, SMOOTHING, MouthBank
-from services.common.thin_plate_spline import dense_map, evaluate_grid, fit_spline, warp
-from services.render.features import match_colour
-from services.render.heatmaps import NUM_KEYS
-from services.render.types import Float32, UInt8
+from services.common.array_types import Float32, UInt8
+from services.common.face.crops import BOX_SIZE
+from services.common.face.landmarks import NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
+from services.common.face.mouth_bank import BORDER_POINTS, SMOOTHING, MouthBank, opening_scale
+from services.common.face.thin_plate_spline import dense_map, evaluate_grid, fit_spline, warp
+from services.render.colour_match import match_colour
 
 # The upper border of the outer lips with both corners, and the jaw line. What is inside the mouth and the lower lip move freely.
 _FRAME_POINTS: Final = np.r_[0:11, NUM_LIPS:NUM_MOUTH_AREA]
 _STIFFNESS_PX: Final = 8.0
 NUM_KEPT: Final = 24
 """Key pictures that a state holds."""
+NUM_KEYS: Final = 3
+"""Key pictures that a network is shown of a frame."""
 _OPENING_COST: Final = 0.5
-_OPENING_KNEE_PX: Final = 2.0
-"""Openings are compared on a logarithmic scale, as in the mouth bank: shut or not shut counts more than wide or very wide."""
 _NUM_EXCHANGES: Final = 5
 _MIDDLE: Final = 128.0
 _PICTURES_SIZE: Final = NUM_KEPT * BOX_SIZE * BOX_SIZE * 3
@@ -39,12 +42,13 @@ STATE_SIZE: Final = _PICTURES_SIZE + NUM_KEPT * NUM_MOUTH_AREA * 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyPictures:
-    """Key pictures of one person: NUM_KEPT from a shut mouth to a wide one, or the NUM_KEYS of them that are shown.
+    """Key pictures of one person: NUM_KEPT from a shut mouth to a wide one, or the NUM_KEYS that a network is shown.
 
     Attributes:
         pictures: uint8 [K, 160, 160, 3].
-        landmarks: float32 [K, 59, 2], mouth-area landmarks in each, box pixels; zeros: not known, nothing is moved.
-        rows: the bank's rows that they were taken from.
+        landmarks: float32 [K, 59, 2], mouth-area landmarks of each picture, pixels of a box of BOX_SIZE; zeros: not known, and the
+            pictures are not moved.
+        rows: rows of the bank that the pictures were taken from.
     """
 
     pictures: UInt8
@@ -53,19 +57,19 @@ class KeyPictures:
 
 
 def choose_keys(bank: MouthBank, candidates: npt.NDArray[np.intp]) -> KeyPictures:
-    """NUM_KEPT frames of a bank that stand for all of its mouths, from a shut one to a wide one.
+    """Choose NUM_KEPT frames of a bank that stand for all of its mouths, from a shut mouth to a wide one.
 
-    The k-medoids of lip shape and opening: begun greedily, each with the frame that brings all others nearest to a chosen one,
-    then improved by exchange with the middle of those it stands for. Banks of fewer frames repeat the widest.
+    The k-medoids of lip shape and opening. The greedy beginning adds the frame that brings all others nearest to a chosen one. Each
+    exchange then replaces a chosen frame by the middle of the frames that it stands for. Banks of fewer frames repeat the widest.
 
     Args:
-        bank: the person's.
+        bank: mouths of the person.
         candidates: int [N], rows to choose from, N >= 1.
     """
     lips = bank.box_landmarks[candidates, :NUM_LIPS].astype(np.float64)
     shape = (lips - lips.mean(axis=1, keepdims=True)).reshape(len(candidates), -1) / np.sqrt(2.0 * NUM_LIPS)
     opening = mouth_opening(bank.mouth[candidates])
-    places = np.column_stack([shape, _opening_scale(opening)])
+    places = np.column_stack([shape, opening_scale(bank.mouth[candidates])])
     squared = (places**2).sum(axis=1)
     distance = np.sqrt(np.maximum(squared[:, None] + squared - 2.0 * places @ places.T, 0.0))
     chosen = [int(np.argmin(distance.sum(axis=1)))]
@@ -88,45 +92,64 @@ def choose_keys(bank: MouthBank, candidates: npt.NDArray[np.intp]) -> KeyPicture
 
 
 def matched_keys(keys: KeyPictures, background: UInt8, mask: UInt8, box_landmarks: Float32) -> UInt8:
-    """The nearest key pictures, moved to a frame's wanted landmarks and brought to its light: uint8 [NUM_KEYS, 160, 160, 3].
+    """Return the nearest key pictures, moved to a frame's wanted landmarks and brought to its light: uint8 [NUM_KEYS, H, W, 3].
 
-    Nothing of the background that the mask covers is looked at.
+    No pixel of the background under the mask is read.
 
     Args:
-        keys: of the actor.
-        background: uint8 [160, 160, 3], the frame.
-        mask: uint8 [160, 160], its lower-face mask.
+        keys: key pictures of the actor.
+        background: uint8 [H, W, 3], the frame.
+        mask: uint8 [H, W], its lower-face mask.
         box_landmarks: float32 [59, 2], its wanted landmarks, box pixels.
     """
-    moved = moved_keys(nearest_keys(keys, box_landmarks), box_landmarks)
+    size = len(mask)
+    moved = moved_keys(nearest_keys(keys, box_landmarks, size), box_landmarks, size)
     return np.stack([match_colour(picture, background, mask) for picture in moved])
 
 
-def nearest_keys(keys: KeyPictures, wanted: Float32) -> KeyPictures:
-    """The NUM_KEYS key pictures whose lips are nearest to those of wanted landmarks [59, 2], the nearest first.
+def nearest_keys(keys: KeyPictures, wanted: Float32, size: int = BOX_SIZE) -> KeyPictures:
+    """Return the NUM_KEYS key pictures whose lips are nearest to the lips of wanted landmarks, the nearest first.
 
-    Mean distance of lip points, plus the difference of the openings, which people see first and the mean over 40 points hides.
+    Distance: mean distance of lip points, plus the difference of the openings, which people see first and which the mean over 40
+    points hides.
+
+    Args:
+        keys: key pictures of the actor.
+        wanted: float32 [59, 2], wanted landmarks, box pixels.
+        size: side of the render box, pixels.
     """
+    wanted = _at_box_size(wanted, size)
     distance = np.abs(keys.landmarks[:, :NUM_LIPS] - wanted[:NUM_LIPS]).mean(axis=(1, 2))
-    openings = _opening_scale(mouth_opening(keys.landmarks)), _opening_scale(mouth_opening(wanted))
-    nearest = np.argsort(distance + _OPENING_COST * np.abs(openings[0] - openings[1]), kind="stable")[:NUM_KEYS]
+    openings = opening_scale(keys.landmarks).astype(np.float64) - np.float64(opening_scale(wanted))
+    nearest = np.argsort(distance + _OPENING_COST * np.abs(openings), kind="stable")[:NUM_KEYS]
     return KeyPictures(keys.pictures[nearest], keys.landmarks[nearest])
 
 
-def moved_keys(keys: KeyPictures, wanted: Float32) -> UInt8:
-    """Key pictures moved to wanted landmarks [59, 2]: uint8 [K, 160, 160, 3]."""
-    if not keys.landmarks.any():
-        return keys.pictures
-    sources = [np.concatenate([points, _affine(BORDER_POINTS, wanted, points)]) for points in keys.landmarks]
-    centres = np.concatenate([wanted, BORDER_POINTS])
-    grids = evaluate_grid(fit_spline(centres, np.concatenate(sources, axis=1), SMOOTHING[: len(centres)]))
-    return np.stack([warp(picture, dense_map(grids[..., 2 * at : 2 * at + 2])) for at, picture in enumerate(keys.pictures)])
+def moved_keys(keys: KeyPictures, wanted: Float32, size: int = BOX_SIZE) -> UInt8:
+    """Move key pictures to wanted landmarks and enlarge them to the render box: uint8 [K, size, size, 3].
+
+    Args:
+        keys: key pictures.
+        wanted: float32 [59, 2], wanted landmarks, box pixels.
+        size: side of the render box, pixels.
+    """
+    pictures = keys.pictures
+    if keys.landmarks.any():
+        wanted = _at_box_size(wanted, size)
+        sources = [np.concatenate([points, _affine(BORDER_POINTS, wanted, points)]) for points in keys.landmarks]
+        centres = np.concatenate([wanted, BORDER_POINTS])
+        grids = evaluate_grid(fit_spline(centres, np.concatenate(sources, axis=1), SMOOTHING[: len(centres)]))
+        pictures = np.stack([warp(picture, dense_map(grids[..., 2 * at : 2 * at + 2])) for at, picture in enumerate(pictures)])
+    if size == BOX_SIZE:
+        return pictures
+    larger = [cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR) for picture in pictures]
+    return np.asarray(larger, np.uint8)
 
 
 def packed(film: Float32, keys: KeyPictures) -> Float32:
-    """An actor's state: the FiLM scales and shifts, then the key pictures; float32 [S].
+    """Return an actor's state: the FiLM scales and shifts, then the key pictures; float32 [S].
 
-    Grey is 0, so that zeros are a person of no looks at all: the light of the frame's cheeks, spread over the mouth area.
+    Pixels are stored as offsets from mid-grey, so an all-zero state draws a neutral face in the light of the frame's cheeks.
     """
     pictures = (keys.pictures.astype(np.float32) - _MIDDLE) / _MIDDLE
     points = keys.landmarks / BOX_SIZE
@@ -134,7 +157,7 @@ def packed(film: Float32, keys: KeyPictures) -> Float32:
 
 
 def unpacked(state: Float32) -> tuple[Float32, KeyPictures]:
-    """What `packed` put together: FiLM scales and shifts [S - STATE_SIZE], key pictures."""
+    """Return the FiLM scales and shifts [S - STATE_SIZE] and the key pictures of an actor's state, which `packed` made."""
     film, pictures, points = np.split(state, [len(state) - STATE_SIZE, len(state) - STATE_SIZE + _PICTURES_SIZE])
     levels = np.clip(np.rint(pictures * _MIDDLE + _MIDDLE), 0.0, 255.0).astype(np.uint8)
     return film, KeyPictures(
@@ -143,16 +166,16 @@ def unpacked(state: Float32) -> tuple[Float32, KeyPictures]:
 
 
 def grey_keys() -> KeyPictures:
-    """Those of nobody: what zeros in a state stand for."""
+    """Return the key pictures of an all-zero state: mid-grey, with no landmarks."""
     return unpacked(np.zeros(STATE_SIZE, np.float32))[1]
 
 
-def _opening_scale(opening: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    return np.asarray(1.5 * _OPENING_KNEE_PX * np.log1p(opening / _OPENING_KNEE_PX), np.float64)
+def _at_box_size(landmarks: Float32, size: int) -> Float32:
+    return landmarks if size == BOX_SIZE else np.asarray(landmarks * (BOX_SIZE / size), np.float32)
 
 
 def _affine(moved: Float32, wanted: Float32, source: Float32) -> Float32:
-    """Points under the affine map that takes jaw line and upper lip of `wanted` to those of `source` best: the head as a whole."""
+    """Move points by the affine map that best takes jaw line and upper lip of `wanted` to `source`: the head as a whole."""
     before, after = wanted[_FRAME_POINTS].astype(np.float64), source[_FRAME_POINTS].astype(np.float64)
     before_mean, after_mean = before.mean(axis=0), after.mean(axis=0)
     before, after = before - before_mean, after - after_mean

@@ -1,17 +1,18 @@
-"""The five losses of the renderer (paper `ugc`, Sec. III-B.3, Eq. 10-12), shared by the prior's training and personalisation.
+"""Losses of the renderers (Song et al. 2023, Sec. III-B.3, Eq. 10-12). The training of priors and personalisation share them.
 
     L_r = b1 L_rec + b2 L_frame + b3 L_seq + b4 L_vgg + b5 L_tv,        b = 10, 1, 0.1, 1, 1
 
-The paper does not say in which units its terms are, so the weights alone mean little. Ours:
+The paper does not say in which units its terms are, so the weights alone mean little. The units here:
 
-* pictures lie in [0, 1]; L_rec and L_tv are mean absolute values over the mask, L_rec with three times the weight on and near
-  the lips;
-* L_frame and L_seq are least-squares adversarial losses (Mao et al. 2017) in place of the logarithms of Eq. 11 and 12: with
-  a few thousand steps on a few people the discriminators soon win, and there the logarithm of a saturated score gives the
-  renderer no gradient, while the square still does;
-* L_vgg is the mean absolute difference of features, each stage's divided by its mean absolute value over the training pictures.
+* Pictures lie in [0, 1]. L_rec and L_tv are mean absolute values over the mask. In L_rec, pixels on and near the lips have three
+  times the weight.
+* L_frame and L_seq are least-squares adversarial losses (Mao et al. 2017) in place of the logarithms of Eq. 11 and 12. With a few
+  thousand steps on a few people the discriminators soon win. Then the logarithm of a saturated score gives the renderer no
+  gradient, while the square still does.
+* L_vgg is the mean absolute difference of features. The features of each stage are divided by their mean absolute value over the
+  training pictures.
 
-Measured so, the gradients of L_rec, L_vgg and (once its discriminator has learned) L_frame at the picture are of the same size.
+In these units, the gradients of L_rec, L_vgg and (once the discriminator has learned) L_frame at the picture have the same size.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from services.render.pairs import BASE, LIPS, MASK
+
 Features = Callable[[Tensor], Sequence[Tensor]]
-"""Pictures [B, 3, H, W] in [0, 1] to features of several scales."""
+"""Returns features of several scales for pictures, float [B, 3, H, W] in [0, 1]."""
 
 CRITIC_ROWS: Final = slice(24, 136)
 CRITIC_COLUMNS: Final = slice(16, 144)
-"""The part of the box, 128 x 112 px round mouth and chin, that discriminators and perceptual features look at."""
+"""Rows and columns of the part of the box that discriminators and perceptual features see: 128 x 112 px round mouth and chin."""
 
-_LIPS_CHANNEL: Final = 7
-_MASK_CHANNEL: Final = 6
 _LIP_WEIGHT: Final = 2.0
 _LIP_SPREAD_PX: Final = 13
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossWeights:
-    """b1 to b5 of Eq. 10."""
+    """Weights b1 to b5 of Eq. 10."""
 
     reconstruction: float = 10.0
     frame: float = 1.0
@@ -49,13 +50,13 @@ class LossWeights:
 
 
 class Made(NamedTuple):
-    """What came of a batch.
+    """Pictures that were drawn for a batch.
 
     Attributes:
         pictures: float [B, 3, H, W] in [0, 1]: new face inside the mask, footage outside, blended by the soft mask.
-        target: float [B, 3, H, W], the footage.
-        mask: float [B, 1, H, W].
-        weights: float [B, 1, H, W], how much each pixel counts in L_rec.
+        target: float [B, 3, H, W] in [0, 1], the footage.
+        mask: float [B, 1, H, W] in [0, 1], the lower-face mask.
+        weights: float [B, 1, H, W], weight of each pixel in L_rec.
     """
 
     pictures: Tensor
@@ -65,39 +66,48 @@ class Made(NamedTuple):
 
 
 def compose(inputs: Tensor, residual: Tensor, target: Tensor) -> Made:
-    """Add the network's residual to the texture and blend it into the footage.
+    """Add the network's residual to the base picture and blend the sum into the footage.
 
     Args:
-        inputs: float [B, 9, H, W] in [0, 1], the network's input.
-        residual: float [B, 3, H, W], its output.
-        target: float [B, 3, H, W] in [0, 1].
+        inputs: float [B, C, H, W] in [0, 1], the network's input. Channels BASE, MASK and LIPS of services.render.pairs are read.
+        residual: float [B, 3, H, W], the network's output.
+        target: float [B, 3, H, W] in [0, 1], the footage.
     """
-    mask = inputs[:, _MASK_CHANNEL : _MASK_CHANNEL + 1]
-    lips = inputs[:, _LIPS_CHANNEL : _LIPS_CHANNEL + 1]
-    drawn = inputs[:, 3:6] + residual
+    mask = inputs[:, MASK : MASK + 1]
+    lips = inputs[:, LIPS : LIPS + 1]
+    drawn = inputs[:, BASE] + residual
     near_lips = F.avg_pool2d(F.max_pool2d(lips, _LIP_SPREAD_PX, 1, _LIP_SPREAD_PX // 2), _LIP_SPREAD_PX, 1, _LIP_SPREAD_PX // 2)
     pictures = target + mask * (drawn - target)
     return Made(pictures, target, mask, mask * (1.0 + _LIP_WEIGHT * near_lips))
 
 
 def reconstruction_loss(made: Made) -> Tensor:
-    """L_rec: weighted mean absolute error inside the mask."""
+    """Return L_rec: the weighted mean absolute error inside the mask."""
     error = (made.pictures - made.target).abs() * made.weights
     return error.sum() / (3.0 * made.weights.sum())
 
 
 def total_variation_loss(made: Made) -> Tensor:
-    """L_tv: mean absolute difference of neighbouring pixels inside the mask."""
+    """Return L_tv: the mean absolute difference of neighbouring pixels inside the mask."""
     pictures, mask = made.pictures, made.mask
     across = ((pictures[..., 1:] - pictures[..., :-1]).abs() * mask[..., 1:]).sum()
     down = ((pictures[..., 1:, :] - pictures[..., :-1, :]).abs() * mask[..., 1:, :]).sum()
     return (across + down) / (6.0 * mask.sum())
 
 
-def detail_loss(made: Made) -> Tensor:
-    """Mean absolute difference of fine detail's strength: root mean square of the Laplacian over 9 x 9 px, inside the mask.
+def unjudged_terms(made: Made, weights: LossWeights) -> dict[str, Tensor]:
+    """Return the weighted losses that need no other network: reconstruction and total variation."""
+    return {
+        "reconstruction": weights.reconstruction * reconstruction_loss(made),
+        "total_variation": weights.total_variation * total_variation_loss(made),
+    }
 
-    No term of Eq. 10. It asks for as much detail as the footage has, a pixel here or there, where L1 would rather have none.
+
+def detail_loss(made: Made) -> Tensor:
+    """Return the mean absolute difference of the strength of fine detail inside the mask. Eq. 10 has no such term.
+
+    The strength is the root mean square of the Laplacian over 9 x 9 px. The loss asks for as much detail as the footage has, even
+    if the detail lies a pixel beside the footage's. L1 alone would prefer no detail.
     """
     got, wanted = (F.avg_pool2d(_laplacian(part).square(), 9, 4).add(1e-6).sqrt() for part in (made.pictures, made.target))
     weight = F.avg_pool2d(made.mask[..., 1:-1, 1:-1], 9, 4)
@@ -111,12 +121,12 @@ def _laplacian(pictures: Tensor) -> Tensor:
 
 
 def perceptual_loss(features: Features, pictures: Tensor, target: Tensor) -> Tensor:
-    """L_vgg: mean over scales of the mean absolute difference of features.
+    """Return L_vgg: the mean over scales of the mean absolute difference of features.
 
     Args:
-        features: of a network trained in this repository, or of the user's VGG (networks/vgg.py).
-        pictures: float [B, 3, h, w] in [0, 1].
-        target: likewise.
+        features: returns features, by the network of networks/perceptual.py or by the user's VGG (train/vgg.py).
+        pictures: float [B, 3, h, w] in [0, 1], drawn.
+        target: float [B, 3, h, w] in [0, 1], footage.
     """
     with torch.no_grad():
         wanted = features(target)
@@ -126,23 +136,23 @@ def perceptual_loss(features: Features, pictures: Tensor, target: Tensor) -> Ten
 
 
 def adversarial_loss(scores: Tensor) -> Tensor:
-    """The renderer's part of L_frame or L_seq: mean (D(made) - 1)^2."""
+    """Return the renderer's part of L_frame or L_seq, mean (D(made) - 1)^2, from scores of any shape."""
     return (scores - 1.0).square().mean()
 
 
 def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
-    """The discriminator's part: half of mean (D(real) - 1)^2 + mean D(made)^2."""
+    """Return the discriminator's part of L_frame or L_seq: half of mean (D(real) - 1)^2 + mean D(made)^2."""
     return 0.5 * ((real - 1.0).square().mean() + made.square().mean())
 
 
 def gradient_penalty(judge: Callable[[Tensor], Tensor], real: Tensor, made: Tensor, shares: Tensor) -> Tensor:
-    """L_gp (Gulrajani et al. 2017; paper `everybody`, Eq. 4): mean (|gradient of the score at a mixture| - 1)^2.
+    """Return L_gp (Gulrajani et al. 2017): mean (|gradient of the score at a mixture| - 1)^2.
 
     Args:
-        judge: the discriminator; its scores are added up.
-        real: float [B, C, H, W].
-        made: likewise, without gradient.
-        shares: float [B, 1, 1, 1] in [0, 1], of the real picture in each mixture.
+        judge: the discriminator. The scores of one picture are added up.
+        real: float [B, C, H, W], footage.
+        made: float [B, C, H, W], drawn, without gradient.
+        shares: float [B, 1, 1, 1] in [0, 1], share of the real picture in each mixture.
     """
     mixed = (made + shares * (real - made)).detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(judge(mixed).sum(), mixed, create_graph=True)
@@ -151,5 +161,5 @@ def gradient_penalty(judge: Callable[[Tensor], Tensor], real: Tensor, made: Tens
 
 
 def critic_view(pictures: Tensor) -> Tensor:
-    """The part that discriminators and perceptual features look at: [B, C, 112, 128]."""
+    """Return the part of the boxes that discriminators and perceptual features see: [B, C, 112, 128]."""
     return pictures[..., CRITIC_ROWS, CRITIC_COLUMNS]

@@ -1,26 +1,20 @@
-"""What a serving process holds: a backend with the folder's models loaded."""
+"""Models of a serving process: a backend that has the models of a folder loaded."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from services.common.crops import BOX_SIZE
-from services.common.errors import InvalidRequest
+from services.common.array_types import UInt8
+from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.render.backends.base import Backend
-from services.render.backends.choice import DEFAULTS, BackendName, Choice, Device
-from services.render.backends.onnxruntime_backend import OnnxRuntimeBackend
 from services.render.backends.registry import ModelFile, read_models
-from services.render.backends.triton_options import TritonOptions
-from services.render.render import default_state
-from services.render.streams import open_stream
-from services.render.types import ModelInfo, Precision, RenderFrame
-
-if TYPE_CHECKING:
-    from services.render.backends.triton_healing import TritonMonitor
+from services.render.renderer import Renderer
+from services.render.renderers.registry import renderer_named
+from services.render.streams import default_state, open_stream
+from services.render.types import ModelInfo, RenderFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +22,9 @@ class RenderModels:
     """Loaded models.
 
     Attributes:
-        backend: computes them.
-        files: by name.
-        folder: where the weights lie that personalisation trains with.
+        backend: runtime that computes the models.
+        files: exported networks by name.
+        folder: folder of the weights that personalisation trains with.
     """
 
     backend: Backend
@@ -38,62 +32,57 @@ class RenderModels:
     folder: Path
 
     def info(self) -> list[ModelInfo]:
-        """All models, by name."""
-        backend = self.backend
-        return [
-            ModelInfo(file.name, file.sha256, backend.name, backend.precision, backend.num_threads, file.state_size)
-            for _, file in sorted(self.files.items())
-        ]
+        """Describe all models, ordered by name."""
+        return [self._info(file, renderer_named(name)) for name, file in sorted(self.files.items())]
 
-
-def make_backend(
-    *,
-    device: Device,
-    backend: BackendName | None,
-    precision: Precision | None,
-    num_threads: int,
-    triton: TritonOptions | None = None,
-    monitor: TritonMonitor | None = None,
-) -> Backend:
-    """The backend that settings ask for; where they leave it open, the measured default of the device.
-
-    Args:
-        device: where networks are computed; of Triton it decides the default precision only.
-        backend: which; None: the default.
-        precision: of its arithmetic; None: the default.
-        num_threads: of one inference in this process; Triton's threads are in its repository.
-        triton: how to use it, for backend `triton`.
-        monitor: is told how Triton does.
-
-    Raises:
-        InvalidRequest: this machine or the installed build cannot do that.
-    """
-    if backend == "triton":
-        # Its client is imported by those who use it.
-        from services.render.backends.triton_backend import TritonBackend
-
-        if triton is None:
-            raise InvalidRequest("backend triton needs to know where Triton is", field="DUBSTAGE_TRITON_URL")
-        return TritonBackend(triton, precision=precision or DEFAULTS[device].precision, monitor=monitor)
-    choice = DEFAULTS[device] if backend is None or precision is None else Choice(backend, precision)
-    if choice.backend == "onnxruntime":
-        return OnnxRuntimeBackend(device=device, precision=choice.precision, num_threads=num_threads)
-    # OpenVINO takes a second to import: only for those who use it.
-    from services.render.backends.openvino_backend import OpenVinoBackend
-
-    return OpenVinoBackend(precision=choice.precision, num_threads=num_threads)
+    def _info(self, file: ModelFile, renderer: Renderer) -> ModelInfo:
+        return ModelInfo(
+            name=file.name,
+            sha256=file.sha256,
+            backend=self.backend.name,
+            precision=self.backend.precision,
+            num_threads=self.backend.num_threads,
+            frames_before=renderer.frames_before,
+            frames_after=renderer.frames_after,
+            inputs=renderer.inputs,
+            texture=renderer.texture,
+            needs_actor=renderer.needs_actor,
+            needs_identity=renderer.needs_identity,
+            box_multiple=file.box_multiple,
+        )
 
 
 def load_models(folder: Path, backend: Backend) -> RenderModels:
-    """Load all models of a folder and run each once.
+    """Load all models of a folder and draw one black frame with each.
 
     Raises:
-        ModelNotFound, ArtefactCorrupt: a file is missing or damaged.
+        ModelNotFound: a file is missing, or a model has the name of no renderer.
+        ArtefactCorrupt: a file is damaged.
     """
     files = read_models(folder, backend.precision)
-    picture = np.zeros((BOX_SIZE, BOX_SIZE, 3), np.uint8)
-    frame = RenderFrame(0, picture, picture, picture[..., 0], np.zeros((59, 2), np.float32))
-    for file in files.values():
+    renderers = {name: renderer_named(name) for name in files}
+    for name, file in files.items():
         backend.load(file)
-        open_stream(backend, file, default_state(file)).render([frame])
+        reference = _black(file) if "reference" in renderers[name].inputs else None
+        stream = open_stream(backend, file, default_state(file), reference)
+        stream.render([blank_frame(file)])
+        stream.finish()
     return RenderModels(backend, files, folder)
+
+
+def blank_frame(model: ModelFile) -> RenderFrame:
+    """Return a frame of zeros with every optional input, in the model's forms; features of no fixed form are one number."""
+    picture = _black(model)
+    return RenderFrame(
+        frame_index=0,
+        background=picture,
+        texture=picture,
+        mask=picture[..., 0],
+        box_landmarks=np.zeros((NUM_MOUTH_AREA, 2), np.float32),
+        speech_features=np.zeros(model.input_shape("speech_features") or (1, 1), np.float32),
+        neural_features=np.zeros(model.input_shape("neural_features") or (model.box_size, model.box_size, 1), np.float32),
+    )
+
+
+def _black(model: ModelFile) -> UInt8:
+    return np.zeros((model.box_size, model.box_size, 3), np.uint8)

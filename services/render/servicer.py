@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1 import render_pb2_grpc
-from services.common.array_cache import ArrayCache
-from services.common.artefacts import ArtefactStore
-from services.common.calls import check_still_wanted, set_model_version
+from services.common.chassis.calls import check_still_wanted, set_model_version
+from services.common.chassis.limits import WorkerPool
 from services.common.errors import InvalidRequest
-from services.common.identity_drawing import IdentityDrawing
-from services.common.limits import WorkerPool
-from services.common.morphable_models import MorphableModels
-from services.common.mouth_bank import MouthBank
-from services.render.backends.registry import ModelFile
+from services.render.actors import ActorStore
 from services.render.convert import (
+    actor_from_proto,
     bank_from_proto,
     config_from_proto,
-    drawing_from_proto,
     frame_from_proto,
+    identity_from_proto,
     model_from_proto,
     models_to_proto,
-    num_steps_from_proto,
     progress_to_proto,
+    reference_from_proto,
     rendered_to_proto,
     result_to_proto,
-    state_from_proto,
 )
 from services.render.models import RenderModels
-from services.render.streams import EVERYBODY, HEADPOSE, open_stream
+from services.render.renderer import PersonalizeJob
+from services.render.renderers.registry import renderer_named
+from services.render.streams import open_stream
 from services.render.types import PersonalizeProgress, RenderFrame
 
 
@@ -42,100 +40,85 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
     def __init__(
         self,
         models: Callable[[], RenderModels],
-        store: ArtefactStore,
-        cache: ArrayCache,
+        actors: ActorStore,
         *,
         workers: WorkerPool,
         trainers: WorkerPool,
         batch_size: int,
         personalize_threads: int,
-        morphable_models: MorphableModels,
     ) -> None:
-        """Compose.
+        """Compose the servicer.
 
         Args:
-            models: gives the loaded models; called once a call, after warm-up.
-            store: of artefacts.
-            cache: before the store, for actors' states.
-            workers: threads in which frames are computed.
-            trainers: threads of their own for personalisations, so that they never keep a frame waiting in a queue.
+            models: returns the loaded models; called once per RPC, after warm-up.
+            actors: actors' states, banks and identities.
+            workers: threads that compute frames.
+            trainers: threads that compute personalisations. They are separate, so a personalisation never keeps a frame waiting.
             batch_size: most frames of one stream that are computed at once.
             personalize_threads: threads inside one personalisation.
-            morphable_models: that faces are drawn on, for `headpose`.
         """
         self._models = models
-        self._store = store
-        self._cache = cache
+        self._actors = actors
         self._workers = workers
         self._trainers = trainers
         self._batch_size = batch_size
         self._personalize_threads = personalize_threads
-        self._morphable_models = morphable_models
 
     async def Render(  # noqa: N802  # the RPC's name
         self, request_iterator: AsyncIterator[pb.RenderRequest], context: Any
     ) -> AsyncIterator[pb.RenderResponse]:
-        """Config, then frames; those that have arrived while the one before was computed go as one batch."""
+        """Answer a stream: config, then frames. Frames that arrived while the batch before was computed form the next batch."""
         requests = aiter(request_iterator)
         first = await anext(requests, None)
         if first is None:
             raise InvalidRequest("the stream ended before its config", field="config")
         config, models = config_from_proto(first), self._models()
         model = model_from_proto(config.model, models.files, "config.model")
+        renderer = renderer_named(model.name)
         set_model_version(model.sha256[:12])
-        state = await self._workers.run(state_from_proto, config, model, self._cache)
-        stream = await self._workers.run(open_stream, models.backend, model, state)
-        async with aclosing(_batches(requests, self._batch_size)) as batches:
+        state = await self._workers.run(self._actors.state, actor_from_proto(config), model)
+        reference = reference_from_proto(config, model, renderer)
+        stream = await self._workers.run(open_stream, models.backend, model, state, reference)
+        read = functools.partial(frame_from_proto, model=model, renderer=renderer)
+        async with aclosing(_batches(requests, self._batch_size, read)) as batches:
             async for batch in batches:
                 for rendered in await self._workers.run(stream.render, batch):
                     yield rendered_to_proto(rendered)
+        if renderer.frames_after:
+            for rendered in await self._workers.run(stream.finish):
+                yield rendered_to_proto(rendered)
 
     async def Personalize(  # noqa: N802  # the RPC's name
         self, request: pb.PersonalizeRequest, context: Any
     ) -> AsyncIterator[pb.PersonalizeResponse]:
-        """Progress, then the actor."""
+        """Answer progress, then the actor."""
         models = self._models()
         model = model_from_proto(request.model, models.files, "model")
+        renderer = renderer_named(model.name)
         set_model_version(model.sha256[:12])
-        num_steps_from_proto(request)
-        bank = await self._trainers.run(bank_from_proto, request, self._store)
-        drawing = None
-        if model.name == HEADPOSE:
-            drawing = await self._trainers.run(drawing_from_proto, request, self._store, self._morphable_models)
-        reports = await self._trainers.run(_reports, bank, drawing, models, model, request, self._personalize_threads)
+        bank, identity = bank_from_proto(request), identity_from_proto(request, renderer)
+        job = PersonalizeJob(
+            bank=await self._trainers.run(self._actors.bank, bank),
+            drawing=await self._trainers.run(self._actors.drawing, identity),
+            weights=models.folder,
+            num_steps=request.num_steps,
+            seed=request.seed,
+            num_threads=self._personalize_threads,
+            train=not request.skip_training,
+        )
+        reports = await self._trainers.run(renderer.personalize, job)
         last = None
         while (report := await self._trainers.run(_next_report, reports)) is not None:
             yield progress_to_proto(report)
             last = report
         assert last is not None  # personalize reports at least once
-        yield await self._trainers.run(result_to_proto, last, model, self._store)
+        yield result_to_proto(last, await self._trainers.run(self._actors.store_state, last.state, model))
 
     async def ListModels(  # noqa: N802  # the RPC's name
         self, request: pb.ListModelsRequest, context: Any
     ) -> pb.ListModelsResponse:
-        """All models that are loaded."""
+        """Answer all models that are loaded."""
         return models_to_proto(self._models().info())
-
-
-def _reports(
-    bank: MouthBank,
-    drawing: IdentityDrawing | None,
-    models: RenderModels,
-    model: ModelFile,
-    request: pb.PersonalizeRequest,
-    num_threads: int,
-) -> Iterator[PersonalizeProgress]:
-    # Torch takes seconds to import and much memory: only for those who train.
-    from services.render.adapt.everybody import personalize_everybody
-    from services.render.adapt.headpose import personalize_headpose
-    from services.render.adapt.personalize import PersonalizeModels, personalize
-
-    files, seed, train = PersonalizeModels(models.folder), request.seed, not request.skip_training
-    steps = num_steps_from_proto(request)
-    if drawing is not None:
-        return personalize_headpose(bank, drawing, files, num_steps=steps, seed=seed, num_threads=num_threads, train=train)
-    chosen = personalize_everybody if model.name == EVERYBODY else personalize
-    return chosen(bank, files, num_steps=steps, seed=seed, num_threads=num_threads, train=train)
 
 
 def _next_report(reports: Iterator[PersonalizeProgress]) -> PersonalizeProgress | None:
@@ -143,10 +126,17 @@ def _next_report(reports: Iterator[PersonalizeProgress]) -> PersonalizeProgress 
     return next(reports, None)
 
 
-async def _batches(requests: AsyncIterator[pb.RenderRequest], size: int) -> AsyncGenerator[list[RenderFrame], None]:
-    """Frames in order, as many as have arrived, at most `size` at a time; never waits to fill a batch.
+async def _batches(
+    requests: AsyncIterator[pb.RenderRequest], size: int, read_frame: Callable[[pb.RenderRequest, int | None], RenderFrame]
+) -> AsyncGenerator[list[RenderFrame], None]:
+    """Yield frames in order, as many as have arrived, at most `size` at a time. A batch that is not full does not wait.
 
-    The queue holds at most `size` messages: beyond that the sender waits (flow control of the stream).
+    The queue holds at most `size` messages. When the queue is full, the sender waits (flow control of the stream).
+
+    Args:
+        requests: messages after the config.
+        size: most frames of a batch.
+        read_frame: returns the frame of a message; called with the message and the index of the frame before.
     """
     queue: asyncio.Queue[pb.RenderRequest | None] = asyncio.Queue(size)
 
@@ -157,7 +147,7 @@ async def _batches(requests: AsyncIterator[pb.RenderRequest], size: int) -> Asyn
         except Exception:
             await queue.put(None)
             raise
-        # Not where the call is cancelled: the queue may be full, and nobody would ever take from it.
+        # Not reached if the call is cancelled: the queue may be full then, and no task takes from the queue any more.
         await queue.put(None)
 
     reader = asyncio.create_task(read())
@@ -173,7 +163,7 @@ async def _batches(requests: AsyncIterator[pb.RenderRequest], size: int) -> Asyn
                 if request is None:
                     ended = True
                     break
-                frame = frame_from_proto(request, previous)
+                frame = read_frame(request, previous)
                 previous = frame.frame_index
                 batch.append(frame)
             if batch:

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from services.common.settings import DEFAULT_PORTS, StageSettings
+from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
 from services.render.backends.choice import BackendName, Device
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.backends.triton_options import TritonOptions
@@ -15,16 +15,19 @@ from services.render.types import Precision
 
 
 class RenderSettings(StageSettings):
-    """Environment variables start with DUBSTAGE_. Backend and precision left empty take the measured default of the device."""
+    """Settings of the process. Environment variables start with DUBSTAGE_.
+
+    Without backend and precision, the measured default of the device is taken.
+    """
 
     port: int = Field(default=DEFAULT_PORTS["render"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
     render_weights: Path = Field(default=WEIGHTS_FOLDER, description="folder with exported models and the prior's weights")
-    device: Device = Field(default="cpu", description="where networks are computed")
-    backend: BackendName | None = Field(default=None, description="runtime of the networks")
-    precision: Precision | None = Field(default=None, description="float32, bfloat16 or int8")
+    device: Device = Field(default="cpu", description="device that computes networks")
+    backend: BackendName | None = Field(default=None, description="runtime of networks; default: the device's")
+    precision: Precision | None = Field(default=None, description="float32, bfloat16 or int8; default: the device's")
     batch_size: int = Field(default=4, ge=1, le=64, description="most frames of one stream that are computed at once")
     max_queued_personalizations: int = Field(
-        default=4, ge=0, le=10_000, description="personalisations that may wait for the one running"
+        default=4, ge=0, le=10_000, description="personalisations that may wait while one runs"
     )
     morphable_models: Path | None = Field(
         default=None, description="folder of the user's own morphable models (FLAME, Basel, ICT-FaceKit), by file name"
@@ -33,32 +36,32 @@ class RenderSettings(StageSettings):
 
     triton_url: str = Field(default="localhost:8001", min_length=1, description="HOST:PORT of Triton's gRPC, for backend triton")
     triton_shared_memory: bool = Field(
-        default=False, description="arrays through /dev/shm: Triton is on this host and sees the same one"
+        default=False, description="pass arrays through /dev/shm; Triton must run on this host and see the same /dev/shm"
     )
-    triton_max_in_flight: int = Field(default=16, ge=1, le=256, description="inferences that are at Triton at once; more wait here")
+    triton_max_in_flight: int = Field(default=16, ge=1, le=256, description="most inferences at Triton at once; more wait")
     triton_timeout_s: float = Field(default=10.0, gt=0, le=86_400, description="time allowed to one inference at Triton")
     triton_start_timeout_s: float = Field(
         default=60.0, gt=0, le=86_400, description="time that Triton has to answer when the stage starts"
     )
     triton_load_timeout_s: float = Field(default=300.0, gt=0, le=86_400, description="time that Triton has to load a model")
     triton_probe_interval_s: float = Field(
-        default=5.0, gt=0, le=86_400, description="how often an idle model is tried with one frame"
+        default=5.0, gt=0, le=86_400, description="interval at which an idle model computes one frame as a probe"
     )
     triton_heal_wait_s: float = Field(
-        default=5.0, gt=0, le=86_400, description="time that a Triton which restarts has in each attempt to heal"
+        default=5.0, gt=0, le=86_400, description="time that each reload waits for a Triton that restarts"
     )
     triton_heal_attempts: int = Field(
-        default=5, ge=1, le=1000, description="reloads in vain before the stage says that it does not serve"
+        default=5, ge=1, le=1000, description="failed reloads in a row after which the stage stops serving"
     )
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:
         if self.backend != "triton" and (self.backend is None) != (self.precision is None):
-            raise ValueError("backend and precision are given together or not at all")
+            raise ValueError("backend and precision must be given together, or neither of them")
         return self
 
     def triton_options(self) -> TritonOptions | None:
-        """How to use Triton; None where the networks are computed in this process."""
+        """Return the options of Triton; None: the networks are computed in this process."""
         if self.backend != "triton":
             return None
         return TritonOptions(

@@ -1,152 +1,126 @@
-"""Streams of frames through a loaded model: what differs between the models is here, and nothing of transport.
-
-`ugc` draws each frame by itself. `everybody` sees a window of seven frames, so its stream remembers six; `headpose` three, so two.
-"""
+"""Streams of frames through a loaded model. What differs between renderers is in their drawers (services.render.drawer)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from services.common.array_types import Array, Float32, UInt8
+from services.common.errors import ContractBroken, InvalidRequest
 from services.render.backends.base import Backend
 from services.render.backends.registry import ModelFile
-from services.render.detail import with_detail
-from services.render.drawn_face import DRAWN_WINDOW, drawn_picture, rendered_frame, shown_keys
-from services.render.features import lip_pictures
-from services.render.heatmaps import WINDOW_FRAMES, frame_channels, window_picture
-from services.render.key_pictures import matched_keys, unpacked
-from services.render.render import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, check_state, drawn, render, texture_of
-from services.render.types import Float32, RenderedFrame, RenderFrame, UInt8
-
-EVERYBODY: Final = "everybody"
-"""Name of the model that sees windows of landmarks."""
-HEADPOSE: Final = "headpose"
-"""Name of the model that sees windows of drawn faces."""
+from services.render.frame_window import FrameWindow, Window
+from services.render.renderer import Renderer, StreamSetup
+from services.render.renderers.registry import renderer_named
+from services.render.types import RenderedFrame, RenderFrame
 
 
-class FrameStream(Protocol):
-    """One stream through a model."""
-
-    def render(self, frames: Sequence[RenderFrame]) -> list[RenderedFrame]:
-        """Draw the next frames, in order; those that are context only have no answer. Grouping changes no byte."""
+def default_state(model: ModelFile) -> Float32:
+    """Return the prior's own state, float32 [S]: zeros, with which the network's layers do what the prior learned."""
+    return np.zeros(model.state_size, np.float32)
 
 
-def open_stream(backend: Backend, model: ModelFile, state: Float32) -> FrameStream:
-    """A stream through a loaded model for one actor.
+def open_stream(backend: Backend, model: ModelFile, state: Float32, reference: UInt8 | None = None) -> FrameStream:
+    """Open a stream through a loaded model for one actor.
 
     Args:
-        backend: has `model` loaded.
-        model: the network.
+        backend: runtime that has `model` loaded.
+        model: the exported network.
         state: float32 [S], the actor's state.
+        reference: uint8 [H, W, 3], the reference picture; None: not given.
 
     Raises:
-        InvalidRequest: the state has another length than the model's.
+        ModelNotFound: there is no renderer of the model's name.
+        InvalidRequest: the state has another length than the model's, or the reference is missing.
     """
-    check_state(model, state)
-    kinds: dict[str, Callable[[Backend, ModelFile, Float32], FrameStream]] = {EVERYBODY: WindowStream, HEADPOSE: DrawnStream}
-    return kinds.get(model.name, SingleStream)(backend, model, state)
+    renderer = renderer_named(model.name)
+    if state.shape != (model.state_size,):
+        raise InvalidRequest(
+            f"the actor's state has {state.size} numbers, model {model.name!r} takes {model.state_size}", field="actor"
+        )
+    if reference is None and "reference" in renderer.inputs:
+        raise InvalidRequest(f"config.reference is missing: model {model.name!r} needs it", field="config.reference")
+    return FrameStream(backend, renderer, StreamSetup(model=model, state=state, reference=reference))
 
 
-class SingleStream:
-    """Every frame by itself (services.render.render)."""
+class FrameStream:
+    """One stream of frames through one model for one actor.
 
-    def __init__(self, backend: Backend, model: ModelFile, state: Float32) -> None:
-        self._backend, self._model, self._state = backend, model, state
+    Args:
+        backend: runtime that has the model loaded.
+        renderer: the model's renderer.
+        setup: model, actor's state and reference picture.
+    """
+
+    def __init__(self, backend: Backend, renderer: Renderer, setup: StreamSetup) -> None:
+        self._backend, self._renderer, self._model = backend, renderer, setup.model
+        self._drawer = renderer.open(setup)
+        self._window: FrameWindow[Any] = FrameWindow(renderer.frames_before, renderer.frames_after)
+        self._sees_neighbours = bool(renderer.frames_before or renderer.frames_after)
+        self._frame_inputs = [name for name in renderer.inputs if name != "reference"]
 
     def render(self, frames: Sequence[RenderFrame]) -> list[RenderedFrame]:
-        """See FrameStream.render.
+        """Take the next frames, in order; return the pictures of wanted frames whose frames after are known.
+
+        Frames that are context only have no picture. How frames are grouped into calls changes no byte.
 
         Raises:
-            InvalidRequest: a frame has no texture.
+            InvalidRequest: a frame lacks an input that the renderer needs.
         """
-        wanted = [frame for frame in frames if not frame.context_only]
-        return render(self._backend, self._model, wanted, self._state) if wanted else []
-
-
-class WindowStream:
-    """Every frame with the six before it: `everybody`. After a gap and at the beginning the first frame stands in for its past."""
-
-    def __init__(self, backend: Backend, model: ModelFile, state: Float32) -> None:
-        self._backend, self._model = backend, model
-        self._film, self._keys = unpacked(state)
-        self._window: list[UInt8] = []
-        self._next = 0
-
-    def render(self, frames: Sequence[RenderFrame]) -> list[RenderedFrame]:
-        """See FrameStream.render.
-
-        face = first key picture + residual(window of masked footage and heatmaps, mask, key pictures; FiLM state)
-        """
-        wanted, pictures = [], []
+        windows: list[Window[Any]] = []
         for frame in frames:
-            self._push(frame)
-            if frame.context_only:
+            if frame.context_only and not self._sees_neighbours:
                 continue
-            keys = matched_keys(self._keys, frame.background, frame.mask, frame.box_landmarks)
-            wanted.append((frame, keys[0]))
-            pictures.append(window_picture(self._window, frame.mask, keys))
+            for name in self._frame_inputs:
+                if getattr(frame, name) is None:
+                    raise InvalidRequest(f"frame.{name} is missing: model {self._model.name!r} needs it", field=f"frame.{name}")
+            windows += self._window.push(frame, self._drawer.prepare(frame))
+        return self._drawn(windows)
+
+    def finish(self) -> list[RenderedFrame]:
+        """End the stream; return the pictures of frames whose frames after did not come. The last frame stands in for them."""
+        return self._drawn(self._window.finish())
+
+    def _drawn(self, windows: list[Window[Any]]) -> list[RenderedFrame]:
+        wanted = [window for window in windows if not window.frame.context_only]
         if not wanted:
             return []
-        inputs: dict[str, npt.NDArray[Any]] = {
-            INPUT_PICTURES: np.stack(pictures),
-            INPUT_STATE: np.repeat(self._film[None], len(wanted), axis=0),
-        }
-        residuals = self._backend.infer(self._model.name, inputs)[OUTPUT_RESIDUAL]
+        shown = [self._drawer.show(window) for window in wanted]
+        outputs = infer_frames(self._backend, self._model, [one.inputs for one in shown], self._drawer.actor_inputs)
         return [
-            RenderedFrame(frame.frame_index, drawn(frame, key, residual), frame.mask)
-            for (frame, key), residual in zip(wanted, residuals, strict=True)
+            RenderedFrame(window.frame.frame_index, self._drawer.draw(window, one, made), window.frame.mask)
+            for window, one, made in zip(wanted, shown, outputs, strict=True)
         ]
 
-    def _push(self, frame: RenderFrame) -> None:
-        channels = frame_channels(frame.background, frame.mask, frame.box_landmarks, frame.frame_index)
-        follows = bool(self._window) and frame.frame_index == self._next
-        self._window = [*self._window[1:], channels] if follows else [channels] * WINDOW_FRAMES
-        self._next = frame.frame_index + 1
 
+def infer_frames(
+    backend: Backend, model: ModelFile, frames: Sequence[Mapping[str, Array]], actor: Mapping[str, Array]
+) -> list[dict[str, Array]]:
+    """Compute frames of one actor as one batch; return the outputs of each frame by name.
 
-class DrawnStream:
-    """Every frame with the two before it: `headpose`. After a gap and at the beginning the first frame stands in for its past."""
+    Args:
+        backend: runtime that has `model` loaded.
+        model: the exported network.
+        frames: B mappings, B >= 1: arrays by input name, without the batch axis.
+        actor: arrays by input name. An input with a batch axis is repeated for each frame; an input without one is given once.
 
-    def __init__(self, backend: Backend, model: ModelFile, state: Float32) -> None:
-        self._backend, self._model = backend, model
-        self._actor, self._keys = unpacked(state)
-        self._window: list[UInt8] = []
-        self._next = 0
-
-    def render(self, frames: Sequence[RenderFrame]) -> list[RenderedFrame]:
-        """See FrameStream.render.
-
-        face = rendered frame + residual(window of rendered frames, mask, wanted lips, key pictures; FiLM state, memory items),
-        then its detail as strong as the key pictures' (services.render.detail)
-
-        Raises:
-            InvalidRequest: a frame has no texture, the drawn face.
-        """
-        wanted, pictures = [], []
-        for frame in frames:
-            keys = shown_keys(self._keys, frame.background, frame.mask, frame.box_landmarks)
-            self._push(frame, keys)
-            if frame.context_only:
-                continue
-            wanted.append((frame, self._window[-1], keys))
-            pictures.append(drawn_picture(self._window, frame.mask, lip_pictures(frame.box_landmarks), keys))
-        if not wanted:
-            return []
-        inputs: dict[str, npt.NDArray[Any]] = {
-            INPUT_PICTURES: np.stack(pictures),
-            INPUT_STATE: np.repeat(self._actor[None], len(wanted), axis=0),
-        }
-        residuals = self._backend.infer(self._model.name, inputs)[OUTPUT_RESIDUAL]
-        return [
-            RenderedFrame(frame.frame_index, with_detail(drawn(frame, rendered, residual), keys, frame.mask), frame.mask)
-            for (frame, rendered, keys), residual in zip(wanted, residuals, strict=True)
-        ]
-
-    def _push(self, frame: RenderFrame, keys: UInt8) -> None:
-        rendered = rendered_frame(frame.background, frame.mask, texture_of(frame), keys[0])
-        follows = bool(self._window) and frame.frame_index == self._next
-        self._window = [*self._window[1:], rendered] if follows else [rendered] * DRAWN_WINDOW
-        self._next = frame.frame_index + 1
+    Raises:
+        ContractBroken: the renderer gives no array for an input of the network, or more arrays than inputs.
+    """
+    given = frames[0].keys() | actor.keys()
+    if given != {form.name for form in model.inputs}:
+        raise ContractBroken(
+            f"renderer {model.name!r} gives {sorted(given)}, its network takes {sorted(form.name for form in model.inputs)}"
+        )
+    inputs: dict[str, Array] = {}
+    for form in model.inputs:
+        if form.name in frames[0]:
+            inputs[form.name] = np.stack([frame[form.name] for frame in frames])
+        elif form.batched:
+            inputs[form.name] = np.repeat(actor[form.name][None], len(frames), axis=0)
+        else:
+            inputs[form.name] = actor[form.name]
+    outputs = backend.infer(model.name, inputs)
+    return [{name: values[place] for name, values in outputs.items()} for place in range(len(frames))]

@@ -1,23 +1,34 @@
-"""Types of the render stage. Pictures are RGB, 160 x 160, in render-box pixels (docs/coordinates.md)."""
+"""Types of the render stage. Pictures are RGB in render-box pixels (docs/coordinates.md).
+
+The render box is square: BOX_SIZE (160) pixels a side, or a whole multiple of BOX_SIZE that the model was exported for. Docstrings
+write H and W for the sides of the box.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-import numpy.typing as npt
-
-UInt8 = npt.NDArray[np.uint8]
-Float32 = npt.NDArray[np.float32]
+from services.common.array_types import Float32, UInt8
 
 
 class Precision(StrEnum):
-    """What a backend computes in."""
+    """Number format that a backend computes in."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     INT8 = "int8"
+
+
+class TextureInput(StrEnum):
+    """What the `texture` of a frame shows."""
+
+    NONE = "none"
+    """The renderer takes no texture."""
+    WARPED = "warped"
+    """Mouths of the footage, warped to the wanted landmarks."""
+    DRAWN = "drawn"
+    """The person's face as the morphable model draws it; 0, 0, 0 where the face covers nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,12 +36,14 @@ class RenderFrame:
     """What one frame is rendered from.
 
     Attributes:
-        frame_index: place in the stream; comes back with the picture.
-        background: uint8 [160, 160, 3], the footage's own render box; what the mask covers is never looked at.
-        texture: uint8 [160, 160, 3], the warped texture; None: not given, `everybody` needs none.
-        mask: uint8 [160, 160], lower-face mask, 255 = to be replaced.
+        frame_index: place in the stream; the answer has the same index.
+        background: uint8 [H, W, 3], the footage's own render box; no pixel under the mask is read.
+        texture: uint8 [H, W, 3], see TextureInput; None: not given.
+        mask: uint8 [H, W], lower-face mask, 255 = to be replaced.
         box_landmarks: float32 [59, 2], wanted mouth-area landmarks, box pixels.
-        context_only: the frame is the past of those that follow and gets no answer.
+        context_only: the frame is a neighbour of frames that are wanted and gets no answer.
+        speech_features: float32 [R, C], speech features of the frame: R rows of C features; None: not given.
+        neural_features: float32 [H, W, C], features sampled from the actor's neural texture at each box pixel; None: not given.
     """
 
     frame_index: int
@@ -39,6 +52,8 @@ class RenderFrame:
     mask: UInt8
     box_landmarks: Float32
     context_only: bool = False
+    speech_features: Float32 | None = None
+    neural_features: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,9 +61,9 @@ class RenderedFrame:
     """The picture of one frame.
 
     Attributes:
-        frame_index: of the frame that it answers.
-        box: uint8 [160, 160, 3]: the new lower face where the mask is above 0, the background elsewhere. It is not blended yet.
-        mask: uint8 [160, 160], weight of `box` in the blend; never above the mask that came.
+        frame_index: index of the frame that the picture answers.
+        box: uint8 [H, W, 3]: the new lower face where the mask is above 0, the background elsewhere. The border is not blended.
+        mask: uint8 [H, W], weight of `box` in the blend; never above the mask of the frame.
     """
 
     frame_index: int
@@ -58,15 +73,21 @@ class RenderedFrame:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that is loaded.
+    """A loaded model as ListModels describes it.
 
     Attributes:
-        name: what a request calls it.
-        sha256: of the network's file, hexadecimal.
-        backend: runtime that computes it.
-        precision: of its arithmetic.
-        num_threads: of one inference.
-        state_size: length of an actor's state.
+        name: name in requests.
+        sha256: digest of the network's file, hexadecimal.
+        backend: runtime that computes the network.
+        precision: number format of the arithmetic.
+        num_threads: threads of one inference.
+        frames_before: frames before a frame that its picture depends on.
+        frames_after: frames after a frame that its picture depends on.
+        inputs: optional fields of a request that must be set (services.render.renderer.INPUTS).
+        texture: what the frame's `texture` shows.
+        needs_actor: whether pictures show the person only with an actor's state.
+        needs_identity: whether personalisation needs the person's identity on a morphable model.
+        box_multiple: side of the render box in units of 160 pixels.
     """
 
     name: str
@@ -74,7 +95,13 @@ class ModelInfo:
     backend: str
     precision: Precision
     num_threads: int
-    state_size: int
+    frames_before: int
+    frames_after: int
+    inputs: tuple[str, ...]
+    texture: TextureInput
+    needs_actor: bool
+    needs_identity: bool
+    box_multiple: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +112,7 @@ class PersonalizeProgress:
         step: steps done.
         num_steps: steps in all.
         loss: mean absolute error inside the mask since the last report, grey levels.
-        state: float32 [S], the actor's state so far; what the last report holds is the result.
+        state: float32 [S], the actor's state so far; the state of the last report is the result.
     """
 
     step: int

@@ -1,1 +1,1 @@
-"""The texture stage: a bank of a person's own mouth textures, retrieved and warped to wanted landmarks."""
+"""The texture stage: mouth textures, drawn faces and backgrounds of a person."""

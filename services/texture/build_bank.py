@@ -1,4 +1,4 @@
-"""From frames of footage to a mouth-texture bank: which frames are kept, and one exposure for all of them."""
+"""A mouth-texture bank from frames of footage: the choice of frames, and one exposure for all frames."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.common.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
-from services.common.calls import check_still_wanted
-from services.common.crops import HeadPose, to_head_space
+from services.common.array_types import Float32
+from services.common.chassis.calls import check_still_wanted
 from services.common.errors import InvalidRequest, NoUsableFootage
-from services.common.landmarks import MOUTH_AREA, NUM_LIPS
-from services.common.mouth_bank import WINDOW, MouthBank, make_bank
-from services.texture.types import BankFrame, Float32
+from services.common.face.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
+from services.common.face.crops import HeadPose, to_head_space
+from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS
+from services.common.face.mouth_bank import WINDOW, MouthBank, make_bank
+from services.texture.types import BankFrame
 
 DEFAULT_FRAMES: Final = 300
 _MAX_GAIN: Final = 2.0
@@ -22,19 +23,19 @@ _LIP_MARGIN_PX: Final = 6.0
 
 
 def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) -> MouthBank:
-    """The bank of one person.
+    """Return the bank of one person.
 
-    Geometry is measured on all frames. More than `max_frames` are thinned out: windows of six neighbours are taken, each time the
-    one whose mouth differs most from all that are kept (farthest-point sampling), so that rare openings stay and windows exist.
+    Geometry is measured on all frames. Of more than `max_frames` frames, windows of six neighbours are kept: each time the
+    window whose mouth differs most from all kept frames (farthest-point sampling). So rare openings stay, and windows exist.
 
     Args:
-        frames: of one person, frame_index strictly increasing.
-        max_frames: how many to keep, >= 1.
+        frames: frames of one person, frame_index strictly increasing.
+        max_frames: largest number of frames to keep, >= 1.
 
     Raises:
-        NoUsableFootage: no frames.
-        InvalidRequest: indices that do not increase, or max_frames < 1.
-        Cancelled: the call that this is done for is over.
+        NoUsableFootage: there are no frames.
+        InvalidRequest: indices do not increase, or max_frames < 1.
+        Cancelled: the current call is over.
     """
     if max_frames < 1:
         raise InvalidRequest(f"a bank keeps at least 1 frame, not {max_frames}", field="config.max_frames")
@@ -63,12 +64,12 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
 
 
 def choose_frames(mouth: Float32, index: npt.NDArray[np.int64], max_frames: int) -> npt.NDArray[np.intp]:
-    """Rows to keep, increasing: int [<= max_frames].
+    """Return rows to keep, increasing: int [<= max_frames].
 
     Args:
         mouth: float32 [F, 59, 3], head space.
         index: int64 [F], strictly increasing.
-        max_frames: how many to keep.
+        max_frames: largest number of frames to keep.
     """
     if len(index) <= max_frames:
         return np.arange(len(index))
@@ -78,7 +79,7 @@ def choose_frames(mouth: Float32, index: npt.NDArray[np.int64], max_frames: int)
     if not len(ends) or max_frames < WINDOW:
         return _farthest(lips, max_frames)
     kept = np.zeros(len(index), dtype=bool)
-    # Distances to what is kept, updated one window at a time: F x 80 numbers a step.
+    # Distances to the kept frames, updated window by window: F x 80 numbers per step.
     nearest = np.abs(lips - np.median(lips, axis=0)).mean(axis=1) + 1e6
     while True:
         check_still_wanted()
@@ -93,14 +94,14 @@ def choose_frames(mouth: Float32, index: npt.NDArray[np.int64], max_frames: int)
 
 
 def harmonise(bank: MouthBank, segment: npt.NDArray[np.intp]) -> MouthBank:
-    """The bank with one exposure and white balance: each segment's skin gets the whole bank's median colour.
+    """Return the bank with one exposure and white balance: each segment's skin gets the whole bank's median colour.
 
-    One gain a segment and channel (at most 2 either way), not one a frame: within a shot the skin's colour follows the head's
-    turning in the light, which the texture must keep. Skin is the lower face without the lips' surroundings.
+    There is one gain per segment and channel (1/2 to 2), not per frame: within a shot the skin's colour follows the head's turns in
+    the light, which the texture must keep. Skin is the lower face without the lips' surroundings.
 
     Args:
         bank: the bank.
-        segment: int [F], number of the stretch of footage without gaps that each frame comes from.
+        segment: int [F], number of each frame's stretch of footage without gaps.
     """
     if segment[0] == segment[-1]:
         return bank

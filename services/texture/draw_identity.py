@@ -1,29 +1,30 @@
-"""The albedo modes of RetrieveWarp: instead of a retrieved texture, the identity's face in the wanted pose and expression.
+"""Albedo modes of RetrieveWarp: the identity's face in the wanted pose and expression, in place of a retrieved texture.
 
-The face is drawn by services/common/identity_drawing.py, which the renderer's training uses too, so that both see the same. Its
-light is the identity's mean over the footage; bringing it to the light of a frame is the renderer's part.
+services/common/face/identity_drawing.py draws the face, in serving and in the renderer's training. The light is the identity's mean
+over the footage. The renderer adapts the face to the light of a frame.
 """
 
 from __future__ import annotations
 
-from services.common.crops import head_to_box
 from services.common.errors import InvalidRequest
-from services.common.identity_drawing import IdentityDrawing
+from services.common.face.crops import head_to_box
+from services.common.face.identity_drawing import IdentityDrawing
+from services.texture.frame_order import check_order
 from services.texture.types import TargetFrame, WarpedFrame, WarpMode
 
 
 class IdentityStream:
-    """Drawn faces for one stream of target frames. A frame's answer depends on nothing but the identity and itself."""
+    """Drawn faces for one stream of target frames. A frame's answer depends on the identity and the frame alone."""
 
     def __init__(self, drawing: IdentityDrawing, mode: WarpMode) -> None:
         """Prepare a stream.
 
         Args:
-            drawing: of the identity.
+            drawing: drawing of the identity.
             mode: one of ALBEDO_MODES.
 
         Raises:
-            InvalidRequest: the detailed albedo is wanted of an identity that has none.
+            InvalidRequest: the mode is DETAILED_ALBEDO, and the identity has no detailed albedo.
         """
         self._drawing = drawing
         self._detailed = mode is WarpMode.DETAILED_ALBEDO
@@ -35,16 +36,12 @@ class IdentityStream:
             )
 
     def push(self, frame: TargetFrame) -> WarpedFrame | None:
-        """The face of the next frame; None for one that is only context.
+        """Return the face of the next frame; None for a context frame.
 
         Raises:
-            InvalidRequest: the frame's index is not beyond the last one's.
+            InvalidRequest: the frame's index does not increase.
         """
-        if self._last_index is not None and frame.frame_index <= self._last_index:
-            raise InvalidRequest(
-                f"frame_index must increase: {frame.frame_index} came after {self._last_index}",
-                field="frame.frame_index",
-            )
+        check_order(frame.frame_index, self._last_index)
         self._last_index = frame.frame_index
         if frame.context_only:
             return None

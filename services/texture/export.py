@@ -1,14 +1,12 @@
 """Export the trained network: `python -m services.texture.export --run build/texture/temporal_warp`.
 
 Writes weights/temporal_warp.onnx and, beside it, temporal_warp.json: configuration, sha256 and the parity of both
-implementations. A parity failure fails the export, and nothing is written.
+implementations. A parity failure ends the export before any file is written.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import hashlib
 import json
 import tempfile
 from dataclasses import dataclass
@@ -20,8 +18,9 @@ import onnx
 import torch
 from safetensors.torch import load_file
 
-from services.common.crops import BOX_SIZE
-from services.common.mouth_bank import NUM_CONTROL_POINTS, WINDOW
+from services.common.face.crops import BOX_SIZE
+from services.common.face.mouth_bank import NUM_CONTROL_POINTS, WINDOW
+from services.common.store.exported_network import write_exported_network
 from services.texture.models import MAX_WINDOWS, WEIGHTS, TemporalWarpModel
 from services.texture.networks.temporal_warp import TemporalWarp, TemporalWarpConfig
 
@@ -30,7 +29,7 @@ MAX_BYTES: Final = 4_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportSpec:
-    """What the exported network looks like and how closely it must follow its source."""
+    """Form of the exported network, and how closely the export must follow its source."""
 
     inputs: tuple[str, ...] = ("wanted", "source")
     outputs: tuple[str, ...] = ("delta",)
@@ -42,15 +41,15 @@ class ExportSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParityReport:
-    """Measured on random windows of face-like points."""
+    """How closely the export follows its source, measured on random windows of face-like points."""
 
     largest_difference_px: float
     batch_invariant: bool
-    """A window gives the same bits alone and beside others."""
+    """Whether a window gives the same bits alone and beside others."""
 
 
 def load_network(run: Path) -> TemporalWarp:
-    """The best network of a training run, in evaluation mode."""
+    """Return the best network of a training run, in evaluation mode."""
     config = json.loads((run / "config.json").read_text())
     network = TemporalWarp(TemporalWarpConfig(**config["network"]))
     network.load_state_dict(load_file(run / "best.safetensors"))
@@ -58,7 +57,7 @@ def load_network(run: Path) -> TemporalWarp:
 
 
 def measure_parity(network: TemporalWarp, path: Path, spec: ExportSpec) -> ParityReport:
-    """Compare PyTorch and the serving class, and the latter with itself for fewer windows."""
+    """Compare the serving class with PyTorch, and a run of one window with a run of all."""
     random = np.random.default_rng(spec.seed)
     model = TemporalWarpModel(path)
     largest, invariant = 0.0, True
@@ -98,21 +97,12 @@ def export(run: Path, out: Path, spec: ExportSpec) -> ParityReport:
         content = path.read_bytes()
     if report.largest_difference_px > spec.tolerance_px or not report.batch_invariant or len(content) > MAX_BYTES:
         raise RuntimeError(f"export refused: {report}, {len(content)} bytes")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(content)
-    description = {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "size_bytes": len(content),
-        "training": json.loads((run / "config.json").read_text()),
-        "export": dataclasses.asdict(spec),
-        "parity": dataclasses.asdict(report),
-    }
-    out.with_suffix(".json").write_text(json.dumps(description, indent=1) + "\n")
+    write_exported_network(out, content, run=run, spec=spec, parity=report)
     return report
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of a training run")
     parser.add_argument("--out", type=Path, default=WEIGHTS)

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
+from services.common.array_types import Float32
 from services.common.errors import ModelNotFound
-
-Float32 = npt.NDArray[np.float32]
 
 WEIGHTS: Final = Path(__file__).with_name("weights") / "temporal_warp.onnx"
 MAX_WINDOWS: Final = 3
-"""Windows of one run. Fewer are filled up, so that the same window always gives the same bits."""
+"""Windows per run of the network. Smaller runs are filled up, so that a window always gives the same bits."""
 
 
 class TemporalWarpModel:
-    """The loaded network; sessions may be run by several streams at once."""
+    """The loaded network. Several streams may run the session at once."""
 
     def __init__(self, weights: Path = WEIGHTS, threads: int = 1) -> None:
         """Load the network.
@@ -36,7 +34,7 @@ class TemporalWarpModel:
             raise ModelNotFound(f"no model at {weights}", resource=str(weights))
         content = weights.read_bytes()
         self.version = hashlib.sha256(content).hexdigest()[:12]
-        """Beginning of the file's sha256."""
+        """First 12 digits of the file's sha256."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -45,11 +43,11 @@ class TemporalWarpModel:
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def residual(self, wanted: Float32, source: Float32) -> Float32:
-        """How far the source points of the windows' last frames move: float32 [K, 86, 2], box pixels.
+        """Return the moves of the source points of the windows' last frames, float32 [K, 86, 2], box pixels.
 
         Args:
             wanted: float32 [6, 86, 2], wanted control points t - 5 .. t, box pixels.
-            source: float32 [K, 6, 86, 2], those of K retrieved windows, 1 <= K <= 3.
+            source: float32 [K, 6, 86, 2], control points of K retrieved windows, 1 <= K <= 3.
         """
         count = len(source)
         filled = np.concatenate([source, np.repeat(source[-1:], MAX_WINDOWS - count, axis=0)])

@@ -1,4 +1,4 @@
-"""Streaming retrieval and warping: one target frame in, its texture out, from the frames t - 5 .. t."""
+"""Retrieval and warping of a stream: one target frame in, its texture out, from the frames t - 5 .. t."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.errors import InvalidRequest
-from services.common.landmarks import NUM_LIPS, NUM_MOUTH_AREA
-from services.common.mouth_bank import WINDOW, MouthBank, Retrieved, retrieve, wanted_points
-from services.common.mouth_texture import fit_retrieved, warp_by_grids
-from services.common.thin_plate_spline import ThinPlateSpline, bending_energy, evaluate_grid, fitting_error
+from services.common.array_types import Float32
+from services.common.face.landmarks import NUM_LIPS, NUM_MOUTH_AREA
+from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, retrieve, wanted_points
+from services.common.face.mouth_texture import fit_retrieved, warp_by_grids
+from services.common.face.thin_plate_spline import ThinPlateSpline, bending_energy, evaluate_grid, fitting_error
+from services.texture.frame_order import check_order
 from services.texture.models import MAX_WINDOWS, TemporalWarpModel
-from services.texture.types import Float32, TargetFrame, WarpedFrame, WarpMode
+from services.texture.types import TargetFrame, WarpedFrame, WarpMode
 
 
 class WarpStream:
     """Textures for one stream of target frames.
 
-    A frame's answer depends on nothing but the bank and the last six frames, whatever came before and however the stream is cut.
-    Where the indices have a gap, or the stream begins, the first frame stands in for the missing past; a caller who starts in the
-    middle sends the five frames before as `context_only` and gets the same bytes as one who starts at the beginning.
+    A frame's answer depends on the bank and the last six frames alone, so the cut of the stream makes no difference. After a gap of
+    the indices, and at the beginning, the first frame is repeated as its own past. A caller that starts in the middle sends the
+    five frames before as `context_only`, and gets the same bytes as a caller that starts at the beginning.
     """
 
     def __init__(self, bank: MouthBank, mode: WarpMode, model: TemporalWarpModel) -> None:
@@ -33,16 +34,12 @@ class WarpStream:
         self._last_index: int | None = None
 
     def push(self, frame: TargetFrame) -> WarpedFrame | None:
-        """The texture of the next frame; None for one that is only context.
+        """Return the texture of the next frame; None for a context frame.
 
         Raises:
-            InvalidRequest: the frame's index is not beyond the last one's.
+            InvalidRequest: the frame's index does not increase.
         """
-        if self._last_index is not None and frame.frame_index <= self._last_index:
-            raise InvalidRequest(
-                f"frame_index must increase: {frame.frame_index} came after {self._last_index}",
-                field="frame.frame_index",
-            )
+        check_order(frame.frame_index, self._last_index)
         if self._last_index is None or frame.frame_index != self._last_index + 1:
             self._past.clear()
         self._last_index = frame.frame_index

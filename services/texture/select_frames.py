@@ -1,6 +1,6 @@
 """Retiming: which footage frame stands behind each frame of new speech, by dynamic programming.
 
-Frame Selection Algorithm of the paper everybody (App. E, Alg. 1), after the retiming of Suwajanakorn et al. 2017: the head moves
+Frame Selection Algorithm of Everybody's Talkin' (App. E, Alg. 1), after the retiming of Suwajanakorn et al. 2017: the head moves
 and the eyes blink while somebody speaks, and rest while nobody does. The paper's text mixes argmin with minus infinity;
 here it is a path of least cost, in which what is forbidden costs infinitely much.
 """
@@ -13,11 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.calls import check_still_wanted
+from services.common.array_types import Bool, Float64
+from services.common.chassis.calls import check_still_wanted
 from services.common.errors import InvalidRequest
-
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
 
 BLINK_WEIGHT: Final = 0.5
 """alpha_p: what a blink counts beside the fastest head motion of the footage, 1."""
@@ -29,7 +27,7 @@ _SPECKLE_FRAMES: Final = 5
 
 
 def select_frames(head_motion: Float64, blink: Bool, silent: Bool) -> npt.NDArray[np.int64]:
-    """Footage frames for new speech: order kept, none left out between the first and the last, each shown at most twice.
+    """Return footage frames for new speech: order kept, none left out between the first and the last, each shown at most twice.
 
     Args:
         head_motion: float64 [F], speed of the nose tip in each footage frame, 0 to 1.
@@ -73,7 +71,7 @@ def select_frames(head_motion: Float64, blink: Bool, silent: Bool) -> npt.NDArra
 
 
 def without_speckles(flags: Bool) -> Bool:
-    """Flags with runs of True and of False under five frames filled: dilation and erosion, then the reverse. bool [T]."""
+    """Return flags with runs of True and of False under five frames filled: dilation and erosion, then the reverse. bool [T]."""
     line = flags.astype(np.uint8)[None]
     kernel = np.ones((1, _SPECKLE_FRAMES), np.uint8)
     closed = cv2.morphologyEx(line, cv2.MORPH_CLOSE, kernel, borderType=cv2.BORDER_REPLICATE)

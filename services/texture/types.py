@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.common.crops import HeadPose
-
-Float32 = npt.NDArray[np.float32]
+from services.common.array_types import Float32
+from services.common.face.crops import HeadPose
+from services.common.store.artefacts import ArtefactRef
 
 
 class WarpMode(Enum):
@@ -22,19 +22,28 @@ class WarpMode(Enum):
     THIN_PLATE_SPLINE = "thin_plate_spline"
     """The best textures, each warped by its frame's own spline, blended."""
     TEMPORAL_WARP_NETWORK = "temporal_warp_network"
-    """As above, the splines corrected by the network."""
+    """As THIN_PLATE_SPLINE, with splines that the network corrects."""
     MEAN_MOUTH = "mean_mouth"
     """Always the medoid frame, warped to its own landmarks under the wanted head pose: a still mouth, a control."""
     SINGLE_FRAME = "single_frame"
-    """The one best frame by itself, found without a window, warped by its spline: an ablation."""
+    """The best single frame, found without a window and warped by its spline: an ablation."""
     LOW_FREQUENCY_ALBEDO = "low_frequency_albedo"
     """No retrieval: the identity's face drawn with its low-frequency albedo."""
     DETAILED_ALBEDO = "detailed_albedo"
-    """As above, with the detailed albedo."""
+    """As LOW_FREQUENCY_ALBEDO, with the detailed albedo."""
 
 
 ALBEDO_MODES: Final = frozenset({WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILED_ALBEDO})
 """Modes that draw an identity and need no bank."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarpConfig:
+    """Wish of a RetrieveWarp stream. It has a bank, or in an albedo mode an identity."""
+
+    mode: WarpMode
+    bank: ArtefactRef | None
+    identity: ArtefactRef | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,7 @@ class BankFrame:
         frame_index: place in the footage.
         box: uint8 [160, 160, 3], RGB render box.
         landmarks: float32 [478, 3], frame pixels.
-        pose: of the head.
+        pose: head pose.
     """
 
     frame_index: int
@@ -56,13 +65,13 @@ class BankFrame:
 
 @dataclass(frozen=True, slots=True)
 class TargetFrame:
-    """What a texture is wanted for.
+    """Frame that a texture is wanted for.
 
     Attributes:
         frame_index: absolute place in the stream.
         mouth: float32 [59, 3], wanted mouth-area landmarks in head space.
         pose: head pose of the background frame.
-        context_only: the frame is the past of those that follow; no texture of its own is wanted.
+        context_only: the frame is only the past of later frames; no texture is wanted.
     """
 
     frame_index: int
@@ -96,7 +105,7 @@ class WarpedFrame:
 
 @dataclass(frozen=True, slots=True)
 class PortraitFrame:
-    """What a portrait is turned to.
+    """Wanted pose of a portrait.
 
     Attributes:
         frame_index: place in the stream.
@@ -115,8 +124,8 @@ class TurnedPortrait:
 
     Attributes:
         picture: uint8 [H, W, 3], RGB, as large as the portrait.
-        landmarks: float32 [478, 3], its pixels.
-        pose: the head's: as wanted, but for turns that are too large.
+        landmarks: float32 [478, 3], pixels of the picture.
+        pose: head pose: the wanted pose, except for turns that are too large.
     """
 
     picture: npt.NDArray[np.uint8]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.settings import DEFAULT_PORTS
+from services.common.chassis.settings import DEFAULT_PORTS
 from tests.charts.rendering import ROOT, STAGES, render
 
 

@@ -98,7 +98,10 @@ IN_A_TEMPLATE = {
         ["global.defaults.autoscaling.type=hpa", "audio.autoscaling.minReplicas=0"],
         "audio.autoscaling.minReplicas: a HorizontalPodAutoscaler keeps at least 1",
     ),
-    "KEDA without Prometheus": (["audio.autoscaling.type=keda"], "autoscaling.keda.prometheusAddress: where KEDA finds Prometheus"),
+    "KEDA without Prometheus": (
+        ["audio.autoscaling.type=keda"],
+        "autoscaling.keda.prometheusAddress: give the address of Prometheus",
+    ),
     "models of an object store without an address": (["render.models.source=objectStore"], "models.url: where the models lie"),
     "a folder without a path": (["gateway.media.type=hostPath"], "hostPath: a volume of type hostPath needs a path"),
     "an ingress without a host": (["gateway.ingress.enabled=true"], "gateway.ingress.host: the name that callers use"),

@@ -10,8 +10,8 @@ from typing import Any
 import promql_parser
 import pytest
 
-from services.common.limits import Admission
-from services.common.telemetry import Metrics
+from services.common.chassis.limits import Admission
+from services.common.chassis.telemetry import Metrics
 from tests.charts.rendering import CHART, COMPONENTS, NAMESPACE, ROOT, Object, label, render
 
 METRIC = re.compile(r"\b(dubstage_\w+)")

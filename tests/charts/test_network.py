@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.common.settings import DEFAULT_PORTS
+from services.common.chassis.settings import DEFAULT_PORTS
 from tests.charts.rendering import COMPONENTS, KEEP_ARTEFACTS, STAGES, Object, Rendered, label, render
 
 Labels = dict[str, str]

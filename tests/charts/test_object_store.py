@@ -33,7 +33,8 @@ def run(script: str, *arguments: str, environment: dict[str, str]) -> subprocess
 def test_a_stage_keeps_artefacts_where_the_chart_says(s3: S3Server) -> None:
     container = render("everything", f"global.artefacts.s3.url=s3://{BUCKET}/chart").container("render")
     script = (
-        "from services.render.settings import RenderSettings; from services.common.artefacts import ArtefactStore; import os; "
+        "import os; from services.render.settings import RenderSettings; "
+        "from services.common.store.artefacts import ArtefactStore; "
         "store = ArtefactStore(os.environ['DUBSTAGE_ARTEFACTS_URL']); print(store.get_bytes(store.put_bytes(b'picture')).decode())"
     )
     result = run(script, environment=environment_of(container, s3))

@@ -22,15 +22,16 @@ from dubstage.gateway.v1alpha1 import gateway_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
-from services.common.arrays import to_gray_image, to_rgb_image, to_tensor
-from services.common.artefacts import ArtefactRef, ArtefactStore
-from services.common.crops import to_frame
-from services.common.landmarks import MOUTH_AREA
-from services.common.pose_messages import pose_to_proto
-from services.face.convert import picture_to_proto
-from services.motion.convert import FeatureBlock, block_to_proto
-from services.texture.convert import bank_frame_to_proto, portrait_to_proto
+from services.common.face.crops import to_frame
+from services.common.face.landmarks import MOUTH_AREA
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.wire.arrays import to_gray_image, to_rgb_image, to_tensor
+from services.common.wire.pose_messages import pose_to_proto
+from services.motion.convert import FeatureBlock
 from services.texture.types import BankFrame
+from tests.contract.face.requests import picture_to_proto
+from tests.contract.motion.requests import block_to_proto
+from tests.contract.texture.requests import bank_frame_to_proto, portrait_to_proto
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed
 from tests.unit.texture.people import HEAD, LANDMARKS, POSE, a_person, a_portrait
 
@@ -147,6 +148,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
             ]
             for method, style in (("ugc", "style"), ("headpose", "head_style"))
         ],
+        "motion.ListModels": [[motion_pb2.ListModelsRequest()]],
         "texture.BuildBank": [_bank()],
         "texture.RetrieveWarp": [[texture_pb2.RetrieveWarpRequest(config=config), *_targets(3)] for config in warps],
         "texture.SelectFrames": [[_selection()]],

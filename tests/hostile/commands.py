@@ -36,7 +36,19 @@ OPTIONS = {
     ),
     "actor create": ("--method", "--motion", "--renderer", "--face", "--consent", "--seed", "--stages"),
     "live": ("--audio", "--output", "--gateway", "--stages"),
-    "evaluate": ("--method", "--seed", "--output", "--report"),
+    "evaluate": (
+        "--method",
+        "--motion",
+        "--renderer",
+        "--seed",
+        "--json",
+        "--report",
+        "--variants",
+        "--wrong-count",
+        "--lpips-weights",
+        "--fid-weights",
+        "--stages",
+    ),
 }
 SETTINGS = {
     "DUBSTAGE_PORT": ("-1", "65536", "x", "", "99999999999999999999"),

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from tests.hostile.case import Case
 from tests.hostile.known_commands import KNOWN_COMMANDS
+from tests.hostile.known_evaluate import KNOWN_EVALUATIONS
 from tests.hostile.known_gateway import KNOWN_GATEWAY
 from tests.hostile.known_media import KNOWN_MEDIA
 from tests.hostile.known_rpcs import KNOWN_RPCS
+from tests.hostile.known_tokens import KNOWN_TOKENS
 
-KNOWN: tuple[Case, ...] = (*KNOWN_RPCS, *KNOWN_GATEWAY, *KNOWN_MEDIA, *KNOWN_COMMANDS)
+KNOWN: tuple[Case, ...] = (
+    *KNOWN_RPCS,
+    *KNOWN_GATEWAY,
+    *KNOWN_TOKENS,
+    *KNOWN_MEDIA,
+    *KNOWN_COMMANDS,
+    *KNOWN_EVALUATIONS,
+)

@@ -9,6 +9,7 @@ from random import Random
 from tests.hostile.bases import every_rpc
 from tests.hostile.case import Case
 from tests.hostile.commands import consent_case, option_case, output_case, setting_case
+from tests.hostile.evaluations import evaluation_case
 from tests.hostile.films import media_case
 from tests.hostile.known import KNOWN
 from tests.hostile.rpcs import UNCALLED, rpc_case
@@ -26,6 +27,7 @@ SURFACES: dict[Callable[[Random], Case], float] = {
     consent_case: 2.0,
     output_case: 3.0,
     store_case: 3.0,
+    evaluation_case: 0.1,
 }
 """What makes cases, and how often."""
 

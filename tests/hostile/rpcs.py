@@ -43,14 +43,20 @@ PLACES = (str(__file__).rpartition("/tests/")[0] + "/", "/site-packages/")
 
 
 def send(
-    world: World, rpc: Rpc, data: Sequence[bytes], *, channel: grpc.Channel | None = None, timeout_s: float = TIMEOUT_S
+    world: World,
+    rpc: Rpc,
+    data: Sequence[bytes],
+    *,
+    channel: grpc.Channel | None = None,
+    timeout_s: float = TIMEOUT_S,
+    metadata: Sequence[tuple[str, str]] = (),
 ) -> Outcome:
     """Call a method with requests as bytes; the outcome has faults of the answer itself."""
     method = rpc.callable(channel or world.channel(rpc.server))
     sent: Any = iter(data) if rpc.requests_stream else (data[0] if data else b"")
     answers: list[Message] = []
     try:
-        answer = method(sent, timeout=timeout_s)
+        answer = method(sent, timeout=timeout_s, metadata=tuple(metadata))
         answers = [answer] if not rpc.responses_stream else answers_of(answer)
     except grpc.RpcError as error:
         return judged(world, error, b"".join(data), rpc)

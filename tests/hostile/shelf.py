@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import wave
+from itertools import cycle, islice
 from pathlib import Path
 
 import av
@@ -15,6 +16,8 @@ SPEECH = Path(__file__).parents[2] / "assets" / "demo_speech.wav"
 SHORT = tuple(range(0, 5 * 512, 512))
 NUM_FACE_FRAMES = 26
 """Of the clip with a face: as few as a method needs to learn how a head moves."""
+NUM_TALKING_FRAMES = 70
+"""Of the clip with a face and sound: an evaluation enrols on two fifths of them, and an enrolment needs 25."""
 
 
 class MediaShelf:
@@ -47,19 +50,40 @@ class MediaShelf:
         _short_clip(self._carphone, self.folder / "footage.mp4", NUM_FACE_FRAMES)
         # Equal footage has equal blobs: a person who is erased has footage of their own.
         _short_clip(self._carphone, self.folder / "other.mp4", NUM_FACE_FRAMES + 4)
+        _short_clip(self._carphone, self.folder / "mute.mp4", NUM_FACE_FRAMES, NUM_TALKING_FRAMES)
+        _with_sound(self.folder / "mute.mp4", SPEECH, self.folder / "talking.mp4")
 
     def copy(self, name: str, folder: Path, new_name: str | None = None) -> Path:
         """A copy of a good file."""
         return Path(shutil.copy(self.folder / name, folder / (new_name or name)))
 
 
-def _short_clip(source: Path, target: Path, num_frames: int) -> None:
-    """The last frames of a film, twice as large."""
+def _short_clip(source: Path, target: Path, num_frames: int, length: int = 0) -> None:
+    """The last frames of a film, twice as large; shown forwards and backwards in turn until there are `length` of them."""
     with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
         pictures = [frame.to_ndarray(format="rgb24") for frame in reader.decode(video=0)][-num_frames:]
+        pictures = list(islice(cycle([*pictures, *reversed(pictures)]), length or num_frames))
         stream = writer.add_stream("libx264", rate=25, options={"crf": "12"})
         height, width, _ = pictures[0].shape
         stream.width, stream.height, stream.pix_fmt = 2 * width, 2 * height, "yuv420p"
         for picture in pictures:
             writer.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(2 * width, 2 * height)))
         writer.mux(stream.encode(None))
+
+
+def _with_sound(film: Path, speech: Path, target: Path) -> None:
+    """Copy the picture of a film, and add as much of a speech as the film is long."""
+    with av.open(str(film)) as pictures, av.open(str(speech)) as sounds, av.open(str(target), "w") as writer:
+        picture = pictures.streams.video[0]
+        copied = writer.add_stream_from_template(picture)
+        sound = writer.add_stream("aac", rate=sounds.streams.audio[0].rate, layout="mono")
+        seconds = float(picture.duration * picture.time_base) if picture.duration and picture.time_base else 0.0
+        for packet in pictures.demux(picture):
+            if packet.dts is not None:
+                packet.stream = copied
+                writer.mux(packet)
+        for frame in sounds.decode(audio=0):
+            if frame.time >= seconds:
+                break
+            writer.mux(sound.encode(frame))
+        writer.mux(sound.encode(None))

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2
-from services.common.artefacts import ArtefactStore
+from services.common.store.artefacts import ArtefactStore
 from tests.hostile.bases import ACTOR, PERSON, Rpc, bases, every_rpc, refs_of
 from tests.hostile.servers import Servers
 from tests.hostile.shelf import MediaShelf

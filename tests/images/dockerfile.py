@@ -41,19 +41,46 @@ class Dockerfile:
 
     @property
     def final(self) -> BuildStage:
-        return self.stages[-1]
+        """What the last image is made of: the last build stage, and those that it stands on by name."""
+        whole = self.stages[-1]
+        while below := next((stage for stage in self.stages if stage.name == whole.base), None):
+            whole = BuildStage(below.base, whole.name, [*below.instructions, *whole.instructions])
+        return whole
 
     def copied(self) -> list[str]:
         return [source for stage in self.stages for source in stage.copied()]
 
+    def target(self, name: str) -> BuildStage:
+        return next(stage for stage in self.stages if stage.name == name)
 
-def path_of(service: str) -> Path:
-    return ROOT / ("gateway" if service == "gateway" else f"services/{service}") / "Dockerfile"
 
-
+SERVICE = ROOT / "images/Dockerfile"
 TRITON = ROOT / "services/render/triton/Dockerfile"
 TRITON_CUDA = TRITON.with_name("Dockerfile.cuda")
-ALL = [*map(path_of, SERVICES), TRITON, TRITON_CUDA]
+ALL = [SERVICE, TRITON, TRITON_CUDA]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of images/services.txt."""
+
+    service: str
+    code: str
+    port: int
+    imported: str
+    extras: list[str]
+    without: list[str]
+    description: str
+
+
+def read_services() -> dict[str, Row]:
+    rows = {}
+    for line in (ROOT / "images/services.txt").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            service, code, port, imported, extras, without, description = line.split(maxsplit=6)
+            one = [] if without == "-" else [without]
+            rows[service] = Row(service, code, int(port), imported, extras.split(","), one, description)
+    return rows
 
 
 def read(path: Path) -> Dockerfile:

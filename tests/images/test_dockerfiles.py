@@ -3,7 +3,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
@@ -11,21 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from services.common.settings import DEFAULT_PORTS
-from tests.images.dockerfile import ALL, ROOT, SERVICES, STAGES, TRITON, TRITON_CUDA, Dockerfile, path_of, read
+from services.common.chassis.settings import DEFAULT_PORTS
+from tests.images.dockerfile import ALL, ROOT, SERVICE, SERVICES, TRITON, TRITON_CUDA, Row, read, read_services
 
 LABELS = ("title", "description", "version", "revision", "source", "licenses", "base.name")
 files = pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(ROOT)))
-services = pytest.mark.parametrize("service", SERVICES)
-
-
-def module_of(service: str) -> str:
-    return "gateway" if service == "gateway" else f"services.{service}"
-
-
-def dependencies_arguments(file: Dockerfile) -> list[str]:
-    (command,) = [run for stage in file.stages for run in stage.all("RUN") if "images/dependencies.sh" in run]
-    return shlex.split(command.partition("images/dependencies.sh")[2])
+services = pytest.mark.parametrize("row", read_services().values(), ids=lambda row: row.service)
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -55,7 +45,7 @@ def test_the_image_says_what_it_is(path: Path) -> None:
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert labels["org.opencontainers.image.version"] == "${VERSION}"
     declared = {argument.split("=")[0] for argument in read(path).final.all("ARG")}
-    assert {value[2:-1] for value in labels.values() if value.startswith("${")} <= declared
+    assert {name for value in labels.values() for name in re.findall(r"\$\{(\w+)\}", value)} <= declared
 
 
 @files
@@ -82,63 +72,76 @@ def test_a_health_check_asks_the_server_itself(path: Path) -> None:
     if path in (TRITON, TRITON_CUDA):
         assert any("http://127.0.0.1:8000/v2/health/live" in word for word in command)
     else:
-        assert command == ["/opt/dubstage/bin/python", "-m", "services.common.health_check"]
+        assert command == ["/opt/dubstage/bin/python", "-m", "services.common.chassis.health_check"]
+
+
+def test_the_table_has_every_service_once_in_the_order_of_the_builds() -> None:
+    lines = (ROOT / "images/services.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith("#")] == list(SERVICES)
 
 
 @services
-def test_a_service_starts_on_its_port(service: str) -> None:
-    final = read(path_of(service)).final
-    assert final.all("EXPOSE") == [f"{DEFAULT_PORTS[service]} 9090"]
-    assert json.loads(final.all("ENTRYPOINT")[0]) == ["/opt/dubstage/bin/python", "-m", module_of(service)]
-    assert final.environment()["DUBSTAGE_PORT"] == str(DEFAULT_PORTS[service])
-    assert final.environment()["DUBSTAGE_HOST"] == "0.0.0.0"
+def test_a_service_has_the_port_of_its_settings_and_code_that_is_there(row: Row) -> None:
+    assert row.port == DEFAULT_PORTS[row.service]
+    assert row.code == ("gateway" if row.service == "gateway" else f"services/{row.service}")
+    assert (ROOT / row.code / "__main__.py").is_file()
+    assert row.imported.startswith(row.code.replace("/", "."))
+    assert (ROOT / row.imported.replace(".", "/")).with_suffix(".py").is_file()
+    assert row.description
+
+
+def test_a_service_starts_on_its_port() -> None:
+    service = read(SERVICE).target("service")
+    assert service.all("EXPOSE") == ["${PORT} 9090"]
+    assert json.loads(service.all("ENTRYPOINT")[0]) == ["/opt/dubstage/bin/serve"]
+    assert service.environment()["DUBSTAGE_PORT"] == "${PORT}"
+    assert service.environment()["DUBSTAGE_HOST"] == "0.0.0.0"
 
 
 @services
-def test_its_environment_is_of_settings_that_exist(service: str) -> None:
-    settings = importlib.import_module(f"{module_of(service)}.settings")
-    known = getattr(settings, f"{service.capitalize()}Settings").model_fields
-    given = {
-        name.removeprefix("DUBSTAGE_").lower()
-        for name in read(path_of(service)).final.environment()
-        if name.startswith("DUBSTAGE_")
-    }
+def test_its_environment_is_of_settings_that_exist(row: Row) -> None:
+    settings = importlib.import_module(f"{row.code.replace('/', '.')}.settings")
+    known = getattr(settings, f"{row.service.capitalize()}Settings").model_fields
+    file = read(SERVICE)
+    image = file.final if row.service == "gateway" else file.target("service")
+    given = {name.removeprefix("DUBSTAGE_").lower() for name in image.environment() if name.startswith("DUBSTAGE_")}
     assert given <= known.keys()
 
 
-@services
-def test_it_carries_no_other_service(service: str) -> None:
-    own = {"gateway"} if service == "gateway" else {f"services/{service}", "gateway/__init__.py"}
-    common = {"images", "pyproject.toml", "constraints.txt", "protos/pyproject.toml", "README.md", "protos"}
-    assert set(read(path_of(service)).copied()) == own | common | {"services/__init__.py", "services/common"}
+def test_an_image_carries_the_code_of_one_service_and_what_all_share() -> None:
+    shared = {"images", "pyproject.toml", "constraints.txt", "protos/pyproject.toml", "README.md", "protos"}
+    shared |= {"services/__init__.py", "services/common", "gateway/__init__.py"}
+    assert set(read(SERVICE).copied()) == shared | {"${CODE}"}
+
+
+def test_every_build_argument_of_the_table_is_declared_where_it_is_used() -> None:
+    for stage in read(SERVICE).stages:
+        declared = {argument.split("=")[0] for argument in stage.all("ARG")}
+        used = {name for _, arguments in stage.instructions for name in re.findall(r"\$\{(\w+)\}", arguments)}
+        assert used <= declared
 
 
 @services
-def test_it_installs_its_own_extra_and_no_other_services(service: str) -> None:
-    extras = dependencies_arguments(read(path_of(service)))[0].split(",")
+def test_it_installs_its_own_extra_and_no_other_services(row: Row) -> None:
     available = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert extras[0] == service
-    assert set(extras) <= available.keys()
-    assert set(extras[1:]) <= {"s3", "postgres", "models3d"}
+    assert row.extras[0] == row.service
+    assert set(row.extras) <= available.keys()
+    assert set(row.extras[1:]) <= {"s3", "postgres", "models3d"}
 
 
 def test_mediapipe_is_in_the_face_image_alone_and_in_the_version_of_make_setup() -> None:
-    further = {service: dependencies_arguments(read(path_of(service)))[1:] for service in SERVICES}
     (version,) = set(re.findall(r"mediapipe==[\d.]+", (ROOT / "Makefile").read_text(encoding="utf-8")))
-    assert further == {service: [version] if service == "face" else [] for service in SERVICES}
+    assert {row.service: row.without for row in read_services().values() if row.without} == {"face": [version]}
 
 
-@pytest.mark.parametrize("service", [service for service in STAGES if service != "audio"])
-def test_stages_differ_by_their_names_arguments_and_environment_only(service: str) -> None:
-    def skeleton(name: str) -> list[tuple[str, str, str]]:
-        return [
-            (stage.name, kind, re.sub(rf"\b({name}|{DEFAULT_PORTS[name]})\b", "@", arguments))
-            for stage in read(path_of(name)).stages
-            for kind, arguments in stage.instructions
-            if kind not in ("ARG", "ENV", "LABEL") and "images/" not in arguments
-        ]
-
-    assert skeleton(service) == skeleton("audio")
+def test_the_launcher_runs_the_package_of_the_service_and_hands_on_its_arguments(tmp_path: Path) -> None:
+    script = (ROOT / "images/install.sh").read_text(encoding="utf-8")
+    block = script[script.index("{\n    echo '#!/bin/sh'") : script.index("chmod 755")]
+    launcher = tmp_path / "serve"
+    written = block.replace("/opt/code/opt/dubstage/bin/serve", str(launcher)).replace("/opt/dubstage/bin/python", "echo")
+    subprocess.run(["sh", "-euc", f"code=services/audio\n{written}"], check=True)
+    done = subprocess.run(["sh", launcher, "a b", "c"], check=True, capture_output=True, text=True)
+    assert done.stdout == "-m services.audio a b c\n"
 
 
 @files
@@ -148,13 +151,15 @@ def test_what_is_copied_is_in_the_build_context(path: Path) -> None:
     ]
     assert ignore[0] == "*"
     kept = {line[1:] for line in ignore if line.startswith("!")}
+    codes = [row.code for row in read_services().values()]
     for source in read(path).copied():
-        assert (ROOT / source).exists()
-        assert source.split("/")[0] in kept
+        for place in codes if source == "${CODE}" else [source]:
+            assert (ROOT / place).exists()
+            assert place.split("/")[0] in kept
 
 
 def test_training_code_is_left_out() -> None:
-    assert "services/*/train" in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "services/**/train" in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
 
 
 def test_triton_listens_to_its_own_pod_alone() -> None:

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.common.server import StageServer
-from services.common.settings import StageSettings
+from services.common.chassis.server import StageServer
+from services.common.chassis.settings import StageSettings
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ async def server() -> AsyncIterator[StageServer]:
 
 
 async def ask(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "services.common.health_check", *arguments]
+    command = [sys.executable, "-m", "services.common.chassis.health_check", *arguments]
     return await asyncio.to_thread(
         subprocess.run, command, env={"PATH": "/usr/bin:/bin"} | (environment or {}), capture_output=True, text=True, check=False
     )

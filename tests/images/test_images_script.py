@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.dockerfile import ROOT
+from tests.images.dockerfile import ROOT, SERVICES, read_services
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 RECORDER = """#!/bin/sh
@@ -88,6 +88,13 @@ def test_settings_become_build_arguments(engine: Recorder) -> None:
         "SOURCE": "https://git.example/dubstage",
         "BASE": "python@sha256:0",
         "PIP_ARGUMENTS": "--index-url https://pypi.example/simple",
+        "SERVICE": "audio",
+        "CODE": "services/audio",
+        "PORT": "50051",
+        "IMPORT": "services.audio.__main__",
+        "EXTRAS": "audio,s3",
+        "WITHOUT": "",
+        "DESCRIPTION": "features of speech, voice activity",
     }
     assert {name: value for name, value in arguments_of(render).items() if name not in given | {"REVISION": ""}} == {
         "ACCELERATOR": "cpu",
@@ -111,6 +118,26 @@ def test_without_torch_index_the_dockerfile_decides(engine: Recorder) -> None:
     engine.install("podman")
     engine.run(CONTAINER="podman", IMAGES="render")
     assert "TORCH_INDEX" not in arguments_of(engine.calls()[0])
+
+
+def test_every_row_of_the_table_reaches_the_build_as_it_is(engine: Recorder) -> None:
+    engine.install("buildah")
+    engine.run(CONTAINER="buildah", IMAGES=" ".join(SERVICES))
+    for call, row in zip(engine.calls(), read_services().values(), strict=True):
+        given = arguments_of(call)
+        assert (given["SERVICE"], given["CODE"], given["PORT"]) == (row.service, row.code, str(row.port))
+        assert (given["IMPORT"], given["EXTRAS"], given["DESCRIPTION"]) == (row.imported, ",".join(row.extras), row.description)
+        assert given["WITHOUT"] == "".join(row.without)
+        assert call[call.index("--target") + 1] == ("gateway" if row.service == "gateway" else "service")
+
+
+def test_an_unknown_image_is_refused_by_name_before_any_is_built(engine: Recorder) -> None:
+    engine.install("buildah")
+    done = engine.run(CONTAINER="buildah", IMAGES="audio lips")
+    assert done.returncode == 1
+    assert "'lips'" in done.stderr
+    assert "audio face motion texture render gateway triton" in done.stderr
+    assert not engine.record.exists()
 
 
 def test_an_unknown_program_is_refused(engine: Recorder) -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from scripts.play.__main__ import CHECKOUT, TRITON_VALUES, VALUES, _beside_python
 from scripts.play.manifests import PLAYED, Document, playable, probes, render_chart
-from tests.images.dockerfile import SERVICES, path_of, read
+from tests.images.dockerfile import SERVICE, SERVICES, read
 
 SETTINGS = ["global.artefacts.volume.hostPath=/a", "gateway.data.hostPath=/d", "gateway.media.hostPath=/m"]
 
@@ -86,7 +86,7 @@ def test_the_probes_are_the_images_own_health_check(rendered: list[Document]) ->
         (service, kind) for service in SERVICES for kind in ("startup", "readiness", "liveness")
     }
     for probe in found:
-        (check,) = read(path_of(probe.container)).final.all("HEALTHCHECK")
+        (check,) = read(SERVICE).final.all("HEALTHCHECK")
         assert list(probe.command[:3]) == yaml.safe_load(check[check.index("[") :])
         assert probe.command[3:] == (("--service=liveness",) if probe.kind == "liveness" else ())
 

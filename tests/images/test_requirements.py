@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-import ast
 import sys
-from collections.abc import Iterator
 from importlib.metadata import packages_distributions, requires
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from images.requirements import requirements
-from tests.images.dockerfile import ROOT, SERVICES, path_of, read
-from tests.images.test_dockerfiles import dependencies_arguments
+from tests.images.dockerfile import ROOT, SERVICES, read_services
+from tests.unit.architecture.module_graph import imported_names
 
 # Imported only where somebody brings it along or asks for it, with an error that says what is missing.
 ON_DEMAND = {
@@ -25,9 +22,9 @@ OURS = {"services", "gateway", "dubstage"}
 
 def installed(service: str) -> set[str]:
     """Names of all distributions in a service's image."""
-    arguments = dependencies_arguments(read(path_of(service)))
-    waiting = [*requirements(arguments[0].split(",")), "dubstage"]
-    found = {canonicalize_name(Requirement(line).name) for line in arguments[1:]}
+    row = read_services()[service]
+    waiting = [*requirements(row.extras), "dubstage"]
+    found = {canonicalize_name(Requirement(line).name) for line in row.without}
     while waiting:
         wanted = Requirement(waiting.pop())
         environments = [{"extra": extra} for extra in (wanted.extras or {""})]
@@ -42,15 +39,6 @@ def installed(service: str) -> set[str]:
             if further.marker is None or any(further.marker.evaluate(one) for one in environments):
                 waiting.append(f"{further.name}[{','.join(further.extras)}]" if further.extras else further.name)
     return found
-
-
-def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module
-            yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
 def reachable(module: str) -> set[str]:
@@ -68,8 +56,16 @@ def reachable(module: str) -> set[str]:
         place = ROOT / name.replace(".", "/")
         for path in (place.with_suffix(".py"), place / "__init__.py"):
             if path.is_file():
-                waiting += (one for one in imported(path) if one.split(".")[0] not in ON_DEMAND.get(name, ()))
+                waiting += (
+                    one for one in imported_names(path) if one.split(".")[0] not in ON_DEMAND.get(name, ()) and not is_export(one)
+                )
     return {name for name in foreign if name.split(".")[0] not in sys.stdlib_module_names}
+
+
+def is_export(name: str) -> bool:
+    """Whether a module of ours, or a name in one, belongs to an export: a room names its export, and no server runs one."""
+    parts = name.split(".")
+    return parts[0] in OURS and "export" in parts
 
 
 def entrances(service: str) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import wave
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,13 +18,12 @@ import pytest
 
 from dubstage.client import Connection, connect
 from dubstage.client import gateway as gateway_client
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.api.server import GatewayServer
 from gateway.settings import GatewaySettings
 from gateway.stages.local import compose_stages
-from services.common.server import StageServer
-from services.common.settings import StageSettings
-from services.common.stage import server_of
+from services.common.chassis.server import StageServer
+from services.common.chassis.settings import StageSettings
+from services.common.chassis.stage import server_of
 
 T = TypeVar("T")
 
@@ -72,12 +72,11 @@ def loop_thread() -> Iterator[LoopThread]:
     loop.close()
 
 
-@pytest.fixture(scope="session")
-def stages(loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStages]:
-    """Five servers with the committed networks, warm."""
-    artefacts = tmp_path_factory.mktemp("artefacts")
-    settings = StageSettings(port=0, artefacts_url=str(artefacts), drain_grace_s=0.0)
-    parts = compose_stages(str(artefacts))
+@contextmanager
+def serving_at(loop_thread: LoopThread, artefacts_url: str) -> Iterator[dict[str, int]]:
+    """The ports of five servers on one store, warm, with the networks that the environment names."""
+    settings = StageSettings(port=0, artefacts_url=artefacts_url, drain_grace_s=0.0)
+    parts = compose_stages(artefacts_url)
     servers: dict[str, StageServer] = {}
 
     async def start() -> None:
@@ -91,8 +90,22 @@ def stages(loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory) ->
             await server.drain(grace_s=0)
 
     loop_thread.run(start())
-    yield RunningStages({name: server.port for name, server in servers.items()}, artefacts)
+    yield {name: server.port for name, server in servers.items()}
     loop_thread.run(stop())
+
+
+@contextmanager
+def serving_stages(loop_thread: LoopThread, artefacts: Path) -> Iterator[RunningStages]:
+    """Five servers as `serving_at` starts them, on a store in a folder."""
+    with serving_at(loop_thread, str(artefacts)) as ports:
+        yield RunningStages(ports, artefacts)
+
+
+@pytest.fixture(scope="session")
+def stages(loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStages]:
+    """Five servers with the committed networks, warm."""
+    with serving_stages(loop_thread, tmp_path_factory.mktemp("artefacts")) as running:
+        yield running
 
 
 @dataclass(frozen=True)
@@ -226,22 +239,22 @@ def gateway(gateway_factory: StartGateway, loop_thread: LoopThread) -> Iterator[
 def actor(gateway: RunningGateway) -> str:
     """A man who is enrolled at `gateway`, without personalised networks, with consent."""
     with gateway.connect() as connection:
-        made = gateway_client.enrol(connection, enrolment("driver"), timeout_s=90)
+        made = gateway_client.enrol(connection, **enrolment("driver")).wait(timeout_s=90)
     return made.actor_id
 
 
-def enrolment(actor_id: str, *, consent: bool = True, footage: str = "footage.mp4", method: str = "") -> pb.CreateActorRequest:
-    record = pb.ConsentRecord(subject="driver", granted_by="driver", scope="tests", date="2026-01-31", reference="box 7")
-    return pb.CreateActorRequest(
-        actor_id=actor_id,
-        footage_uri=footage,
-        method=method,
-        skip_personalization=True,
-        consent=record if consent else None,
-    )
+def enrolment(actor_id: str, *, consent: bool = True, footage: str = "footage.mp4", method: str = "") -> dict[str, Any]:
+    """What the client's `enrol` is given for the man of the short clip."""
+    record = {"subject": "driver", "granted_by": "driver", "scope": "tests", "date": "2026-01-31", "reference": "box 7"}
+    return {
+        "actor_id": actor_id,
+        "footage": footage,
+        "method": method,
+        "skip_personalization": True,
+        "consent": record if consent else None,
+    }
 
 
-def dubbing(output: str, /, **fields: Any) -> pb.CreateDubRequest:
-    return pb.CreateDubRequest(
-        **{"footage_uri": "footage.mp4", "speech_uri": "speech.wav", "output_uri": output, "skip_personalization": True, **fields}
-    )
+def dubbing(output: str, /, **fields: Any) -> dict[str, Any]:
+    """What the client's `dub` is given for the short clip and the short speech."""
+    return {"footage": "footage.mp4", "speech": "speech.wav", "output": output, "skip_personalization": True, **fields}

@@ -64,7 +64,7 @@ def test_only_the_right_token_opens_and_only_over_the_right_tls(
             list(client.list_actors(connection))
         assert caught.value.reason == "UNAUTHENTICATED"
         with running.connect(tls=tls, token=token) as connection, pytest.raises(DubstageCallError) as caught:
-            client.cancel(connection, "operations/1")
+            client.cancel_operation(connection, "operations/1")
         assert caught.value.reason == "UNAUTHENTICATED"
     with running.connect(token="a-right-token-of-some-length", timeout_s=3) as plain, pytest.raises(DubstageCallError) as caught:
         list(client.list_actors(plain))
@@ -76,30 +76,29 @@ def test_nobody_is_enrolled_dubbed_or_shown_without_a_required_consent(
 ) -> None:
     free = start_gateway()
     with free.connect() as connection:
-        client.enrol(connection, enrolment("without", consent=False), timeout_s=90)
-        client.enrol(connection, enrolment("with-it"), timeout_s=90)
+        client.enrol(connection, **enrolment("without", consent=False)).wait(timeout_s=90)
+        client.enrol(connection, **enrolment("with-it")).wait(timeout_s=90)
     stop_gateway(free)
     running = start_gateway(require_consent=True, data_dir=free.data)
     with running.connect() as connection:
         refused: list[Callable[[], object]] = [
-            lambda: client.create_actor(connection, enrolment("another", consent=False)),
-            lambda: client.create_dub(connection, dubbing("refused.mp4")),
-            lambda: client.create_dub(connection, dubbing("refused.mp4", actor_id="without")),
-            lambda: list(client.live(connection, "without", [], 16000)),
+            lambda: client.enrol(connection, **enrolment("another", consent=False)),
+            lambda: client.dub(connection, **dubbing("refused.mp4")),
+            lambda: client.dub(connection, **dubbing("refused.mp4", actor_id="without")),
+            lambda: list(client.live(connection, [], actor_id="without", sample_rate_hz=16000)),
         ]
         for call in refused:
             with pytest.raises(DubstageCallError) as caught:
                 call()
             assert (caught.value.code, caught.value.reason) == ("FAILED_PRECONDITION", "CONSENT_MISSING")
         # The actor's own record is enough.
-        name = client.create_dub(connection, dubbing("consented.mp4", actor_id="with-it"))
-        client.cancel(connection, name)
+        client.dub(connection, **dubbing("consented.mp4", actor_id="with-it")).cancel()
 
 
 def test_a_gateway_without_a_media_folder_names_the_setting(start_gateway: StartGateway) -> None:
     running = start_gateway(media_dir=None)
     with running.connect() as connection, pytest.raises(DubstageCallError, match="DUBSTAGE_MEDIA_DIR"):
-        client.create_dub(connection, dubbing("refused.mp4"))
+        client.dub(connection, **dubbing("refused.mp4"))
 
 
 def test_two_gateways_never_work_in_one_folder(start_gateway: StartGateway) -> None:

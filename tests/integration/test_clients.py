@@ -17,7 +17,7 @@ import av
 import numpy as np
 import pytest
 
-from services.common.settings import DEFAULT_PORTS
+from services.common.chassis.settings import DEFAULT_PORTS
 from tests.integration.conftest import Media, RunningStages, StartGateway, write_short_clip
 
 ROOT = Path(__file__).parents[2]
@@ -38,14 +38,14 @@ def digest(parts):
 
 print(json.dumps({
     "packages": sorted(sys.modules),
-    "mel": digest([features.mel.tobytes()]),
-    "posteriorgram": digest([features.posteriorgram.tobytes()]),
+    "mel": digest([features["mel"].tobytes()]),
+    "posteriorgram": digest([features["posteriorgram"].tobytes()]),
     "shown": [index for index, _ in shown],
     "landmarks": digest([found.landmarks.tobytes() for _, found in shown]),
     "style": style.sha256,
-    "motion": digest([frame.mouth_landmarks.data for frame in motion]),
-    "bank": bank.sha256,
-    "warped": digest([reply.warped.data for reply in warped]),
+    "motion": digest([frame.mouth_landmarks.tobytes() for frame in spoken]),
+    "bank": bank.artefact.sha256,
+    "warped": digest([mouth.picture.tobytes() for mouth in warped]),
     "rendered": digest([box.tobytes() for box in rendered]),
     "fitted": [face.coefficients.expression.tolist() for face in fitted],
     "fit_error_px": [person.landmark_error, *(face.landmark_error for face in fitted)],

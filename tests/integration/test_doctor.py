@@ -13,7 +13,7 @@ import pytest
 
 from gateway.cli.checks import READ_ARTEFACTS, check_stage
 from gateway.settings import GatewaySettings
-from gateway.stages.remote import STAGE_NAMES
+from gateway.stages.interface import STAGE_NAMES
 from services.common.errors import BackendUnavailable, InvalidRequest, StorageRefused
 from tests.integration.conftest import RunningStages
 
@@ -75,7 +75,7 @@ async def test_a_stage_on_another_store_is_named(stages: RunningStages, tmp_path
 async def test_the_same_path_on_another_volume_is_found_out(
     stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from services.common.artefacts import ArtefactStore
+    from services.common.store.artefacts import ArtefactStore
 
     # The same url, but what this process puts does not get there.
     put = ArtefactStore.put_bytes

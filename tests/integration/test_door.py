@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.longrunning import operations_pb2, operations_pb2_grpc
+from google.longrunning import operations_pb2
 
-from dubstage.client import Connection, DubstageCallError
+from dubstage.client import Connection, DubstageCallError, rpcs
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from tests.integration.conftest import OTHER, Media, RunningGateway, StartGateway, dubbing, enrolment
@@ -31,14 +32,9 @@ def inputs(media: Media) -> Path:
     return media.root
 
 
-def refused(connection: Connection, request: pb.CreateDubRequest | pb.CreateActorRequest) -> DubstageCallError:
-    def call() -> str:
-        if isinstance(request, pb.CreateDubRequest):
-            return client.create_dub(connection, request)
-        return client.create_actor(connection, request)
-
+def refused(begin: Callable[..., object], connection: Connection, fields: dict[str, Any]) -> DubstageCallError:
     with pytest.raises(DubstageCallError) as caught:
-        call()
+        begin(connection, **fields)
     return caught.value
 
 
@@ -47,19 +43,19 @@ def refused(connection: Connection, request: pb.CreateDubRequest | pb.CreateActo
     [
         ({"codec": "divx"}, "codec", "divx"),
         ({"codec": "mpeg2video"}, "codec", "mp4"),
-        ({"output_uri": "film.avi"}, "output_uri", ".avi"),
-        ({"output_uri": "film"}, "output_uri", "endings"),
-        ({"output_uri": "folder\\film.mp4"}, "output_uri", "'/'"),
-        ({"output_uri": "C:/films/film.mp4"}, "output_uri", "'/'"),
-        ({"footage_uri": "folder\\film.mp4"}, "footage_uri", "'/'"),
-        ({"footage_uri": "folder"}, "footage_uri", "folder"),
-        ({"footage_uri": "pipe.mp4"}, "footage_uri", "pipe.mp4"),
-        ({"speech_uri": "pipe.mp4"}, "speech_uri", "pipe.mp4"),
-        ({"output_uri": "footage.mp4"}, "output_uri", "footage"),
-        ({"output_uri": "hard.mp4"}, "output_uri", "footage"),
-        ({"output_uri": "speech.wav"}, "output_uri", "speech"),
-        ({"output_uri": "notes.mp4"}, "output_uri", "overwrite"),
-        ({"output_uri": "folder", "overwrite": True}, "output_uri", "folder"),
+        ({"output": "film.avi"}, "output_uri", ".avi"),
+        ({"output": "film"}, "output_uri", "endings"),
+        ({"output": "folder\\film.mp4"}, "output_uri", "'/'"),
+        ({"output": "C:/films/film.mp4"}, "output_uri", "'/'"),
+        ({"footage": "folder\\film.mp4"}, "footage_uri", "'/'"),
+        ({"footage": "folder"}, "footage_uri", "folder"),
+        ({"footage": "pipe.mp4"}, "footage_uri", "pipe.mp4"),
+        ({"speech": "pipe.mp4"}, "speech_uri", "pipe.mp4"),
+        ({"output": "footage.mp4"}, "output_uri", "footage"),
+        ({"output": "hard.mp4"}, "output_uri", "footage"),
+        ({"output": "speech.wav"}, "output_uri", "speech"),
+        ({"output": "notes.mp4"}, "output_uri", "overwrite"),
+        ({"output": "folder", "overwrite": True}, "output_uri", "folder"),
         ({"face": "nan"}, "face", "nan"),
         ({"face": "1,nan"}, "face", "nan"),
         ({"face": "inf,2"}, "face", "inf"),
@@ -79,7 +75,7 @@ def test_a_dub_that_cannot_be_is_refused_at_the_door(
 ) -> None:
     before = sorted(path.name for path in inputs.iterdir())
     with gateway.connect() as connection:
-        error = refused(connection, dubbing(fields.pop("output_uri", "door.mp4"), **fields))
+        error = refused(client.dub, connection, dubbing("door.mp4", **fields))
     assert (error.code, error.reason, error.field) == ("INVALID_ARGUMENT", "INVALID_REQUEST", field)
     assert words in error.message
     assert str(inputs) not in error.message
@@ -88,8 +84,8 @@ def test_a_dub_that_cannot_be_is_refused_at_the_door(
 
 def test_an_actor_that_is_not_there_or_is_of_another_method_is_refused_at_the_door(gateway: RunningGateway, actor: str) -> None:
     with gateway.connect() as connection:
-        assert refused(connection, dubbing("door.mp4", actor_id="nobody")).reason == "ACTOR_NOT_READY"
-        other = refused(connection, dubbing("door.mp4", actor_id=actor, method="everybody"))
+        assert refused(client.dub, connection, dubbing("door.mp4", actor_id="nobody")).reason == "ACTOR_NOT_READY"
+        other = refused(client.dub, connection, dubbing("door.mp4", actor_id=actor, method="everybody"))
         assert (other.field, other.reason) == ("method", "INVALID_REQUEST")
 
 
@@ -99,14 +95,12 @@ def test_an_actor_that_is_not_there_or_is_of_another_method_is_refused_at_the_do
         ({"face": "nan"}, "face"),
         ({"seed": -1}, "seed"),
         ({"method": "magic"}, "method"),
-        ({"footage_uri": "a\\b.mp4"}, "footage_uri"),
+        ({"footage": "a\\b.mp4"}, "footage_uri"),
     ],
 )
 def test_an_enrolment_that_cannot_be_is_refused_at_the_door(gateway: RunningGateway, fields: dict[str, Any], field: str) -> None:
-    request = enrolment("new")
-    request.MergeFrom(pb.CreateActorRequest(**fields))
     with gateway.connect() as connection:
-        error = refused(connection, request)
+        error = refused(client.enrol, connection, enrolment("new") | fields)
     assert (error.reason, error.field) == ("INVALID_REQUEST", field)
 
 
@@ -114,12 +108,11 @@ def test_a_file_is_replaced_only_where_it_was_said_or_is_a_film_of_ours(start_ga
     running = start_gateway()
     shutil.copy(inputs / "text.mp4", inputs / "replaced.mp4")
     with running.connect() as connection:
-        first = dubbing("replaced.mp4", footage_uri=OTHER, overwrite=True)
-        client.dub(connection, first, timeout_s=90)
+        client.dub(connection, **dubbing("replaced.mp4", footage=OTHER, overwrite=True)).wait(timeout_s=90)
         film = (inputs / "replaced.mp4").read_bytes()
         assert len(film) > 1000
         # A film of ours now: no word is needed.
-        client.dub(connection, dubbing("replaced.mp4", footage_uri=OTHER), timeout_s=90)
+        client.dub(connection, **dubbing("replaced.mp4", footage=OTHER)).wait(timeout_s=90)
         assert (inputs / "replaced.mp4").read_bytes() == film
 
 
@@ -127,29 +120,28 @@ def test_no_error_shows_where_the_server_keeps_its_files(start_gateway: StartGat
     running = start_gateway(max_queued_jobs=32)
     statuses: list[bytes] = []
     with running.connect() as connection:
-        stub = operations_pb2_grpc.OperationsStub(connection.channel)
-        wrong = [{"footage_uri": name} for name in ("text.mp4", "cut.mp4", "silence.wav", "speech.wav", "pipe.mp4", "nothing.mp4")]
-        wrong += [{"speech_uri": name} for name in ("text.mp4", "silence.wav", "folder", "../speech.wav", str(inputs / "none.wav"))]
-        wrong += [{"output_uri": name} for name in ("notes.mp4", "folder", "none/film.mp4", "film.xyz", "footage.mp4")]
-        wrong += [{"face": "9"}, {"face": "0,0"}, {"method": "headpose", "codec": "prores"}, {"speech_uri": ""}]
+        wrong = [{"footage": name} for name in ("text.mp4", "cut.mp4", "silence.wav", "speech.wav", "pipe.mp4", "nothing.mp4")]
+        wrong += [{"speech": name} for name in ("text.mp4", "silence.wav", "folder", "../speech.wav", str(inputs / "none.wav"))]
+        wrong += [{"output": name} for name in ("notes.mp4", "folder", "none/film.mp4", "film.xyz", "footage.mp4")]
+        wrong += [{"face": "9"}, {"face": "0,0"}, {"method": "headpose", "codec": "prores"}, {"speech": ""}]
         for number, fields in enumerate(wrong):
-            request = dubbing(fields.pop("output_uri", f"leak_{number}.mp4"), **fields)
             try:
-                name = client.create_dub(connection, request)
+                dub = client.dub(connection, **dubbing(f"leak_{number}.mp4", **fields))
             except DubstageCallError as error:
                 statuses.append(f"{error.message} {error.field}".encode())
                 continue
             with pytest.raises(DubstageCallError):
-                client.wait(connection, name, pb.DubResult, timeout_s=90)
-            found: Any = connection.unary(stub.GetOperation, operations_pb2.GetOperationRequest(name=name))
+                dub.wait(timeout_s=90)
+            request = operations_pb2.GetOperationRequest(name=dub.name)
+            found = connection.unary(rpcs.operations.GET_OPERATION, request)
             statuses.append(found.SerializeToString())
-        client.enrol(connection, enrolment("leaky", footage=OTHER), timeout_s=90)
+        client.enrol(connection, **enrolment("leaky", footage=OTHER)).wait(timeout_s=90)
         listed = {ref.sha256: ref for actor in client.list_actors(connection) for ref in actor.artefacts}
         for ref in listed.values():
             Path(ref.uri.removeprefix("file://")).unlink(missing_ok=True)
         for call in (
-            lambda: client.create_dub(connection, dubbing("leak.mp4", actor_id="leaky", footage_uri=OTHER)),
-            lambda: list(client.live(connection, "leaky", [], 16000)),
+            lambda: client.dub(connection, **dubbing("leak.mp4", actor_id="leaky", footage=OTHER)),
+            lambda: list(client.live(connection, [], actor_id="leaky", sample_rate_hz=16000)),
         ):
             with pytest.raises(DubstageCallError) as caught:
                 call()

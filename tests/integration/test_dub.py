@@ -22,11 +22,8 @@ def test_a_dub_with_an_actor_gives_a_film_with_every_frame_and_the_new_mouth(
 ) -> None:
     seen: list[pb.DubProgress] = []
     with gateway.connect() as connection:
-        result = client.dub(
-            connection,
-            dubbing("with_actor.mp4", actor_id=actor, codec="ffv1"),
-            timeout_s=90,
-            on_progress=seen.append,  # type: ignore[arg-type]
+        result = client.dub(connection, **dubbing("with_actor.mp4", actor_id=actor, codec="ffv1")).wait(
+            timeout_s=90, on_progress=seen.append
         )
     assert result.num_frames == NUM_FRAMES
     assert result.num_dubbed >= 0.9 * NUM_FRAMES
@@ -42,11 +39,11 @@ def test_a_dub_with_an_actor_gives_a_film_with_every_frame_and_the_new_mouth(
 def test_an_actor_made_in_passing_ends_with_its_job(gateway: RunningGateway, actor: str, stages: RunningStages) -> None:
     before = sorted(path.name for path in stages.artefacts.rglob("*") if path.is_file())
     with gateway.connect() as connection:
-        result = client.dub(connection, dubbing("in_passing.mp4"), timeout_s=90)
+        result = client.dub(connection, **dubbing("in_passing.mp4")).wait(timeout_s=90)
         assert result.num_dubbed > 0
         assert not result.consent_on_record
         # The enrolled actor learned the same from the same footage: their blobs are theirs still.
-        assert client.dub(connection, dubbing("again.mp4", actor_id=actor), timeout_s=90).num_dubbed > 0
+        assert client.dub(connection, **dubbing("again.mp4", actor_id=actor)).wait(timeout_s=90).num_dubbed > 0
     assert sorted(path.name for path in stages.artefacts.rglob("*") if path.is_file()) == before
     assert not list((gateway.data / "jobs").iterdir())
 
@@ -54,17 +51,17 @@ def test_an_actor_made_in_passing_ends_with_its_job(gateway: RunningGateway, act
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"footage_uri": "../footage.mp4"}, "footage_uri"),
-        ({"footage_uri": "/etc/passwd"}, "footage_uri"),
-        ({"footage_uri": "file:///etc/passwd"}, "footage_uri"),
-        ({"footage_uri": "https://example.org/a.mp4"}, "footage_uri"),
-        ({"footage_uri": "link.mp4"}, "footage_uri"),
-        ({"footage_uri": "nothing.mp4"}, "footage_uri"),
-        ({"speech_uri": "nothing.wav"}, "speech_uri"),
-        ({"output_uri": "/tmp/out.mp4"}, "output_uri"),
-        ({"output_uri": "footage.mp4"}, "output_uri"),
-        ({"output_uri": "no/such/folder.mp4"}, "output_uri"),
-        ({"output_uri": ""}, "output_uri"),
+        ({"footage": "../footage.mp4"}, "footage_uri"),
+        ({"footage": "/etc/passwd"}, "footage_uri"),
+        ({"footage": "file:///etc/passwd"}, "footage_uri"),
+        ({"footage": "https://example.org/a.mp4"}, "footage_uri"),
+        ({"footage": "link.mp4"}, "footage_uri"),
+        ({"footage": "nothing.mp4"}, "footage_uri"),
+        ({"speech": "nothing.wav"}, "speech_uri"),
+        ({"output": "/tmp/out.mp4"}, "output_uri"),
+        ({"output": "footage.mp4"}, "output_uri"),
+        ({"output": "no/such/folder.mp4"}, "output_uri"),
+        ({"output": ""}, "output_uri"),
         ({"method": "magic"}, "method"),
         ({"face": "the handsome one"}, "face"),
         ({"consent": pb.ConsentRecord(subject="x")}, "consent.granted_by"),
@@ -78,7 +75,7 @@ def test_what_cannot_be_used_is_refused_before_an_operation_begins(
     if not link.is_symlink():
         link.symlink_to("/etc/hostname")
     with gateway.connect() as connection, pytest.raises(DubstageCallError) as caught:
-        client.create_dub(connection, dubbing("refused.mp4", **fields))
+        client.dub(connection, **dubbing("refused.mp4", **fields))
     assert caught.value.reason == "INVALID_REQUEST"
     assert caught.value.field == field
     assert "Traceback" not in caught.value.message
@@ -86,13 +83,13 @@ def test_what_cannot_be_used_is_refused_before_an_operation_begins(
 
 def test_an_unknown_actor_is_named(gateway: RunningGateway) -> None:
     with gateway.connect() as connection, pytest.raises(DubstageCallError, match="no actor 'nobody'") as caught:
-        client.create_dub(connection, dubbing("refused.mp4", actor_id="nobody"))
+        client.dub(connection, **dubbing("refused.mp4", actor_id="nobody"))
     assert caught.value.reason == "ACTOR_NOT_READY"
 
 
 def test_footage_that_is_not_a_film_fails_the_operation_and_leaves_no_output(gateway: RunningGateway, media: Media) -> None:
     (media.root / "text.mp4").write_text("this is not a film")
     with gateway.connect() as connection, pytest.raises(DubstageCallError) as caught:
-        client.dub(connection, dubbing("from_text.mp4", footage_uri="text.mp4"), timeout_s=30)
+        client.dub(connection, **dubbing("from_text.mp4", footage="text.mp4")).wait(timeout_s=30)
     assert caught.value.reason == "MEDIA_UNSUPPORTED"
     assert not list(media.root.glob("*from_text*"))

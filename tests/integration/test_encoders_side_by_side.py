@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.media.writer import VideoWriter, WriteSettings
+from gateway.media.write_settings import WriteSettings
+from gateway.media.writer import VideoWriter
 
 ROUNDS = 12
 SIDE_BY_SIDE = 3

@@ -68,10 +68,10 @@ def test_beside_a_gateway_it_ends_live_streams_and_operations_and_leaves_no_row_
         goes_on.wait(100)
 
     with running.connect() as connection:
-        client.enrol(connection, enrolment("shown", footage=OTHER), timeout_s=90)
-        stream = client.live(connection, "shown", spoken(), rate)
+        client.enrol(connection, **enrolment("shown", footage=OTHER)).wait(timeout_s=90)
+        stream = client.live(connection, spoken(), actor_id="shown", sample_rate_hz=rate)
         next(stream)
-        dub = client.create_dub(connection, dubbing("of_shown.mp4", actor_id="shown", footage_uri=OTHER))
+        dub = client.dub(connection, **dubbing("of_shown.mp4", actor_id="shown", footage=OTHER))
         erasing = command("actor", "erase", "shown", data=running.data, stages=stages)
 
         def ended() -> None:
@@ -92,7 +92,7 @@ def test_beside_a_gateway_it_ends_live_streams_and_operations_and_leaves_no_row_
         assert list(client.list_operations(connection)) == []
         assert list(client.list_actors(connection)) == []
         with pytest.raises(DubstageCallError, match="no operation"):
-            client.get_operation(connection, dub)
+            dub.state()
     assert receipt["actor_id"] == "shown"
     assert len(receipt["signature"]) == 64
     assert blobs(stages) <= before
@@ -113,7 +113,7 @@ def test_a_dub_of_another_process_ends_with_the_actor_and_leaves_no_blob(
     running = start_gateway()
     before = blobs(stages)
     with running.connect() as connection:
-        client.enrol(connection, enrolment("busy", footage=OTHER), timeout_s=90)
+        client.enrol(connection, **enrolment("busy", footage=OTHER)).wait(timeout_s=90)
     dub = ["dub", str(film), "--actor", "busy", "--audio", str(media.speech), "-o", str(output)]
     dubbing_it = command(*dub, data=running.data, stages=stages)
     until(lambda: bool(list((running.data / "jobs").glob("*/journal/[0-9a-f]*"))) or dubbing_it.poll() is not None, seconds=120)
@@ -134,7 +134,7 @@ def test_without_a_gateway_the_command_erases_by_itself(
     running = start_gateway()
     before = blobs(stages)
     with running.connect() as connection:
-        client.enrol(connection, enrolment("gone", footage=OTHER), timeout_s=90)
+        client.enrol(connection, **enrolment("gone", footage=OTHER)).wait(timeout_s=90)
     stop_gateway(running)
     erasing = command("actor", "erase", "gone", data=running.data, stages=stages)
     assert json.loads(erasing.communicate(timeout=120)[0])["actor_id"] == "gone"

@@ -4,83 +4,91 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import pytest
+from google.protobuf.message import Message
 from skimage.data import astronaut
 
-from dubstage.client import DubstageCallError, connect
+from dubstage.client import Connection, DubstageCallError, connect, rpcs
 from dubstage.client import gateway as client
+from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.methods import method_named
-from gateway.pipeline.analysis import clip_of, frame_seconds
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.enrol import EnrolOptions, enrol, enrolment_rows
-from gateway.pipeline.footage import analyse_footage, read_index
+from gateway.pipeline.enrol import Enrolment, EnrolOptions
+from gateway.pipeline.face_index import read_index
+from gateway.pipeline.footage import analyse_footage
 from gateway.pipeline.messages import timeline_of
+from gateway.pipeline.motion_clip import clip_of, enrolment_rows, frame_seconds
 from gateway.pipeline.plan import make_plan
 from gateway.pipeline.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
-from gateway.pipeline.rendering import FilmInputs, _render_run
-from gateway.pipeline.speech import extract_features, motion_frames_for, predict_motion
-from gateway.pipeline.windows import WindowConfig
+from gateway.pipeline.rendering import FilmInputs
+from gateway.pipeline.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
+from gateway.pipeline.windows import window_config
 from gateway.settings import GatewaySettings
-from gateway.stages.interface import Stages
-from gateway.stages.remote import STAGE_NAMES, RemoteStages
-from services.common.artefacts import ArtefactStore
+from gateway.stages.interface import STAGE_NAMES, Stages
+from gateway.stages.remote import RemoteStages
 from services.common.errors import BackendUnavailable
+from services.common.store.artefacts import ArtefactStore
 from tests.integration.conftest import OTHER, Media, RunningGateway, RunningStages, StartGateway, dubbing
 from tests.integration.test_operations import progress, until
 from tests.integration.test_serve import free_ports
 
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
 
 class Interrupted:
-    """Real stages whose streams break off, as those of a replica that goes away: once a kind, after `after` replies.
+    """Real stages whose streams break off, as those of a replica that goes away: once for each RPC, after `after` replies.
 
     Args:
-        stages: what answers.
-        after: replies of the first attempt; of single replies, the first one is lost.
+        stages: the stages that answer.
+        after: replies of the first attempt of a stream. The first reply of an upload is lost.
     """
 
     def __init__(self, stages: Stages, after: int) -> None:
         self._stages = stages
         self._after = after
-        self.attempts: dict[str, int] = {}
+        self.attempts: Counter[Rpc[Any, Any]] = Counter()
 
-    def __getattr__(self, name: str) -> Callable[[Any], Any]:
-        call = getattr(self._stages, name)
+    async def unary(self, rpc: Unary[Q, R], request: Q) -> R:
+        return await self._stages.unary(rpc, request)
 
-        def begin(*requests: Any) -> Any:
-            self.attempts[name] = self.attempts.get(name, 0) + 1
-            whole = self.attempts[name] > 1
-            if name in ("build_bank", "fit_identity"):
-                return self._single(call(*requests), whole)
-            if name in ("encode_style", "estimate_lag", "list_models"):
-                return call(*requests)
-            return self._stream(call(*requests), whole)
-
-        return begin
-
-    async def _single(self, reply: Any, whole: bool) -> Any:
-        found = await reply
-        if not whole:
+    async def upload(self, rpc: Upload[Q, R], requests: AsyncIterator[Q]) -> R:
+        self.attempts[rpc] += 1
+        reply = await self._stages.upload(rpc, requests)
+        if self.attempts[rpc] == 1:
             raise BackendUnavailable("the replica went away", retry_after_s=0.0)
-        return found
+        return reply
 
-    async def _stream(self, replies: AsyncIterator[Any], whole: bool) -> AsyncIterator[Any]:
+    def download(self, rpc: Download[Q, R], request: Q) -> AsyncIterator[R]:
+        return self._broken(rpc, self._stages.download(rpc, request))
+
+    def stream(self, rpc: Stream[Q, R], requests: AsyncIterator[Q]) -> AsyncIterator[R]:
+        return self._broken(rpc, self._stages.stream(rpc, requests))
+
+    def _broken(self, rpc: Rpc[Q, R], replies: AsyncIterator[R]) -> AsyncIterator[R]:
+        self.attempts[rpc] += 1
+        return replies if self.attempts[rpc] > 1 else self._until_it_breaks(replies)
+
+    async def _until_it_breaks(self, replies: AsyncIterator[R]) -> AsyncIterator[R]:
         count = 0
         async for reply in replies:
-            if count == self._after and not whole:
+            if count == self._after:
                 raise BackendUnavailable("the replica went away", retry_after_s=0.0)
             count += 1
             yield reply
-        assert whole, f"broke off nowhere: {count} replies"
+        raise AssertionError(f"broke off nowhere: {count} replies")
 
 
 async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str, bytes], list[str]]:
@@ -104,11 +112,24 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         rows = enrolment_rows(faces, face_rows, seconds)
         clip, _ = clip_of(faces, rows, seconds)
         options = EnrolOptions(renderer_steps=2)
-        actor = await enrol(stages, method, info, faces, rows, clip, None, options, lambda *_: None)
-        await predict_motion(stages, method.motion, actor.style, speech, timeline_of(info), total, motion, block=8)
-        config = WindowConfig(bank=actor.bank, renderer=actor.renderer, model=method.renderer, mode=0)
+        enrolment = Enrolment(
+            stages=stages,
+            method=method,
+            info=info,
+            faces=faces,
+            rows=rows,
+            clip=clip,
+            features=None,
+            options=options,
+            on_step=lambda *_: None,
+        )
+        actor = await enrolment.run()
+        request = MotionRequest(predictor=method.motion, style=actor.style, timeline=timeline_of(info), num_frames=total, block=8)
+        await predict_motion(stages, request, speech, motion)
         plan = make_plan(index, 0, np.ones(total, np.float32))
-        window = await _render_run(stages, FilmInputs(config, actor.geometry, plan, faces, motion), range(12))
+        config = window_config(method, actor, texture_pb2.WARP_MODE_UNSPECIFIED)
+        inputs = FilmInputs(stages, config, plan.rendered(), plan.row, faces, lambda begin, end: motion.read(begin, end)["mouth"])
+        window = await inputs.render_run(range(12))
     assert actor.renderer is not None
     left = {path.name: path.read_bytes() for path in folder.iterdir()}
     left |= {"bank": actor.bank.sha256.encode(), "renderer": actor.renderer.sha256.encode(), "window": window.box.tobytes()}
@@ -130,7 +151,8 @@ async def test_the_film_of_a_still_survives_lost_replicas(stages: RunningStages,
         expected = await film(remote, "undisturbed")
         interrupted = Interrupted(remote, after=0)
         assert await film(interrupted, "interrupted") == expected
-    assert {name for name, count in interrupted.attempts.items() if count > 1} >= {"fit_identity", "rotate_portrait", "render"}
+    twice = {rpc for rpc, count in interrupted.attempts.items() if count > 1}
+    assert twice >= {rpcs.face.FIT_IDENTITY, rpcs.texture.ROTATE_PORTRAIT, rpcs.render.RENDER}
 
 
 @pytest.mark.parametrize("after", [1])
@@ -144,8 +166,16 @@ async def test_work_that_is_interrupted_leaves_the_same_bytes(
         found, told_again = await all_work(interrupted, media, tmp_path / "interrupted")
     assert found == expected
     assert told_again == told, "no frame is told of twice"
-    twice = ("track", "extract_features", "build_bank", "personalize_renderer", "predict_motion", "retrieve_warp", "render")
-    assert {name: interrupted.attempts[name] for name in twice} == dict.fromkeys(twice, 2)
+    twice = (
+        rpcs.face.TRACK,
+        rpcs.audio.EXTRACT_FEATURES,
+        rpcs.texture.BUILD_BANK,
+        rpcs.render.PERSONALIZE,
+        rpcs.motion.PREDICT_MOTION,
+        rpcs.texture.RETRIEVE_WARP,
+        rpcs.render.RENDER,
+    )
+    assert {rpc: interrupted.attempts[rpc] for rpc in twice} == dict.fromkeys(twice, 2)
 
 
 def test_one_who_waits_for_a_dub_rides_over_a_restart_of_the_gateway(
@@ -157,7 +187,7 @@ def test_one_who_waits_for_a_dub_rides_over_a_restart_of_the_gateway(
 
     def wait() -> None:
         with connect(f"127.0.0.1:{port}", timeout_s=30) as connection:
-            results.append(client.dub(connection, dubbing("ridden.mp4", footage_uri=OTHER), timeout_s=90))
+            results.append(client.dub(connection, **dubbing("ridden.mp4", footage=OTHER)).wait(timeout_s=90))
 
     waiting = threading.Thread(target=wait)
     waiting.start()
@@ -170,12 +200,9 @@ def test_one_who_waits_for_a_dub_rides_over_a_restart_of_the_gateway(
     assert [result.num_frames for result in results] == [32]
 
 
-def _frames_done(connection: Any) -> int:
-    from google.longrunning import operations_pb2, operations_pb2_grpc
-
-    stub = operations_pb2_grpc.OperationsStub(connection.channel)
-    found = connection.unary(stub.ListOperations, operations_pb2.ListOperationsRequest()).operations
-    return progress(connection, found[0].name).frames_done if found else 0
+def _frames_done(connection: Connection) -> int:
+    found = list(client.list_operations(connection))
+    return progress(found[0]).frames_done if found else 0
 
 
 def test_a_gateway_that_stays_away_is_given_up(media: Media) -> None:
@@ -183,11 +210,9 @@ def test_a_gateway_that_stays_away_is_given_up(media: Media) -> None:
     begin = time.monotonic()
     with connect(f"127.0.0.1:{port}") as connection:
         with pytest.raises(DubstageCallError) as caught:
-            client.dub(connection, dubbing("never.mp4"), outage_s=1.0)
+            client.dub.begin(connection, client.dub.request(**dubbing("never.mp4")), outage_s=1.0)
         with pytest.raises(DubstageCallError):
-            client.wait(connection, "operations/never", pb.DubResult, timeout_s=0.5)
-        with pytest.raises(DubstageCallError):
-            client.create_dub(connection, dubbing("never.mp4"))
+            client.Operation(connection, "operations/never", client.DUB).wait(timeout_s=0.5)
     assert caught.value.code == "UNAVAILABLE"
     assert caught.value.retryable
     assert caught.value.unsent

@@ -3,19 +3,22 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dubstage.client import Connection, DubstageCallError
+from dubstage.client import Connection, DubstageCallError, rpcs
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
-from tests.integration.conftest import RunningGateway, StartGateway
+from gateway.methods import DEFAULT_METHOD, METHODS
+from tests.integration.conftest import RunningGateway, StartGateway, enrolment
 from tests.integration.test_operations import until
+
+FEATURES_AHEAD_MS = 60
+"""Look-ahead of the audio stage (docs/coordinates.md)."""
 
 Samples = tuple[npt.NDArray[np.float32], int]
 
@@ -34,9 +37,8 @@ def sound(first: int, values: npt.NDArray[np.float32]) -> pb.LiveRequest:
 
 
 def failure(connection: Connection, requests: list[pb.LiveRequest]) -> DubstageCallError:
-    stub = gateway_pb2_grpc.DubServiceStub(connection.channel)
     with pytest.raises(DubstageCallError) as caught:
-        list(connection.stream(stub.Live, iter(requests), timeout_s=30))
+        list(connection.stream(rpcs.gateway.LIVE, requests, timeout_s=30))
     return caught.value
 
 
@@ -56,7 +58,7 @@ def test_frames_come_before_the_speech_has_ended(gateway: RunningGateway, actor:
     first_at: int | None = None
     frames = []
     with gateway.connect() as connection:
-        for frame in client.live(connection, actor, speaking(), rate):
+        for frame in client.live(connection, speaking(), actor_id=actor, sample_rate_hz=rate):
             if first_at is None:
                 first_at = spoken
                 assert not ended
@@ -70,11 +72,82 @@ def test_frames_come_before_the_speech_has_ended(gateway: RunningGateway, actor:
 def test_other_pieces_of_the_same_sound_give_the_same_frames(gateway: RunningGateway, actor: str, samples: Samples) -> None:
     speech, rate = samples
     with gateway.connect() as connection:
-        a = list(client.live(connection, actor, pieces(speech[: rate // 2], rate, 0.02), rate))
-        b = list(client.live(connection, actor, pieces(speech[: rate // 2], rate, 0.11), rate))
+        a = list(client.live(connection, pieces(speech[: rate // 2], rate, 0.02), actor_id=actor, sample_rate_hz=rate))
+        b = list(client.live(connection, pieces(speech[: rate // 2], rate, 0.11), actor_id=actor, sample_rate_hz=rate))
     assert [frame.frame_index for frame in a] == [frame.frame_index for frame in b]
     for one, other in zip(a, b, strict=True):
         np.testing.assert_array_equal(one.picture, other.picture)
+
+
+@pytest.fixture(scope="module")
+def live_actor(gateway: RunningGateway, actor: str) -> Callable[[str], str]:
+    """Returns a man who is enrolled for a method; enrols him once."""
+    enrolled = {DEFAULT_METHOD: actor}
+
+    def enrol(method: str) -> str:
+        if method not in enrolled:
+            with gateway.connect() as connection:
+                made = client.enrol(connection, **enrolment(f"live-{method}", method=method)).wait(timeout_s=90)
+            enrolled[method] = made.actor_id
+        return enrolled[method]
+
+    return enrol
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].live])
+def test_every_live_method_moves_the_mouth_with_the_sound(
+    gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples, method: str
+) -> None:
+    speech, rate = samples
+    with gateway.connect() as connection:
+        spoken = list(client.live(connection, pieces(speech[:rate], rate), actor_id=live_actor(method), sample_rate_hz=rate))
+        silent = list(
+            client.live(connection, pieces(np.zeros_like(speech[:rate]), rate), actor_id=live_actor(method), sample_rate_hz=rate)
+        )
+    assert [frame.frame_index for frame in spoken] == [frame.frame_index for frame in silent] == list(range(25))
+    # The same footage is behind both: what differs is the mouth.
+    differs = np.array([(a.picture != b.picture).any(axis=-1).mean() for a, b in zip(spoken, silent, strict=True)])
+    assert (differs > 0.0005).mean() > 0.5
+    assert differs.max() < 0.35
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].live])
+def test_frames_come_as_soon_as_the_declared_look_ahead_is_heard(
+    gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples, method: str
+) -> None:
+    speech, rate = samples
+    heard_ms = 0
+    waits: list[int] = []
+    taken = threading.Event()
+
+    def speaking() -> Iterator[npt.NDArray[np.float32]]:
+        nonlocal heard_ms
+        for piece in pieces(speech[:rate], rate, 0.02):
+            heard_ms += 20
+            yield piece
+            # Long enough for the stages: only what they have not heard can keep a frame back.
+            taken.wait(0.4)
+            taken.clear()
+
+    with gateway.connect() as connection:
+        for frame in client.live(connection, speaking(), actor_id=live_actor(method), sample_rate_hz=rate):
+            waits.append(heard_ms - 40 * (frame.frame_index + 1))
+            taken.set()
+    look_ahead = METHODS[method].motion.look_ahead_ms + FEATURES_AHEAD_MS
+    # The last frames come when the sound ends.
+    assert max(waits[: 25 - look_ahead // 40 - 1]) <= look_ahead + 40
+    assert np.median(waits[: 25 - look_ahead // 40 - 1]) > METHODS[method].motion.look_ahead_ms
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if not METHODS[name].live])
+def test_an_actor_of_a_method_that_is_not_live_is_refused(
+    gateway: RunningGateway, live_actor: Callable[[str], str], method: str
+) -> None:
+    enrolled = live_actor(method)
+    with gateway.connect() as connection:
+        refused = failure(connection, [config(enrolled)])
+    assert refused.reason == "ACTOR_NOT_READY"
+    assert all(name in refused.message for name in METHODS if METHODS[name].live)
 
 
 def with_the_actors_of(gateway: RunningGateway, folder: Path) -> Path:
@@ -89,7 +162,7 @@ def test_a_stream_that_is_given_up_frees_its_place(
     speech, rate = samples
     running = start_gateway(max_live_streams=1, data_dir=with_the_actors_of(gateway, tmp_path))
     with running.connect() as connection:
-        stream = client.live(connection, actor, pieces(speech, rate), rate)
+        stream = client.live(connection, pieces(speech, rate), actor_id=actor, sample_rate_hz=rate)
         next(stream)
         second = failure(connection, [config(actor, rate)])
         assert second.reason == "OVERLOADED"
@@ -97,7 +170,7 @@ def test_a_stream_that_is_given_up_frees_its_place(
 
         def free() -> bool:
             try:
-                return bool(list(client.live(connection, actor, pieces(speech[: rate // 4], rate), rate)))
+                return bool(list(client.live(connection, pieces(speech[: rate // 4], rate), actor_id=actor, sample_rate_hz=rate)))
             except DubstageCallError as error:
                 return error.reason != "OVERLOADED"
 
@@ -158,11 +231,11 @@ def test_a_stream_that_sends_nothing_ends_and_its_place_is_free_again(
 
     with running.connect() as connection:
         with pytest.raises(DubstageCallError) as caught:
-            list(client.live(connection, actor, silent(), rate))
+            list(client.live(connection, silent(), actor_id=actor, sample_rate_hz=rate))
         goes_on.set()
         assert caught.value.code == "DEADLINE_EXCEEDED"
         assert "DUBSTAGE_MAX_IDLE_S" in caught.value.message
-        assert len(list(client.live(connection, actor, pieces(speech[: rate // 2], rate), rate))) == 13
+        assert len(list(client.live(connection, pieces(speech[: rate // 2], rate), actor_id=actor, sample_rate_hz=rate))) == 13
 
 
 def test_a_stream_that_sends_sound_without_pause_is_not_idle(
@@ -178,7 +251,7 @@ def test_a_stream_that_sends_sound_without_pause_is_not_idle(
             time.sleep(0.25)
 
     with running.connect() as connection:
-        assert len(list(client.live(connection, actor, slowly(), rate))) == 25
+        assert len(list(client.live(connection, slowly(), actor_id=actor, sample_rate_hz=rate))) == 25
 
 
 def test_a_stream_whose_frames_nobody_takes_ends_and_its_place_is_free_again(
@@ -192,12 +265,12 @@ def test_a_stream_whose_frames_nobody_takes_ends_and_its_place_is_free_again(
             yield from pieces(speech, rate)
 
     with running.connect() as slow, running.connect() as other:
-        stream = client.live(slow, actor, without_end(), rate)
+        stream = client.live(slow, without_end(), actor_id=actor, sample_rate_hz=rate)
         next(stream)
 
         def free() -> bool:
             try:
-                return bool(list(client.live(other, actor, pieces(speech[: rate // 4], rate), rate)))
+                return bool(list(client.live(other, pieces(speech[: rate // 4], rate), actor_id=actor, sample_rate_hz=rate)))
             except DubstageCallError as error:
                 return error.reason != "OVERLOADED"
 

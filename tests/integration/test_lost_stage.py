@@ -14,7 +14,6 @@ import pytest
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from tests.integration.conftest import OTHER, Media, RunningStages, StartGateway, dubbing
 from tests.integration.test_operations import progress, until
 
@@ -45,12 +44,12 @@ def test_a_stage_that_is_killed_fails_the_dub_clearly_and_leaves_no_output(
     process, endpoint = face_process
     running = start_gateway(face_endpoint=endpoint)
     with running.connect() as connection:
-        name = client.create_dub(connection, dubbing("lost.mp4", footage_uri=OTHER))
-        until(lambda: progress(connection, name).frames_done >= 2)
+        dub = client.dub(connection, **dubbing("lost.mp4", footage=OTHER))
+        until(lambda: progress(dub.state()).frames_done >= 2)
         os.kill(process.pid, signal.SIGKILL)
         begin = time.monotonic()
         with pytest.raises(DubstageCallError) as caught:
-            client.wait(connection, name, pb.DubResult, timeout_s=60)
+            dub.wait(timeout_s=60)
     assert time.monotonic() - begin < 30
     assert caught.value.reason == "BACKEND_UNAVAILABLE"
     assert caught.value.retryable

@@ -34,7 +34,7 @@ def num_frames(path: Path) -> int:
 
 def test_a_retimed_film_is_as_long_as_the_speech(gateway: RunningGateway, actor: str, media: Media) -> None:
     with gateway.connect() as connection:
-        result = client.dub(connection, dubbing("retimed.mp4", actor_id=actor, retime=True), timeout_s=90)
+        result = client.dub(connection, **dubbing("retimed.mp4", actor_id=actor, retime=True)).wait(timeout_s=90)
     assert result.num_frames == num_frames(media.root / "retimed.mp4") == SPEECH_FRAMES != NUM_FRAMES
 
 
@@ -44,13 +44,13 @@ def test_a_person_enrolled_from_a_picture_speaks_and_can_be_erased(
     running = start_gateway()
     before = blobs(stages)
     with running.connect() as connection:
-        made = client.enrol(connection, enrolment("pictured", footage=PICTURE, method="headpose"), timeout_s=90)
+        made = client.enrol(connection, **enrolment("pictured", footage=PICTURE, method="headpose")).wait(timeout_s=90)
         assert made.num_enrolled_frames == 1
-        result = client.dub(connection, dubbing("pictured.mp4", actor_id="pictured", footage_uri=PICTURE), timeout_s=90)
+        result = client.dub(connection, **dubbing("pictured.mp4", actor_id="pictured", footage=PICTURE)).wait(timeout_s=90)
         assert (result.num_frames, result.num_dubbed) == (SPEECH_FRAMES, SPEECH_FRAMES)
         assert num_frames(media.root / "pictured.mp4") == SPEECH_FRAMES
-        with pytest.raises(DubstageCallError, match="no live form") as caught:
-            next(client.live(connection, "pictured", [np.zeros(640, np.float32)], 16000))
+        with pytest.raises(DubstageCallError, match="cannot be used live") as caught:
+            next(client.live(connection, [np.zeros(640, np.float32)], actor_id="pictured", sample_rate_hz=16000))
         assert caught.value.reason == "ACTOR_NOT_READY"
         receipt = client.erase_actor(connection, "pictured")
     assert {item.sha256 for item in made.artefacts} <= set(receipt.erased_sha256)
@@ -60,13 +60,13 @@ def test_a_person_enrolled_from_a_picture_speaks_and_can_be_erased(
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"footage_uri": PICTURE, "method": "ugc"}, "method"),
+        ({"footage": PICTURE, "method": "ugc"}, "method"),
         ({"retime": True, "method": "headpose"}, "retime"),
         ({"retime": True, "keep_audio": True}, "keep_audio"),
     ],
 )
 def test_what_does_not_go_together_is_told(gateway: RunningGateway, fields: dict[str, object], field: str) -> None:
     with gateway.connect() as connection, pytest.raises(DubstageCallError) as caught:
-        client.dub(connection, dubbing("refused.mp4", **fields), timeout_s=60)
+        client.dub(connection, **dubbing("refused.mp4", **fields)).wait(timeout_s=60)
     assert caught.value.reason == "INVALID_REQUEST"
     assert caught.value.field == field

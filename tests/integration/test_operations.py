@@ -2,28 +2,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from google.longrunning import operations_pb2, operations_pb2_grpc
+from google.longrunning import operations_pb2
 
-from dubstage.client import Connection, DubstageCallError
+from dubstage.client import DubstageCallError, rpcs
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from gateway.api import convert
+from gateway.api import operation_messages
 from gateway.media.output_file import OutputFile
 from tests.integration.conftest import NUM_FRAMES, OTHER, Media, RunningGateway, RunningStages, StartGateway, dubbing, enrolment
 
 
-def operation(connection: Connection, name: str) -> Any:
-    stub = operations_pb2_grpc.OperationsStub(connection.channel)
-    return connection.unary(stub.GetOperation, operations_pb2.GetOperationRequest(name=name))
-
-
-def progress(connection: Connection, name: str) -> pb.DubProgress:
-    message = pb.DubProgress()
-    operation(connection, name).metadata.Unpack(message)
-    return message
+def progress(state: client.OperationState) -> pb.DubProgress:
+    assert isinstance(state.progress, pb.DubProgress)
+    return state.progress
 
 
 def until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -40,17 +33,19 @@ def blobs(stages: RunningStages) -> set[str]:
 def test_a_cancelled_dub_stops_and_leaves_nothing(gateway: RunningGateway, actor: str, media: Media, stages: RunningStages) -> None:
     before = blobs(stages)
     with gateway.connect() as connection:
-        name = client.create_dub(connection, dubbing("cancelled.mp4"))
-        until(lambda: progress(connection, name).frames_done > 3)
-        client.cancel(connection, name)
+        dub = client.dub(connection, **dubbing("cancelled.mp4"))
+        until(lambda: progress(dub.state()).frames_done > 3)
+        dub.cancel()
         begin = time.monotonic()
         with pytest.raises(DubstageCallError) as caught:
-            client.wait(connection, name, pb.DubResult, timeout_s=30)
+            dub.wait(timeout_s=30)
         assert time.monotonic() - begin < 10
         assert caught.value.reason == caught.value.code == "CANCELLED"
         # Cancelling what has ended changes nothing.
-        client.cancel(connection, name)
-        assert operation(connection, name).error.code == 1
+        dub.cancel()
+        error = dub.state().error
+        assert error is not None
+        assert error.code == "CANCELLED"
     assert not list(media.root.glob("*cancelled*"))
     assert not list((gateway.data / "jobs").iterdir())
     assert blobs(stages) == before
@@ -58,53 +53,53 @@ def test_a_cancelled_dub_stops_and_leaves_nothing(gateway: RunningGateway, actor
 
 def test_operations_are_listed_and_deleted(start_gateway: StartGateway, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
     (media.root / "text.mp4").write_text("this is not a film")
-    monkeypatch.setattr(convert, "DEFAULT_PAGE", 2)
+    monkeypatch.setattr(operation_messages, "DEFAULT_PAGE", 2)
     running = start_gateway(max_queued_jobs=8)
     with running.connect() as connection:
-        names = [client.create_dub(connection, dubbing(f"list_{n}.mp4", footage_uri="text.mp4")) for n in range(3)]
-        for name in names:
+        dubs = [client.dub(connection, **dubbing(f"list_{n}.mp4", footage="text.mp4")) for n in range(3)]
+        names = [dub.name for dub in dubs]
+        for dub in dubs:
             with pytest.raises(DubstageCallError):
-                client.wait(connection, name, pb.DubResult, timeout_s=20)
+                dub.wait(timeout_s=20)
         found = list(client.list_operations(connection))
         assert [state.name for state in found] == names
         assert all(state.done and state.error is not None and state.error.reason == "MEDIA_UNSUPPORTED" for state in found)
         assert [state.name for state in client.list_operations(connection, done=True)] == names
         assert list(client.list_operations(connection, done=False)) == []
-        client.delete_operation(connection, names[0])
+        dubs[0].delete()
         with pytest.raises(DubstageCallError, match="no operation") as caught:
-            client.get_operation(connection, names[0])
+            dubs[0].state()
         assert (caught.value.code, caught.value.reason) == ("NOT_FOUND", "OPERATION_NOT_FOUND")
-        stub = operations_pb2_grpc.OperationsStub(connection.channel)
         with pytest.raises(DubstageCallError, match="filter"):
-            connection.unary(stub.ListOperations, operations_pb2.ListOperationsRequest(filter="name = x"))
+            connection.unary(rpcs.operations.LIST_OPERATIONS, operations_pb2.ListOperationsRequest(filter="name = x"))
 
 
 def test_a_full_gateway_refuses_and_says_when_to_come_back(start_gateway: StartGateway) -> None:
     running = start_gateway(max_concurrent_jobs=1, max_queued_jobs=1)
     with running.connect() as connection:
-        names = [client.create_dub(connection, dubbing(f"full_{n}.mp4", footage_uri=OTHER)) for n in range(2)]
+        dubs = [client.dub(connection, **dubbing(f"full_{n}.mp4", footage=OTHER)) for n in range(2)]
         with pytest.raises(DubstageCallError, match="as many as the gateway takes") as caught:
-            client.create_dub(connection, dubbing("full_3.mp4"))
+            client.dub(connection, **dubbing("full_3.mp4"))
         assert caught.value.reason == "OVERLOADED"
         assert caught.value.retryable
         assert caught.value.retry_after_s > 0
         with pytest.raises(DubstageCallError, match="has not ended"):
-            client.wait(connection, names[1], pb.DubResult, timeout_s=0.2)
-        for name in reversed(names):
-            client.cancel(connection, name)
-        for name in names:
+            dubs[1].wait(timeout_s=0.2)
+        for dub in reversed(dubs):
+            dub.cancel()
+        for dub in dubs:
             with pytest.raises(DubstageCallError, match="cancelled"):
-                client.wait(connection, name, pb.DubResult, timeout_s=20)
+                dub.wait(timeout_s=20)
 
 
 def test_two_operations_never_write_the_same_file(start_gateway: StartGateway) -> None:
     running = start_gateway()
     with running.connect() as connection:
-        name = client.create_dub(connection, dubbing("same.mp4", footage_uri=OTHER))
+        dub = client.dub(connection, **dubbing("same.mp4", footage=OTHER))
         with pytest.raises(DubstageCallError, match="another operation writes") as caught:
-            client.create_dub(connection, dubbing("same.mp4", footage_uri=OTHER, face="largest"))
+            client.dub(connection, **dubbing("same.mp4", footage=OTHER, face="largest"))
         assert caught.value.field == "output_uri"
-        client.cancel(connection, name)
+        dub.cancel()
 
 
 def test_a_restarted_gateway_goes_on_with_what_was_interrupted(
@@ -112,23 +107,24 @@ def test_a_restarted_gateway_goes_on_with_what_was_interrupted(
 ) -> None:
     first = start_gateway()
     with first.connect() as connection:
-        enrolling = client.create_actor(connection, enrolment("interrupted", footage=OTHER))
-        dub = client.create_dub(connection, dubbing("interrupted.mp4", footage_uri=OTHER))
+        enrolling = client.enrol(connection, **enrolment("interrupted", footage=OTHER))
+        dub = client.dub(connection, **dubbing("interrupted.mp4", footage=OTHER))
         time.sleep(0.3)
     stop_gateway(first)
     assert not (media.root / "interrupted.mp4").exists()
     second = start_gateway(data_dir=first.data)
     with second.connect() as connection:
-        assert client.wait(connection, enrolling, pb.Actor, timeout_s=60).actor_id == "interrupted"
-        assert client.wait(connection, dub, pb.DubResult, timeout_s=60).num_frames == NUM_FRAMES - 8
+        enrolled = client.Operation(connection, enrolling.name, client.ENROLMENT).wait(timeout_s=60)
+        assert enrolled.actor_id == "interrupted"
+        assert client.Operation(connection, dub.name, client.DUB).wait(timeout_s=60).num_frames == NUM_FRAMES - 8
         client.erase_actor(connection, "interrupted")
     stop_gateway(second)
     third = start_gateway(data_dir=first.data)
     with third.connect() as connection:
         # What has ended is known still; what concerned the erased person is not.
-        assert client.wait(connection, dub, pb.DubResult, timeout_s=5).num_frames == NUM_FRAMES - 8
+        assert client.Operation(connection, dub.name, client.DUB).wait(timeout_s=5).num_frames == NUM_FRAMES - 8
         with pytest.raises(DubstageCallError, match="no operation"):
-            operation(connection, enrolling)
+            client.get_operation(connection, enrolling.name)
 
 
 def test_a_cancelled_dub_that_waits_to_be_taken_up_again_leaves_nothing(
@@ -139,7 +135,7 @@ def test_a_cancelled_dub_that_waits_to_be_taken_up_again_leaves_nothing(
     jobs = first.data / "jobs"
     with first.connect() as connection:
         # Two that are not the same job, both interrupted in the middle.
-        names = [client.create_dub(connection, dubbing(f"waits_{n}.mp4", footage_uri=OTHER, seed=n)) for n in range(2)]
+        names = [client.dub(connection, **dubbing(f"waits_{n}.mp4", footage=OTHER, seed=n)).name for n in range(2)]
         until(lambda: len(list(jobs.glob("*/journal/[0-9a-f]*"))) >= 2)
     stop_gateway(first)
     kept = {path.name for path in jobs.glob("*/")}
@@ -152,9 +148,10 @@ def test_a_cancelled_dub_that_waits_to_be_taken_up_again_leaves_nothing(
     second = start_gateway(data_dir=first.data, max_concurrent_jobs=1)
     with second.connect() as connection:
         for name, folders in ((names[1], 1), (names[0], 0)):
-            client.cancel(connection, name)
+            dub = client.Operation(connection, name, client.DUB)
+            dub.cancel()
             with pytest.raises(DubstageCallError, match="cancelled"):
-                client.wait(connection, name, pb.DubResult, timeout_s=30)
+                dub.wait(timeout_s=30)
             assert len(list(jobs.glob("*/"))) == folders
         assert [(state.name, state.done) for state in client.list_operations(connection)] == [(name, True) for name in names]
     assert not left.exists()
@@ -166,11 +163,8 @@ def test_progress_is_told_about_twice_a_second(gateway: RunningGateway, media: M
     told: list[tuple[float, str]] = []
     with gateway.connect() as connection:
         begin = time.monotonic()
-        client.dub(
-            connection,
-            dubbing("progress.mp4", footage_uri=OTHER),
-            timeout_s=90,
-            on_progress=lambda state: told.append((time.monotonic(), state.stage)),  # type: ignore[attr-defined]
+        client.dub(connection, **dubbing("progress.mp4", footage=OTHER)).wait(
+            timeout_s=90, on_progress=lambda state: told.append((time.monotonic(), state.stage))
         )
         spent = time.monotonic() - begin
     assert len(told) >= min(3, spent), (told, spent)

@@ -13,7 +13,6 @@ import pytest
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from tests.integration.conftest import OTHER, Media, RunningStages, StartGateway, dubbing
 from tests.integration.test_operations import until
 
@@ -45,11 +44,11 @@ def test_an_operation_waits_for_a_stage_that_is_started_for_it(
     with texture_stage(tmp_path, stages.artefacts) as endpoint:
         running = start_gateway(texture_endpoint=endpoint)
     with running.connect() as connection:
-        name = client.create_dub(connection, dubbing("rested.mp4", footage_uri=OTHER))
+        dub = client.dub(connection, **dubbing("rested.mp4", footage=OTHER))
         with pytest.raises(DubstageCallError):
-            client.wait(connection, name, pb.DubResult, timeout_s=2)
+            dub.wait(timeout_s=2)
         with texture_stage(tmp_path, stages.artefacts, port=endpoint.rpartition(":")[2]):
-            result = client.wait(connection, name, pb.DubResult, timeout_s=120)
+            result = dub.wait(timeout_s=120)
     assert result.num_dubbed > 0
 
 
@@ -59,7 +58,7 @@ def test_a_stage_that_nobody_starts_ends_the_operation_and_is_named(
     with texture_stage(tmp_path, stages.artefacts) as endpoint:
         running = start_gateway(texture_endpoint=endpoint, stages_start_s=4)
     with running.connect() as connection, pytest.raises(DubstageCallError) as caught:
-        client.dub(connection, dubbing("never.mp4", footage_uri=OTHER), timeout_s=60)
+        client.dub(connection, **dubbing("never.mp4", footage=OTHER)).wait(timeout_s=60)
     assert caught.value.reason == "STAGE_DEADLINE_EXCEEDED"
     assert "texture" in caught.value.message
     assert not list(media.root.glob("*never*"))

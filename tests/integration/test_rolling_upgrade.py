@@ -22,7 +22,7 @@ import pytest
 from dubstage.client import connect
 from dubstage.client import gateway as client
 from gateway.cli.serve import MODULES
-from gateway.stages.remote import STAGE_NAMES
+from gateway.stages.interface import STAGE_NAMES
 from tests.integration.conftest import Media, dubbing, write_short_clip
 from tests.integration.test_operations import until
 from tests.integration.test_serve import free_ports
@@ -166,7 +166,7 @@ class Customer:
         # Without loss: what is compared is the picture, and no encoder's choices.
         output = f"{self.frames}_{len(self.digests)}.mp4"
         with connect(f"127.0.0.1:{self.suite.gateway.port}", timeout_s=30) as connection:
-            result = client.dub(connection, dubbing(output, footage_uri=f"{self.frames}.mp4"), timeout_s=90)
+            result = client.dub(connection, **dubbing(output, footage=f"{self.frames}.mp4")).wait(timeout_s=90)
         assert result.num_frames == self.frames
         assert result.num_dubbed >= 25
         return hashlib.sha256((self.suite.media / output).read_bytes()).hexdigest()

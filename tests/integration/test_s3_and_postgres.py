@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,13 +9,9 @@ from pathlib import Path
 import pytest
 
 from dubstage.client import gateway as gateway_client
-from gateway.stages.local import compose_stages
-from services.common.server import StageServer
-from services.common.settings import StageSettings
-from services.common.stage import server_of
 from tests.contract.stores.postgres_servers import PostgresServer, postgres, postgres_url
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
-from tests.integration.conftest import NUM_FRAMES, LoopThread, Media, StartGateway, dubbing, enrolment
+from tests.integration.conftest import NUM_FRAMES, LoopThread, Media, StartGateway, dubbing, enrolment, serving_at
 
 __all__ = ["aws", "postgres", "postgres_url", "s3"]
 
@@ -26,22 +21,8 @@ def endpoints_on_s3(s3: S3Server, aws: Callable[..., None], loop_thread: LoopThr
     """Five servers whose artefacts lie in the bucket."""
     aws(s3.endpoint)
     url = f"s3://{BUCKET}/whole"
-    settings = StageSettings(port=0, artefacts_url=url, drain_grace_s=0.0)
-    servers: dict[str, StageServer] = {}
-
-    async def start() -> None:
-        for name, parts in compose_stages(url).items():
-            servers[name] = server_of(name, settings, parts)
-            await servers[name].start()
-        await asyncio.gather(*(server.warm_up() for server in servers.values()))
-
-    async def stop() -> None:
-        for server in servers.values():
-            await server.drain(grace_s=0)
-
-    loop_thread.run(start())
-    yield {"artefacts_url": url, **{f"{name}_endpoint": f"127.0.0.1:{server.port}" for name, server in servers.items()}}
-    loop_thread.run(stop())
+    with serving_at(loop_thread, url) as ports:
+        yield {"artefacts_url": url, **{f"{name}_endpoint": f"127.0.0.1:{port}" for name, port in ports.items()}}
 
 
 def test_enrol_dub_and_erase_through_s3_and_postgresql(
@@ -56,11 +37,11 @@ def test_enrol_dub_and_erase_through_s3_and_postgresql(
     running = start_gateway(database_url=postgres_url, **endpoints_on_s3)
     database = postgres_url.rpartition("/")[2]
     with running.connect() as connection:
-        gateway_client.enrol(connection, enrolment("driver"), timeout_s=100)
+        gateway_client.enrol(connection, **enrolment("driver")).wait(timeout_s=100)
         held = set(s3.all_keys())
         assert len(held) >= 4
         assert postgres.execute("SELECT actor_id FROM actors", database) == [("driver",)]
-        result = gateway_client.dub(connection, dubbing("on_s3.mp4", actor_id="driver"), timeout_s=100)
+        result = gateway_client.dub(connection, **dubbing("on_s3.mp4", actor_id="driver")).wait(timeout_s=100)
         assert result.num_frames >= NUM_FRAMES - 8
         assert os.path.getsize(media.root / "on_s3.mp4") > 1000
         # What the job put is gone with it; what is the person's own stays.

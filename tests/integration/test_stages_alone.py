@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -10,10 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dubstage.audio.v1alpha1 import audio_pb2, audio_pb2_grpc
-from dubstage.client import DubstageCallError, audio, face, render, to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import DubstageCallError, audio, face, motion, render
 from tests.integration.conftest import Media, RunningStages
 
 
@@ -26,12 +23,14 @@ def pictures(path: Path, count: int) -> list[npt.NDArray[np.uint8]]:
 def test_features_of_speech(stages: RunningStages, samples: tuple[npt.NDArray[np.float32], int]) -> None:
     speech, rate = samples
     with stages.connect("audio") as connection:
-        features = audio.extract_features(connection, speech, rate, frame_rate=Fraction(25))
-        cut = audio.extract_features(connection, speech, rate, num_frames=10)
-    assert features.mel.shape == (50, 4, 80)
-    assert features.mfcc.shape == features.posteriorgram.shape == (50, 4, 40)
-    np.testing.assert_allclose(features.posteriorgram.sum(axis=-1), 1.0, atol=1e-4)
-    np.testing.assert_array_equal(cut.mel, features.mel[:10])
+        kinds = ("mel", "mfcc", "posteriorgram")
+        blocks = audio.extract_features(connection, audio.pieces(speech), sample_rate_hz=rate, kinds=kinds)
+        features = audio.join(blocks)
+        cut = audio.join(audio.extract_features(connection, [speech], sample_rate_hz=rate, num_frames=10))
+    assert features["mel"].shape == (50, 4, 80)
+    assert features["mfcc"].shape == features["posteriorgram"].shape == (50, 4, 40)
+    np.testing.assert_allclose(features["posteriorgram"].sum(axis=-1), 1.0, atol=1e-4)
+    np.testing.assert_array_equal(cut["mel"], features["mel"][:10])
 
 
 def test_faces_of_frames(stages: RunningStages, media: Media) -> None:
@@ -53,34 +52,21 @@ def test_models_of_the_renderer(stages: RunningStages) -> None:
 
 def test_samples_that_are_no_numbers_are_refused(stages: RunningStages) -> None:
     with stages.connect("audio") as connection, pytest.raises(DubstageCallError) as caught:
-        audio.extract_features(connection, np.full(16000, np.nan, np.float32), 16000)
+        list(audio.extract_features(connection, [np.full(16000, np.nan, np.float32)], sample_rate_hz=16000))
     assert caught.value.reason == "INVALID_REQUEST"
     assert caught.value.stage == "audio"
 
 
 def test_sound_out_of_order_is_refused(stages: RunningStages) -> None:
-    rate = common_pb2.Rational(num=25, den=1)
-    config = audio_pb2.ExtractFeaturesConfig(
-        sample_rate_hz=16000, channels=1, timeline=common_pb2.Timeline(frame_rate=rate), kinds=[audio_pb2.FEATURE_KIND_MEL]
-    )
     chunk = audio_pb2.AudioChunk(first_sample=320, pcm_f32=np.zeros(320, "<f4").tobytes())
-    requests = [audio_pb2.ExtractFeaturesRequest(config=config), audio_pb2.ExtractFeaturesRequest(chunk=chunk)]
-    with stages.connect("audio") as connection:
-        stub = audio_pb2_grpc.AudioServiceStub(connection.channel)
-        with pytest.raises(DubstageCallError) as caught:
-            list(connection.stream(stub.ExtractFeatures, iter(requests)))
+    with stages.connect("audio") as connection, pytest.raises(DubstageCallError) as caught:
+        list(audio.extract_features(connection, [chunk], sample_rate_hz=16000))
     assert caught.value.reason == "INVALID_REQUEST"
 
 
 def test_landmarks_of_a_wrong_shape_are_refused_with_their_name(stages: RunningStages) -> None:
-    request = motion_pb2.EncodeStyleRequest(
-        method="ugc",
-        mouth_landmarks=to_tensor(np.zeros((30, 58, 3), np.float32)),
-        usable=to_tensor(np.ones(30, bool)),
-        frame_rate=common_pb2.Rational(num=25, den=1),
-    )
     with stages.connect("motion") as connection, pytest.raises(DubstageCallError, match="58") as caught:
-        connection.unary(motion_pb2_grpc.MotionServiceStub(connection.channel).EncodeStyle, request)
+        motion.encode_style(connection, method="ugc", mouth_landmarks=np.zeros((30, 58, 3)), usable=np.ones(30, bool))
     assert caught.value.field == "mouth_landmarks"
 
 

@@ -12,8 +12,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from structlog.testing import capture_logs
 
 from dubstage.client import gateway as gateway_client
-from dubstage.gateway.v1alpha1 import gateway_pb2, gateway_pb2_grpc
-from gateway.stages.remote import STAGE_NAMES
+from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
+from gateway.stages.interface import STAGE_NAMES
 from tests.integration.conftest import OTHER, LoopThread, StartGateway, dubbing
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -54,8 +54,10 @@ def test_one_dub_is_one_trace(
         with running.connect() as connection:
             stub = gateway_pb2_grpc.DubServiceStub(connection.channel)
             metadata = (("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"),)
-            operation = stub.CreateDub(dubbing("traced.mp4", footage_uri=OTHER), timeout=30, metadata=metadata)
-            gateway_client.wait(connection, operation.name, gateway_pb2.DubResult, timeout_s=110)
+            operation = stub.CreateDub(
+                gateway_client.dub.request(**dubbing("traced.mp4", footage=OTHER)), timeout=30, metadata=metadata
+            )
+            gateway_client.Operation(connection, operation.name, gateway_client.DUB).wait(timeout_s=110)
         stop_gateway(running)
     of_dub = [line for line in lines if line["event"] == "rpc_finished" and line.get("job_id") == operation.name[11:]]
     assert {line["stage"] for line in of_dub} == set(STAGE_NAMES)

@@ -11,8 +11,8 @@ import tritonclient.grpc as tritongrpc
 from tritonclient.utils import InferenceServerException
 
 from dubstage.client import gateway as client
-from services.common.server import StageServer
-from services.common.stage import server_of
+from services.common.chassis.server import StageServer
+from services.common.chassis.stage import server_of
 from services.render.__main__ import compose
 from services.render.settings import RenderSettings
 from services.render.triton.launch import TritonProcess
@@ -56,7 +56,7 @@ def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_m
 ) -> None:
     def dubbed(name: str, **endpoints: str) -> bytes:
         with start_gateway(**endpoints).connect() as connection:
-            result = client.dub(connection, dubbing(name, footage_uri=OTHER, codec="ffv1"), timeout_s=90)
+            result = client.dub(connection, **dubbing(name, footage=OTHER, codec="ffv1")).wait(timeout_s=90)
         assert result.num_dubbed > 0.9 * result.num_frames
         return (media.root / name).read_bytes()
 

@@ -13,8 +13,8 @@ import pytest
 from gateway.settings import GatewaySettings
 from gateway.stages.host import StageHost
 from services.audio.models import AudioModels
-from services.common.artefacts import ArtefactStore
-from services.common.settings import load_settings
+from services.common.chassis.settings import load_settings
+from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import ROOT, Dubber
 
 

@@ -23,7 +23,7 @@ from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.outcome import DubOutcome
 from gateway.pipeline.records import FACE_RECORD
 from gateway.stages.host import StageHost
-from services.common.artefacts import ArtefactStore
+from services.common.store.artefacts import ArtefactStore
 from services.face.stream import FaceTracker, Networks
 from services.face.types import FrameFaces, TrackOptions
 

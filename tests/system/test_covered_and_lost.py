@@ -16,7 +16,7 @@ from tests.system.dubbing import SPEECH, Dubber, cut, decoded
 def test_a_face_that_comes_back_is_the_same_and_fades_in(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """Of 5.0 to 6.5 s out of the picture, 1.8 to 3.3 s of the cut."""
     footage, output = cut(clips.path("derived/d05_face_leaves_frame.mp4"), tmp_path / "footage.mp4", 2.4, 9.2), tmp_path / "dub.mp4"
-    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, codec="ffv1"))
+    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
     plan = dub.outcome.plan
     rendered = plan.rendered()
     gone = np.flatnonzero(plan.reason == common_pb2.FRAME_REASON_NO_FACE)
@@ -37,7 +37,7 @@ def test_what_moves_in_front_of_the_mouth_is_never_painted_over(clips: Any, dubb
     """The patch lies over the mouth at 30 to 74 of the clip, and beside it before and after; it is one flat colour."""
     footage, output = clips.path("derived/d07_moving_occluder.mp4"), tmp_path / "dub.mp4"
     clear = clips.path("video/vr_face5.mp4")
-    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, codec="ffv1"))
+    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
     covered = outcome.plan.reason == common_pb2.FRAME_REASON_OCCLUDED_MOUTH
     assert 40 <= covered.sum() <= 50
     for index, (free, old, new) in enumerate(zip(decoded(clear), decoded(footage), decoded(output), strict=False)):
@@ -51,7 +51,7 @@ def test_what_moves_in_front_of_the_mouth_is_never_painted_over(clips: Any, dubb
 def test_a_stage_performance_with_cuts_is_finished_and_nothing_is_painted_on_it(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """One man's mouth is free for 23 frames in all, less than the second that a speaking style takes."""
     footage, output = clips.path("video/fr_short_hamilton_clip.mp4"), tmp_path / "dub.mp4"
-    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, codec="ffv1"))
+    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
     assert probe(output).video.num_frames == probe(footage).video.num_frames == outcome.plan.num_frames == 275
     assert any("passes through unchanged" in warning and "at least 25 are needed" in warning for warning in outcome.warnings)
     counts = outcome.plan.counts()

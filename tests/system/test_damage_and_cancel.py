@@ -82,14 +82,14 @@ def test_damaged_frames_are_dubbed_and_counted(clips: Any, dubber: Dubber, tmp_p
     damaged = tmp_path / "damaged.mp4"
     damaged.write_bytes(content)
 
-    outcome = dubber(DubRequest(footage=damaged, speech=SPEECH, output=tmp_path / "dub.mp4"))
+    outcome = dubber(DubRequest(footage=damaged, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc"))
     assert outcome.plan.num_frames == 122
     assert any("filled in by the decoder: 1, the first is frame 40" in warning for warning in outcome.warnings)
 
 
 def test_a_dub_that_can_never_be_done_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
     footage, jobs = cut(carphone, tmp_path / "short.mkv", 0.0, 0.4), tmp_path / "jobs"
-    asked = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", enrol=UNPERSONALIZED)
+    asked = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", enrol=UNPERSONALIZED)
 
     def fails(job: DubJob, said: str) -> None:
         with pytest.raises(InvalidRequest, match=said):

@@ -11,7 +11,8 @@ import pytest
 from gateway.evaluation.aggregate import BootstrapSettings
 from gateway.evaluation.head_scores import HEAD_FIGURES, HEAD_ROWS
 from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
-from gateway.evaluation.session import PipelineSession, StageRetrack
+from gateway.evaluation.retrack import StageRetrack
+from gateway.evaluation.session import PipelineSession
 from gateway.evaluation.types import ClipResult
 from gateway.methods import METHODS
 from gateway.stages.host import StageHost
@@ -46,7 +47,7 @@ def test_the_truths_landmarks_give_smaller_expression_and_landmark_errors_than_o
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].moves_head])
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].own_timeline])
 def test_a_moved_head_is_measured_in_place_and_its_motion_apart(method: str, clip: Path, host: StageHost, tmp_path: Path) -> None:
     found = evaluated(method, clip, host, tmp_path / method)
     assert found.variants["oracle_full"].metrics["mouth_psnr_db"] > 18.0

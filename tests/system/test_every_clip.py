@@ -32,7 +32,7 @@ def test_every_frame_and_pts_is_kept_and_what_the_catalogue_expects_is_dubbed(
 ) -> None:
     footage = clips.path(row["file"])
     output = tmp_path / f"dub{footage.suffix}"
-    request = DubRequest(footage=footage, speech=SPEECH if row["audio"] == "none" else None, output=output)
+    request = DubRequest(footage=footage, speech=SPEECH if row["audio"] == "none" else None, output=output, method="ugc")
     outcome = dubber(request)
 
     before, after = probe(footage).video, probe(output).video

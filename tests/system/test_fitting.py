@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pytest
 from skimage.io import imread
 
-from services.common.face_identity import FaceIdentity
-from services.common.geometry.camera import weak_perspective_of
+from services.common.face.head_cameras import weak_perspective_of
+from services.common.face.identity import FaceIdentity
+from services.common.face.landmarks import MOUTH_AREA, mouth_opening
+from services.common.face.morphable_models import DEFAULT_MODEL, MorphableModels
 from services.common.geometry.default_model import default_model
-from services.common.landmarks import MOUTH_AREA, mouth_opening
-from services.common.morphable_models import DEFAULT_MODEL, MorphableModels
 from services.face.fitting.identity import IdentityFitter
 from services.face.fitting.models import FittableModels
 from services.face.fitting.streaming import StreamFitter

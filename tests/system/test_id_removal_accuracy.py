@@ -7,16 +7,15 @@ from fractions import Fraction
 import numpy as np
 
 from services.audio.extract import extract_features
+from services.audio.identity_removal.train.fresh_classifiers import Labelled, fit, speaker_accuracy
 from services.audio.models import AudioModels
 from services.audio.train.corpus import read_mono_16k
-from services.audio.train.fresh_classifiers import Labelled, fit, speaker_accuracy
-from services.audio.types import FeatureKind
-from services.common.timeline import Timeline
+from services.common.wire.timeline import Timeline
 from tests.conftest import Clips
 
 SPEAKERS = 10
 LEAST_SAMPLES = 11 * 16000
-KINDS = frozenset({FeatureKind.MFCC, FeatureKind.IDENTITY_REMOVED})
+KINDS = frozenset({"mfcc", "identity_removed"})
 
 
 def test_ten_readers_are_told_by_their_cepstra_and_not_by_the_features_without_identity(clips: Clips, models: AudioModels) -> None:
@@ -28,7 +27,7 @@ def test_ten_readers_are_told_by_their_cepstra_and_not_by_the_features_without_i
             continue
         features = extract_features(samples, 16000, Timeline(rate=Fraction(25)), KINDS, models=models)
         for name, (training, held_out) in parts.items():
-            rows = getattr(features, name).reshape(-1, getattr(features, name).shape[-1])[:, :20]
+            rows = features[name].reshape(-1, features[name].shape[-1])[:, :20]
             cut = int(0.6 * len(rows))
             training.append(Labelled(rows[:cut], np.full(cut, speaker)))
             held_out.append(Labelled(rows[cut + 50 :], np.full(len(rows) - cut - 50, speaker)))

@@ -17,9 +17,9 @@ from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.film import coded_from_box
 from gateway.pipeline.records import pose_of
-from services.common.actor_geometry import ANCHORS, ActorGeometry, lower_face_mask
-from services.common.crops import BOX_SIZE
-from services.common.landmarks import JAW
+from services.common.face.actor_geometry import ANCHORS, ActorGeometry, lower_face_mask
+from services.common.face.crops import BOX_SIZE
+from services.common.face.landmarks import JAW
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded
 
 JAW_DROP_PX = 24.0
@@ -61,7 +61,7 @@ def test_every_sample_outside_the_mask_is_as_it_was(
     clip: str, seconds: float, pixel_format: str, clips: Any, dubber: Dubber, tmp_path: Path
 ) -> None:
     footage, output = cut(clips.path(clip), tmp_path / "footage.mp4", 0, seconds), tmp_path / "dub.mp4"
-    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, codec="ffv1"))
+    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
     plan, actor, areas = dub.outcome.plan, dub.outcome.actor, dub.outcome.facts.mask_area_px
     info = probe(footage)
     assert info.video.pixel.name == probe(output).video.pixel.name == pixel_format

@@ -18,7 +18,8 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
 from gateway.media.types import DecodedFrame, MediaInfo
-from gateway.media.writer import VideoWriter, WriteReport, WriteSettings
+from gateway.media.write_settings import WriteSettings
+from gateway.media.writer import VideoWriter, WriteReport
 
 FRAMES_COMPARED = 24
 
@@ -26,7 +27,8 @@ WRITE = """
 import resource, signal, sys, time
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.media.writer import VideoWriter, WriteSettings
+from gateway.media.write_settings import WriteSettings
+from gateway.media.writer import VideoWriter
 from services.common.errors import StorageFull
 source, output, limit, hang_at = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 info = probe(source)

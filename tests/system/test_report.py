@@ -14,7 +14,7 @@ from gateway.reports.fitting_sheet import COLUMNS
 from gateway.reports.from_outcome import FITTED, write_report
 from gateway.settings import GatewaySettings
 from gateway.stages.host import StageHost
-from services.common.artefacts import ArtefactStore
+from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import UNPERSONALIZED, cut, write_wav
 from tests.system.test_speech_lengths import demo_speech
 

@@ -18,7 +18,7 @@ import pytest
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.outcome import DubOutcome
-from services.common.artefacts import ArtefactRef, ArtefactStore
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.system.dubbing import ROOT, SPEECH, UNPERSONALIZED, Dubber, cut, sha256
 
 NO_ADAPTATION = "--no-personalize"
@@ -123,7 +123,7 @@ def test_whatever_became_of_its_records_a_job_that_goes_on_gives_the_same_bytes(
     jobs = tmp_path / "jobs"
 
     def dub(name: str) -> tuple[DubOutcome, Path]:
-        request = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / f"{name}.mp4", enrol=UNPERSONALIZED)
+        request = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / f"{name}.mp4", method="ugc", enrol=UNPERSONALIZED)
         job = DubJob(request, dubber.host.stages, dubber.store, jobs)
         outcome = dubber.host.run(job.run(lambda *_: None))
         assert job.folder is not None

@@ -19,7 +19,7 @@ def test_the_film_is_as_long_as_the_speech_and_shows_the_footage_in_its_order(cl
     footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 3.0)
     speech = write_wav(tmp_path / "speech.wav", demo_speech(16000, 4.1), 16000)
     output = tmp_path / "dub.nut"
-    outcome = dubber(DubRequest(footage=footage, speech=speech, output=output, retime=True))
+    outcome = dubber(DubRequest(footage=footage, speech=speech, output=output, method="ugc", retime=True))
     assert outcome.plan.num_frames == probe(output).video.num_frames == 103
     assert outcome.plan.rendered().all()
     assert len(probe(output).audio) == 1
@@ -33,9 +33,9 @@ def test_the_film_is_as_long_as_the_speech_and_shows_the_footage_in_its_order(cl
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
-        ({"retime": True, "keep_audio": True}, "keep_audio"),
+        ({"method": "ugc", "retime": True, "keep_audio": True}, "keep_audio"),
         ({"retime": True, "method": "headpose"}, "retime"),
-        ({"retime": True}, "head_motion"),
+        ({"method": "ugc", "retime": True}, "head_motion"),
     ],
 )
 def test_what_does_not_go_together_is_refused(request_: Any, field: str, clips: Any, dubber: Dubber, tmp_path: Path) -> None:

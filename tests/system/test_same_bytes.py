@@ -14,19 +14,20 @@ import cv2
 import pytest
 from skimage.data import astronaut
 
+from dubstage.client.rpcs import Rpc
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.speech import FEATURE_BLOCK
 from gateway.settings import GatewaySettings
 from gateway.stages.host import StageHost
-from gateway.stages.interface import Stages
+from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.local import compose_stages
-from gateway.stages.remote import STAGE_NAMES, RemoteStages
-from services.common.artefacts import ArtefactStore
-from services.common.client import ClientConfig
-from services.common.settings import StageSettings
-from services.common.stage import server_of
+from gateway.stages.remote import RemoteStages
+from services.common.chassis.client import ClientConfig
+from services.common.chassis.settings import StageSettings
+from services.common.chassis.stage import server_of
+from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import UNPERSONALIZED, sha256, write_wav
 from tests.system.test_speech_lengths import demo_speech
 
@@ -57,21 +58,22 @@ class Told:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         call = getattr(self._stages, name)
-        digest = self._digests.setdefault(name, hashlib.sha256())
 
-        def told(message: Any) -> Any:
-            digest.update(message.SerializeToString(deterministic=True))
-            return message
+        def begin(rpc: Rpc[Any, Any], requests: Any) -> Any:
+            digest = self._digests.setdefault(rpc.path, hashlib.sha256())
 
-        async def stream(replies: AsyncIterator[Any]) -> AsyncIterator[Any]:
-            async for reply in replies:
-                yield told(reply)
+            def told(message: Any) -> Any:
+                digest.update(message.SerializeToString(deterministic=True))
+                return message
 
-        async def single(reply: Awaitable[Any]) -> Any:
-            return told(await reply)
+            async def stream(replies: AsyncIterator[Any]) -> AsyncIterator[Any]:
+                async for reply in replies:
+                    yield told(reply)
 
-        def begin(*requests: Any) -> Any:
-            replies = call(*requests)
+            async def single(reply: Awaitable[Any]) -> Any:
+                return told(await reply)
+
+            replies = call(rpc, requests)
             return stream(replies) if hasattr(replies, "__aiter__") else single(replies)
 
         return begin

@@ -26,8 +26,8 @@ from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
 from gateway.pipeline.plan import SILENT
 from gateway.settings import GatewaySettings
 from gateway.stages.host import StageHost
-from services.common.artefacts import ArtefactStore
-from services.common.landmarks import mouth_opening
+from services.common.face.landmarks import mouth_opening
+from services.common.store.artefacts import ArtefactStore
 from services.face.stream import FaceTracker, Networks
 from services.face.types import TrackOptions
 from tests.system.dubbing import Dubber, cut, track, write_wav
@@ -117,7 +117,7 @@ def actor(clips: Any, settings: GatewaySettings, host: StageHost, tmp_path_facto
     """A woman who talks, enrolled with all that an enrolment does."""
     footage = cut(clips.path("video/vr_face5.mp4"), tmp_path_factory.mktemp("actor") / "footage.mp4", 0, 3)
     store = ArtefactStore(settings.artefacts_url)
-    request = EnrolRequest(actor_id="silent-woman", footage=footage)
+    request = EnrolRequest(actor_id="silent-woman", footage=footage, method="ugc")
     with ActorStore(settings) as actors:
         made = create_actor(
             request, host.stages, actors, store, settings.data_dir / "jobs", require_consent=False, on_progress=lambda *_: None
@@ -132,7 +132,7 @@ def test_what_is_not_speech_shuts_a_talking_mouth(
 ) -> None:
     footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 3)
     output = tmp_path / "dub.mp4"
-    outcome = dubber(DubRequest(footage=footage, speech=sound(clips, tmp_path), output=output, actor=actor))
+    outcome = dubber(DubRequest(footage=footage, speech=sound(clips, tmp_path), output=output, method="ugc", actor=actor))
     assert set(outcome.plan.counts()) == {"SILENT"}
     assert_shut(openings(output), noise_of_still_mouths)
 
@@ -147,7 +147,7 @@ def test_own_sound_without_speech_shuts_the_mouth(
 ) -> None:
     footage = cut(clips.path(f"video/{clip}.mp4"), tmp_path / "footage.mp4", 0, seconds)
     output = tmp_path / "dub.mp4"
-    outcome = dubber(DubRequest(footage=footage, speech=None, output=output))
+    outcome = dubber(DubRequest(footage=footage, speech=None, output=output, method="ugc"))
     assert set(outcome.plan.counts()) == {"SILENT"}
     assert_shut(openings(output), noise_of_still_mouths)
 
@@ -161,7 +161,7 @@ def test_a_muted_stretch_of_speech_shuts_the_mouth_and_only_there(
     """
     footage = cut(clips.path("derived/d08_audio_silent_5-8s.mp4"), tmp_path / "footage.mp4", 3.6, 8.6)
     output = tmp_path / "dub.mp4"
-    outcome = dubber(DubRequest(footage=footage, speech=None, output=output), EnrolOptions())
+    outcome = dubber(DubRequest(footage=footage, speech=None, output=output, method="ugc"), EnrolOptions())
     muted = slice(round(25 * 1.4) + 8, round(25 * 4.4) - 3)
     opening = openings(output)
     assert set(outcome.plan.reason[muted]) == {SILENT}

@@ -18,7 +18,9 @@ TWO_FACES = "derived/d06_two_faces_left_speaks.mp4"
 
 def test_the_speaker_is_dubbed_and_the_listener_keeps_every_sample(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     footage, output = clips.path(TWO_FACES), tmp_path / "dub.mp4"
-    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, face=FaceChoice("speaker"), codec="ffv1"))
+    dub = dubber.with_faces(
+        DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", face=FaceChoice("speaker"), codec="ffv1")
+    )
     centre = {int(face["face_id"]): face["box"][0] + face["box"][2] / 2 for face in dub.faces}
     assert len(centre) == 2
     assert dub.outcome.face_id == min(centre, key=lambda face: centre[face])
@@ -34,7 +36,9 @@ def test_the_speaker_is_dubbed_and_the_listener_keeps_every_sample(clips: Any, d
 
 
 def test_a_point_of_the_picture_names_the_face_there(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
-    request = DubRequest(footage=clips.path(TWO_FACES), speech=SPEECH, output=tmp_path / "dub.mp4", face=parse_face("960,320"))
+    request = DubRequest(
+        footage=clips.path(TWO_FACES), speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", face=parse_face("960,320")
+    )
     dub = dubber.with_faces(request)
     (chosen,) = dub.faces[(dub.faces["face_id"] == dub.outcome.face_id) & (dub.faces["frame"] == 0)]
     assert chosen["box"][0] > 640
@@ -42,7 +46,7 @@ def test_a_point_of_the_picture_names_the_face_there(clips: Any, dubber: Dubber,
 
 def test_a_point_without_a_face_is_refused_and_leaves_no_output(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     output = tmp_path / "dub.mp4"
-    request = DubRequest(footage=clips.path(TWO_FACES), speech=SPEECH, output=output, face=parse_face("640,5"))
+    request = DubRequest(footage=clips.path(TWO_FACES), speech=SPEECH, output=output, method="ugc", face=parse_face("640,5"))
     with pytest.raises(InvalidRequest, match="faces are at"):
         dubber(request)
     assert list(tmp_path.iterdir()) == []
@@ -51,7 +55,7 @@ def test_a_point_without_a_face_is_refused_and_leaves_no_output(clips: Any, dubb
 def test_sound_that_was_delayed_by_five_frames_is_reported_five_frames_later(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     lags = []
     for number, clip in enumerate(("video/vr_face2.mp4", "derived/d09_audio_late_200ms.mp4")):
-        request = DubRequest(footage=clips.path(clip), speech=SPEECH, output=tmp_path / f"{number}.mp4")
+        request = DubRequest(footage=clips.path(clip), speech=SPEECH, output=tmp_path / f"{number}.mp4", method="ugc")
         actor = dubber(request).actor
         assert actor is not None
         assert actor.lag_frames is not None

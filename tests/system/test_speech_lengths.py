@@ -19,7 +19,7 @@ from gateway.pipeline.plan import DUBBED, SILENT
 from gateway.pipeline.records import FEATURE_RECORD, RecordFile
 from gateway.pipeline.speech import extract_features, motion_frames_for
 from gateway.stages.host import StageHost
-from services.common.landmarks import mouth_opening
+from services.common.face.landmarks import mouth_opening
 from tests.system.dubbing import SPEECH, Dubber, cut, track, write_wav
 
 SHUT_PX, SINGLE_FRAME_PX = 1.5, 4.0
@@ -42,7 +42,7 @@ def footage(clips: Any, tmp_path: Path) -> Path:
 
 def test_speech_longer_than_the_footage_is_cut_and_said_so(footage: Path, dubber: Dubber, tmp_path: Path) -> None:
     output = tmp_path / "dub.mp4"
-    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output))
+    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc"))
     assert any("longer than the footage" in warning for warning in outcome.warnings)
     assert (outcome.plan.reason == DUBBED).sum() > 30
     with av.open(str(output)) as film:
@@ -70,7 +70,7 @@ def test_whether_speech_is_longer_than_its_film_is_known_for_every_length(host: 
 def test_after_shorter_speech_the_mouth_is_shut_and_it_is_said_so(footage: Path, dubber: Dubber, tmp_path: Path) -> None:
     speech = write_wav(tmp_path / "short.wav", demo_speech(16000, 1.2), 16000)
     output = tmp_path / "dub.mp4"
-    outcome = dubber(DubRequest(footage=footage, speech=speech, output=output))
+    outcome = dubber(DubRequest(footage=footage, speech=speech, output=output, method="ugc"))
     assert any("ends at 1.20 s" in warning for warning in outcome.warnings)
     rest = slice(round(25 * 1.2) + 9, None)
     assert set(outcome.plan.reason[rest]) == {SILENT}
@@ -87,7 +87,7 @@ def test_speech_of_any_rate_and_number_of_channels_is_heard(footage: Path, dubbe
     reasons, openings = [], []
     for number, speech in enumerate((SPEECH, telephone, studio)):
         output = tmp_path / f"{number}.mp4"
-        reasons.append(dubber(DubRequest(footage=footage, speech=speech, output=output)).plan.reason)
+        reasons.append(dubber(DubRequest(footage=footage, speech=speech, output=output, method="ugc")).plan.reason)
         openings.append(np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in track(output)]))
     for reason, opening in zip(reasons[1:], openings[1:], strict=True):
         assert (reason == reasons[0]).mean() > 0.9
@@ -96,7 +96,7 @@ def test_speech_of_any_rate_and_number_of_channels_is_heard(footage: Path, dubbe
 
 def test_footage_too_short_to_tell_its_lag_is_dubbed_all_the_same(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     footage = cut(clips.path("video/vr_face2.mp4"), tmp_path / "short.mp4", 0, 1.12)
-    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4"))
+    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc"))
     assert outcome.plan.rendered().mean() >= 0.98, (outcome.plan.counts(), outcome.warnings)
     assert outcome.actor is not None
     assert outcome.actor.lag_frames is None

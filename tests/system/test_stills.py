@@ -8,20 +8,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 from skimage.data import astronaut
 
 from gateway.media.probe import probe
 from gateway.pipeline.dub_request import DubRequest
-from services.common.crops import fit_head_pose
+from services.common.array_types import UInt8
 from services.common.errors import InvalidRequest, NoUsableFootage
-from services.common.landmarks import mouth_opening
+from services.common.face.crops import fit_head_pose
+from services.common.face.landmarks import mouth_opening
 from tests.system.dubbing import Dubber, track, write_wav
 from tests.system.test_bad_input import assert_fails_well
 from tests.system.test_speech_lengths import demo_speech
 
-Pixels = npt.NDArray[np.uint8]
 SECONDS = 3.0
 
 
@@ -30,7 +29,7 @@ def speech(tmp_path: Path) -> Path:
     return write_wav(tmp_path / "speech.wav", demo_speech(16000, SECONDS), 16000)
 
 
-def written(path: Path, picture: Pixels) -> Path:
+def written(path: Path, picture: UInt8) -> Path:
     assert cv2.imwrite(str(path), picture[..., ::-1])
     return path
 

@@ -1,21 +1,21 @@
-"""Asks the servers that are named as arguments for their health; `helm test` runs it."""
+"""Check the health of the servers that the arguments name. `helm test` runs this file."""
 
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
-from dubstage.client import DubstageCallError, TlsFiles, connect
+from dubstage.client import DubstageCallError, TlsFiles, connect, rpcs
 
 PATIENCE_S = float(os.environ.get("DUBSTAGE_TEST_PATIENCE_S", "120"))
+CHECK = rpcs.Unary("grpc.health.v1.Health", "Check", health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 def tls_files() -> TlsFiles | None:
-    """The certificate that the gateway shows to the stages, where there is TLS."""
+    """Return the gateway's certificate, which the stages ask for; None: TLS is off."""
     folder = os.environ.get("DUBSTAGE_TLS_DIR")
     if not folder:
         return None
@@ -23,15 +23,14 @@ def tls_files() -> TlsFiles | None:
 
 
 def check(target: str, tls: TlsFiles | None) -> str:
-    """What is wrong with a server; empty: nothing."""
+    """Return what is wrong with a server; empty: the server serves."""
     with connect(target, tls=tls, timeout_s=10.0) as server:
-        health: Any = health_pb2_grpc.HealthStub(server.channel)
-        reply = server.unary(health.Check, health_pb2.HealthCheckRequest())
+        reply = server.unary(CHECK, health_pb2.HealthCheckRequest())
         return "" if reply.status == SERVING else health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
 
 
 def main() -> int:
-    """Checks all until they serve or the patience ends; returns the exit code."""
+    """Check all servers until all serve or the time is over, and return the exit code."""
     tls = tls_files()
     deadline = time.monotonic() + PATIENCE_S
     waiting = dict.fromkeys(sys.argv[1:], "not asked yet")

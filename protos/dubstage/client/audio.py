@@ -1,83 +1,145 @@
-"""The audio stage: features of speech, a block a video frame."""
+"""The audio stage: features of speech, a block for each stretch of video frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from dubstage.audio.v1alpha1 import audio_pb2 as pb
-from dubstage.audio.v1alpha1 import audio_pb2_grpc
-from dubstage.client.arrays import from_tensor
-from dubstage.client.connection import Connection
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.client import rpcs
+from dubstage.client.arrays import Float32, Times, as_tensor, as_timeline, from_tensor, number_of
+from dubstage.client.calls import Requests, stream_call
 
-CHUNK_SECONDS = 0.5
+PIECE_SAMPLES: Final = 8000
+"""Samples per channel in one message of `pieces`: half a second at 16 kHz."""
+KINDS: Final = ("mel", "mfcc", "posteriorgram", "identity_removed")
+"""Names of the feature kinds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Features of T video frames, four rows of 10 ms each.
+    """Features of T consecutive video frames; each frame has four rows of 10 ms.
 
     Attributes:
-        mel: log-mel spectrogram, float32 [T, 4, 80].
-        mfcc: MFCC 20 and their deltas, float32 [T, 4, 40].
-        posteriorgram: phone probabilities, float32 [T, 4, 40].
-        speech_probability: float32 [T].
+        first_frame: index of the first of the frames.
+        arrays: the kinds that were asked for. "mel": log-mel spectrogram, float32 [T, 4, 80]; "mfcc": 20 MFCC and their deltas,
+            float32 [T, 4, 40]; "posteriorgram": phone probabilities, float32 [T, 4, 40]; "identity_removed": cepstra of the global
+            speaker, float32 [T, 4, 20].
+        speech_probability: probability that somebody speaks, float32 [T], 0 to 1.
     """
 
-    mel: npt.NDArray[np.float32]
-    mfcc: npt.NDArray[np.float32]
-    posteriorgram: npt.NDArray[np.float32]
-    speech_probability: npt.NDArray[np.float32]
+    first_frame: int
+    arrays: Mapping[str, Float32]
+    speech_probability: Float32
+
+    def __len__(self) -> int:
+        """Return the number of video frames."""
+        return len(self.speech_probability)
+
+    def __getitem__(self, kind: str) -> Float32:
+        """Return the array of a kind.
+
+        Raises:
+            KeyError: the kind was not asked for.
+        """
+        if kind not in self.arrays:
+            raise KeyError(f"no {kind!r}; there are: {', '.join(self.arrays)}")
+        return self.arrays[kind]
 
 
-def extract_features(
-    connection: Connection,
-    samples: npt.NDArray[np.float32],
-    sample_rate_hz: int,
-    *,
-    frame_rate: Fraction = Fraction(25),
-    num_frames: int = 0,
-) -> Features:
-    """Features of a whole speech.
+def feature_block(
+    arrays: Mapping[str, Float32], speech_probability: Float32 | None = None, *, first_frame: int = 0
+) -> pb.AudioFeatureBlock:
+    """Return the AudioFeatureBlock message of T video frames.
 
     Args:
-        connection: to the audio stage.
-        samples: float32 [n] or [n, channels] in [-1, 1].
-        sample_rate_hz: of them.
-        frame_rate: of the video; frame k is shown at k / frame_rate seconds.
-        num_frames: frames that are wanted, silence where the speech has ended; 0: those that the speech covers.
+        arrays: float32 [T, 4, C] by the name of their kind, at least one; see `Features`.
+        speech_probability: float32 [T]; None: unset.
+        first_frame: index of the first frame.
+    """
+    count = len(next(iter(arrays.values())))
+    block = pb.AudioFeatureBlock(first_frame=first_frame, num_frames=count)
+    for kind, array in arrays.items():
+        getattr(block, kind).CopyFrom(as_tensor(array, "<f4"))
+    if speech_probability is not None:
+        block.speech_probability.CopyFrom(as_tensor(speech_probability, "<f4"))
+    return block
+
+
+def as_block(features: Features | pb.AudioFeatureBlock) -> pb.AudioFeatureBlock:
+    """Return the AudioFeatureBlock message of features, or the message that was given."""
+    if isinstance(features, pb.AudioFeatureBlock):
+        return features
+    return feature_block(features.arrays, features.speech_probability, first_frame=features.first_frame)
+
+
+def pieces(samples: Float32, size: int = PIECE_SAMPLES) -> Iterator[Float32]:
+    """Yield a sound in pieces of `size` samples per channel; `samples` is float32 [n] or [n, channels]."""
+    for first in range(0, len(samples), size):
+        yield samples[first : first + size]
+
+
+def join(blocks: Iterable[Features]) -> Features:
+    """Return consecutive blocks as one.
 
     Raises:
-        DubstageCallError: the call failed.
+        ValueError: there is no block.
     """
-    sound = np.ascontiguousarray(samples.reshape(len(samples), -1), "<f4")
+    parts = list(blocks)
+    if not parts:
+        raise ValueError("no features: the speech is shorter than one video frame")
+    arrays = {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0].arrays}
+    return Features(parts[0].first_frame, arrays, np.concatenate([part.speech_probability for part in parts]))
 
-    def requests() -> Iterator[pb.ExtractFeaturesRequest]:
-        rate = common_pb2.Rational(num=frame_rate.numerator, den=frame_rate.denominator)
-        kinds = [pb.FEATURE_KIND_MEL, pb.FEATURE_KIND_MFCC, pb.FEATURE_KIND_POSTERIORGRAM]
-        yield pb.ExtractFeaturesRequest(
-            config=pb.ExtractFeaturesConfig(
-                sample_rate_hz=sample_rate_hz,
-                channels=sound.shape[1],
-                timeline=common_pb2.Timeline(frame_rate=rate),
-                kinds=kinds,
-                num_frames=num_frames,
-            )
-        )
-        step = max(1, int(CHUNK_SECONDS * sample_rate_hz))
-        for first in range(0, len(sound), step):
-            yield pb.ExtractFeaturesRequest(chunk=pb.AudioChunk(first_sample=first, pcm_f32=sound[first : first + step].tobytes()))
 
-    stub = audio_pb2_grpc.AudioServiceStub(connection.channel)
-    blocks = [reply.block for reply in connection.stream(stub.ExtractFeatures, requests())]
+def _features(reply: pb.ExtractFeaturesResponse) -> tuple[Features]:
+    block = reply.block
+    arrays = {kind: from_tensor(getattr(block, kind)) for kind in KINDS if block.HasField(kind)}  # type: ignore[arg-type]
+    return (Features(block.first_frame, arrays, from_tensor(block.speech_probability)),)
 
-    def joined(name: str, *shape: int) -> npt.NDArray[np.float32]:
-        parts = [from_tensor(getattr(block, name)) for block in blocks]
-        return np.concatenate(parts) if parts else np.zeros((0, *shape), np.float32)
 
-    return Features(joined("mel", 4, 80), joined("mfcc", 4, 40), joined("posteriorgram", 4, 40), joined("speech_probability"))
+@stream_call(rpcs.audio.EXTRACT_FEATURES, _features)
+def extract_features(
+    *,
+    sample_rate_hz: int,
+    channels: int = 1,
+    timeline: Times = Fraction(25),
+    kinds: Sequence[str | int] = ("mel", "posteriorgram"),
+    num_frames: int = 0,
+) -> Requests[Float32 | pb.AudioChunk, pb.ExtractFeaturesRequest]:
+    """Yield the Features of a sound that comes in pieces, each block as soon as its 60 ms of look-ahead are there.
+
+    Items are pieces of the sound without gaps: float32 [n] or [n, channels] in [-1, 1], such as `pieces` cuts them. The features do
+    not depend on how the sound is cut.
+
+    Args:
+        sample_rate_hz: samples per second and channel, 8000 to 192000.
+        channels: 1 to 16. Channels are averaged.
+        timeline: of the video frames; time zero is where the sound begins.
+        kinds: of KINDS, or numbers of FeatureKind.
+        num_frames: video frames to answer; frames after the end of the sound see silence. 0: as many as the sound covers.
+    """
+    config = pb.ExtractFeaturesConfig(
+        sample_rate_hz=sample_rate_hz,
+        channels=channels,
+        timeline=as_timeline(timeline),
+        kinds=[number_of(pb.FeatureKind, "FEATURE_KIND_", kind) for kind in kinds],
+        num_frames=num_frames,
+    )
+    sent = 0
+
+    def item(piece: Float32 | pb.AudioChunk) -> pb.ExtractFeaturesRequest:
+        nonlocal sent
+        if isinstance(piece, pb.AudioChunk):
+            return pb.ExtractFeaturesRequest(chunk=piece)
+        if piece.ndim == 0 or (piece.ndim == 1 and channels > 1):
+            raise TypeError(f"a sound of {channels} channels comes in pieces [n, channels]: cut an array by audio.pieces(samples)")
+        chunk = pb.AudioChunk(first_sample=sent, pcm_f32=np.ascontiguousarray(piece, "<f4").tobytes())
+        sent += len(piece)
+        return pb.ExtractFeaturesRequest(chunk=chunk)
+
+    return Requests(pb.ExtractFeaturesRequest(config=config), item)

@@ -1,105 +1,96 @@
-"""A channel to one service, with its token and its errors."""
+"""A channel to one server, with its token and its errors."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
+from dubstage.client.channel_calls import ChannelCalls
+from dubstage.client.channels import MAX_MESSAGE_BYTES, TlsFiles, channel_options, token_metadata
 from dubstage.client.errors import from_rpc_error
+from dubstage.client.rpcs import Download, Stream, Unary, Upload
 
-Request = TypeVar("Request")
-Response = TypeVar("Response")
-
-MAX_MESSAGE_BYTES = 16 << 20
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TlsFiles:
-    """PEM files of a TLS connection.
+class Connection(ChannelCalls[grpc.Channel]):
+    """A channel to one server; made by `connect`, closed by `close` or as a context manager. Safe for several threads.
 
-    Attributes:
-        ca: who may sign the server's certificate; None: the authorities that gRPC ships with.
-        certificate, key: the client's own, for servers that require one.
+    Attributes: see ChannelCalls.
     """
 
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-
-class Connection:
-    """A channel; made by `connect`, closed by `close` or as a context manager. Safe for several threads.
-
-    Attributes:
-        channel: for the generated stubs.
-        target: HOST:PORT.
-    """
-
-    def __init__(self, target: str, channel: grpc.Channel, token: str | None, timeout_s: float) -> None:
-        self.target = target
-        self.channel = channel
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self._timeout_s = timeout_s
-
-    def unary(self, method: Callable[..., Response], request: Any, *, timeout_s: float | None = None) -> Response:
-        """One request, one response, by a method of a generated stub.
+    def unary(self, rpc: Unary[Q, R], request: Q, *, timeout_s: float | None = None) -> R:
+        """Send one request and return the one response.
 
         Raises:
             DubstageCallError: the call failed.
         """
+        call = self._callable(rpc, self.channel.unary_unary)
         try:
-            return method(request, timeout=timeout_s or self._timeout_s, metadata=self._metadata)
+            response: R = call(request, **self._options(timeout_s))
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.target) from None
+        return response
 
-    def upload(self, method: Callable[..., Response], requests: Iterable[Any], *, timeout_s: float | None = None) -> Response:
-        """Many requests, one response.
+    def upload(self, rpc: Upload[Q, R], requests: Iterable[Q], *, timeout_s: float | None = None) -> R:
+        """Send many requests and return the one response.
+
+        Raises:
+            DubstageCallError: the call failed.
+            Exception: what the iterator of the requests raised.
+        """
+        source = _Source(requests)
+        call = self._callable(rpc, self.channel.stream_unary)
+        try:
+            response: R = call(source.messages(), **self._options(timeout_s))
+        except grpc.RpcError as error:
+            raise source.failure or from_rpc_error(error, self.target) from None
+        return response
+
+    def download(self, rpc: Download[Q, R], request: Q, *, timeout_s: float | None = None) -> Generator[R, None, None]:
+        """Send one request and yield many responses. Closing the iterator cancels the call.
 
         Raises:
             DubstageCallError: the call failed.
         """
-        return self.unary(method, iter(requests), timeout_s=timeout_s)
-
-    def stream(
-        self,
-        method: Callable[..., Any],
-        requests: Iterable[Any] | Any,
-        *,
-        timeout_s: float | None = None,
-        on_call: Callable[[Any], None] | None = None,
-    ) -> Generator[Any, None, None]:
-        """One request or many, many responses. Closing the iterator cancels the call; `on_call` is given the call when it begins.
-
-        Raises:
-            DubstageCallError: the call failed.
-            Exception: what the requests' own iterator raised, as it is.
-        """
-        failure: list[Exception] = []
-
-        def sent(source: Iterable[Any]) -> Iterator[Any]:
-            # gRPC would report a failing iterator as a cancelled call.
-            try:
-                yield from source
-            except Exception as error:
-                failure.append(error)
-                raise
-
-        given = sent(requests) if isinstance(requests, Iterable) else requests
-        call = method(given, timeout=timeout_s or self._timeout_s, metadata=self._metadata)
-        if on_call is not None:
-            on_call(call)
+        call = self._callable(rpc, self.channel.unary_stream)(request, **self._options(timeout_s))
         try:
             yield from call
         except grpc.RpcError as error:
-            if failure:
-                raise failure[0] from None
             raise from_rpc_error(error, self.target) from None
+        finally:
+            call.cancel()
+
+    def stream(
+        self, rpc: Stream[Q, R], requests: Iterable[Q], *, timeout_s: float | None = None, once_ready: bool = False
+    ) -> Generator[R, None, None]:
+        """Send many requests and yield many responses, at the same time. Closing the iterator cancels the call.
+
+        Args:
+            rpc: the RPC.
+            requests: read in a thread of gRPC, as fast as the server takes them.
+            timeout_s: seconds that the whole stream may take; None: `connection.timeout_s`.
+            once_ready: take the second request only when the server has sent its initial metadata.
+
+        Raises:
+            DubstageCallError: the call failed.
+            Exception: what the iterator of the requests raised.
+        """
+        source = _Source(requests)
+        begun: SimpleQueue[Any] = SimpleQueue()
+        ready: Callable[[], object] | None = (lambda: begun.get().initial_metadata()) if once_ready else None
+        call = self._callable(rpc, self.channel.stream_stream)(source.messages(ready), **self._options(timeout_s))
+        begun.put(call)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise source.failure or from_rpc_error(error, self.target) from None
         finally:
             call.cancel()
 
@@ -114,17 +105,22 @@ class Connection:
         self.close()
 
 
-def _checked(token: str | None) -> str | None:
-    # Without the token itself: it must not get into logs.
-    token = (token or "").strip()
-    for place, character in enumerate(token):
-        if not (character.isascii() and character.isprintable() and character != " "):
-            kind = unicodedata.name(character, "a control character")
-            raise ValueError(
-                f"the token cannot be sent: character {place + 1} of {len(token)} is {kind}; a bearer token is one word of plain "
-                "ASCII: give one line of the token file"
-            )
-    return token or None
+class _Source:
+    """Requests that keep the failure of their iterator, which gRPC would report as a cancelled call."""
+
+    def __init__(self, requests: Iterable[Any]) -> None:
+        self._requests = requests
+        self.failure: Exception | None = None
+
+    def messages(self, ready: Callable[[], object] | None = None) -> Iterator[Any]:
+        try:
+            for number, request in enumerate(self._requests):
+                yield request
+                if number == 0 and ready is not None:
+                    ready()
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 def connect(
@@ -132,40 +128,25 @@ def connect(
     *,
     token: str | None = None,
     tls: TlsFiles | None = None,
-    timeout_s: float = 600.0,
+    timeout_s: float | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> Connection:
-    """A connection to a service. It is made when the first call needs it.
+    """Return a connection to a server. The channel connects at the first call.
 
     Args:
-        target: HOST:PORT, or any gRPC target. Calls are shared among the replicas that it stands for.
-        token: bearer token; spaces and line ends around it do not count.
+        target: HOST:PORT, or any gRPC target. Calls are shared among the replicas that the target stands for.
+        token: bearer token; spaces and line ends around the token are removed.
         tls: TLS files; None: plain text.
-        timeout_s: time allowed to a call that names none of its own.
-        max_message_bytes: largest message in or out; the servers have a limit of their own.
+        timeout_s: seconds that every call may take; None: 600 s for a short call, 3600 s for a call that streams.
+        max_message_bytes: largest message in or out, bytes. Servers have a limit of their own.
 
     Raises:
         ValueError: the token has characters that no header can carry.
         OSError: a TLS file cannot be read.
     """
-    token = _checked(token)
-    options = [
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.max_receive_message_length", max_message_bytes),
-        # Calls go to all addresses of the target in turn; by default gRPC stays with the first one that answers.
-        ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
-        ("grpc.service_config_disable_resolution", 1),
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
-        ("grpc.dns_min_time_between_resolutions_ms", 2_000),
-    ]
+    metadata, options = token_metadata(token), channel_options(max_message_bytes)
     if tls is None:
-        return Connection(target, grpc.insecure_channel(target, options=options), token, timeout_s)
-
-    def read(file: Path | None) -> bytes | None:
-        return file.read_bytes() if file is not None else None
-
-    credentials = grpc.ssl_channel_credentials(
-        root_certificates=read(tls.ca), private_key=read(tls.key), certificate_chain=read(tls.certificate)
-    )
-    return Connection(target, grpc.secure_channel(target, credentials, options=options), token, timeout_s)
+        channel = grpc.insecure_channel(target, options=options)
+    else:
+        channel = grpc.secure_channel(target, tls.credentials(), options=options)
+    return Connection(target, channel, metadata, timeout_s)

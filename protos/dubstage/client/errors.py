@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _RETRYABLE = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
-# What gRPC's load balancing, its name resolver and its transport say of a call for which there was no connection.
+# Texts of gRPC's load balancing, name resolver and transport for a call that found no connection.
 _NO_CONNECTION = ("connections to all backends failing", "failed to connect to all addresses", "DNS resolution failed")
 
 
@@ -18,15 +18,14 @@ class DubstageCallError(Exception):
     """A call failed.
 
     Attributes:
-        message: for the person who reads it.
+        message: text for a person.
         code: name of the gRPC status, such as INVALID_ARGUMENT.
-        reason: stable identifier of what is wrong, such as INVALID_REQUEST or CONSENT_MISSING; empty where gRPC itself ended
-            the call.
-        field: what of the request cannot be used; empty where nothing is named.
-        stage: which service reported it; empty as `reason`.
+        reason: stable identifier of the failure, such as INVALID_REQUEST or CONSENT_MISSING; empty if gRPC itself ended the call.
+        field: field of the request that cannot be used; empty if no field is to blame.
+        stage: server that reported the failure; empty if gRPC itself ended the call.
         retryable: whether the same call may succeed later.
-        retry_after_s: not before so many seconds.
-        unsent: no connection came about, so that the server has seen nothing of the call.
+        retry_after_s: seconds to wait before the same call may succeed.
+        unsent: no connection came about, so the server has seen nothing of the call.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class DubstageCallError(Exception):
 
 
 def from_rpc_error(error: grpc.RpcError, peer: str) -> DubstageCallError:
-    """What a failed call says."""
+    """Return the error of a failed call."""
     call = cast(grpc.Call, error)
     code = call.code().name
     for key, value in call.trailing_metadata() or ():
@@ -68,7 +67,7 @@ def from_rpc_error(error: grpc.RpcError, peer: str) -> DubstageCallError:
 
 
 def from_status(status: status_pb2.Status) -> DubstageCallError:
-    """What a google.rpc.Status says: of a call, or of an operation that failed."""
+    """Return the error of a google.rpc.Status: of a call, or of an operation that failed."""
     code = next((item.name for item in grpc.StatusCode if item.value[0] == status.code), "UNKNOWN")
     error = DubstageCallError(status.message, code=code, retryable=code in _RETRYABLE)
     for detail in status.details:

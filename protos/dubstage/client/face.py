@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-import numpy as np
-import numpy.typing as npt
-
-from dubstage.client.arrays import from_tensor, to_image
-from dubstage.client.connection import Connection
+from dubstage.client import rpcs
+from dubstage.client.arrays import (
+    Artefact,
+    Float32,
+    Picture,
+    Times,
+    as_artefact,
+    as_image,
+    as_timeline,
+    from_tensor,
+    put_image,
+    reason_name,
+)
+from dubstage.client.calls import Requests, stream_call, upload_call
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2 as pb
-from dubstage.face.v1alpha1 import face_pb2_grpc
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +30,19 @@ class Coefficients:
     """A face as coefficients of a morphable model, in units of their standard deviations (of the default model, mediapipe_468).
 
     Attributes:
-        model: its name.
+        model: name of the model.
         identity: float32 [I].
         expression: float32 [E].
-        albedo: float32 [A]; None where the stage was given no identity.
-        light: spherical harmonics, float32 [9, 3]; None likewise.
-        pose: of the fitted head; of an identity it is unset.
+        albedo: float32 [A]; None if the stage was given no identity.
+        light: spherical harmonics, float32 [9, 3]; None if the stage was given no identity.
+        pose: of the fitted head; unset in the coefficients of an identity.
     """
 
     model: str
-    identity: npt.NDArray[np.float32]
-    expression: npt.NDArray[np.float32]
-    albedo: npt.NDArray[np.float32] | None
-    light: npt.NDArray[np.float32] | None
+    identity: Float32
+    expression: Float32
+    albedo: Float32 | None
+    light: Float32 | None
     pose: common_pb2.HeadPose
 
 
@@ -42,24 +51,24 @@ class Face:
     """One face of one frame.
 
     Attributes:
-        face_id: the same person keeps it.
+        face_id: number that the same person keeps.
         box: left, top, width, height in pixels.
         landmarks: float32 [478, 3], pixels, z negative towards the camera.
         mouth_landmarks: float32 [59, 3], mouth area in head space.
-        pose: of the head: where head space lies in the frame.
+        pose: where head space lies in the frame.
         confidence: 0 to 1.
-        mouth_visibility: how much of the mouth area is seen, 0 to 1.
+        mouth_visibility: visible part of the mouth area, 0 to 1.
         blink: closure of the eyes, 0 open to 1 shut.
-        reason: DUBBED where it can be dubbed, otherwise why not (FrameReason without its prefix).
-        coefficients: where `track` was asked to fit a model, else None.
+        reason: DUBBED if the face can be dubbed, otherwise why not (FrameReason without its prefix).
+        coefficients: if `track` was asked to fit a model, otherwise None.
         landmark_error: of that fit, mean distance of projected and measured landmarks, crop pixels (face 185 px wide).
-        message: all of it as the stage answered: what `fit_identity` sends back.
+        message: the stage's whole answer, which `fit_identity` sends back.
     """
 
     face_id: int
     box: tuple[float, float, float, float]
-    landmarks: npt.NDArray[np.float32]
-    mouth_landmarks: npt.NDArray[np.float32]
+    landmarks: Float32
+    mouth_landmarks: Float32
     pose: common_pb2.HeadPose
     confidence: float
     mouth_visibility: float
@@ -72,7 +81,13 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class TrackedFrame:
-    """The faces of one frame; whether a new shot begins with it."""
+    """The faces of one frame.
+
+    Attributes:
+        frame_index: number of the frame.
+        shot_cut: whether a new shot begins with the frame.
+        faces: the faces.
+    """
 
     frame_index: int
     shot_cut: bool
@@ -98,75 +113,6 @@ class Identity:
     artefact: common_pb2.ArtefactRef
 
 
-def track(
-    connection: Connection,
-    frames: Iterable[npt.NDArray[np.uint8]],
-    *,
-    frame_rate: Fraction = Fraction(25),
-    max_faces: int = 0,
-    morphable_model: str = "",
-    identity: Identity | common_pb2.ArtefactRef | None = None,
-) -> Iterator[TrackedFrame]:
-    """The faces of each frame, while frames are read.
-
-    Args:
-        connection: to the face stage.
-        frames: upright pictures, uint8 RGB [H, W, 3].
-        frame_rate: of them.
-        max_faces: at most, a frame; 0: the stage's own number.
-        morphable_model: fit this model to every face, such as "mediapipe_468"; empty: the identity's, or none.
-        identity: from `fit_identity`: every face is fitted with this person's shape.
-
-    Raises:
-        DubstageCallError: the call failed.
-    """
-
-    def requests() -> Iterator[pb.TrackRequest]:
-        rate = common_pb2.Rational(num=frame_rate.numerator, den=frame_rate.denominator)
-        yield pb.TrackRequest(
-            config=pb.TrackConfig(
-                timeline=common_pb2.Timeline(frame_rate=rate),
-                max_faces=max_faces,
-                morphable_model=morphable_model,
-                identity=identity.artefact if isinstance(identity, Identity) else identity,
-            )
-        )
-        for index, frame in enumerate(frames):
-            yield pb.TrackRequest(frame=pb.FrameChunk(frame_index=index, image=to_image(frame)))
-
-    stub = face_pb2_grpc.FaceServiceStub(connection.channel)
-    for reply in connection.stream(stub.Track, requests()):
-        for frame in reply.frames:
-            yield TrackedFrame(frame.frame_index, frame.shot_cut, tuple(_face(face) for face in frame.faces))
-
-
-def fit_identity(
-    connection: Connection, frames: Iterable[tuple[npt.NDArray[np.uint8], Face]], *, morphable_model: str = ""
-) -> Identity:
-    """The face model of one person: of a still picture, or of many frames of their track.
-
-    Args:
-        connection: to the face stage.
-        frames: upright pictures, uint8 RGB [H, W, 3], each with the person's face in it as `track` answered; those whose reason is
-            not DUBBED are passed over. They are read while they are sent.
-        morphable_model: empty: the default one, mediapipe_468.
-
-    Raises:
-        DubstageCallError: the call failed; NO_USABLE_FOOTAGE where no frame shows the face well enough.
-    """
-
-    def requests() -> Iterator[pb.FitIdentityRequest]:
-        yield pb.FitIdentityRequest(config=pb.FitIdentityConfig(morphable_model=morphable_model))
-        for picture, face in frames:
-            yield pb.FitIdentityRequest(frame=pb.FitIdentityFrame(image=to_image(picture), face=face.message))
-
-    stub = face_pb2_grpc.FaceServiceStub(connection.channel)
-    reply = connection.upload(stub.FitIdentity, requests())
-    return Identity(
-        _coefficients(reply.coefficients), reply.landmark_error, reply.photometric_error, reply.num_frames, reply.identity
-    )
-
-
 def _coefficients(message: common_pb2.MorphableModelCoefficients) -> Coefficients:
     return Coefficients(
         model=message.model,
@@ -189,8 +135,78 @@ def _face(message: pb.FaceTrack) -> Face:
         confidence=message.confidence,
         mouth_visibility=message.mouth_visibility,
         blink=message.blink,
-        reason=common_pb2.FrameReason.Name(message.reason).removeprefix("FRAME_REASON_"),
+        reason=reason_name(message.reason),
         coefficients=_coefficients(message.coefficients) if message.HasField("coefficients") else None,
         landmark_error=message.landmark_error,
         message=message,
     )
+
+
+def _tracked(reply: pb.TrackResponse) -> Iterator[TrackedFrame]:
+    for frame in reply.frames:
+        yield TrackedFrame(frame.frame_index, frame.shot_cut, tuple(_face(face) for face in frame.faces))
+
+
+def _identity(reply: pb.FitIdentityResponse) -> Identity:
+    return Identity(
+        _coefficients(reply.coefficients), reply.landmark_error, reply.photometric_error, reply.num_frames, reply.identity
+    )
+
+
+@stream_call(rpcs.face.TRACK, _tracked)
+def track(
+    *,
+    timeline: Times = Fraction(25),
+    first_frame: int = 0,
+    max_faces: int = 0,
+    smoothing_half_width: int | None = None,
+    morphable_model: str = "",
+    identity: Artefact | None = None,
+) -> Requests[Picture, pb.TrackRequest]:
+    """Yield a TrackedFrame for each frame, while frames are read.
+
+    Items are upright pictures without gaps, uint8 RGB [H, W, 3].
+
+    Args:
+        timeline: of the frames.
+        first_frame: index of the first frame.
+        max_faces: largest number of faces in a frame, 1 to 8; 0: the stage's own number.
+        smoothing_half_width: half width of the two-sided smoothing window, 0 to 4 frames, by which replies are late; None: 3.
+        morphable_model: fit this model to every face, such as "mediapipe_468"; empty: the model of `identity`, or none.
+        identity: from `fit_identity`: every face is fitted with this person's shape.
+    """
+    config = pb.TrackConfig(
+        timeline=as_timeline(timeline),
+        max_faces=max_faces,
+        smoothing_half_width=smoothing_half_width,
+        morphable_model=morphable_model,
+        identity=as_artefact(identity),
+    )
+    numbers = itertools.count(first_frame)
+
+    def item(picture: Picture) -> pb.TrackRequest:
+        request = pb.TrackRequest(frame=pb.FrameChunk(frame_index=next(numbers)))
+        put_image(picture, request.frame.image)
+        return request
+
+    return Requests(pb.TrackRequest(config=config), item)
+
+
+@upload_call(rpcs.face.FIT_IDENTITY, _identity)
+def fit_identity(*, morphable_model: str = "") -> Requests[tuple[Picture, Face | pb.FaceTrack], pb.FitIdentityRequest]:
+    """Return the Identity of one person: from a single picture, or from many frames of their track.
+
+    Items are pairs: an upright picture, uint8 RGB [H, W, 3], and the person's face in the picture as `track` answered. Faces whose
+    reason is not DUBBED are passed over. The call fails with NO_USABLE_FOOTAGE if no frame shows the face well enough.
+
+    Args:
+        morphable_model: name of the model to fit; empty: mediapipe_468.
+    """
+
+    def item(pair: tuple[Picture, Face | pb.FaceTrack]) -> pb.FitIdentityRequest:
+        picture, face = pair
+        message = face.message if isinstance(face, Face) else face
+        return pb.FitIdentityRequest(frame=pb.FitIdentityFrame(image=as_image(picture), face=message))
+
+    config = pb.FitIdentityConfig(morphable_model=morphable_model)
+    return Requests(pb.FitIdentityRequest(config=config), item)

@@ -1,6 +1,6 @@
 """The phonetic posteriorgram network: a bidirectional LSTM from cepstra to phone probabilities.
 
-The paper's recurrent network (UGC paper, Sec. III-A.1: MFCC -> DBLSTM -> phone posteriors), made for streaming: it sees fixed
+The paper's recurrent network (Song et al., Sec. III-A.1: MFCC -> DBLSTM -> phone posteriors), made for streaming: it sees fixed
 windows laid on the acoustic grid, PAST_ROWS before the four rows it answers and LOOK_AHEAD_ROWS after them, so its answer for
 a row never depends on how the signal was cut.
 
@@ -33,7 +33,7 @@ class PpgConfig:
     """Cells of each LSTM direction."""
     layers: int = 2
     dropout: float = 0.25
-    """Between layers, in training only."""
+    """Dropout between layers, in training only."""
 
 
 class PpgNetwork(nn.Module):
@@ -62,7 +62,7 @@ class PpgNetwork(nn.Module):
         self.classify = nn.Linear(2 * config.hidden, _ROWS_PER_STEP * NUM_PHONES)
 
     def forward(self, cepstra: Tensor) -> Tensor:
-        """Phone log-probabilities.
+        """Return phone log-probabilities.
 
         Args:
             cepstra: [N, W, 20] float32, W even, mean-normalised by `windows.normalise`. Served with W = 58; training also
@@ -83,13 +83,13 @@ class PpgNetwork(nn.Module):
 
 
 class ServedPpg(nn.Module):
-    """What is exported: windows of 58 rows -> probabilities of the four rows that the window answers."""
+    """Network for export: windows of 58 rows -> probabilities of the four answered rows of each window."""
 
     def __init__(self, network: PpgNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, cepstra: Tensor) -> Tensor:
-        """[N, 58, 20] float32 -> [N, 4, 40] float32, rows sum to 1."""
+        """Return [N, 58, 20] float32 -> [N, 4, 40] float32, rows sum to 1."""
         log_probabilities: Tensor = self.network(cepstra)
         return log_probabilities[:, PAST_ROWS : PAST_ROWS + ROWS_PER_VIDEO_FRAME].exp()

@@ -1,8 +1,8 @@
 """Build the labelled set: `python -m services.audio.train.align --clips ../shared/clips --out build/audio/labels.npz`.
 
-Transcribed speech is forced-aligned. GRID rows count only where the aligned word is the word that GRID's own times name.
-LibriSpeech comes without transcripts: its words are recognised, then aligned, and a row counts only where the
-word's posterior is high or free phone recognition hears the same phone.
+Transcribed speech is forced-aligned. A row of GRID counts only if the aligned word is the word that GRID's own times name.
+LibriSpeech comes without transcripts: words are recognised, then aligned. A row of LibriSpeech counts only if the word's posterior
+is high or free phone recognition hears the same phone.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from services.audio.train.corpus import Utterance, catalogue_utterances, flite_u
 from services.audio.train.sphinx import IGNORED, Sphinx, WordRows, num_rows, rows_of
 
 WORD_PROBABILITY: Final = 0.7
-"""Recognised words below this posterior count only where free phone recognition agrees."""
+"""Least posterior of a recognised word. Words with a lower posterior count only where free phone recognition agrees."""
 MIN_KEPT: Final = 0.3
-"""A recognised utterance of which less than this share of rows is kept is dropped."""
+"""Smallest share of kept rows: a recognised utterance with a smaller share is dropped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labelled:
-    """An utterance with its labels."""
+    """Utterance with labels."""
 
     utterance: Utterance
     labels: npt.NDArray[np.uint8]
-    """[rows] phone class, IGNORED where unknown."""
+    """Phone classes [rows], IGNORED where unknown."""
     allphone: npt.NDArray[np.uint8]
-    """[rows] phone class by free phone recognition: the baseline that the network must reach."""
+    """Phone classes [rows] by free phone recognition: the baseline that the network must reach."""
 
 
 @functools.cache
 def _decoders() -> Sphinx:
-    """One set of decoders a process: loading the model takes longer than aligning a sentence."""
+    """Return the decoders of this process. Loading the model takes longer than aligning a sentence."""
     return Sphinx()
 
 
@@ -55,7 +55,7 @@ def _start_worker() -> None:
 
 
 def mask_by_given_times(words: tuple[WordRows, ...], utterance: Utterance, rows: int) -> npt.NDArray[np.uint8]:
-    """Labels of an alignment, IGNORED on rows whose aligned word differs from the word that the given times name."""
+    """Return the labels of an alignment, IGNORED on rows whose aligned word differs from the word that the given times name."""
     labels = rows_of(words, rows)
     aligned = np.full(rows, "sil", object)
     for word in words:
@@ -68,7 +68,7 @@ def mask_by_given_times(words: tuple[WordRows, ...], utterance: Utterance, rows:
 
 
 def label(utterance: Utterance) -> Labelled | None:
-    """Labels of one utterance; None where alignment fails or too little of it is trusted."""
+    """Return the labels of one utterance; None if the alignment fails or too few rows are trusted."""
     decoders = _decoders()
     rows = num_rows(utterance.samples)
     allphone = decoders.allphone(utterance.samples)
@@ -94,7 +94,7 @@ def label(utterance: Utterance) -> Labelled | None:
 
 
 def save(labelled: list[Labelled], path: Path) -> None:
-    """One .npz: per-utterance names and the concatenated int16 samples, labels and baseline."""
+    """Write one .npz: names per utterance, and the concatenated int16 samples, labels and baseline."""
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         path,
@@ -118,7 +118,7 @@ def _utterances(clips: Path, sources: set[str]) -> Iterator[Utterance]:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=Path, required=True, help="folder with catalogue.csv")
     parser.add_argument("--out", type=Path, required=True, help="labelled set to write (.npz)")

@@ -1,4 +1,4 @@
-"""Random recording conditions: speed, room, microphone, bandwidth, noise and level; and sounds that are no speech."""
+"""Random recording conditions (speed, room, microphone, bandwidth, noise, level), and sounds that are not speech."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import scipy.signal
 import soxr
 
 from services.audio.phones import SILENCE
-from services.audio.types import HOP_SAMPLES, SAMPLE_RATE_HZ, FloatArray
+from services.audio.types import HOP_SAMPLES, SAMPLE_RATE_HZ
+from services.common.array_types import Float32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """Chances and ranges; each utterance draws anew in each epoch."""
+    """Probabilities and ranges of the augmentation. Every utterance is drawn anew in every epoch."""
 
     speed: tuple[float, float] = (0.9, 1.1)
     gain_db: tuple[float, float] = (-18.0, 8.0)
@@ -24,19 +25,19 @@ class AugmentConfig:
     noise_chance: float = 0.6
     snr_db: tuple[float, float] = (5.0, 35.0)
     clean_chance: float = 0.2
-    """Chance that only the level changes."""
+    """Probability that only the level changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledSignal:
-    """16 kHz samples and the phone class of each of their rows."""
+    """Samples at 16 kHz, and the phone class of each row."""
 
-    samples: FloatArray
+    samples: Float32
     labels: npt.NDArray[np.uint8]
 
 
-def noise(random: np.random.Generator, count: int) -> FloatArray:
-    """`count` samples of unit-power noise: coloured noise, hum, or chords with a beat (a stand-in for music)."""
+def noise(random: np.random.Generator, count: int) -> Float32:
+    """Return `count` samples of unit-power noise: coloured noise, hum, or chords with a beat (a stand-in for music)."""
     kind = random.integers(4)
     if kind <= 1:
         spectrum = np.fft.rfft(random.standard_normal(count))
@@ -53,7 +54,7 @@ def noise(random: np.random.Generator, count: int) -> FloatArray:
 
 
 def chords(random: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
-    """Plucked or sustained harmonic notes with a steady beat, and hiss on the off-beats."""
+    """Return plucked or sustained harmonic notes with a steady beat, and hiss on the off-beats."""
     signal = np.zeros(count)
     beat = int(SAMPLE_RATE_HZ * random.uniform(0.2, 0.6))
     root_hz = random.uniform(80.0, 330.0)
@@ -72,13 +73,13 @@ def chords(random: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
 
 
 def no_speech(random: np.random.Generator, rows: int) -> LabelledSignal:
-    """Noise, music-like sound or near silence at a random level, every row labelled silence."""
+    """Return noise, music-like sound or near silence at a random level, every row labelled silence."""
     level = 10.0 ** (random.uniform(-90.0, -15.0) / 20.0)
     return LabelledSignal(noise(random, rows * HOP_SAMPLES) * np.float32(level), np.full(rows, SILENCE, np.uint8))
 
 
 def augment(signal: LabelledSignal, config: AugmentConfig, random: np.random.Generator) -> LabelledSignal:
-    """The signal as another device in another room might have recorded it; labels follow a change of speed."""
+    """Return the signal as another device in another room might record the signal. Labels follow a change of speed."""
     samples, labels = signal.samples, signal.labels
     if random.random() >= config.clean_chance:
         speed = random.uniform(*config.speed)
@@ -99,8 +100,8 @@ def augment(signal: LabelledSignal, config: AugmentConfig, random: np.random.Gen
     return LabelledSignal(np.clip(samples, -1.0, 1.0).astype(np.float32), labels)
 
 
-def _in_a_room(samples: FloatArray, random: np.random.Generator) -> FloatArray:
-    """Convolution with a direct path and an exponentially decaying tail of noise."""
+def _in_a_room(samples: Float32, random: np.random.Generator) -> Float32:
+    """Return the samples convolved with a direct path and an exponentially decaying tail of noise."""
     seconds = random.uniform(0.05, 0.35)
     length = int(seconds * SAMPLE_RATE_HZ)
     tail = random.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)

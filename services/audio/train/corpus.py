@@ -1,4 +1,4 @@
-"""The speech that labels are made from: rows of a clip catalogue, and sentences spoken by Debian's flite voices."""
+"""Speech to label: rows of a clip catalogue, and sentences that Debian's flite voices speak."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SENTENCES_PATH: Final = Path(__file__).with_name("sentences.txt")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WordSpan:
-    """A word of a transcript with its given times in seconds; "sil" is silence."""
+    """Word of a transcript with given times, seconds. "sil" is silence."""
 
     word: str
     start_s: float
@@ -36,7 +36,7 @@ class WordSpan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """One recording: 16 kHz mono float32 samples, who speaks, and its words where they are known."""
+    """Recording: 16 kHz mono float32 samples, the speaker, and the words if known."""
 
     name: str
     split: str
@@ -46,18 +46,18 @@ class Utterance:
     speaker: str
     samples: npt.NDArray[np.float32]
     words: tuple[str, ...]
-    """Lower-case words; empty where no transcript exists."""
+    """Lower-case words; empty without a transcript."""
     spans: tuple[WordSpan, ...] = ()
     """Word times that came with the recording (GRID)."""
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """Lower-case words without punctuation; hyphens separate, apostrophes stay."""
+    """Return lower-case words without punctuation; hyphens separate, apostrophes stay."""
     return tuple(re.findall(r"[a-z']*[a-z][a-z']*", text.lower().replace("’", "'").replace("-", " ")))
 
 
 def read_mono_16k(path: Path) -> npt.NDArray[np.float32]:
-    """The first audio stream of any media file, [samples] float32 at 16 kHz, channels averaged."""
+    """Return the first audio stream of any media file, [samples] float32 at 16 kHz, channels averaged."""
     if path.suffix in {".wav", ".flac"}:
         samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
         mono = samples.mean(axis=1)
@@ -73,7 +73,7 @@ def read_mono_16k(path: Path) -> npt.NDArray[np.float32]:
 
 
 def read_grid_align(path: Path) -> tuple[WordSpan, ...]:
-    """Word times of a GRID sentence."""
+    """Return the word times of a GRID sentence."""
     spans = []
     for line in path.read_text().splitlines():
         start, end, word = line.split()
@@ -88,7 +88,7 @@ def read_grid_align(path: Path) -> tuple[WordSpan, ...]:
 
 
 def catalogue_utterances(clips: Path) -> Iterator[Utterance]:
-    """All rows of `clips/catalogue.csv` whose use is train or val and that hold speech with a usable licence."""
+    """Return all rows of `clips/catalogue.csv` whose use is train or val and that hold speech with a usable licence."""
     with (clips / "catalogue.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
@@ -107,7 +107,7 @@ def catalogue_utterances(clips: Path) -> Iterator[Utterance]:
         try:
             samples = read_mono_16k(path)
         except av.error.InvalidDataError:
-            # A lost packet would shift every label behind it: leave the recording out.
+            # A lost packet would shift every later label: leave the recording out.
             print(f"left out, damaged audio: {row['file']}")
             continue
         yield Utterance(
@@ -122,7 +122,7 @@ def catalogue_utterances(clips: Path) -> Iterator[Utterance]:
 
 
 def flite_utterances() -> Iterator[Utterance]:
-    """The committed sentences spoken by each flite voice, at three speaking rates in turn. Needs `flite` on the PATH."""
+    """Return the committed sentences spoken by each flite voice, at three speaking rates in turn. Needs `flite` on the PATH."""
     sentences = [line for line in SENTENCES_PATH.read_text().splitlines() if line.strip()]
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "sentence.wav"

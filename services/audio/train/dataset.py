@@ -1,4 +1,4 @@
-"""Windows and targets from the labelled set."""
+"""Windows and targets made from the labelled set."""
 
 from __future__ import annotations
 
@@ -10,56 +10,57 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.audio.features import cepstra, spectral_rows
+from services.audio.features import cepstra, silent_rows, spectral_rows
 from services.audio.phones import NUM_PHONES
 from services.audio.train.augment import AugmentConfig, LabelledSignal, augment, no_speech
 from services.audio.train.sphinx import IGNORED
-from services.audio.types import ROWS_PER_VIDEO_FRAME, FloatArray
-from services.audio.windows import LOOK_AHEAD_ROWS, MEAN_CONTEXT_ROWS, PAST_ROWS, WINDOW_ROWS, normalise, silent_rows
+from services.audio.types import ROWS_PER_VIDEO_FRAME
+from services.audio.windows import LOOK_AHEAD_ROWS, MEAN_CONTEXT_ROWS, PAST_ROWS, WINDOW_ROWS, normalise
+from services.common.array_types import Float32
 
 _NO_SPEECH_ROWS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """An utterance of the labelled set."""
+    """Utterance of the labelled set."""
 
     name: str
     source: str
     speaker: str
     signal: LabelledSignal
     allphone: npt.NDArray[np.uint8]
-    """[rows] what free phone recognition heard."""
+    """Phone classes [rows] by free phone recognition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
     """Training or evaluation examples."""
 
-    cepstra: FloatArray
-    """[N, 58, 20] normalised."""
+    cepstra: Float32
+    """Normalised cepstra [N, 58, 20]."""
     labels: npt.NDArray[np.uint8]
-    """[N, 58] phone classes, IGNORED where unknown or beyond the recording."""
+    """Phone classes [N, 58], IGNORED where unknown or beyond the recording."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
-    """How many windows each source gives in an epoch."""
+    """Numbers of windows from each source in an epoch."""
 
     stride_rows: int = 8
     copies: Mapping[str, float] = field(
         default_factory=lambda: {"vctk": 3.0, "ljspeech": 2.0, "jfk": 2.0, "grid": 0.35, "flite": 0.6}
     )
-    """How often a recording of each source is drawn in an epoch, on average (1 where not named), each time augmented anew.
+    """Mean number of draws of a recording in an epoch, by source (default 1). Every draw is augmented anew.
 
-    GRID is 51 words and mostly one speaker, the flite voices are synthetic; the few transcribed free sentences count more.
+    GRID has 51 words and mostly one speaker, and the flite voices are synthetic. The few transcribed free sentences count more.
     """
     no_speech_share: float = 0.04
-    """Rows of noise and music-like sound, relative to the rows of speech."""
+    """Number of rows of noise and music-like sound, as a share of the rows of speech."""
 
 
 def load_recordings(path: Path, split: str) -> list[Recording]:
-    """The recordings of one split (`train` or `val`) of the labelled set."""
+    """Return the recordings of one split (`train` or `val`) of the labelled set."""
     with np.load(path) as archive:
         data = {key: archive[key] for key in archive.files}
     sample_ends = np.cumsum(data["sample_counts"])
@@ -81,7 +82,7 @@ def load_recordings(path: Path, split: str) -> list[Recording]:
 
 
 def windows_of(signal: LabelledSignal, first_row: int, stride_rows: int) -> Windows:
-    """Windows whose answered rows start at first_row, first_row + stride, ... up to the end of the signal."""
+    """Return windows whose answered rows start at first_row, first_row + stride, ... up to the end of the signal."""
     rows = cepstra(spectral_rows(signal.samples))
     count = len(rows)
     padded = np.concatenate([silent_rows(MEAN_CONTEXT_ROWS), rows, silent_rows(ROWS_PER_VIDEO_FRAME + LOOK_AHEAD_ROWS)])
@@ -98,7 +99,7 @@ def windows_of(signal: LabelledSignal, first_row: int, stride_rows: int) -> Wind
 
 
 def epoch_windows(recordings: list[Recording], sampling: SamplingConfig, augmentation: AugmentConfig, seed: int) -> Windows:
-    """One epoch's shuffled windows, every recording augmented anew; the same seed gives the same windows."""
+    """Return one epoch's shuffled windows, with every recording augmented anew. Equal seeds give equal windows."""
     random = np.random.default_rng(seed)
     parts = []
     total_rows = 0
@@ -113,11 +114,10 @@ def epoch_windows(recordings: list[Recording], sampling: SamplingConfig, augment
     return Windows(np.concatenate([part.cepstra for part in parts])[order], np.concatenate([part.labels for part in parts])[order])
 
 
-def soft_targets(labels: npt.NDArray[np.uint8], neighbour: float, smoothing: float) -> FloatArray:
-    """Targets [N, W, 40] from labels [N, W]: a share `neighbour` for the label of either neighbouring row.
+def soft_targets(labels: npt.NDArray[np.uint8], neighbour: float, smoothing: float) -> Float32:
+    """Return targets [N, W, 40] from labels [N, W]: a share `neighbour` for the label of either neighbouring row.
 
-    An aligner's boundaries are right to about a row; a hard change would ask for more than is known. Rows whose label is
-    IGNORED get zeros.
+    An aligner's boundaries are right to about one row, so hard targets would be too precise. Rows with the label IGNORED get zeros.
     """
     table = np.concatenate([np.eye(NUM_PHONES, dtype=np.float32), np.zeros((1, NUM_PHONES), np.float32)])
     own = table[np.where(labels == IGNORED, NUM_PHONES, labels)]
@@ -129,10 +129,10 @@ def soft_targets(labels: npt.NDArray[np.uint8], neighbour: float, smoothing: flo
     return np.asarray(known * ((1.0 - smoothing) * mixed + smoothing / NUM_PHONES), dtype=np.float32)
 
 
-def row_weights(past_weight: float) -> FloatArray:
-    """Loss weight of each row of a window, [58]: 1 on the answered rows, `past_weight` on the 24 rows before them.
+def row_weights(past_weight: float) -> Float32:
+    """Return the loss weights of a window's rows, [58]: 1 on the answered rows, `past_weight` on the 24 rows before.
 
-    The earlier rows have more look-ahead than serving grants, so they only help the recurrence to learn.
+    The earlier rows have more look-ahead than in serving, so they only help the recurrence to learn.
     """
     weights = np.zeros(WINDOW_ROWS, np.float32)
     weights[PAST_ROWS - 24 : PAST_ROWS] = past_weight

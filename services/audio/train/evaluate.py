@@ -1,9 +1,9 @@
 """Measure the network: `python -m services.audio.train.evaluate --clips ../shared/clips --labels L.npz`.
 
-Frame accuracy of the exported network and of pocketsphinx's free phone recognition (triphones, phone language model) on
-held-out speech: VCTK p228, a speaker never trained on, against the forced alignment of the transcript; GRID's held-out sentences
-where the aligned word is the one that GRID's own word times name, and its speech/silence boundaries against those times
-alone; LibriSpeech's held-out speakers against the trusted part of the recognised text.
+The command measures the accuracy per row of the exported network and of pocketsphinx's free phone recognition (triphones, phone
+language model) on held-out speech. The references are, for VCTK p228 (a speaker who is not in the training), the forced alignment
+of the transcript; for GRID's held-out sentences, rows whose aligned word is the word that GRID's own times name, and for speech and
+silence only GRID's times; for LibriSpeech's held-out speakers, the trusted part of the recognised text.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.audio.models import AudioModels
-from services.audio.phones import BILABIALS, PHONE_INDEX, SILENCE, VISEME_OF_PHONE
+from services.audio.models import WEIGHTS
+from services.audio.phones import PHONE_INDEX, SILENCE
+from services.audio.posteriorgram import PosteriorgramModel
 from services.audio.train.corpus import read_grid_align
 from services.audio.train.dataset import Recording, load_recordings, windows_of
 from services.audio.train.sphinx import IGNORED, Sphinx
+from services.audio.train.visemes import BILABIALS, VISEME_OF_PHONE
 from services.audio.types import ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME
 from services.audio.windows import PAST_ROWS, WINDOW_ROWS
 
@@ -36,15 +38,15 @@ class Accuracy:
     rows: int
     all_rows: float
     speech_rows: float
-    """Rows whose label is no silence."""
+    """Share of right classes on rows whose label is not silence."""
     viseme: float
-    """Right mouth shape, over speech rows."""
+    """Share of speech rows with the right mouth shape."""
     bilabial_f1: float
     """F1 of "the lips touch" (p, b, m) over all labelled rows."""
 
 
 def accuracy(guess: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> Accuracy:
-    """Compare classes, both [rows] uint8; IGNORED labels do not count."""
+    """Return the agreement of classes, both [rows] uint8. IGNORED labels do not count."""
     known = labels != IGNORED
     guess, labels = guess[known], labels[known]
     speech = labels != SILENCE
@@ -60,17 +62,17 @@ def accuracy(guess: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> Acc
     )
 
 
-def network_classes(models: AudioModels, recording: Recording) -> npt.NDArray[np.uint8]:
-    """Most probable class of every row by the served network, [rows] uint8."""
+def network_classes(model: PosteriorgramModel, recording: Recording) -> npt.NDArray[np.uint8]:
+    """Return the most probable class of every row by the served network, [rows] uint8."""
     windows = windows_of(recording.signal, 0, ROWS_PER_VIDEO_FRAME)
     assert windows.cepstra.shape[1] == WINDOW_ROWS > PAST_ROWS
-    probabilities = models.posteriorgram(windows.cepstra)
+    probabilities = model.run(windows.cepstra)
     classes = probabilities.reshape(-1, probabilities.shape[-1]).argmax(axis=1)
     return np.asarray(classes[: len(recording.signal.labels)], dtype=np.uint8)
 
 
 def silence_agreement(guess: npt.NDArray[np.uint8], times: Path) -> float:
-    """Share of rows whose speech/silence decision is that of GRID's given word times."""
+    """Return the share of rows whose decision between speech and silence agrees with GRID's given word times."""
     silent = np.ones(len(guess), bool)
     for span in read_grid_align(times):
         if span.word != "sil":
@@ -79,21 +81,21 @@ def silence_agreement(guess: npt.NDArray[np.uint8], times: Path) -> float:
 
 
 def main() -> None:
-    """Command line: prints one JSON object."""
+    """Run the command line, which prints one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=Path, required=True, help="folder with catalogue.csv")
     parser.add_argument("--labels", type=Path, required=True, help="labelled set written by services.audio.train.align")
     parser.add_argument("--no-baseline", action="store_true", help="leave pocketsphinx out (it takes minutes)")
     parser.add_argument("--sources", nargs="*", default=[], help="only these sources (default: all)")
     arguments = parser.parse_args()
-    models = AudioModels()
+    model = PosteriorgramModel(WEIGHTS)
     sphinx = None if arguments.no_baseline else Sphinx(context_dependent=True)
     report: dict[str, dict[str, object]] = {}
     recordings = load_recordings(arguments.labels, "val")
     for source in sorted({recording.source for recording in recordings} & set(arguments.sources or SOURCES)):
         held_out = [recording for recording in recordings if recording.source == source]
         labels = np.concatenate([recording.signal.labels for recording in held_out])
-        guesses = {"network": [network_classes(models, recording) for recording in held_out]}
+        guesses = {"network": [network_classes(model, recording) for recording in held_out]}
         if sphinx is not None:
             guesses["allphone"] = [sphinx.allphone(recording.signal.samples) for recording in held_out]
         for name, guess in guesses.items():

@@ -1,6 +1,6 @@
 """Train the phonetic posteriorgram network: `python -m services.audio.train.ppg --labels L.npz --out build/audio/ppg`.
 
-Writes checkpoint.pt (resumed when present), best.safetensors + config.json (best held-out accuracy) and curves.png.
+The command writes checkpoint.pt (resumed if present), best.safetensors + config.json (best held-out accuracy) and curves.png.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ matplotlib.use("Agg")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """A whole training run."""
+    """Configuration of a whole training run."""
 
     network: PpgConfig = field(default_factory=PpgConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -59,11 +59,11 @@ class TrainConfig:
     seed: int = 20240
     threads: int = 1
     selection_source: str = "vctk"
-    """Held-out source by whose accuracy the best epoch is kept."""
+    """Held-out source whose accuracy selects the best epoch."""
 
 
 def answered_accuracy(network: PpgNetwork, windows: Windows) -> float:
-    """Share of labelled answered rows whose most probable class is the label."""
+    """Return the share of labelled answered rows whose most probable class is the label."""
     right = known = 0
     network.eval()
     answered = slice(PAST_ROWS, PAST_ROWS + ROWS_PER_VIDEO_FRAME)
@@ -77,7 +77,7 @@ def answered_accuracy(network: PpgNetwork, windows: Windows) -> float:
 
 
 def feature_scale(windows: Windows) -> Tensor:
-    """1 / standard deviation of the 20 cepstra and of their deltas, [40]."""
+    """Return 1 / standard deviation of the 20 cepstra and of their deltas, [40]."""
     rows = windows.cepstra[:2000].astype(np.float64)
     delta = 0.2 * (rows[:, 4:] - rows[:, :-4]) + 0.1 * (rows[:, 3:-1] - rows[:, 1:-3])
     deviation = np.concatenate([rows.reshape(-1, NUM_CEPSTRA).std(axis=0), delta.reshape(-1, NUM_CEPSTRA).std(axis=0)])
@@ -85,7 +85,7 @@ def feature_scale(windows: Windows) -> Tensor:
 
 
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:
-    """Linear warm-up, then a half cosine down to 1 % of the peak."""
+    """Return the learning rate: linear warm-up, then half a cosine down to 1 % of the peak."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     progress = min(1.0, (step - config.warmup_steps) / max(1, total - config.warmup_steps))
@@ -93,7 +93,7 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
 
 
 class Run:
-    """A training run that can stop after any epoch and go on from its folder."""
+    """Training run that can stop after any epoch and continue from the run's folder."""
 
     def __init__(self, config: TrainConfig, labels: Path, out: Path) -> None:
         torch.set_num_threads(config.threads)
@@ -119,7 +119,7 @@ class Run:
             self.history, self.epoch, self.step = state["history"], state["epoch"], state["step"]
 
     def loss(self, windows: Windows, rows: slice) -> Tensor:
-        """Weighted cross-entropy of a batch, mean over labelled rows."""
+        """Return the weighted cross-entropy of a batch, mean over labelled rows."""
         labels = windows.labels[rows]
         targets = torch.from_numpy(soft_targets(labels, self.config.neighbour_target, self.config.label_smoothing))
         log_probabilities: Tensor = self.network(torch.from_numpy(windows.cepstra[rows]))
@@ -128,7 +128,7 @@ class Run:
         return per_row.sum() / weights.sum().clamp(min=1.0)
 
     def train(self) -> None:
-        """All remaining epochs."""
+        """Run all remaining epochs."""
         config = self.config
         with Progress() as progress, ThreadPoolExecutor(1) as prepare:
             bar = progress.add_task("ppg", total=config.epochs, completed=self.epoch)
@@ -190,7 +190,7 @@ def _joined(recordings: list[Recording]) -> Windows:
 
 
 def draw_curves(history: list[dict[str, float]], path: Path) -> None:
-    """Loss and held-out accuracies over epochs as a picture."""
+    """Draw loss and held-out accuracies over epochs."""
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
@@ -208,7 +208,7 @@ def draw_curves(history: list[dict[str, float]], path: Path) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, required=True, help="labelled set written by services.audio.train.align")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing run goes on")

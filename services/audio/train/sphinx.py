@@ -1,7 +1,7 @@
-"""pocketsphinx as a labelling tool: forced alignment, free phone recognition, word recognition; rows of 10 ms.
+"""pocketsphinx as a labelling tool: forced alignment, free phone recognition and word recognition, in rows of 10 ms.
 
 Row i of this module is the product's acoustic row i (centred at (i + 0.5) * 10 ms). pocketsphinx's frame k is centred at
-10 k + 12.8 ms, so its frame k is row k + 1 to within 2.2 ms (`FRAME_SHIFT_ROWS`).
+10 k + 12.8 ms, so pocketsphinx's frame k is row k + 1 to within 2.2 ms (`FRAME_SHIFT_ROWS`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from services.audio.phones import PHONE_INDEX, SILENCE
 from services.audio.types import HOP_SAMPLES
 
 IGNORED: Final = 255
-"""Label of a row whose phone is not known well enough to train or to measure on."""
+"""Label of a row whose phone is too uncertain for training and measurement."""
 FRAME_SHIFT_ROWS: Final = 1
 _FLITE_TO_ARPABET: Final = {"ax": "AH", "axr": "ER", "hv": "HH", "pau": "SIL"}
 _FILLERS: Final = {"<sil>", "<s>", "</s>", "[NOISE]", "[SPEECH]", "(NULL)"}
@@ -26,7 +26,7 @@ _FILLERS: Final = {"<sil>", "<s>", "</s>", "[NOISE]", "[SPEECH]", "(NULL)"}
 
 @dataclass(frozen=True, slots=True)
 class WordRows:
-    """A word of an alignment: rows [start, end), its phone class for each of them, and its posterior (1 if given)."""
+    """Word of an alignment: rows [start, end), the phone class of each row, and the word's posterior (1 if the word was given)."""
 
     word: str
     start: int
@@ -36,7 +36,7 @@ class WordRows:
 
 @dataclass(frozen=True, slots=True)
 class RecognisedWord:
-    """A recognised word: rows [start, end) and the posterior probability of the word in the lattice."""
+    """Recognised word: rows [start, end) and the posterior probability of the word in the lattice."""
 
     word: str
     start: int
@@ -57,14 +57,14 @@ def _base_word(word: str) -> str:
 
 
 def flite_pronunciation(word: str) -> str:
-    """ARPAbet phones of a word by flite's letter-to-sound rules; for words that the dictionary lacks."""
+    """Return the ARPAbet phones of a word that the dictionary lacks, by flite's letter-to-sound rules."""
     run = subprocess.run(["flite", "-t", word, "-ps", "-o", "none"], check=True, capture_output=True, text=True)
     phones = [_FLITE_TO_ARPABET.get(phone, phone.upper()) for phone in run.stdout.split()]
     return " ".join(phone for phone in phones if phone != "SIL")
 
 
 class Sphinx:
-    """The three decoders over the US-English model that the package brings; not thread safe, one a process."""
+    """Three decoders over the US-English model in the pocketsphinx package. Not thread safe: use one object per process."""
 
     def __init__(self, *, context_dependent: bool = False) -> None:
         """Load the decoders.
@@ -87,7 +87,7 @@ class Sphinx:
         decoder.end_utt()
 
     def align(self, samples: npt.NDArray[np.float32], words: tuple[str, ...]) -> tuple[WordRows, ...] | None:
-        """The phones of known words, silences included as words named "sil"; None where the search fails."""
+        """Return the phones of known words, with silences as words named "sil"; None if the search fails."""
         for word in words:
             if self._aligner.lookup_word(word) is None:
                 self._aligner.add_word(word, flite_pronunciation(word), True)
@@ -102,7 +102,7 @@ class Sphinx:
         except RuntimeError:  # pocketsphinx's own error type for "no path through the transcript"
             return None
         found: list[WordRows] = []
-        # The iterator owns its entries: they must be read while it is alive.
+        # The iterator owns its entries: read them while the iterator is alive.
         for entry in self._aligner.get_alignment() or ():
             labels = np.concatenate([np.full(phone.duration, _class_of(phone.name), np.uint8) for phone in entry])
             start = entry.start + FRAME_SHIFT_ROWS
@@ -111,7 +111,7 @@ class Sphinx:
         return tuple(found) or None
 
     def allphone(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """Phone class of every row by free phone recognition with the phone language model, [rows] uint8."""
+        """Return the phone class of every row by free phone recognition with the phone language model, [rows] uint8."""
         self._decode(self._phones, _pcm(samples))
         labels = np.full(num_rows(samples), SILENCE, np.uint8)
         for segment in self._phones.seg() or ():
@@ -120,7 +120,7 @@ class Sphinx:
         return labels
 
     def recognise(self, samples: npt.NDArray[np.float32]) -> tuple[RecognisedWord, ...]:
-        """Words of the recogniser with the trigram model that the package brings, fillers left out."""
+        """Return the recognised words, by the package's trigram model, without fillers."""
         self._decode(self._words, _pcm(samples))
         return tuple(
             RecognisedWord(
@@ -135,12 +135,12 @@ class Sphinx:
 
 
 def num_rows(samples: npt.NDArray[np.float32]) -> int:
-    """Acoustic rows that lie wholly inside the samples."""
+    """Return the number of acoustic rows that lie wholly inside the samples."""
     return len(samples) // HOP_SAMPLES
 
 
 def rows_of(words: tuple[WordRows, ...], rows: int) -> npt.NDArray[np.uint8]:
-    """Phone class of every row, [rows] uint8; silence where no word lies."""
+    """Return the phone class of every row, [rows] uint8; silence outside words."""
     labels = np.full(rows, SILENCE, np.uint8)
     for word in words:
         end = min(word.end, rows)

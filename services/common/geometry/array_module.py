@@ -1,7 +1,7 @@
-"""Numpy or torch: the functions of this package use the module that their argument belongs to.
+"""Numpy or torch: functions of this package use the module that their argument comes from.
 
-Serving runs on numpy alone; fitting and training need torch's gradients of the same formulas. Only what both modules spell the
-same is used (`stack(list, -1)`, `x.sum(-1)`, `matrix.mT`), so no formula is written twice.
+Serving runs on numpy alone. Fitting and training need torch's gradients of the same formulas. Only names that both modules share
+are used (`stack(list, -1)`, `x.sum(-1)`, `matrix.mT`), so no formula is written twice.
 """
 
 from __future__ import annotations
@@ -12,20 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = Any
-"""A floating numpy array or torch tensor; a result called Array is of the same kind as the arguments. (A type variable over both
-would say it to the checker too, but numpy's own operators answer it with Any.)"""
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Int32 = npt.NDArray[np.int32]
+"""A floating numpy array or torch tensor. A result of type Array is of the same kind as the arguments.
+(A type variable over both kinds would not help the type checker, because numpy's operators return Any for such a variable.)"""
 
 
 def is_tensor(value: object) -> bool:
-    """Whether `value` is a torch tensor; asks its class, so torch need not be installed."""
+    """Return whether `value` is a torch tensor. Only the value's class is looked at, so torch need not be installed."""
     return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in type(value).__mro__)
 
 
 def array_module(value: object) -> Any:
-    """The module, `torch` or `numpy`, whose functions take `value`."""
+    """Return the module, `torch` or `numpy`, whose functions take `value`."""
     if is_tensor(value):
         import torch
 
@@ -34,7 +31,7 @@ def array_module(value: object) -> Any:
 
 
 def constant(values: npt.ArrayLike, like: Array) -> Array:
-    """`values` as an array of the kind, floating type and device of `like`; not copied where memory can be shared."""
+    """Return `values` as an array of the kind, floating type and device of `like`. Memory is shared where possible."""
     array = np.asarray(values)
     if is_tensor(like):
         import torch
@@ -45,17 +42,17 @@ def constant(values: npt.ArrayLike, like: Array) -> Array:
 
 
 def gather(points: Array, indices: npt.NDArray[np.integer[Any]]) -> Array:
-    """`points[..., indices, :]`: rows of the second last axis, for an index array of any shape."""
+    """Return `points[..., indices, :]`: rows of the second last axis, for an index array of any shape."""
     return points[..., np.asarray(indices, dtype=np.int64), :]
 
 
 def dot(a: Array, b: Array) -> Array:
-    """Inner product over the last axis: [..., D] and [..., D] to [...]."""
+    """Return the inner product over the last axis: [..., D] and [..., D] to [...]."""
     return (a * b).sum(-1)
 
 
 def normalised(vectors: Array, floor: float = 1e-12) -> Array:
-    """Vectors [..., D] of length 1; those shorter than `floor` stay near zero instead of dividing by it."""
+    """Return vectors [..., D] of length 1. Vectors shorter than `floor` stay near zero."""
     xp = array_module(vectors)
     squared = dot(vectors, vectors)
     tiny = squared < floor**2

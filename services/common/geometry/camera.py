@@ -1,8 +1,8 @@
-"""Cameras: head space to pixels of a picture, weak perspective (as HeadPose of services/common/crops.py) and pinhole.
+"""Cameras that project head space to pixels of a picture: weak perspective and pinhole.
 
-Both give [..., V, 3]: x and y in pixels (x right, y down, pixel centres at integers, docs/coordinates.md) and a depth that grows
-away from the camera: in pixels for weak perspective, in model units for the pinhole. Numpy or torch, answered in kind; leading
-axes broadcast.
+Both cameras return [..., V, 3]: x and y in pixels (x right, y down, pixel centres at integers, docs/coordinates.md) and a depth
+that grows away from the camera, in pixels for weak perspective and in model units for the pinhole. Arguments are numpy arrays or
+torch tensors, and results are of the same kind. Leading axes broadcast.
 """
 
 from __future__ import annotations
@@ -11,34 +11,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-
-from services.common.crops import HeadPose
 from services.common.geometry.array_module import Array, array_module, constant
 
 
 class Camera(Protocol):
-    """What renderer and fitting need of a camera."""
+    """Camera that the renderer and the fitting use."""
 
     is_perspective: ClassVar[bool]
     """Whether attributes must be interpolated with 1 / depth."""
 
     @property
     def rotation(self) -> Any:
-        """[..., 3, 3], head space to camera axes: normals are turned by it."""
+        """Rotation [..., 3, 3] from head space to camera axes. The rotation also turns normals."""
 
     def project(self, points: Any) -> Any:
-        """Head space [..., V, 3] to x, y in pixels and depth, [..., V, 3]."""
+        """Project head space [..., V, 3] to x, y in pixels and depth, [..., V, 3]."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeakPerspective:
-    """image = scale * rotation @ point + translation (six numbers: everybody, Sec. 3.1).
+    """Weak-perspective camera: image = scale * rotation @ point + translation (six numbers: Everybody's Talkin', Sec. 3.1).
 
     Attributes:
-        scale: [...], frame pixels a unit of head space.
+        scale: [...], frame pixels per unit of head space.
         rotation: [..., 3, 3].
-        translation: [..., 3], frame pixels: where the origin of head space lands.
+        translation: [..., 3], frame pixels: position of the origin of head space.
     """
 
     is_perspective: ClassVar[bool] = False
@@ -48,30 +45,17 @@ class WeakPerspective:
     translation: Array
 
     def project(self, points: Array) -> Array:
-        """Head space [..., V, 3] to frame pixels [..., V, 3], as `to_frame` of crops.py."""
+        """Project head space [..., V, 3] to frame pixels with depth [..., V, 3]: s R x + t."""
         return self.scale[..., None, None] * (points @ self.rotation.mT) + self.translation[..., None, :]
 
     def unproject(self, image: Array) -> Array:
-        """Frame pixels with depth [..., V, 3] to head space, as `to_head_space` of crops.py."""
+        """Project frame pixels with depth [..., V, 3] back to head space [..., V, 3]: R^T (x - t) / s."""
         return (image - self.translation[..., None, :]) @ self.rotation / self.scale[..., None, None]
-
-    def head_poses(self) -> list[HeadPose]:
-        """One HeadPose a frame, for a camera of one leading axis T (or none)."""
-        scale, rotation, translation = (
-            np.asarray(_numpy(part), np.float64) for part in (self.scale, self.rotation, self.translation)
-        )
-        rows = zip(np.atleast_1d(scale), rotation.reshape(-1, 3, 3), translation.reshape(-1, 3), strict=True)
-        return [HeadPose(float(s), r, t) for s, r, t in rows]
-
-    def transformed(self, scale: float, offset: Sequence[float]) -> WeakPerspective:
-        """The camera of a picture that was scaled about pixel (0, 0), then moved: x' = scale * x + offset."""
-        moved = scale * self.translation + constant([*offset, 0.0], self.translation)
-        return WeakPerspective(scale * self.scale, self.rotation, moved)
 
 
 @dataclass(frozen=True, slots=True)
 class Perspective:
-    """Pinhole: camera = rotation @ point + translation; x = focal * X / Z + centre (headpose, Sec. 3.1; everyone, supplementary).
+    """Pinhole camera: camera = rotation @ point + translation; x = focal * X / Z + centre (Yi et al., Sec. 3.1).
 
     Attributes:
         focal: [...], focal length in pixels.
@@ -88,7 +72,7 @@ class Perspective:
     translation: Array
 
     def project(self, points: Array) -> Array:
-        """Head space [..., V, 3] to x, y in pixels and depth in model units, [..., V, 3]."""
+        """Project head space [..., V, 3] to x, y in pixels and depth in model units, [..., V, 3]."""
         xp = array_module(points)
         camera = points @ self.rotation.mT + self.translation[..., None, :]
         depth = camera[..., 2:]
@@ -96,7 +80,7 @@ class Perspective:
         return xp.concatenate([image, depth + xp.zeros_like(image[..., :1])], -1)
 
     def unproject(self, image: Array) -> Array:
-        """Pixels and depth [..., V, 3] to head space."""
+        """Project pixels and depth [..., V, 3] back to head space."""
         xp = array_module(image)
         depth = image[..., 2:]
         flat = (image[..., :2] - self.centre[..., None, :]) * depth / self.focal[..., None, None]
@@ -104,20 +88,11 @@ class Perspective:
         return (camera - self.translation[..., None, :]) @ self.rotation
 
 
-def weak_perspective_of(poses: Sequence[HeadPose]) -> WeakPerspective:
-    """The camera of a clip, T frames, from its head poses; float64."""
-    return WeakPerspective(
-        np.array([pose.scale for pose in poses], np.float64),
-        np.array([pose.rotation for pose in poses], np.float64).reshape(-1, 3, 3),
-        np.array([pose.translation for pose in poses], np.float64).reshape(-1, 3),
-    )
-
-
 def perspective_from_weak(camera: WeakPerspective, focal: float, centre: Sequence[float]) -> Perspective:
-    """The pinhole camera that agrees with `camera` at the origin of head space: same place, same size, same *apparent* turn.
+    """Return the pinhole camera that agrees with `camera` at the origin of head space in position, size and *apparent* rotation.
 
-    A head off the optical axis is seen along a slanted ray; the rotation takes that slant out, so that the same side of the head
-    shows.
+    A pinhole sees a head off the optical axis along a slanted ray. The rotation takes that slant out, so that both cameras show
+    the same side of the head.
 
     Args:
         camera: weak perspective, leading axes [...].
@@ -135,19 +110,8 @@ def perspective_from_weak(camera: WeakPerspective, focal: float, centre: Sequenc
     return Perspective(focals, middle + xp.zeros_like(flat), slant @ camera.rotation, translation)
 
 
-def weak_from_perspective(camera: Perspective) -> WeakPerspective:
-    """The weak-perspective camera that agrees with `camera` at the origin of head space; inverts `perspective_from_weak`."""
-    xp = array_module(camera.translation)
-    depth = camera.translation[..., 2]
-    flat = camera.translation[..., :2] / depth[..., None]
-    scale = camera.focal / depth
-    image = camera.focal[..., None] * flat + camera.centre
-    translation = xp.concatenate([image, xp.zeros_like(image[..., :1])], -1)
-    return WeakPerspective(scale, _rotation_to_ray(flat).mT @ camera.rotation, translation)
-
-
 def _rotation_to_ray(flat: Array) -> Array:
-    """Smallest rotations [..., 3, 3] that take the optical axis (0, 0, 1) to the direction (x, y, 1) of `flat` [..., 2]."""
+    """Return the smallest rotations [..., 3, 3] that take the optical axis (0, 0, 1) to (x, y, 1), for (x, y) = `flat` [..., 2]."""
     xp = array_module(flat)
     x, y = flat[..., 0], flat[..., 1]
     length = xp.sqrt(x * x + y * y + 1.0)
@@ -159,7 +123,3 @@ def _rotation_to_ray(flat: Array) -> Array:
         xp.stack([-x, -y, z], -1),
     ]
     return xp.stack(rows, -2)
-
-
-def _numpy(value: Any) -> Any:
-    return value if isinstance(value, np.ndarray | float) else value.detach().cpu().numpy()

@@ -1,13 +1,12 @@
-"""Coefficients to landmarks by projection, and landmarks to coefficients by regularised least squares in closed form.
+"""Coefficients from landmarks, by regularised least squares in closed form.
 
-Both ways let motion and renderers of different methods work together, and the closed form is the start of the fitting. With known
-cameras the landmarks are linear in the coefficients, so that
+With known cameras the landmarks are linear in the coefficients. The objective
 
     sum_t,n  w_n |D R_t (mean_n + B_id alpha + B_exp beta_t - x_tn)|^2 + ridge (|alpha / dev|^2 + |beta_t / dev|^2)
 
-(x: landmarks brought back to head space; D = diag(1, 1, sqrt(depth_weight)): the tracker's depth is the least certain) has one
-solution. Over a clip the identity alpha is shared: the expressions are eliminated frame by frame (Schur complement) and nothing
-is iterated.
+has one solution. x are the landmarks brought back to head space. D = diag(1, 1, sqrt(depth_weight)), because the tracker's depth is
+the least certain coordinate. All frames of a clip share the identity alpha: the expressions are eliminated frame by frame (Schur
+complement), without iterations.
 """
 
 from __future__ import annotations
@@ -15,15 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from services.common.array_types import Float32, Float64, Floating
 from services.common.errors import InvalidRequest
-from services.common.geometry.array_module import Array, Float32, Float64
-from services.common.geometry.camera import Camera, WeakPerspective
+from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.landmark_set import LandmarkSet
 from services.common.geometry.morphable_model import MorphableModel
-
-Floats = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +29,7 @@ class FittedCoefficients:
     Attributes:
         identity: float32 [I], shared by the clip.
         expression: float32 [T, E].
-        error: float32 [T], mean distance in the picture of projected and given landmarks, frame pixels.
+        error: float32 [T], mean distance in the picture between projected and given landmarks, frame pixels.
     """
 
     identity: Float32
@@ -41,55 +37,33 @@ class FittedCoefficients:
     error: Float32
 
 
-def landmarks_from_coefficients(
-    model: MorphableModel,
-    identity: Array,
-    expression: Array,
-    camera: Camera,
-    landmarks: str | LandmarkSet = "mediapipe",
-    offset: Array | None = None,
-) -> Array:
-    """Projected landmarks [..., N, 3]: x, y in pixels and the camera's depth; numpy or torch in and out.
-
-    Args:
-        model: the face model.
-        identity: [..., I] or [I].
-        expression: [..., E].
-        camera: its leading axes are those of the coefficients.
-        landmarks: name of one of the model's sets, or a set.
-        offset: [V, 3], the actor's own shape.
-    """
-    chosen = _landmark_set(model, landmarks)
-    return camera.project(chosen.of(model.shape(identity, expression, offset)))
-
-
 def coefficients_from_landmarks(
     model: MorphableModel,
-    image: Floats,
+    image: Floating,
     camera: WeakPerspective,
     *,
     landmarks: str | LandmarkSet = "mediapipe",
-    identity: Floats | None = None,
-    offset: Floats | None = None,
-    weights: Floats | None = None,
+    identity: Floating | None = None,
+    offset: Floating | None = None,
+    weights: Floating | None = None,
     depth_weight: float = 0.1,
     ridge: float = 1.0,
 ) -> FittedCoefficients:
-    """Coefficients of tracked landmarks under known cameras, in closed form.
+    """Return the coefficients that fit tracked landmarks under known cameras, in closed form.
 
     Args:
         model: the face model, in the head space of the cameras.
-        image: [T, N, 2] or [T, N, 3], frame pixels, N points in the order of `landmarks`; z as the tracker gives it.
+        image: [T, N, 2] or [T, N, 3], frame pixels, N points in the order of `landmarks`; z in the tracker's unit.
         camera: weak perspective of T frames.
         landmarks: name of one of the model's sets, or a set.
         identity: [I], known identity; None estimates one for all T frames.
         offset: [V, 3], the actor's own shape.
-        weights: [N] or [T, N], trust in each landmark, 0 for hidden ones; 1 each when not given.
-        depth_weight: trust in z relative to x and y; without effect where `image` has no z.
-        ridge: squared tracking error in head space (crop pixels) against which the prior of the coefficients counts once.
+        weights: [N] or [T, N], weight of each landmark, 0 for hidden landmarks; None: 1 for each.
+        depth_weight: weight of z relative to x and y; without effect where `image` has no z.
+        ridge: weight of the coefficients' prior, as a squared tracking error in head space (crop pixels squared).
 
     Raises:
-        InvalidRequest: shapes do not go together, or values are not finite.
+        InvalidRequest: shapes do not match, or values are not finite.
     """
     chosen = _landmark_set(model, landmarks)
     points = _check(np.asarray(image, np.float64), len(chosen), camera)
@@ -102,7 +76,7 @@ def coefficients_from_landmarks(
     mean = chosen.of(model.mean_shape if offset is None else model.mean_shape + offset)
     residual = head - mean
     trust = np.broadcast_to(np.ones(len(chosen)) if weights is None else np.asarray(weights, np.float64), (frames, len(chosen)))
-    # Coefficients in standard deviations inside: the prior is the identity matrix.
+    # Coefficients are in standard deviations here, so that the prior is the identity matrix.
     expression_basis = _scaled(chosen, model.expression_basis, model.expression_deviation)
     identity_basis = _scaled(chosen, model.identity_basis, model.identity_deviation)
     if identity is not None:
@@ -123,7 +97,7 @@ def coefficients_from_landmarks(
 
 
 def _solve_expression(basis: Float64, residual: Float64, metric: Float64, trust: Float64, ridge: float) -> Float64:
-    """beta [T, E] of min sum_n w |D R (B beta - residual)|^2 + ridge |beta|^2, frame by frame."""
+    """Return beta [T, E] of min sum_n w |D R (B beta - residual)|^2 + ridge |beta|^2, frame by frame."""
     normal = _normal(basis, basis, metric, trust) + ridge * np.eye(basis.shape[-1])
     return np.asarray(np.linalg.solve(normal, _right(basis, residual, metric, trust)[..., None])[..., 0])
 
@@ -131,7 +105,7 @@ def _solve_expression(basis: Float64, residual: Float64, metric: Float64, trust:
 def _solve_both(
     identity: Float64, expression: Float64, residual: Float64, metric: Float64, trust: Float64, ridge: float
 ) -> tuple[Float64, Float64]:
-    """alpha [I] and beta [T, E] together: the expressions are eliminated, so only an I x I system is left for the clip."""
+    """Return alpha [I] and beta [T, E]. The expressions are eliminated, so that only one I x I system is left for the clip."""
     inner = _normal(expression, expression, metric, trust) + ridge * np.eye(expression.shape[-1])
     cross = _normal(expression, identity, metric, trust)
     right = _right(expression, residual, metric, trust)
@@ -145,12 +119,12 @@ def _solve_both(
 
 
 def _metric(rotation: Float64, depth_weight: float) -> Float64:
-    """R^T diag(1, 1, depth_weight) R, [T, 3, 3]: how much each direction of head space counts in the picture."""
+    """Return R^T diag(1, 1, depth_weight) R, [T, 3, 3]: the weight of each direction of head space in the picture."""
     return np.asarray(rotation.mT @ (rotation * np.array([1.0, 1.0, depth_weight])[:, None]))
 
 
 def _normal(a: Float64, b: Float64, metric: Float64, trust: Float64) -> Float64:
-    """sum_n w_tn A_n^T M_t B_n, [T, K, L]: products of the bases are made once where every frame trusts the points alike."""
+    """Return sum_n w_tn A_n^T M_t B_n, [T, K, L]. If all frames have equal weights, the bases are multiplied only once."""
     if (trust == trust[:1]).all():
         products = np.einsum("ndk,nel,n->dekl", a, b, trust[0], optimize=True)
         return np.asarray(np.einsum("tde,dekl->tkl", metric, products, optimize=True))
@@ -159,7 +133,7 @@ def _normal(a: Float64, b: Float64, metric: Float64, trust: Float64) -> Float64:
 
 
 def _right(basis: Float64, residual: Float64, metric: Float64, trust: Float64) -> Float64:
-    """sum_n w_tn B_n^T M_t r_tn, [T, K]."""
+    """Return sum_n w_tn B_n^T M_t r_tn, [T, K]."""
     weighted = np.einsum("tde,tne->tnd", metric, residual) * trust[..., None]
     return np.asarray(np.einsum("ndk,tnd->tk", basis, weighted, optimize=True))
 

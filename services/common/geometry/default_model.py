@@ -13,5 +13,5 @@ WEIGHTS: Final = Path(__file__).with_name("weights") / "mediapipe_468.safetensor
 
 @cache
 def default_model() -> MorphableModel:
-    """The committed model: vertex i is point i of the face mesh, in head space; read once a process."""
+    """Return the committed model, in head space: vertex i is point i of the face mesh. The file is read once per process."""
     return MorphableModel.load(WEIGHTS)

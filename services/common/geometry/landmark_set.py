@@ -1,4 +1,4 @@
-"""Landmark sets: which points of a mesh are which landmarks of a known layout."""
+"""Landmark sets: points on a mesh that correspond to the landmarks of a known layout."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from services.common.array_types import Float32, Int32
 from services.common.errors import InvalidRequest
-from services.common.geometry.array_module import Array, Float32, Int32, constant, gather
+from services.common.geometry.array_module import Array, constant, gather
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,9 +17,9 @@ class LandmarkSet:
     """N landmarks on a mesh, each a point of a triangle given by barycentric weights.
 
     Attributes:
-        vertices: int32 [N, 3], vertices of the model; a landmark that is a vertex names it three times.
-        weights: float32 [N, 3], barycentric, each row sums to 1.
-        mediapipe: int32 [N], the point of MediaPipe's 478-point mesh that is the same place of the face; -1 where none is known.
+        vertices: int32 [N, 3], vertices of the model; a landmark on a vertex names that vertex three times.
+        weights: float32 [N, 3], barycentric; each row sums to 1.
+        mediapipe: int32 [N], the corresponding point of MediaPipe's 478-point mesh; -1 where no such point is known.
     """
 
     vertices: Int32
@@ -35,7 +36,12 @@ class LandmarkSet:
 
     @classmethod
     def of_vertices(cls, vertices: npt.ArrayLike, mediapipe: npt.ArrayLike | None = None) -> LandmarkSet:
-        """Landmarks that are vertices: int [N], with their MediaPipe numbers int [N] where known."""
+        """Return landmarks on vertices.
+
+        Args:
+            vertices: int [N].
+            mediapipe: int [N], the corresponding points of MediaPipe's mesh; None: not known.
+        """
         indices = np.asarray(vertices, np.int32)
         weights = np.zeros((len(indices), 3), np.float32)
         weights[:, 0] = 1.0
@@ -44,21 +50,21 @@ class LandmarkSet:
 
     @property
     def are_vertices(self) -> bool:
-        """Whether every landmark is a vertex."""
+        """Whether every landmark lies on a vertex."""
         return bool((self.weights[:, 0] == 1.0).all())
 
     def select(self, rows: npt.ArrayLike) -> LandmarkSet:
-        """The landmarks of these rows (int or bool array)."""
+        """Return the landmarks in the given rows (int or bool array)."""
         index = np.asarray(rows)
         return LandmarkSet(self.vertices[index], self.weights[index], self.mediapipe[index])
 
     def of(self, per_vertex: Array) -> Array:
-        """The landmarks' values of anything given per vertex: [..., V, D] to [..., N, D]."""
+        """Return the values at the landmarks of a quantity per vertex: [..., V, D] to [..., N, D]."""
         if self.are_vertices:
             return gather(per_vertex, self.vertices[:, 0])
         weights = constant(self.weights[..., None], per_vertex)
         return (gather(per_vertex, self.vertices) * weights).sum(-2)
 
     def of_basis(self, basis: npt.NDArray[np.floating]) -> Float32:
-        """The landmarks' rows of a basis, [V, 3, K] to float32 [N, 3, K]."""
+        """Return a basis at the landmarks: [V, 3, K] to float32 [N, 3, K]."""
         return np.asarray(np.einsum("nvdk,nv->ndk", basis[self.vertices], self.weights), np.float32)

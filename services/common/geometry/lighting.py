@@ -1,16 +1,16 @@
-"""Lighting by spherical harmonics of three bands: 9 coefficients a colour channel, 27 in all.
+"""Lighting by spherical harmonics of three bands: 9 coefficients per colour channel, 27 in all.
 
-The coefficients are those of the environment's radiance L_lm in **camera axes** (x right, y down, z away from the camera);
-Lambertian reflection keeps bands 0, 1, 2 weighted by pi, 2 pi / 3, pi / 4 (Ramamoorthi and Hanrahan 2001). With the 1 / pi of a
-diffuse surface:
+The coefficients describe the environment's radiance L_lm in **camera axes** (x right, y down, z away from the camera).
+Lambertian reflection keeps bands 0, 1 and 2, with weights A_l = pi, 2 pi / 3 and pi / 4 (Ramamoorthi and Hanrahan 2001). A diffuse
+surface divides by pi:
 
     shading(n) = sum_lm (A_l / pi) L_lm Y_lm(n),        colour = albedo * shading
 
-so a uniform environment of radiance 1 (`ambient()`) shades everything with 1. This is C(n, t, gamma) = t sum_b gamma_b Phi_b(n)
-of headpose, Sec. 3.1, with Phi_b = A_l Y_b / pi. Colours are RGB in [0, 1] as displayed (gamma not undone), as in the papers.
-Normals are camera-space: turn a model's by the camera's rotation first.
+A uniform environment of radiance 1 (`ambient()`) therefore shades everything with 1. The formula is
+C(n, t, gamma) = t sum_b gamma_b Phi_b(n) of Yi et al., Sec. 3.1, with Phi_b = A_l Y_b / pi. Colours are RGB in [0, 1] as displayed
+(gamma not undone), as in the papers. Normals are in camera axes: turn a model's normals by the camera's rotation first.
 
-Light and albedo are known only up to one factor a channel: `normalise_light` moves it into the albedo.
+Light and albedo are known only up to one factor per channel. `normalise_light` moves the factor into the albedo.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from typing import Final
 
 import numpy as np
 
-from services.common.geometry.array_module import Array, Float32, array_module, constant
+from services.common.array_types import Float32
+from services.common.geometry.array_module import Array, array_module, constant
 
 NUM_COEFFICIENTS: Final = 9
-"""Coefficients a colour channel: (l, m) = (0, 0), (1, -1), (1, 0), (1, 1), (2, -2), (2, -1), (2, 0), (2, 1), (2, 2)."""
+"""Coefficients per colour channel: (l, m) = (0, 0), (1, -1), (1, 0), (1, 1), (2, -2), (2, -1), (2, 0), (2, 1), (2, 2)."""
 BAND_OF: Final = (0, 1, 1, 1, 2, 2, 2, 2, 2)
 IRRADIANCE: Final = (np.pi, 2.0 * np.pi / 3.0, np.pi / 4.0)
-"""A_l, what a Lambertian surface keeps of each band of radiance."""
+"""A_l: factor of a Lambertian surface for each band of radiance."""
 
 _Y0: Final = 0.5 * np.sqrt(1.0 / np.pi)
 _Y1: Final = np.sqrt(3.0 / (4.0 * np.pi))
@@ -36,11 +37,11 @@ _Y20: Final = 0.25 * np.sqrt(5.0 / np.pi)
 
 @dataclass(frozen=True, slots=True)
 class LightAndAlbedo:
-    """A light whose mean shading over the visible half of the sphere is 1, and the albedo that took the factor.
+    """Light whose mean shading over the visible half of the sphere is 1, and the albedo multiplied by the light's former mean.
 
     Attributes:
-        light: [..., 9, 3].
-        albedo: [..., V, 3].
+        light: [..., 9, 3], radiance coefficients.
+        albedo: [..., V, 3], RGB.
     """
 
     light: Array
@@ -48,7 +49,7 @@ class LightAndAlbedo:
 
 
 def harmonics(normals: Array) -> Array:
-    """Real orthonormal spherical harmonics Y_lm of unit vectors, [..., 3] to [..., 9]."""
+    """Return the real orthonormal spherical harmonics Y_lm of unit vectors, [..., 3] to [..., 9]."""
     xp = array_module(normals)
     x, y, z = normals[..., 0], normals[..., 1], normals[..., 2]
     values = [
@@ -60,36 +61,36 @@ def harmonics(normals: Array) -> Array:
 
 
 def shading_basis(normals: Array) -> Array:
-    """Phi_b(n) = A_l / pi * Y_lm(n) for unit normals, [..., 3] to [..., 9]."""
+    """Return Phi_b(n) = A_l / pi * Y_lm(n) for unit normals, [..., 3] to [..., 9]."""
     return harmonics(normals) * constant([IRRADIANCE[band] / np.pi for band in BAND_OF], normals)
 
 
 def shading(normals: Array, light: Array) -> Array:
-    """Shading of unit normals [..., V, 3] in camera axes by `light` [..., 9, 3], to [..., V, 3] RGB; can be negative."""
+    """Return the RGB shading [..., V, 3] of unit normals [..., V, 3] in camera axes by `light` [..., 9, 3]; can be negative."""
     return shading_basis(normals) @ light
 
 
 def ambient(radiance: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Float32:
-    """The light of a uniform environment, float32 [9, 3]: shading = radiance everywhere."""
+    """Return the light of a uniform environment, float32 [9, 3]: shading = radiance everywhere."""
     light = np.zeros((NUM_COEFFICIENTS, 3), np.float32)
     light[0] = np.array(radiance) / _Y0
     return light
 
 
 def estimate_light(colours: Array, albedo: Array, normals: Array, weights: Array | None = None, *, ridge: float = 1e-3) -> Array:
-    """Least-squares light [..., 9, 3] that explains colours = albedo * shading; batched over leading axes.
+    """Return the light [..., 9, 3] that best explains colours = albedo * shading (least squares), for any leading axes.
 
     Args:
         colours: [..., V, 3] RGB.
         albedo: [..., V, 3].
         normals: [..., V, 3], unit, camera axes.
-        weights: [..., V], 0 for what is hidden; 1 each when not given.
-        ridge: pull of bands 1 and 2 towards zero, as a share of the mean of the normal equations' diagonal: normals of a face
-            cover half a sphere, so without it the bands trade against each other.
+        weights: [..., V], 0 for hidden vertices; None: 1 for each.
+        ridge: weight that pulls bands 1 and 2 towards zero, as a share of the mean of the normal equations' diagonal. The normals
+            of a face cover only half a sphere, so that without a ridge the bands could not be told apart.
     """
     xp = array_module(colours)
     basis = shading_basis(normals)
-    # One weighted system a channel: rows albedo * basis, right-hand side colours.
+    # One weighted system per channel: rows albedo * basis, right-hand side colours.
     rows = albedo.mT[..., :, :, None] * basis[..., None, :, :]
     weighted = rows if weights is None else rows * weights[..., None, :, None]
     normal = weighted.mT @ rows
@@ -101,9 +102,9 @@ def estimate_light(colours: Array, albedo: Array, normals: Array, weights: Array
 
 
 def mean_shading(light: Array) -> Array:
-    """Mean of the shading over the half of the sphere that faces the camera (z < 0), [..., 9, 3] to [..., 3]."""
+    """Return the mean shading over the half of the sphere that faces the camera (z < 0), [..., 9, 3] to [..., 3]."""
     weights = np.zeros(NUM_COEFFICIENTS)
-    # Means of Y_00 and Y_10 over the half sphere are Y0 and -Y1 / 2; those of band 2 vanish over any half.
+    # The means of Y_00 and Y_10 over the half sphere are Y0 and -Y1 / 2. The means of band 2 over any half sphere are 0.
     weights[0] = _Y0
     weights[2] = -0.5 * _Y1 * IRRADIANCE[1] / np.pi
     row = constant(weights, light)
@@ -111,6 +112,6 @@ def mean_shading(light: Array) -> Array:
 
 
 def normalise_light(light: Array, albedo: Array) -> LightAndAlbedo:
-    """Move the factor that light and albedo share into the albedo: light [..., 9, 3], albedo [..., V, 3]; their product stays."""
+    """Move the common factor of light [..., 9, 3] and albedo [..., V, 3] into the albedo. Their product does not change."""
     factor = mean_shading(light)[..., None, :]
     return LightAndAlbedo(light / factor, albedo * factor)

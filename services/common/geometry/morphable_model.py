@@ -3,8 +3,8 @@
     shape  = mean_shape + identity_basis @ identity + expression_basis @ expression  (+ offset: the actor's own shape)
     albedo = albedo_mean + albedo_basis @ albedo
 
-as S = S_mean + B_id alpha + B_exp beta, T = T_mean + B_tex delta of headpose, Sec. 3.1 (80 + 64 + 80 coefficients), and the
-geometry and expression parameters of everybody, Sec. 3.1 (199 + 29). The sizes are data.
+These are S = S_mean + B_id alpha + B_exp beta and T = T_mean + B_tex delta of Yi et al., Sec. 3.1 (80 + 64 + 80 coefficients), and
+the geometry and expression parameters of Everybody's Talkin', Sec. 3.1 (199 + 29). The model's file decides the sizes.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from services.common.array_types import Float32, Int32
 from services.common.errors import InvalidRequest
-from services.common.geometry.array_module import Array, Float32, Int32, constant
+from services.common.geometry.array_module import Array, constant
 from services.common.geometry.landmark_set import LandmarkSet
-from services.common.tensor_bytes import decode_arrays, encode_arrays
+from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 
 FORMAT: Final = "dubstage-morphable-model-1"
 
 
 @dataclass(frozen=True, eq=False)
 class MorphableModel:
-    """A linear face model in head space: x right, y down, z away from the camera; triangles turn so that normals point outwards.
+    """Linear face model in head space: x right, y down, z away from the camera.
 
-    A coefficient c of basis k has the prior N(0, deviation_k^2); where a file's own coefficients are in standard deviations
-    (BFM, FLAME, the default model) the deviations are 1.
+    Coefficient k of a basis has the prior N(0, deviation_k^2). If a file's coefficients are in standard deviations (BFM, FLAME,
+    the default model), the deviations are 1.
 
     Attributes:
-        name: what the model is called in logs, cards and artefacts.
+        name: name of the model in logs, cards and artefacts.
         licence: licence and credit of the data.
         unit: unit of length of the shape; "crop pixel" for every model that was aligned to head space.
         mean_shape: float32 [V, 3].
@@ -48,14 +49,14 @@ class MorphableModel:
         expression_deviation: float32 [E].
         triangles: int32 [F, 3], counter-clockwise seen from outside (in head space (b - a) x (c - a) points outwards).
         uv: float32 [U, 2] in [0, 1], u right, v down, (0, 0) the top-left corner of the texture; empty where the file has none.
-        uv_triangles: int32 [F, 3], rows of `uv` of each triangle's corners (= `triangles` where uv is per vertex).
+        uv_triangles: int32 [F, 3], rows of `uv` for each triangle's corners (equal to `triangles` if uv is per vertex).
         albedo_mean: float32 [V, 3], RGB in [0, 1] as displayed (gamma not undone), or None.
-        albedo_basis: float32 [V, 3, A]; A = 0 without one.
+        albedo_basis: float32 [V, 3, A]; A = 0 if the model has no such basis.
         albedo_deviation: float32 [A].
-        landmarks: landmark sets by name: "mediapipe" (every point known in MediaPipe's mesh), "mouth_area" (MOUTH_AREA's 59
-            points in its order), "ibug_68" where known.
-        regions: named parts, int32 ids of triangles: of the default model "eyes" and "mouth_interior" (they close the mesh's
-            holes).
+        landmarks: landmark sets by name: "mediapipe" (every point with a known place in MediaPipe's mesh), "mouth_area" (the 59
+            points of MOUTH_AREA in that order), "ibug_68" if known.
+        regions: named parts, each int32 ids of triangles. The default model has "eyes" and "mouth_interior", which close the
+            mesh's holes.
     """
 
     name: str
@@ -112,39 +113,40 @@ class MorphableModel:
 
     @property
     def num_vertices(self) -> int:
-        """V."""
+        """Number of vertices, V."""
         return len(self.mean_shape)
 
     @property
     def num_identity(self) -> int:
-        """I, the number of identity coefficients."""
+        """Number of identity coefficients, I."""
         return len(self.identity_deviation)
 
     @property
     def num_expression(self) -> int:
-        """E, the number of expression coefficients."""
+        """Number of expression coefficients, E."""
         return len(self.expression_deviation)
 
     @property
     def num_albedo(self) -> int:
-        """A, the number of albedo coefficients."""
+        """Number of albedo coefficients, A."""
         return len(self.albedo_deviation)
 
     def shape(self, identity: Array, expression: Array, offset: Array | None = None) -> Array:
-        """Vertices [..., V, 3] of coefficients, numpy or torch in and out; float32 saves copying the bases, which matters for
-        large models.
+        """Return the vertices [..., V, 3] for given coefficients, of the arguments' kind (numpy or torch).
+
+        float32 coefficients are faster for large models, because the bases are not copied.
 
         Args:
-            identity: float [..., I]; leading axes broadcast with those of `expression`, so one identity serves a whole clip.
+            identity: float [..., I]; leading axes broadcast against `expression`, so that one identity serves a whole clip.
             expression: float [..., E].
-            offset: float [V, 3], what the actor's own neutral shape has beyond the identity basis.
+            offset: float [V, 3], difference between the actor's own neutral shape and the shape from the identity basis.
         """
         base = constant(self.mean_shape, identity) + _combine(self.identity_basis, identity)
         moved = base + _combine(self.expression_basis, expression)
         return moved if offset is None else moved + offset
 
     def albedo(self, coefficients: Array) -> Array:
-        """Albedo of the vertices, [..., V, 3] RGB in about [0, 1] (not clipped), from coefficients [..., A].
+        """Return the albedo of the vertices, [..., V, 3] RGB in about [0, 1] (not clipped), from coefficients [..., A].
 
         Raises:
             InvalidRequest: the model has no albedo.
@@ -154,10 +156,10 @@ class MorphableModel:
         return constant(self.albedo_mean, coefficients) + _combine(self.albedo_basis, coefficients)
 
     def landmark_set(self, name: str) -> LandmarkSet:
-        """The landmarks of one layout.
+        """Return the landmarks of one layout.
 
         Raises:
-            InvalidRequest: the model's correspondence to that layout is not known.
+            InvalidRequest: the model has no landmarks of that layout.
         """
         if name not in self.landmarks:
             raise InvalidRequest(
@@ -168,14 +170,14 @@ class MorphableModel:
         return self.landmarks[name]
 
     def with_neutral_shape(self, neutral: npt.NDArray[np.floating]) -> MorphableModel:
-        """The same model of one person: `neutral` [V, 3] is its mean shape and no identity coefficient is left."""
+        """Return the model of one person: the mean shape is `neutral` [V, 3] and there are no identity coefficients."""
         empty = np.zeros((self.num_vertices, 3, 0), np.float32)
         return dataclasses.replace(
             self, mean_shape=np.asarray(neutral, np.float32), identity_basis=empty, identity_deviation=np.zeros(0, np.float32)
         )
 
     def truncated(self, *, identity: int | None = None, expression: int | None = None, albedo: int | None = None) -> MorphableModel:
-        """The model with only the first so many coefficients of each basis (the papers keep 80 + 64 + 80)."""
+        """Return the model with only the first coefficients of each basis; None keeps all (the papers keep 80 + 64 + 80)."""
         return dataclasses.replace(
             self,
             identity_basis=np.ascontiguousarray(self.identity_basis[..., :identity]),
@@ -187,7 +189,7 @@ class MorphableModel:
         )
 
     def triangles_without(self, *regions: str) -> Int32:
-        """The triangles int32 [F', 3] that belong to none of the named regions."""
+        """Return the triangles, int32 [F', 3], that belong to none of the named regions."""
         keep = np.ones(len(self.triangles), bool)
         for region in regions:
             keep[self.regions[region]] = False
@@ -195,11 +197,11 @@ class MorphableModel:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the content (hex): part of the key of whatever was fitted or trained with this model."""
+        """Return the SHA-256 of the content (hex). Fits and networks that use the model store this digest."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """The model as safetensors bytes; the same model always gives the same bytes."""
+        """Return the model as safetensors bytes. Equal models give equal bytes."""
         arrays: dict[str, npt.NDArray[Any]] = {
             key: value
             for key in (
@@ -215,7 +217,7 @@ class MorphableModel:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> MorphableModel:
-        """Read what `to_bytes` wrote; float16 arrays are widened.
+        """Return the model from bytes that `to_bytes` wrote. float16 arrays become float32.
 
         Raises:
             InvalidRequest: the bytes are not a model of this format.
@@ -244,10 +246,10 @@ class MorphableModel:
 
     @classmethod
     def load(cls, path: Path) -> MorphableModel:
-        """Read a model that `save` wrote.
+        """Return the model from a file that `save` wrote.
 
         Raises:
-            InvalidRequest: no such file, or not a model.
+            InvalidRequest: there is no such file, or the file is not a model.
         """
         try:
             data = path.read_bytes()
@@ -266,6 +268,6 @@ class MorphableModel:
 
 
 def _combine(basis: Float32, coefficients: Array) -> Array:
-    """basis [V, 3, K] @ coefficients [..., K], as [..., V, 3]."""
+    """Return the product of basis [V, 3, K] and coefficients [..., K], [..., V, 3]."""
     flat = constant(basis.reshape(3 * len(basis), basis.shape[-1]), coefficients)
     return (coefficients @ flat.T).reshape(*coefficients.shape[:-1], basis.shape[0], 3)

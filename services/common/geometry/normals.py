@@ -1,4 +1,7 @@
-"""Normals of triangle meshes, for numpy and torch, without scatter: every vertex sums the faces of a table made once a mesh."""
+"""Normals of triangle meshes, for numpy and torch.
+
+No scatter operation is needed: every vertex sums the faces that a table lists. The table is made once per mesh.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.common.geometry.array_module import Array, Int32, array_module, gather, normalised
+from services.common.array_types import Int32
+from services.common.geometry.array_module import Array, array_module, gather, normalised
 
 
 def vertex_face_table(triangles: Int32, num_vertices: int) -> Int32:
-    """Faces around each vertex, int32 [V, D], D the largest number of faces at one vertex; F (one past the last) fills the rows.
+    """Return the faces around each vertex, int32 [V, D], where D is the largest number of faces at one vertex.
+
+    F (one past the last face) fills the unused places of a row.
 
     Args:
         triangles: int32 [F, 3].
@@ -28,7 +34,7 @@ def vertex_face_table(triangles: Int32, num_vertices: int) -> Int32:
 
 
 def face_normals(vertices: Array, triangles: Int32) -> Array:
-    """Normals [..., F, 3] of triangles; their length is twice the triangle's area."""
+    """Return the normals [..., F, 3] of triangles. The length of a normal is twice the triangle's area."""
     xp = array_module(vertices)
     a, b, c = (gather(vertices, triangles[:, i]) for i in range(3))
     u, v = b - a, c - a
@@ -43,12 +49,14 @@ def face_normals(vertices: Array, triangles: Int32) -> Array:
 
 
 def vertex_normals(vertices: Array, triangles: Int32, table: Int32 | None = None) -> Array:
-    """Unit normals [..., V, 3]: the mean of the faces around each vertex, weighted by area; zero for a vertex without faces.
+    """Return unit normals [..., V, 3]: the mean of the normals of the faces around each vertex, weighted by area.
+
+    A vertex without faces has the normal zero.
 
     Args:
         vertices: [..., V, 3].
         triangles: int32 [F, 3].
-        table: `vertex_face_table(triangles, V)`; made here when not given, keep it where many shapes of one mesh are done.
+        table: `vertex_face_table(triangles, V)`; None: made here. Pass the table if one mesh has many shapes.
     """
     xp = array_module(vertices)
     around = vertex_face_table(triangles, vertices.shape[-2]) if table is None else table
@@ -58,7 +66,9 @@ def vertex_normals(vertices: Array, triangles: Int32, table: Int32 | None = None
 
 
 def outwards(triangles: npt.NDArray[np.integer[Any]], positions: npt.NDArray[np.floating]) -> Int32:
-    """Triangles int32 [F, 3] all turned round if most of their normals point into the head (files differ in this).
+    """Return triangles int32 [F, 3] whose normals point out of the head.
+
+    If most normals point into the head, all triangles are turned round: files differ in the orientation of triangles.
 
     Args:
         triangles: int [F, 3].
@@ -66,7 +76,7 @@ def outwards(triangles: npt.NDArray[np.integer[Any]], positions: npt.NDArray[np.
     """
     corners = positions[triangles]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    # A face is a bowl that opens to the back (z away): a point behind its middle is inside.
+    # A face is a bowl that is open at the back (+z), so a point behind the middle is inside.
     inside = positions.mean(0) + np.array([0.0, 0.0, 0.5 * float(np.ptp(positions[:, 0]))])
     ordered = np.asarray(triangles, np.int32)
     return ordered if (normals * (corners[:, 0] - inside)).sum() > 0 else np.ascontiguousarray(ordered[:, [0, 2, 1]])

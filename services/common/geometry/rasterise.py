@@ -1,20 +1,20 @@
-"""Which triangle of a mesh every pixel shows, where in it, and how far away: z-buffer and barycentrics.
+"""The rasteriser: the triangle that every pixel shows, the barycentrics inside the triangle, and the depth.
 
 The definition, which the tests write out per pixel over all triangles:
 
-* Vertices are pixels (centres at integers, docs/coordinates.md), taken to the nearest multiple of 2**-24 pixel. Depth grows away
-  from the camera.
-* A pixel belongs to a triangle if its centre lies inside. On an edge it belongs to the triangle on whose left border or horizontal
-  upper border it lies (the top-left rule of graphics hardware). The decision is exact, so triangles that share an edge leave no
-  seam and never cover a pixel twice.
-* Of several triangles the nearest is shown; of equally near ones (as float32) the one with the lowest index.
-* With `perspective`, depth is the camera's own (pixel = focal * x / depth) and barycentrics are those of the point in space:
-  b_k ~ e_k / z_k of the screen's e_k, and depth = 1 / sum(e_k / z_k) (Heckbert and Moreton 1991). Without it (orthographic and weak
-  perspective) both are linear on the screen, and depth may have any sign.
-* Left out: triangles without area; with a coordinate or depth that is not finite; whose absolute coordinates sum up to more than
-  2**28; with `perspective`, those with a vertex at or before the near plane (nothing is clipped: a face that reaches behind the
-  camera loses whole triangles); with cull="back", those that turn clockwise on screen. A triangle that turns counter-clockwise has
-  its right-handed normal (b - a) x (c - a) towards the camera.
+* Vertices are in pixels (centres at integers, docs/coordinates.md), rounded to the nearest multiple of 2**-24 pixel. Depth grows
+  away from the camera.
+* A pixel belongs to a triangle if the pixel's centre lies inside. A centre on an edge belongs to the triangle whose left border or
+  horizontal upper border the edge is (the top-left rule of graphics hardware). The decision is exact, so triangles that share an
+  edge leave no seam and never cover a pixel twice.
+* Of several triangles the pixel shows the nearest; of equally near triangles (as float32) the one with the lowest index.
+* With `perspective`, depth is the camera's own (pixel = focal * x / depth) and barycentrics belong to the point in space:
+  b_k ~ e_k / z_k with the screen's e_k, and depth = 1 / sum(e_k / z_k) (Heckbert and Moreton 1991). Without `perspective`
+  (orthographic and weak-perspective cameras) depth and barycentrics are linear on the screen, and depth may have any sign.
+* These triangles are left out: triangles without area; triangles with a coordinate or depth that is not finite; triangles whose
+  absolute coordinates add up to more than 2**28 pixels; with `perspective`, triangles with a vertex at or before the near plane
+  (nothing is clipped: a face that reaches behind the camera loses whole triangles); with cull="back", triangles that turn clockwise
+  on screen. A triangle that turns counter-clockwise has its right-handed normal (b - a) x (c - a) towards the camera.
 """
 
 from __future__ import annotations
@@ -22,44 +22,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Int32 = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.floating]
+from services.common.array_types import Float32, Floating, Int32
+from services.common.geometry.fragments import Cull, Fragments, on_grid
 
-Cull = Literal["none", "back"]
 Backend = Literal["numba", "pytorch3d"]
-
-_GRID: Final = float(1 << 24)
-
-
-class Fragments(NamedTuple):
-    """What the pixels show.
-
-    Attributes:
-        triangle_index: int32 [N, H, W], row of `triangles`; -1: background.
-        barycentrics: float32 [N, H, W, 3], 0..1, of that triangle's vertices in their order; background 0.
-        depth: float32 [N, H, W]; background infinity.
-    """
-
-    triangle_index: Int32
-    barycentrics: Float32
-    depth: Float32
-
-    @property
-    def covered(self) -> npt.NDArray[np.bool_]:
-        """Bool [N, H, W]: not background."""
-        return np.asarray(self.triangle_index >= 0)
 
 
 def rasterise(
-    vertices: Floats,
-    depth: Floats,
+    vertices: Floating,
+    depth: Floating,
     triangles: Int32,
     height: int,
     width: int,
@@ -74,18 +49,18 @@ def rasterise(
 
     Args:
         vertices: float32 or float64 [N, V, 2], pixels.
-        depth: float32 or float64 [N, V], away from the camera; any unit.
+        depth: float32 or float64 [N, V], distance away from the camera; any unit.
         triangles: int32 [F, 3].
-        height: of the pictures, pixels.
-        width: of the pictures, pixels.
-        perspective: depth is the camera's; False: orthographic or weak perspective.
+        height: height of the pictures, pixels.
+        width: width of the pictures, pixels.
+        perspective: True: a pinhole camera's depth; False: orthographic or weak perspective.
         cull: "back" leaves out triangles that turn clockwise on screen.
         near: with `perspective`, triangles with a vertex at this depth or nearer are left out; at least 0.
-        backend: "numba"; "pytorch3d" where that is installed (rasterise_pytorch3d.py says where it differs).
-        num_threads: of the numba backend; changes nothing in the result.
+        backend: "numba", or "pytorch3d" if installed (rasterise_pytorch3d.py lists the differences).
+        num_threads: threads of the numba backend; the result does not depend on this number.
 
     Raises:
-        ValueError: shapes that don't fit, a triangle of a vertex that is not there, near below 0.
+        ValueError: shapes do not match, a triangle names a vertex that does not exist, or near is below 0.
         BackendUnavailable: pytorch3d is not installed.
     """
     _check(vertices, depth, triangles, height, width)
@@ -115,17 +90,17 @@ def rasterise(
     return fragments
 
 
-def interpolate(fragments: Fragments, attributes: Floats, corners: Int32) -> Float32:
-    """Attributes of the surface at every pixel: float32 [N, H, W, C]; background 0.
+def interpolate(fragments: Fragments, attributes: Floating, corners: Int32) -> Float32:
+    """Return attributes of the surface at every pixel: float32 [N, H, W, C]; background 0.
 
     Args:
-        fragments: of N pictures.
+        fragments: fragments of N pictures.
         attributes: float32 or float64 [N or 1, A, C].
-        corners: int32 [F, 3], rows of `attributes`: the mesh's triangles for attributes of vertices; a table of their own for
-            attributes of corners, such as texture coordinates with seams.
+        corners: int32 [F, 3], rows of `attributes`. For attributes of vertices these are the mesh's triangles. Attributes of
+            corners, such as texture coordinates with seams, have a table of their own.
 
     Raises:
-        ValueError: shapes that don't fit, or a corner that is not there.
+        ValueError: shapes do not match, or a corner names a row that does not exist.
     """
     from services.common.geometry.rasterise_numba import interpolate_pixels
 
@@ -145,7 +120,7 @@ def interpolate(fragments: Fragments, attributes: Floats, corners: Int32) -> Flo
 
 
 def run_all(work: Sequence[Callable[[], None]], num_threads: int) -> None:
-    """Run kernels that write to different places, on so many threads at most."""
+    """Run kernels that write to different places, on at most `num_threads` threads."""
     if num_threads == 1 or len(work) == 1:
         for each in work:
             each()
@@ -156,26 +131,20 @@ def run_all(work: Sequence[Callable[[], None]], num_threads: int) -> None:
 
 
 def warm_up() -> None:
-    """Compile the kernels, so that the first frame does not wait for them (about a second)."""
+    """Compile the kernels (about one second), so that the first frame does not wait for the compiler."""
     corner = np.array([[[0.0, 0.0], [0.0, 2.0], [2.0, 0.0]]], np.float32)
     triangle = np.array([[0, 1, 2]], np.int32)
     interpolate(rasterise(corner, np.ones((1, 3), np.float32), triangle, 2, 2), corner, triangle)
 
 
-def on_grid(vertices: Floats) -> Float64:
-    """The same pixels on the grid of 2**-24 pixel: float64. float32 beyond one pixel from the origin is on it already."""
-    scaled = np.asarray(vertices, dtype=np.float64) * _GRID
-    return np.ascontiguousarray(np.rint(scaled) / _GRID)
-
-
-def check_corners(attributes: Floats, corners: Int32, count: int) -> None:
-    """Raise ValueError unless `corners` are rows of `attributes`, and these fit `count` pictures."""
+def check_corners(attributes: Floating, corners: Int32, count: int) -> None:
+    """Raise ValueError unless `corners` are rows of `attributes` and `attributes` are for `count` pictures or for one."""
     if attributes.ndim != 3 or len(attributes) not in {1, count}:
         raise ValueError(f"attributes must be [{count} or 1, A, C], not {list(attributes.shape)}")
     _check_indices(corners, attributes.shape[1])
 
 
-def _check(vertices: Floats, depth: Floats, triangles: Int32, height: int, width: int) -> None:
+def _check(vertices: Floating, depth: Floating, triangles: Int32, height: int, width: int) -> None:
     if vertices.ndim != 3 or vertices.shape[2] != 2 or depth.shape != vertices.shape[:2]:
         raise ValueError(f"want vertices [N, V, 2] and depth [N, V], not {list(vertices.shape)} and {list(depth.shape)}")
     if height < 1 or width < 1:

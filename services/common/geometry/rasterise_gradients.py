@@ -1,16 +1,16 @@
 """The differentiable side of the rasteriser, for fitting: gradients inside triangles and at silhouettes (torch, CPU).
 
-Which triangle a pixel shows is a step function of the vertices; it is found once (`rasterise`) and held. Then
+The triangle that a pixel shows is a step function of the vertices. `rasterise` finds the triangles once, and they are held fixed.
 
-* inside triangles, `interpolate` has exact gradients with respect to attributes, and through barycentrics with respect to the
-  vertices' pixels and depth;
-* at silhouettes, where the picture jumps from the surface to what lies behind it, `antialias` blends the two pixels on either side
-  by where the outline passes between their centres, which makes the picture a continuous function of the outline (analytic
+* Inside triangles, `interpolate` has exact gradients with respect to attributes, and through barycentrics with respect to the
+  vertices' pixels and depth.
+* At silhouettes the picture jumps from the surface to the background. `antialias` blends the two pixels on either side by the place
+  where the outline passes between their centres, so that the picture is a continuous function of the outline (analytic
   antialiasing: Laine et al., Modular Primitives for High-Performance Differentiable Rendering, ACM Transactions on Graphics
-  39(6), 2020). There the outline is looked for in the pixel's own triangle; here it is followed through the mesh, since a
-  triangle of a dense mesh is smaller than a pixel.
+  39(6), 2020). The paper looks for the outline in the pixel's own triangle. This module follows the surface through the mesh to
+  the outline, because a triangle of a dense mesh is smaller than a pixel.
 
-All is done in float64 inside, in the order of the pixels: same input, same bytes.
+All arithmetic is in float64 and in the order of the pixels: equal input gives equal bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from services.common.geometry.rasterise import Floats, Fragments, Int32, check_corners, rasterise, run_all
+from services.common.array_types import Floating, Int32
+from services.common.geometry.fragments import Fragments
+from services.common.geometry.rasterise import check_corners, rasterise, run_all
 from services.common.geometry.rasterise_gradients_numba import find_silhouettes, interpolate_backward
 from services.common.geometry.rasterise_numba import interpolate_pixels, weights_at
 
@@ -40,20 +42,20 @@ def interpolate(
     perspective: bool = True,
     num_threads: int = 1,
 ) -> Tensor:
-    """Attributes of the surface at every pixel: [N, H, W, C] in the dtype of `attributes`; background 0.
+    """Return attributes of the surface at every pixel: [N, H, W, C] in the dtype of `attributes`; background 0.
 
     Args:
-        fragments: of `rasterise` on the same vertices, depth, triangles and `perspective`.
+        fragments: result of `rasterise` on the same vertices, depth, triangles and `perspective`.
         vertices: float32 or float64 [N, V, 2], pixels; gets gradients.
         depth: [N, V]; gets gradients (zero without `perspective`: depth is then only an order).
         triangles: int32 [F, 3].
         attributes: [N or 1, A, C]; gets gradients.
         corners: int32 [F, 3], rows of `attributes`; None: `triangles`.
         perspective: as in `rasterise`.
-        num_threads: for several pictures; changes nothing in the result.
+        num_threads: threads for several pictures; the result does not depend on this number.
 
     Raises:
-        ValueError: shapes that don't fit, or a corner that is not there.
+        ValueError: shapes do not match, or a corner names a row that does not exist.
     """
     corners = triangles if corners is None else corners
     if fragments.triangle_index.shape[0] != len(vertices) or depth.shape != vertices.shape[:2]:
@@ -113,7 +115,7 @@ class _Interpolate(torch.autograd.Function):
             )  # fmt: skip
 
         run_all([partial(fill, item) for item in range(len(index))], num_threads)
-        if len(rows) == 1:  # one table for all pictures: summed in their order
+        if len(rows) == 1:  # one table for all pictures: gradients are summed in the order of the pictures
             to_rows = to_rows.sum(0, keepdims=True)
         return (
             torch.from_numpy(to_points).to(vertices.dtype),
@@ -126,21 +128,22 @@ class _Interpolate(torch.autograd.Function):
 def antialias(
     pictures: Tensor, fragments: Fragments, vertices: Tensor, triangles: Int32, neighbours: Int32, *, num_threads: int = 1
 ) -> Tensor:
-    """Blend the pixels on either side of a silhouette, with gradients to its vertices: [N, H, W, C].
+    """Blend the pixels on either side of a silhouette, with gradients to the outline's vertices: [N, H, W, C].
 
-    Between the centres of two neighbouring pixels the outline passes at the way w, 0..1, from the nearer one. Below one half
-    the nearer pixel takes 1/2 - w of the other's colour, above it the other takes w - 1/2 of the nearer one's.
+    The outline passes between the centres of two neighbouring pixels at the share w, 0..1, of the way from the pixel that is nearer
+    to the camera. If w < 1/2, the nearer pixel takes 1/2 - w of the other pixel's colour. Otherwise the other pixel takes w - 1/2
+    of the nearer pixel's colour.
 
     Args:
         pictures: float [N, H, W, C], shaded from `fragments`, background filled in; gets gradients.
-        fragments: of `rasterise`.
-        vertices: [N, V, 2], pixels, those of the fragments; gets gradients.
+        fragments: result of `rasterise`.
+        vertices: [N, V, 2], pixels, the vertices that were rasterised; gets gradients.
         triangles: int32 [F, 3].
         neighbours: int32 [F, 3], from `neighbours_of(triangles)`.
-        num_threads: for several pictures; changes nothing in the result.
+        num_threads: threads for several pictures; the result does not depend on this number.
 
     Raises:
-        ValueError: shapes that don't fit.
+        ValueError: shapes do not match.
     """
     count, height, width = fragments.triangle_index.shape
     if pictures.shape[:3] != (count, height, width) or len(vertices) != count or neighbours.shape != triangles.shape:
@@ -177,7 +180,9 @@ def antialias(
 
 
 def neighbours_of(triangles: Int32) -> Int32:
-    """The triangle across the edge opposite to each corner: int32 [F, 3]; -1 on the border and where more than two meet.
+    """Return the triangle across the edge opposite to each corner: int32 [F, 3].
+
+    The value is -1 for an edge on the border and for an edge that more than two triangles share.
 
     Args:
         triangles: int32 [F, 3].
@@ -196,7 +201,7 @@ def neighbours_of(triangles: Int32) -> Int32:
 
 
 def warm_up() -> None:
-    """Compile the kernels, those of the forward side too, so that the first fit does not wait for them (some two seconds)."""
+    """Compile the forward and backward kernels (about two seconds), so that the first fit does not wait for the compiler."""
     corners = torch.tensor([[[0.0, 0.0], [0.0, 3.0], [3.0, 0.0]]], requires_grad=True)
     depth, triangles = torch.ones(1, 3, requires_grad=True), np.array([[0, 1, 2]], np.int32)
     fragments = rasterise(_plain(corners), _plain(depth), triangles, 3, 3)
@@ -210,5 +215,5 @@ def _check_mesh(fragments: Fragments, vertices: Tensor, triangles: Int32) -> Non
     check_corners(_plain(vertices), triangles, len(vertices))
 
 
-def _plain(values: Tensor) -> Floats:
+def _plain(values: Tensor) -> Floating:
     return np.ascontiguousarray(values.detach().numpy(), dtype=np.float64)

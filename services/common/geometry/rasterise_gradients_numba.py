@@ -1,6 +1,6 @@
 """Kernels of the differentiable rasteriser: the derivative of interpolation, and silhouettes between neighbouring pixels.
 
-The rules of rasterise_numba.py hold. Sums run in the order of the pixels, so gradients are the same bytes each time.
+The rules of rasterise_numba.py apply. Sums run in the order of the pixels, so equal input gives equal bytes.
 """
 
 from __future__ import annotations
@@ -8,11 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from services.common.geometry.rasterise_numba import Float32, Float64, Int32, edge_function, kernel
-
-Int64 = npt.NDArray[np.int64]
+from services.common.array_types import Float32, Float64, Int32, Int64
+from services.common.geometry.rasterise_numba import edge_function, kernel
 
 _LONGEST_WALK: Final = 64
 
@@ -33,25 +31,25 @@ def interpolate_backward(
     to_depth: Float64,
     to_attributes: Float64,
 ) -> None:
-    """Add the gradients of `interpolate_pixels` on `weights_at` to three sums.
+    """Add the gradients of `interpolate_pixels` and `weights_at` to three sums.
 
     With e_k the edge functions, u_k = e_k / z_k (or e_k) and b_k = u_k / sum(u): dL/du_k = (g_k - sum_j g_j b_j) / sum(u), where
-    g_k = gradient . attributes_k; e_k is bilinear in the two vertices of its edge.
+    g_k = gradient . attributes_k. An edge function is bilinear in the two vertices of the edge.
 
     Args:
         index: int32 [P], row by row; -1: background.
         points: float64 [V, 2], pixels.
         depth: float64 [V].
         triangles: int32 [F, 3].
-        perspective: weights are divided by depth.
-        width: pixels a row.
+        perspective: whether weights are divided by depth.
+        width: pixels per row.
         corners: int32 [F, 3], rows of `attributes`.
         attributes: float64 [A, C].
-        weights: float64 [P, 3], of `weights_at`.
-        gradient: float64 [P, C], of the interpolated attributes.
-        to_points: float64 [V, 2], added to.
-        to_depth: float64 [V], added to.
-        to_attributes: float64 [A, C], added to.
+        weights: float64 [P, 3], result of `weights_at`.
+        gradient: float64 [P, C], gradient with respect to the interpolated attributes.
+        to_points: float64 [V, 2], sum to add to: gradient with respect to `points`.
+        to_depth: float64 [V], sum to add to: gradient with respect to `depth`.
+        to_attributes: float64 [A, C], sum to add to: gradient with respect to `attributes`.
     """
     for pixel in range(index.shape[0]):
         triangle = index[pixel]
@@ -72,7 +70,7 @@ def interpolate_backward(
         ax, ay = points[a, 0], points[a, 1]
         bx, by = points[b, 0], points[b, 1]
         cx, cy = points[c, 0], points[c, 1]
-        # The edge functions add up to twice the area, so sum(u) = area / sum(b_k z_k).
+        # The edge functions add up to twice the triangle's area ("area" here), so sum(u) = area / sum(b_k z_k).
         total = edge_function(ax, ay, bx, by, cx, cy)
         if total == 0.0:
             continue
@@ -82,7 +80,7 @@ def interpolate_backward(
         slope_a, slope_b, slope_c = along_a - mean, along_b - mean, along_c - mean
         if perspective:
             slope_a, slope_b, slope_c = slope_a / depth[a], slope_b / depth[b], slope_c / depth[c]
-            # e_k / z_k by z_k is -e_k / z_k**2, and e_k / z_k = b_k * sum(u).
+            # The derivative of e_k / z_k by z_k is -e_k / z_k**2, and e_k / z_k = b_k * sum(u).
             to_depth[a] -= slope_a * weight_a
             to_depth[b] -= slope_b * weight_b
             to_depth[c] -= slope_c * weight_c
@@ -98,11 +96,12 @@ def interpolate_backward(
 
 @kernel
 def find_silhouettes(index: Int32, depth: Float32, points: Float64, triangles: Int32, neighbours: Int32, found: Int64) -> int:
-    """Pairs of neighbouring pixels between whose centres the nearer one's surface ends.
+    """Find pairs of neighbouring pixels between whose centres the nearer pixel's surface ends, and return their number.
 
-    From the nearer pixel's triangle the line towards the other centre is followed through the mesh, triangle by triangle, until it
-    leaves the surface (an edge without neighbour, or one where the neighbour turns the other way on screen) or passes the
-    other centre. Only edges closer to the upright count between left and right, only flatter ones between up and down.
+    The search starts in the nearer pixel's triangle and follows the line towards the other centre through the mesh, triangle by
+    triangle. The search ends where the line leaves the surface (at an edge without neighbour, or at an edge whose neighbour turns
+    the other way on screen) or passes the other centre. Between left and right pixels only edges nearer to the vertical count;
+    between upper and lower pixels only edges nearer to the horizontal.
 
     Args:
         index: int32 [H, W].
@@ -110,10 +109,10 @@ def find_silhouettes(index: Int32, depth: Float32, points: Float64, triangles: I
         points: float64 [V, 2], pixels.
         triangles: int32 [F, 3].
         neighbours: int32 [F, 3], the triangle across the edge opposite to each corner; -1: none.
-        found: int64 [2 H W, 5], out: nearer pixel, other pixel (row by row), both vertices of the edge, axis (0 = x, 1 = y).
+        found: int64 [2 H W, 5], output: nearer pixel, other pixel (row by row), both vertices of the edge, axis (0 = x, 1 = y).
 
     Returns:
-        How many rows of `found` were written.
+        Number of rows written to `found`.
     """
     height, width = index.shape
     turns = np.empty(triangles.shape[0], np.int8)

@@ -1,13 +1,13 @@
 """The rasteriser's kernels, compiled by numba: coverage, z-buffer and interpolation on one processor core.
 
-Coverage is exact. An edge function (twice the signed area of edge and pixel centre) is a difference of two products; near zero it
-is evaluated again with the rounding errors of both products (Dekker 1971, the error-free product that Shewchuk's predicates use),
-so its sign is right and its value has at least six digits. It changes nothing but its sign when the edge is turned round, so the
-two triangles of an edge can't both take a pixel or both leave it.
+Coverage is exact. An edge function (twice the signed area of the triangle of edge and pixel centre) is a difference of two
+products. A value near zero is computed again with the rounding errors of both products (Dekker 1971, the error-free product that
+Shewchuk's predicates use), so the sign is right and the value has at least six digits. Turning an edge round changes only the sign
+of the edge function, so the two triangles of an edge cannot both take a pixel or both leave the pixel out.
 
-Kernels hold no lock of the interpreter and write only the rows they are given: bands of rows may run in threads, and the result
-does not depend on how many. Compiled code is kept on disk only where NUMBA_CACHE_DIR says so, since an installation may be
-read-only. Callers check shapes, dtypes and indices; kernels don't.
+Kernels release the interpreter's lock and write only their own rows, so bands of rows may run in threads. The result does not
+depend on the number of threads. Compiled code is stored on disk only if NUMBA_CACHE_DIR is set, because an installation may be
+read-only. Callers check shapes, dtypes and indices; kernels do not.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 from numba.core import config
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Int32 = npt.NDArray[np.int32]
+from services.common.array_types import Float32, Float64, Int32
 
 MAX_COORDINATE: Final = float(1 << 28)
-"""Most for the sum of a triangle's absolute coordinates, pixels: with 24 binary places, differences in it are exact in float64."""
+"""Largest sum of a triangle's absolute coordinates, pixels.
+
+With 24 binary places, differences of coordinates are exact in float64.
+"""
 _NEAR_ZERO: Final = 1e-8
-_SPLIT: Final = 134217729.0  # 2**27 + 1: halves a float64's digits
+_SPLIT: Final = 134217729.0  # 2**27 + 1: splits a float64's digits into two halves
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -41,7 +41,10 @@ def kernel(function: _Function) -> _Function:
 
 @kernel
 def edge_function(ax: float, ay: float, bx: float, by: float, px: float, py: float) -> float:
-    """Twice the signed area of (a, b, p): positive where a, b, p turn clockwise on screen (y down); relative error below 1e-7."""
+    """Return twice the signed area of (a, b, p): positive if a, b, p turn clockwise on screen (y down).
+
+    The relative error is below 1e-7.
+    """
     to_ax, to_ay, to_bx, to_by = ax - px, ay - py, bx - px, by - py
     left = to_ax * to_by
     right = to_ay * to_bx
@@ -53,7 +56,7 @@ def edge_function(ax: float, ay: float, bx: float, by: float, px: float, py: flo
 
 @kernel
 def _product_error(a: float, b: float, product: float) -> float:
-    """a * b - product, exactly."""
+    """Return a * b - product, exactly."""
     scaled = _SPLIT * a
     a_high = scaled - (scaled - a)
     a_low = a - a_high
@@ -83,14 +86,14 @@ def rasterise_rows(
         points: float64 [V, 2], pixels, multiples of 2**-24.
         depth: float64 [V].
         triangles: int32 [F, 3].
-        perspective: weights are divided by depth.
-        cull_back: leave out triangles that turn clockwise on screen.
+        perspective: whether weights are divided by depth.
+        cull_back: whether to leave out triangles that turn clockwise on screen.
         near: with `perspective`, triangles with a vertex at this depth or nearer are left out.
-        first_row: of the band.
-        last_row: behind the band.
-        index: int32 [H, W], out.
-        barycentrics: float32 [H, W, 3], out.
-        nearest: float32 [H, W], out: depth.
+        first_row: first row of the band.
+        last_row: row after the last row of the band.
+        index: int32 [H, W], output.
+        barycentrics: float32 [H, W, 3], output.
+        nearest: float32 [H, W], output: depth.
     """
     width = index.shape[1]
     for row in range(first_row, last_row):
@@ -122,9 +125,9 @@ def rasterise_rows(
         if area == 0.0 or (cull_back and area > 0.0):
             continue
         turned = area < 0.0
-        if turned:  # clockwise from here on, so that inside is positive
+        if turned:  # make the triangle clockwise, so that edge functions are positive inside
             x1, y1, z1, x2, y2, z2 = x2, y2, z2, x1, y1, z1
-        # A centre on an edge belongs to the triangle on whose left or upper border it lies.
+        # A centre on an edge belongs to the triangle whose left or upper border the edge is.
         owns0 = y1 > y2 or (y1 == y2 and x2 > x1)
         owns1 = y2 > y0 or (y2 == y0 and x0 > x2)
         owns2 = y0 > y1 or (y0 == y1 and x1 > x0)
@@ -167,16 +170,16 @@ def rasterise_rows(
 def weights_at(
     index: Int32, points: Float64, depth: Float64, triangles: Int32, perspective: bool, width: int, weights: Float64
 ) -> None:
-    """Barycentrics of every pixel in the triangle that it shows, unrounded.
+    """Compute the barycentrics of every pixel in the pixel's triangle, in float64.
 
     Args:
         index: int32 [P], row by row; -1: background.
         points: float64 [V, 2], pixels.
         depth: float64 [V].
         triangles: int32 [F, 3].
-        perspective: weights are divided by depth.
-        width: pixels a row.
-        weights: float64 [P, 3], out; background zero.
+        perspective: whether weights are divided by depth.
+        width: pixels per row.
+        weights: float64 [P, 3], output; background zero.
     """
     for pixel in range(index.shape[0]):
         triangle = index[pixel]
@@ -197,14 +200,14 @@ def weights_at(
 
 @kernel
 def interpolate_pixels(index: Int32, weights: Float64, corners: Int32, attributes: Float64, result: Float64) -> None:
-    """Weighted sums of the corners' attributes.
+    """Compute weighted sums of the corners' attributes.
 
     Args:
         index: int32 [P]; -1: background.
         weights: float64 [P, 3].
         corners: int32 [F, 3], rows of `attributes`.
         attributes: float64 [A, C].
-        result: float64 [P, C], out; background zero.
+        result: float64 [P, C], output; background zero.
     """
     channels = attributes.shape[1]
     for pixel in range(index.shape[0]):

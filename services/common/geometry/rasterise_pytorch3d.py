@@ -1,8 +1,8 @@
-"""The rasteriser on pytorch3d, for machines that have it (a package with its own CUDA kernels; it is not on PyPI).
+"""The rasteriser on pytorch3d, for machines where pytorch3d is installed (a package with CUDA kernels that is not on PyPI).
 
-Where it differs from the definition in rasterise.py: centres exactly on an edge (pytorch3d gives them to no triangle or to either),
-equally near triangles (unspecified), and rounding (float32 throughout). Which triangles are left out is decided here, by the
-same rules.
+pytorch3d differs from the definition in rasterise.py in three points. A centre exactly on an edge may belong to no triangle or to
+either triangle. The order of equally near triangles is not specified. All arithmetic is in float32. This module decides by the
+rules of rasterise.py which triangles are left out.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import importlib.util
 import numpy as np
 import numpy.typing as npt
 
+from services.common.array_types import Floating, Int32
 from services.common.errors import BackendUnavailable
-from services.common.geometry.rasterise import Cull, Floats, Fragments, Int32, on_grid
+from services.common.geometry.fragments import Cull, Fragments, on_grid
 
 _LARGEST_SUM = float(1 << 28)
 
 
 def is_installed() -> bool:
-    """Whether pytorch3d can be imported."""
+    """Return whether pytorch3d can be imported."""
     return importlib.util.find_spec("pytorch3d") is not None
 
 
 def rasterise_with_pytorch3d(
-    vertices: Floats,
-    depth: Floats,
+    vertices: Floating,
+    depth: Floating,
     triangles: Int32,
     height: int,
     width: int,
@@ -34,7 +35,7 @@ def rasterise_with_pytorch3d(
     cull: Cull,
     near: float,
 ) -> Fragments:
-    """As `rasterise`, whose checks have run; on the GPU where torch sees one.
+    """Return the fragments, as `rasterise` does, on the GPU if torch finds one. The caller has checked the arguments.
 
     Raises:
         BackendUnavailable: pytorch3d is not installed.
@@ -70,7 +71,7 @@ def rasterise_with_pytorch3d(
             perspective_correct=perspective,
             clip_barycentric_coords=False,
             cull_backfaces=False,
-            bin_size=0,  # its bins overflow silently on dense meshes
+            bin_size=0,  # pytorch3d's bins overflow silently on dense meshes
         )
         packed = faces[..., 0].cpu().numpy()
         first = 0
@@ -83,8 +84,8 @@ def rasterise_with_pytorch3d(
     return Fragments(index, barycentrics, nearest)
 
 
-def to_device_coordinates(vertices: Floats, depth: Floats, height: int, width: int) -> npt.NDArray[np.float32]:
-    """Pytorch3d's normalised device coordinates, float32 [N, V, 3]: x left, y up, edges of the shorter side at -1 and 1."""
+def to_device_coordinates(vertices: Floating, depth: Floating, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Return pytorch3d's normalised device coordinates, float32 [N, V, 3]: x left, y up, edges of the shorter side at -1 and 1."""
     shorter = min(height, width)
     x = (width - 1 - 2.0 * vertices[..., 0]) / shorter
     y = (height - 1 - 2.0 * vertices[..., 1]) / shorter
@@ -92,9 +93,9 @@ def to_device_coordinates(vertices: Floats, depth: Floats, height: int, width: i
 
 
 def usable(
-    vertices: Floats, depth: Floats, triangles: Int32, *, perspective: bool, cull: Cull, near: float
+    vertices: Floating, depth: Floating, triangles: Int32, *, perspective: bool, cull: Cull, near: float
 ) -> npt.NDArray[np.bool_]:
-    """Bool [F]: triangles that the definition does not leave out, of one mesh ([V, 2], [V], [F, 3])."""
+    """Return bool [F]: whether the definition keeps each triangle of one mesh ([V, 2], [V], [F, 3])."""
     corners, z = on_grid(vertices)[triangles], depth[triangles]
     with np.errstate(invalid="ignore", over="ignore"):
         one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]

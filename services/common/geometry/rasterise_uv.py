@@ -1,4 +1,4 @@
-"""Texture space: which point of the surface a texel shows, and the texture's value at a point of the surface.
+"""Texture space: the point of the surface that a texel shows, and the texture's value at a point of the surface.
 
 Texture coordinates: u to the right and v **down**, 0..1 over the whole texture, so texel (row, column) is centred at
 ((column + 0.5) / width, (row + 0.5) / height). Files with v up (OBJ) are turned round when they are loaded.
@@ -11,22 +11,24 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from services.common.geometry.rasterise import Backend, Float32, Floats, Fragments, Int32, interpolate, rasterise
+from services.common.array_types import Float32, Floating, Int32
+from services.common.geometry.fragments import Fragments
+from services.common.geometry.rasterise import Backend, interpolate, rasterise
 
 
 class UvMap(NamedTuple):
-    """The unwrapped surface.
+    """Unwrapped surface of a mesh.
 
     Attributes:
-        fragments: of one picture, the texture: which triangle a texel shows, and its barycentrics on the surface.
-        triangles: int32 [F, 3], the mesh's own.
+        fragments: fragments of one picture, the texture: each texel's triangle, and barycentrics on the surface.
+        triangles: int32 [F, 3], rows of the vertices.
         uv: [A, 2], texture coordinates.
         corners: int32 [F, 3], rows of `uv`.
     """
 
     fragments: Fragments
     triangles: Int32
-    uv: Floats
+    uv: Floating
     corners: Int32
 
     @property
@@ -34,8 +36,10 @@ class UvMap(NamedTuple):
         """Height and width of the texture, texels."""
         return self.fragments.triangle_index.shape[1], self.fragments.triangle_index.shape[2]
 
-    def positions(self, attributes: Floats) -> Float32:
-        """Attributes of vertices at every texel (a position map, for positions): float32 [N, H, W, C]; texels without surface 0.
+    def positions(self, attributes: Floating) -> Float32:
+        """Return attributes of vertices at every texel: float32 [N, H, W, C]; texels without surface are 0.
+
+        For positions of vertices the result is a position map.
 
         Args:
             attributes: [N, V, C].
@@ -48,19 +52,19 @@ class UvMap(NamedTuple):
         )
 
 
-def uv_map(uv: Floats, corners: Int32, triangles: Int32, height: int, width: int, *, backend: Backend = "numba") -> UvMap:
-    """Rasterise the mesh in texture space. Where triangles overlap there, the one with the lowest index is kept.
+def uv_map(uv: Floating, corners: Int32, triangles: Int32, height: int, width: int, *, backend: Backend = "numba") -> UvMap:
+    """Rasterise the mesh in texture space. Where triangles overlap, the triangle with the lowest index is kept.
 
     Args:
         uv: [A, 2], texture coordinates.
         corners: int32 [F, 3], rows of `uv`.
         triangles: int32 [F, 3], rows of the vertices.
-        height: of the texture, texels.
-        width: of the texture, texels.
+        height: height of the texture, texels.
+        width: width of the texture, texels.
         backend: as in `rasterise`.
 
     Raises:
-        ValueError: shapes that don't fit, a corner that is not there.
+        ValueError: shapes do not match, or a corner names a row that does not exist.
     """
     if corners.shape != triangles.shape:
         raise ValueError(f"{list(corners.shape)} corners don't fit {list(triangles.shape)} triangles")
@@ -69,13 +73,15 @@ def uv_map(uv: Floats, corners: Int32, triangles: Int32, height: int, width: int
     return UvMap(rasterise(texels, flat, corners, height, width, perspective=False, backend=backend), triangles, uv, corners)
 
 
-def texels_of(uv: Floats, height: int, width: int) -> npt.NDArray[np.float64]:
-    """Texture coordinates [..., 2] as texels, centres at integers: float64."""
+def texels_of(uv: Floating, height: int, width: int) -> npt.NDArray[np.float64]:
+    """Return texture coordinates [..., 2] converted to texels (centres at integers), float64."""
     return np.asarray(uv, dtype=np.float64) * np.array([width, height], np.float64) - 0.5
 
 
-def sample_texture(texture: npt.NDArray[np.generic], uv: Floats) -> Float32:
-    """The texture at points of the surface, bilinear: float32 [..., C]. Beyond the outermost centres their value holds.
+def sample_texture(texture: npt.NDArray[np.generic], uv: Floating) -> Float32:
+    """Return the texture at points of the surface, float32 [..., C], by bilinear interpolation.
+
+    Points beyond the outermost texel centres have the value of the nearest border.
 
     Args:
         texture: [H, W, C], uint8 or float.
@@ -85,8 +91,11 @@ def sample_texture(texture: npt.NDArray[np.generic], uv: Floats) -> Float32:
     return sample_picture(texture, texels_of(uv, height, width))
 
 
-def sample_picture(picture: npt.NDArray[np.generic], pixels: Floats) -> Float32:
-    """A picture [H, W, C] at pixels [..., 2], bilinear: float32 [..., C]. Beyond the outermost centres their value holds."""
+def sample_picture(picture: npt.NDArray[np.generic], pixels: Floating) -> Float32:
+    """Return a picture [H, W, C] at pixels [..., 2], float32 [..., C], by bilinear interpolation.
+
+    Points beyond the outermost pixel centres have the value of the nearest border.
+    """
     height, width = picture.shape[:2]
     x, y = np.clip(pixels[..., 0], 0.0, width - 1.0), np.clip(pixels[..., 1], 0.0, height - 1.0)
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)

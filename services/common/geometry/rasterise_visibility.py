@@ -1,35 +1,36 @@
-"""Which vertices of a mesh a camera sees."""
+"""The vertices of a mesh that a camera sees."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from services.common.geometry.rasterise import Floats, Fragments, Int32
+from services.common.array_types import Floating, Int32
+from services.common.geometry.fragments import Fragments
 
 DEPTH_TOLERANCE = 0.01
-"""Part of the mesh's depth range by which a vertex may lie behind the z-buffer: the surface is not level within a pixel."""
+"""Largest distance of a visible vertex behind the z-buffer, as a share of the mesh's depth range: depth varies within a pixel."""
 
 
 def visible_vertices(
     fragments: Fragments,
-    vertices: Floats,
-    depth: Floats,
+    vertices: Floating,
+    depth: Floating,
     triangles: Int32,
     *,
     tolerance: float = DEPTH_TOLERANCE,
 ) -> npt.NDArray[np.bool_]:
-    """Bool [N, V]: inside the picture, turned to the camera, and not behind another part of the mesh.
+    """Return bool [N, V]: whether each vertex is inside the picture, turned to the camera, and not behind another part of the mesh.
 
-    Turned to the camera: the triangles around it, summed up, are counter-clockwise on screen (the side that cull="back" keeps).
-    Not behind: of the four pixels around the vertex, one shows nothing nearer than it.
+    A vertex is turned to the camera if the triangles around the vertex, summed up, are counter-clockwise on screen (the side that
+    cull="back" keeps). A vertex is not behind if one of the four pixels around the vertex shows nothing nearer than the vertex.
 
     Args:
-        fragments: of `rasterise`, of N pictures.
+        fragments: result of `rasterise` for N pictures.
         vertices: [N, V, 2], pixels.
         depth: [N, V].
         triangles: int32 [F, 3].
-        tolerance: 0..1, of the range of the mesh's depth.
+        tolerance: 0..1, share of the mesh's depth range.
     """
     height, width = fragments.triangle_index.shape[1:]
     seen = np.zeros(depth.shape, bool)
@@ -45,8 +46,8 @@ def visible_vertices(
     return seen
 
 
-def not_behind(z_buffer: Floats, points: Floats, depth: Floats, slack: float) -> npt.NDArray[np.bool_]:
-    """Bool [P]: whether one of the four pixels around each point shows nothing that is nearer than it by more than `slack`.
+def not_behind(z_buffer: Floating, points: Floating, depth: Floating, slack: float) -> npt.NDArray[np.bool_]:
+    """Return bool [P]: whether one of the four pixels around each point shows nothing nearer than the point by more than `slack`.
 
     Args:
         z_buffer: [H, W], background infinity.
@@ -62,8 +63,8 @@ def not_behind(z_buffer: Floats, points: Floats, depth: Floats, slack: float) ->
     return np.asarray(depth <= np.stack(around).max(0) + slack)
 
 
-def facing(vertices: Floats, triangles: Int32) -> npt.NDArray[np.bool_]:
-    """Bool [V]: whether the triangles around each vertex, by their area on screen, are counter-clockwise.
+def facing(vertices: Floating, triangles: Int32) -> npt.NDArray[np.bool_]:
+    """Return bool [V]: whether the triangles around each vertex, by their area on screen, are counter-clockwise.
 
     Args:
         vertices: [V, 2], pixels.

@@ -1,9 +1,9 @@
-"""A face's texture: unwrapped from frames on which the mesh was fitted, merged over frames, and drawn on the mesh again.
+"""A face's texture: unwrapped from frames with fitted meshes, merged over frames, and drawn on the mesh again.
 
-A frame tells a texel's colour where the surface point is seen: inside the picture, turned to the camera, not behind another part of
-the face. How well it tells it is the number of frame pixels that the texel covers, so a cheek is taken from the frames that
-look at it. Over frames the weighted median is kept: a mean would blur what a tracker misses by a pixel, and hold highlights.
-Layout and direction of texture coordinates: rasterise_uv.py.
+A frame gives the colour of a texel if the surface point is visible: inside the picture, turned to the camera, not behind another
+part of the face. The weight is the number of frame pixels that the texel covers, so a cheek comes mostly from frames that face the
+cheek. The merged colour is the weighted median over frames: a mean would blur tracking errors of a pixel and would keep highlights.
+rasterise_uv.py defines layout and direction of texture coordinates.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from services.common.geometry.rasterise import Float32, Floats, interpolate, rasterise
+from services.common.array_types import Float32, Floating
+from services.common.geometry.rasterise import interpolate, rasterise
 from services.common.geometry.rasterise_uv import UvMap, sample_picture, sample_texture
 from services.common.geometry.rasterise_visibility import DEPTH_TOLERANCE, not_behind
 
 _LEAST_WEIGHT: Final = 0.02
-"""Frame pixels a texel below which a slanted surface tells nothing but its outline's blur."""
+"""Least weight, frame pixels per texel: below this value a slanted surface shows only the blur of the outline."""
 
 
 class Texture(NamedTuple):
-    """Colours of the surface.
+    """Colours of the surface, and how well frames show each texel.
 
     Attributes:
         colours: float32 [H, W, 3], 0..255; 0 where weight is 0.
-        weight: float32 [H, W], frame pixels a texel; 0: not seen.
+        weight: float32 [H, W], frame pixels per texel; 0: not seen.
     """
 
     colours: Float32
@@ -35,7 +36,7 @@ class Texture(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """A textured mesh in a picture.
+    """Picture of a textured mesh.
 
     Attributes:
         picture: float32 [H, W, 3], 0..255; background 0.
@@ -46,18 +47,18 @@ class Drawing(NamedTuple):
     covered: npt.NDArray[np.bool_]
 
 
-def unwrap(frame: npt.NDArray[np.uint8], image_points: Floats, layout: UvMap, *, perspective: bool) -> Texture:
-    """The texture that one frame shows.
+def unwrap(frame: npt.NDArray[np.uint8], image_points: Floating, layout: UvMap, *, perspective: bool) -> Texture:
+    """Return the texture that one frame shows.
 
     Args:
         frame: uint8 [h, w, 3], RGB.
-        image_points: [V, 3], the mesh's vertices as a camera projects them: pixels of the frame, and depth.
+        image_points: [V, 3], the mesh's vertices projected by a camera: pixels of the frame, and depth.
         layout: `uv_map` of the mesh.
-        perspective: whether depth is that of a pinhole camera.
+        perspective: whether a pinhole camera gave the depth.
     """
     points = np.asarray(image_points, dtype=np.float64)
     pixels, depth = points[:, :2], points[:, 2:]
-    # A texel's barycentrics hold on the surface; on the screen they do only after multiplication with depth.
+    # A texel's barycentrics belong to the surface. Multiplied by depth, they are barycentrics on the screen.
     attributes = np.concatenate([pixels * depth, depth], 1) if perspective else points
     at_texel = layout.positions(attributes[None])[0]
     covered = layout.fragments.covered[0]
@@ -78,15 +79,15 @@ def unwrap(frame: npt.NDArray[np.uint8], image_points: Floats, layout: UvMap, *,
 
 
 def merge(textures: Sequence[Texture]) -> Texture:
-    """The weighted median over frames, each channel on its own; the weight is the best frame's.
+    """Return the weighted median over frames for each channel. The weight of a texel is the largest weight over frames.
 
-    Takes 16 bytes a texel and channel and frame: some dozens of frames spread over a clip tell as much as all.
+    The merge takes 16 bytes per texel, channel and frame. Some dozens of frames spread over a clip are as good as all frames.
 
     Args:
-        textures: at least one, of one size.
+        textures: at least one texture, all of equal size.
 
     Raises:
-        ValueError: there are none.
+        ValueError: `textures` is empty.
     """
     if not textures:
         raise ValueError("there is no texture to merge")
@@ -94,7 +95,7 @@ def merge(textures: Sequence[Texture]) -> Texture:
     weights = np.stack([texture.weight for texture in textures])
     order = np.argsort(colours, axis=0, kind="stable")
     ordered = np.take_along_axis(np.broadcast_to(weights[..., None], colours.shape), order, axis=0)
-    # The first colour at which half of the weight is reached; a weight of zero never is the first.
+    # Take the first colour at which half of the weight is reached. A colour of weight zero is never the first.
     reached = np.cumsum(ordered, axis=0, dtype=np.float64)
     middle = np.argmax((reached >= 0.5 * reached[-1]) & (ordered > 0.0), axis=0)
     merged = np.take_along_axis(np.take_along_axis(colours, order, axis=0), middle[None], axis=0)[0]
@@ -103,9 +104,10 @@ def merge(textures: Sequence[Texture]) -> Texture:
 
 
 def fill(texture: Texture) -> Float32:
-    """Colours for all texels, float32 [H, W, 3]: unseen ones from the seen ones around them, by halving and doubling the picture.
+    """Return colours for all texels, float32 [H, W, 3], 0..255. Unseen texels take colours from seen texels around them.
 
-    (Gortler et al., The Lumigraph, 1996, section 3.4: pull and push.) A texture without any seen texel is 0.
+    The picture is halved and doubled again (pull and push: Gortler et al., The Lumigraph, 1996, section 3.4). If no texel was
+    seen, all colours are 0.
     """
     known = (texture.weight > 0.0)[..., None]
     if known.all() or not known.any():
@@ -123,16 +125,16 @@ def fill(texture: Texture) -> Float32:
     return np.where(known, texture.colours, finer)
 
 
-def draw(colours: Floats, image_points: Floats, layout: UvMap, height: int, width: int, *, perspective: bool) -> Drawing:
-    """The textured mesh as the camera sees it; sides that are turned away are left out.
+def draw(colours: Floating, image_points: Floating, layout: UvMap, height: int, width: int, *, perspective: bool) -> Drawing:
+    """Draw the textured mesh as the camera sees the mesh. Triangles that are turned away are left out.
 
     Args:
-        colours: float [H, W, 3], 0..255, of `fill`.
+        colours: float [H, W, 3], 0..255, result of `fill`.
         image_points: [V, 3], pixels and depth.
         layout: `uv_map` of the mesh.
-        height: of the picture, pixels.
-        width: of the picture, pixels.
-        perspective: whether depth is that of a pinhole camera.
+        height: height of the picture, pixels.
+        width: width of the picture, pixels.
+        perspective: whether a pinhole camera gave the depth.
     """
     points = np.asarray(image_points)[None]
     fragments = rasterise(points[..., :2], points[..., 2], layout.triangles, height, width, perspective=perspective, cull="back")
@@ -143,8 +145,8 @@ def draw(colours: Floats, image_points: Floats, layout: UvMap, height: int, widt
     return Drawing(picture, covered)
 
 
-def _pixels_a_texel(pixels: Floats, layout: UvMap) -> npt.NDArray[np.float64]:
-    """Frame pixels a texel of each triangle, [F]; negative where it is turned away, as cull="back" has it."""
+def _pixels_a_texel(pixels: Floating, layout: UvMap) -> npt.NDArray[np.float64]:
+    """Return frame pixels per texel for each triangle, [F]; negative for triangles that cull="back" leaves out."""
     height, width = layout.size
     on_screen = _twice_area(np.asarray(pixels, dtype=np.float64)[layout.triangles])
     in_texture = np.abs(_twice_area(np.asarray(layout.uv, dtype=np.float64)[layout.corners] * [width, height]))

@@ -1,1 +1,1 @@
-"""Fitting a morphable face model to tracked faces: landmarks first, then colours; per clip, per frame of a stream, per person."""
+"""Fits of a morphable face model to tracked faces, first to landmarks, then to colours: per clip, per frame, per person."""

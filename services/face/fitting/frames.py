@@ -1,14 +1,14 @@
-"""Expression and pose of frames whose person is known: Gauss-Newton steps on landmarks, many frames at once or one of a stream.
+"""Expression and pose of frames whose person is known, by Gauss-Newton steps on landmarks, for many frames or one frame.
 
-Minimised for every frame, over pose and expression beta (everybody, Sec. 3.1: a non-linear optimisation on the landmarks,
-constrained by the linear model):
+For every frame the fit minimises over pose and expression beta (Everybody's Talkin', Sec. 3.1: a non-linear optimisation on the
+landmarks, constrained by the linear model):
 
     sum_n w_n |D (x_n - project(base_n + B_n beta))|^2 / m^2 + ridge |beta / deviation|^2
 
-x: tracked landmarks; m: apparent size, so that errors are crop pixels; D = diag(1, 1, sqrt(depth_weight)): the tracker's depth is
-the least certain. The camera is weak perspective (its z follows the tracker's) or pinhole (depth seen from the head's origin, in
-pixels, up to a constant). Weights: trust in a point, how far it faces the camera, and a robust one (Geman and McClure) of its own
-error.
+x are the tracked landmarks. m is the apparent size, so that errors are crop pixels. D = diag(1, 1, sqrt(depth_weight)), because the
+tracker's depth is the least certain coordinate. The camera is weak perspective (z in the tracker's unit) or pinhole (depth measured
+from the head's origin, in pixels, up to a constant). The weight w_n is the product of the trust in the point, of how far the point
+faces the camera, and of a robust weight of the point's error (Geman and McClure).
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from services.common.calls import check_still_wanted
+from services.common.array_types import Float32, Float64
+from services.common.chassis.calls import check_still_wanted
 from services.common.geometry.alignment import fit_weak_perspective
 from services.common.geometry.camera import Perspective, WeakPerspective
 from services.common.geometry.rotations import matrix_from_axis_angle
 from services.face.fitting.model_landmarks import ModelLandmarks
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 AnyCamera: TypeAlias = WeakPerspective | Perspective
 
 MIN_RIGID: Final = 8
-"""Landmarks that speech does not move, from which on poses are read from them alone."""
+"""Least number of landmarks that speech does not move. With at least so many, first poses are fitted to these landmarks alone."""
 _BLOCK: Final = 64
 _POSE: Final = 7
 _ROBUST_PX: Final = 4.0
@@ -39,11 +38,13 @@ _DAMPING: Final = 1e-6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitOptions:
-    """Attributes:
-    iterations: Gauss-Newton steps.
-    ridge: squared error in crop pixels, summed over the landmarks, against which one deviation of a coefficient counts: the
-        tracker's noise (0.13 px, smoothing.py), which neighbouring points share.
-    depth_weight: trust in z relative to x and y.
+    """Options of a fit to landmarks.
+
+    Attributes:
+        iterations: number of Gauss-Newton steps.
+        ridge: cost of one deviation of a coefficient, as a squared error in crop pixels summed over the landmarks. The value
+            follows from the tracker's noise (0.13 px, smoothing.py), which neighbouring points share.
+        depth_weight: weight of z relative to x and y.
     """
 
     iterations: int = 3
@@ -53,12 +54,12 @@ class FitOptions:
 
 @dataclass(frozen=True, slots=True)
 class FrameFits:
-    """T fitted frames.
+    """Results of T fitted frames.
 
     Attributes:
         expression: float32 [T, E], coefficients of the model.
         camera: T cameras.
-        error: float32 [T], mean distance of projected and tracked landmarks, crop pixels (256 x 256).
+        error: float32 [T], mean distance between projected and tracked landmarks, crop pixels (256 x 256).
     """
 
     expression: Float32
@@ -66,10 +67,10 @@ class FrameFits:
     error: Float32
 
     def poses(self) -> WeakPerspective:
-        """The cameras where they are weak perspective.
+        """Return the weak-perspective cameras.
 
         Raises:
-            TypeError: they are pinhole cameras.
+            TypeError: the cameras are pinhole cameras.
         """
         if not isinstance(self.camera, WeakPerspective):
             raise TypeError("the frames were fitted with a pinhole camera")
@@ -77,7 +78,10 @@ class FrameFits:
 
 
 def start_cameras(face: ModelLandmarks, base: Float64, image: Float64) -> WeakPerspective:
-    """First cameras of tracked landmarks [T, N, 3], from the points that speech does not move (all where those are few)."""
+    """Return first cameras for tracked landmarks [T, N, 3].
+
+    The cameras follow from the points that speech does not move, or from all points if there are fewer than MIN_RIGID such points.
+    """
     rigid = face.stable if face.stable.sum() >= MIN_RIGID else np.ones(len(base), bool)
     return fit_weak_perspective(base[rigid], image[:, rigid])
 
@@ -90,15 +94,15 @@ def fit_frames(
     expression: npt.NDArray[np.floating] | None = None,
     options: FitOptions = FitOptions(),
 ) -> FrameFits:
-    """Expression and pose of T frames.
+    """Fit expression and pose of T frames.
 
     Args:
         face: the model's landmarks.
         base: float64 [N, 3], the person's landmarks without expression.
         image: float64 [T, N, 3], tracked landmarks, frame pixels (z in the same unit).
-        camera: T cameras to start from; their kind is kept.
-        expression: [T, E] to start from; zeros when not given.
-        options: of the fit.
+        camera: T cameras to start from. The result's cameras are of the same kind.
+        expression: [T, E], expressions to start from; None: zeros.
+        options: options of the fit.
     """
     beta = np.zeros((len(image), face.expression.shape[-1])) if expression is None else expression / face.model.expression_deviation
     parts = [
@@ -113,13 +117,13 @@ def fit_frames(
 
 
 def landmark_errors(projected: Float64, image: Float64, pixels_a_unit: Float64) -> Float32:
-    """Mean distance of projected and tracked landmarks [T, N, >= 2] in crop pixels, float32 [T]."""
+    """Return the mean distance between projected and tracked landmarks [T, N, >= 2] in crop pixels, float32 [T]."""
     distance = np.linalg.norm(projected[..., :2] - image[..., :2], axis=-1).mean(-1)
     return np.asarray(distance / pixels_a_unit, np.float32)
 
 
 def apparent_size(camera: AnyCamera) -> Float64:
-    """Frame pixels a crop pixel, [T]."""
+    """Return frame pixels per crop pixel, [T]."""
     size = camera.scale if isinstance(camera, WeakPerspective) else camera.focal / camera.translation[..., 2]
     return np.asarray(size, np.float64)
 
@@ -142,7 +146,7 @@ def _fit_block(
         weights = face.facing(camera.rotation)
         if step > 0:
             weights = weights / (1.0 + (residual[..., :2] ** 2).sum(-1) / _ROBUST_PX**2) ** 2
-        # Rows in float32: a step needs no more, and the products are what a frame's time goes into.
+        # The rows are float32, which is precise enough for a step: their products take most of a frame's time.
         root = (np.sqrt(weights)[..., None] * axes).astype(np.float32)
         jacobian = np.empty((count, len(base), 3, _POSE + size), np.float32)
         jacobian[..., :_POSE] = _pose_columns(camera, turned, slope)
@@ -161,8 +165,10 @@ def _fit_block(
 
 
 def _seen(camera: AnyCamera, turned: Float64, depth_zero: Float64) -> tuple[Float64, Float64 | None]:
-    """Where turned points [T, N, 3] are seen, with the depth that is compared with the tracker's; and the derivative by the point,
-    [T, N, 3, 3] in crop pixels (None: the identity matrix)."""
+    """Return the projection of turned points [T, N, 3] with the depth that is compared with the tracker's depth, and the slope.
+
+    The slope is the projection's derivative by the point, [T, N, 3, 3] in crop pixels; None: the identity matrix.
+    """
     if isinstance(camera, WeakPerspective):
         return camera.scale[:, None, None] * turned + camera.translation[:, None], None
     distance = camera.translation[:, 2]
@@ -179,8 +185,11 @@ def _seen(camera: AnyCamera, turned: Float64, depth_zero: Float64) -> tuple[Floa
 
 
 def _pose_columns(camera: AnyCamera, turned: Float64, slope: Float64 | None) -> Float64:
-    """Derivatives [T, N, 3, 7] in crop pixels: turn about three axes, then shift x, y, z and log size (weak perspective), or shift
-    x, y, approach and zero of depth (pinhole)."""
+    """Return the derivatives [T, N, 3, 7] of the projection by the pose, crop pixels.
+
+    The first three columns are rotations about the three axes. The last four are shift x, y, z and log size (weak perspective), or
+    shift x, y, approach and zero of depth (pinhole).
+    """
     columns = np.zeros((*turned.shape, _POSE))
     x, y, z = (turned[..., i] for i in range(3))
     columns[..., 1, 0], columns[..., 2, 0] = -z, y
@@ -200,7 +209,7 @@ def _pose_columns(camera: AnyCamera, turned: Float64, slope: Float64 | None) -> 
 
 
 def _moved(camera: AnyCamera, change: Float64, depth_zero: Float64) -> tuple[AnyCamera, Float64]:
-    """The cameras after a step [T, 7], and the depths' zeros."""
+    """Return the cameras and the depths' zeros after a step [T, 7]."""
     rotation = matrix_from_axis_angle(change[:, :3]) @ camera.rotation
     if isinstance(camera, WeakPerspective):
         shift = camera.scale[:, None] * change[:, 3:6]

@@ -1,94 +1,57 @@
-"""FitIdentity: one person's shape, albedo, light and texture from many frames, or from one still picture."""
+"""Fit of one person's shape, albedo, light and texture to many frames, or to one still picture (FitIdentity)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.crops import CROP_SIZE, MAX_HEAD_PX, apply_affine, crop_from_frame, fit_head_pose
+from services.common.array_types import Float32, Float64, UInt8
 from services.common.errors import InvalidRequest, NoUsableFootage
-from services.common.face_drawing import FaceMesh
-from services.common.face_identity import FaceIdentity
+from services.common.face.crops import MAX_HEAD_PX
+from services.common.face.drawing import FaceMesh
+from services.common.face.identity import FaceIdentity
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.lighting import ambient
-from services.common.landmarks import NUM_LANDMARKS
-from services.common.sampling import sample_patch
 from services.face.fitting.frames import FrameFits
+from services.face.fitting.held_frames import HeldFrames
 from services.face.fitting.model_landmarks import ModelLandmarks
 from services.face.fitting.person import ClipFit, fit_clip
 from services.face.fitting.photometric import PhotometricFit, PhotometricProblem
 from services.face.fitting.surface import surface_of
 from services.face.fitting.texture import DetailedAlbedo, best_frames, detailed_albedo
-from services.face.types import Reason, TrackedFace
+from services.face.types import TrackedFace
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-UInt8 = npt.NDArray[np.uint8]
-
-MAX_FRAMES: Final = 200
-"""Frames that are held, 200 kB each: beyond it every second one is let go, and later ones are taken half as often."""
-FRAME_BYTES: Final = CROP_SIZE * CROP_SIZE * 3 + NUM_LANDMARKS * 3 * 4
-"""Memory of one frame that is held."""
 KEY_FRAMES: Final = 12
-"""Frames whose colours are fitted."""
-_MOST_TURNED_DEGREES: Final = 45.0
+"""Number of frames whose colours are fitted."""
 _NO_FACE: Final = "frame.face.landmarks: no face fits to the landmarks of these frames: send them as Track answered them"
 
 
-class _PlacedFace(NamedTuple):
-    """Attributes: landmarks float32 [478, 3], crop pixels; crop uint8 [256, 256, 3]."""
-
-    landmarks: Float32
-    crop: UInt8
-
-
 class IdentityFitter:
-    """Takes the frames of one face, in order, and fits the person at the end. Memory does not grow with the footage.
-
-    Used are frames whose mouth could be replaced (reason DUBBED). Where there are none, as with a portrait in three-quarter view,
-    the least turned frame serves as a still picture.
-    """
+    """Fitter of one person. Takes the frames of one face in order and fits at the end, to the frames that HeldFrames keeps."""
 
     def __init__(self, face: ModelLandmarks) -> None:
         self._face = face
-        self._stride = 1
-        self._usable = 0
-        self._offered = 0
-        self._frames: list[_PlacedFace] = []
-        self._spare: _PlacedFace | None = None
-        self._least_turned = np.inf
+        self._held = HeldFrames()
 
     def push(self, picture: UInt8, face: TrackedFace) -> None:
-        """Take a frame, uint8 RGB [H, W, 3]; one that cannot be used (see `reason`) is passed over."""
-        self._offered += 1
-        turned = abs(face.pose.yaw_degrees)
-        if face.reason is Reason.PROFILE_VIEW and turned <= _MOST_TURNED_DEGREES and turned < self._least_turned:
-            self._least_turned, self._spare = turned, _placed(picture, face)
-        if face.reason is not Reason.DUBBED:
-            return
-        if self._usable % self._stride == 0:
-            self._frames.append(_placed(picture, face))
-            if len(self._frames) > MAX_FRAMES:
-                self._stride *= 2
-                self._frames = self._frames[::2]
-        self._usable += 1
+        """Take a frame, uint8 RGB [H, W, 3]. A frame that cannot be used (see `reason`) is skipped."""
+        self._held.push(picture, face)
 
     def finish(self, still_wanted: Callable[[], None] = lambda: None) -> FaceIdentity:
-        """The person.
+        """Fit the person to the held frames.
 
         Args:
-            still_wanted: called between the steps; raises to stop.
+            still_wanted: called between the steps. An exception from the call stops the fit.
 
         Raises:
             NoUsableFootage: no frame could be used.
             InvalidRequest: no face fits to the frames' landmarks.
         """
         try:
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the result is looked at
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the numbers are checked below
                 person = self._fitted(still_wanted)
         except np.linalg.LinAlgError:
             raise InvalidRequest(_NO_FACE, field="frame.face.landmarks") from None
@@ -98,11 +61,11 @@ class IdentityFitter:
         return person
 
     def _fitted(self, still_wanted: Callable[[], None]) -> FaceIdentity:
-        frames = self._frames or ([] if self._spare is None else [self._spare])
+        frames = self._held.frames
         if not frames:
             raise NoUsableFootage(
-                f"none of {self._offered} frames shows a face that can be fitted: turned to the camera, uncovered, large enough, "
-                "whole in the picture",
+                f"none of {self._held.offered} frames shows a face that can be fitted: turned to the camera, uncovered, large "
+                "enough, whole in the picture",
                 subject="frame",
             )
         landmarks, crops = (np.stack(parts) for parts in zip(*frames, strict=True))
@@ -129,7 +92,7 @@ class IdentityFitter:
         return self._identity(colours.identity, clip, colours.albedo, light, texture, float(colours.photometric_error.mean()))
 
     def _key_rows(self, clip: ClipFit) -> npt.NDArray[np.intp]:
-        """Rows of the key frames: half the most neutral and least turned ones, half spread over the rest."""
+        """Return the rows of the key frames. Half are the most neutral and least turned frames; half are spread over the rest."""
         count = len(clip.frames.error)
         if count <= KEY_FRAMES:
             return np.arange(count)
@@ -175,13 +138,6 @@ class IdentityFitter:
             landmark_error=float(clip.frames.error.mean()),
             photometric_error=photometric_error,
         )
-
-
-def _placed(picture: UInt8, face: TrackedFace) -> _PlacedFace:
-    pose = fit_head_pose(face.landmarks)
-    affine = crop_from_frame(pose)
-    landmarks = np.concatenate([apply_affine(affine, face.landmarks), face.landmarks[:, 2:] / np.float32(pose.scale)], 1)
-    return _PlacedFace(landmarks, sample_patch(picture, affine, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_LINEAR))
 
 
 def _fits(frames: FrameFits, rows: npt.NDArray[np.intp]) -> FrameFits:

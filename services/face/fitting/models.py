@@ -1,15 +1,15 @@
-"""Morphable models, ready to be fitted."""
+"""Morphable models that are prepared for fitting."""
 
 from __future__ import annotations
 
 import threading
 
-from services.common.morphable_models import MorphableModels
+from services.common.face.morphable_models import MorphableModels
 from services.face.fitting.model_landmarks import ModelLandmarks, model_landmarks
 
 
 class FittableModels:
-    """What fitting needs of models by their names, made once each; safe for several threads."""
+    """Models for fitting, by name. Each model is prepared once. Several threads may share the object."""
 
     def __init__(self, models: MorphableModels) -> None:
         self._models = models
@@ -17,11 +17,11 @@ class FittableModels:
         self._lock = threading.Lock()
 
     def get(self, name: str) -> ModelLandmarks:
-        """A model, ready to be fitted.
+        """Return the named model, prepared for fitting.
 
         Raises:
-            ModelNotFound: none has this name.
-            InvalidRequest: its file is damaged, or too few of its landmarks are known in the tracker's mesh.
+            ModelNotFound: no model has this name.
+            InvalidRequest: the model's file is damaged, or the tracker's mesh has too few of the model's landmarks.
         """
         model = self._models.get(name)
         with self._lock:

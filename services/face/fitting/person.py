@@ -1,10 +1,11 @@
-"""The shape of one person from the landmarks of a clip: identity coefficients and what the identity basis cannot say.
+"""The shape of one person from the landmarks of a clip: identity coefficients, and an offset outside the identity basis.
 
-An identity basis learned from few speakers is rank-limited, and a joint fit of identity and expression lets a stranger's features
-leak into their expressions. So the person's neutral face is measured where the model defines it: the mean of the frames whose lips
-are nearest to closed and whose eyes are open, each brought to head space by its own pose. Identity is its projection on the basis
-under the prior, and the rest is the actor's own shape (`offset`). Too few frames (a still picture) leave identity and expression to
-the joint closed form (`coefficients_from_landmarks`); a part of its residual becomes the offset.
+An identity basis learned from few speakers has a low rank, and a joint fit of identity and expression lets features of an unknown
+person leak into the expressions. The fit therefore measures the person's neutral face as the model defines the neutral face: the
+mean of the frames with the most closed lips and with open eyes, each brought to head space by the frame's pose. The identity is the
+projection of the neutral face on the basis, under the prior. The rest is the actor's own shape (`offset`). If there are too few
+frames (a still picture), the joint closed form (`coefficients_from_landmarks`) gives identity and expression, and a part of the
+residual becomes the offset.
 """
 
 from __future__ import annotations
@@ -15,33 +16,32 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from services.common.array_types import Float32, Float64
+from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LEFT_EYE_LIDS, RIGHT_EYE_LIDS
 from services.common.geometry.alignment import similarity
 from services.common.geometry.camera import WeakPerspective, perspective_from_weak
 from services.common.geometry.coefficients import coefficients_from_landmarks
-from services.common.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LEFT_EYE_LIDS, RIGHT_EYE_LIDS
 from services.face.fitting.frames import MIN_RIGID, AnyCamera, FitOptions, FrameFits, apparent_size, fit_frames, start_cameras
 from services.face.fitting.model_landmarks import ModelLandmarks
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-
 MIN_FRAMES_TO_MEASURE: Final = 25
-"""Frames from which on the neutral face is measured; one second of speech has some with closed lips."""
+"""Least number of frames to measure the neutral face. One second of speech has frames with closed lips."""
 _ROUNDS: Final = 2
 _CLOSED_SHARE: Final = 0.25
 _IDENTITY_RIDGE: Final = 8.0
 _JOINT_RIDGE: Final = 8.0
 _OFFSET_RIDGE: Final = 0.5
-"""Frames' worth of doubt in the residual of a still picture, which also holds the tracker's error in that very picture."""
+"""Weight of a zero offset for a still picture, in frames: the residual also holds the tracker's error."""
 
 
 @dataclass(frozen=True, slots=True)
 class PersonShape:
-    """A person's neutral face.
+    """Neutral face of a person.
 
     Attributes:
         identity: float32 [I].
-        offset: float32 [V, 3], head space, beyond the identity basis; zeros for a model whose mesh is not tracked as a whole.
+        offset: float32 [V, 3], head space, the part of the shape outside the identity basis. Zeros if the tracker does not measure
+            the whole mesh of the model.
     """
 
     identity: Float32
@@ -50,10 +50,12 @@ class PersonShape:
 
 @dataclass(frozen=True, slots=True)
 class ClipFit:
-    """Attributes:
-    person: the shared shape.
-    frames: the T frames that it was fitted on.
-    is_measured: whether the neutral face was seen, not inferred.
+    """Result of the fit to a clip.
+
+    Attributes:
+        person: shape that all frames share.
+        frames: fits of the T frames.
+        is_measured: True: the neutral face was measured; False: inferred by the joint closed form.
     """
 
     person: PersonShape
@@ -63,7 +65,7 @@ class ClipFit:
 
 @dataclass(frozen=True, slots=True)
 class Pinhole:
-    """Attributes: focal length and principal point, pixels of the frame."""
+    """Constants of a pinhole camera. Attributes: focal length and principal point, pixels of the frame."""
 
     focal: float
     centre: tuple[float, float]
@@ -75,17 +77,17 @@ def fit_clip(
     options: FitOptions = FitOptions(),
     pinhole: Pinhole | None = None,
 ) -> ClipFit:
-    """One person's shape, shared by T frames, and the expression and pose of each.
+    """Return one person's shape, shared by T frames, and the expression and pose of each frame.
 
     Args:
         face: the model's landmarks.
         tracked: float [T, 478, 3], T >= 1, frame pixels, z negative towards the camera.
-        options: of the frames' fits.
-        pinhole: fit a camera with these constants; None: weak perspective, as HeadPose.
+        options: options of the frames' fits.
+        pinhole: constants of the pinhole camera to fit; None: weak perspective, as in HeadPose.
     """
     image = face.measured(tracked)
     camera = start_cameras(face, face.mean, image)
-    for _ in range(_ROUNDS):  # identity moves the points that poses are read from
+    for _ in range(_ROUNDS):  # a new identity moves the points from which poses are computed
         joint = coefficients_from_landmarks(
             face.model,
             image,
@@ -113,11 +115,11 @@ def fit_clip(
 
 
 def neutral_frames(tracked: npt.NDArray[np.floating], scale: Float64) -> npt.NDArray[np.bool_]:
-    """Bool [T]: open eyes, and among these the quarter with the smallest mouth opening.
+    """Return bool [T]: True for the quarter with the smallest mouth opening of the frames with open eyes.
 
     Args:
         tracked: [T, 478, 3], frame pixels.
-        scale: [T], frame pixels a crop pixel.
+        scale: [T], frame pixels per crop pixel.
     """
     eyes = _gap(tracked, RIGHT_EYE_LIDS + LEFT_EYE_LIDS) / scale
     opening = _gap(tracked, tuple(zip(INNER_UPPER_MIDDLE, INNER_LOWER_MIDDLE, strict=True))) / scale
@@ -126,11 +128,11 @@ def neutral_frames(tracked: npt.NDArray[np.floating], scale: Float64) -> npt.NDA
 
 
 def _measured_person(face: ModelLandmarks, shapes: Float64, rotation: Float64) -> PersonShape:
-    """The person whose neutral face these shapes [T, N, 3] show."""
-    # Frames that see a point from the front tell it best.
+    """Return the person whose neutral face the shapes [T, N, 3] show."""
+    # Frames that show a point from the front have the largest weight.
     weights = face.facing(rotation)[..., None]
     neutral = (shapes * weights).sum(0) / weights.sum(0)
-    # What head space is: no turn, shift or size may hide in a person's shape, or their poses would be off by it.
+    # Align to head space: a rotation, shift or scale left in a person's shape would be missing from the person's poses.
     rigid = face.stable if face.stable.sum() >= MIN_RIGID else np.ones(len(neutral), bool)
     residual = similarity(neutral[rigid], face.mean[rigid]).apply(neutral) - face.mean
     basis, trust = face.identity.reshape(-1, face.identity.shape[-1]), np.repeat(face.trust, 3)
@@ -141,17 +143,17 @@ def _measured_person(face: ModelLandmarks, shapes: Float64, rotation: Float64) -
 
 
 def _with_rest(face: ModelLandmarks, identity: Float32, expression: Float32, shapes: Float64) -> PersonShape:
-    """The person of this identity whose own shape is what the expressions leave of the shapes [T, N, 3]."""
+    """Return the person with this identity. The own shape is a part of the mean residual of shapes [T, N, 3] and expressions."""
     moved = np.einsum("ndk,tk->tnd", face.expression, expression / face.model.expression_deviation)
     rest = (shapes - face.base(identity) - moved).mean(0)
     return PersonShape(identity, _offset(face, rest * (len(shapes) / (len(shapes) + _OFFSET_RIDGE))))
 
 
 def _head_shapes(face: ModelLandmarks, person: PersonShape, expression: Float32, image: Float64, camera: AnyCamera) -> Float64:
-    """Tracked landmarks brought to head space, [T, N, 3]."""
+    """Return tracked landmarks brought to head space, [T, N, 3]."""
     if isinstance(camera, WeakPerspective):
         return np.asarray(camera.unproject(image))
-    # The tracker's z is relative: its zero is where it agrees best with the shape found so far.
+    # The tracker's z is relative. The zero of z is set where z agrees best with the shape found so far.
     moved = np.einsum("ndk,tk->tnd", face.expression, expression / face.model.expression_deviation)
     turned = (face.base(person.identity, person.offset) + moved) @ camera.rotation.mT
     depth = image[..., 2] / apparent_size(camera)[:, None]

@@ -1,14 +1,14 @@
-"""Colours: light, albedo, and what they tell of shape and pose, by Gauss-Newton steps with analytic derivatives.
+"""Fit of light, albedo, shape and pose to colours, by Gauss-Newton steps with analytic derivatives.
 
-Minimised over the pose, expression and light of every frame and over the identity and albedo that all frames share:
+The fit minimises, over the pose, expression and light of every frame and over the identity and albedo that all frames share:
 
     sum_s v_s |I(q_s) - 255 a_s * (Phi(n_s) L)|^2 / sigma^2  +  landmarks / landmark_px^2  +  |coefficients / deviation|^2
 
-(q_s: where surface point s is seen, n_s its normal, a_s its albedo, L the spherical-harmonics light; headpose, Sec. 3.1; Blanz and
-Vetter 1999). A picture is compared at points of the surface, not at pixels, so which point shows does not change within a step
-and derivatives are those of the picture and of the model alone; the rasteriser says which points are hidden. Frames meet in the
-shared coefficients only: each frame's own unknowns are eliminated (Schur complement), so time and memory grow with the frames, not
-with their square. Steps are damped (Levenberg and Marquardt) and taken only if they lower the sum.
+For surface point s, q_s is the projection in the picture, n_s the normal, a_s the albedo, and L the spherical-harmonics light (Yi
+et al., Sec. 3.1; Blanz and Vetter 1999). A picture is compared at points of the surface, not at pixels. The set of points is
+therefore fixed within a step, and only the picture and the model have derivatives. The rasteriser finds the hidden points. Frames
+share only identity and albedo: each frame's own unknowns are eliminated (Schur complement), so time and memory grow linearly with
+the number of frames. Steps are damped (Levenberg and Marquardt). A step is taken only if the sum falls.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.face_drawing import draw_face
+from services.common.array_types import Float32, Float64
+from services.common.face.drawing import draw_face
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.lighting import NUM_COEFFICIENTS, estimate_light, shading_basis
 from services.common.geometry.rotations import matrix_from_axis_angle
@@ -29,9 +30,6 @@ from services.face.fitting.frames import FrameFits, landmark_errors
 from services.face.fitting.model_landmarks import ModelLandmarks
 from services.face.fitting.person import PersonShape
 from services.face.fitting.surface import Surface, normal_slopes, shading_slope
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 
 _BLUR_PX: Final = 1.2
 _POSE: Final = 7
@@ -45,10 +43,12 @@ _HELD: Final = 1e9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhotometricOptions:
-    """Attributes:
-    iterations: steps at most.
-    sigma: grey levels (0..255) of difference that count as much as one deviation of a coefficient, summed over the points.
-    landmark_px: crop pixels of a landmark's error that count the same.
+    """Options of the fit to colours.
+
+    Attributes:
+        iterations: largest number of steps.
+        sigma: difference in grey levels (0..255), summed over the points, that costs as much as one deviation of a coefficient.
+        landmark_px: error of a landmark, crop pixels, that costs as much as one deviation of a coefficient.
     """
 
     iterations: int = 6
@@ -58,16 +58,16 @@ class PhotometricOptions:
 
 @dataclass(frozen=True, slots=True)
 class PhotometricFit:
-    """What colours and landmarks together say of T frames.
+    """Result of the fit of T frames to colours and landmarks.
 
     Attributes:
-        identity: float32 [I], shared.
-        albedo: float32 [A], shared.
+        identity: float32 [I], shared by all frames.
+        albedo: float32 [A], shared by all frames.
         expression: float32 [T, E].
         camera: T cameras, crop pixels.
         light: float32 [T, 9, 3], camera axes, colours 0..1.
         landmark_error: float32 [T], crop pixels.
-        photometric_error: float32 [T], mean absolute difference of rendered and seen colours over the skin, 0..255.
+        photometric_error: float32 [T], mean absolute difference between rendered and seen colours over the skin, 0..255.
     """
 
     identity: Float32
@@ -81,7 +81,7 @@ class PhotometricFit:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """All unknowns, coefficients in standard deviations."""
+    """All unknowns. Coefficients are in standard deviations."""
 
     alpha: Float64
     delta: Float64
@@ -117,17 +117,17 @@ class PhotometricProblem:
         *,
         identity_is_measured: bool = False,
     ) -> None:
-        """Prepare.
+        """Prepare the problem.
 
         Args:
             face: the model's landmarks.
-            surface: of the same model.
+            surface: surface points of the same model.
             person: shape from landmarks.
             frames: fits of T frames from landmarks, cameras in crop pixels.
             landmarks: [T, N, 3], crop pixels.
             crops: uint8 [T, 256, 256, 3], RGB.
-            options: of the fit.
-            identity_is_measured: keep the identity: a neutral face that was seen says more than colours do.
+            options: options of the fit.
+            identity_is_measured: whether to keep the identity: a measured neutral face is more precise than colours.
         """
         self._face, self._surface, self._options, self._landmarks, self._crops = face, surface, options, landmarks, crops
         self._model = face.model
@@ -146,10 +146,10 @@ class PhotometricProblem:
         self._state = self._with_light_and_albedo(state)
 
     def solve(self, still_wanted: Callable[[], None] = lambda: None) -> PhotometricFit:
-        """Take the steps.
+        """Return the fit after the last step.
 
         Args:
-            still_wanted: called before each frame of each step; raises to stop.
+            still_wanted: called before each frame of each step. An exception from the call stops the fit.
         """
         state, damping = self._state, 1e-3
         frames = self._frames(state, still_wanted)
@@ -174,7 +174,7 @@ class PhotometricProblem:
         return np.asarray(shape, np.float64)
 
     def _with_light_and_albedo(self, state: _State) -> _State:
-        """Light and albedo by turns, each a linear problem, on the shapes that the landmarks gave."""
+        """Return the state with light and albedo, solved alternately as linear problems, on the shapes from the landmarks."""
         surface, count = self._surface, len(state.beta)
         seen, normals = np.empty((count, len(surface.points), 3)), np.empty((count, len(surface.points), 3))
         for t in range(count):
@@ -218,7 +218,7 @@ class PhotometricProblem:
         weights = self._trust[t] * robust / options.sigma**2
         turned = points @ camera.rotation.T
         scale = float(camera.scale)
-        # Picture minus model, by the point's place and by its normal, [S, channels, 3].
+        # Derivatives of picture minus model by the point's position and by the point's normal, [S, channels, 3].
         by_place = np.concatenate([gradient * scale, np.zeros((*gradient.shape[:2], 1))], -1)
         by_normal = -255.0 * albedo[..., None] * shading_slope(normals, light)
         turn = camera.rotation
@@ -276,7 +276,7 @@ class PhotometricProblem:
         rows = np.arange(_POSE, size)
         blocks.own[rows, rows] += 1.0
         blocks.own_right[_POSE:size] -= beta
-        # Bands 1 and 2 of a light are held by the half sphere of a face's normals alone: a little pull towards none.
+        # A face's normals cover only half a sphere, so colours determine bands 1 and 2 badly: pull both slightly towards 0.
         pull = _LIGHT_RIDGE * np.trace(blocks.own[size:, size:]) / _LIGHT
         bands = size + np.array([c * NUM_COEFFICIENTS + k for c in range(3) for k in range(1, NUM_COEFFICIENTS)])
         blocks.own[bands, bands] += pull
@@ -352,6 +352,6 @@ def _sample(picture: Float32, image: Float64) -> Float64:
 
 
 def _sample_with_gradient(picture: Float32, image: Float64) -> tuple[Float64, Float64]:
-    """Colours [S, 3], and their derivatives by x and y [S, 3, 2] as the differences one pixel on either side."""
+    """Return the colours [S, 3] and the derivatives by x and y [S, 3, 2], as differences between the pixels on either side."""
     right, left, down, up = (_sample(picture, image[:, :2] + shift) for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)))
     return _sample(picture, image), np.stack([(right - left) / 2.0, (down - up) / 2.0], -1)

@@ -1,4 +1,4 @@
-"""Coefficients of every face of a stream, frame by frame, smoothed without lag within the stream's own look-ahead."""
+"""Coefficients of every face of a stream, frame by frame, smoothed without lag within the stream's look-ahead."""
 
 from __future__ import annotations
 
@@ -6,44 +6,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from services.common.crops import HeadPose, to_frame
-from services.common.face_identity import FaceIdentity
-from services.common.geometry.camera import WeakPerspective, weak_perspective_of
+from services.common.array_types import Float32, Float64
+from services.common.face.crops import HeadPose, to_frame
+from services.common.face.head_cameras import weak_perspective_of
+from services.common.face.identity import FaceIdentity
+from services.common.face.landmarks import MOUTH_AREA
+from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.rotations import nearest_rotation
-from services.common.landmarks import MOUTH_AREA
-from services.common.temporal_smoothing import movement, window_weights
 from services.face.fitting.frames import FrameFits, fit_frames, landmark_errors
 from services.face.fitting.model_landmarks import ModelLandmarks
 from services.face.smoothing import RawFace
+from services.face.temporal_smoothing import movement, window_weights
 from services.face.types import FaceCoefficients
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 
 _JOINT_RIDGE = 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Person:
-    """Attributes: identity [I]; base: landmarks [N, 3] without expression; mouth: which of them lie in the mouth area, bool [N]."""
+    """Person of the stream. Attributes: identity [I]; base: landmarks [N, 3] without expression; mouth: landmarks in the mouth
+    area, bool [N]."""
 
     identity: Float32
     base: Float64
 
 
 class StreamFitter:
-    """Fits the faces of one stream.
+    """Fitter of the faces of one stream.
 
-    With an identity every face is fitted with it. Without one, a face's identity is what its first frame and the look-ahead behind
-    it say, and stays: so the coefficients of a stream belong to one shape, and the same frames give the same numbers however they
-    are cut.
+    If an identity is given, every face is fitted with this identity. Otherwise a face's identity follows from the face's first
+    frame and the look-ahead after the first frame, and does not change later. The coefficients of a face therefore belong to one
+    shape, and the same frames give the same numbers.
     """
 
     def __init__(self, face: ModelLandmarks, identity: FaceIdentity | None = None) -> None:
-        """Begin a stream; `identity` is one that FitIdentity made on the same model."""
+        """Begin a stream. FitIdentity made `identity` on the same model; None: identities follow from the stream."""
         self._face, self._known = face, identity
         self._mouth = np.isin(face.landmarks.mediapipe, MOUTH_AREA)
         self._people: dict[int, _Person] = {}
@@ -52,13 +51,13 @@ class StreamFitter:
     def coefficients(
         self, face_id: int, first_frame: int, span: Sequence[RawFace], centre: int, half_width: int
     ) -> FaceCoefficients:
-        """Coefficients of one face in one frame.
+        """Return the coefficients of one face in one frame.
 
         Args:
-            face_id: of the face.
+            face_id: id of the face.
             first_frame: index of the span's first frame.
             span: readings of the face around the frame, without a gap and within the shot.
-            centre: place of the frame in the span.
+            centre: position of the frame in the span.
             half_width: frames on either side that smoothing may use.
         """
         person = self._people.get(face_id)
@@ -99,7 +98,7 @@ class StreamFitter:
         scale, rotation, translation = (
             np.concatenate([getattr(camera, name) for camera in cameras]) for name in ("scale", "rotation", "translation")
         )
-        # Expression is smoothed where the mouth rests in the head, the pose where the head rests in the picture.
+        # Expression is smoothed while the mouth rests in head space, the pose while the head rests in the picture.
         mouth = window_weights(movement(heads[:, self._mouth, :2]), centre, half_width)
         rigid = WeakPerspective(scale, rotation, translation).project(np.broadcast_to(person.base, heads.shape)) / scale[centre]
         still = window_weights(movement(rigid[..., :2]), centre, half_width)

@@ -1,4 +1,4 @@
-"""The surface points whose colours are compared with the picture, and what the model says there, with derivatives."""
+"""Surface points whose colours are compared with the picture: the model's position, normal and albedo, with derivatives."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from services.common.array_types import Float32, Float64
 from services.common.errors import InvalidRequest
-from services.common.face_drawing import FaceMesh
+from services.common.face.drawing import FaceMesh
 from services.common.geometry.array_module import normalised
 from services.common.geometry.camera import Camera
 from services.common.geometry.landmark_set import LandmarkSet
-from services.common.geometry.lighting import BAND_OF, IRRADIANCE, shading_basis
+from services.common.geometry.lighting import BAND_OF, IRRADIANCE
 from services.common.geometry.morphable_model import MorphableModel
 from services.common.geometry.normals import vertex_normals
 from services.common.geometry.rasterise import rasterise
 from services.common.geometry.rasterise_visibility import visible_vertices
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 
 _MOST_POINTS: Final = 2400
 _NOT_SKIN: Final = ("mouth_interior", "eyes")
@@ -33,15 +31,15 @@ _Y20: Final = 0.25 * np.sqrt(5.0 / np.pi)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Surface:
-    """S points of the skin of one model, with what is needed of the vertices around them.
+    """S points on the skin of one model, with the model's bases at the points.
 
     Attributes:
         mesh: the model's skin: without eyes and mouth.
         points: the S points.
-        identity: float32 [S, 3, I], of the points, one standard deviation a coefficient.
-        expression: float32 [S, 3, E].
+        identity: float32 [S, 3, I], basis at the points, one standard deviation per coefficient.
+        expression: float32 [S, 3, E], basis at the points, one standard deviation per coefficient.
         albedo_mean: float64 [S, 3].
-        albedo_basis: float64 [S, 3, A], one standard deviation a coefficient.
+        albedo_basis: float64 [S, 3, A], one standard deviation per coefficient.
     """
 
     mesh: FaceMesh
@@ -52,11 +50,11 @@ class Surface:
     albedo_basis: Float64
 
     def normals(self, shape: Float64, camera: Camera) -> Float64:
-        """Unit normals of the points in camera axes, [S, 3], of a shape [V, 3]."""
+        """Return the unit normals [S, 3] of the points in camera axes, for a shape [V, 3]."""
         return np.asarray(normalised(self.points.of(self.mesh.camera_normals(shape, camera))))
 
     def visible(self, shape: Float64, camera: Camera, size: tuple[int, int]) -> Float64:
-        """Trust in the points of one frame, [S]: 0 where hidden, less where the surface is seen from the side.
+        """Return the weights of the points in one frame, [S]: 0 for hidden points, small where the surface is seen from the side.
 
         Args:
             shape: [V, 3], head space.
@@ -73,7 +71,7 @@ class Surface:
 
 
 def surface_of(model: MorphableModel) -> Surface:
-    """The skin of a model: its vertices, and the middles of its triangles where those are few.
+    """Return the skin of a model: the vertices, and for a model with few vertices also the middles of the triangles.
 
     Raises:
         InvalidRequest: the model has no albedo.
@@ -81,7 +79,7 @@ def surface_of(model: MorphableModel) -> Surface:
     if model.albedo_mean is None:
         raise InvalidRequest(f"morphable model {model.name!r} has no albedo to fit to colours", field="morphable_model")
     mesh = FaceMesh.of(model, _NOT_SKIN)
-    # At the outline, the lips' and the lids' edge a blurred picture holds what is not skin.
+    # At the outline and at the edges of lips and lids, a blurred picture shows colours that are not skin.
     inside = np.ones(model.num_vertices, bool)
     inside[_border_vertices(mesh.triangles)] = False
     used = np.unique(mesh.triangles)
@@ -105,14 +103,17 @@ def surface_of(model: MorphableModel) -> Surface:
 
 
 def _border_vertices(triangles: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Vertices at edges that belong to one triangle alone."""
+    """Return the vertices at edges that belong to only one triangle."""
     edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), axis=1)
     unique, count = np.unique(edges, axis=0, return_counts=True)
     return np.unique(unique[count == 1])
 
 
 def normal_slopes(surface: Surface, neutral: Float64) -> tuple[Float32, Float32]:
-    """Derivatives of the points' normals by identity [S, 3, I] and expression [S, 3, E] (deviations), at the neutral face."""
+    """Return the derivatives of the points' normals by identity [S, 3, I] and expression [S, 3, E], at the neutral face.
+
+    The coefficients are in standard deviations.
+    """
     model, mesh = surface.mesh.model, surface.mesh
     before = vertex_normals(neutral, model.triangles, mesh.table)
 
@@ -127,7 +128,7 @@ def normal_slopes(surface: Surface, neutral: Float64) -> tuple[Float32, Float32]
 
 
 def shading_slope(normals: Float64, light: Float64) -> Float64:
-    """Derivative of the shading by the normal, [..., 3 channels, 3 axes], at unit normals [..., 3] in camera axes.
+    """Return the derivative of the shading by the normal, [..., 3 channels, 3 axes], at unit normals [..., 3] in camera axes.
 
     Args:
         normals: [..., 3].
@@ -144,8 +145,3 @@ def shading_slope(normals: Float64, light: Float64) -> Float64:
     derivative = np.stack([np.stack(row, -1) for row in rows], -2)
     kept = np.array([IRRADIANCE[band] / np.pi for band in BAND_OF])
     return np.asarray(np.einsum("...bi,b,bc->...ci", derivative, kept, light, optimize=True))
-
-
-def model_colours(albedo: Float64, normals: Float64, light: Float64) -> Float64:
-    """albedo * shading, [S, 3] RGB 0..1, at points with albedo [S, 3] and normals [S, 3]."""
-    return np.asarray(albedo * (shading_basis(normals) @ light))

@@ -1,7 +1,8 @@
-"""The detailed albedo of a person: colours of their most neutral, least turned frames, divided by the shading (headpose, 3.3.1).
+"""The detailed albedo of a person: colours of the most neutral, least turned frames, divided by the shading.
 
-The paper assigns a colour to each vertex, from one frame; here a texture is filled, so a mesh of few vertices keeps the skin's
-detail, and of the best frames the weighted median is taken, which leaves out what one frame has of highlights and blur.
+The source is Yi et al., Sec. 3.3.1. The paper assigns a colour from one frame to each vertex. This module fills a texture, so that
+a mesh of few vertices keeps the skin's detail, and takes the weighted median of the best frames, which leaves out highlights and
+blur of single frames.
 """
 
 from __future__ import annotations
@@ -11,35 +12,32 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from services.common.face_drawing import FaceMesh
+from services.common.array_types import Float64, UInt8
+from services.common.face.drawing import FaceMesh
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.lighting import shading
 from services.common.geometry.rotations import geodesic_angle
 from services.common.geometry.textures import Texture, fill, merge, unwrap
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-UInt8 = npt.NDArray[np.uint8]
-
 TEXTURE_SIZE: Final = 256
 _MOST_FRAMES: Final = 7
 _DEGREES_A_PIXEL: Final = 4.0
-"""Degrees of turn that are as bad as a crop pixel of expression."""
+"""Rotation of the head, degrees, that counts as much as one crop pixel of expression."""
 _DARKEST: Final = 0.15
 
 
 class DetailedAlbedo(NamedTuple):
-    """Attributes: texture uint8 [S, S, 3], 0..255 for albedo 0..1; seen uint8 [S, S], 0 where it was filled in."""
+    """Albedo texture. Attributes: texture uint8 [S, S, 3], 0..255 for albedo 0..1; seen uint8 [S, S], 0 for texels filled in."""
 
     texture: UInt8
     seen: UInt8
 
 
 def best_frames(displacement: Float64, rotation: Float64) -> npt.NDArray[np.intp]:
-    """Rows of the most neutral, least turned frames, the best first, at most seven.
+    """Return the rows of the most neutral, least turned frames, best first, at most seven.
 
     Args:
-        displacement: [T], root mean square of what the expression moves the mesh, crop pixels.
+        displacement: [T], root mean square movement of the mesh by the expression, crop pixels.
         rotation: [T, 3, 3].
     """
     turn = np.degrees(geodesic_angle(rotation, np.broadcast_to(np.eye(3), rotation.shape)))
@@ -47,10 +45,10 @@ def best_frames(displacement: Float64, rotation: Float64) -> npt.NDArray[np.intp
 
 
 def detailed_albedo(mesh: FaceMesh, shapes: Float64, camera: WeakPerspective, light: Float64, crops: UInt8) -> DetailedAlbedo:
-    """The texture that these frames show.
+    """Return the albedo texture that the frames show.
 
     Args:
-        mesh: of a model with texture coordinates.
+        mesh: mesh of a model with texture coordinates.
         shapes: [T, V, 3], head space, T >= 1.
         camera: T cameras, crop pixels.
         light: [T, 9, 3], camera axes.

@@ -1,10 +1,10 @@
 """Albedo of the default face model: colours at the vertices of training speakers' faces, with the light taken out.
 
 A speaker's colours are the median over frames of the picture at the projected vertices, blurred to the mesh's own detail, where
-the surface faces the camera. Light and albedo are then told apart in turns: the light of each speaker (spherical harmonics of
-three bands, as headpose, Sec. 3.1) is the one that best explains its colours by the mean albedo; its albedo is colours over
-shading. What light and albedo share (a factor, and whatever light all the clips have in common) can't be told apart: the mean
-albedo keeps it, made symmetric.
+the surface faces the camera. Two alternating steps then separate light and albedo. The light of each speaker (spherical harmonics
+of three bands, as in Yi et al., Sec. 3.1) best explains the speaker's colours by the mean albedo. The albedo of each speaker is the
+colours divided by the shading. A common factor, and light that all clips share, cannot be separated: both stay in the mean albedo,
+which is made symmetric.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.crops import HeadPose, to_frame
+from services.common.array_types import Float64, Int32
+from services.common.face.crops import HeadPose, to_frame
+from services.common.face.landmarks import FACE_OVAL, LEFT_EYE_LIDS, RIGHT_EYE_LIDS
 from services.common.geometry.lighting import estimate_light, normalise_light, shading
 from services.common.geometry.normals import vertex_face_table, vertex_normals
-from services.common.landmarks import FACE_OVAL, LEFT_EYE_LIDS, RIGHT_EYE_LIDS
-
-Float64 = npt.NDArray[np.float64]
-Int32 = npt.NDArray[np.int32]
 
 FRAMES_A_CLIP: Final = 8
 CLIPS_A_SPEAKER: Final = 3
@@ -43,7 +41,8 @@ Track = tuple[Path, npt.NDArray[np.intp], tuple[HeadPose, ...]]
 
 @dataclass(frozen=True, slots=True)
 class AlbedoModel:
-    """Attributes: mean float64 [V, 3]; directions float64 [K, V, 3], one standard deviation each; variances float64 [all]."""
+    """Albedo basis. Attributes: mean float64 [V, 3]; directions float64 [K, V, 3], one standard deviation each; variances float64
+    [all]."""
 
     mean: Float64
     directions: Float64
@@ -53,14 +52,14 @@ class AlbedoModel:
 def learn_albedo(
     tracks: dict[str, list[Track]], neutral: dict[str, Float64], triangles: Int32, mirror: Int32, keep: int
 ) -> AlbedoModel:
-    """Albedo of all speakers.
+    """Return the albedo basis of all speakers.
 
     Args:
         tracks: by speaker, clips as (film, frame numbers, head poses).
         neutral: by speaker, float64 [V, 3] in head space.
         triangles: int32 [F, 3].
         mirror: int32 [V].
-        keep: number of components.
+        keep: number of components to keep.
     """
     speakers = sorted(tracks)
     table = vertex_face_table(triangles, len(mirror))
@@ -82,18 +81,21 @@ def learn_albedo(
 
 
 class SpeakerColours(NamedTuple):
-    """What the frames of one speaker tell about each vertex: float64 arrays."""
+    """Measurements of each vertex in the frames of one speaker: float64 arrays."""
 
     colour: Float64
-    """[V, 3] in [0, 1], median over the frames that show it."""
+    """Colours [V, 3] in [0, 1], median over the frames that show the vertex."""
     normal: Float64
-    """[V, 3], mean, camera axes."""
+    """Mean normals [V, 3], camera axes."""
     weight: Float64
-    """[V], share of frames that show it."""
+    """Shares of frames that show the vertex [V]."""
 
 
 def speaker_colours(tracks: list[Track], neutral: Float64, normals: Float64) -> SpeakerColours:
-    """Colours of one speaker's vertices over some frames of the films; neutral [V, 3] and its normals [V, 3] in head space."""
+    """Return the colours of one speaker's vertices over some frames of the films.
+
+    `neutral` [V, 3] and its normals [V, 3] are in head space.
+    """
     seen, facing, turned = [], [], []
     for film, frames, poses in tracks:
         rows = np.unique(np.linspace(0, len(frames) - 1, FRAMES_A_CLIP).astype(int))
@@ -111,7 +113,7 @@ def speaker_colours(tracks: list[Track], neutral: Float64, normals: Float64) -> 
 
 
 def read_frames(film: Path, wanted: set[int]) -> dict[int, npt.NDArray[np.uint8]]:
-    """RGB frames of a film by number; those beyond its end are missing."""
+    """Return RGB frames of a film by number. Frames beyond the film's end are left out."""
     found: dict[int, npt.NDArray[np.uint8]] = {}
     with av.open(str(film)) as container:
         for number, frame in enumerate(container.decode(video=0)):
@@ -123,7 +125,7 @@ def read_frames(film: Path, wanted: set[int]) -> dict[int, npt.NDArray[np.uint8]
 
 
 def sample_colours(picture: npt.NDArray[np.uint8], shape: Float64, pose: HeadPose) -> Float64:
-    """Colours of a posed shape's vertices, float64 [V, 3] in [0, 1], from the picture blurred by BLUR_CROP_PIXELS."""
+    """Return the colours of a posed shape's vertices, float64 [V, 3] in [0, 1], from the picture blurred by BLUR_CROP_PIXELS."""
     points = to_frame(shape, pose)
     blurred: npt.NDArray[Any] = cv2.GaussianBlur(picture, (0, 0), max(BLUR_CROP_PIXELS * pose.scale, 0.3))
     x, y = points[:, :1].astype(np.float32), points[:, 1:2].astype(np.float32)
@@ -131,9 +133,9 @@ def sample_colours(picture: npt.NDArray[np.uint8], shape: Float64, pose: HeadPos
 
 
 def filled_from_seen(colours: Float64, weights: Float64, triangles: Int32) -> Float64:
-    """Colours [S, V, 3] where vertices that too few frames show, and the face oval, continue their neighbours' smoothly.
+    """Return colours [S, V, 3] with smooth values at the face oval and at vertices that too few frames show.
 
-    The oval lies on hair and backdrop whatever the tracker says.
+    The values continue the neighbours' colours. The face oval is replaced because its points lie on hair and backdrop.
     """
     sides = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
     near = np.zeros((colours.shape[1], colours.shape[1]))
@@ -150,9 +152,9 @@ def filled_from_seen(colours: Float64, weights: Float64, triangles: Int32) -> Fl
 
 
 def separate_light(colours: Float64, normals: Float64, weights: Float64, mirror: Int32) -> Float64:
-    """Albedo [S, V, 3] of speakers' colours [S, V, 3], normals [S, V, 3] and weights [S, V], their light taken out.
+    """Return the albedo [S, V, 3] for speakers' colours [S, V, 3], normals [S, V, 3] and weights [S, V], without light.
 
-    The eyes' lids move and their whites shine: they count for nothing in the light.
+    Eyelids move and the whites of the eyes shine, so the eyes have no weight in the estimate of the light.
     """
     trusted = weights * (weights > LEAST_SEEN)
     trusted[:, np.unique([RIGHT_EYE_LIDS, LEFT_EYE_LIDS])] = 0.0

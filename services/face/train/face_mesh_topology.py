@@ -1,9 +1,9 @@
 """The default face model's mesh: triangles, the mirror map and a texture layout for MediaPipe's 468 vertices.
 
-The connectivity is that of `FACEMESH_TESSELATION` in the installed MediaPipe package (Apache-2.0, The MediaPipe Authors), whose
-2,556 directed edges are the sides of 852 triangles. The package holds no vertex positions and no texture coordinates, so both
-are our own: positions are the mean head (services/common/head_template.npy), the layout is computed here. The holes of eyes and
-mouth are closed by triangles of our own, as regions of their own.
+The connectivity comes from `FACEMESH_TESSELATION` in the installed MediaPipe package (Apache-2.0, The MediaPipe Authors), whose
+2,556 directed edges are the sides of 852 triangles. The package holds no vertex positions and no texture coordinates. dubstage
+takes the positions from the mean head (services/common/face/head_template.npy) and computes the layout here. Additional triangles
+close the holes of eyes and mouth and form regions of the model.
 """
 
 from __future__ import annotations
@@ -19,24 +19,22 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.linalg import spsolve
 
+from services.common.array_types import Float64, Int32
+from services.common.face.landmarks import FACE_OVAL, LIPS_INNER
 from services.common.geometry.normals import outwards
-from services.common.landmarks import FACE_OVAL, LIPS_INNER
-
-Float64 = npt.NDArray[np.float64]
-Int32 = npt.NDArray[np.int32]
 
 NUM_VERTICES: Final = 468
 EYE_RINGS: Final = (
     (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
     (362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382),
 )
-"""Borders of the eye openings, each from its right corner over the upper lid and back under the lower."""
+"""Borders of the eye openings, each from the eye's right corner over the upper lid and back under the lower lid."""
 _STRETCH_ROUNDS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
 class FaceMeshTopology:
-    """What the default model is besides its shapes.
+    """Parts of the default model that do not depend on shapes.
 
     Attributes:
         triangles: int32 [898, 3].
@@ -52,7 +50,7 @@ class FaceMeshTopology:
 
 
 def face_mesh_topology(positions: Float64) -> FaceMeshTopology:
-    """Everything but the positions of the default model.
+    """Return triangles, regions, mirror map and texture layout of the default model.
 
     Args:
         positions: float64 [468, 3], the mean head in head space.
@@ -71,9 +69,9 @@ def face_mesh_topology(positions: Float64) -> FaceMeshTopology:
 
 
 def directed_triangles() -> Int32:
-    """The 852 triangles of MediaPipe's tessellation, int32 [852, 3], all turned the same way.
+    """Return the 852 triangles of MediaPipe's tessellation, int32 [852, 3], all turned the same way.
 
-    Its source lists the three directed sides of each triangle one behind the other; the set that it makes of them has lost that
+    MediaPipe's source file lists the three directed sides of each triangle one after the other. The set in the module has lost this
     order.
     """
     from mediapipe.python.solutions import face_mesh_connections
@@ -92,10 +90,10 @@ def directed_triangles() -> Int32:
 
 
 def strip(ring: tuple[int, ...]) -> Int32:
-    """Triangles that close a ring of 2 n points between its two halves, int32 [2 n - 2, 3], all turned the same way.
+    """Return the triangles that close a ring of 2 n points between the two halves, int32 [2 n - 2, 3], all turned the same way.
 
     Args:
-        ring: the points in order; the first and the one at n are the corners where the halves meet.
+        ring: the points in order. The first point and point n are the corners where the halves meet.
     """
     half = len(ring) // 2
     upper, lower = ring[: half + 1], (ring[0], *reversed(ring[half:]))
@@ -105,13 +103,13 @@ def strip(ring: tuple[int, ...]) -> Int32:
 
 
 def mirror_map(positions: Float64) -> Int32:
-    """The vertex on the other side of the face of each vertex, int32 [V]: the pairing with the least total distance across the
-    midline.
+    """Return for each vertex the vertex on the other side of the face, int32 [V].
 
-    (The connectivity can't tell: a few quadrilaterals beside the eyes are split along different diagonals on the two sides.)
+    The result is the pairing with the least total distance across the midline. The connectivity is not symmetric: a few
+    quadrilaterals beside the eyes are split along different diagonals on the two sides.
 
     Raises:
-        ValueError: the pairing is not its own inverse, so these positions are not a face.
+        ValueError: the pairing is not an involution, so the positions are not a face.
     """
     distance = np.linalg.norm((positions * [-1.0, 1.0, 1.0])[:, None] - positions[None], axis=-1)
     mirror = np.asarray(linear_sum_assignment(distance + distance.T)[1], np.int32)
@@ -121,11 +119,11 @@ def mirror_map(positions: Float64) -> Int32:
 
 
 def texture_layout(triangles: Int32, positions: Float64, mirror: Int32) -> npt.NDArray[np.float32]:
-    """Texture coordinates float32 [V, 2] in [0, 1], u right, v down, without folds.
+    """Return texture coordinates float32 [V, 2] in [0, 1], u right, v down, without folds.
 
-    The face oval goes to a convex border; inside, every vertex is the mean of its neighbours under mean-value weights (Floater
-    2003), which can't fold. The weights are then divided by each vertex's stretch and solved again (Yoshizawa et al. 2004), so
-    that the mouth and the nose keep their share of the texture.
+    The face oval is mapped to a convex border. Every vertex inside is the mean of the neighbours under mean-value weights (Floater
+    2003), so the layout cannot fold. The weights are then divided by each vertex's stretch and solved again (Yoshizawa et al.
+    2004), so that mouth and nose keep a fair share of the texture.
     """
     border = np.array(FACE_OVAL)
     inner = np.setdiff1d(np.arange(len(positions)), border)
@@ -152,14 +150,15 @@ def texture_layout(triangles: Int32, positions: Float64, mirror: Int32) -> npt.N
 
 
 def _convex_border(oval: Float64) -> Float64:
-    """The oval's points on an ellipse of the face's own proportions, by the share of the way round that each has in space."""
+    """Return the oval's points on an ellipse of the face's own proportions, by the share of the way round that each has in
+    space."""
     steps = np.linalg.norm(np.roll(oval, -1, 0) - oval, axis=1)
     angle = 2 * np.pi * np.concatenate([[0], np.cumsum(steps)[:-1]]) / steps.sum()
     return np.stack([np.sin(angle), -1.25 * np.cos(angle)], -1)
 
 
 def _mean_value_weights(triangles: Int32, positions: Float64) -> csr_array:
-    """Weights [V, V] of Floater 2003: (tan(a / 2) + tan(b / 2)) / edge length, a and b the angles beside the edge."""
+    """Return weights [V, V] of Floater 2003: (tan(a / 2) + tan(b / 2)) / edge length, a and b the angles beside the edge."""
     rows, columns, values = [], [], []
     for corner in range(3):
         i, j, k = (triangles[:, (corner + step) % 3] for step in range(3))
@@ -175,7 +174,7 @@ def _mean_value_weights(triangles: Int32, positions: Float64) -> csr_array:
 
 
 def _vertex_stretch(triangles: Int32, positions: Float64, uv: Float64) -> Float64:
-    """Area in space over area in the texture around each vertex, of mean 1 in the logarithm."""
+    """Return area in space over area in the texture around each vertex, of mean 1 in the logarithm."""
     a, b, c = (positions[triangles[:, i]] for i in range(3))
     in_space = np.linalg.norm(np.cross(b - a, c - a), axis=-1)
     in_texture = _areas_2d(uv, triangles)

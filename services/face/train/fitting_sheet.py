@@ -1,6 +1,7 @@
-"""Look at fitted faces: `python -m services.face.train.fitting_sheet FILE... --output sheet.png` (films and pictures).
+"""Draw fitted faces: `python -m services.face.train.fitting_sheet FILE... --output sheet.png` (films and pictures).
 
-One row a file and chosen frame: the face, the mesh on it, low-frequency albedo, detailed albedo in the picture and alone.
+Each row shows one chosen frame of a file: the face, the face with the mesh, low-frequency albedo, detailed albedo in the picture
+and alone.
 """
 
 from __future__ import annotations
@@ -13,34 +14,32 @@ from typing import Final
 import av
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from services.common.face_drawing import FaceMesh
-from services.common.face_sheet import fitting_row
-from services.common.morphable_models import DEFAULT_MODEL, MorphableModels
+from services.common.array_types import UInt8
+from services.common.face.drawing import FaceMesh
+from services.common.face.morphable_models import DEFAULT_MODEL, MorphableModels
+from services.common.face.sheet import fitting_row
 from services.face.fitting.identity import IdentityFitter
 from services.face.fitting.models import FittableModels
 from services.face.fitting.streaming import StreamFitter
 from services.face.stream import FaceTracker, Networks
 from services.face.types import FrameFaces, TrackOptions
 
-UInt8 = npt.NDArray[np.uint8]
-
 _ROWS_A_FILE: Final = 3
 
 
 def read_pictures(path: Path, most: int) -> list[UInt8]:
-    """The first frames of a film, or a picture; uint8 RGB."""
+    """Return at most `most` first frames of a film, or one picture, uint8 RGB."""
     with av.open(str(path)) as container:
         frames = zip(container.decode(video=0), range(most), strict=False)
         return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame, _ in frames]
 
 
 def sheet_of(pictures: Sequence[UInt8], networks: Networks, models: FittableModels, model: str) -> UInt8:
-    """Rows of one face, uint8 [256 * rows, 1280, 3].
+    """Return the rows of one face, uint8 RGB [256 * rows, 1280, 3].
 
     Raises:
-        NoUsableFootage: there is none.
+        NoUsableFootage: no picture shows a face that can be fitted.
     """
     face = models.get(model)
 
@@ -69,7 +68,7 @@ def sheet_of(pictures: Sequence[UInt8], networks: Networks, models: FittableMode
 
 
 def main() -> None:
-    """Command line: films and pictures in, one picture out."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--output", type=Path, required=True, help="PNG file")

@@ -1,7 +1,9 @@
-"""Make `services/common/head_template.npy`: the mean head that defines head space.
+"""Make `services/common/face/head_template.npy`: the mean head that defines head space.
 
-Generalised Procrustes analysis over the training speakers' face meshes (468 x 3), every speaker weighing the same, turned upright
-and scaled to FACE_WIDTH. Run: `python -m services.face.train.head_template CLIP... --output services/common/head_template.npy`.
+The mean head is the result of a generalised Procrustes analysis over the training speakers' face meshes (468 x 3), with the same
+weight for every speaker, turned upright and scaled to FACE_WIDTH. Run:
+
+    python -m services.face.train.head_template CLIP... --output services/common/face/head_template.npy
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ FRAMES_PER_CLIP = 12
 
 
 def meshes_of(path: Path) -> list[npt.NDArray[np.float64]]:
-    """Face meshes, float64 [468, 3] in pixels, of FRAMES_PER_CLIP frames spread over a clip."""
+    """Return face meshes, float64 [468, 3] in pixels, of FRAMES_PER_CLIP frames spread over a clip."""
     found: list[npt.NDArray[np.float64]] = []
     with (
         av.open(str(path)) as container,
@@ -41,7 +43,7 @@ def meshes_of(path: Path) -> list[npt.NDArray[np.float64]]:
 
 
 def align(source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """`source` [N, 3] after the similarity (Umeyama 1991) that brings it nearest to `target` [N, 3]."""
+    """Return `source` [N, 3] after the similarity (Umeyama 1991) that brings it nearest to `target` [N, 3]."""
     a, b = source - source.mean(0), target - target.mean(0)
     u, singular, vt = np.linalg.svd(b.T @ a)
     sign = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
@@ -51,11 +53,11 @@ def align(source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> n
 
 
 def mean_head(by_speaker: dict[str, list[npt.NDArray[np.float64]]]) -> npt.NDArray[np.float32]:
-    """The mean mesh, float32 [468, 3]: x right, y down, z away from the camera, origin between the lips."""
+    """Return the mean mesh, float32 [468, 3]: x right, y down, z away from the camera, origin between the lips."""
     mean = next(iter(by_speaker.values()))[0]
     for _ in range(10):
         mean = np.mean([np.mean([align(m, mean) for m in meshes], axis=0) for meshes in by_speaker.values()], axis=0)
-    # Pitch can't be told from one mesh: the speakers look at the camera, so the mean of their raw orientations is upright.
+    # One mesh does not show the zero of pitch. The speakers look at the camera, so the mean of the raw orientations is upright.
     raw = np.mean([np.mean([m / np.linalg.norm(m - m.mean(0)) for m in ms], axis=0) for ms in by_speaker.values()], axis=0)
     mean = align(mean, raw)
     right, left = (np.array([mean[pair[i]] for pair in MIRRORED_PAIRS]) for i in (0, 1))
@@ -69,7 +71,7 @@ def mean_head(by_speaker: dict[str, list[npt.NDArray[np.float64]]]) -> npt.NDArr
 
 
 def main() -> None:
-    """Command line: clips in, template out."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", nargs="+", metavar="SPEAKER=CLIP")
     parser.add_argument("--output", type=Path, required=True)

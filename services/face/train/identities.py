@@ -1,8 +1,8 @@
-"""FitIdentity on a training set: `python -m services.face.train.identities --data SET --clips FOLDER --out FOLDER`.
+"""Fit identities on a training set: `python -m services.face.train.identities --data SET --clips FOLDER --out FOLDER`.
 
-Writes one artefact a person of use `train` (NAME.safetensors, from frames of several clips) and one from a single frame
-(NAME.still.safetensors), as the identity of a still picture would be; with --clip, those of one clip's first part instead. The
-landmarks are those of the training set, the pictures those of the clips.
+For each person of use `train` the command writes two artefacts: NAME.safetensors, fitted to frames of several clips, and
+NAME.still.safetensors, fitted to a single frame as for a still picture. With --clip the artefacts are fitted to the first part of
+one clip instead. The landmarks come from the training set, the pictures from the clips.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import safe_open
 
-from services.common.crops import HeadPose
-from services.common.face_identity import FaceIdentity
+from services.common.face.crops import HeadPose
+from services.common.face.identity import FaceIdentity
 from services.common.geometry.default_model import default_model
-from services.common.tensor_bytes import encode_arrays
+from services.common.store.tensor_bytes import encode_arrays
 from services.face.fitting.identity import IdentityFitter
 from services.face.fitting.model_landmarks import model_landmarks
 from services.face.train.albedo import MOTION_ONLY, read_frames
@@ -32,7 +32,7 @@ MAX_ENROLMENT: Final = 300
 
 
 def people_of(folder: Path, use: str) -> dict[str, list[Path]]:
-    """Tracked clips by speaker, without those whose pixels are too strongly compressed."""
+    """Return the tracked clips by speaker, without clips whose pixels are too strongly compressed."""
     people: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "numpy") as file:
@@ -43,14 +43,14 @@ def people_of(folder: Path, use: str) -> dict[str, list[Path]]:
 
 
 def fit(clips: Path, frames: Mapping[Path, npt.NDArray[np.intp]]) -> FaceIdentity:
-    """The identity from some frames of tracked clips.
+    """Return the identity from some frames of tracked clips.
 
     Args:
         clips: folder of the films.
         frames: by tracked clip, the frame numbers to use.
 
     Raises:
-        NoUsableFootage: none could be used.
+        NoUsableFootage: no frame can be used.
     """
     fitter = IdentityFitter(model_landmarks(default_model()))
     for path, wanted in frames.items():
@@ -80,7 +80,7 @@ def fit(clips: Path, frames: Mapping[Path, npt.NDArray[np.intp]]) -> FaceIdentit
 
 
 def spread(path: Path, count: int, share: float = 1.0) -> npt.NDArray[np.intp]:
-    """At most `count` usable frames, evenly spread over the first `share` of a tracked clip's usable frames."""
+    """Return at most `count` usable frames, evenly spread over the first `share` of a tracked clip's usable frames."""
     with safe_open(path, "numpy") as file:
         usable = np.flatnonzero(file.get_tensor("usable"))
     first = usable if share == 1.0 else usable[: min(int(len(usable) * share), MAX_ENROLMENT)]
@@ -99,7 +99,7 @@ def write(path: Path, identity: FaceIdentity) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="training set: a folder of *.safetensors")
     parser.add_argument("--clips", type=Path, required=True, help="folder of the films")

@@ -1,10 +1,11 @@
 """Learn the default face model: `python -m services.face.train.morphable_model --trainset DIR --clips CLIPS --output FILE`.
 
-From the tracks of `dubstage trainset` (clips of use `train` only): every frame's mesh is brought to head space by its head pose.
-A speaker's neutral shape is the mean of the frames whose lips are nearest to closed and whose eyes are not. Identity: principal
-components of the neutral shapes. Expression: principal components of the frames' offsets from their speaker's neutral shape.
-Both over the data and their mirror images, so every mode is symmetric or antisymmetric. Albedo: albedo.py, from the pictures of
-the clips. The held-out figures of the model card are of use `val` (speakers never trained on) and `dev`.
+The model is learned from the tracks of `dubstage trainset` (only clips of use `train`). Every frame's mesh is brought to head space
+by the frame's head pose. A speaker's neutral shape is the mean of the frames with the most closed lips and with open eyes. The
+identity basis holds principal components of the neutral shapes. The expression basis holds principal components of the frames'
+offsets from the speaker's neutral shape. Both use the data and the mirror images, so every mode is symmetric or antisymmetric.
+albedo.py learns the albedo from the pictures of the clips. The held-out figures of the model card come from clips of use `val`
+(other speakers) and `dev`.
 """
 
 from __future__ import annotations
@@ -22,19 +23,17 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import safe_open
 
-from services.common.crops import HeadPose, head_template
+from services.common.array_types import Float32, Float64
+from services.common.face.correspondences import IBUG_68
+from services.common.face.crops import HeadPose, head_template
+from services.common.face.landmarks import MOUTH_AREA
+from services.common.face.neutral import neutral_shape, own_shape
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
-from services.common.geometry.correspondences import IBUG_68
 from services.common.geometry.landmark_set import LandmarkSet
 from services.common.geometry.morphable_model import MorphableModel
-from services.common.geometry.neutral import neutral_shape, own_shape
-from services.common.landmarks import MOUTH_AREA
 from services.face.train.albedo import AlbedoModel, learn_albedo
 from services.face.train.face_mesh_topology import NUM_VERTICES, FaceMeshTopology, face_mesh_topology, mirror_map
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 
 LICENCE: Final = (
     "Learned in dubstage from the clips named in docs/models/morphable_model.md (GRID, CC BY 4.0; ls_demo2, Apache-2.0). "
@@ -43,21 +42,21 @@ LICENCE: Final = (
 DEPTH_WEIGHT: Final = 0.5
 """Weight of z in the principal components: the tracker's depth is the least certain."""
 BALANCE: Final = 0.35
-"""A speaker's expressions count as its number of frames to this power: one speaker has 90 % of the frames."""
+"""Exponent of a speaker's number of frames in the speaker's weight for expressions: one speaker has 90 % of the frames."""
 MAX_YAW_DEGREES: Final = 30.0
 MAX_FRAMES_A_SPEAKER: Final = 6000
 ERROR_COUNTS: Final = (8, 16, 29, 64)
-"""Numbers of expression coefficients whose landmark error the report has."""
+"""Numbers of expression coefficients for which the report has landmark errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One clip's tracks.
+    """Tracks of one clip.
 
     Attributes:
-        name: its file under the clips folder.
+        name: path of the film under the clips folder.
         use: train, val or dev.
-        speaker: who speaks.
+        speaker: name of the speaker.
         shapes: float32 [T, 468, 3], head space.
         frames: int [T], numbers of the frames in the film.
         poses: T head poses.
@@ -77,7 +76,7 @@ class Basis:
 
     Attributes:
         directions: float64 [K, 468, 3], one standard deviation each.
-        variances: float64 [all], of every component, largest first.
+        variances: float64 [all], variance of every component, largest first.
     """
 
     directions: Float64
@@ -85,7 +84,7 @@ class Basis:
 
 
 def read_clips(trainset: Path, uses: frozenset[str]) -> Iterator[Clip]:
-    """The clips of these uses with their usable, not strongly turned frames; those without any are left out."""
+    """Return the clips of the given uses with usable, not strongly turned frames. Clips without such frames are left out."""
     for path in sorted((trainset / "clips").glob("*.safetensors")):
         with safe_open(path, "numpy") as stored:
             metadata = stored.metadata()
@@ -105,27 +104,27 @@ def read_clips(trainset: Path, uses: frozenset[str]) -> Iterator[Clip]:
 
 
 def mirrored(shapes: npt.NDArray[np.floating], mirror: npt.NDArray[np.int32]) -> Float64:
-    """Shapes [..., 468, 3] of the faces seen in a mirror."""
+    """Return shapes [..., 468, 3] of the faces seen in a mirror."""
     return np.asarray((np.asarray(shapes, np.float64) * [-1.0, 1.0, 1.0])[..., mirror, :])
 
 
 def principal_components(rows: Float64, keep: int) -> Basis:
-    """The leading principal components of rows [R, 468, 3] about zero, under the metric of DEPTH_WEIGHT.
+    """Return the leading principal components of rows [R, 468, 3] about zero, under the metric of DEPTH_WEIGHT.
 
     Args:
-        rows: offsets; a row counts with the square of its length, so weights are multiplied in (`weighted_rows`).
-        keep: components wanted; never more than R.
+        rows: offsets. A row counts with the square of its length, so weights are factors of the rows (`weighted_rows`).
+        keep: number of components to keep; at most R are returned.
     """
     root = np.tile(np.sqrt([1.0, 1.0, DEPTH_WEIGHT]), NUM_VERTICES)
     data = rows.reshape(len(rows), -1) * root
     few = len(data) < data.shape[1]
-    # The smaller of the two products has the same eigenvalues; with few rows it is much the smaller.
+    # Both products have the same non-zero eigenvalues. With few rows the product of size R is much smaller.
     values, vectors = np.linalg.eigh(data @ data.T if few else data.T @ data)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1][:, :keep]
     if few:
         vectors = data.T @ vectors / np.sqrt(np.maximum(values[:keep], 1e-12))
     directions = (vectors * np.sqrt(values[:keep]) / root[:, None]).T.reshape(-1, NUM_VERTICES, 3)
-    # A sign of its own would be the solver's accident: the point that moves most moves down, or else to the right.
+    # The solver's sign is arbitrary. Choose the sign by which the point that moves most moves down, otherwise to the right.
     peak = np.abs(directions[:, :, :2]).sum(-1).argmax(1)
     lead = directions[np.arange(len(directions)), peak]
     sign = np.sign(np.where(np.abs(lead[:, 1]) > 0.3 * np.abs(lead[:, 0]), lead[:, 1], lead[:, 0]))
@@ -133,9 +132,9 @@ def principal_components(rows: Float64, keep: int) -> Basis:
 
 
 def weighted_rows(blocks: list[tuple[float, Float64]], mirror: npt.NDArray[np.int32]) -> Float64:
-    """Offsets [T, 468, 3] of all blocks and their mirror images one behind the other, each block scaled to count with its weight.
+    """Return the offsets [T, 468, 3] of all blocks and of the mirror images, one after the other, scaled by the blocks' weights.
 
-    The mean square of the result, summed over its rows, is the weighted mean of the blocks' variances.
+    The mean square of the result, summed over the rows, is the weighted mean of the blocks' variances.
     """
     total = sum(weight for weight, _ in blocks)
     scaled = [offsets * np.sqrt(weight / (total * 2 * len(offsets))) for weight, offsets in blocks]
@@ -143,7 +142,7 @@ def weighted_rows(blocks: list[tuple[float, Float64]], mirror: npt.NDArray[np.in
 
 
 def explained(offsets: Float64, basis: Basis, counts: list[int]) -> list[float]:
-    """Share of the offsets' variance (metric of DEPTH_WEIGHT) that the first so many components explain."""
+    """Return, for each number in `counts`, the share of variance (metric of DEPTH_WEIGHT) that so many components explain."""
     root = np.sqrt([1.0, 1.0, DEPTH_WEIGHT])
     data = (offsets * root).reshape(len(offsets), -1)
     directions = (basis.directions * root).reshape(len(basis.directions), -1)
@@ -153,14 +152,15 @@ def explained(offsets: Float64, basis: Basis, counts: list[int]) -> list[float]:
 
 
 def landmark_errors(model: MorphableModel, shapes: Float32) -> dict[str, list[float]]:
-    """Mean distance of one person's fitted and tracked landmarks, crop pixels of a frontal view, by size of the expression basis.
+    """Return the mean distance between one person's fitted and tracked landmarks, crop pixels of a frontal view.
 
     Args:
         model: the model.
         shapes: float32 [T, 468, 3], head space.
 
     Returns:
-        "basis": identity by the basis alone; "own_shape": with the person's neutral shape as well; each by ERROR_COUNTS.
+        "basis": identity from the basis alone; "own_shape": with the person's neutral shape too. Each list has one value per number
+        of expression coefficients in ERROR_COUNTS.
     """
     frames = len(shapes)
     frontal = WeakPerspective(np.ones(frames), np.broadcast_to(np.eye(3), (frames, 3, 3)), np.zeros((frames, 3)))
@@ -177,7 +177,7 @@ def landmark_errors(model: MorphableModel, shapes: Float32) -> dict[str, list[fl
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """Attributes: the model, its topology, and the figures of the model card by name."""
+    """Learned model. Attributes: the model, the topology, and the figures of the model card by name."""
 
     model: MorphableModel
     topology: FaceMeshTopology
@@ -185,7 +185,7 @@ class Learned:
 
 
 def learn(trainset: Path, clips: Path | None, *, num_identity: int, num_expression: int, num_albedo: int) -> Learned:
-    """Learn the whole model; without a folder of clips it has no albedo."""
+    """Learn the whole model. Without a folder of clips the model has no albedo."""
     by_speaker: dict[tuple[str, str], list[Clip]] = defaultdict(list)
     for clip in read_clips(trainset, frozenset({"train", "val", "dev"})):
         by_speaker[clip.use, clip.speaker].append(clip)
@@ -277,13 +277,13 @@ def _assemble(
 
 
 def main() -> None:
-    """Command line: a training set in, the model and the figures of its card out."""
+    """Run the command line, which writes the model and the figures of the model card."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--trainset", type=Path, required=True, help="training set made by `dubstage trainset`: a folder with clips/"
     )
     parser.add_argument(
-        "--clips", type=Path, help="folder of the films that the set was made from; without it no albedo is learned"
+        "--clips", type=Path, help="folder of the films that the set was made from; without the films no albedo is learned"
     )
     parser.add_argument("--output", type=Path, required=True, help="safetensors file of the model")
     parser.add_argument("--report", type=Path, help="JSON file of the figures")

@@ -1,4 +1,4 @@
-"""Pictures of a face model's modes for its card: `python -m services.face.train.morphable_report MODEL --output PNG`."""
+"""Draw a face model's modes for the model card: `python -m services.face.train.morphable_report MODEL --output PNG`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 
+from services.common.array_types import Float64
 from services.common.geometry.lighting import ambient, shading
 from services.common.geometry.morphable_model import MorphableModel
 from services.common.geometry.normals import face_normals, vertex_normals
@@ -19,7 +19,6 @@ from matplotlib import pyplot as plt  # the backend must be chosen first
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
-Float64 = npt.NDArray[np.float64]
 AMOUNT = 2.5
 """Standard deviations shown on either side of the mean."""
 GREY = 0.75
@@ -47,7 +46,7 @@ def draw_face(
 
 
 def plot_modes(model: MorphableModel, path: Path, columns: int = 8) -> None:
-    """First modes of each basis, at minus and plus AMOUNT standard deviations, the means first."""
+    """Draw the means, then the first modes of each basis at minus and plus AMOUNT standard deviations."""
     rows: list[tuple[str, int]] = [("identity", -1), ("identity", 1), ("expression", -1), ("expression", 1)]
     rows += [("albedo", -1), ("albedo", 1)] if model.num_albedo else []
     figure, axes = plt.subplots(len(rows), columns + 1, figsize=(1.55 * (columns + 1), 1.8 * len(rows)))
@@ -68,7 +67,7 @@ def plot_modes(model: MorphableModel, path: Path, columns: int = 8) -> None:
 
 
 def main() -> None:
-    """Command line: a model in, a picture out."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--output", type=Path, required=True)

@@ -1,9 +1,9 @@
-"""Sync network: sound and mouth into one space where what belongs together lies together (SyncNet, Chung & Zisserman 2016).
+"""Sync network: embeddings of sound and mouth in one space, where matching pairs are close (SyncNet, Chung & Zisserman 2016).
 
-    content rows [N, T, 4, 25] -> AudioEncoder -> unit vectors [N, T, E]
+    sync rows [N, T, 4, 25]    -> AudioEncoder -> unit vectors [N, T, E]
     coefficients [N, T, K]     -> MouthEncoder -> unit vectors [N, T, E]
 
-Each vector sees about nine frames around its own, both ways.
+Each vector sees about nine frames, with its own frame in the middle.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Tower(nn.Module):
         self.dropout = nn.Dropout1d(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in, T] -> unit vectors [N, T, E]."""
+        """Return unit vectors: [N, in, T] -> [N, T, E]."""
         x = functional.leaky_relu(self.enter(x), 0.1)
         x = self.dropout(x)
         x = x + functional.leaky_relu(self.middle(x), 0.1)
@@ -49,14 +49,14 @@ class _Tower(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """Embeds speech; each clip's energy level is removed."""
+    """Encoder of speech. Each clip's energy level is removed."""
 
     def __init__(self, config: SyncConfig) -> None:
         super().__init__()
         self.tower = _Tower(NUM_SYNC * ROWS_PER_FRAME, config)
 
     def forward(self, content: Tensor) -> Tensor:
-        """[N, T, 4, 25] -> [N, T, E]."""
+        """Return embeddings of sync rows: [N, T, 4, 25] -> [N, T, E]."""
         split = len(ARTICULATIONS)
         energy = content[..., split:]
         energy = energy - energy.mean(dim=(1, 2), keepdim=True)
@@ -67,14 +67,14 @@ class AudioEncoder(nn.Module):
 
 
 class MouthEncoder(nn.Module):
-    """Embeds mouth motion: coefficients and their change."""
+    """Encoder of mouth motion: coefficients and their change per frame."""
 
     def __init__(self, config: SyncConfig) -> None:
         super().__init__()
         self.tower = _Tower(2 * config.num_coefficients, config)
 
     def forward(self, coefficients: Tensor) -> Tensor:
-        """[N, T, K] -> [N, T, E]; coefficients about the clip's mean, in units of the clip's spread."""
+        """Return embeddings of coefficients about the clip's mean in units of the clip's spread: [N, T, K] -> [N, T, E]."""
         x = coefficients.transpose(1, 2)
         change = functional.pad(x[..., 1:] - x[..., :-1], (1, 0))
         embedded: Tensor = self.tower(torch.cat([x, change], dim=1))
@@ -93,9 +93,9 @@ class SyncNetwork(nn.Module):
 
 
 def lag_scores(audio: Tensor, mouth: Tensor, usable: Tensor, max_lag: int) -> Tensor:
-    """Mean cosine similarity at each lag, [N, 2 max_lag + 1]: sound of frame n + lag against the mouth of frame n.
+    """Return the mean cosine similarity at each lag, [N, 2 max_lag + 1]: sound of frame n + lag against the mouth of frame n.
 
-    Every lag is averaged over the mouths whose sound lies inside the clip.
+    The mean at a lag covers the mouths whose sound lies inside the clip.
     """
     length = mouth.shape[1]
     scores = []

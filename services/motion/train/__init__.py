@@ -1,1 +1,1 @@
-"""Training of the motion stage's networks; serving never imports it."""
+"""What the trainings of several predictors share, and the training of the sync network. Serving never imports this package."""

@@ -1,10 +1,14 @@
-"""Training clips on disk: tracked mouths and speech features of one clip a file.
+"""Training clips on disk: one file of tracked mouths and one file of speech features per clip.
 
-A training set is a folder with `clips/<clip>.safetensors`: `mouth_landmarks` float32 [T, 59, 3] (head space, 25 frames/s),
-`usable` bool [T], the head poses `rotation` [T, 3, 3], `translation` [T, 3] and `scale` [T] where they are learned, and
-metadata `use`, `speaker`, `transcript`; and `features/<clip>.safetensors`: `mel` float32 [T, 4, 80], `posteriorgram` float32
-[T, 4, 40], `speech_probability` float32 [T] and, for `everybody`, `identity_removed` float32 [T, 4, 20]. Lags found by the sync
-network are a JSON file: clip -> frames.
+A training set is a folder with
+
+* `clips/<clip>.safetensors`: `mouth_landmarks` float32 [T, 59, 3] (head space, 25 frames per second), `usable` bool [T]; head poses
+  `rotation` [T, 3, 3], `translation` [T, 3] and `scale` [T] for predictors that move the head; metadata `use`, `speaker`,
+  `transcript`;
+* `features/<clip>.safetensors`: `mel` float32 [T, 4, 80], `posteriorgram` float32 [T, 4, 40], `speech_probability` float32 [T],
+  and the further tensors that a predictor hears (types.EXTRA_FEATURES).
+
+Lags that the sync network found are a JSON file: clip -> frames.
 """
 
 from __future__ import annotations
@@ -13,16 +17,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from services.common.array_types import Array, Bool, Float32, Float64
 from services.common.errors import InvalidRequest
 from services.common.geometry.rotations import euler_from_matrix
-from services.common.tensor_bytes import decode_arrays
+from services.common.store.tensor_bytes import decode_arrays
 from services.motion.features import content_rows, sync_rows
-from services.motion.types import Bool, Float32, SpeechFeatures
+from services.motion.types import EXTRA_FEATURES, Footage, SpeechFeatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,14 @@ class TrainingClip:
     Attributes:
         name: file name without its ending.
         use: `train`, `val` or `dev`.
-        speaker: who it is; clips without a known speaker are their own.
-        transcript: words, or empty.
+        speaker: name of the speaker. A clip without a known speaker has a speaker of its own.
+        transcript: words, or an empty text.
         mouth_landmarks: float32 [T, 59, 3], head space.
         usable: bool [T].
-        features: of the same T frames.
+        features: features of the same T frames.
         content: float32 [T, 4, 44], content rows of the features.
-        heard: float32 [T, 4, 25], what the sync network hears of them.
-        poses: float64 [T, 6], head-pose vectors, in pixels of the footage; None where the training set has none.
+        heard: float32 [T, 4, 25], inputs of the sync network.
+        poses: float64 [T, 6], head-pose vectors in pixels of the footage. None if the training set has no head poses.
     """
 
     name: str
@@ -51,14 +54,14 @@ class TrainingClip:
     features: SpeechFeatures
     content: Float32
     heard: Float32
-    poses: npt.NDArray[np.float64] | None = None
+    poses: Float64 | None = None
 
     def __len__(self) -> int:
         return len(self.usable)
 
 
 def shifted(clip: TrainingClip, lag_frames: int) -> TrainingClip:
-    """The clip with a lag taken out: sound of frame n + lag is laid on picture of frame n.
+    """Return the clip without a lag: the sound of frame n + lag moves to the picture of frame n.
 
     A positive lag means that the sound comes after the picture (docs/coordinates.md).
     """
@@ -79,16 +82,16 @@ def shifted(clip: TrainingClip, lag_frames: int) -> TrainingClip:
 
 
 def load_clips(trainset: Path, *, uses: frozenset[str], lags: Path | None = None, min_usable: float = 0.8) -> list[TrainingClip]:
-    """Clips of a training set in the order of their names.
+    """Return the clips of a training set in the order of their names.
 
     Args:
         trainset: the training set.
-        uses: which values of `use` to take.
-        lags: JSON file of lags to take out.
-        min_usable: share of usable frames below which a clip is left out.
+        uses: values of `use` to take.
+        lags: JSON file of lags to take out. None: no lags.
+        min_usable: clips with a smaller share of usable frames are left out.
 
     Raises:
-        InvalidRequest: no clip is there.
+        InvalidRequest: the training set has no such clip.
     """
     known: dict[str, int] = json.loads(lags.read_text()) if lags else {}
     found = []
@@ -99,10 +102,8 @@ def load_clips(trainset: Path, *, uses: frozenset[str], lags: Path | None = None
             continue
         heard = decode_arrays(beside.read_bytes())
         length = min(len(named["usable"]), len(heard["speech_probability"]))
-        removed = np.array(heard["identity_removed"][:length], np.float32) if "identity_removed" in heard else None
-        speech = SpeechFeatures(
-            heard["posteriorgram"][:length], heard["mel"][:length], heard["speech_probability"][:length], removed
-        )
+        extra = {name: np.array(heard[name][:length], np.float32) for name in EXTRA_FEATURES if name in heard}
+        speech = SpeechFeatures(heard["posteriorgram"][:length], heard["mel"][:length], heard["speech_probability"][:length], extra)
         usable = np.array(named["usable"][:length], dtype=np.bool_)  # copies: views would hold the whole file
         if length < 2 or usable.mean() < min_usable:
             continue
@@ -125,7 +126,7 @@ def load_clips(trainset: Path, *, uses: frozenset[str], lags: Path | None = None
     return found
 
 
-def _poses(arrays: Mapping[str, npt.NDArray[Any]], length: int) -> npt.NDArray[np.float64] | None:
+def _poses(arrays: Mapping[str, Array], length: int) -> Float64 | None:
     if not {"rotation", "translation", "scale"} <= set(arrays):
         return None
     angles = np.asarray(euler_from_matrix(np.array(arrays["rotation"][:length], np.float64)))
@@ -134,8 +135,29 @@ def _poses(arrays: Mapping[str, npt.NDArray[Any]], length: int) -> npt.NDArray[n
 
 
 def by_speaker(clips: list[TrainingClip]) -> dict[str, list[TrainingClip]]:
-    """Clips of each speaker, speakers in the order of their names."""
+    """Return the clips of each speaker, with speakers in the order of their names."""
     groups: dict[str, list[TrainingClip]] = {}
     for clip in clips:
         groups.setdefault(clip.speaker, []).append(clip)
     return dict(sorted(groups.items()))
+
+
+def speaker_weights(clips: list[TrainingClip], exponent: float) -> dict[str, float]:
+    """Return the weight of one clip of each speaker, so that a speaker with m clips counts m to the power of `exponent`."""
+    return {speaker: float(len(group)) ** (exponent - 1.0) for speaker, group in by_speaker(clips).items()}
+
+
+def footage_of(clip: TrainingClip, part: slice, *, head_poses: bool) -> Footage:
+    """Return a part of a clip as footage.
+
+    Args:
+        clip: the clip.
+        part: frames to take.
+        head_poses: whether the predictor needs head poses.
+
+    Raises:
+        InvalidRequest: the training set has no head poses.
+    """
+    if head_poses and clip.poses is None:
+        raise InvalidRequest(f"{clip.name}: the training set holds no head poses", field="trainset")
+    return Footage(clip.mouth_landmarks[part], clip.usable[part], None if clip.poses is None else clip.poses[part])

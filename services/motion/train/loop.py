@@ -1,9 +1,9 @@
-"""What the training loops share: seeds, checkpoints that resume, the learning-rate schedule, curves as a picture."""
+"""What the trainings share: seeds, checkpoints that resume, the choice of the best step, the learning-rate schedule, curves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+
+Scores = dict[str, dict[str, float]]
+"""Group of clips -> name of a score -> mean over the clips of the group."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +30,7 @@ class LoopConfig:
     gradient_norm: float = 1.0
     evaluate_every: int = 250
     averaging: float = 0.99
-    """Decay of the exponential moving average of the weights; the average is what is kept."""
+    """Decay of the exponential moving average of the weights. The average is exported."""
     threads: int = 1
 
 
@@ -38,12 +41,12 @@ class Curves:
     values: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def add(self, step: int, **values: float) -> None:
-        """Append one value a name."""
+        """Append one value to each name."""
         for name, value in values.items():
             self.values.setdefault(name, []).append((step, float(value)))
 
     def draw(self, path: Path) -> None:
-        """One small plot a name, as a PNG."""
+        """Draw one small plot per name into a PNG file."""
         import matplotlib
 
         matplotlib.use("Agg")
@@ -68,7 +71,7 @@ class Averaged:
         self.state = {name: value.detach().clone() for name, value in module.state_dict().items()}
 
     def update(self, module: nn.Module, step: int) -> None:
-        """Move towards the module's weights; faster in the first steps."""
+        """Move towards the module's weights, faster in the first steps."""
         decay = min(self._decay, (1.0 + step) / (10.0 + step))
         for name, value in module.state_dict().items():
             if value.dtype.is_floating_point:
@@ -78,15 +81,21 @@ class Averaged:
 
 
 def learning_rate(config: LoopConfig, step: int) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth."""
+    """Return the learning rate of a step: linear warm-up, then half a cosine down to a hundredth."""
     if step < config.warm_up_steps:
         return config.learning_rate * (step + 1) / config.warm_up_steps
     done = (step - config.warm_up_steps) / max(1, config.steps - config.warm_up_steps)
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
+def set_up(config: LoopConfig) -> None:
+    """Seed PyTorch and set the number of threads; to be called before the network is made."""
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(config.threads)
+
+
 class TrainingRun:
-    """Optimiser, averaged weights, curves and random state of one training; saved and restored as one file."""
+    """Optimiser, averaged weights, curves and random state of one training, saved and restored as one file."""
 
     def __init__(self, folder: Path, module: nn.Module, config: LoopConfig, description: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +109,7 @@ class TrainingRun:
         self.best = -math.inf
 
     def resume(self) -> None:
-        """Go on from the checkpoint in the folder, where there is one of the same configuration."""
+        """Continue from the checkpoint in the folder if its configuration is the same."""
         if not self._file.is_file():
             return
         saved = torch.load(self._file, weights_only=False)
@@ -133,7 +142,7 @@ class TrainingRun:
         self.curves.draw(self.folder / "curves.png")
 
     def update(self, loss: torch.Tensor) -> None:
-        """One optimiser step."""
+        """Make one optimiser step."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
         self.optimiser.zero_grad(set_to_none=True)
@@ -143,8 +152,8 @@ class TrainingRun:
         self.averaged.update(self.module, self.step)
         self.step += 1
 
-    def record(self, scores: dict[str, dict[str, float]], value: float) -> bool:
-        """Puts the scores of each group, and what is selected on, on the curves; says whether it is the best so far."""
+    def _record(self, scores: Scores, value: float) -> bool:
+        """Add the scores of each group and the number to select on to the curves; return whether the number is the best so far."""
         self.curves.add(self.step, score=value)
         for group, values in scores.items():
             self.curves.add(self.step, **{f"{group} {name}": value for name, value in values.items()})
@@ -153,17 +162,40 @@ class TrainingRun:
             return True
         return False
 
-    def train(self, title: str, losses_of_step: Callable[[], dict[str, Tensor]], describe: Callable[[list[float]], str]) -> None:
-        """All steps that remain.
+    def consider(
+        self,
+        averaged: nn.Module,
+        evaluate: Callable[[], Scores],
+        value: Callable[[Scores], float],
+        beside: Callable[[], Mapping[str, Any]],
+    ) -> Scores:
+        """Evaluate the averaged weights, keep them in `best.pt` if they are the best so far, and save the checkpoint.
 
         Args:
-            title: shown beside the bar.
-            losses_of_step: draws a batch, and gives the parts of its loss; `total` is what is learned from.
-            describe: evaluates; from the mean of each part since the last evaluation to a line of text.
+            averaged: network that gets the averaged weights.
+            evaluate: returns the scores of `averaged`.
+            value: returns the number to select on.
+            beside: returns what `best.pt` holds beside configuration, weights, scores and step.
+        """
+        averaged.load_state_dict(self.averaged.state)
+        scores = evaluate()
+        if self._record(scores, value(scores)):
+            kept = {"config": self.description, "state": averaged.state_dict(), "scores": scores, "step": self.step}
+            torch.save({**kept, **beside()}, self.folder / "best.pt")
+        self.save()
+        return scores
+
+    def train(self, title: str, losses_of_step: Callable[[], dict[str, Tensor]], describe: Callable[[list[float]], str]) -> None:
+        """Make all remaining steps.
+
+        Args:
+            title: text beside the progress bar.
+            losses_of_step: draws a batch and returns the parts of its loss. The network learns from the part `total`.
+            describe: evaluates and returns a line of text, given the mean of each part since the last evaluation.
         """
         sums: list[list[float]] = []
         with progress() as bar:
-            task = bar.add_task(title, total=self.config.steps, completed=self.step, note="")
+            task = bar.add_task(title, total=self.config.steps, completed=self.step)
             while self.step < self.config.steps:
                 self.module.train()
                 losses = losses_of_step()
@@ -178,6 +210,5 @@ class TrainingRun:
 
 
 def progress() -> Progress:
-    """A progress bar with a free text column `note`."""
-    note = TextColumn("{task.fields[note]}")
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
+    """Return a progress bar."""
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,14 +1,13 @@
-"""How well predicted mouths follow the true ones."""
+"""Scores of predicted mouths against the true mouths."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from services.common.landmarks import NUM_LIPS, lip_width, mouth_opening
-from services.motion.types import Bool, Float32
+from services.common.array_types import Bool, Float32, Floating
+from services.common.face.landmarks import NUM_LIPS, lip_width, mouth_opening
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +15,15 @@ class MotionScores:
     """Scores of one stretch of footage; lengths in crop pixels.
 
     Attributes:
-        frames: frames that counted.
+        frames: number of frames that count.
         opening_correlation: Pearson's r of the mouth opening.
         width_correlation: Pearson's r of the lip width.
         lip_distance: mean distance of the 40 lip points in the picture plane (LMD).
-        mean_mouth_distance: the same of the person's mean mouth.
-        spread_ratio: standard deviation of the opening over the true one.
-        step_ratio: mean frame-to-frame change of the lips over the true one.
-        closure_hits: p, b, m on which the true and the predicted lips close.
-        closure_events: p, b, m on which the true lips close.
+        mean_mouth_distance: mean distance of the person's mean mouth.
+        spread_ratio: standard deviation of the opening, relative to the true opening's.
+        step_ratio: mean change of the lips from frame to frame, relative to the true lips'.
+        closure_hits: number of p, b, m on which the true and the predicted lips close.
+        closure_events: number of p, b, m on which the true lips close.
     """
 
     frames: int
@@ -38,8 +37,8 @@ class MotionScores:
     closure_events: int
 
 
-def pearson(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
-    """Pearson's r of two sequences; 0 where one of them is constant."""
+def pearson(a: Floating, b: Floating) -> float:
+    """Return Pearson's r of two sequences, or 0 if a sequence is constant."""
     a, b = a - a.mean(), b - b.mean()
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / norm if norm > 1e-9 else 0.0
@@ -48,15 +47,15 @@ def pearson(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
 def score_motion(
     predicted: Float32, truth: Float32, mean_mouth: Float32, usable: Bool, bilabial: Float32, threshold: float
 ) -> MotionScores:
-    """Scores of predicted mouths float32 [T, 59, 3].
+    """Return the scores of predicted mouths.
 
     Args:
-        predicted: predicted mouths.
-        truth: the tracked ones.
-        mean_mouth: float32 [T, 59, 3] or [59, 3], of the enrolment footage.
+        predicted: float32 [T, 59, 3], predicted mouths.
+        truth: float32 [T, 59, 3], tracked mouths.
+        mean_mouth: float32 [T, 59, 3] or [59, 3], mean mouth of the enrolment footage.
         usable: bool [T].
         bilabial: float32 [T], probability of p, b, m.
-        threshold: opening below which lips count as closed, in crop pixels, the same for both.
+        threshold: opening in crop pixels below which predicted and tracked lips count as closed.
     """
     lips = slice(0, NUM_LIPS)
     opening, true_opening = mouth_opening(predicted), mouth_opening(truth)
@@ -88,6 +87,6 @@ def score_motion(
     )
 
 
-def _runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+def _runs(flags: Bool) -> list[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     return [(int(begin), int(end)) for begin, end in zip(edges[::2], edges[1::2], strict=True)]

@@ -1,4 +1,4 @@
-"""The evaluation protocol on clips: enrol on one part, predict the other, control with wrong sound."""
+"""The evaluation protocol on clips: enrol on one part, predict the other part, control with wrong sound."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from statistics import fmean
 
 import numpy as np
 
-from services.common.landmarks import mouth_opening
+from services.common.array_types import Float32
+from services.common.face.landmarks import mouth_opening
 from services.motion.basis import LandmarkBasis
 from services.motion.features import bilabial_probability
 from services.motion.style import Style, StyleNetwork, encode_style
 from services.motion.train.clips import TrainingClip
 from services.motion.train.metrics import MotionScores, pearson, score_motion
-from services.motion.types import Float32, SpeechFeatures
+from services.motion.types import SpeechFeatures
 
 LONG_CLIP_FRAMES = 425
-"""17 s: longer clips are enrolled on their first 10 s, shorter ones in two folds of 60 and 40 %."""
+"""Clips of at least 17 s are enrolled on their first 10 s, shorter clips in two folds of 60 and 40 %."""
 SHORT_CLIP_FRAMES = 100
 _NUM_WRONG = 10
 
 Predict = Callable[[SpeechFeatures, Style], Float32]
-"""Features of T frames and a style to mouths float32 [T, 59, 3]."""
+"""Function from features of T frames and a style to mouths float32 [T, 59, 3]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,14 @@ class Fold:
     test: slice
 
 
-def folds(num_frames: int) -> list[Fold]:
-    """How a clip is cut into enrolment and test.
+Encode = Callable[[TrainingClip, Fold], Style]
+"""Function that measures the style of a clip's fold."""
 
-    Clips under 4 s are enrolled on themselves: only the face's rest and amplitude come from there, no motion.
+
+def folds(num_frames: int) -> list[Fold]:
+    """Return the folds of a clip.
+
+    Clips under 4 s are enrolled on themselves: only the face's rest and amplitude come from the enrolment, no motion.
     """
     if num_frames < SHORT_CLIP_FRAMES:
         return [Fold(slice(0, num_frames), slice(0, num_frames))]
@@ -57,7 +62,7 @@ class ClipResult:
 
 
 def wrong_sounds(features: SpeechFeatures) -> Iterator[SpeechFeatures]:
-    """The clip's own sound shifted circularly by ten amounts that are far from zero."""
+    """Yield the clip's own sound, shifted circularly by ten amounts that are far from zero."""
     length = len(features)
     for index in range(_NUM_WRONG):
         shift = round(length * (0.15 + 0.7 * (index + 0.5) / _NUM_WRONG))
@@ -66,40 +71,35 @@ def wrong_sounds(features: SpeechFeatures) -> Iterator[SpeechFeatures]:
 
 
 def closed_threshold(openings: Float32) -> float:
-    """Opening under which a person's lips count as closed: the shut mouth's plus a sixth of the range."""
+    """Return the opening below which lips count as closed: the opening of the shut mouth plus a sixth of the range."""
     low, high = np.percentile(openings, [5, 95])
     return float(low + (high - low) / 6.0)
 
 
-def evaluate_clip(
-    clip: TrainingClip,
-    basis: LandmarkBasis,
-    network: StyleNetwork,
-    predict: Predict,
-    restyle: Callable[[Style, TrainingClip, Fold], Style] | None = None,
-    *,
-    control: bool = True,
-) -> ClipResult:
-    """Self-re-enactment of the landmarks of one clip whose lag is already taken out.
+def encoded_mouths(basis: LandmarkBasis, encoder: StyleNetwork) -> Encode:
+    """Return a function that measures the style of a fold's enrolment part: the arrays that every style holds."""
+
+    def encode(clip: TrainingClip, fold: Fold) -> Style:
+        return encode_style(clip.mouth_landmarks[fold.enrolment], clip.usable[fold.enrolment], basis, encoder)
+
+    return encode
+
+
+def evaluate_clip(clip: TrainingClip, encode: Encode, predict: Predict, *, control: bool = True) -> ClipResult:
+    """Evaluate the self-re-enactment of one clip's landmarks.
 
     Args:
-        clip: tracked clip.
-        basis: landmark basis.
-        network: style encoder.
+        clip: tracked clip without lag.
+        encode: measures the style of a fold.
         predict: the predictor under test.
-        restyle: what is done to the style of a fold before predicting (an ablation, or personalisation).
-        control: also predict from wrong sounds.
+        control: whether to predict from wrong sounds too.
     """
-    parts = []
-    for fold in folds(len(clip)):
-        style = encode_style(clip.mouth_landmarks[fold.enrolment], clip.usable[fold.enrolment], basis, network)
-        parts.append((fold, style if restyle is None else restyle(style, clip, fold)))
-
+    parts = [(fold, encode(clip, fold)) for fold in folds(len(clip))]
     threshold = closed_threshold(mouth_opening(clip.mouth_landmarks[clip.usable]))
     scores, wrong = [], []
     for fold, style in parts:
         truth, usable = clip.mouth_landmarks[fold.test], clip.usable[fold.test]
-        # The sound before the test part is known in a dub too: the whole clip is predicted and the test part is kept.
+        # In a dub the sound before the test part is known too. So the whole clip is predicted, and the test part is kept.
         predicted = predict(clip.features, style)[fold.test]
         bilabial = bilabial_probability(clip.features)[fold.test]
         scores.append(score_motion(predicted, truth, style.mean_mouth, usable, bilabial, threshold))
@@ -110,7 +110,7 @@ def evaluate_clip(
 
 
 def mean_scores(scores: list[MotionScores], *, by_frames: bool = True) -> MotionScores:
-    """Mean of scores, weighted by frames or alike; counts are summed."""
+    """Return the mean of scores, weighted by frames or equally. Counts are summed."""
     weights = np.array([score.frames if by_frames else 1 for score in scores], np.float64)
     values: dict[str, float | int] = {}
     for field in fields(MotionScores):

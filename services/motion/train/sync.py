@@ -1,14 +1,13 @@
-"""Trains the sync network: `python -m services.motion.train.sync --trainset DIR`.
+"""Train the sync network: `python -m services.motion.train.sync --trainset DIR`.
 
-Contrastive over shifts: in a stretch of one clip, the sound at the right lag must score above the sound at all others. It also
-writes `lags.json`, the lag of every clip, for the training of motion.
+The loss contrasts shifts: in a stretch of one clip, the sound at the right lag must score above the sound at all other lags. The
+command also writes `lags.json`, the lag of every clip, for the training of motion. --lags takes the lags of an earlier round.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +15,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from services.common.array_types import Float32
 from services.common.errors import NoUsableFootage
 from services.motion.basis import LandmarkBasis
 from services.motion.features import ARTICULATIONS
 from services.motion.lag import estimate_lag, standardised
 from services.motion.networks.sync import SyncConfig, SyncNetwork, lag_scores
+from services.motion.train.basis import basis_of
 from services.motion.train.clips import TrainingClip, by_speaker, load_clips
-from services.motion.train.loop import LoopConfig, TrainingRun, progress
-from services.motion.train.style import basis_of
-from services.motion.types import MAX_LAG, Float32
+from services.motion.train.command import loop_of, training_parser
+from services.motion.train.loop import LoopConfig, Scores, TrainingRun, set_up
+from services.motion.train.selection import describe
+from services.motion.types import MAX_LAG
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyncTrainingConfig:
-    """Everything that decides the result."""
+    """Everything that decides the result of the training."""
 
     network: SyncConfig = field(default_factory=SyncConfig)
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1500, learning_rate=2e-3, evaluate_every=150, averaging=0.99))
@@ -37,7 +39,7 @@ class SyncTrainingConfig:
     frames: int = 68
     speaker_exponent: float = 0.35
     noise: float = 0.15
-    """Noise on coefficients, in units of the spread."""
+    """Standard deviation of the noise on coefficients, in units of the spread."""
 
 
 class TorchSync:
@@ -48,20 +50,20 @@ class TorchSync:
 
     @torch.no_grad()
     def embed_audio(self, heard: Float32) -> Float32:
-        """See lag.SyncModel."""
+        """Embed, see lag.SyncModel."""
         embedded: Float32 = self._network.audio(torch.from_numpy(heard[None]))[0].numpy()
         return embedded
 
     @torch.no_grad()
     def embed_mouth(self, coefficients: Float32) -> Float32:
-        """See lag.SyncModel."""
+        """Embed, see lag.SyncModel."""
         embedded: Float32 = self._network.mouth(torch.from_numpy(coefficients[None]))[0].numpy()
         return embedded
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveryRate:
-    """Share of inserted shifts found within one frame, and the mean confidence of right and of foreign sound."""
+    """Share of inserted shifts that are found within one frame, and the mean confidence of right and of foreign sound."""
 
     within_one: float
     confidence_own: float
@@ -69,7 +71,7 @@ class RecoveryRate:
 
 
 def recovery(clips: list[TrainingClip], basis: LandmarkBasis, model: TorchSync) -> RecoveryRate:
-    """Shifts of +-1..6 frames put into clips and found again, relative to the lag found in the untouched clip."""
+    """Put shifts of +-1..6 frames into clips and find them again, relative to the lag in the untouched clip."""
     hits, own, foreign = [], [], []
     for index, clip in enumerate(clips):
         found = estimate_lag(clip.features, clip.mouth_landmarks, clip.usable, basis, model)
@@ -94,7 +96,7 @@ class _Prepared:
 
 
 class SyncSampler:
-    """Draws stretches of clips, speakers balanced."""
+    """Sampler of stretches of clips with balanced speakers."""
 
     def __init__(self, clips: list[TrainingClip], basis: LandmarkBasis, config: SyncTrainingConfig) -> None:
         self._config = config
@@ -111,7 +113,7 @@ class SyncSampler:
         self._probability = weights / weights.sum()
 
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Content [N, T, 4, 25], coefficients [N, T, K], usable [N, T]."""
+        """Draw network inputs [N, T, 4, 25], coefficients [N, T, K] and usable [N, T]."""
         contents, mouths, usables = [], [], []
         for _ in range(self._config.batch_size):
             group = self._groups[rng.choice(len(self._groups), p=self._probability)]
@@ -132,14 +134,14 @@ class SyncSampler:
 
 
 def contrastive_loss(network: SyncNetwork, content: Tensor, mouth: Tensor, usable: Tensor) -> Tensor:
-    """Cross entropy of lag 0 among all lags (whole stretches), and of each frame's own sound among the stretch's."""
+    """Return the cross entropy of lag 0 among all lags of a stretch, plus that of each frame's own sound among all sounds."""
     audio, seen = network.audio(content), network.mouth(mouth)
     scale = network.log_scale.exp()
     scores = lag_scores(audio, seen, usable, MAX_LAG)
     target = torch.full((len(scores),), MAX_LAG)
     whole = functional.cross_entropy(scores * scale * 4.0, target)
     pairs = torch.einsum("nte,nse->nts", seen, audio) * scale
-    # Neighbouring frames sound alike: they are neither right nor wrong.
+    # Neighbouring frames sound alike: their pairs count neither as right nor as wrong.
     steps = torch.arange(pairs.shape[1])
     near = ((steps[:, None] - steps[None]).abs() == 1).to(pairs.dtype)
     own = functional.cross_entropy((pairs - 1e4 * near).flatten(0, 1), steps.repeat(len(pairs)), reduction="none")
@@ -147,39 +149,33 @@ def contrastive_loss(network: SyncNetwork, content: Tensor, mouth: Tensor, usabl
     return whole + 0.3 * frames
 
 
-def train(config: SyncTrainingConfig, clips: list[TrainingClip], held_out: list[TrainingClip], folder: Path) -> RecoveryRate:
-    """Trains, keeps the best averaged weights in `folder/best.pt`, returns the held-out recovery."""
-    torch.manual_seed(config.loop.seed)
-    torch.set_num_threads(config.loop.threads)
+def train(config: SyncTrainingConfig, clips: list[TrainingClip], held_out: list[TrainingClip], folder: Path) -> None:
+    """Train, and keep the averaged weights with the best held-out recovery in `folder/best.pt`."""
+    set_up(config.loop)
     basis = basis_of(clips, config.network.num_coefficients)
     network, averaged = SyncNetwork(config.network), SyncNetwork(config.network).eval()
     sampler = SyncSampler(clips, basis, config)
     run = TrainingRun(folder, network, config.loop, asdict(config))
     run.resume()
-    best = RecoveryRate(0.0, 0.0, 0.0)
-    with progress() as bar:
-        task = bar.add_task("sync", total=config.loop.steps, completed=run.step, note="")
-        while run.step < config.loop.steps:
-            network.train()
-            loss = contrastive_loss(network, *sampler.draw(run.rng))
-            run.update(loss)
-            bar.update(task, completed=run.step)
-            if run.step % config.loop.evaluate_every == 0 or run.step == config.loop.steps:
-                averaged.load_state_dict(run.averaged.state)
-                rate = recovery(held_out, basis, TorchSync(averaged))
-                run.curves.add(run.step, loss=loss.item(), within_one=rate.within_one, confidence=rate.confidence_own)
-                value = rate.within_one + 0.1 * (rate.confidence_own - rate.confidence_foreign)
-                if value > run.best:
-                    run.best, best = value, rate
-                    keep = {"config": asdict(config), "state": averaged.state_dict(), "recovery": asdict(rate)}
-                    torch.save({**keep, "basis": basis, "step": run.step}, folder / "best.pt")
-                run.save()
-                bar.console.print(f"{run.step:5d} loss {loss.item():.3f} {rate}")
-    return best
+
+    def evaluate() -> Scores:
+        return {"recovery": asdict(recovery(held_out, basis, TorchSync(averaged)))}
+
+    def value(scores: Scores) -> float:
+        rate = scores["recovery"]
+        return rate["within_one"] + 0.1 * (rate["confidence_own"] - rate["confidence_foreign"])
+
+    def consider() -> Scores:
+        return run.consider(averaged, evaluate, value, lambda: {"basis": basis})
+
+    def losses_of_step() -> dict[str, Tensor]:
+        return {"total": contrastive_loss(network, *sampler.draw(run.rng))}
+
+    run.train("sync", losses_of_step, lambda means: f"loss {means[0]:.3f} {describe(consider())}")
 
 
 def write_lags(clips: list[TrainingClip], basis: LandmarkBasis, model: TorchSync, path: Path) -> None:
-    """Lag of every clip. Clips of a speaker were recorded by one set-up: the speaker's median stands for all of theirs."""
+    """Write the lag of every clip. One set-up recorded all clips of a speaker, so all get the speaker's median lag."""
     lags: dict[str, int] = {}
     for group in by_speaker(clips).values():
         found = []
@@ -194,16 +190,10 @@ def write_lags(clips: list[TrainingClip], basis: LandmarkBasis, model: TorchSync
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trainset", type=Path, required=True, help="training set: a folder with clips/ and features/")
-    parser.add_argument("--lags", type=Path, help="JSON file of lags of an earlier round, taken out before training")
-    parser.add_argument("--out", type=Path, default=Path("build/motion/sync"), help="folder for checkpoints, curves and lags.json")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    config = SyncTrainingConfig()
-    if arguments.seed:
-        config = SyncTrainingConfig(loop=LoopConfig(**{**asdict(config.loop), "seed": arguments.seed}))
+    """Run the command line."""
+    defaults = SyncTrainingConfig()
+    arguments = training_parser(__doc__, "build/motion/sync", defaults.loop).parse_args()
+    config = replace(defaults, loop=loop_of(arguments, defaults.loop))
     clips = load_clips(arguments.trainset, uses=frozenset({"train"}), lags=arguments.lags)
     held_out = load_clips(arguments.trainset, uses=frozenset({"val"}), lags=arguments.lags)
     train(config, clips, held_out, arguments.out)

@@ -1,4 +1,4 @@
-"""The interface of all backends: a loaded model takes named arrays and gives named arrays."""
+"""Interface of all backends: a loaded model takes arrays by name and returns arrays by name."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
 class Backend(Protocol):
-    """A runtime. Safe for several threads. The same inputs give the same bytes, whatever batch they come in."""
+    """Runtime of networks. Safe for several threads. A frame's outputs have the same bytes in every batch."""
 
     @property
     def name(self) -> str:
-        """Such as `onnxruntime`."""
+        """Name of the runtime, such as `onnxruntime`."""
 
     @property
     def precision(self) -> Precision:
-        """Of its arithmetic."""
+        """Number format of the arithmetic."""
 
     @property
     def num_threads(self) -> int:
-        """Of one inference."""
+        """Threads of one inference."""
 
     def load(self, model: ModelFile) -> None:
-        """Make a model ready; loading it again changes nothing.
+        """Make a model ready. Loading a model again changes nothing.
 
         Raises:
-            ModelNotFound: its file is missing or cannot be read.
+            ModelNotFound: the model's file is missing or cannot be read.
         """
 
     def infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """Compute a loaded model.
+        """Compute a loaded model; return its outputs by name, with a batch axis.
 
         Args:
             model: name of a loaded model.
-            inputs: arrays by the model's input names, with a batch axis.
+            inputs: arrays by the model's input names, with a batch axis. Inputs without a batch axis (ModelFile.inputs) belong to
+                the actor and are given once for the whole batch.
 
         Raises:
             ModelNotFound: no model of this name was loaded.

@@ -1,7 +1,7 @@
-"""Which backend is the default on a device: from a table of measurements, never decided at run time.
+"""Default backend of a device: taken from a table of measurements, never decided at run time.
 
-The choice changes the bytes of the result, so it must not depend on how busy a machine is, nor silently on what its CPU can do.
-`python -m services.render.train.compare` prints such a table; docs/models/refine.md says on which machine this one was measured.
+The choice changes the bytes of the result, so it must not depend on how busy a machine is, nor silently on the abilities of its
+CPU. `python -m services.render.train.compare` prints such a table; docs/models holds the card that names the measured machine.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ Device = Literal["cpu", "cuda"]
 BackendName = Literal["onnxruntime", "openvino", "triton"]
 
 MIN_PICTURE_DB: Final = 45.0
-"""PSNR to the float32 result in the mouth box below which a precision is no default, however fast."""
+"""Least PSNR to the float32 result in the mouth box, decibels, of a precision that can be a default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A backend and what it computes in."""
+    """Backend and the number format of its arithmetic."""
 
     backend: BackendName
     precision: Precision
@@ -31,11 +31,11 @@ class Measurement:
     """One row of the table.
 
     Attributes:
-        device: where.
-        choice: what.
-        ms_per_frame: processor time of the network alone, one thread, batch 1.
-        picture_db: PSNR in the mouth box to ONNX Runtime float32, over frames of held-out clips.
-        everywhere: whether every such device can do it; bfloat16 needs a CPU with AVX-512.
+        device: kind of device.
+        choice: backend and precision.
+        ms_per_frame: processor time of the network alone per frame, one thread, batch 1, milliseconds.
+        picture_db: PSNR in the mouth box to ONNX Runtime float32, over frames of held-out clips, decibels.
+        everywhere: whether every such device has this choice; bfloat16 needs a CPU with AVX-512.
     """
 
     device: Device
@@ -55,7 +55,7 @@ MEASURED: Final = (
 
 
 def default_choice(device: Device) -> Choice:
-    """The fastest row that keeps the picture and runs on every such device; ONNX Runtime in float32 where none was measured."""
+    """Return the fastest row that keeps the picture and runs on every such device; without such a row, ONNX Runtime in float32."""
     good = [row for row in MEASURED if row.device == device and row.everywhere and row.picture_db >= MIN_PICTURE_DB]
     if not good:
         return Choice("onnxruntime", Precision.FLOAT32)

@@ -1,4 +1,4 @@
-"""ONNX Runtime in the process: CPU anywhere, CUDA where its GPU build is installed."""
+"""ONNX Runtime in the process: on any CPU, and on CUDA if the GPU build of ONNX Runtime is installed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxRuntimeBackend:
-    """Sessions of ONNX Runtime.
+    """Backend with one ONNX Runtime session per model.
 
     Args:
         device: cpu or cuda.
-        precision: float32, or int8 for files that were quantised.
-        num_threads: of one inference on the CPU.
+        precision: float32, or int8 for quantised files.
+        num_threads: threads of one inference on the CPU.
 
     Raises:
-        InvalidRequest: the installed build has no provider for the device, or the precision is not one of its.
+        InvalidRequest: the installed build has no provider for the device, or ONNX Runtime does not compute in the precision.
     """
 
     name = "onnxruntime"
@@ -53,7 +53,7 @@ class OnnxRuntimeBackend:
         options.intra_op_num_threads = self.num_threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        # Spinning threads take the cores from the stages that share the machine.
+        # Spinning threads would take cores from the stages that share the machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:

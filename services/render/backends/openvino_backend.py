@@ -1,4 +1,4 @@
-"""OpenVINO in the process: the fastest on Intel and AMD CPUs, above all in bfloat16."""
+"""OpenVINO in the process: fast on Intel and AMD CPUs, above all in bfloat16."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _HINTS = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16", Precision.INT8: 
 
 
 class OpenVinoBackend:
-    """Compiled models of OpenVINO, with an inference request a thread.
+    """Backend with compiled models of OpenVINO, and one inference request per model and thread.
 
     Args:
-        precision: float32, bfloat16, or int8 for files that were quantised.
-        num_threads: of one inference.
+        precision: float32, bfloat16, or int8 for quantised files.
+        num_threads: threads of one inference.
 
     Raises:
-        InvalidRequest: this CPU does not compute in that precision.
+        InvalidRequest: this CPU does not compute in the precision.
     """
 
     name = "openvino"
@@ -46,7 +46,7 @@ class OpenVinoBackend:
         """See Backend.load."""
         if model.name in self._compiled:
             return
-        # The precision is always said: left alone, OpenVINO takes bfloat16 where it can, and the bytes depend on the machine.
+        # The precision is always given. Without a hint, OpenVINO takes bfloat16 on some CPUs, and bytes depend on the machine.
         settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
             "INFERENCE_NUM_THREADS": self.num_threads,
@@ -55,7 +55,7 @@ class OpenVinoBackend:
         }
         try:
             read = self._core.read_model(str(model.path))
-            # Compiling adds names of its own to the outputs, so the exported ones are noted before.
+            # Compiling adds further names to the outputs, so the exported names are noted before.
             self._outputs[model.name] = [output.any_name for output in read.outputs]
             self._compiled[model.name] = self._core.compile_model(read, "CPU", settings)
         except RuntimeError as error:
@@ -72,5 +72,5 @@ class OpenVinoBackend:
             requests[model] = self._compiled[model].create_infer_request()
         request = requests[model]
         request.infer(dict(inputs))
-        # The tensors belong to the request, which the next call writes into.
+        # The tensors belong to the request, and the next call writes into them.
         return {name: request.get_output_tensor(place).data.copy() for place, name in enumerate(self._outputs[model])}

@@ -1,18 +1,40 @@
-"""The exported models of a folder: what export.py wrote, checked against its digest."""
+"""The exported models of a folder: files that the export wrote, checked against their digests."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from services.common.errors import ArtefactCorrupt, ModelNotFound
+from services.common.face.crops import BOX_SIZE
 from services.render.types import Precision
 
 WEIGHTS_FOLDER: Final = Path(__file__).parents[1] / "weights"
 """Models that come with dubstage."""
+BATCH_AXIS: Final = "batch"
+"""First axis of an export sheet's shape where the tensor has one row a frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorForm:
+    """One input or output of an exported network.
+
+    Attributes:
+        name: name in the network's file.
+        dtype: NumPy's name of the data type, such as float32.
+        shape: lengths without the batch axis.
+        batched: whether a batch axis comes before `shape`. An input without a batch axis belongs to the actor: one array serves a
+            whole batch.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    batched: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +42,15 @@ class ModelFile:
     """An exported network.
 
     Attributes:
-        name: what a request calls it.
-        path: of the ONNX file.
-        sha256: of that file.
+        name: name in requests.
+        path: path of the ONNX file.
+        sha256: digest of that file, hexadecimal.
         state_size: length of an actor's state.
-        prior_sha256: of the weights that it was exported from; an actor's state fits these only.
+        prior_sha256: digest of the weights that the network was exported from; an actor's state fits these weights only.
+        inputs: the network's inputs.
+        outputs: the network's outputs, all with a batch axis.
+        max_batch_size: largest batch that the network takes.
+        box_size: side of the render box, pixels: BOX_SIZE or a whole multiple.
     """
 
     name: str
@@ -32,14 +58,27 @@ class ModelFile:
     sha256: str
     state_size: int
     prior_sha256: str
+    inputs: tuple[TensorForm, ...]
+    outputs: tuple[TensorForm, ...]
+    max_batch_size: int
+    box_size: int
+
+    @property
+    def box_multiple(self) -> int:
+        """Side of the render box in units of BOX_SIZE."""
+        return self.box_size // BOX_SIZE
+
+    def input_shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of an input without the batch axis; None: the network has no input of this name."""
+        return next((form.shape for form in self.inputs if form.name == name), None)
 
 
 def read_models(folder: Path, precision: Precision) -> dict[str, ModelFile]:
-    """All models of a folder by name, in the file variant that a precision needs.
+    """Read all models of a folder by name, in the file variant that a precision needs.
 
     Raises:
-        ModelNotFound: there is none, or not in this precision.
-        ArtefactCorrupt: a file is not the one that was exported.
+        ModelNotFound: there is no model, or not in this precision.
+        ArtefactCorrupt: a file has another digest than the exported one, or an export sheet contradicts itself.
     """
     variant = "int8" if precision is Precision.INT8 else "float"
     models: dict[str, ModelFile] = {}
@@ -57,12 +96,45 @@ def read_models(folder: Path, precision: Precision) -> dict[str, ModelFile]:
         digest = file_sha256(path)
         if digest != file["sha256"]:
             raise ArtefactCorrupt(f"{path} is damaged: sha256 {file['sha256']} expected, {digest} found", resource=str(path))
-        models[facts["name"]] = ModelFile(facts["name"], path, digest, int(facts["state_size"]), str(facts["prior_sha256"]))
+        inputs, outputs = tensor_forms(facts["inputs"]), tensor_forms(facts["outputs"])
+        models[facts["name"]] = ModelFile(
+            name=facts["name"],
+            path=path,
+            sha256=digest,
+            state_size=int(facts["state_size"]),
+            prior_sha256=str(facts["prior_sha256"]),
+            inputs=inputs,
+            outputs=outputs,
+            max_batch_size=int(facts["max_batch_size"]),
+            box_size=_box_size(sheet, outputs),
+        )
     if not models:
         raise ModelNotFound(f"no exported model in {folder}", resource=str(folder))
     return models
 
 
+def tensor_forms(entries: Mapping[str, Any]) -> tuple[TensorForm, ...]:
+    """Return the inputs or outputs of an export sheet: {name: [dtype, shape]}, where BATCH_AXIS may be the first of the shape."""
+    forms = []
+    for name, (dtype, shape) in entries.items():
+        batched = bool(shape) and shape[0] == BATCH_AXIS
+        forms.append(TensorForm(name, str(dtype), tuple(int(size) for size in shape[batched:]), batched))
+    return tuple(forms)
+
+
 def file_sha256(path: Path) -> str:
-    """Digest of a small file, hexadecimal."""
+    """Return the digest of a small file, hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _box_size(sheet: Path, outputs: tuple[TensorForm, ...]) -> int:
+    """Side of the pictures that a network draws: the first output has the shape [batch, side, side, channels]."""
+    shapes = [form.shape for form in outputs]
+    side = shapes[0][0] if shapes and len(shapes[0]) == 3 else 0
+    if not all(form.batched for form in outputs) or not side or shapes[0][1] != side or side % BOX_SIZE:
+        raise ArtefactCorrupt(
+            f"{sheet} lists outputs {shapes}: outputs need a batch axis, and the first one must be a square picture of {BOX_SIZE} "
+            f"pixels a side, or of a whole multiple",
+            resource=str(sheet),
+        )
+    return side

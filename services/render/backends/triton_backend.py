@@ -1,4 +1,7 @@
-"""NVIDIA Triton behind the backend's interface: frames of all streams and actors meet in its dynamic batches."""
+"""NVIDIA Triton behind the backend's interface. Its dynamic batches join frames of all streams and actors.
+
+A network with an input of the actor (one without a batch axis) has no dynamic batches: each request is computed by itself.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import numpy.typing as npt
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from services.common.calls import check_still_wanted
+from services.common.chassis.calls import check_still_wanted
 from services.common.errors import BackendUnavailable, ContractBroken, InvalidRequest, ModelNotFound, Overloaded
 from services.render.backends.base import Arrays
 from services.render.backends.registry import ModelFile
@@ -27,15 +30,15 @@ _TRIES: Final = 4
 
 
 class TritonBackend:
-    """A server that this process owns: it says what is loaded there, sends inferences, and heals what dies.
+    """Backend of a server that this process owns: it loads models there, sends inferences, and heals models that died.
 
-    Inferences are pure, so one that failed is sent again. At most `max_in_flight` are at the server; others wait for their turn
+    Inferences are pure, so a failed inference is sent again. At most `max_in_flight` inferences are at the server; others wait
     here.
 
     Args:
         options: where the server is and how to use it.
-        precision: of the variant that it is to have.
-        monitor: is told of failures and healings.
+        precision: number format of the networks that the server must have.
+        monitor: receives failures and healings.
     """
 
     def __init__(self, options: TritonOptions, *, precision: Precision, monitor: TritonMonitor | None = None) -> None:
@@ -52,11 +55,11 @@ class TritonBackend:
 
     @property
     def name(self) -> str:
-        """`triton/` and the runtime there, which the bytes depend on."""
+        """`triton/` and the server's runtime, which the bytes depend on."""
         return f"triton/{self._runtime}" if self._runtime else "triton"
 
     def load(self, model: ModelFile) -> None:
-        """See Backend.load; also BackendUnavailable: no server answers, or it cannot load the model."""
+        """See Backend.load. Raises BackendUnavailable too: no server answers, or the server cannot load the model."""
         if self._healer.served(model.name) is not None:
             return
         if self._options.shared_memory:
@@ -73,18 +76,20 @@ class TritonBackend:
             BackendUnavailable: the model could not be healed.
         """
         served = self._served(model)
-        rows = len(inputs[served.inputs[0].name])
         most = min(served.max_batch, self._options.max_frames) if self._options.shared_memory else served.max_batch
+        of_actor = {spec.name for spec in served.inputs if not spec.batched}
         parts = [
-            self._infer(model, {name: values[begin : begin + most] for name, values in inputs.items()})
-            for begin in range(0, rows, most)
+            self._infer(
+                model, {name: values if name in of_actor else values[begin : begin + most] for name, values in inputs.items()}
+            )
+            for begin in range(0, served.num_rows(inputs), most)
         ]
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
-        """Close connections and remove shared memory; models stay loaded at the server."""
+        """Close connections and remove shared memory. Models stay loaded at the server."""
         self._closed = True
         self._healer.close()
         while self._free:
@@ -117,9 +122,9 @@ class TritonBackend:
 
     @contextmanager
     def _channel(self, generation: int) -> Iterator[_Channel]:
-        """One of the places, with a connection and its memory.
+        """Take one of the places, with a connection and its memory.
 
-        After a failure the connection is thrown away: the server may still write into its memory.
+        After a failure the connection is thrown away, because the server may still write into its memory.
         """
         if not self._places.acquire(timeout=self._options.timeout_s):
             raise Overloaded(f"{self._options.max_in_flight} inferences are at Triton already, as many as are sent at once")
@@ -151,7 +156,7 @@ class TritonBackend:
 
 
 class _Channel:
-    """A connection and, where arrays go through shared memory, a region of its own. One thread uses it at a time."""
+    """Connection with, if arrays go through shared memory, a region of its own. One thread uses a channel at a time."""
 
     def __init__(self, options: TritonOptions, generation: int) -> None:
         self.generation = generation
@@ -160,13 +165,13 @@ class _Channel:
         self._region: SharedRegion | None = None
 
     def infer(self, model: ServedModel, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """One request.
+        """Send one request and return its outputs.
 
         Raises:
-            CurableError, AcceleratorOutOfMemory, ContractBroken: it failed.
-            StorageFull: no room in /dev/shm.
+            CurableError, AcceleratorOutOfMemory, ContractBroken: the inference failed.
+            StorageFull: /dev/shm has no room.
         """
-        rows = len(inputs[model.inputs[0].name])
+        rows = model.num_rows(inputs)
         try:
             if self._options.shared_memory:
                 return self._infer_shared(model, inputs, rows)
@@ -177,13 +182,13 @@ class _Channel:
     def _infer_sent(self, model: ServedModel, inputs: Arrays, rows: int) -> dict[str, npt.NDArray[Any]]:
         tensors = []
         for spec in model.inputs:
-            tensor = triton.InferInput(spec.name, [rows, *spec.row_shape], spec.datatype)
+            tensor = triton.InferInput(spec.name, list(spec.shape(rows)), spec.datatype)
             tensor.set_data_from_numpy(np.ascontiguousarray(inputs[spec.name]))
             tensors.append(tensor)
         answer = self._send(model, tensors, [triton.InferRequestedOutput(spec.name) for spec in model.outputs])
         outputs = {spec.name: answer.as_numpy(spec.name) for spec in model.outputs}
         for spec in model.outputs:
-            if outputs[spec.name] is None or outputs[spec.name].shape != (rows, *spec.row_shape):
+            if outputs[spec.name] is None or outputs[spec.name].shape != spec.shape(rows):
                 raise ContractBroken(f"Triton gave another form of {spec.name!r} than it promised")
         return outputs
 
@@ -197,19 +202,19 @@ class _Channel:
         region, tensors, wanted = self._region, [], []
         for spec in model.inputs:
             region.write(inputs[spec.name], offsets[spec.name])
-            tensor = triton.InferInput(spec.name, [rows, *spec.row_shape], spec.datatype)
-            tensor.set_shared_memory(region.name, rows * spec.row_bytes, offset=offsets[spec.name])
+            tensor = triton.InferInput(spec.name, list(spec.shape(rows)), spec.datatype)
+            tensor.set_shared_memory(region.name, spec.num_bytes(rows), offset=offsets[spec.name])
             tensors.append(tensor)
         for spec in model.outputs:
             output = triton.InferRequestedOutput(spec.name)
-            output.set_shared_memory(region.name, rows * spec.row_bytes, offset=offsets[spec.name])
+            output.set_shared_memory(region.name, spec.num_bytes(rows), offset=offsets[spec.name])
             wanted.append(output)
         answer = self._send(model, tensors, wanted)
         for spec in model.outputs:
             given = answer.get_output(spec.name)
-            if given is None or tuple(given.shape) != (rows, *spec.row_shape):
+            if given is None or tuple(given.shape) != spec.shape(rows):
                 raise ContractBroken(f"Triton gave another form of {spec.name!r} than it promised")
-        return {spec.name: region.read((rows, *spec.row_shape), spec.dtype, offsets[spec.name]) for spec in model.outputs}
+        return {spec.name: region.read(spec.shape(rows), spec.dtype, offsets[spec.name]) for spec in model.outputs}
 
     def _register(self, region: SharedRegion) -> None:
         try:
@@ -231,7 +236,7 @@ class _Channel:
         )
 
     def close(self) -> None:
-        """Let go of the connection and the memory."""
+        """Close the connection and remove the shared memory."""
         self._drop_region()
         self._client.close()
 
@@ -242,15 +247,15 @@ class _Channel:
         try:
             self._client.unregister_system_shared_memory(region.name, client_timeout=1.0)
         except InferenceServerException:
-            pass  # the server is gone, and its view of the memory with it
+            pass  # the server is gone, and so is its view of the memory
         finally:
             region.close()
 
 
 def _layout(model: ServedModel, rows: int) -> tuple[dict[str, int], int]:
-    """Where each tensor begins in a region for this many rows, and the region's size."""
+    """Return where each tensor begins in a region for this many rows, and the region's size, bytes."""
     offsets, size = {}, 0
     for spec in (*model.inputs, *model.outputs):
         offsets[spec.name] = size
-        size += aligned(rows * spec.row_bytes)
+        size += aligned(spec.num_bytes(rows))
     return offsets, size

@@ -1,4 +1,4 @@
-"""A Triton server from the side of its owner: live or not, which version of a model is loaded, and whether it really computes."""
+"""Control of a Triton server: whether it is live, which version of a model is loaded, and whether the model computes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _POLL_S: Final = 0.1
 
 
 def new_client(url: str) -> Any:
-    """A client with a connection of its own; one thread uses it at a time."""
+    """Return a client with a connection of its own. One thread uses a client at a time."""
     options = [
         ("grpc.max_send_message_length", _MESSAGE_BYTES),
         ("grpc.max_receive_message_length", _MESSAGE_BYTES),
         ("grpc.use_local_subchannel_pool", 1),
-        # A server that restarts is found again within a second; gRPC's own patience would be two minutes.
+        # A server that restarts is found again within a second; gRPC's default would wait up to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
@@ -41,7 +41,7 @@ class TritonControl:
     """Model control and probes of one server. Not safe for several threads at once.
 
     Args:
-        options: of the backend.
+        options: options of the backend.
     """
 
     def __init__(self, options: TritonOptions) -> None:
@@ -52,7 +52,7 @@ class TritonControl:
         """Wait until the server answers.
 
         Raises:
-            BackendUnavailable: it did not within the time.
+            BackendUnavailable: the server did not answer within the time.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -69,11 +69,11 @@ class TritonControl:
             time.sleep(_POLL_S)
 
     def load(self, file: ModelFile) -> ServedModel:
-        """Have the server load the version of a model whose network is ours, and no other version.
+        """Have the server load the version of a model with this renderer's network, and no other version.
 
         Raises:
-            ModelNotFound: its repository has no such model, or not with this digest.
-            BackendUnavailable: it could not load it.
+            ModelNotFound: the server's repository has no such model, or no version with this digest.
+            BackendUnavailable: the server could not load the model.
         """
         self._load(file.name)
         config = self._config(file.name)
@@ -91,24 +91,25 @@ class TritonControl:
                 resource=file.name,
             )
         if config.get("version_policy", {}).get("specific", {}).get("versions") != [str(ours[0])]:
-            # A version before the newest: the one that belongs to this renderer's weights.
+            # An older version than the newest belongs to this renderer's weights.
             config["version_policy"] = {"specific": {"versions": [str(ours[0])]}}
             self._load(file.name, json.dumps(config))
+        max_batch = int(config.get("max_batch_size", 0))
         return ServedModel(
             file=file,
             version=str(ours[0]),
             runtime=parameters.get("runtime", "unknown"),
             num_threads=int(parameters.get("num_threads", 1)),
-            max_batch=max(1, int(config.get("max_batch_size", 1))),
-            inputs=_tensors(config["input"]),
-            outputs=_tensors(config["output"]),
+            max_batch=max_batch or file.max_batch_size,
+            inputs=_tensors(config["input"], max_batch),
+            outputs=_tensors(config["output"], max_batch),
         )
 
     def unload(self, model: str) -> None:
-        """Have the server drop all versions of a model; that it has none already is no error.
+        """Have the server drop all versions of a model. A server without the model answers the same.
 
         Raises:
-            BackendUnavailable: it does not answer.
+            BackendUnavailable: the server does not answer.
         """
         try:
             self._client.unload_model(model, client_timeout=self._options.load_timeout_s)
@@ -116,24 +117,24 @@ class TritonControl:
             raise BackendUnavailable(f"Triton at {self._options.url} could not unload {model!r}: {error.message()}") from error
 
     def reload(self, file: ModelFile) -> ServedModel:
-        """Unload and load: the only cure for a model whose process died, which stays `ready` for ever.
+        """Unload and load a model: the only cure for a model whose process died, which Triton calls `ready` for ever.
 
         Raises:
-            ModelNotFound, BackendUnavailable: as load.
+            ModelNotFound, BackendUnavailable: see `load`.
         """
         self.unload(file.name)
         return self.load(file)
 
     def probe(self, model: ServedModel, timeout_s: float) -> None:
-        """Compute one frame of zeros: readiness says nothing about a model's process.
+        """Compute one frame of zeros, because Triton's readiness says nothing about a model's process.
 
         Raises:
-            CurableError, AcceleratorOutOfMemory, ContractBroken: it does not compute.
+            CurableError, AcceleratorOutOfMemory, ContractBroken: the model does not compute.
         """
         inputs = []
         for spec in model.inputs:
-            tensor = triton.InferInput(spec.name, [1, *spec.row_shape], spec.datatype)
-            tensor.set_data_from_numpy(np.zeros((1, *spec.row_shape), spec.dtype))
+            tensor = triton.InferInput(spec.name, list(spec.shape(1)), spec.datatype)
+            tensor.set_data_from_numpy(np.zeros(spec.shape(1), spec.dtype))
             inputs.append(tensor)
         try:
             self._client.infer(model.file.name, inputs, model_version=model.version, client_timeout=timeout_s)
@@ -141,10 +142,10 @@ class TritonControl:
             raise translated(error) from error
 
     def forget_regions(self) -> None:
-        """Have the server drop shared memory whose files are gone: it would keep it as long as it lives.
+        """Have the server drop shared memory whose files are gone. Otherwise the server keeps such memory until it ends.
 
         Raises:
-            BackendUnavailable: it does not answer.
+            BackendUnavailable: the server does not answer.
         """
         try:
             known = self._client.get_system_shared_memory_status(client_timeout=_ANSWER_TIMEOUT_S)
@@ -180,8 +181,12 @@ class TritonControl:
         return config
 
 
-def _tensors(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(entry["name"], entry["data_type"].removeprefix("TYPE_"), tuple(int(size) for size in entry["dims"]))
-        for entry in entries
-    )
+def _tensors(entries: list[dict[str, Any]], max_batch: int) -> tuple[TensorSpec, ...]:
+    """Inputs or outputs of a model's configuration. With max_batch 0, a batch axis is the first of `dims`, with the length -1."""
+    tensors = []
+    for entry in entries:
+        dims = tuple(int(size) for size in entry["dims"])
+        batched = max_batch > 0 or dims[0] == -1
+        row_shape = dims if max_batch or not batched else dims[1:]
+        tensors.append(TensorSpec(entry["name"], entry["data_type"].removeprefix("TYPE_"), row_shape, batched))
+    return tuple(tensors)

@@ -1,4 +1,7 @@
-"""Keeps a server's models computing: notices a dead one by inference, and reloads it. Readiness tells nothing (it stays true)."""
+"""Healing of a server's models: a model that stops computing is noticed by inference and reloaded.
+
+Triton's readiness does not help: a model whose process died stays ready.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _log = structlog.stdlib.get_logger("dubstage.render.triton")
 
 
 class TritonMonitor:
-    """What the stage's server shows of the backend: metrics, and whether it serves."""
+    """State of the backend that the stage's server shows: metrics, and whether the backend serves."""
 
     def __init__(self) -> None:
         self.serving = True
@@ -35,38 +38,38 @@ class TritonMonitor:
 
     @property
     def collectors(self) -> tuple[MetricWrapperBase, ...]:
-        """For a registry."""
+        """Metrics for a Prometheus registry."""
         return (self.heals, self.failures, self.in_flight)
 
     def is_serving(self) -> bool:
-        """Whether the models compute, as far as is known."""
+        """Return whether the models compute, by the last inference or probe."""
         return self.serving
 
     def on_close(self, function: Callable[[], None]) -> None:
-        """Have a function called at the end."""
+        """Register a function that `close` calls."""
         self._on_close.append(function)
 
     def close(self) -> None:
-        """Close the backends that report here."""
+        """Call the registered functions, which close the backends that report to this monitor."""
         while self._on_close:
             self._on_close.pop()()
 
 
 class TritonHealer:
-    """Loads models, and reloads those that stop computing. Safe for several threads.
+    """Loads models, and reloads models that stop computing. Safe for several threads.
 
     Args:
-        options: of the backend.
-        monitor: is told what happens.
+        options: options of the backend.
+        monitor: receives failures and healings.
     """
 
     def __init__(self, options: TritonOptions, monitor: TritonMonitor) -> None:
         self.generation = 0
-        """Counts the reloads: what was registered with the server in an earlier one may be gone."""
+        """Number of reloads so far. Shared memory that was registered before the last reload may be gone at the server."""
         self._options = options
         self._monitor = monitor
         self._control = TritonControl(options)
-        # Held through a whole healing: whoever else finds the model dead waits for its end.
+        # Held during a whole healing: another thread that finds the model dead waits for the end of the healing.
         self._lock = threading.Lock()
         self._served: dict[str, ServedModel] = {}
         self._last_answer_s: dict[str, float] = {}
@@ -74,11 +77,11 @@ class TritonHealer:
         self._watchdog: threading.Thread | None = None
 
     def load(self, file: ModelFile) -> None:
-        """Wait for the server, load a model, and begin to watch it.
+        """Wait for the server, load a model, and begin to watch the model.
 
         Raises:
-            BackendUnavailable: the server does not answer or cannot load it.
-            ModelNotFound: it has no such network.
+            BackendUnavailable: the server does not answer or cannot load the model.
+            ModelNotFound: the server has no such network.
         """
         with self._lock:
             self._control.wait_live(self._options.start_timeout_s)
@@ -90,23 +93,23 @@ class TritonHealer:
             self._watchdog.start()
 
     def served(self, model: str) -> ServedModel | None:
-        """A loaded model."""
+        """Return a loaded model; None: no model of this name was loaded."""
         return self._served.get(model)
 
     def answered(self, model: str) -> None:
-        """Note that a model has just computed something."""
+        """Note that a model has just answered an inference."""
         self._last_answer_s[model] = time.monotonic()
 
     def heal(self, model: str, seen: int, failure: CurableError) -> None:
-        """Make a model compute again, unless that was done since.
+        """Make a model compute again, unless another thread healed the model since the failure.
 
         Args:
-            model: a loaded one.
-            seen: `generation` when the inference began that failed.
-            failure: of it.
+            model: name of a loaded model.
+            seen: `generation` when the failed inference began.
+            failure: error of the failed inference.
 
         Raises:
-            BackendUnavailable: it cannot be healed for now.
+            BackendUnavailable: the model cannot be healed for now.
         """
         with self._lock:
             if self.generation != seen or failure.cure is Cure.RETRY or self._closed.is_set():
@@ -118,7 +121,7 @@ class TritonHealer:
             self._reload(model, str(failure))
 
     def close(self) -> None:
-        """Stop watching; models stay loaded."""
+        """Stop watching. Models stay loaded at the server."""
         self._closed.set()
         if self._watchdog is not None:
             self._watchdog.join()

@@ -1,4 +1,4 @@
-"""System shared memory for a server on the same host: arrays are written once and not sent."""
+"""System shared memory for a server on the same host: arrays are written once instead of being sent."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ import numpy.typing as npt
 from services.common.errors import StorageFull
 
 PREFIX: Final = "dubstage-render-"
-"""Of regions' names, in /dev/shm and at the server."""
+"""Prefix of the names of regions, in /dev/shm and at the server."""
 _FOLDER: Final = Path("/dev/shm")
 _ALIGNMENT: Final = 64
 
 
 class SharedRegion:
-    """A file in /dev/shm that is mapped here, and that a server maps when it is registered there.
+    """File in /dev/shm that this process maps, and that a server maps after the file was registered there.
 
-    Locked while its owner lives, so that the next process can tell the files of one that was killed.
+    The file is locked while this process lives, so a later process recognises the files of a process that was killed.
 
     Args:
-        size: bytes.
+        size: size of the file, bytes.
 
     Raises:
-        StorageFull: /dev/shm has no room for it.
+        StorageFull: /dev/shm has no room for the file.
     """
 
     def __init__(self, size: int) -> None:
@@ -40,7 +40,7 @@ class SharedRegion:
         self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
-            # Reserved now: what is missing at the first write would end the process by a signal.
+            # Reserve the space now: without space, a later write would end the process by a signal.
             os.posix_fallocate(self._file, 0, size)
             self._map = mmap.mmap(self._file, size)
         except OSError as error:
@@ -49,17 +49,17 @@ class SharedRegion:
             raise StorageFull(f"no room for {size} bytes in {_FOLDER}: {error.strerror}", subject=str(_FOLDER)) from error
 
     def write(self, values: npt.NDArray[Any], offset: int) -> None:
-        """Copy an array to a place."""
+        """Copy an array into the region, from byte `offset` on."""
         target: npt.NDArray[Any] = np.ndarray(values.shape, values.dtype, self._map, offset)
         np.copyto(target, values)
 
     def read(self, shape: tuple[int, ...], dtype: npt.DTypeLike, offset: int) -> npt.NDArray[Any]:
-        """A copy of what lies at a place."""
+        """Return a copy of the array that begins at byte `offset`."""
         source: npt.NDArray[Any] = np.ndarray(shape, dtype, self._map, offset)
         return source.copy()
 
     def close(self) -> None:
-        """Unmap and remove it."""
+        """Unmap and remove the file."""
         self._map.close()
         with contextlib.suppress(OSError):
             os.close(self._file)
@@ -67,7 +67,7 @@ class SharedRegion:
 
 
 def aligned(size: int) -> int:
-    """Rounded up to where the next array may begin."""
+    """Round a size up to a place where the next array may begin, bytes."""
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
@@ -77,7 +77,7 @@ def remove_abandoned() -> None:
         try:
             file = os.open(path, os.O_RDWR)
         except OSError:
-            continue  # gone meanwhile, or another user's
+            continue  # removed meanwhile, or another user's file
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)
@@ -88,5 +88,5 @@ def remove_abandoned() -> None:
 
 
 def is_present(name: str) -> bool:
-    """Whether a region of this name lies in /dev/shm."""
+    """Return whether a region of this name lies in /dev/shm."""
     return (_FOLDER / name).exists()

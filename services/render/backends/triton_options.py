@@ -1,4 +1,4 @@
-"""Options of the Triton backend: apart, so that settings are read without its client library."""
+"""Options of the Triton backend. This module does not import Triton's client library, so settings can import it anywhere."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ class TritonOptions:
     """How to use a server.
 
     Attributes:
-        url: HOST:PORT of its gRPC.
+        url: HOST:PORT of the server's gRPC.
         shared_memory: pass arrays through /dev/shm; the server must be on the same host and see the same /dev/shm.
-        max_in_flight: inferences that are sent at once; more wait here, since the server's own queue limits stall requests.
-        max_frames: frames in one inference, for which shared memory is laid out.
-        timeout_s: of one inference.
-        start_timeout_s: until the server must answer when the stage starts.
-        load_timeout_s: of loading a model, building TensorRT engines included.
-        probe_interval_s: how often an idle model is tried with one frame.
-        heal_attempts: in a row, before the stage says that it does not serve.
-        heal_wait_s: in each attempt, for a server that restarts.
+        max_in_flight: most inferences at the server at once; more wait in this process, because limits of the server's queue
+            stall requests.
+        max_frames: most frames in one inference through shared memory.
+        timeout_s: time allowed to one inference, seconds.
+        start_timeout_s: time within which the server must answer when the stage starts, seconds.
+        load_timeout_s: time allowed to load a model, including building TensorRT engines, seconds.
+        probe_interval_s: interval at which an idle model computes one frame as a probe, seconds.
+        heal_attempts: failed reloads in a row after which the stage stops serving.
+        heal_wait_s: time that each reload waits for a server that restarts, seconds.
     """
 
     url: str

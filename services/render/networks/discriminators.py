@@ -1,20 +1,21 @@
-"""Patch discriminators of frames and of sequences (Isola et al. 2017; paper `ugc` Eq. 11 and 12). Used in training only.
+"""Patch discriminator of frames or of sequences of frames (Isola et al. 2017). Training and personalisation use this network.
 
-Beside the picture they see its fine detail, amplified (as in Denton et al. 2015): what is made here differs from footage in
-sharpness first, by a few grey levels, which a picture in the range [-1, 1] all but hides.
+Beside a picture the discriminator sees the picture's fine detail, amplified (as in Denton et al. 2015). A drawn picture differs
+from footage in sharpness first, by a few grey levels. A picture in the range [-1, 1] all but hides such a difference.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SEQUENCE_FRAMES: Final = 6
-"""Frames that the sequence discriminator sees at once (paper Sec. III-C)."""
+from services.render.networks.weights import load_network
+
 _WIDTHS: Final = (32, 64, 96, 128)
 _SLOPE: Final = 0.2
 _DETAIL_PX: Final = 5
@@ -22,10 +23,10 @@ _DETAIL_GAIN: Final = 8.0
 
 
 class PatchDiscriminator(nn.Module):
-    """Real or made, a score for each patch of 46 x 46 px.
+    """Discriminator that says "real" or "made" with a score for each patch of 46 x 46 px.
 
     Args:
-        in_channels: 3 for a frame, 3 * SEQUENCE_FRAMES for a sequence stacked along the channels.
+        in_channels: 3 for a frame, 3 T for T frames that are stacked along the channels.
     """
 
     def __init__(self, in_channels: int) -> None:
@@ -42,12 +43,16 @@ class PatchDiscriminator(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Scores [B, 1, h, w] of pictures in [0, 1]; near 1 = real, near 0 = made."""
+        """Return scores, float [B, 1, h, w], of pictures [B, in_channels, H, W] in [0, 1]; near 1 = real, near 0 = made."""
         detail = pictures - F.avg_pool2d(pictures, _DETAIL_PX, 1, _DETAIL_PX // 2, count_include_pad=False)
         out: Tensor = self.layers(torch.cat([pictures * 2.0 - 1.0, detail * _DETAIL_GAIN], dim=1))
         return out
 
 
-def stack_sequence(frames: Tensor) -> Tensor:
-    """[B, T, 3, H, W] to [B, 3 T, H, W] for the sequence discriminator."""
-    return torch.flatten(frames, 1, 2)
+def load_discriminator(path: Path) -> PatchDiscriminator:
+    """Return the discriminator of a weights file, ready to be trained on.
+
+    Raises:
+        ModelNotFound: the file is missing or holds another network.
+    """
+    return load_network(path, lambda config: PatchDiscriminator(int(config["in_channels"]))).train().requires_grad_(True)

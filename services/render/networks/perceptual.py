@@ -1,18 +1,21 @@
-"""A small VGG-like network whose features stand in for VGG's in the perceptual loss (paper `ugc`, L_vgg in Eq. 10).
+"""Small network whose features stand in for those of VGG in the perceptual loss (Song et al. 2023, L_vgg in Eq. 10).
 
-It is trained in train/perceptual.py to tell from a picture of the lower face how the mouth stands (landmarks), who it is (speaker)
-and how much the picture was blurred: for these it must see lips, teeth, folds, texture and sharpness at several scales, and those
-are what the loss compares.
+train/perceptual.py trains the network on pictures of the lower face. The network learns to tell how the mouth stands (landmarks),
+who the person is (speaker) and how much the picture was blurred. For these tasks the features must see lips, teeth, folds, texture
+and sharpness at several scales. The loss compares these features.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from services.render.networks.weights import load_network
 
 _SLOPE: Final = 0.1
 
@@ -22,9 +25,9 @@ class PerceptualConfig:
     """Shape of the network.
 
     Attributes:
-        widths: channels at 160, 80, 40 and 20 px; two convolutions at each.
-        num_values: regression targets: 59 x 2 landmark coordinates and the blur.
-        num_speakers: classes.
+        widths: channels at 160, 80, 40 and 20 px; each size has two convolutions.
+        num_values: number of regression targets: 59 x 2 landmark coordinates and the blur.
+        num_speakers: number of speakers, the classes.
     """
 
     widths: tuple[int, ...] = (16, 32, 64, 96)
@@ -32,16 +35,16 @@ class PerceptualConfig:
     num_speakers: int = 2
 
     def to_metadata(self) -> dict[str, Any]:
-        """As plain values, for a checkpoint's header."""
+        """Return plain values, for the header of a weights file."""
         return asdict(self)
 
 
 class Recognised(NamedTuple):
-    """What the network tells of pictures.
+    """Answers of the network about pictures.
 
     Attributes:
-        values: landmark coordinates (normalised as in train/perceptual.py), then the blur's sigma in pixels.
-        speakers: logits.
+        values: float [B, num_values], landmark coordinates (normalised as in train/perceptual.py), then the blur's sigma in pixels.
+        speakers: float [B, num_speakers], logits.
     """
 
     values: Tensor
@@ -49,7 +52,7 @@ class Recognised(NamedTuple):
 
 
 class PerceptualNetwork(nn.Module):
-    """Four stages of two 3 x 3 convolutions; `features` is what the loss uses, `forward` what training uses."""
+    """Network of four stages of two 3 x 3 convolutions. The loss uses `features`, training uses `forward`."""
 
     def __init__(self, config: PerceptualConfig) -> None:
         super().__init__()
@@ -68,7 +71,7 @@ class PerceptualNetwork(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def features(self, pictures: Tensor) -> list[Tensor]:
-        """Features of the four stages, each divided by its mean absolute value over the training pictures.
+        """Return the features of the four stages, each divided by the stage's mean absolute value over the training pictures.
 
         Args:
             pictures: float [B, 3, H, W] in [0, 1]; H and W divisible by 8.
@@ -86,6 +89,15 @@ class PerceptualNetwork(nn.Module):
         return found
 
     def forward(self, pictures: Tensor) -> Recognised:
-        """Values and speaker logits of 160 x 160 pictures."""
+        """Return values and speaker logits of pictures, float [B, 3, 160, 160] in [0, 1]."""
         last = self.features(pictures)[-1]
         return Recognised(self.values(F.avg_pool2d(last, 4).flatten(1)), self.speakers(last.mean(dim=(2, 3))))
+
+
+def load_perceptual(path: Path) -> PerceptualNetwork:
+    """Return the perceptual network of a weights file, in evaluation mode and without gradients.
+
+    Raises:
+        ModelNotFound: the file is missing or holds another network.
+    """
+    return load_network(path, lambda config: PerceptualNetwork(PerceptualConfig(**{**config, "widths": tuple(config["widths"])})))

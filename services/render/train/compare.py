@@ -1,8 +1,8 @@
-"""Speed and picture of every backend and precision: `python -m services.render.train.compare --data SET ...`.
+"""Speed and picture of every backend and precision: `python -m services.render.train.compare --model NAME --data SET ...`.
 
-The table behind backends/choice.py. Milliseconds are those of the network alone, batch 1, medians over the frames: of processor
-time on one thread, which other work on the machine disturbs least, and on the clock with one and two threads. `picture` is the PSNR
-in the mouth box to ONNX Runtime in float32, `truth` that to the footage.
+The table of backends/choice.py comes from this command. Milliseconds count the network alone, batch 1, medians over the frames:
+processor time on one thread, which other work on the machine disturbs least, and time on the clock with one and two threads.
+`picture` is the PSNR in the mouth box to ONNX Runtime in float32, `truth` is the PSNR to the footage.
 """
 
 from __future__ import annotations
@@ -12,29 +12,32 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from services.common.array_types import UInt8
 from services.common.errors import DubstageError
-from services.render.adapt.pairs import Pair
 from services.render.backends.choice import BackendName
+from services.render.backends.make import make_backend
 from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.models import load_models, make_backend
-from services.render.render import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, default_state
-from services.render.train.held_out import HeldOut, blended, read_held_out
+from services.render.models import load_models
+from services.render.pairs import BASE, Pair
+from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
+from services.render.train.held_out import ClipName, HeldOut, blended
 from services.render.train.metrics import frame_quality
+from services.render.train.rooms import model_names, training_named
 from services.render.types import Precision
 
-_ROWS: tuple[tuple[BackendName, Precision], ...] = (
+_ROWS: Final[tuple[tuple[BackendName, Precision], ...]] = (
     ("onnxruntime", Precision.FLOAT32),
     ("onnxruntime", Precision.INT8),
     ("openvino", Precision.FLOAT32),
     ("openvino", Precision.BFLOAT16),
     ("openvino", Precision.INT8),
 )
-Pictures = list[npt.NDArray[np.uint8]]
+Pictures = list[UInt8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,8 @@ class Run:
     """One backend over all frames.
 
     Attributes:
-        clock_ms: median milliseconds a frame.
-        processor_ms: likewise of processor time, all threads.
+        clock_ms: median time per frame on the clock, milliseconds.
+        processor_ms: median processor time per frame, all threads, milliseconds.
         pictures: uint8 [160, 160, 3] each, blended.
     """
 
@@ -52,37 +55,53 @@ class Run:
     pictures: Pictures
 
 
-def run(weights: Path, backend: BackendName, precision: Precision, threads: int, pairs: Sequence[Pair]) -> Run:
-    """Draw all pairs with one backend and the prior's own state."""
+def run(model: str, weights: Path, backend: BackendName, precision: Precision, threads: int, pairs: Sequence[Pair]) -> Run:
+    """Draw all pairs with one backend and the prior's own state.
+
+    Args:
+        model: name of the model.
+        weights: folder of exported models.
+        backend: the backend.
+        precision: number format of the arithmetic.
+        threads: threads of one inference.
+        pairs: frames to draw.
+
+    Raises:
+        InvalidRequest: this machine or the installed build cannot do that.
+        ModelNotFound: the model was not exported in this precision.
+    """
     made = make_backend(device="cpu", backend=backend, precision=precision, num_threads=threads)
-    file = load_models(weights, made).files["ugc"]
-    state = default_state(file)[None]
+    file = load_models(weights, made).files[model]
+    state = np.zeros((1, *(file.input_shape(INPUT_STATE) or ())), np.float32)
     clock, processor, pictures = [], [], []
     for pair in pairs:
         started = time.perf_counter(), time.process_time()
         residual = made.infer(file.name, {INPUT_PICTURES: pair.picture[None], INPUT_STATE: state})[OUTPUT_RESIDUAL]
         clock.append(time.perf_counter() - started[0])
         processor.append(time.process_time() - started[1])
-        pictures.append(blended(pair, np.rint(pair.picture[..., 3:6] + residual[0]).astype(np.float32)))
+        pictures.append(blended(pair, np.rint(pair.picture[..., BASE] + residual[0]).astype(np.float32)))
     return Run(float(np.median(clock)) * 1e3, float(np.median(processor)) * 1e3, pictures)
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=model_names(), required=True, help="model to measure")
     parser.add_argument("--data", type=Path, required=True, help="training set: a folder of *.safetensors")
-    parser.add_argument("--clip", nargs=2, action="append", required=True, metavar=("NAME", "USE"))
-    parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER)
-    parser.add_argument("--frames", type=int, default=30, help="frames of each clip")
+    parser.add_argument("--clip", nargs=2, action="append", required=True, metavar=("NAME", "USE"), help="clip; may be repeated")
+    parser.add_argument("--identities", type=Path, help="folder of services.face.train.identities --clip, if the model needs them")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER, help="folder of exported models. Default: %(default)s")
+    parser.add_argument("--frames", type=int, default=30, help="frames of each clip, evenly spread. Default: %(default)s")
     given = parser.parse_args()
     cv2.setNumThreads(1)
-    clips = [read_held_out(given.data, name, use=use, num_frames=given.frames) for name, use in given.clip]
+    read = training_named(given.model).held_out
+    clips = [read(ClipName(given.data, name, use), given.frames, given.identities) for name, use in given.clip]
     pairs = [pair for clip in clips for pair in clip.pairs]
-    exact = run(given.weights, *_ROWS[0], 1, pairs)
+    exact = run(given.model, given.weights, *_ROWS[0], 1, pairs)
     print("backend      precision  processor ms  1 thread ms  2 threads ms  picture dB  truth dB")
     for backend, precision in _ROWS:
         try:
-            one, two = (run(given.weights, backend, precision, threads, pairs) for threads in (1, 2))
+            one, two = (run(given.model, given.weights, backend, precision, threads, pairs) for threads in (1, 2))
         except DubstageError as error:
             print(f"{backend:12} {precision:9}  {error.message}")
             continue

@@ -1,25 +1,25 @@
-"""Training footage of the renderer: tracked clips grouped by person, and balanced, augmented batches of pairs."""
+"""Training footage of the renderers: tracked clips grouped by person, and what all sources of batches share."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 from safetensors import safe_open
 
-from services.common.actor_geometry import ANCHORS, measure_geometry
-from services.common.crops import HeadPose, to_head_space
-from services.common.mouth_bank import MouthBank, make_bank
-from services.render.adapt.pairs import LandmarkNoise, Pair, choose_sources, make_pair, perturbed
+from services.common.array_types import Float32, Float64, UInt8
+from services.common.face.actor_geometry import ANCHORS, measure_geometry
+from services.common.face.crops import HeadPose, to_head_space
+from services.common.face.mouth_bank import MouthBank, make_bank
+from services.render.pairs import LandmarkNoise
+from services.render.train.recipe import Recipe
 
 _CLIP_STRIDE: Final = 100_000
 """Added to the frame index from clip to clip of one person, so that no window runs over a cut."""
-_CANDIDATES: Final = (4, 30, 150)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,8 +27,8 @@ class Person:
     """All usable frames of one person.
 
     Attributes:
-        name: from the clips' metadata.
-        bank: their frames.
+        name: the person's name in the clips' metadata.
+        bank: the frames.
         sharp: whether the footage has at least the resolution of the render box.
     """
 
@@ -38,14 +38,14 @@ class Person:
 
 
 def read_people(folder: Path, *, use: str, max_clips: int, sharp_marks: Sequence[str], only: Sequence[str] = ()) -> list[Person]:
-    """The clips of a training set, grouped by person.
+    """Return the clips of a training set, grouped by person.
 
     Args:
-        folder: of `*.safetensors`, as the face stage's training-set command writes them.
-        use: train, val or dev.
-        max_clips: of one person; the first ones by name.
-        sharp_marks: parts of clip names that mark footage of full resolution; such clips form a person of their own.
-        only: parts of clip names to take; all where empty.
+        folder: folder of `*.safetensors`, as the face stage's training-set command writes them.
+        use: use of the clips in their metadata: train, val or dev.
+        max_clips: largest number of clips of one person; the first clips by name are taken.
+        sharp_marks: parts of clip names that mark footage of full resolution. Such clips form a person of their own.
+        only: parts of clip names to take. Empty: all clips.
 
     Raises:
         ValueError: no clip fits.
@@ -59,13 +59,18 @@ def read_people(folder: Path, *, use: str, max_clips: int, sharp_marks: Sequence
         sharp = any(mark in path.name for mark in sharp_marks)
         groups.setdefault((metadata["speaker"] or path.name.split(".")[0], sharp), []).append(path)
     if not groups:
-        raise ValueError(f"no clip with use={use} and render boxes in {folder}")
+        raise ValueError(f"{folder} holds no clip with use={use}, render boxes and a name like {list(only) or 'any'}")
     return [Person(name, _read_bank(paths[:max_clips]), sharp) for (name, sharp), paths in sorted(groups.items())]
+
+
+def training_people(folder: Path, recipe: Recipe) -> list[Person]:
+    """Return the people of a training set that a recipe trains on; see `read_people`."""
+    return read_people(folder, use="train", max_clips=recipe.max_clips, sharp_marks=recipe.sharp_marks)
 
 
 def _read_bank(paths: Sequence[Path]) -> MouthBank:
     boxes, mouth, rotation, index = [], [], [], []
-    anchors: list[npt.NDArray[np.float32]] = []
+    anchors: list[Float32] = []
     for clip, path in enumerate(paths):
         with safe_open(path, "numpy") as file:
             usable = np.flatnonzero(file.get_tensor("usable"))
@@ -83,23 +88,8 @@ def _read_bank(paths: Sequence[Path]) -> MouthBank:
     return make_bank(np.concatenate(boxes), all_mouth, np.concatenate(rotation), np.concatenate(index).astype(np.int64), geometry)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Pairs of a step.
-
-    Attributes:
-        pictures: uint8 [B, 160, 160, 9].
-        targets: uint8 [B, 160, 160, 3].
-        num_sequence: the first so many are consecutive frames of one clip.
-    """
-
-    pictures: npt.NDArray[np.uint8]
-    targets: npt.NDArray[np.uint8]
-    num_sequence: int
-
-
-def person_shares(people: Sequence[Person], sharp_share: float) -> npt.NDArray[np.float64]:
-    """How often each person is drawn, sum 1: by the root of their frames, sharp footage as often as its share says."""
+def person_shares(people: Sequence[Person], sharp_share: float) -> Float64:
+    """Return how often each person is drawn, sum 1: by the root of their frames, sharp footage as often as `sharp_share` says."""
     sharp = np.array([person.sharp for person in people])
     frames = np.sqrt([person.bank.num_frames for person in people])
     shares = np.where(sharp, frames / max(frames[sharp].sum(), 1e-9) * sharp_share, 0.0)
@@ -109,8 +99,29 @@ def person_shares(people: Sequence[Person], sharp_share: float) -> npt.NDArray[n
     return np.asarray(shares / shares.sum(), dtype=np.float64)
 
 
-class PairSource:
-    """Draws batches from people, each as often as its share says."""
+class Batch(Protocol):
+    """Examples of one step."""
+
+    @property
+    def pictures(self) -> UInt8:
+        """Inputs of the network, uint8 [B, 160, 160, C]."""
+
+    @property
+    def targets(self) -> UInt8:
+        """The footage, uint8 [B, 160, 160, 3]."""
+
+
+SomeBatch_co = TypeVar("SomeBatch_co", bound=Batch, covariant=True)
+
+
+class Source(ABC, Generic[SomeBatch_co]):
+    """Draws batches from people, each person as often as their share says.
+
+    Args:
+        people: the people to draw from.
+        sharp_share: share of the examples that comes from sharp footage.
+        seed: random seed.
+    """
 
     def __init__(self, people: Sequence[Person], *, sharp_share: float, seed: int) -> None:
         self._people = people
@@ -118,63 +129,17 @@ class PairSource:
         self._noise = LandmarkNoise()
         self._seed = seed
 
-    def batch(self, step: int, *, num_sequence: int, num_single: int) -> Batch:
-        """The batch of a step: the same for the same seed and step, so that a resumed training goes on as it would have."""
-        rng = np.random.default_rng((self._seed, step))
-        pairs: list[Pair] = []
-        if num_sequence:
-            bank = self._draw(rng).bank
-            starts = np.flatnonzero(
-                bank.frame_index[num_sequence - 1 :] - bank.frame_index[: bank.num_frames - num_sequence + 1] == num_sequence - 1
-            )
-            first = int(rng.choice(starts))
-            pairs += self._augmented(bank, range(first, first + num_sequence), rng)
-        for _ in range(num_single):
-            bank = self._draw(rng).bank
-            pairs += self._augmented(bank, [int(rng.integers(bank.num_frames))], rng)
-        pictures, targets = np.stack([pair.picture for pair in pairs]), np.stack([pair.target for pair in pairs])
-        return Batch(pictures, targets, num_sequence)
+    @abstractmethod
+    def batch(self, step: int, size: int) -> SomeBatch_co:
+        """Return a batch of single examples: the same for the same seed and step, so that a resumed training gets the same batches.
 
-    def _draw(self, rng: np.random.Generator) -> Person:
+        Args:
+            step: step of the training.
+            size: number of examples.
+        """
+
+    def _rng(self, step: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, step))
+
+    def _person(self, rng: np.random.Generator) -> Person:
         return self._people[int(rng.choice(len(self._people), p=self._shares))]
-
-    def _augmented(self, bank: MouthBank, rows: Sequence[int], rng: np.random.Generator) -> list[Pair]:
-        # One draw for all frames of a sequence: colours and mirror must not flicker, and all choose from the same candidates.
-        far = np.abs(bank.frame_index[:, None] - bank.frame_index[list(rows)]).min(axis=1) > 2 * len(rows) + 10
-        allowed = rng.choice(np.flatnonzero(far), int(rng.choice(_CANDIDATES)))
-        num_blended = int(rng.integers(1, 4))
-        table, mixing, mirror = colour_table(rng), colour_mixing(rng), rng.random() < 0.5
-        pairs = []
-        for row in rows:
-            sources = choose_sources(bank, row, allowed, num_blended)
-            pair = make_pair(bank, row, sources, perturbed(bank.mouth[row], self._noise, rng))
-            background, texture = (recolour(pair.picture[..., at : at + 3], table, mixing) for at in (0, 3))
-            background[pair.picture[..., 6] > 0] = 0
-            picture = np.dstack([background, texture, pair.picture[..., 6:]])
-            target = recolour(pair.target, table, mixing)
-            if mirror:
-                picture, target = picture[:, ::-1], target[:, ::-1]
-            pairs.append(Pair(picture, target))
-        return pairs
-
-
-def colour_table(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Random gamma and gain, as a table of levels: uint8 [256]."""
-    gamma, gain = np.exp(rng.normal(0.0, 0.25)), np.exp(rng.normal(0.0, 0.12))
-    levels = np.linspace(0.0, 1.0, 256) ** gamma * gain
-    return np.asarray(np.clip(np.rint(levels * 255.0), 0, 255), dtype=np.uint8)
-
-
-def colour_mixing(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Random saturation and white balance, float32 [3, 3]; rows sum to the channel's own gain."""
-    saturation = np.exp(rng.normal(0.0, 0.25))
-    mixing = saturation * np.eye(3) + (1.0 - saturation) * np.array([0.299, 0.587, 0.114])
-    return np.asarray(np.exp(rng.normal(0.0, 0.06, 3))[:, None] * mixing, dtype=np.float32)
-
-
-def recolour(
-    picture: npt.NDArray[np.uint8], table: npt.NDArray[np.uint8], mixing: npt.NDArray[np.float32]
-) -> npt.NDArray[np.uint8]:
-    """A picture in other colours: uint8 of the same shape."""
-    mixed = cv2.transform(np.ascontiguousarray(picture), mixing)
-    return np.asarray(cv2.LUT(mixed, table), dtype=np.uint8)

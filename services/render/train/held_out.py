@@ -1,4 +1,4 @@
-"""Self-re-enactment with the truth's landmarks: a bank from the first part of a clip, frames to make from the rest."""
+"""Self-re-enactment with the truth's landmarks: a bank from the first part of a clip, frames to draw from the rest."""
 
 from __future__ import annotations
 
@@ -10,43 +10,62 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from services.common.mouth_bank import MouthBank, make_bank
-from services.render.adapt.pairs import NEAREST_FRAMES, Pair, choose_sources, make_pair
+from services.common.array_types import Float32, UInt8
+from services.common.face.mouth_bank import MouthBank, make_bank
+from services.render.pairs import BASE, MASK, NEAREST_FRAMES, Pair
 from services.render.train.footage import read_people
 from services.render.train.metrics import Quality, frame_quality, mean_quality
 
 _ENROLMENT_SHARE: Final = 0.6
 _MAX_BANK_FRAMES: Final = 300
-_BLENDED: Final = 3
 
-Draw = Callable[[Sequence[Pair]], npt.NDArray[np.float32]]
-"""Pairs to drawn faces, float32 [N, 160, 160, 3], grey levels."""
+Draw = Callable[[Sequence[Pair]], Float32]
+"""Returns drawn faces, float32 [N, 160, 160, 3], grey levels, for pairs."""
+
+
+class ClipName(NamedTuple):
+    """Clip of a training set that is not trained on.
+
+    Attributes:
+        folder: folder of the training set.
+        name: part of the clip's file name.
+        use: use of the clip in its metadata: val or dev.
+    """
+
+    folder: Path
+    name: str
+    use: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """One clip.
+    """Clip with frames to draw.
 
     Attributes:
         name: part of the clip's file name.
-        bank: its enrolment part.
-        pairs: frames of the rest, each with the texture warped from the bank to its own landmarks.
-        landmarks: float32 [N, 59, 2] of these frames, box pixels.
+        bank: the enrolment part of the clip.
+        pairs: frames of the rest.
+        landmarks: float32 [N, 59, 2], landmarks of these frames, box pixels.
     """
 
     name: str
     bank: MouthBank
     pairs: tuple[Pair, ...]
-    landmarks: npt.NDArray[np.float32]
+    landmarks: Float32
+
+    def first(self, count: int) -> HeldOut:
+        """Return the clip with its first `count` pairs only; 0: all pairs."""
+        end = count or len(self.pairs)
+        return HeldOut(self.name, self.bank, self.pairs[:end], self.landmarks[:end])
 
 
 class TwoParts(NamedTuple):
-    """A clip that is cut.
+    """Clip that is cut in two.
 
     Attributes:
-        whole: all of it.
-        bank: the enrolment part, its first rows.
-        rows: intp [N], of `whole` behind the enrolment part.
+        whole: all frames.
+        bank: the enrolment part, the first rows of `whole`.
+        rows: intp [N], rows of `whole` behind the enrolment part that are to be drawn.
     """
 
     whole: MouthBank
@@ -54,24 +73,21 @@ class TwoParts(NamedTuple):
     rows: npt.NDArray[np.intp]
 
 
-def read_held_out(folder: Path, name: str, *, use: str, num_frames: int) -> HeldOut:
-    """A clip of a training set that is not trained on, cut in two.
+def held_out(clip: ClipName, num_frames: int, pair: Callable[[TwoParts, int], Pair]) -> HeldOut:
+    """Return a clip, cut in two, with pairs of the second part.
 
     Args:
-        folder: of the training set.
-        name: part of the clip's file name.
-        use: of the clip in the training set's metadata.
-        num_frames: frames to make, evenly spread; 0: all of the second part, one after the other.
+        clip: the clip.
+        num_frames: number of frames to draw, evenly spread; 0: all frames of the second part, one after the other.
+        pair: returns the pair of a row of `TwoParts.whole`.
     """
-    whole, bank, rows = cut_in_two(folder, name, use=use, num_frames=num_frames)
-    enrolled = np.arange(bank.num_frames)
-    pairs = tuple(make_pair(whole, int(row), choose_sources(whole, int(row), enrolled, _BLENDED), whole.mouth[row]) for row in rows)
-    return HeldOut(name, bank, pairs, whole.box_landmarks[rows])
+    parts = cut_in_two(clip, num_frames)
+    return HeldOut(clip.name, parts.bank, tuple(pair(parts, int(row)) for row in parts.rows), parts.whole.box_landmarks[parts.rows])
 
 
-def cut_in_two(folder: Path, name: str, *, use: str, num_frames: int) -> TwoParts:
-    """A clip's enrolment part, and the rows to make of the rest; arguments as `read_held_out`."""
-    whole = read_people(folder, use=use, max_clips=1, sharp_marks=(), only=(name,))[0].bank
+def cut_in_two(clip: ClipName, num_frames: int) -> TwoParts:
+    """Return the enrolment part of a clip and the rows of the rest to draw; see `held_out`."""
+    whole = read_people(clip.folder, use=clip.use, max_clips=1, sharp_marks=(), only=(clip.name,))[0].bank
     end = min(int(whole.num_frames * _ENROLMENT_SHARE), _MAX_BANK_FRAMES)
     bank = make_bank(whole.boxes[:end], whole.mouth[:end], whole.rotation[:end], whole.frame_index[:end], whole.geometry)
     first, last = end + NEAREST_FRAMES, whole.num_frames - 1
@@ -79,20 +95,25 @@ def cut_in_two(folder: Path, name: str, *, use: str, num_frames: int) -> TwoPart
     return TwoParts(whole, bank, np.unique(spread.round().astype(np.intp)))
 
 
-def blended(pair: Pair, drawn: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """A drawn face, grey levels [160, 160, 3], blended into its footage by the soft mask: uint8 [160, 160, 3]."""
-    weight = pair.picture[..., 6:7].astype(np.float32) / 255.0
+def blended(pair: Pair, drawn: Float32) -> UInt8:
+    """Return a drawn face, blended into the pair's footage by the soft mask: uint8 [160, 160, 3].
+
+    Args:
+        pair: mask and footage.
+        drawn: float32 [160, 160, 3], grey levels.
+    """
+    weight = pair.picture[..., MASK : MASK + 1].astype(np.float32) / 255.0
     mixed = weight * np.clip(drawn, 0, 255) + (1.0 - weight) * pair.target
     return np.asarray(np.rint(mixed), dtype=np.uint8)
 
 
-def textures(pairs: Sequence[Pair]) -> npt.NDArray[np.float32]:
-    """The warped textures alone: what the refine network has to improve."""
-    return np.stack([pair.picture[..., 3:6] for pair in pairs]).astype(np.float32)
+def base_pictures(pairs: Sequence[Pair]) -> Float32:
+    """Return the pictures that a network starts from, float32 [N, 160, 160, 3]: these the network has to improve."""
+    return np.stack([pair.picture[..., BASE] for pair in pairs]).astype(np.float32)
 
 
 def measure(clip: HeldOut, draw: Draw) -> Quality:
-    """Mean figures over the clip's frames."""
+    """Return mean figures over the clip's frames."""
     drawn = draw(clip.pairs)
     return mean_quality(
         [

@@ -1,4 +1,4 @@
-"""How near a made lower face comes to the footage: figures in the mouth box, 104 x 80 px round the lips."""
+"""Figures of how near a drawn lower face comes to the footage, in the mouth box of 104 x 80 px round the lips."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.crops import BOX_SIZE
-from services.common.landmarks import NUM_LIPS
-
-UInt8 = npt.NDArray[np.uint8]
+from services.common.array_types import UInt8
+from services.common.face.crops import BOX_SIZE
+from services.common.face.landmarks import NUM_LIPS
 
 MOUTH_BOX: Final = (104, 80)
-"""Width and height, box pixels."""
+"""Width and height of the mouth box, box pixels."""
 _C1: Final = (0.01 * 255) ** 2
 _C2: Final = (0.03 * 255) ** 2
 _WINDOW_SIGMA: Final = 1.5
@@ -26,9 +25,9 @@ class Quality:
     """Figures of one frame, or means over frames.
 
     Attributes:
-        psnr_db: in the mouth box, RGB.
-        ssim: likewise, grey (Wang et al. 2004, Gaussian window of sigma 1.5).
-        sharpness_ratio: variance of the Laplacian of the made mouth over that of the footage's.
+        psnr_db: PSNR in the mouth box, RGB, decibels.
+        ssim: SSIM in the mouth box, grey (Wang et al. 2004, Gaussian window of sigma 1.5).
+        sharpness_ratio: variance of the Laplacian of the drawn mouth, divided by that of the filmed mouth.
     """
 
     psnr_db: float
@@ -37,10 +36,10 @@ class Quality:
 
 
 def mouth_slices(box_landmarks: npt.NDArray[np.floating]) -> tuple[slice, slice]:
-    """Rows and columns of the mouth box round the lips' mean, kept inside the render box.
+    """Return rows and columns of the mouth box round the mean of the lips, inside the render box.
 
     Args:
-        box_landmarks: float [59, 2], box pixels.
+        box_landmarks: float [59, 2], landmarks of the face, box pixels.
     """
     centre = box_landmarks[:NUM_LIPS].mean(axis=0)
     left, top = (
@@ -50,12 +49,12 @@ def mouth_slices(box_landmarks: npt.NDArray[np.floating]) -> tuple[slice, slice]
 
 
 def frame_quality(made: UInt8, truth: UInt8, box_landmarks: npt.NDArray[np.floating]) -> Quality:
-    """Figures of one frame.
+    """Return the figures of one frame.
 
     Args:
-        made: uint8 [160, 160, 3], blended.
-        truth: uint8 [160, 160, 3].
-        box_landmarks: float [59, 2], the truth's, box pixels.
+        made: uint8 [160, 160, 3], the drawn face, blended.
+        truth: uint8 [160, 160, 3], the footage.
+        box_landmarks: float [59, 2], landmarks of the footage, box pixels.
     """
     rows, columns = mouth_slices(box_landmarks)
     got, want = made[rows, columns], truth[rows, columns]
@@ -69,7 +68,7 @@ def frame_quality(made: UInt8, truth: UInt8, box_landmarks: npt.NDArray[np.float
 
 
 def mean_quality(frames: list[Quality]) -> Quality:
-    """Means over frames; the sharpness ratio is a geometric mean."""
+    """Return means over frames. The sharpness ratio is a geometric mean."""
     return Quality(
         float(np.mean([frame.psnr_db for frame in frames])),
         float(np.mean([frame.ssim for frame in frames])),

@@ -23,7 +23,20 @@ _SCALE_SAMPLES: Final = 128
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PerceptualRecipe:
-    """How the committed network was trained."""
+    """How the committed network was trained.
+
+    Attributes:
+        steps: number of steps.
+        batch_size: pictures per step.
+        learning_rate: largest learning rate of one cycle (AdamW).
+        max_clips: largest number of clips of one person.
+        sharp_marks: parts of clip names that mark footage of full resolution.
+        max_blur_px: largest sigma of the random blur, pixels.
+        speaker_weight: weight of the speaker's loss.
+        blur_weight: weight of the blur's loss.
+        seed: random seed of the whole training.
+        report_every: steps between lines of the log.
+    """
 
     steps: int = 700
     batch_size: int = 16
@@ -39,7 +52,13 @@ class PerceptualRecipe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """A batch: pictures float32 [B, 3, 160, 160] in [0, 1], values float32 [B, 119], speakers int64 [B]."""
+    """Batch of a step.
+
+    Attributes:
+        pictures: float32 [B, 3, 160, 160] in [0, 1].
+        values: float32 [B, 119], landmark coordinates, normalised by `landmark_scale`, then the blur's sigma in pixels.
+        speakers: int64 [B], index of each picture's person.
+    """
 
     pictures: torch.Tensor
     values: torch.Tensor
@@ -47,7 +66,7 @@ class Examples:
 
 
 def landmark_scale(people: list[Person]) -> npt.NDArray[np.float32]:
-    """Mean and standard deviation of box landmarks over people, each weighted alike: float32 [2, 118]."""
+    """Return mean and standard deviation of box landmarks over people, each person with the same weight: float32 [2, 118]."""
     means = [person.bank.box_landmarks.reshape(person.bank.num_frames, -1) for person in people]
     mean = np.mean([values.mean(axis=0) for values in means], axis=0)
     deviation = np.sqrt(np.mean([((values - mean) ** 2).mean(axis=0) for values in means], axis=0))
@@ -57,7 +76,15 @@ def landmark_scale(people: list[Person]) -> npt.NDArray[np.float32]:
 def draw_examples(
     people: list[Person], scale: npt.NDArray[np.float32], recipe: PerceptualRecipe, step: int, *, augmented: bool = True
 ) -> Examples:
-    """The batch of a step: frames of random people, shifted, recoloured and blurred at random."""
+    """Return the batch of a step: frames of random people, shifted, recoloured and blurred at random.
+
+    Args:
+        people: the people to draw from.
+        scale: float32 [2, 118], what `landmark_scale` returned.
+        recipe: all settings.
+        step: step of the training; equal steps give equal batches.
+        augmented: False: pictures as filmed.
+    """
     rng = np.random.default_rng((recipe.seed, step))
     pictures, values, speakers = [], [], []
     for _ in range(recipe.batch_size):
@@ -83,7 +110,16 @@ def draw_examples(
 
 
 def train(data: Path, out: Path, recipe: PerceptualRecipe) -> PerceptualNetwork:
-    """Train, or go on training, and write `perceptual.safetensors` into `out`."""
+    """Train, or go on training, and write `perceptual.safetensors` into `out`; return the network.
+
+    Args:
+        data: folder of the training set.
+        out: folder of the run.
+        recipe: all settings.
+
+    Raises:
+        ValueError: `out` holds a run with another recipe.
+    """
     torch.manual_seed(recipe.seed)
     people = read_people(data, use="train", max_clips=recipe.max_clips, sharp_marks=recipe.sharp_marks)
     scale = landmark_scale(people)
@@ -154,7 +190,7 @@ def _measure_scales(
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="training set: a folder of *.safetensors")
     parser.add_argument("--out", type=Path, default=Path("build/perceptual"), help="folder of the run")

@@ -1,77 +1,90 @@
-"""What prior and personalisation gain: `python -m services.render.train.reenact --data FOLDER --clip NAME USE ...`.
+"""Self-re-enactment: what a renderer draws from the true landmarks of a clip that no network was trained on.
 
-For each clip a bank and an actor are made from the first 60 %, and frames of the rest are drawn from the truth's landmarks. Prints
-mouth PSNR, SSIM and sharpness of the texture alone, of the prior and of the personalised renderer; writes contact sheets.
+    python -m services.render.train.reenact --model NAME --data SET --clip NAME USE ...
+
+An actor is made from the first 60 % of each clip, and frames of the rest are drawn. The command prints mouth PSNR, SSIM, sharpness
+and flicker of each way to draw that the renderer lists, and writes contact sheets. `--beside NAME` adds another renderer with its
+own personalisation.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from services.render.adapt.pairs import Pair
-from services.render.adapt.personalize import PersonalizeModels, PersonalizeRecipe, personalize
-from services.render.backends.base import Backend
-from services.render.backends.registry import WEIGHTS_FOLDER, ModelFile
-from services.render.models import load_models, make_backend
-from services.render.render import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, default_state
-from services.render.train.held_out import HeldOut, blended, measure, read_held_out, textures
+from services.common.array_types import UInt8
+from services.render.backends.make import make_backend
+from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.models import load_models
+from services.render.train.held_out import ClipName, blended
+from services.render.train.reenactment import PERSONALISED, Reenactment
+from services.render.train.rooms import model_names, training_named
 from services.render.train.run_folder import RunFolder
-from services.render.types import Float32, Precision
+from services.render.train.shown import Shown, figures, spread_places
 
 
-def draw(backend: Backend, model: ModelFile, state: Float32, pairs: Sequence[Pair]) -> npt.NDArray[np.float32]:
-    """Faces of pairs by a loaded model, one at a time: float32 [N, 160, 160, 3], grey levels."""
-    faces = []
-    for pair in pairs:
-        made = backend.infer(model.name, {INPUT_PICTURES: pair.picture[None], INPUT_STATE: state[None]})
-        faces.append(pair.picture[..., 3:6] + made[OUTPUT_RESIDUAL][0])
-    return np.stack(faces).astype(np.float32)
+def compare(task: Reenactment, model: str, beside: Sequence[str]) -> None:
+    """Print the table of one clip and write a contact sheet.
+
+    The sheet has one column per frame, with the ways to draw below each other and the footage at the bottom.
+    """
+    columns: list[list[UInt8]] = []
+    for title, shown in _drawn(task, model, beside):
+        print(f"{task.clip.name}: {title:24s} {figures(shown)}", flush=True)
+        places = spread_places(shown.clip)
+        columns = columns or [[shown.clip.pairs[at].target] for at in places]
+        for column, at in zip(columns, places, strict=True):
+            column.insert(-1, blended(shown.clip.pairs[at], shown.faces[at].astype(np.float32)))
+    task.folder.draw_grid(f"{model}_{Path(task.clip.name).stem}", columns)
 
 
-def compare(clip: HeldOut, backend: Backend, model: ModelFile, state: Float32, folder: RunFolder) -> None:
-    """Print the figures of one clip and write its contact sheet: texture, prior, personalised, truth."""
-    states = {"prior": default_state(model), "personalised": state}
-    print(f"{clip.name}: texture alone {measure(clip, textures)}")
-    for name, chosen in states.items():
-        print(f"{clip.name}: {name} {measure(clip, partial(draw, backend, model, chosen))}", flush=True)
-    shown = clip.pairs[:: max(1, len(clip.pairs) // 6)][:6]
-    drawn = [textures(shown), *(draw(backend, model, chosen, shown) for chosen in states.values())]
-    columns = [[*(blended(pair, faces[place]) for faces in drawn), pair.target] for place, pair in enumerate(shown)]
-    folder.draw_grid(f"reenact_{Path(clip.name).stem}", columns)
+def _drawn(task: Reenactment, model: str, beside: Sequence[str]) -> Iterator[tuple[str, Shown]]:
+    for title, row in training_named(model).reenact(task).items():
+        yield title, row()
+    for other in beside:
+        yield other, training_named(other).reenact(task)[PERSONALISED]()
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=model_names(), required=True, help="renderer to measure")
+    parser.add_argument(
+        "--beside",
+        choices=model_names(),
+        action="append",
+        default=[],
+        help="another renderer to measure beside it; may be repeated",
+    )
     parser.add_argument("--data", type=Path, required=True, help="training set: a folder of *.safetensors")
-    parser.add_argument("--clip", nargs=2, action="append", required=True, metavar=("NAME", "USE"))
-    parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER)
-    parser.add_argument("--out", type=Path, default=Path("build/reenact"))
-    parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--steps", type=int, default=PersonalizeRecipe().num_steps)
-    parser.add_argument("--learning-rate", type=float, default=PersonalizeRecipe().learning_rate)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clip", nargs=2, action="append", required=True, metavar=("NAME", "USE"), help="clip; may be repeated")
+    parser.add_argument("--identities", type=Path, help="folder of services.face.train.identities --clip, if a renderer needs them")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER, help="folder of weights. Default: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/reenact"), help="folder of the contact sheets. Default: %(default)s"
+    )
+    parser.add_argument("--frames", type=int, default=120, help="consecutive frames of each clip; 0: all. Default: %(default)s")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the computation. Default: %(default)s")
     given = parser.parse_args()
     cv2.setNumThreads(1)
-    backend = make_backend(device="cpu", backend="openvino", precision=Precision.FLOAT32, num_threads=given.threads)
-    models = load_models(given.weights, backend)
-    recipe = PersonalizeRecipe(num_steps=given.steps, learning_rate=given.learning_rate)
-    folder = RunFolder(given.out)
+    backend = make_backend(device="cpu", backend=None, precision=None, num_threads=given.threads)
+    files = load_models(given.weights, backend).files
     for name, use in given.clip:
-        clip = read_held_out(given.data, name, use=use, num_frames=given.frames)
-        started = time.monotonic()
-        reports = list(personalize(clip.bank, PersonalizeModels(given.weights), num_threads=given.threads, recipe=recipe))
-        losses = ", ".join(f"{report.loss:.2f}" for report in reports)
-        print(f"{name}: personalised in {time.monotonic() - started:.1f} s; error in grey levels {losses}")
-        compare(clip, backend, models.files["ugc"], reports[-1].state, folder)
+        task = Reenactment(
+            clip=ClipName(given.data, name, use),
+            frames=given.frames,
+            identities=given.identities,
+            weights=given.weights,
+            backend=backend,
+            files=files,
+            threads=given.threads,
+            folder=RunFolder(given.out),
+        )
+        compare(task, given.model, given.beside)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a training leaves behind: resumable checkpoints, curves and picture grids, in one folder."""
+"""Folder of a training run: checkpoints to resume from, curves and picture grids."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import torch
 
 
 class RunFolder:
-    """The folder of one training run.
+    """Folder of one training run.
 
     Args:
-        path: is made where it is missing.
+        path: path of the folder. A missing folder is created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,22 +27,30 @@ class RunFolder:
         self._curves = path / "curves.jsonl"
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a line of figures and print it."""
+        """Append a line of figures to the curves and print the line."""
         with self._curves.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, **{name: round(value, 5) for name, value in values.items()}}) + "\n")
         print(f"step {step}: " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()), flush=True)
 
     def save(self, state: Mapping[str, Any], recipe: object) -> None:
-        """Write the checkpoint: `state`, with its `step`, of a run with this recipe; an interrupted write leaves the one before."""
+        """Write the checkpoint of a run. If writing is interrupted, the checkpoint before stays.
+
+        Args:
+            state: state of the trainer, with its `step`.
+            recipe: recipe of the run.
+        """
         partial = self.path / ".checkpoint.partial"
         torch.save({**state, "recipe": repr(recipe)}, partial)
         partial.replace(self.path / "checkpoint.pt")
 
     def resume(self, recipe: object) -> dict[str, Any] | None:
-        """The last checkpoint, or None; lines of the curves that the interrupted run wrote after it are dropped.
+        """Return the last checkpoint, or None. Lines of the curves that the interrupted run wrote after the checkpoint are dropped.
+
+        Args:
+            recipe: recipe of the run.
 
         Raises:
-            ValueError: the checkpoint is of a run with another recipe: what came of going on could not be made again.
+            ValueError: the checkpoint belongs to a run with another recipe. A mixture of both could not be trained again.
         """
         file = self.path / "checkpoint.pt"
         if not file.is_file():
@@ -50,14 +58,17 @@ class RunFolder:
             return None
         state: dict[str, Any] = torch.load(file, "cpu", weights_only=True)
         if state.get("recipe") != repr(recipe):
-            raise ValueError(f"the run in {self.path} has other settings; take another folder\n{state.get('recipe')}\n{recipe!r}")
+            raise ValueError(
+                f"the run in {self.path} has other settings; give another folder with --out\n"
+                f"settings of the run: {state.get('recipe')}\nsettings given: {recipe!r}"
+            )
         if self._curves.is_file():
             lines = self._curves.read_text(encoding="utf-8").splitlines(keepends=True)
             self._curves.write_text("".join(line for line in lines if _step(line) <= state["step"]), encoding="utf-8")
         return state
 
     def draw_curves(self) -> None:
-        """curves.png from all lines so far."""
+        """Write curves.png from all lines so far."""
         mpl.use("Agg")
         from matplotlib import pyplot as plt
 
@@ -75,7 +86,12 @@ class RunFolder:
         plt.close(figure)
 
     def draw_grid(self, name: str, columns: Sequence[Sequence[npt.NDArray[np.uint8]]]) -> None:
-        """A contact sheet: one column an example, its RGB pictures from top to bottom."""
+        """Write a contact sheet.
+
+        Args:
+            name: file name without suffix.
+            columns: one column per example: its pictures from top to bottom, uint8 [H, W, 3], RGB.
+        """
         sheet = np.hstack([np.vstack(list(column)) for column in columns])
         cv2.imwrite(str(self.path / f"{name}.png"), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
 

@@ -1,7 +1,7 @@
 """A tritonserver without a GPU, from PyPI: `python -m services.render.triton.installation` prepares `.triton` in the checkout.
 
-The package nvidia-pytriton carries NVIDIA's server with its Python backend. It gets a virtual environment of its own, since that
-backend needs older packages than dubstage (requirements.txt). Linux only.
+The package nvidia-pytriton carries NVIDIA's server with its Python backend. The server gets a virtual environment of its own: the
+Python backend needs older packages than dubstage (requirements.txt). Linux only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from services.common.errors import BackendUnavailable
 
 REQUIREMENTS: Final = Path(__file__).with_name("requirements.txt")
 DEFAULT_HOME: Final = Path(__file__).parents[3] / ".triton"
-"""Beside `.venv` of the checkout."""
+"""Folder of the installation, beside `.venv` of the checkout."""
 
 _LIBRARY_FOLDERS: Final = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/local/lib", "/usr/lib")
 _ASK_PYTHON: Final = (
@@ -30,12 +30,12 @@ _ASK_PYTHON: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What is needed to start a server.
+    """Paths that a server needs to start.
 
     Attributes:
-        binary: tritonserver.
-        backends: folder of backends, the Python one with its stub.
-        bin: folder of the interpreter that models run in; first in PATH.
+        binary: path of tritonserver.
+        backends: folder of backends; the Python backend has its stub.
+        bin: folder of the interpreter that models run in; comes first in PATH.
         libraries: folders for LD_LIBRARY_PATH.
     """
 
@@ -46,7 +46,7 @@ class Installation:
 
 
 def install(home: Path = DEFAULT_HOME) -> Installation:
-    """Make the environment, unless it is there already, and say where things are.
+    """Create the environment if it is missing or outdated; return the installation.
 
     Raises:
         BackendUnavailable: pip failed, or this machine has no libpython.
@@ -60,21 +60,21 @@ def install(home: Path = DEFAULT_HOME) -> Installation:
         version, packages, _ = _ask(home)
         server = packages / "pytriton" / "tritonserver"
         stub = server / "python_backend_stubs" / version.removeprefix("python") / "triton_python_backend_stub"
-        # Replaced, not written into: a server that runs meanwhile keeps its own.
+        # The stub is replaced in one step: a server that runs meanwhile keeps the stub that it has open.
         partial = server / "backends" / "python" / ".partial"
         shutil.copy(stub, partial)
         partial.replace(partial.with_name(stub.name))
-        # Bytecode beside a model.py counts as a change of the model. The stub ignores the variable that forbids to write it.
+        # Triton takes bytecode beside a model.py for a change of the model. The stub ignores PYTHONDONTWRITEBYTECODE.
         (packages / "no_bytecode.pth").write_text("import sys; sys.dont_write_bytecode = True\n", encoding="ascii")
         mark.write_text(wanted + "\n", encoding="ascii")
     return find(home)
 
 
 def find(home: Path = DEFAULT_HOME) -> Installation:
-    """The installation in a folder.
+    """Return the installation in a folder.
 
     Raises:
-        BackendUnavailable: there is none, or this machine has no libpython.
+        BackendUnavailable: the folder holds no installation, or this machine has no libpython.
     """
     if not (home / ".ready").is_file():
         raise BackendUnavailable(f"no tritonserver in {home}: python -m services.render.triton.installation --home {home}")
@@ -85,7 +85,7 @@ def find(home: Path = DEFAULT_HOME) -> Installation:
 
 
 def _folder_of_libpython(version: str, own: Path | None) -> Path:
-    """Where the interpreter's shared library lies: the stub is linked against it."""
+    """Return the folder of the interpreter's shared library, against which the stub is linked."""
     name = f"lib{version}.so.1.0"
     for folder in ([own] if own is not None else []) + [Path(folder) for folder in _LIBRARY_FOLDERS]:
         if (folder / name).is_file():
@@ -97,7 +97,7 @@ def _folder_of_libpython(version: str, own: Path | None) -> Path:
 
 
 def _ask(home: Path) -> tuple[str, Path, Path | None]:
-    """Of the environment's interpreter: `python3.11`, its packages, the folder of its library."""
+    """Return name (`python3.11`), folder of packages and folder of the library of the environment's interpreter."""
     answer = subprocess.run([str(home / "bin" / "python"), "-c", _ASK_PYTHON], check=True, capture_output=True, text=True)
     version, packages, libraries = answer.stdout.split("\n")[:3]
     return version, Path(packages), Path(libraries) if libraries else None
@@ -110,7 +110,7 @@ def _run(*command: str) -> None:
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m services.render.triton.installation", description=__doc__)
     parser.add_argument("--home", type=Path, default=DEFAULT_HOME, help="folder of the environment")
     try:

@@ -1,6 +1,6 @@
-"""Start a tritonserver: `python -m services.render.triton.launch --repository DIR` becomes one; tests and bench start theirs here.
+"""Start of a tritonserver: `python -m services.render.triton.launch --repository DIR` becomes a server. Tests and bench use it too.
 
-Imports the standard library only, so an image needs no more of dubstage than this folder and services/common/errors.py.
+This module imports the standard library only, so an image needs no more of dubstage than this folder and services/common/errors.py.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def server_command(
     http_port: int = HTTP_PORT,
     metrics_port: int = METRICS_PORT,
 ) -> list[str]:
-    """The command line of a server that loads nothing by itself: the render stage says what is loaded."""
-    # Probes come from outside the pod; what else HTTP could do there needs a secret that nobody knows.
+    """Return the command line of a server that loads nothing by itself: the render stage decides what is loaded."""
+    # Probes come from outside the pod. All other functions of HTTP need a random secret, which is not kept anywhere.
     restricted = [] if http_address == _LOOPBACK else [f"--http-restricted-api={_NOT_FOR_PROBES}:dubstage={secrets.token_hex(16)}"]
     return [
         str(installation.binary),
@@ -64,7 +64,7 @@ def server_command(
 
 
 def server_environment(installation: Installation, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a server: its own interpreter first, its libraries found, nothing of ours on the Python path."""
+    """Return the environment of a server: its own interpreter first, its libraries, and nothing of dubstage on the Python path."""
     kept = {name: value for name, value in environment.items() if name not in {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}}
     libraries = [*map(str, installation.libraries), *filter(None, [kept.get("LD_LIBRARY_PATH", "")])]
     return {
@@ -76,7 +76,7 @@ def server_environment(installation: Installation, environment: Mapping[str, str
 
 
 def remove_abandoned(grpc_port: int) -> None:
-    """Remove the memory that a server on this port shared with its models, and left when it was killed."""
+    """Remove shared memory that a killed server on this port left behind."""
     for left in Path("/dev/shm").glob(f"{_memory_prefix(grpc_port)}*"):
         left.unlink(missing_ok=True)
 
@@ -86,13 +86,13 @@ def _memory_prefix(grpc_port: int) -> str:
 
 
 class TritonProcess:
-    """A server on free ports of this machine, as a context manager; ends with it.
+    """Server on free ports of this machine. A context manager: the server ends with the context.
 
     Args:
-        repository: of models.
-        log: file that takes what the server prints.
+        repository: model repository.
+        log: file for the server's output.
         home: folder of the installation.
-        start_timeout_s: seconds until it must be live.
+        start_timeout_s: time within which the server must be live, seconds.
 
     Raises:
         BackendUnavailable: there is no installation, or the server does not come up.
@@ -108,22 +108,22 @@ class TritonProcess:
 
     @property
     def url(self) -> str:
-        """HOST:PORT of gRPC."""
+        """HOST:PORT of the server's gRPC."""
         return f"127.0.0.1:{self.grpc_port}"
 
     @property
     def pid(self) -> int:
-        """Of the server.
+        """Process id of the server.
 
         Raises:
-            BackendUnavailable: it does not run.
+            BackendUnavailable: the server does not run.
         """
         if self._process is None:
             raise BackendUnavailable("tritonserver does not run")
         return self._process.pid
 
     def start(self) -> None:
-        """Start it on its ports and wait until it is live."""
+        """Start the server on its ports and wait until the server is live."""
         command = server_command(
             self._installation,
             self._repository,
@@ -149,7 +149,7 @@ class TritonProcess:
             time.sleep(0.05)
 
     def stop(self, *, kill: bool = False) -> None:
-        """End it: orderly, or by SIGKILL."""
+        """End the server: orderly, or by SIGKILL."""
         if self._process is None:
             return
         if kill:
@@ -161,7 +161,7 @@ class TritonProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        # Its models' processes are in its group; those of a server that was killed would stay.
+        # The processes of models are in the server's group. They would outlive a server that was killed.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process = None
@@ -179,12 +179,12 @@ class TritonProcess:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        # It holds nothing that an orderly end would save, and that takes seconds.
+        # An orderly end takes seconds and saves nothing.
         self.stop(kill=True)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on now."""
+    """Return free TCP ports of the loopback."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
@@ -196,16 +196,16 @@ def free_ports(count: int) -> list[int]:
 
 
 def main() -> int:
-    """Become a tritonserver, whose signals and exit code are its own; returns only where there is none."""
+    """Replace this process by a tritonserver. Return the exit code only if there is no tritonserver."""
     parser = argparse.ArgumentParser(prog="python -m services.render.triton.launch", description=__doc__)
     parser.add_argument("--repository", type=Path, required=True, help="model repository, from services.render.export --triton")
     parser.add_argument("--home", type=Path, default=DEFAULT_HOME, help="folder of the installation")
-    parser.add_argument("--grpc-address", default=_LOOPBACK, help="0.0.0.0 lets every caller load and unload models")
-    parser.add_argument("--http-address", default=_LOOPBACK, help="0.0.0.0 for probes of a pod: health is all that it then answers")
-    parser.add_argument("--metrics-address", default=_LOOPBACK, help="0.0.0.0 for Prometheus")
-    parser.add_argument("--grpc-port", type=int, default=GRPC_PORT)
-    parser.add_argument("--http-port", type=int, default=HTTP_PORT)
-    parser.add_argument("--metrics-port", type=int, default=METRICS_PORT)
+    parser.add_argument("--grpc-address", default=_LOOPBACK, help="gRPC; 0.0.0.0 lets every caller load and unload models")
+    parser.add_argument("--http-address", default=_LOOPBACK, help="HTTP; 0.0.0.0 for probes of a pod, which then get health only")
+    parser.add_argument("--metrics-address", default=_LOOPBACK, help="metrics; 0.0.0.0 for Prometheus")
+    parser.add_argument("--grpc-port", type=int, default=GRPC_PORT, help="port of gRPC")
+    parser.add_argument("--http-port", type=int, default=HTTP_PORT, help="port of HTTP")
+    parser.add_argument("--metrics-port", type=int, default=METRICS_PORT, help="port of metrics")
     given = parser.parse_args()
     try:
         installation = find(given.home)

@@ -1,7 +1,7 @@
 """Triton's Python backend: the exported ONNX file beside this one, computed by ONNX Runtime as the render stage itself does it.
 
-Runs inside tritonserver, in an environment of its own (requirements.txt): it imports nothing of dubstage. The export copies it into
-every version of the model repository.
+This module runs inside tritonserver, in an environment of its own (requirements.txt), and imports nothing of dubstage. The export
+copies the module into every version of the model repository.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """One instance of the model: a process with one session."""
+    """Instance of the model: a process with one session."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the session.
 
         Args:
-            args: the server's: model_config (JSON), model_repository, model_version.
+            args: arguments of the server: model_config (JSON), model_repository, model_version.
 
         Raises:
-            TritonModelException: the file is not the one that the configuration names, or this environment computes wrong values.
+            TritonModelException: the file's digest differs from the configuration's, or this environment computes wrong values.
         """
         if int(np.__version__.split(".", maxsplit=1)[0]) > 1:
             raise pb_utils.TritonModelException(f"NumPy {np.__version__}: Triton's Python backend gives wrong values above 1.26")
@@ -39,7 +39,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(
                 f"{path} is damaged: sha256 {parameters.get(f'sha256.{version}')} expected, {digest} found"
             )
-        # Exactly the options of the backend in the process (backends/onnxruntime_backend.py): the bytes are to be the same.
+        # Exactly the options of the backend in the process (backends/onnxruntime_backend.py), so that the bytes are the same.
         options = ort.SessionOptions()
         options.intra_op_num_threads = int(parameters["num_threads"])
         options.inter_op_num_threads = 1
@@ -49,9 +49,15 @@ class TritonPythonModel:
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._inputs = [one.name for one in self._session.get_inputs()]
         self._outputs = [one.name for one in self._session.get_outputs()]
+        self._joins_requests = int(config["max_batch_size"]) > 0
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Compute what the server put together as one batch: requests of several streams and actors, each with its own state."""
+        """Compute requests of several streams and actors, each with its own state, as one batch.
+
+        A model without batches (max_batch_size 0) has an input without a batch axis. Its requests are computed one by one.
+        """
+        if len(requests) > 1 and not self._joins_requests:
+            return [response for request in requests for response in self.execute([request])]
         given = [
             {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs} for request in requests
         ]
@@ -63,6 +69,9 @@ class TritonPythonModel:
         except Exception as error:  # its exception types are not exported
             failure = pb_utils.TritonError(str(error))
             return [pb_utils.InferenceResponse(output_tensors=[], error=failure) for _ in requests]
+        if len(given) == 1:
+            tensors = [pb_utils.Tensor(name, value) for name, value in zip(self._outputs, results, strict=True)]
+            return [pb_utils.InferenceResponse(output_tensors=tensors)]
         responses, begin = [], 0
         for inputs in given:
             end = begin + len(inputs[self._inputs[0]])

@@ -1,10 +1,13 @@
 """Triton's model repository, written from an export: `python -m services.render.triton.repository DIR`.
 
-    DIR/<model>/config.pbtxt        from the facts of the ExportSpec beside the ONNX file (<model>.export.json)
+    DIR/<model>/config.pbtxt           from the export sheet beside the ONNX file (<model>.export.json)
     DIR/<model>/<version>/model.onnx   and, for the Python backend, model.py
 
-A new digest becomes a new version; the one before stays in the folder, so that an older renderer still finds the network that it
-belongs to. Needs neither PyTorch nor ONNX, so an image can be built with it.
+A new digest becomes a new version. The version before stays in the folder, so that an older renderer still finds its network. This
+module needs neither PyTorch nor ONNX, so an image without them can write the repository.
+
+A network with an input without a batch axis is the exception: such an input belongs to one actor, so requests of several actors
+cannot share a batch. Its configuration says max_batch_size 0 (no dynamic batches), and its shapes hold the batch axis as -1.
 """
 
 from __future__ import annotations
@@ -21,14 +24,14 @@ from typing import Any, Final, Literal, get_args
 
 from services.common.errors import DubstageError, InvalidRequest
 from services.render.backends.choice import DEFAULTS
-from services.render.backends.registry import WEIGHTS_FOLDER, file_sha256, read_models
+from services.render.backends.registry import WEIGHTS_FOLDER, TensorForm, file_sha256, read_models, tensor_forms
 from services.render.types import Precision
 
 Flavour = Literal["python", "onnxruntime"]
 """`python`: ONNX Runtime in Triton's Python backend, on the CPU; `onnxruntime`: NVIDIA's ONNX Runtime backend, on a GPU."""
 
 DIGEST: Final = "sha256."
-"""Parameters `sha256.<version>` of a configuration name the digest of each version's network."""
+"""Parameters `sha256.<version>` of a configuration hold the digest of each version's network."""
 MODEL_FILE: Final = Path(__file__).with_name("model.py")
 _KEPT_VERSIONS: Final = 2
 _TYPES: Final = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
@@ -39,11 +42,11 @@ class RepositorySpec:
     """How Triton is to run the models.
 
     Attributes:
-        flavour: which of Triton's backends.
-        precision: which variant of the network.
-        num_threads: of one inference on the CPU.
-        instances: of the model, each a process of its own (python) or an execution context (onnxruntime).
-        max_batch_size: most frames in one inference, of all streams together; at most the export's.
+        flavour: one of Triton's backends.
+        precision: variant of the network.
+        num_threads: threads of one inference on the CPU.
+        instances: instances of each model: processes (python) or execution contexts (onnxruntime).
+        max_batch_size: most frames in one inference, of all streams together; at most the export's number.
         queue_delay_us: how long a request waits for others to share its batch, microseconds.
         tensorrt: let ONNX Runtime hand the network to TensorRT (flavour onnxruntime).
     """
@@ -67,20 +70,20 @@ class RepositorySpec:
 
     @property
     def runtime(self) -> str:
-        """What computes, for journal keys."""
+        """Runtime that computes the networks, for journal keys."""
         return "tensorrt" if self.tensorrt else "onnxruntime"
 
 
 def write_repository(folder: Path, weights: Path, spec: RepositorySpec) -> list[Path]:
-    """Write all exported models of a folder; returns their folders.
+    """Write all exported models of a folder to a repository; return the models' folders there.
 
-    A version's folder appears whole, and the configuration that names it is replaced after that, in one step: a server that loads
-    meanwhile sees the old state or the new one.
+    A version's folder appears whole. After that, the configuration that names the version is replaced in one step: a server that
+    loads meanwhile sees the old state or the new one.
 
     Args:
-        folder: the repository; made where it is missing, other models in it stay.
+        folder: the repository; created if missing. Other models in the folder stay.
         weights: folder with exported models.
-        spec: how they are to run.
+        spec: how Triton is to run the models.
 
     Raises:
         ModelNotFound, ArtefactCorrupt: from the exported files.
@@ -108,14 +111,16 @@ def write_repository(folder: Path, weights: Path, spec: RepositorySpec) -> list[
 
 
 def config_text(facts: dict[str, Any], spec: RepositorySpec, version: int, digests: dict[int, str]) -> str:
-    """config.pbtxt of one model.
+    """Return config.pbtxt of one model.
 
     Args:
-        facts: of the export (<model>.export.json).
-        spec: how it is to run.
-        version: that is served unless a renderer asks for another.
-        digests: of the network by version.
+        facts: facts of the export (<model>.export.json).
+        spec: how Triton is to run the model.
+        version: version that is served unless a renderer asks for another.
+        digests: digests of the network by version.
     """
+    inputs, outputs = tensor_forms(facts["inputs"]), tensor_forms(facts["outputs"])
+    joins_requests = all(form.batched for form in inputs)
     kind = "KIND_CPU" if spec.flavour == "python" else "KIND_GPU"
     backend = 'backend: "python"' if spec.flavour == "python" else 'platform: "onnxruntime_onnx"'
     parameters = {f"{DIGEST}{number}": digest for number, digest in sorted(digests.items())} | {
@@ -127,18 +132,19 @@ def config_text(facts: dict[str, Any], spec: RepositorySpec, version: int, diges
     if spec.flavour == "onnxruntime":
         parameters["intra_op_thread_count"] = str(spec.num_threads)
     warm = "".join(
-        f'    inputs {{ key: "{name}" value {{ data_type: {_TYPES[kind_of]} dims: {_dims(shape)} zero_data: true }} }}\n'
-        for name, (kind_of, shape) in facts["inputs"].items()
+        f'    inputs {{ key: "{form.name}" value {{ data_type: {_TYPES[form.dtype]} dims: {_dims(form, joins_requests, 1)} '
+        "zero_data: true } }\n"
+        for form in inputs
     )
     lines = [
         "# Written by the export of dubstage's render stage.",
         f'name: "{facts["name"]}"',
         backend,
-        f"max_batch_size: {spec.max_batch_size}",
-        *(_tensor("input", name, form) for name, form in facts["inputs"].items()),
-        *(_tensor("output", name, form) for name, form in facts["outputs"].items()),
+        f"max_batch_size: {spec.max_batch_size if joins_requests else 0}",
+        *(_tensor("input", form, joins_requests) for form in inputs),
+        *(_tensor("output", form, joins_requests) for form in outputs),
         f"version_policy {{ specific {{ versions: [ {version} ] }} }}",
-        f"dynamic_batching {{ max_queue_delay_microseconds: {spec.queue_delay_us} }}",
+        *([f"dynamic_batching {{ max_queue_delay_microseconds: {spec.queue_delay_us} }}"] if joins_requests else []),
         f"instance_group [ {{ count: {spec.instances} kind: {kind} }} ]",
         f'model_warmup [\n  {{\n    name: "one frame"\n    batch_size: 1\n{warm}  }}\n]',
         *(f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}' for name, value in parameters.items()),
@@ -151,14 +157,14 @@ def config_text(facts: dict[str, Any], spec: RepositorySpec, version: int, diges
     return "\n".join(lines) + "\n"
 
 
-def _tensor(direction: str, name: str, form: list[Any]) -> str:
-    kind, shape = form
-    return f'{direction} [ {{ name: "{name}" data_type: {_TYPES[kind]} dims: {_dims(shape)} }} ]'
+def _tensor(direction: str, form: TensorForm, joins_requests: bool) -> str:
+    return f'{direction} [ {{ name: "{form.name}" data_type: {_TYPES[form.dtype]} dims: {_dims(form, joins_requests, -1)} }} ]'
 
 
-def _dims(shape: list[Any]) -> str:
-    """Without the batch axis."""
-    return f"[ {', '.join(str(size) for size in shape[1:])} ]"
+def _dims(form: TensorForm, joins_requests: bool, batch: int) -> str:
+    """Shape as Triton writes it. The batch axis is implied where requests share batches, and written as `batch` otherwise."""
+    shape = (batch, *form.shape) if form.batched and not joins_requests else form.shape
+    return f"[ {', '.join(str(size) for size in shape)} ]"
 
 
 def _versions(model: Path) -> set[int]:
@@ -166,7 +172,7 @@ def _versions(model: Path) -> set[int]:
 
 
 def _version_with(model: Path, contents: dict[str, Path]) -> int:
-    """The newest version with exactly these files, or a new one."""
+    """Return the newest version with exactly these files, or make a new version."""
     for number in sorted(_versions(model), reverse=True):
         present = {entry.name: entry for entry in (model / str(number)).iterdir() if entry.is_file()}
         if present.keys() == contents.keys() and all(
@@ -174,7 +180,7 @@ def _version_with(model: Path, contents: dict[str, Path]) -> int:
         ):
             return number
     number = max(_versions(model), default=0) + 1
-    # In the repository's own file system, so that the folder can be moved into its place in one step.
+    # Write in the repository's own file system, so that the folder can be moved to its place in one step.
     scratch = Path(tempfile.mkdtemp(prefix=f".{number}.", dir=model))
     try:
         for name, path in contents.items():
@@ -194,10 +200,16 @@ def _replace(path: Path, text: str) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options `--triton-*` of the command line; spec_of reads them."""
+    """Add the options `--triton-*` of the command line, which `spec_of` reads."""
     group = parser.add_argument_group("Triton", "how Triton is to run the models")
-    group.add_argument("--triton-flavour", choices=get_args(Flavour), default="python")
-    group.add_argument("--triton-precision", type=Precision, choices=list(Precision), default=None, help="default: the device's")
+    group.add_argument("--triton-flavour", choices=get_args(Flavour), default="python", help="backend of Triton")
+    group.add_argument(
+        "--triton-precision",
+        type=Precision,
+        choices=list(Precision),
+        default=None,
+        help="default: the device's precision",
+    )
     group.add_argument("--triton-threads", type=int, default=1, help="threads of one inference on the CPU")
     group.add_argument("--triton-instances", type=int, default=1, help="instances of each model")
     group.add_argument("--triton-max-batch-size", type=int, default=16, help="most frames in one inference, over all streams")
@@ -206,10 +218,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def spec_of(given: argparse.Namespace) -> RepositorySpec:
-    """What the options ask for.
+    """Return what the options ask for.
 
     Raises:
-        InvalidRequest: they contradict each other.
+        InvalidRequest: the options contradict each other.
     """
     default = DEFAULTS["cpu" if given.triton_flavour == "python" else "cuda"].precision
     return RepositorySpec(
@@ -224,9 +236,9 @@ def spec_of(given: argparse.Namespace) -> RepositorySpec:
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m services.render.triton.repository", description=__doc__)
-    parser.add_argument("folder", type=Path, help="the model repository")
+    parser.add_argument("folder", type=Path, help="folder of the model repository")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER, help="folder with exported models")
     add_arguments(parser)
     given = parser.parse_args()

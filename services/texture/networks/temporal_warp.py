@@ -1,14 +1,14 @@
-"""The temporal-warp network (paper ugc, Sec. III-B.2 and Fig. 4): residuals of the thin-plate spline's parameters.
+"""The temporal-warp network (Song et al., Sec. III-B.2 and Fig. 4): residuals of the thin-plate spline's parameters.
 
 Shapes: B windows, 6 frames t - 5 .. t, M = 86 control points, 2 = x, y in box pixels.
 
-The residual of the parameters (a, w) is given through the spline's own linear system: the network says by how much to
-move the right side v of it, and since the solution is linear in v,
+The residual of the parameters (a, w) goes through the spline's own linear system: the network moves the right side v, and since the
+solution is linear in v,
 
     (a, w) + residual = solve(system, v + delta) = solve(system, v) + solve(system, delta).
 
-Any residual that keeps the side conditions P^T w = 0 can be had so, and none that breaks them. Raw residuals of w, whose
-basis values reach 1e5, need the paper's learning rate of 1e-6.
+So every residual that keeps the side conditions P^T w = 0 is possible, and no other. Raw residuals of w, whose basis values reach
+1e5, would need the paper's learning rate of 1e-6.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from services.common.crops import BOX_SIZE
-from services.common.mouth_bank import BORDER_POINTS, NUM_CONTROL_POINTS, WINDOW
+from services.common.face.crops import BOX_SIZE
+from services.common.face.mouth_bank import BORDER_POINTS, NUM_CONTROL_POINTS, WINDOW
 
 _MOVABLE = NUM_CONTROL_POINTS - len(BORDER_POINTS)
 _DISPLACEMENT_SCALE = 4.0
@@ -36,8 +36,8 @@ class TemporalWarpConfig:
 class TemporalWarp(nn.Module):
     """Moves of the source points from a window of wanted and retrieved control points.
 
-    A linear part (a filter over time and points, the same for x and y) and a small perceptron that knows the mouth's shape; both
-    begin at zero, so the untrained network is the plain spline.
+    A linear part (a filter over time and points, the same for x and y) and a small perceptron over the mouth's shape. Both begin at
+    zero, so the untrained network is the plain spline.
     """
 
     def __init__(self, config: TemporalWarpConfig) -> None:
@@ -58,7 +58,7 @@ class TemporalWarp(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(self, wanted: Tensor, source: Tensor) -> Tensor:
-        """delta [B, M, 2] of the window's last frame, box pixels; 0 at the border points.
+        """Return delta [B, M, 2] of the window's last frame, box pixels; 0 at the border points.
 
         Args:
             wanted: float32 [B, 6, M, 2].

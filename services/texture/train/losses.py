@@ -1,4 +1,4 @@
-"""The temporal warp's energies on thin-plate splines in PyTorch (paper ugc, Eq. 5, 6, 8 and 9).
+"""The temporal warp's energies on thin-plate splines in PyTorch (Song et al., Eq. 5, 6, 8 and 9).
 
 Shapes: N sequences, T frames, M = 86 control points, 11 x 11 grid nodes 16 px apart over the render box.
 """
@@ -11,9 +11,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from services.common.crops import BOX_SIZE
-from services.common.landmarks import NUM_MOUTH_AREA
-from services.common.mouth_bank import NUM_ANCHORS, SMOOTHING
+from services.common.face.crops import BOX_SIZE
+from services.common.face.landmarks import NUM_MOUTH_AREA
+from services.common.face.mouth_bank import NUM_ANCHORS, SMOOTHING
 
 STEP: Final = 16.0
 _MEASURED: Final = NUM_MOUTH_AREA + NUM_ANCHORS
@@ -22,11 +22,11 @@ _SIDE: Final = BOX_SIZE // int(STEP) + 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossWeights:
-    """alpha_1, alpha_2, alpha_3 of Eq. 9.
+    """Weights alpha_1, alpha_2, alpha_3 of Eq. 9.
 
-    The paper has 1 for each and does not tell its units. In pixels the terms are 0.8, 6e-5 and 1.3 at the start: with 1 for
-    each the network damps the mouth's own motion (Et - 73 %, but Ef + 25 %) and bends freely. These weights lower Et
-    without any loss of Ef.
+    The paper uses 1 for each and does not state units. In pixels the terms are 0.8, 6e-5 and 1.3 at the start. With weights of 1
+    the network damps the mouth's own motion (Et - 73 %, but Ef + 25 %) and bends freely. The weights here lower Et without raising
+    Ef.
     """
 
     fitting: float = 1.0
@@ -36,10 +36,10 @@ class LossWeights:
 
 @dataclass(frozen=True, slots=True)
 class Energies:
-    """Means over sequences and frames.
+    """Means of the energies over sequences and frames.
 
     Attributes:
-        fitting: Ef, L1 distance of f(wanted) and the retrieved points, box pixels.
+        fitting: Ef, L1 distance between f(wanted) and the retrieved points, box pixels.
         bending: Eb, 1 / box pixel^2.
         temporal: Et, box pixels^2.
     """
@@ -49,18 +49,18 @@ class Energies:
     temporal: Tensor
 
     def total(self, weights: LossWeights) -> Tensor:
-        """L_tw of Eq. 9."""
+        """Return L_tw of Eq. 9."""
         return weights.fitting * self.fitting + weights.bending * self.bending + weights.temporal * self.temporal
 
 
 def spline_energies(wanted: Tensor, source: Tensor, moved: Tensor) -> Energies:
-    """Energies of the splines fitted to `wanted` -> `moved`.
+    """Return the energies of the splines f that map `wanted` to `moved`.
 
     Args:
         wanted: float64 [N, T, M, 2], centres, box pixels.
-        source: float64 [N, T, M, 2], retrieved points: what f shall meet at the mouth-area points and the anchors. Without the
-            anchors the network would buy a low Ef and Et by moving nose and cheeks.
-        moved: float64 [N, T, M, 2], right side that is solved for: `source` plus the network's delta.
+        source: float64 [N, T, M, 2], retrieved points, box pixels: targets of f at the mouth-area points and the anchors. Without
+            the anchors the network would lower Ef and Et by moving nose and cheeks.
+        moved: float64 [N, T, M, 2], values of f at the centres, box pixels: `source` plus the network's delta.
     """
     weights, affine = _solve(wanted, moved)
     at_points = _evaluate(wanted, weights, affine, wanted[..., :_MEASURED, :])

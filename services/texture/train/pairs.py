@@ -1,7 +1,7 @@
-"""Training pairs of the temporal warp: wanted sequences and sequences retrieved for them from the same speaker.
+"""Training pairs of the temporal warp: a wanted sequence, and a sequence retrieved from the same speaker.
 
-As in the paper (Sec. III-C) both are real footage of one speaker; here the retrieved one is searched, not drawn, so that
-the errors are those of serving, and the wanted one is shaken as a motion predictor would shake it.
+As in the paper (Sec. III-C) both sequences are real footage of one speaker. Here the retrieved sequence is searched, not drawn, so
+that the errors are the same as in serving. The wanted sequence is disturbed like the output of a motion predictor.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import safe_open
 
-from services.common.actor_geometry import ANCHORS, ActorGeometry, measure_geometry
-from services.common.crops import BOX_SIZE, HeadPose, to_head_space
-from services.common.mouth_bank import WINDOW, MouthBank, make_bank, wanted_points, window_costs
-
-Float32 = npt.NDArray[np.float32]
+from services.common.array_types import Float32
+from services.common.face.actor_geometry import ANCHORS, ActorGeometry, measure_geometry
+from services.common.face.crops import BOX_SIZE, HeadPose, to_head_space
+from services.common.face.mouth_bank import WINDOW, MouthBank, make_bank, wanted_points, window_costs
 
 CHAIN: Final = 13
 """Frames of a sequence: 5 of past and 8 that are answered."""
@@ -31,12 +29,12 @@ _MIN_CLIP: Final = CHAIN + 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairConfig:
-    """How pairs are drawn."""
+    """Configuration of the drawing of pairs."""
 
     worse_share: float = 0.3
-    """Share of pairs whose sequence is drawn from the ten best instead of being the best."""
+    """Share of pairs whose retrieved sequence is drawn from the ten best sequences. In all other pairs the best is taken."""
     scale_spread: float = 0.15
-    """Standard deviation of the factor on the mouth's motion about its mean."""
+    """Standard deviation of the factor by which the mouth's motion about the mean is multiplied."""
     wobble_px: float = 0.6
     """Standard deviation of a slow error of the mouth's shape, head-space pixels."""
     jitter_px: float = 0.15
@@ -57,9 +55,9 @@ class Pairs:
 
 
 def load_banks(folder: Path, use: str) -> list[list[MouthBank]]:
-    """Banks of a folder of tracked clips (`*.safetensors`, metadata `use` and `speaker`), by speaker in the order of names.
+    """Return the banks of a folder of tracked clips (`*.safetensors`, metadata `use` and `speaker`), by speaker, sorted by name.
 
-    A bank holds up to five clips of one speaker, as many frames as an actor's does. It has no textures: only points are needed.
+    A bank holds up to five clips of one speaker, as many frames as an actor's bank, and no textures: training needs only points.
     """
     clips: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.glob("*.safetensors")):
@@ -74,7 +72,7 @@ def load_banks(folder: Path, use: str) -> list[list[MouthBank]]:
 
 
 def draw_pairs(speakers: list[list[MouthBank]], count: int, config: PairConfig, seed: int) -> Pairs:
-    """`count` pairs, about as many of each speaker."""
+    """Return `count` pairs, in about equal numbers for all speakers."""
     random = np.random.default_rng(seed)
     wanted: list[Float32] = []
     source: list[Float32] = []
@@ -109,7 +107,7 @@ def _draw(bank: MouthBank, config: PairConfig, random: np.random.Generator) -> t
 
 
 def _shaken(mouth: Float32, geometry: ActorGeometry, config: PairConfig, random: np.random.Generator) -> Float32:
-    # A predictor's faults: too large or too small a motion, a slow error common to neighbouring points, a little jitter.
+    # Errors of a predictor: too large or too small a motion, a slow error that neighbouring points share, and a little jitter.
     factor = 1.0 + config.scale_spread * random.standard_normal()
     phase = random.uniform(0, 2 * np.pi, mouth.shape[2])
     speed = random.uniform(0.1, 0.5)

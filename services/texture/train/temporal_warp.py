@@ -2,8 +2,8 @@
 
 `python -m services.texture.train.temporal_warp --clips FOLDER --out build/texture/temporal_warp`
 
-FOLDER holds tracked clips (README.md). The network is trained alone and then frozen (paper ugc, Sec. III-C). Writes
-checkpoint.pt (resumed when present), best.safetensors and config.json (lowest held-out loss), history.json, curves.png.
+FOLDER holds tracked clips (README.md). The network is trained alone and then frozen (Song et al., Sec. III-C). The command writes
+checkpoint.pt (resumed if present), best.safetensors and config.json (lowest held-out loss), history.json, curves.png.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from services.common.mouth_bank import WINDOW
+from services.common.face.mouth_bank import WINDOW
 from services.texture.networks.temporal_warp import TemporalWarp, TemporalWarpConfig
 from services.texture.train.losses import Energies, LossWeights, spline_energies
 from services.texture.train.pairs import CHAIN, PairConfig, Pairs, draw_pairs, load_banks
@@ -32,7 +32,7 @@ matplotlib.use("Agg")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """A whole training run."""
+    """Configuration of a whole training run."""
 
     network: TemporalWarpConfig = field(default_factory=TemporalWarpConfig)
     pairs: PairConfig = field(default_factory=PairConfig)
@@ -44,7 +44,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     decay: float = 0.5
     decay_times: int = 6
-    """The learning rate is multiplied by `decay` this many times, evenly spread over the run."""
+    """Number of times that the learning rate is multiplied by `decay`, evenly spread over the run."""
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
     check_every: int = 100
@@ -53,7 +53,7 @@ class TrainConfig:
 
 
 def answered(network: nn.Module, wanted: Tensor, source: Tensor) -> Energies:
-    """Energies of the frames with a full window, as a stream would answer them: [N, 13, 86, 2] -> 8 frames."""
+    """Return the energies of the 8 frames with a full window, as a stream answers these frames, for sequences [N, 13, 86, 2]."""
     windows = torch.arange(CHAIN - WINDOW + 1)[:, None] + torch.arange(WINDOW)
     delta = network(wanted[:, windows].flatten(0, 1), source[:, windows].flatten(0, 1)).unflatten(0, (len(wanted), -1))
     last_wanted, last_source = wanted[:, WINDOW - 1 :].double(), source[:, WINDOW - 1 :].double()
@@ -61,7 +61,7 @@ def answered(network: nn.Module, wanted: Tensor, source: Tensor) -> Energies:
 
 
 def held_out_energies(network: nn.Module, pairs: Pairs, weights: LossWeights) -> dict[str, float]:
-    """Ef, Eb, Et and their weighted sum on held-out pairs."""
+    """Return Ef, Eb, Et and the weighted sum on held-out pairs."""
     parts = []
     network.eval()
     with torch.inference_mode():
@@ -77,7 +77,7 @@ def held_out_energies(network: nn.Module, pairs: Pairs, weights: LossWeights) ->
 
 
 class Run:
-    """A training run that can stop after any check and go on from its folder."""
+    """Training run that can stop after any check and continue from the run's folder."""
 
     def __init__(self, config: TrainConfig, clips: Path, out: Path) -> None:
         torch.set_num_threads(config.threads)
@@ -97,7 +97,7 @@ class Run:
             self.history, self.step = state["history"], state["step"]
 
     def train(self) -> None:
-        """All remaining steps."""
+        """Run all remaining steps."""
         config = self.config
         with Progress() as progress:
             bar = progress.add_task("temporal warp", total=config.steps, completed=self.step)
@@ -112,7 +112,7 @@ class Run:
 
     def _step(self) -> float:
         config = self.config
-        # Drawn from the step's own generator, so that a resumed run sees the same batches.
+        # Each step has its own random generator, so that a resumed run draws the same batches.
         random = np.random.default_rng([config.seed, self.step])
         rows = random.integers(len(self.pairs.wanted), size=config.batch)
         wanted, source = torch.from_numpy(self.pairs.wanted[rows]), torch.from_numpy(self.pairs.source[rows])
@@ -157,7 +157,7 @@ class Run:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=Path, required=True, help="folder of tracked clips (*.safetensors)")
     parser.add_argument("--out", type=Path, required=True)

@@ -18,19 +18,15 @@ from dubstage.audio.v1alpha1 import audio_pb2 as pb
 from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceStub
 from dubstage.common.v1alpha1 import common_pb2
 from services.audio.__main__ import compose
-from services.audio.convert import (
-    PcmChunk,
-    chunk_to_proto,
-    config_to_proto,
-    features_from_proto,
-)
 from services.audio.extract import extract_features
+from services.audio.kinds import ALL_KINDS, KINDS
 from services.audio.settings import AudioSettings
-from services.audio.types import ALL_KINDS, FloatArray
+from services.common.array_types import Float32
+from services.common.chassis.stage import server_of
 from services.common.errors import InvalidRequest
-from services.common.stage import server_of
-from services.common.timeline import Timeline
-from services.common.timeline_messages import timeline_from_proto, timeline_to_proto
+from services.common.wire.arrays import from_tensor
+from services.common.wire.timeline import Timeline
+from services.common.wire.timeline_messages import timeline_from_proto, timeline_to_proto
 
 if TYPE_CHECKING:
     from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceAsyncStub
@@ -41,7 +37,7 @@ Requests = AsyncIterator[pb.ExtractFeaturesRequest]
 
 
 @pytest.fixture(scope="module")
-def speech() -> FloatArray:
+def speech() -> Float32:
     return np.asarray(soundfile.read(SPEECH, dtype="float32")[0][:32000], np.float32)
 
 
@@ -52,10 +48,22 @@ async def stub() -> AsyncIterator[AudioServiceAsyncStub]:
         yield AudioServiceStub(channel)
 
 
-async def stream(samples: FloatArray, cut: int, *, first: int = 0) -> Requests:
-    yield config_to_proto(sample_rate_hz=16000, channels=1, timeline=PAL, kinds=ALL_KINDS)
+def config() -> pb.ExtractFeaturesRequest:
+    """All kinds at 25 frames per second."""
+    kinds = [number for number in pb.FeatureKind.values() if number != pb.FEATURE_KIND_UNSPECIFIED]
+    return pb.ExtractFeaturesRequest(
+        config=pb.ExtractFeaturesConfig(sample_rate_hz=16000, channels=1, timeline=timeline_to_proto(PAL), kinds=kinds)
+    )
+
+
+def chunk(first_sample: int, samples: Float32) -> pb.ExtractFeaturesRequest:
+    return pb.ExtractFeaturesRequest(chunk=pb.AudioChunk(first_sample=first_sample, pcm_f32=samples.astype("<f4").tobytes()))
+
+
+async def stream(samples: Float32, cut: int, *, first: int = 0) -> Requests:
+    yield config()
     for start in range(0, len(samples), cut):
-        yield chunk_to_proto(PcmChunk(first + start, samples[start : start + cut]))
+        yield chunk(first + start, samples[start : start + cut])
 
 
 async def answers(stub: AudioServiceAsyncStub, requests: Requests) -> list[pb.ExtractFeaturesResponse]:
@@ -63,20 +71,30 @@ async def answers(stub: AudioServiceAsyncStub, requests: Requests) -> list[pb.Ex
 
 
 @pytest.mark.parametrize("cut", [640, 5000, 32000])
-async def test_the_wire_gives_the_bytes_of_the_function(stub: AudioServiceAsyncStub, speech: FloatArray, cut: int) -> None:
-    replies = [features_from_proto(reply) for reply in await answers(stub, stream(speech, cut))]
+async def test_the_wire_gives_the_bytes_of_the_function(stub: AudioServiceAsyncStub, speech: Float32, cut: int) -> None:
+    blocks = [reply.block for reply in await answers(stub, stream(speech, cut))]
     expected = extract_features(speech, 16000, PAL)
-    firsts = [reply.first_frame for reply in replies]
+    firsts = [block.first_frame for block in blocks]
     assert firsts == sorted(firsts)
-    for name in ("mel", "mfcc", "ppg", "speech_probability", "identity_removed"):
-        got = b"".join(getattr(reply.features, name).tobytes() for reply in replies)
-        assert got == getattr(expected, name).tobytes()
+    for name, kind in KINDS.items():
+        got = [
+            from_tensor(getattr(block, name), name, dtype=np.float32, shape=(block.num_frames, *kind.frame_shape))
+            for block in blocks
+        ]
+        assert np.concatenate(got).tobytes() == expected[name].tobytes()
 
 
-async def test_the_first_reply_comes_before_the_stream_is_half_closed(stub: AudioServiceAsyncStub, speech: FloatArray) -> None:
+def test_the_table_of_kinds_and_the_contract_name_the_same() -> None:
+    tensors = {field.name for field in pb.AudioFeatureBlock.DESCRIPTOR.fields if field.message_type is not None}
+    assert tensors == ALL_KINDS
+    numbered = {f"FEATURE_KIND_{name.upper()}" for name in ALL_KINDS - {"speech_probability"}}
+    assert set(pb.FeatureKind.keys()) == numbered | {"FEATURE_KIND_UNSPECIFIED"}
+
+
+async def test_the_first_reply_comes_before_the_stream_is_half_closed(stub: AudioServiceAsyncStub, speech: Float32) -> None:
     call = stub.ExtractFeatures()
-    await call.write(config_to_proto(sample_rate_hz=16000, channels=1, timeline=PAL, kinds=ALL_KINDS))
-    await call.write(chunk_to_proto(PcmChunk(0, speech[:1600])))
+    await call.write(config())
+    await call.write(chunk(0, speech[:1600]))
     reply = await call.read()
     assert isinstance(reply, pb.ExtractFeaturesResponse)
     assert reply.block.first_frame == 0
@@ -96,9 +114,7 @@ async def test_the_first_reply_comes_before_the_stream_is_half_closed(stub: Audi
     ],
     ids=["out of order", "infinity"],
 )
-async def test_wrong_chunks_are_refused_by_name(
-    stub: AudioServiceAsyncStub, speech: FloatArray, requests: object, field: str
-) -> None:
+async def test_wrong_chunks_are_refused_by_name(stub: AudioServiceAsyncStub, speech: Float32, requests: object, field: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await answers(stub, requests(speech))  # type: ignore[operator]
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from services.common.client import ClientConfig, StageClient
-from services.common.server import StageServer
-from services.common.settings import StageSettings
+from services.common.chassis.client import ClientConfig, StageClient
+from services.common.chassis.server import StageServer
+from services.common.chassis.settings import StageSettings
 
 SERVICE = "dubstage.echo.v1.EchoService"
 Behaviour = Callable[[bytes], Awaitable[bytes]]

@@ -7,7 +7,7 @@ from typing import Any
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.common.client import RetryPolicy
+from services.common.chassis.retries import RetryPolicy
 
 ONCE = RetryPolicy(max_attempts=1)
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.common import errors
-from services.common.client import RetryPolicy
+from services.common.chassis.retries import RetryPolicy
 from tests.contract.chassis.helpers import ONCE, SERVING, eventually, health
 
 

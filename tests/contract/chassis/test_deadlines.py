@@ -12,8 +12,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from services.common import calls, errors
-from services.common.limits import WorkerPool
+from services.common import errors
+from services.common.chassis import calls
+from services.common.chassis.limits import WorkerPool
 from tests.contract.chassis.helpers import ONCE, answer, eventually
 
 

@@ -12,8 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.common import errors
-from services.common.client import RetryPolicy
-from services.common.error_status import TABLE, from_rpc_error
+from services.common.chassis.error_status import TABLE, from_rpc_error
+from services.common.chassis.retries import RetryPolicy
 
 EXAMPLES: list[errors.DubstageError] = [
     errors.InvalidRequest("landmarks have shape [3, 58, 3], not [3, 59, 3]", field="frames[2].landmarks"),

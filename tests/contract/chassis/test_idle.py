@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 
 from services.common import errors
-from services.common.limits import WorkerPool
+from services.common.chassis.limits import WorkerPool
 from tests.contract.chassis.helpers import ONCE, answer, eventually
 
 IDLE_S = 0.4

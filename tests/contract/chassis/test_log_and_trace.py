@@ -14,7 +14,8 @@ import structlog
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from structlog.testing import capture_logs
 
-from services.common import calls, errors
+from services.common import errors
+from services.common.chassis import calls
 from tests.contract.chassis.helpers import answer, eventually
 
 

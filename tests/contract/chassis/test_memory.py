@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from services.common import calls, errors, watchdog
-from services.common.limits import WorkerPool
-from services.common.load import resident_bytes
+from services.common import errors
+from services.common.chassis import calls, watchdog
+from services.common.chassis.limits import WorkerPool
+from services.common.chassis.memory import resident_bytes
 from tests.contract.chassis.helpers import ONCE, eventually
 
 MIB = 1 << 20

@@ -13,7 +13,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2, face_pb2_grpc
 from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
 from services.common import errors
-from services.common.error_status import from_rpc_error
+from services.common.chassis.error_status import from_rpc_error
 from tests.contract.chassis.helpers import ONCE, answer
 
 MIB = 1 << 20

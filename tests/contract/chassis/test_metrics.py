@@ -14,9 +14,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.common import calls, errors
-from services.common.client import RetryPolicy
-from services.common.limits import WorkerPool
+from services.common import errors
+from services.common.chassis import calls
+from services.common.chassis.limits import WorkerPool
+from services.common.chassis.retries import RetryPolicy
 from tests.contract.chassis.helpers import eventually
 
 ONCE = RetryPolicy(max_attempts=1)

@@ -21,9 +21,10 @@ import asyncio, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from conftest import SERVICE, echo_handlers
-from services.common.limits import WorkerPool
-from services.common.server import StageServer, run_stage
-from services.common.settings import StageSettings, load_settings
+from services.common.chassis.limits import WorkerPool
+from services.common.chassis.process import run_stage
+from services.common.chassis.server import StageServer
+from services.common.chassis.settings import StageSettings, load_settings
 
 pool = WorkerPool(num_threads=1, max_queued=1)
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from services.common import errors
-from services.common.client import ClientConfig, RetryPolicy, StageClient
-from services.common.server import StageServer
-from services.common.settings import StageSettings
+from services.common.chassis.client import ClientConfig, StageClient
+from services.common.chassis.retries import RetryPolicy
+from services.common.chassis.server import StageServer
+from services.common.chassis.settings import StageSettings
 from tests.contract.chassis.helpers import eventually
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -152,7 +153,7 @@ async def test_a_stream_outlives_the_age_of_its_connection_and_later_calls_find_
 
 
 def test_no_connection_is_cut_before_the_longest_call_may_end() -> None:
-    from services.common.listening import server_options
+    from services.common.chassis.listening import server_options
 
     options = dict(server_options(StageSettings(max_deadline_s=900.0, default_deadline_s=60.0, max_connection_age_s=2.5)))
     assert options["grpc.max_connection_age_ms"] == 2500

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.common import errors
-from services.common.client import ClientConfig, StageClient
+from services.common.chassis.client import ClientConfig, StageClient
 from tests.contract.chassis.helpers import ONCE, SERVING, answer, health
 
 # Sizes

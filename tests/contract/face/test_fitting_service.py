@@ -19,20 +19,21 @@ from skimage.data import astronaut
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
-from services.common.artefacts import ArtefactRef, ArtefactStore
-from services.common.face_identity import identity_from_arrays
+from services.common.chassis.settings import load_settings
+from services.common.chassis.stage import server_of
+from services.common.face.identity import identity_from_arrays
+from services.common.face.morphable_models import MorphableModels
 from services.common.geometry.default_model import default_model
-from services.common.morphable_models import MorphableModels
-from services.common.settings import load_settings
-from services.common.stage import server_of
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.face.__main__ import compose
-from services.face.convert import FitOrder, face_from_proto, frames_from_proto, options_to_proto, picture_to_proto
+from services.face.convert import FitOrder, face_from_proto
 from services.face.fitting.models import FittableModels
 from services.face.fitting.streaming import StreamFitter
 from services.face.settings import FaceSettings
 from services.face.stream import FaceTracker, Networks
 from services.face.types import FrameFaces, TrackOptions
-from tests.unit.geometry.small_models import small_model
+from tests.contract.face.requests import frames_from_proto, options_to_proto, picture_to_proto
+from tests.unit.common.geometry.small_models import small_model
 
 if TYPE_CHECKING:
     from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceAsyncStub
@@ -216,9 +217,9 @@ async def test_the_deadline_ends_a_fit(stub) -> None:
 
     async def endless() -> AsyncIterator[pb.FitIdentityRequest]:
         yield config
-        while True:
-            yield pb.FitIdentityRequest(frame=pb.FitIdentityFrame(image=image, face=faces[0]))
-            await asyncio.sleep(0.05)
+        yield pb.FitIdentityRequest(frame=pb.FitIdentityFrame(image=image, face=faces[0]))
+        # Nothing is being sent when the deadline comes: grpc.aio would answer INTERNAL in place of it (grpc/grpc#36066).
+        await asyncio.sleep(60)
 
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.FitIdentity(endless(), timeout=0.6)

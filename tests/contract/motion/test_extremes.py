@@ -22,15 +22,16 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
-from services.common.arrays import to_tensor
-from services.common.artefact_messages import ref_from_proto, ref_to_proto
-from services.common.artefacts import ArtefactStore
-from services.common.settings import load_settings
-from services.common.stage import server_of
+from services.common.chassis.settings import load_settings
+from services.common.chassis.stage import server_of
+from services.common.store.artefacts import ArtefactStore
+from services.common.wire.arrays import to_tensor
+from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
 from services.motion.__main__ import compose
-from services.motion.convert import FeatureBlock, block_to_proto
+from services.motion.convert import FeatureBlock
 from services.motion.settings import MotionSettings
 from tests.contract.finite import finite_or_refused
+from tests.contract.motion.requests import block_to_proto
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def block(frames: int = 6, **changes: Callable[[np.ndarray], np.ndarray]) -> aud
     features = with_identity_removed(random_features(frames))
     message = block_to_proto(FeatureBlock(0, features))
     for name, change in changes.items():
-        getattr(message, name).CopyFrom(to_tensor(change(getattr(features, name)).astype(np.float32)))
+        given = features.extra[name] if name in features.extra else getattr(features, name)
+        getattr(message, name).CopyFrom(to_tensor(change(given).astype(np.float32)))
     return message
 
 

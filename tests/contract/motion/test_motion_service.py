@@ -17,29 +17,25 @@ import pytest_asyncio
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
-from services.common.arrays import to_tensor
-from services.common.artefact_messages import ref_from_proto, ref_to_proto
-from services.common.artefacts import ArtefactRef
-from services.common.settings import load_settings
-from services.common.stage import server_of
-from services.common.timeline import Timeline
+from services.common.array_types import Float32
+from services.common.chassis.settings import load_settings
+from services.common.chassis.stage import server_of
+from services.common.store.artefacts import ArtefactRef
+from services.common.wire.arrays import to_tensor
+from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
+from services.common.wire.timeline import Timeline
 from services.motion.__main__ import compose
-from services.motion.convert import (
-    FeatureBlock,
-    PredictConfig,
-    block_to_proto,
-    config_to_proto,
-    lag_from_proto,
-    motion_from_proto,
-    motion_to_proto,
-)
+from services.motion.convert import FeatureBlock, PredictConfig, motion_to_proto
 from services.motion.models import MotionModels
-from services.motion.predict import MotionStream
-from services.motion.predict_expression import expression_stream
-from services.motion.predict_head_motion import encode_head_style, head_motion_stream
+from services.motion.predictors.everybody.grid import EverybodyGrid
+from services.motion.predictors.headpose.grid import HeadposeGrid
+from services.motion.predictors.headpose.style import encode_head_style
+from services.motion.predictors.ugc.grid import UgcGrid
 from services.motion.settings import MotionSettings
+from services.motion.stream import MotionStream
 from services.motion.style import encode_style
-from services.motion.types import Float32, SpeechFeatures
+from services.motion.types import Footage, SpeechFeatures
+from tests.contract.motion.requests import block_to_proto, config_to_proto, lag_from_proto, motion_from_proto
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed
 
 if TYPE_CHECKING:
@@ -100,18 +96,18 @@ async def refusal(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
 
 async def test_motion_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionServiceAsyncStub) -> None:
     features = random_features(30)
-    config = PredictConfig(await encoded(stub), PAL, 0, without_style=False)
+    config = PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False)
     models = MotionModels()
-    local = MotionStream(models, encode_style(talking(), np.ones(100, np.bool_), models.basis, models), PAL)
+    local = MotionStream(UgcGrid(models, encode_style(talking(), np.ones(100, np.bool_), models.basis, models)), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:
         parts.append(part)
     expected = np.concatenate([part.mouth_landmarks for part in parts])
-    np.testing.assert_array_equal(await predicted(stub, config_to_proto("ugc", config), features), expected)
+    np.testing.assert_array_equal(await predicted(stub, config_to_proto(replace(config, method="ugc")), features), expected)
 
 
 async def test_first_reply_comes_before_the_stream_is_closed(stub: MotionServiceAsyncStub) -> None:
-    config = config_to_proto("ugc", PredictConfig(await encoded(stub), PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False))
     call = stub.PredictMotion()
     await call.write(config)
     await call.write(pb.PredictMotionRequest(features=block_to_proto(FeatureBlock(0, random_features(3)))))
@@ -123,9 +119,9 @@ async def test_first_reply_comes_before_the_stream_is_closed(stub: MotionService
 
 async def test_everybody_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionServiceAsyncStub) -> None:
     features = with_identity_removed(random_features(30))
-    config = config_to_proto("everybody", PredictConfig(await encoded(stub), PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0, without_style=False))
     models = MotionModels()
-    local = expression_stream(models, encode_style(talking(), np.ones(100, np.bool_), models.basis, models), PAL)
+    local = MotionStream(EverybodyGrid(models, encode_style(talking(), np.ones(100, np.bool_), models.basis, models)), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:
         parts.append(part)
@@ -137,7 +133,7 @@ async def test_everybody_over_the_wire_is_the_motion_of_the_algorithm(stub: Moti
 
 
 async def test_everybody_without_its_features_is_refused_by_name(stub: MotionServiceAsyncStub) -> None:
-    config = config_to_proto("everybody", PredictConfig(await encoded(stub), PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0, without_style=False))
     code, says = await refusal(drained(stub.PredictMotion(stream(config, random_features(9)))))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "features.identity_removed" in says
@@ -159,12 +155,12 @@ async def test_everybody_personalises_the_style_that_ugc_goes_on_using(stub: Mot
         usable=to_tensor(np.ones(60, np.bool_)),
     )
     *_, last = [step async for step in stub.Personalize(request)]
-    refined = PredictConfig(ref_from_proto(last.style, "style"), PAL, 5, without_style=False)
-    plain = PredictConfig(await encoded(stub), PAL, 5, without_style=False)
+    refined = PredictConfig("ugc", ref_from_proto(last.style, "style"), PAL, 5, without_style=False)
+    plain = PredictConfig("ugc", await encoded(stub), PAL, 5, without_style=False)
     short = features[:5]
-    same = [await predicted(stub, config_to_proto("ugc", config), short) for config in (refined, plain)]
+    same = [await predicted(stub, config_to_proto(replace(config, method="ugc")), short) for config in (refined, plain)]
     np.testing.assert_array_equal(*same)
-    assert (await predicted(stub, config_to_proto("everybody", refined), short)).shape == (5, 59, 3)
+    assert (await predicted(stub, config_to_proto(replace(refined, method="everybody")), short)).shape == (5, 59, 3)
 
 
 def head_request(num_frames: int = 100) -> pb.EncodeStyleRequest:
@@ -181,11 +177,11 @@ async def encoded_head(stub: MotionServiceAsyncStub, num_frames: int = 100) -> A
 @pytest.mark.parametrize("num_frames", [100, 1])
 async def test_headpose_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionServiceAsyncStub, num_frames: int) -> None:
     features = random_features(30)
-    config = config_to_proto("headpose", PredictConfig(await encoded_head(stub, num_frames), PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("headpose", await encoded_head(stub, num_frames), PAL, 0, without_style=False))
     models = MotionModels()
     usable = np.ones(num_frames, np.bool_)
-    style = encode_head_style(talking(num_frames), usable, head_poses(num_frames), models)
-    local = head_motion_stream(models, style, PAL)
+    style = encode_head_style(Footage(talking(num_frames), usable, head_poses(num_frames)), models)
+    local = MotionStream(HeadposeGrid(models, style), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:
         parts.append(part)
@@ -199,7 +195,7 @@ async def test_headpose_over_the_wire_is_the_motion_of_the_algorithm(stub: Motio
 
 
 async def test_headpose_answers_poses_and_blinks_that_can_be_read_back(stub: MotionServiceAsyncStub) -> None:
-    config = config_to_proto("headpose", PredictConfig(await encoded_head(stub), PAL, 130, without_style=False))
+    config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), PAL, 130, without_style=False))
     parts = [motion_from_proto(reply) async for reply in stub.PredictMotion(stream(config, random_features(30)))]
     poses = np.concatenate([part.poses for part in parts if part.poses is not None])
     blink = np.concatenate([part.blink for part in parts if part.blink is not None])
@@ -220,10 +216,10 @@ async def test_headpose_personalises_the_style_that_ugc_goes_on_using(stub: Moti
         head_poses=to_tensor(head_poses(60)),
     )
     *_, last = [step async for step in stub.Personalize(request)]
-    refined = PredictConfig(ref_from_proto(last.style, "style"), PAL, 5, without_style=False)
+    refined = PredictConfig("ugc", ref_from_proto(last.style, "style"), PAL, 5, without_style=False)
     short = random_features(5)
     for method in ("headpose", "ugc"):
-        assert (await predicted(stub, config_to_proto(method, refined), short)).shape == (5, 59, 3)
+        assert (await predicted(stub, config_to_proto(replace(refined, method=method)), short)).shape == (5, 59, 3)
     request.ClearField("head_poses")
     code, says = await refusal(drained(stub.Personalize(request)))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
@@ -265,7 +261,7 @@ async def test_head_poses_change_no_style_of_another_method(stub: MotionServiceA
 
 
 async def test_headpose_with_a_style_of_another_method_is_refused(stub: MotionServiceAsyncStub) -> None:
-    config = config_to_proto("headpose", PredictConfig(await encoded(stub), PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("headpose", await encoded(stub), PAL, 0, without_style=False))
     code, says = await refusal(drained(stub.PredictMotion(stream(config, random_features(9)))))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "head_poses" in says
@@ -278,10 +274,10 @@ async def test_footage_of_headpose_at_another_rate_is_taken(stub: MotionServiceA
 
 
 async def test_without_style_is_another_motion(stub: MotionServiceAsyncStub) -> None:
-    config = PredictConfig(await encoded(stub), PAL, 20, without_style=False)
+    config = PredictConfig("ugc", await encoded(stub), PAL, 20, without_style=False)
     features = random_features(20)
-    full = await predicted(stub, config_to_proto("ugc", config), features)
-    plain = await predicted(stub, config_to_proto("ugc", replace(config, without_style=True)), features)
+    full = await predicted(stub, config_to_proto(replace(config, method="ugc")), features)
+    plain = await predicted(stub, config_to_proto(replace(config, without_style=True)), features)
     assert full.shape == plain.shape == (20, 59, 3)
     assert not np.array_equal(full, plain)
 
@@ -319,7 +315,7 @@ async def test_personalise_ends_with_a_style_that_can_be_used(stub: MotionServic
     assert [bool(step.style.uri) for step in steps] == [False] * (len(steps) - 1) + [True]
     refined, features = ref_from_proto(steps[-1].style, "style"), random_features(5)
     own, plain, ablated, control = [
-        await predicted(stub, config_to_proto("ugc", PredictConfig(ref, PAL, 5, without_style=without)), features)
+        await predicted(stub, config_to_proto(PredictConfig("ugc", ref, PAL, 5, without_style=without)), features)
         for without in (False, True)
         for ref in (refined, style)
     ]
@@ -333,7 +329,7 @@ async def test_personalise_ends_with_a_style_that_can_be_used(stub: MotionServic
     [("method", "unknown"), ("feature_rate", common_pb2.Rational(num=30, den=1)), ("num_frames", -1), ("style", None)],
 )
 async def test_a_config_that_cannot_be_used_names_its_field(stub: MotionServiceAsyncStub, field: str, value: object) -> None:
-    request = config_to_proto("ugc", PredictConfig(await encoded(stub), PAL, 0, without_style=False))
+    request = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False))
     if field == "style":
         request.config.ClearField("style")
     elif field == "feature_rate":
@@ -348,14 +344,14 @@ async def test_a_config_that_cannot_be_used_names_its_field(stub: MotionServiceA
 async def test_a_missing_style_is_not_found(stub: MotionServiceAsyncStub) -> None:
     ref = await encoded(stub)
     lost = replace(ref, uri=ref.uri.replace(ref.sha256, "0" * 64).replace(f"/{ref.sha256[:2]}/", "/00/"), sha256="0" * 64)
-    config = config_to_proto("ugc", PredictConfig(lost, PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("ugc", lost, PAL, 0, without_style=False))
     code, _ = await refusal(drained(stub.PredictMotion(stream(config, random_features(3)))))
     assert code == grpc.StatusCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("broken", ["nan", "shape", "missing", "range", "order"])
 async def test_broken_features_are_refused(stub: MotionServiceAsyncStub, broken: str) -> None:
-    config = config_to_proto("ugc", PredictConfig(await encoded(stub), PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False))
     block = block_to_proto(FeatureBlock(5 if broken == "order" else 0, random_features(3)))
     if broken == "nan":
         block.mel.CopyFrom(to_tensor(np.full((3, 4, 80), np.nan, np.float32)))

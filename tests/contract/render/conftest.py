@@ -18,18 +18,19 @@ import pytest_asyncio
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
-from services.common.artefacts import ArtefactStore
-from services.common.crops import BOX_SIZE
-from services.common.mouth_bank import MouthBank
-from services.common.stage import server_of
+from services.common.chassis.stage import server_of
+from services.common.face.crops import BOX_SIZE
+from services.common.face.mouth_bank import MouthBank
+from services.common.store.artefacts import ArtefactStore
 from services.render.__main__ import compose
 from services.render.backends.base import Backend
+from services.render.backends.make import make_backend
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.backends.triton_backend import TritonBackend
 from services.render.backends.triton_healing import TritonMonitor
 from services.render.backends.triton_options import TritonOptions
 from services.render.convert import rendered_from_proto
-from services.render.models import RenderModels, load_models, make_backend
+from services.render.models import RenderModels, load_models
 from services.render.settings import RenderSettings
 from services.render.triton.installation import DEFAULT_HOME, install
 from services.render.triton.launch import TritonProcess

@@ -12,14 +12,14 @@ import numpy.typing as npt
 import pytest
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
-from services.common.artefact_messages import ref_to_proto
-from services.common.artefacts import ArtefactStore
-from services.common.mouth_bank import FORMAT, MouthBank, bank_arrays
+from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
+from services.common.store.artefacts import ArtefactStore
+from services.common.wire.artefact_messages import ref_to_proto
+from services.render.backends.make import make_backend
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
-from services.render.models import load_models, make_backend
-from services.render.render import default_state
-from services.render.streams import open_stream
+from services.render.models import load_models
+from services.render.streams import default_state, open_stream
 from services.render.types import RenderFrame
 from tests.contract.render.conftest import rendered
 

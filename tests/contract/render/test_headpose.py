@@ -12,15 +12,16 @@ import numpy.typing as npt
 import pytest
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
-from services.common.artefact_messages import ref_to_proto
-from services.common.artefacts import ArtefactStore
-from services.common.crops import HeadPose
-from services.common.mouth_bank import FORMAT, MouthBank, bank_arrays, make_bank
-from services.render.adapt.headpose import personalize_headpose
-from services.render.adapt.personalize import PersonalizeModels
+from services.common.face.crops import HeadPose
+from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, make_bank
+from services.common.store.artefacts import ArtefactStore
+from services.common.wire.artefact_messages import ref_to_proto
+from services.render.backends.make import make_backend
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
-from services.render.models import load_models, make_backend
+from services.render.models import load_models
+from services.render.renderer import PersonalizeJob
+from services.render.renderers.headpose.personalize import personalize_headpose
 from services.render.streams import open_stream
 from services.render.types import RenderFrame
 from tests.contract.render.conftest import rendered
@@ -60,7 +61,7 @@ async def test_a_still_picture_is_personalised_and_the_wire_gives_the_bytes_of_t
     actor = pb.RenderRequest(config=pb.RenderConfig(model="headpose", actor=report.actor))
     answers = await rendered(stub, [actor, *map(frame_to_proto, film)])
     models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
-    state = list(personalize_headpose(one, drawing(), PersonalizeModels(WEIGHTS_FOLDER)))[-1].state
+    state = list(personalize_headpose(PersonalizeJob(bank=one, drawing=drawing(), weights=WEIGHTS_FOLDER)))[-1].state
     expected = open_stream(models.backend, models.files["headpose"], state).render(film)
     assert [answer.frame_index for answer in answers] == list(range(6))
     for got, want in zip(answers, expected, strict=True):

@@ -16,19 +16,22 @@ import psutil
 import pytest
 import tritonclient.grpc as tritongrpc
 
+from services.common.array_types import Float32
 from services.common.errors import BackendUnavailable, ContractBroken, ModelNotFound, Overloaded
 from services.render.backends.base import Backend
+from services.render.backends.make import make_backend
 from services.render.backends.registry import WEIGHTS_FOLDER, file_sha256
 from services.render.backends.triton_healing import TritonMonitor
 from services.render.backends.triton_memory import SharedRegion
 from services.render.backends.triton_options import TritonOptions
-from services.render.features import network_picture
-from services.render.models import load_models, make_backend
-from services.render.render import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, render
+from services.render.models import load_models
+from services.render.renderers.ugc.inputs import network_picture
+from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.triton.launch import TritonProcess, free_ports
 from services.render.triton.repository import RepositorySpec, write_repository
-from services.render.types import Float32, Precision, RenderedFrame, RenderFrame
+from services.render.types import Precision, RenderedFrame, RenderFrame
 from tests.contract.render.conftest import Connect, StartTriton, actor_states, stub_of
+from tests.unit.render.rendering import render
 
 
 def boxes(rendered: list[RenderedFrame]) -> bytes:
@@ -236,15 +239,16 @@ def served_versions(server: TritonProcess) -> list[str]:
 
 
 def test_shared_memory_goes_with_its_backend(triton: TritonProcess, connect: Connect, footage: list[RenderFrame]) -> None:
+    client = tritongrpc.InferenceServerClient(triton.url)
     before = regions()
     models = connect(triton, shared_memory=True)
     render(models.backend, models.files["ugc"], footage[:1], actor_states(1)[0])
-    assert len(regions() - before) == 1
+    (made,) = regions() - before
+    assert made in client.get_system_shared_memory_status().regions
     assert hasattr(models.backend, "close")
     models.backend.close()
     assert regions() == before
-    client = tritongrpc.InferenceServerClient(triton.url)
-    assert not client.get_system_shared_memory_status().regions
+    assert made not in client.get_system_shared_memory_status().regions
     client.close()
 
 
@@ -275,7 +279,7 @@ def test_a_model_that_is_killed_or_hangs_is_healed_and_the_inference_comes_to_it
     end: Callable[[psutil.Process], None],
 ) -> None:
     models = connect(triton, shared_memory=shared_memory)
-    pictures = network_picture(footage[0].background, footage[0].texture, footage[0].mask, footage[0].box_landmarks)[None]
+    pictures = network_picture(footage[0].background, footage[3].background, footage[0].mask, footage[0].box_landmarks)[None]
     inputs = {INPUT_PICTURES: pictures, INPUT_STATE: actor_states(1)[0][None]}
     expected = in_process.infer("ugc", inputs)[OUTPUT_RESIDUAL]
     for _ in range(2):

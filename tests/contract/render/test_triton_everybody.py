@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from services.common.mouth_bank import MouthBank
-from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.key_pictures import STATE_SIZE, choose_keys, packed
-from services.render.models import load_models, make_backend
-from services.render.streams import open_stream
+from services.common.face.mouth_bank import MouthBank
 from services.render.triton.launch import TritonProcess
 from services.render.types import RenderFrame
+from tests.contract.render.actor_streams import boxes_there_and_here
 from tests.contract.render.conftest import Connect
 
 
@@ -19,13 +16,6 @@ def test_a_stream_of_windows_has_the_bytes_of_this_process(
     triton: TritonProcess, connect: Connect, bank: MouthBank, mask: npt.NDArray[np.uint8]
 ) -> None:
     there = connect(triton, shared_memory=True)
-    here = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
-    length = here.files["everybody"].state_size - STATE_SIZE
-    film = np.random.default_rng(0).normal(0.0, 0.05, length).astype(np.float32)
-    state = packed(film, choose_keys(bank, np.arange(bank.num_frames)))
     frames = [RenderFrame(row, bank.boxes[row], None, mask, bank.box_landmarks[row + 3]) for row in range(6)]
-    one, other = (
-        [made.box.tobytes() for made in open_stream(models.backend, models.files["everybody"], state).render(frames)]
-        for models in (there, here)
-    )
+    one, other = boxes_there_and_here(there, "everybody", bank, frames)
     assert one == other

@@ -15,19 +15,21 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
+from services.common.chassis.server import StageServer
+from services.common.chassis.stage import server_of
 from services.common.errors import BackendUnavailable
-from services.common.server import StageServer
-from services.common.stage import server_of
 from services.render.__main__ import compose
 from services.render.backends.base import Backend
+from services.render.backends.make import make_backend
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto, rendered_from_proto
-from services.render.models import load_models, make_backend
-from services.render.render import default_state, render
+from services.render.models import load_models
 from services.render.settings import RenderSettings
+from services.render.streams import default_state
 from services.render.triton.launch import TritonProcess, free_ports
 from services.render.types import RenderFrame
 from tests.contract.render.conftest import stub_of
+from tests.unit.render.rendering import render
 
 if TYPE_CHECKING:
     from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,45 +16,28 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from gateway.actors.database import Database
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.actors.tables import ActorRow, JobRow
 from gateway.api.server import GatewayServer
+from gateway.database.database import Database
+from gateway.database.tables import ActorRow, JobRow
 from gateway.operations import store as store_module
 from gateway.operations.runner import Job, JobRunner
 from gateway.operations.store import OperationStore
 from gateway.pipeline.journal import Journal
 from gateway.settings import GatewaySettings
-from services.common.actor_geometry import ActorGeometry
-from services.common.artefacts import ArtefactStore
 from services.common.errors import ActorNotReady, BackendUnavailable, InvalidRequest, OperationNotFound, StorageRefused
-from services.common.settings import load_settings
+from services.common.face.actor_geometry import ActorGeometry
+from services.common.store.artefacts import ArtefactStore
 from tests.contract.stores.postgres_servers import PASSWORD, PostgresServer, free_port
-from tests.unit.actors.test_actor_store import CONSENT, geometry, learned, on_disk
+from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, on_disk, settings
 
-__all__ = ["geometry"]
+__all__ = ["actors", "blobs", "geometry", "settings"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest) -> str:
+def database_url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
-
-
-@pytest.fixture
-def settings(tmp_path: Path, url: str) -> GatewaySettings:
-    return load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "blobs"), database_url=url)
-
-
-@pytest.fixture
-def blobs(settings: GatewaySettings) -> ArtefactStore:
-    return ArtefactStore(settings.artefacts_url)
-
-
-@pytest.fixture
-def actors(settings: GatewaySettings) -> Iterator[ActorStore]:
-    with ActorStore(settings) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -180,7 +162,7 @@ def test_what_was_written_is_there_for_the_next_process(settings: GatewaySetting
 def test_many_processes_that_begin_at_once_make_the_tables_once(postgres_url: str, tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
-from gateway.actors.database import Database
+from gateway.database.database import Database
 from gateway.operations.store import OperationStore
 database = Database({postgres_url!r}, Path({str(tmp_path)!r}))
 print(OperationStore(database).add("dub", b"").number)
@@ -291,7 +273,7 @@ def test_without_the_driver_the_remedy_is_named(tmp_path: Path) -> None:
 import sys
 sys.modules["psycopg"] = None
 from pathlib import Path
-from gateway.actors.database import Database
+from gateway.database.database import Database
 from services.common.errors import InvalidRequest
 try:
     Database("postgresql://user@host/db", Path("."))

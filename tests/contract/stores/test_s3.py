@@ -17,9 +17,6 @@ import numpy as np
 import pytest
 
 from gateway.cli.checks import check_store
-from services.common import storage_backend
-from services.common.array_cache import ArrayCache
-from services.common.artefacts import ArtefactRef, ArtefactStore
 from services.common.errors import (
     ArtefactCorrupt,
     ArtefactNotFound,
@@ -28,6 +25,9 @@ from services.common.errors import (
     StorageFull,
     StorageRefused,
 )
+from services.common.store import storage_backend
+from services.common.store.array_cache import ArrayCache
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.contract.stores.s3_servers import BUCKET, SECRET, Proxy, S3Server, answering, client_of, free_port, running_s3
 
 Aws = Callable[..., None]
@@ -122,7 +122,7 @@ def test_many_threads_and_processes_put_the_same_blob_at_once(store: ArtefactSto
     data = np.random.default_rng(1).bytes(1 << 20)
     script = f"""
 import numpy as np
-from services.common.artefacts import ArtefactStore
+from services.common.store.artefacts import ArtefactStore
 store = ArtefactStore({url!r})
 for _ in range(2):
     print(store.put_bytes(np.random.default_rng(1).bytes(1 << 20)).sha256)
@@ -277,7 +277,7 @@ def test_without_the_package_the_remedy_is_named() -> None:
     script = """
 import sys
 sys.modules["s3fs"] = None
-from services.common.artefacts import ArtefactStore
+from services.common.store.artefacts import ArtefactStore
 from services.common.errors import InvalidRequest
 try:
     ArtefactStore("s3://films/artefacts")

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
 import numpy as np
 import pytest
-import pytest_asyncio
 
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
-from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceStub
-from services.common.arrays import to_rgb_image, to_tensor
-from services.common.artefact_messages import ref_to_proto
-from services.common.artefacts import ArtefactStore
-from services.common.crops import MAX_FRAME_PX, MAX_HEAD_PX, MAX_SCALE, MIN_SCALE, HeadPose, to_frame
-from services.common.head_pose_vectors import pose_vectors
-from services.common.landmarks import MOUTH_AREA
-from services.common.mouth_bank import FORMAT, bank_arrays
-from services.common.pose_messages import pose_to_proto
-from services.common.settings import load_settings
-from services.common.stage import server_of
-from services.texture.__main__ import compose
+from services.common.face.crops import MAX_FRAME_PX, MAX_HEAD_PX, MAX_SCALE, MIN_SCALE, HeadPose, to_frame
+from services.common.face.head_pose_vectors import pose_vectors
+from services.common.face.landmarks import MOUTH_AREA
+from services.common.face.mouth_bank import FORMAT, bank_arrays
+from services.common.store.artefacts import ArtefactStore
+from services.common.wire.arrays import to_rgb_image, to_tensor
+from services.common.wire.artefact_messages import ref_to_proto
+from services.common.wire.pose_messages import pose_to_proto
 from services.texture.build_bank import build_bank
-from services.texture.convert import bank_frame_to_proto, portrait_to_proto
-from services.texture.settings import TextureSettings
 from services.texture.types import BankFrame
 from tests.contract.finite import finite_or_refused
+from tests.contract.texture.requests import bank_frame_to_proto, portrait_to_proto, sent
 from tests.unit.texture.people import HEAD, LANDMARKS, POSE, a_person, a_portrait
 
 if TYPE_CHECKING:
@@ -75,28 +69,21 @@ class Service:
     identity: common_pb2.ArtefactRef
 
     async def warped(self, requests: list[pb.RetrieveWarpRequest]) -> list[pb.RetrieveWarpResponse]:
-        return [reply async for reply in self.stub.RetrieveWarp(stream(requests), timeout=60)]
+        return [reply async for reply in self.stub.RetrieveWarp(sent(requests), timeout=60)]
 
     async def turned(self, requests: list[pb.RotatePortraitRequest]) -> list[pb.RotatePortraitResponse]:
-        return [reply async for reply in self.stub.RotatePortrait(stream(requests), timeout=60)]
+        return [reply async for reply in self.stub.RotatePortrait(sent(requests), timeout=60)]
 
     async def built(self, requests: list[pb.BuildBankRequest]) -> list[pb.BuildBankResponse]:
-        return [await self.stub.BuildBank(stream(requests), timeout=60)]
+        return [await self.stub.BuildBank(sent(requests), timeout=60)]
 
 
-async def stream(requests: Iterable[Any]) -> AsyncIterator[Any]:
-    for request in requests:
-        yield request
-
-
-@pytest_asyncio.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    settings = load_settings(TextureSettings, port=0, artefacts_url=str(tmp_path))
+@pytest.fixture
+def service(stub: TextureServiceAsyncStub, tmp_path: Path) -> Service:
     store, person = ArtefactStore(str(tmp_path)), a_person()
     bank = store.put_arrays(bank_arrays(build_bank(FRAMES)), {"format": FORMAT})
     identity = store.put_arrays(person.arrays(), person.metadata())
-    async with server_of("texture", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
-        yield Service(TextureServiceStub(channel), store, ref_to_proto(bank), ref_to_proto(identity))
+    return Service(stub, store, ref_to_proto(bank), ref_to_proto(identity))
 
 
 def target(mouth: np.ndarray, pose: common_pb2.HeadPose, frame: int = 0) -> pb.RetrieveWarpRequest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,32 +11,27 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
-import pytest_asyncio
 
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
-from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceStub
-from services.common.arrays import from_image, from_tensor, to_tensor
-from services.common.artefacts import ArtefactRef, ArtefactStore
-from services.common.crops import HeadPose
-from services.common.head_pose_vectors import pose_vectors
-from services.common.identity_drawing import IdentityDrawing
-from services.common.landmarks import MOUTH_AREA
-from services.common.settings import load_settings
-from services.common.stage import server_of
-from services.texture.__main__ import compose
-from services.texture.convert import (
+from services.common.face.crops import HeadPose
+from services.common.face.head_pose_vectors import pose_vectors
+from services.common.face.identity_drawing import IdentityDrawing
+from services.common.face.landmarks import MOUTH_AREA
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.wire.arrays import from_image, from_tensor, to_tensor
+from services.texture.backgrounds.match import match_backgrounds
+from services.texture.draw_identity import IdentityStream
+from services.texture.portrait.rotate import PortraitRotation
+from services.texture.types import PortraitFrame, TargetFrame, WarpedFrame, WarpMode
+from tests.contract.texture.requests import (
     portrait_frame_to_proto,
     portrait_to_proto,
+    sent,
     target_to_proto,
     warp_config_to_proto,
     warped_from_proto,
 )
-from services.texture.draw_identity import IdentityStream
-from services.texture.match_backgrounds import match_backgrounds
-from services.texture.rotate_portrait import PortraitRotation
-from services.texture.settings import TextureSettings
-from services.texture.types import PortraitFrame, TargetFrame, WarpedFrame, WarpMode
 from tests.unit.texture.people import HEAD, LANDMARKS, MODEL, POSE, a_person, a_portrait, turned
 
 if TYPE_CHECKING:
@@ -60,21 +55,9 @@ def message(ref: ArtefactRef) -> common_pb2.ArtefactRef:
     return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
 
 
-@pytest_asyncio.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    settings = load_settings(TextureSettings, port=0, artefacts_url=str(tmp_path))
-    async with server_of("texture", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
-        yield Service(TextureServiceStub(channel), ArtefactStore(str(tmp_path)))
-
-
-async def warps(requests: Iterable[pb.RetrieveWarpRequest]) -> AsyncIterator[pb.RetrieveWarpRequest]:
-    for request in requests:
-        yield request
-
-
-async def turns(requests: Iterable[pb.RotatePortraitRequest]) -> AsyncIterator[pb.RotatePortraitRequest]:
-    for request in requests:
-        yield request
+@pytest.fixture
+def service(stub: TextureServiceAsyncStub, tmp_path: Path) -> Service:
+    return Service(stub, ArtefactStore(str(tmp_path)))
 
 
 def targets(count: int) -> list[TargetFrame]:
@@ -95,7 +78,7 @@ def wandering(count: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("mode", [WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILED_ALBEDO])
 async def test_the_wire_gives_the_drawn_faces_of_the_function(service: Service, mode: WarpMode) -> None:
     requests = [warp_config_to_proto(None, mode, service.kept()), *map(target_to_proto, targets(3))]
-    replies = [warped_from_proto(reply) async for reply in service.stub.RetrieveWarp(warps(requests))]
+    replies = [warped_from_proto(reply) async for reply in service.stub.RetrieveWarp(sent(requests))]
     stream = IdentityStream(IdentityDrawing(a_person(), MODEL), mode)
     assert len(replies) == 3
     for reply, frame in zip(replies, targets(3), strict=True):
@@ -121,7 +104,7 @@ async def test_the_wire_gives_the_backgrounds_of_the_function(service: Service) 
 async def test_the_wire_gives_the_turned_portrait_of_the_function(service: Service) -> None:
     frames = [PortraitFrame(number, pose, 0.25 * number) for number, pose in enumerate(poses())]
     requests = [portrait_to_proto(PORTRAIT, LANDMARKS, POSE, service.kept()), *map(portrait_frame_to_proto, frames)]
-    replies = [reply async for reply in service.stub.RotatePortrait(turns(requests))]
+    replies = [reply async for reply in service.stub.RotatePortrait(sent(requests))]
     rotation = PortraitRotation(PORTRAIT, LANDMARKS, POSE, a_person(), MODEL)
     assert [reply.frame_index for reply in replies] == [0, 1, 2]
     for reply, frame in zip(replies, frames, strict=True):
@@ -147,7 +130,7 @@ async def refusal(replies: AsyncIterator[object]) -> grpc.aio.AioRpcError:
     ],
 )
 async def test_what_a_mode_needs_is_named(service: Service, mode: WarpMode, field: str) -> None:
-    error = await refusal(service.stub.RetrieveWarp(warps([warp_config_to_proto(None, mode)])))
+    error = await refusal(service.stub.RetrieveWarp(sent([warp_config_to_proto(None, mode)])))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert field in (error.details() or "")
 
@@ -155,8 +138,8 @@ async def test_what_a_mode_needs_is_named(service: Service, mode: WarpMode, fiel
 async def test_an_artefact_that_is_no_identity_is_refused(service: Service) -> None:
     other = message(service.store.put_arrays({"boxes": np.zeros(3, np.float32)}, {"format": "another"}))
     for call in (
-        service.stub.RetrieveWarp(warps([warp_config_to_proto(None, WarpMode.DETAILED_ALBEDO, other)])),
-        service.stub.RotatePortrait(turns([portrait_to_proto(PORTRAIT, LANDMARKS, POSE, other)])),
+        service.stub.RetrieveWarp(sent([warp_config_to_proto(None, WarpMode.DETAILED_ALBEDO, other)])),
+        service.stub.RotatePortrait(sent([portrait_to_proto(PORTRAIT, LANDMARKS, POSE, other)])),
     ):
         error = await refusal(call)
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -165,7 +148,7 @@ async def test_an_artefact_that_is_no_identity_is_refused(service: Service) -> N
 
 async def test_an_identity_of_a_model_that_is_not_here_is_not_found(service: Service) -> None:
     config = warp_config_to_proto(None, WarpMode.DETAILED_ALBEDO, service.kept(model="somebodys_own"))
-    assert (await refusal(service.stub.RetrieveWarp(warps([config])))).code() is grpc.StatusCode.NOT_FOUND
+    assert (await refusal(service.stub.RetrieveWarp(sent([config])))).code() is grpc.StatusCode.NOT_FOUND
 
 
 def portrait_config(**changes: object) -> pb.RotatePortraitRequest:
@@ -187,7 +170,7 @@ def portrait_config(**changes: object) -> pb.RotatePortraitRequest:
     ids=["no config", "size", "68 points", "not finite", "pose", "no identity"],
 )
 async def test_a_wrong_portrait_is_named(service: Service, field: str, request_message: pb.RotatePortraitRequest) -> None:
-    error = await refusal(service.stub.RotatePortrait(turns([request_message])))
+    error = await refusal(service.stub.RotatePortrait(sent([request_message])))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert field in (error.details() or "")
 
@@ -198,7 +181,7 @@ async def test_a_wrong_blink_is_named(service: Service, blink: float) -> None:
         portrait_to_proto(PORTRAIT, LANDMARKS, POSE, service.kept()),
         portrait_frame_to_proto(PortraitFrame(0, POSE, blink)),
     ]
-    error = await refusal(service.stub.RotatePortrait(turns(requests)))
+    error = await refusal(service.stub.RotatePortrait(sent(requests)))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "frame.blink" in (error.details() or "")
 

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
 import numpy as np
 import pytest
-import pytest_asyncio
 
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
-from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceStub
-from services.common.arrays import to_tensor
-from services.common.crops import HeadPose, head_template, to_frame
 from services.common.errors import InvalidRequest
-from services.common.landmarks import MOUTH_AREA, NUM_LANDMARKS
-from services.common.pose_messages import pose_from_proto, pose_to_proto
-from services.common.settings import load_settings
-from services.common.stage import server_of
-from services.texture.__main__ import compose
+from services.common.face.crops import HeadPose, head_template, to_frame
+from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
+from services.common.wire.arrays import from_tensor, to_tensor
+from services.common.wire.pose_messages import pose_from_proto, pose_to_proto
 from services.texture.build_bank import build_bank
-from services.texture.convert import (
-    bank_frame_from_proto,
-    bank_frame_to_proto,
-    geometry_from_proto,
-    target_from_proto,
-    target_to_proto,
-    warp_config_to_proto,
-    warped_from_proto,
-)
+from services.texture.convert import bank_frame_from_proto, target_from_proto
 from services.texture.models import TemporalWarpModel
 from services.texture.retrieve_warp import WarpStream
-from services.texture.settings import TextureSettings
 from services.texture.types import ALBEDO_MODES, BankFrame, TargetFrame, WarpedFrame, WarpMode
+from tests.contract.texture.requests import bank_frame_to_proto, sent, target_to_proto, warp_config_to_proto, warped_from_proto
 
 if TYPE_CHECKING:
     from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceAsyncStub
@@ -61,42 +45,22 @@ def targets(count: int) -> list[TargetFrame]:
     return [TargetFrame(number, head(number + 40)[list(MOUTH_AREA)], POSE) for number in range(count)]
 
 
-@dataclass
-class Service:
-    stub: TextureServiceAsyncStub
-    store: Path
-
-
-@pytest_asyncio.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    settings = load_settings(TextureSettings, port=0, artefacts_url=str(tmp_path))
-    async with server_of("texture", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
-        yield Service(TextureServiceStub(channel), tmp_path)
-
-
-async def sent(requests: Iterable[pb.BuildBankRequest]) -> AsyncIterator[pb.BuildBankRequest]:
-    for request in requests:
-        yield request
-
-
-async def wanted(requests: Iterable[pb.RetrieveWarpRequest]) -> AsyncIterator[pb.RetrieveWarpRequest]:
-    for request in requests:
-        yield request
-
-
-async def built(service: Service, frames: list[BankFrame], max_frames: int = 0) -> pb.BuildBankResponse:
+async def built(stub: TextureServiceAsyncStub, frames: list[BankFrame], max_frames: int = 0) -> pb.BuildBankResponse:
     config = pb.BuildBankRequest(config=pb.BuildBankConfig(max_frames=max_frames))
-    return await service.stub.BuildBank(sent([config, *map(bank_frame_to_proto, frames)]))
+    return await stub.BuildBank(sent([config, *map(bank_frame_to_proto, frames)]))
 
 
-async def test_the_wire_gives_the_bytes_of_the_function(service: Service) -> None:
-    response = await built(service, footage(20))
+async def test_the_wire_gives_the_bytes_of_the_function(stub: TextureServiceAsyncStub) -> None:
+    response = await built(stub, footage(20))
     bank = build_bank(footage(20))
     assert response.num_frames == 20
-    np.testing.assert_array_equal(geometry_from_proto(response.geometry).jaw_envelope, bank.geometry.jaw_envelope)
+    shapes = {"mean_mouth": 59, "closed_mouth": 59, "jaw_envelope": 19, "anchors": 15}
+    for name, count in shapes.items():
+        got = from_tensor(getattr(response.geometry, name), name, dtype=np.float32, shape=(count, 3))
+        np.testing.assert_array_equal(got, getattr(bank.geometry, name))
     for mode in set(WarpMode) - ALBEDO_MODES:
         requests = [warp_config_to_proto(response.bank, mode), *map(target_to_proto, targets(8))]
-        replies = [warped_from_proto(reply) async for reply in service.stub.RetrieveWarp(wanted(requests))]
+        replies = [warped_from_proto(reply) async for reply in stub.RetrieveWarp(sent(requests))]
         stream = WarpStream(bank, mode, TemporalWarpModel())
         expected = [stream.push(frame) for frame in targets(8)]
         assert len(replies) == 8
@@ -107,15 +71,15 @@ async def test_the_wire_gives_the_bytes_of_the_function(service: Service) -> Non
             assert (reply.frame_index, reply.bank_frame_index) == (answer.frame_index, answer.bank_frame_index)
 
 
-async def test_the_same_footage_gives_the_same_artefact(service: Service) -> None:
-    first, second = await built(service, footage(12)), await built(service, footage(12))
+async def test_the_same_footage_gives_the_same_artefact(stub: TextureServiceAsyncStub) -> None:
+    first, second = await built(stub, footage(12)), await built(stub, footage(12))
     assert first.bank == second.bank
-    assert (await built(service, footage(12), max_frames=6)).num_frames == 6
+    assert (await built(stub, footage(12), max_frames=6)).num_frames == 6
 
 
-async def test_each_reply_comes_before_the_next_frame_is_sent(service: Service) -> None:
-    bank = (await built(service, footage(10))).bank
-    call = service.stub.RetrieveWarp()
+async def test_each_reply_comes_before_the_next_frame_is_sent(stub: TextureServiceAsyncStub) -> None:
+    bank = (await built(stub, footage(10))).bank
+    call = stub.RetrieveWarp()
     await call.write(warp_config_to_proto(bank, WarpMode.TEMPORAL_WARP_NETWORK))
     for frame in targets(3):
         await call.write(target_to_proto(frame))
@@ -154,35 +118,37 @@ def small_box() -> pb.BuildBankRequest:
     ],
     ids=["no rotation", "mirror", "small box", "empty"],
 )
-async def test_wrong_frames_are_refused_by_name(service: Service, request_message: pb.BuildBankRequest, field: str) -> None:
+async def test_wrong_frames_are_refused_by_name(
+    stub: TextureServiceAsyncStub, request_message: pb.BuildBankRequest, field: str
+) -> None:
     with pytest.raises(InvalidRequest) as caught:
         bank_frame_from_proto(request_message)
     assert caught.value.field == field
     config = pb.BuildBankRequest(config=pb.BuildBankConfig())
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await service.stub.BuildBank(sent([config, request_message]))
+        await stub.BuildBank(sent([config, request_message]))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_bank_that_is_not_there_is_not_found(service: Service) -> None:
-    bank = (await built(service, footage(6))).bank
+async def test_a_bank_that_is_not_there_is_not_found(stub: TextureServiceAsyncStub) -> None:
+    bank = (await built(stub, footage(6))).bank
     bank.uri = bank.uri.replace(bank.sha256, bank.sha256[:2] + "0" * 62)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        _ = [reply async for reply in service.stub.RetrieveWarp(wanted([warp_config_to_proto(bank, WarpMode.MEAN_MOUTH)]))]
+        _ = [reply async for reply in stub.RetrieveWarp(sent([warp_config_to_proto(bank, WarpMode.MEAN_MOUTH)]))]
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_no_frames_are_no_footage(service: Service) -> None:
+async def test_no_frames_are_no_footage(stub: TextureServiceAsyncStub) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await built(service, [])
+        await built(stub, [])
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
-async def test_footage_is_retimed_to_speech(service: Service) -> None:
+async def test_footage_is_retimed_to_speech(stub: TextureServiceAsyncStub) -> None:
     motion = np.repeat([0.0, 1.0, 0.0], 20).astype(np.float32)
     silent = np.repeat([True, False, True], [10, 20, 10])
     request = pb.SelectFramesRequest(head_motion=to_tensor(motion), blink=to_tensor(np.zeros(60, bool)), silent=to_tensor(silent))
-    chosen = (await service.stub.SelectFrames(request)).frame_indices
+    chosen = (await stub.SelectFrames(request)).frame_indices
     assert len(chosen) == 40
     assert motion[chosen][10:30].mean() > 0.85
 
@@ -196,18 +162,18 @@ async def test_footage_is_retimed_to_speech(service: Service) -> None:
         ("silent", np.zeros(40, np.float32)),
     ],
 )
-async def test_a_wrong_array_is_named(field: str, array: np.ndarray, service: Service) -> None:
+async def test_a_wrong_array_is_named(field: str, array: np.ndarray, stub: TextureServiceAsyncStub) -> None:
     arrays = {"head_motion": np.zeros(60, np.float32), "blink": np.zeros(60, bool), "silent": np.zeros(40, bool), field: array}
     request = pb.SelectFramesRequest(**{name: to_tensor(value) for name, value in arrays.items()})
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await service.stub.SelectFrames(request)
+        await stub.SelectFrames(request)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert field in (caught.value.details() or "")
 
 
-async def test_what_no_method_needs_yet_is_unimplemented(service: Service) -> None:
+async def test_what_no_method_needs_yet_is_unimplemented(stub: TextureServiceAsyncStub) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        _ = [reply async for reply in service.stub.SampleNeuralTexture(iter([pb.SampleNeuralTextureRequest()]))]
+        _ = [reply async for reply in stub.SampleNeuralTexture(iter([pb.SampleNeuralTextureRequest()]))]
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

@@ -10,29 +10,29 @@ from pathlib import Path
 
 import pytest
 
-from gateway.actors.database import Database
 from gateway.actors.store import ActorStore
 from gateway.cli.app import run
 from gateway.cli.checks import check_database
+from gateway.database.database import Database
 from gateway.settings import GatewaySettings
-from services.common.actor_geometry import ActorGeometry
-from services.common.artefacts import ArtefactRef, ArtefactStore
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, DubstageError, StorageRefused
-from tests.unit.actors.test_actor_store import CONSENT, blobs, geometry, learned, on_disk, settings, store
+from services.common.face.actor_geometry import ActorGeometry
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
 
-__all__ = ["blobs", "geometry", "settings", "store"]
+__all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
 
 PAGE = 4096
 
 
 @pytest.fixture
-def file(store: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> Path:
+def file(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> Path:
     """A database with two actors, closed."""
     for name in ("ann", "bob"):
-        store.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
-    store.close()
-    assert store.database.file is not None
-    return store.database.file
+        actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
+    actors.close()
+    assert actors.database.file is not None
+    return actors.database.file
 
 
 def garbage(file: Path) -> None:
@@ -118,8 +118,8 @@ def test_a_damaged_consent_record_is_told_of_its_actor_alone(file: Path, setting
         assert [actor.actor_id for actor in opened.list()] == ["bob"]
 
 
-def enrolment(store: ActorStore, actor_id: str) -> tuple[ArtefactRef, Path]:
-    ref = store.show(actor_id).artefacts["enrolment"]
+def enrolment(actors: ActorStore, actor_id: str) -> tuple[ArtefactRef, Path]:
+    ref = actors.show(actor_id).artefacts["enrolment"]
     return ref, Path(ref.uri.removeprefix("file://"))
 
 
@@ -163,12 +163,12 @@ def test_an_actor_whose_lineage_is_gone_is_damaged(file: Path, settings: Gateway
 
 
 def test_a_taken_id_leaves_no_blob_that_nobody_counts(
-    store: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
+    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
 ) -> None:
-    store.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
+    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
     before = on_disk(settings)
     with pytest.raises(DubstageError, match="erase it first"):
-        store.create("ann", method="everybody", enrolled=learned(blobs, "ann", geometry), footage_sha256="1" * 64, consent=None)
+        actors.create("ann", method="everybody", enrolled=learned(blobs, "ann", geometry), footage_sha256="1" * 64, consent=None)
     assert on_disk(settings) == before
 
 
@@ -203,12 +203,12 @@ def test_a_data_folder_that_cannot_be_names_the_setting(tmp_path: Path) -> None:
 
 
 def test_a_damaged_key_signs_nothing(
-    store: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
+    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
 ) -> None:
-    store.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
+    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
     (settings.data_dir / "receipt.key").write_bytes(b"")
     with pytest.raises(StorageRefused, match=r"receipt\.key is damaged"):
-        store.erase("ann")
+        actors.erase("ann")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.api.error_names import ErrorNames, with_names
 from gateway.settings import GatewaySettings
-from services.common import error_status
+from services.common.chassis import error_status
 from services.common.errors import ArtefactCorrupt, DubstageError, InvalidRequest, StorageFull, leaves
 
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from services.audio.models import AudioModels
-from services.audio.types import FloatArray
+from services.common.array_types import Float32
 
 SPEECH = Path(__file__).resolve().parents[3] / "assets" / "demo_speech.wav"
 
@@ -20,7 +20,7 @@ def models() -> AudioModels:
 
 
 @pytest.fixture(scope="session")
-def speech() -> FloatArray:
+def speech() -> Float32:
     """Three seconds of a synthetic voice, 16 kHz mono."""
     samples, rate_hz = soundfile.read(SPEECH, dtype="float32")
     assert rate_hz == 16_000

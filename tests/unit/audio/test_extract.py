@@ -6,43 +6,45 @@ import numpy as np
 import pytest
 
 from services.audio.extract import FeatureExtractor, collect, extract_features
+from services.audio.kinds import ALL_KINDS, KINDS
 from services.audio.models import AudioModels
 from services.audio.phones import PHONE_INDEX
-from services.audio.stream import LOOK_AHEAD_SAMPLES
-from services.audio.types import ALL_KINDS, AudioFeatures, FeatureBlock, FeatureKind, FloatArray
+from services.audio.types import FeatureBlock
+from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
-from services.common.timeline import Timeline
+from services.common.wire.timeline import Timeline
 
+LOOK_AHEAD_SAMPLES = 960
+"""16 kHz samples after a frame's last row within which all its features are known: 60 ms."""
 PAL = Timeline(rate=Fraction(25))
 NTSC = Timeline(rate=Fraction(30000, 1001))
 
 
 def streamed(
     models: AudioModels,
-    samples: FloatArray,
+    samples: Float32,
     cuts: list[int],
     *,
     rate_hz: int = 16000,
     channels: int = 1,
     timeline: Timeline = PAL,
     num_frames: int = 0,
-) -> AudioFeatures:
+) -> dict[str, Float32]:
     extractor = FeatureExtractor(models, sample_rate_hz=rate_hz, channels=channels, timeline=timeline, num_frames=num_frames)
     blocks: list[FeatureBlock] = []
     for start, end in pairwise([0, *cuts, len(samples) // channels]):
         blocks += extractor.push(start, samples[start * channels : end * channels])
     blocks += extractor.finish()
     assert [block.frame_index for block in blocks] == list(range(len(blocks)))
-    return collect(blocks)
+    return collect(blocks, ALL_KINDS)
 
 
-def as_bytes(features: AudioFeatures) -> bytes:
-    arrays = (features.mel, features.mfcc, features.ppg, features.speech_probability, features.identity_removed)
-    return b"".join(array.tobytes() for array in arrays if array is not None)
+def as_bytes(features: dict[str, Float32]) -> bytes:
+    return b"".join(features[name].tobytes() for name in KINDS)
 
 
 @pytest.mark.parametrize("timeline", [PAL, NTSC], ids=["25", "29.97"])
-def test_chunks_change_no_bit(models: AudioModels, speech: FloatArray, timeline: Timeline) -> None:
+def test_chunks_change_no_bit(models: AudioModels, speech: Float32, timeline: Timeline) -> None:
     samples = speech[16000:32000]
     whole = as_bytes(streamed(models, samples, [], timeline=timeline))
     random = np.random.default_rng(3)
@@ -60,27 +62,22 @@ def test_chunks_change_no_bit_at_44100_hz_stereo(models: AudioModels) -> None:
     assert as_bytes(streamed(models, noise, list(range(333, 22050, 333)), rate_hz=44100, channels=2)) == whole
 
 
-def test_shapes_and_ranges(models: AudioModels, speech: FloatArray) -> None:
+def test_shapes_and_ranges(models: AudioModels, speech: Float32) -> None:
     features = extract_features(speech, 16000, PAL, models=models)
-    assert features.mel is not None
-    assert features.mel.shape == (75, 4, 80)
-    assert features.mfcc is not None
-    assert features.mfcc.shape == (75, 4, 40)
-    assert features.ppg is not None
-    assert features.ppg.shape == (75, 4, 40)
-    assert np.allclose(features.ppg.sum(axis=2), 1.0, atol=1e-5)
-    assert features.speech_probability is not None
-    assert features.speech_probability.shape == (75,)
+    assert features["mel"].shape == (75, 4, 80)
+    assert features["mfcc"].shape == (75, 4, 40)
+    assert features["posteriorgram"].shape == (75, 4, 40)
+    assert np.allclose(features["posteriorgram"].sum(axis=2), 1.0, atol=1e-5)
+    assert features["speech_probability"].shape == (75,)
     assert as_bytes(features).__len__() == 4 * 75 * (4 * 180 + 1)
 
 
-def test_kinds_not_asked_for_are_left_out(models: AudioModels, speech: FloatArray) -> None:
-    features = extract_features(speech[:8000], 16000, PAL, frozenset({FeatureKind.MEL}), models=models)
-    assert features.mel is not None
-    assert features.mfcc is features.ppg is features.speech_probability is None
+def test_kinds_not_asked_for_are_left_out(models: AudioModels, speech: Float32) -> None:
+    features = extract_features(speech[:8000], 16000, PAL, frozenset({"mel"}), models=models)
+    assert features.keys() == {"mel"}
 
 
-def test_a_block_comes_once_its_look_ahead_is_there(models: AudioModels, speech: FloatArray) -> None:
+def test_a_block_comes_once_its_look_ahead_is_there(models: AudioModels, speech: Float32) -> None:
     """Frame n covers samples up to 640 (n + 1); 60 ms later at the latest its block is out, and never before it ends."""
     extractor = FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=PAL)
     for start in range(0, 16000, 40):
@@ -89,20 +86,18 @@ def test_a_block_comes_once_its_look_ahead_is_there(models: AudioModels, speech:
             assert frame_end < start + 40 <= frame_end + LOOK_AHEAD_SAMPLES
 
 
-def test_what_comes_60_ms_later_changes_nothing(models: AudioModels, speech: FloatArray) -> None:
+def test_what_comes_60_ms_later_changes_nothing(models: AudioModels, speech: Float32) -> None:
     cut = 40 * 640 + LOOK_AHEAD_SAMPLES
     changed = speech.copy()
     changed[cut:] = np.random.default_rng(5).standard_normal(len(speech) - cut).astype(np.float32)
     first = extract_features(speech, 16000, PAL, models=models)
     second = extract_features(changed, 16000, PAL, models=models)
-    for kept, other in ((first.mel, second.mel), (first.mfcc, second.mfcc), (first.ppg, second.ppg)):
-        assert kept is not None
-        assert other is not None
+    for kept, other in ((first[name], second[name]) for name in ("mel", "mfcc", "posteriorgram")):
         assert kept[:40].tobytes() == other[:40].tobytes()
         assert kept[41:].tobytes() != other[41:].tobytes()
 
 
-def pulses(rate_hz: int) -> FloatArray:
+def pulses(rate_hz: int) -> Float32:
     """A second of a buzz of 130 Hz whose harmonics end at 3 kHz."""
     time_s = np.arange(rate_hz) / rate_hz
     harmonics = np.stack([np.sin(2 * np.pi * 130 * k * time_s) / k for k in range(1, 24)])
@@ -111,54 +106,45 @@ def pulses(rate_hz: int) -> FloatArray:
 
 @pytest.mark.parametrize(("rate_hz", "channels"), [(8000, 1), (44100, 2), (48000, 6), (96000, 8)])
 def test_every_rate_and_channel_count_gives_nearly_the_same_features(
-    models: AudioModels, speech: FloatArray, rate_hz: int, channels: int
+    models: AudioModels, speech: Float32, rate_hz: int, channels: int
 ) -> None:
     """A band-limited signal at any rate must look as it does at 16 kHz."""
     wide = np.repeat(pulses(rate_hz)[:, None], channels, axis=1)
     features = extract_features(wide, rate_hz, PAL, models=models)
     expected = extract_features(pulses(16000), 16000, PAL, models=models)
-    assert features.mel is not None
-    assert expected.mel is not None
-    assert features.mel.shape == (25, 4, 80)
+    assert features["mel"].shape == (25, 4, 80)
     # Up to 3 kHz, away from the edges, where all rates hold the signal.
-    assert np.abs(features.mel[2:-2, :, :45] - expected.mel[2:-2, :, :45]).max() < 0.05
+    assert np.abs(features["mel"][2:-2, :, :45] - expected["mel"][2:-2, :, :45]).max() < 0.05
 
 
-def test_the_number_of_frames_can_be_asked_for(models: AudioModels, speech: FloatArray) -> None:
+def test_the_number_of_frames_can_be_asked_for(models: AudioModels, speech: Float32) -> None:
     longer = extract_features(speech[:16000], 16000, PAL, models=models, num_frames=60)
     shorter = extract_features(speech[:16000], 16000, PAL, models=models, num_frames=10)
     default = extract_features(speech[:16000], 16000, PAL, models=models)
-    assert longer.ppg is not None
-    assert shorter.ppg is not None
-    assert default.ppg is not None
-    assert len(longer.ppg) == 60
-    assert len(default.ppg) == 25
-    assert shorter.ppg.tobytes() == default.ppg[:10].tobytes()
-    assert longer.ppg[:25].tobytes() == default.ppg.tobytes()
-    assert longer.speech_probability is not None
-    assert longer.speech_probability[35:].max() == 0.0
-    assert longer.ppg[35:, :, PHONE_INDEX["SIL"]].min() > 0.6
+    assert len(longer["posteriorgram"]) == 60
+    assert len(default["posteriorgram"]) == 25
+    assert shorter["posteriorgram"].tobytes() == default["posteriorgram"][:10].tobytes()
+    assert longer["posteriorgram"][:25].tobytes() == default["posteriorgram"].tobytes()
+    assert longer["speech_probability"][35:].max() == 0.0
+    assert longer["posteriorgram"][35:, :, PHONE_INDEX["SIL"]].min() > 0.6
 
 
-def test_frames_between_rows_are_interpolated(models: AudioModels, speech: FloatArray) -> None:
+def test_frames_between_rows_are_interpolated(models: AudioModels, speech: Float32) -> None:
     """Explicit times, one frame half a row after another's: its rows are the means of their neighbours."""
     timeline = Timeline(pts=np.array([-40, 200, 205, 1000], np.int64), time_base=Fraction(1, 1000))
     features = extract_features(speech, 16000, timeline, models=models)
-    assert features.mel is not None
-    assert features.ppg is not None
-    assert len(features.mel) == 4
-    assert np.allclose(features.mel[2][:3], (features.mel[1][:3] + features.mel[1][1:]) / 2, atol=1e-6)
-    assert np.allclose(features.ppg[0, :, 0], 1.0)  # before the speech begins there is silence
+    assert len(features["mel"]) == 4
+    assert np.allclose(features["mel"][2][:3], (features["mel"][1][:3] + features["mel"][1][1:]) / 2, atol=1e-6)
+    assert np.allclose(features["posteriorgram"][0, :, 0], 1.0)  # before the speech begins there is silence
     grid = extract_features(speech, 16000, PAL, models=models)
-    assert grid.mel is not None
-    assert features.mel[3].tobytes() == grid.mel[25].tobytes()
+    assert features["mel"][3].tobytes() == grid["mel"][25].tobytes()
 
 
 @pytest.mark.parametrize("num_frames", [0, 10])
 def test_memory_does_not_grow_with_the_stream(models: AudioModels, num_frames: int) -> None:
     chunk = (np.random.default_rng(8).standard_normal(16000) * 0.05).astype(np.float32)
     extractor = FeatureExtractor(
-        models, sample_rate_hz=16000, channels=1, timeline=PAL, kinds=frozenset({FeatureKind.MEL}), num_frames=num_frames
+        models, sample_rate_hz=16000, channels=1, timeline=PAL, kinds=frozenset({"mel"}), num_frames=num_frames
     )
     extractor.push(0, chunk)
     tracemalloc.start()
@@ -170,15 +156,31 @@ def test_memory_does_not_grow_with_the_stream(models: AudioModels, num_frames: i
     assert max(held[10:]) < max(held[:5]) + 20_000
 
 
+def test_an_unknown_kind_is_refused_by_name(models: AudioModels) -> None:
+    with pytest.raises(InvalidRequest, match=r"no kind 'loudness', only mel, mfcc") as caught:
+        FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=PAL, kinds=frozenset({"mel", "loudness"}))
+    assert caught.value.field == "config.kinds"
+
+
+@pytest.mark.parametrize("name", sorted(ALL_KINDS))
+def test_every_kind_has_the_shape_that_the_table_says_and_silence_of_four_rows(
+    models: AudioModels, speech: Float32, name: str
+) -> None:
+    found = extract_features(speech[:8000], 16000, PAL, frozenset({name}), models=models)
+    assert found.keys() == {name}
+    assert found[name].dtype == np.float32
+    assert found[name].shape == (13, *KINDS[name].frame_shape)
+    assert models[name].silence.shape == (4, *KINDS[name].frame_shape[1:])
+
+
 def test_no_samples_give_no_frames_or_silent_ones(models: AudioModels) -> None:
     nothing = np.zeros(0, np.float32)
-    assert extract_features(nothing, 48000, PAL, models=models).ppg is None
+    assert extract_features(nothing, 48000, PAL, models=models)["posteriorgram"].shape == (0, 4, 40)
     silent = extract_features(nothing, 48000, PAL, models=models, num_frames=3)
-    assert silent.ppg is not None
-    assert len(silent.ppg) == 3
+    assert len(silent["posteriorgram"]) == 3
 
 
-def test_chunks_out_of_order_are_refused_by_name(models: AudioModels, speech: FloatArray) -> None:
+def test_chunks_out_of_order_are_refused_by_name(models: AudioModels, speech: Float32) -> None:
     extractor = FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=PAL, kinds=ALL_KINDS)
     extractor.push(0, speech[:100])
     with pytest.raises(InvalidRequest, match="expected 100, got 200") as caught:

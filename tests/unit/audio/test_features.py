@@ -1,10 +1,10 @@
 import numpy as np
 
 from services.audio.features import MEL_FLOOR, SpectralStream, cepstra, deltas, spectral_rows
-from services.audio.types import FloatArray
+from services.common.array_types import Float32
 
 
-def test_a_louder_signal_adds_its_gain_to_every_band(speech: FloatArray) -> None:
+def test_a_louder_signal_adds_its_gain_to_every_band(speech: Float32) -> None:
     rows = spectral_rows(speech)
     louder = spectral_rows(speech * np.float32(10.0))
     loud = rows > np.log(MEL_FLOOR) + 7.0
@@ -39,7 +39,7 @@ def test_deltas_of_a_ramp_are_its_slope() -> None:
     assert np.allclose(deltas(ramp), 1.0)
 
 
-def test_the_stream_gives_the_rows_of_the_whole(speech: FloatArray) -> None:
+def test_the_stream_gives_the_rows_of_the_whole(speech: Float32) -> None:
     stream = SpectralStream()
     rows = np.concatenate([stream.push(speech[start : start + 777]) for start in range(0, len(speech), 777)])
     assert len(rows) >= 290

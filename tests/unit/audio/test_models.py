@@ -5,23 +5,22 @@ import numpy as np
 import pytest
 
 from services.audio.extract import extract_features
-from services.audio.models import AudioModels
+from services.audio.models import WEIGHTS, AudioModels
+from services.audio.posteriorgram import PosteriorgramModel
 from services.audio.train.corpus import read_mono_16k
-from services.audio.types import FeatureKind, FloatArray
+from services.common.array_types import Float32
 from services.common.errors import ModelNotFound
-from services.common.timeline import Timeline
+from services.common.wire.timeline import Timeline
 from tests.conftest import Clips
 
-VOICE = frozenset({FeatureKind.SPEECH_PROBABILITY})
+VOICE = frozenset({"speech_probability"})
 
 
-def speech_probability(models: AudioModels, samples: FloatArray, rate_hz: int = 16000) -> FloatArray:
-    found = extract_features(samples, rate_hz, Timeline(rate=Fraction(25)), VOICE, models=models).speech_probability
-    assert found is not None
-    return found
+def speech_probability(models: AudioModels, samples: Float32, rate_hz: int = 16000) -> Float32:
+    return extract_features(samples, rate_hz, Timeline(rate=Fraction(25)), VOICE, models=models)["speech_probability"]
 
 
-def plucked_chords() -> FloatArray:
+def plucked_chords() -> Float32:
     """Three seconds of decaying harmonic notes with a beat."""
     time_s = np.arange(8000) / 16000
     bars = []
@@ -31,20 +30,21 @@ def plucked_chords() -> FloatArray:
     return np.concatenate(bars).astype(np.float32)
 
 
-def test_the_batch_changes_no_bit_of_the_posteriorgram(models: AudioModels) -> None:
+def test_the_batch_changes_no_bit_of_the_posteriorgram() -> None:
+    model = PosteriorgramModel(WEIGHTS)
     windows = (np.random.default_rng(2).standard_normal((21, 58, 20)) * 8).astype(np.float32)
-    whole = models.posteriorgram(windows)
+    whole = model.run(windows)
     for batch in (1, 2, 5, 8):
-        parts = [models.posteriorgram(windows[start : start + batch]) for start in range(0, 21, batch)]
+        parts = [model.run(windows[start : start + batch]) for start in range(0, 21, batch)]
         assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 
-def test_threads_change_no_bit_of_the_posteriorgram(models: AudioModels) -> None:
+def test_threads_change_no_bit_of_the_posteriorgram() -> None:
     windows = (np.random.default_rng(2).standard_normal((8, 58, 20)) * 8).astype(np.float32)
-    assert AudioModels(threads=2).posteriorgram(windows).tobytes() == models.posteriorgram(windows).tobytes()
+    assert PosteriorgramModel(WEIGHTS, 2).run(windows).tobytes() == PosteriorgramModel(WEIGHTS).run(windows).tobytes()
 
 
-def test_speech_is_heard(models: AudioModels, speech: FloatArray) -> None:
+def test_speech_is_heard(models: AudioModels, speech: Float32) -> None:
     assert np.mean(speech_probability(models, speech)[5:] > 0.5) > 0.7
 
 
@@ -75,7 +75,7 @@ def test_a_film_of_a_speaker_is_speech(models: AudioModels, clips: Clips) -> Non
     assert np.mean(probability > 0.5) > 0.85
 
 
-def test_speech_after_a_long_silence_is_heard_at_once(models: AudioModels, speech: FloatArray) -> None:
+def test_speech_after_a_long_silence_is_heard_at_once(models: AudioModels, speech: Float32) -> None:
     late = np.concatenate([np.zeros(48000, np.float32), speech])
     assert np.mean(speech_probability(models, late)[80:] > 0.5) > 0.7
 

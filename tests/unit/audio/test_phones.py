@@ -1,4 +1,5 @@
-from services.audio.phones import BILABIALS, NUM_PHONES, PHONE_INDEX, PHONES, SILENCE, VISEME_OF_PHONE, VISEMES
+from services.audio.phones import NUM_PHONES, PHONE_INDEX, PHONES, SILENCE
+from services.audio.train.visemes import BILABIALS, VISEME_OF_PHONE, VISEMES
 
 
 def test_there_are_39_phones_and_silence_first() -> None:

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from services.audio.resample import MonoResampler
-from services.audio.types import FloatArray
+from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
 
 
-def converted(samples: FloatArray, rate_hz: int, channels: int, cut: int) -> FloatArray:
+def converted(samples: Float32, rate_hz: int, channels: int, cut: int) -> Float32:
     resampler = MonoResampler(rate_hz, channels)
     step = cut * channels
     parts = [resampler.push(samples[start : start + step]) for start in range(0, len(samples), step)]
     return np.concatenate([*parts, resampler.finish()])
 
 
-def tone(rate_hz: int, hz: float, seconds: float = 0.3) -> FloatArray:
+def tone(rate_hz: int, hz: float, seconds: float = 0.3) -> Float32:
     return np.sin(2 * np.pi * hz * np.arange(int(rate_hz * seconds)) / rate_hz).astype(np.float32)
 
 

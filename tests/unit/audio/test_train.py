@@ -10,8 +10,8 @@ from services.audio.train.dataset import row_weights, soft_targets, windows_of
 from services.audio.train.evaluate import accuracy
 from services.audio.train.ppg import TrainConfig, learning_rate
 from services.audio.train.sphinx import IGNORED, WordRows
-from services.audio.types import FloatArray
 from services.audio.windows import LOOK_AHEAD_ROWS, PAST_ROWS, WINDOW_ROWS
+from services.common.array_types import Float32
 
 
 def test_words_lose_their_punctuation_and_keep_apostrophes() -> None:
@@ -36,7 +36,7 @@ def test_targets_share_with_their_neighbours_and_skip_the_unknown() -> None:
     assert targets[3].sum() == 0.0
 
 
-def test_augmentation_is_repeatable_and_moves_labels_with_the_speed(speech: FloatArray) -> None:
+def test_augmentation_is_repeatable_and_moves_labels_with_the_speed(speech: Float32) -> None:
     signal = LabelledSignal(speech, np.repeat(np.arange(30, dtype=np.uint8), 10))
     config = AugmentConfig(speed=(0.8, 0.8), clean_chance=0.0)
     first = augment(signal, config, np.random.default_rng(4))
@@ -55,7 +55,7 @@ def test_sounds_without_speech_are_labelled_silence() -> None:
         assert (signal.labels == SILENCE).all()
 
 
-def test_a_window_answers_the_rows_after_its_past(speech: FloatArray) -> None:
+def test_a_window_answers_the_rows_after_its_past(speech: Float32) -> None:
     labels = (np.arange(300) % 40).astype(np.uint8)
     windows = windows_of(LabelledSignal(speech, labels), 8, 100)
     assert windows.cepstra.shape == (3, WINDOW_ROWS, 20)

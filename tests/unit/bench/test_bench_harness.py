@@ -19,7 +19,7 @@ from bench.process import CommandFailedError, measure
 from bench.rasteriser import RasteriserTime
 from bench.renderer import ModelTime, NetworkTime
 from bench.result import BenchResult, lines_of, to_json, write_json
-from gateway.reports.stage_times import StageTime
+from gateway.stages.times import StageTime
 
 HOLD = "x = bytearray(80 << 20); import time; time.sleep(0.3)"
 

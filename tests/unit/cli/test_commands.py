@@ -1,4 +1,4 @@
-"""What the command line says when it is used wrongly: one line, an exit code, no traceback."""
+"""Wrong use of the command line: the answer is one line and an exit code, never a traceback."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.app import run
-from gateway.demo import SPEECH, demo_footage
+from gateway.cli.demo import SPEECH, demo_footage
 
 FILM = demo_footage() or Path("carphone_pristine.mp4")
-"""A real film without sound."""
+"""Film without sound."""
 CONSENT = {"subject": "Ann", "granted_by": "Ann", "scope": "one film", "date": "2026-02-01", "reference": "folder 3"}
 
 
@@ -83,7 +83,7 @@ def test_missing_arguments_are_usage_errors(arguments: list[str], capsys: pytest
         ("ARTEFACTS_URL", "nonsense://x"),
     ],
 )
-def test_settings_that_cannot_work_are_told_in_a_sentence(
+def test_wrong_settings_are_answered_with_one_line(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(f"DUBSTAGE_{variable}", value)
@@ -99,7 +99,7 @@ def test_a_seed_out_of_range_is_a_usage_error(seed: str, capsys: pytest.CaptureF
     assert "--seed" in capsys.readouterr().err
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"dubstage {version('dubstage-suite')}\n"
 
@@ -131,7 +131,7 @@ def test_an_output_that_the_command_reads_is_refused(
 
 
 @pytest.mark.parametrize("command", [["dub", str(FILM), "--audio", str(SPEECH)], ["live", "ann", "--audio", str(SPEECH)]])
-def test_an_existing_file_that_is_no_film_of_ours_is_kept(
+def test_an_existing_file_that_dubstage_did_not_write_is_kept(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     letter = tmp_path / "letter.mp4"
@@ -141,7 +141,9 @@ def test_an_existing_file_that_is_no_film_of_ours_is_kept(
     assert letter.read_text() == "dear reader"
 
 
-def test_a_report_that_cannot_be_is_told_before_anything_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_that_cannot_be_written_is_refused_before_the_footage_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("a file")
     assert run(["dub", "missing.mp4", "-o", str(tmp_path / "out.mp4"), "--report", str(tmp_path / "file")]) == 10
     assert "is a file; give the name of a folder" in capsys.readouterr().err
@@ -160,7 +162,7 @@ def test_a_report_that_cannot_be_is_told_before_anything_is_read(tmp_path: Path,
         ("clip.mp4/x.json", "", "cannot be written"),
     ],
 )
-def test_results_that_cannot_be_written_are_told_before_the_work(
+def test_results_that_cannot_be_written_are_refused_before_any_work(
     name: str, content: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "clip.mp4").write_text("a film")
@@ -171,12 +173,12 @@ def test_results_that_cannot_be_written_are_told_before_the_work(
     assert not content or (tmp_path / name).read_text() == content
 
 
-def test_all_clips_are_looked_at_before_the_first_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_clips_are_checked_before_the_first_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["evaluate", str(FILM), "missing.mp4"]) == 10
-    assert str(FILM) in capsys.readouterr().err, "it has no sound"
+    assert str(FILM) in capsys.readouterr().err, "the film has no sound"
 
 
-def test_our_own_bug_ends_with_its_code_and_where_the_details_are(
+def test_an_unexpected_error_ends_with_its_exit_code_and_the_place_of_the_details(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def break_down(_: object) -> None:
@@ -208,14 +210,14 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         ({"signature": "x"}, "signature"),
     ],
 )
-def test_a_consent_record_that_is_none_is_refused_with_the_field(
+def test_a_wrong_consent_record_is_refused_with_the_name_of_the_field(
     tmp_path: Path, changes: dict[str, object], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["dub", "in.mp4", "-o", "out.mp4", "--consent", consent_file(tmp_path, **changes)]) == 10
     assert f"consent.json: {said}" in capsys.readouterr().err
 
 
-def test_consent_that_is_required_and_missing_stops_before_any_work(
+def test_a_missing_but_required_consent_record_stops_the_command_before_any_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DUBSTAGE_REQUIRE_CONSENT", "1")

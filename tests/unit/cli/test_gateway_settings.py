@@ -1,4 +1,4 @@
-"""Settings of the gateway: addresses that cannot be meant are refused, numbers have ranges, and the documents list all settings."""
+"""Settings of the gateway: impossible addresses are refused, numbers have ranges, and the documents list all settings."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 
 from charts.schema import SETTINGS
 from gateway.settings import GatewaySettings
+from services.common.chassis.settings import PREFIX, StageSettings, load_settings
 from services.common.errors import InvalidRequest
-from services.common.settings import PREFIX, StageSettings, load_settings
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 
 @pytest.mark.parametrize("host", ["localhost:51051", "10.0.0.1:50051", "[::1]:50051"])
-def test_a_host_with_a_port_is_refused_with_what_to_give(host: str) -> None:
+def test_a_host_with_a_port_is_refused_with_the_remedy(host: str) -> None:
     with pytest.raises(InvalidRequest, match=r"DUBSTAGE_STAGES_HOST: .* has a port: give the host alone") as caught:
         load_settings(GatewaySettings, stages_host=host)
     assert "DUBSTAGE_AUDIO_ENDPOINT=HOST:PORT" in caught.value.message
@@ -32,7 +32,7 @@ def test_a_host_with_a_port_is_refused_with_what_to_give(host: str) -> None:
         ("dns:///stages", "dns:///stages:50055"),
     ],
 )
-def test_a_host_alone_gets_the_stages_own_port(host: str, target: str) -> None:
+def test_a_host_without_a_port_gets_the_default_port_of_each_stage(host: str, target: str) -> None:
     assert load_settings(GatewaySettings, stages_host=host).endpoint("render") == target
 
 
@@ -50,7 +50,7 @@ def test_every_number_has_a_range(kind: type[StageSettings]) -> None:
 
 
 def documented() -> list[str]:
-    """Patterns of the variables in the first column of the table, `_NAME` short for `DUBSTAGE_NAME`."""
+    """Return patterns of the variables in the first column of the table. In the table, `_NAME` is short for `DUBSTAGE_NAME`."""
     rows = re.findall(r"^\| (`DUBSTAGE_.*?) \|", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
     words = [word for row in rows for word in re.findall(r"`([A-Z_<>*]+)`", row)]
     names = [word if word.startswith(PREFIX) else f"{PREFIX.rstrip('_')}{word}" for word in words]

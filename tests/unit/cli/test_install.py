@@ -1,4 +1,4 @@
-"""`make install`: the command is where a user's shell finds it, and nothing of somebody else's is replaced."""
+"""`make install`: the command is on the user's PATH, and files that dubstage did not install are not replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def make(target: str, prefix: Path, environment: Path) -> subprocess.CompletedProcess[str]:
-    # --old-file: the installation that runs the tests is taken as it is.
+    # --old-file: make does not build the environment again. The tests run in this environment.
     command = ["make", "--silent", target, f"PREFIX={prefix}", f"VENV={environment}", f"--old-file={environment}/.ready"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
@@ -24,20 +24,20 @@ def environment() -> Path:
     return Path(sys.prefix)
 
 
-def test_the_command_runs_by_its_link_and_goes_with_it(tmp_path: Path, environment: Path) -> None:
+def test_the_command_runs_by_its_link_and_uninstall_removes_the_link(tmp_path: Path, environment: Path) -> None:
     for _ in range(2):
         done = make("install", tmp_path / "a prefix", environment)
         assert done.returncode == 0, done.stderr
     assert "is not in your PATH" in done.stdout
     link = tmp_path / "a prefix" / "bin" / "dubstage"
     assert link.is_symlink()
-    told = subprocess.run([str(link), "--version"], capture_output=True, text=True, timeout=60, check=True)
-    assert told.stdout.startswith("dubstage ")
+    shown = subprocess.run([str(link), "--version"], capture_output=True, text=True, timeout=60, check=True)
+    assert shown.stdout.startswith("dubstage ")
     assert make("uninstall", tmp_path / "a prefix", environment).returncode == 0
     assert not link.is_symlink()
 
 
-def test_a_file_of_somebody_else_is_kept(tmp_path: Path, environment: Path) -> None:
+def test_a_file_that_dubstage_did_not_install_is_kept(tmp_path: Path, environment: Path) -> None:
     other = tmp_path / "bin" / "dubstage"
     other.parent.mkdir()
     other.write_text("mine")

@@ -1,4 +1,4 @@
-"""`dubstage jobs`: what failed and interrupted jobs left is shown and removed."""
+"""`dubstage jobs`: lists and removes the files of failed and interrupted jobs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gateway.cli.app import run
 from gateway.cli.quantities import parse_age, parse_size, shown_age, shown_size
 from gateway.pipeline.journal import Journal
 from gateway.pipeline.workspace import Workspace
-from services.common.artefacts import ArtefactStore
 from services.common.errors import InvalidRequest
+from services.common.store.artefacts import ArtefactStore
 
 
 @pytest.fixture
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of jobs, with two of them: `aa...` is ten days old, `bb...` is new and larger."""
+    """Folder with two jobs: `aa...` is ten days old, `bb...` is new and larger."""
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "artefacts"))
     folder = tmp_path / "data" / "jobs"
@@ -40,7 +40,7 @@ def names(jobs: Path) -> list[str]:
     return sorted(path.name[:2] for path in jobs.iterdir())
 
 
-def test_jobs_are_listed_as_they_wrote_themselves_down(jobs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_are_listed_with_footage_and_age(jobs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["jobs", "list"]) == 0
     printed = capsys.readouterr().out
     assert "[red]1\\x1b.mp4" in printed
@@ -90,7 +90,7 @@ def test_a_running_job_is_never_removed(jobs: Path, capsys: pytest.CaptureFixtur
         assert run(["jobs", "clean", "--all", "--yes"]) == 0
         assert run(["jobs", "clean", "bb", "--yes"]) == 0
     assert names(jobs) == ["bb"]
-    assert "is running: it stays" in capsys.readouterr().err
+    assert "is running: the job is kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -107,15 +107,13 @@ def test_a_running_job_is_never_removed(jobs: Path, capsys: pytest.CaptureFixtur
     ],
     ids=str,
 )
-def test_what_is_asked_wrongly_removes_nothing(
-    arguments: list[str], said: str, jobs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_arguments_remove_nothing(arguments: list[str], said: str, jobs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["jobs", "clean", *arguments]) == 10
     assert said in capsys.readouterr().err
     assert names(jobs) == ["aa", "bb"]
 
 
-def test_blobs_of_nobody_are_removed_by_age(jobs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_blobs_without_an_owner_are_removed_by_age(jobs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = ArtefactStore(tmp_path / "artefacts")
     orphan = store.put_bytes(b"of another service")
     for file in (tmp_path / "artefacts").rglob("*"):

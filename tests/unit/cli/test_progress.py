@@ -1,4 +1,4 @@
-"""Progress where stderr is no terminal: plain lines, the first one at once, further ones while nothing is heard."""
+"""Progress if stderr is not a terminal: plain lines, the first line at once, and further lines while a pass reports nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_the_first_line_comes_at_once(capsys: pytest.CaptureFixture[str]) -> Non
         assert capsys.readouterr().err == "0:00  track: 3 of 12\n"
 
 
-def test_work_that_says_nothing_is_still_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_repeat_while_a_step_reports_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     said = ""
     with StepProgress(line_s=0.02) as progress:
         progress.begin("starting the stages")
@@ -39,7 +39,9 @@ def test_a_line_has_rate_and_time_left(capsys: pytest.CaptureFixture[str], monke
     assert capsys.readouterr().err.splitlines()[-1].endswith("dub: 125 of 500, 12.5 per second, about 0:30 left")
 
 
-def test_a_step_that_goes_on_later_is_timed_from_there(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_continued_step_is_timed_from_its_continuation(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [100.0]
     monkeypatch.setattr("gateway.cli.progress.time.monotonic", lambda: now[0])
     progress = StepProgress(line_s=3600.0)
@@ -52,7 +54,7 @@ def test_a_step_that_goes_on_later_is_timed_from_there(capsys: pytest.CaptureFix
     assert capsys.readouterr().err.splitlines()[-1].endswith("measure: 420 of 500, 1.0 per second, about 1:20 left")
 
 
-def test_nothing_goes_on_after_the_end() -> None:
+def test_the_thread_ends_with_the_progress() -> None:
     with StepProgress(line_s=0.01) as progress:
         progress("dub", 1, 2)
     assert not progress._shown._thread.is_alive()  # type: ignore[union-attr]

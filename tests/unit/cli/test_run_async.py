@@ -1,4 +1,4 @@
-"""What ends a command from outside: the command's own work is cancelled and can clean up."""
+"""Signals that end a command: the work of the command is cancelled and can clean up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_signal_cancels_the_command_which_cleans_up(number: signal.Signals) ->
     assert cleaned == ["partial file"]
 
 
-def test_work_that_was_cancelled_by_itself_is_not_called_interrupted() -> None:
+def test_work_that_cancels_itself_is_not_reported_as_interrupted() -> None:
     async def work() -> None:
         raise asyncio.CancelledError
 

@@ -1,4 +1,4 @@
-"""Tables of an evaluation that stay readable at any width of the terminal."""
+"""Tables of an evaluation are readable at any width of the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.evaluation.types import METRICS, VARIANTS
 SCORES = {variant: dict.fromkeys(METRICS, place + 0.5) for place, variant in enumerate(VARIANTS)}
 
 
-def test_every_name_and_figure_is_whole_in_80_columns() -> None:
+def test_80_columns_show_every_name_and_figure_whole() -> None:
     lines = list(score_lines(METRICS, SCORES, width=40))
     text = "\n".join(lines)
     assert max(map(len, lines)) <= 80

@@ -1,3 +1,5 @@
+"""Ports and settings of `dubstage serve`: each wrong value is refused with its variable and the remedy."""
+
 from __future__ import annotations
 
 import socket
@@ -6,8 +8,8 @@ import pytest
 
 from gateway.cli.app import run
 from gateway.cli.serve import MODULES, check_ports, further_ports, ports_of
+from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
 from services.common.errors import InvalidRequest
-from services.common.settings import DEFAULT_PORTS, StageSettings
 
 
 def test_every_server_has_its_default_port() -> None:
@@ -20,7 +22,7 @@ def test_a_port_can_be_chosen_for_each_server() -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "http", "50052"])
-def test_what_is_no_free_port_number_is_refused_with_its_variable(text: str) -> None:
+def test_a_wrong_port_is_refused_with_its_variable(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"DUBSTAGE_(AUDIO|FACE)_PORT") as caught:
         ports_of({"DUBSTAGE_AUDIO_PORT": text})
     assert caught.value.field in ("DUBSTAGE_AUDIO_PORT", "DUBSTAGE_FACE_PORT")
@@ -36,7 +38,7 @@ def test_a_taken_port_is_refused_with_the_remedy() -> None:
     assert "DUBSTAGE_RENDER_PORT" in caught.value.message
 
 
-def test_a_host_that_is_none_of_this_machine_is_refused_by_its_setting() -> None:
+def test_a_host_that_is_no_address_of_this_machine_is_refused_with_its_setting() -> None:
     for host in ("nonsense.invalid", "203.0.113.7", "x" * 300):
         with pytest.raises(InvalidRequest, match="set DUBSTAGE_HOST to an address of this machine") as caught:
             check_ports(host, {"audio": 50051})
@@ -48,7 +50,7 @@ def test_a_host_that_is_none_of_this_machine_is_refused_by_its_setting() -> None
     [("DUBSTAGE_PORT", "x"), ("DUBSTAGE_PORT", "70000"), ("DUBSTAGE_MAX_QUEUED_RPCS", "-1"), ("DUBSTAGE_TLS_KEY_FILE", "/no/file")],
 )
 @pytest.mark.parametrize("server", ["audio", "render", "gateway"])
-def test_a_wrong_setting_of_a_server_is_told_in_a_sentence(
+def test_a_wrong_setting_of_a_server_is_answered_with_one_line(
     server: str, variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -59,7 +61,7 @@ def test_a_wrong_setting_of_a_server_is_told_in_a_sentence(
     assert len(printed.splitlines()) == 1
 
 
-def test_a_port_that_one_server_cannot_have_is_told_before_it_starts(
+def test_a_taken_port_of_one_server_is_refused_before_the_server_starts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.socket() as taken:
@@ -70,7 +72,7 @@ def test_a_port_that_one_server_cannot_have_is_told_before_it_starts(
     assert "set DUBSTAGE_PORT to another port" in capsys.readouterr().err
 
 
-def test_every_server_has_its_own_port_of_metrics_and_of_health() -> None:
+def test_every_server_has_a_separate_metrics_port() -> None:
     ports = further_ports(StageSettings(metrics_port=9000, health_port=0))
     assert [ports[name]["metrics_port"] for name in MODULES] == list(range(9000, 9006))
     assert {ports[name]["health_port"] for name in MODULES} == {0}

@@ -1,3 +1,5 @@
+"""Start-up of processes: libraries are loaded late, and numeric libraries use one thread."""
+
 from __future__ import annotations
 
 import subprocess
@@ -18,12 +20,12 @@ print("code", code, "heavy", sorted(set({HEAVY!r}) & set(sys.modules)))
     ("arguments", "code"),
     [(["--help"], 0), (["dub", "missing.mp4", "-o", "out.mp4"], 10)],
 )
-def test_what_computes_nothing_loads_no_heavy_library(arguments: list[str], code: int) -> None:
+def test_commands_that_compute_nothing_load_no_heavy_library(arguments: list[str], code: int) -> None:
     done = subprocess.run([sys.executable, "-c", SHOW, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == f"code {code} heavy []", done.stderr
 
 
-def test_stages_that_only_serve_leave_torch_alone() -> None:
+def test_stages_that_only_serve_do_not_load_torch() -> None:
     show = "import sys; from gateway.stages.local import compose_stages; compose_stages(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]

@@ -1,4 +1,4 @@
-"""Text of others on a terminal: nothing of it is taken for a command, for markup, or for a second line."""
+"""Text from outside on a terminal: no character works as a command, as markup, or as a line break."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gateway.cli.text import printable
         ("می\u200cخواهم", "می\u200cخواهم"),
     ],
 )
-def test_what_a_terminal_would_act_on_is_shown_as_an_escape(text: str, shown: str) -> None:
+def test_characters_that_a_terminal_would_act_on_are_shown_as_escapes(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from services.common import errors
-from services.common.error_status import TABLE, domain_error, from_status, log_fields, opaque, to_status
+from services.common.chassis.error_status import TABLE, domain_error, from_status, log_fields, opaque, to_status
 
 
 @pytest.mark.parametrize("leaf", errors.leaves())

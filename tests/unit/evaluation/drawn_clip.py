@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from gateway.evaluation.types import FrameRange, HeadMotion, Rendered, Speech, Variant
-from services.common.crops import head_template
-from services.common.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE
+from services.common.face.crops import head_template
+from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE
 
 REST = head_template() + np.array([128.0, 160.0, 0.0], np.float32)
 DARK = 20

@@ -6,7 +6,7 @@ import pytest
 from gateway.evaluation.aggregate import BootstrapSettings
 from gateway.evaluation.expression import NUM_EXPRESSION, PersonFace
 from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
-from services.common.crops import HeadPose, to_frame
+from services.common.face.crops import HeadPose, to_frame
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.default_model import default_model
 from services.common.geometry.rotations import matrix_from_euler

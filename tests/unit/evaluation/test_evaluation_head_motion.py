@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from gateway.evaluation.head_motion import (
@@ -22,10 +21,10 @@ from gateway.evaluation.head_motion import (
     shuffled_head,
     still_head,
 )
+from services.common.array_types import Float64
 from services.common.errors import InvalidRequest
-from services.common.tensor_bytes import encode_arrays
+from services.common.store.tensor_bytes import encode_arrays
 
-Float64 = npt.NDArray[np.float64]
 FOUR = Binning(0.0, 4.0, 4)
 
 

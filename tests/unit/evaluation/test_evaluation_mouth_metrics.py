@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gateway.evaluation import mouth_metrics as mouth
-from services.common.crops import head_template
-from services.common.landmarks import INNER_LOWER_MIDDLE, LIP_CORNERS, LIPS_INNER, LIPS_OUTER
+from services.common.face.crops import head_template
+from services.common.face.landmarks import INNER_LOWER_MIDDLE, LIP_CORNERS, LIPS_INNER, LIPS_OUTER
 
 TIME = np.arange(100) / 25.0
 

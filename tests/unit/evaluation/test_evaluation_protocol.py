@@ -114,11 +114,11 @@ def test_pictures_and_curves_are_kept_for_the_report(result: ClipResult) -> None
 
 def test_the_same_evaluation_gives_the_same_numbers() -> None:
     first, again = (evaluate_clip(DrawnClip(gain=0.8), read_mouths, settings=FULL) for _ in range(2))
-    assert to_json([first]) == to_json([again])
+    assert to_json([first], "ugc") == to_json([again], "ugc")
 
 
 def test_json_has_the_agreed_shape(result: ClipResult, tmp_path: Path) -> None:
-    write_json(tmp_path / "deep" / "result.json", [result])
+    write_json(tmp_path / "deep" / "result.json", [result], "ugc")
     document = json.loads((tmp_path / "deep" / "result.json").read_text())
     (clip,) = document["clips"]
     assert (clip["clip"], clip["lag_frames"]) == ("drawn.mp4", 1)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gateway.evaluation.sync import mouths_on_grid
-from services.common.crops import head_template
-from services.common.landmarks import LIPS_INNER, MOUTH_AREA, mouth_opening
+from services.common.face.crops import head_template
+from services.common.face.landmarks import LIPS_INNER, MOUTH_AREA, mouth_opening
 
 
 def meshes(openings: np.ndarray) -> np.ndarray:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.common.face_drawing import FaceMesh, draw_face
+from services.common.face.drawing import FaceMesh, draw_face
+from services.common.face.landmarks import LEFT_EYE_LIDS, RIGHT_EYE_LIDS, mouth_opening
 from services.common.geometry.camera import Perspective, WeakPerspective, perspective_from_weak
 from services.common.geometry.default_model import default_model
 from services.common.geometry.rotations import matrix_from_euler
-from services.common.landmarks import LEFT_EYE_LIDS, RIGHT_EYE_LIDS, mouth_opening
 
 TRACKER_NOISE_PX = 0.13
 """What SHAPE_NOISE of smoothing.py was measured to be."""

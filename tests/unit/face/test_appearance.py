@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.common.crops import HeadPose, head_template, to_frame
-from services.common.landmarks import NUM_LANDMARKS
+from services.common.face.crops import HeadPose, head_template, to_frame
+from services.common.face.landmarks import NUM_LANDMARKS
 from services.face.appearance import LOWER, UPPER, Appearance, AppearanceMemory, sample_appearance
 
 HEAD = head_template()

@@ -11,8 +11,8 @@ from services.common.geometry.rotations import geodesic_angle
 from services.face.fitting.frames import FitOptions, fit_frames, start_cameras
 from services.face.fitting.model_landmarks import model_landmarks
 from services.face.fitting.person import MIN_FRAMES_TO_MEASURE, Pinhole, fit_clip, neutral_frames
+from tests.unit.common.geometry.small_models import small_model
 from tests.unit.face.synthetic_face import relative_expression_error, scene
-from tests.unit.geometry.small_models import small_model
 
 FACE = model_landmarks(default_model())
 SCENE = scene()

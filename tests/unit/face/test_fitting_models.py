@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from services.common.errors import InvalidRequest, ModelNotFound
-from services.common.morphable_models import MorphableModels
+from services.common.face.morphable_models import MorphableModels
 from services.face.fitting.models import FittableModels
-from tests.unit.geometry.small_models import small_model
+from tests.unit.common.geometry.small_models import small_model
 
 
 def test_a_model_is_prepared_once_and_keeps_the_name_it_is_asked_for_by(tmp_path):

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from services.common.crops import HeadPose, head_template
-from services.common.landmarks import NUM_LANDMARKS
+from services.common.face.crops import HeadPose, head_template
+from services.common.face.landmarks import NUM_LANDMARKS
 from services.face.identity import IdentityBook
 from services.face.smoothing import RawFace
 

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from services.common.crops import HeadPose, fit_head_pose
 from services.common.errors import NoUsableFootage
-from services.common.face_identity import identity_from_arrays
+from services.common.face.crops import HeadPose, fit_head_pose
+from services.common.face.identity import identity_from_arrays
 from services.common.geometry.default_model import default_model
-from services.common.tensor_bytes import decode_arrays, encode_arrays
-from services.face.fitting import identity as identity_fitting
+from services.common.store.tensor_bytes import decode_arrays, encode_arrays
+from services.face.fitting import held_frames
 from services.face.fitting.identity import IdentityFitter
 from services.face.fitting.model_landmarks import model_landmarks
 from services.face.fitting.texture import best_frames
@@ -89,12 +89,12 @@ def test_a_portrait_in_three_quarter_view_serves_and_a_full_profile_does_not():
 
 
 def test_memory_is_bounded_and_the_frames_held_are_spread_over_the_footage(monkeypatch):
-    monkeypatch.setattr(identity_fitting, "MAX_FRAMES", 6)
-    fitter = IdentityFitter(FACE)
+    monkeypatch.setattr(held_frames, "MAX_FRAMES", 6)
+    held = held_frames.HeldFrames()
     for frame in range(40):
-        fitter.push(PICTURES[0], face(frame))
-        assert len(fitter._frames) <= 6
-    assert [_which(placed.landmarks) for placed in fitter._frames] == [0, 8, 16, 24, 32]
+        held.push(PICTURES[0], face(frame))
+        assert len(held.frames) <= 6
+    assert [_which(placed.landmarks) for placed in held.frames] == [0, 8, 16, 24, 32]
 
 
 def test_the_best_frames_are_the_most_neutral_and_least_turned():
@@ -111,7 +111,7 @@ def _which(landmarks):
         return shape / np.linalg.norm(shape, axis=(-2, -1), keepdims=True)
 
     poses = [fit_head_pose(points) for points in TRACKED]
-    placed = [identity_fitting._placed(PICTURES[0], face(frame)).landmarks for frame in range(len(poses))]
+    placed = [held_frames._placed(PICTURES[0], face(frame)).landmarks for frame in range(len(poses))]
     return int(np.abs(np.stack([centred(each) for each in placed]) - centred(landmarks)).sum((1, 2)).argmin())
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from services.common.crops import HeadPose, apply_affine, fit_head_pose
+from services.common.face.crops import HeadPose, apply_affine, fit_head_pose
 from services.face.detect import FaceDetector, overlap
 from services.face.mediapipe_graphs import PATCH_SIZE, MeshNetwork
 from services.face.mesh import FaceRegion, read_mesh, region_of_detection, region_of_pose

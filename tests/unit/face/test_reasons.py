@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.common.crops import HeadPose, head_template
-from services.common.landmarks import LEFT_EYE_LIDS, NUM_LANDMARKS, RIGHT_EYE_LIDS
+from services.common.face.crops import HeadPose, head_template
+from services.common.face.landmarks import LEFT_EYE_LIDS, NUM_LANDMARKS, RIGHT_EYE_LIDS
 from services.face.reasons import MouthView, Verdict, decide, eye_closure, judge, mouth_in_picture, visibility
 from services.face.types import Reason
 

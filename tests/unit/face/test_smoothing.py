@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.common.crops import HeadPose, head_template, to_frame
-from services.common.landmarks import LIPS_INNER, MOUTH_AREA, NUM_LANDMARKS, mouth_opening
-from services.face.smoothing import RawFace, raw_face, smooth, smooth_track
+from services.common.face.crops import HeadPose, head_template, to_frame
+from services.common.face.landmarks import LIPS_INNER, MOUTH_AREA, NUM_LANDMARKS, mouth_opening
+from services.face.smoothing import RawFace, SmoothFace, raw_face, smooth
 
 HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
 LOWER_LIP = [index for index in LIPS_INNER if HEAD[index, 1] > HEAD[LIPS_INNER[0], 1]]
@@ -26,6 +26,12 @@ def track(openings: np.ndarray, noise: float = 0.0, speed: float = 0.0) -> list[
         pose = HeadPose(1.4, turned(10.0), np.array([300.0 + speed * index, 200.0, 0.0]))
         faces.append(raw_face(to_frame(head + random.normal(0, noise, head.shape).astype(np.float32), pose)))
     return faces
+
+
+def smooth_track(raw: list[RawFace], half_width: int = 3) -> list[SmoothFace]:
+    """Every frame of a whole track within one shot, each from its own window."""
+    firsts = [max(0, index - half_width) for index in range(len(raw))]
+    return [smooth(raw[first : index + half_width + 1], index - first, half_width) for index, first in enumerate(firsts)]
 
 
 def second_difference(values: np.ndarray) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from services.common.landmarks import JAW
+from services.common.face.landmarks import JAW
 from services.face.stream import FaceTracker, Networks
 from services.face.types import FrameFaces, Reason, TrackOptions
 

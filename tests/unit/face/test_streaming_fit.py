@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from services.common.crops import fit_head_pose, to_frame
-from services.common.face_identity import FaceIdentity
-from services.common.geometry.camera import weak_perspective_of
+from services.common.face.crops import fit_head_pose, to_frame
+from services.common.face.head_cameras import weak_perspective_of
+from services.common.face.identity import FaceIdentity
 from services.common.geometry.default_model import default_model
 from services.common.geometry.rotations import geodesic_angle
 from services.face.fitting.model_landmarks import model_landmarks

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,38 +14,24 @@ from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.housekeeping import cleaning
 from gateway.housekeeping.cleaning import Limits, expire, over_total, remove_jobs, uncounted_blobs
-from gateway.housekeeping.job_list import JobFolder, find_job, is_running, list_jobs
+from gateway.housekeeping.job_list import JobFolder, find_job, list_jobs
 from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.pipeline.journal import Journal
 from gateway.pipeline.removal import Freed, give_up
-from gateway.pipeline.workspace import Workspace, lock_folder
+from gateway.pipeline.workspace import Workspace, is_running, lock_folder
 from gateway.settings import GatewaySettings
-from services.common.artefacts import ArtefactRef, ArtefactStore
 from services.common.errors import InvalidRequest, StorageRefused
-from services.common.settings import load_settings
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from tests.unit.actors.installation import actors, blobs, database_url, settings
+
+__all__ = ["actors", "blobs", "database_url", "settings"]
 
 DAY_S = 86400
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> GatewaySettings:
-    return load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
-
-
-@pytest.fixture
 def jobs(settings: GatewaySettings) -> Path:
     return open_jobs_folder(settings.data_dir)
-
-
-@pytest.fixture
-def blobs(settings: GatewaySettings) -> ArtefactStore:
-    return ArtefactStore(settings.artefacts_url)
-
-
-@pytest.fixture
-def actors(settings: GatewaySettings) -> Iterator[ActorStore]:
-    with ActorStore(settings) as opened:
-        yield opened
 
 
 def interrupted(jobs: Path, number: int, blobs: ArtefactStore, *, days: float = 0.0, record_bytes: int = 0) -> Path:

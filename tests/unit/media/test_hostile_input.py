@@ -24,7 +24,8 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.regular_file import confine
 from gateway.media.sound import SoundReader
-from gateway.media.writer import VideoWriter, WriteSettings
+from gateway.media.write_settings import WriteSettings
+from gateway.media.writer import VideoWriter
 from services.common.errors import MediaUnsupported
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 

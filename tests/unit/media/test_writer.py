@@ -14,7 +14,8 @@ from gateway.media.reader import VideoReader
 from gateway.media.side_data import side_data
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import MediaInfo, Plane
-from gateway.media.writer import VideoWriter, WriteReport, WriteSettings
+from gateway.media.write_settings import WriteSettings
+from gateway.media.writer import VideoWriter, WriteReport
 from services.common.errors import ContractBroken, InvalidRequest, MediaUnsupported
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_captioned_clip, make_clip, tone
 

@@ -16,7 +16,8 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.sound import Speech
 from gateway.media.types import MediaInfo
-from gateway.media.writer import VideoWriter, WriteSettings
+from gateway.media.write_settings import WriteSettings
+from gateway.media.writer import VideoWriter
 from services.common.errors import InvalidRequest, MediaUnsupported, StorageFull
 from tests.unit.media.made_footage import Clip, make_clip, tone
 

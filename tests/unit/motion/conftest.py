@@ -1,4 +1,4 @@
-"""The committed networks, loaded once, and the style of a made-up person."""
+"""The committed networks, loaded once, the style of a made-up person, and made-up training clips."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import pytest
 
 from services.motion.models import MotionModels
 from services.motion.style import Style, encode_style
+from services.motion.train.clips import TrainingClip
+from tests.unit.motion.made_clips import made_clip
 from tests.unit.motion.synthesised import mouths
 
 
@@ -19,3 +21,8 @@ def models() -> MotionModels:
 def style(models: MotionModels) -> Style:
     opening = 5.0 + 4.0 * np.sin(np.arange(100) * 0.7)
     return encode_style(mouths(opening.astype(np.float32)), np.ones(100, np.bool_), models.basis, models)
+
+
+@pytest.fixture(scope="session")
+def clips() -> list[TrainingClip]:
+    return [made_clip(index) for index in range(6)]

@@ -5,17 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from services.common.landmarks import (
-    INNER_LOWER_MIDDLE,
-    INNER_UPPER_MIDDLE,
-    LIP_CORNERS,
-    NUM_LIPS,
-    mouth_area_positions,
-)
+from services.common.array_types import Float32, Float64
+from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LIP_CORNERS, NUM_LIPS, mouth_area_positions
 from services.motion.features import PHONES, silence
-from services.motion.types import Float32, SpeechFeatures
+from services.motion.types import SpeechFeatures
 
 
 def rest_mouth() -> Float32:
@@ -76,10 +70,10 @@ def random_features(num_frames: int, seed: int = 0) -> SpeechFeatures:
 def with_identity_removed(features: SpeechFeatures, seed: int = 1) -> SpeechFeatures:
     """The features and ID-removed cepstra that change quickly."""
     rng = np.random.default_rng(seed)
-    return replace(features, identity_removed=rng.standard_normal((len(features), 4, 20)).astype(np.float32))
+    return replace(features, extra={"identity_removed": rng.standard_normal((len(features), 4, 20)).astype(np.float32)})
 
 
-def head_poses(num_frames: int, seed: int = 5) -> npt.NDArray[np.float64]:
+def head_poses(num_frames: int, seed: int = 5) -> Float64:
     """Head-pose vectors of somebody who moves smoothly: float64 [T, 6], sums of sines about a pose that is not frontal."""
     rng = np.random.default_rng(seed)
     time = np.arange(num_frames)[:, None] / 25.0

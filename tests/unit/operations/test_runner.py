@@ -8,11 +8,11 @@ import pytest
 import structlog.testing
 from google.rpc import status_pb2
 
-from gateway.actors.database import Database
+from gateway.database.database import Database
 from gateway.operations import store as store_module
 from gateway.operations.runner import Handler, Job, JobRunner
 from gateway.operations.store import OperationRecord, OperationStore
-from services.common import calls, error_status
+from services.common.chassis import calls, error_status
 from services.common.errors import (
     Cancelled,
     DubstageError,

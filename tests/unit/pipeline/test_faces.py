@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
+from gateway.pipeline.face_index import FaceIndex
 from gateway.pipeline.faces import FaceChoice, choose_face, parse_face
-from gateway.pipeline.footage import FaceIndex
 from services.common.errors import InvalidRequest
 
 DUBBED = common_pb2.FRAME_REASON_DUBBED

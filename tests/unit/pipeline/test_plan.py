@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dubstage.common.v1alpha1 import common_pb2
-from gateway.pipeline.footage import FaceIndex
+from gateway.pipeline.face_index import FaceIndex
 from gateway.pipeline.plan import make_plan
 
 DUBBED: int = common_pb2.FRAME_REASON_DUBBED

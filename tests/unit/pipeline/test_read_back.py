@@ -13,15 +13,15 @@ import pytest
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays
-from gateway.pipeline.footage import read_index
-from gateway.pipeline.plan import Plan
+from gateway.pipeline.face_index import read_index
+from gateway.pipeline.plan import RENDERED
 from gateway.pipeline.records import FACE_RECORD, RecordFile
-from gateway.pipeline.rendering import _joined, _journalled
+from gateway.pipeline.rendering import joined, journalled_window
 from gateway.pipeline.windows import RenderedWindow
-from services.common.actor_geometry import ANCHORS, ActorGeometry
 from services.common.errors import ContractBroken
-from services.common.landmarks import JAW, NUM_MOUTH_AREA
-from services.common.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
+from services.common.face.actor_geometry import ANCHORS, ActorGeometry
+from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
+from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 
 
 def faces(frames: list[int], ids: list[int]) -> np.ndarray:
@@ -63,7 +63,7 @@ def test_records_that_are_not_of_the_footage_are_no_index(frames: list[int], ids
 
 
 def window_arrays(frames: list[int]) -> dict[str, np.ndarray]:
-    shapes = {field.name: getattr(_joined([]), field.name) for field in fields(RenderedWindow)}
+    shapes = {field.name: getattr(joined([]), field.name) for field in fields(RenderedWindow)}
     made = {name: np.zeros((len(frames), *like.shape[1:]), like.dtype) for name, like in shapes.items()}
     return {**made, "frame": np.array(frames, np.int64)}
 
@@ -72,9 +72,9 @@ def test_a_window_is_taken_for_its_own_frames_alone() -> None:
     reason = np.array(
         [common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_NO_FACE, common_pb2.FRAME_REASON_DUBBED] * 2, np.int32
     )
-    plan = Plan(reason, np.arange(6), np.ones(6, np.float32))
+    usable = np.isin(reason, RENDERED)
     good = window_arrays([2, 3])
-    assert _journalled(NamedArrays(good), plan, range(1, 4)).frame.tolist() == [2, 3]
+    assert journalled_window(NamedArrays(good), usable, range(1, 4)).frame.tolist() == [2, 3]
     wrong = [
         window_arrays([2]),
         window_arrays([2, 4]),
@@ -84,7 +84,7 @@ def test_a_window_is_taken_for_its_own_frames_alone() -> None:
     ]
     for arrays in wrong:
         with pytest.raises(ValueError, match="the arrays are"):
-            _journalled(NamedArrays(arrays), plan, range(1, 4))
+            journalled_window(NamedArrays(arrays), usable, range(1, 4))
 
 
 def stored_actor(**other: Any) -> NamedArrays:

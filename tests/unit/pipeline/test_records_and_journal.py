@@ -14,9 +14,9 @@ from gateway.pipeline.journal import Journal, journalled, step_key
 from gateway.pipeline.records import MOTION_RECORD, RecordFile
 from gateway.pipeline.seals import Seal, read_note, write_note
 from gateway.pipeline.workspace import Workspace
-from services.common.artefacts import ArtefactStore
 from services.common.errors import ArtefactCorrupt, InvalidRequest, StorageFull
-from services.common.tensor_bytes import NamedArrays
+from services.common.store.artefacts import ArtefactStore
+from services.common.store.tensor_bytes import NamedArrays
 
 
 def rows(count: int, start: int = 0) -> np.ndarray:

@@ -1,33 +1,76 @@
-"""How an actor's windows are rendered, and which frames need a picture of the texture stage."""
+"""How an actor's windows are rendered: which frames each stage sees, and what the messages hold."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
+from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
-from gateway.methods import method_named
+from gateway.methods import METHODS, Renderer, TextureInput, method_named
 from gateway.pipeline.enrol import EnrolledActor
-from gateway.pipeline.windows import WindowConfig, _pictured, window_config
-from services.common.actor_geometry import ActorGeometry
+from gateway.pipeline.records import FACE_RECORD
+from gateway.pipeline.windows import WindowConfig, render_window, textured_frames, window_config, with_context
+from services.common.errors import ContractBroken
+from services.common.face.actor_geometry import ActorGeometry
+from services.common.wire.arrays import to_gray_image, to_rgb_image, to_tensor
 
 WARP = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
+REF = common_pb2.ArtefactRef(uri="file:///a", sha256="a" * 64, size_bytes=1)
 
 
 @pytest.fixture
-def actor() -> EnrolledActor:
+def geometry() -> ActorGeometry:
     mouth, points = np.zeros((59, 3), np.float32), np.zeros((19, 3), np.float32)
-    geometry = ActorGeometry(mouth, mouth, points, points[:15])
-    ref = common_pb2.ArtefactRef(uri="file:///a", sha256="a" * 64, size_bytes=1)
-    return EnrolledActor(ref, ref, ref, geometry, 200, np.zeros(6), identity=ref)
+    return ActorGeometry(mouth, mouth, points, points[:15])
 
 
-def config_of(renderer: str) -> WindowConfig:
-    ref = common_pb2.ArtefactRef(uri="file:///a", sha256="a" * 64, size_bytes=1)
-    return WindowConfig(bank=ref, renderer=ref, model=renderer, mode=WARP)
+@pytest.fixture
+def actor(geometry: ActorGeometry) -> EnrolledActor:
+    return EnrolledActor(REF, REF, REF, geometry, 200, np.zeros(6), identity=REF)
+
+
+def config_of(renderer: Renderer | None, geometry: ActorGeometry) -> WindowConfig:
+    return WindowConfig(bank=REF, geometry=geometry, renderer=renderer, state=REF, mode=WARP)
+
+
+class RecordingStages:
+    """Texture and render stage that answer grey pictures, and keep what they were sent."""
+
+    def __init__(self) -> None:
+        self.warped: list[texture_pb2.TargetFrame] = []
+        self.rendered: list[render_pb2.RenderFrame] = []
+        self.lost: int | None = None
+
+    async def stream(self, rpc: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        grey, mask = to_rgb_image(np.full((160, 160, 3), 90, np.uint8)), to_gray_image(np.zeros((160, 160), np.uint8))
+        async for request in requests:
+            if not request.HasField("frame"):
+                continue
+            frame = request.frame
+            (self.warped if rpc is rpcs.texture.RETRIEVE_WARP else self.rendered).append(frame)
+            if frame.context_only or frame.frame_index == self.lost:
+                continue
+            if rpc is rpcs.texture.RETRIEVE_WARP:
+                landmarks = to_tensor(np.zeros((59, 2), np.float32))
+                yield texture_pb2.RetrieveWarpResponse(frame_index=frame.frame_index, warped=grey, box_landmarks=landmarks)
+            else:
+                yield render_pb2.RenderResponse(frame_index=frame.frame_index, box=grey, mask=mask)
+
+
+def face_records(frames: range) -> np.ndarray:
+    made = np.zeros(len(frames), FACE_RECORD)
+    made["frame"] = frames
+    made["scale"] = 1.0
+    made["rotation"] = np.eye(3)
+    made["translation"] = [100.0, 100.0, 0.0]
+    return made
 
 
 @pytest.mark.parametrize("method", ["ugc", "everybody", "headpose+ugc"])
@@ -43,13 +86,79 @@ def test_the_drawn_face_has_the_low_frequency_albedo_once_the_renderer_knows_the
     assert modes == [texture_pb2.WARP_MODE_LOW_FREQUENCY_ALBEDO, texture_pb2.WARP_MODE_DETAILED_ALBEDO]
 
 
-@pytest.mark.parametrize(("renderer", "before"), [("ugc", 0), ("everybody", 0), ("headpose", 2), ("", 0)])
-def test_context_frames_are_drawn_where_the_renderer_looks_at_them(renderer: str, before: int) -> None:
+@pytest.mark.parametrize(("method", "before"), [("ugc", 0), ("everybody", 0), ("headpose", 2), ("", 0)])
+def test_context_frames_are_drawn_where_the_renderer_looks_at_them(method: str, before: int, geometry: ActorGeometry) -> None:
     wanted = np.array([False] * 6 + [True] * 4)
-    pictured = _pictured(config_of(renderer), wanted)
-    assert pictured.tolist() == [False] * (6 - before) + [True] * (4 + before)
+    config = config_of(METHODS[method].renderer if method else None, geometry)
+    assert textured_frames(config, wanted).tolist() == [False] * (6 - before) + [True] * (4 + before)
 
 
-def test_at_the_beginning_of_a_film_there_is_nothing_before() -> None:
-    assert _pictured(config_of("headpose"), np.ones(3, np.bool_)).all()
-    assert not _pictured(config_of("headpose"), np.zeros(3, np.bool_)).any()
+def test_at_the_beginning_of_a_film_there_is_nothing_before(geometry: ActorGeometry) -> None:
+    config = config_of(METHODS["headpose"].renderer, geometry)
+    assert textured_frames(config, np.ones(3, np.bool_)).all()
+    assert not textured_frames(config, np.zeros(3, np.bool_)).any()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "seen"),
+    [(0, 0, range(5, 12)), (6, 0, range(4, 12)), (2, 1, range(5, 13)), (0, 9, range(5, 14))],
+    ids=["five for the texture stage", "to the last gap", "after too", "to the next gap"],
+)
+def test_context_reaches_to_the_next_frame_that_cannot_be_rendered(
+    before: int, after: int, seen: range, geometry: ActorGeometry
+) -> None:
+    usable = np.array([False] * 4 + [True] * 10 + [False] * 2)
+    config = config_of(Renderer(name="toy", frames_before=before, frames_after=after), geometry)
+    assert with_context(range(10, 12), usable, config) == seen
+
+
+def test_a_film_ends_the_context(geometry: ActorGeometry) -> None:
+    config = config_of(Renderer(name="toy", frames_before=6, frames_after=6), geometry)
+    assert with_context(range(2, 4), np.ones(5, np.bool_), config) == range(5)
+
+
+async def test_frames_after_the_wanted_ones_are_sent_as_context(geometry: ActorGeometry) -> None:
+    renderer = Renderer(name="toy", frames_before=2, frames_after=1, texture=TextureInput.WARPED)
+    stages: Any = RecordingStages()
+    wanted = np.array([False] * 5 + [True] * 3 + [False])
+    window = await render_window(
+        stages, config_of(renderer, geometry), face_records(range(20, 29)), np.zeros((9, 59, 3), np.float32), wanted
+    )
+    assert window.frame.tolist() == [25, 26, 27]
+    assert [frame.frame_index for frame in stages.warped if not frame.context_only] == list(range(23, 29))
+    assert [(frame.frame_index, frame.context_only) for frame in stages.rendered] == [
+        (23, True),
+        (24, True),
+        (25, False),
+        (26, False),
+        (27, False),
+        (28, True),
+    ]
+    assert all(frame.HasField("texture") for frame in stages.rendered)
+
+
+async def test_a_renderer_without_texture_gets_none_and_its_context_is_not_warped(geometry: ActorGeometry) -> None:
+    stages: Any = RecordingStages()
+    wanted = np.array([False] * 2 + [True] * 2 + [False] * 2)
+    config = config_of(Renderer(name="toy", frames_before=1, frames_after=2), geometry)
+    await render_window(stages, config, face_records(range(6)), np.zeros((6, 59, 3), np.float32), wanted)
+    assert [(frame.frame_index, frame.context_only) for frame in stages.warped] == [(0, True), (1, True), (2, False), (3, False)]
+    assert [frame.frame_index for frame in stages.rendered] == [1, 2, 3, 4, 5]
+    assert not any(frame.HasField("texture") for frame in stages.rendered)
+
+
+async def test_without_a_renderer_the_warped_texture_is_the_picture(geometry: ActorGeometry) -> None:
+    stages: Any = RecordingStages()
+    window = await render_window(
+        stages, config_of(None, geometry), face_records(range(3)), np.zeros((3, 59, 3), np.float32), np.ones(3, np.bool_)
+    )
+    assert window.box.shape == (3, 160, 160, 3)
+    assert stages.rendered == []
+
+
+async def test_a_stage_that_leaves_a_frame_out_breaks_its_contract(geometry: ActorGeometry) -> None:
+    stages: Any = RecordingStages()
+    stages.lost = 1
+    config = config_of(METHODS["ugc"].renderer, geometry)
+    with pytest.raises(ContractBroken, match=r"the texture stage answered frames \[0, 2\], not \[0, 1, 2\]"):
+        await render_window(stages, config, face_records(range(3)), np.zeros((3, 59, 3), np.float32), np.ones(3, np.bool_))

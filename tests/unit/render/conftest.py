@@ -10,14 +10,14 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from services.common.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
-from services.common.crops import BOX_SIZE, HeadPose, head_template, head_to_box
-from services.common.landmarks import LIPS_INNER, MOUTH_AREA, NUM_LIPS
-from services.common.mouth_bank import MouthBank, make_bank
+from services.common.face.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
+from services.common.face.crops import BOX_SIZE, HeadPose, head_template, head_to_box
+from services.common.face.landmarks import LIPS_INNER, MOUTH_AREA, NUM_LIPS
+from services.common.face.mouth_bank import MouthBank, make_bank
 from services.render.networks.discriminators import PatchDiscriminator
 from services.render.networks.perceptual import PerceptualConfig, PerceptualNetwork
-from services.render.networks.refine import RefineConfig, RefineNetwork
 from services.render.networks.weights import save_weights
+from services.render.renderers.ugc.network import UgcConfig, UgcNetwork
 from services.render.types import RenderFrame
 
 UPRIGHT = HeadPose(1.0, np.eye(3), np.zeros(3))
@@ -74,11 +74,11 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the three weight files of small networks."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(3)
-    refine = RefineNetwork(RefineConfig(widths=(8, 12, 16, 16), depths=(1, 1, 1, 1)))
-    for name, value in refine.named_parameters():
+    ugc = UgcNetwork(UgcConfig(widths=(8, 12, 16, 16), depths=(1, 1, 1, 1)))
+    for name, value in ugc.named_parameters():
         if name.endswith("weight") and not value.any():
             torch.nn.init.normal_(value, std=0.05)
-    save_weights(folder / "refine.safetensors", refine, refine.config.to_metadata())
+    save_weights(folder / "ugc.safetensors", ugc, ugc.config.to_metadata())
     perceptual = PerceptualNetwork(PerceptualConfig(widths=(4, 8, 8, 8)))
     save_weights(folder / "perceptual.safetensors", perceptual, perceptual.config.to_metadata())
     save_weights(folder / "frame_discriminator.safetensors", PatchDiscriminator(3), {"in_channels": 3})

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from services.common.landmarks import mouth_opening
-from services.common.mouth_bank import MouthBank
-from services.render.heatmaps import NUM_KEYS
+from services.common.face.landmarks import mouth_opening
+from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import (
     NUM_KEPT,
+    NUM_KEYS,
     STATE_SIZE,
     KeyPictures,
     choose_keys,
@@ -107,3 +107,13 @@ def test_what_the_mask_hides_does_not_colour_the_keys(bank: MouthBank, mask: npt
     hidden = np.where(mask[..., None] > 0, np.uint8(9), background)
     one, other = (matched_keys(keys, picture, mask, bank.box_landmarks[9]) for picture in (background, hidden))
     assert np.array_equal(one, other)
+
+
+def test_in_a_larger_box_the_same_keys_are_shown_enlarged(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    keys = choose_keys(bank, np.arange(bank.num_frames))
+    small = matched_keys(keys, bank.boxes[5], mask, bank.box_landmarks[9])
+    background, large_mask = (np.repeat(np.repeat(picture, 2, axis=0), 2, axis=1) for picture in (bank.boxes[5], mask))
+    large = matched_keys(keys, background, large_mask, 2.0 * bank.box_landmarks[9])
+    assert large.shape == (NUM_KEYS, 320, 320, 3)
+    halved = large.reshape(NUM_KEYS, 160, 2, 160, 2, 3).astype(float).mean(axis=(2, 4))
+    assert np.abs(halved - small).mean() < 1.5

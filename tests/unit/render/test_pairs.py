@@ -1,46 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from services.common.mouth_bank import MouthBank
-from services.render.adapt.pairs import (
-    NEAREST_FRAMES,
-    NO_NOISE,
-    LandmarkNoise,
-    choose_sources,
-    make_pair,
-    perturbed,
-    window_rows,
-)
-
-
-def test_the_moment_itself_never_serves_as_texture(bank: MouthBank) -> None:
-    everything = np.arange(bank.num_frames)
-    for target in (0, 20, 47):
-        rows = choose_sources(bank, target, everything, 3).rows[:, -1]
-        assert (np.abs(bank.frame_index[rows] - bank.frame_index[target]) > NEAREST_FRAMES).all()
-
-
-def test_the_frame_that_looks_most_alike_is_chosen_first(bank: MouthBank) -> None:
-    chosen = choose_sources(bank, 6, np.arange(bank.num_frames), 3)
-    best = bank.mouth[chosen.rows[0, -1]]
-    assert np.abs(best - bank.mouth[6]).max() < 1e-4
-    assert chosen.weights.sum() == pytest.approx(1.0)
-    assert (np.diff(chosen.weights) <= 0).all()
-
-
-def test_a_bank_without_a_distant_frame_has_no_pair(bank: MouthBank) -> None:
-    with pytest.raises(ValueError, match="no frame lies more than 10"):
-        choose_sources(bank, 0, np.arange(8), 3)
-
-
-def test_the_texture_is_warped_to_the_wanted_mouth(bank: MouthBank) -> None:
-    target, sources = 6, choose_sources(bank, 6, np.array([24]), 1)
-    pair = make_pair(bank, target, sources, bank.mouth[target])
-    inside = pair.picture[..., 8] > 128
-    assert np.array_equal(pair.target, bank.boxes[target])
-    assert pair.picture[..., 3][inside].mean() < 0.7 * bank.boxes[24][inside][:, 0].mean()
+from services.common.face.mouth_bank import MouthBank
+from services.render.key_pictures import KeyPictures
+from services.render.pairs import NEAREST_FRAMES, NO_NOISE, LandmarkNoise, keyed_windows, perturbed, spread_rows, window_rows
 
 
 def test_noise_moves_lips_a_little_and_no_noise_moves_nothing(bank: MouthBank) -> None:
@@ -63,3 +27,24 @@ def test_windows_end_at_gaps() -> None:
     assert window_rows(index, 2, 7) == (0, 0, 0, 0, 0, 1, 2)
     assert window_rows(index, 5, 7) == (4, 4, 4, 4, 4, 4, 5)
     assert window_rows(index, 11, 7) == (5, 6, 7, 8, 9, 10, 11)
+
+
+def test_rows_are_spread_and_never_repeated() -> None:
+    rows = np.arange(10, 20)
+    assert spread_rows(rows, 4).tolist() == [10, 13, 16, 19]
+    assert spread_rows(rows, 40).tolist() == rows.tolist()
+
+
+def test_windows_have_key_pictures_of_other_moments_only(bank: MouthBank) -> None:
+    rows = (1, 2, 24, 25, 46, 47)
+    keys = KeyPictures(bank.boxes[list(rows)], bank.box_landmarks[list(rows)], rows)
+    windows = list(keyed_windows(bank, keys, length=3, fewest_keys=4, count=100))
+    for window in windows:
+        far = [row for row in rows if abs(row - window.rows[-1]) > NEAREST_FRAMES]
+        assert len(far) >= 4
+        assert np.array_equal(window.keys.pictures, bank.boxes[far])
+    # With fewer than four key pictures far enough away, a frame is left out.
+    assert {window.rows[-1] for window in windows} == {
+        row for row in range(48) if sum(abs(row - key) > NEAREST_FRAMES for key in rows) >= 4
+    }
+    assert list(keyed_windows(bank, keys, length=3, fewest_keys=7, count=100)) == []

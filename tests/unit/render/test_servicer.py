@@ -10,9 +10,19 @@ import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2 as pb
-from services.common.arrays import to_gray_image, to_rgb_image, to_tensor
 from services.common.errors import InvalidRequest
+from services.common.wire.arrays import to_gray_image, to_rgb_image, to_tensor
+from services.render.backends.registry import WEIGHTS_FOLDER, read_models
+from services.render.convert import frame_from_proto
+from services.render.renderers.registry import renderer_named
 from services.render.servicer import _batches
+from services.render.types import Precision, RenderFrame
+
+UGC = read_models(WEIGHTS_FOLDER, Precision.FLOAT32)["ugc"]
+
+
+def read(request: pb.RenderRequest, previous: int | None) -> RenderFrame:
+    return frame_from_proto(request, previous, UGC, renderer_named("ugc"))
 
 
 def frame(index: int) -> pb.RenderRequest:
@@ -34,14 +44,14 @@ async def frames(count: int) -> AsyncIterator[pb.RenderRequest]:
 
 
 async def test_all_frames_come_in_order_whatever_the_batches() -> None:
-    batches = [batch async for batch in _batches(frames(7), 3)]
+    batches = [batch async for batch in _batches(frames(7), 3, read)]
     assert [item.frame_index for batch in batches for item in batch] == list(range(7))
     assert max(len(batch) for batch in batches) <= 3
 
 
 async def test_a_stream_that_is_given_up_leaves_no_reader_behind() -> None:
     others = asyncio.all_tasks()
-    batches = _batches(frames(100), 2)
+    batches = _batches(frames(100), 2, read)
     await anext(batches)
     for _ in range(10):
         await asyncio.sleep(0)
@@ -56,7 +66,7 @@ async def test_what_the_requests_raise_comes_after_the_frames_before_it() -> Non
         yield frame(0)
         raise InvalidRequest("frame 1 cannot be read")
 
-    batches = _batches(broken(), 4)
+    batches = _batches(broken(), 4, read)
     assert len(await anext(batches)) == 1
     with pytest.raises(InvalidRequest, match="frame 1"):
         await anext(batches)

@@ -1,133 +1,174 @@
+"""Streams through renderers of a few lines: windows, named inputs and outputs, the actor's inputs, and larger boxes."""
+
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from services.common.errors import InvalidRequest
-from services.common.mouth_bank import MouthBank
-from services.render.backends.base import Backend
+from services.common.array_types import Array, Float32
+from services.common.errors import ContractBroken, InvalidRequest, ModelNotFound
+from services.render.backends.base import Arrays, Backend
 from services.render.backends.onnxruntime_backend import OnnxRuntimeBackend
 from services.render.backends.openvino_backend import OpenVinoBackend
-from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.key_pictures import STATE_SIZE, choose_keys, packed
-from services.render.models import RenderModels, load_models
-from services.render.render import default_state
-from services.render.streams import open_stream
-from services.render.types import Float32, Precision, RenderedFrame, RenderFrame
+from services.render.models import load_models
+from services.render.streams import default_state, infer_frames, open_stream
+from services.render.types import Precision
+from tests.unit.render.rendering import render
+from tests.unit.render.toy import NAME, Toy
+
+ALL = ("speech_features", "neural_features", "reference")
 
 
-def _backends() -> list[Backend]:
-    return [
-        OnnxRuntimeBackend(device="cpu", precision=Precision.FLOAT32, num_threads=1),
-        OpenVinoBackend(precision=Precision.FLOAT32, num_threads=1),
-        OnnxRuntimeBackend(device="cpu", precision=Precision.INT8, num_threads=1),
-    ]
+class Watched:
+    """A backend that notes the shapes of what it computes."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.shapes: list[dict[str, tuple[int, ...]]] = []
+        self.arrays: list[Arrays] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def infer(self, model: str, inputs: Arrays) -> dict[str, Array]:
+        self.shapes.append({name: values.shape for name, values in inputs.items()})
+        self.arrays.append(inputs)
+        return self._backend.infer(model, inputs)
 
 
-@pytest.fixture(scope="module", params=_backends(), ids=lambda backend: f"{backend.name}-{backend.precision}")
-def models(request: pytest.FixtureRequest) -> RenderModels:
-    return load_models(WEIGHTS_FOLDER, request.param)
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def backend(request: pytest.FixtureRequest) -> Iterator[Watched]:
+    if request.param == "openvino":
+        yield Watched(OpenVinoBackend(precision=Precision.FLOAT32, num_threads=1))
+    else:
+        yield Watched(OnnxRuntimeBackend(device="cpu", precision=Precision.FLOAT32, num_threads=1))
 
 
-@pytest.fixture(scope="module")
-def film(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
-    """Ten frames in a row, without textures."""
-    return [RenderFrame(20 + row, bank.boxes[row], None, mask, bank.box_landmarks[row + 5]) for row in range(10)]
+def test_a_picture_depends_on_frames_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+    toy = Toy(before=2, after=1)
+    toy.register(monkeypatch)
+    toy.write(tmp_path)
+    models = load_models(tmp_path, backend)
+    frames = toy.frames([0, 1, 2, 3, 7, 8])
+    state = default_state(models.files[NAME])
+    made = render(backend, models.files[NAME], frames, state)
+    assert [one.frame_index for one in made] == [0, 1, 2, 3, 7, 8]
+    windows = [(0, 0, 0, 1), (0, 0, 1, 2), (0, 1, 2, 3), (1, 2, 3, 3), (4, 4, 4, 5), (4, 4, 5, 5)]
+    for one, frame, window in zip(made, frames, windows, strict=True):
+        assert np.array_equal(one.box, toy.expected([frames[place] for place in window], frame, state))
 
 
-def actor(models: RenderModels, bank: MouthBank) -> Float32:
-    """The drawn person, with a FiLM state of some size."""
-    length = models.files["everybody"].state_size - STATE_SIZE
-    film = np.random.default_rng(2).normal(0.0, 0.05, length).astype(np.float32)
-    return packed(film, choose_keys(bank, np.arange(bank.num_frames)))
+def test_neither_chunks_nor_context_change_a_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+    toy = Toy(before=2, after=2)
+    toy.register(monkeypatch)
+    toy.write(tmp_path)
+    model = load_models(tmp_path, backend).files[NAME]
+    frames = toy.frames(list(range(10)))
+    whole = render(backend, model, frames, default_state(model))
+    stream = open_stream(backend, model, default_state(model))
+    answered = [[one.frame_index for one in stream.render(frames[begin : begin + 3])] for begin in range(0, 10, 3)]
+    assert answered == [[0], [1, 2, 3], [4, 5, 6], [7]]
+    assert [one.frame_index for one in stream.finish()] == [8, 9]
+    part = [replace(frame, context_only=frame.frame_index not in (4, 5)) for frame in frames[2:8]]
+    cut = render(backend, model, part, default_state(model))
+    assert [(one.frame_index, one.box.tobytes()) for one in cut] == [(one.frame_index, one.box.tobytes()) for one in whole[4:6]]
+    alone = render(backend, model, frames[4:6], default_state(model))
+    assert alone[0].box.tobytes() != whole[4].box.tobytes()
 
 
-@pytest.fixture(scope="module")
-def whole(models: RenderModels, bank: MouthBank, film: list[RenderFrame]) -> list[RenderedFrame]:
-    """The film in one call."""
-    return drawn(models, actor(models, bank), film)
-
-
-def drawn(models: RenderModels, state: Float32, *chunks: list[RenderFrame]) -> list[RenderedFrame]:
-    stream = open_stream(models.backend, models.files["everybody"], state)
-    return [made for chunk in chunks for made in stream.render(chunk)]
-
-
-def bytes_of(made: list[RenderedFrame]) -> list[tuple[int, bytes]]:
-    return [(frame.frame_index, frame.box.tobytes()) for frame in made]
-
-
-def test_chunks_change_no_byte(models: RenderModels, bank: MouthBank, film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
-    state = actor(models, bank)
-    assert [made.frame_index for made in whole] == list(range(20, 30))
-    assert bytes_of(whole) == bytes_of(drawn(models, state, film[:1], film[1:4], film[4:9], film[9:]))
-
-
-def test_a_stream_with_its_past_gives_the_bytes_of_the_whole(
-    models: RenderModels, bank: MouthBank, film: list[RenderFrame], whole: list[RenderedFrame]
+def test_a_network_gets_its_inputs_by_name_and_the_actors_once_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched
 ) -> None:
-    state = actor(models, bank)
-    past = [replace(frame, context_only=True) for frame in film[2:8]]
-    assert bytes_of(whole)[8:] == bytes_of(drawn(models, state, [*past, *film[8:]]))
-    assert bytes_of(whole)[8:] != bytes_of(drawn(models, state, film[8:]))
+    toy = Toy(inputs=ALL, state_size=50_000)
+    toy.register(monkeypatch)
+    toy.write(tmp_path)
+    model = load_models(tmp_path, backend).files[NAME]
+    frames = toy.frames([3, 4, 5])
+    state = np.full(50_000, 9.0, np.float32)
+    reference = np.full((160, 160, 3), 11, np.uint8)
+    backend.shapes.clear()
+    made = render(backend, model, frames, state, reference)
+    for one, frame in zip(made, frames, strict=True):
+        assert np.array_equal(one.box, toy.expected([frame], frame, state, reference))
+    assert backend.shapes == [
+        {
+            "actor_state": (50_000,),
+            "window": (3, 160, 160, 1),
+            "speech_features": (3, 4, 6),
+            "neural_features": (3, 160, 160, 5),
+            "reference": (160, 160, 3),
+        }
+    ]
+    assert backend.arrays[-1]["actor_state"] is state
+    assert backend.arrays[-1]["reference"] is reference
 
 
-def test_after_a_gap_the_window_begins_anew(models: RenderModels, bank: MouthBank, film: list[RenderFrame]) -> None:
-    state = actor(models, bank)
-    assert bytes_of(drawn(models, state, [*film[:2], *film[8:]]))[2:] == bytes_of(drawn(models, state, film[8:]))
+def test_an_actors_input_with_a_batch_axis_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+    toy = Toy(state_size=6, state_batched=True)
+    toy.register(monkeypatch)
+    toy.write(tmp_path)
+    model = load_models(tmp_path, backend).files[NAME]
+    frames, state = toy.frames([1, 2]), np.full(6, 5.0, np.float32)
+    made = render(backend, model, frames, state)
+    assert backend.shapes[-1]["actor_state"] == (2, 6)
+    assert np.array_equal(made[1].box, toy.expected(frames[1:], frames[1], state))
 
 
-def test_what_the_masks_hide_has_no_influence(models: RenderModels, bank: MouthBank, film: list[RenderFrame]) -> None:
-    state = actor(models, bank)
-    hidden = [replace(frame, background=np.where(frame.mask[..., None] > 0, np.uint8(7), frame.background)) for frame in film[:3]]
-    assert bytes_of(drawn(models, state, film[:3])) == bytes_of(drawn(models, state, hidden))
+@pytest.mark.parametrize("multiple", [1, 2, 3])
+def test_the_sheet_says_how_large_the_box_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched, multiple: int
+) -> None:
+    toy = Toy(before=1, multiple=multiple)
+    toy.register(monkeypatch)
+    toy.write(tmp_path)
+    models = load_models(tmp_path, backend)
+    assert [info.box_multiple for info in models.info()] == [multiple]
+    frames, state = toy.frames([0, 1]), default_state(models.files[NAME])
+    made = render(backend, models.files[NAME], frames, state)
+    assert made[1].box.shape == (160 * multiple, 160 * multiple, 3)
+    assert np.array_equal(made[1].box, toy.expected(frames, frames[1], state))
 
 
-def test_outside_the_mask_the_box_is_the_background(film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
-    for frame, made in zip(film, whole, strict=True):
-        outside = frame.mask == 0
-        assert np.array_equal(made.box[outside], frame.background[outside])
-        assert np.array_equal(made.mask, frame.mask)
+@pytest.mark.parametrize("name", ["texture", "speech_features", "neural_features"])
+def test_a_missing_input_of_a_frame_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched, name: str) -> None:
+    toy = Toy(inputs=(name,))
+    toy.register(monkeypatch)
+    toy.write(tmp_path)
+    model = load_models(tmp_path, backend).files[NAME]
+    (frame,) = toy.frames([0])
+    with pytest.raises(InvalidRequest, match=rf"frame\.{name} is missing: model 'toy' needs it") as caught:
+        render(backend, model, [replace(frame, **{name: None})], default_state(model))
+    assert caught.value.field == f"frame.{name}"
+    # A renderer without a window never looks at frames that are context only.
+    assert render(backend, model, [replace(frame, **{name: None}, context_only=True)], default_state(model)) == []
 
 
-def test_the_wanted_landmarks_open_the_mouth(models: RenderModels, bank: MouthBank, film: list[RenderFrame]) -> None:
-    state = actor(models, bank)
-    wanted = [replace(film[0], frame_index=0, box_landmarks=bank.box_landmarks[row]) for row in (0, 6)]
-    shut, wide = (drawn(models, state, [frame])[0].box.astype(int) for frame in wanted)
-    x, y = bank.box_landmarks[6, 20:40].mean(axis=0).round().astype(int)
-    middle = (slice(y - 3, y + 4), slice(x - 8, x + 9))
-    truth = bank.boxes[6][middle].astype(int)
-    assert np.abs(wide[middle] - truth).mean() < 0.6 * np.abs(shut[middle] - truth).mean()
+def test_a_missing_reference_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+    toy = Toy(inputs=("reference",))
+    toy.register(monkeypatch)
+    toy.write(tmp_path)
+    model = load_models(tmp_path, backend).files[NAME]
+    with pytest.raises(InvalidRequest, match=r"config\.reference is missing: model 'toy' needs it"):
+        open_stream(backend, model, default_state(model))
 
 
-def test_runtimes_agree(bank: MouthBank, film: list[RenderFrame]) -> None:
-    boxes = []
-    for backend in _backends():
-        loaded = load_models(WEIGHTS_FOLDER, backend)
-        boxes.append(drawn(loaded, actor(loaded, bank), film[:1])[0].box.astype(int))
-    float_, openvino, int8 = boxes
-    assert np.abs(float_ - openvino).max() <= 1
-    assert np.abs(float_ - int8).mean() < 1.5
+def test_a_renderer_and_its_network_must_agree_on_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+    toy = Toy()
+    toy.register(monkeypatch)
+    model = toy.write(tmp_path)
+    backend.load(model)
+    window: Float32 = np.zeros((160, 160, 1), np.float32)
+    for frame, actor in (({"picture": window}, {}), ({}, {"window": window}), ({"window": window, "more": window}, {})):
+        with pytest.raises(ContractBroken, match="renderer 'toy' gives"):
+            infer_frames(backend, model, [frame], {**actor, "other": window} if "window" in actor else actor)
 
 
-def test_nobody_can_be_drawn(models: RenderModels, film: list[RenderFrame]) -> None:
-    (made,) = drawn(models, default_state(models.files["everybody"]), film[:1])
-    inside = film[0].mask == 255
-    skin = made.box[inside].astype(int)
-    assert np.abs(np.median(skin, axis=0) - np.median(film[0].background[~inside], axis=0)).max() < 60
-
-
-def test_the_other_model_needs_a_texture(models: RenderModels, frames: list[RenderFrame], film: list[RenderFrame]) -> None:
-    file = models.files["ugc"]
-    stream = open_stream(models.backend, file, default_state(file))
-    assert stream.render([replace(frames[0], context_only=True)]) == []
-    with pytest.raises(InvalidRequest, match="texture is missing"):
-        stream.render(film[:1])
-
-
-def test_a_state_of_another_length_is_refused(models: RenderModels) -> None:
-    with pytest.raises(InvalidRequest, match="has 3 numbers"):
-        open_stream(models.backend, models.files["everybody"], np.zeros(3, np.float32))
+def test_a_model_that_is_no_renderers_is_refused_when_it_is_loaded(tmp_path: Path, backend: Watched) -> None:
+    Toy().write(tmp_path)
+    with pytest.raises(ModelNotFound, match="no renderer 'toy': there are everybody, headpose, ugc"):
+        load_models(tmp_path, backend)

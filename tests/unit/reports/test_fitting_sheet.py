@@ -6,32 +6,19 @@ import numpy as np
 import pytest
 
 from gateway.reports.fitting_sheet import COLUMNS, TrackedPicture, fitting_sheet
-from services.common.crops import HeadPose, to_frame
-from services.common.face_identity import FaceIdentity
+from services.common.face.crops import HeadPose, to_frame
+from services.common.face.identity import FaceIdentity
 from services.common.geometry.default_model import default_model
-from services.common.geometry.lighting import ambient
 from services.common.geometry.rotations import matrix_from_euler
+from tests.unit.render.drawn_person import person
 
 
 @pytest.fixture
 def identity() -> FaceIdentity:
     """The mean person with a red texture."""
-    model = default_model()
     texture = np.zeros((64, 64, 3), np.uint8)
     texture[..., 0] = 200
-    return FaceIdentity(
-        model=model.name,
-        model_digest=model.digest,
-        identity=np.zeros(model.num_identity, np.float32),
-        offset=np.zeros((model.num_vertices, 3), np.float32),
-        albedo=np.zeros(model.num_albedo, np.float32),
-        light=ambient(),
-        texture=texture,
-        seen=np.full((64, 64), 255, np.uint8),
-        num_frames=1,
-        landmark_error=0.1,
-        photometric_error=1.0,
-    )
+    return replace(person(), texture=texture, landmark_error=0.1, photometric_error=1.0)
 
 
 def tracked(expression: float, yaw_degrees: float) -> TrackedPicture:

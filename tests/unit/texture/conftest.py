@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from services.common.crops import HeadPose, head_template, head_to_box, to_frame
-from services.common.landmarks import LIPS_INNER, LIPS_OUTER, MOUTH_AREA, NUM_LANDMARKS
+from services.common.face.crops import HeadPose, head_template, head_to_box, to_frame
+from services.common.face.landmarks import LIPS_INNER, LIPS_OUTER, MOUTH_AREA, NUM_LANDMARKS
 from services.texture.models import WEIGHTS, TemporalWarpModel
 from services.texture.types import BankFrame, TargetFrame
 

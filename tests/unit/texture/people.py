@@ -5,13 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from services.common.crops import HeadPose, head_template, to_frame
-from services.common.face_identity import FaceIdentity
+from services.common.face.crops import HeadPose, head_template, to_frame
+from services.common.face.identity import FaceIdentity
+from services.common.face.landmarks import NUM_LANDMARKS
 from services.common.geometry.default_model import default_model
 from services.common.geometry.lighting import ambient
 from services.common.geometry.rotations import matrix_from_euler
-from services.common.landmarks import NUM_LANDMARKS
-from services.texture.eyelids import LOWER_LIDS, UPPER_LIDS
+from services.texture.portrait.eyelids import LOWER_LIDS, UPPER_LIDS
 
 MODEL = default_model()
 SIZE = 256

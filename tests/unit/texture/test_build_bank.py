@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.common.errors import InvalidRequest, NoUsableFootage
-from services.common.landmarks import mouth_opening
+from services.common.face.landmarks import mouth_opening
 from services.texture.build_bank import build_bank, choose_frames
 
 if TYPE_CHECKING:

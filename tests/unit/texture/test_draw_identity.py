@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from services.common.crops import head_to_box
 from services.common.errors import InvalidRequest
-from services.common.identity_drawing import IdentityDrawing
-from services.common.landmarks import MOUTH_AREA
+from services.common.face.crops import head_to_box
+from services.common.face.identity_drawing import IdentityDrawing
+from services.common.face.landmarks import MOUTH_AREA
 from services.texture.draw_identity import IdentityStream
 from services.texture.types import TargetFrame, WarpedFrame, WarpMode
 from tests.unit.texture.people import HEAD, MODEL, POSE, a_person, turned

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.common.errors import InvalidRequest
-from services.common.mouth_bank import MouthBank
+from services.common.face.mouth_bank import MouthBank
 from services.texture.build_bank import build_bank
 from services.texture.models import TemporalWarpModel
 from services.texture.retrieve_warp import WarpStream

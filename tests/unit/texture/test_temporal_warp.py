@@ -10,16 +10,23 @@ import pytest
 import torch
 
 from services.common.errors import ModelNotFound
-from services.common.mouth_bank import BORDER_POINTS, SMOOTHING, MouthBank, causal_windows, retrieve, wanted_points
-from services.common.mouth_texture import fit_retrieved
-from services.common.thin_plate_spline import evaluate_grid, fit_spline, fitting_error, temporal_energy
+from services.common.face.mouth_bank import BORDER_POINTS, SMOOTHING, MouthBank, retrieve, wanted_points
+from services.common.face.mouth_texture import fit_retrieved
+from services.common.face.thin_plate_spline import evaluate_grid, fit_spline, fitting_error
 from services.texture.build_bank import build_bank
 from services.texture.models import TemporalWarpModel
 from services.texture.networks.temporal_warp import TemporalWarp, TemporalWarpConfig
 from services.texture.train.losses import LossWeights, spline_energies
+from tests.unit.common.face.windows import causal_windows
 
 if TYPE_CHECKING:
     from tests.unit.texture.conftest import DrawnPerson
+
+
+def temporal_energy(grids: np.ndarray) -> float:
+    """Et of Eq. 8: mean square of the second time difference of maps [T, G, G, 2], x and y parts summed, box pixels^2."""
+    field = grids.astype(np.float64)
+    return float(((field[2:] - 2 * field[1:-1] + field[:-2]) ** 2).sum(-1).mean())
 
 
 @pytest.fixture(scope="module")

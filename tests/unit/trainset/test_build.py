@@ -14,7 +14,7 @@ from skimage.data import astronaut
 from gateway.trainset.build import build
 from gateway.trainset.stages import local_stages
 from services.common.errors import NoUsableFootage
-from services.common.tensor_bytes import decode_arrays
+from services.common.store.tensor_bytes import decode_arrays
 
 TRAIN = frozenset({"train"})
 

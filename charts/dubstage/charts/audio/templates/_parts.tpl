@@ -1,4 +1,4 @@
-{{/* What is the audio stage's own in the shared Deployment (library: dubstage.deployment). */}}
+{{/* Parts of the audio stage for the Deployment that all components share (library: dubstage.deployment). */}}
 {{- define "audio.env" -}}{{ include "dubstage.stageEnv" . }}{{- end -}}
 {{- define "audio.mounts" -}}{{- end -}}
 {{- define "audio.volumes" -}}{{- end -}}

@@ -1,4 +1,4 @@
-{{/* What is the face stage's own in the shared Deployment (library: dubstage.deployment). */}}
+{{/* Parts of the face stage for the Deployment that all components share (library: dubstage.deployment). */}}
 {{- define "face.env" -}}{{ include "dubstage.stageEnv" . }}{{ include "dubstage.artefactEnv" . }}{{- end -}}
 {{- define "face.mounts" -}}{{- end -}}
 {{- define "face.volumes" -}}{{- end -}}

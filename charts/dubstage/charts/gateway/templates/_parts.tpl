@@ -1,4 +1,4 @@
-{{/* What is the gateway's own in the shared Deployment (library: dubstage.deployment). */}}
+{{/* Parts of the gateway for the Deployment that all components share (library: dubstage.deployment). */}}
 {{- define "gateway.env" -}}
 {{- $global := .root.Values.global -}}
 {{ include "dubstage.variable" (list "DUBSTAGE_DATA_DIR" "/data/gateway") }}
@@ -81,7 +81,7 @@ metadata:
     dubstage.io/metrics: "true"
 spec:
   clusterIP: None
-  # While it waits for its stages it has something to say already.
+  # A gateway that waits for its stages is not ready, but already has metrics.
   publishNotReadyAddresses: true
   selector:
     {{- include "dubstage.selector" . | nindent 4 }}

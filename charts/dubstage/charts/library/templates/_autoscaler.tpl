@@ -1,4 +1,4 @@
-{{/* How a stage's replicas follow its queue: nothing, a HorizontalPodAutoscaler, or KEDA. */}}
+{{/* Autoscaling of a stage by the length of its queue: none, a HorizontalPodAutoscaler, or KEDA. */}}
 {{- define "dubstage.autoscaler" -}}
 {{- $scaling := .values.autoscaling -}}
 {{- if gt (int64 $scaling.minReplicas) (int64 $scaling.maxReplicas) }}
@@ -6,7 +6,7 @@
 {{- end }}
 {{- if eq $scaling.type "hpa" }}
 {{- if lt (int64 $scaling.minReplicas) 1 }}
-{{- fail (printf "%s.autoscaling.minReplicas: a HorizontalPodAutoscaler keeps at least 1; to zero goes KEDA (autoscaling.type: keda)" .component) }}
+{{- fail (printf "%s.autoscaling.minReplicas: a HorizontalPodAutoscaler keeps at least 1 replica; use autoscaling.type: keda to scale to 0" .component) }}
 {{- end }}
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
@@ -62,10 +62,10 @@ spec:
       name: queue
       metricType: AverageValue
       metadata:
-        serverAddress: {{ required "autoscaling.keda.prometheusAddress: where KEDA finds Prometheus, such as http://prometheus.monitoring:9090" $keda.prometheusAddress | quote }}
+        serverAddress: {{ required "autoscaling.keda.prometheusAddress: give the address of Prometheus for KEDA, such as http://prometheus.monitoring:9090" $keda.prometheusAddress | quote }}
         query: {{ printf "sum(dubstage_queue_to_compute_ratio%s) or vector(0)" $own | quote }}
         threshold: {{ include "dubstage.text" $scaling.queueToCompute | quote }}
-    # A stage of which nothing runs has no queue: it is wanted while the gateway has work, or waits for its stages to start.
+    # A stage without replicas has no queue. KEDA starts the stage while the gateway has work or waits for its stages.
     - type: prometheus
       name: work
       metricType: AverageValue

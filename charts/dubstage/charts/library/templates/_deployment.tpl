@@ -40,7 +40,7 @@ spec:
     spec:
       serviceAccountName: {{ .values.serviceAccount.name | default (ternary (include "dubstage.nameOf" .) "default" .values.serviceAccount.create) }}
       automountServiceAccountToken: false
-      # A Service called dubstage would otherwise set DUBSTAGE_PORT to tcp://….
+      # Without this line, a Service with the name dubstage would set DUBSTAGE_PORT to tcp://….
       enableServiceLinks: false
       {{- if .values.hostNetwork }}
       hostNetwork: true

@@ -1,10 +1,10 @@
-{{/* One variable. Argument: (list "NAME" value). */}}
+{{/* One environment variable. Argument: (list "NAME" value). */}}
 {{- define "dubstage.variable" -}}
 - name: {{ index . 0 }}
   value: {{ include "dubstage.text" (index . 1) | quote }}
 {{- end -}}
 
-{{/* What every server is told. Argument: (dict "root" $ "values" values). */}}
+{{/* Environment variables of every server. Argument: (dict "root" $ "values" values). */}}
 {{- define "dubstage.commonEnv" -}}
 {{- $global := .root.Values.global -}}
 {{- $tls := "/etc/dubstage/tls" -}}
@@ -24,7 +24,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* Where artefacts lie, for those that keep some. Argument: as dubstage.commonEnv. */}}
+{{/* Environment variables of the artefact store, for components that use the store. Argument: as dubstage.commonEnv. */}}
 {{- define "dubstage.artefactEnv" -}}
 {{- $artefacts := .root.Values.global.artefacts -}}
 {{- if eq $artefacts.store "s3" }}
@@ -35,7 +35,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* How S3 is reached: the variables that AWS' own tools read. */}}
+{{/* Environment variables for S3. They have the names that AWS' own tools read. Argument: the root. */}}
 {{- define "dubstage.s3Env" -}}
 {{- $s3 := .Values.global.artefacts.s3 -}}
 {{- if $s3.region }}
@@ -61,7 +61,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* 90 % of a quantity of memory, in bytes; nothing for a quantity with another suffix. */}}
+{{/* 90 % of a quantity of memory, in bytes; empty if the suffix of the quantity is unknown. Argument: the quantity. */}}
 {{- define "dubstage.mostOfMemory" -}}
 {{- $text := include "dubstage.text" . -}}
 {{- $factors := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
@@ -71,7 +71,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The `settings` of a component, each under its own variable; then extraEnv. Argument: as dubstage.commonEnv. */}}
+{{/* One environment variable for each of the component's `settings`, then extraEnv. Argument: as dubstage.commonEnv. */}}
 {{- define "dubstage.settingsEnv" -}}
 {{- $limits := .values.resources.limits | default dict -}}
 {{- if and (kindIs "invalid" (index .values.settings "max_memory_bytes")) $limits.memory }}
@@ -89,7 +89,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* What a stage is told, beyond every server: who may call it, and where its models lie. Argument: as dubstage.commonEnv. */}}
+{{/* Further environment variables of a stage: who may call the stage, and the folder of its models. Argument: as dubstage.commonEnv. */}}
 {{- define "dubstage.stageEnv" -}}
 {{- $global := .root.Values.global -}}
 {{- if $global.tls.enabled }}

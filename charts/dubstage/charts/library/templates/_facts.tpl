@@ -1,4 +1,4 @@
-{{/* What is so of a component, whatever the values say. YAML. Argument: its name. */}}
+{{/* Facts of a component that do not depend on the values, as YAML. Argument: name of the component. */}}
 {{- define "dubstage.facts" -}}
 {{- $facts := dict
   "gateway" (dict "port" 50050 "usesArtefacts" true "modelVariable" "" "modelFile" "")
@@ -11,12 +11,12 @@
 {{- toYaml (index $facts .) -}}
 {{- end -}}
 
-{{/* The port that a component listens on. Argument: its name. */}}
+{{/* Port that a component listens on. Argument: name of the component. */}}
 {{- define "dubstage.portOf" -}}
 {{- (include "dubstage.facts" . | fromYaml).port -}}
 {{- end -}}
 
-{{/* What callers of a component connect to. Arguments as dubstage.nameOf. */}}
+{{/* Address that callers of a component connect to. Arguments: as dubstage.nameOf. */}}
 {{- define "dubstage.endpointOf" -}}
 {{- printf "dns:///%s:%s" (include "dubstage.nameOf" .) (include "dubstage.portOf" .component) -}}
 {{- end -}}

@@ -1,4 +1,4 @@
-{{/* What every object's name begins with: the release, and "dubstage" where the release's name does not say so already. */}}
+{{/* Beginning of every object's name: the name of the release, then "dubstage" unless the name of the release contains the word. */}}
 {{- define "dubstage.base" -}}
 {{- if .Values.global.nameOverride -}}
 {{- .Values.global.nameOverride | trunc 40 | trimSuffix "-" -}}
@@ -9,19 +9,19 @@
 {{- end -}}
 {{- end -}}
 
-{{/* A component's name. Argument: (dict "root" $ "component" "audio"). */}}
+{{/* Name of a component's objects. Argument: (dict "root" $ "component" "audio"). */}}
 {{- define "dubstage.nameOf" -}}
 {{- printf "%s-%s" (include "dubstage.base" .root) .component -}}
 {{- end -}}
 
-{{/* Labels that never change between upgrades: selectors are immutable. Arguments as dubstage.nameOf. */}}
+{{/* Labels for selectors. They never change between upgrades, because selectors are immutable. Arguments: as dubstage.nameOf. */}}
 {{- define "dubstage.selector" -}}
 app.kubernetes.io/name: dubstage
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{/* Labels of every object. Arguments as dubstage.nameOf. */}}
+{{/* Labels of every object. Arguments: as dubstage.nameOf. */}}
 {{- define "dubstage.labels" -}}
 {{ include "dubstage.selector" . }}
 app.kubernetes.io/part-of: dubstage
@@ -30,7 +30,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "dubstage-%s" .root.Chart.Version }}
 {{- end -}}
 
-{{/* An image. Argument: (dict "root" $ "image" values). */}}
+{{/* Full name of an image. Argument: (dict "root" $ "image" values). */}}
 {{- define "dubstage.image" -}}
 {{- $global := .root.Values.global.image -}}
 {{- $name := .image.repository -}}
@@ -42,19 +42,19 @@ helm.sh/chart: {{ printf "dubstage-%s" .root.Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret with a component's certificate. Arguments as dubstage.nameOf. */}}
+{{/* Name of the Secret with a component's certificate. Arguments: as dubstage.nameOf. */}}
 {{- define "dubstage.tlsSecret" -}}
 {{- $tls := .root.Values.global.tls -}}
 {{- if eq $tls.source "secrets" -}}
 {{- $found := index $tls.secrets .component | default $tls.secrets.all -}}
-{{- if not $found }}{{ fail (printf "global.tls.secrets.%s: name the Secret with %s's certificate, or one for all in global.tls.secrets.all" .component .component) }}{{ end -}}
+{{- if not $found }}{{ fail (printf "global.tls.secrets.%s: give the name of the Secret with the certificate of %s, or one name for all components in global.tls.secrets.all" .component .component) }}{{ end -}}
 {{- $found -}}
 {{- else -}}
 {{- printf "%s-tls" (include "dubstage.nameOf" .) -}}
 {{- end -}}
 {{- end -}}
 
-{{/* The claim of the artefact volume. */}}
+{{/* Name of the claim for the artefact volume. */}}
 {{- define "dubstage.artefactClaim" -}}
 {{- .Values.global.artefacts.volume.existingClaim | default (printf "%s-artefacts" (include "dubstage.base" .)) -}}
 {{- end -}}

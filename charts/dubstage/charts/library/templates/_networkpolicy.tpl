@@ -16,7 +16,7 @@
   {{- end }}
 {{- end -}}
 
-{{/* Names, by UDP and TCP. Argument: the root. */}}
+{{/* Egress rule for DNS by UDP and TCP. Argument: the root. */}}
 {{- define "dubstage.dnsRule" -}}
 {{- $dns := .Values.global.networkPolicy.dns -}}
 - ports:
@@ -32,7 +32,7 @@
   {{- end }}
 {{- end -}}
 
-{{/* The pods of a component of this release. Arguments as dubstage.nameOf. */}}
+{{/* Selector of the pods of a component of this release. Arguments: as dubstage.nameOf. */}}
 {{- define "dubstage.componentRule" -}}
 - ports:
     {{- include "dubstage.tcpPorts" (list (include "dubstage.portOf" .component)) | trim | nindent 4 }}
@@ -42,7 +42,7 @@
           {{- include "dubstage.selector" . | nindent 10 }}
 {{- end -}}
 
-{{/* What a component's pods may reach, and who may reach them. */}}
+{{/* Network policy of a component: the addresses that its pods may reach, and the callers that may reach its pods. */}}
 {{- define "dubstage.networkPolicy" -}}
 {{- $policy := .root.Values.global.networkPolicy -}}
 {{- $global := .root.Values.global -}}
@@ -65,7 +65,7 @@ spec:
         {{- include "dubstage.tcpPorts" (list .values.port) | trim | nindent 8 }}
       from:
         {{- if $gateway }}
-        # `helm test`
+        # The pod of `helm test`.
         {{- end }}
         - podSelector:
             matchLabels:

@@ -4,7 +4,7 @@
 {{- range $name, $fact := include "dubstage.facts" .Chart.Name | fromYaml }}{{ $_ := set $values $name $fact }}{{ end -}}
 {{- if not $values.modelVariable }}{{ $_ := set $values "models" (dict "source" "image") }}{{ end -}}
 {{- if eq .Chart.Name "gateway" }}
-{{- /* One gateway works in a data folder: the old one ends before the new one starts, and nothing scales it. */}}
+{{- /* Only one gateway may work in a data folder: the old gateway ends before the new gateway starts, and there is no autoscaling. */}}
 {{- $_ := set $values "replicas" (.Values.replicas | default 0) }}
 {{- $_ := set $values "strategy" (dict "type" "Recreate") }}
 {{- $_ := set $values "autoscaling" (dict "type" "none") }}
@@ -26,7 +26,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* No role goes with it: no component talks to the Kubernetes API. */}}
+{{/* Service account of a component. It has no role, because no component calls the Kubernetes API. */}}
 {{- define "dubstage.serviceAccount" -}}
 {{- if .values.serviceAccount.create }}
 apiVersion: v1
@@ -44,8 +44,8 @@ automountServiceAccountToken: false
 {{- end }}
 {{- end -}}
 
-{{/* A stage's Service is headless: its name resolves to every ready pod, and the gateway spreads calls over them. A cluster IP would pin
-     a whole HTTP/2 connection to one pod. */}}
+{{/* Service of a component. A stage's Service is headless: its name resolves to the addresses of all ready pods, and the gateway
+     spreads its calls over the pods. With a cluster IP, all calls of an HTTP/2 connection would go to one pod. */}}
 {{- define "dubstage.service" -}}
 apiVersion: v1
 kind: Service
@@ -91,9 +91,9 @@ metadata:
   labels:
     {{- include "dubstage.labels" . | nindent 4 }}
 spec:
-  # Of one replica, minAvailable 1 would keep a node from ever being drained.
+  # With minAvailable: 1, the node of a single replica could never be drained.
   maxUnavailable: {{ .values.podDisruptionBudget.maxUnavailable }}
-  # A pod that is not ready anyway does not hold a drain up.
+  # A pod that is not ready does not delay a drain.
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:

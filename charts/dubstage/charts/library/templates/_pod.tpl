@@ -1,4 +1,4 @@
-{{/* A container's security: the restricted Pod Security Standard, and a root file system that cannot be written. */}}
+{{/* Security context of a container: the restricted Pod Security Standard, and a read-only root file system. */}}
 {{- define "dubstage.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -9,7 +9,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
-{{/* Requests and limits, a GPU's among them. Argument: (dict "resources" … "gpu" …). */}}
+{{/* Requests and limits of a container, with its GPU. Argument: (dict "resources" … "gpu" …). */}}
 {{- define "dubstage.resources" -}}
 {{- $resources := deepCopy .resources -}}
 {{- if gt (int .gpu.count) 0 -}}
@@ -28,7 +28,7 @@ seccompProfile:
 {{- toYaml $clean -}}
 {{- end -}}
 
-{{/* Where pods may run. Argument: (dict "root" $ "component" … "values" values). */}}
+{{/* Rules about the nodes of a pod. Argument: (dict "root" $ "component" … "values" values). */}}
 {{- define "dubstage.placement" -}}
 {{- with .values.nodeSelector }}
 nodeSelector:
@@ -40,7 +40,7 @@ tolerations:
 {{- end }}
 {{- $affinity := deepCopy (.values.affinity | default dict) }}
 {{- if include "dubstage.sharesNode" . }}
-{{- /* A ReadWriteOnce volume is one node's at a time: keep all that mount it on that node. */}}
+{{- /* Only one node can mount a ReadWriteOnce volume. So all pods that mount the volume run on the same node. */}}
 {{- $labels := dict "app.kubernetes.io/instance" .root.Release.Name "dubstage.io/artefact-volume" "true" }}
 {{- $term := dict "labelSelector" (dict "matchLabels" $labels) "topologyKey" "kubernetes.io/hostname" }}
 {{- $pod := deepCopy ($affinity.podAffinity | default dict) }}
@@ -73,7 +73,8 @@ runtimeClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* Whether the component mounts the artefact volume, and whether that ties its pods to one node. */}}
+{{/* dubstage.mountsArtefacts: whether a component mounts the artefact volume. dubstage.sharesNode: whether the volume binds all its pods
+     to one node. The answer is "true" or empty. */}}
 {{- define "dubstage.mountsArtefacts" -}}
 {{- if and .values.usesArtefacts (eq .root.Values.global.artefacts.store "volume") }}true{{ end -}}
 {{- end -}}
@@ -82,7 +83,7 @@ runtimeClassName: {{ . }}
 {{- if and (include "dubstage.mountsArtefacts" .) (eq $volume.type "claim") (eq $volume.accessMode "ReadWriteOnce") }}true{{ end -}}
 {{- end -}}
 
-{{/* Mounts of a component's own container. */}}
+{{/* Volume mounts of a component's main container. */}}
 {{- define "dubstage.mounts" -}}
 - name: tmp
   mountPath: /tmp
@@ -154,7 +155,7 @@ runtimeClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* Fetches models from an object store before the service starts; only where models.source says so. */}}
+{{/* Init container that fetches models from an object store; only if models.source asks for it. */}}
 {{- define "dubstage.fetchModels" -}}
 - name: fetch-models
   image: {{ include "dubstage.image" (dict "root" .root "image" .values.image) }}

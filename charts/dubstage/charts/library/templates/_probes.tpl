@@ -1,7 +1,8 @@
 {{/*
-The three probes. Startup: the models are loaded. Readiness: the stage serves. Liveness asks for the name "liveness", which a server
-answers from its event loop however busy its workers are: it fails only where the process hangs. With TLS the kubelet, which knows
-none in its gRPC probes, asks the port that serves health alone. Argument: (dict "root" $ "values" values).
+The three probes. The startup probe succeeds when the models are loaded. The readiness probe succeeds while the server serves. The
+liveness probe asks for the health of the name "liveness". A server answers this call from its event loop, even if all workers are busy,
+so the probe fails only if the process hangs. The gRPC probes of the kubelet have no TLS: if TLS is on, the probes call the port that
+serves only health. Argument: (dict "root" $ "values" values).
 */}}
 {{- define "dubstage.probes" -}}
 {{- range $kind := list "startup" "readiness" "liveness" }}
@@ -12,7 +13,7 @@ none in its gRPC probes, asks the port that serves health alone. Argument: (dict
     command:
       - /opt/dubstage/bin/python
       - -m
-      - services.common.health_check
+      - services.common.chassis.health_check
       {{- if eq $kind "liveness" }}
       - --service=liveness
       {{- end }}

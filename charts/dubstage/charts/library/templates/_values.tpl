@@ -1,4 +1,4 @@
-{{/* Writes src over dst, key by key and in place; unlike Sprig's mergeOverwrite it also writes false, 0 and "". */}}
+{{/* Writes the keys of src over dst, in place. Unlike Sprig's mergeOverwrite, the template also writes false, 0 and "". */}}
 {{- define "dubstage.mergeInto" -}}
 {{- range $key, $value := .src -}}
 {{- if and (kindIs "map" $value) (kindIs "map" (index $.dst $key)) -}}
@@ -9,14 +9,14 @@
 {{- end -}}
 {{- end -}}
 
-{{/* A component's values: global.defaults, and over them its own. YAML. */}}
+{{/* Values of a component as YAML: its own values, and global.defaults for values that the component does not set. */}}
 {{- define "dubstage.values" -}}
 {{- $values := deepCopy .Values.global.defaults -}}
 {{- include "dubstage.mergeInto" (dict "dst" $values "src" (omit .Values "global")) -}}
 {{- toYaml $values -}}
 {{- end -}}
 
-{{/* A scalar as an environment variable has it: Helm's numbers are floats, and 2.68435456e+08 is no integer to a service. */}}
+{{/* A scalar as the text of an environment variable. Helm's numbers are floats, and a server does not read 2.68435456e+08 as an integer. */}}
 {{- define "dubstage.text" -}}
 {{- if kindIs "float64" . -}}
 {{- if eq (floor .) . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
@@ -39,7 +39,7 @@ persistentVolumeClaim:
 {{- end -}}
 {{- end -}}
 
-{{/* A claim that stays when the release goes. Argument: (dict "root" $ "component" … "name" … "volume" values). */}}
+{{/* Claim of a volume that stays when the release is removed. Argument: (dict "root" $ "component" … "name" … "volume" values). */}}
 {{- define "dubstage.claim" -}}
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -49,7 +49,7 @@ metadata:
   labels:
     {{- include "dubstage.labels" . | nindent 4 }}
   annotations:
-    # What people entrusted to the service is not deleted by `helm uninstall`: delete the claim yourself.
+    # `helm uninstall` does not delete the data of users: delete the claim yourself.
     helm.sh/resource-policy: keep
 spec:
   accessModes: [{{ .volume.accessMode }}]

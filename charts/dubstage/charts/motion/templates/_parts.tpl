@@ -1,4 +1,4 @@
-{{/* What is the motion stage's own in the shared Deployment (library: dubstage.deployment). */}}
+{{/* Parts of the motion stage for the Deployment that all components share (library: dubstage.deployment). */}}
 {{- define "motion.env" -}}{{ include "dubstage.stageEnv" . }}{{ include "dubstage.artefactEnv" . }}{{- end -}}
 {{- define "motion.mounts" -}}{{- end -}}
 {{- define "motion.volumes" -}}{{- end -}}

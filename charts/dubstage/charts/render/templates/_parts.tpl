@@ -1,4 +1,4 @@
-{{/* What is the render stage's own in the shared Deployment (library: dubstage.deployment): Triton as a sidecar. */}}
+{{/* Parts of the render stage for the Deployment that all components share (library: dubstage.deployment): Triton as a sidecar. */}}
 {{- define "render.env" -}}
 {{ include "dubstage.stageEnv" . }}
 {{- include "dubstage.artefactEnv" . }}
@@ -38,8 +38,9 @@
 {{- end }}
 {{- end -}}
 
-{{/* The server listens on the pod's own loopback, models can be loaded by whoever reaches it; so its probes run inside of it. Metrics
-     alone listen on all addresses. It ends after the render stage, whose last calls it still has to compute. */}}
+{{/* Triton listens on the loopback address of the pod, because every caller of Triton can load models. So the probes run inside the
+     container. Only Triton's metrics port listens on all addresses. Triton ends after the render stage, because Triton still computes
+     the last calls of the stage. */}}
 {{- define "render.sidecars" -}}
 {{- $port := int64 .values.port -}}
 {{- $grace := add (int64 .values.drainGraceSeconds) 5 -}}
@@ -84,7 +85,7 @@
           - -c
           - |
             for second in $(seq {{ $grace }}); do
-              # 0A is the state LISTEN: the render stage still takes calls, or ends those that it has.
+              # 0A is the state LISTEN: the render stage still takes new calls, or finishes running calls.
               grep -qi ':{{ printf "%04X" $port }} [0-9A-F]*:0000 0A' /proc/net/tcp /proc/net/tcp6 2> /dev/null || exit 0
               sleep 1
             done

@@ -1,4 +1,4 @@
-{{/* What is the texture stage's own in the shared Deployment (library: dubstage.deployment). */}}
+{{/* Parts of the texture stage for the Deployment that all components share (library: dubstage.deployment). */}}
 {{- define "texture.env" -}}{{ include "dubstage.stageEnv" . }}{{ include "dubstage.artefactEnv" . }}{{- end -}}
 {{- define "texture.mounts" -}}{{- end -}}
 {{- define "texture.volumes" -}}{{- end -}}

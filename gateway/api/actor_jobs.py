@@ -1,0 +1,58 @@
+"""The work of CreateActor's operations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.actors.create import create_actor
+from gateway.actors.stored import StoredActor
+from gateway.api.actor_messages import actor_message, enrol_request_from
+from gateway.api.job_context import JobContext
+from gateway.operations.runner import Job
+from gateway.pipeline.dub_files import sha256_of
+from gateway.stages.interface import Stages
+
+
+class ActorJobs:
+    """Handler of CreateActor's operations.
+
+    Args:
+        context: what the operations work with.
+        stages: returns the opened stages.
+    """
+
+    def __init__(self, context: JobContext, stages: Callable[[], Stages]) -> None:
+        self._context = context
+        self._stages = stages
+
+    async def __call__(self, job: Job) -> bytes:
+        """Enrol a person; return the serialised Actor. A resumed job that had stored the actor answers that actor."""
+        message = pb.CreateActorRequest.FromString(job.record.request)
+        context = self._context
+        request = enrol_request_from(message, context.media, threads=context.threads)
+        actor = await self._made_before(request.actor_id, request.footage) if job.resumed else None
+        if actor is None:
+            actor = await create_actor(
+                request,
+                self._stages(),
+                context.actors,
+                context.artefacts,
+                context.jobs,
+                require_consent=context.require_consent,
+                max_bytes=context.max_job_bytes,
+                on_progress=lambda stage, done, total: job.report(
+                    pb.ActorProgress(stage=stage, done=done, total=total).SerializeToString()
+                ),
+                operation=job.record.name,
+            )
+        return actor_message(actor.summary).SerializeToString()
+
+    async def _made_before(self, actor_id: str, footage: Path) -> StoredActor | None:
+        """Return the actor that an earlier process stored from this footage; None: there is none."""
+        actor = await asyncio.to_thread(self._context.actors.find, actor_id)
+        if actor is None or actor.footage_sha256 != await asyncio.to_thread(sha256_of, footage):
+            return None
+        return actor

@@ -1,0 +1,121 @@
+"""Messages of ActorService to and from the gateway's own types, with validation."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.actors.actor_id import check_actor_id
+from gateway.actors.create import EnrolRequest
+from gateway.actors.receipts import ErasureReceipt
+from gateway.actors.stored import ActorSummary
+from gateway.api.media_folder import MediaFolder
+from gateway.consent import Consent
+from gateway.methods import DEFAULT_METHOD, method_named
+from gateway.pipeline.enrol import EnrolOptions
+from gateway.pipeline.faces import FaceChoice, parse_face
+from services.common.errors import InvalidRequest
+
+
+def consent_from(message: pb.ConsentRecord) -> Consent:
+    """Return a consent record.
+
+    Raises:
+        InvalidRequest: a field is missing or wrong; the message names the field.
+    """
+    values = {field: getattr(message, field) for field in Consent.model_fields}
+    try:
+        return Consent.model_validate(values)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        name = f"consent.{'.'.join(str(part) for part in first['loc'])}"
+        raise InvalidRequest(f"{name}: {first['msg'].removeprefix('Value error, ')}", field=name) from None
+
+
+def consent_message(consent: Consent) -> pb.ConsentRecord:
+    """Return the message of a consent record."""
+    return pb.ConsentRecord(
+        subject=consent.subject,
+        granted_by=consent.granted_by,
+        scope=consent.scope,
+        date=consent.date.isoformat(),
+        reference=consent.reference,
+    )
+
+
+def enrol_request_from(message: pb.CreateActorRequest, media: MediaFolder, *, threads: int) -> EnrolRequest:
+    """Return the enrolment that CreateActor asks for.
+
+    Args:
+        message: the request, with an actor id.
+        media: files that callers may name.
+        threads: threads of the decoder.
+
+    Raises:
+        InvalidRequest: a field cannot be used.
+    """
+    return EnrolRequest(
+        actor_id=check_actor_id(message.actor_id),
+        footage=media.source(message.footage_uri, "footage_uri"),
+        method=method_named(message.method or DEFAULT_METHOD).name,
+        face=face_from(message.face),
+        consent=consent_from(message.consent) if message.HasField("consent") else None,
+        options=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
+        threads=threads,
+    )
+
+
+def enrol_options_from(*, skip: bool, seed: int) -> EnrolOptions:
+    """Return which parts of an enrolment are done.
+
+    Args:
+        skip: leave out both personalisations.
+        seed: random seed of the personalisations.
+
+    Raises:
+        InvalidRequest: the seed is negative.
+    """
+    if seed < 0:
+        raise InvalidRequest(f"seed: {seed} is negative", field="seed")
+    return EnrolOptions(personalize_renderer=not skip, personalize_motion=not skip, seed=seed)
+
+
+def face_from(text: str) -> FaceChoice:
+    """Return the face to enrol or to dub; an empty text means the largest face.
+
+    Raises:
+        InvalidRequest: the text names no face.
+    """
+    return parse_face(text) if text else FaceChoice("largest")
+
+
+def actor_message(actor: ActorSummary) -> pb.Actor:
+    """Return the message of an actor."""
+    message = pb.Actor(
+        actor_id=actor.actor_id,
+        method=actor.method,
+        footage_sha256=actor.footage_sha256,
+        created_at=actor.created_at,
+        num_enrolled_frames=actor.num_frames or 0,
+        lag_frames=actor.lag_frames or 0,
+        damage=actor.damage,
+        artefacts=[
+            common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
+            for _, ref in sorted(actor.artefacts.items())
+        ],
+    )
+    if actor.consent is not None:
+        message.consent.CopyFrom(consent_message(actor.consent))
+    return message
+
+
+def receipt_message(receipt: ErasureReceipt) -> pb.EraseActorResponse:
+    """Return the message of an erasure's receipt."""
+    return pb.EraseActorResponse(
+        actor_id=receipt.actor_id,
+        erased_sha256=receipt.erased_sha256,
+        kept_sha256=receipt.kept_sha256,
+        erased_at=receipt.erased_at,
+        signature=receipt.signature,
+    )

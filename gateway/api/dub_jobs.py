@@ -1,0 +1,76 @@
+"""The work of CreateDub's operations."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.actors.ledger import JobLedger
+from gateway.api.dub_messages import result_message
+from gateway.api.job_context import JobContext
+from gateway.operations.runner import Job
+from gateway.pipeline.dub import DubJob
+from gateway.stages.interface import Stages
+
+
+class DubJobs:
+    """Handler of CreateDub's operations.
+
+    Args:
+        context: what the operations work with.
+        stages: returns the opened stages.
+    """
+
+    def __init__(self, context: JobContext, stages: Callable[[], Stages]) -> None:
+        self._context = context
+        self._stages = stages
+        self._running: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+
+    async def __call__(self, job: Job) -> bytes:
+        """Dub a film; return the serialised DubResult. A resumed job goes on after its finished windows."""
+        message = pb.CreateDubRequest.FromString(job.record.request)
+        context = self._context
+        request = await context.dub_request(message)
+        ledger = JobLedger(context.actors, message.actor_id, job.record.name)
+        dub = DubJob(request, self._stages(), context.artefacts, context.jobs, ledger, max_bytes=context.max_job_bytes)
+        async with self._alone(message):
+            # A dub that fails or is interrupted keeps its finished windows. The runner removes what a cancelled dub has left.
+            outcome = await dub.run(DubReporter(job))
+            await asyncio.to_thread(dub.discard)
+        result = result_message(message.output_uri, request, outcome)
+        result.warnings[:] = [context.names.told(warning) for warning in result.warnings]
+        return result.SerializeToString()
+
+    def _alone(self, message: pb.CreateDubRequest) -> asyncio.Lock:
+        """Return the lock of a dub. The same dub to two outputs has one job folder, so the two run one after the other."""
+        same = pb.CreateDubRequest()
+        same.CopyFrom(message)
+        same.ClearField("output_uri")
+        same.ClearField("overwrite")
+        return self._running.setdefault(same.SerializeToString(deterministic=True), asyncio.Lock())
+
+
+class DubReporter:
+    """Reports a dub's progress to its operation as DubProgress.
+
+    Args:
+        job: the operation.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._stage = ""
+        self._began = 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Report one frame or step."""
+        if stage != self._stage:
+            self._stage, self._began = stage, time.monotonic()
+        spent = time.monotonic() - self._began
+        progress = pb.DubProgress(
+            stage=stage, frames_done=done, frames_total=total, frames_per_second=done / spent if spent > 0.2 else 0.0
+        )
+        self._job.report(progress.SerializeToString())

@@ -1,0 +1,77 @@
+"""Messages of CreateDub to and from the gateway's own types, with validation."""
+
+from __future__ import annotations
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.actors.stored import StoredActor, check_enrolled_for
+from gateway.api.actor_messages import consent_from, enrol_options_from, face_from
+from gateway.api.media_folder import MediaFolder
+from gateway.media.encoders import check_target
+from gateway.media.output_place import check_place
+from gateway.methods import DEFAULT_METHOD, method_named
+from gateway.pipeline.dub_request import DubRequest, wants_own_timeline
+from gateway.pipeline.outcome import DubOutcome
+
+
+def dub_request_from(message: pb.CreateDubRequest, media: MediaFolder, actor: StoredActor | None, *, threads: int) -> DubRequest:
+    """Return the dub that CreateDub asks for. Without a consent record of its own, the dub has the actor's.
+
+    Args:
+        message: the request.
+        media: files that callers may name.
+        actor: the actor that the request names; None: the request names none.
+        threads: threads of decoder and encoder.
+
+    Raises:
+        InvalidRequest: a field cannot be used.
+    """
+    footage = media.source(message.footage_uri, "footage_uri")
+    speech = media.source(message.speech_uri, "speech_uri") if message.speech_uri else None
+    output = media.output(message.output_uri, "output_uri")
+    method = method_named(message.method or (actor.method if actor is not None else DEFAULT_METHOD))
+    if actor is not None:
+        check_enrolled_for(actor, method.name)
+    wants_own_timeline(method, retime=message.retime, keep_audio=message.keep_audio)
+    consent = consent_from(message.consent) if message.HasField("consent") else None
+    return DubRequest(
+        footage=footage,
+        speech=speech,
+        output=output,
+        method=method.name,
+        face=face_from(message.face),
+        actor=actor.enrolled if actor is not None else None,
+        consent=consent or (actor.consent if actor is not None else None),
+        keep_audio=message.keep_audio,
+        codec=message.codec or None,
+        enrol=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
+        threads=threads,
+        retime=message.retime,
+        overwrite=message.overwrite,
+    )
+
+
+def check_dub(request: DubRequest) -> None:
+    """Check the output of a dub before the dub's turn comes. Blocks.
+
+    Raises:
+        InvalidRequest: the output cannot be written as asked, or is a file that may not be replaced.
+    """
+    check_place(request.output, footage=request.footage, speech=request.speech, overwrite=request.overwrite)
+    check_target(request.output, request.codec)
+
+
+def result_message(output_uri: str, request: DubRequest, outcome: DubOutcome) -> pb.DubResult:
+    """Return the message of a finished dub."""
+    counts = outcome.plan.counts()
+    return pb.DubResult(
+        output_uri=output_uri,
+        num_frames=outcome.plan.num_frames,
+        num_dubbed=int(outcome.plan.rendered().sum()),
+        reasons=[
+            pb.ReasonCount(reason=common_pb2.FrameReason.Value(f"FRAME_REASON_{name}"), num_frames=count)
+            for name, count in sorted(counts.items())
+        ],
+        consent_on_record=request.consent is not None,
+        warnings=[*outcome.warnings, *outcome.written.dropped],
+    )

@@ -1,0 +1,81 @@
+"""What one gateway process holds for itself: the data folder and the database of actors."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from gateway.actors.store import ActorStore
+from gateway.api.error_names import ErrorNames
+from gateway.api.job_context import JobContext
+from gateway.api.media_folder import MediaFolder
+from gateway.housekeeping.jobs_folder import open_jobs_folder
+from gateway.private_files import cannot_use, data_folder
+from gateway.settings import GatewaySettings
+from services.common.errors import InvalidRequest
+from services.common.store.artefacts import ArtefactStore
+
+
+class Installation:
+    """Data folder and database, locked against other gateways until `close`.
+
+    Attributes:
+        context: what the operations work with.
+
+    Args:
+        settings: settings of the process.
+
+    Raises:
+        InvalidRequest: another gateway works in the data folder or with the database, or the media folder cannot be used.
+        StorageRefused, BackendUnavailable: the data folder or the database cannot be used.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._lock: int | None = _lock(settings.data_dir)
+        self._actors: ActorStore | None = None
+        try:
+            self._actors = actors = ActorStore(settings)
+            actors.database.claim()
+            artefacts = ArtefactStore(settings.artefacts_url)
+            self.context = JobContext(
+                actors=actors,
+                artefacts=artefacts,
+                media=MediaFolder(settings.media_dir),
+                jobs=open_jobs_folder(settings.data_dir),
+                require_consent=settings.require_consent,
+                threads=settings.compute_threads,
+                names=ErrorNames(settings, actors.database.where, artefacts.url),
+                max_job_bytes=settings.max_job_bytes,
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the database, and let other gateways use the data folder. Blocks."""
+        if self._actors is not None:
+            self._actors.close()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """Lock a data folder against other gateways, which would take up this gateway's operations; return the open lock file.
+
+    The lock ends with the process, however the process ends.
+    """
+    data_folder(folder)
+    try:
+        handle = os.open(folder / "gateway.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as problem:
+        raise cannot_use(folder, problem) from problem
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InvalidRequest(
+            f"another gateway works in {folder}: end it, or set DUBSTAGE_DATA_DIR to another folder", field="DUBSTAGE_DATA_DIR"
+        ) from None
+    return handle

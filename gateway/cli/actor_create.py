@@ -1,0 +1,34 @@
+"""The enrolment that `dubstage actor create` runs."""
+
+from __future__ import annotations
+
+from gateway.actors.create import EnrolRequest, create_actor
+from gateway.cli.console import say, say_result
+from gateway.cli.progress import StepProgress
+from gateway.cli.workplace import open_workplace
+from gateway.consent import consent_line
+from gateway.housekeeping.jobs_folder import open_jobs_folder
+from gateway.settings import GatewaySettings
+
+
+async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
+    """Enrol a person, and print the number of frames, the consent record and the id.
+
+    Raises:
+        DubstageError: the request was refused, or the enrolment failed.
+    """
+    jobs = open_jobs_folder(settings.data_dir)
+    with open_workplace(settings) as place, StepProgress() as progress:
+        async with place.stages() as stages:
+            actor = await create_actor(
+                request,
+                stages,
+                place.actors,
+                place.artefacts,
+                jobs,
+                require_consent=settings.require_consent,
+                on_progress=progress,
+                max_bytes=settings.max_job_bytes,
+            )
+    say(f"enrolled from {actor.enrolled.num_frames} frames; {consent_line(actor.consent)}")
+    say_result(actor.actor_id)

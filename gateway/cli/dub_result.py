@@ -1,0 +1,59 @@
+"""Report and summary of a dub after the film is finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.cli.console import say, say_result, say_warning
+from gateway.consent import consent_line
+from gateway.pipeline.dub import DubJob
+from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.outcome import DubOutcome
+from gateway.stages.interface import Stages
+from services.common.errors import DubstageError
+from services.common.store.artefacts import ArtefactStore
+
+
+async def save_report(
+    request: DubRequest, outcome: DubOutcome, job: DubJob, stages: Stages, artefacts: ArtefactStore, folder: Path
+) -> None:
+    """Write the report of a dub to a folder. If that fails, print that the film was written nevertheless.
+
+    Args:
+        request: the dub request.
+        outcome: its result.
+        job: the job, whose folder still exists.
+        stages: the stages.
+        artefacts: artefact store of the stages.
+        folder: folder of the report.
+
+    Raises:
+        DubstageError: the report cannot be written.
+    """
+    from gateway.reports.from_outcome import write_report
+
+    try:
+        await write_report(request, outcome, job, stages, artefacts, folder)
+    except DubstageError:
+        say(f"the film was written to {request.output}, but the report was not written")
+        raise
+
+
+def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) -> None:
+    """Print warnings, counts of frames and the consent record to stderr, and the paths of film and report to stdout."""
+    for warning in outcome.warnings:
+        say_warning(warning)
+    counts = outcome.plan.counts()
+    dubbed = int(outcome.plan.rendered().sum())
+    frames = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    say(f"{dubbed} of {outcome.plan.num_frames} frames dubbed ({frames})")
+    if outcome.actor is not None and outcome.actor.lag_frames is not None:
+        say(f"the sound of the footage comes {outcome.actor.lag_frames:+d} frames (40 ms each) after the picture")
+    if outcome.windows_reused:
+        say(f"{outcome.windows_reused} windows taken from an earlier run, {outcome.windows_computed} windows computed")
+    for dropped in outcome.written.dropped:
+        say_warning(dropped)
+    say(consent_line(request.consent))
+    say_result(str(request.output))
+    if report is not None:
+        say_result(str(report / "index.html"))

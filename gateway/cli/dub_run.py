@@ -1,0 +1,53 @@
+"""A dub of the command line, from the checked arguments to the film."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from gateway.actors.ledger import JobLedger
+from gateway.actors.watch import dub_unless_erased
+from gateway.cli.dub_prepare import prepared
+from gateway.cli.dub_result import save_report, show_outcome
+from gateway.cli.progress import StepProgress
+from gateway.cli.workplace import open_workplace
+from gateway.housekeeping.cleaning import expire
+from gateway.housekeeping.jobs_folder import open_jobs_folder
+from gateway.pipeline.dub import DubJob
+from gateway.pipeline.dub_request import DubRequest
+from gateway.settings import GatewaySettings
+
+
+async def run_dub(
+    settings: GatewaySettings, request: DubRequest, actor_id: str | None, method: str | None, report: Path | None
+) -> None:
+    """Dub the footage, write the report, and print the result.
+
+    Args:
+        settings: settings of the command.
+        request: the dub request of the command line.
+        actor_id: actor to dub; None: the dub learns the person from the footage.
+        method: method that the command line names; None: the method that the actor was enrolled for.
+        report: folder of the report; None: no report is written.
+
+    Raises:
+        DubstageError: the request was refused, or the dub failed.
+    """
+    jobs = open_jobs_folder(settings.data_dir)
+    with open_workplace(settings) as place:
+        request = await prepared(request, place, actor_id, method)
+        with StepProgress() as progress:
+            progress.begin("starting the stages")
+            async with place.stages() as stages:
+                ledger = JobLedger(place.actors, actor_id or "")
+                job = DubJob(request, stages, place.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes)
+                outcome = await dub_unless_erased(job, ledger, progress)
+                try:
+                    if report is not None:
+                        progress.begin("writing the report")
+                        await save_report(request, outcome, job, stages, place.artefacts, report)
+                finally:
+                    # The film is finished, so the job folder is not needed again, even if the report fails.
+                    job.discard()
+                await asyncio.to_thread(expire, settings, place.actors, place.artefacts, jobs)
+    show_outcome(request, outcome, report)

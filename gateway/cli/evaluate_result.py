@@ -1,0 +1,40 @@
+"""Tables that `dubstage evaluate` prints, and the HTML report of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway.cli.console import err, say, say_warning
+from gateway.cli.score_tables import score_lines
+from gateway.evaluation.head_scores import HEAD_FIGURES
+from gateway.evaluation.targets import check_targets
+from gateway.evaluation.types import METRICS, ClipResult
+
+
+def show_scores(results: Sequence[ClipResult]) -> None:
+    """Print a table of scores per clip, and a warning for each score that is below its target, to stderr."""
+    width = err.width
+    for result in results:
+        say(f"{result.clip} (the sound comes {result.lag_frames:+d} frames of 40 ms after the picture)")
+        for line in score_lines(METRICS, {name: scores.metrics for name, scores in result.variants.items()}, width):
+            say(line)
+        if result.head_motion is not None:
+            say("head motion")
+            for line in score_lines(HEAD_FIGURES, result.head_motion.scores, width):
+                say(line)
+    for check in check_targets(results):
+        if not check.passed:
+            say_warning(f"below its target: {check}")
+
+
+def save_evaluation_report(results: Sequence[ClipResult], method: str, folder: Path) -> Path:
+    """Write the HTML report of an evaluation to a folder, and return the path of the page.
+
+    Raises:
+        InvalidRequest, StorageFull: the folder cannot be written.
+    """
+    from gateway.reports.evaluation_report import write_evaluation_report
+    from gateway.reports.types import EvaluationReport
+
+    return write_evaluation_report(EvaluationReport(title="Self-re-enactment", method=method, clips=results), folder)

@@ -1,0 +1,104 @@
+"""A live stream of the command line, in this process or by a running gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from gateway.actors.watch import unless_erased
+from gateway.cli.console import say
+from gateway.cli.live_show import show_frames
+from gateway.cli.speech_file import read_speech
+from gateway.cli.workplace import open_workplace
+from gateway.consent import consent_line
+from gateway.live.measured import SpokenSpeech
+from gateway.live.recording import Recording
+from gateway.live.remote import remote_live_frames
+from gateway.live.streams import LiveStreams
+from gateway.settings import GatewaySettings
+
+SYNTHETIC: Final = "The mouth in this film is synthetic (made with dubstage)"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveRequest:
+    """What `dubstage live` streams.
+
+    Attributes:
+        actor_id: actor to show.
+        audio: sound file with the speech.
+        output: film to write; None: no film is written.
+        show_latency: whether the latency of each frame is printed.
+        gateway: HOST:PORT of a running gateway; None: the gateway runs in this process.
+        fast: whether the speech is sent as fast as the pipeline accepts the speech. False: at the pace of speaking.
+        overwrite: replace an existing file even if dubstage did not write the file.
+    """
+
+    actor_id: str
+    audio: Path
+    output: Path | None
+    show_latency: bool
+    gateway: str | None
+    fast: bool
+    overwrite: bool
+
+    def recording(self, speech: SpokenSpeech, marking: str) -> Recording | None:
+        """Return the film to write; None: no film is written.
+
+        Args:
+            speech: sound of the film.
+            marking: text for the comment tag of the film.
+
+        Raises:
+            InvalidRequest: the place cannot be written.
+        """
+        if self.output is None:
+            return None
+        return Recording(self.output, self.audio, speech.samples, speech.sample_rate_hz, marking=marking, overwrite=self.overwrite)
+
+
+async def run_live(settings: GatewaySettings, request: LiveRequest) -> None:
+    """Stream a speech file, record the frames, and print their latencies.
+
+    Args:
+        settings: settings of the command.
+        request: what is streamed.
+
+    Raises:
+        DubstageError: the request was refused, or the stream failed.
+    """
+    samples, rate = await asyncio.to_thread(read_speech, request.audio)
+    speech = SpokenSpeech(samples, rate, in_real_time=not request.fast)
+    if request.gateway is not None:
+        await _show_remote(settings, request, request.gateway, speech)
+    else:
+        await _show_local(settings, request, speech)
+
+
+async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: str, speech: SpokenSpeech) -> None:
+    config = replace(settings.client_config("audio"), stage="gateway", target=target)
+    channels = speech.samples.shape[1]
+    frames = remote_live_frames(config, request.actor_id, speech.chunks(), sample_rate_hz=speech.sample_rate_hz, channels=channels)
+    await show_frames(frames, speech, request.recording(speech, SYNTHETIC), show_latency=request.show_latency)
+
+
+async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: SpokenSpeech) -> None:
+    with open_workplace(settings) as place:
+        consent = place.actors.get(request.actor_id).consent
+        recording = request.recording(speech, f"{SYNTHETIC}; {consent_line(consent)}")
+        async with place.stages() as stages:
+            streams = LiveStreams(
+                lambda: stages,
+                place.actors,
+                place.artefacts,
+                max_streams=1,
+                require_consent=settings.require_consent,
+                max_message_bytes=settings.max_message_bytes,
+            )
+            channels = speech.samples.shape[1]
+            frames = streams.frames(request.actor_id, speech.chunks(), sample_rate_hz=speech.sample_rate_hz, channels=channels)
+            showing = show_frames(frames, speech, recording, show_latency=request.show_latency)
+            await unless_erased(lambda: place.actors.erasures.check(request.actor_id), showing)
+    say(consent_line(consent))

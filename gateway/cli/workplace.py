@@ -1,0 +1,44 @@
+"""The stores and the stages that commands work with, opened the same way by each command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
+
+from gateway.actors.store import ActorStore
+from gateway.settings import GatewaySettings
+from gateway.stages.interface import Stages
+from gateway.stages.opening import open_stages
+from services.common.store.artefacts import ArtefactStore
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Open stores of a command.
+
+    Attributes:
+        settings: settings of the command.
+        actors: store of actors.
+        artefacts: artefact store of the stages.
+    """
+
+    settings: GatewaySettings
+    actors: ActorStore
+    artefacts: ArtefactStore
+
+    def stages(self) -> AbstractAsyncContextManager[Stages]:
+        """Return the context of the opened stages (`open_stages`)."""
+        return open_stages(self.settings)
+
+
+@contextmanager
+def open_workplace(settings: GatewaySettings) -> Iterator[Workplace]:
+    """Open the stores that the settings name, and close the database at the end.
+
+    Raises:
+        StorageRefused: the data folder, the database or the artefact store cannot be used.
+        BackendUnavailable: the database does not answer.
+    """
+    with ActorStore(settings) as actors:
+        yield Workplace(settings, actors, ArtefactStore(settings.artefacts_url))

@@ -1,0 +1,111 @@
+"""The SQLite file of actors and operations: permissions, transactions, the gateway's lock, and errors."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+
+BEGIN: Final = "dubstage_begin"
+"""Execution option: IMMEDIATE for transactions that change something. Without the option, each statement stands alone."""
+
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+_REFUSED: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
+
+
+def set_up(engine: Engine) -> None:
+    """Set up every connection, and the beginning of every transaction.
+
+    Python's driver begins a transaction with the first change. What the transaction read before could be out of date by then. So a
+    transaction that will change something begins as IMMEDIATE (see BEGIN), and holds the file from its first statement on.
+    """
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+
+
+def make_private(file: Path, *, tighten: bool) -> None:
+    """Create a database file that only its owner may read, whatever the umask. SQLite gives its journal the same permissions.
+
+    Args:
+        file: the database file.
+        tighten: take the permissions of group and others away from a file that exists already.
+    """
+    # Errors are ignored here: SQLite opens the file next, and says what is wrong.
+    with suppress(OSError):
+        # A file that exists is not opened: closing the handle would drop the locks of this process's own connections.
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(handle, 0o600)
+        finally:
+            os.close(handle)
+        return
+    if tighten:
+        with suppress(OSError):
+            mode = stat.S_IMODE(file.stat().st_mode)
+            if mode & 0o077:
+                file.chmod(mode & 0o700)
+
+
+def hold(file: Path) -> int | None:
+    """Lock a database file against other gateways, and return the open lock file; None: another process holds the lock.
+
+    The lock ends when the handle is closed, or with the process, however the process ends.
+    """
+    handle = os.open(file.with_name(f"{file.name}.gateway"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except OSError:
+        pass  # a file system without locks
+    return handle
+
+
+def is_damaged(error: Exception) -> bool:
+    """Return whether an error of the driver says that the file is no database, or damaged."""
+    return _code(error) in _DAMAGED or "Could not decode to UTF-8" in str(error)
+
+
+def is_refused(error: Exception) -> bool:
+    """Return whether an error of the driver says that the file may not be read or written."""
+    return _code(error) in _REFUSED
+
+
+def is_full(error: Exception) -> bool:
+    """Return whether an error of the driver says that no space is left."""
+    return _code(error) == sqlite3.SQLITE_FULL
+
+
+def first_damage(connection: Connection) -> str:
+    """Return the first damage that SQLite's own check of the whole file finds; empty: the file is sound."""
+    found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
+    return "" if found == "ok" else " ".join(str(found).split())
+
+
+def _code(error: Exception) -> int:
+    code = getattr(error, "sqlite_errorcode", None)
+    return int(code) & 0xFF if code is not None else -1
+
+
+def _prepare(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout = 10000")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    # Deleted rows are overwritten, so that nothing of an erased person stays in the file.
+    cursor.execute("PRAGMA secure_delete = ON")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    kind = connection.get_execution_options().get(BEGIN)
+    if kind is not None:
+        connection.exec_driver_sql(f"BEGIN {kind}")

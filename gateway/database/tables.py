@@ -1,0 +1,132 @@
+"""Tables of actors, of the blobs that came from their footage, of jobs and of erasures."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, String, event
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+_NAME: Final = String(63).with_variant(String(63, collation="C"), "postgresql")
+"""Type of an actor's id. Ids are ordered by their characters, whatever the server's language is."""
+
+DAMAGED_JSON: Final = "damaged"
+"""Value of a JSON column whose stored text is no JSON. No sound row holds a bare text."""
+
+
+class TolerantJson(TypeDecorator[Any]):
+    """JSON column that gives DAMAGED_JSON for a text that is no JSON, so that one damaged row does not hide the other rows."""
+
+    impl = JSON
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
+        """Return the function that decodes a stored value."""
+        decode = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> Any:
+            try:
+                return decode(value) if decode is not None else value
+            except (ValueError, TypeError, RecursionError):
+                return DAMAGED_JSON
+
+        return process
+
+
+class WrongType(Exception):  # noqa: N818 - caught by the database, which says what is damaged
+    """A row holds bytes or a number in a column of texts. SQLite stores such values without complaint."""
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+
+@event.listens_for(Base, "load", propagate=True)
+def _check_texts(row: Base, _context: object) -> None:
+    for name, column in row.__mapper__.columns.items():
+        value = getattr(row, name)
+        if isinstance(column.type, String) and value is not None and not isinstance(value, str):
+            raise WrongType(f"{row.__tablename__}.{name} of a row holds {type(value).__name__}, not text")
+
+
+class ActorRow(Base):
+    """One enrolled person."""
+
+    __tablename__ = "actors"
+
+    actor_id: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    method: Mapped[str] = mapped_column(String(32))
+    consent: Mapped[Any] = mapped_column(TolerantJson, nullable=True)
+    footage_sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[str] = mapped_column(String(32))
+    enrolment_sha256: Mapped[str] = mapped_column(String(64))
+
+
+class EnrolmentRow(Base):
+    """Figures of an actor's enrolment, so that a list of actors reads no blob. Actors of earlier versions have no such row."""
+
+    __tablename__ = "enrolments"
+
+    actor_id: Mapped[str] = mapped_column(_NAME, ForeignKey("actors.actor_id"), primary_key=True)
+    num_frames: Mapped[int] = mapped_column(BigInteger)
+    lag_frames: Mapped[int | None]
+
+
+class LineageRow(Base):
+    """One blob that came from an actor's footage. A blob that several actors share has one row per actor."""
+
+    __tablename__ = "lineage"
+
+    actor_id: Mapped[str] = mapped_column(_NAME, ForeignKey("actors.actor_id"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    uri: Mapped[str] = mapped_column(String(4096))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class JobFolderRow(Base):
+    """A job that has begun and has not ended. As long as the row exists, the job may count blobs."""
+
+    __tablename__ = "job_folders"
+
+    folder: Mapped[str] = mapped_column(String(4096), primary_key=True)
+    belongs_to: Mapped[str] = mapped_column(String(80), index=True)
+    """Name of the gateway's operation, `actors/ID` for an enrolment of the command line, empty for a dub of the command line."""
+
+
+class JobBlobRow(Base):
+    """A blob that a job made, and may share with other jobs and actors. The blob is counted until the job ends."""
+
+    __tablename__ = "job_blobs"
+
+    folder: Mapped[str] = mapped_column(String(4096), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    uri: Mapped[str] = mapped_column(String(4096))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class JobRow(Base):
+    """A job folder that holds work made with an actor. An erasure of the actor deletes the folder."""
+
+    __tablename__ = "actor_jobs"
+
+    actor_id: Mapped[str] = mapped_column(_NAME, ForeignKey("actors.actor_id"), primary_key=True)
+    folder: Mapped[str] = mapped_column(String(4096), primary_key=True)
+
+
+class ErasureRow(Base):
+    """An erasure that was asked for.
+
+    Until the row has a receipt or an error, the erasure is open, and no work with the actor begins.
+    """
+
+    __tablename__ = "erasures"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    actor_id: Mapped[str] = mapped_column(_NAME, index=True)
+    asked_at: Mapped[str] = mapped_column(String(32))
+    receipt: Mapped[str | None]
+    """The signed receipt, JSON."""
+    error: Mapped[bytes | None]
+    """A serialised google.rpc.Status."""

@@ -1,0 +1,96 @@
+"""Files of a dub: the speech, the output, and the checks of both before any computation."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from gateway.consent import consent_line
+from gateway.media.background_film import own_timeline
+from gateway.media.inspection import inspect_film, inspect_sound
+from gateway.media.marking import MARK
+from gateway.media.regular_file import reading
+from gateway.media.sound import SoundReader, Speech
+from gateway.media.stills import as_shown, is_still
+from gateway.media.types import MediaInfo
+from gateway.media.write_settings import WriteSettings
+from gateway.media.writer import VideoWriter
+from gateway.pipeline.dub_request import DubRequest, has_own_timeline, what_is_synthetic
+from services.common.errors import InvalidRequest
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal.
+
+    Raises:
+        MediaUnsupported: the file is missing, no regular file, empty, or may not be read.
+    """
+    with reading(path, field="video") as handle, open(handle, "rb", closefd=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
+    """Return the speech of a dub: the sound file of the request, or the sound of the footage.
+
+    Raises:
+        InvalidRequest: the request has no sound file, and the footage has no sound.
+        MediaUnsupported: the sound cannot be read, or has no samples.
+    """
+    if request.speech is not None:
+        inspect_sound(request.speech)
+        return SoundReader(request.speech).speech()
+    if not info.audio:
+        raise InvalidRequest(f"{info.path} has no sound to dub to: give new speech with --audio FILE", field="audio")
+    own = SoundReader(info.path, origin=info.video.start)
+    own.check_sound()
+    return own.speech()
+
+
+def open_writer(request: DubRequest, film: MediaInfo, speech: Speech, *, dubbed: bool = True) -> VideoWriter:
+    """Return the writer of a dub's output. The output is checked and not begun.
+
+    Args:
+        request: the dub request.
+        film: film that is dubbed in place.
+        speech: speech of the dub.
+        dubbed: whether the mouth of any frame is rendered, for the mark in the output.
+
+    Raises:
+        InvalidRequest, MediaUnsupported: the output cannot be written as requested.
+    """
+    new_sound = (request.speech is not None or film.path != request.footage or not film.audio) and not request.keep_audio
+    return VideoWriter(
+        request.output,
+        film,
+        speech=speech if new_sound else None,
+        settings=WriteSettings(
+            codec=request.codec,
+            keep_audio=request.keep_audio,
+            marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consent_line(request.consent)}.",
+            threads=request.threads,
+            overwrite=request.overwrite,
+        ),
+        speech_file=request.speech,
+    )
+
+
+def check_request(request: DubRequest) -> None:
+    """Check the files of a request before any stage is started.
+
+    Raises:
+        DubstageError: as `DubJob.run`, for errors that can be found without decoding the footage.
+    """
+    info = inspect_film(request.footage)
+    check_output(request, info, open_speech(request, info))
+
+
+def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> None:
+    """Check the output of a dub.
+
+    Raises:
+        InvalidRequest, MediaUnsupported: as `open_writer` and `has_own_timeline`.
+    """
+    film = info
+    if has_own_timeline(request, info):
+        film = as_shown(info) if is_still(info) else own_timeline(info, 1)
+    open_writer(request, film, speech)

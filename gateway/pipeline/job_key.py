@@ -1,0 +1,43 @@
+"""The key of a dub: a digest of everything that the mouths of the output depend on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from dubstage.render.v1alpha1 import render_pb2
+from gateway.methods import Method
+from gateway.pipeline.dub_files import sha256_of
+from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.enrolment_artefact import actor_refs
+from gateway.pipeline.journal import step_key
+
+PIPELINE_VERSION: Final = 5
+"""Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
+
+
+async def job_key(request: DubRequest, method: Method, models: render_pb2.ListModelsResponse) -> str:
+    """Return the key of a dub. Requests with the same key give the same mouths.
+
+    Args:
+        request: the dub request.
+        method: its method.
+        models: the models of the render stage.
+
+    Raises:
+        MediaUnsupported: a file of the request cannot be read.
+    """
+    speech, options = request.speech or request.footage, request.enrol
+    digests = await asyncio.to_thread(lambda: [sha256_of(request.footage), sha256_of(speech)])
+    return step_key(
+        "dub",
+        version=PIPELINE_VERSION,
+        files=digests,
+        method=[method.name, method.motion.name, method.renderer.name],
+        models=[[m.name, m.sha256, m.backend, m.precision, m.num_threads] for m in models.models],
+        face=[request.face.kind, request.face.face_id, list(request.face.point)],
+        actor=[ref.sha256 for ref in actor_refs(request.actor).values()] if request.actor is not None else [],
+        enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
+        warp=int(request.warp),
+        retime=request.retime,
+    )

@@ -1,0 +1,122 @@
+"""Motion of a person in their footage: which face records enrolment uses, and their mouths and head poses on the motion grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.media.types import MediaInfo
+from gateway.pipeline.messages import reason_name
+from gateway.pipeline.records import RecordFile, pose_of
+from services.common.array_types import Array, Bool, Float32, Float64, Int64
+from services.common.errors import NoUsableFootage
+from services.common.face.head_pose_vectors import pose_vectors
+from services.common.wire.timeline import MOTION_RATE
+
+ENROLMENT_SECONDS: Final = 10
+MIN_ENROLMENT_FRAMES: Final = 25
+"""Fewest usable frames that make a texture bank and a speaking style."""
+
+
+@dataclass(frozen=True, slots=True)
+class MotionClip:
+    """Motion of a person on the motion grid. Frame 0 is at time 0 of the clip.
+
+    Attributes:
+        mouth: float32 [T, 59, 3], mouth-area landmarks in head space.
+        usable: bool [T].
+        poses: float64 [T, 6], head-pose vectors.
+    """
+
+    mouth: Float32
+    usable: Bool
+    poses: Float64
+
+
+def frame_seconds(info: MediaInfo) -> Float64:
+    """Return the presentation time of every frame from the first frame, seconds, float64 [T]."""
+    return np.asarray((info.video.pts - info.video.pts[0]) * float(info.video.time_base), np.float64)
+
+
+def enrolment_rows(faces: RecordFile, rows: Int64, seconds: Float64, frames: range | None = None) -> list[int]:
+    """Return the record rows of the first ten seconds of usable frames of a face.
+
+    Args:
+        faces: FACE_RECORDs of the footage.
+        rows: int64 [T], record row of the face in each frame, -1 where the frame does not show the face.
+        seconds: float64 [T], presentation time of every frame from the first frame.
+        frames: consecutive frames to choose from; None: all.
+
+    Raises:
+        NoUsableFootage: fewer than MIN_ENROLMENT_FRAMES are usable.
+    """
+    usable: list[int] = []
+    spent = 0.0
+    span = frames if frames is not None else range(len(rows))
+    for frame in range(span.start, min(span.stop, len(rows))):
+        if spent >= ENROLMENT_SECONDS - 1e-6:
+            break
+        row = int(rows[frame])
+        if row < 0:
+            continue
+        if faces.read(row, row + 1)["reason"][0] == common_pb2.FRAME_REASON_DUBBED:
+            usable.append(row)
+            spent += seconds[frame + 1] - seconds[frame] if frame + 1 < len(seconds) else 0.0
+    if len(usable) < MIN_ENROLMENT_FRAMES:
+        raise NoUsableFootage(
+            f"only {len(usable)} frames show the face well enough to learn it; at least {MIN_ENROLMENT_FRAMES} are needed: "
+            "give footage in which the person faces the camera, or an actor that is enrolled already (--actor)",
+            subject="footage",
+        )
+    return usable
+
+
+def still_row(faces: RecordFile, rows: Int64) -> list[int]:
+    """Return the record row of a face in a still picture, as a list of one.
+
+    Raises:
+        NoUsableFootage: the face cannot be used.
+    """
+    (record,) = faces.read_rows([int(rows[0])])
+    if record["reason"] != common_pb2.FRAME_REASON_DUBBED:
+        raise NoUsableFootage(
+            f"the face of the picture cannot be used ({reason_name(record['reason'])}): give a picture of the whole face from the "
+            "front",
+            subject="footage",
+        )
+    return [int(rows[0])]
+
+
+def clip_of(faces: RecordFile, rows: list[int], seconds: Float64) -> tuple[MotionClip, int]:
+    """Return the motion of face records on the motion grid, and the frame of the footage's motion grid at which the clip begins."""
+    records = faces.read_rows(rows)
+    begin = int(np.floor(seconds[records["frame"][0]] * float(MOTION_RATE)))
+    return on_motion_grid(records, seconds, begin / float(MOTION_RATE)), begin
+
+
+def on_motion_grid(records: Array, seconds: Float64, begin_s: float) -> MotionClip:
+    """Return mouth landmarks and head poses of face records on the motion grid, by linear interpolation in time.
+
+    Args:
+        records: FACE_RECORDs in the order of their frames.
+        seconds: float64 [T], presentation time of every frame of the footage from the first frame.
+        begin_s: time of grid frame 0, seconds.
+    """
+    vectors = pose_vectors([pose_of(record) for record in records])
+    if len(records) == 1:
+        return MotionClip(np.asarray(records["mouth"], np.float32), np.ones(1, np.bool_), vectors)
+    times = seconds[records["frame"]] - begin_s
+    step = float(1 / MOTION_RATE)
+    grid = np.arange(int(np.floor(times[-1] / step)) + 1) * step
+    right = np.clip(np.searchsorted(times, grid), 1, len(times) - 1)
+    left = right - 1
+    gap = times[right] - times[left]
+    exact = np.clip((grid - times[left]) / gap, 0.0, 1.0)
+    weight = exact.astype(np.float32)[:, None, None]
+    mouth = records["mouth"][left] * (1.0 - weight) + records["mouth"][right] * weight
+    poses = vectors[left] * (1.0 - exact[:, None]) + vectors[right] * exact[:, None]
+    usable = (gap <= 2.5 * step) & (grid >= times[0] - 0.5 * step)
+    return MotionClip(np.asarray(mouth, np.float32), np.asarray(usable, np.bool_), poses)

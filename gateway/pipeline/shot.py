@@ -1,0 +1,178 @@
+"""One person in one footage, from opening the file to what the stages learn of the person."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.media.sound import SoundReader
+from gateway.media.stills import is_still, open_footage
+from gateway.media.types import MediaInfo
+from gateway.methods import Method
+from gateway.pipeline.analysis import track_footage
+from gateway.pipeline.enrol import EnrolledActor, Enrolment, EnrolOptions, OnArtefact, unnoted
+from gateway.pipeline.face_index import FaceIndex
+from gateway.pipeline.faces import FaceChoice, check_one_face, choose_face
+from gateway.pipeline.film import Film
+from gateway.pipeline.motion_clip import clip_of, enrolment_rows, frame_seconds, still_row
+from gateway.pipeline.personalize import estimate_lag
+from gateway.pipeline.progress import OnProgress
+from gateway.pipeline.records import RecordFile
+from gateway.pipeline.speech import extract_features, motion_frames_for
+from gateway.pipeline.workspace import Workspace
+from gateway.stages.interface import Stages
+from services.common.array_types import Array, Float64, Int64
+from services.common.errors import NoUsableFootage
+from services.common.wire.timeline import MOTION_RATE
+
+SOUND_SECONDS = 60
+"""Seconds of the footage's own sound that lag and enrolment use at most."""
+
+
+class Shot:
+    """One person in one footage: `open`, `track`, `select` and `enrol`, in this order. What is done once is kept in the workspace.
+
+    Attributes:
+        stages: the stages.
+        method: method that the person is enrolled for.
+        info: the footage. Of a still picture: the film of one frame that `open` writes.
+        workspace: record files of the job.
+        threads: threads of the decoder.
+    """
+
+    def __init__(self, stages: Stages, method: Method, info: MediaInfo, workspace: Workspace, *, threads: int) -> None:
+        self.stages = stages
+        self.method = method
+        self.info = info
+        self.workspace = workspace
+        self.threads = threads
+        self._index: FaceIndex | None = None
+        self._face_id: int | None = None
+
+    @classmethod
+    async def open(cls, stages: Stages, method: Method, info: MediaInfo, workspace: Workspace, *, threads: int) -> Shot:
+        """Return a shot of footage that was inspected. A still picture becomes a film of one frame in the workspace.
+
+        Raises:
+            MediaUnsupported: a picture that cannot be read.
+            InvalidRequest: a picture that is too small.
+        """
+        opened = await asyncio.to_thread(open_footage, info, workspace.folder, threads=threads)
+        return cls(stages, method, opened, workspace, threads=threads)
+
+    async def track(self, on_frame: Callable[[int], None]) -> FaceIndex:
+        """Find all faces of the footage, and return where their records are.
+
+        Args:
+            on_frame: called with the number of tracked frames.
+
+        Raises:
+            InvalidRequest, StorageFull: the records would take more disk space than they may.
+            DubstageError: from the face stage.
+        """
+        self._index = await track_footage(self.stages, self.info, self.workspace, threads=self.threads, on_frame=on_frame)
+        return self._index
+
+    async def select(self, choice: FaceChoice) -> int | None:
+        """Choose the face to dub, and return its id; None: the footage has no face.
+
+        The choice `speaker` takes the face whose mouth fits the footage's own sound best.
+
+        Raises:
+            InvalidRequest: the chosen face is not in the footage, or a still picture shows several faces and the choice names none.
+        """
+        if is_still(self.info):
+            check_one_face(self.index, choice)
+        self._face_id = await choose_face(self.index, choice, self._fit_to_sound if self.info.audio else None)
+        return self._face_id
+
+    async def enrol(
+        self, options: EnrolOptions, on_step: OnProgress, frames: range | None = None, on_artefact: OnArtefact = unnoted
+    ) -> EnrolledActor:
+        """Learn the selected person from the first ten usable seconds of the footage.
+
+        Args:
+            options: which parts of the enrolment are done.
+            on_step: called with every step.
+            frames: frames of the footage to learn from; None: all.
+            on_artefact: awaited with every artefact that the enrolment makes.
+
+        Raises:
+            NoUsableFootage: too few frames show the face.
+            DubstageError: from the stages.
+        """
+        if self.method.takes_still and is_still(self.info):
+            rows = still_row(self.workspace.faces, self.rows)
+        else:
+            rows = await asyncio.to_thread(enrolment_rows, self.workspace.faces, self.rows, self.seconds, frames)
+        clip, begin = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
+        features: Array | None = None
+        if self.info.audio:
+            sound = await self.hear()
+            features = sound.read(begin, begin + len(clip.mouth))
+        enrolment = Enrolment(
+            stages=self.stages,
+            method=self.method,
+            info=self.info,
+            faces=self.workspace.faces,
+            rows=rows,
+            clip=clip,
+            features=features,
+            options=options,
+            on_step=on_step,
+            on_artefact=on_artefact,
+        )
+        return await enrolment.run()
+
+    async def hear(self) -> RecordFile:
+        """Return the features of the footage's own sound, at most SOUND_SECONDS.
+
+        Raises:
+            DubstageError: from the audio stage, or from reading the sound.
+        """
+        workspace, info = self.workspace, self.info
+        if await asyncio.to_thread(workspace.finished, "sound", workspace.sound) is None:
+            workspace.sound.clear()
+            own = SoundReader(info.path, origin=info.video.start).speech()
+            wanted = min(motion_frames_for(info.video.duration), int(SOUND_SECONDS * MOTION_RATE))
+            await extract_features(self.stages, own, workspace.sound, wanted, wanted / MOTION_RATE, self.method.features)
+            workspace.finish("sound", {}, workspace.sound)
+        return workspace.sound
+
+    @property
+    def index(self) -> FaceIndex:
+        """Where the records of all faces are. `track` has to be done."""
+        assert self._index is not None, "the footage is not tracked"
+        return self._index
+
+    @property
+    def face_id(self) -> int:
+        """Id of the selected face. `select` has to have found a face."""
+        assert self._face_id is not None, "no face is selected"
+        return self._face_id
+
+    @property
+    def rows(self) -> Int64:
+        """Record row of the selected face in each frame, int64 [T]; -1: the frame does not show the face."""
+        return self.index.rows_of(self.face_id)
+
+    @property
+    def seconds(self) -> Float64:
+        """Presentation time of every frame from the first frame, seconds, float64 [T]."""
+        return frame_seconds(self.info)
+
+    @property
+    def film(self) -> Film:
+        """The footage as a film that can be dubbed in place."""
+        return Film(self.info, self.index, self.workspace.faces)
+
+    async def _fit_to_sound(self, face_id: int) -> float:
+        """Return how well the mouth of a face fits the footage's sound; higher is better, -inf: unknown."""
+        sound, faces = await self.hear(), self.workspace.faces
+        try:
+            rows = enrolment_rows(faces, self.index.rows_of(face_id), self.seconds)
+            clip, begin = await asyncio.to_thread(clip_of, faces, rows, self.seconds)
+            reply = await estimate_lag(self.stages, clip, sound.read(begin, begin + len(clip.mouth)))
+        except NoUsableFootage:
+            return float("-inf")
+        return reply.confidence

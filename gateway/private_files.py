@@ -1,0 +1,70 @@
+"""Folders and files of the installation that only their owner may read, whatever the umask."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from services.common.errors import StorageRefused
+
+
+def data_folder(folder: Path) -> None:
+    """Make the gateway's data folder (mode 0700) if it is missing. A folder that exists keeps its permissions.
+
+    Raises:
+        StorageRefused: the folder cannot be made, or the path names no folder.
+    """
+    try:
+        if folder.is_dir():
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as problem:
+        raise cannot_use(folder, problem) from problem
+
+
+def cannot_use(folder: Path, problem: OSError) -> StorageRefused:
+    """Return the error for a data folder that cannot be used."""
+    return StorageRefused(
+        f"the data folder {folder} cannot be used: {problem.strerror or problem}: set DUBSTAGE_DATA_DIR to a folder that this user "
+        "may write",
+        subject=str(folder),
+    )
+
+
+def secret_of(file: Path, num_bytes: int) -> bytes:
+    """Return the secret in a file. The first call draws a random secret; processes that call at the same time get the same secret.
+
+    Args:
+        file: file of the secret.
+        num_bytes: length of the secret.
+
+    Raises:
+        StorageRefused: the file cannot be read or written, or has another length.
+    """
+    try:
+        if not file.exists():
+            partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+            handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.fchmod(handle, 0o600)
+                os.write(handle, secrets.token_bytes(num_bytes))
+                os.fsync(handle)
+                with suppress(FileExistsError):
+                    os.link(partial, file)
+            finally:
+                os.close(handle)
+                partial.unlink(missing_ok=True)
+        found = file.read_bytes()
+    except OSError as problem:
+        raise StorageRefused(f"the key {file} cannot be used: {problem.strerror or problem}", subject=str(file)) from problem
+    if len(found) != num_bytes:
+        raise StorageRefused(
+            f"the key {file} is damaged ({len(found)} bytes instead of {num_bytes}): restore the file from a backup, or remove the "
+            "file. Without the old key, receipts that were signed with the old key can no longer be checked",
+            subject=str(file),
+        )
+    return found

@@ -1,0 +1,63 @@
+"""Boxes and curves of a dub, from the records in the job's folder."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gateway.methods import method_named
+from gateway.pipeline.dub import DubJob
+from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.outcome import DubOutcome
+from gateway.pipeline.records import MOTION_RECORD, RecordFile, pose_of
+from gateway.pipeline.workspace import Workspace
+from gateway.reports.film_pictures import MOST_FRAMES
+from services.common.array_types import Float32, Float64
+from services.common.face.head_pose_vectors import POSE_SIZE, pose_vectors
+from services.common.face.landmarks import mouth_opening
+
+Box = tuple[int, int, int, int]
+"""Left, top, width and height, pixels."""
+
+
+def film_faces(outcome: DubOutcome, workspace: Workspace) -> RecordFile:
+    """Return the face records of the film that was dubbed in place. The plan has their rows."""
+    return workspace.faces if outcome.film.path == outcome.info.path else workspace.backgrounds
+
+
+def boxes_of(outcome: DubOutcome, job: DubJob, chosen: list[int]) -> dict[int, Box]:
+    """Return the face box of each chosen frame, by frame."""
+    if job.folder is None:
+        return {}
+    boxes: dict[int, Box] = {}
+    with Workspace(job.folder) as workspace:
+        for frame in chosen:
+            row = int(outcome.plan.row[frame])
+            left, top, width, height = film_faces(outcome, workspace).read(row, row + 1)["box"][0]
+            boxes[frame] = (int(left), int(top), int(width), int(height))
+    return boxes
+
+
+def head_motion_of(request: DubRequest, outcome: DubOutcome, job: DubJob) -> dict[str, Float64] | None:
+    """Return the head-pose vectors of the film and the predicted ones; None: the method does not move the head."""
+    if job.folder is None or not method_named(request.method).motion.moves_head:
+        return None
+    with Workspace(job.folder) as workspace:
+        predicted = workspace.motion.read(0, MOST_FRAMES)["pose"].copy()
+        film = np.full((min(outcome.plan.num_frames, MOST_FRAMES), POSE_SIZE), np.nan)
+        for frame in range(len(film)):
+            row = int(outcome.plan.row[frame])
+            if row >= 0:
+                film[frame] = pose_vectors([pose_of(film_faces(outcome, workspace).read(row, row + 1)[0])])[0]
+    return {"film": film, "predicted": predicted}
+
+
+def commanded_opening(outcome: DubOutcome, job: DubJob) -> Float32:
+    """Return the opening of the wanted mouths, float32 [T], crop pixels; NaN: the mouth of the frame is not rendered."""
+    opening = np.full(outcome.plan.num_frames, np.nan, np.float32)
+    if job.folder is None or outcome.actor is None:
+        return opening
+    with RecordFile(job.folder / "motion.bin", MOTION_RECORD) as motion:
+        mouths = motion.read(0, MOST_FRAMES)["mouth"]
+    opening[: len(mouths)] = mouth_opening(mouths)
+    opening[~outcome.plan.rendered()] = np.nan
+    return opening

@@ -1,0 +1,1 @@
+"""Identity removal: cepstra that keep the words and lose the speaker."""

@@ -1,0 +1,1 @@
+"""What every server shares: gRPC, health, limits, settings, telemetry, retries."""

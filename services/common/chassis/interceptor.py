@@ -1,0 +1,262 @@
+"""The one server interceptor. Every call of every stage passes through it before and after the call's handler.
+
+From outside in: log context, trace span and metrics; error mapping; bearer token; deadline; admission; the message's size and
+bounds; the handler. Health checks skip all but the handler. Reflection skips admission.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+from grpc_status import rpc_status
+
+from services.common.chassis import calls, error_status
+from services.common.chassis.auth import AUTHORIZATION_KEY, TokenCheck
+from services.common.chassis.limits import Admission
+from services.common.chassis.messages import Received, decoder, encoder
+from services.common.chassis.observation import Observer
+from services.common.chassis.watchdog import Watchdog
+from services.common.errors import DubstageError, StageDeadlineExceeded
+
+_HEALTH = "/grpc.health."
+_REFLECTION = "/grpc.reflection."
+_MAX_IDENTIFIER_CHARACTERS = 128
+# Seconds for which further requests of a failed call are read: altogether, and for each request.
+_HEARING_S = 1.0
+_NEXT_REQUEST_S = 0.1
+# Seconds that a status may take to leave. It waits behind earlier answers where the caller reads nothing.
+_STATUS_S = 5.0
+
+# In quotes: the class is generic in the type stubs only.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class ChassisInterceptor(grpc.aio.ServerInterceptor):
+    """Error mapping, log line, metrics, trace, token, deadline and back-pressure for all four kinds of handlers.
+
+    Args:
+        stage: name for logs, metrics and ErrorInfo.
+        admission: how many calls run and wait.
+        tokens: which bearer tokens are accepted.
+        observer: reports each call.
+        default_deadline_s: seconds allowed to a call that names no deadline, so that no call hangs for ever.
+        max_deadline_s: seconds allowed to any call.
+        max_call_memory_bytes: memory that one call may keep until its end, bytes.
+        max_message_bytes: size of the largest message in or out, bytes.
+        watchdog: ends calls that are idle or take too much memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: str,
+        admission: Admission,
+        tokens: TokenCheck,
+        observer: Observer,
+        default_deadline_s: float,
+        max_deadline_s: float,
+        max_call_memory_bytes: int,
+        max_message_bytes: int,
+        watchdog: Watchdog,
+    ) -> None:
+        self._stage = stage
+        self._admission = admission
+        self._tokens = tokens
+        self._observer = observer
+        self._default_deadline_s = default_deadline_s
+        self._max_deadline_s = max_deadline_s
+        self._max_call_memory_bytes = max_call_memory_bytes
+        self._max_message_bytes = max_message_bytes
+        self._watchdog = watchdog
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Wrap the handler of a call. gRPC has four kinds of handlers."""
+        handler = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
+        if handler is None:
+            return None
+        encode = encoder(handler.response_serializer, self._max_message_bytes)
+        codec = (decoder(handler.request_deserializer, self._max_message_bytes), encode)
+        if method.startswith(_HEALTH):
+            # No request of the health service streams.
+            if handler.response_streaming:
+                return grpc.unary_stream_rpc_method_handler(self._passed(handler.unary_stream), *codec)
+            return grpc.unary_unary_rpc_method_handler(self._passed(handler.unary_unary), *codec)
+        match handler.request_streaming, handler.response_streaming:
+            case False, False:
+                return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method, encode), *codec)
+            case True, False:
+                return grpc.stream_unary_rpc_method_handler(self._unary(handler.stream_unary, method, encode), *codec)
+            case False, True:
+                return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method, encode), *codec)
+            case _:
+                return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method, encode), *codec)
+
+    def _passed(self, behaviour: Any) -> Any:
+        async def answer(request: Received, context: Context) -> Any:
+            if request.error is not None:
+                await context.abort_with_status(self._status(request.error))
+            return await behaviour(request.message, context)
+
+        return answer
+
+    def _unary(self, behaviour: Any, method: str, encode: Callable[[Any], bytes]) -> Any:
+        async def answer(request: Any, context: Context) -> Any:
+            async with self._call(method, context, requests_stream=hasattr(request, "__aiter__")) as call:
+                response = await behaviour(_checked(request, call), context)
+                # Encoded inside the call: an answer that is too large is an error like any other.
+                data = encode(response)
+                _count_sent(response, call)
+                return data
+
+        return answer
+
+    def _streaming(self, behaviour: Any, method: str, encode: Callable[[Any], bytes]) -> Any:
+        # A coroutine that writes, not a generator: a cancelled call then ends inside the coroutine, and the call's place is free at
+        # once. A generator would stay suspended.
+        async def answer(request: Any, context: Context) -> None:
+            async with self._call(method, context, requests_stream=hasattr(request, "__aiter__")) as call:
+                responses = behaviour(_checked(request, call), context)
+                if not hasattr(responses, "__aiter__"):
+                    await responses
+                    return
+                async with aclosing(responses):
+                    async for response in responses:
+                        data = encode(response)
+                        with call.offered():
+                            await context.write(data)
+                        _count_sent(response, call)
+
+        return answer
+
+    @asynccontextmanager
+    async def _call(self, method: str, context: Context, *, requests_stream: bool) -> AsyncIterator[calls.Call]:
+        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        allowed_s = self._allowed_s(context)
+        call = calls.Call(
+            stage=self._stage,
+            rpc=method.removeprefix("/"),
+            job_id=_identifier(metadata, calls.JOB_ID_KEY),
+            shot_id=_identifier(metadata, calls.SHOT_ID_KEY),
+            deadline=time.monotonic() + allowed_s,
+            max_memory_bytes=self._max_call_memory_bytes,
+        )
+        async with self._observer.observed(call, metadata) as outcome:
+            try:
+                self._tokens.check(metadata.get(AUTHORIZATION_KEY, ""))
+                try:
+                    async with asyncio.timeout(allowed_s) as timer:
+                        slot = nullcontext() if method.startswith(_REFLECTION) else self._admission.slot()
+                        async with slot:
+                            with self._watchdog.watching(call):
+                                yield call
+                except TimeoutError:
+                    if not timer.expired():
+                        raise
+                    raise StageDeadlineExceeded(f"{call.rpc} did not end in the {allowed_s:.3g} s allowed to it") from None
+            except grpc.aio.AbortError:
+                outcome.code = _code_name(context)
+                raise
+            except asyncio.CancelledError:
+                if call.failure is not None:
+                    # The watchdog ended the call. The cancelled read cannot be followed by another read.
+                    outcome.fail(call.failure)
+                    _uncancel()
+                    await self._send(context, call.failure)
+                # The caller, the caller's deadline or the server's shutdown ended the call: gRPC itself answers.
+                remaining = context.time_remaining()
+                outcome.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
+                raise
+            except Exception as error:
+                if unimplemented := isinstance(error, NotImplementedError) and context.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    # Raised by the generated base class of an RPC that the stage does not implement.
+                    outcome.code = "UNIMPLEMENTED"
+                else:
+                    outcome.fail(call.failure or error_status.domain_error(error))
+                await _hear_out(context, streaming=requests_stream)
+                if unimplemented:
+                    await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the {self._stage} stage has no {call.rpc}")
+                assert outcome.error is not None
+                await self._send(context, outcome.error)
+
+    async def _send(self, context: Context, error: DubstageError) -> None:
+        """End the call with an error. Raises grpc.aio.AbortError."""
+        async with asyncio.timeout(_STATUS_S):
+            await context.abort_with_status(self._status(error))
+
+    def _status(self, error: DubstageError) -> grpc.Status:
+        return rpc_status.to_status(error_status.to_status(error, stage=self._stage))
+
+    def _allowed_s(self, context: Context) -> float:
+        asked_s: float | None = context.time_remaining()
+        return min(self._default_deadline_s if asked_s is None else asked_s, self._max_deadline_s)
+
+
+def _checked(request: Any, call: calls.Call) -> Any:
+    """Return the request of a handler, or the iterator of its requests: decoded, counted and within their bounds."""
+    if isinstance(request, Received):
+        call.messages_received += 1
+        return request.checked()
+
+    async def messages() -> AsyncIterator[Any]:
+        source = aiter(request)
+        while True:
+            with call.awaited():
+                received = await anext(source, None)
+            if received is None:
+                return
+            call.messages_received += 1
+            yield received.checked()
+
+    return messages()
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+
+
+async def _hear_out(context: Context, *, streaming: bool) -> None:
+    """Read further requests of a failed call, so that the error reaches the caller.
+
+    A caller on grpc.aio whose write meets the end of the call sees INTERNAL in place of the status
+    (https://github.com/grpc/grpc/issues/36066). The reading ends after a pause of the caller, or after _HEARING_S.
+    """
+    if not streaming:
+        return
+    end = time.monotonic() + _HEARING_S
+    with suppress(TimeoutError):
+        while time.monotonic() < end:
+            async with asyncio.timeout(_NEXT_REQUEST_S):
+                if await context.read() is grpc.aio.EOF:
+                    return
+
+
+def _count_sent(response: Any, call: calls.Call) -> None:
+    call.messages_sent += 1
+    if hasattr(response, "frame_index"):
+        call.frames += 1
+
+
+def _identifier(metadata: Mapping[str, str], key: str) -> str:
+    # The identifier stands in every log line of the call. gRPC makes sure that it is printable; here it is made short.
+    return metadata.get(key, "")[:_MAX_IDENTIFIER_CHARACTERS]
+
+
+def _code_name(context: Context) -> str:
+    code = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return next((known.name for known in grpc.StatusCode if known.value[0] == code), "UNKNOWN")

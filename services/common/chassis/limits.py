@@ -1,0 +1,195 @@
+"""Back-pressure: how many calls a server takes at once, and how much computation waits for its worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+from services.common.chassis import calls
+from services.common.chassis.load import Load
+from services.common.chassis.memory import resident_bytes
+from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded, TransientError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Admission:
+    """Lets `max_active` calls run and `max_queued` calls wait in order, and refuses further calls at once.
+
+    Before `open()` no call is admitted. After `close()` no further call is admitted, and calls that wait or run go on. Use the
+    object from one event loop only.
+    """
+
+    def __init__(self, *, max_active: int, max_queued: int, retry_after_s: float = 1.0) -> None:
+        self._capacity = max_active + max_queued
+        self._slots = asyncio.Semaphore(max_active)
+        self._retry_after_s = retry_after_s
+        self._present = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._refusal: TransientError | None = ModelNotReady("the stage is still warming up")
+        self.load = Load()
+        """Load by calls that wait and run."""
+        self.on_admitted: Callable[[float], None] = lambda wait_s: None
+        """Called with the seconds that each call waited."""
+
+    def open(self) -> None:
+        """Begin to admit calls."""
+        self._refusal = None
+
+    def close(self) -> None:
+        """Admit no more calls."""
+        self._refusal = BackendUnavailable("the stage is shutting down")
+
+    async def idle(self) -> None:
+        """Wait until no call runs or waits."""
+        await self._idle.wait()
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold one of the active places while the block runs.
+
+        Raises:
+            ModelNotReady: `open()` has not been called yet.
+            BackendUnavailable: `close()` has been called.
+            Overloaded: all places and the whole queue are taken.
+        """
+        if self._refusal is not None:
+            raise type(self._refusal)(self._refusal.message, retry_after_s=self._retry_after_s)
+        if self._present >= self._capacity:
+            raise Overloaded(f"the stage already has {self._present} calls, as many as it takes", retry_after_s=self._retry_after_s)
+        self._present += 1
+        self._idle.clear()
+        try:
+            arrived = time.perf_counter()
+            self.load.arrive()
+            try:
+                await self._slots.acquire()
+            except BaseException:
+                self.load.give_up()
+                raise
+            self.load.start()
+            self.on_admitted(time.perf_counter() - arrived)
+            try:
+                yield
+            finally:
+                self._slots.release()
+                self.load.finish()
+        finally:
+            self._present -= 1
+            if not self._present:
+                self._idle.set()
+
+
+@dataclass(eq=False, slots=True)
+class Computation:
+    """Computation in one worker thread.
+
+    Attributes:
+        call: the call that the computation serves; None where there is no call.
+        resident_bytes: memory of the process at the beginning, or after another call was ended for its memory; None where the
+            platform does not say.
+        began_at: instant of `time.monotonic()`.
+    """
+
+    call: calls.Call | None
+    resident_bytes: int | None
+    began_at: float = field(default_factory=time.monotonic)
+
+
+class WorkerPool:
+    """Threads for heavy work, so that the event loop stays free, with a bounded queue.
+
+    Args:
+        num_threads: computations that run at once.
+        max_queued: computations that may wait for a thread.
+        name: name of the threads, and of the pool in metrics.
+    """
+
+    def __init__(self, *, num_threads: int, max_queued: int, name: str = "worker") -> None:
+        self.name = name
+        self.load = Load()
+        """Load by computations that wait and run."""
+        self.on_computed: Callable[[float, float], None] = lambda wait_s, compute_s: None
+        """Called for each computation that ran, in its thread, with the seconds that it waited and the seconds that it ran."""
+        self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
+        self._capacity = num_threads + max_queued
+        self._pending = 0
+        self._running: set[Computation] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def pending(self) -> int:
+        """Number of computations that run or wait now."""
+        return self._pending
+
+    @property
+    def computations(self) -> tuple[Computation, ...]:
+        """Computations that run now."""
+        with self._lock:
+            return tuple(self._running)
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` in a worker thread, in a copy of this context (log fields, trace, current call).
+
+        A cancelled wait removes a waiting computation from the queue. A computation whose call is over does not begin. A running
+        computation goes on to its end or to its next `calls.check_still_wanted()`, and keeps its thread until then.
+
+        Raises:
+            Overloaded: the queue is full.
+            Cancelled: the call was over before the computation began.
+        """
+        with self._lock:
+            if self._pending >= self._capacity:
+                raise Overloaded(f"{self._pending} computations run or wait already, as many as the stage takes")
+            self._pending += 1
+        context = contextvars.copy_context()
+        call = calls.current_call()
+        arrived = time.perf_counter()
+
+        def compute() -> T:
+            self.load.start()
+            began = time.perf_counter()
+            computation = Computation(call, resident_bytes())
+            with self._lock:
+                self._running.add(computation)
+            try:
+                context.run(calls.check_still_wanted)
+                return context.run(function, *args, **kwargs)
+            finally:
+                with self._lock:
+                    self._running.discard(computation)
+                self.load.finish()
+                self.on_computed(began - arrived, time.perf_counter() - began)
+
+        self.load.arrive()
+        if call is not None:
+            call.begin_computation()
+        try:
+            future = self._executor.submit(compute)
+        except RuntimeError:
+            self._leave(call)
+            self.load.give_up()
+            raise
+        future.add_done_callback(lambda done: self._leave(call, done))
+        return await asyncio.wrap_future(future)
+
+    def shutdown(self) -> None:
+        """Drop computations that wait. Running computations go on (see `pending`)."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _leave(self, call: calls.Call | None, future: Future[T] | None = None) -> None:
+        if call is not None:
+            call.end_computation()
+        if future is not None and future.cancelled():
+            self.load.give_up()
+        with self._lock:
+            self._pending -= 1

@@ -1,0 +1,43 @@
+"""Options, TLS and addresses of a listening server, from the settings."""
+
+from __future__ import annotations
+
+import grpc
+
+from services.common.chassis.messages import receive_limit
+from services.common.chassis.settings import StageSettings
+
+
+def bracketed(host: str) -> str:
+    """Return a host as written before `:PORT`: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith(("[", "unix:")) else host
+
+
+def server_options(settings: StageSettings) -> list[tuple[str, int]]:
+    """Return gRPC's options of a server."""
+    return [
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_receive_message_length", receive_limit(settings.max_message_bytes)),
+        # A port in use is an error. By default, two stages on Linux would share the port.
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        # A client that stays connected for ever would never see new replicas. An aged connection takes no new calls. Its running
+        # calls may last as long as any call, so that no call is cut.
+        ("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(settings.max_deadline_s * 1000) + 60_000),
+    ]
+
+
+def server_credentials(settings: StageSettings) -> grpc.ServerCredentials | None:
+    """Return the credentials for TLS, or None for plain text."""
+    if settings.tls_key_file is None or settings.tls_certificate_file is None:
+        return None
+    authorities = settings.tls_client_ca_file.read_bytes() if settings.tls_client_ca_file is not None else None
+    return grpc.ssl_server_credentials(
+        [(settings.tls_key_file.read_bytes(), settings.tls_certificate_file.read_bytes())],
+        root_certificates=authorities,
+        require_client_auth=settings.require_client_certificate,
+    )

@@ -1,0 +1,273 @@
+"""The server of every stage: health, limits, security, telemetry and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Self
+
+import grpc
+import grpc.aio
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from opentelemetry import trace
+from prometheus_client import start_http_server
+from prometheus_client.registry import Collector
+
+from services.common.chassis.auth import TokenCheck
+from services.common.chassis.interceptor import ChassisInterceptor
+from services.common.chassis.limits import Admission, WorkerPool
+from services.common.chassis.listening import bracketed, server_credentials, server_options
+from services.common.chassis.observation import Observer
+from services.common.chassis.settings import StageSettings
+from services.common.chassis.telemetry import Metrics, make_tracing
+from services.common.chassis.watchdog import Watchdog
+from services.common.errors import InvalidRequest
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+# Seconds for the last responses and statuses to leave.
+_FLUSH_S = 0.5
+# Seconds between two questions whether the stage serves.
+_WATCH_S = 0.5
+LIVENESS = "liveness"
+"""Health name that is SERVING from the start on. It says that the event loop runs, not that the stage serves."""
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+
+_log = structlog.stdlib.get_logger("dubstage.server")
+
+Register = Callable[[grpc.aio.Server], None]
+"""Adds a stage's servicers: `lambda server: add_RenderServiceServicer_to_server(servicer, server)`."""
+
+
+class StageServer:
+    """gRPC server of a stage.
+
+    `start()` listens at once, answers health with NOT_SERVING and calls with ModelNotReady. `warm_up()` loads the stage's models
+    and admits calls. `drain()` refuses further calls, lets running calls end, and stops. As an async context manager the server
+    does the three in turn, for tests and embedding processes.
+
+    Args:
+        stage: `audio`, `face`, `motion`, `texture`, `render` or `gateway`.
+        settings: settings of the process.
+        register: adds the servicers.
+        services: full names of the services, such as `dubstage.render.v1alpha1.RenderService`, for health and
+            reflection.
+        warm_up: loads models and runs them once; called in a thread, so it may block.
+        workers: pools in which the servicers compute. The server shuts the pools down.
+        is_serving: returns whether the stage can compute; asked twice per second. While it returns False, health is NOT_SERVING.
+            None: always True.
+        collectors: metrics of the stage's own, shown with the server's.
+        close: called once, after the last call.
+
+    Raises:
+        InvalidRequest: a token or TLS file cannot be used.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        settings: StageSettings,
+        *,
+        register: Register,
+        services: Sequence[str],
+        warm_up: Callable[[], None] | None = None,
+        workers: Sequence[WorkerPool] = (),
+        is_serving: Callable[[], bool] | None = None,
+        collectors: Sequence[Collector] = (),
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        self.stage = stage
+        self.metrics = Metrics(stage)
+        self.port = 0
+        """Port of the server; 0 before `start()`."""
+        self._settings = settings
+        self._services = tuple(services)
+        self._warm_up = warm_up
+        self._workers = tuple(workers)
+        self._is_serving = is_serving
+        self._watching: asyncio.Task[None] | None = None
+        self._close = close
+        for collector in collectors:
+            self.metrics.registry.register(collector)
+        self._admission = Admission(max_active=settings.max_concurrent_rpcs, max_queued=settings.max_queued_rpcs)
+        self.metrics.watch(self._admission, self._workers)
+        self._health = health.aio.HealthServicer()
+        self._stop_metrics: Callable[[], None] = lambda: None
+        self._tracing = make_tracing(stage=stage, otlp_endpoint=settings.otlp_endpoint)
+        self._watchdog = Watchdog(
+            self._workers,
+            max_idle_s=settings.max_idle_s,
+            max_memory_bytes=settings.max_memory_bytes,
+            on_ended=lambda reason: self.metrics.ended.labels(stage, reason).inc(),
+            on_outlived=self.metrics.outlived.inc,
+        )
+        self._looking: asyncio.Task[None] | None = None
+        interceptor = ChassisInterceptor(
+            stage=stage,
+            admission=self._admission,
+            tokens=TokenCheck(settings.auth_token_file),
+            observer=Observer(stage, self.metrics, self._tracing.tracer),
+            default_deadline_s=settings.default_deadline_s,
+            max_deadline_s=settings.max_deadline_s,
+            max_call_memory_bytes=settings.max_call_memory_bytes,
+            max_message_bytes=settings.max_message_bytes,
+            watchdog=self._watchdog,
+        )
+        self._server = grpc.aio.server(interceptors=[interceptor], options=server_options(settings))
+        register(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        # A kubelet's probe knows no TLS: the same servicer answers on a plain-text port.
+        self._health_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)]) if settings.health_port else None
+        if self._health_server is not None:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
+        reflection.enable_server_reflection([*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+
+    @property
+    def tracer(self) -> trace.Tracer:
+        """Tracer for spans of the server's own."""
+        return self._tracing.tracer
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT for clients on the same machine."""
+        host = self._settings.host
+        host = "127.0.0.1" if host in {"0.0.0.0", "::", "[::]"} else host
+        return f"{bracketed(host)}:{self.port}"
+
+    async def start(self) -> int:
+        """Listen, without serving yet. Return the bound port.
+
+        Raises:
+            InvalidRequest: the address is in use or cannot be used.
+        """
+        settings = self._settings
+        # grpc_health begins with SERVING: set before the first client can ask.
+        for name in ("", *self._services):
+            await self._health.set(name, _NOT_SERVING)
+        await self._health.set(LIVENESS, _SERVING)
+        address = wanted = f"{bracketed(settings.host)}:{settings.port}"
+        variable = "DUBSTAGE_PORT"
+        try:
+            credentials = server_credentials(settings)
+            if credentials is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, credentials)
+            if self._health_server is not None:
+                wanted, variable = f"{bracketed(settings.host)}:{settings.health_port}", "DUBSTAGE_HEALTH_PORT"
+                self._health_server.add_insecure_port(wanted)
+            if settings.metrics_port:
+                wanted, variable = f"{bracketed(settings.host)}:{settings.metrics_port}", "DUBSTAGE_METRICS_PORT"
+                http, thread = start_http_server(settings.metrics_port, settings.host, self.metrics.registry)
+
+                def stop_metrics() -> None:
+                    http.shutdown()
+                    http.server_close()
+                    thread.join()
+
+                self._stop_metrics = stop_metrics
+        except (RuntimeError, OSError) as error:
+            raise InvalidRequest(
+                f"the {self.stage} stage cannot listen on {wanted}: another process listens there, or this machine has no such "
+                f"address; end that process, or set {variable} (and DUBSTAGE_HOST) to another value",
+                field=variable,
+            ) from error
+        if settings.auth_token_file is not None and credentials is None and settings.host not in _LOOPBACK:
+            _log.warning("tokens_in_plain_text", host=settings.host, remedy="set DUBSTAGE_TLS_CERTIFICATE_FILE")
+        await self._server.start()
+        self._looking = asyncio.create_task(self._watchdog.run())
+        if self._health_server is not None:
+            await self._health_server.start()
+        return self.port
+
+    async def warm_up(self) -> None:
+        """Run the stage's warm-up, then admit calls and report SERVING."""
+        if self._warm_up is not None:
+            await _in_daemon_thread(self._warm_up)
+        self._admission.open()
+        for name in ("", *self._services):
+            await self._health.set(name, _SERVING)
+        self.metrics.serving.set(1)
+        if self._is_serving is not None:
+            self._watching = asyncio.create_task(self._watch(self._is_serving))
+
+    async def drain(self, grace_s: float | None = None) -> None:
+        """Report NOT_SERVING, refuse new calls, give running ones the grace, then cancel them.
+
+        Args:
+            grace_s: seconds. None: the setting drain_grace_s.
+        """
+        if self._watching is not None:
+            self._watching.cancel()
+        self.metrics.serving.set(0)
+        await self._health.enter_graceful_shutdown()
+        self._admission.close()
+        grace_s = self._settings.drain_grace_s if grace_s is None else grace_s
+        # gRPC's own grace would wait for calls that watch the health, and would refuse health checks.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._admission.idle()
+        await self._server.stop(_FLUSH_S if grace_s else None)
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._health_server is not None:
+            await self._health_server.stop(None)
+        for pool in self._workers:
+            pool.shutdown()
+        close, self._close = self._close, None
+        if close is not None:
+            await asyncio.to_thread(close)
+        await asyncio.to_thread(self._stop_metrics)
+        await asyncio.to_thread(self._tracing.shutdown)
+
+    async def _watch(self, is_serving: Callable[[], bool]) -> None:
+        """Keep health equal to what `is_serving` returns."""
+        shown = True
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            if (serving := is_serving()) != shown:
+                shown = serving
+                for name in ("", *self._services):
+                    await self._health.set(name, _SERVING if serving else _NOT_SERVING)
+                self.metrics.serving.set(int(serving))
+                (_log.info if serving else _log.error)("health_changed", serving=serving)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a worker still computes. After `drain()`, no caller waits for such work."""
+        return any(pool.pending for pool in self._workers)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        try:
+            await self.warm_up()
+        except BaseException:
+            await self.drain(grace_s=0)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.drain()
+
+
+async def _in_daemon_thread(function: Callable[[], None]) -> None:
+    # The interpreter joins the threads of the loop's executor. A stop during the load need not wait for the load.
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            function()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    # The load cannot be cancelled, and a result that no task awaits does no harm.
+    done.set_running_or_notify_cancel()
+    threading.Thread(target=run, name="warm-up", daemon=True).start()
+    await asyncio.wrap_future(done)

@@ -1,0 +1,166 @@
+"""Head pose, crop and render box: where head space, frame pixels, crop pixels and box pixels meet (docs/coordinates.md).
+
+frame = scale * R @ head + translation   (weak perspective, Umeyama 1991, fitted on rigid points only)
+crop  = A @ [frame, 1]                   (similarity: scale 1 / s, roll removed, MOUTH_ANCHOR of head space lands on ANCHOR_IN_CROP)
+box   = crop - BOX_ORIGIN
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.array_types import Float32, Float64
+from services.common.face.landmarks import STABLE
+
+CROP_SIZE: Final = 256
+"""Side of the square face crop, crop pixels. The face (vertex 234 to 454) is about 185 px wide."""
+ANCHOR_IN_CROP: Final = (128.0, 160.0)
+"""Place of the origin of head space (between the lips of the mean head) in the crop: x, y."""
+BOX_ORIGIN: Final = (48, 96)
+"""Left and top of the render box inside the crop."""
+BOX_SIZE: Final = 160
+"""Side of the square render box: texture bank, warp and renderer see only this part of the crop."""
+CHEEKS_BOTTOM: Final = 96
+"""Row of the render box down to which the edge of the lower face is cheek, which rests during speech. Below are the moving jaw, the
+neck and the collar.
+"""
+
+MIN_SCALE: Final = 1e-3
+MAX_SCALE: Final = 1e3
+"""Largest scale of a head pose, frame pixels per head-space pixel: a face of 185,000 pixels. MIN_SCALE is a face of a fifth of a
+pixel."""
+MAX_FRAME_PX: Final = 1e6
+"""Largest coordinate in a frame, frame pixels. Sums of squares of such numbers stay far below the largest float32."""
+MAX_HEAD_PX: Final = 1e4
+"""Largest coordinate in head space, crop pixels; a head is about 200 wide."""
+MAX_BOX_PX: Final = 1e5
+"""Largest coordinate of a landmark in render-box pixels."""
+
+_TEMPLATE_FILE = Path(__file__).with_name("head_template.npy")
+
+
+def head_template() -> Float32:
+    """Return the mean head, float32 [468, 3], crop pixels: x right, y down, z away from the camera, origin between the lips."""
+    return np.asarray(np.load(_TEMPLATE_FILE), dtype=np.float32)
+
+
+_MIN_SPREAD_PX: Final = 1e-3
+_MIN_BREADTH: Final = 1e-2
+_STABLE_HEAD = head_template()[list(STABLE)].astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPose:
+    """Weak-perspective pose of a head: frame = scale * rotation @ head + translation.
+
+    Attributes:
+        scale: frame pixels per head-space pixel.
+        rotation: float64 [3, 3], proper rotation.
+        translation: float64 [3], frame pixels: place of the origin of head space (between the lips).
+    """
+
+    scale: float
+    rotation: Float64
+    translation: Float64
+
+    @property
+    def yaw_degrees(self) -> float:
+        """Turn of the head about the vertical, degrees; positive when the nose points to the image's right."""
+        return float(np.degrees(np.arctan2(-self.rotation[0, 2], self.rotation[2, 2])))
+
+    @property
+    def pitch_degrees(self) -> float:
+        """Nod, degrees; positive when the nose points down."""
+        return float(np.degrees(np.arcsin(np.clip(-self.rotation[1, 2], -1.0, 1.0))))
+
+    @property
+    def roll_degrees(self) -> float:
+        """Tilt in the image plane, degrees; positive is clockwise on the screen."""
+        return float(np.degrees(np.arctan2(self.rotation[1, 0], self.rotation[0, 0])))
+
+
+def fit_head_pose(landmarks: npt.NDArray[np.floating]) -> HeadPose:
+    """Return the least-squares similarity from the mean head to one face (Umeyama 1991), on STABLE points.
+
+    Args:
+        landmarks: float [>= 468, 3], frame pixels, z negative towards the camera.
+    """
+    return _fitted(landmarks)[0]
+
+
+def face_shape_problem(landmarks: npt.NDArray[np.floating]) -> str:
+    """Return why no head pose can be fitted to landmarks, as the end of a sentence; empty where a head pose can be fitted.
+
+    Args:
+        landmarks: float [>= 468, 3], frame pixels, finite.
+    """
+    if float(np.ptp(np.asarray(landmarks, np.float64)[list(STABLE)], axis=0).max()) < _MIN_SPREAD_PX:
+        return "all points lie in one place"
+    pose, singular = _fitted(landmarks)
+    if not MIN_SCALE <= pose.scale <= MAX_SCALE:
+        return f"they are {pose.scale:.3g} times as large as the mean head, not {MIN_SCALE:g} to {MAX_SCALE:g} times"
+    if not singular[1] > _MIN_BREADTH * singular[0]:
+        return "the points lie on one line"
+    return ""
+
+
+def _fitted(landmarks: npt.NDArray[np.floating]) -> tuple[HeadPose, Float64]:
+    """Return the head pose, and the singular values: how far the points stretch along three axes."""
+    target = np.asarray(landmarks, dtype=np.float64)[list(STABLE)]
+    source_mean, target_mean = _STABLE_HEAD.mean(0), target.mean(0)
+    source, target = _STABLE_HEAD - source_mean, target - target_mean
+    u, singular, vt = np.linalg.svd(target.T @ source)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * sign) @ vt
+    scale = float((singular * sign).sum() / (source**2).sum())
+    return HeadPose(scale, rotation, target_mean - scale * rotation @ source_mean), singular
+
+
+def to_head_space(points: npt.NDArray[np.floating], pose: HeadPose) -> Float32:
+    """Return frame pixels [..., 3] in head space, float32 [..., 3]: R^T (x - t) / s."""
+    return np.asarray((np.asarray(points, np.float64) - pose.translation) @ pose.rotation / pose.scale, np.float32)
+
+
+def to_frame(points: npt.NDArray[np.floating], pose: HeadPose) -> Float32:
+    """Return head-space points [..., 3] in frame pixels, float32 [..., 3]: s R x + t."""
+    return np.asarray(pose.scale * np.asarray(points, np.float64) @ pose.rotation.T + pose.translation, np.float32)
+
+
+def crop_from_frame(pose: HeadPose) -> Float64:
+    """Return the similarity frame pixels -> crop pixels, float64 [2, 3]."""
+    angle = -np.radians(pose.roll_degrees)
+    cos, sin = np.cos(angle) / pose.scale, np.sin(angle) / pose.scale
+    linear = np.array([[cos, -sin], [sin, cos]])
+    return np.column_stack([linear, np.array(ANCHOR_IN_CROP) - linear @ pose.translation[:2]])
+
+
+def box_from_frame(pose: HeadPose) -> Float64:
+    """Return the similarity frame pixels -> render-box pixels, float64 [2, 3]."""
+    affine = crop_from_frame(pose)
+    affine[:, 2] -= BOX_ORIGIN
+    return affine
+
+
+def invert(affine: Float64) -> Float64:
+    """Return the inverse of a 2 x 3 affine map, float64 [2, 3]."""
+    linear = np.linalg.inv(affine[:, :2])
+    return np.column_stack([linear, -linear @ affine[:, 2]])
+
+
+def apply_affine(affine: Float64, points: npt.NDArray[np.floating]) -> Float32:
+    """Return `affine` [2, 3] of points [..., >= 2] (x, y first), float32 [..., 2]."""
+    return np.asarray(np.asarray(points, np.float64)[..., :2] @ affine[:, :2].T + affine[:, 2], np.float32)
+
+
+def head_to_box(points: npt.NDArray[np.floating], pose: HeadPose) -> Float32:
+    """Return head-space points [..., 3] in render-box pixels, float32 [..., 2].
+
+    Scale, roll and position cancel: only yaw and pitch of the pose act. The same mouth in the same head orientation lies at the
+    same place of the box in any footage.
+    """
+    return apply_affine(box_from_frame(pose), to_frame(points, pose))

@@ -1,0 +1,120 @@
+"""Named points of MediaPipe's 478-point face mesh.
+
+Left and right are the subject's: the right eye has the smaller x.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+NUM_LANDMARKS: Final = 478
+"""Landmarks of MediaPipe's refined face mesh: 468 mesh vertices and two irises of five points."""
+
+LIPS_OUTER: Final[tuple[int, ...]] = (
+    61, 185, 40, 39, 37, 0, 267, 269, 270, 409,  # upper border, right corner to left corner
+    291, 375, 321, 405, 314, 17, 84, 181, 91, 146,  # lower border, left corner to right corner
+)  # fmt: skip
+LIPS_INNER: Final[tuple[int, ...]] = (
+    78, 191, 80, 81, 82, 13, 312, 311, 310, 415,
+    308, 324, 318, 402, 317, 14, 87, 178, 88, 95,
+)  # fmt: skip
+JAW: Final[tuple[int, ...]] = (
+    132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361, 93, 323,
+)  # fmt: skip
+"""Nineteen points of the jaw line. The first 17 run from the subject's right ear over the chin (152) to the left; 93 and 323
+close both ends above them."""
+
+MOUTH_AREA: Final[tuple[int, ...]] = LIPS_OUTER + LIPS_INNER + JAW
+"""The 59 mouth-area landmarks: 40 lip and 19 jaw points (Song et al. use 20 + 19 points of a 106-point layout)."""
+NUM_MOUTH_AREA: Final = len(MOUTH_AREA)
+NUM_LIPS: Final = len(LIPS_OUTER) + len(LIPS_INNER)
+
+INNER_UPPER_MIDDLE: Final[tuple[int, ...]] = (81, 82, 13, 312, 311)
+INNER_LOWER_MIDDLE: Final[tuple[int, ...]] = (178, 87, 14, 317, 402)
+"""Facing points of the middle of the inner lips. The mean of their five distances is the mouth opening."""
+LIP_CORNERS: Final[tuple[int, int]] = (61, 291)
+
+_LOWER_LIP_SHARE: Final = 0.7
+"""Share of the gap that the lower lip closes when a mouth shuts."""
+
+STABLE: Final[tuple[int, ...]] = (
+    33, 133, 362, 263,  # eye corners
+    168, 6, 197, 195,  # bridge of the nose
+    10, 109, 338, 67, 297, 103, 332, 151, 9, 8,  # forehead
+    54, 284, 21, 251, 162, 389, 127, 356,  # temples
+    193, 417, 5, 4, 1,  # root, back and tip of the nose
+    234, 454,  # in front of the ears
+)  # fmt: skip
+"""Points that speech does not move. The head pose is fitted on these alone, so that the pose does not follow the mouth."""
+
+RIGHT_EYE_LIDS: Final[tuple[tuple[int, int], ...]] = ((160, 144), (159, 145), (158, 153))
+LEFT_EYE_LIDS: Final[tuple[tuple[int, int], ...]] = ((385, 380), (386, 374), (387, 373))
+RIGHT_EYE_CORNERS: Final = (33, 133)
+LEFT_EYE_CORNERS: Final = (362, 263)
+NOSE_BASE: Final[tuple[int, ...]] = (98, 97, 2, 326, 327)
+CHEEKS: Final[tuple[int, ...]] = (205, 50, 187, 147, 213, 425, 280, 411, 376, 433)
+FACE_OVAL: Final[tuple[int, ...]] = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+
+_POSITION = {index: position for position, index in enumerate(MOUTH_AREA)}
+
+
+def mouth_area_positions(indices: tuple[int, ...]) -> npt.NDArray[np.intp]:
+    """Return the positions of mesh indices in the 59-point mouth-area order.
+
+    Raises:
+        KeyError: an index is not in MOUTH_AREA.
+    """
+    return np.array([_POSITION[index] for index in indices], dtype=np.intp)
+
+
+def mouth_opening(mouth_landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Return the mean distance of the five facing pairs of inner-lip points.
+
+    Args:
+        mouth_landmarks: float [..., 59, D], mouth-area landmarks, D >= 2. The first two coordinates count.
+
+    Returns:
+        float32 [...]: the opening, in the unit of the input.
+    """
+    upper = mouth_landmarks[..., mouth_area_positions(INNER_UPPER_MIDDLE), :2]
+    lower = mouth_landmarks[..., mouth_area_positions(INNER_LOWER_MIDDLE), :2]
+    return np.asarray(np.linalg.norm(lower - upper, axis=-1).mean(axis=-1), dtype=np.float32)
+
+
+def lip_width(mouth_landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Return the distance of the lip corners, float32 [...]. The input is as in `mouth_opening`."""
+    right, left = mouth_area_positions(LIP_CORNERS)
+    return np.asarray(np.linalg.norm(mouth_landmarks[..., left, :2] - mouth_landmarks[..., right, :2], axis=-1), dtype=np.float32)
+
+
+def shut_lips(mouth_landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the same mouth with touching lips: facing points of the inner lips meet, the outer lips and the jaw follow.
+
+    The lower lip comes up by seven tenths of the gap, and the jaw with the lip, the chin most. The upper lip comes down by the
+    rest.
+
+    Args:
+        mouth_landmarks: float32 [59, 3], head space.
+
+    Returns:
+        float32 [59, 3].
+    """
+    outer, inner = len(LIPS_OUTER), len(LIPS_INNER)
+    half = inner // 2
+    upper = outer + np.arange(1, half)
+    lower = outer + np.arange(inner - 1, half, -1)
+    gap = mouth_landmarks[lower] - mouth_landmarks[upper]
+    shut = mouth_landmarks.copy()
+    for above, below in ((upper, lower), (upper - outer, lower - outer)):
+        shut[above] += (1.0 - _LOWER_LIP_SHARE) * gap
+        shut[below] -= _LOWER_LIP_SHARE * gap
+    jaw = mouth_landmarks[NUM_LIPS:]
+    height = jaw[:, 1] - jaw[:, 1].min()
+    shut[NUM_LIPS:] -= _LOWER_LIP_SHARE * gap[len(gap) // 2] * (height / max(float(height.max()), 1e-6))[:, None]
+    return shut

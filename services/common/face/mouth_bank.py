@@ -1,0 +1,282 @@
+"""The mouth-texture bank: pictures of a person's mouth, frame by frame, and the search for the best pictures.
+
+Retrieval of Song et al. (Sec. III-B.1): windows of N = 6 frames of landmarks are compared by their L1 distance, Eq. 4.
+A window ends at its frame (t - 5 .. t), so retrieval has no look-ahead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.array_types import Float32, Float64
+from services.common.errors import InvalidRequest
+from services.common.face.actor_geometry import ANCHORS, ActorGeometry
+from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX, HeadPose, head_to_box
+from services.common.face.landmarks import JAW, LIPS_INNER, LIPS_OUTER, NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
+from services.common.store.tensor_bytes import NamedArrays
+
+WINDOW: Final = 6
+"""Frames of a retrieval window, N of the paper."""
+MAX_BANK_FRAMES: Final = 4000
+"""Largest number of frames of a bank, 77 kB per frame."""
+NUM_ANCHORS: Final = len(ANCHORS)
+FORMAT: Final = "dubstage.mouth_bank/1"
+"""Metadata `format` of a bank's artefact."""
+
+_JAW_WEIGHT: Final = 0.5
+_DEPTH_WEIGHT: Final = 0.3
+_WEIGHTS: Final = np.ones((NUM_MOUTH_AREA, 3), np.float32)
+_WEIGHTS[NUM_LIPS:] = _JAW_WEIGHT
+_WEIGHTS[:, 2] *= _DEPTH_WEIGHT  # the tracker guesses depth, and depth moves the picture little
+_RECENCY: Final = 0.5
+# The window's last frame is shown. The frames before it are its past, and count less.
+_WINDOW_WEIGHTS: Final = (np.exp(_RECENCY * np.arange(1 - WINDOW, 1))[:, None, None] * _WEIGHTS).astype(np.float32)
+_TURN_COST_PER_DEGREE: Final = 0.15
+"""Cost of one degree between head orientations, head-space pixels of mean landmark distance."""
+_OPENING_COST: Final = 0.25
+_OPENING_KNEE_PX: Final = 2.0
+"""Opening in pixels from which on openings are compared on a logarithmic scale."""
+_APART: Final = 3
+_ROTATION_TOLERANCE: Final = 1e-2
+_BLEND_SOFTNESS_PX: Final = 0.3
+
+_OUTSIDE: Final = 16.0
+_STEPS: Final = np.linspace(-_OUTSIDE, BOX_SIZE - 1 + _OUTSIDE, 4)
+BORDER_POINTS: Final = np.array(
+    [(x, y) for y in _STEPS for x in _STEPS if x in _STEPS[[0, 3]] or y in _STEPS[[0, 3]]], dtype=np.float32
+)
+"""float32 [12, 2]: points around the box that do not move, so that the spline is tame at the border."""
+NUM_CONTROL_POINTS: Final = NUM_MOUTH_AREA + NUM_ANCHORS + len(BORDER_POINTS)
+SMOOTHING: Final[Float64] = np.repeat([100.0, 30.0, 300.0], [len(LIPS_OUTER), len(LIPS_INNER), NUM_CONTROL_POINTS - NUM_LIPS])
+"""float64 [86]: the splines' regularisation, box pixels squared. Small at the inner lips, whose two sides move against each
+other over a pixel or two. Large where the tracker's noise would shake the skin."""
+
+
+@dataclass(frozen=True, eq=False)
+class MouthBank:
+    """Textures and landmarks of one person's mouth, in the order of time. F frames, F >= 1.
+
+    Attributes:
+        boxes: uint8 [F, 160, 160, 3], RGB render boxes.
+        mouth: float32 [F, 59, 3], mouth-area landmarks in head space.
+        rotation: float64 [F, 3, 3], rotations of the head poses.
+        box_landmarks: float32 [F, 59, 2], the landmarks in box pixels.
+        anchors_box: float32 [F, 15, 2], the person's mean anchors under the frame's pose, box pixels.
+        frame_index: int64 [F], place in the footage, strictly increasing; neighbours in time differ by 1.
+        geometry: the person's lower face.
+    """
+
+    boxes: npt.NDArray[np.uint8]
+    mouth: Float32
+    rotation: Float64
+    box_landmarks: Float32
+    anchors_box: Float32
+    frame_index: npt.NDArray[np.int64]
+    geometry: ActorGeometry
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames, F."""
+        return len(self.frame_index)
+
+    @cached_property
+    def window_rows(self) -> npt.NDArray[np.intp]:
+        """int [W, 6]: rows of each window's frames, the last one is its frame. No window crosses a gap of the footage.
+
+        A bank that is too broken to hold any window has one window per frame: that frame six times.
+        """
+        rows = np.arange(WINDOW - 1, self.num_frames)
+        ends = rows[self.frame_index[rows] - self.frame_index[rows - WINDOW + 1] == WINDOW - 1]
+        if not len(ends):
+            return np.repeat(np.arange(self.num_frames)[:, None], WINDOW, axis=1)
+        return np.asarray(ends[:, None] + np.arange(1 - WINDOW, 1), dtype=np.intp)
+
+    @cached_property
+    def control_points(self) -> Float32:
+        """float32 [F, 86, 2]: each frame's control points in its own box, the order of `wanted_points`, box pixels."""
+        border = np.broadcast_to(BORDER_POINTS, (self.num_frames, *BORDER_POINTS.shape))
+        return np.concatenate([self.box_landmarks, self.anchors_box, border], axis=1)
+
+    @cached_property
+    def weighted_windows(self) -> Float32:
+        """float32 [W, 6 * 59 * 3]: the windows' landmarks, weighted as in the distance."""
+        weighted = self.mouth[self.window_rows] * _WINDOW_WEIGHTS
+        return np.ascontiguousarray(weighted.reshape(len(self.window_rows), -1), dtype=np.float32)
+
+    @cached_property
+    def window_openings(self) -> Float32:
+        """float32 [W]: how far the mouth of each window's last frame is open, on the scale of `opening_scale`."""
+        return opening_scale(self.mouth[self.window_rows[:, -1]])
+
+    @cached_property
+    def medoid(self) -> int:
+        """Row of the frame with the smallest sum of distances to all other frames: the person's most ordinary mouth."""
+        flat = (self.mouth * _WEIGHTS).reshape(self.num_frames, -1)
+        return int(np.argmin([np.abs(flat - row).sum(dtype=np.float64) for row in flat]))
+
+
+def make_bank(
+    boxes: npt.NDArray[np.uint8],
+    mouth: Float32,
+    rotation: Float64,
+    frame_index: npt.NDArray[np.int64],
+    geometry: ActorGeometry,
+) -> MouthBank:
+    """Return a bank of frames. This function computes all that follows from landmarks and rotation.
+
+    Args:
+        boxes: uint8 [F, 160, 160, 3].
+        mouth: float32 [F, 59, 3], head space.
+        rotation: float64 [F, 3, 3].
+        frame_index: int64 [F], strictly increasing.
+        geometry: lower face of the same person.
+    """
+    poses = [HeadPose(1.0, matrix, np.zeros(3)) for matrix in rotation]
+    return MouthBank(
+        boxes=boxes,
+        mouth=mouth,
+        rotation=rotation,
+        box_landmarks=np.stack([head_to_box(points, pose) for points, pose in zip(mouth, poses, strict=True)]),
+        anchors_box=np.stack([head_to_box(geometry.anchors, pose) for pose in poses]),
+        frame_index=frame_index,
+        geometry=geometry,
+    )
+
+
+def bank_arrays(bank: MouthBank) -> dict[str, npt.NDArray[Any]]:
+    """Return the named arrays of a bank for the artefact store. Store them with FORMAT as metadata `format`."""
+    geometry = bank.geometry
+    return {
+        "boxes": bank.boxes,
+        "mouth": bank.mouth,
+        "rotation": bank.rotation,
+        "frame_index": bank.frame_index,
+        "mean_mouth": geometry.mean_mouth,
+        "closed_mouth": geometry.closed_mouth,
+        "jaw_envelope": geometry.jaw_envelope,
+        "anchors": geometry.anchors,
+    }
+
+
+def bank_from_arrays(named: NamedArrays) -> MouthBank:
+    """Return the bank of an artefact.
+
+    Raises:
+        InvalidRequest: the artefact is no bank, or its arrays are damaged.
+    """
+    if named.metadata.get("format") != FORMAT:
+        raise InvalidRequest(f"not a mouth bank: format {named.metadata.get('format')!r}, not {FORMAT!r}", field="bank")
+    count = named["frame_index"].size
+    if not 1 <= count <= MAX_BANK_FRAMES:
+        raise InvalidRequest(f"the mouth bank has {count} frames, not 1 to {MAX_BANK_FRAMES}", field="bank")
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        "frame_index": ("i", (count,)),
+        "boxes": ("u", (count, BOX_SIZE, BOX_SIZE, 3)),
+        "mouth": ("f", (count, NUM_MOUTH_AREA, 3)),
+        "rotation": ("f", (count, 3, 3)),
+        "mean_mouth": ("f", (NUM_MOUTH_AREA, 3)),
+        "closed_mouth": ("f", (NUM_MOUTH_AREA, 3)),
+        "jaw_envelope": ("f", (len(JAW), 3)),
+        "anchors": ("f", (NUM_ANCHORS, 3)),
+    }
+    for name, (kind, shape) in expected.items():
+        array = named[name]
+        # NaN fails this comparison.
+        if array.dtype.kind != kind or array.shape != shape or (kind == "f" and not (np.abs(array) <= MAX_HEAD_PX).all()):
+            raise InvalidRequest(
+                f"the mouth bank's array {name!r} is damaged: {array.dtype} {list(array.shape)}, where finite numbers of shape "
+                f"{list(shape)} are needed: build the bank anew",
+                field="bank",
+            )
+    boxes, rotation, frame_index = named["boxes"], named["rotation"], named["frame_index"]
+    turned = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max() <= _ROTATION_TOLERANCE
+    if boxes.dtype != np.uint8 or not turned or (frame_index[1:] <= frame_index[:-1]).any():
+        raise InvalidRequest(
+            "the mouth bank is damaged: boxes, rotations or the order of its frames: build the bank anew", field="bank"
+        )
+    geometry = ActorGeometry(*(named[name] for name in ("mean_mouth", "closed_mouth", "jaw_envelope", "anchors")))
+    return make_bank(boxes, named["mouth"], rotation, frame_index, geometry)
+
+
+def window_costs(bank: MouthBank, window: Float32, rotation: Float64 | None = None) -> Float32:
+    """Return the costs of the bank's windows, float32 [W], head-space pixels. The best window has the lowest cost.
+
+    The cost is the weighted mean L1 distance of landmarks (Eq. 4; past, jaw and depth count less), plus the difference of the
+    mouths' openings, which people see first and the mean over 59 points hides, plus a little per degree between the head
+    orientations, since a texture of another view fits worse than its landmarks say.
+
+    Args:
+        bank: the bank.
+        window: float32 [6, 59, 3], wanted landmarks t - 5 .. t, head space.
+        rotation: float64 [3, 3], head rotation of the frame t; None: orientations do not count.
+    """
+    flat = (window * _WINDOW_WEIGHTS).reshape(-1)
+    costs = np.abs(bank.weighted_windows - flat).sum(axis=1) / _WINDOW_WEIGHTS.sum()
+    costs += np.float32(_OPENING_COST) * np.abs(bank.window_openings - opening_scale(window[-1]))
+    if rotation is not None:
+        last = bank.rotation[bank.window_rows[:, -1]]
+        # Only the direction of the nose counts: the crop removes roll.
+        cosine = np.clip(last[:, :, 2] @ rotation[:, 2], -1.0, 1.0)
+        costs = costs + np.float32(_TURN_COST_PER_DEGREE) * np.degrees(np.arccos(cosine)).astype(np.float32)
+    return np.asarray(costs, dtype=np.float32)
+
+
+def opening_scale(mouth: Float32) -> Float32:
+    """Return how far mouths are open, float32 [...], on a scale that is logarithmic from 2 pixels on.
+
+    On this scale shut or not shut counts more than wide or very wide.
+
+    Args:
+        mouth: float32 [..., 59, D], mouth-area landmarks, D >= 2, pixels.
+    """
+    scale = 1.5 * _OPENING_KNEE_PX
+    return np.asarray(scale * np.log1p(mouth_opening(mouth) / _OPENING_KNEE_PX), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """The K windows with the lowest cost for one frame, the best window first. 1 <= K <= the wanted number.
+
+    Attributes:
+        rows: int [K, 6], bank rows of the windows. The last column holds the textures.
+        weights: float32 [K], sum 1, never increasing: weights of the textures in a blend.
+    """
+
+    rows: npt.NDArray[np.intp]
+    weights: Float32
+
+
+def retrieve(bank: MouthBank, window: Float32, rotation: Float64 | None = None, count: int = 3) -> Retrieved:
+    """Return the `count` best windows for one frame, at least three footage frames apart.
+
+    A single best frame jumps from place to place and brings the noise of its place. A blend of nearly equal frames from different
+    places flickers as little as the footage. The answer depends on this frame alone, so the cut of a stream makes no difference.
+
+    Args:
+        bank: the bank.
+        window: float32 [6, 59, 3], wanted landmarks t - 5 .. t, head space.
+        rotation: float64 [3, 3], head rotation of the frame t; None: orientations do not count.
+        count: number of textures to blend.
+    """
+    costs = window_costs(bank, window, rotation)
+    place = bank.frame_index[bank.window_rows[:, -1]]
+    open_costs = costs.copy()
+    chosen: list[int] = []
+    while len(chosen) < count:
+        best = int(np.argmin(open_costs))
+        if not np.isfinite(open_costs[best]):
+            break
+        chosen.append(best)
+        open_costs[np.abs(place - place[best]) < _APART] = np.inf
+    weights = np.exp((costs[chosen[0]] - costs[chosen]) / np.float32(_BLEND_SOFTNESS_PX))
+    return Retrieved(bank.window_rows[chosen], np.asarray(weights / weights.sum(), dtype=np.float32))
+
+
+def wanted_points(mouth: Float32, geometry: ActorGeometry, pose: HeadPose) -> Float32:
+    """Return wanted places of the control points, float32 [86, 2], box pixels: 59 mouth-area, 15 anchors, 12 border points."""
+    return np.concatenate([head_to_box(mouth, pose), head_to_box(geometry.anchors, pose), BORDER_POINTS])

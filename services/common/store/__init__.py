@@ -1,0 +1,1 @@
+"""Artefacts and arrays in blob stores."""

@@ -1,0 +1,329 @@
+"""Content-addressed artefacts: blobs named by their sha256, in a folder or any store that fsspec reaches."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy.typing as npt
+
+from services.common.chassis.calls import charge
+from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageRefused
+from services.common.store.blob_files import PARTIAL, pieces_of, sha256_of, time_of, write_atomically
+from services.common.store.storage_backend import open_backend
+from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_BLOB_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})")
+# One request per piece: small pieces would cost a remote store more in round trips than in bytes.
+_REMOTE_BYTES = 8 << 20
+_MAX_URI_CHARACTERS: Final = 2048
+MAX_ARRAYS_BYTES: Final = 1 << 30
+"""Largest artefact whose arrays a stage reads, bytes: 20 times a mouth bank of ten minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtefactRef:
+    """Place and digest of a blob. Equal bytes in one store have equal references."""
+
+    uri: str
+    sha256: str
+    """64 lower-case hexadecimal digits."""
+    size_bytes: int
+    """0: unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """Blob in a store, and the time when it was stored (Unix time, seconds)."""
+
+    ref: ArtefactRef
+    put_at: float
+
+
+def check_ref(ref: ArtefactRef, field: str = "") -> None:
+    """Check the form of a reference, without the store.
+
+    Args:
+        ref: the reference.
+        field: field of the request that holds the reference, for the error.
+
+    Raises:
+        InvalidRequest: the uri is too long, the sha256 is no digest, or the size is negative.
+    """
+    prefix, start = (f"{field}.", f"{field}: ") if field else ("", "")
+    if len(ref.uri) > _MAX_URI_CHARACTERS:
+        raise InvalidRequest(
+            f"{start}an artefact's uri has at most {_MAX_URI_CHARACTERS} characters, this one has {len(ref.uri)}",
+            field=f"{prefix}uri",
+        )
+    if not _SHA256.fullmatch(ref.sha256):
+        raise InvalidRequest(
+            f"{start}an artefact's sha256 must be 64 lower-case hexadecimal digits, not {ref.sha256[:80]!r}",
+            field=f"{prefix}sha256",
+        )
+    if ref.size_bytes < 0:
+        raise InvalidRequest(
+            f"{start}an artefact's size_bytes must not be negative, got {ref.size_bytes}", field=f"{prefix}size_bytes"
+        )
+
+
+class ArtefactStore:
+    """Content-addressed store under one root.
+
+    A blob of sha256 `abcd…` lies at `<root>/ab/abcd…`. Writing is atomic: a reader sees the whole blob or no blob. Any number
+    of threads, processes and machines may store the same blob at once. All methods block: call them from a worker, not from
+    the event loop. Each raises StorageRefused where the store refuses (credentials, permissions, no such bucket), and
+    BackendUnavailable where the store does not answer after bounded attempts.
+
+    Args:
+        url: a folder, or an fsspec url such as `file:///var/lib/dubstage`, `s3://bucket/prefix`, `memory://tests`. S3 takes
+            its credentials, region and endpoint from the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`…).
+
+    Raises:
+        InvalidRequest: there is no such protocol, or the protocol's package is not installed.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self._backend = open_backend(url)
+        self._fs, self._root, self._local = self._backend.files, self._backend.root, self._backend.local
+
+    @property
+    def url(self) -> str:
+        """Root as an absolute url with its protocol."""
+        return self._backend.url
+
+    def put_bytes(self, data: bytes) -> ArtefactRef:
+        """Store bytes and return their reference. Storing the same bytes again changes nothing.
+
+        Raises:
+            StorageFull: no space is left. No part of the blob stays behind.
+        """
+        ref = self._ref(hashlib.sha256(data).hexdigest(), len(data))
+        path = self._path(ref.uri)
+        with self._backend.told():
+            if not self._intact(path, ref):
+                if self._local:
+                    write_atomically(Path(path), [data])
+                else:
+                    with self._writing(path):
+                        self._fs.pipe_file(path, data)
+        return ref
+
+    def put_file(self, file: str | os.PathLike[str]) -> ArtefactRef:
+        """Store a local file in pieces, so that a large file needs little memory.
+
+        Raises:
+            InvalidRequest: there is no such file.
+            StorageFull: no space is left. No part of the blob stays behind.
+        """
+        source = Path(file)
+        if not source.is_file():
+            raise InvalidRequest(f"no such file: {source}", field="file")
+        with source.open("rb") as stream:
+            ref = self._ref(sha256_of(stream), source.stat().st_size)
+        path = self._path(ref.uri)
+        with self._backend.told():
+            if not self._intact(path, ref):
+                if self._local:
+                    with source.open("rb") as stream:
+                        write_atomically(Path(path), pieces_of(stream))
+                else:
+                    with self._writing(path):
+                        self._fs.put_file(str(source), path)
+        return ref
+
+    def get_bytes(self, ref: ArtefactRef, *, max_bytes: int | None = None) -> bytes:
+        """Return a blob whose digest was checked.
+
+        Args:
+            ref: reference of the blob.
+            max_bytes: size of the largest blob that is read; None: any.
+
+        Raises:
+            InvalidRequest: the reference is malformed (see `check_ref`), the uri is not one of this store's, or the blob is larger
+                than `max_bytes` or has another size than the reference says.
+            ArtefactNotFound: no blob lies there.
+            ArtefactCorrupt: the blob has another sha256. The message has the uri and both digests.
+            CallTooLarge: the current call would hold more memory than it may.
+        """
+        check_ref(ref)
+        path = self._path(ref.uri)
+        if max_bytes is not None:
+            size = self._size(path) or 0
+            if size > max_bytes:
+                raise InvalidRequest(
+                    f"artefact {ref.uri} has {size} bytes, and at most {max_bytes} are read: it is no artefact of this kind",
+                    field="uri",
+                )
+            charge(size)
+        try:
+            with self._backend.told():
+                data: bytes = self._fs.cat_file(path)
+        except FileNotFoundError:
+            raise ArtefactNotFound(f"no artefact at {ref.uri}", resource=ref.uri) from None
+        actual = hashlib.sha256(data).hexdigest()
+        if actual != ref.sha256:
+            raise ArtefactCorrupt(
+                f"artefact {ref.uri} is damaged: sha256 {ref.sha256} expected, {actual} found ({len(data)} bytes)",
+                resource=ref.uri,
+            )
+        if ref.size_bytes and ref.size_bytes != len(data):
+            raise InvalidRequest(
+                f"artefact {ref.uri} has {len(data)} bytes, not {ref.size_bytes}: take the whole reference as a stage gave it",
+                field="size_bytes",
+            )
+        return data
+
+    def put_arrays(self, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] | None = None) -> ArtefactRef:
+        """Store named arrays as safetensors. The order of names and keys makes no difference to the reference.
+
+        Raises:
+            TypeError, ValueError: as `encode_arrays`.
+            StorageFull: as `put_bytes`.
+        """
+        return self.put_bytes(encode_arrays(arrays, metadata))
+
+    def get_arrays(self, ref: ArtefactRef, *, max_bytes: int | None = None) -> NamedArrays:
+        """Return named arrays (read-only) and their metadata.
+
+        Raises:
+            InvalidRequest, ArtefactNotFound, ArtefactCorrupt, CallTooLarge: as `get_bytes`; InvalidRequest also where the blob
+                holds no arrays.
+        """
+        return decode_arrays(self.get_bytes(ref, max_bytes=max_bytes))
+
+    def exists(self, ref: ArtefactRef) -> bool:
+        """Return whether a blob lies at the reference's uri. The bytes are not checked.
+
+        Raises:
+            InvalidRequest: the uri is not one of this store's.
+        """
+        return self._size(self._path(ref.uri)) is not None
+
+    def check(self, ref: ArtefactRef) -> None:
+        """Read a blob in pieces and check that the blob is whole.
+
+        Raises:
+            InvalidRequest, ArtefactNotFound, ArtefactCorrupt: as `get_bytes`.
+        """
+        check_ref(ref)
+        path = self._path(ref.uri)
+        if self._size(path) is None:
+            raise ArtefactNotFound(f"no artefact at {ref.uri}", resource=ref.uri)
+        with self._backend.told():
+            intact = self._intact(path, ref)
+        if not intact:
+            raise ArtefactCorrupt(
+                f"artefact {ref.uri} is damaged: its bytes are not the {ref.size_bytes} bytes of sha256 {ref.sha256}",
+                resource=ref.uri,
+            )
+
+    def stored(self) -> Iterator[StoredBlob]:
+        """Yield all blobs of the store, in no particular order. Files that are no blobs are left out."""
+        try:
+            with self._backend.told():
+                found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
+        except FileNotFoundError:
+            return
+        for path, facts in found.items():
+            name = str(path).removeprefix(f"{self._root}/")
+            put_at = time_of(facts)
+            if _BLOB_NAME.fullmatch(name) and put_at is not None:
+                digest = name.rpartition("/")[2]
+                yield StoredBlob(ArtefactRef(f"{self.url}/{name}", digest, int(facts.get("size") or 0)), put_at)
+
+    def remove_partials(self, before: float) -> int:
+        """Remove partial files that killed processes left in a folder.
+
+        Args:
+            before: Unix time, seconds. Files that were written to later stay.
+
+        Returns:
+            Bytes that were freed; 0 for stores other than folders, which keep no such files or do not list them.
+        """
+        freed = 0
+        for partial in Path(self._root).glob(f"*/{PARTIAL}*") if self._local else ():
+            with contextlib.suppress(FileNotFoundError):
+                facts = partial.stat()
+                if facts.st_mtime < before:
+                    partial.unlink()
+                    freed += facts.st_size
+        return freed
+
+    def delete(self, ref: ArtefactRef) -> bool:
+        """Remove a blob. Return whether there was one.
+
+        Raises:
+            InvalidRequest: the uri is not one of this store's.
+        """
+        path = self._path(ref.uri)
+        # S3 gives the same answer with and without a blob.
+        if self._size(path) is None:
+            return False
+        try:
+            with self._backend.told():
+                self._fs.rm_file(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def keeps_old_versions(self) -> bool:
+        """Return whether the store keeps the bytes of deleted blobs, as an S3 bucket with versioning. False where that is
+        unknown."""
+        return self._backend.keeps_old_versions()
+
+    def _ref(self, sha256: str, size_bytes: int) -> ArtefactRef:
+        return ArtefactRef(f"{self.url}/{sha256[:2]}/{sha256}", sha256, size_bytes)
+
+    def _path(self, uri: str) -> str:
+        # Exactly root/ab/abcd…: no other spelling is accepted, so neither `..` nor a neighbour's prefix leaves the root.
+        prefix = f"{self.url}/"
+        name = uri.removeprefix(prefix)
+        if not uri.startswith(prefix) or not _BLOB_NAME.fullmatch(name):
+            raise InvalidRequest(
+                f"artefact {uri[:200]!r} does not belong to the store {self._backend.public_url}, which DUBSTAGE_ARTEFACTS_URL "
+                "names here: let all stages and the gateway name the same store; where the store moved, name its old place again, "
+                "or make the artefact anew (enrol the actor again, start the job again)",
+                field="uri",
+            )
+        return f"{self._root}/{name}"
+
+    def _size(self, path: str) -> int | None:
+        """Return the size in bytes of the blob at a path; None where there is no blob."""
+        try:
+            with self._backend.told():
+                return int(self._fs.size(path))
+        except FileNotFoundError:
+            return None
+
+    def _intact(self, path: str, ref: ArtefactRef) -> bool:
+        # The bytes are read, not only the size, so storing a blob again repairs a damaged blob.
+        if self._size(path) != ref.size_bytes:
+            return False
+        try:
+            if self._local:
+                with self._fs.open(path, "rb") as stream:
+                    return sha256_of(stream) == ref.sha256
+            digest = hashlib.sha256()
+            for begin in range(0, ref.size_bytes, _REMOTE_BYTES):
+                digest.update(self._fs.cat_file(path, start=begin, end=min(begin + _REMOTE_BYTES, ref.size_bytes)))
+            return digest.hexdigest() == ref.sha256
+        except FileNotFoundError:
+            return False
+
+    @contextlib.contextmanager
+    def _writing(self, path: str) -> Iterator[None]:
+        try:
+            with self._backend.told():
+                if self._backend.has_folders:
+                    self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+                yield
+        except FileNotFoundError as error:
+            raise StorageRefused(f"the artefact store {self._backend.where} takes nothing: {error}", subject=self.url) from error

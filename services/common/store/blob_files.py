@@ -1,0 +1,63 @@
+"""Files of blobs: each is written as a whole or not at all, and read in pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+
+PARTIAL: Final = ".partial-"
+"""Beginning of the name of a file that is still being written."""
+_COPY_BYTES: Final = 1 << 20
+
+
+def time_of(facts: Mapping[str, Any]) -> float | None:
+    """Return when a file was written, Unix time in seconds, from what the file system says of the file; None where nothing is said.
+
+    A folder says mtime, S3 says LastModified, others say when the file was created.
+    """
+    for name in ("mtime", "LastModified", "created"):
+        told = facts.get(name)
+        if isinstance(told, datetime.datetime):
+            return (told if told.tzinfo else told.replace(tzinfo=datetime.UTC)).timestamp()
+        if isinstance(told, int | float):
+            return float(told)
+    return None
+
+
+def write_atomically(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file and its folder. A reader sees the whole file or no file; a failure leaves nothing behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            for piece in pieces:
+                stream.write(piece)
+            stream.flush()
+            # Without fsync, a machine that loses power could keep the name and lose the bytes.
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o640)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def pieces_of(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield the rest of a stream in pieces of at most 1 MiB."""
+    while piece := stream.read(_COPY_BYTES):
+        yield piece
+
+
+def sha256_of(stream: IO[bytes]) -> str:
+    """Return the sha256 of the rest of a stream, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for piece in pieces_of(stream):
+        digest.update(piece)
+    return digest.hexdigest()

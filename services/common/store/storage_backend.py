@@ -1,0 +1,202 @@
+"""File systems under the artefact store. Failures become errors that say what a person can do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest, StorageFull, StorageRefused
+
+S3_ATTEMPTS: Final = 2
+"""Attempts of one request. A whole operation is tried twice, so that a broken body is read again: four attempts, about a minute."""
+S3_CONNECT_SECONDS = 4.0
+S3_READ_SECONDS = 15.0
+"""Longest silence in an answer, seconds."""
+
+# For the user, a quota or a file size limit is a full disk.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL_CODES: Final = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "507"})
+_BUSY_STATUS: Final = 429
+_SERVERS_FAULT: Final = 500
+_ELSEWHERE: Final = "point DUBSTAGE_ARTEFACTS_URL elsewhere"
+_S3_REMEDY: Final = (
+    "check DUBSTAGE_ARTEFACTS_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL, "
+    "and that these credentials may list the bucket and get, put and delete its objects"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Opened file system.
+
+    Attributes:
+        files: the file system of fsspec.
+        root: the store's folder or bucket/prefix, without a slash at the end.
+        local: whether the store is a folder of this machine.
+        has_folders: whether a blob's folder must be made first. Object stores have no folders, and would make a bucket.
+    """
+
+    files: Any
+    root: str
+    local: bool
+    has_folders: bool
+
+    @property
+    def url(self) -> str:
+        """Root with its protocol."""
+        return str(self.files.unstrip_protocol(self.root))
+
+    @property
+    def public_url(self) -> str:
+        """Root as callers may see it: the name of a folder without its path, a url without credentials."""
+        if self.local:
+            return f"file://…/{self.root.rpartition('/')[2]}"
+        protocol, _, place = self.url.partition("://")
+        return f"{protocol}://{place.rpartition('@')[2].partition('?')[0]}"
+
+    @property
+    def where(self) -> str:
+        """Root and its server's address, for error texts."""
+        endpoint = "" if self.local else _s3_endpoint()
+        return f"{self.url} at {endpoint}" if endpoint and self.url.startswith("s3://") else self.url
+
+    def keeps_old_versions(self) -> bool:
+        """Return whether deleted blobs stay behind as old versions; False where the store cannot be asked."""
+        if self.local or self.has_folders:
+            return False
+        try:
+            answer = self.files.call_s3("get_bucket_versioning", Bucket=self.root.partition("/")[0])
+        except OSError:
+            return False
+        return answer.get("Status") is not None
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Turn failures inside the block into errors of the tree. FileNotFoundError passes unchanged.
+
+        Raises:
+            StorageFull: no space is left.
+            StorageRefused: credentials, permissions, bucket or region are wrong.
+            BackendUnavailable: the store does not answer, or answers that it cannot serve now.
+        """
+        try:
+            yield
+        except OSError as error:
+            found = self._local_failure(error) if self.local else self._remote_failure(error)
+            if found is None:
+                raise
+            raise found from error
+        except Exception as error:
+            found = None if self.local else self._remote_failure(error)
+            if found is None:
+                raise
+            raise found from error
+
+    def _local_failure(self, error: OSError) -> DubstageError | None:
+        if error.errno in _FULL:
+            return StorageFull(
+                f"no space left in the artefact store {self.public_url}: free some, or {_ELSEWHERE}", subject=self.public_url
+            )
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
+            return StorageRefused(
+                f"the artefact store {self.public_url} cannot be used: {error.strerror}: make it a folder that this user may "
+                f"write, or {_ELSEWHERE}",
+                subject=self.public_url,
+            )
+        return None
+
+    def _remote_failure(self, error: Exception) -> DubstageError | None:
+        answer = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+        if isinstance(answer, dict):
+            return self._answered(error, answer)
+        if isinstance(error, FileNotFoundError):
+            return None
+        if isinstance(error, OSError) or _is_connection_failure(error):
+            return BackendUnavailable(
+                f"the artefact store {self.where} does not answer ({_short(error)}): check the address and the network",
+                retry_after_s=5.0,
+            )
+        if _is_botocore(error) or (isinstance(error, ValueError) and "endpoint" in str(error)):
+            return StorageRefused(
+                f"the artefact store {self.where} cannot be used: {_short(error)}: {_S3_REMEDY}", subject=self.url
+            )
+        return None
+
+    def _answered(self, error: Exception, answer: dict[str, Any]) -> DubstageError | None:
+        code = str(answer.get("Error", {}).get("Code", ""))
+        status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if code in _FULL_CODES:
+            return StorageFull(f"no space left in the artefact store {self.where}: free some, or {_ELSEWHERE}", subject=self.url)
+        if status >= _SERVERS_FAULT or status == _BUSY_STATUS or code in {"SlowDown", "RequestTimeout"}:
+            return BackendUnavailable(
+                f"the artefact store {self.where} cannot answer now: {code} {_short(error)}".rstrip(), retry_after_s=5.0
+            )
+        if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
+            return None
+        return StorageRefused(f"the artefact store {self.where} refuses: {code} {_short(error)}: {_S3_REMEDY}", subject=self.url)
+
+
+def open_backend(url: str | os.PathLike[str]) -> Backend:
+    """Return the file system of a store's url. The store is not asked yet.
+
+    Raises:
+        InvalidRequest: there is no such protocol, its package is not installed, or the url names no bucket.
+    """
+    text = os.fspath(url)
+    if text.startswith("s3://") and not text.removeprefix("s3://").partition("/")[0]:
+        raise InvalidRequest(f"{text} names no bucket: s3://BUCKET/PREFIX", field="DUBSTAGE_ARTEFACTS_URL")
+    options: dict[str, Any] = _s3_options() if text.startswith("s3://") else {}
+    try:
+        files, root = fsspec.core.url_to_fs(text, **options)
+    except (ImportError, ValueError) as error:
+        remedy = ": pip install 'dubstage-suite[s3]'" if text.startswith("s3://") and isinstance(error, ImportError) else ""
+        raise InvalidRequest(f"cannot open the artefact store {text}: {error}{remedy}", field="DUBSTAGE_ARTEFACTS_URL") from error
+    if options:
+        # Set on the instance: s3fs has no argument for retries, and multiplies botocore's attempts by five.
+        files.retries = S3_ATTEMPTS
+    root = str(root).rstrip("/")
+    return Backend(files, root, local=isinstance(files, LocalFileSystem), has_folders=not text.startswith("s3://"))
+
+
+def _s3_options() -> dict[str, Any]:
+    return {
+        # Another process may have stored or deleted blobs since a cached listing.
+        "use_listings_cache": False,
+        "config_kwargs": {
+            "connect_timeout": S3_CONNECT_SECONDS,
+            "read_timeout": S3_READ_SECONDS,
+            "retries": {"mode": "standard", "total_max_attempts": S3_ATTEMPTS},
+        },
+    }
+
+
+def _s3_endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def _is_botocore(error: Exception) -> bool:
+    try:
+        from botocore.exceptions import BotoCoreError
+    except ImportError:
+        return False
+    return isinstance(error, BotoCoreError)
+
+
+def _is_connection_failure(error: Exception) -> bool:
+    try:
+        from aiohttp import ClientError
+        from botocore.exceptions import ConnectionError, HTTPClientError
+    except ImportError:
+        return False
+    return isinstance(error, ClientError | ConnectionError | HTTPClientError)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".:")

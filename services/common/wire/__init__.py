@@ -1,0 +1,1 @@
+"""Messages that several stages read: one codec and one validation per message."""

@@ -1,1 +1,0 @@
-"""Personalisation: the one place where the stage learns while it serves."""

@@ -1,0 +1,97 @@
+"""A person's correction of a predictor's answer, learned from seconds of footage. Each predictor has its own.
+
+    c' = c + C p,     C = argmin |residual - C p|^2 + ridge |C|^2
+
+c are the predictor's coefficients. p is the speech around the frame, pooled over time to so few numbers that seconds of footage
+determine C. The sound does not tell what changes over seconds (a smile, the tracker's drift with the head). So the slopes are
+learned from deviations within stretches of two seconds, and only the offset is learned from the level. The solution has a closed
+form without random numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from services.common.array_types import Float32, Float64
+from services.common.chassis.calls import check_still_wanted
+
+RIDGE: Final = 20.0
+"""Default ridge, in units of the squared spread of the person, summed over frames."""
+RIDGES: Final = (20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
+"""Ridges that cross-validation chooses from."""
+_STRETCH_FRAMES: Final = 50
+_OFFSET_PRIOR_FRAMES: Final = 20.0
+"""An offset of 0 counts as much as this many frames of the person."""
+_BLOCK_FRAMES: Final = 25
+_MIN_BLOCKS: Final = 5
+
+
+class RidgeChoice(NamedTuple):
+    """A ridge, and the squared error that remains on held-out frames, relative to no correction."""
+
+    ridge: float
+    loss: float
+
+
+def fit_correction(pooled: Float64, residual: Float64, ridge: float = RIDGE) -> Float32:
+    """Return the correction C of a person, float32 [K, P], with the offset in the last column.
+
+    Args:
+        pooled: float64 [T, P], pooled speech of the person's frames in the order of time. The last column is 1.
+        residual: float64 [T, K], true less predicted coefficients, in units of the person's spread.
+        ridge: strength of the penalty on slopes, > 0.
+    """
+    count = len(pooled)
+    heard, missed = pooled[:, :-1].copy(), residual.copy()
+    for stretch in np.array_split(np.arange(count), max(1, round(count / _STRETCH_FRAMES))):
+        heard[stretch] -= heard[stretch].mean(axis=0)
+        missed[stretch] -= missed[stretch].mean(axis=0)
+    slopes = np.linalg.solve(heard.T @ heard + ridge * np.eye(heard.shape[1]), heard.T @ missed)
+    offset = (residual - pooled[:, :-1] @ slopes).mean(axis=0) * count / (count + _OFFSET_PRIOR_FRAMES)
+    return np.concatenate([slopes, offset[None]]).T.astype(np.float32)
+
+
+def choose_ridge(pooled: Float64, residual: Float64, weight: Float64) -> RidgeChoice:
+    """Return the ridge of RIDGES whose slopes predict held-out blocks of about a second best.
+
+    Only a block's deviations from its own mean count, because the levels of blocks differ by more than slopes can explain.
+
+    Args:
+        pooled: float64 [T, P], see fit_correction; T >= 10.
+        residual: float64 [T, K], see fit_correction.
+        weight: float64 [K], weight of the squared error of each coefficient.
+    """
+    everything = np.arange(len(pooled))
+    blocks = np.array_split(everything, max(_MIN_BLOCKS, round(len(pooled) / _BLOCK_FRAMES)))
+    without = sum(float((_about_mean(residual[block]) ** 2 * weight).sum()) for block in blocks)
+    losses = []
+    for ridge in RIDGES:
+        left = 0.0
+        for block in blocks:
+            check_still_wanted()
+            keep = np.setdiff1d(everything, block)
+            correction = fit_correction(pooled[keep], residual[keep], ridge)
+            left += float((_about_mean(residual[block] - pooled[block] @ correction.T) ** 2 * weight).sum())
+        losses.append(left / max(without, 1e-9))
+    best = int(np.argmin(losses))
+    return RidgeChoice(RIDGES[best], losses[best])
+
+
+def remaining_error(pooled: Float64, residual: Float64, correction: Float32, weight: Float64) -> float:
+    """Return the squared error that a correction leaves on the frames that it was learned from, relative to no correction.
+
+    Args:
+        pooled: float64 [T, P], see fit_correction.
+        residual: float64 [T, K], see fit_correction.
+        correction: float32 [K, P].
+        weight: float64 [K], weight of the squared error of each coefficient.
+    """
+    before = float((residual**2 * weight).sum())
+    after = float(((residual - pooled @ correction.T) ** 2 * weight).sum())
+    return after / max(before, 1e-9)
+
+
+def _about_mean(values: Float64) -> Float64:
+    return np.asarray(values - values.mean(axis=0))

@@ -1,0 +1,64 @@
+"""The declaration of a motion predictor: what it needs, what it answers, and the functions that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from services.motion.constraints import ConstraintConfig
+from services.motion.grid import Grid
+from services.motion.models import MotionModels
+from services.motion.personalization import Step
+from services.motion.style import Style, encode_style
+from services.motion.types import SHARED_FEATURES, Footage, SpeechFeatures
+
+Shape = Callable[[MotionModels], tuple[int, ...]]
+"""Shape of an array of the style artefact. Takes the models, because sizes depend on the exported network."""
+
+
+def encode_mouths(footage: Footage, models: MotionModels) -> Style:
+    """Return the style of tracked mouths: the arrays that every style holds.
+
+    Raises:
+        NoUsableFootage: fewer than 25 usable frames.
+    """
+    return encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
+
+
+def mean_speaker(style: Style, models: MotionModels) -> Style:
+    """Return the person's own mouths with the style of the mean training speaker, see MotionModels.mean_speaker."""
+    return models.mean_speaker(style)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predictor:
+    """One motion predictor.
+
+    Attributes:
+        name: the method's name, as requests give it.
+        frames_ahead: frames of features (25 per second) that a frame waits for.
+        version: returns the digest of the networks.
+        open: returns the predictor of one person on the 25 frames/s grid. Raises InvalidRequest if the style lacks what the
+            predictor needs. None as constraints means the default constraints.
+        personalize: refines a style; yields progress, and the refined style in the last step. The footage has as many frames as the
+            features.
+        export: name of the module that exports the trained networks. Serving never imports the module. The module has `RUNS`
+            (default folders of training runs by name) and `export(runs, out)`.
+        features: tensors of AudioFeatureBlock that the predictor hears besides the speech probability.
+        moves_head: whether the predictor answers head poses; then the predictor needs the head poses of the footage too.
+        style_arrays: arrays that this predictor adds to the style artefact: name -> shape.
+        encode_style: returns the style of a person from tracked footage.
+        mean_style: returns the style for the ablation without style.
+    """
+
+    name: str
+    frames_ahead: int
+    version: Callable[[MotionModels], str]
+    open: Callable[[MotionModels, Style, ConstraintConfig | None], Grid]
+    personalize: Callable[[Style, SpeechFeatures, Footage, MotionModels], Iterator[Step]]
+    export: str
+    features: tuple[str, ...] = SHARED_FEATURES
+    moves_head: bool = False
+    style_arrays: Mapping[str, Shape] = field(default_factory=dict)
+    encode_style: Callable[[Footage, MotionModels], Style] = encode_mouths
+    mean_style: Callable[[Style, MotionModels], Style] = mean_speaker

@@ -1,0 +1,1 @@
+"""Motion predictors: one folder per method, and the registry."""

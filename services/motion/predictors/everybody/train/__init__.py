@@ -1,0 +1,1 @@
+"""Training of `everybody`. Serving never imports this package."""

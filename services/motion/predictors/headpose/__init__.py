@@ -1,0 +1,1 @@
+"""The motion predictor `headpose`: speech in; expression coefficients, head poses and blinks out."""

@@ -1,0 +1,72 @@
+"""Personalisation for `headpose`: what the person's speech tells of the person's head movement, from at most 300 frames.
+
+The paper fine-tunes its LSTM on 300 frames (Sec. 4.1). Here only the output layer is fitted, in closed form: for each of the six
+independent scores of the person (head_style.py), ridge regression on the signals of the speech after the filter of the person's
+pace (head_rhythm.py, head_fit.py). Cross-validation over blocks measures how far the regression holds, a correlation rho. A score
+then follows
+
+    rho * regression + sqrt(1 - rho^2) * signals of the general speaker
+
+so that the score keeps the person's spread. The pace is corrected once: the head that results from the person's own speech shall
+move as fast as the true head.
+
+The mouth gets a correction of the expression: ridge regression of what the network misses on pooled windows of the speech
+(pooled_speech.py, correction.py). There are no random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from services.motion.correction import fit_correction, remaining_error
+from services.motion.expression import expression_spread, movement_weights
+from services.motion.models import MotionModels
+from services.motion.personalization import Step, frames_to_learn_from
+from services.motion.predictors.headpose.head_fit import corrected_steps, fit_weights
+from services.motion.predictors.headpose.head_style import independent_scores
+from services.motion.predictors.headpose.hear import hear
+from services.motion.predictors.headpose.model import CORRECTION, HeadposeModel
+from services.motion.predictors.headpose.style import WEIGHTS_ARRAY, head_style_of
+from services.motion.style import Style
+from services.motion.types import Footage, SpeechFeatures
+
+MAX_FRAMES: Final = 300
+"""Frames that are learned from, as in the paper: the first twelve seconds of usable frames."""
+
+
+def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+    """Refine a style for `headpose`. Arrays that other predictors added stay as they are.
+
+    Args:
+        style: style of the person, encoded for `headpose`.
+        features: of the enrolment footage, without lag, T frames.
+        footage: the enrolment footage with head poses, T frames.
+        models: the networks.
+
+    Yields:
+        Progress, then the refined style. The loss of the last step is the squared error of the mouth that remains on this footage,
+        relative to no correction. A coefficient counts by how far the coefficient moves the mouth.
+
+    Raises:
+        InvalidRequest: the style does not tell how the head moves.
+        NoUsableFootage: fewer than 50 usable frames.
+    """
+    assert footage.head_poses is not None, "a predictor that moves the head gets head poses"
+    head = head_style_of(style)
+    frames = frames_to_learn_from(footage.usable, MAX_FRAMES)
+    last = int(frames[-1]) + 1
+    heard = yield from hear(features, last, models)
+    chosen, poses = np.isin(np.arange(last), frames), footage.head_poses[:last]
+    weights = fit_weights(heard.signals, independent_scores(poses, head), head.steps, chosen, models)
+    steps = corrected_steps(heard.signals, features.speech_probability[:last], poses, head, weights, chosen, models)
+    model = HeadposeModel.of(models)
+    spread = expression_spread(style.spread, models.basis, model.basis).astype(np.float64)
+    target = model.basis.project(footage.mouth_landmarks[frames] - style.rest_mouth).astype(np.float64) / spread
+    residual, pooled = target - heard.coefficients[frames], heard.pooled[frames]
+    correction = fit_correction(pooled, residual)
+    loss = remaining_error(pooled, residual, correction, movement_weights(spread, model.basis))
+    learned = {WEIGHTS_ARRAY: weights.astype(np.float32), "pose_steps": steps.astype(np.float32), CORRECTION: correction}
+    yield Step(last + 1, last + 1, loss, style.adding(**learned))

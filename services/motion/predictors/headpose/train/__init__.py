@@ -1,0 +1,1 @@
+"""Training of `headpose`. Serving never imports this package."""

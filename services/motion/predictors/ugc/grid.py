@@ -1,0 +1,64 @@
+"""The predictor `ugc` on the 25 frames/s grid.
+
+Each grid frame n is a pure function of the features of frames n - 32 .. n + 2, so the same features in other pieces give the same
+bytes. A personalised style adds a correction (personalize.py), with p the speech of frames n - 6 .. n + 2 pooled over time:
+
+    coefficients = network(window) + C p(window)        in units of the person's spread
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from services.common.array_types import Float32
+from services.common.chassis.calls import check_still_wanted
+from services.motion.constraints import ConstraintConfig
+from services.motion.features import ContentStream, content_before, silence
+from services.motion.grid import Grid, expected
+from services.motion.models import MotionModels
+from services.motion.predictors.ugc.inputs import WINDOW, WINDOW_AHEAD, WINDOW_PAST, pooled_content
+from services.motion.predictors.ugc.model import UgcModel
+from services.motion.style import Style
+from services.motion.types import Motion, SpeechFeatures
+
+CORRECTION: Final = "landmark_correction"
+"""Name of the style's array C, float32 [K, 126]. A style has this array once it is personalised for `ugc`."""
+
+
+def landmarks_of_frame(content: Float32, style: Style, models: MotionModels) -> Float32:
+    """Return the mouth of a window of content rows [35, 4, 44]: float32 [59, 3], full size, before constraints."""
+    coefficients = UgcModel.of(models).predict(content, style.modulation)
+    correction = style.added.get(CORRECTION)
+    if correction is not None:
+        coefficients = coefficients + correction @ pooled_content(content)
+    return style.rest_mouth + models.basis.reconstruct((coefficients * style.spread).astype(np.float32))
+
+
+class UgcGrid(Grid):
+    """The predictor `ugc` of one person on the grid, with two frames of features after a frame."""
+
+    def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
+        """Start at the first frame.
+
+        Args:
+            models: the networks.
+            style: the person.
+            constraints: closure of the lips on p, b, m and in silence. None: the default constraints.
+        """
+        super().__init__(style, constraints, silence(WINDOW_PAST), content_before(WINDOW_PAST), WINDOW_AHEAD)
+        self._models = models
+        self._contents = ContentStream()
+
+    def _hear(self, features: SpeechFeatures) -> Float32:
+        return self._contents.push(features)
+
+    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
+        windows = [heard[n : n + WINDOW] for n in range(len(speaking))]
+        full_size = np.stack([self._mouth(window) for window in windows])
+        return Motion(first, expected(full_size, self._style), speaking)
+
+    def _mouth(self, window: Float32) -> Float32:
+        check_still_wanted()
+        return landmarks_of_frame(window, self._style, self._models)

@@ -1,0 +1,1 @@
+"""Training of `ugc`. Serving never imports this package."""

@@ -1,0 +1,174 @@
+"""Batches of windows for the network of `ugc`: speakers are balanced, speech and motion are augmented together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from services.common.array_types import Array, Bool, Float32
+from services.common.face.landmarks import mouth_opening
+from services.motion.basis import LandmarkBasis
+from services.motion.features import LOOK_ALIKE, bilabial_probability, content_before
+from services.motion.predictors.ugc.inputs import WINDOW
+from services.motion.style import measure_mouth
+from services.motion.train.clips import TrainingClip, by_speaker
+from services.motion.types import NUM_PHONES, ROWS_PER_FRAME
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchConfig:
+    """Settings of drawing and augmenting windows."""
+
+    batch_size: int = 48
+    speaker_exponent: float = 0.35
+    """A speaker with m clips is drawn in proportion to m to this power: 1 draws clips equally, 0 draws speakers equally."""
+    style_frames: int = 60
+    speed_range: tuple[float, float] = (0.85, 1.18)
+    sharpness_range: tuple[float, float] = (0.7, 1.5)
+    confusion: float = 0.15
+    """Largest share of another moment's posteriorgram that is mixed in."""
+    grouping: float = 0.6
+    """Largest share of a phone's probability that is spread over phones that look like that phone."""
+    band_tilt: float = 0.3
+    """Standard deviation of the offset of each relative energy band."""
+    band_gain: tuple[float, float] = (0.6, 1.4)
+    level: float = 0.4
+    """Standard deviation of the common offset of all bands, which stands for another history of the stream."""
+    rest_jitter: float = 0.1
+    """Noise of the rest mouth, in units of the spread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tensors of one step: N windows of W frames.
+
+    Attributes:
+        content: [N, W, 4, 44].
+        offsets: [N, W, 59, 3], offsets from the person's rest mouth, crop pixels.
+        rest: [N, 59, 3], the rest mouth.
+        valid: [N, W], 1 if the frame counts, otherwise 0.
+        spread: [N, K].
+        style: [N, S, K], another stretch of the same person, in units of the typical spread.
+        closed: [N, W], 1 if a bilabial sounds and the true lips are shut, otherwise 0.
+        closed_opening: [N], opening of the shut mouth.
+    """
+
+    content: Tensor
+    offsets: Tensor
+    rest: Tensor
+    valid: Tensor
+    spread: Tensor
+    style: Tensor
+    closed: Tensor
+    closed_opening: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    content: Float32
+    offsets: Float32
+    valid: Bool
+    closed: Bool
+    rest: Float32
+    spread: Float32
+    coefficients: Float32
+    closed_opening: float
+
+
+def _prepare(clips: list[TrainingClip], basis: LandmarkBasis) -> list[_Prepared]:
+    """Prepare the clips of one speaker. Rest mouth and spread are each clip's own, as in serving."""
+    prepared = []
+    for clip in clips:
+        mouth = measure_mouth(clip.mouth_landmarks[clip.usable], basis)
+        opening = mouth_opening(clip.mouth_landmarks)
+        low, high = np.percentile(opening[clip.usable], [8, 90])
+        bilabial = bilabial_probability(clip.features) > 0.5
+        closed = bilabial & clip.usable & (opening < low + 0.2 * (high - low))
+        pad = np.zeros(WINDOW, np.bool_)
+        edge = content_before(WINDOW)
+        offsets = clip.mouth_landmarks - mouth.rest_mouth
+        hold = np.zeros((WINDOW, *offsets.shape[1:]), np.float32)
+        coefficients = basis.project(offsets[clip.usable]) / basis.typical_spread
+        prepared.append(
+            _Prepared(
+                content=np.concatenate([edge, clip.content, edge]),
+                offsets=np.concatenate([hold, offsets, hold]).astype(np.float32),
+                valid=np.concatenate([pad, clip.usable, pad]),
+                closed=np.concatenate([pad, closed, pad]),
+                rest=mouth.rest_mouth,
+                spread=mouth.spread,
+                coefficients=coefficients.astype(np.float32),
+                closed_opening=float(low),
+            )
+        )
+    return prepared
+
+
+class BatchSampler:
+    """Sampler of batches. The same generator state gives the same batch."""
+
+    def __init__(self, clips: list[TrainingClip], basis: LandmarkBasis, config: BatchConfig) -> None:
+        self._speakers = [_prepare(group, basis) for group in by_speaker(clips).values()]
+        weights = np.array([len(group) for group in self._speakers], np.float64) ** config.speaker_exponent
+        self._probability = weights / weights.sum()
+        self._config = config
+
+    def draw(self, rng: np.random.Generator) -> Batch:
+        """Draw one batch."""
+        rows = [self._window(rng) for _ in range(self._config.batch_size)]
+        stacked = [torch.from_numpy(np.stack(column).astype(np.float32)) for column in zip(*rows, strict=True)]
+        return Batch(*stacked)
+
+    def _window(self, rng: np.random.Generator) -> tuple[Array, ...]:
+        config = self._config
+        group = self._speakers[rng.choice(len(self._speakers), p=self._probability)]
+        clip = group[rng.integers(len(group))]
+        speed = float(np.exp(rng.uniform(*np.log(config.speed_range))))
+        length = len(clip.valid)
+        start = rng.uniform(WINDOW // 3, length - WINDOW * 1.34 * max(speed, 1.0))
+        frames = start + speed * np.arange(WINDOW)
+        left = frames.astype(np.intp)
+        share = (frames - left)[:, None, None].astype(np.float32)
+        offsets = (1.0 - share) * clip.offsets[left] + share * clip.offsets[left + 1]
+        nearest = np.round(frames).astype(np.intp)
+        rows = clip.content.reshape(-1, clip.content.shape[-1])
+        at = start * ROWS_PER_FRAME + speed * np.arange(WINDOW * ROWS_PER_FRAME)
+        low = at.astype(np.intp)
+        part = (at - low)[:, None].astype(np.float32)
+        content = (1.0 - part) * rows[low] + part * rows[low + 1]
+        content = self._augment(content, rows, rng).reshape(WINDOW, ROWS_PER_FRAME, -1)
+        jitter = rng.normal(0.0, config.rest_jitter) * clip.offsets.std(axis=0)
+        return (
+            content,
+            offsets - jitter,
+            clip.rest + jitter,
+            clip.valid[left] & clip.valid[left + 1],
+            clip.spread,
+            self._style(group, rng),
+            clip.closed[nearest],
+            np.asarray(clip.closed_opening, np.float32),
+        )
+
+    def _style(self, group: list[_Prepared], rng: np.random.Generator) -> Float32:
+        """Draw frames of one random clip of the speaker; a short clip is repeated."""
+        sequence = group[rng.integers(len(group))].coefficients
+        begin = int(rng.integers(len(sequence)))
+        index = (begin + np.arange(self._config.style_frames)) % len(sequence)
+        return sequence[index]
+
+    def _augment(self, content: Float32, rows: Float32, rng: np.random.Generator) -> Float32:
+        config = self._config
+        phones = content[:, :NUM_PHONES]
+        other = rows[rng.integers(len(rows) - len(content)) :][: len(content), :NUM_PHONES]
+        phones = phones + np.float32(rng.uniform(0.0, config.confusion)) * (other - phones)
+        phones = phones + np.float32(rng.uniform(0.0, config.grouping)) * (phones @ LOOK_ALIKE - phones)
+        phones = np.maximum(phones, np.float32(1e-4)) ** np.float32(rng.uniform(*config.sharpness_range))
+        phones = phones / phones.sum(axis=1, keepdims=True)
+        if rng.random() < 0.3:
+            phones[1:-1] = 0.25 * phones[:-2] + 0.5 * phones[1:-1] + 0.25 * phones[2:]
+        tilt = rng.normal(0.0, config.band_tilt, content.shape[1] - NUM_PHONES) + rng.normal(0.0, config.level)
+        energy = content[:, NUM_PHONES:] * rng.uniform(*config.band_gain) + tilt
+        return np.concatenate([phones, energy], axis=1).astype(np.float32)

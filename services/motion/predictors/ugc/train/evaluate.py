@@ -1,0 +1,26 @@
+"""Evaluate the exported predictor `ugc`: `python -m services.motion.predictors.ugc.train.evaluate --trainset DIR`.
+
+The command compares the variants of services.motion.train.evaluate and one ablation: AdaIN with the mean speaker's modulation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from services.motion.models import MotionModels
+from services.motion.predictors.ugc.predictor import PREDICTOR
+from services.motion.style import Style
+from services.motion.train.evaluate import evaluation_parser, run
+
+
+def _without_adain(style: Style, models: MotionModels) -> Style:
+    return replace(style, modulation=models.mean_modulation)
+
+
+def main() -> None:
+    """Run the command line."""
+    run(PREDICTOR, evaluation_parser(__doc__).parse_args(), [("no_adain", _without_adain)])
+
+
+if __name__ == "__main__":
+    main()

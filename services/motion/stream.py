@@ -1,0 +1,145 @@
+"""Motion on an output timeline: the frames of a predictor's grid, interpolated in time."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from services.common.array_types import Float32, Float64
+from services.common.chassis.calls import check_still_wanted
+from services.common.errors import InvalidRequest
+from services.common.wire.timeline import MOTION_RATE, Timeline
+from services.motion.grid import Grid
+from services.motion.interpolate import catmull_rom, grid_position
+from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
+
+MAX_FRAMES_AT_ONCE: Final = 250
+"""Most frames of one answer: 10 s of motion at 25 frames per second."""
+
+
+class _GridFrame(NamedTuple):
+    """Parts of a grid frame that the stream keeps: mouth [59, 3], speech probability, head-pose vector [6] or None, eye closure."""
+
+    mouth: Float32
+    speaking: float
+    pose: Float64 | None
+    blink: float
+
+
+class MotionStream:
+    """Stream of motion on an output timeline."""
+
+    def __init__(self, grid: Grid, timeline: Timeline, num_frames: int = 0) -> None:
+        """Start a stream.
+
+        Args:
+            grid: the predictor of one person on the 25 frames/s grid.
+            timeline: times of the wanted motion frames.
+            num_frames: number of motion frames to answer. 0: as many as the features cover.
+
+        Raises:
+            InvalidRequest: the timeline has fewer frames than `num_frames`.
+        """
+        limit = timeline.num_frames
+        if limit is not None and num_frames > limit:
+            raise InvalidRequest(f"{num_frames} frames asked for, the timeline has {limit}", field="num_frames")
+        self._grid = grid
+        self._timeline = timeline
+        self._num_frames = num_frames
+        self._next = 0
+        self._frames: list[_GridFrame] = []
+        self._base = 0
+
+    def push(self, first_frame: int, features: SpeechFeatures) -> Motion:
+        """Return the output frames that become ready with these features.
+
+        Raises:
+            InvalidRequest: `first_frame` does not follow the features before.
+        """
+        if first_frame != self._grid.num_features:
+            raise InvalidRequest(
+                f"features of frame {first_frame} came where frame {self._grid.num_features} was due",
+                field="features.first_frame",
+            )
+        self._keep(self._grid.push(features))
+        return self.ready()
+
+    def ready(self) -> Motion:
+        """Return further output frames that the features so far make ready, at most 250; no frames if all are answered."""
+        return self._emit(self._num_frames or self._timeline.num_frames, None)
+
+    def drain(self) -> Motion | None:
+        """Return the next output frames that remain after the last features, or None if all are answered.
+
+        Features after the last ones are silence.
+
+        Raises:
+            Cancelled: the call that the motion is for is over. The stream checks this once per second of motion.
+        """
+        covered = Fraction(self._grid.num_features) / MOTION_RATE
+        target, until = (self._num_frames, None) if self._num_frames else (self._timeline.num_frames, covered)
+        while not self._complete(target, until):
+            piece = self._emit(target, until)
+            if len(piece.mouth_landmarks):
+                return piece
+            check_still_wanted()
+            self._keep(self._grid.push_silence(MOTION_RATE.numerator))
+        return None
+
+    def _complete(self, target: int | None, until: Fraction | None) -> bool:
+        if target is not None and self._next >= target:
+            return True
+        return until is not None and self._timeline.seconds(self._next) >= until
+
+    def _keep(self, motion: Motion) -> None:
+        for index, mouth in enumerate(motion.mouth_landmarks):
+            pose = None if motion.poses is None else motion.poses[index]
+            blink = 0.0 if motion.blink is None else float(motion.blink[index])
+            self._frames.append(_GridFrame(mouth, float(motion.speech_probability[index]), pose, blink))
+
+    def _emit(self, target: int | None, until: Fraction | None) -> Motion:
+        first = self._next
+        found: list[_GridFrame] = []
+        while len(found) < MAX_FRAMES_AT_ONCE and not self._complete(target, until):
+            at = grid_position(self._timeline.seconds(self._next))
+            if at.last_needed >= self._base + len(self._frames):
+                # After a gap in the times, no frame of the gap is kept.
+                self._forget(at.index - 1)
+                break
+            found.append(self._frame_at(at.index, float(at.fraction)))
+            self._next += 1
+            self._forget(at.index - 1)
+        mouths = np.stack([frame.mouth for frame in found]) if found else np.zeros((0, NUM_POINTS, 3), np.float32)
+        poses = [frame.pose for frame in found if frame.pose is not None]
+        return Motion(
+            first,
+            mouths,
+            np.array([frame.speaking for frame in found], np.float32),
+            self._grid.expression(mouths),
+            np.stack(poses) if poses else None,
+            np.array([frame.blink for frame in found], np.float32) if poses else None,
+        )
+
+    def _frame_at(self, index: int, fraction: float) -> _GridFrame:
+        # Times before the first frame get the first frame.
+        here = self._frames[max(index, 0) - self._base]
+        if fraction == 0.0:
+            return here
+        before, left, right, after = (self._frames[max(index + step, 0) - self._base] for step in (-1, 0, 1, 2))
+        pose = None
+        if before.pose is not None and left.pose is not None and right.pose is not None and after.pose is not None:
+            pose = catmull_rom(before.pose, left.pose, right.pose, after.pose, fraction)
+        return _GridFrame(
+            catmull_rom(before.mouth, left.mouth, right.mouth, after.mouth, fraction),
+            left.speaking + fraction * (right.speaking - left.speaking),
+            pose,
+            left.blink + fraction * (right.blink - left.blink),
+        )
+
+    def _forget(self, before: int) -> None:
+        drop = min(max(before, 0) - self._base, len(self._frames))
+        if drop > 0:
+            del self._frames[:drop]
+            self._base += drop

@@ -1,0 +1,104 @@
+"""What renderers keep of a person in the artefact store, and what a personalisation reads there."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from services.common.array_types import Float32
+from services.common.errors import InvalidRequest
+from services.common.face.identity import identity_from_arrays, model_of_identity
+from services.common.face.identity_drawing import IdentityDrawing
+from services.common.face.morphable_models import MorphableModels
+from services.common.face.mouth_bank import MouthBank, bank_from_arrays
+from services.common.store.array_cache import ArrayCache
+from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
+from services.render.backends.registry import ModelFile
+from services.render.streams import default_state
+
+ACTOR_FORMAT: Final = "dubstage.render_actor/1"
+"""Metadata `format` of an actor's artefact."""
+_STATE: Final = "actor_state"
+_LARGEST_STATE: Final = 1e4
+"""Largest magnitude of a number in an actor's state; numbers of real actors stay below 10."""
+
+
+class ActorStore:
+    """Actors' states, banks and identities in an artefact store. Safe for several threads.
+
+    Args:
+        store: artefact store.
+        cache: cache of actors' states before the store.
+        models: morphable models on which faces are drawn, for renderers that need the person's identity.
+    """
+
+    def __init__(self, store: ArtefactStore, cache: ArrayCache, models: MorphableModels) -> None:
+        self._store, self._cache, self._models = store, cache, models
+
+    def state(self, ref: ArtefactRef | None, model: ModelFile) -> Float32:
+        """Load an actor's state, float32 [S]; without a reference, return the prior's own state.
+
+        Args:
+            ref: the actor's artefact, field `config.actor` of the request; None: no actor.
+            model: the exported network that the state is for.
+
+        Raises:
+            InvalidRequest: the artefact holds no state of this model, or was made for another prior.
+            ArtefactNotFound, ArtefactCorrupt: from the store.
+        """
+        if ref is None:
+            return default_state(model)
+        named = self._cache.get_arrays(ref)
+        form = named.metadata.get("format")
+        if form != ACTOR_FORMAT:
+            raise InvalidRequest(f"config.actor: not a renderer's actor: format {form!r}", field="config.actor")
+        if named.metadata.get("prior_sha256") != model.prior_sha256:
+            raise InvalidRequest(
+                f"config.actor was personalised with another version of model {model.name!r}: personalise it again",
+                field="config.actor",
+            )
+        state: Float32 = named[_STATE]
+        if state.shape != (model.state_size,) or state.dtype != "float32":
+            raise InvalidRequest(
+                f"config.actor: expected float32 [{model.state_size}], got {state.dtype} {list(state.shape)}",
+                field="config.actor",
+            )
+        if not (np.abs(state) <= _LARGEST_STATE).all():  # written so that NaN fails
+            raise InvalidRequest(
+                f"config.actor is damaged: its state holds numbers beyond {_LARGEST_STATE:g} or none: personalise it again",
+                field="config.actor",
+            )
+        return state
+
+    def store_state(self, state: Float32, model: ModelFile) -> ArtefactRef:
+        """Store an actor's state, float32 [S]; return the reference of its artefact.
+
+        Raises:
+            StorageFull: from the store.
+        """
+        metadata = {"format": ACTOR_FORMAT, "model": model.name, "prior_sha256": model.prior_sha256}
+        return self._store.put_arrays({_STATE: state}, metadata)
+
+    def bank(self, ref: ArtefactRef) -> MouthBank:
+        """Load the bank that a personalisation learns from.
+
+        Raises:
+            InvalidRequest: the artefact holds no bank.
+            ArtefactNotFound, ArtefactCorrupt: from the store.
+        """
+        return bank_from_arrays(self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES))
+
+    def drawing(self, ref: ArtefactRef | None) -> IdentityDrawing | None:
+        """Load the identity that draws the person of a personalisation; None: no identity is needed.
+
+        Raises:
+            InvalidRequest: the artefact holds no identity, or its model's faces cannot be drawn.
+            ModelNotFound: the identity's morphable model is not installed here.
+            ArtefactNotFound, ArtefactCorrupt: from the store.
+        """
+        if ref is None:
+            return None
+        stored = self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES)
+        model = self._models.get(model_of_identity(stored))
+        return IdentityDrawing(identity_from_arrays(stored, model), model)

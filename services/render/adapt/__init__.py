@@ -1,1 +1,0 @@
-"""Personalisation: the one place where this server trains."""

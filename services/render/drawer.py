@@ -1,0 +1,67 @@
+"""The part of a stream that each renderer brings: how one frame is prepared, shown to the network, and drawn from the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from services.common.array_types import Array, Float32, UInt8
+from services.render.frame_window import Window
+from services.render.types import RenderFrame
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """What the network is shown of one frame.
+
+    Attributes:
+        inputs: arrays by the names of the network's inputs, without the batch axis.
+        base: uint8 [H, W, 3], the picture that the drawn face starts from.
+    """
+
+    inputs: Mapping[str, Array]
+    base: UInt8
+
+
+class FrameDrawer(Protocol[T]):
+    """What draws the frames of one stream. It holds the actor and no frame: services.render.streams keeps the window."""
+
+    @property
+    def actor_inputs(self) -> Mapping[str, Array]:
+        """Arrays of the actor by the names of the network's inputs, without a batch axis.
+
+        If the export sheet gives such an input a batch axis, its array is repeated for each frame. Otherwise the network gets the
+        array once for a whole batch.
+        """
+
+    def prepare(self, frame: RenderFrame) -> T:
+        """Return what the window keeps of a frame. Frames that are context only are prepared too if a window needs them."""
+
+    def show(self, window: Window[T]) -> Shown:
+        """Return what the network is shown of a frame that is wanted."""
+
+    def draw(self, window: Window[T], shown: Shown, outputs: Mapping[str, Array]) -> UInt8:
+        """Return the picture of a frame: uint8 [H, W, 3], the background wherever the mask is 0.
+
+        Args:
+            window: the frame with its neighbours.
+            shown: what `show` returned for the frame.
+            outputs: the network's outputs by name, without the batch axis.
+        """
+
+
+def with_residual(frame: RenderFrame, base: UInt8, residual: Float32) -> UInt8:
+    """Return base + residual where the mask is above 0, and the background elsewhere: uint8 [H, W, 3].
+
+    Args:
+        frame: background and mask.
+        base: uint8 [H, W, 3].
+        residual: float32 [H, W, 3], grey levels.
+    """
+    face = np.clip(np.rint(base + residual), 0.0, 255.0).astype(np.uint8)
+    return np.where(frame.mask[:, :, None] > 0, face, frame.background)

@@ -1,0 +1,17 @@
+"""Pictures as tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from services.common.array_types import UInt8
+
+
+def to_tensor(pictures: UInt8) -> torch.Tensor:
+    """Return pictures as float32 [B, C, H, W] in [0, 1], channels last in memory.
+
+    Args:
+        pictures: uint8 [B, H, W, C].
+    """
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div_(255.0)

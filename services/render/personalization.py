@@ -1,0 +1,183 @@
+"""Personalisation: the search for one actor's state, with the prior's weights untouched (Song et al. 2023, Sec. III-C).
+
+The paper fine-tunes its whole network for 25 minutes. Here only the scales and shifts of the FiLM layers move, which are an input
+of the served network. So an actor needs no network of their own, and a few thousand numbers cannot learn ten seconds by heart.
+Each renderer makes the pairs that the search learns from, in its own room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from services.common.array_types import Float32
+from services.common.chassis.calls import check_still_wanted
+from services.render.losses import (
+    LossWeights,
+    adversarial_loss,
+    compose,
+    critic_view,
+    discriminator_loss,
+    perceptual_loss,
+    reconstruction_loss,
+    total_variation_loss,
+)
+from services.render.networks.discriminators import PatchDiscriminator, load_discriminator
+from services.render.networks.perceptual import PerceptualNetwork, load_perceptual
+from services.render.networks.tensors import to_tensor
+from services.render.pairs import Pair
+from services.render.renderer import PersonalizeJob
+from services.render.types import PersonalizeProgress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PersonalizeRecipe:
+    """Settings of the search for an actor's state.
+
+    Attributes:
+        num_steps: steps of the optimiser, unless a job gives a number.
+        batch_size: pairs per step.
+        num_pairs: pairs that are made before the search, spread over the bank.
+        learning_rate: learning rate of the state (Adam). It falls to a tenth by half a cosine.
+        judge_learning_rate: learning rate of the frame discriminator, which learns the person's own look beside the state.
+        average_decay: decay of the moving average of the state. The average is the result.
+        report_every: steps between reports.
+        weights: weights of the losses. There is no sequence term, because pairs are drawn at random. The frame term counts little:
+            a few thousand free numbers, and one discriminator that has seen ten seconds, would soon find pictures that fool this
+            discriminator and no viewer.
+    """
+
+    num_steps: int = 120
+    batch_size: int = 4
+    num_pairs: int = 160
+    learning_rate: float = 2e-3
+    judge_learning_rate: float = 5e-4
+    average_decay: float = 0.95
+    report_every: int = 10
+    weights: LossWeights = field(default_factory=lambda: LossWeights(frame=0.08))
+
+
+class DrawsFromState(Protocol):
+    """Network that draws a residual from pictures, laid out as losses.compose expects, and from states."""
+
+    def default_state(self) -> torch.Tensor:
+        """Return the prior's own state, float32 [S]."""
+
+    def __call__(self, pictures: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        """Return residuals, float [B, 3, 160, 160], for pictures [B, C, 160, 160] and states [B, S]."""
+
+
+def personalized(
+    network: DrawsFromState,
+    pairs: Sequence[Pair],
+    job: PersonalizeJob,
+    recipe: PersonalizeRecipe,
+    packed: Callable[[Float32], Float32] = lambda film: film,
+) -> Iterator[PersonalizeProgress]:
+    """Search the state that draws the pairs best; yield progress. The last report holds the result.
+
+    The result is the same for the same seed and number of threads. Without pairs there is nothing to learn from: then the only
+    report, of step 0 of 0, holds the prior's own state.
+
+    Args:
+        network: the prior.
+        pairs: examples of the person.
+        job: number of steps (0: the recipe's), seed, folder of weights.
+        recipe: all other settings.
+        packed: returns an actor's state, given the state that the network takes.
+
+    Raises:
+        Cancelled: the call that this is done for is over. The search looks before every step.
+        ModelNotFound: a weights file is missing.
+    """
+    if not pairs:
+        yield PersonalizeProgress(0, 0, 0.0, packed(network.default_state().numpy()))
+        return
+    perceptual = load_perceptual(job.weights / "perceptual.safetensors")
+    judge = load_discriminator(job.weights / "frame_discriminator.safetensors")
+    search = StateSearch(network, perceptual, judge, recipe, job.num_steps or recipe.num_steps)
+    for report in search.run(pairs, job.seed):
+        yield replace(report, state=packed(report.state))
+
+
+class StateSearch:
+    """Optimisation of one state against one discriminator.
+
+    Args:
+        network: the prior.
+        perceptual: network of the perceptual loss.
+        judge: the frame discriminator as the prior's training left it; the search trains the discriminator further.
+        recipe: settings.
+        num_steps: steps of the optimiser.
+    """
+
+    def __init__(
+        self,
+        network: DrawsFromState,
+        perceptual: PerceptualNetwork,
+        judge: PatchDiscriminator,
+        recipe: PersonalizeRecipe,
+        num_steps: int,
+    ) -> None:
+        if isinstance(network, nn.Module):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network
+        self._features = perceptual.features
+        self._judge = judge
+        self._recipe = recipe
+        self._num_steps = num_steps
+        self._state = network.default_state().requires_grad_(True)
+        self.average = network.default_state()
+        self._optimiser = torch.optim.Adam([self._state], recipe.learning_rate, betas=(0.9, 0.99))
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, num_steps, recipe.learning_rate * 0.1)
+        self._judge_optimiser = torch.optim.Adam(judge.parameters(), recipe.judge_learning_rate, betas=(0.5, 0.99))
+
+    def run(self, pairs: Sequence[Pair], seed: int) -> Iterator[PersonalizeProgress]:
+        """Run all steps, each on a batch of the pairs in random order; yield progress, see `personalized`."""
+        recipe, steps = self._recipe, self._num_steps
+        rng = np.random.default_rng((seed, 1))
+        losses: list[float] = []
+        order: list[int] = []
+        for step in range(1, steps + 1):
+            check_still_wanted()
+            while len(order) < recipe.batch_size:
+                order.extend(rng.permutation(len(pairs)).tolist())
+            chosen, order = order[: recipe.batch_size], order[recipe.batch_size :]
+            losses.append(self.step([pairs[index] for index in chosen]))
+            if step % recipe.report_every == 0 or step == steps:
+                yield PersonalizeProgress(step, steps, float(np.mean(losses)), self.average.numpy().copy())
+                losses.clear()
+
+    def step(self, pairs: Sequence[Pair]) -> float:
+        """Do one step on a batch; return the mean absolute error inside the mask, grey levels."""
+        weights = self._recipe.weights
+        inputs = to_tensor(np.stack([pair.picture for pair in pairs]))
+        targets = to_tensor(np.stack([pair.target for pair in pairs]))
+        with torch.autocast("cpu", torch.bfloat16):
+            residual = self._network(inputs, self._state.expand(len(pairs), -1))
+        made = compose(inputs, residual.float(), targets)
+        drawn, wanted = critic_view(made.pictures), critic_view(targets)
+        reconstruction = reconstruction_loss(made)
+        loss = weights.reconstruction * reconstruction + weights.total_variation * total_variation_loss(made)
+        with torch.autocast("cpu", torch.bfloat16):
+            self._judge.requires_grad_(False)
+            judged = adversarial_loss(self._judge(drawn))
+            self._judge.requires_grad_(True)
+            loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, wanted) + weights.frame * judged
+        self._optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss.float())
+        self._optimiser.step()
+        self._schedule.step()
+        with torch.autocast("cpu", torch.bfloat16):
+            judge_loss = discriminator_loss(self._judge(wanted), self._judge(drawn.detach()))
+        self._judge_optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(judge_loss.float())
+        self._judge_optimiser.step()
+        with torch.no_grad():
+            self.average.lerp_(self._state, 1.0 - self._recipe.average_decay)
+        return float(reconstruction.detach()) * 255.0

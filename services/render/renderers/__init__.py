@@ -1,0 +1,1 @@
+"""One folder per renderer. A renderer never imports another renderer."""

@@ -1,0 +1,64 @@
+"""Personalisation of `everybody`: key pictures from the bank, then the FiLM state that draws this person best.
+
+The paper trains on fifteen minutes of each person. From ten seconds, key pictures (services.render.key_pictures) give the person's
+looks at once, and the search of services.render.personalization gives the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from services.common.face.mouth_bank import MouthBank
+from services.render.key_pictures import NUM_KEYS, KeyPictures, choose_keys, packed
+from services.render.pairs import LandmarkNoise, Pair, keyed_windows
+from services.render.personalization import PersonalizeRecipe, personalized
+from services.render.renderer import PersonalizeJob
+from services.render.renderers.everybody.inputs import WINDOW_FRAMES
+from services.render.renderers.everybody.network import WEIGHTS, load
+from services.render.renderers.everybody.pairs import WindowView, window_pair
+from services.render.types import PersonalizeProgress
+
+
+def personalize_everybody(job: PersonalizeJob, recipe: PersonalizeRecipe | None = None) -> Iterator[PersonalizeProgress]:
+    """Search the state of the bank's person; yield progress as services.render.personalization.personalized does.
+
+    An actor's state is the FiLM state, then the key pictures. A bank of a few frames, all near its key pictures, has nothing to
+    learn from: its state holds the key pictures with the prior's own FiLM state.
+
+    Args:
+        job: the bank, the prior's weights and settings. `train=False` skips the search.
+        recipe: settings of the search; None: PersonalizeRecipe().
+
+    Raises:
+        Cancelled: the call that this is done for is over.
+        ModelNotFound: a weights file is missing.
+    """
+    torch.set_num_threads(job.num_threads)
+    recipe = recipe or PersonalizeRecipe()
+    network = load(job.weights / WEIGHTS)
+    keys = choose_keys(job.bank, np.arange(job.bank.num_frames))
+    pairs = actor_windows(job.bank, keys, recipe, job.seed) if job.train else []
+    yield from personalized(network, pairs, job, recipe, lambda film: packed(film, keys))
+
+
+def actor_windows(bank: MouthBank, keys: KeyPictures, recipe: PersonalizeRecipe, seed: int) -> list[Pair]:
+    """Return pairs of the bank's windows, each with key pictures of other moments only.
+
+    Args:
+        bank: textures and landmarks of the person.
+        keys: key pictures of the bank.
+        recipe: number of pairs.
+        seed: random seed of the noise.
+
+    Raises:
+        Cancelled: the call that this is done for is over.
+    """
+    rng = np.random.default_rng((seed, 0))
+    pairs = []
+    for rows, others in keyed_windows(bank, keys, length=WINDOW_FRAMES, fewest_keys=NUM_KEYS, count=recipe.num_pairs):
+        view = WindowView(rows, bank.boxes[list(rows)], others)
+        pairs.append(window_pair(bank, view, LandmarkNoise(), int(rng.integers(1 << 31))))
+    return pairs

@@ -1,0 +1,105 @@
+"""Identity features of filmed pictures (paper `headpose`, Sec. 3.4), by the embedding trained here or by the user's own ArcFace.
+
+A model of `headpose` belongs to one embedding: features of another embedding cannot be compared with the features in the model's
+memory. The header of the model's weights holds the digest of the embedding's file. A file with another digest is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+import torch
+
+from services.common.array_types import Float32, UInt8
+from services.common.errors import ModelNotFound
+from services.render.backends.registry import file_sha256
+from services.render.networks.tensors import to_tensor
+from services.render.networks.weights import metadata_of
+from services.render.renderers.headpose.identity_embedding import load
+
+EMBEDDING: Final = "identity_embedding"
+"""File name of the embedding in a folder of weights: .safetensors (the embedding trained here) or .onnx (ArcFace)."""
+_ARCFACE_SIZE: Final = 112
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityFeatures:
+    """Identity embedding.
+
+    Attributes:
+        sha256: digest of the embedding's file, hexadecimal.
+        size: numbers of an identity feature.
+        of: returns unit vectors, float32 [N, size], for render boxes, uint8 [N, 160, 160, 3].
+    """
+
+    sha256: str
+    size: int
+    of: Callable[[UInt8], Float32]
+
+
+def read_identity_features(path: Path) -> IdentityFeatures:
+    """Return the embedding of a file: .safetensors, or ArcFace as .onnx (input [N, 3, 112, 112] RGB, (x - 127.5) / 127.5).
+
+    ArcFace was trained on whole faces. Here ArcFace sees the render box, which holds the lower face only.
+
+    Raises:
+        ModelNotFound: the file is missing or holds another network.
+    """
+    if path.suffix == ".onnx":
+        return _arcface(path)
+    network = load(path)
+
+    def of(boxes: UInt8) -> Float32:
+        with torch.no_grad():
+            return np.asarray(network(to_tensor(boxes)).numpy(), np.float32)
+
+    return IdentityFeatures(file_sha256(path), network.config.size, of)
+
+
+def embedding_of(weights: Path) -> IdentityFeatures:
+    """Return the embedding that a model was trained with.
+
+    Args:
+        weights: weights file of the model, whose header holds the digest of the embedding. The embedding lies beside this file, as
+            identity_embedding.onnx or identity_embedding.safetensors. If both are there, the .onnx file is taken.
+
+    Raises:
+        ModelNotFound: the weights file is missing, or the embedding beside this file is missing or another one.
+    """
+    folder, sha256 = weights.parent, metadata_of(weights).get(EMBEDDING, "")
+    path = next((path for suffix in (".onnx", ".safetensors") if (path := folder / f"{EMBEDDING}{suffix}").is_file()), None)
+    if path is None:
+        raise ModelNotFound(f"no {EMBEDDING}.safetensors in {folder}", resource=EMBEDDING)
+    if (found := file_sha256(path)) != sha256:
+        raise ModelNotFound(
+            f"model 'headpose' was trained with the identity embedding {sha256[:12]}, but {path} is {found[:12]}: put the right "
+            f"embedding there, or train the model with {path.name} (--identity-weights)",
+            resource=EMBEDDING,
+        )
+    return read_identity_features(path)
+
+
+def _arcface(path: Path) -> IdentityFeatures:
+    try:
+        session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exception types are not exported
+        raise ModelNotFound(f"no ArcFace network at {path}: {error}", resource=str(path)) from error
+    given, shape = session.get_inputs()[0], session.get_inputs()[0].shape
+    size = session.get_outputs()[0].shape[-1]
+    if list(shape[1:]) != [3, _ARCFACE_SIZE, _ARCFACE_SIZE] or not isinstance(size, int):
+        raise ModelNotFound(f"{path} takes {shape}, ArcFace takes [N, 3, 112, 112]", resource=str(path))
+
+    def of(boxes: UInt8) -> Float32:
+        small = np.stack([cv2.resize(box, (_ARCFACE_SIZE, _ARCFACE_SIZE), interpolation=cv2.INTER_AREA) for box in boxes])
+        pictures = ((small.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2)
+        # One picture per call, because such files often have a fixed batch size.
+        made = np.concatenate([session.run(None, {given.name: picture[None]})[0].reshape(1, -1) for picture in pictures])
+        return np.asarray(made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9), np.float32)
+
+    return IdentityFeatures(file_sha256(path), size, of)

@@ -1,0 +1,190 @@
+"""Network of `headpose`, a generator with a memory: rendered frames -> the lower face (paper `headpose`, Sec. 3.4, Fig. 2, Eq. 3).
+
+    o_t = A r_t + (1 - A) C
+
+The generator is the U-Net of services/render/networks/unet.py. Its last convolution has two parts, one for the colour mask C and
+one for the attention mask A. The memory recalls an identity feature for each of the three rendered frames. The mean of the three
+features gives scale and shift of every layer. In the two lowest levels, scale and shift follow an instance normalisation (AdaIN).
+The actor's own state is added to scale and shift. Departures from the paper:
+
+* C is a mixture of the actor's key pictures (services/render/key_pictures.py), pixel by pixel, and a free part. Detail that was
+  filmed is sharper than detail that was drawn. The network also sees the wanted lips, filled.
+* In the upper levels scale and shift come without normalisation, which would erase the footage's light.
+* The network returns o_t - r_t, so that the model is served like every other model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from services.render.networks.perceptual import PerceptualConfig
+from services.render.networks.unet import UNetTrunk
+from services.render.networks.weights import load_network
+from services.render.renderers.headpose.identity_memory import IdentityMemory, MemoryConfig, SpatialFeatures
+from services.render.renderers.headpose.inputs import FIRST_KEY, OTHER_KEYS, PICTURE_CHANNELS, RENDERED, RENDERED_BEFORE, SHOWN_KEYS
+
+WEIGHTS: Final = "headpose.safetensors"
+"""Name of the weights file."""
+_COLOURS: Final = 4 * (3 + SHOWN_KEYS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadposeConfig:
+    """Shape of the network.
+
+    Attributes:
+        widths: channels at 80, 40, 20 and 10 px.
+        depths: residual blocks on the way down at each of these sizes; the way up has one block at each size.
+        items: items of the memory.
+        actor_items: further items of the memory in an actor's state.
+        identity_size: numbers of an identity feature, as many as the identity embedding gives.
+        spatial_size: numbers of a spatial feature.
+        spatial_widths: channels of the frozen perceptual network behind the spatial feature.
+    """
+
+    widths: tuple[int, ...] = (24, 48, 80, 104)
+    depths: tuple[int, ...] = (1, 1, 1, 2)
+    items: int = 128
+    actor_items: int = 8
+    identity_size: int = 64
+    spatial_size: int = 64
+    spatial_widths: tuple[int, ...] = (16, 32, 64, 96)
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Return plain values, for the header of a weights file."""
+        return asdict(self)
+
+
+class Masks(NamedTuple):
+    """Both outputs of the generator.
+
+    Attributes:
+        colour: float [B, 3, 160, 160], the colour mask C.
+        attention: float [B, 1, 160, 160] in (0, 1), the attention mask A: how much of the rendered frame stays.
+    """
+
+    colour: Tensor
+    attention: Tensor
+
+
+class HeadposeNetwork(UNetTrunk):
+    """Generator and memory; see the module's text.
+
+    An actor's state has two parts: the actor's own scales and shifts, [film_size], which are added to those of the identity
+    feature; then the actor's items of the memory, [actor_items, item_size], each with its spatial feature and its identity feature.
+    """
+
+    def __init__(self, config: HeadposeConfig) -> None:
+        super().__init__(
+            config.widths,
+            config.depths,
+            in_channels=PICTURE_CHANNELS,
+            out_channels=_COLOURS + 4,
+            normalised_levels=2,
+        )
+        self.config = config
+        self.film_size = self.state_size
+        self.item_size = config.spatial_size + config.identity_size
+        self.state_size = self.film_size + config.actor_items * self.item_size
+        self.identity_film = nn.Parameter(torch.zeros(self.film_size, config.identity_size))
+        self.spatial = SpatialFeatures(PerceptualConfig(widths=config.spatial_widths), config.spatial_size)
+        self.memory = IdentityMemory(
+            MemoryConfig(items=config.items, spatial_size=config.spatial_size, identity_size=config.identity_size)
+        )
+
+    def identity_of(self, pictures: Tensor, state: Tensor) -> Tensor:
+        """Return what the memory recalls: float [B, D], the mean of the three rendered frames' identity features.
+
+        Args:
+            pictures: float [B, PICTURE_CHANNELS, 160, 160] in [0, 1].
+            state: float [B, S], the actors' states.
+        """
+        count = pictures.shape[0]
+        frames = torch.cat([pictures[:, part] for part in (RENDERED, *RENDERED_BEFORE)])
+        query = self.spatial(frames).reshape(1 + len(RENDERED_BEFORE), count, -1).transpose(0, 1)
+        items = state[:, self.film_size :].reshape(-1, self.config.actor_items, self.item_size)
+        size = self.config.spatial_size
+        return self.memory.recall(query, items[..., :size], items[..., size:]).mean(dim=1)
+
+    def masks(self, pictures: Tensor, film: Tensor, identity: Tensor) -> Masks:
+        """Return the colour mask C and the attention mask A.
+
+        Args:
+            pictures: float [B, PICTURE_CHANNELS, 160, 160] in [0, 1], laid out by inputs.drawn_picture.
+            film: float [B, film_size], the actors' own scales and shifts.
+            identity: float [B, D], identity features.
+        """
+        # A sum of products, where a matrix product's bytes would depend on the batch.
+        made = self.trunk(pictures, film + (identity[:, None] * self.identity_film).sum(dim=-1))
+        colours = F.pixel_shuffle(made[:, :_COLOURS], 2)
+        attention = torch.sigmoid(F.pixel_shuffle(made[:, _COLOURS:], 2))
+        shares = torch.softmax(colours[:, 3:], dim=1)
+        # The factor of a tenth keeps the first steps of training small beside the key pictures.
+        colour = shares[:, :1] * pictures[:, FIRST_KEY] + colours[:, :3] * 0.1
+        for place, key in enumerate(torch.split(pictures[:, OTHER_KEYS], 3, dim=1), start=1):
+            colour = colour + shares[:, place : place + 1] * key
+        return Masks(colour, attention)
+
+    def forward(self, pictures: Tensor, state: Tensor) -> Tensor:
+        """Return the residual to add to the rendered frame, o_t - r_t: float [B, 3, 160, 160], unit: the full range of the
+        pictures.
+
+        Args:
+            pictures: float [B, PICTURE_CHANNELS, 160, 160] in [0, 1], laid out by inputs.drawn_picture.
+            state: float [B, S], the actors' states.
+        """
+        masks = self.masks(pictures, state[:, : self.film_size], self.identity_of(pictures, state))
+        return refined(pictures[:, RENDERED], masks) - pictures[:, RENDERED]
+
+
+def refined(rendered: Tensor, masks: Masks) -> Tensor:
+    """Return o = A r + (1 - A) C (Eq. 3), float [B, 3, H, W].
+
+    Args:
+        rendered: float [B, 3, H, W], the rendered frames r.
+        masks: outputs of the generator.
+    """
+    return masks.attention * rendered + (1.0 - masks.attention) * masks.colour
+
+
+def attention_loss(masks: Masks, inside: Tensor) -> Tensor:
+    """Return the second term of Eq. 4's attention loss: mean A^2 inside the mask, which keeps A from saturating at 1.
+
+    Args:
+        masks: outputs of the generator.
+        inside: float [B, 1, 160, 160], the lower-face mask.
+    """
+    return (masks.attention.square() * inside).sum() / inside.sum()
+
+
+def attention_smoothness_loss(masks: Masks, inside: Tensor) -> Tensor:
+    """Return the third term of Eq. 4's attention loss: mean squared difference of neighbouring values of A inside the mask.
+
+    Args:
+        masks: outputs of the generator.
+        inside: float [B, 1, 160, 160], the lower-face mask.
+    """
+    attention = masks.attention
+    down = ((attention[..., 1:, :] - attention[..., :-1, :]).square() * inside[..., 1:, :]).sum()
+    across = ((attention[..., 1:] - attention[..., :-1]).square() * inside[..., 1:]).sum()
+    return (down + across) / inside.sum()
+
+
+def load(path: Path) -> HeadposeNetwork:
+    """Return the network of a weights file, in evaluation mode and without gradients.
+
+    Raises:
+        ModelNotFound: the file is missing or holds another network.
+    """
+
+    def build(config: dict[str, Any]) -> HeadposeNetwork:
+        lists = {name: tuple(config[name]) for name in ("widths", "depths", "spatial_widths")}
+        return HeadposeNetwork(HeadposeConfig(**{**config, **lists}))
+
+    return load_network(path, build)

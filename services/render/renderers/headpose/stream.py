@@ -1,0 +1,54 @@
+"""Drawer of `headpose`: each frame with the two before it, from the drawn face and key pictures.
+
+face = rendered frame + residual(window of rendered frames, mask, wanted lips, key pictures; FiLM state, memory items),
+then its detail as strong as that of the key pictures (services.render.renderers.headpose.detail)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from services.common.array_types import Array, UInt8
+from services.render.drawer import Shown, with_residual
+from services.render.frame_window import Window
+from services.render.key_pictures import unpacked
+from services.render.lip_pictures import lip_pictures
+from services.render.renderer import StreamSetup
+from services.render.renderers.headpose.detail import with_detail
+from services.render.renderers.headpose.inputs import drawn_picture, rendered_frame, shown_keys
+from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
+from services.render.types import RenderFrame
+
+
+class Prepared(NamedTuple):
+    """What the window keeps of a frame: r_t, uint8 [H, W, 3], and its key pictures, uint8 [SHOWN_KEYS, H, W, 3]."""
+
+    rendered: UInt8
+    keys: UInt8
+
+
+class HeadposeDrawer:
+    """See services.render.drawer.FrameDrawer."""
+
+    def __init__(self, setup: StreamSetup) -> None:
+        actor, self._keys = unpacked(setup.state)
+        self.actor_inputs: Final[Mapping[str, Array]] = {INPUT_STATE: actor}
+
+    def prepare(self, frame: RenderFrame) -> Prepared:
+        """See FrameDrawer.prepare."""
+        assert frame.texture is not None  # the renderer declares this input
+        keys = shown_keys(self._keys, frame.background, frame.mask, frame.box_landmarks)
+        return Prepared(rendered_frame(frame.background, frame.mask, frame.texture, keys[0]), keys)
+
+    def show(self, window: Window[Prepared]) -> Shown:
+        """See FrameDrawer.show."""
+        frame, now = window.frame, window.now
+        lips = lip_pictures(frame.box_landmarks, len(frame.mask))
+        picture = drawn_picture([item.rendered for item in window.items], frame.mask, lips, now.keys)
+        return Shown({INPUT_PICTURES: picture}, now.rendered)
+
+    def draw(self, window: Window[Prepared], shown: Shown, outputs: Mapping[str, Array]) -> UInt8:
+        """See FrameDrawer.draw."""
+        frame = window.frame
+        return with_detail(with_residual(frame, shown.base, outputs[OUTPUT_RESIDUAL]), window.now.keys, frame.mask)

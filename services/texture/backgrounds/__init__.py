@@ -1,0 +1,1 @@
+"""Footage frames as backgrounds for predicted head motion."""

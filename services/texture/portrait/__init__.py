@@ -1,0 +1,1 @@
+"""A still picture whose head turns and whose eyes shut."""

@@ -1,0 +1,48 @@
+"""Stored artefacts as the stage computes with them: mouth banks, and identities with their morphable models."""
+
+from __future__ import annotations
+
+from services.common.chassis.calls import set_model_version
+from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
+from services.common.face.morphable_models import MorphableModels
+from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, bank_from_arrays
+from services.common.geometry.morphable_model import MorphableModel
+from services.common.store.array_cache import ArrayCache
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+
+
+class StoredFaces:
+    """Reads and writes what the stage knows of persons. All methods block.
+
+    Args:
+        store: where banks are put.
+        cache: banks and identities are read through the cache.
+        models: the morphable models of identities.
+    """
+
+    def __init__(self, store: ArtefactStore, cache: ArrayCache, models: MorphableModels) -> None:
+        self._store, self._cache, self._models = store, cache, models
+
+    def keep_bank(self, bank: MouthBank) -> ArtefactRef:
+        """Store a bank and return its reference."""
+        return self._store.put_arrays(bank_arrays(bank), {"format": FORMAT})
+
+    def bank(self, ref: ArtefactRef) -> MouthBank:
+        """Return a stored bank.
+
+        Raises:
+            InvalidRequest, ArtefactNotFound, ArtefactCorrupt: the artefact cannot be read, or is no bank.
+        """
+        return bank_from_arrays(self._cache.get_arrays(ref))
+
+    def person(self, ref: ArtefactRef) -> tuple[FaceIdentity, MorphableModel]:
+        """Return a stored identity and its morphable model, and name the model in the current call's log line.
+
+        Raises:
+            InvalidRequest, ArtefactNotFound, ArtefactCorrupt: the artefact cannot be read, or is no identity of the model.
+            ModelNotFound: the identity's model is not installed here.
+        """
+        stored = self._cache.get_arrays(ref)
+        model = self._models.get(model_of_identity(stored))
+        set_model_version(model.digest[:12])
+        return identity_from_arrays(stored, model), model

@@ -1,0 +1,191 @@
+"""The registry of predictors behind a real server: unknown names, ListModels, and a predictor of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
+from services.common.array_types import Float32
+from services.common.chassis.settings import load_settings
+from services.common.chassis.stage import server_of
+from services.common.wire.arrays import from_tensor, to_tensor
+from services.motion.__main__ import compose
+from services.motion.constraints import ConstraintConfig
+from services.motion.convert import FeatureBlock
+from services.motion.features import silence
+from services.motion.grid import Grid
+from services.motion.models import MotionModels
+from services.motion.personalization import Step
+from services.motion.predictor import Predictor, encode_mouths
+from services.motion.predictors.registry import PREDICTORS
+from services.motion.settings import MotionSettings
+from services.motion.style import Style
+from services.motion.types import NUM_POINTS, SHARED_FEATURES, Footage, Motion, SpeechFeatures
+from tests.contract.motion.requests import block_to_proto
+from tests.unit.motion.synthesised import mouths, random_features
+
+if TYPE_CHECKING:
+    from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
+
+FRAMES = 60
+RATE = common_pb2.Rational(num=25, den=1)
+MOUTHS = mouths((5.0 + 4.0 * np.sin(np.arange(FRAMES) * 0.7)).astype(np.float32))
+MFCC = np.random.default_rng(0).standard_normal((FRAMES, 4, 40)).astype(np.float32)
+
+
+class ToyGrid(Grid):
+    """Mouths that are the rest mouth, moved to the right by the first MFCC and by the style's array `toy_shift`."""
+
+    def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> None:
+        super().__init__(style, constraints, self._silence(7), np.zeros((7, 4, 1), np.float32), 3)
+
+    def _silence(self, num_frames: int) -> SpeechFeatures:
+        still = silence(num_frames)
+        return SpeechFeatures(
+            still.posteriorgram, still.mel, still.speech_probability, {"mfcc": np.zeros((num_frames, 4, 40), np.float32)}
+        )
+
+    def _hear(self, features: SpeechFeatures) -> Float32:
+        return features.extra["mfcc"][..., :1]
+
+    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
+        found = np.repeat(self._style.rest_mouth[None], len(speaking), axis=0)
+        found[..., 0] += heard[7 : 7 + len(speaking), :1, 0] + self._style.added["toy_shift"]
+        return Motion(first, found, speaking)
+
+
+def toy_style(footage: Footage, models: MotionModels) -> Style:
+    return encode_mouths(footage, models).adding(toy_shift=np.array([2.0], np.float32))
+
+
+def toy_personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+    yield Step(1, 2, 1.0, None)
+    yield Step(2, 2, 0.5, style.adding(toy_shift=np.array([float(len(features))], np.float32)))
+
+
+TOY = Predictor(
+    name="toy",
+    frames_ahead=3,
+    version=lambda _: "toy-1",
+    open=ToyGrid,
+    personalize=toy_personalize,
+    export="nowhere",
+    features=(*SHARED_FEATURES, "mfcc"),
+    style_arrays={"toy_shift": lambda _: (1,)},
+    encode_style=toy_style,
+)
+
+
+@pytest_asyncio.fixture
+async def stub(tmp_path: Path) -> AsyncIterator[MotionServiceAsyncStub]:
+    settings = load_settings(MotionSettings, port=0, artefacts_url=str(tmp_path / "artefacts"))
+    async with server_of("motion", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
+        yield MotionServiceStub(channel)
+
+
+def style_request(method: str) -> pb.EncodeStyleRequest:
+    return pb.EncodeStyleRequest(
+        method=method, mouth_landmarks=to_tensor(MOUTHS), usable=to_tensor(np.ones(FRAMES, np.bool_)), frame_rate=RATE
+    )
+
+
+def block(frames: int = FRAMES) -> audio_pb2.AudioFeatureBlock:
+    features = random_features(frames)
+    message = block_to_proto(FeatureBlock(0, features))
+    message.mfcc.CopyFrom(to_tensor(MFCC[:frames]))
+    return message
+
+
+def personalize_request(method: str, style: common_pb2.ArtefactRef) -> pb.PersonalizeRequest:
+    return pb.PersonalizeRequest(
+        method=method,
+        style=style,
+        features=block(),
+        mouth_landmarks=to_tensor(MOUTHS),
+        usable=to_tensor(np.ones(FRAMES, np.bool_)),
+    )
+
+
+async def personalized(stub: MotionServiceAsyncStub, method: str, style: common_pb2.ArtefactRef) -> list[pb.PersonalizeResponse]:
+    return [step async for step in stub.Personalize(personalize_request(method, style))]
+
+
+async def motion(stub: MotionServiceAsyncStub, method: str, style: common_pb2.ArtefactRef) -> list[pb.MotionFrame]:
+    async def requests() -> AsyncIterator[pb.PredictMotionRequest]:
+        yield pb.PredictMotionRequest(
+            config=pb.PredictMotionConfig(
+                method=method, style=style, feature_rate=RATE, output_timeline=common_pb2.Timeline(frame_rate=RATE)
+            )
+        )
+        yield pb.PredictMotionRequest(features=block(9))
+
+    return [frame async for reply in stub.PredictMotion(requests()) for frame in reply.frames]
+
+
+@pytest.mark.parametrize("name", ["", "unknown", "Ugc", "ugc "])
+@pytest.mark.parametrize("rpc", ["PredictMotion", "EncodeStyle", "Personalize"])
+async def test_a_name_that_is_not_there_is_refused_with_the_names_that_are(
+    stub: MotionServiceAsyncStub, rpc: str, name: str
+) -> None:
+    style = (await stub.EncodeStyle(style_request("ugc"))).style
+    calls = {
+        "PredictMotion": lambda: motion(stub, name, style),
+        "EncodeStyle": lambda: stub.EncodeStyle(style_request(name)),
+        "Personalize": lambda: personalized(stub, name, style),
+    }
+    with pytest.raises(grpc.aio.AioRpcError, match="method") as caught:
+        await calls[rpc]()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    for known in PREDICTORS:
+        assert known in (caught.value.details() or "")
+
+
+async def test_models_are_listed_with_their_needs_and_abilities(stub: MotionServiceAsyncStub) -> None:
+    found = {model.name: model for model in (await stub.ListModels(pb.ListModelsRequest())).models}
+    assert list(found) == list(PREDICTORS)
+    shared = [audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM]
+    assert list(found["ugc"].features) == list(found["headpose"].features) == shared
+    assert list(found["everybody"].features) == [*shared, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED]
+    assert {name: model.frames_ahead for name, model in found.items()} == {"ugc": 2, "everybody": 4, "headpose": 2}
+    assert {name for name, model in found.items() if model.moves_head} == {"headpose"}
+    assert len({model.version for model in found.values()}) == len(found)
+
+
+async def test_a_predictor_that_is_registered_is_served(stub: MotionServiceAsyncStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PREDICTORS, "toy", TOY)
+    (listed,) = [model for model in (await stub.ListModels(pb.ListModelsRequest())).models if model.name == "toy"]
+    assert listed.version == "toy-1"
+    assert audio_pb2.FEATURE_KIND_MFCC in listed.features
+    style = (await stub.EncodeStyle(style_request("toy"))).style
+    *_, last = await personalized(stub, "toy", style)
+    own, refined = [
+        np.stack(
+            [from_tensor(f.mouth_landmarks, "f", dtype=np.float32, shape=(NUM_POINTS, 3)) for f in await motion(stub, "toy", ref)]
+        )
+        for ref in (style, last.style)
+    ]
+    assert own.shape == (9, NUM_POINTS, 3)
+    assert (refined[..., 0] - own[..., 0]).max() == pytest.approx(FRAMES - 2.0, abs=0.1)
+    # The other predictors go on with a style that the toy has refined.
+    assert len(await motion(stub, "ugc", last.style)) == 9
+
+
+async def test_a_predictor_that_is_registered_needs_its_features(
+    stub: MotionServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PREDICTORS, "toy", TOY)
+    request = personalize_request("toy", (await stub.EncodeStyle(style_request("toy"))).style)
+    request.features.ClearField("mfcc")
+    with pytest.raises(grpc.aio.AioRpcError, match=r"features\.mfcc"):
+        _ = [step async for step in stub.Personalize(request)]

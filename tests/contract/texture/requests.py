@@ -1,0 +1,84 @@
+"""Requests of the texture stage from the stage's own types, and answers back, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from services.common.face.crops import BOX_SIZE, HeadPose
+from services.common.face.landmarks import NUM_MOUTH_AREA
+from services.common.wire.arrays import from_image, from_tensor, to_rgb_image, to_tensor
+from services.common.wire.pose_messages import pose_to_proto
+from services.texture.types import BankFrame, PortraitFrame, TargetFrame, WarpedFrame, WarpMode
+
+Request = TypeVar("Request")
+
+
+async def sent(requests: Iterable[Request]) -> AsyncIterator[Request]:
+    for request in requests:
+        yield request
+
+
+def bank_frame_to_proto(frame: BankFrame) -> pb.BuildBankRequest:
+    return pb.BuildBankRequest(
+        frame=pb.BankFrame(
+            frame_index=frame.frame_index,
+            box=to_rgb_image(frame.box),
+            landmarks=to_tensor(frame.landmarks),
+            pose=pose_to_proto(frame.pose),
+        )
+    )
+
+
+def warp_config_to_proto(
+    bank: common_pb2.ArtefactRef | None, mode: WarpMode, identity: common_pb2.ArtefactRef | None = None
+) -> pb.RetrieveWarpRequest:
+    return pb.RetrieveWarpRequest(
+        config=pb.RetrieveWarpConfig(bank=bank, mode=pb.WarpMode.Value(f"WARP_MODE_{mode.name}"), identity=identity)
+    )
+
+
+def target_to_proto(frame: TargetFrame) -> pb.RetrieveWarpRequest:
+    motion = motion_pb2.MotionFrame(frame_index=frame.frame_index, mouth_landmarks=to_tensor(frame.mouth))
+    return pb.RetrieveWarpRequest(
+        frame=pb.TargetFrame(
+            frame_index=frame.frame_index,
+            motion=motion,
+            pose=pose_to_proto(frame.pose),
+            context_only=frame.context_only,
+        )
+    )
+
+
+def warped_from_proto(response: pb.RetrieveWarpResponse) -> WarpedFrame:
+    return WarpedFrame(
+        frame_index=response.frame_index,
+        texture=from_image(response.warped, "warped", channels=3, size=(BOX_SIZE, BOX_SIZE)),
+        box_landmarks=from_tensor(response.box_landmarks, "box_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 2)),
+        bank_frame_index=response.bank_frame_index,
+        distance=response.distance,
+        fitting_error=response.fitting_error,
+        bending_energy=response.bending_energy,
+    )
+
+
+def portrait_to_proto(
+    picture: npt.NDArray[np.uint8], landmarks: npt.NDArray[np.float32], pose: HeadPose, identity: common_pb2.ArtefactRef
+) -> pb.RotatePortraitRequest:
+    return pb.RotatePortraitRequest(
+        config=pb.RotatePortraitConfig(
+            portrait=to_rgb_image(picture), landmarks=to_tensor(landmarks), pose=pose_to_proto(pose), identity=identity
+        )
+    )
+
+
+def portrait_frame_to_proto(frame: PortraitFrame) -> pb.RotatePortraitRequest:
+    return pb.RotatePortraitRequest(
+        frame=pb.PortraitFrame(frame_index=frame.frame_index, pose=pose_to_proto(frame.pose), blink=frame.blink)
+    )

@@ -1,0 +1,231 @@
+"""Request builders: plain values and arrays as the contracts' messages."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import (
+    audio,
+    explicit_timeline,
+    face,
+    from_tensor,
+    gateway,
+    head_pose,
+    motion,
+    render,
+    texture,
+    to_image,
+    to_tensor,
+)
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.face.v1alpha1 import face_pb2
+from dubstage.gateway.v1alpha1 import gateway_pb2
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.render.v1alpha1 import render_pb2
+from dubstage.texture.v1alpha1 import texture_pb2
+
+PAL = common_pb2.Rational(num=25, den=1)
+REF = common_pb2.ArtefactRef(uri="file:///a", sha256="ab" * 32, size_bytes=9)
+POSE = head_pose(2.0, np.eye(3), [3.0, 4.0, 0.0])
+PICTURE = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+MOUTH = np.arange(177, dtype=np.float32).reshape(59, 3)
+MEL = np.zeros((3, 4, 80), np.float32)
+SPEECH = np.array([0, 0.5, 1], np.float32)
+BLOCK = audio_pb2.AudioFeatureBlock(first_frame=7, num_frames=3, mel=to_tensor(MEL), speech_probability=to_tensor(SPEECH))
+FEATURES = audio.Features(7, {"mel": MEL}, SPEECH)
+
+
+def test_audio_in_pieces_is_numbered_and_configured() -> None:
+    sound = np.linspace(-1, 1, 10, dtype=np.float32)
+    requests = list(audio.extract_features.requests(sample_rate_hz=16000, num_frames=4).of(audio.pieces(sound, 4)))
+    kinds = [audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM]
+    timeline = common_pb2.Timeline(frame_rate=PAL)
+    config = audio_pb2.ExtractFeaturesConfig(sample_rate_hz=16000, channels=1, timeline=timeline, kinds=kinds, num_frames=4)
+    assert requests[0].config == config
+    assert [request.chunk.first_sample for request in requests[1:]] == [0, 4, 8]
+    assert b"".join(request.chunk.pcm_f32 for request in requests[1:]) == sound.tobytes()
+
+
+def test_two_channels_are_interleaved() -> None:
+    sound = np.arange(10, dtype=np.float64).reshape(5, 2)
+    made = audio.extract_features.requests(sample_rate_hz=16000, channels=2)
+    requests = [made.item(sound[:3].astype(np.float32)), made.item(sound[3:].astype(np.float32))]
+    assert [request.chunk.first_sample for request in requests] == [0, 3]
+    assert requests[1].chunk.pcm_f32 == np.array([6, 7, 8, 9], "<f4").tobytes()
+
+
+@pytest.mark.parametrize(("piece", "channels"), [(np.float32(0.5), 1), (np.zeros(4, np.float32), 2)])
+def test_a_sound_that_was_not_cut_is_refused(piece: Any, channels: int) -> None:
+    with pytest.raises(TypeError, match=r"audio\.pieces"):
+        audio.extract_features.requests(sample_rate_hz=16000, channels=channels).item(np.asarray(piece))
+
+
+def test_features_become_a_block() -> None:
+    assert audio.as_block(FEATURES) == BLOCK
+    assert audio.as_block(BLOCK) is BLOCK
+    assert audio.feature_block({"mel": MEL}) == audio_pb2.AudioFeatureBlock(num_frames=3, mel=to_tensor(MEL))
+
+
+def test_blocks_are_joined() -> None:
+    whole = audio.join([FEATURES, FEATURES])
+    assert (whole.first_frame, len(whole), whole["mel"].shape) == (7, 6, (6, 4, 80))
+    with pytest.raises(KeyError, match="mel"):
+        whole["mfcc"]
+    with pytest.raises(ValueError, match="no features"):
+        audio.join([])
+
+
+def test_frames_are_numbered_and_configured() -> None:
+    requests = list(
+        face.track.requests(max_faces=2, smoothing_half_width=0, first_frame=5, identity=REF).of([PICTURE, to_image(PICTURE)])
+    )
+    config = face_pb2.TrackConfig(timeline=common_pb2.Timeline(frame_rate=PAL), max_faces=2, smoothing_half_width=0, identity=REF)
+    assert requests[0] == face_pb2.TrackRequest(config=config)
+    assert [request.frame for request in requests[1:]] == [
+        face_pb2.FrameChunk(frame_index=index, image=to_image(PICTURE)) for index in (5, 6)
+    ]
+    assert not face.track.requests().config.config.HasField("smoothing_half_width")
+
+
+def test_the_default_of_an_unset_field_is_the_contracts() -> None:
+    assert face.fit_identity.requests().config == face_pb2.FitIdentityRequest(config=face_pb2.FitIdentityConfig())
+    assert texture.build_bank.requests().config == texture_pb2.BuildBankRequest(config=texture_pb2.BuildBankConfig())
+
+
+def test_a_face_goes_back_as_it_came() -> None:
+    message = face_pb2.FaceTrack(face_id=3, reason=common_pb2.FRAME_REASON_DUBBED)
+    request = face.fit_identity.requests().item((PICTURE, message))
+    assert request.frame == face_pb2.FitIdentityFrame(image=to_image(PICTURE), face=message)
+
+
+def test_motion_requests() -> None:
+    mouths, usable = np.zeros((2, 59, 3), np.float32), [True, False]
+    style = motion.encode_style.request(method="toy", mouth_landmarks=mouths, usable=usable, head_poses=np.zeros((2, 6)))
+    assert style == motion_pb2.EncodeStyleRequest(
+        method="toy",
+        mouth_landmarks=to_tensor(mouths),
+        usable=to_tensor(np.array(usable)),
+        frame_rate=PAL,
+        head_poses=to_tensor(np.zeros((2, 6))),
+    )
+    lag = motion.estimate_lag.request(features=FEATURES, mouth_landmarks=to_tensor(mouths), usable=usable)
+    assert lag == motion_pb2.EstimateLagRequest(
+        features=BLOCK, mouth_landmarks=to_tensor(mouths), usable=to_tensor(np.array(usable))
+    )
+    adapted = motion.personalize.request(
+        method="toy", style=REF, features=BLOCK, mouth_landmarks=mouths, usable=usable, seed=(1 << 64) - 1
+    )
+    assert (adapted.style, adapted.seed, adapted.HasField("head_poses")) == (REF, (1 << 64) - 1, False)
+    requests = list(motion.predict_motion.requests(method="toy", style=REF, timeline=Fraction(30000, 1001)).of([FEATURES]))
+    assert requests[0].config == motion_pb2.PredictMotionConfig(
+        method="toy",
+        style=REF,
+        feature_rate=PAL,
+        output_timeline=common_pb2.Timeline(frame_rate=common_pb2.Rational(num=30000, den=1001)),
+    )
+    assert requests[1].features == BLOCK
+
+
+def test_arrays_take_the_contracts_type() -> None:
+    request = motion.encode_style.request(method="toy", mouth_landmarks=np.ones((1, 59, 3)), usable=np.ones(1, np.uint8))
+    assert from_tensor(request.mouth_landmarks).dtype == np.float32
+    assert from_tensor(request.usable).dtype == np.bool_
+
+
+def test_texture_requests() -> None:
+    bank = texture.build_bank.requests(max_frames=9).item(texture.BankFrame(4, PICTURE, np.zeros((478, 3)), POSE))
+    landmarks = to_tensor(np.zeros((478, 3), np.float32))
+    assert bank.frame == texture_pb2.BankFrame(frame_index=4, box=to_image(PICTURE), landmarks=landmarks, pose=POSE)
+    made = texture.retrieve_warp.requests(bank=REF)
+    assert made.config.config == texture_pb2.RetrieveWarpConfig(bank=REF, mode=texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
+    wanted = motion.motion_frame(8, MOUTH)
+    target = made.item(texture.Target(8, wanted, POSE, context_only=True))
+    assert target.frame == texture_pb2.TargetFrame(frame_index=8, motion=wanted, pose=POSE, context_only=True)
+    assert texture.retrieve_warp.requests(mode=4).config.config.mode == texture_pb2.WARP_MODE_MEAN_MOUTH
+    chosen = texture.select_frames.request(head_motion=[0.5], blink=[True], silent=[False])
+    assert chosen == texture_pb2.SelectFramesRequest(
+        head_motion=to_tensor(np.float32([0.5])), blink=to_tensor(np.array([True])), silent=to_tensor(np.array([False]))
+    )
+    matched = texture.match_backgrounds.request(
+        footage_poses=np.zeros((2, 6)), usable=[True, True], predicted_poses=np.zeros((3, 6)), shot_cuts=[1]
+    )
+    assert (list(matched.shot_cuts), list(matched.predicted_poses.shape)) == ([1], [3, 6])
+    portrait = texture.rotate_portrait.requests(portrait=PICTURE, landmarks=np.zeros((478, 3)), pose=POSE, identity=REF)
+    assert portrait.config.config == texture_pb2.RotatePortraitConfig(
+        portrait=to_image(PICTURE), landmarks=landmarks, pose=POSE, identity=REF
+    )
+    assert portrait.item(texture.PortraitFrame(2, POSE, 0.5)).frame == texture_pb2.PortraitFrame(
+        frame_index=2, pose=POSE, blink=0.5
+    )
+    sampled = texture.sample_neural_texture.requests(texture=REF).item((3, np.zeros((2, 2, 2))))
+    assert sampled.uv == texture_pb2.UvMap(frame_index=3, uv=to_tensor(np.zeros((2, 2, 2), np.float32)))
+
+
+def test_a_mode_that_is_not_there_names_the_modes() -> None:
+    with pytest.raises(ValueError, match=r"no 'fast'; there are: retrieval_only, thin_plate_spline"):
+        texture.retrieve_warp.requests(mode="fast")
+
+
+def test_render_requests() -> None:
+    made = render.render.requests(model="toy", actor=REF)
+    assert made.config == render_pb2.RenderRequest(config=render_pb2.RenderConfig(model="toy", actor=REF))
+    mask = PICTURE[..., 0]
+    frame = render.Conditions(frame_index=1, background=PICTURE, mask=mask, box_landmarks=MOUTH[:, :2], texture=PICTURE)
+    assert made.item(frame).frame == render_pb2.RenderFrame(
+        frame_index=1,
+        background=to_image(PICTURE),
+        texture=to_image(PICTURE),
+        mask=to_image(mask),
+        box_landmarks=to_tensor(np.ascontiguousarray(MOUTH[:, :2])),
+    )
+    assert render.render.requests(model="toy", reference=PICTURE).config.config.reference == to_image(PICTURE)
+    plain = render.personalize.request(model="toy", bank=REF, num_steps=5, seed=6, skip_training=True)
+    assert plain == render_pb2.PersonalizeRequest(model="toy", bank=REF, num_steps=5, seed=6, skip_training=True)
+
+
+def test_results_stand_for_their_artefacts() -> None:
+    empty = np.zeros(0, np.float32)
+    bank = texture.Bank(REF, 3, empty, empty, empty, empty)
+    assert render.personalize.request(model="toy", bank=bank).bank == REF
+
+
+def test_gateway_requests() -> None:
+    consent = {"subject": "Ann", "scope": "this film"}
+    enrolment = gateway.enrol.request(footage="film.mp4", actor_id="ann", consent=consent, skip_personalization=True)
+    assert enrolment == gateway_pb2.CreateActorRequest(
+        actor_id="ann",
+        footage_uri="film.mp4",
+        consent=gateway_pb2.ConsentRecord(subject="Ann", scope="this film"),
+        skip_personalization=True,
+    )
+    dub = gateway.dub.request(footage="film.mp4", speech="speech.wav", output="out.mp4", retime=True, codec="prores")
+    assert dub == gateway_pb2.CreateDubRequest(
+        footage_uri="film.mp4", speech_uri="speech.wav", output_uri="out.mp4", retime=True, codec="prores"
+    )
+    made = gateway.live.requests(actor_id="ann", sample_rate_hz=16000, channels=2)
+    sent = [made.item(np.zeros((5, 2), np.float32)), made.item(np.zeros((5, 2), np.float32))]
+    assert [request.audio.first_sample for request in sent] == [0, 5]
+
+
+def test_every_field_of_a_dub_and_an_enrolment_can_be_said() -> None:
+    for call, message, renamed in (
+        (gateway.dub, gateway_pb2.CreateDubRequest, {"footage_uri": "footage", "speech_uri": "speech", "output_uri": "output"}),
+        (gateway.enrol, gateway_pb2.CreateActorRequest, {"footage_uri": "footage"}),
+    ):
+        fields = {renamed.get(field.name, field.name) for field in message.DESCRIPTOR.fields}
+        names = set(call.request.__annotations__) - {"return"}  # type: ignore[attr-defined]
+        assert names == fields
+
+
+def test_times_and_poses() -> None:
+    varying = explicit_timeline([0, 3, 7], Fraction(1, 90000))
+    assert varying == common_pb2.Timeline(
+        explicit=common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=90000), pts=[0, 3, 7])
+    )
+    assert face.track.requests(timeline=varying).config.config.timeline == varying
+    assert common_pb2.HeadPose(scale=2, rotation=[1, 0, 0, 0, 1, 0, 0, 0, 1], translation=[3, 4, 0]) == POSE

@@ -1,0 +1,199 @@
+"""Operations of a gateway: waiting, progress, outages that the client rides over, and what the client never asks for twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.longrunning import operations_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2
+
+from dubstage.client import Connection, DubstageCallError, connect, connect_aio, gateway, rpcs
+from dubstage.client.operation_steps import Patience, Pause, begin_steps
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from tests.unit.client.fake_server import Answer, FakeServer, refuse
+
+NAME = "operations/1"
+REQUEST = pb.CreateDubRequest(footage_uri="film.mp4")
+
+
+def away(**fields: Any) -> DubstageCallError:
+    return DubstageCallError("away", **{"code": "UNAVAILABLE", "retryable": True, **fields})
+
+
+def begun(*errors: DubstageCallError, patience: Patience) -> tuple[str, int]:
+    """Run the steps that begin a dub at a gateway that fails with each of `errors` in turn; returns the name and the attempts."""
+    steps, waiting, attempts = begin_steps(rpcs.gateway.CREATE_DUB, REQUEST, patience), list(errors), 0
+    step = next(steps)
+    while True:
+        try:
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+                step = steps.send(None)
+                continue
+            attempts += 1
+            step = steps.throw(waiting.pop(0)) if waiting else steps.send(operations_pb2.Operation(name=NAME))
+        except StopIteration as end:
+            return end.value, attempts
+
+
+@pytest.mark.parametrize("error", [away(reason="MODEL_NOT_READY"), away(reason="BACKEND_UNAVAILABLE"), away(unsent=True)])
+def test_work_that_cannot_have_begun_is_asked_for_again(error: DubstageCallError) -> None:
+    assert begun(error, error, patience=Patience(30.0)) == (NAME, 3)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [away(), away(code="DEADLINE_EXCEEDED"), away(code="RESOURCE_EXHAUSTED", reason="OVERLOADED"), away(code="CANCELLED")],
+)
+def test_work_that_may_have_begun_or_was_refused_is_not_asked_for_again(error: DubstageCallError) -> None:
+    with pytest.raises(DubstageCallError):
+        begun(error, patience=Patience(30.0))
+
+
+def test_patience_ends_with_the_outages_longest_time() -> None:
+    begin = time.monotonic()
+    with pytest.raises(DubstageCallError):
+        begun(*[away(unsent=True)] * 1000, patience=Patience(0.3))
+    assert time.monotonic() - begin < 1
+
+
+def test_patience_ends_with_the_callers_time() -> None:
+    with pytest.raises(DubstageCallError):
+        Patience(30.0, 0.05).pause_s(away(retry_after_s=5.0))
+
+
+def test_an_answer_ends_the_outage() -> None:
+    patience = Patience(0.35)
+    for _ in range(3):
+        time.sleep(patience.pause_s(away()))
+        time.sleep(patience.pause_s(away()))
+        patience.answered()
+
+
+def operation(progress: Message, *, result: Message | None = None, error: int = 0) -> operations_pb2.Operation:
+    state = operations_pb2.Operation(name=NAME, done=result is not None or error != 0)
+    state.metadata.Pack(progress)
+    if result is not None:
+        state.response.Pack(result)
+    if error:
+        state.error.code, state.error.message = error, "in words"
+    return state
+
+
+RUNNING = operation(pb.DubProgress(stage="track", frames_done=3))
+ENDED = operation(pb.DubProgress(stage="dub", frames_done=9), result=pb.DubResult(num_frames=9))
+FAILED = operation(pb.DubProgress(), error=code_pb2.CANCELLED)
+
+
+def one_after_the_other(*answers: Message | Answer) -> Answer:
+    waiting = list(answers)
+
+    def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
+        chosen = waiting.pop(0)
+        yield from chosen(request, context) if callable(chosen) else [chosen]
+
+    return answer
+
+
+def dubbed(server: FakeServer, *answers: Message | Answer) -> None:
+    server.answers[rpcs.gateway.CREATE_DUB] = [operations_pb2.Operation(name=NAME)]
+    server.answers[rpcs.operations.WAIT_OPERATION] = one_after_the_other(*answers)
+
+
+def test_a_dub_is_waited_for_and_tells_its_progress(server: FakeServer, connection: Connection) -> None:
+    dubbed(server, RUNNING, ENDED)
+    told: list[tuple[str, int]] = []
+    dub = gateway.dub(connection, footage="film.mp4", output="dubbed.mp4", seed=4)
+    assert dub.name == NAME
+    result = dub.wait(on_progress=lambda progress: told.append((progress.stage, progress.frames_done)))
+    assert result.num_frames == 9
+    assert told == [("track", 3), ("dub", 9)]
+    assert server.received[0] == pb.CreateDubRequest(footage_uri="film.mp4", output_uri="dubbed.mp4", seed=4)
+
+
+async def test_the_same_for_asyncio(server: FakeServer) -> None:
+    dubbed(server, RUNNING, ENDED)
+    told: list[str] = []
+    async with connect_aio(server.target) as connection:
+        dub = await gateway.dub.aio(connection, footage="film.mp4", output="dubbed.mp4")
+        assert (await dub.wait(on_progress=lambda progress: told.append(progress.stage))).num_frames == 9
+        assert told == ["track", "dub"]
+        server.answers[rpcs.operations.GET_OPERATION] = [ENDED]
+        assert (await dub.state()).done
+        await dub.cancel()
+        await dub.delete()
+    assert [type(request).__name__ for request in server.received[1:]] == [
+        "GetOperationRequest",
+        "CancelOperationRequest",
+        "DeleteOperationRequest",
+    ]
+
+
+def test_waiting_rides_over_a_gateway_that_is_away(server: FakeServer, connection: Connection) -> None:
+    gone = refuse(grpc.StatusCode.UNAVAILABLE, "BACKEND_UNAVAILABLE")
+    dubbed(server, gone, gone, RUNNING, gone, ENDED)
+    assert gateway.dub(connection, footage="film.mp4", output="dubbed.mp4").wait(timeout_s=20).num_frames == 9
+
+
+def test_waiting_gives_up_a_gateway_that_stays_away(server: FakeServer, connection: Connection) -> None:
+    dubbed(server, *[refuse(grpc.StatusCode.UNAVAILABLE, "BACKEND_UNAVAILABLE")] * 99)
+    with pytest.raises(DubstageCallError) as caught:
+        gateway.dub(connection, footage="film.mp4", output="dubbed.mp4").wait(outage_s=0.3)
+    assert caught.value.reason == "BACKEND_UNAVAILABLE"
+
+
+def test_a_dub_that_is_cancelled_or_fails_is_an_error(server: FakeServer, connection: Connection) -> None:
+    dubbed(server, FAILED)
+    dub = gateway.dub(connection, footage="film.mp4", output="dubbed.mp4")
+    dub.cancel()
+    with pytest.raises(DubstageCallError, match="in words") as caught:
+        dub.wait()
+    assert caught.value.code == "CANCELLED"
+
+
+def test_a_wait_that_is_too_long_is_an_error_and_says_that_the_dub_goes_on(server: FakeServer, connection: Connection) -> None:
+    dubbed(server, *[RUNNING] * 10_000)
+    with pytest.raises(DubstageCallError, match="has not ended yet; it goes on") as caught:
+        gateway.dub(connection, footage="film.mp4", output="dubbed.mp4").wait(timeout_s=0.2)
+    assert (caught.value.code, caught.value.retryable) == ("DEADLINE_EXCEEDED", True)
+
+
+def test_an_operation_is_known_again_by_its_name(server: FakeServer, connection: Connection) -> None:
+    server.answers[rpcs.operations.WAIT_OPERATION] = [operation(pb.ActorProgress(stage="track"), result=pb.Actor(actor_id="ann"))]
+    assert gateway.Operation(connection, NAME, gateway.ENROLMENT).wait().actor_id == "ann"
+    with pytest.raises(ValueError, match=r"Actor, not .*DubResult"):
+        gateway.Operation(connection, NAME, gateway.DUB).wait()
+
+
+def test_operations_are_listed_with_their_progress_and_errors(server: FakeServer, connection: Connection) -> None:
+    server.answers[rpcs.operations.LIST_OPERATIONS] = [operations_pb2.ListOperationsResponse(operations=[RUNNING, FAILED])]
+    running, failed = gateway.list_operations(connection, done=True)
+    assert (running.name, running.done, running.error) == (NAME, False, None)
+    assert running.progress == pb.DubProgress(stage="track", frames_done=3)
+    assert failed.error is not None
+    assert failed.error.code == "CANCELLED"
+    assert server.received == [operations_pb2.ListOperationsRequest(filter="done=true")]
+
+
+def test_a_gateway_that_is_not_there_is_given_up() -> None:
+    with connect("127.0.0.1:1") as connection, pytest.raises(DubstageCallError) as caught:
+        gateway.dub.begin(connection, REQUEST, outage_s=0.2)
+    assert caught.value.unsent
+
+
+def test_an_asyncio_wait_can_be_cancelled(server: FakeServer) -> None:
+    dubbed(server, *[RUNNING] * 10_000)
+
+    async def ask() -> None:
+        async with connect_aio(server.target) as connection:
+            dub = await gateway.dub.aio(connection, footage="film.mp4", output="dubbed.mp4")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(dub.wait(), 0.2)
+
+    asyncio.run(ask())

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+
+import pytest
+
+from services.common.chassis.limits import Admission, WorkerPool
+from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded
+
+
+async def test_admission_is_closed_until_it_is_opened_and_after_it_is_closed() -> None:
+    admission = Admission(max_active=1, max_queued=0)
+    with pytest.raises(ModelNotReady):
+        async with admission.slot():
+            pass
+    admission.open()
+    async with admission.slot():
+        admission.close()
+        with pytest.raises(BackendUnavailable):
+            async with admission.slot():
+                pass
+        idle = asyncio.create_task(admission.idle())
+        await asyncio.sleep(0)
+        assert not idle.done()
+    await asyncio.wait_for(idle, 1)
+
+
+async def test_waiting_calls_run_in_the_order_of_their_arrival() -> None:
+    admission = Admission(max_active=1, max_queued=3)
+    admission.open()
+    order: list[int] = []
+
+    async def call(number: int) -> None:
+        async with admission.slot():
+            order.append(number)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(call(number) for number in range(4)))
+    assert order == [0, 1, 2, 3]
+
+
+async def test_the_pool_refuses_what_is_over_its_queue_and_takes_more_when_there_is_room() -> None:
+    pool = WorkerPool(num_threads=1, max_queued=1)
+    may_end = threading.Event()
+    waiting = [asyncio.create_task(pool.run(may_end.wait, 5)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert pool.pending == 2
+    with pytest.raises(Overloaded):
+        await pool.run(may_end.wait)
+    may_end.set()
+    assert await asyncio.gather(*waiting) == [True, True]
+    assert await pool.run(divmod, 7, 2) == (3, 1)
+    pool.shutdown()
+
+
+async def test_a_cancelled_wait_leaves_the_queue() -> None:
+    pool = WorkerPool(num_threads=1, max_queued=1)
+    may_end = threading.Event()
+    ran: list[bool] = []
+    running = asyncio.create_task(pool.run(may_end.wait, 5))
+    queued = asyncio.create_task(pool.run(ran.append, True))
+    await asyncio.sleep(0.01)
+    queued.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await queued
+    assert pool.pending == 1
+    may_end.set()
+    await running
+    await pool.run(lambda: None)
+    assert ran == []
+    pool.shutdown()
+
+
+async def test_a_worker_sees_the_context_of_its_call_and_its_error_comes_back() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+    variable.set("mine")
+    pool = WorkerPool(num_threads=1, max_queued=1)
+    assert await pool.run(variable.get) == "mine"
+    with pytest.raises(ZeroDivisionError):
+        await pool.run(divmod, 1, 0)
+    assert pool.pending == 0
+    pool.shutdown()

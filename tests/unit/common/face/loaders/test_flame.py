@@ -1,0 +1,145 @@
+"""FLAME files: small ones of the same format, as .pkl and .npz, with landmarks and a texture layout."""
+
+import pickle
+
+import numpy as np
+import pytest
+from scipy.sparse import csc_matrix
+from scipy.spatial.transform import Rotation
+
+from services.common.errors import InvalidRequest
+from services.common.face.landmarks import MOUTH_AREA
+from services.common.face.loaders.flame import JAW, jaw_basis, load_flame
+from services.common.geometry.default_model import default_model
+from tests.unit.common.face.loaders.foreign import RANDOM, Y_UP, basis, head, in_head_space, triangles
+
+
+def content(scale=0.001):
+    weights = RANDOM.uniform(size=(468, 5))
+    regressor = RANDOM.uniform(size=(5, 468))
+    return {
+        "v_template": head(scale),
+        "f": triangles().astype(np.uint32),
+        "shapedirs": basis(400, scale),
+        "weights": weights / weights.sum(1, keepdims=True),
+        "J_regressor": csc_matrix(regressor / regressor.sum(1, keepdims=True)),
+        "posedirs": basis(36, scale),
+        "kintree_table": np.array([[4294967295, 0, 1, 1, 1], [0, 1, 2, 3, 4]]),
+        "bs_type": "lrotmin",
+    }
+
+
+def embedding(path, numbers=None):
+    """Vertex i as the corner of a triangle with weight 1."""
+    mesh, wanted = triangles(), np.arange(468) if numbers is None else np.asarray(numbers)
+    faces = np.array([np.flatnonzero((mesh == vertex).any(1))[0] for vertex in wanted])
+    share = (mesh[faces] == wanted[:, None]).astype(float)
+    arrays = {"lmk_face_idx": faces, "lmk_b_coords": share}
+    if path.suffix == ".npz":
+        np.savez(path, **arrays, landmark_indices=wanted)
+    elif path.suffix == ".pkl":
+        path.write_bytes(pickle.dumps(arrays, protocol=2))
+    else:
+        np.save(path, {"full_lmk_faces_idx": faces[None], "full_lmk_bary_coords": share[None]}, allow_pickle=True)
+    return path
+
+
+@pytest.fixture
+def flame(tmp_path):
+    path = tmp_path / "generic_model.pkl"
+    path.write_bytes(pickle.dumps(content(), protocol=2))
+    return path
+
+
+def test_a_pickle_becomes_a_model_in_head_space(flame, tmp_path):
+    model = load_flame(flame, landmarks=embedding(tmp_path / "mediapipe_landmark_embedding.npz"))
+    assert (model.num_identity, model.num_expression) == (300, 103)
+    assert in_head_space(model)
+    assert np.array_equal(model.triangles, default_model().triangles)
+    assert model.landmark_set("mouth_area").mediapipe.tolist() == list(MOUTH_AREA)
+    assert "Max-Planck" in model.licence
+
+
+def test_the_same_arrays_as_npz_give_the_same_model(tmp_path):
+    arrays = content()
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(arrays, protocol=2))
+    np.savez(tmp_path / "a.npz", **{**arrays, "J_regressor": arrays["J_regressor"].toarray()})
+    assert load_flame(tmp_path / "a.pkl").digest == load_flame(tmp_path / "a.npz").digest
+
+
+def test_coefficients_mean_what_they_mean_in_flame(tmp_path):
+    arrays = content()
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(arrays, protocol=2))
+    model = load_flame(tmp_path / "a.pkl", identity=10, expression=5)
+    betas, psi = RANDOM.normal(size=10), np.concatenate([RANDOM.normal(size=5), np.zeros(3)])
+    expected = arrays["v_template"] + arrays["shapedirs"][..., :10] @ betas + arrays["shapedirs"][..., 300:305] @ psi[:5]
+    assert model.shape(betas, psi) == pytest.approx(expected * Y_UP, abs=1e-6)
+
+
+def test_the_jaw_turns_as_blend_skinning_turns_it():
+    arrays = content()
+    arrays["J_regressor"] = arrays["J_regressor"].toarray()
+    angle = np.array([2e-4, -1e-4, 1e-4])
+    turn = Rotation.from_rotvec(angle).as_matrix()
+    joint = arrays["J_regressor"] @ arrays["v_template"]
+    posed = arrays["v_template"] + arrays["posedirs"][..., 9 * (JAW - 1) : 9 * JAW] @ (turn - np.eye(3)).reshape(9)
+    skinned = posed + arrays["weights"][:, JAW, None] * ((posed - joint[JAW]) @ turn.T + joint[JAW] - posed)
+    linear = jaw_basis(arrays["v_template"].astype(np.float32), arrays) @ angle
+    assert linear == pytest.approx(skinned - arrays["v_template"], abs=2e-4 * np.abs(linear).max() + 1e-8)
+
+
+@pytest.mark.parametrize(("name", "numbers", "known"), [("static.pkl", range(51), 51), ("landmark_embedding.npy", range(68), 51)])
+def test_the_other_embedding_files_are_read(flame, tmp_path, name, numbers, known):
+    from services.common.face.correspondences import IBUG_68
+
+    vertices = np.array(IBUG_68)[-len(numbers) :]
+    model = load_flame(flame, landmarks=embedding(tmp_path / name, vertices))
+    assert in_head_space(model)
+    assert len(model.landmark_set("mediapipe")) == known
+    assert ("ibug_68" in model.landmarks) == (len(numbers) == 68)
+
+
+def test_a_texture_layout_keeps_to_the_corners(flame, tmp_path):
+    uv = RANDOM.uniform(size=(500, 2))
+    corners = RANDOM.integers(0, 500, (898, 3))
+    np.savez(tmp_path / "FLAME_texture.npz", vt=uv, ft=corners)
+    model = load_flame(flame, texture_layout=tmp_path / "FLAME_texture.npz")
+    assert np.array_equal(model.uv_triangles, corners)
+    assert model.uv == pytest.approx(np.stack([uv[:, 0], 1 - uv[:, 1]], -1), abs=1e-6)
+
+
+def test_inverted_triangles_are_turned_together_with_their_texture(tmp_path):
+    arrays = content()
+    arrays["f"] = arrays["f"][:, [0, 2, 1]]
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(arrays, protocol=2))
+    corners = RANDOM.integers(0, 500, (898, 3))
+    np.savez(tmp_path / "t.npz", vt=RANDOM.uniform(size=(500, 2)), ft=corners)
+    model = load_flame(tmp_path / "a.pkl", texture_layout=tmp_path / "t.npz")
+    assert np.array_equal(model.triangles, triangles())
+    assert np.array_equal(model.uv_triangles, corners[:, [0, 2, 1]])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[: len(data) // 2], "damaged"),
+        (lambda data: b"", "damaged"),
+        (lambda data: pickle.dumps({"v_template": np.zeros((3, 3))}), "'f'"),
+        (lambda data: pickle.dumps([1, 2]), "no dictionary"),
+        (lambda data: b"\x89HDF\r\n\x1a\n" + data, "is no FLAME model"),
+    ],
+)
+def test_wrong_and_damaged_files_are_named_with_the_remedy(flame, damage, message):
+    flame.write_bytes(damage(flame.read_bytes()))
+    with pytest.raises(InvalidRequest, match=message) as error:
+        load_flame(flame)
+    assert error.value.field == "morphable_model"
+    assert str(flame) in error.value.message
+    assert "flame.is.tue.mpg.de" in error.value.message
+
+
+def test_a_missing_file_and_a_wrong_embedding_are_named(flame, tmp_path):
+    with pytest.raises(InvalidRequest, match="there is no FLAME model"):
+        load_flame(tmp_path / "none.pkl")
+    with pytest.raises(InvalidRequest, match="embedding"):
+        load_flame(flame, landmarks=flame)

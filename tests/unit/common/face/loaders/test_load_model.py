@@ -1,0 +1,24 @@
+"""Choosing a loader."""
+
+import pytest
+
+from services.common.errors import InvalidRequest
+from services.common.face.loaders import load_model
+from services.common.geometry.default_model import WEIGHTS, default_model
+
+
+def test_our_own_file_is_read():
+    assert load_model(WEIGHTS).digest == default_model().digest
+
+
+def test_what_is_no_model_is_refused_with_what_is_known(tmp_path):
+    (tmp_path / "face.txt").write_text("")
+    with pytest.raises(InvalidRequest, match=r"\.safetensors.*FLAME.*Basel"):
+        load_model(tmp_path / "face.txt")
+    with pytest.raises(InvalidRequest, match="there is no face model"):
+        load_model(tmp_path / "none.pkl")
+    with pytest.raises(InvalidRequest, match="holds neither"):
+        load_model(tmp_path)
+    (tmp_path / "film.safetensors").write_bytes(b"12345678")
+    with pytest.raises(InvalidRequest, match="named arrays"):
+        load_model(tmp_path / "film.safetensors")

@@ -1,0 +1,44 @@
+"""Morphable models by name."""
+
+import pytest
+
+from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.face.morphable_models import DEFAULT_MODEL, MorphableModels
+from tests.unit.common.geometry.small_models import small_model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    small_model().save(tmp_path / "mine.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing of the kind")
+    (tmp_path / "notes.landmarks.npy").write_bytes(b"")
+    return tmp_path
+
+
+def test_the_default_model_is_always_there_and_read_once():
+    models = MorphableModels()
+    assert models.names() == [DEFAULT_MODEL]
+    assert models.get(DEFAULT_MODEL) is models.get(DEFAULT_MODEL)
+    assert models.get(DEFAULT_MODEL).num_vertices == 468
+
+
+def test_models_of_the_users_folder_are_known_by_their_file_names(folder):
+    models = MorphableModels(folder)
+    assert models.names() == [DEFAULT_MODEL, "broken", "mine"]
+    assert models.get("mine").num_vertices == 60
+    assert models.get("mine") is models.get("mine")
+    assert models.get("mine.safetensors").num_expression == 4
+
+
+@pytest.mark.parametrize("name", ["flame", "../mine", "/etc/passwd", "", ".", "notes.landmarks"])
+def test_another_name_is_not_found_and_the_error_lists_those_that_are(folder, name):
+    with pytest.raises(ModelNotFound, match="mediapipe_468, broken, mine"):
+        MorphableModels(folder).get(name)
+    with pytest.raises(ModelNotFound, match="DUBSTAGE_MORPHABLE_MODELS"):
+        MorphableModels().get(name)
+
+
+def test_a_damaged_file_is_named(folder):
+    with pytest.raises(InvalidRequest) as caught:
+        MorphableModels(folder).get("broken")
+    assert caught.value.message

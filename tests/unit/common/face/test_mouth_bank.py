@@ -1,0 +1,188 @@
+"""The mouth bank: its windows, its search and its artefact."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from services.common.errors import InvalidRequest
+from services.common.face.actor_geometry import ANCHORS, measure_geometry
+from services.common.face.crops import HeadPose, head_template, head_to_box
+from services.common.face.landmarks import MOUTH_AREA
+from services.common.face.mouth_bank import (
+    FORMAT,
+    MouthBank,
+    bank_arrays,
+    bank_from_arrays,
+    make_bank,
+    retrieve,
+    wanted_points,
+    window_costs,
+)
+from services.common.face.mouth_texture import blend, fit_retrieved, warp_retrieved
+from services.common.store.tensor_bytes import decode_arrays, encode_arrays
+from tests.unit.common.face.windows import causal_windows
+
+HEAD = head_template()
+MOUTH = HEAD[list(MOUTH_AREA)]
+
+
+def turned(yaw_degrees: float) -> np.ndarray:
+    angle = np.radians(yaw_degrees)
+    return np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+
+
+def opened(amounts: np.ndarray) -> np.ndarray:
+    """Mouths whose lower half is pulled down by so many pixels: float32 [F, 59, 3]."""
+    mouths = np.repeat(MOUTH[None], len(amounts), axis=0)
+    lower = MOUTH[:, 1] > 0
+    mouths[:, lower, 1] += amounts[:, None]
+    return mouths.astype(np.float32)
+
+
+def bank_of(mouth: np.ndarray, index: np.ndarray | None = None, rotation: np.ndarray | None = None) -> MouthBank:
+    count = len(mouth)
+    anchors = np.repeat(HEAD[None, list(ANCHORS)], count, axis=0)
+    boxes = np.zeros((count, 160, 160, 3), np.uint8)
+    boxes += np.arange(count, dtype=np.uint8)[:, None, None, None]
+    return make_bank(
+        boxes,
+        mouth,
+        np.repeat(np.eye(3)[None], count, axis=0) if rotation is None else rotation,
+        np.arange(count) if index is None else index,
+        measure_geometry(mouth, anchors),
+    )
+
+
+AMOUNTS = 6 + 6 * np.sin(np.arange(60) ** 1.3 / 4)
+
+
+def test_no_window_crosses_a_gap_of_the_footage() -> None:
+    index = np.concatenate([np.arange(10), np.arange(50, 57), np.arange(90, 94)])
+    rows = bank_of(opened(np.zeros(21)), index).window_rows
+    assert (np.diff(index[rows], axis=1) == 1).all()
+    assert rows[:, -1].tolist() == [5, 6, 7, 8, 9, 15, 16]
+
+
+def test_a_bank_without_six_neighbours_still_has_windows() -> None:
+    rows = bank_of(opened(np.zeros(3)), np.array([0, 10, 20])).window_rows
+    assert rows.tolist() == [[0] * 6, [1] * 6, [2] * 6]
+
+
+def test_the_best_window_for_the_banks_own_motion_is_itself() -> None:
+    bank = bank_of(opened(AMOUNTS))
+    windows = causal_windows(bank.mouth)
+    found = [int(retrieve(bank, windows[row], np.eye(3)).rows[0, -1]) for row in range(5, 60)]
+    assert found == list(range(5, 60))
+
+
+def test_motion_before_the_frame_decides_between_equal_mouths() -> None:
+    rise_and_fall = np.concatenate([np.arange(0, 12, 2.0), np.full(3, 12.0), np.arange(10, -2, -2.0)])
+    bank = bank_of(opened(np.concatenate([rise_and_fall, rise_and_fall])))
+    falling = causal_windows(opened(np.array([12.0, 12, 12, 10, 8, 6])))[-1]
+    assert retrieve(bank, falling).rows[0, -1] % 15 == 11
+
+
+def test_retrieved_windows_come_from_different_places_best_first() -> None:
+    bank = bank_of(opened(AMOUNTS))
+    found = retrieve(bank, causal_windows(bank.mouth)[30], np.eye(3), count=4)
+    ends = found.rows[:, -1]
+    assert len(ends) == 4
+    assert np.abs(ends[:, None] - ends[None, :])[~np.eye(4, dtype=bool)].min() >= 3
+    assert found.weights.sum() == pytest.approx(1.0)
+    assert (np.diff(found.weights) <= 0).all()
+
+
+def test_a_small_bank_gives_as_many_as_it_has() -> None:
+    bank = bank_of(opened(AMOUNTS[:7]))
+    found = retrieve(bank, causal_windows(bank.mouth)[6], count=3)
+    assert len(found.rows) == 1
+    assert found.weights.tolist() == [1.0]
+
+
+def test_of_equal_mouths_the_one_in_the_same_orientation_is_taken() -> None:
+    turns = np.repeat([turned(-20), turned(0), turned(15)], 8, axis=0)
+    bank = bank_of(opened(np.zeros(24)), rotation=turns)
+    window = causal_windows(opened(np.zeros(6)))[-1]
+    for yaw, block in ((-18, 0), (2, 1), (14, 2)):
+        assert retrieve(bank, window, turned(yaw)).rows[0, -1] // 8 == block
+
+
+def test_a_mouth_of_the_same_opening_aside_is_nearer_than_a_wider_one_in_place() -> None:
+    aside = opened(np.zeros(6)) + np.array([1.5, 0, 0], np.float32)
+    wider = opened(np.full(6, 3.0))
+    same = opened(np.zeros(6))
+    assert np.abs(aside - same).mean() > np.abs(wider - same).mean()
+    costs = window_costs(bank_of(np.concatenate([aside, wider]), np.r_[0:6, 20:26]), same, np.eye(3))
+    assert costs[0] < 0.9 * costs[1]
+
+
+def test_costs_are_zero_for_the_same_window_and_grow_with_the_difference() -> None:
+    bank = bank_of(opened(AMOUNTS))
+    windows = causal_windows(bank.mouth)
+    own = window_costs(bank, windows[20], np.eye(3))
+    assert own[15] == pytest.approx(0.0, abs=1e-4)
+    assert window_costs(bank, windows[20] + 1, np.eye(3))[15] == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_first_frame_stands_in_for_what_lies_before_it() -> None:
+    windows = causal_windows(opened(np.arange(8.0)))
+    np.testing.assert_array_equal(windows[0], np.repeat(opened(np.zeros(1)), 6, axis=0))
+    np.testing.assert_array_equal(windows[7], opened(np.arange(2.0, 8.0)))
+    np.testing.assert_array_equal(causal_windows(opened(np.arange(8.0)), context=5), windows[5:])
+
+
+def test_control_points_are_the_projections_of_the_frames_own_pose() -> None:
+    bank = bank_of(opened(AMOUNTS[:8]), rotation=np.stack([turned(3.0 * step) for step in range(8)]))
+    for row in range(8):
+        pose = HeadPose(2.5, bank.rotation[row], np.array([400.0, 300.0, 0.0]))
+        np.testing.assert_allclose(wanted_points(bank.mouth[row], bank.geometry, pose), bank.control_points[row], atol=1e-3)
+        np.testing.assert_allclose(head_to_box(bank.mouth[row], pose), bank.box_landmarks[row], atol=1e-3)
+
+
+def test_the_medoid_is_the_most_ordinary_mouth() -> None:
+    assert bank_of(opened(np.array([0.0, 1.0, 2.0, 3.0, 40.0]))).medoid == 2
+
+
+def test_a_bank_survives_its_artefact() -> None:
+    bank = bank_of(opened(AMOUNTS), np.arange(60) * 2)
+    again = bank_from_arrays(decode_arrays(encode_arrays(bank_arrays(bank), {"format": FORMAT})))
+    for name in ("boxes", "mouth", "rotation", "box_landmarks", "anchors_box", "frame_index"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
+    np.testing.assert_array_equal(again.geometry.jaw_envelope, bank.geometry.jaw_envelope)
+
+
+@pytest.mark.parametrize("damage", ["format", "shape", "missing"])
+def test_what_is_no_bank_is_refused(damage: str) -> None:
+    arrays = bank_arrays(bank_of(opened(AMOUNTS[:8])))
+    metadata = {"format": "something/1" if damage == "format" else FORMAT}
+    if damage == "shape":
+        arrays["mouth"] = arrays["mouth"][:, :-1]
+    if damage == "missing":
+        del arrays["boxes"]
+    with pytest.raises(InvalidRequest):
+        bank_from_arrays(decode_arrays(encode_arrays(arrays, metadata)))
+
+
+def test_a_blend_of_flat_pictures_is_their_weighted_mean() -> None:
+    pictures = np.stack([np.full((160, 160, 3), value, np.uint8) for value in (100, 140, 200)])
+    mixed = blend(pictures, np.array([0.5, 0.25, 0.25], np.float32))
+    assert np.unique(mixed).tolist() == [135]
+
+
+def test_a_blend_keeps_the_detail_of_the_best_picture() -> None:
+    stripes = (np.arange(160) % 2 * 80 + 80).astype(np.uint8)
+    best = np.broadcast_to(stripes[None, :, None], (160, 160, 3)).copy()
+    flat = np.full_like(best, 120)
+    mixed = blend(np.stack([best, flat, flat]), np.array([0.6, 0.2, 0.2], np.float32)).astype(float)
+    assert mixed[:, 20:-20].std() > 0.9 * best.std()
+    plain = 0.6 * best.astype(float) + 0.4 * 120
+    assert plain.std() < 0.7 * best.std()
+
+
+def test_a_frame_wanted_as_it_is_in_the_bank_comes_back_unchanged() -> None:
+    bank = bank_of(opened(AMOUNTS))
+    found = retrieve(bank, causal_windows(bank.mouth)[30], np.eye(3), count=1)
+    pose = HeadPose(1.0, np.eye(3), np.zeros(3))
+    spline = fit_retrieved(bank, found, wanted_points(bank.mouth[30], bank.geometry, pose))
+    np.testing.assert_array_equal(warp_retrieved(bank, found, spline), bank.boxes[30])

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageFull
+from services.common.store.array_cache import ArrayCache
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtefactStore:
+    return ArtefactStore(tmp_path / "store" if request.param == "folder" else f"memory://{tmp_path.name}")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_bytes_come_back_and_equal_bytes_have_equal_references(store: ArtefactStore) -> None:
+    ref = store.put_bytes(b"mouth")
+    assert store.get_bytes(ref) == b"mouth"
+    assert ref.size_bytes == 5
+    assert ref.uri == f"{store.url}/{ref.sha256[:2]}/{ref.sha256}"
+    assert store.put_bytes(b"mouth") == ref
+    assert store.put_bytes(b"") != ref
+
+
+def test_a_file_has_the_reference_of_its_bytes(store: ArtefactStore, tmp_path: Path) -> None:
+    data = np.random.default_rng(0).bytes((2 << 20) + 17)
+    (tmp_path / "clip").write_bytes(data)
+    ref = store.put_file(tmp_path / "clip")
+    assert store.get_bytes(ref) == data
+    assert ref == store.put_bytes(data)
+    with pytest.raises(InvalidRequest, match="no such file"):
+        store.put_file(tmp_path / "missing")
+
+
+def test_exists_and_delete(store: ArtefactStore) -> None:
+    ref = store.put_bytes(b"mouth")
+    assert store.exists(ref)
+    assert store.delete(ref)
+    assert not store.exists(ref)
+    assert not store.delete(ref)
+    with pytest.raises(ArtefactNotFound, match=ref.sha256) as caught:
+        store.get_bytes(ref)
+    assert caught.value.resource == ref.uri
+
+
+def test_a_changed_blob_is_refused_and_putting_it_again_repairs_it(folder: Path) -> None:
+    store = ArtefactStore(folder)
+    ref = store.put_bytes(b"mouth")
+    files(folder)[0].write_bytes(b"moutH")
+    with pytest.raises(ArtefactCorrupt) as caught:
+        store.get_bytes(ref)
+    assert ref.uri in str(caught.value)
+    assert ref.sha256 in str(caught.value)
+    assert caught.value.resource == ref.uri
+    assert store.put_bytes(b"mouth") == ref
+    assert store.get_bytes(ref) == b"mouth"
+
+
+def test_a_reference_to_other_bytes_than_lie_there_is_refused(store: ArtefactStore) -> None:
+    ref, other = store.put_bytes(b"mouth"), store.put_bytes(b"nose")
+    with pytest.raises(ArtefactCorrupt, match=other.sha256):
+        store.get_bytes(ArtefactRef(ref.uri, other.sha256, ref.size_bytes))
+
+
+@pytest.mark.parametrize("sha256", ["", "0" * 63, "G" * 64, "A" * 64])
+def test_a_malformed_digest_is_named(store: ArtefactStore, sha256: str) -> None:
+    ref = store.put_bytes(b"mouth")
+    with pytest.raises(InvalidRequest) as caught:
+        store.get_bytes(ArtefactRef(ref.uri, sha256, 5))
+    assert caught.value.field == "sha256"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "{root}",
+        "{root}/../secret",
+        "{root}/ab/../../secret",
+        "{root}2/aa/{blob}",
+        "{root}/aa/{blob}",
+        "{root}/{blob}",
+        "{root}//{blob2}/{blob}",
+        "{root}/{blob2}/{blob}/",
+        "{root}/{blob2}/{blob}\n",
+        "s3://bucket/{blob2}/{blob}",
+        "http://127.0.0.1/{blob2}/{blob}",
+    ],
+)
+def test_nothing_outside_of_the_root_can_be_named(folder: Path, uri: str) -> None:
+    store = ArtefactStore(folder)
+    ref = store.put_bytes(b"mouth")
+    (folder.parent / "secret").write_bytes(b"mouth")
+    uri = uri.format(root=store.url, blob=ref.sha256, blob2=ref.sha256[:2])
+    outside = ArtefactRef(uri, ref.sha256, ref.size_bytes)
+    for use in (store.get_bytes, store.exists, store.delete, store.get_arrays):
+        with pytest.raises(InvalidRequest, match="does not belong"):
+            use(outside)
+    assert (folder.parent / "secret").exists()
+
+
+def test_a_reader_never_sees_half_a_blob(folder: Path) -> None:
+    store = ArtefactStore(folder)
+    data = np.random.default_rng(0).bytes(1 << 17)
+    ref = store.put_bytes(data)
+    stop = threading.Event()
+
+    def rewrite() -> None:
+        while not stop.is_set():
+            store.delete(ref)
+            store.put_bytes(data)
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    seen = 0
+    try:
+        end = time.monotonic() + 60
+        while seen < 5 and time.monotonic() < end:
+            with contextlib.suppress(ArtefactNotFound):
+                assert store.get_bytes(ref) == data
+                seen += 1
+    finally:
+        stop.set()
+        writer.join()
+    assert seen == 5
+    assert len(files(folder)) == 1
+
+
+def test_a_writer_that_is_killed_leaves_no_blob(folder: Path, tmp_path: Path) -> None:
+    script = f"""
+import os, signal
+from services.common.store import artefacts
+pieces = artefacts.pieces_of
+def dying(stream):
+    yield next(pieces(stream))
+    os.kill(os.getpid(), signal.SIGKILL)
+artefacts.pieces_of, digest = dying, artefacts.sha256_of
+artefacts.sha256_of = lambda stream: __import__("hashlib").sha256(stream.read()).hexdigest()
+artefacts.ArtefactStore({str(folder)!r}).put_file({str(tmp_path / "clip")!r})
+"""
+    data = bytes(3 << 20)
+    (tmp_path / "clip").write_bytes(data)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", script], check=False, env=environment).returncode == -9
+    store = ArtefactStore(folder)
+    assert all(path.name.startswith(".partial-") for path in files(folder))
+    assert store.get_bytes(store.put_file(tmp_path / "clip")) == data
+
+
+@pytest.mark.parametrize("by", ["bytes", "file"])
+def test_no_space_left_is_named_and_leaves_nothing_behind(folder: Path, tmp_path: Path, by: str) -> None:
+    store = ArtefactStore(folder)
+    data = bytes(1 << 20)
+    (tmp_path / "clip").write_bytes(data)
+    # The kernel refuses to write on, as it does on a full disk, without one being needed.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, hard))
+    try:
+        with pytest.raises(StorageFull, match="DUBSTAGE_ARTEFACTS_URL") as caught:
+            store.put_bytes(data) if by == "bytes" else store.put_file(tmp_path / "clip")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.subject == f"file://…/{folder.name}"
+    assert str(folder.parent) not in caught.value.message
+    assert files(folder) == []
+
+
+def test_arrays_come_back_whatever_the_order_they_were_given_in(store: ArtefactStore) -> None:
+    arrays = {"landmarks": np.arange(12, dtype=np.float32).reshape(2, 3, 2), "seen": np.array([True, False])}
+    ref = store.put_arrays(arrays, {"model": "ugc", "clip": "a"})
+    assert store.put_arrays(dict(reversed(arrays.items())), {"clip": "a", "model": "ugc"}) == ref
+    read = store.get_arrays(ref)
+    assert dict(read.metadata) == {"model": "ugc", "clip": "a"}
+    np.testing.assert_array_equal(read["landmarks"], arrays["landmarks"])
+    assert read["landmarks"].dtype == np.float32
+    assert not read["landmarks"].flags.writeable
+    with pytest.raises(InvalidRequest, match="no array 'mask'"):
+        read["mask"]
+
+
+def test_a_blob_that_holds_no_arrays_is_refused(store: ArtefactStore) -> None:
+    with pytest.raises(InvalidRequest, match="named arrays"):
+        store.get_arrays(store.put_bytes(b"just some text, long enough"))
+
+
+def test_the_cache_stays_within_its_bytes_and_keeps_what_was_used_last(folder: Path) -> None:
+    store = ArtefactStore(folder)
+    cache = ArrayCache(store, max_bytes=2000)
+    refs = [store.put_arrays({"a": np.full(800, n, np.uint8)}) for n in range(3)]
+    first = cache.get_arrays(refs[0])
+    cache.get_arrays(refs[1])
+    assert cache.get_arrays(refs[0]) is first
+    cache.get_arrays(refs[2])
+    assert cache.held_bytes == 1600
+    assert cache.get_arrays(refs[0]) is first
+    big = store.put_arrays({"a": np.zeros(5000, np.uint8)})
+    assert cache.get_arrays(big)["a"].shape == (5000,)
+    assert cache.held_bytes == 1600
+
+
+def test_the_cache_does_not_serve_what_was_erased(folder: Path) -> None:
+    store = ArtefactStore(folder)
+    cache = ArrayCache(store, max_bytes=2000)
+    ref = store.put_arrays({"a": np.zeros(10, np.uint8)})
+    cache.get_arrays(ref)
+    store.delete(ref)
+    with pytest.raises(ArtefactNotFound):
+        cache.get_arrays(ref)
+    assert cache.held_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["file://[x", "file:///x\0y/aa/{blob}", "{root}/%2e%2e/{blob}", "x" * 5000, "{root}/" + "é" * 4000, "memory://[", "\ud83d"],
+)
+def test_a_uri_that_is_none_is_refused_whatever_it_holds(folder: Path, uri: str) -> None:
+    store = ArtefactStore(folder)
+    ref = store.put_bytes(b"mouth")
+    wrong = ArtefactRef(uri.replace("{root}", store.url).replace("{blob}", ref.sha256), ref.sha256, ref.size_bytes)
+    for use in (store.get_bytes, store.exists, store.delete, store.get_arrays):
+        with pytest.raises(InvalidRequest) as caught:
+            use(wrong)
+        assert len(caught.value.message) < 1000
+
+
+def test_a_store_that_moved_is_told_by_its_setting_and_without_its_place(folder: Path) -> None:
+    here, elsewhere = ArtefactStore(folder / "here"), ArtefactStore(folder / "elsewhere")
+    ref = here.put_bytes(b"mouth")
+    with pytest.raises(InvalidRequest, match="DUBSTAGE_ARTEFACTS_URL") as caught:
+        elsewhere.get_bytes(ref)
+    assert "file://…/elsewhere" in caught.value.message
+    assert str(folder / "elsewhere") not in caught.value.message
+    assert "make the artefact anew" in caught.value.message
+
+
+def test_the_credentials_of_a_store_are_in_no_message() -> None:
+    store = ArtefactStore("memory://user:secret@films")
+    with pytest.raises(InvalidRequest, match="films") as caught:
+        store.exists(ArtefactRef("file:///x", "0" * 64, 1))
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("size", [-1, -(2**63), 4, 2**62])
+def test_a_size_that_is_not_the_blob_s_is_refused(store: ArtefactStore, size: int) -> None:
+    ref = store.put_bytes(b"mouth")
+    with pytest.raises(InvalidRequest, match=r"size_bytes|5 bytes, not") as caught:
+        store.get_bytes(ArtefactRef(ref.uri, ref.sha256, size))
+    assert caught.value.field == "size_bytes"
+    assert store.get_bytes(ArtefactRef(ref.uri, ref.sha256, 0)) == b"mouth"
+
+
+def test_a_huge_blob_is_not_read_where_a_small_artefact_is_expected(store: ArtefactStore) -> None:
+    ref = store.put_bytes(bytes(1000))
+    assert len(store.get_bytes(ref, max_bytes=1000)) == 1000
+    with pytest.raises(InvalidRequest, match="1000 bytes, and at most 999 are read"):
+        store.get_arrays(ref, max_bytes=999)

@@ -1,0 +1,93 @@
+"""The table of methods, and combinations of their parts."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.methods import DEFAULT_METHOD, LAG_FEATURES, METHODS, Method, Predictor, Renderer, TextureInput, combined, method_named
+from services.common.errors import InvalidRequest
+
+
+def test_a_method_without_changes_is_itself() -> None:
+    for name in METHODS:
+        assert combined(name) == name
+
+
+def test_another_motion_predictor_makes_a_combination() -> None:
+    name = combined("ugc", motion="everybody")
+    method = method_named(name)
+    assert (method.motion.name, method.renderer.name) == ("everybody", "ugc")
+    assert combined(name, motion="ugc") == "ugc"
+
+
+@pytest.mark.parametrize("name", ["", "nobody", "everybody+", "+ugc", "ugc+nobody", "ugc+ugc+ugc"])
+def test_what_is_not_there_is_refused_with_what_is(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="there are: everybody, headpose, ugc"):
+        method_named(name)
+
+
+@pytest.mark.parametrize("field", ["motion", "renderer"])
+def test_an_unknown_part_is_named(field: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"no {field} 'nobody'") as caught:
+        combined("ugc", **{field: "nobody"})
+    assert caught.value.field == field
+
+
+def test_the_head_moves_where_the_motion_predictor_says_so() -> None:
+    assert [name for name in METHODS if METHODS[name].own_timeline] == ["headpose"]
+    assert method_named("headpose+ugc").own_timeline
+    assert not method_named("ugc+headpose").own_timeline
+
+
+def test_a_picture_is_footage_for_what_moves_the_head_and_draws_the_face() -> None:
+    assert method_named("headpose").takes_still
+    assert not any(method_named(name).takes_still for name in ("ugc", "everybody", "headpose+ugc", "ugc+headpose"))
+
+
+def test_every_pair_of_rows_is_a_method() -> None:
+    for motion in METHODS:
+        for renderer in METHODS:
+            method = method_named(combined(motion, renderer=renderer))
+            assert (method.motion, method.renderer) == (METHODS[motion].motion, METHODS[renderer].renderer)
+
+
+def test_a_combination_is_live_where_both_parts_are() -> None:
+    assert [name for name in METHODS if METHODS[name].live] == ["ugc", "everybody"]
+    assert method_named("ugc+everybody").live
+    assert not method_named("headpose+ugc").live
+    assert not method_named("ugc+headpose").live
+
+
+def test_every_method_extracts_what_the_lag_needs() -> None:
+    for method in METHODS.values():
+        assert method.features[: len(LAG_FEATURES)] == LAG_FEATURES
+        assert set(method.motion.features) <= set(method.features)
+        assert len(set(method.features)) == len(method.features)
+
+
+def test_the_default_is_a_row() -> None:
+    assert DEFAULT_METHOD in METHODS
+
+
+def test_a_new_row_combines_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    motion = Predictor(name="toy", features=(), look_ahead_ms=0)
+    toy = Method(name="toy", motion=motion, renderer=Renderer(name="toy", frames_after=2))
+    monkeypatch.setitem(METHODS, "toy", toy)
+    assert method_named("toy") is toy
+    assert toy.features == LAG_FEATURES
+    assert combined("ugc", renderer="toy") == "ugc+toy"
+    assert method_named("toy+ugc").motion is motion
+    with pytest.raises(InvalidRequest, match="toy"):
+        method_named("nobody")
+
+
+def test_a_row_with_parts_of_other_rows_is_found_by_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed = Method(name="mixed", motion=METHODS["ugc"].motion, renderer=METHODS["everybody"].renderer)
+    monkeypatch.setitem(METHODS, "mixed", mixed)
+    assert combined("ugc", renderer="everybody") == "mixed"
+    assert combined("mixed", renderer="ugc") == "ugc"
+
+
+def test_a_drawn_face_needs_an_identity() -> None:
+    with pytest.raises(ValueError, match="identity"):
+        Renderer(name="toy", texture=TextureInput.DRAWN)

@@ -1,0 +1,32 @@
+"""Speech with ID-removed cepstra, and streams of motion."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from services.common.wire.timeline import Timeline
+from services.motion.constraints import ConstraintConfig
+from services.motion.models import MotionModels
+from services.motion.predictors.everybody.grid import EverybodyGrid
+from services.motion.stream import MotionStream
+from services.motion.style import Style
+from services.motion.types import Motion, SpeechFeatures
+from tests.unit.motion.synthesised import random_features, with_identity_removed
+
+NEVER = ConstraintConfig(
+    bilabial_low=2.0, bilabial_high=3.0, speech_low=-2.0, speech_high=-1.0, presence_low=-2.0, presence_high=-1.0
+)
+"""Constraints that never act."""
+
+
+def opened(models: MotionModels, style: Style, timeline: Timeline) -> MotionStream:
+    return MotionStream(EverybodyGrid(models, style), timeline)
+
+
+def heard(num_frames: int) -> SpeechFeatures:
+    return with_identity_removed(random_features(num_frames))
+
+
+def joined(parts: list[Motion]) -> tuple[np.ndarray, np.ndarray]:
+    found = [part.expression for part in parts if part.expression is not None]
+    return np.concatenate([part.mouth_landmarks for part in parts]), np.concatenate(found)

@@ -1,0 +1,29 @@
+"""The network beside its filter."""
+
+from __future__ import annotations
+
+import torch
+
+from services.motion.predictors.everybody.network import EverybodyConfig, EverybodyNetwork
+from services.motion.predictors.everybody.train.data import fit_filter, windows_of
+from services.motion.predictors.everybody.train.torch_predictor import filter_of
+from tests.unit.motion.predictors.everybody.made import clip
+
+
+def test_the_network_is_trained_without_its_filter_and_served_with_half_of_it() -> None:
+    network = EverybodyNetwork(EverybodyConfig(num_expression=2, dropout=0.0))
+    linear = fit_filter([clip("a", 0)], {"a": 1.0}, 0.1)
+    network.set_filter(torch.from_numpy(linear.weight), torch.from_numpy(linear.bias))
+    windows = torch.from_numpy(windows_of(clip("b", 1).rows)[:4].copy())
+    with torch.inference_mode():
+        recurrent, served, filtered = network.train()(windows), network.eval()(windows), filter_of(linear)(windows)
+    torch.testing.assert_close(served, 0.5 * (recurrent + filtered), rtol=1e-3, atol=1e-4)
+    assert float(recurrent.abs().mean()) < 0.1
+
+
+def test_the_network_hears_all_of_its_second() -> None:
+    network = EverybodyNetwork(EverybodyConfig(num_expression=2, dropout=0.0))
+    window = torch.from_numpy(windows_of(clip("a", 0).rows)[:1].copy()).requires_grad_(True)
+    network.train()(window).abs().sum().backward()
+    assert window.grad is not None
+    assert (window.grad.abs().sum(dim=(0, 2, 3)) > 0).all()

@@ -1,0 +1,120 @@
+"""The declarations of the predictors against their code."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from services.common.errors import InvalidRequest
+from services.motion.models import MotionModels
+from services.motion.personalization import Step
+from services.motion.predictor import Predictor
+from services.motion.predictors.registry import PREDICTORS, added_style_shapes, predictor_named
+from services.motion.style import Style
+from services.motion.types import EXTRA_FEATURES, SHARED_FEATURES, Footage, SpeechFeatures
+from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed
+
+FRAMES = 60
+
+
+@pytest.fixture(params=sorted(PREDICTORS))
+def predictor(request: pytest.FixtureRequest) -> Predictor:
+    return PREDICTORS[request.param]
+
+
+@pytest.fixture
+def footage() -> Footage:
+    opening = 5.0 + 4.0 * np.sin(np.arange(FRAMES) * 0.7)
+    return Footage(mouths(opening.astype(np.float32)), np.ones(FRAMES, np.bool_), head_poses(FRAMES))
+
+
+def heard(predictor: Predictor, num_frames: int) -> SpeechFeatures:
+    """Features with no other tensors than those that the predictor declares."""
+    features = random_features(num_frames)
+    return with_identity_removed(features) if "identity_removed" in predictor.features else features
+
+
+def refined(predictor: Predictor, footage: Footage, models: MotionModels) -> Style:
+    style = predictor.encode_style(footage, models)
+    steps: list[Step] = list(predictor.personalize(style, heard(predictor, FRAMES), footage, models))
+    assert [step.index for step in steps] == sorted({step.index for step in steps})
+    assert steps[-1].index == steps[-1].count
+    last = steps[-1].style
+    assert last is not None
+    return last
+
+
+def test_a_predictor_is_found_by_its_own_name(predictor: Predictor) -> None:
+    assert predictor_named(predictor.name, "method") is predictor
+
+
+@pytest.mark.parametrize("name", ["", "unknown", "x" * 1000])
+def test_a_name_that_is_not_there_is_refused_with_the_names_that_are(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="has no predictor") as caught:
+        predictor_named(name, "config.method")
+    assert caught.value.field == "config.method"
+    assert all(known in caught.value.message for known in PREDICTORS)
+    assert len(caught.value.message) < 300
+
+
+def test_a_predictor_hears_tensors_that_there_are(predictor: Predictor) -> None:
+    assert set(SHARED_FEATURES) <= set(predictor.features) <= {*SHARED_FEATURES, *EXTRA_FEATURES}
+
+
+def test_a_frame_waits_for_as_many_frames_as_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+    grid = predictor.open(models, predictor.encode_style(footage, models), None)
+    features = heard(predictor, 8)
+    counts = [len(grid.push(features[frame : frame + 1]).mouth_landmarks) for frame in range(8)]
+    assert counts == [0] * predictor.frames_ahead + [1] * (8 - predictor.frames_ahead)
+
+
+def test_poses_are_answered_as_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+    grid = predictor.open(models, predictor.encode_style(footage, models), None)
+    motion = grid.push(heard(predictor, 8))
+    assert (motion.poses is not None) == (motion.blink is not None) == predictor.moves_head
+
+
+def test_a_style_gets_the_arrays_that_are_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+    style = refined(predictor, footage, models)
+    assert set(style.added) == set(predictor.style_arrays)
+    assert {name: array.shape for name, array in style.added.items()} == added_style_shapes(style.added, models)
+    assert {array.dtype for array in style.arrays().values()} == {np.dtype(np.float32)}
+
+
+def test_a_style_that_all_predictors_refined_works_for_each(footage: Footage, models: MotionModels) -> None:
+    alone = {name: refined(each, footage, models) for name, each in PREDICTORS.items()}
+    style = PREDICTORS["headpose"].encode_style(footage, models)
+    for each in PREDICTORS.values():
+        *_, last = each.personalize(style, heard(each, FRAMES), footage, models)
+        assert last.style is not None
+        style = last.style
+    for name, each in PREDICTORS.items():
+        found, expected = (
+            each.open(models, which, None).push(heard(each, 12)).mouth_landmarks.tobytes() for which in (style, alone[name])
+        )
+        assert found == expected
+
+
+def test_no_array_is_declared_twice() -> None:
+    names = [name for predictor in PREDICTORS.values() for name in predictor.style_arrays]
+    assert len(names) == len(set(names))
+
+
+def test_every_predictor_has_an_export_with_its_runs(predictor: Predictor) -> None:
+    module = importlib.import_module(predictor.export)
+    assert module.RUNS
+    assert callable(module.export)
+
+
+def test_serving_loads_no_code_of_training_and_export() -> None:
+    code = (
+        "import sys, services.motion.__main__; "
+        "print([name for name in sys.modules if name in ('torch', 'onnx') or '.train' in name and name.startswith('services.')"
+        " or name.startswith('services.motion') and name.endswith(('.export', '.export_spec', '.network'))])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

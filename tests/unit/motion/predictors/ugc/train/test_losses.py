@@ -1,0 +1,22 @@
+"""The losses."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from services.motion.predictors.ugc.train.batches import BatchConfig, BatchSampler
+from services.motion.predictors.ugc.train.losses import LossWeights, UgcLoss
+from services.motion.train.basis import basis_of
+from services.motion.train.clips import TrainingClip
+
+
+def test_loss_is_nothing_for_the_truth_and_grows_with_the_error(clips: list[TrainingClip]) -> None:
+    basis = basis_of(clips, 3)
+    batch = BatchSampler(clips, basis, BatchConfig(batch_size=4)).draw(np.random.default_rng(2))
+    truth = torch.from_numpy(basis.project(batch.offsets.numpy())) / batch.spread[:, None]
+    loss = UgcLoss(basis, LossWeights())
+    perfect, off = loss(truth, batch), loss(truth + 0.5, batch)
+    assert perfect.landmarks < 0.05 * off.landmarks
+    assert perfect.velocity < 0.05
+    assert perfect.total < off.total

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from services.common.array_types import Float64
+from services.motion.correction import RIDGES, choose_ridge, fit_correction
+
+
+def _pooled(rng: np.random.Generator, count: int, size: int) -> Float64:
+    return np.concatenate([rng.normal(size=(count, size)), np.ones((count, 1))], axis=1)
+
+
+def test_a_correction_holds_on_other_seconds_of_the_person() -> None:
+    rng = np.random.default_rng(0)
+    pooled = np.concatenate([rng.normal(size=(400, 12)), np.ones((400, 1))], axis=1)
+    missed = pooled @ rng.normal(size=(13, 3)) + rng.normal(0.0, 0.5, (400, 3))
+    correction = fit_correction(pooled[:250], missed[:250])
+    left = missed[250:] - pooled[250:] @ correction.T
+    assert (left**2).mean() < 0.1 * (missed[250:] ** 2).mean()
+
+
+def test_a_level_that_lasts_is_an_offset_and_tells_nothing_of_the_sound() -> None:
+    rng = np.random.default_rng(0)
+    pooled = np.concatenate([rng.normal(size=(200, 4)), np.ones((200, 1))], axis=1)
+    pooled[100:, 0] += 3.0
+    residual = np.where(np.arange(200) < 100, 0.0, 1.0)[:, None]
+    correction = fit_correction(pooled, residual)
+    assert np.abs(correction[0, :-1]).max() < 0.05
+    assert correction[0, -1] == pytest.approx(0.5 * 200 / 220, abs=0.1)
+
+
+def test_a_stronger_ridge_believes_less() -> None:
+    rng = np.random.default_rng(1)
+    pooled = _pooled(rng, 150, 6)
+    missed = pooled @ rng.normal(size=(7, 2))
+    sizes = [float(np.linalg.norm(fit_correction(pooled, missed, ridge)[:, :-1])) for ridge in RIDGES]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 0.5 * sizes[0]
+
+
+def test_the_ridge_is_weak_where_the_sound_explains_what_was_missed() -> None:
+    rng = np.random.default_rng(2)
+    pooled = _pooled(rng, 250, 12)
+    choice = choose_ridge(pooled, pooled @ rng.normal(size=(13, 3)), np.ones(3))
+    assert choice.ridge == RIDGES[0]
+    assert choice.loss < 0.05
+
+
+def test_the_ridge_is_strong_where_it_does_not() -> None:
+    rng = np.random.default_rng(3)
+    choice = choose_ridge(_pooled(rng, 250, 60), rng.normal(size=(250, 3)), np.ones(3))
+    assert choice.ridge == RIDGES[-1]
+    assert choice.loss > 0.95
+
+
+def test_levels_that_differ_between_seconds_do_not_hide_what_the_sound_explains() -> None:
+    rng = np.random.default_rng(4)
+    pooled = _pooled(rng, 250, 8)
+    missed = pooled @ rng.normal(size=(9, 2))
+    drifting = missed + np.repeat(rng.normal(0.0, 4.0, (5, 2)), 50, axis=0)
+    plain, drifted = (choose_ridge(pooled, each, np.ones(2)) for each in (missed, drifting))
+    assert drifted.ridge == plain.ridge
+    assert drifted.loss < 0.05
+
+
+def test_a_coefficient_without_weight_does_not_choose() -> None:
+    rng = np.random.default_rng(5)
+    pooled = _pooled(rng, 150, 40)
+    both = np.concatenate([pooled[:, :1], 5.0 * rng.normal(size=(150, 1))], axis=1)
+    assert choose_ridge(pooled, both, np.array([1.0, 0.0])).ridge < choose_ridge(pooled, both, np.array([0.0, 1.0])).ridge

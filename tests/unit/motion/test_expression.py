@@ -1,0 +1,31 @@
+"""The expression basis of a morphable model."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from services.common.geometry.camera import WeakPerspective
+from services.common.geometry.coefficients import coefficients_from_landmarks
+from services.common.geometry.default_model import default_model
+from services.motion.expression import expression_basis, expression_spread
+from services.motion.models import MotionModels
+from services.motion.predictors.everybody.model import EverybodyModel
+
+
+def test_the_basis_is_the_fit_of_the_face_model_with_the_rest_mouth_as_neutral(models: MotionModels) -> None:
+    face = default_model().truncated(expression=24)
+    rng = np.random.default_rng(0)
+    mean = face.landmark_set("mouth_area").of(face.mean_shape)
+    moved = mean + 3.0 * rng.standard_normal((2, 59, 3)).astype(np.float32)
+    frontal = WeakPerspective(np.ones(2), np.tile(np.eye(3), (2, 1, 1)), np.zeros((2, 3)))
+    no_identity = np.zeros(face.num_identity)
+    fitted = coefficients_from_landmarks(face, moved, frontal, landmarks="mouth_area", identity=no_identity)
+    found = expression_basis(face, models.basis).project((moved - mean).astype(np.float32))
+    np.testing.assert_allclose(found, fitted.expression, atol=1e-3)
+
+
+def test_a_style_says_how_large_every_expression_is(models: MotionModels) -> None:
+    basis = EverybodyModel.of(models).basis
+    spread = expression_spread(models.basis.typical_spread, models.basis, basis)
+    np.testing.assert_allclose(spread, basis.typical_spread, rtol=1e-5)
+    np.testing.assert_allclose(expression_spread(2 * models.basis.typical_spread, models.basis, basis), 2 * spread, rtol=1e-5)

@@ -1,0 +1,129 @@
+"""Motion on output timelines."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from services.common.chassis.calls import Call, set_current_call
+from services.common.errors import Cancelled, InvalidRequest
+from services.common.wire.timeline import Timeline
+from services.motion.models import MotionModels
+from services.motion.predictors.ugc.grid import UgcGrid
+from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream
+from services.motion.style import Style
+from services.motion.types import Motion, SpeechFeatures
+from tests.unit.motion import streams
+from tests.unit.motion.streams import NTSC, PAL
+from tests.unit.motion.synthesised import random_features
+
+
+def run(
+    models: MotionModels, style: Style, features: SpeechFeatures, timeline: Timeline, *, cut: int = 1000, num_frames: int = 0
+) -> list[Motion]:
+    return streams.run(MotionStream(UgcGrid(models, style), timeline, num_frames), features, cut)
+
+
+def joined(parts: list[Motion]) -> np.ndarray:
+    return np.concatenate([part.mouth_landmarks for part in parts])
+
+
+@pytest.mark.parametrize("timeline", [PAL, NTSC])
+@pytest.mark.parametrize("cut", [1, 7])
+def test_other_chunks_give_the_same_bytes(models: MotionModels, style: Style, timeline: Timeline, cut: int) -> None:
+    features = random_features(45)
+    whole, pieces = (joined(run(models, style, features, timeline, cut=size)) for size in (1000, cut))
+    np.testing.assert_array_equal(whole, pieces)
+
+
+def test_frames_follow_each_other_without_gap(models: MotionModels, style: Style) -> None:
+    parts = [p for p in run(models, style, random_features(30), NTSC, cut=4) if len(p.mouth_landmarks)]
+    assert parts[0].first_frame == 0
+    for before, after in zip(parts, parts[1:], strict=False):
+        assert after.first_frame == before.first_frame + len(before.mouth_landmarks)
+
+
+@pytest.mark.parametrize(("timeline", "expected"), [(PAL, 20), (NTSC, 24), (Timeline(rate=Fraction(10)), 8)])
+def test_as_many_frames_as_the_features_cover(models: MotionModels, style: Style, timeline: Timeline, expected: int) -> None:
+    assert len(joined(run(models, style, random_features(20), timeline))) == expected
+
+
+def test_as_many_frames_as_asked_for(models: MotionModels, style: Style) -> None:
+    for count in (5, 33):
+        assert len(joined(run(models, style, random_features(20), PAL, num_frames=count))) == count
+
+
+def test_explicit_times_with_a_gap_are_answered(models: MotionModels, style: Style) -> None:
+    pts = np.array([0, 33, 67, 100, 1500, 1533], np.int64)
+    timeline = Timeline(pts=pts, time_base=Fraction(1, 1000))
+    result = run(models, style, random_features(20), timeline, num_frames=6)
+    assert len(joined(result)) == 6
+    on_grid = joined(run(models, style, random_features(20), PAL))
+    np.testing.assert_array_equal(joined(result)[0], on_grid[0])
+
+
+def test_speech_behind_the_end_is_silence_with_the_mouth_shut(models: MotionModels, style: Style) -> None:
+    result = joined(run(models, style, random_features(20), PAL, num_frames=40))
+    np.testing.assert_allclose(result[28:], np.repeat(style.closed_mouth[None], 12, axis=0), atol=1e-4)
+
+
+def test_features_out_of_order_are_refused(models: MotionModels, style: Style) -> None:
+    stream = MotionStream(UgcGrid(models, style), PAL)
+    stream.push(0, random_features(3))
+    with pytest.raises(InvalidRequest, match="frame 3 was due") as caught:
+        stream.push(4, random_features(3))
+    assert caught.value.field == "features.first_frame"
+
+
+def test_more_frames_than_the_timeline_has_are_refused(models: MotionModels, style: Style) -> None:
+    timeline = Timeline(pts=np.arange(5), time_base=Fraction(1, 25))
+    with pytest.raises(InvalidRequest, match="6 frames asked for"):
+        MotionStream(UgcGrid(models, style), timeline, 6)
+
+
+def test_nothing_of_a_gap_in_the_times_is_kept(models: MotionModels, style: Style) -> None:
+    late = Timeline(pts=np.array([0, 120], np.int64))
+    stream = MotionStream(UgcGrid(models, style), late, 2)
+    stream.push(0, random_features(4))
+    held = 0
+    parts = []
+    grid, keep = stream._grid, stream._keep
+
+    def counted(motion: Motion) -> None:
+        nonlocal held
+        keep(motion)
+        held = max(held, len(stream._frames))
+
+    stream._keep = counted  # type: ignore[method-assign]
+    while (part := stream.drain()) is not None:
+        parts.append(part)
+    assert grid.num_features == 4
+    assert sum(len(part.mouth_landmarks) for part in parts) == 1
+    assert held < 100, "a second of motion at most, not the two minutes of the gap"
+
+
+def test_motion_of_more_frames_a_second_than_features_is_answered_as_it_is_ready(models: MotionModels, style: Style) -> None:
+    stream = MotionStream(UgcGrid(models, style), Timeline(rate=Fraction(1000)))
+    parts = [stream.push(0, random_features(20))]
+    while len(parts[-1].mouth_landmarks):
+        parts.append(stream.ready())
+    assert sum(len(part.mouth_landmarks) for part in parts) > 600
+    assert max(len(part.mouth_landmarks) for part in parts) == MAX_FRAMES_AT_ONCE
+    assert len(stream._frames) < 8
+
+
+@pytest.mark.parametrize("stream", ["push", "drain"])
+def test_motion_ends_with_the_call_that_it_is_made_for(models: MotionModels, style: Style, stream: str) -> None:
+    call = Call(stage="motion", rpc="PredictMotion")
+    made = MotionStream(UgcGrid(models, style), PAL, 1000)
+    if stream == "drain":
+        made.push(0, random_features(4))
+    set_current_call(call)
+    call.ended.set()
+    try:
+        with pytest.raises(Cancelled):
+            _ = made.push(0, random_features(9)) if stream == "push" else list(iter(made.drain, None))
+    finally:
+        set_current_call(None)

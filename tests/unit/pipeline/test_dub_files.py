@@ -1,0 +1,45 @@
+"""What a film says of itself: that its mouth is synthetic, but only where it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import pytest
+
+from gateway.media.inspection import inspect_tags
+from gateway.media.marking import is_marked
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.pipeline.dub_files import open_speech, open_writer, sha256_of
+from gateway.pipeline.dub_request import DubRequest
+from services.common.errors import MediaUnsupported
+from tests.unit.media.made_footage import Clip, make_clip
+
+
+@pytest.mark.parametrize(
+    ("method", "dubbed", "words"),
+    [
+        ("ugc", True, "The mouth in this film is synthetic (made with dubstage); "),
+        ("ugc", False, "No mouth in this film is synthetic (made with dubstage); "),
+        ("headpose", True, "The mouth and the motion of the head in this film are synthetic (made with dubstage); "),
+        ("headpose", False, "The motion of the head in this film is synthetic (made with dubstage); "),
+    ],
+)
+def test_the_mark_says_what_is_synthetic(tmp_path: Path, method: str, dubbed: bool, words: str) -> None:
+    footage = make_clip(tmp_path / "clip.mp4", Clip(sound_rate=16000))
+    request = DubRequest(footage=footage, speech=None, output=tmp_path / "out.mp4", method=method)
+    info = probe(footage)
+    with open_writer(request, info, open_speech(request, info), dubbed=dubbed) as writer, VideoReader(info) as reader:
+        for frame in reader:
+            writer.write(frame)
+    with av.open(str(request.output)) as film:
+        assert film.metadata["comment"].startswith(words)
+    assert is_marked(inspect_tags(request.output))
+
+
+def test_a_digest_is_taken_of_files_only(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "file").startswith("ba7816bf")
+    with pytest.raises(MediaUnsupported, match="is a folder"):
+        sha256_of(tmp_path)

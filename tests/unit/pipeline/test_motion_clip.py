@@ -1,0 +1,62 @@
+"""Which frames of the footage enrolment uses, and their motion on the motion grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.pipeline.motion_clip import enrolment_rows, on_motion_grid
+from gateway.pipeline.records import FACE_RECORD, RecordFile
+from services.common.errors import NoUsableFootage
+
+
+def face_rows(reasons: list[int]) -> np.ndarray:
+    made = np.zeros(len(reasons), FACE_RECORD)
+    made["frame"] = np.arange(len(reasons))
+    made["reason"] = reasons
+    made["mouth"] = np.arange(len(reasons), dtype=np.float32)[:, None, None]
+    return made
+
+
+def test_ten_seconds_of_usable_frames_are_taken_and_the_others_skipped(tmp_path: Path) -> None:
+    reasons: list[int] = [common_pb2.FRAME_REASON_DUBBED] * 400
+    reasons[3] = common_pb2.FRAME_REASON_PROFILE_VIEW
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(face_rows(reasons))
+        rows = enrolment_rows(faces, np.arange(400), np.arange(400) / 25.0)
+    assert 3 not in rows
+    assert len(rows) == 250
+    assert rows == sorted(rows)
+
+
+def test_too_few_usable_frames_are_an_error_that_says_how_many(tmp_path: Path) -> None:
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 5))
+        with pytest.raises(NoUsableFootage, match="only 5 frames"):
+            enrolment_rows(faces, np.arange(5), np.arange(5) / 25.0)
+
+
+def test_footage_at_fifty_frames_a_second_is_brought_to_the_motion_grid() -> None:
+    records = face_rows([common_pb2.FRAME_REASON_DUBBED] * 21)
+    clip = on_motion_grid(records, np.arange(21) / 50.0, 0.0)
+    assert len(clip.mouth) == 11
+    np.testing.assert_allclose(clip.mouth[:, 0, 0], np.arange(0, 21, 2), atol=1e-4)
+    assert clip.usable.all()
+
+
+def test_grid_frames_inside_a_gap_are_not_usable() -> None:
+    records = face_rows([common_pb2.FRAME_REASON_DUBBED] * 20)
+    seconds = np.concatenate([np.arange(10), np.arange(20, 30)]) / 25.0
+    clip = on_motion_grid(records, seconds, 0.0)
+    assert clip.usable[:10].all()
+    assert not clip.usable[10:20].any()
+
+
+def test_frames_outside_the_wanted_part_are_not_used(tmp_path: Path) -> None:
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 100))
+        rows = enrolment_rows(faces, np.arange(100), np.arange(100) / 25.0, range(40, 200))
+    assert rows == list(range(40, 100))

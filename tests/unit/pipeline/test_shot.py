@@ -1,0 +1,96 @@
+"""One person in one footage: what can be found out from records that are on disk already, without any stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.media.probe import probe
+from gateway.media.stills import is_still
+from gateway.methods import method_named
+from gateway.pipeline.enrol import EnrolOptions
+from gateway.pipeline.faces import FaceChoice
+from gateway.pipeline.records import FACE_RECORD
+from gateway.pipeline.shot import Shot
+from gateway.pipeline.workspace import Workspace
+from services.common.errors import InvalidRequest, NoUsableFootage
+from tests.unit.media.made_footage import Clip, make_clip
+
+DUBBED = common_pb2.FRAME_REASON_DUBBED
+NO_STAGES: Any = None
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with Workspace(tmp_path / "job") as made:
+        yield made
+
+
+def tracked(workspace: Workspace, faces: list[tuple[int, int]], reason: int = DUBBED) -> None:
+    """Leave records of (frame, face id) as a finished pass does; face 1 is the larger one."""
+    records = np.zeros(len(faces), FACE_RECORD)
+    records["frame"] = [frame for frame, _ in faces]
+    records["face_id"] = [face for _, face in faces]
+    records["reason"] = reason
+    records["box"] = np.array([[10.0, 10.0, 20.0 + 20.0 * face, 20.0 + 20.0 * face] for _, face in faces]).reshape(-1, 4)
+    workspace.faces.append(records)
+    workspace.faces.sync()
+    workspace.finish("faces", {"shot_cuts": []}, workspace.faces)
+
+
+async def shot_of(footage: Path, workspace: Workspace, method: str = "ugc") -> Shot:
+    shot = await Shot.open(NO_STAGES, method_named(method), probe(footage), workspace, threads=1)
+    await shot.track(lambda _: None)
+    return shot
+
+
+async def test_the_largest_face_is_selected_and_its_rows_are_known(tmp_path: Path, workspace: Workspace) -> None:
+    footage = make_clip(tmp_path / "clip.mp4", Clip())
+    tracked(workspace, [(0, 0), (0, 1), (2, 1)])
+    shot = await shot_of(footage, workspace)
+    assert await shot.select(FaceChoice("largest")) == shot.face_id == 1
+    assert shot.rows[:3].tolist() == [1, -1, 2]
+    assert len(shot.rows) == len(shot.seconds) == shot.info.video.num_frames
+    assert shot.film.info == shot.info
+
+
+async def test_footage_without_a_face_has_nobody_to_select(tmp_path: Path, workspace: Workspace) -> None:
+    tracked(workspace, [])
+    shot = await shot_of(make_clip(tmp_path / "clip.mp4", Clip()), workspace)
+    assert await shot.select(FaceChoice("largest")) is None
+
+
+async def test_too_little_footage_enrols_nobody(tmp_path: Path, workspace: Workspace) -> None:
+    tracked(workspace, [(frame, 0) for frame in range(5)])
+    shot = await shot_of(make_clip(tmp_path / "clip.mp4", Clip()), workspace)
+    await shot.select(FaceChoice("largest"))
+    with pytest.raises(NoUsableFootage, match="only 5 frames"):
+        await shot.enrol(EnrolOptions(), lambda *_: None)
+
+
+async def test_a_still_becomes_a_film_of_one_frame(tmp_path: Path, workspace: Workspace) -> None:
+    picture = tmp_path / "portrait.png"
+    assert cv2.imwrite(str(picture), np.full((120, 100, 3), 90, np.uint8))
+    tracked(workspace, [(0, 0), (0, 1)])
+    shot = await shot_of(picture, workspace, "headpose")
+    assert is_still(shot.info)
+    assert shot.info.path.parent == workspace.folder
+    with pytest.raises(InvalidRequest, match="2 faces"):
+        await shot.select(FaceChoice("largest"))
+    assert await shot.select(FaceChoice("id", face_id=1)) == 1
+
+
+async def test_a_still_whose_face_cannot_be_used_enrols_nobody(tmp_path: Path, workspace: Workspace) -> None:
+    picture = tmp_path / "portrait.png"
+    assert cv2.imwrite(str(picture), np.full((120, 100, 3), 90, np.uint8))
+    tracked(workspace, [(0, 0)], common_pb2.FRAME_REASON_PROFILE_VIEW)
+    shot = await shot_of(picture, workspace, "headpose")
+    await shot.select(FaceChoice("largest"))
+    with pytest.raises(NoUsableFootage, match="PROFILE_VIEW"):
+        await shot.enrol(EnrolOptions(), lambda *_: None)

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import torch
+
+from services.render.renderers.everybody.inputs import KEYS_AFTER, KEYS_BEFORE, WINDOW_CHANNELS
+from services.render.renderers.everybody.network import EverybodyConfig, EverybodyNetwork
+
+
+def test_the_served_network_has_one_to_two_million_parameters() -> None:
+    with torch.device("meta"):
+        network = EverybodyNetwork(EverybodyConfig())
+    assert 1e6 < sum(parameter.numel() for parameter in network.parameters()) < 2e6
+
+
+def test_it_begins_as_the_mean_of_the_key_pictures() -> None:
+    torch.manual_seed(0)
+    network = EverybodyNetwork(EverybodyConfig(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1)))
+    pictures = torch.rand(2, WINDOW_CHANNELS, 32, 32)
+    made = pictures[:, KEYS_BEFORE] + network(pictures, network.default_state().expand(2, -1))
+    keys = torch.stack([pictures[:, KEYS_BEFORE], *torch.split(pictures[:, KEYS_AFTER], 3, dim=1)])
+    torch.testing.assert_close(made, keys.mean(dim=0))
+
+
+def test_the_state_changes_the_picture_of_its_own_actor_only() -> None:
+    torch.manual_seed(0)
+    network = EverybodyNetwork(EverybodyConfig(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1)))
+    torch.nn.init.normal_(network.head.conv.weight, std=0.1)
+    pictures = torch.rand(1, WINDOW_CHANNELS, 32, 32).expand(2, -1, -1, -1)
+    states = torch.stack([network.default_state(), torch.randn(network.state_size) * 0.1])
+    plain, other = network(pictures, states)
+    torch.testing.assert_close(plain, network(pictures[:1], states[:1])[0])
+    assert (plain - other).abs().max() > 1e-3

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from services.common.face.mouth_bank import MouthBank, make_bank
+from services.render.key_pictures import KeyPictures, choose_keys, unpacked
+from services.render.networks.weights import save_weights
+from services.render.personalization import PersonalizeRecipe
+from services.render.renderer import PersonalizeJob
+from services.render.renderers.everybody.network import EverybodyConfig, EverybodyNetwork, load
+from services.render.renderers.everybody.personalize import actor_windows, personalize_everybody
+
+RECIPE = PersonalizeRecipe(num_steps=2, batch_size=1, num_pairs=3, report_every=1)
+
+
+@pytest.fixture(scope="module")
+def weights(small_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("everybody") / "weights"
+    shutil.copytree(small_weights, folder)
+    torch.manual_seed(6)
+    network = EverybodyNetwork(EverybodyConfig(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1)))
+    for name, value in network.named_parameters():
+        if name.endswith("weight") and not value.any():
+            torch.nn.init.normal_(value, std=0.05)
+    save_weights(folder / "everybody.safetensors", network, network.config.to_metadata())
+    return folder
+
+
+def job(bank: MouthBank, weights: Path, *, seed: int = 0, train: bool = True) -> PersonalizeJob:
+    return PersonalizeJob(bank=bank, drawing=None, weights=weights, seed=seed, train=train)
+
+
+def test_the_state_learns_and_holds_the_key_pictures(bank: MouthBank, weights: Path) -> None:
+    reports = list(personalize_everybody(job(bank, weights), RECIPE))
+    assert [(report.step, report.num_steps) for report in reports] == [(1, 2), (2, 2)]
+    film, keys = unpacked(reports[-1].state)
+    assert len(film) == load(weights / "everybody.safetensors").state_size
+    assert film.any()
+    assert np.array_equal(keys.pictures, choose_keys(bank, np.arange(bank.num_frames)).pictures)
+
+
+def test_the_same_seed_gives_the_same_bytes(bank: MouthBank, weights: Path) -> None:
+    one, again, other = (
+        list(personalize_everybody(job(bank, weights, seed=seed), RECIPE))[-1].state.tobytes() for seed in (1, 1, 2)
+    )
+    assert one == again
+    assert one != other
+
+
+def test_without_other_moments_or_training_a_bank_gives_its_key_pictures(bank: MouthBank, weights: Path) -> None:
+    few = make_bank(bank.boxes[:5], bank.mouth[:5], bank.rotation[:5], bank.frame_index[:5], bank.geometry)
+    for given, train in ((few, True), (bank, False)):
+        (report,) = personalize_everybody(job(given, weights, train=train), RECIPE)
+        assert (report.step, report.num_steps) == (0, 0)
+        film, keys = unpacked(report.state)
+        assert not film.any()
+        assert keys.landmarks.any()
+
+
+def test_no_example_is_shown_key_pictures_of_its_own_moment(bank: MouthBank) -> None:
+    # A pixel that no mask covers says which frame a picture is.
+    boxes = bank.boxes.copy()
+    boxes[:, 0, 0, 0] = np.arange(bank.num_frames)
+    rows = (1, 2, 3, 24, 25, 26, 45, 46, 47)
+    keys = KeyPictures(boxes[list(rows)], bank.box_landmarks[list(rows)], rows)
+    changed = replace(keys, pictures=np.where(np.arange(len(rows))[:, None, None, None] < 3, np.uint8(0), keys.pictures))
+    recipe = replace(RECIPE, num_pairs=12)
+    one, other = (actor_windows(replace(bank, boxes=boxes), given, recipe, 0) for given in (keys, changed))
+    equal = {int(pair.target[0, 0, 0]): np.array_equal(pair.picture, again.picture) for pair, again in zip(one, other, strict=True)}
+    assert len(equal) == 12
+    assert all(same for row, same in equal.items() if row <= 11)
+    assert not all(equal.values())

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.common.errors import InvalidRequest
+from services.common.face.morphable_models import MorphableModels
+from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
+from services.common.store.array_cache import ArrayCache
+from services.common.store.artefacts import ArtefactStore
+from services.render.actors import ActorStore
+from tests.unit.render.drawn_person import person
+from tests.unit.render.toy import Toy
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtefactStore:
+    return ArtefactStore(tmp_path / "artefacts")
+
+
+@pytest.fixture
+def actors(store: ArtefactStore) -> ActorStore:
+    return ActorStore(store, ArrayCache(store, max_bytes=1 << 20), MorphableModels(None))
+
+
+def test_a_stored_state_comes_back_for_its_own_prior_only(actors: ActorStore, tmp_path: Path) -> None:
+    model = Toy(state_size=3).write(tmp_path)
+    assert not actors.state(None, model).any()
+    state = np.array([1.0, -2.0, 3.0], np.float32)
+    ref = actors.store_state(state, model)
+    assert np.array_equal(actors.state(ref, model), state)
+    with pytest.raises(InvalidRequest, match=r"config\.actor was personalised with another version of model 'toy'"):
+        actors.state(ref, replace(model, prior_sha256="1" * 64))
+    with pytest.raises(InvalidRequest, match=r"config\.actor: expected float32 \[4\], got float32 \[3\]"):
+        actors.state(ref, replace(model, state_size=4))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e5])
+def test_a_state_of_no_numbers_or_too_large_ones_is_refused(actors: ActorStore, tmp_path: Path, value: float) -> None:
+    model = Toy(state_size=3).write(tmp_path)
+    ref = actors.store_state(np.array([0.0, value, 0.0], np.float32), model)
+    with pytest.raises(InvalidRequest, match=r"config\.actor is damaged"):
+        actors.state(ref, model)
+
+
+def test_banks_and_identities_are_told_apart(actors: ActorStore, store: ArtefactStore, bank: MouthBank, tmp_path: Path) -> None:
+    stored = store.put_arrays(bank_arrays(bank), {"format": FORMAT})
+    identity = store.put_arrays(person().arrays(), person().metadata())
+    assert actors.bank(stored).num_frames == bank.num_frames
+    assert actors.drawing(identity) is not None
+    assert actors.drawing(None) is None
+    with pytest.raises(InvalidRequest, match="no face identity"):
+        actors.drawing(stored)
+    with pytest.raises(InvalidRequest):
+        actors.bank(identity)
+    with pytest.raises(InvalidRequest, match=r"config\.actor: not a renderer's actor"):
+        actors.state(stored, Toy(state_size=3).write(tmp_path))

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import numpy as np
+
+from services.common.array_types import UInt8
+from services.common.face.mouth_bank import MouthBank
+from services.render.colour_match import match_colour
+
+
+def test_a_texture_in_another_light_is_brought_to_the_background(bank: MouthBank, mask: UInt8) -> None:
+    truth = bank.boxes[0]
+    tint = np.linspace(-26, -14, 160)[None, :, None] * np.array([1.0, 0.8, 0.6])
+    texture = np.clip(truth + tint, 0, 255).astype(np.uint8)
+    inside = mask > 0
+    before = np.abs(texture[inside].astype(float) - truth[inside]).mean()
+    after = np.abs(match_colour(texture, truth, mask)[inside].astype(float) - truth[inside]).mean()
+    assert after < 0.25 * before
+
+
+def test_a_texture_that_fits_is_left_as_it_is(bank: MouthBank, mask: UInt8) -> None:
+    assert np.array_equal(match_colour(bank.boxes[0], bank.boxes[0], mask), bank.boxes[0])
+
+
+def test_nothing_under_the_mask_is_looked_at(bank: MouthBank, mask: UInt8) -> None:
+    hidden = np.where(mask[..., None] > 0, np.uint8(255), bank.boxes[3])
+    texture = bank.boxes[9]
+    assert np.array_equal(match_colour(texture, hidden, mask), match_colour(texture, bank.boxes[3], mask))
+
+
+def test_an_empty_mask_and_a_full_one_change_nothing(bank: MouthBank) -> None:
+    for value in (0, 255):
+        flat = np.full((160, 160), value, np.uint8)
+        assert np.array_equal(match_colour(bank.boxes[0], bank.boxes[3], flat), bank.boxes[0])
+
+
+def test_in_a_larger_box_the_light_is_matched_as_in_a_small_one(bank: MouthBank, mask: UInt8) -> None:
+    texture = np.clip(bank.boxes[9].astype(int) - 20, 0, 255).astype(np.uint8)
+    small = match_colour(texture, bank.boxes[3], mask)
+    doubled = [np.repeat(np.repeat(picture, 2, axis=0), 2, axis=1) for picture in (texture, bank.boxes[3], mask)]
+    large = match_colour(*doubled)
+    assert large.shape == (320, 320, 3)
+    assert np.abs(large[::2, ::2].astype(int) - small).max() <= 2

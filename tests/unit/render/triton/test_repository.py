@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from pydantic import ValidationError
+from tritonclient.grpc import model_config_pb2
+
+from services.common.errors import BackendUnavailable, InvalidRequest
+from services.render.backends.registry import WEIGHTS_FOLDER, file_sha256, read_models
+from services.render.settings import RenderSettings
+from services.render.triton.installation import find
+from services.render.triton.repository import MODEL_FILE, RepositorySpec, write_repository
+from services.render.types import Precision
+
+
+def config_of(repository: Path) -> Any:
+    """Parsed by Triton's own message: an unknown or misspelled field fails."""
+    return text_format.Parse((repository / "ugc" / "config.pbtxt").read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+
+
+def files_of(repository: Path) -> set[str]:
+    return {str(path.relative_to(repository)) for path in (repository / "ugc").rglob("*") if path.is_file()}
+
+
+def test_the_configuration_says_what_the_export_says(tmp_path: Path) -> None:
+    folders = write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec(num_threads=2, instances=3, queue_delay_us=700))
+    assert folders == [tmp_path / "everybody", tmp_path / "headpose", tmp_path / "ugc"]
+    folder = folders[-1]
+    config = config_of(tmp_path)
+    facts = json.loads((WEIGHTS_FOLDER / "ugc.export.json").read_text(encoding="utf-8"))
+    assert (config.name, config.backend, config.max_batch_size) == ("ugc", "python", 16)
+    assert {one.name: list(one.dims) for one in config.input} == {name: form[1][1:] for name, form in facts["inputs"].items()}
+    assert {one.name: list(one.dims) for one in config.output} == {name: form[1][1:] for name, form in facts["outputs"].items()}
+    assert config.dynamic_batching.max_queue_delay_microseconds == 700
+    assert (config.instance_group[0].count, config.instance_group[0].kind) == (3, model_config_pb2.ModelInstanceGroup.KIND_CPU)
+    assert set(config.model_warmup[0].inputs) == {"pictures", "actor_state"}
+    parameters = {name: value.string_value for name, value in config.parameters.items()}
+    assert parameters["sha256.1"] == facts["files"]["int8"]["sha256"] == file_sha256(folder / "1" / "model.onnx")
+    assert (parameters["precision"], parameters["num_threads"], parameters["runtime"]) == ("int8", "2", "onnxruntime")
+    assert files_of(tmp_path) == {"ugc/config.pbtxt", "ugc/1/model.onnx", "ugc/1/model.py"}
+    assert (folder / "1" / "model.py").read_bytes() == MODEL_FILE.read_bytes()
+
+
+def test_the_gpu_gets_the_servers_own_backend(tmp_path: Path) -> None:
+    spec = RepositorySpec(flavour="onnxruntime", precision=Precision.FLOAT32, tensorrt=True)
+    write_repository(tmp_path, WEIGHTS_FOLDER, spec)
+    config = config_of(tmp_path)
+    assert config.platform == "onnxruntime_onnx"
+    assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+    assert [one.name for one in config.optimization.execution_accelerators.gpu_execution_accelerator] == ["tensorrt"]
+    assert config.parameters["runtime"].string_value == "tensorrt"
+    assert files_of(tmp_path) == {"ugc/config.pbtxt", "ugc/1/model.onnx"}
+
+
+def test_the_same_network_again_is_the_same_version(tmp_path: Path) -> None:
+    write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec())
+    write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec(num_threads=4))
+    assert list(config_of(tmp_path).version_policy.specific.versions) == [1]
+    assert config_of(tmp_path).parameters["num_threads"].string_value == "4"
+
+
+def test_another_network_is_a_new_version_and_the_one_before_stays(tmp_path: Path) -> None:
+    write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec())
+    write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec(precision=Precision.FLOAT32))
+    config = config_of(tmp_path)
+    assert list(config.version_policy.specific.versions) == [2]
+    assert config.parameters["sha256.1"].string_value == file_sha256(WEIGHTS_FOLDER / "ugc.int8.onnx")
+    assert config.parameters["sha256.2"].string_value == file_sha256(WEIGHTS_FOLDER / "ugc.onnx")
+    (tmp_path / "ugc" / "2" / "model.py").write_text("# an older file\n", encoding="utf-8")
+    write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec(precision=Precision.FLOAT32))
+    config = config_of(tmp_path)
+    assert list(config.version_policy.specific.versions) == [3]
+    assert "sha256.1" not in config.parameters
+    assert not (tmp_path / "ugc" / "1").exists()
+
+
+def test_a_write_that_fails_leaves_the_repository_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec())
+    before = files_of(tmp_path), config_of(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space"):
+        write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec(precision=Precision.FLOAT32))
+    assert (files_of(tmp_path), config_of(tmp_path)) == before
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ({"precision": Precision.BFLOAT16}, "bfloat16"),
+        ({"tensorrt": True}, "--triton-flavour onnxruntime"),
+        ({"num_threads": 0}, "num_threads must be at least 1"),
+        ({"instances": 0}, "instances must be at least 1"),
+    ],
+)
+def test_what_triton_cannot_do_is_refused(spec: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidRequest, match=text):
+        RepositorySpec(**spec)
+
+
+def test_a_batch_beyond_the_exports_is_refused(tmp_path: Path) -> None:
+    most = read_models(WEIGHTS_FOLDER, Precision.INT8)["ugc"].max_batch_size
+    with pytest.raises(InvalidRequest, match=f"batches up to {most}"):
+        write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec(max_batch_size=most + 1))
+
+
+def test_settings_take_triton_alone_and_others_with_their_precision() -> None:
+    options = RenderSettings(backend="triton", triton_url="model-server:8001", batch_size=6).triton_options()
+    assert options is not None
+    assert (options.url, options.max_frames) == ("model-server:8001", 6)
+    assert RenderSettings().triton_options() is None
+    with pytest.raises(ValidationError, match="together"):
+        RenderSettings(backend="openvino")
+
+
+def test_a_missing_server_is_said_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    with pytest.raises(BackendUnavailable, match=r"no tritonserver in .*: python -m services\.render\.triton\.installation --home"):
+        find(tmp_path)

@@ -1,0 +1,100 @@
+"""Stages inside the process: the servicer's handlers by name, and the bounds that their servers would hold requests to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from dubstage.client import rpcs
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.face.v1alpha1 import face_pb2
+from dubstage.render.v1alpha1 import render_pb2
+from gateway.stages.local import LocalStages
+from services.common.chassis.stage import StageParts
+from services.common.errors import InvalidRequest
+
+TRACK = face_pb2.TrackRequest(config=face_pb2.TrackConfig(max_faces=1))
+TOO_MANY_STEPS = render_pb2.PersonalizeRequest(num_steps=(1 << 32) - 1)
+
+
+class Seen:
+    """A servicer of any stage that keeps what comes."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+
+    async def Track(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async for request in requests:
+            self.requests.append(request)
+            yield face_pb2.TrackResponse()
+
+    async def FitIdentity(self, requests: AsyncIterator[Any], context: Any) -> face_pb2.FitIdentityResponse:
+        self.requests += [request async for request in requests]
+        return face_pb2.FitIdentityResponse(num_frames=len(self.requests))
+
+    async def Personalize(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.requests.append(request)
+        yield render_pb2.PersonalizeResponse(step=1)
+        yield render_pb2.PersonalizeResponse(step=2)
+
+    async def ListModels(self, request: Any, context: Any) -> render_pb2.ListModelsResponse:
+        self.requests.append(request)
+        return render_pb2.ListModelsResponse(models=[render_pb2.Model(name="toy")])
+
+
+def stages(seen: Seen) -> LocalStages:
+    parts = StageParts(servicer=seen, register=lambda server: None, services=(), warm_up=lambda: None, workers=())
+    return LocalStages({"face": parts, "render": parts})
+
+
+async def sent(*messages: Any) -> AsyncIterator[Any]:
+    for message in messages:
+        yield message
+
+
+async def test_a_unary_call() -> None:
+    reply = await stages(Seen()).unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest())
+    assert [model.name for model in reply.models] == ["toy"]
+
+
+async def test_an_upload() -> None:
+    request = face_pb2.FitIdentityRequest(config=face_pb2.FitIdentityConfig())
+    assert (await stages(Seen()).upload(rpcs.face.FIT_IDENTITY, sent(request, request))).num_frames == 2
+
+
+async def test_a_download() -> None:
+    replies = stages(Seen()).download(rpcs.render.PERSONALIZE, render_pb2.PersonalizeRequest(model="toy"))
+    assert [reply.step async for reply in replies] == [1, 2]
+
+
+async def test_a_stream_answers_while_requests_come() -> None:
+    seen = Seen()
+    replies = stages(seen).stream(rpcs.face.TRACK, sent(TRACK, TRACK))
+    await anext(replies)
+    assert seen.requests == [TRACK]
+    await anext(replies)
+    assert seen.requests == [TRACK, TRACK]
+
+
+async def test_a_stream_is_checked_message_by_message() -> None:
+    bad = face_pb2.TrackRequest(frame=face_pb2.FrameChunk(frame_index=-1, image=common_pb2.Image(width=1, height=1)))
+    seen = Seen()
+    with pytest.raises(InvalidRequest) as caught:
+        _ = [reply async for reply in stages(seen).stream(rpcs.face.TRACK, sent(TRACK, bad))]
+    assert caught.value.field == "frame.frame_index"
+    assert seen.requests == [TRACK]
+
+
+async def test_an_upload_is_checked_message_by_message() -> None:
+    bad = face_pb2.FitIdentityRequest(config=face_pb2.FitIdentityConfig(morphable_model="m" * 300))
+    with pytest.raises(InvalidRequest):
+        await stages(Seen()).upload(rpcs.face.FIT_IDENTITY, sent(bad))
+
+
+async def test_the_request_of_a_download_is_checked() -> None:
+    seen = Seen()
+    with pytest.raises(InvalidRequest, match="num_steps: 4294967295 is not within 0"):
+        _ = [reply async for reply in stages(seen).download(rpcs.render.PERSONALIZE, TOO_MANY_STEPS)]
+    assert seen.requests == []

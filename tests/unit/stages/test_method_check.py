@@ -1,0 +1,136 @@
+"""The table of methods against the stages' own lists of models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import rpcs
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.render.v1alpha1 import render_pb2
+from gateway.methods import METHODS, method_named
+from gateway.stages.method_check import check_methods, models_for
+from services.common.errors import ContractBroken, ModelNotFound
+
+
+def motion_models() -> motion_pb2.ListModelsResponse:
+    predictors = {method.motion.name: method.motion for method in METHODS.values()}
+    return motion_pb2.ListModelsResponse(
+        models=[
+            motion_pb2.Model(name=row.name, features=row.features, frames_ahead=row.look_ahead_ms // 40, moves_head=row.moves_head)
+            for row in predictors.values()
+        ]
+    )
+
+
+def render_models() -> render_pb2.ListModelsResponse:
+    renderers = {method.renderer.name: method.renderer for method in METHODS.values()}
+    return render_pb2.ListModelsResponse(
+        models=[
+            render_pb2.Model(
+                name=row.name,
+                frames_before=row.frames_before,
+                frames_after=row.frames_after,
+                inputs=row.inputs,
+                texture=render_pb2.TextureInput.Value(f"TEXTURE_INPUT_{row.texture.name}"),
+                needs_actor=row.needs_actor,
+                needs_identity=row.needs_identity,
+                box_multiple=1,
+            )
+            for row in renderers.values()
+        ]
+    )
+
+
+class ListingStages:
+    """Stages that list models and can do nothing else."""
+
+    def __init__(self, motion: motion_pb2.ListModelsResponse, render: render_pb2.ListModelsResponse) -> None:
+        self._answers = {rpcs.motion.LIST_MODELS: motion, rpcs.render.LIST_MODELS: render}
+
+    async def unary(self, rpc: Any, request: Any) -> Any:
+        return self._answers[rpc]
+
+
+def test_stages_that_say_what_the_table_says_are_all_right() -> None:
+    with capture_logs() as logs:
+        assert check_methods(motion_models(), render_models()) == []
+    assert logs == []
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("features", {"features": [audio_pb2.FEATURE_KIND_MFCC]}),
+        ("look_ahead_ms", {"frames_ahead": 9}),
+        ("moves_head", {"moves_head": True}),
+    ],
+)
+def test_a_predictor_that_differs_is_named_with_both_values(field: str, change: dict[str, Any]) -> None:
+    motion = motion_models()
+    motion.models[0].ClearField(next(iter(change)))
+    motion.models[0].MergeFrom(motion_pb2.Model(**change))
+    with pytest.raises(
+        ContractBroken, match=rf"the motion stage .* method '{motion.models[0].name}': {field} is .* in the gateway"
+    ):
+        check_methods(motion, render_models())
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("frames_before", {"frames_before": 9}),
+        ("frames_after", {"frames_after": 1}),
+        ("inputs", {"inputs": ["texture", "speech_features"]}),
+        ("texture", {"texture": render_pb2.TEXTURE_INPUT_NONE}),
+        ("needs_actor", {"needs_actor": True}),
+        ("needs_identity", {"needs_identity": True}),
+        ("box_multiple", {"box_multiple": 2}),
+    ],
+)
+def test_a_renderer_that_differs_is_named_with_both_values(field: str, change: dict[str, Any]) -> None:
+    render = render_models()
+    render.models[0].ClearField(field)
+    render.models[0].MergeFrom(render_pb2.Model(**change))
+    with pytest.raises(
+        ContractBroken, match=rf"the render stage .* method '{render.models[0].name}': {field} is .* in the gateway"
+    ):
+        check_methods(motion_models(), render)
+
+
+def test_a_stage_may_have_more_models_than_the_table() -> None:
+    motion, render = motion_models(), render_models()
+    motion.models.add(name="experiment")
+    render.models.add(name="experiment")
+    assert check_methods(motion, render) == []
+
+
+def test_a_gateway_starts_without_a_method_and_says_so() -> None:
+    render = render_models()
+    gone = render.models.pop()
+    with capture_logs() as logs:
+        assert check_methods(motion_models(), render) == [gone.name]
+    assert [(entry["event"], entry["method"], entry["stages"]) for entry in logs] == [("method_missing", gone.name, ["render"])]
+
+
+async def test_a_method_that_the_stages_have_gets_its_models() -> None:
+    stages: Any = ListingStages(motion_models(), render_models())
+    assert len((await models_for(stages, method_named("ugc"))).models) == len(METHODS)
+
+
+@pytest.mark.parametrize("stage", ["motion", "render"])
+async def test_a_method_that_a_stage_lacks_is_refused_with_what_there_is(stage: str) -> None:
+    motion, render = motion_models(), render_models()
+    gone = (motion if stage == "motion" else render).models.pop(0).name
+    stages: Any = ListingStages(motion, render)
+    with pytest.raises(
+        ModelNotFound, match=rf"'{gone}' cannot be used here: the {stage} stage has no model .* it has: \w+"
+    ) as caught:
+        await models_for(stages, method_named(gone))
+    assert caught.value.resource == gone
+    other = motion.models[-1].name
+    mixed = f"{other}+{gone}" if stage == "motion" else f"{gone}+{other}"
+    assert await models_for(stages, method_named(mixed))

@@ -1,0 +1,61 @@
+"""Opening the stages compares their models with the gateway's table of methods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.render.v1alpha1 import render_pb2
+from gateway.methods import METHODS
+from gateway.settings import GatewaySettings
+from gateway.stages import local
+from gateway.stages.opening import open_stages
+from services.common.chassis.stage import StageParts
+from services.common.errors import ContractBroken, InvalidRequest
+
+
+class Lists:
+    """A servicer that lists models."""
+
+    def __init__(self, reply: Any) -> None:
+        self._reply = reply
+
+    async def ListModels(self, request: Any, context: Any) -> Any:
+        return self._reply
+
+
+def composed(motion: motion_pb2.ListModelsResponse) -> dict[str, StageParts]:
+    def parts(reply: Any) -> StageParts:
+        return StageParts(servicer=Lists(reply), register=lambda server: None, services=(), warm_up=lambda: None, workers=())
+
+    return {"motion": parts(motion), "render": parts(render_pb2.ListModelsResponse())}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> GatewaySettings:
+    return GatewaySettings(data_dir=tmp_path, artefacts_url=str(tmp_path / "artefacts"))
+
+
+async def test_a_stage_that_differs_from_the_table_is_refused(settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = next(iter(METHODS))
+    answer = motion_pb2.ListModelsResponse(models=[motion_pb2.Model(name=name, frames_ahead=99)])
+    monkeypatch.setattr(local, "compose_stages", lambda url: composed(answer))
+    with pytest.raises(ContractBroken, match=f"the motion stage and the gateway differ on method '{name}'.*look_ahead_ms is 3960"):
+        async with open_stages(settings):
+            pass
+
+
+async def test_stages_without_models_open(settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "compose_stages", lambda url: composed(motion_pb2.ListModelsResponse()))
+    async with open_stages(settings) as stages:
+        assert isinstance(stages, local.LocalStages)
+
+
+async def test_endpoints_of_some_stages_only_are_refused(settings: GatewaySettings) -> None:
+    some = settings.model_copy(update={"audio_endpoint": "127.0.0.1:1"})
+    with pytest.raises(InvalidRequest, match="DUBSTAGE_FACE_ENDPOINT"):
+        async with open_stages(some):
+            pass
