@@ -219,7 +219,7 @@ async def _stream(address: str, seed: int, stop: asyncio.Event, answers: _Answer
 
 
 def _message(seed: int) -> pb.RenderRequest:
-    """Return a frame of noise, because the content of a picture does not change the time."""
+    """Return a request with random pictures. The content of a picture does not change the time."""
     rng = np.random.default_rng(seed)
     background, texture = rng.integers(0, 256, (2, BOX_SIZE, BOX_SIZE, 3), dtype=np.uint8)
     mask = np.zeros((BOX_SIZE, BOX_SIZE), np.uint8)

@@ -58,7 +58,7 @@ class _Meter:
 class _MeteredStages(TimedStages):
     """Counts processor time too."""
 
-    async def _stream(self, name: str, replies: AsyncIterator[T], frames_a_reply: int = 1) -> AsyncIterator[T]:
+    async def _stream(self, name: str, replies: AsyncIterator[T], frames_a_reply: int) -> AsyncIterator[T]:
         wall, cpu, frames = time.perf_counter(), time.process_time(), 0
         async for reply in replies:
             frames += frames_a_reply

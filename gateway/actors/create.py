@@ -86,7 +86,7 @@ async def create_actor(
         actors: store of actors.
         artefacts: artefact store of the stages.
         jobs: folder of all jobs.
-        require_consent: whether this installation enrols nobody without a consent record.
+        require_consent: whether an enrolment without a consent record is refused.
         on_progress: called with every frame and step.
         operation: name of the gateway's operation, if any.
         max_bytes: most bytes of the enrolment's folder.
@@ -99,7 +99,8 @@ async def create_actor(
     """
     if request.consent is None and require_consent:
         raise ConsentMissing(
-            "this installation enrols nobody without a consent record: give one with --consent FILE", subject=request.actor_id
+            "this installation refuses an enrolment without a consent record: give one with --consent FILE",
+            subject=request.actor_id,
         )
     await asyncio.to_thread(actors.check_free, request.actor_id)
     method = method_named(request.method)

@@ -109,7 +109,7 @@ def lineage_of(
         store: the artefact store.
         enrolled: what the enrolment learned.
         more: further blobs of the actor, by kind.
-        superseded: all blobs that the enrolment made. Those of no other kind get kinds that begin with SUPERSEDED.
+        superseded: all blobs that the enrolment made. A blob that no other kind names gets a kind that begins with SUPERSEDED.
     """
     refs = {kind: ref_from_proto(message, kind) for kind, message in actor_refs(enrolled).items()}
     lineage = {ENROLMENT: store.put_arrays(*actor_arrays(enrolled)), **refs, **more}

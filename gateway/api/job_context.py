@@ -84,7 +84,7 @@ class JobContext:
         """
         if consent is None and self.require_consent:
             raise ConsentMissing(
-                "this installation enrols and dubs nobody without a consent record: give a consent record, "
+                "this installation refuses an enrolment or a dub without a consent record: give a consent record, "
                 "or an actor that has one",
                 subject=subject,
             )

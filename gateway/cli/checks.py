@@ -98,7 +98,7 @@ async def check_stage(settings: GatewaySettings, name: str) -> str:
         except DubstageError:
             raise BackendUnavailable(
                 f"nothing answers at {config.target} within {REACH_SECONDS:g} s: start it (`dubstage serve {name}`), or correct "
-                f"DUBSTAGE_{name.upper()}_ENDPOINT or DUBSTAGE_STAGES_HOST; if only one end uses TLS, the error is the same"
+                f"DUBSTAGE_{name.upper()}_ENDPOINT or DUBSTAGE_STAGES_HOST; also check that both ends use TLS or that both do not"
             ) from None
         await _check_serving(client, name, full_name)
         await _check_contract(client, name, full_name)

@@ -54,6 +54,17 @@ def check_methods(motion: motion_pb2.ListModelsResponse, render: render_pb2.List
     return missing
 
 
+async def listed_models(stages: Stages) -> tuple[motion_pb2.ListModelsResponse, render_pb2.ListModelsResponse]:
+    """Return what the motion stage and the render stage say of their models.
+
+    Raises:
+        DubstageError: from the stages.
+    """
+    motion = await stages.unary(rpcs.motion.LIST_MODELS, motion_pb2.ListModelsRequest())
+    render = await stages.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest())
+    return motion, render
+
+
 async def models_for(stages: Stages, method: Method) -> render_pb2.ListModelsResponse:
     """Return the models of the render stage, if the stages have the predictor and the renderer of a method.
 
@@ -61,8 +72,7 @@ async def models_for(stages: Stages, method: Method) -> render_pb2.ListModelsRes
         ModelNotFound: a stage does not have its part of the method.
         DubstageError: from the stages.
     """
-    motion = await stages.unary(rpcs.motion.LIST_MODELS, motion_pb2.ListModelsRequest())
-    render = await stages.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest())
+    motion, render = await listed_models(stages)
     _check_there("motion", method, method.motion.name, [model.name for model in motion.models])
     _check_there("render", method, method.renderer.name, [model.name for model in render.models])
     return render

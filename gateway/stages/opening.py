@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from dubstage.client import rpcs
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES, Stages
-from gateway.stages.method_check import check_methods
+from gateway.stages.method_check import check_methods, listed_models
 from gateway.stages.remote import RemoteStages
 from services.common.errors import InvalidRequest
 
@@ -37,7 +34,7 @@ async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_S
         from gateway.stages.local import LocalStages, compose_stages
 
         async with LocalStages(compose_stages(settings.artefacts_url)) as local:
-            await _compare_methods(local)
+            check_methods(*await listed_models(local))
             yield local
         return
     if missing:
@@ -45,11 +42,5 @@ async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_S
         raise InvalidRequest(f"some stages have an endpoint, others not: set {names} or DUBSTAGE_STAGES_HOST", field="stages")
     async with RemoteStages({name: settings.client_config(name) for name in STAGE_NAMES}) as remote:
         await remote.wait_until_serving(connect_s)
-        await _compare_methods(remote)
+        check_methods(*await listed_models(remote))
         yield remote
-
-
-async def _compare_methods(stages: Stages) -> None:
-    motion = await stages.unary(rpcs.motion.LIST_MODELS, motion_pb2.ListModelsRequest())
-    render = await stages.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest())
-    check_methods(motion, render)

@@ -77,7 +77,7 @@ class TimedStages:
         label = LABELS.get(rpc)
         return replies if label is None else self._stream(label.name, replies, label.frames_a_reply)
 
-    async def _stream(self, name: str, replies: AsyncIterator[T], frames_a_reply: int = 1) -> AsyncIterator[T]:
+    async def _stream(self, name: str, replies: AsyncIterator[T], frames_a_reply: int) -> AsyncIterator[T]:
         began, frames = time.perf_counter(), 0
         try:
             async for reply in replies:

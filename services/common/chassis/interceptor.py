@@ -160,7 +160,11 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                         slot = nullcontext() if method.startswith(_REFLECTION) else self._admission.slot()
                         async with slot:
                             with self._watchdog.watching(call):
-                                yield call
+                                try:
+                                    yield call
+                                finally:
+                                    # Before the place is free and before any answer: work for the call that waits must not begin.
+                                    call.finish()
                 except TimeoutError:
                     if not timer.expired():
                         raise

@@ -42,3 +42,7 @@ class Recipe:
     seed: int
     report_every: int = 25
     validate_every: int = 100
+
+    def batch_of(self, step: int) -> int:
+        """Return the number of examples of one step (from 0)."""
+        return self.batch if step >= self.warm_steps else self.warm_batch

@@ -41,7 +41,7 @@ def train(data: Path, features: Features, out: Path, recipe: EverybodyRecipe, cl
     source = WindowSource(training_people(data, recipe), sharp_share=recipe.sharp_share, seed=recipe.seed)
 
     def batch(step: int) -> WindowBatch:
-        return source.batch(step, recipe.batch if step >= recipe.warm_steps else recipe.warm_batch)
+        return source.batch(step, recipe.batch_of(step))
 
     run(EverybodyTrainer(recipe, features), batch, out, [read_windows(clip, 10) for clip in clips], base="first key picture")
 

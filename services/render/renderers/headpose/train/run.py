@@ -53,7 +53,7 @@ def train(
     held_out = [read_drawn(clip, 10, read_drawings(identities, clip.name).film, detailed=False) for clip in clips]
 
     def batch(step: int) -> DrawnBatch:
-        return source.batch(step, recipe.batch if step >= recipe.warm_steps else recipe.warm_batch)
+        return source.batch(step, recipe.batch_of(step))
 
     run(HeadposeTrainer(recipe, perceptual, identity), batch, out, held_out, base="rendered frame")
 
