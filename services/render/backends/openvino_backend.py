@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import cache
 from typing import Any
 
 import numpy.typing as npt
@@ -14,6 +15,17 @@ from services.render.backends.registry import ModelFile
 from services.render.types import Precision
 
 _HINTS = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16", Precision.INT8: "f32"}
+
+
+@cache
+def _core() -> ov.Core:
+    """Return the one core of this process.
+
+    Each core sets the alternate signal stack of its thread, and at its end restores the stack that was set before. Of two cores
+    whose lives overlap, the second can restore the stack of the first after that stack was freed. The next signal then ends the
+    process.
+    """
+    return ov.Core()
 
 
 class OpenVinoBackend:
@@ -32,7 +44,7 @@ class OpenVinoBackend:
     def __init__(self, *, precision: Precision, num_threads: int) -> None:
         self.precision = precision
         self.num_threads = num_threads
-        self._core = ov.Core()
+        self._core = _core()
         capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision is Precision.BFLOAT16 and "BF16" not in capabilities:
             raise InvalidRequest(
