@@ -5,6 +5,10 @@ VENV ?= .venv
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
+# Clips to train on, and the folder for set, runs and weights.
+CLIPS ?= clips
+TRAINING ?= out/training
+HEARING := posteriorgram id_removal
 # Where `make install` puts the command: $(PREFIX)/bin.
 PREFIX ?= $(HOME)/.local
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py' -path '*client*')
@@ -79,11 +83,20 @@ format: setup
 bench: setup triton
 	$(BIN)/python -m bench --out out/bench.json
 
+# A training set from CLIPS, a run of every network, and a folder of weights, all below TRAINING (docs/training.md).
 train: setup
-	$(BIN)/python -m gateway.trainset --help
-	@echo "then: services.audio.train.ppg, services.motion.train.sync, services.motion.predictors.METHOD.train.run,"
-	@echo "      services.texture.train.temporal_warp, services.render.train.perceptual, services.render.renderers.METHOD.train.run ..."
-	@echo "      docs/training.md has all commands, for each METHOD"
+	$(BIN)/dubstage trainset "$(CLIPS)" --output "$(TRAINING)/set"
+	for network in $(HEARING); do \
+	  $(BIN)/dubstage train $$network --data "$(TRAINING)/set" --output "$(TRAINING)/runs/$$network" --resume && \
+	  $(BIN)/dubstage export $$network --run "$(TRAINING)/runs/$$network" --output "$(TRAINING)/weights" || exit 1; done
+	# The other networks learn from the features of the new audio networks, so the set gets these features.
+	DUBSTAGE_AUDIO_WEIGHTS="$(TRAINING)/weights/audio" $(BIN)/dubstage trainset "$(CLIPS)" --output "$(TRAINING)/set"
+	$(BIN)/dubstage train all --data "$(TRAINING)/set" --output "$(TRAINING)/runs" --resume \
+	  $(foreach network,$(HEARING),--using $(network)=$(TRAINING)/runs/$(network))
+	$(MAKE) export
+
+export: setup
+	$(BIN)/dubstage export all --run "$(TRAINING)/runs" --output "$(TRAINING)/weights"
 
 # Settings, such as make images CONTAINER=podman REGISTRY=registry.example/team, are at the top of the script (docs/images.md).
 images:
@@ -95,9 +108,6 @@ images-check:
 # The suite as containers from its own images and its own chart, and a dub through it. Needs podman and `make images`.
 play: setup
 	$(BIN)/python -m scripts.play $(PLAY_ARGUMENTS)
-
-export: setup
-	for stage in audio motion texture render; do $(BIN)/python -m services.$$stage.export || exit 1; done
 
 clean:
 	rm -rf $(VENV) .triton .checkov out build protos/gen .mypy_cache .ruff_cache .pytest_cache

@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 
 
-COMMANDS: Final = ("actor", "doctor", "dub", "evaluate", "jobs", "live", "serve", "trainset")
+COMMANDS: Final = ("actor", "doctor", "dub", "evaluate", "export", "jobs", "live", "serve", "train", "trainset")
 """Names of the commands. Each command has a module of the same name in this package."""
 _USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__base__)
 """Base class of the errors for a wrong option, a missing argument and an unknown command."""

@@ -47,6 +47,8 @@ _SERVICES = {
 }
 READ_ARTEFACTS = ("motion", "texture", "render")
 """Stages that read artefacts of other stages. The check gives only these stages an artefact to read."""
+_DIGITS = 12
+"""Digits of a digest that are shown."""
 _NO_ARRAYS = "artefact"
 """Field of the error about an artefact that was read and does not hold the wanted arrays."""
 
@@ -86,6 +88,8 @@ def check_database(settings: GatewaySettings) -> str:
 async def check_stage(settings: GatewaySettings, name: str) -> str:
     """Check that a remote stage is reachable, is SERVING, has the gateway's contract, and reads the gateway's artefact store.
 
+    Return its address, and the digests of its models where the stage lists models.
+
     Raises:
         DubstageError: the check failed; the message has the cause and the remedy.
     """
@@ -102,10 +106,26 @@ async def check_stage(settings: GatewaySettings, name: str) -> str:
             ) from None
         await _check_serving(client, name, full_name)
         await _check_contract(client, name, full_name)
+        found = f"{config.target} serves {full_name}"
         if name in READ_ARTEFACTS:
             await _check_same_store(client, settings, name)
-            return f"{config.target} serves {full_name}, reads {settings.artefacts_url}"
-    return f"{config.target} serves {full_name}"
+            found += f", reads {settings.artefacts_url}"
+        return found + await _models(client, name)
+
+
+async def _models(client: StageClient, name: str) -> str:
+    """Return the models that a stage serves, with the first digits of their digests. Empty if the stage cannot list models."""
+    once = RetryPolicy(max_attempts=1)
+    found: dict[str, str] = {}
+    if name == "motion":
+        motion: Any = motion_pb2_grpc.MotionServiceStub(client.channel)
+        predictors = await client.unary(motion.ListModels, motion_pb2.ListModelsRequest(), policy=once)
+        found = {model.name: model.version for model in predictors.models}
+    elif name == "render":
+        render: Any = render_pb2_grpc.RenderServiceStub(client.channel)
+        renderers = await client.unary(render.ListModels, render_pb2.ListModelsRequest(), policy=once)
+        found = {model.name: model.sha256 for model in renderers.models}
+    return "".join(f", {model} {digest[:_DIGITS]}" for model, digest in found.items())
 
 
 async def _check_serving(client: StageClient, name: str, service: str) -> None:

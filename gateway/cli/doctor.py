@@ -17,6 +17,7 @@ from rich.text import Text
 from gateway.cli.app import app
 from gateway.cli.checks import check_database, check_stage, check_store
 from gateway.cli.console import out
+from gateway.cli.networks import NETWORK_STAGES, network_rows
 from gateway.cli.text import printable
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
@@ -29,18 +30,18 @@ PACKAGES = ("numpy", "grpcio", "protobuf", "opencv-python-headless", "av", "onnx
 
 @app.command("doctor")
 def doctor() -> None:
-    """Check packages, models, folders, stores, remote stages and settings. The exit code is 1 if a dub would fail."""
+    """Check packages, networks, folders, stores, remote stages and settings. The exit code is 1 if a dub would fail."""
     settings = load_settings(GatewaySettings)
     checks: dict[str, Check] = {
         "python": platform.python_version,
         "cores": lambda: str(os.cpu_count()),
         "mediapipe models": _mediapipe_models,
-        "network weights": _weights,
         "artefact store": lambda: check_store(settings.artefacts_url),
         "data folder": lambda: _folder(settings.data_dir),
         "database": lambda: check_database(settings),
     }
-    if any(settings.endpoint(name) for name in STAGE_NAMES):
+    remote = any(settings.endpoint(name) for name in STAGE_NAMES)
+    if remote:
         checks |= asyncio.run(_stages(settings))
     else:
         checks["stages"] = lambda: "in this process"
@@ -57,6 +58,8 @@ def doctor() -> None:
         except (DubstageError, OSError, ImportError, RuntimeError) as problem:
             failed = True
             _say(name, str(problem), "wrong")
+    for stage in () if remote else NETWORK_STAGES:
+        failed |= not _say_networks(stage)
     if failed:
         raise typer.Exit(1)
 
@@ -64,6 +67,18 @@ def doctor() -> None:
 def _say(name: str, found: str, wrong: str = "") -> None:
     mark = (f"{wrong:<8}", "red") if wrong else (f"{'ok':<8}", "green")
     out.print(Text.assemble(mark, f"{name:<24}", printable(found)))
+
+
+def _say_networks(stage: str) -> bool:
+    """Print the networks of a stage that computes in this process; return whether all are there and undamaged."""
+    try:
+        rows = network_rows(stage)
+    except (DubstageError, OSError) as problem:
+        _say(f"{stage} networks", str(problem), "wrong")
+        return False
+    for row in rows:
+        _say(*row)
+    return True
 
 
 async def _stages(settings: GatewaySettings) -> dict[str, Check]:
@@ -102,14 +117,6 @@ def _mediapipe_models() -> str:
         for pool in face.workers:
             pool.shutdown()
     return "face mesh with attention"
-
-
-def _weights() -> str:
-    folder = Path(importlib.import_module("services").__file__ or "").parent
-    files = sorted(folder.glob("*/weights/*.onnx"))
-    if not files:
-        raise FileNotFoundError(f"no trained networks in {folder}/*/weights: copy the networks from the repository")
-    return ", ".join(f"{file.parent.parent.name}/{file.stem}" for file in files)
 
 
 def _folder(path: Path) -> str:

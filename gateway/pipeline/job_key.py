@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from dubstage.render.v1alpha1 import render_pb2
 from gateway.methods import Method
 from gateway.pipeline.dub_files import sha256_of
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrolment_artefact import actor_refs
 from gateway.pipeline.journal import step_key
+from gateway.stages.method_check import Listed
 
-PIPELINE_VERSION: Final = 5
+PIPELINE_VERSION: Final = 6
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
 
 
-async def job_key(request: DubRequest, method: Method, models: render_pb2.ListModelsResponse) -> str:
+async def job_key(request: DubRequest, method: Method, models: Listed) -> str:
     """Return the key of a dub. Requests with the same key give the same mouths.
 
     Args:
         request: the dub request.
         method: its method.
-        models: the models of the render stage.
+        models: the models of the stages.
 
     Raises:
         MediaUnsupported: a file of the request cannot be read.
@@ -34,7 +34,8 @@ async def job_key(request: DubRequest, method: Method, models: render_pb2.ListMo
         version=PIPELINE_VERSION,
         files=digests,
         method=[method.name, method.motion.name, method.renderer.name],
-        models=[[m.name, m.sha256, m.backend, m.precision, m.num_threads] for m in models.models],
+        models=[[m.name, m.sha256, m.backend, m.precision, m.num_threads] for m in models.render.models],
+        motion_models=[[m.name, m.version] for m in models.motion.models],
         face=[request.face.kind, request.face.face_id, list(request.face.point)],
         actor=[ref.sha256 for ref in actor_refs(request.actor).values()] if request.actor is not None else [],
         enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],

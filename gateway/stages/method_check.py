@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -54,7 +54,19 @@ def check_methods(motion: motion_pb2.ListModelsResponse, render: render_pb2.List
     return missing
 
 
-async def listed_models(stages: Stages) -> tuple[motion_pb2.ListModelsResponse, render_pb2.ListModelsResponse]:
+class Listed(NamedTuple):
+    """What the stages say of their models.
+
+    Attributes:
+        motion: answer of MotionService.ListModels.
+        render: answer of RenderService.ListModels.
+    """
+
+    motion: motion_pb2.ListModelsResponse
+    render: render_pb2.ListModelsResponse
+
+
+async def listed_models(stages: Stages) -> Listed:
     """Return what the motion stage and the render stage say of their models.
 
     Raises:
@@ -62,20 +74,20 @@ async def listed_models(stages: Stages) -> tuple[motion_pb2.ListModelsResponse, 
     """
     motion = await stages.unary(rpcs.motion.LIST_MODELS, motion_pb2.ListModelsRequest())
     render = await stages.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest())
-    return motion, render
+    return Listed(motion, render)
 
 
-async def models_for(stages: Stages, method: Method) -> render_pb2.ListModelsResponse:
-    """Return the models of the render stage, if the stages have the predictor and the renderer of a method.
+async def models_for(stages: Stages, method: Method) -> Listed:
+    """Return the models of the stages, if the stages have the predictor and the renderer of a method.
 
     Raises:
         ModelNotFound: a stage does not have its part of the method.
         DubstageError: from the stages.
     """
-    motion, render = await listed_models(stages)
-    _check_there("motion", method, method.motion.name, [model.name for model in motion.models])
-    _check_there("render", method, method.renderer.name, [model.name for model in render.models])
-    return render
+    listed = await listed_models(stages)
+    _check_there("motion", method, method.motion.name, [model.name for model in listed.motion.models])
+    _check_there("render", method, method.renderer.name, [model.name for model in listed.render.models])
+    return listed
 
 
 def _check_there(stage: str, method: Method, wanted: str, names: list[str]) -> None:

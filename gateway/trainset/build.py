@@ -1,101 +1,81 @@
-"""A whole training set: every clip of a folder, the lags by speaker, and the manifest."""
+"""A whole training set: every clip of a folder, in several processes, and the manifest."""
 
 from __future__ import annotations
 
-import json
-import os
-import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
 
-from gateway.stages.interface import Stages
-from gateway.trainset.catalogue import ClipEntry, list_clips
-from gateway.trainset.clip import FORMAT_VERSION, ClipFacts, ClipFolder, take_in
-from services.common.errors import NoUsableFootage, RequestError
+from gateway.trainset.catalogue import list_clips
+from gateway.trainset.clip import Networks
+from gateway.trainset.corpus import read_corpus
+from gateway.trainset.made import Made, Say
+from gateway.trainset.output_folder import Refusal, open_output
+from gateway.trainset.stages import networks_digest
+from gateway.trainset.tasks import Tasks
+from gateway.trainset.worker import clip_worker
+from gateway.trainset.workers import Died, in_processes
+from services.common.errors import NoUsableFootage
+from services.training.trainset.manifest import ClipRow
 
-MANIFEST: Final = "manifest.json"
-LAGS: Final = "lags.json"
-
-OnClip = Callable[[int, int, str, int], None]
-"""Called with: clips done, clips in all, name of the present file, frames of this file done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """Result of a build: facts of the clips in the training set, and why other clips were left out."""
-
-    taken: dict[ClipEntry, ClipFacts]
-    left_out: dict[ClipEntry, str]
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a step, and the numbers of clips done and of all clips."""
 
 
-async def build(
-    stages: Stages, folder: Path, output: Path, *, uses: frozenset[str], with_lags: bool, on_clip: OnClip = lambda *_: None
-) -> Built:
-    """Build or complete the training set of `folder` in `output`, and return what was built.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOrder:
+    """What a training set is made from, and how.
 
-    Finished clips are kept, so the build can be stopped at any time. Films that are damaged or show no face are left out and listed
-    with the reason.
+    Attributes:
+        folder: folder of the clips.
+        output: folder of the training set.
+        splits: splits to take in.
+        corpus: corpus file; None: there is none.
+        processes: processes that make clips; 0: this process.
+        with_lags: whether lags are measured.
+    """
+
+    folder: Path
+    output: Path
+    splits: frozenset[str] = frozenset({"train", "val"})
+    corpus: Path | None = None
+    processes: int = 1
+    with_lags: bool = True
+
+
+def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow], list[Refusal]]:
+    """Build or complete a training set, and return the rows of its manifest and what was left out.
+
+    Finished clips are kept, so the build can be stopped at any time. A clip that cannot be used is left out, with a reason.
 
     Raises:
-        InvalidRequest: the folder holds no clips.
+        InvalidRequest: the folder holds no clips, the corpus file is wrong, or the set cannot be written.
         NoUsableFootage: no clip can be used.
-        DubstageError: from a stage.
+        ModelNotFound: a stage's folder of weights lacks a network.
+        StorageFull: no space is left for the set.
     """
-    clips = list_clips(folder, uses)
-    into = ClipFolder(output)
-    taken: dict[ClipEntry, ClipFacts] = {}
-    left_out: dict[ClipEntry, str] = {}
-    for number, entry in enumerate(clips):
-
-        def on_frame(frame: int, number: int = number, entry: ClipEntry = entry) -> None:
-            on_clip(number, len(clips), entry.file, frame)
-
+    corpus = None if order.corpus is None else read_corpus(order.corpus, order.folder)
+    listing = list_clips(order.folder, order.splits, corpus)
+    networks = Networks(audio=networks_digest("audio"), sync=networks_digest("motion") if order.with_lags else "")
+    with open_output(order.output) as working:
+        made = Made(order.output, listing.entries, listing.refused, say)
+        tasks = Tasks(order.folder, order.output, listing.entries, made.refuse_unread)
+        start = partial(clip_worker, networks, order.folder, order.output, working)
+        progress("clips", 0, len(listing.entries))
         try:
-            taken[entry] = await take_in(stages, folder, entry, into, with_lag=with_lags, on_frame=on_frame)
-        except (RequestError, NoUsableFootage) as problem:
-            left_out[entry] = str(problem)
-        on_clip(number + 1, len(clips), entry.file, 0)
-    if not taken:
-        raise NoUsableFootage(f"{folder}: none of the {len(clips)} films can be used", subject=str(folder))
-    built = Built(taken, left_out)
-    if with_lags:
-        _write_json(output / LAGS, lags_by_speaker(taken))
-    _write_json(output / MANIFEST, manifest(built))
-    return built
-
-
-def lags_by_speaker(taken: dict[ClipEntry, ClipFacts]) -> dict[str, int]:
-    """Return the lag to take out of each clip, by the clip's name: the median over the speaker's clips.
-
-    One speaker's clips come from one recording chain, and the lag of three seconds alone is uncertain.
-    """
-    heard: dict[str, list[int]] = {}
-    for entry, facts in taken.items():
-        if facts.lag_confidence >= 0:
-            heard.setdefault(entry.speaker, []).append(facts.lag_frames)
-    return {entry.name: statistics.median_low(heard[entry.speaker]) for entry in taken if entry.speaker in heard}
-
-
-def manifest(built: Built) -> dict[str, object]:
-    """Return the manifest: every clip of the training set with its licence, and the clips that were left out."""
-    lags = lags_by_speaker(built.taken)
-    return {
-        "format": FORMAT_VERSION,
-        "frame_rate": "25/1",
-        "clips": [
-            {"name": entry.name, **asdict(entry), **asdict(facts), "lag_taken_out": lags.get(entry.name, 0)}
-            for entry, facts in built.taken.items()
-        ],
-        "left_out": [{"file": entry.file, "why": why} for entry, why in built.left_out.items()],
-        "speakers": {use: sorted({e.speaker for e in built.taken if e.use == use}) for use in sorted({e.use for e in built.taken})},
-        "licences": sorted({entry.licence for entry in built.taken}),
-        "frames": sum(facts.frames for facts in built.taken.values()),
-    }
-
-
-def _write_json(path: Path, content: object) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+            for task, result in in_processes(iter(tasks), order.processes, start):
+                made.add(task, Refusal(task.file, str(result)) if isinstance(result, Died) else result)
+                progress("clips", made.num_done, len(listing.entries))
+        finally:
+            # What is finished can be used, even if an error or Ctrl-C ends the build.
+            rows = made.write()
+        if not rows:
+            reason = made.refusals[0]
+            raise NoUsableFootage(
+                f"{order.folder}: none of the {len(listing.entries)} clips can be used; {reason.file}: {reason.reason}",
+                subject=str(order.folder),
+            )
+        for note in (*made.notes, *tasks.notes()):
+            say(note)
+        return rows, made.refusals

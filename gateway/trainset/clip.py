@@ -1,162 +1,282 @@
-"""One clip of a training set: tracking, features, and the files."""
+"""One clip of a training set: tracking, sound, features, lag, and the files. What is finished and still true is kept."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from dubstage.client import audio as audio_client
-from dubstage.client import motion as motion_client
-from dubstage.client import rpcs
-from dubstage.motion.v1alpha1 import motion_pb2
 from gateway.media.inspection import inspect_film
-from gateway.pipeline.face_index import read_index
-from gateway.pipeline.faces import FaceChoice, choose_face
-from gateway.pipeline.footage import analyse_footage
-from gateway.pipeline.records import FACE_RECORD, RecordFile
+from gateway.media.sound import SoundReader
 from gateway.stages.interface import Stages
-from gateway.trainset.catalogue import ClipEntry
-from gateway.trainset.grid import GridTrack, on_grid
-from gateway.trainset.listen import ClipFeatures, extract_features, read_samples
+from gateway.trainset.clip_files import ClipFiles, DamagedFileError
+from gateway.trainset.film import FEWEST_LAST_FRAMES, face_width, tracked
+from gateway.trainset.grid import GridTrack
+from gateway.trainset.lag import Lag, measure_lag
+from gateway.trainset.listen import SAMPLES_A_FRAME, ClipFeatures, Int16, extract_features, fitted, read_pieces
+from gateway.trainset.record import MADE_HERE, PREPARED, ClipRecord, PieceFacts, files_of, forget, read_record, write_record
+from gateway.trainset.texts import Spoken
 from services.common.errors import NoUsableFootage
-from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 from services.common.wire.timeline import MOTION_RATE
 
-FORMAT_VERSION: Final = "1"
 LEAST_USABLE: Final = 0.5
-"""Least share of frames with a usable mouth. A clip with fewer is left out: it is damaged, or shows another person."""
+"""Least share of frames with a usable mouth. A piece with fewer is left out: it is damaged, or shows another person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipTask:
+    """A clip to take in.
+
+    Attributes:
+        file: path below the folder of the clips, with forward slashes.
+        name: the clip's name in the training set.
+        shard: the clip's shard.
+        is_film: whether the file is a film, otherwise it is a recording.
+        source: name of the corpus.
+        speaker: name of the person.
+        spoken: what is said.
+    """
+
+    file: str
+    name: str
+    shard: str
+    is_film: bool
+    source: str
+    speaker: str
+    spoken: Spoken
+
+    @property
+    def text(self) -> str:
+        """Digest of what the files of sound note besides the sound."""
+        told = json.dumps([self.source, self.speaker, self.spoken.transcript, self.spoken.words])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networks:
+    """Digests of the networks that make features and lags. `sync` is empty if no lags are measured."""
+
+    audio: str
+    sync: str
 
 
 @dataclass(frozen=True, slots=True)
-class ClipFacts:
-    """The manifest's facts of one clip.
+class _Piece:
+    """A piece before its files are written. A recording has no track, and a film may have none."""
 
-    Attributes:
-        frames: number of frames at 25 frames/s.
-        usable_frames: number of these frames that show the mouth well.
-        lag_frames, lag_confidence: answer of the sync network for this clip alone; confidence -1: not measured.
-        source_sha256: SHA-256 of the film, hexadecimal.
+    first_frame: int
+    samples: Int16
+    track: GridTrack | None
+    is_whole: bool
+
+    @property
+    def frames(self) -> int:
+        return len(self.samples) // SAMPLES_A_FRAME
+
+    @property
+    def usable_frames(self) -> int:
+        return 0 if self.track is None else int(self.track.usable.sum())
+
+
+class ClipMaker:
+    """Makes the files of clips.
+
+    Args:
+        stages: the stages.
+        networks: digests of their networks.
+        folder: folder of the clips.
+        output: folder of the training set.
+        working: folder for the records of faces while a film is tracked.
     """
 
-    frames: int
-    usable_frames: int
-    lag_frames: int
-    lag_confidence: float
-    source_sha256: str
+    def __init__(self, stages: Stages, networks: Networks, folder: Path, output: Path, working: Path) -> None:
+        self._stages, self._networks, self._folder, self._output, self._working = stages, networks, folder, output, working
 
+    async def make(self, task: ClipTask) -> ClipRecord:
+        """Make what is missing of a clip, and return its record. One piece is held in memory: about 0.5 GB for a minute of film.
 
-class ClipFolder:
-    """The folders of a training set: `clips/` holds tracks, boxes and sound, `features/` holds features under the same names."""
+        A changed file is made from the beginning. Changed networks make features and lag again, from the sound in the set.
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
-        self.clips, self.features = output / "clips", output / "features"
-        for folder in (self.clips, self.features):
-            folder.mkdir(parents=True, exist_ok=True)
+        Raises:
+            MediaUnsupported: the file cannot be read to its end.
+            NoUsableFootage: no piece shows a face well, or there is no sound.
+            DubstageError: from a stage.
+        """
+        path = self._folder / task.file
+        facts = path.stat()
+        old = read_record(self._output, task.shard, task.name)
+        if old is not None and (old.size, old.changed_ns) == (facts.st_size, facts.st_mtime_ns):
+            sha256 = old.sha256
+        else:
+            with path.open("rb") as stream:
+                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        if old is not None:
+            if old.sha256 == sha256 and all(file.is_file() for file in files_of(self._output, old, MADE_HERE)):
+                try:
+                    record = await self._renewed(task, replace(old, size=facts.st_size, changed_ns=facts.st_mtime_ns))
+                except DamagedFileError:
+                    pass
+                else:
+                    if record != old:
+                        write_record(self._output, task.name, record)
+                    return record
+            forget(self._output, task.name, old, task.speaker)
+        return await self._made(task, sha256, facts)
 
-    def facts(self, entry: ClipEntry, source_sha256: str, *, with_lag: bool) -> ClipFacts | None:
-        """Return the facts of a clip; None: the clip is not finished, or the film has changed since."""
-        path = self.features / f"{entry.name}.safetensors"
-        if not path.is_file() or not (self.clips / path.name).is_file():
-            return None
-        noted = decode_arrays(path.read_bytes()).metadata
-        if noted.get("format") != FORMAT_VERSION or noted.get("source_sha256") != source_sha256:
-            return None
-        facts = ClipFacts(
-            int(noted["frames"]),
-            int(noted["usable_frames"]),
-            int(noted["lag_frames"]),
-            float(noted["lag_confidence"]),
-            source_sha256,
+    async def _made(self, task: ClipTask, sha256: str, facts: os.stat_result) -> ClipRecord:
+        kept: list[PieceFacts] = []
+        left_out: dict[str, str] = {}
+        is_cut = False
+        (self._output / "shards" / task.shard).mkdir(parents=True, exist_ok=True)
+        number = 0
+        async for piece in self._film(task) if task.is_film else self._recording(task):
+            name = f"{task.name}+{number}" if number else task.name
+            number, is_cut = number + 1, not piece.is_whole
+            if task.is_film and (piece.track is None or piece.usable_frames < LEAST_USABLE * piece.frames):
+                left_out[name] = f"only {piece.usable_frames} of {piece.frames} frames show a mouth well"
+            else:
+                kept.append(await self._written(task, name, piece, sha256))
+        if not kept:
+            raise NoUsableFootage("; ".join(left_out.values()) or "there is no sound in it", subject=task.file)
+        record = ClipRecord(
+            file=task.file,
+            shard=task.shard,
+            sha256=sha256,
+            size=facts.st_size,
+            changed_ns=facts.st_mtime_ns,
+            text=task.text,
+            audio_networks=self._networks.audio,
+            sync_networks=self._networks.sync if task.is_film else "",
+            has_face=task.is_film,
+            is_cut=is_cut,
+            pieces=tuple(kept),
+            left_out=left_out,
         )
-        return facts if facts.lag_confidence >= 0 or not with_lag else None
+        write_record(self._output, task.name, record)
+        return record
 
-    def write(self, entry: ClipEntry, track: GridTrack, samples: npt.NDArray[Any], heard: ClipFeatures, facts: ClipFacts) -> None:
-        """Write both files of a clip. The features come last: they mark the clip as finished."""
-        about = {
-            "format": FORMAT_VERSION,
-            "clip": entry.file,
-            "use": entry.use,
-            "speaker": entry.speaker,
-            "licence": entry.licence,
-            "transcript": entry.transcript,
-            "frame_rate_num": str(MOTION_RATE.numerator),
-            "frame_rate_den": str(MOTION_RATE.denominator),
-            **{name: str(value) for name, value in asdict(facts).items()},
+    async def _film(self, task: ClipTask) -> AsyncIterator[_Piece]:
+        info = inspect_film(self._folder / task.file)
+        if not info.audio:
+            raise NoUsableFootage("the film has no sound: networks would learn that silence moves the mouth", subject=task.file)
+        self._working.mkdir(parents=True, exist_ok=True)
+        async with tracked(self._stages, info, self._working / f"{os.getpid()}.faces") as film:
+            sound = read_pieces(SoundReader(info.path, origin=info.video.start))
+            for first, count in film.pieces():
+                samples = fitted(next(sound, np.zeros(0, np.int16)), count)
+                yield _Piece(first, samples, film.track(first, count), is_whole=count == film.num_frames)
+
+    async def _recording(self, task: ClipTask) -> AsyncIterator[_Piece]:
+        pieces = read_pieces(SoundReader(self._folder / task.file))
+        first, current = 0, next(pieces, None)
+        while current is not None:
+            following = next(pieces, None)
+            if first == 0 or len(current) >= FEWEST_LAST_FRAMES * SAMPLES_A_FRAME:
+                yield _Piece(first, current, None, is_whole=first == 0 and following is None)
+            first, current = first + len(current) // SAMPLES_A_FRAME, following
+
+    async def _written(self, task: ClipTask, name: str, piece: _Piece, sha256: str) -> PieceFacts:
+        """Write the files of a piece, and return its facts."""
+        files = ClipFiles(self._output, task.shard, name)
+        heard = await extract_features(self._stages, piece.samples)
+        lag = Lag()
+        spoken = _said(task, piece.first_frame, piece.frames, is_cut=not piece.is_whole)
+        files.drop(*PREPARED)
+        if piece.track is not None:
+            if self._networks.sync:
+                lag = await measure_lag(self._stages, piece.track.mouth_landmarks, piece.track.usable, heard)
+            files.put("track", _arrays(piece.track), {"sha256": sha256})
+        files.put("sound", {"samples": piece.samples}, _about_sound(task, spoken, piece.first_frame, sha256))
+        files.put("speech", _arrays(heard), self._about_speech(lag))
+        return PieceFacts(
+            name=name,
+            first_frame=piece.first_frame,
+            frames=piece.frames,
+            usable_frames=piece.usable_frames,
+            face_px=0.0 if piece.track is None else face_width(piece.track),
+            transcript=spoken.transcript,
+            lag_frames=lag.frames,
+            lag_confidence=lag.confidence,
+        )
+
+    async def _renewed(self, task: ClipTask, record: ClipRecord) -> ClipRecord:
+        """Return the record of a clip whose file is the same, after making again what else has changed.
+
+        Raises:
+            DamagedFileError: a file of the clip cannot be read.
+        """
+        told = record.text != task.text
+        heard = record.audio_networks != self._networks.audio
+        measured = record.has_face and bool(self._networks.sync) and (heard or record.sync_networks != self._networks.sync)
+        pieces: list[PieceFacts] = []
+        for piece in record.pieces:
+            files = ClipFiles(self._output, task.shard, piece.name)
+            renewed = _told_anew(task, files, piece, record) if told else piece
+            if heard or measured:
+                renewed = await self._heard_anew(files, renewed, extract=heard, measure=measured)
+            pieces.append(renewed)
+        return replace(
+            record,
+            text=task.text,
+            audio_networks=self._networks.audio,
+            sync_networks=self._networks.sync if measured else "" if heard else record.sync_networks,
+            pieces=tuple(pieces),
+        )
+
+    async def _heard_anew(self, files: ClipFiles, piece: PieceFacts, *, extract: bool, measure: bool) -> PieceFacts:
+        if extract:
+            heard = await extract_features(self._stages, files.get("sound", "samples")["samples"])
+        else:
+            heard = ClipFeatures(**files.get("speech", *(each.name for each in fields(ClipFeatures))))
+        lag = Lag()
+        if measure:
+            track = files.get("track", "mouth_landmarks", "usable")
+            lag = await measure_lag(self._stages, track["mouth_landmarks"], track["usable"], heard)
+        files.put("speech", _arrays(heard), self._about_speech(lag))
+        return replace(piece, lag_frames=lag.frames, lag_confidence=lag.confidence)
+
+    def _about_speech(self, lag: Lag) -> dict[str, str]:
+        return {
+            "audio_networks": self._networks.audio,
+            "sync_networks": self._networks.sync if lag.confidence >= 0 else "",
+            "lag_frames": str(lag.frames),
+            "lag_confidence": str(lag.confidence),
         }
-        _replace(self.clips / f"{entry.name}.safetensors", {**_arrays(track), "audio": samples}, about)
-        _replace(self.features / f"{entry.name}.safetensors", _arrays(heard), about)
 
 
-async def take_in(
-    stages: Stages, folder: Path, entry: ClipEntry, into: ClipFolder, *, with_lag: bool, on_frame: Callable[[int], None]
-) -> ClipFacts:
-    """Track the largest face of a clip, extract the features of its sound, find its lag, and write both files.
-
-    A clip that was finished before is not made again. One clip is held in memory: about 100 kB per frame.
-
-    Raises:
-        MediaUnsupported: the film cannot be read to its end.
-        NoUsableFootage: too few frames show a face well.
-        DubstageError: from a stage.
-    """
-    path = folder / entry.file
-    with path.open("rb") as film:
-        source = hashlib.file_digest(film, "sha256").hexdigest()
-    done = into.facts(entry, source, with_lag=with_lag)
-    if done is not None:
-        return done
-    info = inspect_film(path)
-    num_frames = max(1, round(info.video.duration * MOTION_RATE))
-    seconds = (info.video.pts - info.video.pts[0]) * float(info.video.time_base)
-    working = into.output / f".{entry.name}.faces"
-    working.unlink(missing_ok=True)
-    try:
-        with RecordFile(working, FACE_RECORD) as faces:
-            cuts = await analyse_footage(stages, info, faces, threads=1, on_progress=on_frame)
-            index = read_index(faces, cuts, info.video.num_frames)
-            face_id = await choose_face(index, FaceChoice("largest"), None)
-            if face_id is None:
-                raise NoUsableFootage("no face in the film", subject=entry.file)
-            rows = index.rows_of(face_id)
-            track = on_grid(faces.read_rows(rows[rows >= 0].tolist()), np.asarray(seconds), num_frames)
-    finally:
-        working.unlink(missing_ok=True)
-    usable = int(track.usable.sum())
-    if usable < LEAST_USABLE * num_frames:
-        raise NoUsableFootage(f"only {usable} of {num_frames} frames show a mouth well", subject=entry.file)
-    samples = read_samples(info, num_frames)
-    heard = await extract_features(stages, samples, num_frames)
-    lag, confidence = 0, -1.0
-    if with_lag and info.audio:
-        reply = await stages.unary(rpcs.motion.ESTIMATE_LAG, _lag_request(track, heard))
-        lag, confidence = reply.lag_frames, reply.confidence
-    facts = ClipFacts(num_frames, usable, lag, confidence, source)
-    into.write(entry, track, samples, heard, facts)
-    return facts
+def _told_anew(task: ClipTask, files: ClipFiles, piece: PieceFacts, record: ClipRecord) -> PieceFacts:
+    """Write the sound of a piece with what is said now. Phone labels of other words are removed."""
+    spoken = _said(task, piece.first_frame, piece.frames, is_cut=record.is_cut)
+    samples = files.get("sound", "samples")
+    files.drop("phones")
+    files.put("sound", samples, _about_sound(task, spoken, piece.first_frame, record.sha256))
+    return replace(piece, transcript=spoken.transcript)
 
 
-def _lag_request(track: GridTrack, heard: ClipFeatures) -> motion_pb2.EstimateLagRequest:
-    arrays = {"mel": heard.mel, "posteriorgram": heard.posteriorgram}
-    return motion_client.estimate_lag.request(
-        features=audio_client.feature_block(arrays, heard.speech_probability),
-        mouth_landmarks=track.mouth_landmarks,
-        usable=track.usable,
-    )
+def _said(task: ClipTask, first_frame: int, frames: int, *, is_cut: bool) -> Spoken:
+    if not is_cut:
+        return task.spoken
+    return task.spoken.part(float(first_frame / MOTION_RATE), float((first_frame + frames) / MOTION_RATE))
+
+
+def _about_sound(task: ClipTask, spoken: Spoken, first_frame: int, sha256: str) -> dict[str, str]:
+    words = {} if spoken.words is None else {"words": json.dumps(spoken.words, ensure_ascii=False)}
+    return {
+        "source": task.source,
+        "speaker": task.speaker,
+        "transcript": spoken.transcript,
+        "sha256": sha256,
+        "first_frame": str(first_frame),
+        **words,
+    }
 
 
 def _arrays(record: GridTrack | ClipFeatures) -> dict[str, npt.NDArray[Any]]:
     return {field.name: getattr(record, field.name) for field in fields(record)}
-
-
-def _replace(path: Path, arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, str]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(encode_arrays(arrays, about))
-    os.replace(partial, path)

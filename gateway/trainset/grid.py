@@ -15,7 +15,7 @@ from services.common.wire.timeline import MOTION_RATE
 
 _STEP_S: Final = float(1 / MOTION_RATE)
 _SAME_MOMENT_S: Final = 1e-6
-_LONGEST_GAP_S: Final = 2.5 * _STEP_S
+LONGEST_GAP_S: Final = 2.5 * _STEP_S
 """Grid frames between two readings further apart than this are not interpolated."""
 
 
@@ -40,7 +40,7 @@ class GridTrack:
     boxes: UInt8
 
 
-def on_grid(records: npt.NDArray[Any], seconds: Float64, num_frames: int) -> GridTrack:
+def on_grid(records: npt.NDArray[Any], seconds: Float64, num_frames: int, first_frame: int = 0) -> GridTrack:
     """Return the track of one face on the motion grid.
 
     Values are interpolated linearly in time. Rotations are means of the matrices, made orthogonal. At 25 frames/s, values are
@@ -50,14 +50,15 @@ def on_grid(records: npt.NDArray[Any], seconds: Float64, num_frames: int) -> Gri
         records: FACE_RECORDs of one face in the order of their frames, at least one.
         seconds: float64 [frames of the film], presentation times from the first frame.
         num_frames: T.
+        first_frame: number of the first grid frame.
     """
     times = seconds[records["frame"]]
-    grid = np.arange(num_frames) * _STEP_S
+    grid = np.arange(first_frame, first_frame + num_frames) * _STEP_S
     right = np.clip(np.searchsorted(times, grid - _SAME_MOMENT_S), 0, len(times) - 1)
     exact = np.abs(times[right] - grid) <= _SAME_MOMENT_S
     left = np.where(exact, right, np.maximum(right - 1, 0))
     gap = times[right] - times[left]
-    inside = exact | ((times[left] <= grid) & (grid <= times[right]) & (gap > 0) & (gap <= _LONGEST_GAP_S))
+    inside = exact | ((times[left] <= grid) & (grid <= times[right]) & (gap > 0) & (gap <= LONGEST_GAP_S))
     weight = np.where(gap > 0, (grid - times[left]) / np.where(gap > 0, gap, 1.0), 0.0)
     nearest = np.where(weight > 0.5, right, left)
     seen = records["reason"] == common_pb2.FRAME_REASON_DUBBED

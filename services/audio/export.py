@@ -1,31 +1,30 @@
-"""Export the trained network: `python -m services.audio.export --run build/audio/ppg`.
-
-Writes weights/ppg.onnx and, beside it, ppg.json: configuration, sha256 and the parity of both implementations. A parity failure
-fails the export, and nothing is written.
-"""
+"""Export of the posteriorgram network to weights/ppg.onnx."""
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from safetensors.torch import load_file
 
-from services.audio.export_windows import WindowNetwork, run_command
 from services.audio.networks.ppg import PpgConfig, PpgNetwork, ServedPpg
+from services.audio.train.export_windows import WindowNetwork, export_network
+from services.audio.train.network_file import load_network
 from services.audio.types import NUM_CEPSTRA
 from services.audio.windows import WINDOW_ROWS
 from services.common.array_types import Float32
+from services.training.run_folder import read_config
 
 
 def load_served(run: Path) -> ServedPpg:
-    """Return the best network of a training run, as it is served."""
-    config = json.loads((run / "config.json").read_text())
-    network = PpgNetwork(PpgConfig(**config["network"]))
-    network.load_state_dict(load_file(run / "best.safetensors"))
+    """Return the network of a training run, as it is served.
+
+    Raises:
+        InvalidRequest: the folder holds no run of this network.
+    """
+    network = PpgNetwork(PpgConfig(**read_config(run, "posteriorgram")["network"]))
+    load_network(network, run)
     return ServedPpg(network)
 
 
@@ -36,8 +35,9 @@ def random_windows(rng: np.random.Generator, count: int) -> Float32:
     return windows
 
 
-PPG: Final = WindowNetwork(name="ppg", served=load_served, windows=random_windows, max_bytes=4_000_000)
+PPG: Final = WindowNetwork(name="ppg", served=load_served, windows=random_windows)
 
 
-if __name__ == "__main__":
-    sys.exit(run_command(__doc__, PPG))
+def export(run: Path, folder: Path) -> Sequence[Path]:
+    """Write `folder`/ppg.onnx, ppg.json and ppg.card.md; see services.audio.train.export_windows.export_network for the errors."""
+    return export_network(PPG, run, folder)

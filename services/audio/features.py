@@ -1,67 +1,85 @@
 """Log-mel spectrum, cepstra and their deltas on the acoustic grid; used by training and by serving.
 
     power   P[f] = |rfft(hann(400) * x)|^2, zero-padded to 512 points
-    mel     M[b] = log(sum_f W[b, f] P[f] + FLOOR), 80 triangular bands, 20 Hz to 7600 Hz (HTK mel scale)
-    cepstra C[k] = orthonormal DCT-II of M, k = 0..19
-    delta   d[i] = sum_{n=1,2} n (C[i+n] - C[i-n]) / 10
+    mel     M[b] = log(sum_f W[b, f] P[f] + FLOOR), W from librosa.filters.mel: 80 triangles of height 1, HTK mel scale,
+            20 Hz to 7600 Hz
+    cepstra C[k] = orthonormal DCT-II of M, k = 0..19 (what librosa.feature.mfcc computes)
+    delta   d[i] = sum_{n=1,2} n (C[i+n] - C[i-n]) / 10 (librosa.feature.delta of width 5)
 
 The window of row i is centred on the row: samples [160 i - 120, 160 i + 280). The paper's features: 20 MFCC + 20 temporal
 derivatives (Song et al., Sec. IV, Preprocessing), here on a 10 ms grid.
+
+docs/decisions/0008-librosa.md lists the functions of librosa that are used, and the measurements behind those that are not.
+librosa and scipy take a second to import, so they are imported by the first row and not by this module.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from services.audio.types import HOP_SAMPLES, NUM_CEPSTRA, NUM_MELS, SAMPLE_RATE_HZ
-from services.common.array_types import Float32
+from services.common.array_types import Float32, Float64
 
 WINDOW_SAMPLES: Final = 400
 WINDOW_LEAD_SAMPLES: Final = (WINDOW_SAMPLES - HOP_SAMPLES) // 2
 """Samples of the window before the row's own first sample, and after its last."""
 DELTA_CONTEXT_ROWS: Final = 2
 _FFT_POINTS: Final = 512
+_LOWEST_HZ: Final = 20.0
+_HIGHEST_HZ: Final = 7600.0
 MEL_FLOOR: Final = 1e-6
 """Band power of white noise near -85 dB full scale. No speech lies below this power."""
 
 
-def _mel_filters() -> npt.NDArray[np.float64]:
-    def to_mel(hz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.asarray(2595.0 * np.log10(1.0 + hz / 700.0))
+@functools.cache
+def _window() -> Float64:
+    """Return the analysis window, [400]."""
+    from librosa.filters import get_window
 
-    lowest, highest = to_mel(np.array([20.0, 7600.0])).tolist()
-    edges_mel = np.linspace(lowest, highest, NUM_MELS + 2)
-    bins_mel = to_mel(np.arange(_FFT_POINTS // 2 + 1) * SAMPLE_RATE_HZ / _FFT_POINTS)
-    rising = (bins_mel[None] - edges_mel[:-2, None]) / (edges_mel[1:-1] - edges_mel[:-2])[:, None]
-    falling = (edges_mel[2:, None] - bins_mel[None]) / (edges_mel[2:] - edges_mel[1:-1])[:, None]
-    return np.asarray(np.maximum(0.0, np.minimum(rising, falling)).T)
+    return np.asarray(get_window("hann", WINDOW_SAMPLES), dtype=np.float64)
 
 
-def _dct() -> npt.NDArray[np.float64]:
-    angles = np.pi / NUM_MELS * (np.arange(NUM_MELS)[:, None] + 0.5) * np.arange(NUM_CEPSTRA)[None]
-    basis = np.cos(angles) * np.sqrt(2.0 / NUM_MELS)
-    basis[:, 0] *= np.sqrt(0.5)
-    return np.asarray(basis)
+@functools.cache
+def _mel_filters() -> Float64:
+    """Return the weights of the mel bands, [80, 257]."""
+    from librosa import mel_frequencies
+    from librosa.filters import mel
+
+    filters = mel(
+        sr=SAMPLE_RATE_HZ,
+        n_fft=_FFT_POINTS,
+        n_mels=NUM_MELS,
+        fmin=_LOWEST_HZ,
+        fmax=_HIGHEST_HZ,
+        htk=True,
+        norm="slaney",
+        dtype=np.float64,
+    )
+    # This norm divides each band by half its width in Hz, and the last line undoes the division. norm=None would not divide, but
+    # with None librosa imports a module that numba compiles for eleven seconds.
+    edges_hz = mel_frequencies(NUM_MELS + 2, fmin=_LOWEST_HZ, fmax=_HIGHEST_HZ, htk=True)
+    return np.asarray(filters * ((edges_hz[2:] - edges_hz[:-2]) / 2.0)[:, None], dtype=np.float64)
 
 
-_WINDOW: Final = np.hanning(WINDOW_SAMPLES + 1)[:-1]
-_MEL_ROWS: Final = np.ascontiguousarray(_mel_filters().T)
-_DCT_ROWS: Final = np.ascontiguousarray(_dct().T)
-
-
-def _power(samples: Float32) -> npt.NDArray[np.float64]:
+def _power(samples: Float32) -> Float64:
     """Return power spectra of the windows that start every 160 samples, [rows, 257]."""
     frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), WINDOW_SAMPLES)[::HOP_SAMPLES]
-    spectrum = np.fft.rfft(frames * _WINDOW, _FFT_POINTS, axis=1)
+    spectrum = np.fft.rfft(frames * _window(), _FFT_POINTS, axis=1)
     return np.asarray(spectrum.real**2 + spectrum.imag**2)
 
 
 def cepstra(mel: Float32) -> Float32:
     """Return cepstra of log-mel rows, [rows, 80] -> [rows, 20] float32."""
-    return np.asarray((mel.astype(np.float64)[:, None, :] * _DCT_ROWS).sum(axis=2), dtype=np.float32)
+    from scipy.fft import dct
+
+    found = np.empty((len(mel), NUM_CEPSTRA), np.float32)
+    # One row at a time: scipy transforms groups of rows with vector instructions and the remaining rows without them.
+    for index, row in enumerate(mel.astype(np.float64)):
+        found[index] = dct(row, type=2, norm="ortho")[:NUM_CEPSTRA]
+    return found
 
 
 def silent_rows(rows: int) -> Float32:
@@ -73,10 +91,11 @@ def silent_rows(rows: int) -> Float32:
 
 def deltas(rows: Float32) -> Float32:
     """Return deltas of cepstral rows that carry two rows of margin at both ends, [2 + rows + 2, 20] -> [rows, 20] float32."""
-    inner = len(rows) - 2 * DELTA_CONTEXT_ROWS
-    near = rows[3 : 3 + inner] - rows[1 : 1 + inner]
-    far = rows[4 : 4 + inner] - rows[:inner]
-    return np.asarray((near + 2.0 * far) / 10.0, dtype=np.float32)
+    from librosa.feature import delta
+
+    moved = delta(rows, width=2 * DELTA_CONTEXT_ROWS + 1, axis=0, mode="nearest")
+    # The rows of the margin lack neighbours.
+    return np.asarray(moved[DELTA_CONTEXT_ROWS:-DELTA_CONTEXT_ROWS], dtype=np.float32)
 
 
 class SpectralStream:
@@ -94,7 +113,8 @@ class SpectralStream:
         power = _power(self._pending[: rows * HOP_SAMPLES + 2 * WINDOW_LEAD_SAMPLES])
         self._pending = self._pending[rows * HOP_SAMPLES :].copy()
         # A sum along the last axis has one order of additions; a matrix product's depends on its shape.
-        bands = np.stack([(row * _MEL_ROWS).sum(axis=1) for row in power])
+        filters = _mel_filters()
+        bands = np.stack([(row * filters).sum(axis=1) for row in power])
         return np.log(bands + MEL_FLOOR).astype(np.float32)
 
 
@@ -106,4 +126,4 @@ def spectral_rows(samples: Float32) -> Float32:
     rows = len(samples) // HOP_SAMPLES
     margin = np.zeros(WINDOW_LEAD_SAMPLES, np.float32)
     power = _power(np.concatenate([margin, samples[: rows * HOP_SAMPLES], margin]))
-    return np.log(power @ _MEL_ROWS.T + MEL_FLOOR).astype(np.float32)
+    return np.log(power @ _mel_filters().T + MEL_FLOOR).astype(np.float32)

@@ -63,7 +63,7 @@ class Kind:
         name: name of the tensor in AudioFeatureBlock; FEATURE_KIND_<NAME> is the number in the contract.
         frame_shape: shape of one video frame's features, such as (4, 80).
         load: returns the loaded model, given the folder with the networks and the number of threads inside one run of a network.
-            Raises ModelNotFound where the network's file is missing.
+            Raises ModelNotFound where the network's file is missing, and ArtefactCorrupt where it is damaged.
         of_frame: makes a frame's features from the frame's four rows, float32 [4, ...].
     """
 

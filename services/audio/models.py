@@ -19,7 +19,8 @@ class AudioModels:
         threads: threads inside one run of a network. The number does not change a bit of the answers.
 
     Raises:
-        ModelNotFound: a file is missing.
+        ModelNotFound: a file is missing. The message names the file.
+        ArtefactCorrupt: a file is damaged. The message names the file.
     """
 
     def __init__(self, weights: Path = WEIGHTS, threads: int = 1) -> None:

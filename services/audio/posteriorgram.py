@@ -10,10 +10,11 @@ import numpy as np
 from services.audio.features import silent_rows
 from services.audio.kind import Heard, Kind
 from services.audio.phones import NUM_PHONES, SILENCE
-from services.audio.sessions import open_session, run_windows
+from services.audio.sessions import run_windows
 from services.audio.types import ROWS_PER_VIDEO_FRAME
 from services.audio.windows import LOOK_AHEAD_ROWS, MEAN_CONTEXT_ROWS, normalise
 from services.common.array_types import Float32
+from services.common.store.network_session import open_network
 
 
 class PosteriorgramModel:
@@ -25,10 +26,11 @@ class PosteriorgramModel:
 
     Raises:
         ModelNotFound: the file is missing.
+        ArtefactCorrupt: the file is damaged.
     """
 
     def __init__(self, weights: Path, threads: int = 1) -> None:
-        self._session = open_session(weights / "ppg.onnx", threads)
+        self._session = open_network(weights / "ppg.onnx", threads)
 
     @property
     def silence(self) -> Float32:

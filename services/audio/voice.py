@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime
 
 from services.audio.kind import Heard, Kind
-from services.audio.sessions import open_session
 from services.audio.types import HOP_SAMPLES, ROWS_PER_VIDEO_FRAME
 from services.common.array_types import Float32
+from services.common.store.network_session import open_network
 
 CHUNK_SAMPLES: Final = 512
 """Samples of one decision of the voice activity detector: 32 ms."""
@@ -89,13 +89,14 @@ class VoiceModel:
 
     Raises:
         ModelNotFound: the file is missing.
+        ArtefactCorrupt: the file is damaged.
     """
 
     silence: Final[Float32] = np.zeros(ROWS_PER_VIDEO_FRAME, np.float32)
 
     def __init__(self, weights: Path) -> None:
         # A chunk is too small for more than one thread.
-        self._session = open_session(weights / "silero_vad.onnx", 1)
+        self._session = open_network(weights / "silero_vad.onnx", 1)
 
     def new_source(self) -> VoiceRows:
         """Return the rows of a new stream."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator, Mapping
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +18,9 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from services.common.array_types import Array, Float32
-from services.common.store.tensor_bytes import encode_arrays
+from services.common.array_types import Float32
+from services.common.errors import ContractBroken
+from services.common.store.tensor_bytes import NamedArrays, encode_arrays
 
 _OPSET: Final = 17
 _LENGTH: Final = 64
@@ -35,7 +37,6 @@ class ExportSpec:
         outputs: names of the outputs.
         dynamic_outputs: names of outputs whose second axis is dynamic.
         tolerance: largest absolute difference of a number between PyTorch and ONNX Runtime.
-        max_bytes: largest size of the ONNX file.
         parity_runs: number of random inputs, or of steps of a recurrent network, that are compared.
         seed: seed of the random inputs.
     """
@@ -45,7 +46,6 @@ class ExportSpec:
     outputs: tuple[str, ...]
     dynamic_outputs: tuple[str, ...] = ()
     tolerance: float = 1e-4
-    max_bytes: int
     parity_runs: int
     seed: int = 7
 
@@ -70,16 +70,18 @@ def write_onnx(network: nn.Module, folder: Path, spec: ExportSpec) -> Path:
     example = tuple(torch.zeros(tuple(_LENGTH if length is None else length for length in shape)) for shape in shapes)
     dynamic = {name: {axis: "frames" for axis, n in enumerate(shape) if n is None} for name, shape in spec.inputs.items()}
     dynamic |= {name: {1: "frames"} for name in spec.dynamic_outputs}
-    torch.onnx.export(
-        network.eval(),
-        example,
-        str(path),
-        input_names=list(spec.inputs),
-        output_names=list(spec.outputs),
-        dynamic_axes=dynamic,
-        opset_version=_OPSET,
-        dynamo=False,  # one file, no external data
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of itself and of tracing
+        torch.onnx.export(
+            network.eval(),
+            example,
+            str(path),
+            input_names=list(spec.inputs),
+            output_names=list(spec.outputs),
+            dynamic_axes=dynamic,
+            opset_version=_OPSET,
+            dynamo=False,  # one file, no external data
+        )
     onnx.checker.check_model(str(path))
     return path
 
@@ -104,39 +106,34 @@ def measure_parity(network: nn.Module, path: Path, spec: ExportSpec, inputs: Ite
     return largest
 
 
-def admit(path: Path, difference: float, spec: ExportSpec) -> None:
+def admit(name: str, difference: float, spec: ExportSpec) -> None:
     """Check an exported network.
 
     Raises:
-        RuntimeError: the network differs from its source by more than the tolerance, or the file is too large.
+        ContractBroken: the network differs from its source by more than the tolerance.
     """
-    size = path.stat().st_size
-    if difference > spec.tolerance or size > spec.max_bytes:
-        raise RuntimeError(
-            f"export of {path.stem} refused: difference {difference:g} (at most {spec.tolerance:g}), {size} bytes (at most "
-            f"{spec.max_bytes})"
+    if not difference <= spec.tolerance:
+        raise ContractBroken(
+            f"export of {name} refused: the file differs from PyTorch by {difference:g}, at most {spec.tolerance:g} is allowed"
         )
 
 
-def write_constants(
-    path: Path, network: Path, kept: Mapping[str, Any], arrays: Mapping[str, Array], **facts: object
-) -> dict[str, str]:
+def write_constants(path: Path, network: Path, kept: NamedArrays, **facts: object) -> dict[str, str]:
     """Write the constants that an expression_model.ExpressionModel reads beside its network; return the metadata.
 
     Args:
         path: file to write.
         network: the ONNX file, whose digest is the version.
-        kept: `best.pt` of the training.
-        arrays: arrays beside the basis.
+        kept: file of the run (train.run_files): constants beside the network, and the facts of the morphable model.
         facts: further metadata.
     """
     metadata = {
+        **kept.metadata,
         "version": hashlib.sha256(network.read_bytes()).hexdigest()[:12],
-        "face_model": kept["face_model"],
-        "num_expression": str(kept["num_expression"]),
         **{name: str(value) for name, value in facts.items()},
     }
-    path.write_bytes(encode_arrays({**kept["basis"].arrays(), **arrays}, metadata))
+    arrays = {name: values for name, values in kept.arrays.items() if not name.startswith("network.")}
+    path.write_bytes(encode_arrays(arrays, metadata))
     return metadata
 
 
@@ -144,12 +141,16 @@ class Delivery:
     """Folder of exported files that are delivered together, or not at all.
 
     Use as a context manager: write into `folder`, then call `deliver`.
+
+    Args:
+        out: folder that gets the files.
     """
 
     def __init__(self, out: Path) -> None:
-        """Take the folder that gets the files."""
         self._out = out
-        self._temporary = TemporaryDirectory()
+        out.mkdir(parents=True, exist_ok=True)
+        # On the same file system as the folder, so that each file is moved and never half there.
+        self._temporary = TemporaryDirectory(prefix=".export-", dir=out)
         self.folder = Path(self._temporary.name)
 
     def __enter__(self) -> Delivery:
@@ -158,19 +159,22 @@ class Delivery:
     def __exit__(self, *_: object) -> None:
         self._temporary.cleanup()
 
-    def deliver(self, name: str, report: dict[str, Any]) -> dict[str, Any]:
-        """Write the report with digests of all files to `name`, copy all files, and return the report."""
-        whole = {**report, "files": digests(self.folder)}
-        (self.folder / name).write_text(json.dumps(whole, indent=1) + "\n")
-        self._out.mkdir(parents=True, exist_ok=True)
-        for path in sorted(self.folder.iterdir()):
-            shutil.copyfile(path, self._out / path.name)
-        return whole
+    def deliver(self) -> list[Path]:
+        """Move all files into the folder that gets them, and return their paths."""
+        delivered = [self._out / path.name for path in sorted(self.folder.iterdir())]
+        for path in delivered:
+            os.replace(self.folder / path.name, path)
+        return delivered
 
 
-def digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return sha256 and size of each file in a folder."""
+def write_sheet(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write the facts of an export as JSON."""
+    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def digests(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Return sha256 and size of each file by its name."""
     return {
         path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size_bytes": path.stat().st_size}
-        for path in sorted(folder.iterdir())
+        for path in sorted(paths)
     }

@@ -8,9 +8,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from services.common.array_types import Float32
+from services.common.store.network_session import open_network
 from services.motion.basis import LandmarkBasis
 from services.motion.models import MotionModels
-from services.motion.runtime import read_constants, session
+from services.motion.runtime import read_constants
 
 
 class ExpressionModel:
@@ -38,13 +39,14 @@ class ExpressionModel:
 
         Raises:
             ModelNotFound: a file is missing.
+            ArtefactCorrupt: a file is damaged.
         """
         self.constants = read_constants(folder / self.constants_file)
         self.version = self.constants.metadata["version"]
         self.face_model = self.constants.metadata["face_model"]
         self.num_expression = int(self.constants.metadata["num_expression"])
         self.basis = LandmarkBasis.named(self.constants)
-        self._network = session(folder / self.network_file, threads)
+        self._network = open_network(folder / self.network_file, threads)
 
     @classmethod
     def of(cls, models: MotionModels) -> Self:

@@ -11,8 +11,9 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 
 from services.common.array_types import Float32
+from services.common.store.network_session import open_network
 from services.motion.basis import LandmarkBasis
-from services.motion.runtime import read_constants, run, session
+from services.motion.runtime import read_constants, run
 from services.motion.style import Style, StyleCode
 from services.motion.types import NUM_POINTS
 
@@ -40,7 +41,8 @@ class MotionModels:
             threads: threads inside one inference.
 
         Raises:
-            ModelNotFound: a file is missing.
+            ModelNotFound: a file is missing. The message names the file.
+            ArtefactCorrupt: a file is damaged. The message names the file.
         """
         named = read_constants(folder / "motion_constants.safetensors")
         self._folder, self._threads = folder, threads
@@ -50,7 +52,7 @@ class MotionModels:
         self.mean_code: Float32 = named["mean_code"]
         self.mean_modulation: Float32 = named["mean_modulation"]
         names = ("style_encoder", "sync_audio", "sync_mouth")
-        self._style, self._audio, self._mouth = (session(folder / f"{name}.onnx", threads) for name in names)
+        self._style, self._audio, self._mouth = (open_network(folder / f"{name}.onnx", threads) for name in names)
         self._own: dict[Callable[[Path, int], Any], Any] = {}
         self._lock = threading.Lock()
 

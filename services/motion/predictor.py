@@ -42,8 +42,6 @@ class Predictor:
             predictor needs. None as constraints means the default constraints.
         personalize: refines a style; yields progress, and the refined style in the last step. The footage has as many frames as the
             features.
-        export: name of the module that exports the trained networks. Serving never imports the module. The module has `RUNS`
-            (default folders of training runs by name) and `export(runs, out)`.
         features: tensors of AudioFeatureBlock that the predictor hears besides the speech probability.
         moves_head: whether the predictor answers head poses; then the predictor needs the head poses of the footage too.
         style_arrays: arrays that this predictor adds to the style artefact: name -> shape.
@@ -56,7 +54,6 @@ class Predictor:
     version: Callable[[MotionModels], str]
     open: Callable[[MotionModels, Style, ConstraintConfig | None], Grid]
     personalize: Callable[[Style, SpeechFeatures, Footage, MotionModels], Iterator[Step]]
-    export: str
     features: tuple[str, ...] = SHARED_FEATURES
     moves_head: bool = False
     style_arrays: Mapping[str, Shape] = field(default_factory=dict)

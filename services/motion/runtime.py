@@ -1,39 +1,19 @@
-"""ONNX Runtime with this stage's settings: few threads that never spin."""
+"""Networks and constants of this stage: ONNX Runtime, and arrays beside the networks."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 
 from services.common.array_types import Float32
-from services.common.errors import ModelNotFound
+from services.common.errors import ArtefactCorrupt, InvalidRequest
+from services.common.store.network_files import checked_sha256
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays
 
-_REMEDY = "make it with `python -m services.motion.export` (docs/training.md)"
-
-
-def session(path: Path, threads: int) -> ort.InferenceSession:
-    """Return a loaded network.
-
-    Args:
-        path: the ONNX file.
-        threads: threads inside one inference.
-
-    Raises:
-        ModelNotFound: the file is missing.
-    """
-    if not path.is_file():
-        raise ModelNotFound(f"no model at {path}; {_REMEDY}", resource=path.name)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    # Spinning threads of an idle session would take the cores from the other stages.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 
 def read_constants(path: Path) -> NamedArrays:
@@ -41,10 +21,15 @@ def read_constants(path: Path) -> NamedArrays:
 
     Raises:
         ModelNotFound: the file is missing.
+        ArtefactCorrupt: the file is damaged.
     """
-    if not path.is_file():
-        raise ModelNotFound(f"no file {path}; {_REMEDY}", resource=path.name)
-    return decode_arrays(path.read_bytes())
+    checked_sha256(path)
+    try:
+        return decode_arrays(path.read_bytes())
+    except InvalidRequest as problem:
+        raise ArtefactCorrupt(
+            f"{path} is damaged: {problem}; export the network into this folder again (`dubstage export`)", resource=path.name
+        ) from problem
 
 
 def run(loaded: ort.InferenceSession, **inputs: Float32) -> list[Float32]:

@@ -6,8 +6,10 @@ fails and leaves no file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from services.common.array_types import Array, UInt8
+from services.common.errors import ContractBroken
 from services.common.face.crops import BOX_SIZE
+from services.common.store.exported_network import write_whole
 from services.render.backends.registry import BATCH_AXIS, WEIGHTS_FOLDER, TensorForm, file_sha256
 from services.render.networks.unet import UNetTrunk
 from services.render.quantisation import quantise
@@ -101,10 +105,6 @@ class ExportSpec:
     max_batch_size: int = 64
 
 
-class ParityError(Exception):
-    """The exported network does not compute what PyTorch computes."""
-
-
 def export_network(spec: ExportSpec, job: ExportJob) -> Path:
     """Export a network, compare the result with PyTorch, and write the files; return the path of the ONNX file.
 
@@ -114,7 +114,8 @@ def export_network(spec: ExportSpec, job: ExportJob) -> Path:
 
     Raises:
         ModelNotFound: the weights file is missing or holds another network.
-        ParityError: a difference is over the tolerance.
+        InvalidRequest: the calibration pictures do not fit the network's inputs. Nothing is written.
+        ContractBroken: a difference is over the tolerance. Nothing is written.
     """
     weights = job.weights or WEIGHTS_FOLDER / spec.weights
     network = spec.load(weights)
@@ -127,17 +128,19 @@ def export_network(spec: ExportSpec, job: ExportJob) -> Path:
         onnx.save(model, raw)
         onnx.save(_with_half_weights(model), compact)
         output_shape, parity = _measured(served, inputs, compact, spec, rng)
-        job.folder.mkdir(parents=True, exist_ok=True)
-        target = job.folder / f"{spec.name}.onnx"
-        target.write_bytes(compact.read_bytes())
-        files = {"float": {"path": target.name, "sha256": file_sha256(target)}}
+        made = {"float": (f"{spec.name}.onnx", compact.read_bytes())}
         if job.calibration is not None:
-            quantised = job.folder / f"{spec.name}.int8.onnx"
+            quantised = Path(scratch) / "int8.onnx"
             quantise(raw, quantised, inputs, job.calibration)
-            files["int8"] = {"path": quantised.name, "sha256": file_sha256(quantised)}
+            made["int8"] = f"{spec.name}.int8.onnx", quantised.read_bytes()
+    job.folder.mkdir(parents=True, exist_ok=True)
+    for file, content in made.values():
+        write_whole(job.folder / file, content)
     facts = {
         "name": spec.name,
-        "files": files,
+        "files": {
+            variant: {"path": file, "sha256": hashlib.sha256(content).hexdigest()} for variant, (file, content) in made.items()
+        },
         "prior_sha256": file_sha256(weights),
         "opset": spec.opset,
         "max_batch_size": spec.max_batch_size,
@@ -149,25 +152,31 @@ def export_network(spec: ExportSpec, job: ExportJob) -> Path:
         "parity": parity,
         "tolerance_levels": spec.tolerance_levels,
     }
-    (job.folder / f"{spec.name}.export.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return target
+    if job.training is not None:
+        facts["training"] = dict(job.training)
+    # The sheet comes last: a server that reads the folder meanwhile finds the old sheet with its digests, and refuses the files.
+    write_whole(job.folder / f"{spec.name}.export.json", (json.dumps(facts, indent=2) + "\n").encode())
+    return job.folder / f"{spec.name}.onnx"
 
 
 def _write_raw(served: nn.Module, inputs: Sequence[TensorForm], spec: ExportSpec, path: Path, rng: np.random.Generator) -> None:
     example = tuple(torch.from_numpy(_random(form, 2, rng)) for form in inputs)
     batch = torch.export.Dim("batch", min=1, max=spec.max_batch_size)
-    torch.onnx.export(
-        served,
-        example,
-        str(path),
-        input_names=[form.name for form in inputs],
-        output_names=[OUTPUT_RESIDUAL],
-        dynamic_shapes=tuple({0: batch} if form.batched else None for form in inputs),
-        opset_version=spec.opset,
-        external_data=False,
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # PyTorch's exporter warns about its own insides.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            served,
+            example,
+            str(path),
+            input_names=[form.name for form in inputs],
+            output_names=[OUTPUT_RESIDUAL],
+            dynamic_shapes=tuple({0: batch} if form.batched else None for form in inputs),
+            opset_version=spec.opset,
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
 
 
 def _measured(
@@ -176,7 +185,7 @@ def _measured(
     """Return the output's shape without the batch axis, and a report of the difference from PyTorch for each batch size.
 
     Raises:
-        ParityError: a difference is over the tolerance, or a shape differs.
+        ContractBroken: a difference is over the tolerance, or a shape differs.
     """
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     shape: tuple[int, ...] = ()
@@ -187,11 +196,11 @@ def _measured(
             expected = served(*map(torch.from_numpy, given.values())).numpy()
         got = session.run([OUTPUT_RESIDUAL], given)[0]
         if got.shape != expected.shape:
-            raise ParityError(f"{spec.name}: the exported network returns shape {got.shape}, PyTorch {expected.shape}")
+            raise ContractBroken(f"{spec.name}: the exported network returns shape {got.shape}, PyTorch {expected.shape}")
         shape, difference = expected.shape[1:], np.abs(got - expected)
         worst = float(difference.max())
         if worst > spec.tolerance_levels:
-            raise ParityError(
+            raise ContractBroken(
                 f"{spec.name}: the exported network differs from PyTorch by {worst:.4f} grey levels, "
                 f"at most {spec.tolerance_levels} are allowed"
             )

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Array, UInt8
+from services.common.errors import InvalidRequest
 from services.render.backends.registry import TensorForm
 
 _STATE_SPREAD: Final = 0.03
@@ -26,7 +27,7 @@ def quantise(raw: Path, target: Path, inputs: Sequence[TensorForm], calibration:
         calibration: uint8 [N, H, W, C], pictures for the uint8 input. All other inputs get random numbers.
 
     Raises:
-        ValueError: the network has another number of uint8 inputs than one, or the pictures do not fit the input.
+        InvalidRequest: the network has another number of uint8 inputs than one, or the pictures do not fit the input.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -34,7 +35,11 @@ def quantise(raw: Path, target: Path, inputs: Sequence[TensorForm], calibration:
     pictures = [form for form in inputs if form.dtype == "uint8"]
     if len(pictures) != 1 or calibration.shape[1:] != pictures[0].shape:
         wanted = {form.name: form.shape for form in pictures}
-        raise ValueError(f"calibration pictures have shape {calibration.shape[1:]}, the network's picture inputs are {wanted}")
+        raise InvalidRequest(
+            f"calibration pictures have shape {calibration.shape[1:]}, the network's picture inputs are {wanted}: train with this "
+            "version of dubstage",
+            field="calibration",
+        )
 
     class Inputs(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:

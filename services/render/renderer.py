@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -64,11 +64,13 @@ class ExportJob:
         weights: the network's weights (.safetensors); None: the file that comes with dubstage.
         folder: folder for MODEL.onnx, MODEL.export.json and, with `calibration`, MODEL.int8.onnx.
         calibration: uint8 [N, H, W, C], network inputs to calibrate the int8 variant with; None: no int8 variant.
+        training: network and configuration of the training run, for the export sheet; None: not known.
     """
 
     weights: Path | None
     folder: Path
     calibration: UInt8 | None = None
+    training: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

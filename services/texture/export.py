@@ -1,30 +1,26 @@
-"""Export the trained network: `python -m services.texture.export --run build/texture/temporal_warp`.
-
-Writes weights/temporal_warp.onnx and, beside it, temporal_warp.json: configuration, sha256 and the parity of both
-implementations. A parity failure ends the export before any file is written.
-"""
+"""Export of a training run of the temporal-warp network to ONNX, with a comparison of both implementations."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import onnx
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from services.common.errors import ContractBroken, InvalidRequest
 from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import NUM_CONTROL_POINTS, WINDOW
 from services.common.store.exported_network import write_exported_network
-from services.texture.models import MAX_WINDOWS, WEIGHTS, TemporalWarpModel
+from services.texture.models import MAX_WINDOWS, NETWORK_FILE, TemporalWarpModel
 from services.texture.networks.temporal_warp import TemporalWarp, TemporalWarpConfig
-
-MAX_BYTES: Final = 4_000_000
+from services.texture.train.temporal_warp import RUN_FILE
+from services.training.run_folder import read_config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,10 +45,18 @@ class ParityReport:
 
 
 def load_network(run: Path) -> TemporalWarp:
-    """Return the best network of a training run, in evaluation mode."""
-    config = json.loads((run / "config.json").read_text())
+    """Return the best network of a training run, in evaluation mode.
+
+    Raises:
+        InvalidRequest: the folder holds no run of this network, or its weights are missing, damaged or of another size.
+    """
+    config = read_config(run, "temporal_warp")
     network = TemporalWarp(TemporalWarpConfig(**config["network"]))
-    network.load_state_dict(load_file(run / "best.safetensors"))
+    path = run / RUN_FILE
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as problem:
+        raise InvalidRequest(f"{path}: {problem}; train again", field="run") from problem
     return network.eval()
 
 
@@ -73,15 +77,21 @@ def measure_parity(network: TemporalWarp, path: Path, spec: ExportSpec) -> Parit
     return ParityReport(largest_difference_px=largest, batch_invariant=invariant)
 
 
-def export(run: Path, out: Path, spec: ExportSpec) -> ParityReport:
-    """Write the ONNX file `out` and a JSON file of the same name beside it.
+def export(run: Path, folder: Path, spec: ExportSpec = ExportSpec()) -> Sequence[Path]:
+    """Write temporal_warp.onnx, its description and the card of the run into a folder; return the paths.
+
+    Args:
+        run: folder of a training run.
+        folder: folder of weights, which the texture stage serves.
+        spec: form of the file, and the tolerance.
 
     Raises:
-        RuntimeError: the exported network differs from its source, or is larger than 4 MB.
+        InvalidRequest: the folder holds no run of this network, or a damaged one.
+        ContractBroken: the exported network differs from PyTorch by more than the tolerance. Nothing is written.
     """
     network = load_network(run)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / out.name
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / NETWORK_FILE
         example = torch.zeros(MAX_WINDOWS, WINDOW, NUM_CONTROL_POINTS, 2)
         torch.onnx.export(
             network,
@@ -95,20 +105,9 @@ def export(run: Path, out: Path, spec: ExportSpec) -> ParityReport:
         onnx.checker.check_model(str(path))
         report = measure_parity(network, path, spec)
         content = path.read_bytes()
-    if report.largest_difference_px > spec.tolerance_px or not report.batch_invariant or len(content) > MAX_BYTES:
-        raise RuntimeError(f"export refused: {report}, {len(content)} bytes")
-    write_exported_network(out, content, run=run, spec=spec, parity=report)
-    return report
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="folder of a training run")
-    parser.add_argument("--out", type=Path, default=WEIGHTS)
-    arguments = parser.parse_args()
-    print(export(arguments.run, arguments.out, ExportSpec()))
-
-
-if __name__ == "__main__":
-    main()
+    if not report.largest_difference_px <= spec.tolerance_px or not report.batch_invariant:
+        raise ContractBroken(
+            f"{NETWORK_FILE} was not written: the exported network differs from PyTorch by {report.largest_difference_px:g} px (at "
+            f"most {spec.tolerance_px:g}), or a window's answer depends on the windows beside it ({not report.batch_invariant})"
+        )
+    return write_exported_network(folder / NETWORK_FILE, content, run=run, weights=run / RUN_FILE, spec=spec, parity=report)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
 
 from services.common.array_types import Float32
-from services.common.errors import ModelNotFound
+from services.common.store.network_files import read_network
+from services.common.store.network_session import open_network
 
-WEIGHTS: Final = Path(__file__).with_name("weights") / "temporal_warp.onnx"
+WEIGHTS: Final = Path(__file__).with_name("weights")
+NETWORK_FILE: Final = "temporal_warp.onnx"
 MAX_WINDOWS: Final = 3
 """Windows per run of the network. Smaller runs are filled up, so that a window always gives the same bits."""
 
@@ -24,23 +24,17 @@ class TemporalWarpModel:
         """Load the network.
 
         Args:
-            weights: the ONNX file.
+            weights: folder with temporal_warp.onnx, or the ONNX file itself.
             threads: threads inside one run.
 
         Raises:
             ModelNotFound: there is no such file.
+            ArtefactCorrupt: the file is damaged.
         """
-        if not weights.is_file():
-            raise ModelNotFound(f"no model at {weights}", resource=str(weights))
-        content = weights.read_bytes()
-        self.version = hashlib.sha256(content).hexdigest()[:12]
+        path = weights / NETWORK_FILE if weights.is_dir() else weights
+        self.version = read_network(path).digest
         """First 12 digits of the file's sha256."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Idle worker threads must not spin: the other stages share the machine.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._session = open_network(path, threads)
 
     def residual(self, wanted: Float32, source: Float32) -> Float32:
         """Return the moves of the source points of the windows' last frames, float32 [K, 86, 2], box pixels.

@@ -14,7 +14,7 @@ class TextureSettings(StageSettings):
     """Environment variables start with DUBSTAGE_."""
 
     port: int = Field(DEFAULT_PORTS["texture"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    texture_weights: Path = Field(WEIGHTS, description="the temporal-warp network, an ONNX file")
+    texture_weights: Path = Field(WEIGHTS, description="folder with temporal_warp.onnx, or the file itself")
     compute_threads: int = Field(1, ge=1, le=256, description="threads inside one run of the network; more bring nothing")
     max_message_bytes: int = Field(
         32 << 20, ge=1 << 10, le=1 << 30, description="largest message in or out; a 4K portrait of RGB8 takes 25 MB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import subprocess
 import sys
@@ -60,6 +61,7 @@ def test_healthy_stages_on_one_store_are_all_right_and_nothing_is_left_in_it(
     assert said.errors == "", "notes of libraries are no findings"
     assert [said[f"{name} stage"][0] for name in STAGE_NAMES] == ["ok"] * 5
     assert all(str(stages.artefacts) in said[f"{name} stage"][1] for name in READ_ARTEFACTS)
+    assert all(re.search(r", ugc [0-9a-f]{12}", said[f"{name} stage"][1]) for name in ("motion", "render"))
     assert "put, read, deleted" in said["artefact store"][1]
     assert "actors.sqlite" in said["database"][1]
     assert {path for path in stages.artefacts.rglob("*") if path.is_file()} <= before

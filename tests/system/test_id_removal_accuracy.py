@@ -9,9 +9,9 @@ import numpy as np
 from services.audio.extract import extract_features
 from services.audio.identity_removal.train.fresh_classifiers import Labelled, fit, speaker_accuracy
 from services.audio.models import AudioModels
-from services.audio.train.corpus import read_mono_16k
 from services.common.wire.timeline import Timeline
 from tests.conftest import Clips
+from tests.sound import read_mono_16k
 
 SPEAKERS = 10
 LEAST_SAMPLES = 11 * 16000

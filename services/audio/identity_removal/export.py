@@ -1,31 +1,30 @@
-"""Export the Audio ID-Removing Network: `python -m services.audio.identity_removal.export --run build/audio/id_removal`.
-
-Writes weights/id_removal.onnx and, beside it, id_removal.json: configuration, sha256 and the parity of both implementations. A
-parity failure fails the export, and nothing is written.
-"""
+"""Export of the Audio ID-Removing Network to weights/id_removal.onnx."""
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from safetensors.torch import load_file
 
-from services.audio.export_windows import ExportSpec, WindowNetwork, run_command
 from services.audio.identity_removal.network import IdRemovalConfig, IdRemovalNetwork, ServedIdRemoval
 from services.audio.identity_removal.normalise import IDENTITY_WINDOW_ROWS
+from services.audio.train.export_windows import ExportSpec, WindowNetwork, export_network
+from services.audio.train.network_file import load_network
 from services.audio.types import NUM_CEPSTRA
 from services.common.array_types import Float32
+from services.training.run_folder import read_config
 
 
 def load_served(run: Path) -> ServedIdRemoval:
-    """Return the network of a training run, in its form for serving."""
-    config = json.loads((run / "config.json").read_text())
-    network = IdRemovalNetwork(IdRemovalConfig(**config["network"]))
-    network.load_state_dict(load_file(run / "last.safetensors"))
+    """Return the network of a training run, in its form for serving.
+
+    Raises:
+        InvalidRequest: the folder holds no run of this network.
+    """
+    network = IdRemovalNetwork(IdRemovalConfig(**read_config(run, "id_removal")["network"]))
+    load_network(network, run)
     return ServedIdRemoval(network)
 
 
@@ -38,10 +37,10 @@ ID_REMOVAL: Final = WindowNetwork(
     name="id_removal",
     served=load_served,
     windows=random_windows,
-    max_bytes=1_500_000,
     spec=ExportSpec(outputs=("removed",), tolerance=5e-5),
 )
 
 
-if __name__ == "__main__":
-    sys.exit(run_command(__doc__, ID_REMOVAL))
+def export(run: Path, folder: Path) -> Sequence[Path]:
+    """Write `folder`/id_removal.onnx, id_removal.json and id_removal.card.md; see export_network for the errors."""
+    return export_network(ID_REMOVAL, run, folder)

@@ -17,9 +17,10 @@ from services.audio.identity_removal.normalise import (
     normal_silence,
 )
 from services.audio.kind import Heard, Kind
-from services.audio.sessions import open_session, run_windows
+from services.audio.sessions import run_windows
 from services.audio.types import ROWS_PER_VIDEO_FRAME
 from services.common.array_types import Float32
+from services.common.store.network_session import open_network
 
 
 class IdentityRemovalModel:
@@ -31,10 +32,11 @@ class IdentityRemovalModel:
 
     Raises:
         ModelNotFound: the file is missing.
+        ArtefactCorrupt: the file is damaged.
     """
 
     def __init__(self, weights: Path, threads: int = 1) -> None:
-        self._session = open_session(weights / "id_removal.onnx", threads)
+        self._session = open_network(weights / "id_removal.onnx", threads)
 
     @cached_property
     def silence(self) -> Float32:

@@ -1,1 +1,1 @@
-"""Training of the phonetic posteriorgram network: labels by forced alignment, the loop, the evaluation."""
+"""Training of the posteriorgram network: phone labels of a training set, the training, the evaluation."""

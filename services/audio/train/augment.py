@@ -10,13 +10,14 @@ import scipy.signal
 import soxr
 
 from services.audio.phones import SILENCE
+from services.audio.train.recordings import LabelledSignal
 from services.audio.types import HOP_SAMPLES, SAMPLE_RATE_HZ
 from services.common.array_types import Float32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """Probabilities and ranges of the augmentation. Every utterance is drawn anew in every epoch."""
+    """Probabilities and ranges of the augmentation. Every draw of a recording is augmented anew."""
 
     speed: tuple[float, float] = (0.9, 1.1)
     gain_db: tuple[float, float] = (-18.0, 8.0)
@@ -26,14 +27,6 @@ class AugmentConfig:
     snr_db: tuple[float, float] = (5.0, 35.0)
     clean_chance: float = 0.2
     """Probability that only the level changes."""
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledSignal:
-    """Samples at 16 kHz, and the phone class of each row."""
-
-    samples: Float32
-    labels: npt.NDArray[np.uint8]
 
 
 def noise(random: np.random.Generator, count: int) -> Float32:

@@ -1,9 +1,10 @@
-"""Measure the network: `python -m services.audio.train.evaluate --clips ../shared/clips --labels L.npz`.
+"""Measure the posteriorgram network: `python -m services.audio.train.evaluate --data SET`.
 
-The command measures the accuracy per row of the exported network and of pocketsphinx's free phone recognition (triphones, phone
-language model) on held-out speech. The references are, for VCTK p228 (a speaker who is not in the training), the forced alignment
-of the transcript; for GRID's held-out sentences, rows whose aligned word is the word that GRID's own times name, and for speech and
-silence only GRID's times; for LibriSpeech's held-out speakers, the trusted part of the recognised text.
+The command measures the accuracy per row of an exported network and of pocketsphinx's free phone recognition (triphones, phone
+language model) on the held-out clips of a training set, for each source. The references are the labels that the preparation
+`phones` made from words: by forced alignment of the transcript, or by the trusted part of the recognised text. Clips whose labels
+are guessed count in no figure. Where clips have given times of words, the agreement on speech and silence with these times is
+measured too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,32 +24,40 @@ import numpy.typing as npt
 from services.audio.models import WEIGHTS
 from services.audio.phones import PHONE_INDEX, SILENCE
 from services.audio.posteriorgram import PosteriorgramModel
-from services.audio.train.corpus import read_grid_align
-from services.audio.train.dataset import Recording, load_recordings, windows_of
-from services.audio.train.sphinx import IGNORED, Sphinx
+from services.audio.train.labelling import speech_by_given_times
+from services.audio.train.recordings import GUESSED, IGNORED, LabelledSignal, WordSpan, evenly, read_recording, read_sound
+from services.audio.train.sphinx import Sphinx
 from services.audio.train.visemes import BILABIALS, VISEME_OF_PHONE
-from services.audio.types import ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME
-from services.audio.windows import PAST_ROWS, WINDOW_ROWS
+from services.audio.train.windows import served_windows
+from services.common.errors import DubstageError, InvalidRequest
+from services.training.trainset.manifest import ClipRow
+from services.training.trainset.reader import TrainSet
 
-SOURCES: Final = ("grid", "librispeech", "vctk")
+CLIPS_OF_A_SOURCE: Final = 200
+"""Most clips of one source that are measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accuracy:
-    """Agreement of guessed classes with labels, as shares of labelled rows."""
+    """Agreement of guessed classes with labels, as shares of labelled rows.
+
+    Attributes:
+        rows: number of labelled rows.
+        all_rows: share of right classes.
+        speech_rows: share of right classes on rows whose label is not silence.
+        viseme: share of speech rows with the right mouth shape.
+        bilabial_f1: F1 of "the lips touch" (p, b, m) over all labelled rows.
+    """
 
     rows: int
     all_rows: float
     speech_rows: float
-    """Share of right classes on rows whose label is not silence."""
     viseme: float
-    """Share of speech rows with the right mouth shape."""
     bilabial_f1: float
-    """F1 of "the lips touch" (p, b, m) over all labelled rows."""
 
 
 def accuracy(guess: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> Accuracy:
-    """Return the agreement of classes, both [rows] uint8. IGNORED labels do not count."""
+    """Return the agreement of classes, both [rows] uint8. IGNORED labels do not count. A share of no rows is 0."""
     known = labels != IGNORED
     guess, labels = guess[known], labels[known]
     speech = labels != SILENCE
@@ -55,61 +66,94 @@ def accuracy(guess: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> Acc
     heard, true = np.isin(guess, bilabials), np.isin(labels, bilabials)
     return Accuracy(
         rows=len(labels),
-        all_rows=round(float((guess == labels).mean()), 4),
-        speech_rows=round(float((guess == labels)[speech].mean()), 4),
-        viseme=round(float((visemes[guess] == visemes[labels])[speech].mean()), 4),
+        all_rows=_share(guess == labels),
+        speech_rows=_share((guess == labels)[speech]),
+        viseme=_share((visemes[guess] == visemes[labels])[speech]),
         bilabial_f1=round(float(2 * (heard & true).sum() / max(heard.sum() + true.sum(), 1)), 4),
     )
 
 
-def network_classes(model: PosteriorgramModel, recording: Recording) -> npt.NDArray[np.uint8]:
+def network_classes(model: PosteriorgramModel, signal: LabelledSignal) -> npt.NDArray[np.uint8]:
     """Return the most probable class of every row by the served network, [rows] uint8."""
-    windows = windows_of(recording.signal, 0, ROWS_PER_VIDEO_FRAME)
-    assert windows.cepstra.shape[1] == WINDOW_ROWS > PAST_ROWS
-    probabilities = model.run(windows.cepstra)
+    probabilities = model.run(served_windows(signal).cepstra)
     classes = probabilities.reshape(-1, probabilities.shape[-1]).argmax(axis=1)
-    return np.asarray(classes[: len(recording.signal.labels)], dtype=np.uint8)
+    return np.asarray(classes[: len(signal.labels)], dtype=np.uint8)
 
 
-def silence_agreement(guess: npt.NDArray[np.uint8], times: Path) -> float:
-    """Return the share of rows whose decision between speech and silence agrees with GRID's given word times."""
-    silent = np.ones(len(guess), bool)
-    for span in read_grid_align(times):
-        if span.word != "sil":
-            silent[round(span.start_s * ROWS_PER_SECOND) : round(span.end_s * ROWS_PER_SECOND)] = False
-    return float(((guess == SILENCE) == silent).mean())
+def silence_agreement(guess: npt.NDArray[np.uint8], words: tuple[WordSpan, ...]) -> float:
+    """Return the share of rows whose decision between speech and silence agrees with the given times of the words."""
+    return float(((guess != SILENCE) == speech_by_given_times(words, len(guess))).mean())
 
 
-def main() -> None:
-    """Run the command line, which prints one JSON object."""
+def evaluate(
+    data: TrainSet, weights: Path, *, baseline: bool, sources: Sequence[str] = ()
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the figures by source and by recogniser, `network` and `allphone`.
+
+    Args:
+        data: the training set.
+        weights: folder with ppg.onnx.
+        baseline: whether to measure pocketsphinx too, which takes minutes.
+        sources: only these sources; empty: all.
+
+    Raises:
+        InvalidRequest: the set has no held-out clip whose labels come from words.
+        ModelNotFound: there is no ppg.onnx.
+    """
+    rows = [row for row in data.of("val", phones=True) if row.phones not in GUESSED and (not sources or row.source in sources)]
+    if not rows:
+        raise InvalidRequest(f"{data.folder}: no held-out clip has labels that come from words; give transcripts", field="data")
+    model = PosteriorgramModel(weights)
+    recognisers: dict[str, Callable[[LabelledSignal], npt.NDArray[np.uint8]]] = {
+        "network": lambda heard: network_classes(model, heard)
+    }
+    if baseline:
+        sphinx = Sphinx(context_dependent=True)
+        recognisers["allphone"] = lambda heard: sphinx.allphone(heard.samples)
+    report: dict[str, dict[str, dict[str, float]]] = {}
+    for source in sorted({row.source for row in rows}):
+        some = evenly([row for row in rows if row.source == source], CLIPS_OF_A_SOURCE)
+        report[source] = {name: _measured(data, some, classes) for name, classes in recognisers.items()}
+    return report
+
+
+def _measured(
+    data: TrainSet, rows: Sequence[ClipRow], classes: Callable[[LabelledSignal], npt.NDArray[np.uint8]]
+) -> dict[str, float]:
+    guesses, labels, timed = [], [], []
+    for row in rows:
+        sound = read_sound(data.folder, row)
+        signal = LabelledSignal(sound.samples, read_recording(data, row)[1])
+        guesses.append(classes(signal)[: len(signal.labels)])
+        labels.append(signal.labels)
+        if sound.words:
+            timed.append(silence_agreement(guesses[-1], sound.words))
+    figures = dataclasses.asdict(accuracy(np.concatenate(guesses), np.concatenate(labels)))
+    return {**figures, "silence_against_given_times": round(float(np.mean(timed)), 4)} if timed else figures
+
+
+def _share(right: npt.NDArray[np.bool_]) -> float:
+    return round(float(right.mean()), 4) if len(right) else 0.0
+
+
+def main() -> int:
+    """Run the command line, which prints one JSON object, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=Path, required=True, help="folder with catalogue.csv")
-    parser.add_argument("--labels", type=Path, required=True, help="labelled set written by services.audio.train.align")
+    parser.add_argument("--data", type=Path, required=True, help="training set with phones, made by `dubstage trainset`")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder with ppg.onnx")
     parser.add_argument("--no-baseline", action="store_true", help="leave pocketsphinx out (it takes minutes)")
     parser.add_argument("--sources", nargs="*", default=[], help="only these sources (default: all)")
     arguments = parser.parse_args()
-    model = PosteriorgramModel(WEIGHTS)
-    sphinx = None if arguments.no_baseline else Sphinx(context_dependent=True)
-    report: dict[str, dict[str, object]] = {}
-    recordings = load_recordings(arguments.labels, "val")
-    for source in sorted({recording.source for recording in recordings} & set(arguments.sources or SOURCES)):
-        held_out = [recording for recording in recordings if recording.source == source]
-        labels = np.concatenate([recording.signal.labels for recording in held_out])
-        guesses = {"network": [network_classes(model, recording) for recording in held_out]}
-        if sphinx is not None:
-            guesses["allphone"] = [sphinx.allphone(recording.signal.samples) for recording in held_out]
-        for name, guess in guesses.items():
-            result: dict[str, object] = dataclasses.asdict(accuracy(np.concatenate(guess), labels))
-            timed = [
-                silence_agreement(classes, times)
-                for recording, classes in zip(held_out, guess, strict=True)
-                if (times := (arguments.clips / recording.name).with_suffix(".align")).exists()
-            ]
-            if timed:
-                result["silence_against_given_times"] = round(float(np.mean(timed)), 4)
-            report.setdefault(source, {})[name] = result
+    try:
+        report = evaluate(
+            TrainSet(arguments.data), arguments.weights, baseline=not arguments.no_baseline, sources=arguments.sources
+        )
+    except DubstageError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return error.exit_code
     print(json.dumps(report, indent=1))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

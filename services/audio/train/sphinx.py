@@ -17,8 +17,6 @@ import pocketsphinx
 from services.audio.phones import PHONE_INDEX, SILENCE
 from services.audio.types import HOP_SAMPLES
 
-IGNORED: Final = 255
-"""Label of a row whose phone is too uncertain for training and measurement."""
 FRAME_SHIFT_ROWS: Final = 1
 _FLITE_TO_ARPABET: Final = {"ax": "AH", "axr": "ER", "hv": "HH", "pau": "SIL"}
 _FILLERS: Final = {"<sil>", "<s>", "</s>", "[NOISE]", "[SPEECH]", "(NULL)"}
@@ -57,10 +55,14 @@ def _base_word(word: str) -> str:
 
 
 def flite_pronunciation(word: str) -> str:
-    """Return the ARPAbet phones of a word that the dictionary lacks, by flite's letter-to-sound rules."""
-    run = subprocess.run(["flite", "-t", word, "-ps", "-o", "none"], check=True, capture_output=True, text=True)
+    """Return the ARPAbet phones of a word by flite's letter-to-sound rules; empty where flite is missing or knows no phone."""
+    try:
+        run = subprocess.run(["flite", "-t", word, "-ps", "-o", "none"], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
     phones = [_FLITE_TO_ARPABET.get(phone, phone.upper()) for phone in run.stdout.split()]
-    return " ".join(phone for phone in phones if phone != "SIL")
+    known = [phone for phone in phones if phone != "SIL"]
+    return " ".join(known) if all(phone in PHONE_INDEX for phone in known) else ""
 
 
 class Sphinx:
@@ -82,15 +84,31 @@ class Sphinx:
 
     @staticmethod
     def _decode(decoder: pocketsphinx.Decoder, pcm: bytes) -> None:
+        # The front end keeps noise estimates of earlier sounds. Without a new one, labels would depend on the order of the clips.
+        decoder.reinit_feat()
         decoder.start_utt()
         decoder.process_raw(pcm, no_search=False, full_utt=True)
         decoder.end_utt()
 
-    def align(self, samples: npt.NDArray[np.float32], words: tuple[str, ...]) -> tuple[WordRows, ...] | None:
-        """Return the phones of known words, with silences as words named "sil"; None if the search fails."""
-        for word in words:
+    def missing(self, words: tuple[str, ...]) -> list[str]:
+        """Return the words without a pronunciation. Where the dictionary lacks a word, flite's rules are asked if it is there."""
+        unknown = []
+        for word in dict.fromkeys(words):
             if self._aligner.lookup_word(word) is None:
-                self._aligner.add_word(word, flite_pronunciation(word), True)
+                phones = flite_pronunciation(word)
+                if phones:
+                    self._aligner.add_word(word, phones, True)
+                else:
+                    unknown.append(word)
+        return unknown
+
+    def align(self, samples: npt.NDArray[np.float32], words: tuple[str, ...]) -> tuple[WordRows, ...] | None:
+        """Return the phones of known words, with silences as words named "sil"; None if the search fails.
+
+        Args:
+            samples: float32 at 16 kHz.
+            words: words that `missing` does not name.
+        """
         pcm = _pcm(samples)
         try:
             self._aligner.set_align_text(" ".join(words))

@@ -1,34 +1,80 @@
-"""An exported network's two files: the ONNX file, and beside it a JSON file that describes the ONNX file."""
+"""An exported network's files: the ONNX file, a JSON file that describes the ONNX file, and the card of the training run."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+CARD_ENDING: Final = ".card.md"
+"""NAME.card.md beside NAME.onnx is the card of the training run that the network came from."""
+_RUN_CARD: Final = "CARD.md"
+_RUN_CONFIG: Final = "config.json"
 
 
-def write_exported_network(path: Path, content: bytes, *, run: Path, spec: DataclassInstance, parity: DataclassInstance) -> None:
-    """Write a network's ONNX file and its description.
+def write_exported_network(
+    path: Path, content: bytes, *, run: Path, weights: Path | None = None, spec: Any, parity: Any
+) -> Sequence[Path]:
+    """Write a network's ONNX file, its description and its card, each file whole or not at all; return their paths.
 
     Args:
-        path: the ONNX file; the description gets the same name with the ending `.json`.
+        path: the ONNX file. The description gets the same name with the ending `.json`, the card with the ending `.card.md`.
         content: bytes of the ONNX file.
-        run: folder of the training run, which holds config.json.
-        spec: what was exported.
-        parity: how closely the export follows its source.
+        run: folder of the training run, which holds config.json, and CARD.md if the run is complete.
+        weights: the run's file that the network was exported from, whose digest goes into the description; None: not named.
+        spec: what was exported, a dataclass.
+        parity: how closely the export follows its source, a dataclass.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    description = {
+    description: dict[str, Any] = {
         "sha256": hashlib.sha256(content).hexdigest(),
         "size_bytes": len(content),
-        "training": json.loads((run / "config.json").read_text()),
+        "training": json.loads((run / _RUN_CONFIG).read_text(encoding="utf-8")),
         "export": dataclasses.asdict(spec),
         "parity": dataclasses.asdict(parity),
     }
-    path.with_suffix(".json").write_text(json.dumps(description, indent=1) + "\n")
+    if weights is not None:
+        description["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [write_whole(path, content)]
+    card = copy_card(run, path)
+    if card is not None:
+        description["card"] = card.name
+        written.append(card)
+    text = json.dumps(description, indent=1) + "\n"
+    return [*written, write_whole(path.with_suffix(".json"), text.encode())]
+
+
+def copy_card(run: Path, network: Path) -> Path | None:
+    """Copy the card of a training run to the place beside an exported network, and return its path there.
+
+    A card of an earlier export is removed if the run has no card, since that card tells about another network.
+
+    Args:
+        run: folder of the training run.
+        network: the ONNX file.
+
+    Returns:
+        Path of the copy; None: the run has no card, because the run is not complete.
+    """
+    card, copy = run / _RUN_CARD, card_of(network)
+    if not card.is_file():
+        copy.unlink(missing_ok=True)
+        return None
+    return write_whole(copy, card.read_bytes())
+
+
+def card_of(network: Path) -> Path:
+    """Return the path of the card that belongs to an ONNX file. There may be no such file."""
+    return network.with_name(f"{network.stem}{CARD_ENDING}")
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file under a temporary name, then give it its own name, and return the path."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+    return path

@@ -9,11 +9,11 @@ which is made symmetric.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,10 @@ from services.common.face.crops import HeadPose, to_frame
 from services.common.face.landmarks import FACE_OVAL, LEFT_EYE_LIDS, RIGHT_EYE_LIDS
 from services.common.geometry.lighting import estimate_light, normalise_light, shading
 from services.common.geometry.normals import vertex_face_table, vertex_normals
+from services.face.train.film import read_frames
 
 FRAMES_A_CLIP: Final = 8
 CLIPS_A_SPEAKER: Final = 3
-MOTION_ONLY: Final = "s1_motion"
-"""Clips of this folder are compressed too strongly to learn pixels from."""
 ROUNDS: Final = 8
 FACING: Final = 0.35
 """Least cosine between normal and line of sight at which a vertex's colour counts."""
@@ -50,12 +49,12 @@ class AlbedoModel:
 
 
 def learn_albedo(
-    tracks: dict[str, list[Track]], neutral: dict[str, Float64], triangles: Int32, mirror: Int32, keep: int
+    tracks: Mapping[str, Sequence[Track]], neutral: Mapping[str, Float64], triangles: Int32, mirror: Int32, keep: int
 ) -> AlbedoModel:
     """Return the albedo basis of all speakers.
 
     Args:
-        tracks: by speaker, clips as (film, frame numbers, head poses).
+        tracks: by speaker, at least one clip as (film, frame numbers, head poses). Every clip is read.
         neutral: by speaker, float64 [V, 3] in head space.
         triangles: int32 [F, 3].
         mirror: int32 [V].
@@ -65,9 +64,7 @@ def learn_albedo(
     table = vertex_face_table(triangles, len(mirror))
     measured: list[SpeakerColours] = []
     for speaker in speakers:
-        usable = [track for track in tracks[speaker] if MOTION_ONLY not in track[0].parts]
-        chosen = [usable[i] for i in np.unique(np.linspace(0, len(usable) - 1, CLIPS_A_SPEAKER).astype(int))]
-        measured.append(speaker_colours(chosen, neutral[speaker], vertex_normals(neutral[speaker], triangles, table)))
+        measured.append(speaker_colours(tracks[speaker], neutral[speaker], vertex_normals(neutral[speaker], triangles, table)))
     colour_S, normal_S, weight_S = (np.stack(values) for values in zip(*measured, strict=True))
     colour_S = filled_from_seen(colour_S, weight_S, triangles)
     albedo_S = separate_light(colour_S, normal_S, weight_S, mirror)
@@ -91,7 +88,7 @@ class SpeakerColours(NamedTuple):
     """Shares of frames that show the vertex [V]."""
 
 
-def speaker_colours(tracks: list[Track], neutral: Float64, normals: Float64) -> SpeakerColours:
+def speaker_colours(tracks: Sequence[Track], neutral: Float64, normals: Float64) -> SpeakerColours:
     """Return the colours of one speaker's vertices over some frames of the films.
 
     `neutral` [V, 3] and its normals [V, 3] are in head space.
@@ -110,18 +107,6 @@ def speaker_colours(tracks: list[Track], neutral: Float64, normals: Float64) -> 
     visible = np.array(facing) > FACING
     colour = np.ma.median(np.ma.array(seen, mask=np.repeat(~visible[..., None], 3, -1)), axis=0)  # type: ignore[no-untyped-call]
     return SpeakerColours(np.asarray(colour.filled(0.0), np.float64), np.mean(turned, axis=0), visible.mean(0))
-
-
-def read_frames(film: Path, wanted: set[int]) -> dict[int, npt.NDArray[np.uint8]]:
-    """Return RGB frames of a film by number. Frames beyond the film's end are left out."""
-    found: dict[int, npt.NDArray[np.uint8]] = {}
-    with av.open(str(film)) as container:
-        for number, frame in enumerate(container.decode(video=0)):
-            if number in wanted:
-                found[number] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-            if len(found) == len(wanted):
-                break
-    return found
 
 
 def sample_colours(picture: npt.NDArray[np.uint8], shape: Float64, pose: HeadPose) -> Float64:

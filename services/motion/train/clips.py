@@ -1,31 +1,30 @@
-"""Training clips on disk: one file of tracked mouths and one file of speech features per clip.
-
-A training set is a folder with
-
-* `clips/<clip>.safetensors`: `mouth_landmarks` float32 [T, 59, 3] (head space, 25 frames per second), `usable` bool [T]; head poses
-  `rotation` [T, 3, 3], `translation` [T, 3] and `scale` [T] for predictors that move the head; metadata `use`, `speaker`,
-  `transcript`;
-* `features/<clip>.safetensors`: `mel` float32 [T, 4, 80], `posteriorgram` float32 [T, 4, 40], `speech_probability` float32 [T],
-  and the further tensors that a predictor hears (types.EXTRA_FEATURES).
-
-Lags that the sync network found are a JSON file: clip -> frames.
-"""
+"""Training clips: sound and picture of a clip on the same frames, read from a training set when they are needed."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Final, overload
 
 import numpy as np
 
-from services.common.array_types import Array, Bool, Float32, Float64
+from services.common.array_types import Bool, Float32, Float64
 from services.common.errors import InvalidRequest
 from services.common.geometry.rotations import euler_from_matrix
-from services.common.store.tensor_bytes import decode_arrays
 from services.motion.features import content_rows, sync_rows
-from services.motion.types import EXTRA_FEATURES, Footage, SpeechFeatures
+from services.motion.lag import MIN_FRAMES
+from services.motion.types import Footage, SpeechFeatures
+from services.training.trainset.manifest import ClipRow
+from services.training.trainset.reader import CACHE_BYTES, BoundedCache, TrainSet
+
+MIN_USABLE: Final = 0.8
+"""Clips with a smaller share of usable frames are left out."""
+MIN_USABLE_FRAMES: Final = MIN_FRAMES + 6
+"""Fewest usable frames of a clip: a lag can still be estimated (lag.MIN_FRAMES) after a check of the sync network cut off six."""
+LENGTH_TOLERANCE: Final = 2
+"""Largest difference of the lengths of a clip's track and of its sound, frames."""
+_TRACK: Final = ("mouth_landmarks", "usable", "rotation", "translation", "scale")
+_SPEECH: Final = ("posteriorgram", "mel", "speech_probability")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +32,26 @@ class TrainingClip:
     """One clip with sound and picture on the same frames.
 
     Attributes:
-        name: file name without its ending.
-        use: `train`, `val` or `dev`.
-        speaker: name of the speaker. A clip without a known speaker has a speaker of its own.
-        transcript: words, or an empty text.
-        mouth_landmarks: float32 [T, 59, 3], head space.
+        name: name of the clip in the training set.
+        split: `train`, `val` or `dev`.
+        speaker: name of the speaker.
+        mouth_landmarks: float32 [T, 59, 3], head space, 25 frames per second.
         usable: bool [T].
         features: features of the same T frames.
         content: float32 [T, 4, 44], content rows of the features.
         heard: float32 [T, 4, 25], inputs of the sync network.
-        poses: float64 [T, 6], head-pose vectors in pixels of the footage. None if the training set has no head poses.
+        poses: float64 [T, 6], head-pose vectors in pixels of the footage.
     """
 
     name: str
-    use: str
+    split: str
     speaker: str
-    transcript: str
     mouth_landmarks: Float32
     usable: Bool
     features: SpeechFeatures
     content: Float32
     heard: Float32
-    poses: Float64 | None = None
+    poses: Float64
 
     def __len__(self) -> int:
         return len(self.usable)
@@ -77,87 +74,163 @@ def shifted(clip: TrainingClip, lag_frames: int) -> TrainingClip:
         features=clip.features[sound],
         content=clip.content[sound],
         heard=clip.heard[sound],
-        poses=None if clip.poses is None else clip.poses[picture],
+        poses=clip.poses[picture],
     )
 
 
-def load_clips(trainset: Path, *, uses: frozenset[str], lags: Path | None = None, min_usable: float = 0.8) -> list[TrainingClip]:
-    """Return the clips of a training set in the order of their names.
+def read_clip(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> TrainingClip:
+    """Return a clip without its lag.
 
     Args:
-        trainset: the training set.
-        uses: values of `use` to take.
-        lags: JSON file of lags to take out. None: no lags.
-        min_usable: clips with a smaller share of usable frames are left out.
+        data: the training set.
+        row: the clip's row.
+        extra: further tensors of the sound to read (types.EXTRA_FEATURES).
 
     Raises:
-        InvalidRequest: the training set has no such clip.
+        InvalidRequest: a file of the clip is missing or damaged, or track and sound differ in length.
     """
-    known: dict[str, int] = json.loads(lags.read_text()) if lags else {}
-    found = []
-    for path in sorted((trainset / "clips").glob("*.safetensors")):
-        beside = trainset / "features" / path.name
-        named = decode_arrays(path.read_bytes())
-        if named.metadata.get("use") not in uses or not beside.is_file():
-            continue
-        heard = decode_arrays(beside.read_bytes())
-        length = min(len(named["usable"]), len(heard["speech_probability"]))
-        extra = {name: np.array(heard[name][:length], np.float32) for name in EXTRA_FEATURES if name in heard}
-        speech = SpeechFeatures(heard["posteriorgram"][:length], heard["mel"][:length], heard["speech_probability"][:length], extra)
-        usable = np.array(named["usable"][:length], dtype=np.bool_)  # copies: views would hold the whole file
-        if length < 2 or usable.mean() < min_usable:
-            continue
-        name = path.stem
-        clip = TrainingClip(
-            name=name,
-            use=named.metadata["use"],
-            speaker=named.metadata.get("speaker") or name,
-            transcript=named.metadata.get("transcript", ""),
-            mouth_landmarks=np.array(named["mouth_landmarks"][:length], dtype=np.float32),
-            usable=usable,
-            features=speech,
-            content=content_rows(speech),
-            heard=sync_rows(speech),
-            poses=_poses(named.arrays, length),
+    track, speech = data.arrays(row, "track", _TRACK), data.arrays(row, "speech", (*_SPEECH, *extra))
+    lengths = len(track["usable"]), len(speech["speech_probability"])
+    length = min(lengths)
+    if max(lengths) - length > LENGTH_TOLERANCE:
+        raise InvalidRequest(
+            f"{data.folder}: clip {row.name} has {lengths[0]} frames of track and {lengths[1]} of sound; make the clip again: "
+            "delete its files and call `dubstage trainset` again",
+            field="data",
         )
-        found.append(shifted(clip, known.get(name, 0)))
-    if not found:
-        raise InvalidRequest(f"no clip of use {sorted(uses)} with features in {trainset}", field="trainset")
-    return found
+    cut = {name: np.asarray(values[:length], np.float32) for name, values in speech.items()}
+    features = SpeechFeatures(cut["posteriorgram"], cut["mel"], cut["speech_probability"], {name: cut[name] for name in extra})
+    clip = TrainingClip(
+        name=row.name,
+        split=row.split,
+        speaker=row.speaker,
+        mouth_landmarks=np.asarray(track["mouth_landmarks"][:length], np.float32),
+        usable=np.asarray(track["usable"][:length], np.bool_),
+        features=features,
+        content=content_rows(features),
+        heard=sync_rows(features),
+        poses=pose_vectors(track["rotation"][:length], track["translation"][:length], track["scale"][:length]),
+    )
+    return shifted(clip, row.lag_frames)
 
 
-def _poses(arrays: Mapping[str, Array], length: int) -> Float64 | None:
-    if not {"rotation", "translation", "scale"} <= set(arrays):
-        return None
-    angles = np.asarray(euler_from_matrix(np.array(arrays["rotation"][:length], np.float64)))
-    places = np.array(arrays["translation"][:length, :2], np.float64)
-    return np.concatenate([angles, places, np.array(arrays["scale"][:length, None], np.float64)], axis=1)
+def pose_vectors(rotation: Float64, translation: Float64, scale: Float64) -> Float64:
+    """Return head-pose vectors float64 [T, 6] (services.common.face.head_pose_vectors).
+
+    Args:
+        rotation: float64 [T, 3, 3].
+        translation: float64 [T, 3], pixels of the footage.
+        scale: float64 [T], pixels of the footage per head-space pixel.
+    """
+    return np.concatenate([np.asarray(euler_from_matrix(rotation)), translation[:, :2], scale[:, None]], axis=1)
 
 
-def by_speaker(clips: list[TrainingClip]) -> dict[str, list[TrainingClip]]:
-    """Return the clips of each speaker, with speakers in the order of their names."""
-    groups: dict[str, list[TrainingClip]] = {}
-    for clip in clips:
-        groups.setdefault(clip.speaker, []).append(clip)
-    return dict(sorted(groups.items()))
+class Clips(Sequence[TrainingClip]):
+    """Clips that are read when they are asked for. A bounded number of bytes stays in memory.
+
+    Args:
+        rows: the clips' rows.
+        held: the clips by their rows. Parts of a sequence share this memory.
+    """
+
+    def __init__(self, rows: Iterable[ClipRow], held: BoundedCache[ClipRow, TrainingClip]) -> None:
+        self.rows = tuple(rows)
+        self._held = held
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> TrainingClip: ...
+    @overload
+    def __getitem__(self, index: slice) -> Clips: ...
+    def __getitem__(self, index: int | slice) -> TrainingClip | Clips:
+        if isinstance(index, slice):
+            return Clips(self.rows[index], self._held)
+        return self._held[self.rows[index]]
+
+    def only(self, rows: Iterable[ClipRow]) -> Clips:
+        """Return the clips of other rows of the same training set."""
+        return Clips(rows, self._held)
+
+    def by_speaker(self) -> dict[str, Clips]:
+        """Return the clips of each speaker, with speakers in the order of their names."""
+        groups: dict[str, list[ClipRow]] = {}
+        for row in self.rows:
+            groups.setdefault(row.speaker, []).append(row)
+        return {speaker: self.only(rows) for speaker, rows in sorted(groups.items())}
+
+    def evenly(self, count: int) -> Clips:
+        """Return at most `count` clips, evenly spread over the rows."""
+        if len(self) <= count:
+            return self
+        return self.only(self.rows[int(place)] for place in np.linspace(0, len(self) - 1, count).round())
+
+    def chosen(self, count: int, seed: int) -> Clips:
+        """Return at most `count` clips in the order of the rows; a larger sequence gives every speaker the same chance.
+
+        The choice takes one random clip of each speaker, then a second clip of each speaker, and so on.
+        """
+        if len(self) <= count:
+            return self
+        rng = np.random.default_rng((seed, len(self)))
+        ranks: dict[ClipRow, tuple[int, float]] = {}
+        for group in self.by_speaker().values():
+            for rank, place in enumerate(rng.permutation(len(group))):
+                ranks[group.rows[place]] = rank, float(rng.random())
+        first = set(sorted(ranks, key=ranks.__getitem__)[:count])
+        return self.only(row for row in self.rows if row in first)
 
 
-def speaker_weights(clips: list[TrainingClip], exponent: float) -> dict[str, float]:
-    """Return the weight of one clip of each speaker, so that a speaker with m clips counts m to the power of `exponent`."""
-    return {speaker: float(len(group)) ** (exponent - 1.0) for speaker, group in by_speaker(clips).items()}
+def clips_of(data: TrainSet, split: str, extra: Sequence[str] = (), max_bytes: int = CACHE_BYTES // 4) -> Clips:
+    """Return the clips of a split that show the mouth well.
+
+    Args:
+        data: the training set.
+        split: the split.
+        extra: further tensors of the sound to read (types.EXTRA_FEATURES).
+        max_bytes: most memory of the clips that were read.
+
+    Raises:
+        InvalidRequest: there is no such clip.
+    """
+    rows = [row for row in data.of(split, face=True) if shows_the_mouth(row)]
+    if not rows:
+        raise InvalidRequest(
+            f"{data.folder}: no clip of split {split!r} shows the mouth in {MIN_USABLE_FRAMES} frames and in {MIN_USABLE:.0%} of "
+            "all frames; add clips of at least 2 s with a face from the front, and complete the set with `dubstage trainset`",
+            field="data",
+        )
+    return Clips(rows, BoundedCache(lambda row: read_clip(data, row, extra), array_bytes, max_bytes))
 
 
-def footage_of(clip: TrainingClip, part: slice, *, head_poses: bool) -> Footage:
+def shows_the_mouth(row: ClipRow) -> bool:
+    """Return whether a clip shows the mouth in enough of its frames, and is to be drawn at all."""
+    usable = row.usable_frames - abs(row.lag_frames)
+    return usable >= MIN_USABLE_FRAMES and row.usable_frames >= MIN_USABLE * row.frames and row.weight > 0.0
+
+
+def length_of(row: ClipRow) -> int:
+    """Return the number of frames that a clip has at least, once its lag is taken out."""
+    return row.frames - abs(row.lag_frames) - LENGTH_TOLERANCE
+
+
+def array_bytes(value: object) -> int:
+    """Return the memory of all arrays in a value, bytes: an array, or a dataclass or mapping of such values."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        return sum(array_bytes(each) for each in value.values())
+    if is_dataclass(value):
+        return sum(array_bytes(getattr(value, each.name)) for each in fields(value))
+    return 0
+
+
+def footage_of(clip: TrainingClip, part: slice) -> Footage:
     """Return a part of a clip as footage.
 
     Args:
         clip: the clip.
         part: frames to take.
-        head_poses: whether the predictor needs head poses.
-
-    Raises:
-        InvalidRequest: the training set has no head poses.
     """
-    if head_poses and clip.poses is None:
-        raise InvalidRequest(f"{clip.name}: the training set holds no head poses", field="trainset")
-    return Footage(clip.mouth_landmarks[part], clip.usable[part], None if clip.poses is None else clip.poses[part])
+    return Footage(clip.mouth_landmarks[part], clip.usable[part], clip.poses[part])

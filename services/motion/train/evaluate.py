@@ -1,31 +1,31 @@
-"""Evaluate an exported predictor on held-out clips: `python -m services.motion.train.evaluate --predictor NAME --trainset DIR`.
+"""Evaluate an exported predictor on held-out clips: `python -m services.motion.train.evaluate --predictor NAME --data SET`.
 
-The evaluation runs the serving code on `val` and `dev` clips: the ONNX networks, the constraints and Personalize. The training
-set must hold the features that the predictor hears, and head poses if the predictor moves the head. Only mouths are evaluated.
+The evaluation runs the serving code on clips of the splits `val` and `dev`: the ONNX networks, the constraints and Personalize.
+Only mouths are evaluated.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from services.common.array_types import Float32
+from services.common.errors import DubstageError
 from services.motion.constraints import ConstraintConfig
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictor import Predictor
 from services.motion.predictors.registry import PREDICTORS
 from services.motion.style import Style
-from services.motion.train.clips import TrainingClip, footage_of, load_clips
-from services.motion.train.command import trainset_parser
+from services.motion.train.clips import TrainingClip, footage_of
 from services.motion.train.protocol import Encode, Fold, evaluate_clip, mean_scores
-from services.motion.train.selection import groups_of
-from services.motion.train.served import served_mouths
-from services.motion.types import SpeechFeatures
+from services.motion.train.selection import Groups, groups_of
+from services.motion.train.served import ServedPredictor
+from services.motion.types import EXTRA_FEATURES
+from services.training.trainset.reader import TrainSet
 
 OFF = ConstraintConfig(
     bilabial_low=2.0, bilabial_high=3.0, speech_low=-2.0, speech_high=-1.0, presence_low=-2.0, presence_high=-1.0
@@ -53,27 +53,11 @@ class Variant:
     control: bool = False
 
 
-class ServedPredictor:
-    """The serving code as protocol.Predict."""
-
-    def __init__(self, predictor: Predictor, models: MotionModels, constraints: ConstraintConfig) -> None:
-        self._predictor, self._models, self._constraints = predictor, models, constraints
-        self.frames, self.seconds = 0, 0.0
-
-    def __call__(self, features: SpeechFeatures, style: Style) -> Float32:
-        """Return mouths float32 [T, 59, 3]."""
-        begin = time.perf_counter()
-        mouths = served_mouths(self._predictor.open(self._models, style, self._constraints), features)
-        self.frames += len(features)
-        self.seconds += time.perf_counter() - begin
-        return mouths
-
-
 def encoded(predictor: Predictor, models: MotionModels, change: Ablation | None = None) -> Encode:
     """Return a function that encodes the style of a fold's enrolment part, and then changes the style if `change` is given."""
 
     def encode(clip: TrainingClip, fold: Fold) -> Style:
-        style = predictor.encode_style(footage_of(clip, fold.enrolment, head_poses=predictor.moves_head), models)
+        style = predictor.encode_style(footage_of(clip, fold.enrolment), models)
         return style if change is None else change(style, models)
 
     return encode
@@ -87,7 +71,7 @@ def personalized(predictor: Predictor, models: MotionModels) -> Encode:
         style, part = encode(clip, fold), fold.enrolment
         if part == fold.test:
             return style
-        footage = footage_of(clip, part, head_poses=predictor.moves_head)
+        footage = footage_of(clip, part)
         *_, last = predictor.personalize(style, clip.features[part], footage, models)
         assert last.style is not None
         return last.style
@@ -109,8 +93,7 @@ def variants(predictor: Predictor, models: MotionModels) -> list[Variant]:
 def evaluate(
     predictor: Predictor,
     models: MotionModels,
-    clips: list[TrainingClip],
-    trained: set[str],
+    groups: Groups,
     compared: Sequence[Variant],
 ) -> dict[str, object]:
     """Evaluate variants of a predictor, and print one line per variant and group of clips.
@@ -118,8 +101,7 @@ def evaluate(
     Args:
         predictor: the predictor.
         models: the networks.
-        clips: `val` and `dev` clips.
-        trained: speakers of the training clips.
+        groups: held-out clips by group.
         compared: the variants.
 
     Returns:
@@ -128,9 +110,7 @@ def evaluate(
     report: dict[str, object] = {"method": predictor.name, "version": predictor.version(models)}
     for variant in compared:
         served = ServedPredictor(predictor, models, variant.constraints)
-        for group, members in groups_of(clips, trained).items():
-            if not members:
-                continue
+        for group, members in groups.items():
             results = [evaluate_clip(clip, variant.encode, served, control=variant.control and group == "dev") for clip in members]
             scores = asdict(mean_scores([result.scores for result in results], by_frames=False))
             scores["lip_distance_ratio"] = scores["lip_distance"] / scores["mean_mouth_distance"]
@@ -144,40 +124,54 @@ def evaluate(
     return report
 
 
+def data_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the option --data."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="Training set, made by `dubstage trainset`.")
+    return parser
+
+
+def extra_features(predictor: Predictor) -> list[str]:
+    """Return the further tensors of the sound that a predictor hears."""
+    return [name for name in predictor.features if name in EXTRA_FEATURES]
+
+
 def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the options of every evaluation."""
-    parser = trainset_parser(description)
+    parser = data_parser(description)
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help=f"Folder of exported models. Default: {WEIGHTS}.")
-    parser.add_argument(
-        "--trained", nargs="*", default=["grid-s1", "grid-s4"], help="Speakers of the training clips. Default: grid-s1 grid-s4."
-    )
     parser.add_argument("--json", type=Path, help="File for the report. Default: the report is only printed.")
     return parser
 
 
-def run(predictor: Predictor, arguments: argparse.Namespace, ablations: Sequence[tuple[str, Ablation]] = ()) -> None:
-    """Evaluate a predictor with the arguments of an evaluation_parser.
+def run(predictor: Predictor, arguments: argparse.Namespace, ablations: Sequence[tuple[str, Ablation]] = ()) -> int:
+    """Evaluate a predictor with the arguments of an evaluation_parser, and return the exit code.
 
     Args:
         predictor: the predictor.
         arguments: parsed arguments.
         ablations: names and style changes of further variants.
     """
-    models = MotionModels(arguments.weights)
-    clips = load_clips(arguments.trainset, uses=frozenset({"val", "dev"}), lags=arguments.lags)
+    try:
+        models = MotionModels(arguments.weights)
+        groups = groups_of(TrainSet(arguments.data), extra_features(predictor))
+    except DubstageError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return error.exit_code
     further = [Variant(name, encoded(predictor, models, change)) for name, change in ablations]
-    report = evaluate(predictor, models, clips, set(arguments.trained), [*variants(predictor, models), *further])
+    report = evaluate(predictor, models, groups, [*variants(predictor, models), *further])
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
 
 
-def main() -> None:
-    """Run the command line."""
+def main() -> int:
+    """Run the command line, and return the exit code."""
     parser = evaluation_parser(__doc__)
     parser.add_argument("--predictor", choices=tuple(PREDICTORS), required=True, help="Predictor to evaluate.")
     arguments = parser.parse_args()
-    run(PREDICTORS[arguments.predictor], arguments)
+    return run(PREDICTORS[arguments.predictor], arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

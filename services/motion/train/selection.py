@@ -1,30 +1,86 @@
-"""The choice of a training's best step: scores of selection clips by group, and one number to select on."""
+"""The choice of a training's best step: scores of held-out clips by group, and one number to select on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
+from typing import Final
 
+import numpy as np
+
+from services.common.errors import InvalidRequest
 from services.motion.basis import LandmarkBasis
-from services.motion.style import StyleNetwork
-from services.motion.train.clips import TrainingClip
-from services.motion.train.loop import Scores
-from services.motion.train.protocol import ClipResult, Predict, encoded_mouths, evaluate_clip, mean_scores
+from services.motion.style import MIN_FRAMES, StyleCode, StyleNetwork
+from services.motion.train.clips import Clips, TrainingClip, clips_of, shows_the_mouth
+from services.motion.train.protocol import ClipResult, Predict, encoded_mouths, evaluate_clip, folds, mean_scores
+from services.training.trainset.reader import TrainSet
 
-Groups = dict[str, list[TrainingClip]]
+Groups = dict[str, Clips]
+"""Held-out clips by group: `known` (speakers of the training), `new` (other speakers), `dev` (only shown, never selected on)."""
+Scores = dict[str, dict[str, float]]
+"""Group of clips -> name of a score -> mean over the clips of the group."""
+
+SHOWN: Final = "dev"
+"""Group that is only shown."""
+MAX_CLIPS: Final = 24
+"""Most clips of a group in a check."""
+_MIN_TEST_FRAMES: Final = 10
 
 
-def groups_of(clips: list[TrainingClip], trained: set[str]) -> Groups:
-    """Return `val` and `dev` clips by kind: other sentences of trained speakers, new speakers, dev footage.
+class NoStyleCode:
+    """Style encoder for predictors that read no style code."""
+
+    def encode(self, coefficients: np.ndarray) -> StyleCode:
+        """Return an empty code and an empty modulation."""
+        return StyleCode(np.zeros(0, np.float32), np.zeros(0, np.float32))
+
+
+def groups_of(data: TrainSet, extra: Sequence[str] = ()) -> Groups:
+    """Return the clips of the splits `val` and `dev` by group. Empty groups are left out.
 
     Args:
-        clips: the clips.
-        trained: speakers of the training clips.
+        data: the training set. A set without the split `dev` has no group `dev`.
+        extra: further tensors of the sound to read (types.EXTRA_FEATURES).
+
+    Raises:
+        InvalidRequest: the training set has no clip of the split `val`.
     """
-    return {
-        "known": [clip for clip in clips if clip.use == "val" and clip.speaker in trained],
-        "new": [clip for clip in clips if clip.use == "val" and clip.speaker not in trained],
-        "dev": [clip for clip in clips if clip.use == "dev"],
+    trained = {row.speaker for row in data.rows if row.split == "train"}
+    held_out = clips_of(data, "val", extra)
+    groups = {
+        "known": held_out.only(row for row in held_out.rows if row.speaker in trained),
+        "new": held_out.only(row for row in held_out.rows if row.speaker not in trained),
     }
+    groups[SHOWN] = held_out.only(row for row in data.rows if row.split == SHOWN and shows_the_mouth(row))
+    return {name: clips for name, clips in groups.items() if len(clips)}
+
+
+def checked_groups(data: TrainSet, extra: Sequence[str] = ()) -> Groups:
+    """Return the groups for the checks of a training: few clips, all of which can be scored.
+
+    Raises:
+        InvalidRequest: no clip of the split `val` can be scored.
+    """
+    few = {name: clips.evenly(MAX_CLIPS) for name, clips in groups_of(data, extra).items()}
+    groups = {name: found for name, clips in few.items() if len(found := _scorable(clips))}
+    if not set(groups) - {SHOWN}:
+        raise InvalidRequest(
+            f"{data.folder}: no clip of split 'val' shows the mouth long enough to be scored; add clips of at least 2 s",
+            field="data",
+        )
+    return groups
+
+
+def _scorable(clips: Clips) -> Clips:
+    """Return the clips that show the mouth long enough in both parts of each fold."""
+
+    def fits(clip: TrainingClip) -> bool:
+        return all(
+            clip.usable[fold.enrolment].sum() >= MIN_FRAMES and clip.usable[fold.test].sum() >= _MIN_TEST_FRAMES
+            for fold in folds(len(clip))
+        )
+
+    return clips.only(row for row, clip in zip(clips.rows, clips, strict=True) if fits(clip))
 
 
 def summary(results: list[ClipResult]) -> dict[str, float]:
@@ -41,7 +97,7 @@ def summary(results: list[ClipResult]) -> dict[str, float]:
 
 
 def scores_by_group(groups: Groups, basis: LandmarkBasis, encoder: StyleNetwork, predict: Predict) -> Scores:
-    """Return the summary of each group that has clips.
+    """Return the summary of each group.
 
     Args:
         groups: clips by group.
@@ -51,9 +107,7 @@ def scores_by_group(groups: Groups, basis: LandmarkBasis, encoder: StyleNetwork,
     """
     encode = encoded_mouths(basis, encoder)
     return {
-        name: summary([evaluate_clip(clip, encode, predict, control=False) for clip in members])
-        for name, members in groups.items()
-        if members
+        name: summary([evaluate_clip(clip, encode, predict, control=False) for clip in members]) for name, members in groups.items()
     }
 
 
@@ -62,13 +116,11 @@ def selection_score(scores: Scores) -> float:
     return fmean(s["r_opening"] + 0.5 * s["r_width"] - 0.5 * s["lmd_ratio"] for s in scores.values())
 
 
-def without_dev(scores: Scores) -> Scores:
+def selected_on(scores: Scores) -> Scores:
     """Return the scores without the group `dev`, which is only shown."""
-    return {name: score for name, score in scores.items() if name != "dev"}
+    return {name: score for name, score in scores.items() if name != SHOWN}
 
 
-def describe(scores: Scores) -> str:
-    """Return the scores as one line of text."""
-    return " | ".join(
-        f"{group} " + " ".join(f"{name} {value:.2f}" for name, value in values.items()) for group, values in scores.items()
-    )
+def figures(scores: Scores) -> dict[str, float]:
+    """Return the scores as figures by name: `GROUP SCORE`."""
+    return {f"{group} {name}": value for group, values in scores.items() for name, value in values.items()}

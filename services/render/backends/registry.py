@@ -83,34 +83,42 @@ def read_models(folder: Path, precision: Precision) -> dict[str, ModelFile]:
     variant = "int8" if precision is Precision.INT8 else "float"
     models: dict[str, ModelFile] = {}
     for sheet in sorted(folder.glob("*.export.json")):
-        facts = json.loads(sheet.read_text(encoding="utf-8"))
-        file = facts["files"].get(variant)
-        if file is None:
-            raise ModelNotFound(
-                f"model {facts['name']!r} was not exported in {precision}: python -m services.render.export --int8",
-                resource=str(facts["name"]),
-            )
-        path = folder / str(file["path"])
-        if not path.is_file():
-            raise ModelNotFound(f"model {facts['name']!r}: no file {path}", resource=str(facts["name"]))
-        digest = file_sha256(path)
-        if digest != file["sha256"]:
-            raise ArtefactCorrupt(f"{path} is damaged: sha256 {file['sha256']} expected, {digest} found", resource=str(path))
-        inputs, outputs = tensor_forms(facts["inputs"]), tensor_forms(facts["outputs"])
-        models[facts["name"]] = ModelFile(
-            name=facts["name"],
-            path=path,
-            sha256=digest,
-            state_size=int(facts["state_size"]),
-            prior_sha256=str(facts["prior_sha256"]),
-            inputs=inputs,
-            outputs=outputs,
-            max_batch_size=int(facts["max_batch_size"]),
-            box_size=_box_size(sheet, outputs),
-        )
+        try:
+            model = _read_model(sheet, variant, precision)
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise ArtefactCorrupt(
+                f"{sheet} is damaged: {type(problem).__name__}: {problem}; export the model again", resource=str(sheet)
+            ) from problem
+        models[model.name] = model
     if not models:
         raise ModelNotFound(f"no exported model in {folder}", resource=str(folder))
     return models
+
+
+def _read_model(sheet: Path, variant: str, precision: Precision) -> ModelFile:
+    facts = json.loads(sheet.read_text(encoding="utf-8"))
+    name = str(facts["name"])
+    file = facts["files"].get(variant)
+    if file is None:
+        raise ModelNotFound(f"model {name!r} was not exported in {precision}: {sheet} has no {variant} variant", resource=name)
+    path = sheet.parent / str(file["path"])
+    if not path.is_file():
+        raise ModelNotFound(f"model {name!r}: no file {path}", resource=name)
+    digest = file_sha256(path)
+    if digest != file["sha256"]:
+        raise ArtefactCorrupt(f"{path} is damaged: sha256 {file['sha256']} expected, {digest} found", resource=str(path))
+    inputs, outputs = tensor_forms(facts["inputs"]), tensor_forms(facts["outputs"])
+    return ModelFile(
+        name=name,
+        path=path,
+        sha256=digest,
+        state_size=int(facts["state_size"]),
+        prior_sha256=str(facts["prior_sha256"]),
+        inputs=inputs,
+        outputs=outputs,
+        max_batch_size=int(facts["max_batch_size"]),
+        box_size=_box_size(sheet, outputs),
+    )
 
 
 def tensor_forms(entries: Mapping[str, Any]) -> tuple[TensorForm, ...]:
@@ -123,8 +131,9 @@ def tensor_forms(entries: Mapping[str, Any]) -> tuple[TensorForm, ...]:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the digest of a small file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the digest of a file of any size, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _box_size(sheet: Path, outputs: tuple[TensorForm, ...]) -> int:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from services.common.errors import ModelNotFound
+from services.common.store.exported_network import write_whole
 from services.common.store.tensor_bytes import encode_arrays
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -20,11 +21,11 @@ Network = TypeVar("Network", bound=nn.Module)
 def save_weights(path: Path, network: nn.Module, config: Mapping[str, Any], **metadata: str) -> None:
     """Write a network's state (floats as float16), its configuration and further metadata. Equal states give equal bytes."""
     arrays = {
-        name: value.detach().to(torch.float16 if value.is_floating_point() else value.dtype).numpy()
+        name: value.detach().to(torch.float16 if value.is_floating_point() else value.dtype).cpu().numpy()
         for name, value in network.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode_arrays(arrays, {"config": json.dumps(dict(config)), **metadata}))
+    write_whole(path, encode_arrays(arrays, {"config": json.dumps(dict(config)), **metadata}))
 
 
 def load_network(path: Path, build: Callable[[dict[str, Any]], Network]) -> Network:

@@ -1,37 +1,34 @@
-"""Write network inputs to calibrate an int8 export with.
-
-python -m services.render.train.calibration --model NAME --data FOLDER --out FILE.npy
-"""
+"""Inputs of a renderer's network that a run keeps, to calibrate its int8 file with."""
 
 from __future__ import annotations
 
-import argparse
+import os
 from pathlib import Path
+from typing import Final
 
-import cv2
 import numpy as np
 
-from services.render.train.footage import training_people
-from services.render.train.rooms import model_names, training_named
+from services.common.array_types import UInt8
+from services.common.errors import InvalidRequest
+
+_FILE: Final = "calibration.npy"
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=model_names(), required=True, help="renderer whose inputs are written")
-    parser.add_argument("--data", type=Path, required=True, help="training set: a folder of *.safetensors")
-    parser.add_argument(
-        "--identities", type=Path, help="folder of services.face.train.identities, if the renderer needs identities"
-    )
-    parser.add_argument("--out", type=Path, default=Path("build/calibration.npy"), help="file to write. Default: %(default)s")
-    parser.add_argument("--pictures", type=int, default=64, help="number of inputs. Default: %(default)s")
-    given = parser.parse_args()
-    cv2.setNumThreads(1)
-    training = training_named(given.model)
-    source = training.source(training_people(given.data, training.recipe), given.identities)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    np.save(given.out, source.batch(0, given.pictures).pictures)
+def write_calibration(run: Path, pictures: UInt8) -> None:
+    """Write inputs, uint8 [N, 160, 160, C], into the folder of a run."""
+    partial = run / f".{_FILE}.partial"
+    with partial.open("wb") as stream:
+        np.save(stream, pictures)
+    os.replace(partial, run / _FILE)
 
 
-if __name__ == "__main__":
-    main()
+def read_calibration(run: Path) -> UInt8:
+    """Return the inputs that a run kept.
+
+    Raises:
+        InvalidRequest: the run did not come to its end.
+    """
+    if not (run / _FILE).is_file():
+        raise InvalidRequest(f"{run} holds a run that is not complete: go on with it by `dubstage train --resume`", field="run")
+    pictures: UInt8 = np.load(run / _FILE)
+    return pictures

@@ -1,4 +1,4 @@
-"""Speed and picture of every backend and precision: `python -m services.render.train.compare --model NAME --data SET ...`.
+"""Speed and picture of every backend and precision: `python -m services.render.train.compare --model NAME --data SET --clip NAME`.
 
 The table of backends/choice.py comes from this command. Milliseconds count the network alone, batch 1, medians over the frames:
 processor time on one thread, which other work on the machine disturbs least, and time on the clock with one and two threads.
@@ -8,6 +8,7 @@ processor time on one thread, which other work on the machine disturbs least, an
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.models import load_models
 from services.render.pairs import BASE, Pair
 from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
-from services.render.train.held_out import ClipName, HeldOut, blended
+from services.render.train.held_out import Clip, HeldOut, blended, clips_named
 from services.render.train.metrics import frame_quality
 from services.render.train.rooms import model_names, training_named
 from services.render.types import Precision
@@ -83,31 +84,49 @@ def run(model: str, weights: Path, backend: BackendName, precision: Precision, t
     return Run(float(np.median(clock)) * 1e3, float(np.median(processor)) * 1e3, pictures)
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=model_names(), required=True, help="model to measure")
-    parser.add_argument("--data", type=Path, required=True, help="training set: a folder of *.safetensors")
-    parser.add_argument("--clip", nargs=2, action="append", required=True, metavar=("NAME", "USE"), help="clip; may be repeated")
-    parser.add_argument("--identities", type=Path, help="folder of services.face.train.identities --clip, if the model needs them")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER, help="folder of exported models. Default: %(default)s")
-    parser.add_argument("--frames", type=int, default=30, help="frames of each clip, evenly spread. Default: %(default)s")
-    given = parser.parse_args()
-    cv2.setNumThreads(1)
-    read = training_named(given.model).held_out
-    clips = [read(ClipName(given.data, name, use), given.frames, given.identities) for name, use in given.clip]
+def print_table(model: str, weights: Path, held_out: Sequence[Clip], num_frames: int) -> None:
+    """Print one line for each backend and precision.
+
+    Args:
+        model: name of the model.
+        weights: folder of exported models.
+        held_out: the clips.
+        num_frames: frames of each clip, evenly spread.
+
+    Raises:
+        DubstageError: the model cannot be drawn with ONNX Runtime in float32.
+    """
+    read = training_named(model).held_out
+    clips = [read(clip, num_frames) for clip in held_out]
     pairs = [pair for clip in clips for pair in clip.pairs]
-    exact = run(given.model, given.weights, *_ROWS[0], 1, pairs)
+    exact = run(model, weights, *_ROWS[0], 1, pairs)
     print("backend      precision  processor ms  1 thread ms  2 threads ms  picture dB  truth dB")
     for backend, precision in _ROWS:
         try:
-            one, two = (run(given.model, given.weights, backend, precision, threads, pairs) for threads in (1, 2))
+            one, two = (run(model, weights, backend, precision, threads, pairs) for threads in (1, 2))
         except DubstageError as error:
             print(f"{backend:12} {precision:9}  {error.message}")
             continue
         picture, truth = (_mouth_db(clips, one.pictures, wanted) for wanted in (exact.pictures, [pair.target for pair in pairs]))
         times = f"{one.processor_ms:12.1f}  {one.clock_ms:11.1f}  {two.clock_ms:12.1f}"
         print(f"{backend:12} {precision:9}  {times}  {picture:10.1f}  {truth:8.2f}", flush=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=model_names(), required=True, help="model to measure")
+    parser.add_argument("--data", type=Path, required=True, help="training set, made by dubstage trainset")
+    parser.add_argument("--clip", action="append", required=True, metavar="NAME", help="name of a clip; may be repeated")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER, help="folder of exported models. Default: %(default)s")
+    parser.add_argument("--frames", type=int, default=30, help="frames of each clip, evenly spread. Default: %(default)s")
+    given = parser.parse_args()
+    cv2.setNumThreads(1)
+    try:
+        print_table(given.model, given.weights, clips_named(given.data, given.clip), given.frames)
+    except DubstageError as error:
+        print(error.message, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
 
 
 def _mouth_db(clips: Sequence[HeldOut], made: Pictures, wanted: Pictures) -> float:

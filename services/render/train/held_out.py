@@ -11,10 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, UInt8
-from services.common.face.mouth_bank import MouthBank, make_bank
+from services.common.errors import InvalidRequest
+from services.common.face.mouth_bank import MAX_BANK_FRAMES, MouthBank, make_bank
 from services.render.pairs import BASE, MASK, NEAREST_FRAMES, Pair
-from services.render.train.footage import read_people
 from services.render.train.metrics import Quality, frame_quality, mean_quality
+from services.render.train.people import Stretch, read_bank
+from services.training.trainset.manifest import ClipRow
+from services.training.trainset.reader import TrainSet
 
 _ENROLMENT_SHARE: Final = 0.6
 _MAX_BANK_FRAMES: Final = 300
@@ -23,18 +26,37 @@ Draw = Callable[[Sequence[Pair]], Float32]
 """Returns drawn faces, float32 [N, 160, 160, 3], grey levels, for pairs."""
 
 
-class ClipName(NamedTuple):
+class Clip(NamedTuple):
     """Clip of a training set that is not trained on.
 
     Attributes:
-        folder: folder of the training set.
-        name: part of the clip's file name.
-        use: use of the clip in its metadata: val or dev.
+        data: the training set.
+        row: the clip.
     """
 
-    folder: Path
-    name: str
-    use: str
+    data: TrainSet
+    row: ClipRow
+
+
+def clips_named(folder: Path, names: Sequence[str]) -> list[Clip]:
+    """Return clips of a training set by the names of their rows.
+
+    Args:
+        folder: folder of the training set.
+        names: the names.
+
+    Raises:
+        InvalidRequest: the folder holds no training set, or the set has no clip of a name with a face.
+    """
+    data = TrainSet(folder)
+    rows = {row.name: row for row in data.rows if row.usable_frames}
+    for name in names:
+        if name not in rows:
+            raise InvalidRequest(
+                f"{folder} has no clip {name[:80]!r} with a face: the names stand in the manifest, in the field `name`",
+                field="clip",
+            )
+    return [Clip(data, rows[name]) for name in names]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +64,7 @@ class HeldOut:
     """Clip with frames to draw.
 
     Attributes:
-        name: part of the clip's file name.
+        name: name of the clip.
         bank: the enrolment part of the clip.
         pairs: frames of the rest.
         landmarks: float32 [N, 59, 2], landmarks of these frames, box pixels.
@@ -63,7 +85,7 @@ class TwoParts(NamedTuple):
     """Clip that is cut in two.
 
     Attributes:
-        whole: all frames.
+        whole: all frames, at most MAX_BANK_FRAMES.
         bank: the enrolment part, the first rows of `whole`.
         rows: intp [N], rows of `whole` behind the enrolment part that are to be drawn.
     """
@@ -73,7 +95,7 @@ class TwoParts(NamedTuple):
     rows: npt.NDArray[np.intp]
 
 
-def held_out(clip: ClipName, num_frames: int, pair: Callable[[TwoParts, int], Pair]) -> HeldOut:
+def held_out(clip: Clip, num_frames: int, pair: Callable[[TwoParts, int], Pair]) -> HeldOut:
     """Return a clip, cut in two, with pairs of the second part.
 
     Args:
@@ -82,15 +104,20 @@ def held_out(clip: ClipName, num_frames: int, pair: Callable[[TwoParts, int], Pa
         pair: returns the pair of a row of `TwoParts.whole`.
     """
     parts = cut_in_two(clip, num_frames)
-    return HeldOut(clip.name, parts.bank, tuple(pair(parts, int(row)) for row in parts.rows), parts.whole.box_landmarks[parts.rows])
+    made = (pair(parts, int(row)) for row in parts.rows)
+    # Copies, so that no pair keeps the pictures of the whole clip in memory.
+    pairs = tuple(Pair(each.picture, each.target.copy()) for each in made)
+    return HeldOut(clip.row.name, parts.bank, pairs, parts.whole.box_landmarks[parts.rows])
 
 
-def cut_in_two(clip: ClipName, num_frames: int) -> TwoParts:
+def cut_in_two(clip: Clip, num_frames: int) -> TwoParts:
     """Return the enrolment part of a clip and the rows of the rest to draw; see `held_out`."""
-    whole = read_people(clip.folder, use=clip.use, max_clips=1, sharp_marks=(), only=(clip.name,))[0].bank
-    end = min(int(whole.num_frames * _ENROLMENT_SHARE), _MAX_BANK_FRAMES)
-    bank = make_bank(whole.boxes[:end], whole.mouth[:end], whole.rotation[:end], whole.frame_index[:end], whole.geometry)
-    first, last = end + NEAREST_FRAMES, whole.num_frames - 1
+    whole = read_bank(clip.data, [Stretch(clip.row, 0, min(clip.row.usable_frames, MAX_BANK_FRAMES))])
+    end = max(1, min(int(whole.num_frames * _ENROLMENT_SHARE), _MAX_BANK_FRAMES))
+    # Copies, so that the bank does not keep the pictures of the whole clip in memory.
+    bank = make_bank(whole.boxes[:end].copy(), whole.mouth[:end], whole.rotation[:end], whole.frame_index[:end], whole.geometry)
+    last = whole.num_frames - 1
+    first = min(end + NEAREST_FRAMES, last)
     spread = np.linspace(first, last, num_frames) if num_frames else np.arange(first, last + 1)
     return TwoParts(whole, bank, np.unique(spread.round().astype(np.intp)))
 

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+
+from services.render.train.people import PeopleSettings
+from services.training.loop_settings import LoopSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """How a prior is trained: a first phase without discriminators, then a second phase with discriminators.
 
-    The recipe of a renderer adds its own settings. Its default values are those that the committed prior was trained with.
+    The recipe of a renderer adds its own settings. Its default values have the sizes of the committed prior.
 
     Attributes:
-        steps: steps of both phases together.
+        loop: length, pace and machinery.
         warm_steps: steps of the first phase.
-        warm_batch: examples per step in the first phase.
-        batch: examples per step in the second phase.
+        warm_batch: examples of a batch in the first phase.
+        batch: examples of a batch in the second phase.
         learning_rate: learning rate of the first phase (Adam).
         adversarial_learning_rate: learning rate at the beginning of the second phase. It falls by half a cosine.
         discriminator_learning_rate: learning rate of all discriminators.
         average_decay: decay of the moving average of the weights.
-        max_clips: largest number of clips of one person.
-        sharp_marks: parts of clip names that mark footage of full resolution.
-        sharp_share: share of the examples that comes from such clips.
-        seed: random seed of the whole training.
-        report_every: steps between lines of the log.
-        validate_every: steps between validations and checkpoints.
+        people: which people are drawn how often, and how many of them are in memory.
+        vgg: path of your own VGG-19 file (services.render.train.vgg) for the perceptual loss; empty: the perceptual network.
+        check_clips: largest number of held-out clips that a check draws.
+        calibration_pictures: inputs that the run keeps to calibrate the int8 file with.
     """
 
-    steps: int
+    loop: LoopSettings
     warm_steps: int
     warm_batch: int
     batch: int
@@ -36,13 +38,18 @@ class Recipe:
     adversarial_learning_rate: float
     discriminator_learning_rate: float = 5e-4
     average_decay: float = 0.99
-    max_clips: int = 16
-    sharp_marks: tuple[str, ...] = ("s4_hq", "ls_demo2")
-    sharp_share: float = 0.55
-    seed: int
-    report_every: int = 25
-    validate_every: int = 100
+    people: PeopleSettings = field(default_factory=PeopleSettings)
+    vgg: str = ""
+    check_clips: int = 6
+    calibration_pictures: int = 64
 
     def batch_of(self, step: int) -> int:
-        """Return the number of examples of one step (from 0)."""
+        """Return the number of examples of a batch of one step (from 0)."""
         return self.batch if step >= self.warm_steps else self.warm_batch
+
+    def rate_at(self, step: int) -> float:
+        """Return the learning rate of a step (from 0), for the layers with the full rate."""
+        if step < self.warm_steps:
+            return self.learning_rate * min(1.0, (step + 1) / 50)
+        done = (step - self.warm_steps) / max(1, self.loop.steps - self.warm_steps)
+        return self.adversarial_learning_rate * (0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * done)))

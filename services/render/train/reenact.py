@@ -1,6 +1,6 @@
 """Self-re-enactment: what a renderer draws from the true landmarks of a clip that no network was trained on.
 
-    python -m services.render.train.reenact --model NAME --data SET --clip NAME USE ...
+    python -m services.render.train.reenact --model NAME --data SET --clip NAME ...
 
 An actor is made from the first 60 % of each clip, and frames of the rest are drawn. The command prints mouth PSNR, SSIM, sharpness
 and flicker of each way to draw that the renderer lists, and writes contact sheets. `--beside NAME` adds another renderer with its
@@ -10,6 +10,7 @@ own personalisation.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,13 +18,14 @@ import cv2
 import numpy as np
 
 from services.common.array_types import UInt8
+from services.common.errors import DubstageError
 from services.render.backends.make import make_backend
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.models import load_models
-from services.render.train.held_out import ClipName, blended
+from services.render.train.contact_sheet import draw_sheet
+from services.render.train.held_out import blended, clips_named
 from services.render.train.reenactment import PERSONALISED, Reenactment
 from services.render.train.rooms import model_names, training_named
-from services.render.train.run_folder import RunFolder
 from services.render.train.shown import Shown, figures, spread_places
 
 
@@ -34,12 +36,12 @@ def compare(task: Reenactment, model: str, beside: Sequence[str]) -> None:
     """
     columns: list[list[UInt8]] = []
     for title, shown in _drawn(task, model, beside):
-        print(f"{task.clip.name}: {title:24s} {figures(shown)}", flush=True)
+        print(f"{task.clip.row.name}: {title:24s} {figures(shown)}", flush=True)
         places = spread_places(shown.clip)
         columns = columns or [[shown.clip.pairs[at].target] for at in places]
         for column, at in zip(columns, places, strict=True):
             column.insert(-1, blended(shown.clip.pairs[at], shown.faces[at].astype(np.float32)))
-    task.folder.draw_grid(f"{model}_{Path(task.clip.name).stem}", columns)
+    draw_sheet(task.folder / f"{model}_{task.clip.row.name}.png", columns)
 
 
 def _drawn(task: Reenactment, model: str, beside: Sequence[str]) -> Iterator[tuple[str, Shown]]:
@@ -60,9 +62,8 @@ def main() -> None:
         default=[],
         help="another renderer to measure beside it; may be repeated",
     )
-    parser.add_argument("--data", type=Path, required=True, help="training set: a folder of *.safetensors")
-    parser.add_argument("--clip", nargs=2, action="append", required=True, metavar=("NAME", "USE"), help="clip; may be repeated")
-    parser.add_argument("--identities", type=Path, help="folder of services.face.train.identities --clip, if a renderer needs them")
+    parser.add_argument("--data", type=Path, required=True, help="training set, made by dubstage trainset")
+    parser.add_argument("--clip", action="append", required=True, metavar="NAME", help="name of a clip; may be repeated")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER, help="folder of weights. Default: %(default)s")
     parser.add_argument(
         "--out", type=Path, default=Path("build/reenact"), help="folder of the contact sheets. Default: %(default)s"
@@ -71,20 +72,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of the computation. Default: %(default)s")
     given = parser.parse_args()
     cv2.setNumThreads(1)
-    backend = make_backend(device="cpu", backend=None, precision=None, num_threads=given.threads)
-    files = load_models(given.weights, backend).files
-    for name, use in given.clip:
-        task = Reenactment(
-            clip=ClipName(given.data, name, use),
-            frames=given.frames,
-            identities=given.identities,
-            weights=given.weights,
-            backend=backend,
-            files=files,
-            threads=given.threads,
-            folder=RunFolder(given.out),
-        )
-        compare(task, given.model, given.beside)
+    try:
+        backend = make_backend(device="cpu", backend=None, precision=None, num_threads=given.threads)
+        files = load_models(given.weights, backend).files
+        for clip in clips_named(given.data, given.clip):
+            task = Reenactment(
+                clip=clip,
+                frames=given.frames,
+                weights=given.weights,
+                backend=backend,
+                files=files,
+                threads=given.threads,
+                folder=given.out,
+            )
+            compare(task, given.model, given.beside)
+    except DubstageError as error:
+        print(error.message, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
 
 
 if __name__ == "__main__":

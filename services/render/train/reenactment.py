@@ -15,8 +15,7 @@ from services.render.backends.base import Backend
 from services.render.backends.registry import ModelFile
 from services.render.pairs import BASE, Pair
 from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
-from services.render.train.held_out import ClipName
-from services.render.train.run_folder import RunFolder
+from services.render.train.held_out import Clip
 from services.render.train.shown import Faces, Shown
 from services.render.types import PersonalizeProgress
 
@@ -35,7 +34,6 @@ class Reenactment:
     Attributes:
         clip: the clip.
         frames: number of frames to draw, consecutive; 0: all frames.
-        identities: folder of identities (services.face.train.identities), for renderers that need a drawing of the person.
         weights: folder of weights and exported models.
         backend: runtime with the models loaded.
         files: exported models by name.
@@ -43,14 +41,13 @@ class Reenactment:
         folder: folder for contact sheets.
     """
 
-    clip: ClipName
+    clip: Clip
     frames: int
-    identities: Path | None
     weights: Path
     backend: Backend
     files: Mapping[str, ModelFile]
     threads: int
-    folder: RunFolder
+    folder: Path
 
     def draw(self, model: str, film: Float32, pairs: Sequence[Pair]) -> Faces:
         """Return the faces of pairs by an exported model, computed one at a time.
@@ -71,5 +68,6 @@ class Reenactment:
         started = time.monotonic()
         done = list(reports)
         losses = ", ".join(f"{report.loss:.2f}" for report in done)
-        print(f"{self.clip.name}: personalised in {time.monotonic() - started:.0f} s; error in grey levels {losses}", flush=True)
+        seconds = time.monotonic() - started
+        print(f"{self.clip.row.name}: personalised in {seconds:.0f} s; error in grey levels {losses}", flush=True)
         return done[-1].state

@@ -1,4 +1,4 @@
-"""Trainer that all renderers share: Adam in two phases, averaged weights, checkpoints, and the order of one step.
+"""Trainer that all renderers share: Adam in two phases, averaged weights, and the order of one step.
 
 The first phase has no discriminators. The exponential moving average of the weights is exported, because the average is steadier
 than any one step of an adversarial training. A renderer's own trainer says how a batch is drawn and judged.
@@ -7,10 +7,10 @@ than any one step of an adversarial training. A renderer's own trainer says how 
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
@@ -18,28 +18,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from services.common.array_types import Float32
+from services.common.array_types import Float32, UInt8
 from services.render.losses import Features, Made, critic_view, perceptual_loss
 from services.render.networks.tensors import to_tensor
 from services.render.networks.unet import UNetTrunk
 from services.render.pairs import BASE, Pair
+from services.render.train.calibration import write_calibration
+from services.render.train.check import HeldOutClips
+from services.render.train.footage import Source
 from services.render.train.recipe import Recipe
+from services.training.device import Device
+from services.training.training import Check, Stateful, Training, follow
 
 _FULL_RATE_FAN_IN: Final = 216
 """Fan-in up to which a convolution has the full learning rate: that of the last layer, 24 channels of 3 x 3."""
+_GRADIENT_NORM: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """Pictures that one step has drawn.
+    """Pictures that one pass has drawn.
 
     Attributes:
         made: the pictures with mask and target.
-        report: figures for the log.
     """
 
     made: Made
-    report: dict[str, float]
 
 
 RecipeT = TypeVar("RecipeT", bound=Recipe)
@@ -48,33 +52,53 @@ BatchT = TypeVar("BatchT")
 DrawnT = TypeVar("DrawnT", bound=Drawn)
 
 
-class Trainer(ABC, Generic[RecipeT, NetworkT, BatchT, DrawnT]):
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainerInputs:
+    """What a trainer works with beside its recipe.
+
+    Attributes:
+        device: where the process computes.
+        source: source of batches.
+        held_out: clips for the checks.
+        features: features of the perceptual loss, on the device.
+    """
+
+    device: Device
+    source: Source[Any]
+    held_out: HeldOutClips
+    features: Features
+
+
+class Trainer(Training[BatchT], Generic[RecipeT, NetworkT, BatchT, DrawnT]):
     """Network, discriminators and optimisers of a training.
 
     Args:
         recipe: all settings.
+        inputs: device, source of batches, held-out clips and features.
         network: the network to train. Its pictures are drawn from a default state.
         judges: discriminators by the names under which a checkpoint holds them.
-        features: features of the perceptual loss.
     """
 
     more_parts: ClassVar[tuple[str, ...]] = ()
     """Attributes that a checkpoint holds beside network, average, optimisers and discriminators."""
 
-    def __init__(self, recipe: RecipeT, network: NetworkT, judges: Mapping[str, nn.Module], features: Features) -> None:
-        self.recipe = recipe
-        self.network: NetworkT = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, recipe: RecipeT, inputs: TrainerInputs, network: NetworkT, judges: Mapping[str, nn.Module]) -> None:
+        super().__init__(recipe.loop, inputs.device, inputs.source.people.rows)
+        self.recipe, self._inputs = recipe, inputs
+        place = inputs.device.torch_device
+        self.network: NetworkT = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimiser = torch.optim.Adam(parameter_groups(self._trained()), recipe.learning_rate, betas=(0.9, 0.99))
-        self.judges = dict(judges)
-        judging = [value for judge in self.judges.values() for value in judge.parameters()]
-        self.judge_optimiser = torch.optim.Adam(judging, recipe.discriminator_learning_rate, betas=(0.5, 0.99))
-        self.step = 0
-        self._features = features
+        self.judges = nn.ModuleDict(dict(judges)).to(place)
+        self.judge_optimiser = torch.optim.Adam(self.judges.parameters(), recipe.discriminator_learning_rate, betas=(0.5, 0.99))
+        with self._only(self._trained()):
+            self._objective = inputs.device.parallel(self.network, self._losses)
+        self._judgement = inputs.device.parallel(self.judges, self._judged)
+        self._steps_done = 0
 
     @abstractmethod
     def _drawn(self, batch: BatchT) -> DrawnT:
-        """Draw the pictures of a batch. Everything that comes before the network's own step happens here."""
+        """Draw the pictures of a batch."""
 
     @abstractmethod
     def _terms(self, drawn: DrawnT) -> dict[str, Tensor]:
@@ -94,123 +118,144 @@ class Trainer(ABC, Generic[RecipeT, NetworkT, BatchT, DrawnT]):
         """Return the losses of the discriminators by their names in the log.
 
         Args:
-            drawn: what `_drawn` returned.
+            drawn: what `_drawn` returned, without gradients.
             view: the part of the drawn pictures that discriminators see, float [B, 3, h, w], without gradient.
             wanted: the same part of the footage.
         """
-
-    @abstractmethod
-    def write(self, out: Path) -> None:
-        """Write the averaged weights, and what else is exported, into the folder `out`."""
 
     @property
     @abstractmethod
     def perceptual_weight(self) -> float:
         """Weight of the perceptual loss."""
 
-    def train_step(self, batch: BatchT) -> dict[str, float]:
-        """Do one step of the network and, in the second phase, of the discriminators; return the losses for the log."""
-        drawn = self._drawn(batch)
-        view, wanted = critic_view(drawn.made.pictures), critic_view(drawn.made.target)
-        terms = self._terms(drawn)
-        with torch.autocast("cpu", torch.bfloat16):
-            terms["perceptual"] = self.perceptual_weight * perceptual_loss(self._features, view, wanted)
-            if self.adversarial:
-                with self._frozen_judges():
-                    terms |= self._judged_terms(drawn, view)
-        report = {**drawn.report, **self._descend(terms), **self._after_descent(drawn)}
-        if self.adversarial:
-            report |= self._judge_step(drawn, view.detach(), wanted)
-        self.step += 1
+    def parts(self) -> Mapping[str, Stateful]:
+        """Return network, average, discriminators and optimisers."""
+        names = ("network", "average", "optimiser", "judges", "judge_optimiser", *self.more_parts)
+        return {name: getattr(self, name) for name in names}
+
+    def batch(self, step: int, index: int) -> BatchT:
+        """See Training.batch."""
+        drawn: BatchT = self._inputs.source.batch(step, index, self.recipe.batch_of(step))
+        return drawn
+
+    def learn(self, step: int, batches: Sequence[BatchT]) -> Mapping[str, float]:
+        """Do one step of the network and, in the second phase, of the discriminators; return the means of the losses."""
+        adversarial = step >= self.recipe.warm_steps
+        report = self._before_descent(step, batches)
+        drawings: list[DrawnT] = []
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.rate_at(step) * group["rate_scale"]
+        self.optimiser.zero_grad(set_to_none=True)
+        for number, batch in enumerate(batches):
+            self.seed_pass(step, number)
+            with self.device.without_exchange(self._objective, last=number == len(batches) - 1):
+                terms, drawn = self._objective(batch, adversarial)
+                torch.autograd.backward(torch.stack(list(terms.values())).sum() / len(batches))
+            drawings.append(drawn)
+            add_mean(report, terms, len(batches))
+        report["gradient_norm"] = float(nn.utils.clip_grad_norm_(list(self._trained()), _GRADIENT_NORM))
+        self.optimiser.step()
+        follow(self.average, self.network, self.recipe.average_decay, step)
+        report |= self._after_descent(drawings)
+        if adversarial:
+            self.judge_optimiser.zero_grad(set_to_none=True)
+            for number, drawn in enumerate(drawings):
+                self.seed_pass(step, number)
+                with self.device.without_exchange(self._judgement, last=number == len(batches) - 1):
+                    losses = self._judgement(drawn, step)
+                    torch.autograd.backward(torch.stack(list(losses.values())).sum() / len(batches))
+                add_mean(report, losses, len(batches))
+            self.judge_optimiser.step()
         return report
 
-    def state(self) -> dict[str, Any]:
-        """Return everything that a resumed training needs."""
-        return {**{name: part.state_dict() for name, part in self._parts().items()}, "step": self.step}
+    def check(self, step: int, folder: Path) -> Check:
+        """Draw the held-out clips, and write the contact sheet held_out_STEP.png. There is no score: the last step is kept."""
+        self._steps_done = step
+        return self._inputs.held_out.check(self.draw, folder / f"held_out_{step:06d}.png")
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state` returned."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.step = int(state["step"])
+    def finish(self, folder: Path) -> None:
+        """Write the inputs that the export calibrates the int8 file with."""
+        write_calibration(folder, self._inputs.source.batch(0, 0, self.recipe.calibration_pictures).pictures)
 
     @torch.no_grad()
     def draw(self, pairs: Sequence[Pair]) -> Float32:
         """Return faces by the averaged network and the default state: float32 [N, 160, 160, 3], grey levels."""
         pictures = np.stack([pair.picture for pair in pairs])
-        states = self.average.default_state().expand(len(pairs), -1)
-        residual = self.average(to_tensor(pictures), states).permute(0, 2, 3, 1).numpy()
+        residual = self.average(self._tensor(pictures), self._default_states(len(pairs))).permute(0, 2, 3, 1).cpu().numpy()
         return np.asarray(pictures[..., BASE] + residual * 255.0, dtype=np.float32)
-
-    @property
-    def adversarial(self) -> bool:
-        """Whether this step belongs to the second phase."""
-        return self.step >= self.recipe.warm_steps
 
     def facts(self) -> dict[str, str]:
         """Return metadata for the header of weights files."""
-        return {"steps": str(self.step), "seed": str(self.recipe.seed)}
+        return {"steps": str(self._steps_done), "seed": str(self.settings.seed)}
 
     def _trained(self) -> Iterable[nn.Parameter]:
         """Return the parameters of the network that the optimiser moves."""
         return self.network.parameters()
 
-    def _after_descent(self, drawn: DrawnT) -> dict[str, float]:
-        """Do what follows the network's step; return figures for the log."""
+    def _before_descent(self, step: int, batches: Sequence[BatchT]) -> dict[str, float]:
+        """Do what comes before the network's step; return figures for the curves."""
         return {}
 
-    def _judge_penalties(self, drawn: DrawnT, view: Tensor, wanted: Tensor) -> dict[str, tuple[float, Tensor]]:
-        """Return penalties of the discriminators' step by their names in the log: weight, value."""
+    def _after_descent(self, drawings: Sequence[DrawnT]) -> dict[str, float]:
+        """Do what follows the network's step; return figures for the curves."""
         return {}
 
-    def _parts(self) -> dict[str, Any]:
-        names = ("network", "average", "optimiser", "judge_optimiser", *self.more_parts)
-        return {**{name: getattr(self, name) for name in names}, **self.judges}
+    def _judge_penalties(self, drawn: DrawnT, view: Tensor, wanted: Tensor, step: int) -> dict[str, Tensor]:
+        """Return weighted penalties of the discriminators' step by their names in the log."""
+        return {}
+
+    def _tensor(self, pictures: UInt8) -> Tensor:
+        return to_tensor(pictures, self.device.torch_device)
+
+    def _default_states(self, count: int) -> Tensor:
+        return self.network.default_state().to(self.device.torch_device).expand(count, -1)
+
+    def _autocast(self) -> torch.autocast:
+        return self.device.autocast(bfloat16=self.settings.bfloat16)
+
+    def _losses(self, batch: BatchT, adversarial: bool) -> tuple[dict[str, Tensor], DrawnT]:
+        """Return the weighted losses of the network, and what was drawn without gradients."""
+        drawn = self._drawn(batch)
+        view, wanted = critic_view(drawn.made.pictures), critic_view(drawn.made.target)
+        terms = self._terms(drawn)
+        with self._autocast():
+            terms["perceptual"] = self.perceptual_weight * perceptual_loss(self._inputs.features, view, wanted)
+            if adversarial:
+                with self._frozen_judges():
+                    terms |= self._judged_terms(drawn, view)
+        kept = {each.name: _detached(getattr(drawn, each.name)) for each in fields(drawn)}
+        return {name: term.float() for name, term in terms.items()}, replace(drawn, **kept)
+
+    def _judged(self, drawn: DrawnT, step: int) -> dict[str, Tensor]:
+        """Return the losses and penalties of the discriminators."""
+        view, wanted = critic_view(drawn.made.pictures), critic_view(drawn.made.target)
+        with self._autocast():
+            losses = self._judge_losses(drawn, view, wanted)
+        losses |= self._judge_penalties(drawn, view, wanted, step)
+        return {name: loss.float() for name, loss in losses.items()}
 
     @contextmanager
     def _frozen_judges(self) -> Iterator[None]:
-        for judge in self.judges.values():
-            judge.requires_grad_(False)
+        self.judges.requires_grad_(False)
         yield
-        for judge in self.judges.values():
-            judge.requires_grad_(True)
+        self.judges.requires_grad_(True)
 
-    def _descend(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
-        """Take a step down the sum of the terms, and move the average; return the terms and the norm of the gradient."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate() * group["rate_scale"]
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(torch.stack([term.float() for term in terms.values()]).sum())
-        norm = nn.utils.clip_grad_norm_(self._clipped(), 5.0)
-        self.optimiser.step()
-        with torch.no_grad():
-            for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(value, 1.0 - min(self.recipe.average_decay, (1.0 + self.step) / (10.0 + self.step)))
-        return {**{name: float(term.detach()) for name, term in terms.items()}, "gradient_norm": float(norm)}
+    @contextmanager
+    def _only(self, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+        """Freeze all other parameters of the network."""
+        learning = {id(value) for value in parameters}
+        others = [value for value in self.network.parameters() if value.requires_grad and id(value) not in learning]
+        for value in others:
+            value.requires_grad_(False)
+        yield
+        for value in others:
+            value.requires_grad_(True)
 
-    def _clipped(self) -> Iterable[nn.Parameter]:
-        """Return the parameters whose gradient is clipped, in the order in which their norms are added."""
-        return self._trained()
 
-    def _judge_step(self, drawn: DrawnT, view: Tensor, wanted: Tensor) -> dict[str, float]:
-        with torch.autocast("cpu", torch.bfloat16):
-            losses = self._judge_losses(drawn, view, wanted)
-        loss = torch.stack(list(losses.values())).sum().float()
-        report = {name: float(value.detach()) for name, value in losses.items()}
-        for name, (weight, penalty) in self._judge_penalties(drawn, view, wanted).items():
-            loss = loss + weight * penalty
-            report[name] = float(penalty.detach())
-        self.judge_optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        self.judge_optimiser.step()
-        return report
-
-    def _learning_rate(self) -> float:
-        recipe = self.recipe
-        if not self.adversarial:
-            return recipe.learning_rate * min(1.0, (self.step + 1) / 50)
-        done = (self.step - recipe.warm_steps) / max(1, recipe.steps - recipe.warm_steps)
-        return recipe.adversarial_learning_rate * (0.1 + 0.9 * 0.5 * (1.0 + float(np.cos(np.pi * done))))
+def add_mean(report: dict[str, float], values: Mapping[str, Tensor], count: int) -> None:
+    """Add a pass's values to the means over `count` passes of a step."""
+    for name, value in values.items():
+        report[name] = report.get(name, 0.0) + float(value.detach()) / count
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
@@ -225,3 +270,10 @@ def parameter_groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]
         scale = min(1.0, _FULL_RATE_FAN_IN / parameter[0].numel()) if parameter.ndim > 1 else 1.0
         groups.setdefault(scale, []).append(parameter)
     return [{"params": members, "rate_scale": scale} for scale, members in groups.items()]
+
+
+def _detached(value: Any) -> Any:
+    """Return a tensor, or a named tuple of tensors, without gradients; another value as it is."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    return type(value)(*map(_detached, value)) if isinstance(value, tuple) else value

@@ -65,7 +65,7 @@ def spline_energies(wanted: Tensor, source: Tensor, moved: Tensor) -> Energies:
     weights, affine = _solve(wanted, moved)
     at_points = _evaluate(wanted, weights, affine, wanted[..., :_MEASURED, :])
     fitting = (at_points - source[..., :_MEASURED, :]).abs().sum(-1).mean()
-    axis = torch.arange(_SIDE, dtype=wanted.dtype) * STEP
+    axis = torch.arange(_SIDE, dtype=wanted.dtype, device=wanted.device) * STEP
     nodes = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1).reshape(-1, 2)
     nodes = nodes.expand(*wanted.shape[:2], -1, -1)
     field = _evaluate(wanted, weights, affine, nodes).reshape(*wanted.shape[:2], _SIDE, _SIDE, 2)
@@ -79,7 +79,7 @@ def spline_energies(wanted: Tensor, source: Tensor, moved: Tensor) -> Energies:
 
 def _solve(centres: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     count = centres.shape[-2]
-    kernel = _radial(centres, centres) + torch.diag(torch.from_numpy(SMOOTHING))
+    kernel = _radial(centres, centres) + torch.diag(torch.from_numpy(SMOOTHING).to(centres.device))
     side = torch.cat([torch.ones_like(centres[..., :1]), centres], dim=-1)
     system = torch.cat(
         [

@@ -6,39 +6,54 @@ that the errors are the same as in serving. The wanted sequence is disturbed lik
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Final
 
 import numpy as np
-from safetensors import safe_open
 
 from services.common.array_types import Float32
-from services.common.face.actor_geometry import ANCHORS, ActorGeometry, measure_geometry
-from services.common.face.crops import BOX_SIZE, HeadPose, to_head_space
-from services.common.face.mouth_bank import WINDOW, MouthBank, make_bank, wanted_points, window_costs
+from services.common.errors import InvalidRequest
+from services.common.face.actor_geometry import ActorGeometry
+from services.common.face.crops import HeadPose
+from services.common.face.mouth_bank import WINDOW, MouthBank, wanted_points, window_costs
+from services.texture.train.banks import BankPlan, plan_banks, read_bank
+from services.training.trainset.manifest import ClipRow
+from services.training.trainset.reader import CACHE_BYTES, BoundedCache, TrainSet
 
 CHAIN: Final = 13
 """Frames of a sequence: 5 of past and 8 that are answered."""
 _MIN_DISTANCE: Final = 40
-_GAP: Final = 1000
-_BANK_CLIPS: Final = 5
-_MIN_CLIP: Final = CHAIN + 5
+_BEST: Final = 10
+_TRIES: Final = 50
+"""Banks that are tried for one pair before the footage counts as unusable."""
+_POOL: Final = 1 << 31
+"""Stands in the seeds of pools in the place of the step. No training has as many steps."""
+_FRAME_BYTES: Final = 6_400
+"""Memory of one frame of a bank without textures, with all that the search adds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairConfig:
-    """Configuration of the drawing of pairs."""
+    """Configuration of the drawing of pairs.
+
+    Attributes:
+        worse_share: share of pairs whose retrieved sequence is drawn from the ten best sequences. In all other pairs the best is
+            taken.
+        scale_spread: standard deviation of the factor by which the mouth's motion about the mean is multiplied.
+        wobble_px: standard deviation of a slow error of the mouth's shape, head-space pixels.
+        jitter_px: standard deviation of white jitter of each point, head-space pixels.
+        pool_banks: banks that pairs are drawn from at one time. Reading a bank takes longer than searching the bank.
+        pool_steps: steps after which other banks are drawn.
+    """
 
     worse_share: float = 0.3
-    """Share of pairs whose retrieved sequence is drawn from the ten best sequences. In all other pairs the best is taken."""
     scale_spread: float = 0.15
-    """Standard deviation of the factor by which the mouth's motion about the mean is multiplied."""
     wobble_px: float = 0.6
-    """Standard deviation of a slow error of the mouth's shape, head-space pixels."""
     jitter_px: float = 0.15
-    """Standard deviation of white jitter of each point, head-space pixels."""
+    pool_banks: int = 64
+    pool_steps: int = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,38 +69,81 @@ class Pairs:
     source: Float32
 
 
-def load_banks(folder: Path, use: str) -> list[list[MouthBank]]:
-    """Return the banks of a folder of tracked clips (`*.safetensors`, metadata `use` and `speaker`), by speaker, sorted by name.
+class PairSource:
+    """Pairs of the speakers of a training set. Banks are read when they are needed, and kept within bounded memory.
 
-    A bank holds up to five clips of one speaker, as many frames as an actor's bank, and no textures: training needs only points.
+    Args:
+        data: the training set.
+        rows: clips with a face. A clip of weight 0 is never drawn.
+        config: how pairs are drawn.
+        seed: seed of all draws.
+        max_bytes: most memory of the banks.
+
+    Raises:
+        InvalidRequest: no speaker has footage that is long enough.
     """
-    clips: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata()
-            if metadata["use"] == use and int(file.get_tensor("usable").sum()) >= _MIN_CLIP:
-                clips[metadata["speaker"]].append(path)
-    return [
-        [_load_bank(paths[start : start + _BANK_CLIPS]) for start in range(0, len(paths), _BANK_CLIPS)]
-        for _, paths in sorted(clips.items())
-    ]
+
+    def __init__(
+        self, data: TrainSet, rows: Sequence[ClipRow], config: PairConfig, seed: int, max_bytes: int = CACHE_BYTES
+    ) -> None:
+        self._config, self._seed = config, seed
+        self._speakers = list(plan_banks(rows, least_frames=3 * CHAIN).values())
+        self._folder, self._split = data.folder, rows[0].split
+        if not self._speakers:
+            raise self._too_short()
+        weights = [np.array([plan.weight for plan in plans]) for plans in self._speakers]
+        self._shares = [each / each.sum() for each in weights]
+        self._banks: BoundedCache[BankPlan, MouthBank] = BoundedCache(
+            partial(read_bank, data), lambda bank: bank.num_frames * _FRAME_BYTES, max_bytes
+        )
+
+    @property
+    def clips(self) -> list[ClipRow]:
+        """Rows of all clips that pairs may come from."""
+        return list({row.name: row for plans in self._speakers for plan in plans for row in plan.rows}.values())
+
+    def pairs(self, count: int, step: int, index: int) -> Pairs:
+        """Return the pairs of a batch, always the same for the same seed, step and index. All speakers are equally likely.
+
+        Args:
+            count: number of pairs.
+            step: step of the training, from 0. Steps of one pool draw from the same banks.
+            index: number of the batch within the step.
+
+        Raises:
+            InvalidRequest: the banks hold no two sequences of 13 usable frames in a row that do not overlap.
+        """
+        pool = self._pool(step // self._config.pool_steps)
+        random = np.random.default_rng((self._seed, step, index))
+        drawn: list[tuple[Float32, Float32]] = []
+        for _ in range(count * _TRIES):
+            plan = pool[int(random.integers(len(pool)))]
+            pair = draw_pair(self._banks[plan], self._config, random)
+            if pair is not None:
+                drawn.append(pair)
+            if len(drawn) == count:
+                wanted, source = zip(*drawn, strict=True)
+                return Pairs(np.stack(wanted), np.stack(source))
+        raise self._too_short()
+
+    def _pool(self, number: int) -> list[BankPlan]:
+        random = np.random.default_rng((self._seed, _POOL, number))
+        speakers = random.integers(len(self._speakers), size=self._config.pool_banks)
+        return [self._speakers[at][int(random.choice(len(self._shares[at]), p=self._shares[at]))] for at in map(int, speakers)]
+
+    def _too_short(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"{self._folder}: no speaker of split {self._split!r} has two sequences of {CHAIN} usable frames in a row that do not "
+            "overlap; add clips of two seconds or more that show the mouth well",
+            field="data",
+        )
 
 
-def draw_pairs(speakers: list[list[MouthBank]], count: int, config: PairConfig, seed: int) -> Pairs:
-    """Return `count` pairs, in about equal numbers for all speakers."""
-    random = np.random.default_rng(seed)
-    wanted: list[Float32] = []
-    source: list[Float32] = []
-    while len(wanted) < count:
-        banks = speakers[int(random.integers(len(speakers)))]
-        drawn = _draw(banks[int(random.integers(len(banks)))], config, random)
-        if drawn is not None:
-            wanted.append(drawn[0])
-            source.append(drawn[1])
-    return Pairs(np.stack(wanted), np.stack(source))
+def draw_pair(bank: MouthBank, config: PairConfig, random: np.random.Generator) -> tuple[Float32, Float32] | None:
+    """Return a wanted and a retrieved sequence of a bank, float32 [13, 86, 2] each, box pixels; None: the bank has no pair.
 
-
-def _draw(bank: MouthBank, config: PairConfig, random: np.random.Generator) -> tuple[Float32, Float32] | None:
+    The sequences are 40 frames apart, or less in a short bank. They never overlap.
+    """
     index = bank.frame_index
     starts = np.flatnonzero(index[CHAIN - 1 :] - index[: 1 - CHAIN] == CHAIN - 1)
     if not len(starts):
@@ -95,10 +153,11 @@ def _draw(bank: MouthBank, config: PairConfig, random: np.random.Generator) -> t
     mouth = _shaken(bank.mouth[rows], bank.geometry, config, random)
     costs = window_costs(bank, mouth[:WINDOW], bank.rotation[rows[WINDOW - 1]])
     first = bank.window_rows[:, 0]
-    chains = np.isin(first, starts) & (np.abs(index[first] - index[begin]) >= _MIN_DISTANCE)
+    apart = min(_MIN_DISTANCE, max(CHAIN, (bank.num_frames - CHAIN) // 2))
+    chains = np.isin(first, starts) & (np.abs(index[first] - index[begin]) >= apart)
     if not chains.any():
         return None
-    order = np.argsort(np.where(chains, costs, np.inf), kind="stable")[: min(10, int(chains.sum()))]
+    order = np.argsort(np.where(chains, costs, np.inf), kind="stable")[: min(_BEST, int(chains.sum()))]
     best = int(random.choice(order)) if random.random() < config.worse_share else int(order[0])
     found = np.arange(first[best], first[best] + CHAIN)
     poses = [HeadPose(1.0, bank.rotation[row], np.zeros(3)) for row in rows]
@@ -116,25 +175,3 @@ def _shaken(mouth: Float32, geometry: ActorGeometry, config: PairConfig, random:
     wobble = config.wobble_px * slow * (random.standard_normal((1, mouth.shape[1], 3)) * 0.3 + shape / 3.0)
     jitter = config.jitter_px * random.standard_normal(mouth.shape)
     return np.asarray(geometry.mean_mouth + factor * (mouth - geometry.mean_mouth) + wobble + jitter, np.float32)
-
-
-def _load_bank(paths: list[Path]) -> MouthBank:
-    mouth, anchors, rotation, index = [], [], [], []
-    for number, path in enumerate(paths):
-        with safe_open(path, "numpy") as file:
-            usable = np.flatnonzero(file.get_tensor("usable"))
-            landmarks = file.get_tensor("landmarks")[usable][:, list(ANCHORS)]
-            turns, shifts = file.get_tensor("rotation")[usable], file.get_tensor("translation")[usable]
-            poses = map(HeadPose, file.get_tensor("scale")[usable].tolist(), turns, shifts)
-            anchors.append(np.stack([to_head_space(points, pose) for points, pose in zip(landmarks, poses, strict=True)]))
-            mouth.append(file.get_tensor("mouth_landmarks")[usable])
-            rotation.append(turns)
-            index.append(number * _GAP + usable)
-    all_mouth = np.concatenate(mouth)
-    return make_bank(
-        np.zeros((len(all_mouth), 0, BOX_SIZE, 3), np.uint8),
-        all_mouth,
-        np.concatenate(rotation),
-        np.concatenate(index),
-        measure_geometry(all_mouth, np.concatenate(anchors)),
-    )

@@ -80,7 +80,6 @@ TOY = Predictor(
     version=lambda _: "toy-1",
     open=ToyGrid,
     personalize=toy_personalize,
-    export="nowhere",
     features=(*SHARED_FEATURES, "mfcc"),
     style_arrays={"toy_shift": lambda _: (1,)},
     encode_style=toy_style,

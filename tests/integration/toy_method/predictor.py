@@ -51,6 +51,5 @@ PREDICTOR: Final = Predictor(
     version=lambda _: "toy-1",
     open=ToyGrid,
     personalize=_personalize,
-    export="toy_method.predictor",
     style_arrays={DROP: lambda _: (1,)},
 )

@@ -45,7 +45,7 @@ def room(name: str) -> str | None:
 
 
 def is_training(name: str) -> bool:
-    return "train" in name.split(".")
+    return "train" in name.split(".") or name.startswith("services.training")
 
 
 def is_export(name: str) -> bool:

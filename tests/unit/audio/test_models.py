@@ -7,11 +7,9 @@ import pytest
 from services.audio.extract import extract_features
 from services.audio.models import WEIGHTS, AudioModels
 from services.audio.posteriorgram import PosteriorgramModel
-from services.audio.train.corpus import read_mono_16k
 from services.common.array_types import Float32
 from services.common.errors import ModelNotFound
 from services.common.wire.timeline import Timeline
-from tests.conftest import Clips
 
 VOICE = frozenset({"speech_probability"})
 
@@ -63,16 +61,6 @@ def test_plucked_chords_are_hardly_ever_taken_for_speech(models: AudioModels) ->
     probability = speech_probability(models, plucked_chords())
     assert np.mean(probability > 0.5) <= 0.05
     assert probability.mean() < 0.1
-
-
-def test_a_film_without_speech_is_not_speech(models: AudioModels, clips: Clips) -> None:
-    for name in ("video/lp_s18.mp4", "video/lp_d9.mp4"):  # music; room noise
-        assert speech_probability(models, read_mono_16k(clips.path(name))).max() < 0.5, name
-
-
-def test_a_film_of_a_speaker_is_speech(models: AudioModels, clips: Clips) -> None:
-    probability = speech_probability(models, read_mono_16k(clips.path("video/hp_31.mp4")))
-    assert np.mean(probability > 0.5) > 0.85
 
 
 def test_speech_after_a_long_silence_is_heard_at_once(models: AudioModels, speech: Float32) -> None:

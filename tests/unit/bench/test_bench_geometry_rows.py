@@ -1,16 +1,12 @@
-"""The rows of the face model, its fitting, and the choice of frames."""
+"""The choice of frames, and lines of methods."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.fitting import lines_of_fitting, measure_fitting
 from bench.methods import MethodTime, lines_of_methods
 from bench.paths import head_motion, head_poses, lines_of_paths, measure_paths, pauses
-from bench.renderer import lines_of_models, measure_models
 
 
 def test_frames_are_chosen_for_all_of_the_speech() -> None:
@@ -30,22 +26,6 @@ def test_what_frames_are_chosen_by_looks_like_a_person() -> None:
     assert 0.1 < silent.mean() < 0.5
     assert np.degrees(poses[:, 1]).std() == pytest.approx(5.7, abs=0.2)
     assert np.abs(np.diff(np.degrees(poses[:, 1]))).max() < 3.0
-
-
-def test_every_renderer_has_a_row_and_features_cost_something() -> None:
-    rows = measure_models(runs=1)
-    assert {"ugc", "everybody"} <= {row.model for row in rows}
-    assert all(0.0 < row.network_ms < row.frame_ms for row in rows)
-    assert len(lines_of_models(rows)) == len(rows)
-
-
-def test_fitting_is_measured_on_a_real_face(carphone: Path) -> None:
-    times = measure_fitting(carphone, frames=30)
-    assert times.frames == 30
-    assert 0.0 < times.identity_error_px < 1.5
-    assert 0.0 < times.landmark_error_px < 1.5
-    assert min(times.track_ms, times.draw_ms, times.draw_detailed_ms) > 0.0
-    assert "FitIdentity of 30 frames" in lines_of_fitting(times)[1]
 
 
 def test_a_methods_line_says_frames_a_second() -> None:

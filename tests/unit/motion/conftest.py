@@ -7,8 +7,8 @@ import pytest
 
 from services.motion.models import MotionModels
 from services.motion.style import Style, encode_style
-from services.motion.train.clips import TrainingClip
-from tests.unit.motion.made_clips import made_clip
+from services.motion.train.clips import Clips
+from tests.unit.motion.made_clips import in_memory, made_clip
 from tests.unit.motion.synthesised import mouths
 
 
@@ -24,5 +24,5 @@ def style(models: MotionModels) -> Style:
 
 
 @pytest.fixture(scope="session")
-def clips() -> list[TrainingClip]:
-    return [made_clip(index) for index in range(6)]
+def clips() -> Clips:
+    return in_memory([made_clip(index) for index in range(6)])

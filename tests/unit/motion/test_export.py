@@ -1,70 +1,91 @@
-"""The stage's export command on tiny trained networks."""
+"""The exports of the sync network and of the networks of the style, into a folder of weights that they share."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from services.motion import export as command
-from services.motion.models import MotionModels
-from services.motion.networks.sync import SyncConfig, SyncNetwork
+from services.common.errors import InvalidRequest
+from services.common.store.tensor_bytes import NamedArrays, decode_arrays
+from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictors.ugc.grid import UgcGrid
-from services.motion.predictors.ugc.network import UgcConfig, UgcNetwork
+from services.motion.predictors.ugc.train.network import NETWORK as UGC
+from services.motion.train.networks import SYNC
+from services.training.networks import TrainableNetwork
+from tests.unit.motion.brief_training import train_briefly
+from tests.unit.motion.made_clips import small_set
+from tests.unit.motion.predictors.ugc.train.tiny import TINY as UGC_TINY
 from tests.unit.motion.synthesised import random_features
+from tests.unit.motion.train.test_sync import TINY as SYNC_TINY
+
+CONSTANTS = "motion_constants.safetensors"
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["export", *arguments])
-    return command.main()
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    data = small_set(folder / "set")
+    train_briefly(SYNC, data, SYNC_TINY, folder / "sync")
+    train_briefly(UGC, data, UGC_TINY, folder / "ugc_motion")
+    return folder
 
 
 @pytest.fixture
-def runs(models: MotionModels, tmp_path: Path) -> Path:
-    """Training runs of `ugc` and of the sync network with random weights, in the default folders below a folder."""
-    torch.manual_seed(0)
-    style, sync = UgcNetwork(UgcConfig()), SyncNetwork(SyncConfig())
-    kept = {
-        "style": {"state": style.state_dict(), "code": torch.zeros(8), "basis": models.basis, "scores": {"new": {}}},
-        "sync": {"state": sync.state_dict(), "basis": models.sync_basis, "scores": {"recovery": {}}},
-    }
-    for name, config in (("style", UgcConfig()), ("sync", SyncConfig())):
-        folder = tmp_path / "build" / "motion" / name
-        folder.mkdir(parents=True)
-        network = {field: getattr(config, field) for field in config.__dataclass_fields__}
-        torch.save({**kept[name], "config": {"network": network}, "step": 1}, folder / "best.pt")
-    return tmp_path
+def weights(tmp_path: Path) -> Path:
+    return shutil.copytree(WEIGHTS, tmp_path / "motion")
 
 
-@pytest.mark.filterwarnings("ignore")  # of the exporter, which warns of itself and of tracing
-@pytest.mark.parametrize("arguments", [[], ["--predictor", "ugc"]])
-def test_what_is_trained_is_exported_and_can_be_served(
-    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: Sequence[str]
-) -> None:
-    monkeypatch.chdir(runs)
-    assert run(monkeypatch, *arguments, "--out", "weights") == 0
-    assert "skipped" in capsys.readouterr().err or arguments
-    models = MotionModels(runs / "weights")
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def exported(network: TrainableNetwork, runs: Path, weights: Path) -> set[str]:
+    assert network.export is not None
+    return {path.name for path in network.export(runs / network.name, weights)}
+
+
+def changed(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> set[str]:
+    return {name for name in after if before.get(name) != after[name]}
+
+
+def constants(folder: Path) -> NamedArrays:
+    return decode_arrays((folder / CONSTANTS).read_bytes())
+
+
+def test_each_export_replaces_its_own_part_and_the_folder_can_be_served(runs: Path, weights: Path) -> None:
+    before, old = contents(weights), constants(weights)
+    written = exported(SYNC, runs, weights)
+    assert written == changed(before, contents(weights))
+    assert written == {"sync_audio.onnx", "sync_mouth.onnx", "sync.card.md", "export.json", CONSTANTS}
+    synced = constants(weights)
+    np.testing.assert_array_equal(synced["components"], old["components"])
+    assert synced["sync_components"].shape == (4, 59, 3)
+
+    written = exported(UGC, runs, weights)
+    assert written == {"motion.onnx", "style_encoder.onnx", "motion.card.md", "export.json", CONSTANTS}
+    np.testing.assert_array_equal(constants(weights)["sync_components"], synced["sync_components"])
+
+    models = MotionModels(weights)
+    sheet = json.loads((weights / "export.json").read_text())
+    assert models.version == sheet["version"] != old.metadata["version"]
     assert len(UgcGrid(models, models.neutral_style()).push(random_features(5)).mouth_landmarks) == 3
     assert np.isfinite(models.embed_audio(np.zeros((40, 4, 25), np.float32))).all()
-    assert {path.name for path in (runs / "weights").iterdir()} >= {"export.json", "motion_constants.safetensors"}
+    assert sheet["sync_training"]["config"]["frames"] == SYNC_TINY.frames
+    assert sheet["style_training"]["card"] == "motion.card.md"
+    assert {each["name"] for each in sheet["specs"]} == set(sheet["parity"])
 
 
-def test_nothing_trained_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run(monkeypatch, "--out", "weights") == 1
-    assert "train first" in capsys.readouterr().err
-    assert run(monkeypatch, "--predictor", "headpose", "--out", "weights") == 1
-    assert "run=build/motion/head_motion" in capsys.readouterr().err
-    assert not (tmp_path / "weights").exists()
-
-
-def test_a_run_that_a_predictor_lacks_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(monkeypatch, "--predictor", "ugc", "--run", "other=x") == 1
-    assert "['style', 'sync']" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "--run", "style=x")
+def test_a_run_of_another_network_and_a_folder_that_lacks_weights_are_refused(runs: Path, weights: Path) -> None:
+    assert SYNC.export is not None
+    with pytest.raises(InvalidRequest, match="not of 'sync'"):
+        SYNC.export(runs / "ugc_motion", weights)
+    (weights / "motion.onnx").unlink()
+    before = contents(weights)
+    with pytest.raises(InvalidRequest, match="not a whole folder of weights"):
+        SYNC.export(runs / "sync", weights)
+    assert contents(weights) == before

@@ -118,7 +118,7 @@ def test_a_gateway_starts_without_a_method_and_says_so() -> None:
 
 async def test_a_method_that_the_stages_have_gets_its_models() -> None:
     stages: Any = ListingStages(motion_models(), render_models())
-    assert len((await models_for(stages, method_named("ugc"))).models) == len(METHODS)
+    assert len((await models_for(stages, method_named("ugc"))).render.models) == len(METHODS)
 
 
 @pytest.mark.parametrize("stage", ["motion", "render"])

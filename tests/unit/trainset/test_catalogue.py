@@ -1,15 +1,17 @@
+"""Which clips a folder has, whose they are, and what their split is."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
 
-from gateway.trainset.build import lags_by_speaker
-from gateway.trainset.catalogue import ClipEntry, held_out, list_clips
-from gateway.trainset.clip import ClipFacts
+from gateway.trainset.catalogue import ClipEntry, Listing, list_clips
+from gateway.trainset.corpus import Corpus, Source
 from services.common.errors import InvalidRequest
 
-USES = frozenset({"train", "val"})
+SPLITS = frozenset({"train", "val"})
+HEAD = "file,use,speaker,licence,transcript,other\n"
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -19,51 +21,98 @@ def touch(folder: Path, *names: str) -> Path:
     return folder
 
 
+def entries(listing: Listing) -> dict[str, ClipEntry]:
+    return {entry.file: entry for entry in listing.entries}
+
+
 def test_a_catalogue_says_whose_the_clips_are(tmp_path: Path) -> None:
-    touch(tmp_path, "a/1.mp4", "a/2.mp4", "speech.wav", "b.mkv")
+    touch(tmp_path, "a/1.mp4", "a/2.mp4", "a/3.mp4", "a/4.mp4", "speech.wav", "b.mkv", "notes.txt")
     (tmp_path / "catalogue.csv").write_text(
-        "file,use,speaker,licence,transcript,other\n"
-        'a/1.mp4,train,ann,CC0,"yes, no",x\na/2.mp4,test,ann,CC0,,x\nb.mkv,val,,CC0,,x\n'
-        "speech.wav,train,ann,CC0,,x\ngone.mp4,train,ann,CC0,,x\n"
+        f'{HEAD}a/1.mp4,train,ann,CC0,"yes,\n no",x\na/2.mp4,test,ann,CC0,,x\na/3.mp4,train_motion,ann,,,x\na/4.mp4,,,,,x\n'
+        "b.mkv,val,,CC0,,x\nspeech.wav,train,ann,CC0,,x\ngone.mp4,train,ann,CC0,,x\nb.mkv,val,,,,x\n../c.mp4,train,,,,x\n"
+        "notes.txt,train,,,,x\n"
     )
-    assert list_clips(tmp_path, USES) == [
-        ClipEntry("a/1.mp4", "train", "ann", "CC0", "yes, no"),
-        ClipEntry("b.mkv", "val", "b", "CC0", ""),
-    ]
+    listing = list_clips(tmp_path, SPLITS)
+    found = entries(listing)
+    assert sorted(found) == ["a/1.mp4", "a/3.mp4", "a/4.mp4", "b.mkv", "speech.wav"]
+    first = found["a/1.mp4"]
+    assert (first.split, first.speaker, first.licence, first.transcript) == ("train", "ann", "CC0", "yes, no")
+    assert (first.has_pixels, first.source, first.weight) == (True, tmp_path.name, 1.0)
+    assert (found["a/3.mp4"].split, found["a/3.mp4"].has_pixels) == ("train", False)
+    assert (found["a/4.mp4"].split, found["a/4.mp4"].speaker) == ("", "a/4")
+    assert (found["b.mkv"].split, found["b.mkv"].speaker) == ("val", "b")
+    assert listing.refused == {
+        "gone.mp4": "no such file",
+        "b.mkv": "the catalogue lists the file twice",
+        "../c.mp4": "the catalogue names a file outside of the folder",
+    }
+    assert entries(list_clips(tmp_path, SPLITS | {"test"}))["a/2.mp4"].split == "test"
 
 
-def test_without_one_the_sub_folder_is_the_speaker(tmp_path: Path) -> None:
-    touch(tmp_path, "ann/1.mp4", "ann/more/2.MOV", "film.mkv", "notes.txt")
-    clips = list_clips(tmp_path, USES)
-    assert [(clip.name, clip.speaker) for clip in clips] == [
-        ("ann__1.mp4", "ann"),
-        ("ann__more__2.MOV", "ann"),
-        ("film.mkv", "film"),
-    ]
+def test_without_a_catalogue_the_sub_folder_is_the_speaker(tmp_path: Path) -> None:
+    touch(tmp_path, "ann/1.mp4", "ann/more/2.MOV", "ann/._1.mp4", ".cache/3.mp4", "film.mkv", "notes.txt", "bob/1.wav", "bob/2.m4a")
+    found = entries(list_clips(tmp_path, SPLITS))
+    assert {file: (entry.speaker, entry.split, entry.is_film) for file, entry in found.items()} == {
+        "ann/1.mp4": ("ann", "", True),
+        "ann/more/2.MOV": ("ann", "", True),
+        "bob/1.wav": ("bob", "", False),
+        "bob/2.m4a": ("bob", "", False),
+        "film.mkv": ("film", "", True),
+    }
 
 
-def test_whole_speakers_are_held_out_always_the_same() -> None:
-    speakers = {f"speaker{number}" for number in range(20)}
-    assert len(held_out(speakers)) == 3
-    assert held_out(speakers) == held_out(speakers | set())
-    assert held_out({"one", "two"}) == set()
+def test_a_corpus_file_takes_files_and_fills_what_the_catalogue_leaves_open(tmp_path: Path) -> None:
+    touch(tmp_path, "x/s1_a.wav", "x/s2_b.wav", "x/odd.wav", "y/c.wav")
+    source = Source(
+        name="x",
+        files=("x/*",),
+        licence="CC0",
+        speaker=r"(?P<speaker>s\d)_",
+        weight=0.5,
+        has_pixels=False,
+        splits={"val": ("x/s2*",)},
+    )
+    corpus = Corpus(source=(source,))
+    listing = list_clips(tmp_path, SPLITS, corpus)
+    found = entries(listing)
+    assert {file: (entry.speaker, entry.split) for file, entry in found.items()} == {
+        "x/s1_a.wav": ("x-s1", ""),
+        "x/s2_b.wav": ("x-s2", "val"),
+    }
+    assert listing.refused == {"x/odd.wav": "source x: the regular expression of `speaker` does not match the path"}
+
+    (tmp_path / "catalogue.csv").write_text(f"{HEAD}x/s1_a.wav,train,,,,\nx/s2_b.wav,,ann,PD,,\ny/c.wav,train,,,,\n")
+    found = entries(list_clips(tmp_path, SPLITS, corpus))
+    first, second, third = (found[name] for name in ("x/s1_a.wav", "x/s2_b.wav", "y/c.wav"))
+    assert (first.source, first.speaker, first.licence, first.weight, first.has_pixels) == ("x", "x-s1", "CC0", 0.5, False)
+    assert (second.speaker, second.licence, second.split) == ("ann", "PD", "val")
+    assert (third.source, third.weight, third.has_pixels) == (tmp_path.name, 1.0, True)
+
+
+def test_names_of_clips_fit_a_file_system_and_differ() -> None:
+    long = "/".join(["folder"] * 60)
+    files = ["a/b.wav", "a__b.wav", "a_/_b.wav", f"{long}/1.wav", f"{long}/2.wav"]
+    names = [ClipEntry(file=file, source="", speaker="").name for file in files]
+    assert len(set(names)) == len(files)
+    assert names[0] == "a__b.wav"
+    assert all("/" not in name and len(name) <= 180 for name in names)
+
+
+def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "\udcff.wav")
+    listing = list_clips(tmp_path, SPLITS)
+    assert list(entries(listing)) == ["a.wav"]
+    assert listing.refused == {"\udcff.wav": "the name is not text in UTF-8; rename the file"}
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="no such folder"):
-        list_clips(tmp_path / "missing", USES)
-    with pytest.raises(InvalidRequest, match="no film"):
-        list_clips(tmp_path, USES)
+        list_clips(tmp_path / "missing", SPLITS)
+    with pytest.raises(InvalidRequest, match="no film or recording of the splits train, val"):
+        list_clips(tmp_path, SPLITS)
+    (tmp_path / "catalogue.csv").write_text(f"{HEAD}gone.mp4,train,,,,\n")
+    with pytest.raises(InvalidRequest, match=r"gone\.mp4: no such file"):
+        list_clips(tmp_path, SPLITS)
     (tmp_path / "catalogue.csv").write_text("file,use\n")
     with pytest.raises(InvalidRequest, match="licence, speaker, transcript"):
-        list_clips(tmp_path, USES)
-
-
-def test_the_lag_of_a_speaker_is_the_median_of_the_clips() -> None:
-    def facts(lag: int, confidence: float = 1.0) -> ClipFacts:
-        return ClipFacts(75, 75, lag, confidence, "")
-
-    entries = [ClipEntry(f"{speaker}/{number}.mp4", "train", speaker, "", "") for speaker in "ab" for number in range(3)]
-    measured = [facts(1), facts(-9), facts(1), facts(0, -1.0), facts(0, -1.0), facts(0, -1.0)]
-    lags = lags_by_speaker(dict(zip(entries, measured, strict=True)))
-    assert lags == {"a__0.mp4": 1, "a__1.mp4": 1, "a__2.mp4": 1}
+        list_clips(tmp_path, SPLITS)

@@ -1,39 +1,63 @@
-"""Measure identity removal: `python -m services.audio.identity_removal.train.evaluate --parts P.npz --out REPORT`.
+"""Measure identity removal: `python -m services.audio.identity_removal.train.evaluate --data SET --output REPORT`.
 
-The exported network runs over speech, and new classifiers are trained on the output. Classifiers of speakers (closed sets) are
-tested on held-out parts of the same speakers' speech. Classifiers of phones are tested on held-out parts and on speakers who were
-never heard. The same measurement is made on the cepstra and, as a floor, on the phone labels, because words and speaking rates also
-differ between speakers. The command writes REPORT/id_removal.json and REPORT/id_removal.png.
+The exported network runs over the speech of a training set, and new classifiers are trained on the output. Classifiers of speakers
+(closed sets: the speakers of one source) are tested on held-out parts of the same speakers' speech. Classifiers of phones are
+tested on held-out parts and on the clips of `val`. The same is measured on the cepstra and, as a floor, on the phone labels,
+because words and speaking rates also differ between speakers. The command writes REPORT/id_removal.json and REPORT/id_removal.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 
 from services.audio.identity_removal.kind import IdentityRemovalModel
 from services.audio.identity_removal.normalise import IDENTITY_AHEAD_ROWS, IDENTITY_PAST_ROWS, IDENTITY_WINDOW_ROWS, normal_silence
-from services.audio.identity_removal.train.data import GAP_ROWS, TRAIN_SHARE, SpeechPart, load_parts
 from services.audio.identity_removal.train.fresh_classifiers import SEGMENT_ROWS, Labelled, fit, row_accuracy, speaker_accuracy
+from services.audio.identity_removal.train.speech import Heard, divided, hear
 from services.audio.models import WEIGHTS
 from services.audio.phones import NUM_PHONES
-from services.audio.train.sphinx import IGNORED
-from services.audio.types import ROWS_PER_VIDEO_FRAME
+from services.audio.train.recordings import IGNORED
+from services.audio.types import ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME
 from services.common.array_types import Float32
+from services.common.errors import DubstageError, InvalidRequest
+from services.training.trainset.manifest import ClipRow
+from services.training.trainset.reader import TrainSet, by_speaker
 
 SPEAKER_CLASSIFIERS: Final = ("row linear", "row mlp", "segment linear", "segment mlp", "segment network")
 PHONE_CLASSIFIERS: Final = ("row linear", "row mlp")
 _MAX_ROWS: Final = 6000
-"""Largest number of rows per speaker and split: one minute."""
+"""Largest number of rows per speaker and half: one minute."""
+_MAX_SPEAKERS: Final = 200
 _PHONE_ROWS: Final = 120
-Represent = Callable[[SpeechPart], Float32]
+
+
+class Excerpt(NamedTuple):
+    """Speech of one speaker.
+
+    Attributes:
+        name: name of the clip.
+        source: name of the corpus. Speakers of `val` have a source of their own.
+        speaker: name of the speaker.
+        split: `train` or `val`.
+        half: `train` or `held_out`, of the speaker's speech.
+        heard: the rows.
+    """
+
+    name: str
+    source: str
+    speaker: str
+    split: str
+    half: str
+    heard: Heard
 
 
 def with_deltas(rows: Float32) -> Float32:
@@ -53,58 +77,62 @@ def removed(model: IdentityRemovalModel, rows: Float32) -> Float32:
     return model.run(windows).reshape(-1, rows.shape[1])[: len(rows)]
 
 
-def limited(parts: list[SpeechPart]) -> list[SpeechPart]:
-    """Return at most one minute of each speaker and split. Copies at other speeds are left out."""
-    seen: dict[tuple[str, str], int] = {}
-    kept = []
-    for part in parts:
-        key = (part.speaker, part.split)
-        if "@" in part.speaker or seen.get(key, 0) >= _MAX_ROWS:
-            continue
-        seen[key] = seen.get(key, 0) + len(part.rows)
-        kept.append(part)
-    return kept
+def excerpts(data: TrainSet) -> list[Excerpt]:
+    """Return at most one minute of each speaker and half, of at most 200 speakers of each source and split.
 
+    The speech of `train` is divided as in training. The speech of `val` is divided in the same way, as a source of its own.
 
-def unheard(parts: list[SpeechPart]) -> list[SpeechPart]:
-    """Return LibriSpeech's speakers of `val`, which the network never heard, divided like the other speakers."""
+    Raises:
+        InvalidRequest: the set has no labelled clips in `train` or `val`.
+    """
     found = []
-    for part in parts:
-        if part.split != "val" or part.corpus != "librispeech":
-            continue
-        cut = int(len(part.rows) * TRAIN_SHARE)
-        for split, rows in (("train", slice(0, cut)), ("held_out", slice(cut + GAP_ROWS, None))):
-            pieces = (part.rows[rows], part.raw[rows], part.labels[rows])
-            found.append(SpeechPart(part.name, "librispeech, new speakers", part.speaker, *pieces, split))
+    for split in ("train", "val"):
+        for source, rows in sorted(_by_source(data.of(split, phones=True)).items()):
+            speakers = list(by_speaker(rows).values())
+            step = max(1.0, len(speakers) / _MAX_SPEAKERS)
+            some = [speakers[int(number * step)] for number in range(min(len(speakers), _MAX_SPEAKERS))]
+            name = source if split == "train" else f"{source}, {split}"
+            kept: dict[tuple[str, str], int] = {}
+            for part in divided([row for clips in some for row in clips]):
+                seen = kept.get((part.speaker, part.half), 0)
+                if seen < _MAX_ROWS:
+                    heard = hear(data, part.row).cut(part)
+                    kept[part.speaker, part.half] = seen + len(heard.rows)
+                    found.append(Excerpt(part.row.name, name, part.speaker, split, part.half, heard))
     return found
 
 
-def speaker_sets(parts: list[SpeechPart]) -> dict[str, list[SpeechPart]]:
-    """Return closed sets of speakers who say comparable words. Each speaker has at least one segment in both splits."""
-    every = [part for part in parts if part.split != "val"]
-    sets = {corpus: [part for part in every if part.corpus == corpus] for corpus in ("librispeech", "flite", "vctk", "grid")}
-    sets["librispeech, new speakers"] = unheard(parts)
+def speaker_sets(parts: Sequence[Excerpt]) -> dict[str, list[Excerpt]]:
+    """Return closed sets of at least two speakers of one source. Each speaker has at least one segment in both halves."""
     found = {}
-    for name, members in sets.items():
-        enough = {
-            part.speaker
-            for part in members
-            if all(
-                any(len(other.rows) >= SEGMENT_ROWS for other in members if (other.speaker, other.split) == (part.speaker, split))
-                for split in ("train", "held_out")
-            )
-        }
-        found[name] = [part for part in members if part.speaker in enough]
+    for source in sorted({part.source for part in parts}):
+        members = [part for part in parts if part.source == source]
+        halves: dict[str, set[str]] = {}
+        for part in members:
+            if len(part.heard.rows) >= SEGMENT_ROWS:
+                halves.setdefault(part.speaker, set()).add(part.half)
+        enough = {speaker for speaker, some in halves.items() if len(some) == 2}
+        if len(enough) > 1:
+            found[source] = [part for part in members if part.speaker in enough]
     return found
 
 
-def speakers_told(parts: list[SpeechPart], represent: Represent, names: tuple[str, ...], steps: int) -> dict[str, Any]:
+def _by_source(rows: Sequence[ClipRow]) -> dict[str, list[ClipRow]]:
+    sources: dict[str, list[ClipRow]] = {}
+    for row in rows:
+        sources.setdefault(row.source, []).append(row)
+    return sources
+
+
+def speakers_told(
+    parts: Sequence[Excerpt], represent: Callable[[Excerpt], Float32], names: tuple[str, ...], steps: int
+) -> dict[str, Any]:
     """Return the accuracy of each classifier on the held-out parts of a closed set."""
     index = {speaker: number for number, speaker in enumerate(sorted({part.speaker for part in parts}))}
     examples: dict[str, list[Labelled]] = {"train": [], "held_out": []}
     for part in parts:
-        if len(part.rows) >= SEGMENT_ROWS:
-            examples[part.split].append(Labelled(represent(part), np.full(len(part.rows), index[part.speaker], np.int64)))
+        if len(part.heard.rows) >= SEGMENT_ROWS:
+            examples[part.half].append(Labelled(represent(part), np.full(len(part.heard.rows), index[part.speaker], np.int64)))
     told: dict[str, Any] = {"speakers": len(index), "chance": round(1.0 / len(index), 4)}
     for name in names:
         fitted = fit(name, examples["train"], len(index), steps=steps, rows=SEGMENT_ROWS)
@@ -112,14 +140,16 @@ def speakers_told(parts: list[SpeechPart], represent: Represent, names: tuple[st
     return told
 
 
-def phones_told(parts: list[SpeechPart], represent: Represent, steps: int) -> dict[str, Any]:
+def phones_told(parts: Sequence[Excerpt], represent: Callable[[Excerpt], Float32], steps: int) -> dict[str, Any]:
     """Return the accuracy per row of phone classifiers on held-out parts and on speakers of `val`."""
     examples: dict[str, list[Labelled]] = {"train": [], "held_out": [], "val": []}
     for part in parts:
-        if len(part.rows) >= _PHONE_ROWS:
-            classes = part.labels.astype(np.int64)
-            classes[part.labels == IGNORED] = -1
-            examples[part.split].append(Labelled(represent(part), classes))
+        if len(part.heard.rows) >= _PHONE_ROWS:
+            classes = part.heard.labels.astype(np.int64)
+            classes[classes == IGNORED] = -1
+            examples[part.half if part.split == "train" else "val"].append(Labelled(represent(part), classes))
+    if not all(examples.values()):
+        raise InvalidRequest(f"give clips of at least {_PHONE_ROWS / ROWS_PER_SECOND} s in `train` and in `val`", field="data")
     told: dict[str, Any] = {}
     for name in PHONE_CLASSIFIERS:
         fitted = fit(name, examples["train"], NUM_PHONES, steps=2 * steps, rows=_PHONE_ROWS)
@@ -141,7 +171,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         for shift, (kind, told) in enumerate(report["speakers"][name].items()):
             values = [told[key]["segment"] for key in SPEAKER_CLASSIFIERS]
             axis.bar(np.arange(len(values)) + 0.2 * shift, values, 0.2, label=kind, color=colours[kind])
-        chance = report["speakers"][name]["removed"]["chance"]
+        chance = next(iter(report["speakers"][name].values()))["chance"]
         axis.axhline(chance, color="black", linestyle=":", linewidth=1)
         axis.set_title(f"{name}: chance {chance:.3f}", fontsize=9)
         axis.set_xticks(np.arange(len(SPEAKER_CLASSIFIERS)) + 0.3, SPEAKER_CLASSIFIERS, rotation=30, ha="right", fontsize=7)
@@ -159,54 +189,78 @@ def draw(report: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def main() -> None:
-    """Run the command line."""
+def evaluate(
+    model: IdentityRemovalModel, data: TrainSet, *, sets: Sequence[str], kinds: Sequence[str], steps: int
+) -> dict[str, Any]:
+    """Return the accuracies: `speakers` by set, kind of features and classifier, and `phones` by kind and classifier.
+
+    Args:
+        model: the exported network.
+        data: the training set.
+        sets: only these sets of speakers; empty: all.
+        kinds: only these kinds of features; empty: all.
+        steps: training steps of each classifier.
+
+    Raises:
+        InvalidRequest: the set has no labelled clips in `train` or `val`.
+    """
+    parts = excerpts(data)
+    cache: dict[tuple[str, str], Float32] = {}
+
+    def without_identity(part: Excerpt) -> Float32:
+        key = (part.name, part.half)
+        if key not in cache:
+            cache[key] = with_deltas(removed(model, part.heard.rows))
+        return cache[key]
+
+    def phone_labels(part: Excerpt) -> Float32:
+        return np.asarray(np.eye(IGNORED + 1, dtype=np.float32)[part.heard.labels][:, [*range(NUM_PHONES), IGNORED]])
+
+    represented: dict[str, Callable[[Excerpt], Float32]] = {
+        "cepstra": lambda part: with_deltas(part.heard.cepstra),
+        "normalised": lambda part: with_deltas(part.heard.rows),
+        "removed": without_identity,
+        "phone labels": phone_labels,
+    }
+    represented = {name: kind for name, kind in represented.items() if not kinds or name in kinds}
+    report: dict[str, Any] = {"speakers": {}, "phones": {}}
+    for name, members in speaker_sets(parts).items():
+        if sets and name not in sets:
+            continue
+        report["speakers"][name] = {}
+        for kind, represent in represented.items():
+            told = speakers_told(members, represent, SPEAKER_CLASSIFIERS, steps)
+            report["speakers"][name][kind] = told
+            print(name, kind, json.dumps(told), flush=True)
+    for kind in ("cepstra", "removed"):
+        if kind in represented:
+            report["phones"][kind] = phones_told(parts, represented[kind], steps)
+            print("phones", kind, json.dumps(report["phones"][kind]), flush=True)
+    return report
+
+
+def main() -> int:
+    """Run the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", type=Path, required=True, help="file written by services.audio.identity_removal.train.data")
+    parser.add_argument("--data", type=Path, required=True, help="training set with phones, made by `dubstage trainset`")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder with id_removal.onnx")
-    parser.add_argument("--out", type=Path, default=Path("build/audio/id_removal_report"), help="folder of the report")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the report")
     parser.add_argument("--sets", nargs="*", default=[], help="only these sets of speakers (default: all)")
     parser.add_argument("--kinds", nargs="*", default=[], help="only these features (default: all)")
     parser.add_argument("--steps", type=int, default=250, help="training steps of each classifier")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = IdentityRemovalModel(arguments.weights)
-    parts = limited(load_parts(arguments.parts))
-    cache: dict[tuple[str, str, int], Float32] = {}
-
-    def without_identity(part: SpeechPart) -> Float32:
-        key = (part.name, part.split, len(part.rows))
-        if key not in cache:
-            cache[key] = with_deltas(removed(model, part.rows))
-        return cache[key]
-
-    def phone_labels(part: SpeechPart) -> Float32:
-        return np.asarray(np.eye(IGNORED + 1, dtype=np.float32)[part.labels][:, [*range(NUM_PHONES), IGNORED]])
-
-    kinds: dict[str, Represent] = {
-        "cepstra": lambda part: with_deltas(part.raw),
-        "normalised": lambda part: with_deltas(part.rows),
-        "removed": without_identity,
-        "phone labels": phone_labels,
-    }
-    kinds = {name: kind for name, kind in kinds.items() if not arguments.kinds or name in arguments.kinds}
-    report: dict[str, Any] = {"speakers": {}, "phones": {}}
-    for name, members in speaker_sets(parts).items():
-        if arguments.sets and name not in arguments.sets:
-            continue
-        report["speakers"][name] = {}
-        for kind, represent in kinds.items():
-            told = speakers_told(members, represent, SPEAKER_CLASSIFIERS, arguments.steps)
-            report["speakers"][name][kind] = told
-            print(name, kind, json.dumps(told), flush=True)
-    for kind in ("cepstra", "removed"):
-        if kind in kinds:
-            report["phones"][kind] = phones_told(parts, kinds[kind], arguments.steps)
-            print("phones", kind, json.dumps(report["phones"][kind]), flush=True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "id_removal.json").write_text(json.dumps(report, indent=1) + "\n")
-    draw(report, arguments.out / "id_removal.png")
+    try:
+        model = IdentityRemovalModel(arguments.weights)
+        report = evaluate(model, TrainSet(arguments.data), sets=arguments.sets, kinds=arguments.kinds, steps=arguments.steps)
+    except DubstageError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return error.exit_code
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / "id_removal.json").write_text(json.dumps(report, indent=1) + "\n")
+    draw(report, arguments.output / "id_removal.png")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

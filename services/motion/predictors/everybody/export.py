@@ -1,57 +1,69 @@
-"""Export of `everybody`: audio_to_expression.onnx, expression_constants.safetensors and the report audio_to_expression.json."""
+"""Export of `everybody`: audio_to_expression.onnx, expression_constants.safetensors and the sheet audio_to_expression.json."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import torch
-
-from services.motion.export_spec import Delivery, ExportSpec, admit, measure_parity, write_constants, write_onnx
+from services.motion.export_spec import (
+    Delivery,
+    ExportSpec,
+    admit,
+    digests,
+    measure_parity,
+    write_constants,
+    write_onnx,
+    write_sheet,
+)
 from services.motion.predictors.everybody.inputs import NUM_HEARD, WINDOW
 from services.motion.predictors.everybody.model import EverybodyModel
 from services.motion.predictors.everybody.network import EverybodyConfig, EverybodyNetwork
+from services.motion.train.basis import check_style_basis
+from services.motion.train.run_files import load_network, origin_of, read_best
 from services.motion.types import ROWS_PER_FRAME
+from services.training.run_folder import read_config
 
-RUNS: Final = {"run": "build/motion/expression"}
-"""Default folder of the training run."""
+NAME: Final = "everybody_motion"
+"""Name of the network on the command line."""
 SPEC: Final = ExportSpec(
     name=Path(EverybodyModel.network_file).stem,
     inputs={"window": (1, WINDOW, ROWS_PER_FRAME, NUM_HEARD)},
     outputs=("expression",),
-    max_bytes=1_500_000,
     parity_runs=32,
 )
 
 
-def export(runs: Mapping[str, Path], out: Path, spec: ExportSpec = SPEC) -> dict[str, Any]:
+def export(run: Path, out: Path, spec: ExportSpec = SPEC) -> list[Path]:
     """Export the network with its constants, or nothing.
 
     Args:
-        runs: folder of the training run `run`.
-        out: folder that gets the files.
+        run: folder of the run.
+        out: folder of weights. Its landmark basis must be the basis that the run was trained on.
         spec: description of the network.
 
     Returns:
-        The report.
+        Paths of the files.
 
     Raises:
-        RuntimeError: the exported network differs from its source, or its file is too large.
+        InvalidRequest: the run is not finished, or the folder holds another landmark basis.
+        ContractBroken: the exported network differs from its source.
     """
-    kept = torch.load(runs["run"] / "best.pt", weights_only=False)
-    network = EverybodyNetwork(EverybodyConfig(**kept["config"]["network"]))
-    network.load_state_dict(kept["state"])
-    network.eval()
+    kept = read_best(run, NAME)
+    check_style_basis(kept, out, NAME)
+    network = EverybodyNetwork(EverybodyConfig(**read_config(run, NAME)["network"]))
+    load_network(network, kept)
     with Delivery(out) as delivery:
         path = write_onnx(network, delivery.folder, spec)
         difference = measure_parity(network, path, spec, spec.examples())
-        admit(path, difference, spec)
-        report = {
-            **write_constants(delivery.folder / EverybodyModel.constants_file, path, kept, {"silence": kept["silence"]}),
-            "training": {name: kept[name] for name in ("config", "step", "scores")},
+        admit(spec.name, difference, spec)
+        constants = delivery.folder / EverybodyModel.constants_file
+        sheet = {
+            **write_constants(constants, path, kept),
+            "training": origin_of(run, NAME, delivery.folder / f"{spec.name}.card.md"),
             "parity": difference,
             "spec": asdict(spec),
+            "files": digests([path, constants]),
         }
-        return delivery.deliver(f"{spec.name}.json", report)
+        write_sheet(delivery.folder / f"{spec.name}.json", sheet)
+        return delivery.deliver()

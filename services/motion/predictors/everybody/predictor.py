@@ -27,7 +27,6 @@ PREDICTOR: Final = Predictor(
     version=_version,
     open=EverybodyGrid,
     personalize=personalize,
-    export="services.motion.predictors.everybody.export",
     features=(*SHARED_FEATURES, FEATURE),
     style_arrays={CORRECTION: _correction_shape},
 )

@@ -1,4 +1,4 @@
-"""Export of `headpose`: audio_to_head_motion.onnx, head_motion_constants.safetensors and the report audio_to_head_motion.json.
+"""Export of `headpose`: audio_to_head_motion.onnx, head_motion_constants.safetensors and the sheet audio_to_head_motion.json.
 
 The exported network makes one step of the LSTM per call; the LSTM's state is an input and an output. Parity of PyTorch and ONNX
 Runtime is measured over a sequence of steps. Weights are stored as float16 and computed with as float32.
@@ -6,10 +6,9 @@ Runtime is measured over a sequence of steps. Weights are stored as float16 and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
@@ -17,14 +16,18 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from services.motion.export_spec import Delivery, ExportSpec, admit, write_constants, write_onnx
+from services.common.errors import InvalidRequest
+from services.motion.export_spec import Delivery, ExportSpec, admit, digests, write_constants, write_onnx, write_sheet
 from services.motion.predictors.headpose.model import HeadposeModel
 from services.motion.predictors.headpose.network import NUM_HEARD, HeadposeConfig, HeadposeNetwork
+from services.motion.predictors.headpose.predictor import PREDICTOR
+from services.motion.train.basis import check_style_basis
+from services.motion.train.run_files import load_network, origin_of, read_best
 from services.motion.types import ROWS_PER_FRAME
+from services.training.run_folder import read_config
 
-RUNS: Final = {"run": "build/motion/head_motion"}
-"""Default folder of the training run."""
-MAX_BYTES: Final = 700_000
+NAME: Final = "headpose_motion"
+"""Name of the network on the command line."""
 _SMALL: Final = 256
 """Arrays with fewer numbers stay float32."""
 
@@ -36,7 +39,6 @@ def spec_of(config: HeadposeConfig) -> ExportSpec:
         name=Path(HeadposeModel.network_file).stem,
         inputs={"window": (1, config.window, ROWS_PER_FRAME, NUM_HEARD), "h": state, "c": state},
         outputs=("expression", "pose", "next_h", "next_c"),
-        max_bytes=MAX_BYTES,
         parity_runs=100,
     )
 
@@ -75,42 +77,56 @@ def measure_sequence(network: HeadposeNetwork, path: Path, spec: ExportSpec) -> 
     return largest
 
 
-def export(runs: Mapping[str, Path], out: Path, spec: ExportSpec | None = None) -> dict[str, Any]:
+def export(run: Path, out: Path, spec: ExportSpec | None = None) -> list[Path]:
     """Export the network with its constants, or nothing.
 
     Args:
-        runs: folder of the training run `run`.
-        out: folder that gets the files.
+        run: folder of the run.
+        out: folder of weights. Its landmark basis must be the basis that the run was trained on.
         spec: description of the network. None: see spec_of.
 
     Returns:
-        The report.
+        Paths of the files.
 
     Raises:
-        RuntimeError: the exported network differs from its source, or its file is too large.
+        InvalidRequest: the run is not finished or is an ablation, or the folder holds another landmark basis.
+        ContractBroken: the exported network differs from its source.
     """
-    kept = torch.load(runs["run"] / "best.pt", weights_only=False)
-    config = HeadposeConfig(**kept["config"]["network"])
+    kept = read_best(run, NAME)
+    check_style_basis(kept, out, NAME)
+    held = read_config(run, NAME)
+    config = HeadposeConfig(**held["network"])
+    if held["heard"] != "both" or config.ahead != PREDICTOR.frames_ahead:
+        raise InvalidRequest(
+            f"{run} holds an ablation, which the stage cannot serve: train with heard = 'both' and network.ahead = "
+            f"{PREDICTOR.frames_ahead}",
+            field="run",
+        )
     spec = spec or spec_of(config)
     network = HeadposeNetwork(config)
-    network.load_state_dict({name: _as_stored(value) for name, value in kept["state"].items()})
-    network.eval()
+    load_network(network, kept)
+    _round_as_stored(network)
     with Delivery(out) as delivery:
         path = write_onnx(network, delivery.folder, spec)
         store_as_half(path)
         onnx.checker.check_model(str(path))
         difference = measure_sequence(network, path, spec)
-        admit(path, difference, spec)
-        facts = {"past": config.past, "ahead": config.ahead, "hidden": config.hidden}
-        report = {
-            **write_constants(delivery.folder / HeadposeModel.constants_file, path, kept, kept["constants"], **facts),
-            "training": {name: kept[name] for name in ("config", "step", "scores")},
+        admit(spec.name, difference, spec)
+        constants = delivery.folder / HeadposeModel.constants_file
+        sheet = {
+            **write_constants(constants, path, kept, past=config.past, ahead=config.ahead, hidden=config.hidden),
+            "training": origin_of(run, NAME, delivery.folder / f"{spec.name}.card.md"),
             "parity": difference,
             "spec": asdict(spec),
+            "files": digests([path, constants]),
         }
-        return delivery.deliver(f"{spec.name}.json", report)
+        write_sheet(delivery.folder / f"{spec.name}.json", sheet)
+        return delivery.deliver()
 
 
-def _as_stored(values: torch.Tensor) -> torch.Tensor:
-    """Return weights with the rounding that storage as float16 gives them."""
-    return values.half().float() if values.numel() >= _SMALL else values
+@torch.no_grad()
+def _round_as_stored(network: HeadposeNetwork) -> None:
+    """Give the weights the rounding that storage as float16 gives them."""
+    for values in network.parameters():
+        if values.numel() >= _SMALL:
+            values.copy_(values.half().float())

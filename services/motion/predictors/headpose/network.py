@@ -82,7 +82,7 @@ class HeadposeNetwork(nn.Module):
             self.filter.bias.copy_(bias)  # type: ignore[union-attr]
 
     def _disturbed(self, rows: Tensor) -> Tensor:
-        level = self.config.level * torch.randn(rows.shape[0], NUM_HEARD, 1).repeat(1, ROWS_PER_FRAME, 1)
+        level = self.config.level * torch.randn(rows.shape[0], NUM_HEARD, 1, device=rows.device).repeat(1, ROWS_PER_FRAME, 1)
         return rows + level + self.config.noise * torch.randn_like(rows)
 
     def forward(self, window: Tensor, h: Tensor, c: Tensor) -> HeadposeOutput:

@@ -22,7 +22,6 @@ PREDICTOR: Final = Predictor(
     version=_version,
     open=HeadposeGrid,
     personalize=personalize,
-    export="services.motion.predictors.headpose.export",
     moves_head=True,
     style_arrays=STYLE_ARRAYS,
     encode_style=encode_head_style,

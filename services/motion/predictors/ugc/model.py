@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from services.common.array_types import Float32
+from services.common.store.network_session import open_network
 from services.motion.models import MotionModels
-from services.motion.runtime import run, session
+from services.motion.runtime import run
 
 MODEL_FILE: Final = "motion.onnx"
 
@@ -24,8 +25,9 @@ class UgcModel:
 
         Raises:
             ModelNotFound: the file is missing.
+            ArtefactCorrupt: the file is damaged.
         """
-        self._network = session(folder / MODEL_FILE, threads)
+        self._network = open_network(folder / MODEL_FILE, threads)
 
     @classmethod
     def of(cls, models: MotionModels) -> UgcModel:

@@ -23,6 +23,5 @@ PREDICTOR: Final = Predictor(
     version=_version,
     open=UgcGrid,
     personalize=personalize,
-    export="services.motion.predictors.ugc.export",
     style_arrays={CORRECTION: lambda models: (models.num_coefficients, NUM_POOLED)},
 )

@@ -33,33 +33,39 @@ class IdentityFeatures:
     """Identity embedding.
 
     Attributes:
-        sha256: digest of the embedding's file, hexadecimal.
+        path: the embedding's file.
+        sha256: digest of the file, hexadecimal.
         size: numbers of an identity feature.
         of: returns unit vectors, float32 [N, size], for render boxes, uint8 [N, 160, 160, 3].
     """
 
+    path: Path
     sha256: str
     size: int
     of: Callable[[UInt8], Float32]
 
 
-def read_identity_features(path: Path) -> IdentityFeatures:
+def read_identity_features(path: Path, device: torch.device | None = None) -> IdentityFeatures:
     """Return the embedding of a file: .safetensors, or ArcFace as .onnx (input [N, 3, 112, 112] RGB, (x - 127.5) / 127.5).
 
     ArcFace was trained on whole faces. Here ArcFace sees the render box, which holds the lower face only.
+
+    Args:
+        path: the file.
+        device: device that computes the features; None: the CPU. ArcFace is always computed on the CPU.
 
     Raises:
         ModelNotFound: the file is missing or holds another network.
     """
     if path.suffix == ".onnx":
         return _arcface(path)
-    network = load(path)
+    network = load(path).to(device)
 
     def of(boxes: UInt8) -> Float32:
         with torch.no_grad():
-            return np.asarray(network(to_tensor(boxes)).numpy(), np.float32)
+            return np.asarray(network(to_tensor(boxes, device)).cpu().numpy(), np.float32)
 
-    return IdentityFeatures(file_sha256(path), network.config.size, of)
+    return IdentityFeatures(path, file_sha256(path), network.config.size, of)
 
 
 def embedding_of(weights: Path) -> IdentityFeatures:
@@ -67,22 +73,24 @@ def embedding_of(weights: Path) -> IdentityFeatures:
 
     Args:
         weights: weights file of the model, whose header holds the digest of the embedding. The embedding lies beside this file, as
-            identity_embedding.onnx or identity_embedding.safetensors. If both are there, the .onnx file is taken.
+            identity_embedding.onnx or identity_embedding.safetensors. If both are there, the digest says which one is meant.
 
     Raises:
         ModelNotFound: the weights file is missing, or the embedding beside this file is missing or another one.
     """
     folder, sha256 = weights.parent, metadata_of(weights).get(EMBEDDING, "")
-    path = next((path for suffix in (".onnx", ".safetensors") if (path := folder / f"{EMBEDDING}{suffix}").is_file()), None)
-    if path is None:
+    paths = [path for suffix in (".onnx", ".safetensors") if (path := folder / f"{EMBEDDING}{suffix}").is_file()]
+    if not paths:
         raise ModelNotFound(f"no {EMBEDDING}.safetensors in {folder}", resource=EMBEDDING)
-    if (found := file_sha256(path)) != sha256:
+    digests = {file_sha256(path): path for path in paths}
+    if sha256 not in digests:
+        found = ", ".join(f"{path} is {digest[:12]}" for digest, path in digests.items())
         raise ModelNotFound(
-            f"model 'headpose' was trained with the identity embedding {sha256[:12]}, but {path} is {found[:12]}: put the right "
-            f"embedding there, or train the model with {path.name} (--identity-weights)",
+            f"model 'headpose' was trained with the identity embedding {sha256[:12]}, but {found}: put the right embedding there, "
+            "or train the model with this one",
             resource=EMBEDDING,
         )
-    return read_identity_features(path)
+    return read_identity_features(digests[sha256])
 
 
 def _arcface(path: Path) -> IdentityFeatures:
@@ -102,4 +110,4 @@ def _arcface(path: Path) -> IdentityFeatures:
         made = np.concatenate([session.run(None, {given.name: picture[None]})[0].reshape(1, -1) for picture in pictures])
         return np.asarray(made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9), np.float32)
 
-    return IdentityFeatures(file_sha256(path), size, of)
+    return IdentityFeatures(path, file_sha256(path), size, of)

@@ -16,7 +16,7 @@ from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.crops import BOX_SIZE
 from services.render.colour_match import match_colour
 from services.render.key_pictures import KeyPictures, moved_keys, nearest_keys
-from services.render.renderers.headpose.mouth_interior import with_interior
+from services.render.renderers.headpose.mouth_interior import MouthInterior, with_interior
 
 DRAWN_WINDOW: Final = 3
 """Frames t-2 to t that the network sees (paper: a window of three adjacent frames)."""
@@ -51,7 +51,9 @@ def rendered_frame(background: UInt8, mask: UInt8, drawn: UInt8, fill: UInt8, co
     return np.where(mask[..., None] > 0, face, background)
 
 
-def shown_keys(keys: KeyPictures, background: UInt8, mask: UInt8, box_landmarks: Float32) -> UInt8:
+def shown_keys(
+    keys: KeyPictures, background: UInt8, mask: UInt8, box_landmarks: Float32, mean: MouthInterior | None = None
+) -> UInt8:
     """Return the key pictures with the nearest lips as the network sees them: uint8 [SHOWN_KEYS, H, W, 3], the nearest first.
 
     They are moved to the wanted landmarks and brought to the light of the frame's cheeks. Where the key's own mouth is all but shut
@@ -62,13 +64,14 @@ def shown_keys(keys: KeyPictures, background: UInt8, mask: UInt8, box_landmarks:
         background: uint8 [H, W, 3], the frame.
         mask: uint8 [H, W], its lower-face mask.
         box_landmarks: float32 [59, 2], its wanted landmarks, box pixels.
+        mean: mean open mouth; None: the one that comes with dubstage.
     """
     size = len(mask)
     near = nearest_keys(keys, box_landmarks, size)
     near = KeyPictures(near.pictures[:SHOWN_KEYS], near.landmarks[:SHOWN_KEYS])
     matched = (match_colour(moved, background, mask) for moved in moved_keys(near, box_landmarks, size))
     own = near.landmarks * np.float32(size // BOX_SIZE)
-    return np.stack([with_interior(key, points, mask, box_landmarks) for key, points in zip(matched, own, strict=True)])
+    return np.stack([with_interior(key, points, mask, box_landmarks, mean) for key, points in zip(matched, own, strict=True)])
 
 
 def keys_shown_in(picture: UInt8) -> UInt8:

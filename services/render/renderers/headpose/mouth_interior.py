@@ -25,7 +25,8 @@ from services.render.lip_pictures import lip_pictures
 FORMAT: Final = "dubstage.mouth_interior/1"
 LEVEL: Final = 96.0
 """Grey level of the stored picture that stands for the brightness of the lips."""
-_FILE: Final = Path(__file__).with_name("mouth_interior.safetensors")
+FILE: Final = "mouth_interior.safetensors"
+"""Name of the file in a folder of weights, and of the one that comes with dubstage."""
 _OPEN_ENOUGH: Final = 0.8
 _OPEN_RANGE: Final = 0.4
 """A picture whose mouth has .8 of the wanted area stays as it is. A picture with .4 of the wanted area gets the mean inside."""
@@ -60,9 +61,15 @@ class LipAndSkin(NamedTuple):
 
 
 @cache
-def mean_mouth() -> MouthInterior:
-    """Return the mean open mouth that comes with dubstage."""
-    stored = decode_arrays(_FILE.read_bytes())
+def mean_mouth(weights: Path | None = None) -> MouthInterior:
+    """Return the mean open mouth.
+
+    Args:
+        weights: folder of weights. A folder without the file, or None, gives the mean open mouth that comes with dubstage.
+    """
+    own = None if weights is None else weights / FILE
+    path = own if own is not None and own.is_file() else Path(__file__).with_name(FILE)
+    stored = decode_arrays(path.read_bytes())
     return MouthInterior(stored["picture"], stored["landmarks"], stored["skin_chroma"])
 
 
@@ -85,7 +92,9 @@ def lip_and_skin(picture: npt.NDArray[np.floating] | UInt8, mask: UInt8, box_lan
     return LipAndSkin(float(lip.mean()), np.asarray(around / max(float(around.mean()), 1e-6), np.float32))
 
 
-def with_interior(picture: UInt8, own_landmarks: Float32, mask: UInt8, box_landmarks: Float32) -> UInt8:
+def with_interior(
+    picture: UInt8, own_landmarks: Float32, mask: UInt8, box_landmarks: Float32, mean: MouthInterior | None = None
+) -> UInt8:
     """Return a moved picture, with the mean inside of a mouth if the picture's own mouth was all but shut: uint8 [H, W, 3].
 
     Args:
@@ -93,6 +102,7 @@ def with_interior(picture: UInt8, own_landmarks: Float32, mask: UInt8, box_landm
         own_landmarks: float32 [59, 2], landmarks of the picture before the move, box pixels.
         mask: uint8 [H, W], lower-face mask.
         box_landmarks: float32 [59, 2], wanted landmarks, box pixels.
+        mean: mean open mouth; None: the one that comes with dubstage.
     """
     wanted = inner_area(box_landmarks)
     size = len(mask)
@@ -101,7 +111,7 @@ def with_interior(picture: UInt8, own_landmarks: Float32, mask: UInt8, box_landm
     shut = float(np.clip((_OPEN_ENOUGH - inner_area(own_landmarks) / wanted) / _OPEN_RANGE, 0.0, 1.0))
     if shut == 0.0:
         return picture
-    mean = mean_mouth()
+    mean = mean or mean_mouth()
     seen = lip_and_skin(picture, mask, box_landmarks)
     moved = moved_keys(KeyPictures(mean.picture[None], mean.landmarks[None]), box_landmarks, size)[0]
     inside = moved * (seen.lip_level / LEVEL * seen.skin_chroma / mean.skin_chroma)

@@ -16,6 +16,7 @@ from services.render.key_pictures import KeyPictures
 from services.render.lip_pictures import lip_pictures
 from services.render.pairs import LandmarkNoise, Pair, perturbed
 from services.render.renderers.headpose.inputs import SHOWN_KEYS, coverage, drawn_picture, rendered_frame, shown_keys
+from services.render.renderers.headpose.mouth_interior import MouthInterior
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +29,7 @@ class DrawnView:
         keys: key pictures of the actor, in the same colours.
         drawing: draws the person.
         detailed: draw with the detailed albedo, not with the low-frequency albedo.
+        mean: mean open mouth; None: the one that comes with dubstage.
         paint: brings a drawn face to the colours of `boxes`; None: the drawn face stays as it is.
     """
 
@@ -36,6 +38,7 @@ class DrawnView:
     keys: KeyPictures
     drawing: IdentityDrawing
     detailed: bool
+    mean: MouthInterior | None = None
     paint: Callable[[UInt8], UInt8] | None = None
 
 
@@ -60,7 +63,7 @@ def drawn_pair(bank: MouthBank, view: DrawnView, noise: LandmarkNoise, seed: int
         points = head_to_box(mouth, pose)
         drawn = view.drawing.draw(mouth, pose, detailed=view.detailed)
         covered = coverage(drawn)
-        keys = shown_keys(view.keys, view.boxes[place], mask, points)
+        keys = shown_keys(view.keys, view.boxes[place], mask, points, view.mean)
         shown = drawn if view.paint is None else view.paint(drawn)
         rendered[row] = rendered_frame(view.boxes[place], mask, shown, keys[0], covered)
         lips = lip_pictures(points)

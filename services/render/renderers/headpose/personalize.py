@@ -14,17 +14,16 @@ from typing import Final
 import numpy as np
 import torch
 
-from services.common.face.identity_drawing import IdentityDrawing
-from services.common.face.mouth_bank import MouthBank
-from services.render.key_pictures import KeyPictures, choose_keys, packed
+from services.render.key_pictures import choose_keys, packed
 from services.render.pairs import LandmarkNoise, Pair, keyed_windows
 from services.render.personalization import PersonalizeRecipe, personalized
 from services.render.renderer import PersonalizeJob
-from services.render.renderers.headpose.actor_items import ActorNetwork, actor_items
+from services.render.renderers.headpose.actor_items import ActorFootage, ActorNetwork, actor_items
 from services.render.renderers.headpose.identity_features import embedding_of
 from services.render.renderers.headpose.inputs import DRAWN_WINDOW, SHOWN_KEYS
+from services.render.renderers.headpose.mouth_interior import mean_mouth
 from services.render.renderers.headpose.network import WEIGHTS, load
-from services.render.renderers.headpose.pairs import DrawnView, drawn_pair
+from services.render.renderers.headpose.pairs import drawn_pair
 from services.render.types import PersonalizeProgress
 
 RECIPE: Final = PersonalizeRecipe(num_steps=80, learning_rate=7e-4)
@@ -57,20 +56,19 @@ def personalize_headpose(job: PersonalizeJob, recipe: PersonalizeRecipe | None =
     path = job.weights / WEIGHTS
     network, identity = load(path), embedding_of(path)
     keys = choose_keys(bank, np.arange(bank.num_frames))
-    items = actor_items(bank, keys, drawing, network, identity)
-    pairs = actor_drawn(bank, keys, drawing, recipe, job.seed) if is_enough else []
+    footage = ActorFootage(bank, keys, drawing, mean_mouth(job.weights))
+    items = actor_items(footage, network, identity)
+    pairs = actor_drawn(footage, recipe, job.seed) if is_enough else []
     yield from personalized(
         ActorNetwork(network, items), pairs, job, recipe, lambda film: packed(np.concatenate([film, items.numpy()]), keys)
     )
 
 
-def actor_drawn(bank: MouthBank, keys: KeyPictures, drawing: IdentityDrawing, recipe: PersonalizeRecipe, seed: int) -> list[Pair]:
+def actor_drawn(footage: ActorFootage, recipe: PersonalizeRecipe, seed: int) -> list[Pair]:
     """Return pairs of the bank's windows, drawn with either albedo in turn, each with key pictures of other moments only.
 
     Args:
-        bank: textures and landmarks of the person.
-        keys: key pictures of the bank.
-        drawing: draws the person.
+        footage: footage of the person.
         recipe: number of pairs.
         seed: random seed of the noise.
 
@@ -79,8 +77,9 @@ def actor_drawn(bank: MouthBank, keys: KeyPictures, drawing: IdentityDrawing, re
     """
     rng = np.random.default_rng((seed, 0))
     pairs = []
-    windows = keyed_windows(bank, keys, length=DRAWN_WINDOW, fewest_keys=SHOWN_KEYS, count=recipe.num_pairs)
+    bank, drawing = footage.bank, footage.drawing
+    windows = keyed_windows(bank, footage.keys, length=DRAWN_WINDOW, fewest_keys=SHOWN_KEYS, count=recipe.num_pairs)
     for place, (rows, others) in enumerate(windows):
-        view = DrawnView(rows, bank.boxes[list(rows)], others, drawing, drawing.has_detail and place % 2 == 1)
+        view = footage.view(rows, others, detailed=drawing.has_detail and place % 2 == 1)
         pairs.append(drawn_pair(bank, view, LandmarkNoise(), int(rng.integers(1 << 31))))
     return pairs

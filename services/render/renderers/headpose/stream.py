@@ -17,6 +17,7 @@ from services.render.lip_pictures import lip_pictures
 from services.render.renderer import StreamSetup
 from services.render.renderers.headpose.detail import with_detail
 from services.render.renderers.headpose.inputs import drawn_picture, rendered_frame, shown_keys
+from services.render.renderers.headpose.mouth_interior import mean_mouth
 from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.types import RenderFrame
 
@@ -33,12 +34,13 @@ class HeadposeDrawer:
 
     def __init__(self, setup: StreamSetup) -> None:
         actor, self._keys = unpacked(setup.state)
+        self._mean = mean_mouth(setup.model.path.parent)
         self.actor_inputs: Final[Mapping[str, Array]] = {INPUT_STATE: actor}
 
     def prepare(self, frame: RenderFrame) -> Prepared:
         """See FrameDrawer.prepare."""
         assert frame.texture is not None  # the renderer declares this input
-        keys = shown_keys(self._keys, frame.background, frame.mask, frame.box_landmarks)
+        keys = shown_keys(self._keys, frame.background, frame.mask, frame.box_landmarks, self._mean)
         return Prepared(rendered_frame(frame.background, frame.mask, frame.texture, keys[0]), keys)
 
     def show(self, window: Window[Prepared]) -> Shown:

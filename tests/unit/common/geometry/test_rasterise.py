@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -184,13 +180,3 @@ def test_attributes_that_do_not_fit_are_refused() -> None:
 def test_the_grid_holds_float32_beyond_one_pixel_exactly() -> None:
     values = np.random.default_rng(0).uniform(1, 4000, (1, 200, 2)).astype(np.float32)
     np.testing.assert_array_equal(on_grid(values), values.astype(np.float64))
-
-
-def test_compiled_code_is_not_written_into_the_installation(tmp_path: Path) -> None:
-    root = Path(__file__).parents[3]
-    folder = root / "services/common/geometry/__pycache__"
-    before = set(folder.glob("rasterise_numba*.nb*"))
-    code = "from services.common.geometry.rasterise import warm_up; warm_up()"
-    subprocess.run([sys.executable, "-c", code], check=True, env={"PATH": "", "HOME": str(tmp_path)}, cwd=root)
-    assert set(folder.glob("rasterise_numba*.nb*")) == before
-    assert not list(tmp_path.rglob("*.nb*"))

@@ -1,15 +1,23 @@
 """Learning the face model: on shapes that are made of known modes."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from services.common.errors import InvalidRequest
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.geometry.default_model import default_model
 from services.common.store.tensor_bytes import encode_arrays
 from services.face.train import morphable_model as training
+from services.face.train import people_shapes
 from services.face.train.face_mesh_topology import mirror_map
+from services.face.train.morphable_figures import explained
+from services.training.trainset.layout import MANIFEST, part_path
+from services.training.trainset.manifest import ClipRow, manifest_line
+from services.training.trainset.reader import TrainSet
 
 RANDOM = np.random.default_rng(9)
 HEAD = head_template().astype(np.float64)
@@ -34,20 +42,20 @@ def test_modes_that_shapes_were_made_of_are_found_each_symmetric_or_antisymmetri
         assert abs(cosine) > 0.999
         assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(true), rel=0.25)
         assert training.mirrored(found, MIRROR) == pytest.approx(sign * found, abs=1e-6)
-    assert training.explained(offsets, basis, [0, 1, 2])[2] == pytest.approx(1.0)
-    assert training.explained(offsets, basis, [0, 1, 2])[0] == 0.0
+    assert explained(offsets, basis, [0, 1, 2])[2] == pytest.approx(1.0)
+    assert explained(offsets, basis, [0, 1, 2])[0] == 0.0
 
 
 def test_explained_variance_of_what_the_basis_does_not_know_is_small():
     offsets = RANDOM.normal(size=(50, 468, 3))
     basis = training.principal_components(training.weighted_rows([(1.0, offsets[:5])], MIRROR), 3)
-    assert training.explained(RANDOM.normal(size=(50, 468, 3)), basis, [3])[0] < 0.05
+    assert explained(RANDOM.normal(size=(50, 468, 3)), basis, [3])[0] < 0.05
 
 
-def write_training_clip(folder, name, speaker, use, frames=40):
-    """A clip as `dubstage trainset` writes it, of a face that the committed model makes."""
+def training_clip(folder, name, speaker, split, frames=40, **facts):
+    """Write a clip's track as `dubstage trainset` does, of a face that the committed model makes, and return the clip's row."""
     model = default_model()
-    identity = RANDOM.normal(size=model.num_identity) if use == "train" else np.zeros(model.num_identity)
+    identity = RANDOM.normal(size=model.num_identity) if split == "train" else np.zeros(model.num_identity)
     expression = 0.7 * RANDOM.normal(size=(frames, model.num_expression))
     shapes = model.shape(identity, expression)
     poses = [HeadPose(1.5, np.eye(3), np.array([300.0 + t, 200.0, 0.0])) for t in range(frames)]
@@ -60,42 +68,69 @@ def write_training_clip(folder, name, speaker, use, frames=40):
         "translation": np.array([pose.translation for pose in poses]),
         "usable": np.arange(frames) != 3,
     }
-    metadata = {"clip": f"{name}.mp4", "use": use, "speaker": speaker}
-    (folder / "clips").mkdir(exist_ok=True)
-    (folder / "clips" / f"{name}.safetensors").write_bytes(encode_arrays(arrays, metadata))
+    path = part_path(folder, "00000", name, "track")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_arrays(arrays))
+    known = {"source": "made", "licence": "CC0-1.0", "has_face": True, "frames": frames, "usable_frames": frames - 1, **facts}
+    return ClipRow(name=name, shard="00000", file=f"{name}.mp4", sha256="", speaker=speaker, split=split, **known)
+
+
+def write_set(folder, rows):
+    (folder / MANIFEST).write_text("".join(map(manifest_line, rows)), encoding="utf-8")
+    return TrainSet(folder)
 
 
 @pytest.fixture
-def trainset(tmp_path):
-    for number in range(4):
-        write_training_clip(tmp_path, f"clip{number}", f"speaker{number}", "train")
-    write_training_clip(tmp_path, "held_out", "stranger", "val")
-    return tmp_path
+def data(tmp_path):
+    rows = [training_clip(tmp_path, f"clip{number}", f"speaker{number}", "train") for number in range(4)]
+    return write_set(tmp_path, [*rows, training_clip(tmp_path, "held_out", "stranger", "val")])
 
 
-def test_a_training_set_becomes_a_model_of_limited_rank(trainset):
-    learned = training.learn(trainset, None, num_identity=20, num_expression=16, num_albedo=0)
+def test_a_training_set_becomes_a_model_of_limited_rank(data):
+    learned = training.learn(data, None, num_identity=20, num_expression=16, num_albedo=0)
     assert learned.model.num_identity == 7  # four speakers and their mirror images around their mean
     assert learned.model.num_expression == 16
     assert learned.model.albedo_mean is None
+    assert learned.model.licence.startswith("Learned in dubstage from made (CC0-1.0).")
     assert learned.report["training_frames"] == 4 * 39
     assert learned.report["expression_explained"]["val stranger"][4] > 0.5
 
 
-def test_unusable_and_turned_frames_are_left_out(trainset):
-    clips = list(training.read_clips(trainset, frozenset({"train"})))
-    assert [clip.speaker for clip in clips] == ["speaker0", "speaker1", "speaker2", "speaker3"]
-    assert 3 not in clips[0].frames
-    assert len(clips[0].shapes) == len(clips[0].poses) == 39
+def test_unusable_frames_are_left_out_and_only_clips_with_pixels_give_colours(data):
+    silhouette, later = replace(data.rows[0], has_pixels=False), replace(data.rows[1], first_frame=100)
+    people = list(people_shapes.read_people(write_set(data.folder, [silhouette, later, *data.rows[2:]]), Path("films")))
+    assert [(one.split, one.speaker) for one in people][:2] == [("train", "speaker0"), ("train", "speaker1")]
+    assert people[0].num_frames == len(people[0].shapes) == 39
+    assert people[0].tracks == ()
+    ((film, frames, poses),) = people[1].tracks
+    assert film == Path("films/clip1.mp4")
+    assert 103 not in frames
+    assert 104 in frames
+    assert len(frames) == len(poses) == 39
 
 
-def test_the_command_writes_the_model_and_its_figures(trainset, tmp_path, monkeypatch):
+def test_a_large_set_is_read_in_part(data, monkeypatch):
+    monkeypatch.setattr(people_shapes, "MAX_FRAMES", 50)
+    assert sum(len(one.shapes) for one in people_shapes.read_people(data, Path())) <= 75
+
+
+def test_a_set_of_one_speaker_is_too_small(data):
+    small = write_set(data.folder, data.rows[:1])
+    with pytest.raises(InvalidRequest, match="needs 2 speakers"):
+        training.learn(small, None, num_identity=2, num_expression=2, num_albedo=0)
+
+
+def test_the_command_writes_the_model_and_its_figures(data, tmp_path, monkeypatch):
     output, report = tmp_path / "model.safetensors", tmp_path / "report.json"
-    monkeypatch.setattr(
-        "sys.argv",
-        ["morphable_model", "--trainset", str(trainset), "--output", str(output), "--report", str(report), "--expression", "8"],
-    )
-    training.main()
+    arguments = ["--data", str(data.folder), "--output", str(output), "--report", str(report), "--expression", "8"]
+    monkeypatch.setattr("sys.argv", ["morphable_model", *arguments])
+    assert training.main() == 0
     model = type(default_model()).load(output)
     assert model.num_expression == 8
     assert json.loads(report.read_text())["digest"] == model.digest
+
+
+def test_a_missing_set_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["morphable_model", "--data", str(tmp_path), "--output", str(tmp_path / "model.safetensors")])
+    assert training.main() == 10
+    assert "manifest.jsonl" in capsys.readouterr().err

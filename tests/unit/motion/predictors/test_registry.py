@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -102,19 +98,3 @@ def test_a_style_that_all_predictors_refined_works_for_each(footage: Footage, mo
 def test_no_array_is_declared_twice() -> None:
     names = [name for predictor in PREDICTORS.values() for name in predictor.style_arrays]
     assert len(names) == len(set(names))
-
-
-def test_every_predictor_has_an_export_with_its_runs(predictor: Predictor) -> None:
-    module = importlib.import_module(predictor.export)
-    assert module.RUNS
-    assert callable(module.export)
-
-
-def test_serving_loads_no_code_of_training_and_export() -> None:
-    code = (
-        "import sys, services.motion.__main__; "
-        "print([name for name in sys.modules if name in ('torch', 'onnx') or '.train' in name and name.startswith('services.')"
-        " or name.startswith('services.motion') and name.endswith(('.export', '.export_spec', '.network'))])"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"

@@ -1,41 +1,12 @@
-"""All backends in the process: the same bytes whatever the batches."""
+"""What backends in the process refuse."""
 
 from __future__ import annotations
 
-import json
-
-import cv2
-import numpy as np
 import pytest
 
 from services.common.errors import InvalidRequest
 from services.render.backends.onnxruntime_backend import OnnxRuntimeBackend
-from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.models import RenderModels
-from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.types import Precision
-from tests.unit.render.rendering import RUNTIMES, committed_models
-
-
-@pytest.fixture(scope="module", params=RUNTIMES)
-def models(request: pytest.FixtureRequest) -> RenderModels:
-    return committed_models(request.param)
-
-
-@pytest.mark.parametrize("name", ["ugc", "everybody", "headpose"])
-def test_batches_of_several_actors_change_no_byte(models: RenderModels, name: str) -> None:
-    inputs = json.loads((WEIGHTS_FOLDER / f"{name}.export.json").read_text(encoding="utf-8"))["inputs"]
-    rng, count = np.random.default_rng(0), 24
-    pictures = rng.integers(0, 256, (count, *inputs[INPUT_PICTURES][1][1:]), np.uint8)
-    pictures = np.stack([cv2.GaussianBlur(picture, (0, 0), 3.0) for picture in pictures])
-    states = rng.normal(0.0, 0.1, (count, inputs[INPUT_STATE][1][1])).astype(np.float32)
-
-    def computed(size: int) -> np.ndarray:
-        parts = [slice(begin, begin + size) for begin in range(0, count, size)]
-        made = [models.backend.infer(name, {INPUT_PICTURES: pictures[part], INPUT_STATE: states[part]}) for part in parts]
-        return np.concatenate([each[OUTPUT_RESIDUAL] for each in made])
-
-    np.testing.assert_array_equal(computed(5), computed(1))
 
 
 def test_onnxruntime_refuses_bfloat16() -> None:

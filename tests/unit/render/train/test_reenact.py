@@ -11,12 +11,11 @@ from services.common.face.mouth_bank import MouthBank
 from services.render.backends.registry import ModelFile
 from services.render.renderers.everybody.train.held_out import read_windows
 from services.render.tensor_names import INPUT_PICTURES, OUTPUT_RESIDUAL
-from services.render.train.held_out import ClipName
+from services.render.train.held_out import clips_named
 from services.render.train.reenactment import Reenactment
-from services.render.train.run_folder import RunFolder
 from services.render.train.shown import Shown, base_faces, figures, spread_places, still_mouth
 from services.render.types import Precision
-from tests.unit.render.train.tiny_training import write_set
+from tests.unit.render.train.tiny_training import add_clip
 
 
 class Brighter:
@@ -32,17 +31,17 @@ class Brighter:
 
 
 def test_faces_are_measured_against_the_footage(bank: MouthBank, tmp_path: Path) -> None:
-    clip = ClipName(write_set(tmp_path, bank, use="val"), "val", "val")
+    add_clip(tmp_path, bank, "anna-1", speaker="anna", split="val")
+    clip = clips_named(tmp_path, ["anna-1"])[0]
     held = read_windows(clip, 0)
     task = Reenactment(
         clip=clip,
         frames=0,
-        identities=None,
         weights=tmp_path,
         backend=Brighter(),
         files={},
         threads=1,
-        folder=RunFolder(tmp_path / "out"),
+        folder=tmp_path / "out",
     )
     base = base_faces(held)
     drawn = task.draw("any", np.zeros(1, np.float32), held.pairs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,18 @@ import torch
 from torch import Tensor
 
 from services.common.array_types import Float32
-from services.motion.basis import LandmarkBasis
 from services.motion.predictors.everybody.inputs import FEATURE, NUM_CEPSTRA, NUM_HEARD, WINDOW, WINDOW_PAST, heard_clip
-from services.motion.train.clips import TrainingClip
-from services.motion.train.expression_targets import expression_target
+from services.motion.predictors.everybody.train.config import EverybodyTrainingConfig
+from services.motion.train.clips import Clips, TrainingClip, array_bytes
+from services.motion.train.expression_space import ExpressionSpace
 from services.motion.train.ridge import Filter, RidgeSums, distance_penalty
+from services.motion.train.sampling import Draw, clip_weights, tensors
 from services.motion.types import ROWS_PER_FRAME
+from services.training.trainset.reader import BoundedCache
+
+ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
+_QUIET: Final = 0.02
+"""Speech probability below which nobody speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,63 +30,76 @@ class EverybodyClip:
     """One clip, ready to be drawn from.
 
     Attributes:
-        speaker: name of the speaker.
         rows: float32 [20 + T + 4, 4, 24], network inputs with the silence around the clip.
-        expression: float32 [T, E], see expression_targets.ExpressionTarget.
+        expression: float32 [T, E], see expression_space.ExpressionTarget.
         spread: float32 [E], the clip's own spread.
         usable: indices of the usable frames.
     """
 
-    speaker: str
     rows: Float32
     expression: Float32
     spread: Float32
     usable: npt.NDArray[np.intp]
 
 
-def silent_row(clips: list[TrainingClip]) -> Float32:
-    """Return the mean ID-removed row of frames in which nobody speaks, float32 [20]: the silence around a clip."""
-    rows = [
-        clip.features.extra[FEATURE][clip.features.speech_probability < 0.02].reshape(-1, NUM_CEPSTRA)
-        for clip in clips
-        if FEATURE in clip.features.extra
-    ]
-    return np.asarray(np.concatenate(rows).mean(axis=0), np.float32)
+def silent_row(clips: Clips) -> Float32:
+    """Return the mean ID-removed row of frames in which nobody speaks, float32 [20]: the silence around a clip.
+
+    If there is no such frame, the quietest frame of each clip counts.
+    """
+    quiet, quietest = [], []
+    for clip in clips:
+        rows, speaking = clip.features.extra[FEATURE], clip.features.speech_probability
+        quiet.append(rows[speaking < _QUIET].reshape(-1, NUM_CEPSTRA))
+        quietest.append(rows[int(speaking.argmin())])
+    found = quiet if any(len(rows) for rows in quiet) else quietest
+    return np.asarray(np.concatenate(found).mean(axis=0), np.float32)
 
 
-def prepare(clips: list[TrainingClip], mouth: LandmarkBasis, expression: LandmarkBasis, silence: Float32) -> list[EverybodyClip]:
-    """Prepare clips with ID-removed cepstra.
+def prepare(clip: TrainingClip, space: ExpressionSpace, silence: Float32) -> EverybodyClip:
+    """Prepare a clip with ID-removed cepstra.
 
     Args:
-        clips: the clips.
-        mouth: landmark basis of the style.
-        expression: expression basis.
+        clip: the clip.
+        space: bases of mouths and of expression.
         silence: float32 [20], see silent_row.
     """
-    prepared = []
-    for clip in clips:
-        target = expression_target(clip, mouth, expression)
-        rows = heard_clip(clip.features, silence)
-        prepared.append(EverybodyClip(clip.speaker, rows, target.coefficients, target.spread, np.flatnonzero(clip.usable)))
-    return prepared
+    target = space.target(clip.mouth_landmarks, clip.usable)
+    return EverybodyClip(heard_clip(clip.features, silence), target.coefficients, target.spread, np.flatnonzero(clip.usable))
 
 
-def fit_filter(clips: list[EverybodyClip], weights: dict[str, float], strength: float) -> Filter:
-    """Fit a ridge regression from windows to expression, see ridge.distance_penalty.
+def fit_filter(clips: Clips, space: ExpressionSpace, silence: Float32, config: EverybodyTrainingConfig) -> Filter:
+    """Fit a ridge regression from windows to expression, see ridge.distance_penalty. All clips are read.
 
     Args:
         clips: training clips.
-        weights: weight of one clip of each speaker.
-        strength: strength of the penalty, in units of the mean variance of an input.
+        space: bases of mouths and of expression.
+        silence: float32 [20], see silent_row.
+        config: exponent of the speakers' weights, and strength of the penalty.
 
     Returns:
         The filter with weight float32 [E, 2400] and bias float32 [E].
     """
-    sums = RidgeSums(WINDOW * ROWS_PER_FRAME * NUM_HEARD, clips[0].expression.shape[1])
-    for clip in clips:
-        windows = windows_of(clip.rows)[clip.usable].reshape(len(clip.usable), -1)
-        inputs = np.concatenate([windows, np.ones((len(windows), 1), np.float32)], axis=1).astype(np.float64)
-        sums.add(inputs, clip.expression[clip.usable], weights[clip.speaker])
+    sums = RidgeSums(WINDOW * ROWS_PER_FRAME * NUM_HEARD, len(space.expression.typical_spread))
+    for clip, weight in zip(clips, clip_weights(clips.rows, config.speaker_exponent), strict=True):
+        add_to(sums, prepare(clip, space, silence), float(weight))
+    return solved(sums, config.filter_strength)
+
+
+def add_to(sums: RidgeSums, clip: EverybodyClip, weight: float) -> None:
+    """Add the usable frames of a clip to the sums of a regression from windows to expression."""
+    windows = windows_of(clip.rows)[clip.usable].reshape(len(clip.usable), -1)
+    inputs = np.concatenate([windows, np.ones((len(windows), 1), np.float32)], axis=1).astype(np.float64)
+    sums.add(inputs, clip.expression[clip.usable], weight)
+
+
+def solved(sums: RidgeSums, strength: float) -> Filter:
+    """Return the filter of the sums.
+
+    Args:
+        sums: sums of a regression from windows.
+        strength: strength of the penalty, in units of the mean variance of an input.
+    """
     penalty = distance_penalty(WINDOW, WINDOW_PAST, strength * sums.input_variance())
     return sums.solve(np.repeat(penalty, ROWS_PER_FRAME * NUM_HEARD))
 
@@ -90,37 +109,50 @@ def windows_of(rows: Float32) -> Float32:
     return np.moveaxis(np.lib.stride_tricks.sliding_window_view(rows, WINDOW, axis=0), -1, 1)
 
 
-class EverybodyWindows(NamedTuple):
+class EverybodyWindows(NamedTuple, Generic[ArrayT]):
     """N pairs of neighbouring frames: window float32 [N, 2, 25, 4, 24], expression [N, 2, E], spread [N, E]."""
 
-    window: Tensor
-    expression: Tensor
-    spread: Tensor
+    window: ArrayT
+    expression: ArrayT
+    spread: ArrayT
+
+    def on(self, device: torch.device) -> EverybodyWindows[Tensor]:
+        """Return the batch as tensors on a device."""
+        return EverybodyWindows(*tensors(self, device))
 
 
 class EverybodySampler:
-    """Sampler of pairs of neighbouring frames with nearly balanced speakers and slightly disturbed features."""
+    """Sampler of pairs of neighbouring frames with nearly balanced speakers and slightly disturbed features.
 
-    def __init__(self, clips: list[EverybodyClip], weights: dict[str, float], noise: float, level: float) -> None:
-        self._clips = clips
-        share = np.array([weights[clip.speaker] for clip in clips])
-        self._probability = share / share.sum()
-        self._noise, self._level = noise, level
+    Args:
+        clips: training clips. They are read when they are drawn.
+        space: bases of mouths and of expression.
+        silence: float32 [20], see silent_row.
+        config: settings.
+    """
 
-    def draw(self, rng: np.random.Generator, count: int) -> EverybodyWindows:
-        """Draw `count` pairs."""
+    def __init__(self, clips: Clips, space: ExpressionSpace, silence: Float32, config: EverybodyTrainingConfig) -> None:
+        def prepared(place: int) -> EverybodyClip:
+            return prepare(clips[place], space, silence)
+
+        self._clips = BoundedCache(prepared, array_bytes)
+        self._draw = Draw(clip_weights(clips.rows, config.speaker_exponent))
+        self._config = config
+
+    def draw(self, rng: np.random.Generator) -> EverybodyWindows[Float32]:
+        """Draw a batch."""
         windows: list[Float32] = []
         expressions: list[Float32] = []
         spreads: list[Float32] = []
-        while len(windows) < count:
-            clip = self._clips[rng.choice(len(self._clips), p=self._probability)]
+        while len(windows) < self._config.batch_size:
+            clip = self._clips[self._draw(rng)]
             frame = int(clip.usable[rng.integers(len(clip.usable))])
             if frame + 1 >= len(clip.expression):
                 continue
             rows = clip.rows[frame : frame + WINDOW + 1].copy()
-            rows += rng.normal(0.0, self._level, NUM_HEARD).astype(np.float32)
-            rows += rng.normal(0.0, self._noise, rows.shape).astype(np.float32)
+            rows += rng.normal(0.0, self._config.level, NUM_HEARD).astype(np.float32)
+            rows += rng.normal(0.0, self._config.noise, rows.shape).astype(np.float32)
             windows.append(np.stack([rows[:-1], rows[1:]]))
             expressions.append(clip.expression[frame : frame + 2])
             spreads.append(clip.spread)
-        return EverybodyWindows(*(torch.from_numpy(np.stack(part)) for part in (windows, expressions, spreads)))
+        return EverybodyWindows(*(np.stack(part) for part in (windows, expressions, spreads)))

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32, Float64
+from services.common.errors import InvalidRequest
 from services.common.face.head_pose_vectors import POSE_SIZE
 from services.motion.basis import LandmarkBasis
 from services.motion.features import NUM_CONTENT
@@ -20,10 +21,10 @@ from services.motion.predictors.headpose.head_rhythm import (
     SignalStream,
 )
 from services.motion.predictors.headpose.head_style import KNOTS, symmetric_root
-from services.motion.predictors.headpose.network import HeadposeOutput
-from services.motion.predictors.headpose.train.data import clip_poses
+from services.motion.predictors.headpose.train.data import LEAST_SPREAD, clip_poses
 from services.motion.style import measure_mouth
-from services.motion.train.clips import TrainingClip, by_speaker, speaker_weights
+from services.motion.train.clips import Clips
+from services.motion.train.sampling import clip_weights
 from services.motion.types import NUM_PHONES, SpeechFeatures
 
 SEED: Final = 3
@@ -36,19 +37,22 @@ _FREE_SPEECH_FRAMES: Final = 250
 _CALM: Final = 0.15
 """Largest pace of the general speaker: the small quick nods of read sentences would look nervous at the spread of free speech."""
 
-Raw = Callable[[SpeechFeatures], HeadposeOutput]
-"""The trained network over a whole clip."""
+Poses = Callable[[SpeechFeatures], Float32]
+"""The head poses that the trained network itself answers for a whole clip, float32 [T, 6]."""
 
 
-def headpose_constants(clips: list[TrainingClip], mouth: LandmarkBasis, raw: Raw) -> dict[str, Float32]:
+def headpose_constants(clips: Clips, mouth: LandmarkBasis, poses: Poses) -> dict[str, Float32]:
     """Return the arrays of the constants' file by name, see HeadposeModel and RhythmConstants.
 
     Args:
         clips: training clips.
         mouth: landmark basis of the style, in which rest mouths are measured.
-        raw: the trained network over a whole clip.
+        poses: the trained network's own head poses over a whole clip.
+
+    Raises:
+        InvalidRequest: nobody speaks in the clips.
     """
-    rhythm = _rhythm(clips, raw)
+    rhythm = _rhythm(clips, poses)
     arrays = {
         "pose_mean": rhythm.pose_mean,
         "pose_scale": rhythm.pose_scale,
@@ -62,16 +66,16 @@ def headpose_constants(clips: list[TrainingClip], mouth: LandmarkBasis, raw: Raw
     return {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
 
 
-def _mean_motion(clips: list[TrainingClip], mouth: LandmarkBasis) -> Float64:
+def _mean_motion(clips: Clips, mouth: LandmarkBasis) -> Float64:
     """Return the mean mouth less the rest mouth, with equal weights of speakers: float64 [59, 3]."""
     means = []
-    for group in by_speaker(clips).values():
+    for group in clips.by_speaker().values():
         measured = [measure_mouth(clip.mouth_landmarks[clip.usable], mouth) for clip in group]
         means.append(np.mean([each.mean_mouth - each.rest_mouth for each in measured], axis=0))
     return np.asarray(np.mean(means, axis=0), np.float64)
 
 
-def _general_head(clips: list[TrainingClip]) -> dict[str, Float64]:
+def _general_head(clips: Clips) -> dict[str, Float64]:
     """Measure spread, correlation and pace of the general speaker.
 
     Spread and pace are geometric means of two kinds of speakers, readers and free speakers; each kind is a mean over its
@@ -79,12 +83,12 @@ def _general_head(clips: list[TrainingClip]) -> dict[str, Float64]:
     """
     logs: dict[bool, list[Float64]] = {}
     correlations: dict[bool, list[Float64]] = {}
-    for group in by_speaker(clips).values():
+    for group in clips.by_speaker().values():
         free = len(group[0]) >= _FREE_SPEECH_FRAMES
         poses = np.concatenate([clip_poses(clip)[clip.usable] for clip in group])
         changes = np.concatenate([np.abs(np.diff(clip_poses(clip), axis=0))[clip.usable[1:] & clip.usable[:-1]] for clip in group])
-        spread = np.sqrt((poses**2).mean(axis=0))
-        pace = np.sqrt(np.pi / 2.0) * changes.mean(axis=0) / spread
+        spread = np.maximum(np.sqrt((poses**2).mean(axis=0)), LEAST_SPREAD)
+        pace = np.maximum(np.sqrt(np.pi / 2.0) * changes.mean(axis=0) / spread, LEAST_SPREAD)
         logs.setdefault(free, []).append(np.log([spread, pace]))
         correlations.setdefault(free, []).append((poses / spread).T @ (poses / spread) / len(poses))
     spread, pace = np.exp(np.mean([np.mean(rows, axis=0) for rows in logs.values()], axis=0))
@@ -94,12 +98,14 @@ def _general_head(clips: list[TrainingClip]) -> dict[str, Float64]:
     return {"pose_quantiles": quantiles, "pose_mixing": symmetric_root(correlation), "pose_steps": steps}
 
 
-def _rhythm(clips: list[TrainingClip], raw: Raw) -> RhythmConstants:
-    weights = speaker_weights(clips, _EXPONENT)
-    speaking = np.concatenate([weights[clip.speaker] * clip.features.speech_probability for clip in clips]).astype(np.float64)
+def _rhythm(clips: Clips, poses: Poses) -> RhythmConstants:
+    weights = clip_weights(clips.rows, _EXPONENT)
+    speaking = np.concatenate([w * clip.features.speech_probability for w, clip in zip(weights, clips, strict=True)])
+    if not speaking.sum() > 0.0:
+        raise InvalidRequest("nobody speaks in the clips of split 'train'; add clips with speech", field="data")
     speaking /= speaking.sum()
     content = np.concatenate([clip.content.astype(np.float64).mean(axis=1) for clip in clips])
-    answers = [raw(clip.features).pose[0].numpy() for clip in clips]
+    answers = [poses(clip.features) for clip in clips]
     pose = np.concatenate(answers).astype(np.float64)
     loudness = content[:, NUM_PHONES:].mean(axis=1)
 
@@ -113,7 +119,9 @@ def _rhythm(clips: list[TrainingClip], raw: Raw) -> RhythmConstants:
     covariance = ((content - centre) * speaking[:, None]).T @ (content - centre)
     values, vectors = np.linalg.eigh(covariance)
     order = np.argsort(values)[::-1][:_COMPONENTS]
-    directions = (vectors[:, order] * np.sign(vectors[np.abs(vectors[:, order]).argmax(axis=0), order])) / np.sqrt(values[order])
+    directions = (vectors[:, order] * np.sign(vectors[np.abs(vectors[:, order]).argmax(axis=0), order])) / np.sqrt(
+        np.maximum(values[order], 1e-9)
+    )
     mixture, _ = np.linalg.qr(np.random.default_rng(SEED).standard_normal((_COMPONENTS, NUM_DRIVES)))
     projection = (directions @ mixture).T
     assert projection.shape == (NUM_DRIVES, NUM_CONTENT)
@@ -121,15 +129,15 @@ def _rhythm(clips: list[TrainingClip], raw: Raw) -> RhythmConstants:
         pose_mean, pose_scale, float(loudness_mean), float(loudness_scale), centre, projection, np.zeros((NUM_LAGS, 1, 1))
     )
     lags, total = np.zeros((NUM_LAGS, NUM_SIGNALS, NUM_SIGNALS)), 0.0
-    for clip, answer in zip(clips, answers, strict=True):
+    for clip, answer, weight in zip(clips, answers, weights, strict=True):
         speech = clip.features.speech_probability
         stream = SignalStream(plain)
         rows = np.stack([stream.push(p, c, float(s)) for p, c, s in zip(answer, clip.content, speech, strict=True)])
         for lag in range(min(NUM_LAGS, len(rows) - 1)):
             product = rows[lag:].T @ rows[: len(rows) - lag]
             # The sum is divided by the whole length: far lags of short clips count less, and the estimate stays positive.
-            lags[lag] += weights[clip.speaker] * 0.5 * (product + product.T)
+            lags[lag] += weight * 0.5 * (product + product.T)
         # Signals are 0 where nobody speaks, so continuous speech is measured.
-        total += weights[clip.speaker] * float(speech.sum())
+        total += weight * float(speech.sum())
     assert lags[0, LOUDNESS, LOUDNESS] > 0.0
     return RhythmConstants(pose_mean, pose_scale, float(loudness_mean), float(loudness_scale), centre, projection, lags / total)

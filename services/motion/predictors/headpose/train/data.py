@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,13 +11,21 @@ from torch import Tensor
 
 from services.common.array_types import Bool, Float32, Float64
 from services.common.face.head_pose_vectors import POSE_SIZE
-from services.motion.basis import LandmarkBasis
 from services.motion.predictors.headpose.head_style import relative_poses
 from services.motion.predictors.headpose.inputs import heard_before, heard_rows
 from services.motion.predictors.headpose.network import CHANNELS, HeadposeConfig
-from services.motion.train.clips import TrainingClip, by_speaker
-from services.motion.train.expression_targets import expression_target
+from services.motion.predictors.headpose.train.config import HeadposeTrainingConfig
+from services.motion.train.clips import Clips, TrainingClip, array_bytes
+from services.motion.train.expression_space import ExpressionSpace
 from services.motion.train.ridge import Filter, RidgeSums, distance_penalty
+from services.motion.train.sampling import Draw, clip_weights, tensors
+from services.training.trainset.reader import BoundedCache
+
+ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
+_SPREAD_CLIPS: Final = 32
+"""Most clips of a speaker on which the spread of the speaker's poses is measured."""
+LEAST_SPREAD: Final = 1e-6
+"""Least spread, so that a head that never moves can be divided by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +33,12 @@ class HeadposeClip:
     """One clip, ready to be drawn from.
 
     Attributes:
-        speaker: name of the speaker.
         rows: float32 [T, 4, 64], see inputs.heard_rows.
-        expression: float32 [T, E], see expression_targets.ExpressionTarget.
+        expression: float32 [T, E], see expression_space.ExpressionTarget.
         pose: float32 [T, 6], relative pose about the clip's mean, in units of the speaker's spread.
         usable: bool [T].
     """
 
-    speaker: str
     rows: Float32
     expression: Float32
     pose: Float32
@@ -40,96 +46,117 @@ class HeadposeClip:
 
 
 def clip_poses(clip: TrainingClip) -> Float64:
-    """Return relative poses about the mean of the clip's usable frames, float64 [T, 6], see head_style.relative_poses.
-
-    Raises:
-        ValueError: the training set holds no head poses.
-    """
-    if clip.poses is None:
-        raise ValueError(f"{clip.name}: the training set holds no head poses")
+    """Return relative poses about the mean of the clip's usable frames, float64 [T, 6], see head_style.relative_poses."""
     reference = np.median(clip.poses[clip.usable], axis=0)
     relative = relative_poses(clip.poses, reference)
     return np.asarray(relative - relative[clip.usable].mean(axis=0))
 
 
-def speaker_spreads(clips: list[TrainingClip]) -> dict[str, Float64]:
-    """Return the standard deviation of each speaker's relative poses within a clip, float64 [6] by speaker."""
-    return {
-        speaker: np.sqrt((np.concatenate([clip_poses(clip)[clip.usable] for clip in group]) ** 2).mean(axis=0))
-        for speaker, group in by_speaker(clips).items()
-    }
+def pose_spread(clips: Clips) -> Float64:
+    """Return the standard deviation of one speaker's relative poses within a clip, float64 [6]; few clips are read."""
+    poses = np.concatenate([clip_poses(clip)[clip.usable] for clip in clips.evenly(_SPREAD_CLIPS)])
+    return np.asarray(np.maximum(np.sqrt((poses**2).mean(axis=0)), LEAST_SPREAD))
 
 
-def prepare(clips: list[TrainingClip], mouth: LandmarkBasis, expression: LandmarkBasis) -> list[HeadposeClip]:
-    """Prepare clips with their targets.
+def prepare(clip: TrainingClip, space: ExpressionSpace, spread: Float64) -> HeadposeClip:
+    """Prepare a clip with its targets.
 
     Args:
-        clips: the clips.
-        mouth: landmark basis of the style.
-        expression: expression basis.
+        clip: the clip.
+        space: bases of mouths and of expression.
+        spread: float64 [6], see pose_spread.
     """
-    spreads = speaker_spreads(clips)
-    prepared = []
-    for clip in clips:
-        target = expression_target(clip, mouth, expression)
-        pose = np.clip(clip_poses(clip) / spreads[clip.speaker], -3.0, 3.0)
-        rows = heard_rows(clip.features)
-        prepared.append(HeadposeClip(clip.speaker, rows, target.coefficients, pose.astype(np.float32), clip.usable))
-    return prepared
+    target = space.target(clip.mouth_landmarks, clip.usable)
+    pose = np.clip(clip_poses(clip) / spread, -3.0, 3.0)
+    return HeadposeClip(heard_rows(clip.features), target.coefficients, pose.astype(np.float32), clip.usable)
 
 
-def fit_filter(
-    clips: list[HeadposeClip], weights: dict[str, float], strength: float, config: HeadposeConfig, channels: Bool
-) -> Filter:
-    """Fit a ridge regression from windows to expression, see ridge.distance_penalty.
+def fit_filter(clips: Clips, space: ExpressionSpace, config: HeadposeTrainingConfig, channels: Bool) -> Filter:
+    """Fit a ridge regression from windows to expression, see ridge.distance_penalty. All clips are read.
 
     Args:
         clips: training clips.
-        weights: weight of one clip of each speaker.
-        strength: strength of the penalty, in units of the mean variance of an input.
-        config: tells how long the window is.
+        space: bases of mouths and of expression.
+        config: length of the window, exponent of the speakers' weights, strength of the penalty.
         channels: bool [64], channels that are heard. The other channels get the weight zero.
 
     Returns:
         The filter with weight float32 [E, W * 256] (frame by frame) and bias float32 [E].
     """
-    sums = RidgeSums(CHANNELS * config.window, clips[0].expression.shape[1])
-    for clip in clips:
-        padded = np.pad(clip.rows * channels, ((config.past, config.ahead), (0, 0), (0, 0)), mode="edge")
-        windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, config.window, axis=0), -1, 1)[clip.usable]
-        flat = windows.reshape(len(windows), -1)
-        inputs = np.concatenate([flat, np.ones((len(flat), 1), np.float32)], axis=1)
-        sums.add(inputs, clip.expression[clip.usable], weights[clip.speaker])
+    sums = RidgeSums(CHANNELS * config.network.window, len(space.expression.typical_spread))
+    for clip, weight in zip(clips, clip_weights(clips.rows, config.speaker_exponent), strict=True):
+        target = space.target(clip.mouth_landmarks, clip.usable)
+        add_to(sums, heard_rows(clip.features) * channels, target.coefficients, clip.usable, float(weight), config.network)
+    return solved(sums, config.filter_strength, config.network, channels)
+
+
+def add_to(sums: RidgeSums, rows: Float32, expression: Float32, usable: Bool, weight: float, config: HeadposeConfig) -> None:
+    """Add the usable frames of a clip to the sums of a regression from windows to expression."""
+    padded = np.pad(rows, ((config.past, config.ahead), (0, 0), (0, 0)), mode="edge")
+    windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, config.window, axis=0), -1, 1)[usable]
+    flat = windows.reshape(len(windows), -1)
+    sums.add(np.concatenate([flat, np.ones((len(flat), 1), np.float32)], axis=1), expression[usable], weight)
+
+
+def solved(sums: RidgeSums, strength: float, config: HeadposeConfig, channels: Bool) -> Filter:
+    """Return the filter of the sums.
+
+    Args:
+        sums: sums of a regression from windows.
+        strength: strength of the penalty, in units of the mean variance of an input.
+        config: tells how long the window is.
+        channels: bool [64], channels that are heard. The other channels get the weight zero.
+    """
     penalty = distance_penalty(config.window, config.past, strength * sums.input_variance())
     fitted = sums.solve(np.repeat(penalty, CHANNELS))
     heard = np.tile(np.tile(channels, CHANNELS // len(channels)), config.window)
     return Filter(fitted.weight * heard, fitted.bias)
 
 
-class HeadposeBatch(NamedTuple):
+class HeadposeBatch(NamedTuple, Generic[ArrayT]):
     """N sequences of T frames: window [N, T + W - 1, 4, 64], expression [N, T, E], pose [N, T, 6], usable [N, T], 0 or 1."""
 
-    window: Tensor
-    expression: Tensor
-    pose: Tensor
-    usable: Tensor
+    window: ArrayT
+    expression: ArrayT
+    pose: ArrayT
+    usable: ArrayT
+
+    def on(self, device: torch.device) -> HeadposeBatch[Tensor]:
+        """Return the batch as tensors on a device."""
+        return HeadposeBatch(*tensors(self, device))
 
 
 class HeadposeSampler:
-    """Sampler of sequences of clips, one clip after the other."""
+    """Sampler of sequences of clips, one clip after the other.
 
-    def __init__(self, clips: list[HeadposeClip], weights: dict[str, float], config: HeadposeConfig) -> None:
-        self._clips, self._config = clips, config
-        share = np.array([weights[clip.speaker] * len(clip.rows) for clip in clips])
-        self._probability = share / share.sum()
+    Args:
+        clips: training clips. They are read when they are drawn.
+        space: bases of mouths and of expression.
+        config: settings.
+    """
 
-    def draw(self, rng: np.random.Generator, count: int, length: int) -> HeadposeBatch:
-        """Draw `count` sequences of `length` frames."""
-        sequences = [self._sequence(rng, length) for _ in range(count)]
-        return HeadposeBatch(*(torch.from_numpy(np.stack(parts)) for parts in zip(*sequences, strict=True)))
+    def __init__(self, clips: Clips, space: ExpressionSpace, config: HeadposeTrainingConfig) -> None:
+        groups = clips.by_speaker()
+
+        def spread_of(speaker: str) -> Float64:
+            return pose_spread(groups[speaker])
+
+        def prepared(place: int) -> HeadposeClip:
+            return prepare(clips[place], space, spreads[clips.rows[place].speaker])
+
+        spreads = BoundedCache(spread_of, array_bytes)
+        self._clips = BoundedCache(prepared, array_bytes)
+        frames = np.array([row.frames for row in clips.rows], np.float64)
+        self._draw = Draw(clip_weights(clips.rows, config.speaker_exponent) * frames)
+        self._config = config
+
+    def draw(self, rng: np.random.Generator) -> HeadposeBatch[Float32]:
+        """Draw a batch."""
+        sequences = [self._sequence(rng, self._config.length) for _ in range(self._config.batch_size)]
+        return HeadposeBatch(*(np.stack(parts) for parts in zip(*sequences, strict=True)))
 
     def _sequence(self, rng: np.random.Generator, length: int) -> tuple[Float32, Float32, Float32, Float32]:
-        config = self._config
+        config = self._config.network
         total = length + config.ahead
         rows: list[Float32] = []
         expression: list[Float32] = []
@@ -137,7 +164,7 @@ class HeadposeSampler:
         usable: list[Float32] = []
         held = 0
         while held < total:
-            clip = self._clips[rng.choice(len(self._clips), p=self._probability)]
+            clip = self._clips[self._draw(rng)]
             begin = int(rng.integers(0, max(1, len(clip.rows) - total + 1)))
             part = slice(begin, begin + total - held)
             rows.append(clip.rows[part])

@@ -1,4 +1,4 @@
-"""Predict head motion on held-out clips: `python -m services.motion.predictors.headpose.train.evaluate --trainset DIR --out FILE`.
+"""Predict head motion on held-out clips: `python -m services.motion.predictors.headpose.train.evaluate --data SET --out FILE`.
 
 The exported predictor enrols each clip on the clip's first 60 %, personalises on at most 300 frames of that part, and predicts
 the rest from the clip's own sound. The command writes a file of poses that `python -m gateway.evaluation.head_motion` scores, and
@@ -8,54 +8,45 @@ prints the correlation of the paper's Appendix A.
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from services.common.array_types import Float64
+from services.common.errors import DubstageError, NoUsableFootage
 from services.common.store.tensor_bytes import encode_arrays
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictors.headpose.grid import HeadposeGrid
-from services.motion.predictors.headpose.inputs import cepstra
 from services.motion.predictors.headpose.personalize import personalize
 from services.motion.predictors.headpose.style import encode_head_style, mean_head_speaker
-from services.motion.train.clips import TrainingClip, footage_of, load_clips
-from services.motion.train.command import trainset_parser
-from services.motion.train.metrics import pearson
+from services.motion.predictors.headpose.train.correlation import angle_correlation, audio_pose_correlation
+from services.motion.train.clips import TrainingClip, clips_of, footage_of
+from services.motion.train.evaluate import data_parser
 from services.motion.train.served import served_poses
+from services.training.trainset.reader import TrainSet
 
 ENROLMENT: Final = 0.6
-_RADIUS: Final = 0.5
 
 
-def audio_pose_correlation(clip: TrainingClip) -> float:
-    """Return the correlation of Appendix A: MFCC distances and pose distances of frames with near MFCC, |s - s'| <= .5 |s|."""
-    assert clip.poses is not None
-    heard = cepstra(clip.features.mel).mean(axis=1)[clip.usable].astype(np.float64)
-    angles = np.degrees(clip.poses[clip.usable, :3])
-    sounds = np.linalg.norm(heard[:, None] - heard[None], axis=-1)
-    turns = np.linalg.norm(angles[:, None] - angles[None], axis=-1)
-    near = sounds <= _RADIUS * np.linalg.norm(heard, axis=-1)[:, None]
-    np.fill_diagonal(near, val=False)
-    return pearson(sounds[near], turns[near])
+def evaluate(clips: Iterable[TrainingClip], models: MotionModels) -> dict[str, Float64]:
+    """Predict the poses of clips, and print one line a clip. Clips that are too short to personalise on are left out.
 
-
-def main() -> None:
-    """Run the command line."""
-    parser = trainset_parser(__doc__)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help=f"Folder of exported models. Default: {WEIGHTS}.")
-    parser.add_argument("--use", default="dev", help="Use of the clips to evaluate. Default: dev.")
-    parser.add_argument("--out", type=Path, required=True, help="File of poses to write (.safetensors).")
-    arguments = parser.parse_args()
-    models = MotionModels(arguments.weights)
+    Returns:
+        Poses by `CLIP/VARIANT`, float64 [T, 6].
+    """
     arrays: dict[str, Float64] = {}
-    for clip in load_clips(arguments.trainset, uses=frozenset({arguments.use}), lags=arguments.lags):
+    for clip in clips:
         cut = int(len(clip) * ENROLMENT)
-        footage = footage_of(clip, slice(0, cut), head_poses=True)
-        assert clip.poses is not None
+        footage = footage_of(clip, slice(0, cut))
         general = encode_head_style(footage, models)
-        *_, last = personalize(general, clip.features[:cut], footage, models)
+        try:
+            *_, last = personalize(general, clip.features[:cut], footage, models)
+        except NoUsableFootage as problem:
+            print(f"{clip.name}: left out: {problem}", file=sys.stderr)
+            continue
         own = last.style
         assert own is not None
         styles = {"personalised": own, "own_spread": general, "general": mean_head_speaker(general, models)}
@@ -64,15 +55,30 @@ def main() -> None:
         for name, style in styles.items():
             poses = served_poses(HeadposeGrid(models, style), clip.features)
             arrays[f"{clip.name}/{name}"] = poses[cut:]
-            for axis, angle in enumerate(("pitch", "yaw", "roll")):
-                line[f"{name} r_{angle}"] = pearson(poses[cut:, axis][clip.usable[cut:]], clip.poses[cut:, axis][clip.usable[cut:]])
+            line |= {f"{name} {axis}": r for axis, r in angle_correlation(poses, clip, slice(cut, None)).items()}
         arrays[f"{clip.name}/wrong_sound"] = served_poses(HeadposeGrid(models, own), wrong)[cut:]
         arrays[f"{clip.name}/real"] = clip.poses[cut:][clip.usable[cut:]]
         arrays[f"{clip.name}/known"] = clip.poses[:cut][footage.usable]
         print(clip.name, json.dumps({name: round(value, 3) for name, value in line.items()}), flush=True)
+    return arrays
+
+
+def main() -> int:
+    """Run the command line, and return the exit code."""
+    parser = data_parser(__doc__)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help=f"Folder of exported models. Default: {WEIGHTS}.")
+    parser.add_argument("--split", default="dev", help="Split of the clips to evaluate. Default: dev.")
+    parser.add_argument("--out", type=Path, required=True, help="File of poses to write (.safetensors).")
+    arguments = parser.parse_args()
+    try:
+        arrays = evaluate(clips_of(TrainSet(arguments.data), arguments.split), MotionModels(arguments.weights))
+    except DubstageError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return error.exit_code
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_bytes(encode_arrays(arrays, {"format": "dubstage.head_motion/1", "frame_rate": "25"}))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from services.common.array_types import Array, Bool, Float32
@@ -14,18 +16,22 @@ from services.motion.basis import LandmarkBasis
 from services.motion.features import LOOK_ALIKE, bilabial_probability, content_before
 from services.motion.predictors.ugc.inputs import WINDOW
 from services.motion.style import measure_mouth
-from services.motion.train.clips import TrainingClip, by_speaker
+from services.motion.train.clips import Clips, TrainingClip, array_bytes
+from services.motion.train.sampling import Draw, clip_weights, tensors
 from services.motion.types import NUM_PHONES, ROWS_PER_FRAME
+from services.training.trainset.reader import BoundedCache
+
+ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchConfig:
     """Settings of drawing and augmenting windows."""
 
-    batch_size: int = 48
+    batch_size: Annotated[int, Field(ge=1)] = 48
     speaker_exponent: float = 0.35
     """A speaker with m clips is drawn in proportion to m to this power: 1 draws clips equally, 0 draws speakers equally."""
-    style_frames: int = 60
+    style_frames: Annotated[int, Field(ge=1)] = 60
     speed_range: tuple[float, float] = (0.85, 1.18)
     sharpness_range: tuple[float, float] = (0.7, 1.5)
     confusion: float = 0.15
@@ -41,9 +47,8 @@ class BatchConfig:
     """Noise of the rest mouth, in units of the spread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Tensors of one step: N windows of W frames.
+class Batch(NamedTuple, Generic[ArrayT]):
+    """N windows of W frames, float32: arrays as they are drawn, tensors where the network learns.
 
     Attributes:
         content: [N, W, 4, 44].
@@ -56,14 +61,18 @@ class Batch:
         closed_opening: [N], opening of the shut mouth.
     """
 
-    content: Tensor
-    offsets: Tensor
-    rest: Tensor
-    valid: Tensor
-    spread: Tensor
-    style: Tensor
-    closed: Tensor
-    closed_opening: Tensor
+    content: ArrayT
+    offsets: ArrayT
+    rest: ArrayT
+    valid: ArrayT
+    spread: ArrayT
+    style: ArrayT
+    closed: ArrayT
+    closed_opening: ArrayT
+
+    def on(self, device: torch.device) -> Batch[Tensor]:
+        """Return the batch as tensors on a device."""
+        return Batch(*tensors(self, device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,54 +87,57 @@ class _Prepared:
     closed_opening: float
 
 
-def _prepare(clips: list[TrainingClip], basis: LandmarkBasis) -> list[_Prepared]:
-    """Prepare the clips of one speaker. Rest mouth and spread are each clip's own, as in serving."""
-    prepared = []
-    for clip in clips:
-        mouth = measure_mouth(clip.mouth_landmarks[clip.usable], basis)
-        opening = mouth_opening(clip.mouth_landmarks)
-        low, high = np.percentile(opening[clip.usable], [8, 90])
-        bilabial = bilabial_probability(clip.features) > 0.5
-        closed = bilabial & clip.usable & (opening < low + 0.2 * (high - low))
-        pad = np.zeros(WINDOW, np.bool_)
-        edge = content_before(WINDOW)
-        offsets = clip.mouth_landmarks - mouth.rest_mouth
-        hold = np.zeros((WINDOW, *offsets.shape[1:]), np.float32)
-        coefficients = basis.project(offsets[clip.usable]) / basis.typical_spread
-        prepared.append(
-            _Prepared(
-                content=np.concatenate([edge, clip.content, edge]),
-                offsets=np.concatenate([hold, offsets, hold]).astype(np.float32),
-                valid=np.concatenate([pad, clip.usable, pad]),
-                closed=np.concatenate([pad, closed, pad]),
-                rest=mouth.rest_mouth,
-                spread=mouth.spread,
-                coefficients=coefficients.astype(np.float32),
-                closed_opening=float(low),
-            )
-        )
-    return prepared
+def _prepare(clip: TrainingClip, basis: LandmarkBasis) -> _Prepared:
+    """Prepare a clip. Rest mouth and spread are the clip's own, as in serving."""
+    mouth = measure_mouth(clip.mouth_landmarks[clip.usable], basis)
+    opening = mouth_opening(clip.mouth_landmarks)
+    low, high = np.percentile(opening[clip.usable], [8, 90])
+    bilabial = bilabial_probability(clip.features) > 0.5
+    closed = bilabial & clip.usable & (opening < low + 0.2 * (high - low))
+    pad = np.zeros(WINDOW, np.bool_)
+    edge = content_before(WINDOW)
+    offsets = clip.mouth_landmarks - mouth.rest_mouth
+    hold = np.zeros((WINDOW, *offsets.shape[1:]), np.float32)
+    coefficients = basis.project(offsets[clip.usable]) / basis.typical_spread
+    return _Prepared(
+        content=np.concatenate([edge, clip.content, edge]),
+        offsets=np.concatenate([hold, offsets, hold]).astype(np.float32),
+        valid=np.concatenate([pad, clip.usable, pad]),
+        closed=np.concatenate([pad, closed, pad]),
+        rest=mouth.rest_mouth,
+        spread=mouth.spread,
+        coefficients=coefficients.astype(np.float32),
+        closed_opening=float(low),
+    )
 
 
 class BatchSampler:
-    """Sampler of batches. The same generator state gives the same batch."""
+    """Sampler of batches. The same generator state gives the same batch.
 
-    def __init__(self, clips: list[TrainingClip], basis: LandmarkBasis, config: BatchConfig) -> None:
-        self._speakers = [_prepare(group, basis) for group in by_speaker(clips).values()]
-        weights = np.array([len(group) for group in self._speakers], np.float64) ** config.speaker_exponent
-        self._probability = weights / weights.sum()
+    Args:
+        clips: training clips. They are read when they are drawn.
+        basis: landmark basis of the style.
+        config: settings.
+    """
+
+    def __init__(self, clips: Clips, basis: LandmarkBasis, config: BatchConfig) -> None:
+        self._clips: BoundedCache[int, _Prepared] = BoundedCache(lambda place: _prepare(clips[place], basis), array_bytes)
+        self._draw = Draw(clip_weights(clips.rows, config.speaker_exponent))
+        self._speaker_of = [row.speaker for row in clips.rows]
+        self._places: dict[str, list[int]] = {}
+        for place, speaker in enumerate(self._speaker_of):
+            self._places.setdefault(speaker, []).append(place)
         self._config = config
 
-    def draw(self, rng: np.random.Generator) -> Batch:
+    def draw(self, rng: np.random.Generator) -> Batch[Float32]:
         """Draw one batch."""
         rows = [self._window(rng) for _ in range(self._config.batch_size)]
-        stacked = [torch.from_numpy(np.stack(column).astype(np.float32)) for column in zip(*rows, strict=True)]
-        return Batch(*stacked)
+        return Batch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
 
     def _window(self, rng: np.random.Generator) -> tuple[Array, ...]:
         config = self._config
-        group = self._speakers[rng.choice(len(self._speakers), p=self._probability)]
-        clip = group[rng.integers(len(group))]
+        place = self._draw(rng)
+        clip = self._clips[place]
         speed = float(np.exp(rng.uniform(*np.log(config.speed_range))))
         length = len(clip.valid)
         start = rng.uniform(WINDOW // 3, length - WINDOW * 1.34 * max(speed, 1.0))
@@ -147,14 +159,15 @@ class BatchSampler:
             clip.rest + jitter,
             clip.valid[left] & clip.valid[left + 1],
             clip.spread,
-            self._style(group, rng),
+            self._style(self._speaker_of[place], rng),
             clip.closed[nearest],
             np.asarray(clip.closed_opening, np.float32),
         )
 
-    def _style(self, group: list[_Prepared], rng: np.random.Generator) -> Float32:
+    def _style(self, speaker: str, rng: np.random.Generator) -> Float32:
         """Draw frames of one random clip of the speaker; a short clip is repeated."""
-        sequence = group[rng.integers(len(group))].coefficients
+        places = self._places[speaker]
+        sequence = self._clips[places[rng.integers(len(places))]].coefficients
         begin = int(rng.integers(len(sequence)))
         index = (begin + np.arange(self._config.style_frames)) % len(sequence)
         return sequence[index]

@@ -1,10 +1,11 @@
-"""Evaluate the exported predictor `ugc`: `python -m services.motion.predictors.ugc.train.evaluate --trainset DIR`.
+"""Evaluate the exported predictor `ugc`: `python -m services.motion.predictors.ugc.train.evaluate --data SET`.
 
 The command compares the variants of services.motion.train.evaluate and one ablation: AdaIN with the mean speaker's modulation.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 from services.motion.models import MotionModels
@@ -17,10 +18,10 @@ def _without_adain(style: Style, models: MotionModels) -> Style:
     return replace(style, modulation=models.mean_modulation)
 
 
-def main() -> None:
-    """Run the command line."""
-    run(PREDICTOR, evaluation_parser(__doc__).parse_args(), [("no_adain", _without_adain)])
+def main() -> int:
+    """Run the command line, and return the exit code."""
+    return run(PREDICTOR, evaluation_parser(__doc__).parse_args(), [("no_adain", _without_adain)])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

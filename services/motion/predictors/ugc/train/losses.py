@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch import Tensor
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LIP_CORNERS, mouth_area_positions
 from services.motion.basis import LandmarkBasis, point_weights
 from services.motion.predictors.ugc.train.batches import Batch
+
+CPU: Final = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,16 +41,21 @@ class UgcLoss:
     """L1 of landmarks (Eq. 3), of the landmarks' velocity and of the opening; correlation of the opening; closure on p, b, m.
 
     Distances are relative to the person's amplitude, so that a small mouth counts as much as a large mouth.
+
+    Args:
+        basis: landmark basis of the style.
+        weights: weights of the parts.
+        device: device of the tensors.
     """
 
-    def __init__(self, basis: LandmarkBasis, weights: LossWeights) -> None:
-        self._components = torch.from_numpy(basis.components.copy())
-        self._point_weights = torch.from_numpy(point_weights()) / float(point_weights().mean())
-        self._typical = torch.from_numpy(basis.typical_spread.copy())
+    def __init__(self, basis: LandmarkBasis, weights: LossWeights, device: torch.device = CPU) -> None:
+        self._components = torch.tensor(basis.components, device=device)
+        self._point_weights = torch.tensor(point_weights() / point_weights().mean(), device=device)
+        self._typical = torch.tensor(basis.typical_spread, device=device)
         self._weights = weights
-        self._upper = torch.from_numpy(mouth_area_positions(INNER_UPPER_MIDDLE))
-        self._lower = torch.from_numpy(mouth_area_positions(INNER_LOWER_MIDDLE))
-        self._corners = torch.from_numpy(mouth_area_positions(LIP_CORNERS))
+        self._upper = torch.tensor(mouth_area_positions(INNER_UPPER_MIDDLE), device=device)
+        self._lower = torch.tensor(mouth_area_positions(INNER_LOWER_MIDDLE), device=device)
+        self._corners = torch.tensor(mouth_area_positions(LIP_CORNERS), device=device)
 
     def opening(self, mouths: Tensor) -> Tensor:
         """Return the opening of mouths, see landmarks.mouth_opening: [..., 59, 3] -> [...]."""
@@ -60,7 +67,7 @@ class UgcLoss:
         gap = mouths[..., self._corners[1], :2] - mouths[..., self._corners[0], :2]
         return torch.sqrt((gap * gap).sum(-1) + 1e-4)
 
-    def __call__(self, coefficients: Tensor, batch: Batch) -> Losses:
+    def __call__(self, coefficients: Tensor, batch: Batch[Tensor]) -> Losses:
         """Return the loss of coefficients [N, W, K] in units of the person's spread."""
         offsets = torch.einsum("nwk,kpd->nwpd", coefficients * batch.spread[:, None], self._components)
         size = torch.linalg.vector_norm(batch.spread, dim=1) / torch.linalg.vector_norm(self._typical)

@@ -17,7 +17,7 @@ from services.motion.basis import LandmarkBasis
 from services.motion.features import NUM_CONTENT
 from services.motion.predictors.ugc.inputs import WINDOW_AHEAD
 from services.motion.style import measure_mouth
-from services.motion.train.clips import TrainingClip, by_speaker
+from services.motion.train.clips import Clips, TrainingClip
 from services.motion.train.ridge import RidgeSums
 from services.motion.types import ROWS_PER_FRAME
 
@@ -43,11 +43,11 @@ class Prior:
     bias: Float32
 
 
-def fit_prior(clips: list[TrainingClip], basis: LandmarkBasis, config: PriorConfig) -> Prior:
-    """Fit the prior: ridge regression from content rows to coefficients in units of the person's spread."""
+def fit_prior(clips: Clips, basis: LandmarkBasis, config: PriorConfig) -> Prior:
+    """Fit the prior: ridge regression from content rows to coefficients in units of the person's spread. All clips are read."""
     channels = NUM_CONTENT * ROWS_PER_FRAME
     sums = RidgeSums(channels * config.width, len(basis.typical_spread))
-    for group in by_speaker(clips).values():
+    for group in clips.by_speaker().values():
         chosen = group[: config.max_clips]
         weight = float(len(chosen)) ** (config.speaker_exponent - 1.0)
         for clip in chosen:

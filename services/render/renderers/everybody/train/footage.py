@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import UInt8
+from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import choose_keys, grey_keys
 from services.render.pairs import window_rows
 from services.render.renderers.everybody.inputs import WINDOW_FRAMES
@@ -22,7 +23,7 @@ _GREY_SHARE: Final = 0.04
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowBatch:
-    """Examples of a step.
+    """Examples of a pass.
 
     Attributes:
         pictures: uint8 [B, 160, 160, WINDOW_CHANNELS], inputs of the network.
@@ -38,14 +39,13 @@ class WindowBatch:
 class WindowSource(Source[WindowBatch]):
     """Draws batches from people, each person as often as their share says."""
 
-    def batch(self, step: int, size: int) -> WindowBatch:
+    def batch(self, step: int, index: int, size: int) -> WindowBatch:
         """See Source.batch."""
-        rng = self._rng(step)
-        drawn = [self._example(rng) for _ in range(size)]
+        rng = self._rng(step, index)
+        drawn = [self._example(rng, self.people.draw(rng, step).bank) for _ in range(size)]
         return WindowBatch(*(np.stack(parts) for parts in zip(*drawn, strict=True)))
 
-    def _example(self, rng: np.random.Generator) -> tuple[UInt8, ...]:
-        bank = self._person(rng).bank
+    def _example(self, rng: np.random.Generator, bank: MouthBank) -> tuple[UInt8, ...]:
         row = int(rng.integers(bank.num_frames))
         # No key picture of the actor may show the moment that is asked for.
         far = np.flatnonzero(np.abs(bank.frame_index - bank.frame_index[row]) > _FAR_FRAMES)

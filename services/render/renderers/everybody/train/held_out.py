@@ -8,10 +8,10 @@ from services.render.key_pictures import KeyPictures, choose_keys
 from services.render.pairs import NO_NOISE, Pair, window_rows
 from services.render.renderers.everybody.inputs import WINDOW_FRAMES
 from services.render.renderers.everybody.pairs import WindowView, window_pair
-from services.render.train.held_out import ClipName, HeldOut, TwoParts, held_out
+from services.render.train.held_out import Clip, HeldOut, TwoParts, held_out
 
 
-def read_windows(clip: ClipName, num_frames: int, keys: KeyPictures | None = None) -> HeldOut:
+def read_windows(clip: Clip, num_frames: int, keys: KeyPictures | None = None) -> HeldOut:
     """Return a clip with windows of masked frames and heatmaps.
 
     Args:

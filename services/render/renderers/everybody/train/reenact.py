@@ -14,6 +14,7 @@ from services.render.renderers.everybody.personalize import personalize_everybod
 from services.render.renderers.everybody.train.deflicker import deflickered, warped_by_flow
 from services.render.renderers.everybody.train.held_out import read_windows
 from services.render.renderers.everybody.train.teeth_proxy import collect_teeth, with_teeth
+from services.render.train.contact_sheet import draw_sheet
 from services.render.train.held_out import HeldOut, blended
 from services.render.train.reenactment import PERSONALISED, Reenactment, Rows
 from services.render.train.shown import Faces, Shown, base_faces, still_mouth
@@ -61,7 +62,7 @@ def reenact(task: Reenactment) -> Rows:
             [*(blended(pair, face.astype(np.float32)) for face in faces), pair.target]
             for pair, *faces in list(zip(clip.pairs, personalised().faces, shown.faces, strict=True))[begin : begin + 10]
         ]
-        task.folder.draw_grid(f"deflicker_{clip.name}", columns)
+        draw_sheet(task.folder / f"deflicker_{clip.name}.png", columns)
         return shown
 
     return {

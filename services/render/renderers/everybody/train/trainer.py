@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from services.render.losses import (
-    Features,
-    LossWeights,
     adversarial_loss,
     compose,
     critic_view,
@@ -20,40 +17,12 @@ from services.render.losses import (
     unjudged_terms,
 )
 from services.render.networks.discriminators import PatchDiscriminator
-from services.render.networks.tensors import to_tensor
 from services.render.networks.weights import save_weights
-from services.render.renderers.everybody.network import WEIGHTS, EverybodyConfig, EverybodyNetwork
+from services.render.renderers.everybody.network import WEIGHTS, EverybodyNetwork
 from services.render.renderers.everybody.train.footage import WindowBatch
-from services.render.renderers.everybody.train.full_network import WindowDiscriminator, WindowDiscriminatorConfig
-from services.render.train.recipe import Recipe
-from services.render.train.trainer import Drawn, Trainer
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EverybodyRecipe(Recipe):
-    """How the committed prior was trained; see Recipe.
-
-    Attributes:
-        penalty: weight of L_gp.
-        penalty_every: steps from one gradient penalty to the next. The penalty counts `penalty_every` times as much instead.
-        network: shape of the network.
-        windows: shape of the discriminator of windows.
-        weights: weights of the other losses.
-    """
-
-    steps: int = 700
-    warm_steps: int = 400
-    warm_batch: int = 6
-    batch: int = 5
-    adversarial_learning_rate: float = 4e-4
-    penalty: float = 0.1
-    penalty_every: int = 4
-    network: EverybodyConfig = field(default_factory=EverybodyConfig)
-    windows: WindowDiscriminatorConfig = field(
-        default_factory=lambda: WindowDiscriminatorConfig(widths=(32, 64, 96, 128), scores=1)
-    )
-    weights: LossWeights = field(default_factory=LossWeights)
-    seed: int = 20265
+from services.render.renderers.everybody.train.full_network import WindowDiscriminator
+from services.render.renderers.everybody.train.recipes import EverybodyRecipe
+from services.render.train.trainer import Drawn, Trainer, TrainerInputs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,18 +39,18 @@ class WindowDrawn(Drawn):
 class EverybodyTrainer(Trainer[EverybodyRecipe, EverybodyNetwork, WindowBatch, WindowDrawn]):
     """Trainer of the network with a discriminator of frames and a discriminator of windows."""
 
-    def __init__(self, recipe: EverybodyRecipe, features: Features) -> None:
-        torch.manual_seed(recipe.seed)
+    def __init__(self, recipe: EverybodyRecipe, inputs: TrainerInputs) -> None:
+        torch.manual_seed(recipe.loop.seed)
         network = EverybodyNetwork(recipe.network)
         self._frame = PatchDiscriminator(3)
         self._windows = WindowDiscriminator(recipe.windows)
-        super().__init__(recipe, network, {"frame": self._frame, "windows": self._windows}, features)
+        super().__init__(recipe, inputs, network, {"frame": self._frame, "windows": self._windows})
 
     def _drawn(self, batch: WindowBatch) -> WindowDrawn:
-        inputs, targets = to_tensor(batch.pictures), to_tensor(batch.targets)
-        with torch.autocast("cpu", torch.bfloat16):
-            residual = self.network(inputs, self.network.default_state().expand(len(inputs), -1))
-        return WindowDrawn(compose(inputs, residual.float(), targets), {}, critic_view(to_tensor(batch.past)))
+        inputs, targets = self._tensor(batch.pictures), self._tensor(batch.targets)
+        with self._autocast():
+            residual = self.network(inputs, self._default_states(len(inputs)))
+        return WindowDrawn(compose(inputs, residual.float(), targets), critic_view(self._tensor(batch.past)))
 
     def _terms(self, drawn: WindowDrawn) -> dict[str, Tensor]:
         return unjudged_terms(drawn.made, self.recipe.weights)
@@ -100,20 +69,21 @@ class EverybodyTrainer(Trainer[EverybodyRecipe, EverybodyNetwork, WindowBatch, W
             "windows_judge": discriminator_loss(self._windows(filmed), self._windows(made)),
         }
 
-    def _judge_penalties(self, drawn: WindowDrawn, view: Tensor, wanted: Tensor) -> dict[str, tuple[float, Tensor]]:
+    def _judge_penalties(self, drawn: WindowDrawn, view: Tensor, wanted: Tensor, step: int) -> dict[str, Tensor]:
         recipe = self.recipe
-        if self.step % recipe.penalty_every:
+        if step % recipe.penalty_every:
             return {}
         filmed, made = (torch.cat([drawn.past, last], dim=1) for last in (wanted, view))
-        shares = torch.from_numpy(np.random.default_rng((recipe.seed, self.step)).random((len(view), 1, 1, 1), np.float32))
-        return {"penalty": (recipe.penalty * recipe.penalty_every, gradient_penalty(self._windows, filmed, made, shares))}
+        # From the CPU, so that the numbers are the same on every device.
+        shares = torch.rand(len(view), 1, 1, 1).to(view.device)
+        penalty = gradient_penalty(self._windows, filmed, made, shares)
+        return {"penalty": recipe.penalty * recipe.penalty_every * penalty}
 
     @property
     def perceptual_weight(self) -> float:
         """See Trainer.perceptual_weight."""
         return self.recipe.weights.perceptual
 
-    def write(self, out: Path) -> None:
-        """Write `everybody.safetensors` and `everybody_discriminator.safetensors`."""
-        save_weights(out / WEIGHTS, self.average, self.recipe.network.to_metadata(), **self.facts())
-        save_weights(out / "everybody_discriminator.safetensors", self._frame, {"in_channels": 3}, **self.facts())
+    def write(self, folder: Path) -> None:
+        """Write `everybody.safetensors`."""
+        save_weights(folder / WEIGHTS, self.average, self.recipe.network.to_metadata(), **self.facts())

@@ -8,11 +8,10 @@ from services.render.key_pictures import KeyPictures, unpacked
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.headpose.personalize import personalize_headpose
 from services.render.renderers.headpose.train.ablations import detailed_as_keys
-from services.render.renderers.headpose.train.footage import read_drawings
+from services.render.renderers.headpose.train.drawings import read_drawings
 from services.render.renderers.headpose.train.held_out import read_drawn
 from services.render.train.held_out import HeldOut
 from services.render.train.reenactment import Reenactment
-from services.render.train.rooms import identities_given
 from services.render.train.shown import Shown
 
 _NAME = "headpose"
@@ -27,7 +26,7 @@ class Actors:
 
     def __init__(self, task: Reenactment) -> None:
         self._task = task
-        self._drawings = read_drawings(identities_given(task.identities, _NAME), task.clip.name)
+        self._drawings = read_drawings(task.clip.data, task.clip.row.speaker)
         self.bank = self._read(None, detailed=False, num_frames=2).bank
         self.actor, keys = unpacked(task.last_state(personalize_headpose(self._job(self.bank, still=False))))
         self.clip, self.detailed = self._read(keys, detailed=False), self._read(keys, detailed=True)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import UInt8
-from services.common.face.identity import identity_from_arrays, model_of_identity
-from services.common.face.identity_drawing import IdentityDrawing
-from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import MouthBank
-from services.common.store.tensor_bytes import decode_arrays
 from services.render.key_pictures import KeyPictures, choose_keys, grey_keys
 from services.render.pairs import window_rows
 from services.render.renderers.headpose.inputs import DRAWN_WINDOW
 from services.render.renderers.headpose.pairs import DrawnView, drawn_pair
+from services.render.renderers.headpose.train.drawings import Drawings
 from services.render.train.colours import random_colours
-from services.render.train.footage import Person, Source
+from services.render.train.footage import Source
+from services.render.train.people import People, Person
+from services.training.trainset.reader import BoundedCache
 
+_DRAWINGS_KEPT: Final = 64
 _CANDIDATES: Final = (12, 60, 200)
 _FAR_FRAMES: Final = 12
 _GREY_SHARE: Final = 0.04
@@ -31,42 +30,8 @@ _DETAILED_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawings:
-    """Two drawings of one person.
-
-    Attributes:
-        film: drawing fitted on many frames.
-        still: drawing fitted on a single frame.
-    """
-
-    film: IdentityDrawing
-    still: IdentityDrawing
-
-
-def read_drawings(folder: Path, name: str) -> Drawings:
-    """Return the drawings of a person, from identities that services.face.train.identities wrote.
-
-    Args:
-        folder: folder of the identities.
-        name: name of the person or of the clip.
-
-    Raises:
-        FileNotFoundError: the folder holds no identity of this name.
-        InvalidRequest: a file holds something else.
-    """
-    models = MorphableModels()
-
-    def read(file: str) -> IdentityDrawing:
-        stored = decode_arrays((folder / file).read_bytes())
-        model = models.get(model_of_identity(stored))
-        return IdentityDrawing(identity_from_arrays(stored, model), model)
-
-    return Drawings(read(f"{name}.safetensors"), read(f"{name}.still.safetensors"))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class DrawnBatch:
-    """Examples of a step.
+    """Examples of a pass.
 
     Attributes:
         pictures: uint8 [B, 160, 160, PICTURE_CHANNELS], inputs of the network.
@@ -85,23 +50,22 @@ class DrawnSource(Source[DrawnBatch]):
 
     Args:
         people: the people to draw from.
-        drawings: drawings of the people, by name.
-        sharp_share: share of the examples that comes from sharp footage.
+        drawings: returns the drawings of a person by name.
         seed: random seed.
     """
 
-    def __init__(self, people: Sequence[Person], drawings: Mapping[str, Drawings], *, sharp_share: float, seed: int) -> None:
-        super().__init__(people, sharp_share=sharp_share, seed=seed)
-        self._drawings = drawings
+    def __init__(self, people: People, drawings: Callable[[str], Drawings], *, seed: int) -> None:
+        super().__init__(people, seed=seed)
+        # The size is counted in people. Threads that make batches ahead need the people of two pools.
+        self._drawings = BoundedCache[str, Drawings](drawings, lambda _: 1, _DRAWINGS_KEPT)
 
-    def batch(self, step: int, size: int) -> DrawnBatch:
+    def batch(self, step: int, index: int, size: int) -> DrawnBatch:
         """See Source.batch."""
-        rng = self._rng(step)
-        drawn = [self._example(rng) for _ in range(size)]
+        rng = self._rng(step, index)
+        drawn = [self._example(rng, self.people.draw(rng, step)) for _ in range(size)]
         return DrawnBatch(*(np.stack(parts) for parts in zip(*drawn, strict=True)))
 
-    def _example(self, rng: np.random.Generator) -> tuple[UInt8, ...]:
-        person = self._person(rng)
+    def _example(self, rng: np.random.Generator, person: Person) -> tuple[UInt8, ...]:
         bank, drawings = person.bank, self._drawings[person.name]
         row = int(rng.integers(bank.num_frames))
         # No key picture of the actor may show the moment that is asked for.

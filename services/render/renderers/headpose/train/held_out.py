@@ -9,11 +9,11 @@ from services.render.key_pictures import KeyPictures, choose_keys
 from services.render.pairs import NO_NOISE, Pair, window_rows
 from services.render.renderers.headpose.inputs import DRAWN_WINDOW
 from services.render.renderers.headpose.pairs import DrawnView, drawn_pair
-from services.render.train.held_out import ClipName, HeldOut, TwoParts, held_out
+from services.render.train.held_out import Clip, HeldOut, TwoParts, held_out
 
 
 def read_drawn(
-    clip: ClipName, num_frames: int, drawing: IdentityDrawing, *, detailed: bool, keys: KeyPictures | None = None
+    clip: Clip, num_frames: int, drawing: IdentityDrawing, *, detailed: bool, keys: KeyPictures | None = None
 ) -> HeldOut:
     """Return a clip with windows of drawn faces.
 

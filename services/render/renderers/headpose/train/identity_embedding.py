@@ -1,75 +1,93 @@
-"""Train the identity embedding: `python -m services.render.renderers.headpose.train.identity_embedding --data FOLDER --out FOLDER`.
+"""Training of the identity embedding with the additive angular margin.
 
-Each step draws the same number of pictures of every person. Colours, scale, place, mirror and sharpness change from picture to
-picture. The command prints how well the embedding tells people apart that were never trained on: area under the ROC curve of the
-cosine, over pairs of pictures.
+Each batch has the same number of pictures of every person. Colours, scale, place, mirror and sharpness change from picture to
+picture. Checks say how well the embedding tells people apart that were never trained on: area under the ROC curve of the cosine,
+over pairs of pictures.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Final
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from services.common.array_types import UInt8
-from services.common.face.crops import BOX_SIZE
+from services.common.array_types import Int64, UInt8
+from services.common.errors import InvalidRequest
 from services.render.networks.tensors import to_tensor
 from services.render.networks.weights import save_weights
 from services.render.renderers.headpose.identity_embedding import IdentityEmbedding, IdentityEmbeddingConfig
-from services.render.train.colours import random_colours
-from services.render.train.footage import Person, read_people
+from services.render.renderers.headpose.identity_features import EMBEDDING
+from services.render.renderers.headpose.train.verification import varied, verify
+from services.render.train.people import People, PeopleSettings, person_clips
+from services.training.device import Device
+from services.training.loop_settings import LoopSettings
+from services.training.networks import Opening, TrainableNetwork
+from services.training.training import Check, OptimiserSettings, Supervised
+
+_CHECK_PEOPLE: Final = 12
+_CHECK_CLIPS: Final = 2
+_CHECK_FRAMES: Final = 600
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbeddingRecipe:
-    """How the committed embedding was trained.
+    """How the embedding is trained.
 
     Attributes:
-        steps: number of steps.
-        pictures: pictures of each person per step.
-        learning_rate: learning rate at the beginning (Adam). It falls to a hundredth by half a cosine.
-        average_decay: decay of the moving average of the weights. The average is the result.
-        max_clips: largest number of clips of one person.
+        loop: length, pace and machinery.
+        optimiser: rates and the average of the weights. Gradients are not clipped: the largest norm is out of reach.
+        pictures: pictures of each person in a batch.
+        batch_people: largest number of people in a batch.
+        margin: m of the additive angular margin, radians.
+        scale: s of the additive angular margin.
+        people: how many people are in memory; all are drawn equally often.
         network: shape of the network.
-        seed: random seed of the whole training.
-        report_every: steps between lines of the log.
     """
 
-    steps: int = 700
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=700, seed=20268))
+    optimiser: OptimiserSettings = field(
+        default_factory=lambda: OptimiserSettings(learning_rate=1.5e-3, warm_up_steps=0, weight_decay=0.0, gradient_norm=1e3)
+    )
     pictures: int = 4
-    learning_rate: float = 1.5e-3
-    average_decay: float = 0.99
-    max_clips: int = 16
+    batch_people: int = 24
+    margin: float = 0.3
+    scale: float = 16.0
+    people: PeopleSettings = field(default_factory=PeopleSettings)
     network: IdentityEmbeddingConfig = field(default_factory=IdentityEmbeddingConfig)
-    seed: int = 20268
-    report_every: int = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """How well pairs of the same person are told from pairs of two people.
+CONFIGS: Final = {
+    "default": EmbeddingRecipe(),
+    # Channels of ResNet-50's stages, 512 numbers, margin .5 and scale 64, as ArcFace has them (Deng et al. 2019, Sec. 3.1).
+    "large": EmbeddingRecipe(
+        loop=LoopSettings(steps=60_000, seed=20268, check_every=1_000, workers=8, bfloat16=True),
+        optimiser=OptimiserSettings(learning_rate=5e-4, warm_up_steps=1_000, weight_decay=5e-4, averaging=0.999),
+        batch_people=32,
+        margin=0.5,
+        scale=64.0,
+        people=PeopleSettings(max_frames=300, pool_people=64, pool_steps=100),
+        network=IdentityEmbeddingConfig(widths=(64, 64, 128, 256, 512), size=512),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddingBatch:
+    """Examples of a pass.
 
     Attributes:
-        area: area under the ROC curve, pictures as filmed.
-        area_recoloured: area under the ROC curve with colours, place and sharpness changed in every picture.
-        same: mean cosine of pairs of the same person.
-        different: mean cosine of pairs of two people.
+        pictures: uint8 [B, 160, 160, 3].
+        labels: int64 [B], place of each picture's person.
     """
 
-    area: float
-    area_recoloured: float
-    same: float
-    different: float
+    pictures: UInt8
+    labels: Int64
 
 
 class AngularMarginHead(nn.Module):
@@ -99,126 +117,86 @@ class AngularMarginHead(nn.Module):
         return (right * moved + (1.0 - right) * cosine) * self.scale
 
 
-def varied(picture: UInt8, rng: np.random.Generator) -> UInt8:
-    """Return a face in other colours, a little larger or smaller, moved, turned, blurred, perhaps mirrored: uint8 [160, 160, 3]."""
-    scale, angle = np.exp(rng.normal(0.0, 0.06)), float(rng.normal(0.0, 3.0))
-    affine = cv2.getRotationMatrix2D((BOX_SIZE / 2, BOX_SIZE / 2), angle, float(scale))
-    affine[:, 2] = affine[:, 2] + rng.normal(0.0, 4.0, 2)
-    moved = cv2.warpAffine(picture, affine, (BOX_SIZE, BOX_SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    if rng.random() < 0.5:
-        moved = cv2.GaussianBlur(moved, (0, 0), float(rng.uniform(0.4, 2.0)))
-    made = random_colours(rng).of(np.asarray(moved, np.uint8))
-    return np.ascontiguousarray(made[:, ::-1]) if rng.random() < 0.5 else made
-
-
-def area_under_roc(same: npt.NDArray[np.floating], different: npt.NDArray[np.floating]) -> float:
-    """Return the probability that a pair of the same person is more alike than a pair of two people: 0.5 is chance.
+class EmbeddingTraining(Supervised[EmbeddingBatch]):
+    """Training of the embedding, one class a person.
 
     Args:
-        same: float [N], likeness of pairs of the same person.
-        different: float [M], likeness of pairs of two people.
-    """
-    both = np.concatenate([same, different])
-    ranks = np.empty(len(both), np.float64)
-    order = np.argsort(both, kind="stable")
-    ranks[order] = np.arange(1, len(both) + 1)
-    # Equal values share their mean rank.
-    _, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
-    shared = (np.bincount(inverse, ranks) / counts)[inverse]
-    wins = shared[: len(same)].sum() - len(same) * (len(same) + 1) / 2
-    return float(wins / (len(same) * len(different)))
-
-
-@torch.no_grad()
-def verify(network: IdentityEmbedding, people: Sequence[Person], *, pictures: int = 24, seed: int = 0) -> Verification:
-    """Return figures over all pairs of pictures, which are evenly spread over each person's footage.
-
-    Args:
-        network: the embedding.
-        people: the people to tell apart.
-        pictures: pictures of each person.
-        seed: random seed of the changed pictures.
-    """
-    rng = np.random.default_rng(seed)
-    boxes: list[UInt8] = []
-    owners: list[int] = []
-    for label, person in enumerate(people):
-        rows = np.unique(np.linspace(0, person.bank.num_frames - 1, pictures).round().astype(int))
-        boxes.append(person.bank.boxes[rows])
-        owners.extend([label] * len(rows))
-    shown, owner = np.concatenate(boxes), np.array(owners)
-    plain = network(to_tensor(shown)).numpy()
-    other = network(to_tensor(np.stack([varied(picture, rng) for picture in shown]))).numpy()
-    first, second = np.triu_indices(len(owner), 1)
-    same = owner[first] == owner[second]
-    alike = (plain @ plain.T)[first, second]
-    recoloured = (other @ other.T)[first, second]
-    return Verification(
-        area_under_roc(alike[same], alike[~same]),
-        area_under_roc(recoloured[same], recoloured[~same]),
-        float(alike[same].mean()),
-        float(alike[~same].mean()),
-    )
-
-
-def train(people: Sequence[Person], recipe: EmbeddingRecipe, held_out: Sequence[Person]) -> IdentityEmbedding:
-    """Train on people, one class per name; return the averaged network.
-
-    Args:
-        people: people with their pictures. All entries of one name are one person.
         recipe: all settings.
-        held_out: people that the log reports on and that are not trained on.
+        device: where this process computes.
+        people: the people to learn from.
+        held_out: people of the checks; the embedding does not learn from them.
+
+    Raises:
+        InvalidRequest: there is only one person to learn from.
     """
-    torch.manual_seed(recipe.seed)
-    names = sorted({person.name for person in people})
-    footage = [np.concatenate([person.bank.boxes for person in people if person.name == name]) for name in names]
-    network = IdentityEmbedding(recipe.network)
-    average = IdentityEmbedding(recipe.network).requires_grad_(False)
-    average.load_state_dict(network.state_dict())
-    head = AngularMarginHead(recipe.network.size, len(names))
-    optimiser = torch.optim.Adam([*network.parameters(), *head.parameters()], recipe.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.steps, recipe.learning_rate * 0.01)
-    labels = torch.arange(len(names)).repeat_interleave(recipe.pictures)
-    started = time.monotonic()
-    for step in range(1, recipe.steps + 1):
-        rng = np.random.default_rng((recipe.seed, step))
-        pictures = [varied(boxes[rng.integers(len(boxes))], rng) for boxes in footage for _ in range(recipe.pictures)]
-        logits = head(network(to_tensor(np.stack(pictures))), labels)
-        loss = F.cross_entropy(logits, labels)
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimiser.step()
-        schedule.step()
-        with torch.no_grad():
-            for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-                mean.lerp_(value, 1.0 - min(recipe.average_decay, (1.0 + step) / (10.0 + step)))
-        if step % recipe.report_every == 0 or step == recipe.steps:
-            found = verify(average, held_out) if held_out else ""
-            print(
-                f"step {step}: loss {float(loss.detach()):.3f}  minutes {(time.monotonic() - started) / 60:.1f}  {found}",
-                flush=True,
+
+    def __init__(self, recipe: EmbeddingRecipe, device: Device, people: People, held_out: People) -> None:
+        if len(people.clips) < 2:
+            raise InvalidRequest(
+                "the identity embedding needs clips of two people or more in the split 'train': add clips of other people",
+                field="data",
             )
-    return average
+        torch.manual_seed(recipe.loop.seed)
+        network = IdentityEmbedding(recipe.network)
+        head = AngularMarginHead(recipe.network.size, len(people.clips), margin=recipe.margin, scale=recipe.scale)
+        module = nn.ModuleDict({"network": network, "head": head})
+        super().__init__(recipe.loop, device, people.rows, module, recipe.optimiser)
+        self._recipe, self._people, self._held_out = recipe, people, held_out
+
+    def batch(self, step: int, index: int) -> EmbeddingBatch:
+        """See Training.batch."""
+        rng = np.random.default_rng((self.settings.seed, step, index))
+        pool = self._people.pool(step)
+        numbers = np.arange(len(self._people.clips)) if pool is None else np.unique(pool)
+        if len(numbers) > self._recipe.batch_people:
+            numbers = np.sort(rng.choice(numbers, self._recipe.batch_people, replace=False))
+        pictures = [
+            varied(boxes[rng.integers(len(boxes))], rng)
+            for boxes in (self._people.person(int(number), step).bank.boxes for number in numbers)
+            for _ in range(self._recipe.pictures)
+        ]
+        return EmbeddingBatch(np.stack(pictures), np.repeat(numbers, self._recipe.pictures).astype(np.int64))
+
+    def losses(self, batch: EmbeddingBatch) -> dict[str, Tensor]:
+        """Return the cross-entropy of the angular margin."""
+        place = self.device.torch_device
+        labels = torch.from_numpy(batch.labels).to(place)
+        features = self.module.get_submodule("network")(to_tensor(batch.pictures, place))
+        # In float32: a cosine near 1 has too few digits in bfloat16.
+        with self.device.autocast(bfloat16=False):
+            logits = self.module.get_submodule("head")(features.float(), labels)
+            return {"total": F.cross_entropy(logits, labels)}
+
+    def check(self, step: int, folder: Path) -> Check:
+        """Tell held-out people apart. With a single held-out person, one person that the embedding learns from joins them."""
+        people = [self._held_out.person(number, 0) for number in range(min(len(self._held_out.clips), _CHECK_PEOPLE))]
+        if len(people) == 1:
+            others = [place for place, clips in enumerate(self._people.clips) if clips.name != people[0].name]
+            people.append(self._people.person(others[0], 0))
+        return Check(asdict(verify(self.average.get_submodule("network"), people)))
+
+    def write(self, folder: Path) -> None:
+        """Write `identity_embedding.safetensors`."""
+        facts = {"steps": str(self.settings.steps), "seed": str(self.settings.seed)}
+        network = self.average.get_submodule("network")
+        save_weights(folder / f"{EMBEDDING}.safetensors", network, self._recipe.network.to_metadata(), **facts)
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="training set: a folder of *.safetensors")
-    parser.add_argument("--out", type=Path, default=Path("build/identity_embedding"), help="folder of the run")
-    parser.add_argument("--steps", type=int, default=EmbeddingRecipe().steps)
-    parser.add_argument("--held-out", action="append", default=[], metavar="NAME", help="part of the names of val clips")
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    cv2.setNumThreads(1)
-    recipe = EmbeddingRecipe(steps=given.steps)
-    people = read_people(given.data, use="train", max_clips=recipe.max_clips, sharp_marks=())
-    held_out = read_people(given.data, use="val", max_clips=2, sharp_marks=(), only=given.held_out) if given.held_out else []
-    network = train(people, recipe, held_out)
-    facts = {"steps": str(recipe.steps), "seed": str(recipe.seed)}
-    save_weights(given.out / "identity_embedding.safetensors", network, recipe.network.to_metadata(), **facts)
+def _open(opening: Opening) -> EmbeddingTraining:
+    recipe, data = opening.config, opening.data
+    clips = person_clips(data.of("train", pixels=True), apart=False)
+    shares = np.full(len(clips), 1.0 / len(clips))
+    people = People(data, clips, recipe.people, seed=recipe.loop.seed, shares=shares)
+    seen = PeopleSettings(max_clips=_CHECK_CLIPS, max_frames=_CHECK_FRAMES, pool_people=_CHECK_PEOPLE)
+    held_out = People(data, person_clips(data.of("val", pixels=True), apart=False), seen, seed=0)
+    return EmbeddingTraining(recipe, opening.device, people, held_out)
 
 
-if __name__ == "__main__":
-    main()
+NETWORK: Final = TrainableNetwork(
+    name="identity_embedding",
+    stage="render",
+    summary="says by a unit vector who the person on a picture of the lower face is; served with the run of headpose_renderer",
+    configs=CONFIGS,
+    open=_open,
+    export=None,
+)

@@ -13,6 +13,7 @@ from services.render.renderers.headpose.identity_features import embedding_of
 from services.render.renderers.headpose.network import WEIGHTS, load
 from services.render.renderers.headpose.train.ablations import attention_of, detailed_as_keys, draw_with
 from services.render.renderers.headpose.train.actors import Actors
+from services.render.train.contact_sheet import draw_sheet
 from services.render.train.reenactment import PERSONALISED, Reenactment, Rows
 from services.render.train.shown import Shown, base_faces, spread_places, still_mouth
 
@@ -21,7 +22,7 @@ def reenact(task: Reenactment) -> Rows:
     """Return the ways to draw a clip by title; write a sheet of attention masks.
 
     Raises:
-        InvalidRequest: no folder of identities is given.
+        InvalidRequest: the training set has no identity of the person.
     """
     network = load(task.weights / WEIGHTS)
     actors = Actors(task)
@@ -31,7 +32,8 @@ def reenact(task: Reenactment) -> Rows:
     mean = torch.from_numpy(embedding.of(bank.boxes[:: max(1, bank.num_frames // 24)])).mean(dim=0, keepdim=True)
 
     pairs = [clip.pairs[at] for at in spread_places(clip)]
-    task.folder.draw_grid(f"attention_{clip.name}", [[pair.target, attention_of(network, pair, actor)] for pair in pairs])
+    sheet = [[pair.target, attention_of(network, pair, actor)] for pair in pairs]
+    draw_sheet(task.folder / f"attention_{clip.name}.png", sheet)
 
     def ablated(identity: torch.Tensor) -> Shown:
         return detailed_as_keys(Shown(clip, draw_with(network, clip.pairs, prior, identity)))

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from services.common.array_types import UInt8
+from services.common.store.exported_network import write_whole
 from services.render.losses import adversarial_loss, compose, critic_view, detail_loss, discriminator_loss, reconstruction_loss
 from services.render.networks.discriminators import PatchDiscriminator
 from services.render.networks.perceptual import PerceptualNetwork
-from services.render.networks.tensors import to_tensor
 from services.render.networks.weights import save_weights
 from services.render.renderers.headpose.identity_features import EMBEDDING, IdentityFeatures
 from services.render.renderers.headpose.inputs import DRAWN_WINDOW, RENDERED, RENDERED_BEFORE
 from services.render.renderers.headpose.network import (
     WEIGHTS,
-    HeadposeConfig,
     HeadposeNetwork,
     Masks,
     attention_loss,
@@ -26,48 +26,8 @@ from services.render.renderers.headpose.network import (
     refined,
 )
 from services.render.renderers.headpose.train.footage import DrawnBatch
-from services.render.train.recipe import Recipe
-from services.render.train.trainer import Drawn, Trainer
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeadposeWeights:
-    """Weights of Eq. 4, then of the added losses. The paper has 1 : 100 : 2 : 1e-5 in its units.
-
-    With a heavier conditional discriminator and a lighter attention loss the generator soon hands the drawn face through, whose
-    low-frequency albedo is smooth: A went from .28 to .74 within a hundred steps.
-    """
-
-    adversarial: float = 0.25
-    reconstruction: float = 10.0
-    attention: float = 0.4
-    smoothness: float = 0.1
-    perceptual: float = 1.0
-    frame: float = 1.0
-    detail: float = 10.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeadposeRecipe(Recipe):
-    """How the committed prior was trained; see Recipe.
-
-    Attributes:
-        memory_learning_rate: learning rate of the spatial features' layer.
-        embedding: digest of the identity embedding's file.
-        network: shape of the network.
-        weights: weights of the losses.
-    """
-
-    steps: int = 600
-    warm_steps: int = 300
-    warm_batch: int = 6
-    batch: int = 5
-    adversarial_learning_rate: float = 3e-4
-    memory_learning_rate: float = 2e-3
-    embedding: str = ""
-    network: HeadposeConfig = field(default_factory=HeadposeConfig)
-    weights: HeadposeWeights = field(default_factory=HeadposeWeights)
-    seed: int = 20269
+from services.render.renderers.headpose.train.recipes import HeadposeRecipe
+from services.render.train.trainer import Drawn, Trainer, TrainerInputs, add_mean
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,57 +46,71 @@ class HeadposeDrawn(Drawn):
 class HeadposeTrainer(Trainer[HeadposeRecipe, HeadposeNetwork, DrawnBatch, HeadposeDrawn]):
     """Trainer of generator and memory with a conditional discriminator and a discriminator of frames.
 
+    As footnote 5 says, memory and generator take turns: first the threshold triplet loss and the memory's items, then the GAN.
+
     Args:
         recipe: all settings.
-        perceptual: network of the perceptual loss and of the memory's queries.
+        inputs: device, source of batches, held-out clips and features.
+        perceptual: network of the memory's queries.
         identity: the identity embedding.
     """
 
     more_parts = ("memory_optimiser",)
 
-    def __init__(self, recipe: HeadposeRecipe, perceptual: PerceptualNetwork, identity: IdentityFeatures) -> None:
-        torch.manual_seed(recipe.seed)
+    def __init__(
+        self, recipe: HeadposeRecipe, inputs: TrainerInputs, perceptual: PerceptualNetwork, identity: IdentityFeatures
+    ) -> None:
+        torch.manual_seed(recipe.loop.seed)
         self._identity = identity
-        network = HeadposeNetwork(recipe.network)
+        shape = replace(recipe.network, identity_size=identity.size, spatial_widths=perceptual.config.widths)
+        network = HeadposeNetwork(shape)
         network.spatial.load_base(perceptual)
         self._judge = PatchDiscriminator(3 * (DRAWN_WINDOW + 1))
         self._frame = PatchDiscriminator(3)
-        super().__init__(recipe, network, {"judge": self._judge, "frame": self._frame}, perceptual.features)
+        super().__init__(recipe, inputs, network, {"judge": self._judge, "frame": self._frame})
         self.memory_optimiser = torch.optim.Adam([self.network.spatial.weight], recipe.memory_learning_rate)
+        self._triplet = self.device.parallel(self.network.spatial, self._triplet_loss)
 
     def _trained(self) -> list[nn.Parameter]:
         memory = {id(value) for value in self.network.spatial.parameters()}
         return [value for value in self.network.parameters() if id(value) not in memory]
 
-    def _clipped(self) -> Iterable[nn.Parameter]:
-        return [value for group in self.optimiser.param_groups for value in group["params"]]
+    def _before_descent(self, step: int, batches: Sequence[DrawnBatch]) -> dict[str, float]:
+        """Do the memory's step (footnote 5) with pairs of the rendered frame's spatial and the filmed frame's identity feature."""
+        network, report = self.network, dict[str, float]()
+        pairs = [(self._tensor(batch.pictures)[:, RENDERED], self._features(batch.targets)) for batch in batches]
+        self.memory_optimiser.zero_grad(set_to_none=True)
+        for number, (frames, identity) in enumerate(pairs):
+            with self.device.without_exchange(self._triplet, last=number == len(pairs) - 1):
+                losses = self._triplet(frames, identity)
+                torch.autograd.backward(losses["triplet"] / len(pairs))
+            add_mean(report, losses, len(pairs))
+        self.memory_optimiser.step()
+        with torch.no_grad():
+            for frames, identity in pairs:
+                query = network.spatial(frames)
+                empty = query.new_zeros(len(query), 0, query.shape[1]), query.new_zeros(len(query), 0, identity.shape[1])
+                recalled = (network.memory.recall(query[:, None], *empty)[:, 0] * identity).sum(dim=1).mean()
+                add_mean(report, {"recalled_likeness": recalled}, len(pairs))
+                # All processes write the pairs of all, so the memory does not depend on the number of processes.
+                network.memory.update(self.device.gathered(query), self.device.gathered(identity))
+        return {**report, "items": float(network.memory.num_present())}
+
+    def _triplet_loss(self, frames: Tensor, identity: Tensor) -> dict[str, Tensor]:
+        return {"triplet": self.network.memory.triplet_loss(self.network.spatial(frames), identity)}
+
+    def _features(self, boxes: UInt8) -> Tensor:
+        return torch.from_numpy(self._identity.of(boxes)).to(self.device.torch_device)
 
     def _drawn(self, batch: DrawnBatch) -> HeadposeDrawn:
-        inputs, targets = to_tensor(batch.pictures), to_tensor(batch.targets)
-        report = self._memory_step(inputs, torch.from_numpy(self._identity.of(batch.targets)))
-        identity = torch.from_numpy(self._identity.of(batch.others))
-        with torch.autocast("cpu", torch.bfloat16):
-            masks = self.network.masks(inputs, torch.zeros(len(inputs), self.network.film_size), identity)
+        inputs, targets = self._tensor(batch.pictures), self._tensor(batch.targets)
+        film, identity = inputs.new_zeros(len(inputs), self.network.film_size), self._features(batch.others)
+        with self._autocast():
+            masks = self.network.masks(inputs, film, identity)
         masks = Masks(masks.colour.float(), masks.attention.float())
         made = compose(inputs, refined(inputs[:, RENDERED], masks) - inputs[:, RENDERED], targets)
         window = critic_view(torch.cat([inputs[:, part] for part in (RENDERED, *RENDERED_BEFORE)], dim=1))
-        return HeadposeDrawn(made, report, masks, window)
-
-    def _memory_step(self, inputs: Tensor, identity: Tensor) -> dict[str, float]:
-        """Do the memory's step (footnote 5) with pairs of the rendered frame's spatial and the filmed frame's identity feature."""
-        network = self.network
-        query = network.spatial(inputs[:, RENDERED])
-        loss = network.memory.triplet_loss(query, identity)
-        if loss.requires_grad:
-            self.memory_optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            self.memory_optimiser.step()
-        with torch.no_grad():
-            query = network.spatial(inputs[:, RENDERED])
-            empty = torch.zeros(len(query), 0, query.shape[1]), torch.zeros(len(query), 0, identity.shape[1])
-            recalled = (network.memory.recall(query[:, None], *empty)[:, 0] * identity).sum(dim=1).mean()
-        network.memory.update(query, identity)
-        return {"triplet": float(loss.detach()), "recalled_likeness": float(recalled), "items": float(network.memory.num_present())}
+        return HeadposeDrawn(made, masks, window)
 
     def _terms(self, drawn: HeadposeDrawn) -> dict[str, Tensor]:
         weights, made = self.recipe.weights, drawn.made
@@ -154,11 +128,10 @@ class HeadposeTrainer(Trainer[HeadposeRecipe, HeadposeNetwork, DrawnBatch, Headp
             "frame": weights.frame * adversarial_loss(self._frame(view)),
         }
 
-    def _after_descent(self, drawn: HeadposeDrawn) -> dict[str, float]:
+    def _after_descent(self, drawings: Sequence[HeadposeDrawn]) -> dict[str, float]:
         # The memory belongs to the spatial features as they are now, so neither memory nor features are averaged.
         self.average.spatial.load_state_dict(self.network.spatial.state_dict())
-        self.average.memory.load_state_dict(self.network.memory.state_dict())
-        return {"mean_attention": float(drawn.masks.attention.detach().mean())}
+        return {"mean_attention": sum(float(drawn.masks.attention.mean()) for drawn in drawings) / len(drawings)}
 
     def _judge_losses(self, drawn: HeadposeDrawn, view: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         filmed, made = (self._judge(torch.cat([drawn.window, seen], dim=1)) for seen in (wanted, view))
@@ -172,7 +145,9 @@ class HeadposeTrainer(Trainer[HeadposeRecipe, HeadposeNetwork, DrawnBatch, Headp
         """See Trainer.perceptual_weight."""
         return self.recipe.weights.perceptual
 
-    def write(self, out: Path) -> None:
-        """Write `headpose.safetensors`."""
+    def write(self, folder: Path) -> None:
+        """Write `headpose.safetensors`, and beside it a copy of the identity embedding, to which the memory belongs."""
+        content = self._identity.path.read_bytes()
+        write_whole(folder / f"{EMBEDDING}{self._identity.path.suffix}", content)
         facts = {**self.facts(), EMBEDDING: self._identity.sha256}
-        save_weights(out / WEIGHTS, self.average, self.recipe.network.to_metadata(), **facts)
+        save_weights(folder / WEIGHTS, self.average, self.network.config.to_metadata(), **facts)

@@ -1,4 +1,10 @@
-"""Training part of `headpose`, for the tools of training (services.render.train.rooms)."""
+"""Training part of `headpose` (services.render.train.rooms): its networks, and what the tools of training need.
+
+Eq. 4 of the paper, in the units of services/render/losses.py: adversarial loss (least squares, for the reason given there), L1, and
+size and smoothness of the attention mask. The adversarial loss comes from a patch discriminator that sees the window of rendered
+frames and the frame to judge. Three losses are added: perceptual, adversarial with a discriminator of single frames, and strength
+of detail.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +12,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from services.render.renderers.headpose.train.footage import DrawnSource, read_drawings
-from services.render.renderers.headpose.train.held_out import read_drawn
+from services.render.renderers.headpose.identity_features import EMBEDDING
+from services.render.renderers.headpose.train import identity_embedding, mouth_interior
+from services.render.renderers.headpose.train.opening import open_headpose, read_held_out
+from services.render.renderers.headpose.train.recipes import CONFIGS
 from services.render.renderers.headpose.train.reenact import reenact
-from services.render.renderers.headpose.train.trainer import HeadposeRecipe
-from services.render.train.footage import Person
-from services.render.train.held_out import ClipName, HeldOut
-from services.render.train.rooms import Training, identities_given
-
-_NAME: Final = "headpose"
-_RECIPE: Final = HeadposeRecipe()
+from services.render.train.renderer_network import renderer_network
+from services.render.train.rooms import RendererTraining
+from services.training.networks import TrainableNetwork
 
 
-def _source(people: Sequence[Person], identities: Path | None) -> DrawnSource:
-    folder = identities_given(identities, _NAME)
-    drawings = {person.name: read_drawings(folder, person.name) for person in people}
-    return DrawnSource(people, drawings, sharp_share=_RECIPE.sharp_share, seed=_RECIPE.seed)
+def _embedding_files(run: Path) -> Sequence[str]:
+    return [path.name for suffix in (".onnx", ".safetensors") if (path := run / f"{EMBEDDING}{suffix}").is_file()]
 
 
-def _held_out(clip: ClipName, num_frames: int, identities: Path | None) -> HeldOut:
-    drawing = read_drawings(identities_given(identities, _NAME), clip.name).film
-    return read_drawn(clip, num_frames, drawing, detailed=False)
-
-
-TRAINING: Final = Training(recipe=_RECIPE, source=_source, held_out=_held_out, reenact=reenact)
+NETWORK: Final[TrainableNetwork] = renderer_network(
+    "headpose",
+    summary="refines the drawn face of a frame with key pictures and a memory of identity features",
+    configs=CONFIGS,
+    open_training=open_headpose,
+    more_needs=(identity_embedding.NETWORK.name,),
+    more_files=_embedding_files,
+)
+TRAINING: Final = RendererTraining(
+    networks=(identity_embedding.NETWORK, mouth_interior.NETWORK, NETWORK), held_out=read_held_out, reenact=reenact
+)

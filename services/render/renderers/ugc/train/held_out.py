@@ -8,12 +8,12 @@ import numpy as np
 
 from services.render.pairs import Pair
 from services.render.renderers.ugc.pairs import choose_sources, make_pair
-from services.render.train.held_out import ClipName, HeldOut, TwoParts, held_out
+from services.render.train.held_out import Clip, HeldOut, TwoParts, held_out
 
 _BLENDED: Final = 3
 
 
-def read_textured(clip: ClipName, num_frames: int) -> HeldOut:
+def read_textured(clip: Clip, num_frames: int) -> HeldOut:
     """Return a clip with pairs whose texture is warped from the bank to the frame's own landmarks.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -10,46 +10,22 @@ import torch
 from torch import Tensor
 
 from services.render.losses import (
-    Features,
-    LossWeights,
     adversarial_loss,
     compose,
     discriminator_loss,
     unjudged_terms,
 )
 from services.render.networks.discriminators import PatchDiscriminator
-from services.render.networks.tensors import to_tensor
 from services.render.networks.weights import save_weights
-from services.render.renderers.ugc.network import WEIGHTS, UgcConfig, UgcNetwork
-from services.render.renderers.ugc.train.footage import UgcBatch
-from services.render.train.recipe import Recipe
-from services.render.train.trainer import Drawn, Trainer
+from services.render.renderers.ugc.network import WEIGHTS, UgcNetwork
+from services.render.renderers.ugc.train.footage import UgcBatch, UgcSource
+from services.render.renderers.ugc.train.recipes import UgcRecipe
+from services.render.train.trainer import Drawn, Trainer, TrainerInputs
 
+FRAME_DISCRIMINATOR: Final = "frame_discriminator.safetensors"
+"""Name of the file with the discriminator of frames, which personalisation needs."""
 SEQUENCE_FRAMES: Final = 6
 """Frames that the discriminator of sequences sees at once (paper, Sec. III-C)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UgcRecipe(Recipe):
-    """How the committed prior was trained; see Recipe.
-
-    Attributes:
-        batch: single examples beside the sequence, per step in the second phase.
-        network: shape of the network.
-        weights: weights of the losses.
-    """
-
-    steps: int = 750
-    warm_steps: int = 400
-    warm_batch: int = 8
-    batch: int = 2
-    adversarial_learning_rate: float = 3e-4
-    average_decay: float = 0.995
-    sharp_share: float = 0.6
-    network: UgcConfig = field(default_factory=UgcConfig)
-    weights: LossWeights = field(default_factory=LossWeights)
-    seed: int = 20262
-    report_every: int = 50
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,19 +42,25 @@ class UgcDrawn(Drawn):
 class UgcTrainer(Trainer[UgcRecipe, UgcNetwork, UgcBatch, UgcDrawn]):
     """Trainer of the network with a discriminator of frames and a discriminator of sequences."""
 
-    def __init__(self, recipe: UgcRecipe, features: Features) -> None:
-        torch.manual_seed(recipe.seed)
+    def __init__(self, recipe: UgcRecipe, inputs: TrainerInputs) -> None:
+        torch.manual_seed(recipe.loop.seed)
         network = UgcNetwork(recipe.network)
         self._frame = PatchDiscriminator(3)
         self._sequence = PatchDiscriminator(3 * SEQUENCE_FRAMES)
-        super().__init__(recipe, network, {"frame": self._frame, "sequence": self._sequence}, features)
+        assert isinstance(inputs.source, UgcSource)
+        self._source = inputs.source
+        super().__init__(recipe, inputs, network, {"frame": self._frame, "sequence": self._sequence})
+
+    def batch(self, step: int, index: int) -> UgcBatch:
+        """See Training.batch."""
+        num_sequence = 0 if step < self.recipe.warm_steps else SEQUENCE_FRAMES
+        return self._source.batch_with_sequence(step, index, self.recipe.batch_of(step), num_sequence)
 
     def _drawn(self, batch: UgcBatch) -> UgcDrawn:
-        inputs, targets = to_tensor(batch.pictures), to_tensor(batch.targets)
-        states = self.network.default_state().expand(len(inputs), -1)
-        with torch.autocast("cpu", torch.bfloat16):
-            residual = self.network(inputs, states)
-        return UgcDrawn(compose(inputs, residual.float(), targets), {}, batch.num_sequence)
+        inputs, targets = self._tensor(batch.pictures), self._tensor(batch.targets)
+        with self._autocast():
+            residual = self.network(inputs, self._default_states(len(inputs)))
+        return UgcDrawn(compose(inputs, residual.float(), targets), batch.num_sequence)
 
     def _terms(self, drawn: UgcDrawn) -> dict[str, Tensor]:
         return unjudged_terms(drawn.made, self.recipe.weights)
@@ -102,10 +84,10 @@ class UgcTrainer(Trainer[UgcRecipe, UgcNetwork, UgcBatch, UgcDrawn]):
         """See Trainer.perceptual_weight."""
         return self.recipe.weights.perceptual
 
-    def write(self, out: Path) -> None:
+    def write(self, folder: Path) -> None:
         """Write `ugc.safetensors` and `frame_discriminator.safetensors`."""
-        save_weights(out / WEIGHTS, self.average, self.recipe.network.to_metadata(), **self.facts())
-        save_weights(out / "frame_discriminator.safetensors", self._frame, {"in_channels": 3}, **self.facts())
+        save_weights(folder / WEIGHTS, self.average, self.recipe.network.to_metadata(), **self.facts())
+        save_weights(folder / FRAME_DISCRIMINATOR, self._frame, {"in_channels": 3}, **self.facts())
 
 
 def _sequence(pictures: Tensor, drawn: UgcDrawn) -> Tensor:

@@ -5,25 +5,27 @@ from __future__ import annotations
 import torch
 
 from services.motion.predictors.everybody.network import EverybodyConfig, EverybodyNetwork
-from services.motion.predictors.everybody.train.data import fit_filter, windows_of
-from services.motion.predictors.everybody.train.torch_predictor import filter_of
-from tests.unit.motion.predictors.everybody.made import clip
+from services.motion.predictors.everybody.train.data import windows_of
+from services.motion.predictors.everybody.train.torch_predictor import filter_alone
+from tests.unit.motion.predictors.everybody.made import clip, fitted, predicted
 
 
 def test_the_network_is_trained_without_its_filter_and_served_with_half_of_it() -> None:
     network = EverybodyNetwork(EverybodyConfig(num_expression=2, dropout=0.0))
-    linear = fit_filter([clip("a", 0)], {"a": 1.0}, 0.1)
+    linear = fitted([clip(0)], 0.1)
     network.set_filter(torch.from_numpy(linear.weight), torch.from_numpy(linear.bias))
-    windows = torch.from_numpy(windows_of(clip("b", 1).rows)[:4].copy())
+    windows = torch.from_numpy(windows_of(clip(1).rows)[:4].copy())
     with torch.inference_mode():
-        recurrent, served, filtered = network.train()(windows), network.eval()(windows), filter_of(linear)(windows)
+        recurrent, served, filtered = network.train()(windows), network.eval()(windows), filter_alone(network)(windows)
+    expected = torch.from_numpy(predicted(linear, clip(1))[:4].astype("float32"))
+    torch.testing.assert_close(filtered, expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(served, 0.5 * (recurrent + filtered), rtol=1e-3, atol=1e-4)
     assert float(recurrent.abs().mean()) < 0.1
 
 
 def test_the_network_hears_all_of_its_second() -> None:
     network = EverybodyNetwork(EverybodyConfig(num_expression=2, dropout=0.0))
-    window = torch.from_numpy(windows_of(clip("a", 0).rows)[:1].copy()).requires_grad_(True)
+    window = torch.from_numpy(windows_of(clip(0).rows)[:1].copy()).requires_grad_(True)
     network.train()(window).abs().sum().backward()
     assert window.grad is not None
     assert (window.grad.abs().sum(dim=(0, 2, 3)) > 0).all()

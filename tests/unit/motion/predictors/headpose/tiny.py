@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
+from services.common.array_types import Bool
 from services.motion.features import content_rows, sync_rows
-from services.motion.predictors.headpose.network import NUM_HEARD, HeadposeConfig, HeadposeNetwork
-from services.motion.predictors.headpose.train.data import HeadposeClip
+from services.motion.predictors.headpose.network import CHANNELS, NUM_HEARD, HeadposeConfig, HeadposeNetwork
+from services.motion.predictors.headpose.train.data import HeadposeClip, add_to, solved
 from services.motion.train.clips import TrainingClip
+from services.motion.train.ridge import Filter, RidgeSums
 from tests.unit.motion.synthesised import head_poses, mouths, random_features
 
 SMALL = HeadposeConfig(num_expression=24, past=2, ahead=1, projection=8, encoded=8, hidden=8, dropout=0.0)
 
 
-def made(speaker: str, seed: int, num_frames: int = 120) -> HeadposeClip:
+def made(seed: int, num_frames: int = 120) -> HeadposeClip:
     """Expression that follows one channel of the frame itself."""
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((num_frames, 4, NUM_HEARD)).astype(np.float32)
     expression = np.repeat(rows[:, 1, 3:4], SMALL.num_expression, axis=1)
     pose = rng.standard_normal((num_frames, 6)).astype(np.float32)
-    return HeadposeClip(speaker, rows, expression, pose, np.ones(num_frames, np.bool_))
+    return HeadposeClip(rows, expression, pose, np.ones(num_frames, np.bool_))
 
 
-def tracked(seed: int, num_frames: int = 80, use: str = "train") -> TrainingClip:
+def fitted(clips: Sequence[HeadposeClip], strength: float, channels: Bool) -> Filter:
+    sums = RidgeSums(CHANNELS * SMALL.window, SMALL.num_expression)
+    for each in clips:
+        add_to(sums, each.rows * channels, each.expression, each.usable, 1.0, SMALL)
+    return solved(sums, strength, SMALL, channels)
+
+
+def tracked(seed: int, num_frames: int = 80) -> TrainingClip:
     features = random_features(num_frames, seed)
     opening = 5.0 + 4.0 * np.sin(np.arange(num_frames) * 0.7 + seed)
     return TrainingClip(
-        f"clip{seed}", use, f"speaker{seed}", "", mouths(opening.astype(np.float32)), np.ones(num_frames, np.bool_), features,
+        f"clip{seed}", "train", f"speaker{seed}", mouths(opening.astype(np.float32)), np.ones(num_frames, np.bool_), features,
         content_rows(features), sync_rows(features), head_poses(num_frames, seed),
     )  # fmt: skip
 

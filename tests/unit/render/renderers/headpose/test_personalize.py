@@ -89,7 +89,7 @@ def test_few_frames_are_not_tuned_on_unless_asked_for(bank: MouthBank, weights: 
     (report,) = personalize_headpose(job(bank, weights))
     assert (report.step, report.num_steps) == (0, 0)
     assert not unpacked(report.state)[0][: load(weights / "headpose.safetensors").film_size].any()
-    assert [each.step for each in personalize_headpose(job(bank, weights, num_steps=1))] == [1]
+    assert [each.step for each in personalize_headpose(job(bank, weights, num_steps=1), RECIPE)] == [1]
 
 
 def test_another_embedding_is_refused(bank: MouthBank, weights: Path, tmp_path: Path) -> None:

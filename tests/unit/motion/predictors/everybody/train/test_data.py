@@ -3,25 +3,52 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from services.motion.predictors.everybody.inputs import NUM_HEARD, WINDOW, WINDOW_PAST
-from services.motion.predictors.everybody.train.data import EverybodySampler, fit_filter
-from tests.unit.motion.predictors.everybody.made import clip, predicted
+from services.motion.predictors.everybody.train.config import EverybodyTrainingConfig
+from services.motion.predictors.everybody.train.data import EverybodySampler, prepare, silent_row
+from services.motion.train.basis import committed_basis
+from services.motion.train.clips import Clips
+from services.motion.train.expression_space import ExpressionSpace
+from tests.unit.motion.predictors.everybody.made import clip, fitted, predicted
+
+CONFIG = EverybodyTrainingConfig(batch_size=5, noise=0.0, level=0.0)
 
 
 def test_the_filter_finds_what_the_expression_follows() -> None:
-    linear = fit_filter([clip(speaker, seed) for seed, speaker in enumerate("aabb")], {"a": 1.0, "b": 1.0}, 0.01)
-    other = clip("c", 9)
+    linear = fitted([clip(seed) for seed in range(4)], 0.01)
+    other = clip(9)
     for k in range(2):
         assert np.corrcoef(predicted(linear, other)[:, k], other.expression[:, k])[0, 1] > 0.6
     weight = np.abs(linear.weight[0]).reshape(WINDOW, 4, NUM_HEARD)
     assert np.unravel_index(weight.argmax(), weight.shape) == (WINDOW_PAST, 1, 3)
 
 
-def test_pairs_are_neighbouring_frames_and_seeded() -> None:
-    sampler = EverybodySampler([clip("a", 0), clip("b", 1)], {"a": 1.0, "b": 1.0}, 0.0, 0.0)
-    drawn = sampler.draw(np.random.default_rng(3), 5)
-    torch.testing.assert_close(drawn.window[:, 0, 1:], drawn.window[:, 1, :-1])
-    torch.testing.assert_close(drawn.expression[..., 0], drawn.window[:, :, WINDOW_PAST, 1, 3])
-    torch.testing.assert_close(drawn.window, sampler.draw(np.random.default_rng(3), 5).window)
+def test_pairs_are_neighbouring_frames_of_a_clip_and_seeded(clips: Clips) -> None:
+    space, silence = ExpressionSpace.of(committed_basis()), np.zeros(20, np.float32)
+    sampler = EverybodySampler(clips, space, silence, CONFIG)
+    drawn = sampler.draw(np.random.default_rng(3))
+    np.testing.assert_array_equal(drawn.window[:, 0, 1:], drawn.window[:, 1, :-1])
+    np.testing.assert_array_equal(drawn.window, sampler.draw(np.random.default_rng(3)).window)
+    every = [prepare(each, space, silence) for each in clips]
+    for window, expression in zip(drawn.window, drawn.expression, strict=True):
+        places = [
+            (whole, frame)
+            for whole in every
+            for frame in range(len(whole.expression) - 1)
+            if (whole.rows[frame : frame + WINDOW] == window[0]).all()
+        ]
+        ((whole, frame),) = places
+        np.testing.assert_array_equal(expression, whole.expression[frame : frame + 2])
+
+
+def test_silence_is_heard_where_nobody_speaks_or_else_where_speech_is_least_likely(clips: Clips) -> None:
+    assert np.isfinite(silent_row(clips)).all()
+    quiet = clips[0]
+    speaking = quiet.features.speech_probability
+    before = speaking.copy()
+    try:
+        speaking[7] = 0.0
+        np.testing.assert_allclose(silent_row(clips), quiet.features.extra["identity_removed"][7].mean(axis=0), rtol=1e-5)
+    finally:
+        speaking[:] = before

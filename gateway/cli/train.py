@@ -1,0 +1,54 @@
+"""`dubstage train`: train a network, or all, from a training set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from gateway.cli.app import app
+from gateway.cli.console import say_result
+from gateway.cli.named_paths import named_paths
+from gateway.cli.training_packages import training_packages
+from services.common.errors import InvalidRequest
+
+ALL: Final = "all"
+LIST: Final = "list"
+
+
+@app.command("train")
+def train(
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="Name of a network; `all` for all, `list` for the names.")],
+    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Training set, made by `dubstage trainset`.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of the run. With `all`: folder that gets one run a network.")
+    ] = None,
+    config: Annotated[
+        str, typer.Option(metavar="FILE", help="Preset (default, large), or TOML file with settings that differ from a preset.")
+    ] = "default",
+    device: Annotated[str, typer.Option(help="cpu or cuda. Start several processes with torchrun.")] = "cpu",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, in place of the configuration's number.")] = None,
+    using: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NETWORK=RUN", help="Run of another network to build on, in place of the committed one. Repeatable."),
+    ] = None,
+) -> None:
+    """Train NETWORK from a training set, show the progress, and write curves, checkpoints, weights and a card."""
+    # PyTorch takes a second to import: not before a training is wanted.
+    with training_packages():
+        from services.training.command import TrainOrder, describe_networks, train_all, train_one
+
+    if network == LIST:
+        for line in describe_networks().splitlines():
+            say_result(line)
+        return
+    if data is None or output is None:
+        raise InvalidRequest("give a training set with --data FOLDER, and a folder of the run with --output FOLDER", field="data")
+    runs = named_paths(using or (), option="using")
+    order = TrainOrder(data=data, config=config, device=device, resume=resume, steps=steps, runs=runs)
+    if network == ALL:
+        train_all(order, output)
+    else:
+        train_one(order, network, output)

@@ -1,0 +1,68 @@
+"""The lag between sound and picture: of one clip by the sync network, and of a speaker by all of the speaker's clips."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from dubstage.client import audio as audio_client
+from dubstage.client import motion as motion_client
+from dubstage.client import rpcs
+from gateway.stages.interface import Stages
+from gateway.trainset.listen import ClipFeatures
+from services.common.array_types import Bool, Float32
+from services.common.errors import NoUsableFootage
+from services.training.trainset.manifest import ClipRow
+
+LEAST_CONFIDENCE: Final = 0.2
+"""Least confidence of a clip whose lag counts. docs/models/sync.md: web videos have .36 with their own sound, .08 with foreign
+sound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """Answer of the sync network for one clip, frames of 40 ms; confidence -1: not measured."""
+
+    frames: int = 0
+    confidence: float = -1.0
+
+
+async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, heard: ClipFeatures) -> Lag:
+    """Return the lag of a clip. A clip of too few usable frames has none.
+
+    Args:
+        stages: the stages.
+        mouth_landmarks: float32 [T, 59, 3], head space.
+        usable: bool [T].
+        heard: features of the same T frames.
+
+    Raises:
+        DubstageError: from the motion stage.
+    """
+    arrays = {"mel": heard.mel, "posteriorgram": heard.posteriorgram}
+    request = motion_client.estimate_lag.request(
+        features=audio_client.feature_block(arrays, heard.speech_probability), mouth_landmarks=mouth_landmarks, usable=usable
+    )
+    try:
+        reply = await stages.unary(rpcs.motion.ESTIMATE_LAG, request)
+    except NoUsableFootage:
+        return Lag()
+    return Lag(reply.lag_frames, round(reply.confidence, 4))
+
+
+def lags_by_speaker(rows: Iterable[ClipRow]) -> dict[str, int]:
+    """Return the lag to take out of a speaker's clips, frames: the median over the clips with a confident lag of their own.
+
+    One speaker's clips come from one recording chain, and the lag of three seconds alone is uncertain. Speakers without a confident
+    clip are left out.
+
+    Args:
+        rows: rows whose `lag_frames` and `lag_confidence` are those of the clip alone.
+    """
+    heard: dict[str, list[int]] = {}
+    for row in rows:
+        if row.lag_confidence >= LEAST_CONFIDENCE:
+            heard.setdefault(row.speaker, []).append(row.lag_frames)
+    return {speaker: statistics.median_low(lags) for speaker, lags in heard.items()}

@@ -1,0 +1,59 @@
+"""A process that makes clips: its stages, and what becomes of errors."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import cv2
+from threadpoolctl import threadpool_limits
+
+from gateway.trainset.clip import ClipMaker, ClipTask, Networks
+from gateway.trainset.output_folder import Refusal
+from gateway.trainset.record import ClipRecord
+from gateway.trainset.stages import StagesOnDemand
+from services.common.errors import DubstageError, NoUsableFootage, RequestError, StorageFull
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def clip_worker(
+    networks: Networks, folder: Path, output: Path, working: Path
+) -> Iterator[Callable[[ClipTask], ClipRecord | Refusal]]:
+    """Open the stages, and yield the function that makes a clip.
+
+    The function returns a refusal for a clip that cannot be used, whatever the reason. It raises DubstageError if no further clip
+    could be made either: the disk is full, or a network is missing.
+    """
+    cv2.setNumThreads(1)
+    with threadpool_limits(1), asyncio.Runner() as runner:
+        stages = StagesOnDemand()
+        maker = ClipMaker(stages, networks, folder, output, working)
+        try:
+            yield lambda task: runner.run(_made(maker, task, output))
+        finally:
+            runner.run(stages.aclose())
+
+
+async def _made(maker: ClipMaker, task: ClipTask, output: Path) -> ClipRecord | Refusal:
+    try:
+        return await maker.make(task)
+    except (RequestError, NoUsableFootage) as problem:
+        return Refusal(task.file, problem.message)
+    except DubstageError:
+        raise
+    except OSError as problem:
+        if problem.errno in _FULL:
+            raise StorageFull(
+                f"no space left in {output}: free some, and run the same command again", subject=str(output)
+            ) from problem
+        return Refusal(task.file, f"it cannot be read or written: {problem}")
+    except Exception as problem:
+        where = traceback.extract_tb(problem.__traceback__)[-1]
+        return Refusal(task.file, f"this should not happen ({where.name}): {type(problem).__name__}: {problem}")

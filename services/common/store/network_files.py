@@ -1,0 +1,128 @@
+"""The networks of a folder of weights: their digests, compared with the descriptions beside them.
+
+A description is a JSON file of an export. It records the SHA-256 of NAME.onnx in NAME.json (`sha256`), or of several files
+(`files`: name of the file, or of its variant -> `sha256` and perhaps `path`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from services.common.errors import ArtefactCorrupt, ModelNotFound
+from services.common.store.exported_network import CARD_ENDING, card_of
+
+REMEDY: Final = "export the network into this folder again (`dubstage export`), or copy the file from its source again"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFile:
+    """An exported network.
+
+    Attributes:
+        path: the ONNX file.
+        sha256: digest of the file, hexadecimal.
+        card: the card of the training run beside the file; None: there is no card of this name.
+    """
+
+    path: Path
+    sha256: str
+    card: Path | None
+
+    @property
+    def digest(self) -> str:
+        """First 12 digits of the SHA-256: the version that stages report."""
+        return self.sha256[:12]
+
+
+def read_network(path: Path) -> NetworkFile:
+    """Return the digest and the card of a network, and compare the file with the descriptions in its folder.
+
+    Raises:
+        ModelNotFound, ArtefactCorrupt: see `checked_sha256`.
+    """
+    digest, card = checked_sha256(path), card_of(path)
+    return NetworkFile(path, digest, card if card.is_file() else None)
+
+
+def checked_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file of weights, hexadecimal, and compare it with the descriptions in the file's folder.
+
+    A file that no description names is not compared.
+
+    Raises:
+        ModelNotFound: there is no such file.
+        ArtefactCorrupt: the file or a description is damaged. The message names the file.
+    """
+    if not path.is_file():
+        raise ModelNotFound(f"{path}: no such file; {REMEDY}", resource=str(path))
+    digest = _sha256(path)
+    recorded = _recorded(path.parent).get(path.name, {})
+    if recorded and digest not in recorded:
+        wanted = ", ".join(f"{known[:12]} in {sheet}" for known, sheet in recorded.items())
+        raise ArtefactCorrupt(
+            f"{path} is damaged, or belongs to another export: its SHA-256 begins with {digest[:12]}, not with {wanted}; {REMEDY}",
+            resource=str(path),
+        )
+    return digest
+
+
+def networks_in(folder: Path) -> list[NetworkFile]:
+    """Return the networks of a folder of weights in the order of their names. Every file that a description names is compared.
+
+    Args:
+        folder: the folder, or one ONNX file.
+
+    Raises:
+        ModelNotFound: there is no such folder, the folder holds no network, or a file that a description names is missing.
+        ArtefactCorrupt: a file or a description is damaged. The message names the file.
+    """
+    if folder.is_file():
+        return [read_network(folder)]
+    if not folder.is_dir():
+        raise ModelNotFound(f"{folder}: no such folder; {REMEDY}", resource=str(folder))
+    named = {folder / name for name in _recorded(folder)}
+    networks = sorted(set(folder.glob("*.onnx")) | {path for path in named if path.suffix == ".onnx"})
+    if not networks:
+        raise ModelNotFound(f"{folder} holds no network (*.onnx); {REMEDY}", resource=str(folder))
+    for path in sorted(named.difference(networks)):
+        checked_sha256(path)
+    return [read_network(path) for path in networks]
+
+
+def cards_in(folder: Path) -> list[Path]:
+    """Return the cards of training runs in a folder of weights. Networks that were trained together have one card."""
+    return sorted((folder.parent if folder.is_file() else folder).glob(f"*{CARD_ENDING}"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _recorded(folder: Path) -> dict[str, dict[str, str]]:
+    """Return by name of a file: recorded digests, each with the name of the description.
+
+    An export that replaces one of several networks leaves the others' descriptions as they are, so a file may have several digests.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for sheet in sorted(folder.glob("*.json")):
+        try:
+            for name, digest in _digests(sheet.stem, json.loads(sheet.read_text(encoding="utf-8"))):
+                found.setdefault(name, {})[digest] = sheet.name
+        except (OSError, ValueError, AttributeError, TypeError, KeyError) as problem:
+            raise ArtefactCorrupt(
+                f"{sheet} is damaged: it is no description of an export ({problem}); {REMEDY}", resource=str(sheet)
+            ) from problem
+    return found
+
+
+def _digests(stem: str, facts: Any) -> Iterator[tuple[str, str]]:
+    if "sha256" in facts:
+        yield f"{stem}.onnx", str(facts["sha256"])
+    for name, entry in facts.get("files", {}).items():
+        yield str(entry.get("path", name)), str(entry["sha256"])

@@ -1,0 +1,64 @@
+"""The check of the sync network: lags that were put into clips are found again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from services.common.array_types import Float32
+from services.motion.basis import LandmarkBasis
+from services.motion.lag import estimate_lag
+from services.motion.networks.sync import SyncNetwork
+from services.motion.train.clips import Clips
+
+
+class TorchSync:
+    """The network in PyTorch as a lag.SyncModel."""
+
+    def __init__(self, network: SyncNetwork) -> None:
+        self._network = network
+        self._device = network.log_scale.device
+
+    @torch.no_grad()
+    def embed_audio(self, heard: Float32) -> Float32:
+        """Embed, see lag.SyncModel."""
+        embedded: Float32 = self._network.audio(torch.from_numpy(heard[None]).to(self._device))[0].cpu().numpy()
+        return embedded
+
+    @torch.no_grad()
+    def embed_mouth(self, coefficients: Float32) -> Float32:
+        """Embed, see lag.SyncModel."""
+        embedded: Float32 = self._network.mouth(torch.from_numpy(coefficients[None]).to(self._device))[0].cpu().numpy()
+        return embedded
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryRate:
+    """Share of inserted shifts that are found within one frame, and the mean confidence of right and of foreign sound."""
+
+    within_one: float
+    confidence_own: float
+    confidence_foreign: float
+
+
+def recovery(clips: Clips, basis: LandmarkBasis, model: TorchSync) -> RecoveryRate:
+    """Put shifts of +-1..6 frames into clips and find them again, relative to the lag in the untouched clip.
+
+    The foreign sound of a clip is that of the next clip. If there is one clip alone, the foreign sound is its own.
+    """
+    hits, own, foreign = [], [], []
+    for index, clip in enumerate(clips):
+        found = estimate_lag(clip.features, clip.mouth_landmarks, clip.usable, basis, model)
+        own.append(found.confidence)
+        other = clips[(index + 1) % len(clips)]
+        # A shorter sound is repeated: the foreign stretch is as long as the clip, so that confidences can be compared.
+        heard = other.features[np.arange(len(clip)) % len(other)]
+        foreign.append(estimate_lag(heard, clip.mouth_landmarks, clip.usable, basis, model).confidence)
+        for shift in (-6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6):
+            picture = slice(max(0, shift), len(clip) + min(0, shift))
+            sound = slice(max(0, -shift), len(clip) + min(0, -shift))
+            again = estimate_lag(clip.features[sound], clip.mouth_landmarks[picture], clip.usable[picture], basis, model)
+            hits.append(abs(again.lag_frames - (found.lag_frames + shift)) <= 1 and abs(found.lag_frames) <= 3)
+    return RecoveryRate(float(np.mean(hits)), float(np.mean(own)), float(np.mean(foreign)))

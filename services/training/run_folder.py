@@ -1,0 +1,191 @@
+"""The folder of a training run: configuration, checkpoint, curves and card."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from services.common.errors import InvalidRequest
+
+CONFIG: Final = "config.json"
+CARD: Final = "CARD.md"
+_CHECKPOINT: Final = "checkpoint.pt"
+_CURVES: Final = "curves.csv"
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: steps done.
+        best_step: step whose network is kept.
+        best_score: score of that step; None: no check had a score.
+        worse: checks without a better score since then.
+        figures: figures of the kept step's check.
+    """
+
+    step: int = 0
+    best_step: int = 0
+    best_score: float | None = None
+    worse: int = 0
+    figures: dict[str, float] | None = None
+
+
+class RunFolder:
+    """Folder of one training run.
+
+    Args:
+        path: path of the folder. A missing folder is created.
+        network: name of the network.
+        config: the configuration, as JSON values.
+    """
+
+    def __init__(self, path: Path, network: str, config: Mapping[str, Any]) -> None:
+        self.path = path
+        self.config: dict[str, Any] = {"network": network, "config": json.loads(json.dumps(config))}
+        """Name of the network and configuration, as config.json holds them."""
+
+    def begin(self, *, resume: bool) -> dict[str, Any] | None:
+        """Create the folder, and return the state of the checkpoint of an earlier run; None: there is none.
+
+        Args:
+            resume: whether to go on with the run that the folder holds.
+
+        Raises:
+            InvalidRequest: the folder cannot be written, or holds a run and `resume` is false, or the run has another
+                configuration.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise InvalidRequest(
+                f"{self.path} cannot be written: {problem.strerror}; choose another folder", field="output"
+            ) from problem
+        config, checkpoint = self.path / CONFIG, self.path / _CHECKPOINT
+        if not checkpoint.is_file():
+            (self.path / _CURVES).unlink(missing_ok=True)
+            config.write_text(json.dumps(self.config, indent=1) + "\n", encoding="utf-8")
+            return None
+        state = self.checkpoint(resume=resume)
+        assert state is not None
+        self._drop_curves_after(int(state["progress"]["step"]))
+        return state
+
+    def checkpoint(self, *, resume: bool) -> dict[str, Any] | None:
+        """Return the state of the checkpoint, and change no file; None: there is none. See `begin` for arguments and errors."""
+        config, checkpoint = self.path / CONFIG, self.path / _CHECKPOINT
+        if not checkpoint.is_file():
+            return None
+        if not resume:
+            raise InvalidRequest(
+                f"{self.path} holds a run already: go on with it by --resume, or choose another folder", field="output"
+            )
+        held = _read_json(config)
+        if held != self.config:
+            raise InvalidRequest(
+                f"{self.path} holds a run with other settings ({', '.join(_differences(held, self.config))}): give the settings of "
+                "the run, or choose another folder",
+                field="config",
+            )
+        state: dict[str, Any] = torch.load(checkpoint, "cpu", weights_only=True)
+        return state
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint. If writing is interrupted, the checkpoint before stays."""
+        partial = self.path / f".{_CHECKPOINT}.partial"
+        torch.save(dict(state), partial)
+        partial.replace(self.path / _CHECKPOINT)
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Append figures to curves.csv: one line a figure, with the columns step, figure and value."""
+        path = self.path / _CURVES
+        is_new = not path.is_file()
+        with path.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            if is_new:
+                writer.writerow(("step", "figure", "value"))
+            writer.writerows((step, name, repr(float(value))) for name, value in figures.items())
+
+    def draw_curves(self) -> None:
+        """Draw curves.png from curves.csv: one small plot a figure."""
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        from matplotlib import pyplot
+
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for step, name, value in self._curves():
+            curves.setdefault(name, []).append((step, value))
+        if not curves:
+            return
+        columns = min(3, len(curves))
+        rows = math.ceil(len(curves) / columns)
+        figure, axes = pyplot.subplots(rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False, layout="constrained")
+        for axis, (name, points) in zip(axes.flat, curves.items(), strict=False):
+            axis.plot(*zip(*points, strict=True), lw=1)
+            axis.set_title(name, fontsize=9)
+            axis.grid(alpha=0.3)
+        figure.savefig(self.path / "curves.png", dpi=90)
+        pyplot.close(figure)
+
+    def _curves(self) -> list[tuple[int, str, float]]:
+        path = self.path / _CURVES
+        if not path.is_file():
+            return []
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.reader(stream))[1:]
+        # A kill can leave the last line unfinished.
+        return [(int(row[0]), row[1], float(row[2])) for row in rows if len(row) == 3 and row[2]]
+
+    def _drop_curves_after(self, step: int) -> None:
+        kept = [row for row in self._curves() if row[0] <= step]
+        (self.path / _CURVES).unlink(missing_ok=True)
+        for at, name, value in kept:
+            self.log(at, {name: value})
+
+
+def read_config(run: Path, network: str) -> dict[str, Any]:
+    """Return the configuration of a run.
+
+    Args:
+        run: folder of the run.
+        network: name of the network that the run must be of.
+
+    Raises:
+        InvalidRequest: the folder holds no run, or a run of another network.
+    """
+    path = run / CONFIG
+    if not path.is_file():
+        raise InvalidRequest(f"{run} holds no training run: it has no {CONFIG}; train with `dubstage train {network}`", field="run")
+    held = _read_json(path)
+    if held.get("network") != network:
+        raise InvalidRequest(f"{run} holds a run of {held.get('network')!r}, not of {network!r}", field="run")
+    config: dict[str, Any] = held["config"]
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise InvalidRequest(f"{path} is damaged: {problem}; train again in another folder", field="run") from problem
+    return held
+
+
+def _differences(held: Mapping[str, Any], given: Mapping[str, Any], place: str = "") -> list[str]:
+    found: list[str] = []
+    for name in sorted(held.keys() | given.keys()):
+        one, other = held.get(name), given.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += _differences(one, other, f"{place}{name}.")
+        elif one != other:
+            found.append(f"{place}{name}: {one!r}, now {other!r}")
+    return found

@@ -1,0 +1,50 @@
+"""Commands that are measured, and footage that is made for them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+from bench.footage import make_footage, read_sound
+from bench.process import CommandFailedError, measure
+
+HOLD = "x = bytearray(80 << 20); import time; time.sleep(0.3)"
+
+
+def test_peak_memory_counts_children(tmp_path: Path) -> None:
+    alone = measure([sys.executable, "-c", HOLD], tmp_path / "log")
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HOLD!r}])"
+    with_child = measure([sys.executable, "-c", parent], tmp_path / "log")
+    assert alone.peak_memory_mib > 80
+    assert with_child.peak_memory_mib > alone.peak_memory_mib + 3
+    assert alone.wall_s > 0.3
+
+
+def test_processor_time_is_that_of_the_command_alone(tmp_path: Path) -> None:
+    busy = measure([sys.executable, "-c", "sum(i * i for i in range(3_000_000))"], tmp_path / "log")
+    idle = measure([sys.executable, "-c", "pass"], tmp_path / "log")
+    assert busy.cpu_s > idle.cpu_s > 0.0
+
+
+def test_a_failing_command_is_named_with_the_end_of_its_output(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailedError, match="code 3"):
+        measure([sys.executable, "-c", "print('bad luck'); raise SystemExit(3)"], tmp_path / "log")
+    assert "bad luck" in (tmp_path / "log").read_text()
+
+
+def test_footage_is_looped_to_720p_with_sound(carphone: Path, tmp_path: Path) -> None:
+    speech = Path(__file__).parents[3] / "assets" / "demo_speech.wav"
+    frames = make_footage(carphone, speech, 0.5, tmp_path / "film.mp4")
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        decoded = list(container.decode(video=0))
+    assert len(decoded) == frames == 14
+    assert (decoded[0].width, decoded[0].height) == (1280, 720)
+    assert len(read_sound(tmp_path / "film.mp4")) == pytest.approx(24_000, abs=2048)
+
+
+def test_footage_without_any_sound_is_refused(carphone: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no sound"):
+        make_footage(carphone, None, 0.5, tmp_path / "film.mp4")

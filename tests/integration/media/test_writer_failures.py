@@ -1,0 +1,57 @@
+"""A disk that is full while a film is written: a clear error, and nothing left of the film."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.media.sound import Speech
+from gateway.media.types import MediaInfo
+from gateway.media.write_settings import WriteSettings
+from gateway.media.writer import VideoWriter
+from services.common.errors import StorageFull
+from tests.unit.media.made_footage import Clip, make_clip
+
+
+def _write(info: MediaInfo, output: Path, *, speech: Speech | None = None, fail_at: int = -1, overwrite: bool = False) -> None:
+    """Writes a lossless film; fails as its caller at frame `fail_at`."""
+    settings = WriteSettings(codec="ffv1", overwrite=overwrite)
+    with VideoWriter(output, info, speech=speech, settings=settings) as writer, VideoReader(info) as reader:
+        for frame in reader:
+            if frame.index == fail_at:
+                raise KeyboardInterrupt
+            writer.write(frame)
+
+
+@contextmanager
+def _small_disk(folder: Path, kib: int) -> Iterator[Path]:
+    """A file system of its own with little room; skips where it may not be mounted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("room_kib", [16, 600])
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, room_kib: int) -> None:
+    noisy = Clip(codec="libx264", size=(320, 240), pts=tuple(range(0, 40 * 512, 512)))
+    info = probe(make_clip(tmp_path / "clip.mp4", noisy))
+    with _small_disk(tmp_path / "small", room_kib) as folder:
+        with pytest.raises(StorageFull, match=r"no space left to write .*out\.mp4") as caught:
+            _write(info, folder / "out.mp4")
+        assert caught.value.subject == str(folder)
+        assert _names(folder) == []

@@ -1,0 +1,7 @@
+"""Fixtures of the render stage's tests."""
+
+from __future__ import annotations
+
+from tests.unit.render.conftest import bank, frames, mask
+
+__all__ = ["bank", "frames", "mask"]

@@ -1,0 +1,69 @@
+"""From a folder of clips to a dub with networks trained on these clips, by the documented commands alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import pytest
+
+from services.training.networks import networks
+from tests.conftest import Clips
+
+FOLDER = (
+    "video/vr_face5.mp4",
+    "video/vr_face2.mp4",
+    "video/lp_s32.mp4",
+    "video/lp_d18.mp4",
+    "derived/d03_prores422lt_2997.mov",
+    "derived/d04_mpeg2_422_720p25.mxf",
+    "derived/d06_two_faces_left_speaks.mp4",
+    "derived/d07_moving_occluder.mp4",
+    "derived/d09_audio_late_200ms.mp4",
+    "derived/d10_50fps_no_audio.mp4",
+)
+"""Ten clips of many kinds, 1 to 7 s, without transcripts and without a catalogue."""
+STAGES = ("audio", "motion", "texture", "render")
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.timeout(400)
+def test_a_folder_of_clips_becomes_networks_that_dub(clips: Clips, dubstage: Run, tmp_path: Path) -> None:
+    footage, trainset, runs, weights = (tmp_path / name for name in ("clips", "set", "runs", "weights"))
+    footage.mkdir()
+    for name in FOLDER:
+        shutil.copy(clips.path(name), footage / Path(name).name)
+
+    made = dubstage("trainset", footage, "--output", trainset, "--processes", 2)
+    assert made.returncode == 0, made.stderr
+    rows = [json.loads(line) for line in (trainset / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    refused = [json.loads(line) for line in (trainset / "refused.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) + len(refused) == len(FOLDER)
+    assert len(rows) >= 8
+    assert {row["split"] for row in rows} == {"train", "val"}
+
+    trained = dubstage("train", "all", "--data", trainset, "--output", runs, "--steps", 2)
+    assert trained.returncode == 0, trained.stderr
+    assert sorted(path.name for path in runs.iterdir()) == sorted(networks())
+    for name in networks():
+        assert (runs / name / "CARD.md").read_text(encoding="utf-8").startswith(f"# {name}\n")
+
+    exported = dubstage("export", "all", "--run", runs, "--output", weights)
+    assert exported.returncode == 0, exported.stderr
+    assert {Path(line).parent.name for line in exported.stdout.splitlines()} == set(STAGES)
+
+    own = {f"DUBSTAGE_{stage.upper()}_WEIGHTS": str(weights / stage) for stage in STAGES}
+    looked = dubstage("doctor", **own)
+    assert looked.returncode == 0, looked.stdout + looked.stderr
+    assert all(str(weights / stage) in looked.stdout for stage in STAGES)
+
+    film = tmp_path / "dubbed.mp4"
+    dubbed = dubstage("dub", clips.path("video/vr_face5.mp4"), "--output", film, **own)
+    assert dubbed.returncode == 0, dubbed.stderr
+    with av.open(str(film)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 122

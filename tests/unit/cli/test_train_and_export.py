@@ -1,0 +1,78 @@
+"""`dubstage train` and `dubstage export`: what a person sees of networks, and of what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.app import run
+from tests.unit.texture.conftest import DrawnPerson
+from tests.unit.texture.train_sets import drawn_set
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    clips = {"a": ("ann", "train", 60), "b": ("bob", "val", 50)}
+    return drawn_set(tmp_path_factory.mktemp("set"), DrawnPerson(), clips, licence="CC0-1.0").folder
+
+
+def train(data: Path, output: Path, *more: str, network: str = "temporal_warp") -> int:
+    return run(["train", network, "--data", str(data), "--output", str(output), *more])
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line of an error."""
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert len(printed.err.splitlines()) == 1, printed.err
+    assert not printed.out
+    return printed.err
+
+
+def test_the_networks_are_listed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "list"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["network", "stage", "presets"]
+    networks = [line.split()[0] for line in lines]
+    assert len(set(networks)) == len(networks)
+    (line,) = [line for line in lines if line.startswith("temporal_warp ")]
+    assert line.split()[1:4] == ["texture", "default,", "large"]
+
+
+def test_an_unknown_network_is_told_the_names(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(data, tmp_path / "run", network="magic") == 10
+    assert "there is no network 'magic' to train; there are posteriorgram" in told(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_set_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "nothing", tmp_path / "run") == 10
+    assert "nothing is not a training set: it has no manifest.jsonl" in told(capsys)
+
+
+def test_without_a_set_or_a_folder_nothing_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "temporal_warp"]) == 10
+    assert "--data FOLDER" in told(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config", "huge"], "huge: neither a preset (default, large) nor a TOML file"),
+        (["--device", "tpu"], "--device tpu: the devices are cpu and cuda"),
+        (["--using", "sync"], "--using sync: NAME=PATH was expected"),
+        (["--using", "magic=run"], "--using magic: there is no such network"),
+    ],
+)
+def test_wrong_options_are_named(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert train(data, tmp_path / "run", *arguments) == 10
+    assert says in told(capsys)
+
+
+def test_a_folder_that_holds_no_run_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", "temporal_warp", "--run", str(tmp_path), "--output", str(tmp_path / "weights")]) == 10
+    assert "holds no training run: it has no config.json" in told(capsys)
+    assert not (tmp_path / "weights").exists()

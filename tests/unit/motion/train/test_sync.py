@@ -1,0 +1,62 @@
+"""The training of the sync network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from services.common.errors import InvalidRequest
+from services.motion.networks.sync import SyncConfig
+from services.motion.train.networks import SYNC
+from services.motion.train.run_files import BEST
+from services.motion.train.sync import contrastive_loss
+from services.motion.train.sync_batches import SyncTrainingConfig
+from services.training.loop_settings import LoopSettings
+from services.training.trainset.reader import TrainSet
+from tests.unit.motion.brief_training import opened, train_briefly
+from tests.unit.motion.made_clips import made_clip, small_set, write_set
+
+TINY = SyncTrainingConfig(
+    network=SyncConfig(num_coefficients=4, channels=8, embedding=4),
+    loop=LoopSettings(steps=4, check_every=2),
+    batch_size=2,
+    frames=40,
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
+    return small_set(tmp_path_factory.mktemp("sync") / "set")
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, tmp_path: Path) -> None:
+    train_briefly(SYNC, data, TINY, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_briefly(SYNC, data, TINY, tmp_path / "killed", killed_at=3)
+    train_briefly(SYNC, data, TINY, tmp_path / "killed", resume=True)
+    assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+
+
+def test_a_batch_depends_on_step_and_index_alone(data: TrainSet) -> None:
+    training, again = opened(SYNC, data, TINY), opened(SYNC, data, TINY)
+    again.batch(0, 0)
+    for one, other in zip(training.batch(3, 1), again.batch(3, 1), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (training.batch(3, 1).mouth != training.batch(3, 0).mouth).any()
+    assert training.batch(0, 0).content.shape == (2, 40, 4, 25)
+
+
+def test_clips_that_are_shorter_than_a_stretch_are_refused(tmp_path: Path) -> None:
+    data = write_set(tmp_path / "set", [made_clip(0, num_frames=60), made_clip(1, "val")])
+    with pytest.raises(InvalidRequest, match=r"70 frames \(2.8 s\)"):
+        opened(SYNC, data, SyncTrainingConfig())
+
+
+def test_the_right_lag_costs_least() -> None:
+    seen = torch.nn.functional.normalize(torch.randn(2, 60, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
+    usable, scale = torch.ones(2, 60), torch.tensor(8.0)
+    right, late = (contrastive_loss(seen.roll(lag, dims=1), seen, usable, scale) for lag in (0, 3))
+    assert float(right) < 0.1 * float(late)

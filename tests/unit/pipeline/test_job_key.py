@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.render.v1alpha1 import render_pb2
+from gateway.methods import method_named
+from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.job_key import job_key
+from gateway.stages.method_check import Listed
+
+
+def listed(*, motion: str = "m1", render: str = "r1") -> Listed:
+    return Listed(
+        motion_pb2.ListModelsResponse(models=[motion_pb2.Model(name="ugc", version=motion)]),
+        render_pb2.ListModelsResponse(models=[render_pb2.Model(name="ugc", sha256=render)]),
+    )
+
+
+@pytest.fixture
+def request_of(tmp_path: Path) -> DubRequest:
+    (tmp_path / "film.mp4").write_bytes(b"film")
+    return DubRequest(footage=tmp_path / "film.mp4", speech=None, output=tmp_path / "out.mp4", method="ugc")
+
+
+async def test_the_same_dub_has_the_same_key(request_of: DubRequest) -> None:
+    method = method_named("ugc")
+    assert await job_key(request_of, method, listed()) == await job_key(request_of, method, listed())
+
+
+@pytest.mark.parametrize("other", [listed(motion="m2"), listed(render="r2")])
+async def test_other_networks_give_another_key(request_of: DubRequest, other: Listed) -> None:
+    method = method_named("ugc")
+    assert await job_key(request_of, method, listed()) != await job_key(request_of, method, other)
+
+
+async def test_other_footage_gives_another_key(request_of: DubRequest) -> None:
+    method = method_named("ugc")
+    before = await job_key(request_of, method, listed())
+    request_of.footage.write_bytes(b"another film")
+    assert await job_key(request_of, method, listed()) != before

@@ -1,0 +1,84 @@
+"""The folder of a run: whose run it is, its checkpoint and its curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.common.errors import InvalidRequest
+from services.training.run_folder import RunFolder, read_config
+from tests.unit.training.tiny import CONFIG, Killed, Tiny, run, with_loop
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InvalidRequest, match="holds a run already: go on with it by --resume") as caught:
+        run(tmp_path)
+    assert caught.value.field == "output"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_goes_on_with_its_own_settings_only(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(InvalidRequest, match=r"loop\.seed: 0, now 7") as caught:
+        run(tmp_path, with_loop(seed=7), resume=True)
+    assert caught.value.field == "config"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InvalidRequest, match="file/run cannot be written"):
+        run(tmp_path / "file" / "run")
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "tiny", {"width": 3})
+    folder.begin(resume=False)
+    folder.log(1, {"total": 2.0})
+    assert RunFolder(tmp_path, "tiny", {"width": 4}).begin(resume=False) is None
+    assert not (tmp_path / "curves.csv").exists()
+
+
+def test_figures_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path, training=Tiny(CONFIG, killed_at=6))
+    curves = tmp_path / "curves.csv"
+    kept = curves.read_text()
+    curves.write_text(f"{kept}5,total,0.25\n6,tot")
+    run_folder = RunFolder(tmp_path, "tiny", {})
+    run_folder.config = {"network": "tiny", "config": read_config(tmp_path, "tiny")}
+    run_folder.begin(resume=True)
+    assert curves.read_text() == kept
+
+
+def test_an_unfinished_line_does_not_stop_the_drawing_of_curves(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "tiny", {})
+    folder.log(1, {"total": 2.0, "score": -2.0})
+    folder.log(2, {"total": 1.0})
+    with (tmp_path / "curves.csv").open("a") as stream:
+        stream.write("3,to")
+    folder.draw_curves()
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_an_interrupted_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "tiny", {})
+    folder.begin(resume=False)
+    state = {"progress": {"step": 4}}
+    folder.save(state)
+    (tmp_path / ".checkpoint.pt.partial").write_bytes(b"half")
+    assert RunFolder(tmp_path, "tiny", {}).begin(resume=True) == state
+
+
+def test_a_folder_without_a_run_and_a_run_of_another_network_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="holds no training run: it has no config"):
+        read_config(tmp_path, "tiny")
+    RunFolder(tmp_path, "tiny", {"width": 3}).begin(resume=False)
+    assert read_config(tmp_path, "tiny") == {"width": 3}
+    with pytest.raises(InvalidRequest, match="holds a run of 'tiny', not of 'sync'"):
+        read_config(tmp_path, "sync")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InvalidRequest, match=r"config\.json is damaged"):
+        read_config(tmp_path, "tiny")
