@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from services.common.chassis.settings import load_settings
+from gateway.stages.weights import weights_of
 from services.common.errors import ModelNotFound
 from services.common.store.network_files import cards_in, networks_in
 
@@ -50,18 +50,6 @@ def network_rows(stage: str) -> list[NetworkRow]:
     shown = {network.card for network in networks}
     rows += [NetworkRow("  card", str(card)) for card in cards_in(folder) if card not in shown]
     return rows
-
-
-def weights_of(stage: str) -> Path:
-    """Return the folder of a stage's networks as its setting DUBSTAGE_STAGE_WEIGHTS says.
-
-    Raises:
-        InvalidRequest: the stage's settings are wrong.
-    """
-    kind = getattr(importlib.import_module(f"services.{stage}.settings"), f"{stage.capitalize()}Settings")
-    settings: Any = load_settings(kind)
-    folder: Path = getattr(settings, f"{stage}_weights")
-    return folder
 
 
 def _shipped(stage: str) -> Path:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
@@ -14,7 +12,7 @@ from google.protobuf.message import Message
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from gateway.stages.interface import stage_of
 from gateway.stages.local import LocalStages, compose_stages
-from services.common.chassis.settings import load_settings
+from gateway.stages.weights import weights_of
 from services.common.errors import ModelNotFound
 
 Q = TypeVar("Q", bound=Message)
@@ -75,8 +73,7 @@ def networks_digest(stage: str) -> str:
         ModelNotFound: the folder of weights that the stage's settings name holds no such network.
         InvalidRequest: a setting is wrong.
     """
-    settings = load_settings(getattr(importlib.import_module(f"services.{stage}.settings"), f"{stage.capitalize()}Settings"))
-    folder: Path = getattr(settings, f"{stage}_weights")
+    folder = weights_of(stage)
     digest = hashlib.sha256()
     files = sorted(folder.glob(_NETWORKS[stage]))
     if not files:
