@@ -70,7 +70,7 @@ unit: setup
 
 # Two processes, each with its own servers: about 12 GB of memory. TEST_PROCESSES=0 runs all tests in one, with half of that.
 test: lint triton scanner
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # 10,000 hostile cases against real servers and the command line; the report is in out/hostile (docs/hostile.md).
 hostile: setup

@@ -11,6 +11,19 @@ from pathlib import Path
 import pytest
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
+_LONGEST = ("system", "hostile", "integration")
+"""Folders whose files run first: where processes share the files, no process is left alone with a long file in the end."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the folders of long tests. Within a folder the order stays random."""
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(_CHECKOUT / "tests").parts[0]
+        return _LONGEST.index(folder) if folder in _LONGEST else len(_LONGEST)
+
+    items.sort(key=place)
 
 
 def _absent(message: str) -> None:

@@ -39,6 +39,7 @@ class ClipEntry:
         transcript: spoken words that the catalogue states; empty: none.
         has_pixels: whether networks may learn from the pixels.
         weight: how often the clip is drawn, relative to other clips.
+        narrow: whether the corpus has one kind of sentence.
         rules: table of the corpus file; None: no table takes the clip.
     """
 
@@ -50,6 +51,7 @@ class ClipEntry:
     transcript: str = ""
     has_pixels: bool = True
     weight: float = 1.0
+    narrow: bool = False
     rules: Source | None = None
 
     @property
@@ -139,6 +141,7 @@ def _take_rows(listing: Listing, folder: Path, catalogue: Path, splits: frozense
                 transcript=" ".join(row["transcript"].split()),
                 has_pixels=use != _WITHOUT_PIXELS and (rules is None or rules.has_pixels),
                 weight=rules.weight if rules else 1.0,
+                narrow=rules is not None and rules.narrow,
                 rules=rules,
             )
         )
@@ -181,6 +184,7 @@ def _take_files(listing: Listing, folder: Path, splits: frozenset[str], corpus: 
                 licence=rules.licence if rules else "",
                 has_pixels=rules is None or rules.has_pixels,
                 weight=rules.weight if rules else 1.0,
+                narrow=rules is not None and rules.narrow,
                 rules=rules,
             )
         )

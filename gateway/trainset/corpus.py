@@ -80,6 +80,8 @@ class Source(_Table):
         transcripts: pattern of a text file beside each clip, or a table; empty: the clip's path with the ending .txt.
         words: times of the words.
         weight: how often a clip is drawn, relative to clips of other sources.
+        narrow: whether the corpus has one kind of sentence or of speaking, such as commands of six words with silence around them.
+            The networks of motion then learn apart what holds in this corpus alone.
         has_pixels: whether networks may learn from the pixels.
         splits: patterns of paths by split. The first split that matches counts; a clip that none matches is split by speaker.
     """
@@ -91,6 +93,7 @@ class Source(_Table):
     transcripts: str | TranscriptTable = ""
     words: WordTimes | None = None
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    narrow: bool = False
     has_pixels: bool = True
     splits: Mapping[str, tuple[str, ...]] = {}
 

@@ -1,4 +1,4 @@
-"""The lag between sound and picture: of one clip by the sync network, and of a speaker by all of the speaker's clips."""
+"""The lag between sound and picture: of one clip by the sync network, and of short clips by all clips of the speaker."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from services.training.trainset.manifest import ClipRow
 LEAST_CONFIDENCE: Final = 0.2
 """Least confidence of a clip whose lag counts. docs/models/sync.md: web videos have .36 with their own sound, .08 with foreign
 sound."""
+LONG_FRAMES: Final = 200
+"""Usable frames from which a confident clip's own lag counts: eight seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +54,24 @@ async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, he
     return Lag(reply.lag_frames, round(reply.confidence, 4))
 
 
-def lags_by_speaker(rows: Iterable[ClipRow]) -> dict[str, int]:
-    """Return the lag to take out of a speaker's clips, frames: the median over the clips with a confident lag of their own.
+def lags_by_clip(rows: Iterable[ClipRow]) -> dict[str, int]:
+    """Return the lag to take out of each clip, frames, by the name of the clip.
 
-    One speaker's clips come from one recording chain, and the lag of three seconds alone is uncertain. Speakers without a confident
-    clip are left out.
+    One speaker's clips mostly come from one recording chain, and the lag of three seconds alone is uncertain: a short clip has the
+    median over the speaker's confident clips. A long confident clip has a lag of its own, because the chain may have been another.
+    Clips of speakers without a confident clip are left out.
 
     Args:
         rows: rows whose `lag_frames` and `lag_confidence` are those of the clip alone.
     """
+    rows = tuple(rows)
     heard: dict[str, list[int]] = {}
     for row in rows:
         if row.lag_confidence >= LEAST_CONFIDENCE:
             heard.setdefault(row.speaker, []).append(row.lag_frames)
-    return {speaker: statistics.median_low(lags) for speaker, lags in heard.items()}
+    common = {speaker: statistics.median_low(lags) for speaker, lags in heard.items()}
+    return {row.name: row.lag_frames if _stands_alone(row) else common[row.speaker] for row in rows if row.speaker in common}
+
+
+def _stands_alone(row: ClipRow) -> bool:
+    return row.lag_confidence >= LEAST_CONFIDENCE and row.usable_frames >= LONG_FRAMES

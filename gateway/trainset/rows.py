@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.trainset.catalogue import BY_SPEAKER, ClipEntry
-from gateway.trainset.lag import lags_by_speaker
+from gateway.trainset.lag import lags_by_clip
 from gateway.trainset.record import ClipRecord
 from gateway.trainset.splits import split_by_speaker, with_validation
 from services.common.wire.timeline import MOTION_RATE
@@ -38,12 +38,9 @@ def rows_of(entries: Sequence[ClipEntry], records: Mapping[str, ClipRecord], pho
     ]
     by_speaker = {entry.file for entry in entries if entry.split == BY_SPEAKER}
     rows, notes = with_validation(rows, lambda row: row.file in by_speaker)
-    hours, lags = speaker_hours(rows), lags_by_speaker(rows)
+    hours, lags = speaker_hours(rows), lags_by_clip(rows)
     return Rows(
-        [
-            replace(row, speaker_hours=hours[row.speaker], lag_frames=lags.get(row.speaker, 0) if row.has_face else 0)
-            for row in rows
-        ],
+        [replace(row, speaker_hours=hours[row.speaker], lag_frames=lags.get(row.name, 0) if row.has_face else 0) for row in rows],
         notes,
     )
 
@@ -70,6 +67,7 @@ def _rows_of_clip(entry: ClipEntry, record: ClipRecord, split: str, phones: Mapp
             lag_confidence=piece.lag_confidence,
             phones=phones.get(piece.name, ""),
             weight=entry.weight,
+            narrow=entry.narrow,
             first_frame=piece.first_frame,
         )
         for piece in record.pieces

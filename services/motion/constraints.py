@@ -26,7 +26,7 @@ class ConstraintConfig:
         speech_high: speech probability from which a frame is speech.
         presence_low: up to this highest speech probability around a frame, there is no speech at the frame, only noise or music.
         presence_high: from this highest speech probability around a frame, there is speech at the frame.
-        attack_low: share of silent frames, among the frame and the seven before, from which the mouth begins to shut. At 1 the
+        attack_low: share of silent frames, among the frame and the twelve before, from which the mouth begins to shut. At 1 the
             mouth is shut.
         jaw_share: how far the jaw follows the lips into the closed shape on p, b, m.
     """
@@ -34,15 +34,15 @@ class ConstraintConfig:
     bilabial_low: float = 0.35
     bilabial_high: float = 0.65
     bilabial_shape: tuple[float, float] = (1.0, 0.2)
-    speech_low: float = 0.05
-    speech_high: float = 0.3
+    speech_low: float = 0.02
+    speech_high: float = 0.15
     presence_low: float = 0.45
     presence_high: float = 0.5
     attack_low: float = 0.3
     jaw_share: float = 0.5
 
 
-CONTEXT_PAST: Final = 7
+CONTEXT_PAST: Final = 12
 """Frames that `apply_constraints` needs before the first frame."""
 CONTEXT_AHEAD: Final = 2
 """Frames that `apply_constraints` needs after the last frame: 80 ms."""
@@ -57,7 +57,7 @@ def closure_weights(bilabial: Float32, config: ConstraintConfig) -> Float32:
     """Return how far the lips close on p, b, m: float32 [T] in [0, 1].
 
     Args:
-        bilabial: float32 [7 + T + 2], probability of p, b, m, with seven frames before the T frames and two after.
+        bilabial: float32 [12 + T + 2], probability of p, b, m, with twelve frames before the T frames and two after.
         config: see ConstraintConfig.
     """
     peak = _smoothstep(bilabial, config.bilabial_low, config.bilabial_high)
@@ -67,14 +67,15 @@ def closure_weights(bilabial: Float32, config: ConstraintConfig) -> Float32:
 
 
 def silence_weights(speech_probability: Float32, config: ConstraintConfig) -> Float32:
-    """Return how far the mouth is shut for silence: float32 [T] in [0, 1], 1 if all of frames n-7..n+2 are silent.
+    """Return how far the mouth is shut for silence: float32 [T] in [0, 1], 1 if all of frames n-12..n+2 are silent.
 
-    The mouth shuts over the third of a second after the speech. The mouth opens within the three frames in which speech begins:
-    viewers see a mouth that opens late, and do not see a mouth that shuts slowly. If none of frames n-7..n+2 is surely speech, the
-    mouth stays shut: weak speech has strong speech beside it, music that sounds a little like speech has none.
+    The mouth shuts over the half second after the speech: people leave the mouth open in short pauses. The mouth opens within the
+    three frames in which speech begins: viewers see a mouth that opens late, and do not see a mouth that shuts slowly. If none of
+    frames n-12..n+2 is surely speech, the mouth stays shut: weak speech has strong speech beside it, music that sounds a little
+    like speech has none.
 
     Args:
-        speech_probability: float32 [7 + T + 2], with seven frames before the T frames and two after.
+        speech_probability: float32 [12 + T + 2], with twelve frames before the T frames and two after.
         config: see ConstraintConfig.
     """
     silent = np.asarray(1.0 - _smoothstep(speech_probability, config.speech_low, config.speech_high), np.float32)
@@ -101,8 +102,8 @@ def apply_constraints(
     Args:
         mouth_landmarks: float32 [T, 59, 3], head space.
         closed_mouth: float32 [59, 3].
-        bilabial: float32 [7 + T + 2], see closure_weights.
-        speech_probability: float32 [7 + T + 2], see silence_weights.
+        bilabial: float32 [12 + T + 2], see closure_weights.
+        speech_probability: float32 [12 + T + 2], see silence_weights.
         config: see ConstraintConfig.
 
     Returns:

@@ -135,15 +135,15 @@ def media(tmp_path_factory: pytest.TempPathFactory, carphone: Path) -> Media:
     return found
 
 
-def write_short_clip(source: Path, target: Path, num_frames: int) -> None:
-    """The last frames of a film, twice as large and with square pixels: a face too small would be passed through."""
+def write_short_clip(source: Path, target: Path, num_frames: int, *, times: int = 1) -> None:
+    """The last frames of a film, `times` times, twice as large and with square pixels: a face too small would be passed through."""
     with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
         pictures = [frame.to_ndarray(format="rgb24") for frame in reader.decode(video=0)][-num_frames:]
         stream = writer.add_stream("libx264", rate=25)
         assert isinstance(stream, av.VideoStream)
         height, width, _ = pictures[0].shape
         stream.width, stream.height, stream.pix_fmt, stream.options = 2 * width, 2 * height, "yuv420p", {"crf": "12"}
-        for picture in pictures:
+        for picture in pictures * times:
             larger = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(2 * width, 2 * height)
             writer.mux(stream.encode(larger))
         writer.mux(stream.encode(None))

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 import time
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,8 +53,18 @@ def command(*arguments: str, data: Path, stages: RunningStages) -> subprocess.Po
     )
 
 
+@pytest.fixture
+def long_work(media: Media, carphone: Path) -> dict[str, Any]:
+    """Footage and speech of 24 s: the dub of them goes on while a command starts, however quick the machine is."""
+    write_short_clip(carphone, media.root / "long.mp4", 120, times=5)
+    with wave.open(str(media.speech)) as source, wave.open(str(media.root / "long.wav"), "wb") as target:
+        target.setparams(source.getparams())
+        target.writeframes(16 * source.readframes(source.getnframes()))
+    return {"footage": "long.mp4", "speech": "long.wav"}
+
+
 def test_beside_a_gateway_it_ends_live_streams_and_operations_and_leaves_no_row_of_the_person(
-    start_gateway: StartGateway, stages: RunningStages, samples: Samples, media: Media
+    start_gateway: StartGateway, stages: RunningStages, samples: Samples, media: Media, long_work: dict[str, Any]
 ) -> None:
     speech, rate = samples
     running = start_gateway(max_concurrent_jobs=1)
@@ -71,7 +83,7 @@ def test_beside_a_gateway_it_ends_live_streams_and_operations_and_leaves_no_row_
         client.enrol(connection, **enrolment("shown", footage=OTHER)).wait(timeout_s=90)
         stream = client.live(connection, spoken(), actor_id="shown", sample_rate_hz=rate)
         next(stream)
-        dub = client.dub(connection, **dubbing("of_shown.mp4", actor_id="shown", footage=OTHER))
+        dub = client.dub(connection, **dubbing("of_shown.mp4", actor_id="shown", **long_work))
         erasing = command("actor", "erase", "shown", data=running.data, stages=stages)
 
         def ended() -> None:

@@ -41,6 +41,7 @@ class TrainingClip:
         content: float32 [T, 4, 44], content rows of the features.
         heard: float32 [T, 4, 25], inputs of the sync network.
         poses: float64 [T, 6], head-pose vectors in pixels of the footage.
+        apart: name of the narrow corpus that the clip belongs to; empty: no narrow corpus.
     """
 
     name: str
@@ -52,6 +53,7 @@ class TrainingClip:
     content: Float32
     heard: Float32
     poses: Float64
+    apart: str = ""
 
     def __len__(self) -> int:
         return len(self.usable)
@@ -110,6 +112,7 @@ def read_clip(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> Traini
         content=content_rows(features),
         heard=sync_rows(features),
         poses=pose_vectors(track["rotation"][:length], track["translation"][:length], track["scale"][:length]),
+        apart=row.source if row.narrow else "",
     )
     return shifted(clip, row.lag_frames)
 

@@ -1,6 +1,6 @@
 """Evaluate an exported predictor on held-out clips: `python -m services.motion.train.evaluate --predictor NAME --data SET`.
 
-The evaluation runs the serving code on clips of the splits `val` and `dev`: the ONNX networks, the constraints and Personalize.
+The evaluation runs the serving code on the clips of every split but `train`: the ONNX networks, the constraints and Personalize.
 Only mouths are evaluated.
 """
 
@@ -22,7 +22,7 @@ from services.motion.predictors.registry import PREDICTORS
 from services.motion.style import Style
 from services.motion.train.clips import TrainingClip, footage_of
 from services.motion.train.protocol import Encode, Fold, evaluate_clip, mean_scores
-from services.motion.train.selection import Groups, groups_of
+from services.motion.train.selection import SELECTED_ON, Groups, groups_of
 from services.motion.train.served import ServedPredictor
 from services.motion.types import EXTRA_FEATURES
 from services.training.trainset.reader import TrainSet
@@ -44,7 +44,7 @@ class Variant:
         name: name in the report.
         encode: measures the style of a fold.
         constraints: constraints on the mouths.
-        control: whether to predict `dev` clips from wrong sounds too.
+        control: whether to predict clips of further splits from wrong sounds too.
     """
 
     name: str
@@ -111,7 +111,10 @@ def evaluate(
     for variant in compared:
         served = ServedPredictor(predictor, models, variant.constraints)
         for group, members in groups.items():
-            results = [evaluate_clip(clip, variant.encode, served, control=variant.control and group == "dev") for clip in members]
+            results = [
+                evaluate_clip(clip, variant.encode, served, control=variant.control and group not in SELECTED_ON)
+                for clip in members
+            ]
             scores = asdict(mean_scores([result.scores for result in results], by_frames=False))
             scores["lip_distance_ratio"] = scores["lip_distance"] / scores["mean_mouth_distance"]
             scores["closure"] = scores["closure_hits"] / max(1, scores["closure_events"])

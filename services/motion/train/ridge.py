@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,9 +23,33 @@ class Filter:
     weight: Float32
     bias: Float32
 
+    def __call__(self, inputs: Floating) -> Float32:
+        """Return the answers to inputs [T, I + 1], whose last column is 1: float32 [T, K]."""
+        return np.asarray(inputs[:, :-1] @ self.weight.T + self.bias, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Result of a regression.
+
+    Attributes:
+        shared: filter of all footage.
+        apart: by narrow corpus, the filter to add for this corpus alone.
+    """
+
+    shared: Filter
+    apart: Mapping[str, Filter]
+
 
 class RidgeSums:
-    """Normal equations of a ridge regression. The last input is always 1, for the bias, and has no penalty."""
+    """Normal equations of a ridge regression. The last input is always 1, for the bias, and has no penalty.
+
+    A narrow corpus s has a filter b_s of its own beside the shared filter a ("frustratingly easy domain adaptation", Daume 2007):
+
+        minimise  sum |Y - X (a + b_s)|^2 + a' P a + sum_s b_s' P b_s
+
+    So the shared filter learns from all footage, and does not learn what holds in a narrow corpus alone.
+    """
 
     def __init__(self, num_inputs: int, num_outputs: int) -> None:
         """Start with no data.
@@ -33,23 +58,45 @@ class RidgeSums:
             num_inputs: I, without the 1 for the bias.
             num_outputs: K.
         """
-        self._gram: Float64 = np.zeros((num_inputs + 1, num_inputs + 1))
-        self._moment: Float64 = np.zeros((num_inputs + 1, num_outputs))
+        self._shape = num_inputs + 1, num_outputs
+        self._sums: dict[str, tuple[Float64, Float64]] = {}
 
-    def add(self, inputs: Floating, targets: Floating, weight: float) -> None:
-        """Add rows: inputs [T, I + 1] with 1 in the last column, targets [T, K], and the weight of each row."""
-        self._gram += weight * (inputs.T @ inputs)
-        self._moment += weight * (inputs.T @ targets)
+    def add(self, inputs: Floating, targets: Floating, weight: float, apart: str = "") -> None:
+        """Add rows.
+
+        Args:
+            inputs: [T, I + 1] with 1 in the last column.
+            targets: [T, K].
+            weight: weight of each row.
+            apart: name of the narrow corpus that the rows come from; empty: none.
+        """
+        size, outputs = self._shape
+        gram, moment = self._sums.setdefault(apart, (np.zeros((size, size)), np.zeros((size, outputs))))
+        gram += weight * (inputs.T @ inputs)
+        moment += weight * (inputs.T @ targets)
 
     def input_variance(self) -> float:
         """Return the mean variance of an input times the weight of all rows: the unit of a penalty."""
-        mean = self._gram[-1, :-1] / self._gram[-1, -1]
-        return float((np.diag(self._gram)[:-1] / self._gram[-1, -1] - mean**2).mean() * self._gram[-1, -1])
+        gram = np.sum([gram for gram, _ in self._sums.values()], axis=0)
+        mean = gram[-1, :-1] / gram[-1, -1]
+        return float((np.diag(gram)[:-1] / gram[-1, -1] - mean**2).mean() * gram[-1, -1])
 
-    def solve(self, penalty: Float64) -> Filter:
-        """Return the filter for a penalty of each input, float64 [I]."""
-        solution = np.linalg.solve(self._gram + np.diag(np.append(penalty, 0.0)), self._moment).T
-        return Filter(solution[:, :-1].astype(np.float32), solution[:, -1].astype(np.float32))
+    def solve(self, penalty: Float64) -> Fitted:
+        """Return the filters for a penalty of each input, float64 [I]. The own bias of a corpus has the mean penalty."""
+        own = np.diag(np.append(penalty, penalty.mean()))
+        gram, moment = np.diag(np.append(penalty, 0.0)), np.zeros(self._shape)
+        for name, (g, m) in self._sums.items():
+            # b_s = (G + P)^-1 (M - G a): what the corpus explains by itself leaves the equations of the shared filter.
+            kept = g @ np.linalg.solve(g + own, np.hstack([g, m])) if name else np.zeros((len(g), sum(self._shape)))
+            gram, moment = gram + g - kept[:, : len(g)], moment + m - kept[:, len(g) :]
+        shared = np.linalg.solve(gram, moment)
+        apart = {name: _filter(np.linalg.solve(g + own, m - g @ shared)) for name, (g, m) in sorted(self._sums.items()) if name}
+        return Fitted(_filter(shared), apart)
+
+
+def _filter(solution: Floating) -> Filter:
+    weights = np.asarray(solution.T, np.float32)
+    return Filter(weights[:, :-1], weights[:, -1])
 
 
 def distance_penalty(window: int, past: int, scale: float) -> Float64:

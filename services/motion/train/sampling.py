@@ -12,19 +12,25 @@ from services.common.array_types import Float32, Float64
 from services.training.trainset.manifest import ClipRow
 
 
-def clip_weights(rows: Sequence[ClipRow], exponent: float) -> Float64:
-    """Return the weight of each clip, float64 [N]: w_i W_s^(exponent - 1), where W_s is the sum of the weights of speaker s.
+def frame_weights(rows: Sequence[ClipRow], exponent: float) -> Float64:
+    """Return the weight of each frame of each clip, float64 [N]: w_i F_s^(exponent - 1), where F_s counts the frames of speaker s.
 
-    So a speaker counts W_s to the power of `exponent`: 1 lets clips count equally, 0 lets speakers count equally.
+    So a speaker counts F_s to the power of `exponent`: 1 lets frames count equally, 0 lets speakers count equally. The weight w_i
+    is not balanced away: a corpus of half the weight counts half.
 
     Args:
         rows: the clips' rows. A row's weight is w_i.
         exponent: the exponent.
     """
-    sums: dict[str, float] = {}
+    frames: dict[str, int] = {}
     for row in rows:
-        sums[row.speaker] = sums.get(row.speaker, 0.0) + row.weight
-    return np.array([row.weight * sums[row.speaker] ** (exponent - 1.0) for row in rows], np.float64)
+        frames[row.speaker] = frames.get(row.speaker, 0) + row.usable_frames
+    return np.array([row.weight * frames[row.speaker] ** (exponent - 1.0) for row in rows], np.float64)
+
+
+def clip_chances(rows: Sequence[ClipRow], exponent: float) -> Float64:
+    """Return how often each clip is drawn, float64 [N]: the weights of its frames together, see frame_weights."""
+    return frame_weights(rows, exponent) * np.array([row.usable_frames for row in rows], np.float64)
 
 
 class Draw:

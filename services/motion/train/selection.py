@@ -16,12 +16,13 @@ from services.motion.train.protocol import ClipResult, Predict, encoded_mouths, 
 from services.training.trainset.reader import TrainSet
 
 Groups = dict[str, Clips]
-"""Held-out clips by group: `known` (speakers of the training), `new` (other speakers), `dev` (only shown, never selected on)."""
+"""Held-out clips by group: of the split `val` the groups `known` (speakers of the training) and `new` (other speakers), then one
+group for each further split, such as `dev`. Further groups are only shown, never selected on."""
 Scores = dict[str, dict[str, float]]
 """Group of clips -> name of a score -> mean over the clips of the group."""
 
-SHOWN: Final = "dev"
-"""Group that is only shown."""
+SELECTED_ON: Final = ("known", "new")
+"""Groups that the best step is selected on."""
 MAX_CLIPS: Final = 24
 """Most clips of a group in a check."""
 _MIN_TEST_FRAMES: Final = 10
@@ -36,10 +37,10 @@ class NoStyleCode:
 
 
 def groups_of(data: TrainSet, extra: Sequence[str] = ()) -> Groups:
-    """Return the clips of the splits `val` and `dev` by group. Empty groups are left out.
+    """Return the held-out clips by group. Empty groups are left out.
 
     Args:
-        data: the training set. A set without the split `dev` has no group `dev`.
+        data: the training set. Each split besides `train` and `val` has a group.
         extra: further tensors of the sound to read (types.EXTRA_FEATURES).
 
     Raises:
@@ -51,7 +52,8 @@ def groups_of(data: TrainSet, extra: Sequence[str] = ()) -> Groups:
         "known": held_out.only(row for row in held_out.rows if row.speaker in trained),
         "new": held_out.only(row for row in held_out.rows if row.speaker not in trained),
     }
-    groups[SHOWN] = held_out.only(row for row in data.rows if row.split == SHOWN and shows_the_mouth(row))
+    for split in sorted({row.split for row in data.rows} - {"train", "val"}):
+        groups[split] = held_out.only(row for row in data.rows if row.split == split and shows_the_mouth(row))
     return {name: clips for name, clips in groups.items() if len(clips)}
 
 
@@ -63,7 +65,7 @@ def checked_groups(data: TrainSet, extra: Sequence[str] = ()) -> Groups:
     """
     few = {name: clips.evenly(MAX_CLIPS) for name, clips in groups_of(data, extra).items()}
     groups = {name: found for name, clips in few.items() if len(found := _scorable(clips))}
-    if not set(groups) - {SHOWN}:
+    if not set(groups) & set(SELECTED_ON):
         raise InvalidRequest(
             f"{data.folder}: no clip of split 'val' shows the mouth long enough to be scored; add clips of at least 2 s",
             field="data",
@@ -117,8 +119,8 @@ def selection_score(scores: Scores) -> float:
 
 
 def selected_on(scores: Scores) -> Scores:
-    """Return the scores without the group `dev`, which is only shown."""
-    return {name: score for name, score in scores.items() if name != SHOWN}
+    """Return the scores of the groups that the best step is selected on."""
+    return {name: score for name, score in scores.items() if name in SELECTED_ON}
 
 
 def figures(scores: Scores) -> dict[str, float]:

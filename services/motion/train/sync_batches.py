@@ -18,7 +18,7 @@ from services.motion.features import ARTICULATIONS
 from services.motion.lag import standardised
 from services.motion.networks.sync import SyncConfig
 from services.motion.train.clips import LENGTH_TOLERANCE, Clips, array_bytes, length_of
-from services.motion.train.sampling import Draw, clip_weights, tensors
+from services.motion.train.sampling import Draw, clip_chances, tensors
 from services.motion.types import MAX_LAG
 from services.training.loop_settings import LoopSettings
 from services.training.training import OptimiserSettings
@@ -37,7 +37,7 @@ class SyncTrainingConfig:
         optimiser: rates.
         batch_size: stretches a batch.
         frames: frames a stretch.
-        speaker_exponent: a speaker with m clips is drawn in proportion to m to this power.
+        speaker_exponent: a speaker with m frames is drawn in proportion to m to this power.
         noise: standard deviation of the noise on coefficients, in units of the spread.
         statistics_clips: most clips that the landmark basis is fitted to.
     """
@@ -95,7 +95,7 @@ class SyncSampler:
 
         self._config = config
         self._clips: BoundedCache[int, _Prepared] = BoundedCache(prepared, array_bytes)
-        self._draw = Draw(clip_weights(clips.rows, config.speaker_exponent))
+        self._draw = Draw(clip_chances(clips.rows, config.speaker_exponent))
 
     def draw(self, rng: np.random.Generator) -> SyncBatch[Float32]:
         """Draw a batch."""

@@ -3,46 +3,51 @@ from __future__ import annotations
 import numpy as np
 
 from services.common.face.landmarks import lip_width, mouth_opening
-from services.motion.constraints import ConstraintConfig, apply_constraints, closure_weights, silence_weights
+from services.motion.constraints import (
+    CONTEXT_AHEAD,
+    CONTEXT_PAST,
+    ConstraintConfig,
+    apply_constraints,
+    closure_weights,
+    silence_weights,
+)
 from tests.unit.motion.synthesised import mouths, rest_mouth
 
 CONFIG = ConstraintConfig()
-
-
-def _around(values: list[float]) -> np.ndarray:
-    return np.array(values, np.float32)
+AROUND = CONTEXT_PAST + CONTEXT_AHEAD
+"""Frames around a stretch that the constraints look at."""
 
 
 def test_a_sure_bilabial_shuts_its_own_frame_and_half_of_its_neighbours() -> None:
-    bilabial = np.zeros(7 + 5 + 2, np.float32)
-    bilabial[7 + 2] = 1.0
+    bilabial = np.zeros(5 + AROUND, np.float32)
+    bilabial[CONTEXT_PAST + 2] = 1.0
     near = CONFIG.bilabial_shape[1]
     np.testing.assert_allclose(closure_weights(bilabial, CONFIG), [0, near, 1, near, 0], atol=1e-6)
 
 
 def test_lips_touch_on_a_bilabial_and_keep_their_width() -> None:
     open_wide = mouths(np.full(3, 10.0, np.float32), 4.0)
-    bilabial = _around([0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])
-    result = apply_constraints(open_wide, rest_mouth(), bilabial, np.ones(12, np.float32), CONFIG)
+    bilabial = np.zeros(3 + AROUND, np.float32)
+    bilabial[CONTEXT_PAST + 1] = 1.0
+    result = apply_constraints(open_wide, rest_mouth(), bilabial, np.ones(3 + AROUND, np.float32), CONFIG)
     np.testing.assert_allclose(mouth_opening(result[1]), mouth_opening(rest_mouth()), atol=0.1)
     np.testing.assert_allclose(lip_width(result[1]), lip_width(open_wide[1]), rtol=0.02)
 
 
 def test_nothing_changes_in_speech_without_bilabials() -> None:
     spoken = mouths(np.linspace(0, 9, 20).astype(np.float32))
-    quiet = np.zeros(29, np.float32)
+    quiet = np.zeros(20 + AROUND, np.float32)
     np.testing.assert_array_equal(apply_constraints(spoken, rest_mouth(), quiet, quiet + 1.0, CONFIG), spoken)
 
 
 def test_silence_gives_exactly_the_closed_mouth() -> None:
-    result = apply_constraints(
-        mouths(np.full(10, 7.0, np.float32)), rest_mouth(), np.zeros(19, np.float32), np.zeros(19, np.float32), CONFIG
-    )
+    silent = np.zeros(10 + AROUND, np.float32)
+    result = apply_constraints(mouths(np.full(10, 7.0, np.float32)), rest_mouth(), silent, silent, CONFIG)
     np.testing.assert_allclose(result, np.repeat(rest_mouth()[None], 10, axis=0), atol=1e-4)
 
 
 def test_the_mouth_shuts_gradually_when_speech_ends() -> None:
-    speaking = np.concatenate([np.ones(15), np.zeros(15)]).astype(np.float32)
+    speaking = np.concatenate([np.ones(20), np.zeros(15)]).astype(np.float32)
     weights = silence_weights(speaking, CONFIG)
     assert (np.diff(weights) >= 0).all()
     assert np.diff(weights).max() < 0.3
@@ -51,9 +56,9 @@ def test_the_mouth_shuts_gradually_when_speech_ends() -> None:
 
 
 def test_the_mouth_is_free_when_speech_has_begun() -> None:
-    speaking = np.concatenate([np.zeros(15), np.ones(15)]).astype(np.float32)
+    speaking = np.concatenate([np.zeros(20), np.ones(15)]).astype(np.float32)
     weights = silence_weights(speaking, CONFIG)
-    onset = 15 - 7
+    onset = 20 - CONTEXT_PAST
     np.testing.assert_allclose(weights[onset - 3 : onset + 1], [1.0, 2 / 3, 1 / 3, 0.0], atol=1e-6)
 
 
@@ -72,7 +77,7 @@ def test_weak_speech_beside_strong_speech_is_spoken() -> None:
 def test_a_piece_of_a_stretch_gives_the_same_frames() -> None:
     rng = np.random.default_rng(0)
     frames = mouths(rng.uniform(0, 9, 30).astype(np.float32))
-    bilabial, speaking = (rng.uniform(0, 1, 39).astype(np.float32) for _ in range(2))
+    bilabial, speaking = (rng.uniform(0, 1, 30 + AROUND).astype(np.float32) for _ in range(2))
     whole = apply_constraints(frames, rest_mouth(), bilabial, speaking, CONFIG)
-    piece = apply_constraints(frames[11:19], rest_mouth(), bilabial[11:28], speaking[11:28], CONFIG)
+    piece = apply_constraints(frames[11:19], rest_mouth(), bilabial[11 : 19 + AROUND], speaking[11 : 19 + AROUND], CONFIG)
     np.testing.assert_array_equal(piece, whole[11:19])

@@ -70,6 +70,7 @@ def test_a_corpus_file_takes_files_and_fills_what_the_catalogue_leaves_open(tmp_
         speaker=r"(?P<speaker>s\d)_",
         weight=0.5,
         has_pixels=False,
+        narrow=True,
         splits={"val": ("x/s2*",)},
     )
     corpus = Corpus(source=(source,))
@@ -85,8 +86,8 @@ def test_a_corpus_file_takes_files_and_fills_what_the_catalogue_leaves_open(tmp_
     found = entries(list_clips(tmp_path, SPLITS, corpus))
     first, second, third = (found[name] for name in ("x/s1_a.wav", "x/s2_b.wav", "y/c.wav"))
     assert (first.source, first.speaker, first.licence, first.weight, first.has_pixels) == ("x", "x-s1", "CC0", 0.5, False)
-    assert (second.speaker, second.licence, second.split) == ("ann", "PD", "val")
-    assert (third.source, third.weight, third.has_pixels) == (tmp_path.name, 1.0, True)
+    assert (second.speaker, second.licence, second.split, second.narrow) == ("ann", "PD", "val", True)
+    assert (third.source, third.weight, third.has_pixels, third.narrow) == (tmp_path.name, 1.0, True, False)
 
 
 def test_names_of_clips_fit_a_file_system_and_differ() -> None:

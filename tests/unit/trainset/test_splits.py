@@ -17,7 +17,9 @@ def entry(file: str, split: str = "", *, pixels: bool = True) -> ClipEntry:
 
 
 def record(each: ClipEntry, *, lag: int = 0, confidence: float = -1.0, frames: int = 90) -> ClipRecord:
-    piece = PieceFacts(name=each.name, first_frame=0, frames=frames, lag_frames=lag, lag_confidence=confidence)
+    piece = PieceFacts(
+        name=each.name, first_frame=0, frames=frames, usable_frames=frames, lag_frames=lag, lag_confidence=confidence
+    )
     return ClipRecord(
         file=each.file,
         shard="00000",
@@ -100,7 +102,7 @@ def test_clips_that_are_stated_to_be_train_stay_so_and_the_lack_is_told() -> Non
     assert "there is only one" in note
 
 
-def test_the_lag_of_a_speaker_is_the_median_of_the_confident_clips() -> None:
+def test_the_lag_of_short_clips_is_the_median_of_the_speakers_confident_clips() -> None:
     entries = [entry(f"{speaker}/{number}.mp4", "train") for speaker in "abc" for number in range(4)]
     measured = [(1, 0.5), (-9, 0.5), (1, 0.5), (7, 0.1), (3, 0.1), (3, 0.05), (0, -1.0), (2, 0.3), *[(4, 0.1)] * 4]
     records = {
@@ -112,6 +114,16 @@ def test_the_lag_of_a_speaker_is_the_median_of_the_confident_clips() -> None:
     assert [row.phones for row in found[:3]] == ["", "aligned", ""]
     assert {row.speaker_hours for row in found} == {0.004}
     assert {row.weight for row in found} == {0.5}
+
+
+def test_a_long_confident_clip_keeps_its_own_lag() -> None:
+    entries = [entry(f"anna/{number}.mp4", "train") for number in range(4)]
+    measured = [(2, 0.5, 90), (2, 0.5, 90), (6, 0.4, 500), (9, 0.1, 500)]
+    records = {
+        each.file: record(each, lag=lag, confidence=confidence, frames=frames)
+        for each, (lag, confidence, frames) in zip(entries, measured, strict=True)
+    }
+    assert [row.lag_frames for row in rows_of(entries, records, {}).rows] == [2, 2, 6, 2]
 
 
 def test_clips_that_are_not_finished_have_no_row() -> None:

@@ -34,7 +34,7 @@ class UgcConfig:
     bank_widths: tuple[int, ...] = (1, 3, 5, 9)
     num_modulated: int = 3
     dropout: float = 0.3
-    correction_share: float = 0.35
+    correction_share: float = 0.5
     """Share of the network's correction that is added to the prior outside of training. Chosen on val and dev clips."""
     prior_width: int = 9
     """Frames of the linear prior. The last two lie ahead."""

@@ -6,22 +6,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from services.motion.train.sampling import Draw, batch_rng, clip_weights
+from services.motion.train.sampling import Draw, batch_rng, clip_chances, frame_weights
 from tests.unit.motion.made_clips import made_clip, row_of
 
 ROWS = [row_of(made_clip(index, num_frames=40)) for index in range(3)]  # anna, anna, ben
 
 
 def test_the_exponent_balances_speakers() -> None:
-    np.testing.assert_allclose(clip_weights(ROWS, 1.0), 1.0)
-    np.testing.assert_allclose(clip_weights(ROWS, 0.0), [0.5, 0.5, 1.0])
+    np.testing.assert_allclose(frame_weights(ROWS, 1.0), 1.0)
+    np.testing.assert_allclose(clip_chances(ROWS, 0.0), [0.5, 0.5, 1.0])
 
 
-def test_a_clip_of_twice_the_weight_is_two_clips() -> None:
-    heavy = [ROWS[0], replace(ROWS[1], weight=2.0), ROWS[2]]
-    doubled = [*ROWS, ROWS[1]]
-    found, expected = clip_weights(heavy, 0.4), clip_weights(doubled, 0.4)
-    np.testing.assert_allclose(found, [expected[0], expected[1] + expected[3], expected[2]])
+def test_long_clips_are_drawn_more_often_than_short_clips_of_the_same_speaker() -> None:
+    longer = [ROWS[0], replace(ROWS[1], usable_frames=120), ROWS[2]]
+    np.testing.assert_allclose(clip_chances(longer, 0.0), [0.25, 0.75, 1.0])
+
+
+def test_a_corpus_of_half_the_weight_counts_half() -> None:
+    light = [replace(row, weight=0.5) if row.speaker == "anna" else row for row in ROWS]
+    found, full = frame_weights(light, 0.4), frame_weights(ROWS, 0.4)
+    np.testing.assert_allclose(found, full * [0.5, 0.5, 1.0])
 
 
 def test_numbers_are_drawn_in_proportion_to_their_weights() -> None:

@@ -30,7 +30,7 @@ class EverybodyTrainingConfig:
         loop: length and pace.
         optimiser: rates.
         batch_size: pairs of neighbouring frames a batch.
-        speaker_exponent: a speaker with m clips is drawn in proportion to m to this power.
+        speaker_exponent: a speaker with m frames is drawn in proportion to m to this power.
         filter_strength: strength of the filter's penalty, in units of the mean variance of an input.
         noise: standard deviation of the noise on the network's inputs.
         level: standard deviation of noise on the inputs that is constant over a window.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,8 +15,8 @@ from services.motion.predictors.everybody.inputs import FEATURE, NUM_CEPSTRA, NU
 from services.motion.predictors.everybody.train.config import EverybodyTrainingConfig
 from services.motion.train.clips import Clips, TrainingClip, array_bytes
 from services.motion.train.expression_space import ExpressionSpace
-from services.motion.train.ridge import Filter, RidgeSums, distance_penalty
-from services.motion.train.sampling import Draw, clip_weights, tensors
+from services.motion.train.ridge import Fitted, RidgeSums, distance_penalty
+from services.motion.train.sampling import Draw, clip_chances, frame_weights, tensors
 from services.motion.types import ROWS_PER_FRAME
 from services.training.trainset.reader import BoundedCache
 
@@ -34,12 +34,14 @@ class EverybodyClip:
         expression: float32 [T, E], see expression_space.ExpressionTarget.
         spread: float32 [E], the clip's own spread.
         usable: indices of the usable frames.
+        apart: name of the narrow corpus that the clip belongs to; empty: none.
     """
 
     rows: Float32
     expression: Float32
     spread: Float32
     usable: npt.NDArray[np.intp]
+    apart: str = ""
 
 
 def silent_row(clips: Clips) -> Float32:
@@ -64,11 +66,17 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, silence: Float32) -> Eve
         space: bases of mouths and of expression.
         silence: float32 [20], see silent_row.
     """
-    target = space.target(clip.mouth_landmarks, clip.usable)
-    return EverybodyClip(heard_clip(clip.features, silence), target.coefficients, target.spread, np.flatnonzero(clip.usable))
+    target, rows = space.target(clip.mouth_landmarks, clip.usable), heard_clip(clip.features, silence)
+    return EverybodyClip(rows, target.coefficients, target.spread, np.flatnonzero(clip.usable), clip.apart)
 
 
-def fit_filter(clips: Clips, space: ExpressionSpace, silence: Float32, config: EverybodyTrainingConfig) -> Filter:
+def without_its_corpus(clip: EverybodyClip, fitted: Fitted) -> EverybodyClip:
+    """Return a clip whose expression lacks what holds in the clip's narrow corpus alone, see RidgeSums."""
+    alone = fitted.apart.get(clip.apart)
+    return clip if alone is None else replace(clip, expression=clip.expression - alone(_inputs(windows_of(clip.rows))))
+
+
+def fit_filter(clips: Clips, space: ExpressionSpace, silence: Float32, config: EverybodyTrainingConfig) -> Fitted:
     """Fit a ridge regression from windows to expression, see ridge.distance_penalty. All clips are read.
 
     Args:
@@ -78,23 +86,27 @@ def fit_filter(clips: Clips, space: ExpressionSpace, silence: Float32, config: E
         config: exponent of the speakers' weights, and strength of the penalty.
 
     Returns:
-        The filter with weight float32 [E, 2400] and bias float32 [E].
+        Filters with weight float32 [E, 2400] and bias float32 [E].
     """
     sums = RidgeSums(WINDOW * ROWS_PER_FRAME * NUM_HEARD, len(space.expression.typical_spread))
-    for clip, weight in zip(clips, clip_weights(clips.rows, config.speaker_exponent), strict=True):
+    for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
         add_to(sums, prepare(clip, space, silence), float(weight))
     return solved(sums, config.filter_strength)
 
 
 def add_to(sums: RidgeSums, clip: EverybodyClip, weight: float) -> None:
     """Add the usable frames of a clip to the sums of a regression from windows to expression."""
-    windows = windows_of(clip.rows)[clip.usable].reshape(len(clip.usable), -1)
-    inputs = np.concatenate([windows, np.ones((len(windows), 1), np.float32)], axis=1).astype(np.float64)
-    sums.add(inputs, clip.expression[clip.usable], weight)
+    inputs = _inputs(windows_of(clip.rows)[clip.usable]).astype(np.float64)
+    sums.add(inputs, clip.expression[clip.usable], weight, clip.apart)
 
 
-def solved(sums: RidgeSums, strength: float) -> Filter:
-    """Return the filter of the sums.
+def _inputs(windows: Float32) -> Float32:
+    """Return windows [N, 25, 4, 24] in a row, and 1: float32 [N, 2401]."""
+    return np.concatenate([windows.reshape(len(windows), -1), np.ones((len(windows), 1), np.float32)], axis=1)
+
+
+def solved(sums: RidgeSums, strength: float) -> Fitted:
+    """Return the filters of the sums.
 
     Args:
         sums: sums of a regression from windows.
@@ -128,15 +140,18 @@ class EverybodySampler:
         clips: training clips. They are read when they are drawn.
         space: bases of mouths and of expression.
         silence: float32 [20], see silent_row.
+        fitted: filters, of which the network corrects the shared one.
         config: settings.
     """
 
-    def __init__(self, clips: Clips, space: ExpressionSpace, silence: Float32, config: EverybodyTrainingConfig) -> None:
+    def __init__(
+        self, clips: Clips, space: ExpressionSpace, silence: Float32, fitted: Fitted, config: EverybodyTrainingConfig
+    ) -> None:
         def prepared(place: int) -> EverybodyClip:
-            return prepare(clips[place], space, silence)
+            return without_its_corpus(prepare(clips[place], space, silence), fitted)
 
         self._clips = BoundedCache(prepared, array_bytes)
-        self._draw = Draw(clip_weights(clips.rows, config.speaker_exponent))
+        self._draw = Draw(clip_chances(clips.rows, config.speaker_exponent))
         self._config = config
 
     def draw(self, rng: np.random.Generator) -> EverybodyWindows[Float32]:

@@ -42,9 +42,10 @@ class EverybodyTraining(PredictorTraining[EverybodyWindows[Float32]]):
         self._loss = EverybodyLoss(self._space.expression, config.losses, opening.device.torch_device)
         torch.manual_seed(config.loop.seed)
         network = EverybodyNetwork(config.network)
-        linear = fit_filter(chosen, self._space, self._silence, config)
-        network.set_filter(torch.from_numpy(linear.weight), torch.from_numpy(linear.bias))
-        super().__init__(config, opening.device, clips, network, EverybodySampler(clips, self._space, self._silence, config))
+        fitted = fit_filter(chosen, self._space, self._silence, config)
+        network.set_filter(torch.from_numpy(fitted.shared.weight), torch.from_numpy(fitted.shared.bias))
+        sampler = EverybodySampler(clips, self._space, self._silence, fitted, config)
+        super().__init__(config, opening.device, clips, network, sampler)
 
     def losses(self, batch: EverybodyWindows[Float32]) -> dict[str, Tensor]:
         """Return the losses of EverybodyLoss."""

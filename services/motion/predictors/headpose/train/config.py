@@ -33,7 +33,7 @@ class HeadposeTrainingConfig:
         optimiser: rates.
         batch_size: sequences a batch.
         length: frames a sequence.
-        speaker_exponent: a speaker with m clips is drawn in proportion to m to this power.
+        speaker_exponent: a speaker with m frames is drawn in proportion to m to this power.
         filter_strength: strength of the filter's penalty, in units of the mean variance of an input.
         statistics_clips: most clips that the filter and the constants are measured on.
     """

@@ -24,7 +24,7 @@ from services.motion.predictors.headpose.head_style import KNOTS, symmetric_root
 from services.motion.predictors.headpose.train.data import LEAST_SPREAD, clip_poses
 from services.motion.style import measure_mouth
 from services.motion.train.clips import Clips
-from services.motion.train.sampling import clip_weights
+from services.motion.train.sampling import frame_weights
 from services.motion.types import NUM_PHONES, SpeechFeatures
 
 SEED: Final = 3
@@ -99,7 +99,7 @@ def _general_head(clips: Clips) -> dict[str, Float64]:
 
 
 def _rhythm(clips: Clips, poses: Poses) -> RhythmConstants:
-    weights = clip_weights(clips.rows, _EXPONENT)
+    weights = frame_weights(clips.rows, _EXPONENT)
     speaking = np.concatenate([w * clip.features.speech_probability for w, clip in zip(weights, clips, strict=True)])
     if not speaking.sum() > 0.0:
         raise InvalidRequest("nobody speaks in the clips of split 'train'; add clips with speech", field="data")

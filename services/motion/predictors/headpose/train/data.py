@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,8 +17,8 @@ from services.motion.predictors.headpose.network import CHANNELS, HeadposeConfig
 from services.motion.predictors.headpose.train.config import HeadposeTrainingConfig
 from services.motion.train.clips import Clips, TrainingClip, array_bytes
 from services.motion.train.expression_space import ExpressionSpace
-from services.motion.train.ridge import Filter, RidgeSums, distance_penalty
-from services.motion.train.sampling import Draw, clip_weights, tensors
+from services.motion.train.ridge import Filter, Fitted, RidgeSums, distance_penalty
+from services.motion.train.sampling import Draw, clip_chances, frame_weights, tensors
 from services.training.trainset.reader import BoundedCache
 
 ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
@@ -37,12 +37,14 @@ class HeadposeClip:
         expression: float32 [T, E], see expression_space.ExpressionTarget.
         pose: float32 [T, 6], relative pose about the clip's mean, in units of the speaker's spread.
         usable: bool [T].
+        apart: name of the narrow corpus that the clip belongs to; empty: none.
     """
 
     rows: Float32
     expression: Float32
     pose: Float32
     usable: Bool
+    apart: str = ""
 
 
 def clip_poses(clip: TrainingClip) -> Float64:
@@ -68,10 +70,26 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, spread: Float64) -> Head
     """
     target = space.target(clip.mouth_landmarks, clip.usable)
     pose = np.clip(clip_poses(clip) / spread, -3.0, 3.0)
-    return HeadposeClip(heard_rows(clip.features), target.coefficients, pose.astype(np.float32), clip.usable)
+    return HeadposeClip(heard_rows(clip.features), target.coefficients, pose.astype(np.float32), clip.usable, clip.apart)
 
 
-def fit_filter(clips: Clips, space: ExpressionSpace, config: HeadposeTrainingConfig, channels: Bool) -> Filter:
+@dataclass(frozen=True, slots=True)
+class HeadposeFilter:
+    """Filters from windows to expression, over the channels that they hear (bool [64])."""
+
+    fitted: Fitted
+    channels: Bool
+    config: HeadposeConfig
+
+    def without_its_corpus(self, clip: HeadposeClip) -> HeadposeClip:
+        """Return a clip whose expression lacks what holds in the clip's narrow corpus alone, see RidgeSums."""
+        alone = self.fitted.apart.get(clip.apart)
+        if alone is None:
+            return clip
+        return replace(clip, expression=clip.expression - alone(_inputs(clip.rows * self.channels, self.config)))
+
+
+def fit_filter(clips: Clips, space: ExpressionSpace, config: HeadposeTrainingConfig, channels: Bool) -> HeadposeFilter:
     """Fit a ridge regression from windows to expression, see ridge.distance_penalty. All clips are read.
 
     Args:
@@ -81,25 +99,31 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: HeadposeTrainingCon
         channels: bool [64], channels that are heard. The other channels get the weight zero.
 
     Returns:
-        The filter with weight float32 [E, W * 256] (frame by frame) and bias float32 [E].
+        Filters with weight float32 [E, W * 256] (frame by frame) and bias float32 [E].
     """
     sums = RidgeSums(CHANNELS * config.network.window, len(space.expression.typical_spread))
-    for clip, weight in zip(clips, clip_weights(clips.rows, config.speaker_exponent), strict=True):
+    for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
         target = space.target(clip.mouth_landmarks, clip.usable)
-        add_to(sums, heard_rows(clip.features) * channels, target.coefficients, clip.usable, float(weight), config.network)
-    return solved(sums, config.filter_strength, config.network, channels)
+        inputs = _inputs(heard_rows(clip.features) * channels, config.network)
+        sums.add(inputs[clip.usable], target.coefficients[clip.usable], float(weight), clip.apart)
+    return HeadposeFilter(solved(sums, config.filter_strength, config.network, channels), channels, config.network)
 
 
 def add_to(sums: RidgeSums, rows: Float32, expression: Float32, usable: Bool, weight: float, config: HeadposeConfig) -> None:
     """Add the usable frames of a clip to the sums of a regression from windows to expression."""
+    sums.add(_inputs(rows, config)[usable], expression[usable], weight)
+
+
+def _inputs(rows: Float32, config: HeadposeConfig) -> Float32:
+    """Return the window of each frame of rows [T, 4, 64] in a row, and 1: float32 [T, W * 256 + 1]."""
     padded = np.pad(rows, ((config.past, config.ahead), (0, 0), (0, 0)), mode="edge")
-    windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, config.window, axis=0), -1, 1)[usable]
+    windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, config.window, axis=0), -1, 1)
     flat = windows.reshape(len(windows), -1)
-    sums.add(np.concatenate([flat, np.ones((len(flat), 1), np.float32)], axis=1), expression[usable], weight)
+    return np.concatenate([flat, np.ones((len(flat), 1), np.float32)], axis=1)
 
 
-def solved(sums: RidgeSums, strength: float, config: HeadposeConfig, channels: Bool) -> Filter:
-    """Return the filter of the sums.
+def solved(sums: RidgeSums, strength: float, config: HeadposeConfig, channels: Bool) -> Fitted:
+    """Return the filters of the sums.
 
     Args:
         sums: sums of a regression from windows.
@@ -110,7 +134,7 @@ def solved(sums: RidgeSums, strength: float, config: HeadposeConfig, channels: B
     penalty = distance_penalty(config.window, config.past, strength * sums.input_variance())
     fitted = sums.solve(np.repeat(penalty, CHANNELS))
     heard = np.tile(np.tile(channels, CHANNELS // len(channels)), config.window)
-    return Filter(fitted.weight * heard, fitted.bias)
+    return replace(fitted, shared=Filter(fitted.shared.weight * heard, fitted.shared.bias))
 
 
 class HeadposeBatch(NamedTuple, Generic[ArrayT]):
@@ -132,22 +156,22 @@ class HeadposeSampler:
     Args:
         clips: training clips. They are read when they are drawn.
         space: bases of mouths and of expression.
+        linear: filters, of which the network corrects the shared one.
         config: settings.
     """
 
-    def __init__(self, clips: Clips, space: ExpressionSpace, config: HeadposeTrainingConfig) -> None:
+    def __init__(self, clips: Clips, space: ExpressionSpace, linear: HeadposeFilter, config: HeadposeTrainingConfig) -> None:
         groups = clips.by_speaker()
 
         def spread_of(speaker: str) -> Float64:
             return pose_spread(groups[speaker])
 
         def prepared(place: int) -> HeadposeClip:
-            return prepare(clips[place], space, spreads[clips.rows[place].speaker])
+            return linear.without_its_corpus(prepare(clips[place], space, spreads[clips.rows[place].speaker]))
 
         spreads = BoundedCache(spread_of, array_bytes)
         self._clips = BoundedCache(prepared, array_bytes)
-        frames = np.array([row.frames for row in clips.rows], np.float64)
-        self._draw = Draw(clip_weights(clips.rows, config.speaker_exponent) * frames)
+        self._draw = Draw(clip_chances(clips.rows, config.speaker_exponent))
         self._config = config
 
     def draw(self, rng: np.random.Generator) -> HeadposeBatch[Float32]:

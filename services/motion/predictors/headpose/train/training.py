@@ -56,8 +56,9 @@ class HeadposeTraining(PredictorTraining[HeadposeBatch[Float32]]):
         # Cepstra in the filter lower r on new speakers (.81 to .76): the filter hears them only if the network hears nothing else.
         filtered = self._channels if config.heard == "mfcc" else heard_channels("phones")
         linear = fit_filter(self._chosen, self._space, config, filtered)
-        network.set_filter(torch.from_numpy(linear.weight), torch.from_numpy(linear.bias))
-        super().__init__(config, opening.device, clips, network, HeadposeSampler(clips, self._space, config))
+        shared = linear.fitted.shared
+        network.set_filter(torch.from_numpy(shared.weight), torch.from_numpy(shared.bias))
+        super().__init__(config, opening.device, clips, network, HeadposeSampler(clips, self._space, linear, config))
 
     def losses(self, batch: HeadposeBatch[Float32]) -> dict[str, Tensor]:
         """Return the losses of Eq. 2."""

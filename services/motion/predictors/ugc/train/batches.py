@@ -15,9 +15,10 @@ from services.common.face.landmarks import mouth_opening
 from services.motion.basis import LandmarkBasis
 from services.motion.features import LOOK_ALIKE, bilabial_probability, content_before
 from services.motion.predictors.ugc.inputs import WINDOW
+from services.motion.predictors.ugc.train.prior import Prior
 from services.motion.style import measure_mouth
 from services.motion.train.clips import Clips, TrainingClip, array_bytes
-from services.motion.train.sampling import Draw, clip_weights, tensors
+from services.motion.train.sampling import Draw, clip_chances, tensors
 from services.motion.types import NUM_PHONES, ROWS_PER_FRAME
 from services.training.trainset.reader import BoundedCache
 
@@ -30,7 +31,7 @@ class BatchConfig:
 
     batch_size: Annotated[int, Field(ge=1)] = 48
     speaker_exponent: float = 0.35
-    """A speaker with m clips is drawn in proportion to m to this power: 1 draws clips equally, 0 draws speakers equally."""
+    """A speaker with m frames is drawn in proportion to m to this power: 1 draws frames equally, 0 draws speakers equally."""
     style_frames: Annotated[int, Field(ge=1)] = 60
     speed_range: tuple[float, float] = (0.85, 1.18)
     sharpness_range: tuple[float, float] = (0.7, 1.5)
@@ -59,6 +60,7 @@ class Batch(NamedTuple, Generic[ArrayT]):
         style: [N, S, K], another stretch of the same person, in units of the typical spread.
         closed: [N, W], 1 if a bilabial sounds and the true lips are shut, otherwise 0.
         closed_opening: [N], opening of the shut mouth.
+        alone: [N, W, K], coefficients that hold in the clip's narrow corpus alone; the network answers the rest.
     """
 
     content: ArrayT
@@ -69,6 +71,7 @@ class Batch(NamedTuple, Generic[ArrayT]):
     style: ArrayT
     closed: ArrayT
     closed_opening: ArrayT
+    alone: ArrayT
 
     def on(self, device: torch.device) -> Batch[Tensor]:
         """Return the batch as tensors on a device."""
@@ -85,9 +88,10 @@ class _Prepared:
     spread: Float32
     coefficients: Float32
     closed_opening: float
+    alone: Float32
 
 
-def _prepare(clip: TrainingClip, basis: LandmarkBasis) -> _Prepared:
+def _prepare(clip: TrainingClip, basis: LandmarkBasis, prior: Prior) -> _Prepared:
     """Prepare a clip. Rest mouth and spread are the clip's own, as in serving."""
     mouth = measure_mouth(clip.mouth_landmarks[clip.usable], basis)
     opening = mouth_opening(clip.mouth_landmarks)
@@ -108,6 +112,7 @@ def _prepare(clip: TrainingClip, basis: LandmarkBasis) -> _Prepared:
         spread=mouth.spread,
         coefficients=coefficients.astype(np.float32),
         closed_opening=float(low),
+        alone=np.pad(prior.alone(clip), ((WINDOW, WINDOW), (0, 0))),
     )
 
 
@@ -117,12 +122,13 @@ class BatchSampler:
     Args:
         clips: training clips. They are read when they are drawn.
         basis: landmark basis of the style.
+        prior: the prior that the network corrects.
         config: settings.
     """
 
-    def __init__(self, clips: Clips, basis: LandmarkBasis, config: BatchConfig) -> None:
-        self._clips: BoundedCache[int, _Prepared] = BoundedCache(lambda place: _prepare(clips[place], basis), array_bytes)
-        self._draw = Draw(clip_weights(clips.rows, config.speaker_exponent))
+    def __init__(self, clips: Clips, basis: LandmarkBasis, prior: Prior, config: BatchConfig) -> None:
+        self._clips: BoundedCache[int, _Prepared] = BoundedCache(lambda place: _prepare(clips[place], basis, prior), array_bytes)
+        self._draw = Draw(clip_chances(clips.rows, config.speaker_exponent))
         self._speaker_of = [row.speaker for row in clips.rows]
         self._places: dict[str, list[int]] = {}
         for place, speaker in enumerate(self._speaker_of):
@@ -162,6 +168,7 @@ class BatchSampler:
             self._style(self._speaker_of[place], rng),
             clip.closed[nearest],
             np.asarray(clip.closed_opening, np.float32),
+            (1.0 - share[..., 0]) * clip.alone[left] + share[..., 0] * clip.alone[left + 1],
         )
 
     def _style(self, speaker: str, rng: np.random.Generator) -> Float32:

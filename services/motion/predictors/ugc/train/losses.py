@@ -69,7 +69,8 @@ class UgcLoss:
 
     def __call__(self, coefficients: Tensor, batch: Batch[Tensor]) -> Losses:
         """Return the loss of coefficients [N, W, K] in units of the person's spread."""
-        offsets = torch.einsum("nwk,kpd->nwpd", coefficients * batch.spread[:, None], self._components)
+        scaled = (coefficients + batch.alone) * batch.spread[:, None]
+        offsets = torch.einsum("nwk,kpd->nwpd", scaled, self._components)
         size = torch.linalg.vector_norm(batch.spread, dim=1) / torch.linalg.vector_norm(self._typical)
         error = (offsets - batch.offsets) / size[:, None, None, None]
         valid, count = batch.valid, batch.valid.sum().clamp(min=1.0)

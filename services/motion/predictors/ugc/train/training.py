@@ -45,7 +45,7 @@ class UgcTraining(PredictorTraining[Batch[Float32]]):
         torch.manual_seed(config.loop.seed)
         network, prior = UgcNetwork(config.network), fit_prior(chosen, self._basis, config.prior)
         network.set_prior(torch.from_numpy(prior.weight), torch.from_numpy(prior.bias))
-        super().__init__(config, opening.device, clips, network, BatchSampler(clips, self._basis, config.batches))
+        super().__init__(config, opening.device, clips, network, BatchSampler(clips, self._basis, prior, config.batches))
 
     def losses(self, batch: Batch[Float32]) -> dict[str, Tensor]:
         """Return the losses of UgcLoss."""

@@ -26,7 +26,7 @@ def fitted(clips: Sequence[EverybodyClip], strength: float) -> Filter:
     sums = RidgeSums(WINDOW_SIZE, 2)
     for each in clips:
         add_to(sums, each, 1.0)
-    return solved(sums, strength)
+    return solved(sums, strength).shared
 
 
 def predicted(linear: Filter, made: EverybodyClip) -> np.ndarray:

@@ -31,7 +31,7 @@ def fitted(clips: Sequence[HeadposeClip], strength: float, channels: Bool) -> Fi
     sums = RidgeSums(CHANNELS * SMALL.window, SMALL.num_expression)
     for each in clips:
         add_to(sums, each.rows * channels, each.expression, each.usable, 1.0, SMALL)
-    return solved(sums, strength, SMALL, channels)
+    return solved(sums, strength, SMALL, channels).shared
 
 
 def tracked(seed: int, num_frames: int = 80) -> TrainingClip:

@@ -8,7 +8,7 @@ import torch
 
 from services.motion.predictors.headpose.network import CHANNELS, NUM_HEARD
 from services.motion.predictors.headpose.train.config import HeadposeTrainingConfig
-from services.motion.predictors.headpose.train.data import HeadposeSampler, clip_poses, pose_spread, prepare
+from services.motion.predictors.headpose.train.data import HeadposeSampler, clip_poses, fit_filter, pose_spread, prepare
 from services.motion.predictors.headpose.train.torch_predictor import heard_channels
 from services.motion.train.basis import committed_basis
 from services.motion.train.expression_space import ExpressionSpace
@@ -44,7 +44,8 @@ def test_channels_that_are_not_heard_have_no_weight() -> None:
 def test_sequences_are_seeded_and_as_long_as_asked_for(space: ExpressionSpace) -> None:
     clips = in_memory([tracked(0), tracked(1)])
     config = HeadposeTrainingConfig(network=SMALL, batch_size=3, length=150)
-    sampler = HeadposeSampler(clips, space, config)
+    linear = fit_filter(clips, space, config, heard_channels("phones"))
+    sampler = HeadposeSampler(clips, space, linear, config)
     drawn = sampler.draw(np.random.default_rng(3))
     assert drawn.window.shape == (3, 150 + SMALL.window - 1, 4, NUM_HEARD)
     assert drawn.pose.shape == (3, 150, 6)
