@@ -28,8 +28,8 @@ WINDOW_LEAD_SAMPLES: Final = (WINDOW_SAMPLES - HOP_SAMPLES) // 2
 """Samples of the window before the row's own first sample, and after its last."""
 DELTA_CONTEXT_ROWS: Final = 2
 _FFT_POINTS: Final = 512
-_LOWEST_HZ: Final = 20.0
-_HIGHEST_HZ: Final = 7600.0
+LOWEST_HZ: Final = 20.0
+HIGHEST_HZ: Final = 7600.0
 MEL_FLOOR: Final = 1e-6
 """Band power of white noise near -85 dB full scale. No speech lies below this power."""
 
@@ -52,15 +52,15 @@ def _mel_filters() -> Float64:
         sr=SAMPLE_RATE_HZ,
         n_fft=_FFT_POINTS,
         n_mels=NUM_MELS,
-        fmin=_LOWEST_HZ,
-        fmax=_HIGHEST_HZ,
+        fmin=LOWEST_HZ,
+        fmax=HIGHEST_HZ,
         htk=True,
         norm="slaney",
         dtype=np.float64,
     )
     # This norm divides each band by half its width in Hz, and the last line undoes the division. norm=None would not divide, but
     # with None librosa imports a module that numba compiles for eleven seconds.
-    edges_hz = mel_frequencies(NUM_MELS + 2, fmin=_LOWEST_HZ, fmax=_HIGHEST_HZ, htk=True)
+    edges_hz = mel_frequencies(NUM_MELS + 2, fmin=LOWEST_HZ, fmax=HIGHEST_HZ, htk=True)
     return np.asarray(filters * ((edges_hz[2:] - edges_hz[:-2]) / 2.0)[:, None], dtype=np.float64)
 
 

@@ -61,6 +61,14 @@ class PpgNetwork(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.classify = nn.Linear(2 * config.hidden, _ROWS_PER_STEP * NUM_PHONES)
 
+    def inputs(self, cepstra: Tensor) -> Tensor:
+        """Return cepstra and deltas, both scaled to deviation 1: [N, W, 20] -> [N, W / 2, 80], two rows a step."""
+        # Deltas inside the window, its edge rows repeated: the look-ahead of the deltas costs no further rows.
+        padded = nn.functional.pad(cepstra.transpose(1, 2), (2, 2), mode="replicate")
+        delta = nn.functional.conv1d(padded, self.delta_kernel, groups=NUM_CEPSTRA).transpose(1, 2)
+        features = torch.cat([cepstra, delta], dim=2) * self.feature_scale
+        return features.reshape(cepstra.shape[0], cepstra.shape[1] // _ROWS_PER_STEP, -1)
+
     def forward(self, cepstra: Tensor) -> Tensor:
         """Return phone log-probabilities.
 
@@ -72,12 +80,7 @@ class PpgNetwork(nn.Module):
             [N, W, 40] float32, natural logarithm, every row's exponentials sum to 1.
         """
         batch, rows = cepstra.shape[0], cepstra.shape[1]
-        # Deltas inside the window, its edge rows repeated: the look-ahead of the deltas costs no further rows.
-        padded = nn.functional.pad(cepstra.transpose(1, 2), (2, 2), mode="replicate")
-        delta = nn.functional.conv1d(padded, self.delta_kernel, groups=NUM_CEPSTRA).transpose(1, 2)
-        features = torch.cat([cepstra, delta], dim=2) * self.feature_scale
-        steps = features.reshape(batch, rows // _ROWS_PER_STEP, -1)
-        hidden, _ = self.recurrent(torch.relu(self.project(steps)))
+        hidden, _ = self.recurrent(torch.relu(self.project(self.inputs(cepstra))))
         logits = self.classify(self.dropout(hidden)).reshape(batch, rows, NUM_PHONES)
         return torch.log_softmax(logits, dim=2)
 

@@ -11,12 +11,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from services.audio.models import WEIGHTS
 from services.audio.networks.ppg import PpgConfig, PpgNetwork
 from services.audio.phones import SILENCE
 from services.audio.train.augment import AugmentConfig, augment, no_speech
+from services.audio.train.exported_ppg import load_exported
 from services.audio.train.network_file import save_network
 from services.audio.train.recordings import IGNORED, chances, drawn, evenly, excerpt, grouped, long_enough, read_recording
-from services.audio.train.windows import ANSWERED, Windows, feature_scale, row_weights, served_windows, soft_targets, windows_of
+from services.audio.train.windows import (
+    ANSWERED,
+    Windows,
+    feature_scale,
+    row_weights,
+    served_windows,
+    soft_targets,
+    windows_of,
+    with_hidden_spans,
+)
 from services.audio.types import ROWS_PER_SECOND
 from services.training.loop_settings import LoopSettings
 from services.training.networks import Opening
@@ -50,6 +61,8 @@ class PosteriorgramConfig:
         neighbour_target: share of the target for the label of either neighbouring row.
         label_smoothing: share of the target that all phones have alike.
         past_weight: weight of the rows before the answered rows.
+        fine_tune: begin with the network that comes with dubstage, and not with random weights. The sizes must be those of that
+            network.
         check_clips: held-out clips of a check.
         check_s: seconds of each of these clips.
     """
@@ -67,12 +80,13 @@ class PosteriorgramConfig:
     neighbour_target: float = 0.12
     label_smoothing: float = 0.05
     past_weight: float = 0.3
+    fine_tune: bool = False
     check_clips: int = 60
     check_s: float = 12.0
 
 
 DEFAULT: Final = PosteriorgramConfig(
-    # As many windows as the six epochs of the committed network: 234 000.
+    # The 234 000 windows that the first network learned from, before it was trained further (docs/models/ppg.md).
     loop=LoopSettings(steps=1220, seed=20240, check_every=120),
     optimiser=OptimiserSettings(learning_rate=2e-3, warm_up_steps=200, weight_decay=1e-4, gradient_norm=2.0),
 )
@@ -103,9 +117,12 @@ class PosteriorgramTraining(Supervised[Windows]):
         self._recordings = BoundedCache(self._read, lambda held: held.samples.nbytes + held.labels.nbytes, _CACHE_BYTES)
         torch.manual_seed(config.loop.seed)
         network = PpgNetwork(config.network)
-        num_batches = -(-_SCALE_WINDOWS // config.batch_windows)
-        seen = [self._drawn_batch(np.random.default_rng((config.loop.seed, number))) for number in range(num_batches)]
-        network.feature_scale.copy_(feature_scale(Windows(*map(np.concatenate, zip(*seen, strict=True)))))
+        if config.fine_tune:
+            load_exported(network, WEIGHTS / "ppg.onnx")
+        else:
+            num_batches = -(-_SCALE_WINDOWS // config.batch_windows)
+            seen = [self._drawn_batch(np.random.default_rng((config.loop.seed, number))) for number in range(num_batches)]
+            network.feature_scale.copy_(feature_scale(Windows(*map(np.concatenate, zip(*seen, strict=True)))))
         super().__init__(config.loop, opening.device, self._rows, network, config.optimiser)
         self._row_weights = torch.from_numpy(row_weights(config.past_weight)).to(opening.device.torch_device)
 
@@ -171,9 +188,12 @@ class PosteriorgramTraining(Supervised[Windows]):
                 excerpt(held.samples, held.labels, int(config.excerpt_s * ROWS_PER_SECOND), rng), config.augmentation, rng
             )
             count = min(missing, config.windows_of_a_recording)
-            parts.append(windows_of(signal, rng.integers(len(signal.labels), size=count)))
+            starts = rng.integers(len(signal.labels), size=count)
+            parts.append(windows_of(signal, starts, vocal_tract=rng.uniform(*config.augmentation.vocal_tract)))
             missing -= count
-        return Windows(*map(np.concatenate, zip(*parts, strict=True)))
+        drawn_windows = Windows(*map(np.concatenate, zip(*parts, strict=True)))
+        hidden = with_hidden_spans(drawn_windows.cepstra, config.augmentation.mask_chance, rng)
+        return drawn_windows._replace(cepstra=hidden)
 
 
 class _Held(NamedTuple):

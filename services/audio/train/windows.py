@@ -6,15 +6,16 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import scipy.fft
 import torch
 from torch import Tensor, nn
 
-from services.audio.features import cepstra, silent_rows, spectral_rows
+from services.audio.features import HIGHEST_HZ, LOWEST_HZ, silent_rows, spectral_rows
 from services.audio.phones import NUM_PHONES
 from services.audio.train.recordings import IGNORED, LabelledSignal
-from services.audio.types import NUM_CEPSTRA, ROWS_PER_VIDEO_FRAME
+from services.audio.types import NUM_CEPSTRA, NUM_MELS, ROWS_PER_VIDEO_FRAME
 from services.audio.windows import LOOK_AHEAD_ROWS, MEAN_CONTEXT_ROWS, PAST_ROWS, WINDOW_ROWS, normalise
-from services.common.array_types import Float32
+from services.common.array_types import Float32, Float64
 
 ANSWERED: Final = slice(PAST_ROWS, PAST_ROWS + ROWS_PER_VIDEO_FRAME)
 """Rows of a window that the network answers in serving."""
@@ -32,9 +33,15 @@ class Windows(NamedTuple):
     labels: npt.NDArray[np.uint8]
 
 
-def windows_of(signal: LabelledSignal, starts: npt.NDArray[np.int64]) -> Windows:
-    """Return the windows whose answered rows begin at the rows `starts`, int64 [N], each below the signal's number of rows."""
-    rows = cepstra(spectral_rows(signal.samples))
+def windows_of(signal: LabelledSignal, starts: npt.NDArray[np.int64], *, vocal_tract: float = 1.0) -> Windows:
+    """Return some windows of a signal.
+
+    Args:
+        signal: the signal.
+        starts: first answered row of each window, int64 [N], each below the signal's number of rows.
+        vocal_tract: factor by which the frequencies of the spectrum are divided.
+    """
+    rows = _cepstra(spectral_rows(signal.samples), vocal_tract)
     count = len(rows)
     padded = np.concatenate([silent_rows(MEAN_CONTEXT_ROWS), rows, silent_rows(ROWS_PER_VIDEO_FRAME + LOOK_AHEAD_ROWS)])
     labels = np.full(len(padded), IGNORED, np.uint8)
@@ -46,6 +53,40 @@ def windows_of(signal: LabelledSignal, starts: npt.NDArray[np.int64]) -> Windows
         np.stack([normalise(padded[end - MEAN_CONTEXT_ROWS : end]) for end in ends]),
         np.stack([labels[end - WINDOW_ROWS : end] for end in ends]),
     )
+
+
+def _cepstra(mel: Float32, vocal_tract: float) -> Float32:
+    """Return cepstra of log-mel rows, [rows, 80] -> [rows, 20] float32: services.audio.features.cepstra, up to rounding."""
+    spectra = mel.astype(np.float64)
+    if vocal_tract != 1.0:
+        spectra = spectra @ _warp(vocal_tract)
+    return np.asarray(scipy.fft.dct(spectra, type=2, norm="ortho", axis=1)[:, :NUM_CEPSTRA], dtype=np.float32)
+
+
+def _warp(vocal_tract: float) -> Float64:
+    """Return the matrix [80, 80] that reads log-mel bands at `vocal_tract` times their frequency, linearly between bands."""
+    edges = _mel(np.array([LOWEST_HZ, HIGHEST_HZ]))
+    spacing = (edges[1] - edges[0]) / (NUM_MELS + 1)
+    centres_hz = 700.0 * np.expm1((edges[0] + spacing * np.arange(1, NUM_MELS + 1)) / 1127.0)
+    places = np.clip((_mel(centres_hz * vocal_tract) - edges[0]) / spacing - 1.0, 0.0, NUM_MELS - 1.0)
+    return np.asarray(np.maximum(0.0, 1.0 - np.abs(places[None, :] - np.arange(NUM_MELS)[:, None])))
+
+
+def _mel(hz: Float64) -> Float64:
+    return 1127.0 * np.log1p(hz / 700.0)
+
+
+def with_hidden_spans(windows: Float32, chance: float, rng: np.random.Generator) -> Float32:
+    """Return windows [N, 58, 20] in which one span of 4 to 12 rows shows the window's mean row, each window with a probability.
+
+    See Park et al., "SpecAugment" (Interspeech 2019), time masking.
+    """
+    hidden = windows.copy()
+    for number in np.flatnonzero(rng.random(len(windows)) < chance):
+        length = int(rng.integers(4, 13))
+        first = int(rng.integers(WINDOW_ROWS - length + 1))
+        hidden[number, first : first + length] = windows[number].mean(axis=0)
+    return hidden
 
 
 def served_windows(signal: LabelledSignal) -> Windows:

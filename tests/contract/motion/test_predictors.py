@@ -21,7 +21,7 @@ from services.common.chassis.settings import load_settings
 from services.common.chassis.stage import server_of
 from services.common.wire.arrays import from_tensor, to_tensor
 from services.motion.__main__ import compose
-from services.motion.constraints import ConstraintConfig
+from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
 from services.motion.convert import FeatureBlock
 from services.motion.features import silence
 from services.motion.grid import Grid
@@ -48,7 +48,7 @@ class ToyGrid(Grid):
     """Mouths that are the rest mouth, moved to the right by the first MFCC and by the style's array `toy_shift`."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> None:
-        super().__init__(style, constraints, self._silence(7), np.zeros((7, 4, 1), np.float32), 3)
+        super().__init__(style, constraints, self._silence(CONTEXT_PAST), np.zeros((CONTEXT_PAST, 4, 1), np.float32), 3)
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
         still = silence(num_frames)
@@ -61,7 +61,7 @@ class ToyGrid(Grid):
 
     def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
         found = np.repeat(self._style.rest_mouth[None], len(speaking), axis=0)
-        found[..., 0] += heard[7 : 7 + len(speaking), :1, 0] + self._style.added["toy_shift"]
+        found[..., 0] += heard[CONTEXT_PAST : CONTEXT_PAST + len(speaking), :1, 0] + self._style.added["toy_shift"]
         return Motion(first, found, speaking)
 
 

@@ -38,7 +38,7 @@ def test_the_networks_of_a_folder_of_the_users_own_are_listed_with_their_digests
     folder = own_folder(stage)
     first, *networks = network_rows(stage)
     assert first == (f"{stage} networks", str(folder))
-    assert {row.name.strip(): row.found for row in networks} == {
+    assert {row.name.strip(): row.found.partition(",")[0] for row in networks if row.name != "  card"} == {
         path.stem: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in folder.glob("*.onnx")
     }
 

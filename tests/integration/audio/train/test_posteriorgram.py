@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from services.audio.export import export
-from services.audio.networks.ppg import PpgConfig
+from services.audio.export import export, random_windows
+from services.audio.models import WEIGHTS
+from services.audio.networks.ppg import PpgConfig, ServedPpg
 from services.audio.posteriorgram import PosteriorgramModel
 from services.audio.train.networks import NETWORKS
 from services.audio.train.posteriorgram import DEFAULT, PosteriorgramConfig, PosteriorgramTraining
@@ -73,6 +75,21 @@ def test_the_network_learns_to_tell_chords_apart(tmp_path: Path) -> None:
     progress = trained(NETWORK, config, tmp_path / "set", tmp_path / "run")
     assert progress.best_score is not None
     assert progress.best_score > 0.3  # six classes
+
+
+def test_fine_tuning_begins_with_the_network_that_comes_with_dubstage(data: Path, tmp_path: Path) -> None:
+    training = opened(data, replace(TINY, network=PpgConfig(), fine_tune=True))
+    windows = random_windows(np.random.default_rng(3), 4)
+    probabilities = ServedPpg(training.average)(torch.from_numpy(windows)).numpy()  # type: ignore[arg-type]
+    np.testing.assert_allclose(probabilities, PosteriorgramModel(WEIGHTS).run(windows), atol=1e-5)
+    training.learn(0, [training.batch(0, 0)])
+    assert np.isfinite(training.check(1, tmp_path).score or np.nan)
+
+
+def test_fine_tuning_at_other_sizes_is_refused_with_the_remedy(data: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"ppg\.onnx cannot be trained further: .*set fine_tune = false") as refused:
+        opened(data, replace(TINY, fine_tune=True))
+    assert refused.value.field == "config"
 
 
 def test_a_batch_depends_on_seed_step_and_index_alone(data: Path) -> None:

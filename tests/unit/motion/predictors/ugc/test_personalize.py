@@ -52,7 +52,7 @@ def test_mouths_that_have_nothing_to_do_with_the_sound_teach_little(models: Moti
     strange = truth[:180] + np.random.default_rng(2).permutation(truth[:180] - truth[:180].mean(axis=0))
     refined = _last(style, features[:180], strange, models)
     taught, told = (_spoken_by(s, features[180:], models) - truth[180:].mean(axis=0) for s in (refined, style))
-    assert np.linalg.norm(taught - told) < 0.1 * np.linalg.norm(told)
+    assert np.linalg.norm(taught - told) < 0.25 * np.linalg.norm(told)
 
 
 def test_footage_that_confirms_the_style_leaves_it_as_it_is(models: MotionModels, style: Style) -> None:
