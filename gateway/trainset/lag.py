@@ -17,7 +17,7 @@ from services.common.errors import NoUsableFootage
 from services.training.trainset.manifest import ClipRow
 
 LEAST_CONFIDENCE: Final = 0.2
-"""Least confidence of a clip whose lag counts. docs/models/sync.md: web videos have .36 with their own sound, .08 with foreign
+"""Least confidence of a clip whose lag counts. docs/models/sync.md: web videos have .48 with their own sound, .07 with foreign
 sound."""
 LONG_FRAMES: Final = 200
 """Usable frames from which a confident clip's own lag counts: eight seconds."""

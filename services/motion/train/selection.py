@@ -73,6 +73,15 @@ def checked_groups(data: TrainSet, extra: Sequence[str] = ()) -> Groups:
     return groups
 
 
+def may_choose(groups: Groups) -> bool:
+    """Return whether groups of clips may choose the best step: they hold a clip that is not of a narrow corpus.
+
+    What holds in a narrow corpus alone is learned apart and not served. So the served network's scores on such clips do not say
+    which step is best for other footage, and the last step is as good a choice.
+    """
+    return any(not row.narrow for name in SELECTED_ON if name in groups for row in groups[name].rows)
+
+
 def _scorable(clips: Clips) -> Clips:
     """Return the clips that show the mouth long enough in both parts of each fold."""
 

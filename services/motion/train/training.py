@@ -14,7 +14,7 @@ from services.common.array_types import Array
 from services.motion.train.clips import Clips
 from services.motion.train.run_files import load_network, read_arrays, write_best
 from services.motion.train.sampling import batch_rng
-from services.motion.train.selection import Scores, figures, selected_on, selection_score
+from services.motion.train.selection import Groups, Scores, figures, may_choose, selected_on, selection_score
 from services.training.device import Device
 from services.training.loop_settings import LoopSettings
 from services.training.training import Check, OptimiserSettings, Supervised
@@ -79,7 +79,15 @@ class MotionTraining(Supervised[BatchT]):
 
 
 class PredictorTraining(MotionTraining[BatchT]):
-    """Training of a predictor. The step with the best scores on held-out clips is kept."""
+    """Training of a predictor.
+
+    The step with the best scores on held-out clips is kept; the last step, if all of them are of narrow corpora (may_choose).
+
+    Attributes:
+        groups: held-out clips by group.
+    """
+
+    groups: Groups
 
     @abstractmethod
     def scores(self) -> Scores:
@@ -99,4 +107,4 @@ class PredictorTraining(MotionTraining[BatchT]):
         shown = figures(scores)
         if step == 0:
             shown |= {f"baseline {name}": value for name, value in figures(self.baseline()).items()}
-        return Check(shown, self.selection_score(selected_on(scores)))
+        return Check(shown, self.selection_score(selected_on(scores)) if may_choose(self.groups) else None)

@@ -35,7 +35,7 @@ class EverybodyTraining(PredictorTraining[EverybodyWindows[Float32]]):
     def __init__(self, opening: Opening) -> None:
         config: EverybodyTrainingConfig = opening.config
         clips = clips_of(opening.data, "train", (FEATURE,))
-        self._groups = checked_groups(opening.data, (FEATURE,))
+        self.groups = checked_groups(opening.data, (FEATURE,))
         self._space = ExpressionSpace.built_on(opening, BUILT_ON, config.network.num_expression)
         chosen = clips.chosen(config.statistics_clips, config.loop.seed)
         self._silence = silent_row(chosen)
@@ -73,4 +73,4 @@ class EverybodyTraining(PredictorTraining[EverybodyWindows[Float32]]):
 
     def _scores_of(self, network: nn.Module) -> Scores:
         predictor = TorchEverybody(network, self._space, self._silence)
-        return scores_by_group(self._groups, self._space.mouth, NoStyleCode(), predictor)
+        return scores_by_group(self.groups, self._space.mouth, NoStyleCode(), predictor)

@@ -45,7 +45,7 @@ class HeadposeTraining(PredictorTraining[HeadposeBatch[Float32]]):
         config: HeadposeTrainingConfig = opening.config
         clips = clips_of(opening.data, "train")
         self._config = config
-        self._groups = checked_groups(opening.data)
+        self.groups = checked_groups(opening.data)
         self._space = ExpressionSpace.built_on(opening, BUILT_ON, config.network.num_expression)
         self._chosen = clips.chosen(config.statistics_clips, config.loop.seed)
         self._channels = heard_channels(config.heard)
@@ -71,8 +71,8 @@ class HeadposeTraining(PredictorTraining[HeadposeBatch[Float32]]):
     def scores(self) -> Scores:
         """Return the scores of the averaged network: mouths, and the correlation of head poses."""
         predictor = self._predictor()
-        mouths = scores_by_group(self._groups, self._space.mouth, NoStyleCode(), predictor)
-        return {name: scores | pose_correlation(predictor, self._groups[name]) for name, scores in mouths.items()}
+        mouths = scores_by_group(self.groups, self._space.mouth, NoStyleCode(), predictor)
+        return {name: scores | pose_correlation(predictor, self.groups[name]) for name, scores in mouths.items()}
 
     def selection_score(self, scores: Scores) -> float:
         """Return the number to select on: the mouth's, and a share of the poses' correlation."""

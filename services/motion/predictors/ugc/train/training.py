@@ -37,7 +37,7 @@ class UgcTraining(PredictorTraining[Batch[Float32]]):
     def __init__(self, opening: Opening) -> None:
         config: UgcTrainingConfig = opening.config
         clips = clips_of(opening.data, "train")
-        self._groups = checked_groups(opening.data)
+        self.groups = checked_groups(opening.data)
         chosen = clips.chosen(config.statistics_clips, config.loop.seed)
         self._code_clips = clips.chosen(_CODE_CLIPS, config.loop.seed)
         self._basis = basis_of(chosen, config.network.num_coefficients)
@@ -61,7 +61,7 @@ class UgcTraining(PredictorTraining[Batch[Float32]]):
     def scores(self) -> Scores:
         """Return the scores of the averaged network."""
         predictor = self._predictor()
-        return scores_by_group(self._groups, self._basis, predictor, predictor)
+        return scores_by_group(self.groups, self._basis, predictor, predictor)
 
     def constants(self) -> Mapping[str, Float32]:
         """Return the landmark basis and the mean speaker's style code."""
