@@ -57,6 +57,8 @@ _AXES: Final = {
     "narrow_speakers": ("speakers", "speakers\nin {minutes:.1f} minutes of\none kind of sentence"),
 }
 """Axis -> field of the measurements that the picture shows, and label."""
+_SAME_SIZE: Final = 1.2
+"""Parts of several seeds whose sizes differ by less than this factor have one place in the picture."""
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKERS: Final = "osD^vP"
 
@@ -217,12 +219,13 @@ def _draw_scale(axis: Any, measured: Sequence[Measurement]) -> None:
 def _places(measured: Sequence[Measurement]) -> list[float]:
     """Return the place of each measurement on the x axis: the mean over seeds, whose parts differ a little in size."""
     values = [float(getattr(each, _AXES[each.axis][0])) for each in measured]
-    by_seed: dict[int, set[float]] = {}
-    for each, value in zip(measured, values, strict=True):
-        by_seed.setdefault(each.seed, set()).add(value)
-    sizes = {seed: sorted(own) for seed, own in by_seed.items()}
-    ranks = [sizes[each.seed].index(value) for each, value in zip(measured, values, strict=True)]
-    return [fmean(own[rank] for own in sizes.values() if rank < len(own)) for rank in ranks]
+    alike: list[list[float]] = []
+    for value in sorted(set(values)):
+        if alike and value <= alike[-1][0] * _SAME_SIZE:
+            alike[-1].append(value)
+        else:
+            alike.append([value])
+    return [next(fmean(sizes) for sizes in alike if value in sizes) for value in values]
 
 
 def _keep_settings(folder: Path, settings: dict[str, Any]) -> None:
