@@ -33,13 +33,15 @@ from services.common.wire.timeline import MOTION_RATE
 
 FEATURE_BLOCK: Final = 64
 """Feature frames per message to the motion stage."""
+_LAST_AHEAD: Final = 11
+"""Frames after the end of a film that decide its last mouths: 400 ms of look-ahead, and one frame of rounding."""
 UNHEARD_PER_S: Final = 25
 """Speech may be 1 / UNHEARD_PER_S seconds longer than its film before the user is warned that the speech is cut."""
 
 
 def motion_frames_for(duration: Fraction) -> int:
     """Return how many frames of the motion grid cover a film of `duration` seconds and the look-ahead of its last frames."""
-    return math.ceil(duration * MOTION_RATE) + 3
+    return math.ceil(duration * MOTION_RATE) + _LAST_AHEAD
 
 
 def speech_duration(speech: Speech) -> Fraction:
@@ -211,6 +213,7 @@ async def predict_motion(stages: Stages, request: MotionRequest, features: Recor
             timeline=request.timeline,
             num_frames=request.num_frames,
             without_style=request.without_style,
+            whole_speech=True,
         )
         yield made.config
         for begin in range(0, features.num_rows, request.block):

@@ -1,6 +1,6 @@
 """Constraints on predicted mouths: lips touch on p, b, m; the mouth is shut in silence.
 
-Each frame depends on a fixed neighbourhood of frames, so a stream in other pieces gives the same bytes. Look-ahead: 2 frames.
+Each frame depends on a fixed neighbourhood of frames, so a stream in other pieces gives the same bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.face.landmarks import NUM_LIPS
+
+CONTEXT_PAST: Final = 12
+"""Frames that `apply_constraints` needs before the first frame."""
+CONTEXT_AHEAD: Final = 2
+"""Fewest frames that `apply_constraints` needs after the last frame: 80 ms."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +34,8 @@ class ConstraintConfig:
         attack_low: share of silent frames, among the frame and the twelve before, from which the mouth begins to shut. At 1 the
             mouth is shut.
         jaw_share: how far the jaw follows the lips into the closed shape on p, b, m.
+        frames_ahead: frames after a frame in which silence is looked for, at least CONTEXT_AHEAD. People open the mouth
+            some tenths of a second before they speak; live speech cannot wait that long.
     """
 
     bilabial_low: float = 0.35
@@ -40,12 +47,13 @@ class ConstraintConfig:
     presence_high: float = 0.5
     attack_low: float = 0.3
     jaw_share: float = 0.5
+    frames_ahead: int = CONTEXT_AHEAD
 
 
-CONTEXT_PAST: Final = 12
-"""Frames that `apply_constraints` needs before the first frame."""
-CONTEXT_AHEAD: Final = 2
-"""Frames that `apply_constraints` needs after the last frame: 80 ms."""
+LIVE: Final = ConstraintConfig()
+"""Constraints for speech that is still to come: 80 ms of look-ahead."""
+WHOLE: Final = ConstraintConfig(frames_ahead=10)
+"""Constraints for speech that is there as a whole: 400 ms of look-ahead (docs/models/motion.md)."""
 
 
 def _smoothstep(x: Float32, low: float, high: float) -> Float32:
@@ -57,32 +65,33 @@ def closure_weights(bilabial: Float32, config: ConstraintConfig) -> Float32:
     """Return how far the lips close on p, b, m: float32 [T] in [0, 1].
 
     Args:
-        bilabial: float32 [12 + T + 2], probability of p, b, m, with twelve frames before the T frames and two after.
+        bilabial: float32 [12 + T + A], probability of p, b, m, with twelve frames before the T frames and A = `frames_ahead` after.
         config: see ConstraintConfig.
     """
     peak = _smoothstep(bilabial, config.bilabial_low, config.bilabial_high)
     here, near = config.bilabial_shape
     spread = np.maximum(here * peak[1:-1], near * np.maximum(peak[:-2], peak[2:]))
-    return np.asarray(spread[CONTEXT_PAST - 1 : len(spread) - (CONTEXT_AHEAD - 1)], dtype=np.float32)
+    return np.asarray(spread[CONTEXT_PAST - 1 : len(spread) - (config.frames_ahead - 1)], dtype=np.float32)
 
 
 def silence_weights(speech_probability: Float32, config: ConstraintConfig) -> Float32:
-    """Return how far the mouth is shut for silence: float32 [T] in [0, 1], 1 if all of frames n-12..n+2 are silent.
+    """Return how far the mouth is shut for silence: float32 [T] in [0, 1], 1 if all of frames n-12..n+A are silent.
 
-    The mouth shuts over the half second after the speech: people leave the mouth open in short pauses. The mouth opens within the
-    three frames in which speech begins: viewers see a mouth that opens late, and do not see a mouth that shuts slowly. If none of
-    frames n-12..n+2 is surely speech, the mouth stays shut: weak speech has strong speech beside it, music that sounds a little
-    like speech has none.
+    The mouth shuts over the half second after the speech: people leave the mouth open in short pauses. The mouth opens within the A
+    frames before the speech: viewers see a mouth that opens late, and do not see a mouth that shuts slowly. If none of frames
+    n-12..n+A is surely speech, the mouth stays shut: weak speech has strong speech beside it, music that sounds a little like
+    speech has none.
 
     Args:
-        speech_probability: float32 [12 + T + 2], with twelve frames before the T frames and two after.
+        speech_probability: float32 [12 + T + A], with twelve frames before the T frames and A = `frames_ahead` after.
         config: see ConstraintConfig.
     """
     silent = np.asarray(1.0 - _smoothstep(speech_probability, config.speech_low, config.speech_high), np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view(silent, CONTEXT_PAST + 1 + CONTEXT_AHEAD)
+    width = CONTEXT_PAST + 1 + config.frames_ahead
+    windows = np.lib.stride_tricks.sliding_window_view(silent, width)
     before, ahead = windows[:, : CONTEXT_PAST + 1].mean(axis=-1), windows[:, CONTEXT_PAST:].mean(axis=-1)
     free = 1.0 - _smoothstep(before, config.attack_low, 1.0) * ahead
-    around = np.lib.stride_tricks.sliding_window_view(speech_probability, CONTEXT_PAST + 1 + CONTEXT_AHEAD).max(axis=-1)
+    around = np.lib.stride_tricks.sliding_window_view(speech_probability, width).max(axis=-1)
     present = _smoothstep(np.asarray(around, np.float32), config.presence_low, config.presence_high)
     return np.asarray(1.0 - free * present, dtype=np.float32)
 
@@ -102,8 +111,8 @@ def apply_constraints(
     Args:
         mouth_landmarks: float32 [T, 59, 3], head space.
         closed_mouth: float32 [59, 3].
-        bilabial: float32 [12 + T + 2], see closure_weights.
-        speech_probability: float32 [12 + T + 2], see silence_weights.
+        bilabial: float32 [12 + T + A], see closure_weights.
+        speech_probability: float32 [12 + T + A], see silence_weights.
         config: see ConstraintConfig.
 
     Returns:

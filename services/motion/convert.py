@@ -53,6 +53,7 @@ class PredictConfig:
         timeline: times of the wanted motion frames.
         num_frames: number of motion frames to answer. 0: as many as the features cover.
         without_style: use the style of the mean speaker.
+        whole_speech: the speech is there as a whole, so answers may wait for later features.
     """
 
     method: str
@@ -60,6 +61,7 @@ class PredictConfig:
     timeline: Timeline
     num_frames: int
     without_style: bool
+    whole_speech: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def config_from_proto(request: pb.PredictMotionRequest | None) -> PredictConfig:
         )
     timeline = timeline_from_proto(config.output_timeline, "config.output_timeline")
     num_frames = num_frames_from_proto(config.num_frames, timeline, "config.num_frames")
-    return PredictConfig(config.method, ref_from_proto(config.style, "config.style"), timeline, num_frames, config.without_style)
+    style = ref_from_proto(config.style, "config.style")
+    return PredictConfig(config.method, style, timeline, num_frames, config.without_style, config.whole_speech)
 
 
 def features_from_proto(request: pb.PredictMotionRequest, features: Collection[str]) -> FeatureBlock:

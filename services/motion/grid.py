@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32
-from services.motion.constraints import CONTEXT_AHEAD, CONTEXT_PAST, ConstraintConfig, apply_constraints
+from services.motion.constraints import CONTEXT_PAST, LIVE, ConstraintConfig, apply_constraints
 from services.motion.features import bilabial_probability, silence
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
@@ -39,22 +39,20 @@ class Grid(ABC):
 
         Args:
             style: the person.
-            constraints: closure of the lips on p, b, m and in silence. None: the default constraints.
-            held: features before the stream, P frames, as many as a frame needs before it; at least 7.
+            constraints: closure of the lips on p, b, m and in silence. None: constraints for live speech.
+            held: features before the stream, P frames, as many as a frame needs before it; at least 12.
             heard: network inputs of these frames, float32 [P, 4, C].
-            ahead: frames of features that a frame needs after it; at least 2.
+            ahead: frames of features that the network needs after a frame. A frame is answered when these frames, and the frames
+                that the constraints need, are there.
 
         Raises:
-            ValueError: the constraints need more frames before or after a frame.
+            ValueError: the constraints need more frames before a frame.
         """
-        if len(held) < CONTEXT_PAST or ahead < CONTEXT_AHEAD:
-            raise ValueError(
-                f"a grid with {len(held)} frames before a frame and {ahead} after it: the constraints need at least "
-                f"{CONTEXT_PAST} and {CONTEXT_AHEAD}"
-            )
-        self._style, self._constraints = style, constraints or ConstraintConfig()
+        if len(held) < CONTEXT_PAST:
+            raise ValueError(f"a grid with {len(held)} frames before a frame: the constraints need at least {CONTEXT_PAST}")
+        self._style, self._constraints = style, constraints or LIVE
         self._held, self._heard = held, heard
-        self._past, self._ahead = len(held), ahead
+        self._past, self._ahead = len(held), max(ahead, self._constraints.frames_ahead)
         self._next = 0
         self._num_features = 0
 
@@ -95,7 +93,8 @@ class Grid(ABC):
 
         Args:
             first: the next frame of the grid.
-            heard: network inputs, float32 [P + R + A, 4, C], with the P frames before these R frames and the A frames after them.
+            heard: network inputs, float32 [P + R + A, 4, C], with the P frames before these R frames, and at least the frames after
+                them that the network needs.
             speaking: float32 [R], speech probability of the R frames; R >= 1.
         """
 
@@ -109,7 +108,7 @@ class Grid(ABC):
         if not ready:
             return Motion(first, np.zeros((0, NUM_POINTS, 3), np.float32), np.zeros(0, np.float32))
         motion = self._predict(first, heard, held.speech_probability[self._past : self._past + ready])
-        around = slice(self._past - CONTEXT_PAST, self._past + ready + CONTEXT_AHEAD)
+        around = slice(self._past - CONTEXT_PAST, self._past + ready + self._constraints.frames_ahead)
         constrained = apply_constraints(
             motion.mouth_landmarks,
             self._style.closed_mouth,

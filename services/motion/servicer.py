@@ -12,6 +12,7 @@ from services.common.chassis.calls import check_still_wanted, set_model_version
 from services.common.chassis.limits import WorkerPool
 from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
 from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
+from services.motion.constraints import LIVE, WHOLE
 from services.motion.convert import (
     PredictConfig,
     block_from_proto,
@@ -119,7 +120,8 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         style = self._load_style(config.style, models)
         if config.without_style:
             style = predictor.mean_style(style, models)
-        return MotionStream(predictor.open(models, style, None), config.timeline, config.num_frames)
+        grid = predictor.open(models, style, WHOLE if config.whole_speech else LIVE)
+        return MotionStream(grid, config.timeline, config.num_frames)
 
     def _load_style(self, ref: ArtefactRef, models: MotionModels) -> Style:
         named = self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES)

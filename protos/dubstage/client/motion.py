@@ -97,6 +97,7 @@ def predict_motion(
     timeline: Times = FEATURE_RATE,
     num_frames: int = 0,
     without_style: bool = False,
+    whole_speech: bool = False,
 ) -> Requests[Features | audio_pb2.AudioFeatureBlock, pb.PredictMotionRequest]:
     """Yield the Motion of each frame of `timeline`, while features come.
 
@@ -108,6 +109,8 @@ def predict_motion(
         timeline: of the motion that is wanted.
         num_frames: frames to answer; 0: as many as the features cover.
         without_style: use the mean speaker's style (ablation of the paper).
+        whole_speech: the speech is no live stream: answers may wait for 400 ms of features after a frame, and the mouth opens
+            before speech that follows silence.
     """
     config = pb.PredictMotionConfig(
         method=method,
@@ -116,6 +119,7 @@ def predict_motion(
         output_timeline=as_timeline(timeline),
         num_frames=num_frames,
         without_style=without_style,
+        whole_speech=whole_speech,
     )
 
     def item(features: Features | audio_pb2.AudioFeatureBlock) -> pb.PredictMotionRequest:

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 from services.common.errors import DubstageError
-from services.motion.constraints import ConstraintConfig
+from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictor import Predictor
 from services.motion.predictors.registry import PREDICTORS
@@ -49,7 +49,7 @@ class Variant:
 
     name: str
     encode: Encode
-    constraints: ConstraintConfig = ConstraintConfig()
+    constraints: ConstraintConfig = WHOLE
     control: bool = False
 
 

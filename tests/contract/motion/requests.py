@@ -28,6 +28,7 @@ def config_to_proto(config: PredictConfig) -> pb.PredictMotionRequest:
             output_timeline=timeline_to_proto(config.timeline),
             num_frames=config.num_frames,
             without_style=config.without_style,
+            whole_speech=config.whole_speech,
         )
     )
 

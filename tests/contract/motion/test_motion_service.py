@@ -20,12 +20,15 @@ from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
 from services.common.array_types import Float32
 from services.common.chassis.settings import load_settings
 from services.common.chassis.stage import server_of
+from services.common.face.landmarks import mouth_opening
 from services.common.store.artefacts import ArtefactRef
 from services.common.wire.arrays import to_tensor
 from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
 from services.common.wire.timeline import Timeline
 from services.motion.__main__ import compose
+from services.motion.constraints import WHOLE
 from services.motion.convert import FeatureBlock, PredictConfig, motion_to_proto
+from services.motion.features import silence
 from services.motion.models import MotionModels
 from services.motion.predictors.everybody.grid import EverybodyGrid
 from services.motion.predictors.headpose.grid import HeadposeGrid
@@ -280,6 +283,20 @@ async def test_without_style_is_another_motion(stub: MotionServiceAsyncStub) -> 
     plain = await predicted(stub, config_to_proto(replace(config, without_style=True)), features)
     assert full.shape == plain.shape == (20, 59, 3)
     assert not np.array_equal(full, plain)
+
+
+async def test_in_speech_that_is_there_as_a_whole_the_mouth_opens_before_the_sound(stub: MotionServiceAsyncStub) -> None:
+    live = PredictConfig("ugc", await encoded(stub), PAL, 40, without_style=False)
+    features = SpeechFeatures.joined([silence(20), random_features(20)])
+    as_it_comes, whole = [
+        mouth_opening(await predicted(stub, config_to_proto(config), features))
+        for config in (live, replace(live, whole_speech=True))
+    ]
+    shut = as_it_comes[0]
+    assert len(whole) == len(as_it_comes) == 40
+    np.testing.assert_allclose(as_it_comes[:18], shut, atol=1e-3)
+    np.testing.assert_allclose(whole[: 19 - WHOLE.frames_ahead], shut, atol=1e-3)
+    assert (whole[12:18] > shut + 0.05).all()
 
 
 async def test_same_footage_gives_the_same_style_artefact(stub: MotionServiceAsyncStub) -> None:

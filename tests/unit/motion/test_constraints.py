@@ -6,14 +6,15 @@ from services.common.face.landmarks import lip_width, mouth_opening
 from services.motion.constraints import (
     CONTEXT_AHEAD,
     CONTEXT_PAST,
-    ConstraintConfig,
+    LIVE,
+    WHOLE,
     apply_constraints,
     closure_weights,
     silence_weights,
 )
 from tests.unit.motion.synthesised import mouths, rest_mouth
 
-CONFIG = ConstraintConfig()
+CONFIG = LIVE
 AROUND = CONTEXT_PAST + CONTEXT_AHEAD
 """Frames around a stretch that the constraints look at."""
 
@@ -60,6 +61,23 @@ def test_the_mouth_is_free_when_speech_has_begun() -> None:
     weights = silence_weights(speaking, CONFIG)
     onset = 20 - CONTEXT_PAST
     np.testing.assert_allclose(weights[onset - 3 : onset + 1], [1.0, 2 / 3, 1 / 3, 0.0], atol=1e-6)
+
+
+def test_the_mouth_opens_before_speech_that_is_there_as_a_whole() -> None:
+    speaking = np.concatenate([np.zeros(30), np.ones(15)]).astype(np.float32)
+    weights = silence_weights(speaking, WHOLE)
+    onset = 30 - CONTEXT_PAST
+    ahead = WHOLE.frames_ahead + 1
+    np.testing.assert_allclose(weights[onset - ahead : onset + 1], np.arange(ahead, -1, -1) / ahead, atol=1e-6)
+    assert len(weights) == 45 - CONTEXT_PAST - WHOLE.frames_ahead
+
+
+def test_lips_touch_at_the_same_frame_whatever_the_look_ahead() -> None:
+    bilabial = np.zeros(20 + AROUND, np.float32)
+    bilabial[CONTEXT_PAST + 3] = 1.0
+    live, whole = closure_weights(bilabial, LIVE), closure_weights(bilabial, WHOLE)
+    assert live.argmax() == whole.argmax() == 3
+    np.testing.assert_array_equal(whole, live[: len(whole)])
 
 
 def test_music_that_sounds_a_little_like_speech_keeps_the_mouth_shut() -> None:
