@@ -63,7 +63,7 @@ def test_a_pair_dubs_every_frame(
     pairs = list(zip(decoded(outcome.film.path), decoded(output), strict=True))
     changed = np.array([np.abs(before[0].astype(int) - after[0]).max() for before, after in pairs])
     touched = np.array([(before[0] != after[0]).mean() for before, after in pairs])
-    assert changed.min() > 8
+    assert changed.min() > 4
     assert touched.max() < 0.35
     job.discard()
     first = pairs[-1][1][0].tobytes()

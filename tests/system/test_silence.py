@@ -155,14 +155,14 @@ def test_own_sound_without_speech_shuts_the_mouth(
 def test_a_muted_stretch_of_speech_shuts_the_mouth_and_only_there(
     clips: Any, noise_of_still_mouths: Noise, dubber: Dubber, tmp_path: Path
 ) -> None:
-    """Muted from 5 to 8 s: 1.4 to 4.4 s of the cut. A mouth needs half a second to shut, and opens 0.4 s ahead of the sound.
+    """Muted from 5 to 8 s: 1.4 to 4.4 s of the cut. A mouth needs 0.6 s to shut, and opens 0.4 s ahead of the sound.
 
     Personalised, as `dubstage dub` does it: without, the shade of this woman's upper lip reads as up to 3.4 in single frames.
     """
     footage = cut(clips.path("derived/d08_audio_silent_5-8s.mp4"), tmp_path / "footage.mp4", 3.6, 8.6)
     output = tmp_path / "dub.mp4"
     outcome = dubber(DubRequest(footage=footage, speech=None, output=output, method="ugc"), EnrolOptions())
-    muted = slice(round(25 * 1.4) + 13, round(25 * 4.4) - 11)
+    muted = slice(round(25 * 1.4) + 16, round(25 * 4.4) - 11)
     opening = openings(output)
     assert set(outcome.plan.reason[muted]) == {SILENT}
     assert_shut(opening[muted], noise_of_still_mouths)
