@@ -42,6 +42,16 @@ class Part(NamedTuple):
 def _earlier() -> Iterator[Part]:
     made = "synthesised with flite 2.2 (Carnegie Mellon University) from sentences written for dubstage: free to use"
     yield Part("posteriorgram, before it was trained further", "flite voices slt, rms, awb", made, "", "3", "22.9")
+    for source, licence, speakers, minutes in (
+        ("flite voices slt, rms, awb", made, "3", "22.9"),
+        ("grid", _GRID, "13", "22.1"),
+        ("librispeech", "CC BY 4.0 (LibriSpeech, Panayotov et al. 2015)", "100", "20.2"),
+        ("vctk", "CC BY 4.0 (VCTK 0.92, Yamagishi et al.)", "3", "2.6"),
+        ("ljspeech", "public domain (LJ Speech)", "1", "2.0"),
+        ("jfk", "public domain", "1", "0.2"),
+        ("ls_demo2", _FILMED, "1", "0.3"),
+    ):
+        yield Part("id_removal (two of three recordings)", source, licence, "", speakers, minutes)
     pictures = "perceptual, identity_embedding, mouth_interior, ugc_renderer, everybody_renderer, headpose_renderer"
     for network, clips in (
         ("temporal_warp (no pixels)", "428"),

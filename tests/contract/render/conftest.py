@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import pytest_asyncio
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from services.common.chassis.stage import server_of
+from services.common.errors import BackendUnavailable
 from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import MouthBank
 from services.common.store.artefacts import ArtefactStore
@@ -68,7 +69,10 @@ def start_triton(triton_home: Path, tmp_path: Path) -> Iterator[StartTriton]:
     with ExitStack() as running:
 
         def start(repository: Path) -> TritonProcess:
-            return running.enter_context(TritonProcess(repository, tmp_path / "triton.log", home=triton_home))
+            # Another process may take a port between its choice and the server's start: a second server has other ports.
+            with suppress(BackendUnavailable):
+                return running.enter_context(TritonProcess(repository, tmp_path / "triton.log", home=triton_home))
+            return running.enter_context(TritonProcess(repository, tmp_path / "triton.log", home=triton_home, start_timeout_s=60.0))
 
         yield start
 
