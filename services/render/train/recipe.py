@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from services.render.train.people import PeopleSettings
 from services.training.loop_settings import LoopSettings
+
+RecipeT = TypeVar("RecipeT", bound="Recipe")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,3 +56,25 @@ class Recipe:
             return self.learning_rate * min(1.0, (step + 1) / 50)
         done = (step - self.warm_steps) / max(1, self.loop.steps - self.warm_steps)
         return self.adversarial_learning_rate * (0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * done)))
+
+
+def for_a_gpu(recipe: RecipeT, **own: Any) -> RecipeT:
+    """Return a recipe with the lengths, batches and rates that the large presets of all renderers share.
+
+    Args:
+        recipe: the recipe of the committed prior. Its seed stays.
+        own: settings of this renderer alone.
+    """
+    shared: dict[str, Any] = {
+        "loop": replace(recipe.loop, steps=200_000, check_every=2_000, workers=8),
+        "warm_steps": 60_000,
+        "warm_batch": 32,
+        "batch": 32,
+        "learning_rate": 5e-4,
+        "adversarial_learning_rate": 2e-4,
+        "discriminator_learning_rate": 2e-4,
+        "average_decay": 0.999,
+        "people": replace(recipe.people, max_frames=600, pool_people=32, pool_steps=200),
+        "check_clips": 16,
+    }
+    return replace(recipe, **(shared | own))

@@ -8,8 +8,7 @@ from typing import Final
 from services.render.losses import LossWeights
 from services.render.renderers.everybody.network import EverybodyConfig
 from services.render.renderers.everybody.train.full_network import WindowDiscriminatorConfig
-from services.render.train.people import PeopleSettings
-from services.render.train.recipe import Recipe
+from services.render.train.recipe import Recipe, for_a_gpu
 from services.training.loop_settings import LoopSettings
 
 
@@ -43,18 +42,9 @@ CONFIGS: Final = {
     "default": EverybodyRecipe(),
     # Channels of the first four levels of the paper's U-Net (table 7), and of the first six levels of its discriminator (table 8):
     # the part of the box that the discriminator sees is too small for a seventh.
-    "large": EverybodyRecipe(
-        loop=LoopSettings(steps=200_000, seed=20265, check_every=2_000, workers=8, bfloat16=True),
-        warm_steps=60_000,
-        warm_batch=32,
-        batch=32,
-        learning_rate=5e-4,
-        adversarial_learning_rate=2e-4,
-        discriminator_learning_rate=2e-4,
-        average_decay=0.999,
-        people=PeopleSettings(max_frames=600, pool_people=32, pool_steps=200),
+    "large": for_a_gpu(
+        EverybodyRecipe(),
         network=EverybodyConfig(widths=(64, 128, 256, 512), depths=(2, 2, 2, 4)),
         windows=WindowDiscriminatorConfig(widths=(64, 128, 256, 512, 512, 512), scores=1),
-        check_clips=16,
     ),
 }

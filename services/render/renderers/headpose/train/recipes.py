@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from services.render.renderers.headpose.network import HeadposeConfig
-from services.render.train.people import PeopleSettings
-from services.render.train.recipe import Recipe
+from services.render.train.recipe import Recipe, for_a_gpu
 from services.training.loop_settings import LoopSettings
 
 
@@ -56,17 +55,8 @@ CONFIGS: Final = {
     "default": HeadposeRecipe(),
     # Widths of the first four levels of the U-Net of pix2pix (Isola et al. 2017, App. 6.1): 64, 128, 256, 512. A memory for more
     # people has more items.
-    "large": HeadposeRecipe(
-        loop=LoopSettings(steps=200_000, seed=20269, check_every=2_000, workers=8, bfloat16=True),
-        warm_steps=60_000,
-        warm_batch=32,
-        batch=32,
-        learning_rate=5e-4,
-        adversarial_learning_rate=2e-4,
-        discriminator_learning_rate=2e-4,
-        average_decay=0.999,
-        people=PeopleSettings(max_frames=600, pool_people=32, pool_steps=200),
+    "large": for_a_gpu(
+        HeadposeRecipe(),
         network=HeadposeConfig(widths=(64, 128, 256, 512), depths=(2, 2, 2, 4), items=1024),
-        check_clips=16,
     ),
 }

@@ -8,7 +8,7 @@ from typing import Final
 from services.render.losses import LossWeights
 from services.render.renderers.ugc.network import UgcConfig
 from services.render.train.people import PeopleSettings
-from services.render.train.recipe import Recipe
+from services.render.train.recipe import Recipe, for_a_gpu
 from services.training.loop_settings import LoopSettings
 
 
@@ -36,17 +36,9 @@ class UgcRecipe(Recipe):
 CONFIGS: Final = {
     "default": UgcRecipe(),
     # Widths of the first four levels of the U-Net of pix2pix (Isola et al. 2017, App. 6.1): 64, 128, 256, 512.
-    "large": UgcRecipe(
-        loop=LoopSettings(steps=200_000, seed=20262, check_every=2_000, workers=8, bfloat16=True),
-        warm_steps=60_000,
-        warm_batch=32,
+    "large": for_a_gpu(
+        UgcRecipe(),
         batch=26,
-        learning_rate=5e-4,
-        adversarial_learning_rate=2e-4,
-        discriminator_learning_rate=2e-4,
-        average_decay=0.999,
-        people=PeopleSettings(max_frames=600, pool_people=32, pool_steps=200, sharp_share=0.6),
         network=UgcConfig(widths=(64, 128, 256, 512), depths=(2, 2, 2, 4)),
-        check_clips=16,
     ),
 }
