@@ -62,7 +62,7 @@ def lags_by_clip(rows: Iterable[ClipRow]) -> dict[str, int]:
     Clips of speakers without a confident clip are left out.
 
     Args:
-        rows: rows whose `lag_frames` and `lag_confidence` are those of the clip alone.
+        rows: rows with the lag and the confidence that were measured on each clip alone.
     """
     rows = tuple(rows)
     heard: dict[str, list[int]] = {}

@@ -17,7 +17,7 @@ from services.common.array_types import Float32
 WORD_PROBABILITY: Final = 0.7
 """Least posterior of a recognised word. Words with a lower posterior count only where free phone recognition agrees."""
 MIN_KEPT: Final = 0.3
-"""Least share of known rows. Labels with a smaller share are dropped for those of the next, weaker method."""
+"""Least share of known rows. If a method knows a smaller share, the next, weaker method labels the clip."""
 MAX_ALIGNED_S: Final = 60.0
 """Longest recording that is aligned as a whole. In longer ones the search loses its way, and its memory grows."""
 _PIECE_ROWS: Final = (20 * ROWS_PER_SECOND, 30 * ROWS_PER_SECOND)

@@ -61,8 +61,8 @@ class PosteriorgramConfig:
         neighbour_target: share of the target for the label of either neighbouring row.
         label_smoothing: share of the target that all phones have alike.
         past_weight: weight of the rows before the answered rows.
-        fine_tune: begin with the network that comes with dubstage, and not with random weights. The sizes must be those of that
-            network.
+        fine_tune: begin with the network that comes with dubstage, and not with random weights. The configuration
+            must state the sizes of that network.
         check_clips: held-out clips of a check.
         check_s: seconds of each of these clips.
     """

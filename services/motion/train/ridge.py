@@ -24,8 +24,8 @@ class Filter:
     bias: Float32
 
     def __call__(self, inputs: Floating) -> Float32:
-        """Return the answers to inputs [T, I + 1], whose last column is 1: float32 [T, K]."""
-        return np.asarray(inputs[:, :-1] @ self.weight.T + self.bias, np.float32)
+        """Return the answers to inputs [T, I]: float32 [T, K]."""
+        return np.asarray(inputs @ self.weight.T + self.bias, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Fitted:
 
 
 class RidgeSums:
-    """Normal equations of a ridge regression. The last input is always 1, for the bias, and has no penalty.
+    """Normal equations of a ridge regression with a bias, which has no penalty.
 
     A narrow corpus s has a filter b_s of its own beside the shared filter a ("frustratingly easy domain adaptation", Daume 2007):
 
@@ -55,7 +55,7 @@ class RidgeSums:
         """Start with no data.
 
         Args:
-            num_inputs: I, without the 1 for the bias.
+            num_inputs: I.
             num_outputs: K.
         """
         self._shape = num_inputs + 1, num_outputs
@@ -65,12 +65,13 @@ class RidgeSums:
         """Add rows.
 
         Args:
-            inputs: [T, I + 1] with 1 in the last column.
+            inputs: [T, I].
             targets: [T, K].
             weight: weight of each row.
             apart: name of the narrow corpus that the rows come from; empty: none.
         """
         size, outputs = self._shape
+        inputs = np.concatenate([inputs, np.ones((len(inputs), 1), inputs.dtype)], axis=1)
         gram, moment = self._sums.setdefault(apart, (np.zeros((size, size)), np.zeros((size, outputs))))
         gram += weight * (inputs.T @ inputs)
         moment += weight * (inputs.T @ targets)

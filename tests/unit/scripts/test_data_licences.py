@@ -8,6 +8,8 @@ from types import ModuleType
 
 import pytest
 
+from services.training.networks import networks
+
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 
@@ -27,8 +29,6 @@ def test_the_page_agrees_with_the_cards(script: ModuleType) -> None:
 
 
 def test_every_trained_network_is_on_the_page(script: ModuleType) -> None:
-    from services.training.networks import networks
-
     page = script.OUTPUT.read_text(encoding="utf-8")
     for network in networks():
         assert network in page

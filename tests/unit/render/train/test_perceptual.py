@@ -13,7 +13,7 @@ from services.render.train.people import person_clips
 from services.render.train.perceptual import NETWORK, PerceptualRecipe, draw_examples, landmark_scale
 from services.training.loop_settings import LoopSettings
 from services.training.trainset.reader import TrainSet
-from tests.unit.render.train.tiny_training import KilledError, kill_at, opened, people_of, run, small_set, weights_of
+from tests.unit.render.train.tiny_training import opened, people_of, run, run_whole_and_killed, small_set, weights_of
 
 RECIPE = PerceptualRecipe(loop=LoopSettings(steps=2, seed=1, check_every=1, bfloat16=True), batch_size=2, widths=(4, 4, 4, 4))
 
@@ -24,11 +24,8 @@ def data(bank: MouthBank, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, tmp_path: Path) -> None:
-    whole = run(opened(NETWORK, RECIPE, data, {}), NETWORK, RECIPE, tmp_path / "whole")
-    with pytest.raises(KilledError):
-        run(kill_at(opened(NETWORK, RECIPE, data, {}), 1), NETWORK, RECIPE, tmp_path / "broken")
-    run(opened(NETWORK, RECIPE, data, {}), NETWORK, RECIPE, tmp_path / "broken", resume=True)
-    assert weights_of(whole) == weights_of(tmp_path / "broken")
+    whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, {}, tmp_path, killed_at=1)
+    assert weights_of(whole) == weights_of(broken)
     assert "held_out_landmark_error_px" in (whole / "CARD.md").read_text()
     assert NETWORK.export is not None
     (path,) = NETWORK.export(whole, tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from rich.console import Console
 from safetensors.numpy import save_file
@@ -125,6 +126,18 @@ def kill_at(training: Training[Any], end: int) -> Training[Any]:
 
     training.learn = learn_or_die  # type: ignore[method-assign]
     return training
+
+
+def run_whole_and_killed(
+    network: TrainableNetwork, config: Any, data: TrainSet, runs: Mapping[str, Path], folder: Path, *, killed_at: int
+) -> tuple[Path, Path]:
+    """Return the folders of two runs: one without interruption, and one that was killed before a step and then resumed."""
+    whole, broken = folder / "whole", folder / "broken"
+    run(opened(network, config, data, runs), network, config, whole)
+    with pytest.raises(KilledError):
+        run(kill_at(opened(network, config, data, runs), killed_at), network, config, broken)
+    run(opened(network, config, data, runs), network, config, broken, resume=True)
+    return whole, broken
 
 
 def weights_of(folder: Path) -> dict[str, bytes]:

@@ -101,8 +101,8 @@ def add_to(sums: RidgeSums, clip: EverybodyClip, weight: float) -> None:
 
 
 def _inputs(windows: Float32) -> Float32:
-    """Return windows [N, 25, 4, 24] in a row, and 1: float32 [N, 2401]."""
-    return np.concatenate([windows.reshape(len(windows), -1), np.ones((len(windows), 1), np.float32)], axis=1)
+    """Return windows [N, 25, 4, 24] in a row: float32 [N, 2400]."""
+    return windows.reshape(len(windows), -1)
 
 
 def solved(sums: RidgeSums, strength: float) -> Fitted:

@@ -104,22 +104,23 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: HeadposeTrainingCon
     sums = RidgeSums(CHANNELS * config.network.window, len(space.expression.typical_spread))
     for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
         target = space.target(clip.mouth_landmarks, clip.usable)
-        inputs = _inputs(heard_rows(clip.features) * channels, config.network)
-        sums.add(inputs[clip.usable], target.coefficients[clip.usable], float(weight), clip.apart)
+        rows = heard_rows(clip.features) * channels
+        add_to(sums, rows, target.coefficients, clip.usable, float(weight), config.network, clip.apart)
     return HeadposeFilter(solved(sums, config.filter_strength, config.network, channels), channels, config.network)
 
 
-def add_to(sums: RidgeSums, rows: Float32, expression: Float32, usable: Bool, weight: float, config: HeadposeConfig) -> None:
+def add_to(
+    sums: RidgeSums, rows: Float32, expression: Float32, usable: Bool, weight: float, config: HeadposeConfig, apart: str = ""
+) -> None:
     """Add the usable frames of a clip to the sums of a regression from windows to expression."""
-    sums.add(_inputs(rows, config)[usable], expression[usable], weight)
+    sums.add(_inputs(rows, config)[usable], expression[usable], weight, apart)
 
 
 def _inputs(rows: Float32, config: HeadposeConfig) -> Float32:
-    """Return the window of each frame of rows [T, 4, 64] in a row, and 1: float32 [T, W * 256 + 1]."""
+    """Return the window of each frame of rows [T, 4, 64] in a row: float32 [T, W * 256]."""
     padded = np.pad(rows, ((config.past, config.ahead), (0, 0), (0, 0)), mode="edge")
     windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, config.window, axis=0), -1, 1)
-    flat = windows.reshape(len(windows), -1)
-    return np.concatenate([flat, np.ones((len(flat), 1), np.float32)], axis=1)
+    return windows.reshape(len(windows), -1)
 
 
 def solved(sums: RidgeSums, strength: float, config: HeadposeConfig, channels: Bool) -> Fitted:

@@ -70,13 +70,11 @@ def fit_prior(clips: Clips, basis: LandmarkBasis, config: PriorConfig) -> Prior:
 
 
 def _rows(clip: TrainingClip, config: PriorConfig) -> Float32:
-    """Return the neighbouring content of each frame, and 1: float32 [T, 176 * width + 1]."""
+    """Return the neighbouring content of each frame: float32 [T, 176 * width]."""
     content = clip.content.reshape(len(clip), -1)
     past = config.width - 1 - WINDOW_AHEAD
     padded = np.pad(content, ((past, WINDOW_AHEAD), (0, 0)), mode="edge")
-    stacked = np.concatenate([padded[step : step + len(clip)] for step in range(config.width)], axis=1)
-    ones = np.ones((len(clip), 1), np.float32)
-    return np.concatenate([stacked, ones], axis=1)
+    return np.concatenate([padded[step : step + len(clip)] for step in range(config.width)], axis=1)
 
 
 def _targets(clip: TrainingClip, basis: LandmarkBasis) -> Float32:

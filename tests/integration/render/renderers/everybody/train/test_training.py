@@ -15,12 +15,9 @@ from services.render.renderers.everybody.train.training import NETWORK
 from services.training.loop_settings import LoopSettings
 from services.training.trainset.reader import TrainSet
 from tests.unit.render.train.tiny_training import (
-    KilledError,
-    kill_at,
-    opened,
     people_of,
     perceptual_run,
-    run,
+    run_whole_and_killed,
     small_set,
     weights_of,
 )
@@ -45,11 +42,8 @@ def data(bank: MouthBank, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
 
 def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, tmp_path: Path) -> None:
     runs = {"perceptual": perceptual_run(tmp_path / "perceptual")}
-    whole = run(opened(NETWORK, RECIPE, data, runs), NETWORK, RECIPE, tmp_path / "whole")
-    with pytest.raises(KilledError):
-        run(kill_at(opened(NETWORK, RECIPE, data, runs), 1), NETWORK, RECIPE, tmp_path / "broken")
-    run(opened(NETWORK, RECIPE, data, runs), NETWORK, RECIPE, tmp_path / "broken", resume=True)
-    assert weights_of(tmp_path / "broken") == weights_of(whole)
+    whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
+    assert weights_of(broken) == weights_of(whole)
     assert load(whole / "everybody.safetensors").config == RECIPE.network
     assert "penalty" in (whole / "curves.csv").read_text()
 

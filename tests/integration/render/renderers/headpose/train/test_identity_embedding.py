@@ -27,7 +27,7 @@ from services.render.train.people import Person
 from services.training.loop_settings import LoopSettings
 from services.training.training import OptimiserSettings
 from services.training.trainset.reader import TrainSet
-from tests.unit.render.train.tiny_training import KilledError, add_clip, kill_at, opened, run, weights_of
+from tests.unit.render.train.tiny_training import add_clip, opened, run_whole_and_killed, weights_of
 
 
 def arcface(path: Path, side: int) -> None:
@@ -96,11 +96,8 @@ def test_two_people_are_told_apart_after_some_steps(bank: MouthBank, data: Train
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, tmp_path: Path) -> None:
-    whole = run(opened(NETWORK, RECIPE, data, {}), NETWORK, RECIPE, tmp_path / "whole")
-    with pytest.raises(KilledError):
-        run(kill_at(opened(NETWORK, RECIPE, data, {}), 1), NETWORK, RECIPE, tmp_path / "broken")
-    run(opened(NETWORK, RECIPE, data, {}), NETWORK, RECIPE, tmp_path / "broken", resume=True)
-    assert weights_of(whole) == weights_of(tmp_path / "broken")
+    whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, {}, tmp_path, killed_at=1)
+    assert weights_of(whole) == weights_of(broken)
     assert read_identity_features(whole / f"{EMBEDDING}.safetensors").size == 4
     assert "area_recoloured" in (whole / "CARD.md").read_text(), "one held-out person is told from a known one"
 

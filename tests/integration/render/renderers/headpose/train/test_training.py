@@ -24,12 +24,10 @@ from services.training.trainset.layout import identity_path
 from services.training.trainset.reader import TrainSet
 from tests.unit.render.drawn_person import drawing, person
 from tests.unit.render.train.tiny_training import (
-    KilledError,
-    kill_at,
     opened,
     people_of,
     perceptual_run,
-    run,
+    run_whole_and_killed,
     small_set,
     weights_of,
 )
@@ -71,11 +69,8 @@ def source(bank: MouthBank, data: TrainSet) -> DrawnSource:
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
-    whole = run(opened(NETWORK, RECIPE, data, runs), NETWORK, RECIPE, tmp_path / "whole")
-    with pytest.raises(KilledError):
-        run(kill_at(opened(NETWORK, RECIPE, data, runs), 2), NETWORK, RECIPE, tmp_path / "broken")
-    run(opened(NETWORK, RECIPE, data, runs), NETWORK, RECIPE, tmp_path / "broken", resume=True)
-    assert weights_of(whole) == weights_of(tmp_path / "broken")
+    whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=2)
+    assert weights_of(whole) == weights_of(broken)
     assert load(whole / "headpose.safetensors").config.spatial_widths == (4, 4, 4, 4)
     assert embedding_of(whole / "headpose.safetensors").path == whole / "identity_embedding.safetensors"
 

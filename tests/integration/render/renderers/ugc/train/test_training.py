@@ -17,14 +17,12 @@ from services.render.renderers.ugc.train.training import NETWORK
 from services.training.loop_settings import LoopSettings
 from services.training.trainset.reader import TrainSet
 from tests.unit.render.train.tiny_training import (
-    KilledError,
     add_clip,
     first_frames,
-    kill_at,
     opened,
     people_of,
     perceptual_run,
-    run,
+    run_whole_and_killed,
     small_set,
     weights_of,
 )
@@ -51,13 +49,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
-    whole = run(opened(NETWORK, RECIPE, data, runs), NETWORK, RECIPE, tmp_path / "whole")
-    with pytest.raises(KilledError):
-        run(kill_at(opened(NETWORK, RECIPE, data, runs), 1), NETWORK, RECIPE, tmp_path / "broken")
-    run(opened(NETWORK, RECIPE, data, runs), NETWORK, RECIPE, tmp_path / "broken", resume=True)
-    assert weights_of(tmp_path / "broken") == weights_of(whole)
+    whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
+    assert weights_of(broken) == weights_of(whole)
     assert set(weights_of(whole)) == {"ugc.safetensors", "frame_discriminator.safetensors"}
-    assert (tmp_path / "broken" / "curves.csv").read_bytes() == (whole / "curves.csv").read_bytes()
+    assert (broken / "curves.csv").read_bytes() == (whole / "curves.csv").read_bytes()
     assert (whole / "held_out_000002.png").is_file()
     assert np.load(whole / "calibration.npy").shape == (2, 160, 160, 9)
     assert "sequence_judge" in (whole / "curves.csv").read_text()
