@@ -16,12 +16,19 @@ import numpy.typing as npt
 
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
+from services.common.face.crops import fit_head_pose
 from services.common.face.identity import FaceIdentity
 from services.common.face.identity_drawing import IdentityDrawing
 from services.common.geometry.default_model import default_model
+from services.common.geometry.rasterise import Backend
+from services.common.geometry.rasterise_pytorch3d import is_installed
+from services.face.fitting.coloured_frames import ColouredFrames
+from services.face.fitting.energy import FrameUnknowns, LossWeights, PersonEnergy, target_of
+from services.face.fitting.held_frames import placed_face
 from services.face.fitting.identity import IdentityFitter
-from services.face.fitting.model_landmarks import model_landmarks
+from services.face.fitting.model_landmarks import ModelLandmarks, model_landmarks
 from services.face.fitting.streaming import StreamFitter
+from services.face.fitting.surface import surface_of
 from services.face.stream import FaceTracker, Networks
 from services.face.types import TrackedFace, TrackOptions
 
@@ -48,6 +55,10 @@ class FittingTimes:
         draw_ms: drawing the person's face in the render box, as the texture stage does for the renderer `headpose`, with the
             low-frequency albedo.
         draw_detailed_ms: with the detailed one.
+        colours_ms: what fitting every frame to its colours too (stage 3 of the three-stage fit) adds to tracking.
+        colours_error_px: landmark error of that fit, crop pixels.
+        loss_ms: one evaluation of the fit's loss and gradient, rasteriser numba. A frame takes ten.
+        loss_pytorch3d_ms: the same with pytorch3d on the device that torch finds, wall clock; 0: pytorch3d is not installed.
     """
 
     frames: int
@@ -59,6 +70,10 @@ class FittingTimes:
     identity_error_px: float
     draw_ms: float
     draw_detailed_ms: float
+    colours_ms: float
+    colours_error_px: float
+    loss_ms: float
+    loss_pytorch3d_ms: float
 
 
 class _Stopwatch:
@@ -79,7 +94,7 @@ def measure_fitting(film: Path, frames: int = FRAMES) -> FittingTimes:
     """Measure on the first frames of a film that shows one face; at most `frames`, and at least one with a face."""
     face = model_landmarks(default_model())
     networks = Networks()
-    tracking, fitting, identity = _Stopwatch(), _Stopwatch(), _Stopwatch()
+    tracking, fitting, identity, colours = _Stopwatch(), _Stopwatch(), _Stopwatch(), _Stopwatch()
     drawing = {False: _Stopwatch(), True: _Stopwatch()}
     person = IdentityFitter(face)
     try:
@@ -102,6 +117,16 @@ def measure_fitting(film: Path, frames: int = FRAMES) -> FittingTimes:
 
         tracker = FaceTracker(networks, TrackOptions(max_faces=1), fitter=StreamFitter(face, found))
         _tracked(film, frames, tracker, fitting, note)
+        coloured: list[float] = []
+        crops: list[tuple[Picture, TrackedFace]] = []
+
+        def keep(picture: Picture, seen: TrackedFace) -> None:
+            if seen.coefficients is not None:
+                coloured.append(seen.coefficients.landmark_error)
+                crops[:] = crops or [(picture, seen)]
+
+        fitter = StreamFitter(face, found, ColouredFrames(face, found))
+        _tracked(film, frames, FaceTracker(networks, TrackOptions(max_faces=1), fitter=fitter), colours, keep)
     finally:
         networks.close()
     return FittingTimes(
@@ -114,7 +139,32 @@ def measure_fitting(film: Path, frames: int = FRAMES) -> FittingTimes:
         identity_error_px=found.landmark_error,
         draw_ms=1000.0 * drawing[False].cpu_s / len(errors),
         draw_detailed_ms=1000.0 * drawing[True].cpu_s / len(errors),
+        colours_ms=1000.0 * (colours.cpu_s - tracking.cpu_s) / count,
+        colours_error_px=float(np.mean(coloured)),
+        loss_ms=_loss_ms(face, found, *crops[0], "numba", 30),
+        loss_pytorch3d_ms=_loss_ms(face, found, *crops[0], "pytorch3d", 3) if is_installed() else 0.0,
     )
+
+
+def _loss_ms(
+    face: ModelLandmarks, person: FaceIdentity, picture: Picture, seen: TrackedFace, backend: Backend, times: int
+) -> float:
+    """Wall clock of the best of some evaluations of the loss and its gradient in one frame."""
+    energy = PersonEnergy(
+        face, surface_of(face.model), person.neutral(face.model).astype(np.float64), LossWeights(), backend=backend
+    )
+    placed = placed_face(picture, seen.landmarks, seen.pose)
+    pose = fit_head_pose(placed.landmarks)
+    target = target_of(placed.crop, face.measured(placed.landmarks), pose.scale, pose.rotation, pose.translation[:2])
+    zeros = np.zeros(face.model.num_expression)
+    state = FrameUnknowns(zeros, np.zeros(3), np.zeros(1), np.zeros(2), person.light.astype(np.float64))
+    albedo = energy.albedo(person.albedo / face.model.albedo_deviation.astype(np.float64))
+    best = np.inf
+    for _ in range(times + 1):
+        begun = time.perf_counter()
+        energy.loss(target, state, albedo)
+        best = min(best, time.perf_counter() - begun)
+    return 1000.0 * float(best)
 
 
 def _tracked(
@@ -141,12 +191,19 @@ def _tracked(
 
 
 def lines_of_fitting(times: FittingTimes) -> list[str]:
-    """Three lines for the terminal."""
+    """Four lines for the terminal."""
     return [
         f"fitting a frame of a stream: {times.fit_ms:.1f} ms CPU beside {times.track_ms:.1f} of tracking "
         f"(real time: {REAL_TIME_MS:.0f}), {times.landmark_error_px:.2f} px off",
         f"FitIdentity of {times.frames} frames: {times.identity_s:.1f} s ({times.identity_cpu_s:.1f} CPU), "
         f"{times.identity_error_px:.2f} px off",
+        f"fitting the colours of a frame too: {times.colours_ms:.1f} ms CPU, {times.colours_error_px:.2f} px off; "
+        + f"one evaluation of the loss: {times.loss_ms:.1f} ms with numba"
+        + (
+            f", {times.loss_pytorch3d_ms:.0f} with pytorch3d ({times.loss_pytorch3d_ms / times.loss_ms:.0f} times as long)"
+            if times.loss_pytorch3d_ms
+            else "; pytorch3d is not installed"
+        ),
         f"drawing the fitted face: {times.draw_ms:.1f} ms CPU a frame, {times.draw_detailed_ms:.1f} with the detailed albedo",
     ]
 

@@ -26,9 +26,13 @@ from gateway.methods import method_named
 from gateway.pipeline.face_records import face_records
 from gateway.pipeline.film import composite_frame
 from gateway.pipeline.messages import timeline_of
+from gateway.pipeline.motion_clip import frame_seconds
 from gateway.pipeline.records import pose_of
 from gateway.pipeline.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
-from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, render_window, window_config
+from gateway.pipeline.spoken import Spoken
+from gateway.pipeline.stretch import Stretch
+from gateway.pipeline.window_config import window_config
+from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, render_window
 from gateway.pipeline.workspace import Workspace
 from gateway.stages.interface import Stages
 from gateway.stages.timed import TimedStages
@@ -99,6 +103,7 @@ async def measure_stages(stages: Stages, actor: StoredActor, film: Path, folder:
             request = MotionRequest(predictor=method.motion, style=style, timeline=timeline_of(info), num_frames=total)
             await predict_motion(stages, request, workspace.speech, workspace.motion)
         mouths = workspace.motion.read(0, count)["mouth"]
+        heard = Spoken(workspace.speech, frame_seconds(info)).around(np.arange(count))
     config = window_config(method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
     windows: list[RenderedWindow] = []
     records = np.concatenate(rows)
@@ -106,7 +111,8 @@ async def measure_stages(stages: Stages, actor: StoredActor, film: Path, folder:
         for begin in range(0, count, WINDOW_FRAMES):
             part = slice(begin, min(begin + WINDOW_FRAMES, count))
             wanted = np.ones(part.stop - part.start, np.bool_)
-            windows.append(await render_window(metered, config, records[part], mouths[part], wanted))
+            spoken = heard[part] if method.renderer.speech else None
+            windows.append(await render_window(metered, config, Stretch(records[part], mouths[part], wanted, spoken)))
     _composite_and_encode(meter, info, frames, records, windows, folder / "film.mp4", threads)
     return _without_inner(meter.clock.stages())
 
@@ -135,7 +141,7 @@ def _composite_and_encode(
 
 def _without_inner(stages: tuple[StageTime, ...]) -> tuple[StageTime, ...]:
     """Takes texture and render, which run inside it, off the time of a window."""
-    inner = [stage for stage in stages if stage.name in ("texture", "render")]
+    inner = [stage for stage in stages if stage.name in ("texture", "neural texture", "render")]
     wall, cpu = sum(stage.wall_s for stage in inner), sum(stage.cpu_s for stage in inner)
     return tuple(
         replace(stage, wall_s=stage.wall_s - wall, cpu_s=stage.cpu_s - cpu) if stage.name == _AROUND else stage for stage in stages

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from services.common.errors import InvalidRequest
+from services.common.errors import ConsentMissing, InvalidRequest
 
 NO_CONSENT: Final = "no consent on record"
 """Line for a film without a consent record."""
@@ -127,6 +127,19 @@ def _kind(value: object) -> str:
         return "null"
     names = {list: "a list", str: "a text", bool: "a truth value", int: "a number", float: "a number"}
     return names.get(type(value), "something else")
+
+
+def reference_refusal(subject: str) -> ConsentMissing:
+    """Return the error for a reference picture without a consent record, in an installation that requires one.
+
+    Args:
+        subject: name of the reference picture.
+    """
+    return ConsentMissing(
+        "this installation requires a consent record of the person in the reference picture too: give one as reference_consent "
+        "(--reference-consent FILE). If the reference shows the person who is dubbed, give that person's record again",
+        subject=subject,
+    )
 
 
 def consent_line(consent: Consent | None) -> str:

@@ -20,13 +20,16 @@ LAG_FEATURES: Final[FeatureKinds] = (audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATU
 
 
 class TextureInput(StrEnum):
-    """Picture of the texture stage that a renderer takes as an input."""
+    """What a renderer takes from the texture stage with every frame."""
 
     NONE = "none"
+    """Nothing: the texture stage is not asked."""
     WARPED = "warped"
     """A mouth texture of the actor's bank, warped to the wanted landmarks."""
     DRAWN = "drawn"
     """The person's face, drawn from the morphable model with the wanted mouth. Needs the person's identity."""
+    NEURAL = "neural"
+    """Features of the actor's neural texture at every pixel of the render box. Needs the person's identity and an actor."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,16 +59,23 @@ class Renderer:
         name: name of the renderer in the render stage (RenderConfig.model).
         frames_before: frames before a wanted frame that the renderer sees.
         frames_after: frames after a wanted frame that the renderer sees.
-        texture: picture of the texture stage that the renderer takes.
+        texture: what the renderer takes from the texture stage.
+        speech: whether the renderer takes speech features with every frame.
+        reference: whether the renderer can take the appearance from a reference picture. Without one, it takes the actor's own.
         needs_actor: whether the renderer shows the person only with the state of an actor.
         needs_identity: whether personalising the renderer, or drawing its texture, needs the person's identity.
         live: whether the renderer can be used in a live stream.
+
+    Raises:
+        ValueError: fields contradict each other.
     """
 
     name: str
     frames_before: int = 0
     frames_after: int = 0
     texture: TextureInput = TextureInput.NONE
+    speech: bool = False
+    reference: bool = False
     needs_actor: bool = False
     needs_identity: bool = False
     live: bool = False
@@ -73,11 +83,28 @@ class Renderer:
     def __post_init__(self) -> None:
         if self.texture is TextureInput.DRAWN and not self.needs_identity:
             raise ValueError(f"renderer {self.name!r} takes a drawn face, which needs the person's identity")
+        if self.texture is TextureInput.NEURAL and not (self.needs_identity and self.needs_actor):
+            raise ValueError(f"renderer {self.name!r} takes a neural texture, which needs the person's identity and an actor")
+        if self.live and self.frames_after:
+            raise ValueError(f"renderer {self.name!r} sees frames after a frame, so it cannot be live")
+        if self.live and (self.speech or self.texture is TextureInput.NEURAL):
+            raise ValueError(f"renderer {self.name!r} takes inputs that a live stream does not make")
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Optional fields of a RenderFrame that the gateway sends to the renderer."""
-        return () if self.texture is TextureInput.NONE else ("texture",)
+        """Optional fields of RenderFrame, and of RenderConfig, that the gateway sends to the renderer."""
+        sent = {
+            "texture": self.texture in {TextureInput.WARPED, TextureInput.DRAWN},
+            "neural_features": self.texture is TextureInput.NEURAL,
+            "speech_features": self.speech,
+            "reference": self.reference,
+        }
+        return tuple(name for name, is_sent in sent.items() if is_sent)
+
+    @property
+    def picture(self) -> TextureInput:
+        """What the picture RenderFrame.texture shows; NONE: no such picture is sent."""
+        return TextureInput.NONE if self.texture is TextureInput.NEURAL else self.texture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +137,11 @@ class Method:
         return self.renderer.needs_identity
 
     @property
+    def adapts_neural_texture(self) -> bool:
+        """Whether the actor has a neural texture, which is adapted with the fitted expressions and the sound of the footage."""
+        return self.renderer.texture is TextureInput.NEURAL
+
+    @property
     def takes_still(self) -> bool:
         """Whether a single picture can be the footage: the head is turned by the predicted motion and the fitted identity."""
         return self.motion.moves_head and self.needs_identity
@@ -118,6 +150,23 @@ class Method:
     def live(self) -> bool:
         """Whether the method can be used in a live stream: both parts have to be able to."""
         return self.motion.live and self.renderer.live
+
+    @property
+    def why_not_live(self) -> str:
+        """Why the method cannot be used in a live stream, with the name of each part in the way. Empty: it can be used."""
+        motion, renderer = self.motion, self.renderer
+        reasons: list[str] = []
+        if not motion.live:
+            moved = "moves the head, so its films have a timeline of their own"
+            reasons.append(f"the predictor {motion.name} {moved if motion.moves_head else _hears(motion)}")
+        if not renderer.live:
+            after = f"needs {renderer.frames_after} frames after a frame"
+            reasons.append(f"the renderer {renderer.name} {after if renderer.frames_after else 'is for files only'}")
+        return ", and ".join(reasons)
+
+
+def _hears(motion: Predictor) -> str:
+    return f"needs {motion.look_ahead_ms} ms of speech after a frame"
 
 
 METHODS: Final[dict[str, Method]] = {
@@ -137,6 +186,24 @@ METHODS: Final[dict[str, Method]] = {
         name="headpose",
         motion=Predictor(name="headpose", features=LAG_FEATURES, look_ahead_ms=80, moves_head=True),
         renderer=Renderer(name="headpose", frames_before=2, texture=TextureInput.DRAWN, needs_actor=True, needs_identity=True),
+    ),
+    "hetero": Method(
+        name="hetero",
+        motion=Predictor(name="hetero", features=LAG_FEATURES, look_ahead_ms=200),
+        renderer=Renderer(name="hetero", frames_before=2, frames_after=2, reference=True, needs_actor=True),
+    ),
+    "everyone": Method(
+        name="everyone",
+        motion=Predictor(name="everyone", features=LAG_FEATURES, look_ahead_ms=400),
+        renderer=Renderer(
+            name="everyone",
+            frames_before=1,
+            frames_after=1,
+            texture=TextureInput.NEURAL,
+            speech=True,
+            needs_actor=True,
+            needs_identity=True,
+        ),
     ),
 }
 """Rows by method name."""

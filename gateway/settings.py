@@ -55,6 +55,11 @@ class GatewaySettings(StageSettings):
         le=1 << 60,
         description="largest size of all jobs together, bytes; above, the least recently used jobs are removed; 0: no limit",
     )
+    face_model: str = Field(
+        "",
+        max_length=200,
+        description="face model that people are fitted on: a name in the folder of the stages' morphable_models; empty: mediapipe_468",
+    )
     stages_host: str = Field("", description="host of the five stages on their default ports; empty: in this process")
     audio_endpoint: str = Field("", description="HOST:PORT of the audio stage; empty: stages_host and the default port")
     face_endpoint: str = ""

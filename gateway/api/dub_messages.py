@@ -10,8 +10,9 @@ from gateway.api.media_folder import MediaFolder
 from gateway.media.encoders import check_target
 from gateway.media.output_place import check_place
 from gateway.methods import DEFAULT_METHOD, method_named
-from gateway.pipeline.dub_request import DubRequest, wants_own_timeline
+from gateway.pipeline.dub_request import DubRequest, check_reference, wants_own_timeline
 from gateway.pipeline.outcome import DubOutcome
+from services.common.errors import InvalidRequest
 
 
 def dub_request_from(message: pb.CreateDubRequest, media: MediaFolder, actor: StoredActor | None, *, threads: int) -> DubRequest:
@@ -29,10 +30,14 @@ def dub_request_from(message: pb.CreateDubRequest, media: MediaFolder, actor: St
     footage = media.source(message.footage_uri, "footage_uri")
     speech = media.source(message.speech_uri, "speech_uri") if message.speech_uri else None
     output = media.output(message.output_uri, "output_uri")
+    reference = media.source(message.reference_uri, "reference_uri") if message.reference_uri else None
     method = method_named(message.method or (actor.method if actor is not None else DEFAULT_METHOD))
     if actor is not None:
         check_enrolled_for(actor, method.name)
     wants_own_timeline(method, retime=message.retime, keep_audio=message.keep_audio)
+    check_reference(method, reference)
+    if message.HasField("reference_consent") and reference is None:
+        raise InvalidRequest("reference_consent: the request names no reference_uri", field="reference_consent")
     consent = consent_from(message.consent) if message.HasField("consent") else None
     return DubRequest(
         footage=footage,
@@ -42,6 +47,8 @@ def dub_request_from(message: pb.CreateDubRequest, media: MediaFolder, actor: St
         face=face_from(message.face),
         actor=actor.enrolled if actor is not None else None,
         consent=consent or (actor.consent if actor is not None else None),
+        reference=reference,
+        reference_consent=consent_from(message.reference_consent) if message.HasField("reference_consent") else None,
         keep_audio=message.keep_audio,
         codec=message.codec or None,
         enrol=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
@@ -57,7 +64,13 @@ def check_dub(request: DubRequest) -> None:
     Raises:
         InvalidRequest: the output cannot be written as asked, or is a file that may not be replaced.
     """
-    check_place(request.output, footage=request.footage, speech=request.speech, overwrite=request.overwrite)
+    check_place(
+        request.output,
+        footage=request.footage,
+        speech=request.speech,
+        reference=request.reference,
+        overwrite=request.overwrite,
+    )
     check_target(request.output, request.codec)
 
 

@@ -24,6 +24,7 @@ FIELDS: Final = {
     "speech": "speech_uri",
     "file": "footage_uri",
     "actor": "actor_id",
+    "reference": "reference_uri",
 }
 """Names of fields in the pipeline and on the command line -> names of the same fields in CreateDub and CreateActor."""
 _WITH_FIELDS: Final = frozenset({"CreateDub", "CreateActor"})

@@ -13,7 +13,7 @@ from gateway.actors.store import ActorStore
 from gateway.api.dub_messages import dub_request_from
 from gateway.api.error_names import ErrorNames
 from gateway.api.media_folder import MediaFolder
-from gateway.consent import Consent
+from gateway.consent import Consent, reference_refusal
 from gateway.media.output_file import remove_leftovers
 from gateway.operations.store import OperationRecord
 from gateway.pipeline.dub_request import DubRequest
@@ -50,13 +50,16 @@ class JobContext:
         """Return the dub that a message asks for.
 
         Raises:
-            ConsentMissing: the installation requires a consent record, and neither the request nor the actor has one.
+            ConsentMissing: the installation requires a consent record, and neither the request nor the actor has one, or there is
+                none of the person in the reference.
             InvalidRequest: a field cannot be used.
             ActorNotReady: there is no such actor.
         """
         actor = await asyncio.to_thread(self.actors.get, message.actor_id) if message.actor_id else None
         request = dub_request_from(message, self.media, actor, threads=self.threads)
         self.check_consent(request.consent, message.actor_id or message.footage_uri)
+        if request.reference is not None and request.reference_consent is None and self.require_consent:
+            raise reference_refusal(message.reference_uri)
         return request
 
     async def abandon(self, record: OperationRecord) -> None:

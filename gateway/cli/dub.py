@@ -53,6 +53,18 @@ def dub(
         ),
     ] = None,
     face: options.Face = "largest",
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Picture or film whose first usable face gives the film its light and make-up. These renderers take one: "
+            f"{options.REFERENCE_RENDERERS}. Default: the person's own appearance.",
+        ),
+    ] = None,
+    reference_consent: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON file with the consent record of the person in the reference."),
+    ] = None,
     retime: Annotated[
         bool,
         typer.Option(
@@ -80,6 +92,8 @@ def dub(
     settings = options.gateway_settings(stages)
     if codec is not None and codec not in CODECS:
         raise InvalidRequest(f"--codec {codec!r} is unknown; there are: {', '.join(CODECS)}", field="codec")
+    if reference_consent is not None and reference is None:
+        raise InvalidRequest("--reference-consent is given without --reference FILE", field="reference_consent")
     request = DubRequest(
         footage=video,
         speech=audio,
@@ -87,6 +101,8 @@ def dub(
         method=combined(method or DEFAULT_METHOD, motion, renderer),
         face=parse_face(face),
         consent=read_consent(consent) if consent is not None else None,
+        reference=reference,
+        reference_consent=read_consent(reference_consent) if reference_consent is not None else None,
         retime=retime,
         keep_audio=keep_audio,
         codec=codec,
@@ -94,16 +110,19 @@ def dub(
         threads=settings.compute_threads,
         overwrite=overwrite,
     )
-    if consent is not None:
-        _refuse_input(output, consent)
+    records = [file for file in (consent, reference_consent) if file is not None]
+    for record in records:
+        _refuse_input(output, record, "a consent record")
+    if reference is not None:
+        _refuse_input(output, reference, "the reference")
     if report is not None:
-        check_report_folder(report, [file for file in (video, audio, consent, output) if file is not None])
+        check_report_folder(report, [file for file in (video, audio, reference, *records, output) if file is not None])
     chosen = None if method is None and motion is None and renderer is None else request.method
     run_async(run_dub(settings, request, actor, chosen, report))
 
 
-def _refuse_input(output: Path, file: Path) -> None:
-    """Raise InvalidRequest if the output is the consent file, also through links."""
+def _refuse_input(output: Path, file: Path, what: str) -> None:
+    """Raise InvalidRequest if the output is an input file, also through links."""
     # os.path raises no error for an impossible name. Such a name is reported later, when the place of the output is checked.
-    if os.path.exists(output) and os.path.samefile(output, file):
-        raise InvalidRequest(f"--output {output} is the consent record; choose another output file", field="output")
+    if os.path.exists(output) and os.path.exists(file) and os.path.samefile(output, file):
+        raise InvalidRequest(f"--output {output} is {what}; choose another output file", field="output")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from gateway.actors.stored import check_enrolled_for
 from gateway.cli.workplace import Workplace
+from gateway.consent import reference_refusal
 from gateway.pipeline.dub_files import check_request
 from gateway.pipeline.dub_request import DubRequest
 from services.common.errors import ConsentMissing
@@ -23,7 +24,7 @@ async def prepared(request: DubRequest, place: Workplace, actor_id: str | None, 
 
     Raises:
         ActorNotReady: there is no such actor.
-        ConsentMissing: the installation requires a consent record and there is none.
+        ConsentMissing: the installation requires a consent record, and there is none of the person or of the reference.
         InvalidRequest: the actor was enrolled for another method, or the request cannot be met.
     """
     if actor_id is not None:
@@ -35,5 +36,7 @@ async def prepared(request: DubRequest, place: Workplace, actor_id: str | None, 
             "this installation requires a consent record: give one with --consent FILE, or use an actor that has one",
             subject=actor_id or str(request.footage),
         )
+    if request.reference is not None and request.reference_consent is None and place.settings.require_consent:
+        raise reference_refusal(str(request.reference))
     await asyncio.to_thread(check_request, request)
     return request

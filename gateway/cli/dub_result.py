@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.cli.console import say, say_result, say_warning
-from gateway.consent import consent_line
 from gateway.pipeline.dub import DubJob
+from gateway.pipeline.dub_files import consents
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.outcome import DubOutcome
 from gateway.stages.interface import Stages
@@ -53,7 +53,7 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) 
         say(f"{outcome.windows_reused} windows taken from an earlier run, {outcome.windows_computed} windows computed")
     for dropped in outcome.written.dropped:
         say_warning(dropped)
-    say(consent_line(request.consent))
+    say(consents(request))
     say_result(str(request.output))
     if report is not None:
         say_result(str(report / "index.html"))

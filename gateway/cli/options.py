@@ -26,6 +26,8 @@ Renderer = Annotated[
 METHOD_VALUES: Final = "|".join(METHODS)
 STILL_METHODS: Final = ", ".join(name for name, method in METHODS.items() if method.takes_still)
 """Methods that take a single picture as footage, for help texts."""
+REFERENCE_RENDERERS: Final = ", ".join(name for name, method in METHODS.items() if method.renderer.reference) or "none"
+"""Renderers that take a reference picture, for help texts."""
 TIMELINE_METHODS: Final = ", ".join(name for name, method in METHODS.items() if method.own_timeline)
 """Methods whose films are always as long as the speech, for help texts."""
 Face = Annotated[

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.evaluation.image_metrics import finite_mean
-from gateway.evaluation.measures import EXPRESSION_COLUMNS, RunMeasures
+from gateway.evaluation.measures import PAPER_COLUMNS, RunMeasures
 from gateway.evaluation.mouth_metrics import correlation, speaking_style_iou, spread_ratio
 from gateway.evaluation.types import METRICS, Interval, VariantScores
 from services.common.array_types import Float64
@@ -105,7 +105,7 @@ def _paper(runs: Sequence[RunMeasures]) -> dict[str, float]:
     per_run: list[dict[str, float]] = []
     for run in runs:
         row = dict(run.extras)
-        row |= {name: finite_mean(run.columns[name]) for name in ("photometric_error", *EXPRESSION_COLUMNS)}
+        row |= {name: finite_mean(run.columns[name]) for name in PAPER_COLUMNS}
         row["ssiou"] = speaking_style_iou(run.truth_opening, run.result_opening)
         if run.commanded is not None:
             row["commanded_opening_correlation"] = correlation(run.commanded, run.result_opening)

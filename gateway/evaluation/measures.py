@@ -18,7 +18,7 @@ from gateway.evaluation.image_metrics import (
     similarities,
     ssim,
 )
-from gateway.evaluation.mouth_metrics import Closures, MouthTrack, landmark_distance, mouth_track
+from gateway.evaluation.mouth_metrics import Closures, MouthTrack, landmark_distance, mouth_track, normalised_mean_error
 from gateway.evaluation.types import Rendered
 from services.common.array_types import Bool, Float32, Float64, UInt8
 
@@ -32,6 +32,8 @@ PICTURE_COLUMNS: Final = (
 )
 EXPRESSION_COLUMNS: Final = ("expression_error", "landmark_error_px")
 """See expression.py."""
+PAPER_COLUMNS: Final = ("photometric_error", *EXPRESSION_COLUMNS, "nme")
+"""Columns whose means are figures of the papers."""
 _ENERGY_COLUMNS: Final = ("truth_gradient", "result_gradient", "truth_step", "result_step")
 
 
@@ -43,6 +45,7 @@ class TruthPiece:
         crops: uint8 [T, 256, 256, 3], RGB.
         usable: bool [T].
         track: tracked mouths.
+        landmarks: float32 [T, 478, 3], tracked meshes, crop pixels.
         person: face model of the person; None: too few frames were tracked.
         fitted: the face model fitted to the frames; None without `person`.
     """
@@ -50,6 +53,7 @@ class TruthPiece:
     crops: UInt8 = field(repr=False)
     usable: Bool
     track: MouthTrack
+    landmarks: Float32 = field(repr=False)
     person: PersonFace | None = None
     fitted: FittedFrames | None = None
 
@@ -60,7 +64,7 @@ class RunMeasures:
 
     Attributes:
         columns: float64 [T] each: PICTURE_COLUMNS; `truth_gradient`, `result_gradient` (gradient energy of the mouth
-            box); `truth_step`, `result_step` (mean |x_t - x_{t-1}| of the mouth box); `mouth_lmd_px`; EXPRESSION_COLUMNS.
+            box); `truth_step`, `result_step` (mean |x_t - x_{t-1}| of the mouth box); `mouth_lmd_px`; `nme`; EXPRESSION_COLUMNS.
         truth_opening, result_opening: float32 [T], opening of the mouth, crop pixels.
         truth_width, result_width: float32 [T], width of the lips, crop pixels.
         commanded: float32 [T], the opening that the renderer was asked for; None: the variant has none.
@@ -86,7 +90,7 @@ def truth_piece(rendered: Rendered, landmarks: Float32, person: PersonFace | Non
     """Return frames of the real film. A frame is usable if it has a face crop in which the tracker finds the mouth."""
     track = mouth_track(landmarks)
     usable = np.array([not reason for reason in rendered.reasons], np.bool_) & track.known
-    return TruthPiece(rendered.crops, usable, track, person, person.fit(landmarks) if person is not None else None)
+    return TruthPiece(rendered.crops, usable, track, landmarks, person, person.fit(landmarks) if person is not None else None)
 
 
 def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> RunMeasures:
@@ -117,6 +121,7 @@ def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> Ru
             columns["truth_step"][t] = mean_absolute_difference(truth_boxes[t - 1], mouth)
             columns["result_step"][t] = mean_absolute_difference(result_boxes[t - 1], dubbed_mouth)
     columns["mouth_lmd_px"] = np.where(measured, landmark_distance(truth.track, track), np.nan).astype(np.float64)
+    columns["nme"] = np.where(measured, normalised_mean_error(truth.landmarks, landmarks), np.nan).astype(np.float64)
     columns |= dict.fromkeys(EXPRESSION_COLUMNS, np.full(length, np.nan))
     if truth.person is not None and truth.fitted is not None:
         errors = truth.person.errors(truth.fitted, truth.person.fit(landmarks))

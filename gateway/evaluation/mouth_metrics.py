@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Bool, Float32
+from services.common.face.landmark_layout import layout_points
 from services.common.face.landmarks import LIPS_INNER, LIPS_OUTER, MOUTH_AREA, lip_width, mouth_opening
 
 CLOSED_OPENING_PX: Final = 2.0
@@ -52,6 +53,19 @@ def mouth_track(landmarks: Float32) -> MouthTrack:
 def landmark_distance(truth: MouthTrack, result: MouthTrack) -> Float32:
     """Return LMD of each frame: mean Euclidean distance over the 40 lip points, float32 [T], crop pixels."""
     return np.asarray(np.linalg.norm(truth.lips - result.lips, axis=-1).mean(axis=-1), dtype=np.float32)
+
+
+def normalised_mean_error(truth: Float32, result: Float32) -> Float32:
+    """Return NME of each frame, float32 [T]: mean distance of the 216 layout points over the diagonal of their bounding box.
+
+    Xie et al. 2021, Sec. 4.1.2. The box is that of the truth. NaN where one of the meshes is not tracked.
+
+    Args:
+        truth, result: face-mesh landmarks, float32 [T, 478, 3], crop pixels, NaN rows where not tracked.
+    """
+    before, after = layout_points(truth)[..., :2], layout_points(result)[..., :2]
+    diagonal = np.linalg.norm(before.max(axis=1) - before.min(axis=1), axis=-1)
+    return np.asarray(np.linalg.norm(before - after, axis=-1).mean(axis=-1) / diagonal, np.float32)
 
 
 def correlation(truth: Curve, result: Curve) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 
 from gateway.evaluation.aggregate import BootstrapSettings, score
 from gateway.evaluation.bilabials import bilabial_times
+from gateway.evaluation.cost import CostMeter
 from gateway.evaluation.expression import PersonFace
 from gateway.evaluation.folds import MIN_WRONG_SPEECHES, folds_of, wrong_speeches
 from gateway.evaluation.head_scores import score_heads
@@ -123,7 +124,8 @@ def evaluate_clip(
     fold_results: list[FoldResult] = []
     heads: list[HeadMotion] = []
     for fold in folds:
-        actor = session.enrol(fold.enrol)
+        with evaluation.cost.enrolling():
+            actor = session.enrol(fold.enrol)
         fold_results.append(FoldResult(fold, actor.lag_frames))
         for variant, measured in evaluation.fold(actor, fold, speeches, keeper if fold is folds[0] else None).items():
             runs[variant].extend(measured)
@@ -150,6 +152,7 @@ def evaluate_clip(
         truth=keeper.sample(None),
         samples={variant: sample for variant, sample in samples.items() if sample is not None},
         head_motion=head_motion,
+        cost=evaluation.cost.figures(),
         video=keeper.video(),
     )
 
@@ -174,6 +177,7 @@ class _Evaluation(Generic[Handle]):
         self._done = 0
         self.work = 0
         self.events_s: Float64 | None = None
+        self.cost = CostMeter()
         self.perceptual: dict[Variant, PerceptualDistance] = (
             {} if perceptual is None else {variant: perceptual() for variant in settings.variants}
         )
@@ -196,7 +200,8 @@ class _Evaluation(Generic[Handle]):
                 keeper.add(None, frames, shown, landmarks)
             for variant, of in speeches.items():
                 for index, speech in enumerate(of):
-                    rendered = self._session.render(actor, frames, variant, speech)
+                    with self.cost.rendering(len(frames) if variant == "full" else 0):
+                        rendered = self._session.render(actor, frames, variant, speech)
                     keep = keeper if index == 0 else None
                     measures = self._measure(variant, frames, truth, rendered, speech, keeper=keep)
                     if index == 0 and variant in self.perceptual:

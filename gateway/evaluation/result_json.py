@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from gateway.evaluation.targets import check_targets, head_means, variant_means
+from gateway.evaluation.targets import check_targets, cost_means, head_means, variant_means
 from gateway.evaluation.types import METRICS, VARIANTS, ClipResult, VariantScores
 from services.common.errors import InvalidRequest
 
@@ -41,36 +41,40 @@ def _head_rows(scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     return {row: _numbers(figures) for row, figures in scores.items()}
 
 
+def clip_document(result: ClipResult) -> dict[str, Any]:
+    """Return the result of one clip as dictionaries, lists, numbers and text."""
+    return {
+        "clip": result.clip,
+        "lag_frames": result.lag_frames,
+        "folds": [
+            {
+                "enrol": [fold.fold.enrol.start, fold.fold.enrol.stop],
+                "test": [fold.fold.test.start, fold.fold.test.stop],
+                "lag_frames": fold.lag_frames,
+            }
+            for fold in result.folds
+        ],
+        "variants": {name: _variant(result.variants[name]) for name in VARIANTS if name in result.variants},
+        "cost": _numbers(result.cost),
+        **({"head_motion": _head_rows(result.head_motion.scores)} if result.head_motion is not None else {}),
+    }
+
+
 def to_json(results: Sequence[ClipResult], method: str) -> dict[str, Any]:
     """Return the results as dictionaries, lists, numbers and text.
 
     Each variant has the twelve metrics, `intervals` (95 %, [low, high]), `paper` (the figures of the paper) and counts of frames.
-    The top level has `means` (over clips) and `targets`. If the method moves the head, every clip and the top level have
+    Every clip and the top level have `cost` (cost.py). The top level has `means` (over clips) and `targets`. If the method moves the head, every clip and the top level have
     `head_motion`, {row: {figure: number}} (head_scores.py).
     """
     heads = head_means(results)
     return {
         "method": method,
-        "clips": [
-            {
-                "clip": result.clip,
-                "lag_frames": result.lag_frames,
-                "folds": [
-                    {
-                        "enrol": [fold.fold.enrol.start, fold.fold.enrol.stop],
-                        "test": [fold.fold.test.start, fold.fold.test.stop],
-                        "lag_frames": fold.lag_frames,
-                    }
-                    for fold in result.folds
-                ],
-                "variants": {name: _variant(result.variants[name]) for name in VARIANTS if name in result.variants},
-                **({"head_motion": _head_rows(result.head_motion.scores)} if result.head_motion is not None else {}),
-            }
-            for result in results
-        ],
+        "clips": [clip_document(result) for result in results],
         "means": {
             name: _numbers(variant_means(results, name)) for name in VARIANTS if any(name in result.variants for result in results)
         },
+        "cost": _numbers(cost_means(results)),
         **({"head_motion": _head_rows(heads)} if heads else {}),
         "targets": [
             {"target": check.target.text, "value": _number(check.value), "reached": check.reached}

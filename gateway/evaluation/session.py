@@ -27,7 +27,9 @@ from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.pipeline.rendering import FilmInputs, runs_of
 from gateway.pipeline.shot import Shot
 from gateway.pipeline.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
-from gateway.pipeline.windows import RenderedWindow, WindowConfig, window_config
+from gateway.pipeline.spoken import Spoken
+from gateway.pipeline.window_config import WindowConfig, window_config
+from gateway.pipeline.windows import RenderedWindow
 from gateway.pipeline.workspace import Workspace
 from gateway.stages.host import StageHost
 from gateway.stages.method_check import models_for
@@ -63,6 +65,19 @@ class Handle:
     frames: FrameRange
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Predicted:
+    """What one speech gives for every frame of a clip.
+
+    Attributes:
+        records: MOTION_RECORDs [T], the predicted motion.
+        heard: float32 [T, 20, 40], speech features for the renderer; None: the renderer takes none.
+    """
+
+    records: Array
+    heard: Float32 | None
+
+
 class PipelineSession:
     """`SelfReenactment` of one clip by the pipeline.
 
@@ -76,6 +91,7 @@ class PipelineSession:
         folder: folder for the record files of the clip.
         method: name of the method.
         options: which parts of the enrolments are done.
+        enrol_frames: usable frames that each enrolment learns from, the first ones of its part; None: all of ten seconds.
         on_progress: called with every frame and step.
     """
 
@@ -88,18 +104,20 @@ class PipelineSession:
         method: str,
         options: EnrolOptions,
         *,
+        enrol_frames: int | None = None,
         on_progress: OnProgress = lambda *_: None,
     ) -> None:
         self.clip = name
         self._host = host
         self._on_progress = on_progress
         self._options = options
+        self._enrol_frames = enrol_frames
         self._shot = host.run(self._opened(path, method, Workspace(folder)))
         self._rows = self._shot.rows
         self._truth = truth_of(self._shot)
         self._usable = np.array([reason == "" for reason in self._truth.reasons])
         self._speech = own_speech(self._shot.info)
-        self._motions: dict[tuple[str, str, bool], Array] = {}
+        self._motions: dict[tuple[str, str, bool], _Predicted] = {}
 
     async def _opened(self, path: Path, method: str, workspace: Workspace) -> Shot:
         """Return the clip, tracked and heard, with its largest face selected."""
@@ -147,6 +165,7 @@ class PipelineSession:
                 self._options,
                 lambda name, done, total: self._on_progress(f"enrol {name}", done, total),
                 range(frames.start, frames.stop),
+                most=self._enrol_frames,
             )
         )
         still = MotionClip(
@@ -160,13 +179,20 @@ class PipelineSession:
     def render(self, actor: Handle, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
         """Return the dubbed face crops of a range of frames (see `gateway.evaluation.types.Variant`)."""
         mouths = self._mouths(actor, variant, speech)
+        heard = self._motion(actor, variant, speech).heard if self._shot.method.renderer.speech else None
         warp = _MODES.get(variant, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
         config = window_config(self._shot.method, actor.actor, warp)
         if variant in _UNREFINED:
             config = WindowConfig(bank=config.bank, geometry=config.geometry, renderer=None, state=None, mode=warp)
         usable = self._usable
         inputs = FilmInputs(
-            self._host.stages, config, usable, self._rows, self._shot.workspace.faces, lambda begin, end: mouths[begin:end]
+            self._host.stages,
+            config,
+            usable,
+            self._rows,
+            self._shot.workspace.faces,
+            lambda begin, end: mouths[begin:end],
+            (lambda chosen: heard[chosen]) if heard is not None else None,
         )
         windows = [self._host.run(inputs.render_run(run)) for run in runs_of(usable, range(frames.start, frames.stop))]
         crops = self._truth.crops[frames.start : frames.stop].copy()
@@ -185,7 +211,7 @@ class PipelineSession:
         """
         if not self._shot.method.motion.moves_head:
             return None
-        predicted = self._motion(actor, "full", None)["pose"][frames.start : frames.stop]
+        predicted = self._motion(actor, "full", None).records["pose"][frames.start : frames.stop]
         shown = slice(actor.frames.start, actor.frames.stop)
         footage = self._truth.poses[shown]
         usable = self._usable[shown] & np.isfinite(footage).all(axis=1)
@@ -212,10 +238,10 @@ class PipelineSession:
         if variant == "oracle_full":
             rows = np.maximum(self._rows, 0).tolist()
             return np.asarray(self._shot.workspace.faces.read_rows(rows)["mouth"], np.float32)
-        return np.asarray(self._motion(actor, variant, speech)["mouth"], np.float32)
+        return np.asarray(self._motion(actor, variant, speech).records["mouth"], np.float32)
 
-    def _motion(self, actor: Handle, variant: Variant, speech: Speech | None) -> Array:
-        """Return the predicted MOTION_RECORDs of every frame of the clip."""
+    def _motion(self, actor: Handle, variant: Variant, speech: Speech | None) -> _Predicted:
+        """Return the predicted motion of every frame of the clip, and the speech that it was predicted from."""
         style = actor.single_frame_style if variant == "single_frame" else actor.actor.style
         name = speech.name if speech is not None else ""
         key = (name, style.sha256, variant == "no_style")
@@ -224,7 +250,7 @@ class PipelineSession:
             self._motions[key] = self._host.run(self._predict(samples, style, variant == "no_style"))
         return self._motions[key]
 
-    async def _predict(self, samples: Float32, style: common_pb2.ArtefactRef, without_style: bool) -> Array:
+    async def _predict(self, samples: Float32, style: common_pb2.ArtefactRef, without_style: bool) -> _Predicted:
         stages, info = self._host.stages, self._shot.info
         folder = self._shot.workspace.folder
         with (
@@ -244,7 +270,10 @@ class PipelineSession:
                 without_style=without_style,
             )
             await predict_motion(stages, request, features, motion)
-            return motion.read(0, motion.num_rows)
+            heard: Float32 | None = None
+            if self._shot.method.renderer.speech:
+                heard = Spoken(features, self.frame_seconds).around(np.arange(self.num_frames))
+            return _Predicted(motion.read(0, motion.num_rows), heard)
 
 
 def _diagnostics(windows: list[RenderedWindow]) -> dict[str, float]:

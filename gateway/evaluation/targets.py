@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from gateway.evaluation.types import ClipResult, Variant
+from gateway.evaluation.types import COSTS, ClipResult, Variant
 
 Kind = Literal["at_least", "at_most", "between"]
 
@@ -126,6 +126,17 @@ def check_targets(results: Sequence[ClipResult]) -> tuple[TargetCheck, ...]:
     """Compare results with TARGETS and, if the method moves the head, with HEAD_TARGETS."""
     moved = HEAD_TARGETS if any(result.head_motion is not None for result in results) else ()
     return tuple(check_target(results, target) for target in (*TARGETS, *moved))
+
+
+def cost_means(results: Sequence[ClipResult]) -> dict[str, float]:
+    """Return the mean over clips of each figure of COSTS that was measured."""
+    means: dict[str, float] = {}
+    for name in COSTS:
+        values = np.array([result.cost.get(name, float("nan")) for result in results])
+        known = values[np.isfinite(values)]
+        if len(known):
+            means[name] = float(known.mean())
+    return means
 
 
 def head_means(results: Sequence[ClipResult]) -> dict[str, dict[str, float]]:

@@ -240,7 +240,7 @@ class VariantScores:
     Attributes:
         metrics: value of each name of METRICS; NaN if it cannot be measured (closure without a transcript).
         intervals: bootstrap intervals of the metrics that are not NaN.
-        paper: further figures: photometric_error, ssiou, expression_error, landmark_error_px, commanded_opening_correlation,
+        paper: further figures: photometric_error, ssiou, expression_error, landmark_error_px, nme, commanded_opening_correlation,
             sync_distance, lpips, fid, and the diagnostics of the method. `full` also has HEAD_FIGURES (head_scores.py) if the
             method moves the head.
         frames: measured frames over all folds. With several foreign speeches, a frame counts once.
@@ -279,6 +279,10 @@ class FoldResult:
     lag_frames: int
 
 
+COSTS: Final = ("personalize_s", "ms_per_frame", "peak_memory_mib")
+"""What an evaluation says of a method's cost on one clip (cost.py)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClipResult:
     """Result of the evaluation of one clip.
@@ -293,6 +297,7 @@ class ClipResult:
         truth: sample of the real film, for the report.
         samples: sample of each variant, for the report.
         head_motion: scores of the head motion; None: the method moves no head.
+        cost: COSTS by name; NaN where not measured.
         video: uint8 [V, 256, 512, 3], truth beside `full` in the first seconds of the first fold; V is 0 if not kept.
     """
 
@@ -305,4 +310,5 @@ class ClipResult:
     truth: VariantSample | None = None
     samples: Mapping[Variant, VariantSample] = field(default_factory=dict)
     head_motion: HeadMotionResult | None = None
+    cost: Mapping[str, float] = field(default_factory=dict)
     video: UInt8 = field(repr=False, default_factory=lambda: np.zeros((0, 256, 512, 3), np.uint8))

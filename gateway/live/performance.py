@@ -74,7 +74,8 @@ def load_performance(actor: StoredActor, artefacts: ArtefactStore) -> Performanc
     if not method.live:
         able = ", ".join(name for name, row in METHODS.items() if row.live)
         raise ActorNotReady(
-            f"actor {actor.actor_id} is enrolled for {method.name}, which cannot be used live: enrol the person for one of: {able}",
+            f"actor {actor.actor_id} is enrolled for {method.name}, which cannot be used live: {method.why_not_live}; enrol the "
+            f"person for one of: {able}",
             subject=actor.actor_id,
         )
     if not {"faces", "footage"} <= set(actor.artefacts):

@@ -21,9 +21,10 @@ from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.ahead import close, read_ahead
 from gateway.live.performance import Performance
-from gateway.methods import method_named
+from gateway.methods import TextureInput, method_named
 from gateway.pipeline.plan import SILENT_BELOW
-from gateway.pipeline.windows import BOX, window_config
+from gateway.pipeline.window_config import window_config
+from gateway.pipeline.windows import BOX
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
 from services.common.wire.arrays import from_image
@@ -166,7 +167,7 @@ class _Chain:
                 render_client.Conditions(
                     frame_index=reply.frame_index,
                     background=performance.boxes[place],
-                    texture=reply.warped if self._config.textured else None,
+                    texture=reply.warped if self._config.texture is not TextureInput.NONE else None,
                     mask=performance.masks[place],
                     box_landmarks=reply.box_landmarks,
                 )

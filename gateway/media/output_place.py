@@ -17,12 +17,19 @@ _LONGEST_NAME: Final = 255
 """Most bytes of a file's name, on every usual file system."""
 
 
-def check_place(output: Path, *, footage: Path | None = None, speech: Path | None = None, overwrite: bool = False) -> None:
+def check_place(
+    output: Path,
+    *,
+    footage: Path | None = None,
+    speech: Path | None = None,
+    reference: Path | None = None,
+    overwrite: bool = False,
+) -> None:
     """Check that `output` can be written, before any work is done.
 
     Args:
         output: file to write.
-        footage, speech: files that are read meanwhile.
+        footage, speech, reference: files that are read meanwhile.
         overwrite: whether an existing file of any kind may be replaced. Otherwise only a film that dubstage wrote may be.
 
     Raises:
@@ -33,7 +40,7 @@ def check_place(output: Path, *, footage: Path | None = None, speech: Path | Non
     folder = output.parent
     if not folder.is_dir():
         raise _refused(f"{output}: the folder {folder} does not exist; create it first")
-    for name, source in (("footage", footage), ("speech", speech)):
+    for name, source in (("footage", footage), ("speech", speech), ("reference", reference)):
         if source is not None and _same(output, source):
             raise _refused(f"{output} is the {name} itself; give another name to the output")
     check_replaceable(output, before, overwrite=overwrite)

@@ -26,6 +26,7 @@ from gateway.pipeline.ledger import BlobLedger, OwnBlobs
 from gateway.pipeline.outcome import DubOutcome, about_damage, about_redone, about_speech
 from gateway.pipeline.passes import Passes
 from gateway.pipeline.progress import OnProgress
+from gateway.pipeline.reference import reference_box
 from gateway.pipeline.removal import give_up, remove_locked
 from gateway.pipeline.shot import Shot
 from gateway.pipeline.speech import speech_duration
@@ -34,6 +35,7 @@ from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from gateway.stages.timed import TimedStages
 from gateway.stages.times import StageClock, StageTimes
+from services.common.array_types import UInt8
 from services.common.errors import ActorNotReady, NoUsableFootage, RequestError
 from services.common.store.artefacts import ArtefactStore
 
@@ -89,12 +91,13 @@ class DubJob:
         own = has_own_timeline(request, info)
         speech = await asyncio.to_thread(open_speech, request, info)
         await asyncio.to_thread(check_output, request, info, speech)
-        key = await job_key(request, method, await models_for(self._stages, method))
+        key = await job_key(request, method, await models_for(self._stages, method), self._stages.face_model)
         folder = folder_of(self._jobs, key)
         async with self._workspace(folder) as workspace:
             journal = Journal(folder / JOURNAL, self._store, lambda ref: self._ledger.hold(folder, ref))
             shot = await Shot.open(self._stages, method, info, workspace, threads=request.threads)
             info = shot.info
+            reference = await self._reference(workspace, on_progress)
             duration = await asyncio.to_thread(_film_duration, info, speech) if own else info.video.duration
             _, extent = await together(
                 shot.track(lambda done: on_progress("track", done, info.video.num_frames)),
@@ -108,6 +111,7 @@ class DubJob:
                 store=self._store,
                 ledger=self._ledger,
                 on_progress=on_progress,
+                reference=reference,
             )
             person = await passes.person()
             film = await passes.background(person, duration) if own else await passes.in_place(person)
@@ -141,6 +145,14 @@ class DubJob:
                 *about_redone(workspace, journal),
             ],
         )
+
+    async def _reference(self, workspace: Workspace, on_progress: OnProgress) -> UInt8 | None:
+        """Return the render box whose appearance the film takes, uint8 [160, 160, 3]; None: the request names no reference."""
+        request = self._request
+        if request.reference is None:
+            return None
+        on_progress("reference", 0, 1)
+        return await reference_box(self._stages, request.reference, workspace.folder, threads=request.threads)
 
     @property
     def folder(self) -> Path | None:

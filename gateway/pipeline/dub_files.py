@@ -66,12 +66,20 @@ def open_writer(request: DubRequest, film: MediaInfo, speech: Speech, *, dubbed:
         settings=WriteSettings(
             codec=request.codec,
             keep_audio=request.keep_audio,
-            marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consent_line(request.consent)}.",
+            marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consents(request)}.",
             threads=request.threads,
             overwrite=request.overwrite,
         ),
         speech_file=request.speech,
     )
+
+
+def consents(request: DubRequest) -> str:
+    """Return one line about the consent of the person who is dubbed and, if there is one, of the person in the reference."""
+    line = consent_line(request.consent)
+    if request.reference is None:
+        return line
+    return f"{line}; appearance of another picture: {consent_line(request.reference_consent)}"
 
 
 def check_request(request: DubRequest) -> None:
@@ -82,6 +90,8 @@ def check_request(request: DubRequest) -> None:
     """
     info = inspect_film(request.footage)
     check_output(request, info, open_speech(request, info))
+    if request.reference is not None:
+        inspect_film(request.reference)
 
 
 def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> None:

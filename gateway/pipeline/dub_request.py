@@ -28,6 +28,8 @@ class DubRequest:
         face: face to dub.
         actor: enrolled actor; None: the person is learned from this footage.
         consent: consent record that the output names; None: there is none.
+        reference: picture or film of the person whose appearance the film takes; None: the actor's own appearance.
+        reference_consent: consent record of the person in `reference`; None: there is none.
         keep_audio: the output keeps the sound of the footage.
         codec: video codec of the output; None: chosen by the container.
         enrol: which parts of the enrolment from this footage are done.
@@ -45,6 +47,8 @@ class DubRequest:
     face: FaceChoice = FaceChoice("largest")
     actor: EnrolledActor | None = None
     consent: Consent | None = None
+    reference: Path | None = None
+    reference_consent: Consent | None = None
     keep_audio: bool = False
     codec: str | None = None
     enrol: EnrolOptions = EnrolOptions()
@@ -78,6 +82,17 @@ def check_footage(method: Method, footage: Path, info: MediaInfo) -> None:
         )
 
 
+def check_reference(method: Method, reference: Path | None) -> None:
+    """Raise InvalidRequest if there is a reference, and the method's renderer takes none."""
+    if reference is not None and not method.renderer.reference:
+        able = ", ".join(name for name, row in METHODS.items() if row.renderer.reference)
+        raise InvalidRequest(
+            f"method {method.name} takes no reference picture: its renderer {method.renderer.name} shows the actor as in the "
+            f"footage; renderers that take a reference: {able or 'none'}",
+            field="reference",
+        )
+
+
 def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
     """Return whether the film gets its own timeline, so that its frames are not those of the footage one by one.
 
@@ -86,6 +101,7 @@ def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
     """
     method = method_named(request.method)
     check_footage(method, request.footage, info)
+    check_reference(method, request.reference)
     return wants_own_timeline(method, retime=request.retime, keep_audio=request.keep_audio)
 
 

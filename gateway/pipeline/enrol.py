@@ -9,17 +9,18 @@ import numpy as np
 
 from dubstage.client import render as render_client
 from dubstage.common.v1alpha1 import common_pb2
+from dubstage.motion.v1alpha1 import motion_pb2
 from gateway.media.types import MediaInfo
 from gateway.methods import Method
-from gateway.pipeline.bank import build_bank
+from gateway.pipeline.bank import BankExtras, Seen, bank_extras, build_bank
 from gateway.pipeline.identity import fit_identity
 from gateway.pipeline.motion_clip import MotionClip
-from gateway.pipeline.personalize import Heard, encode_style, estimate_lag, personalize_motion, personalize_renderer
+from gateway.pipeline.personalize import Heard, encode_style, measured_lag, personalize_motion, personalize_renderer
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import RecordFile
+from gateway.pipeline.spoken import Spoken
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float64
-from services.common.errors import NoUsableFootage
 from services.common.face.actor_geometry import ActorGeometry
 
 OnArtefact = Callable[[common_pb2.ArtefactRef], Awaitable[None]]
@@ -78,6 +79,19 @@ class EnrolOptions:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a person before the networks are adapted.
+
+    Attributes:
+        identity: the person on the morphable model; None: the method needs none.
+        lag: lag of the footage's sound; None: the footage has no sound, or is too short to measure the lag.
+    """
+
+    identity: common_pb2.ArtefactRef | None
+    lag: motion_pb2.EstimateLagResponse | None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Enrolment:
     """One enrolment of one person.
@@ -91,6 +105,8 @@ class Enrolment:
         rows: record rows of the person in `faces` that enrolment uses.
         clip: motion of these records.
         features: FEATURE_RECORDs of the footage's sound on the same frames of the motion grid; None: the footage has no sound.
+        spoken: the footage's sound at the frames of the footage, without the lag; None: the footage has no sound, or the method's
+            renderer is not adapted with speech.
         options: which parts are done.
         on_step: called with every step.
         on_artefact: awaited with every artefact.
@@ -106,6 +122,7 @@ class Enrolment:
     options: EnrolOptions
     on_step: OnProgress
     on_artefact: OnArtefact = unnoted
+    spoken: Spoken | None = None
 
     async def run(self) -> EnrolledActor:
         """Return what the stages learned of the person.
@@ -117,40 +134,43 @@ class Enrolment:
         self.on_step("style", 0, 1)
         style = await encode_style(self.stages, method, clip)
         await self.on_artefact(style)
+        # A bank that holds coefficients and speech comes after the identity and the lag that these depend on.
+        known = await self._known() if method.adapts_neural_texture else None
+        extras = await self._extras(known) if known is not None else BankExtras()
         self.on_step("bank", 0, len(self.rows))
-        bank, geometry = await build_bank(self.stages, self.faces, self.rows, self.on_step)
+        bank, geometry = await build_bank(self.stages, self.faces, self.rows, self.on_step, extras)
         await self.on_artefact(bank)
+        known = known if known is not None else await self._known()
         pose = np.median(clip.poses[clip.usable], axis=0)
-        actor = EnrolledActor(style, bank, None, geometry, len(self.rows), pose)
-        if method.needs_identity:
-            identity = await fit_identity(self.stages, self.info, self.faces, self.rows, self.on_step)
-            await self.on_artefact(identity)
-            actor = replace(actor, identity=identity)
-        if self.features is not None:
-            actor = await self._with_sound(actor, self.features)
+        actor = EnrolledActor(style, bank, None, geometry, len(self.rows), pose, identity=known.identity)
+        if known.lag is not None and self.features is not None:
+            actor = await self._with_lag(actor, known.lag, self.features)
         if self.options.personalize_renderer or method.renderer.needs_actor:
-            request = render_client.personalize.request(
-                model=method.renderer.name,
-                bank=actor.bank,
-                num_steps=self.options.renderer_steps,
-                seed=self.options.seed,
-                identity=actor.identity,
-                skip_training=not self.options.personalize_renderer,
-            )
-            renderer, trained = await personalize_renderer(self.stages, request, self.on_step)
-            await self.on_artefact(renderer)
-            actor = replace(actor, renderer=renderer, renderer_trained=trained)
+            actor = await self._with_renderer(actor)
         return actor
 
-    async def _with_sound(self, actor: EnrolledActor, features: Array) -> EnrolledActor:
-        """Return the actor with the lag of the footage and, if asked for, with adapted motion.
+    async def _known(self) -> _Known:
+        """Return identity and lag, as far as the method needs them and the footage shows them."""
+        identity = lag = None
+        if self.method.needs_identity:
+            staged = self.method.adapts_neural_texture
+            identity = await fit_identity(self.stages, self.info, self.faces, self.rows, self.on_step, three_stage=staged)
+            await self.on_artefact(identity)
+        if self.features is not None:
+            lag = await measured_lag(self.stages, self.clip, self.features)
+        return _Known(identity, lag)
 
-        The actor stays as it is if the footage is too short to measure the lag.
-        """
-        try:
-            lag = await estimate_lag(self.stages, self.clip, features)
-        except NoUsableFootage:
-            return actor
+    async def _extras(self, known: _Known) -> BankExtras:
+        """Return what the bank holds of the frames beside their pictures. An unknown lag counts as none."""
+        assert known.identity is not None, "a neural texture needs an identity"
+        spoken = self.spoken
+        if spoken is not None and known.lag is not None:
+            spoken = replace(spoken, lag_frames=known.lag.lag_frames)
+        seen = Seen(self.info, self.faces, self.rows)
+        return await bank_extras(self.stages, seen, known.identity, spoken, self.on_step)
+
+    async def _with_lag(self, actor: EnrolledActor, lag: motion_pb2.EstimateLagResponse, features: Array) -> EnrolledActor:
+        """Return the actor with the lag of the footage and, if asked for, with adapted motion."""
         actor = replace(actor, lag_frames=lag.lag_frames, lag_confidence=lag.confidence, sync_distance=lag.distance)
         if not self.options.personalize_motion:
             return actor
@@ -164,3 +184,17 @@ class Enrolment:
         )
         await self.on_artefact(style)
         return replace(actor, style=style)
+
+    async def _with_renderer(self, actor: EnrolledActor) -> EnrolledActor:
+        """Return the actor with a state for the renderer."""
+        request = render_client.personalize.request(
+            model=self.method.renderer.name,
+            bank=actor.bank,
+            num_steps=self.options.renderer_steps,
+            seed=self.options.seed,
+            identity=actor.identity,
+            skip_training=not self.options.personalize_renderer,
+        )
+        renderer, trained = await personalize_renderer(self.stages, request, self.on_step)
+        await self.on_artefact(renderer)
+        return replace(actor, renderer=renderer, renderer_trained=trained)

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
 from typing import Final
 
 import cv2
@@ -34,6 +35,23 @@ AHEAD: Final = 4
 OnProgress = Callable[[int], None]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackedFrame:
+    """A frame of footage with its faces.
+
+    Attributes:
+        index: number of the frame.
+        faces: answer of the tracker.
+        rgb: the frame, uint8 [H, W, 3].
+        scale: pixels of the frame per pixel of the picture that the tracker saw.
+    """
+
+    index: int
+    faces: face_pb2.FrameFaces
+    rgb: UInt8
+    scale: float
+
+
 async def analyse_footage(
     stages: Stages, info: MediaInfo, faces: RecordFile, *, threads: int, on_progress: OnProgress
 ) -> list[int]:
@@ -58,27 +76,44 @@ async def analyse_footage(
 
     async def track() -> None:
         nonlocal num_recorded
-        waiting: deque[tuple[int, UInt8, float]] = deque()
-        async with AsyncExitStack() as stack:
-            # Frames are decoded, tracked and cut at the same time.
-            messages = read_ahead(_frame_messages(info, threads, waiting), AHEAD)
-            stack.push_async_callback(close, messages)
-            replies = await stack.enter_async_context(aclosing(read_ahead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
-            async for reply in replies:
-                for frame in reply.frames:
-                    index, rgb, scale = waiting.popleft()
-                    if index < num_recorded:
-                        continue
-                    if frame.faces:
-                        faces.append(await asyncio.to_thread(face_records, frame, rgb, scale))
-                    if frame.shot_cut:
-                        shot_cuts.append(index)
-                    num_recorded = index + 1
-                    on_progress(num_recorded)
+        async with aclosing(tracked_frames(stages, info, threads)) as frames:
+            async for frame in frames:
+                if frame.index < num_recorded:
+                    continue
+                if frame.faces.faces:
+                    faces.append(await asyncio.to_thread(face_records, frame.faces, frame.rgb, frame.scale))
+                if frame.faces.shot_cut:
+                    shot_cuts.append(frame.index)
+                num_recorded = frame.index + 1
+                on_progress(num_recorded)
 
     await until_done(track, progress=lambda: num_recorded)
     faces.sync()
     return shot_cuts
+
+
+async def tracked_frames(stages: Stages, info: MediaInfo, threads: int) -> AsyncGenerator[TrackedFrame, None]:
+    """Yield every frame of the footage with its faces, in order. Closing the generator ends decoding and tracking.
+
+    Args:
+        stages: the stages.
+        info: the footage.
+        threads: threads of the decoder.
+
+    Raises:
+        MediaUnsupported: the file breaks off.
+        DubstageError: from the face stage. The tracker's state is lost then, so a new attempt begins at the first frame.
+    """
+    waiting: deque[tuple[int, UInt8, float]] = deque()
+    async with AsyncExitStack() as stack:
+        # Frames are decoded, tracked and cut at the same time.
+        messages = read_ahead(_frame_messages(info, threads, waiting), AHEAD)
+        stack.push_async_callback(close, messages)
+        replies = await stack.enter_async_context(aclosing(read_ahead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
+        async for reply in replies:
+            for frame in reply.frames:
+                index, rgb, scale = waiting.popleft()
+                yield TrackedFrame(index, frame, rgb, scale)
 
 
 async def _frame_messages(
@@ -99,12 +134,17 @@ def _next_rgb(frames: Iterator[DecodedFrame]) -> tuple[int, UInt8, UInt8, float]
     frame = next(frames, None)
     if frame is None:
         return None
+    return frame.index, *picture_for_tracker(frame)
+
+
+def picture_for_tracker(frame: DecodedFrame) -> tuple[UInt8, UInt8, float]:
+    """Return a frame, uint8 RGB [H, W, 3], the picture that the tracker gets, and pixels of the frame per pixel of that picture."""
     rgb = to_rgb(frame)
     factor = 1
     while max(rgb.shape[:2]) > MAX_TRACKED_SIDE * factor:
         factor *= 2
     if factor == 1:
-        return frame.index, rgb, rgb, 1.0
+        return rgb, rgb, 1.0
     size = (rgb.shape[1] // factor, rgb.shape[0] // factor)
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    return frame.index, rgb, np.asarray(small, np.uint8), rgb.shape[1] / size[0]
+    return rgb, np.asarray(small, np.uint8), rgb.shape[1] / size[0]

@@ -27,19 +27,28 @@ IDENTITY_FRAMES: Final = 48
 
 
 async def fit_identity(
-    stages: Stages, info: MediaInfo, faces: RecordFile, rows: list[int], on_step: OnProgress
+    stages: Stages, info: MediaInfo, faces: RecordFile, rows: list[int], on_step: OnProgress, *, three_stage: bool = False
 ) -> common_pb2.ArtefactRef:
-    """Return the identity of the person whom the face records `rows` show.
+    """Return the identity of the person whom the face records `rows` show, on the face model of this installation.
+
+    Args:
+        stages: the stages.
+        info: the footage.
+        faces: FACE_RECORDs of the footage.
+        rows: record rows of the person.
+        on_step: called with every sent frame.
+        three_stage: fit albedo and light by the three-stage fit; False: by Gauss-Newton steps.
 
     Raises:
         MediaUnsupported: the footage breaks off.
+        InvalidRequest: the face model lacks what a method needs that draws the person.
         DubstageError: from the face stage.
     """
     count = min(len(rows), IDENTITY_FRAMES)
     chosen = [rows[place] for place in np.linspace(0, len(rows) - 1, count).round().astype(int)]
 
     async def requests() -> AsyncIterator[face_pb2.FitIdentityRequest]:
-        yield face_client.fit_identity.requests().config
+        yield face_client.fit_identity.requests(morphable_model=stages.face_model, three_stage=three_stage).config
         with VideoReader(info) as reader:
             pictures = _pictures(reader, faces, chosen)
             for done in range(count):

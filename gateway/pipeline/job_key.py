@@ -16,19 +16,21 @@ PIPELINE_VERSION: Final = 7
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
 
 
-async def job_key(request: DubRequest, method: Method, models: Listed) -> str:
+async def job_key(request: DubRequest, method: Method, models: Listed, face_model: str = "") -> str:
     """Return the key of a dub. Requests with the same key give the same mouths.
 
     Args:
         request: the dub request.
         method: its method.
         models: the models of the stages.
+        face_model: face model that people are fitted on.
 
     Raises:
         MediaUnsupported: a file of the request cannot be read.
     """
-    speech, options = request.speech or request.footage, request.enrol
-    digests = await asyncio.to_thread(lambda: [sha256_of(request.footage), sha256_of(speech)])
+    options = request.enrol
+    files = [request.footage, request.speech or request.footage, *([request.reference] if request.reference is not None else [])]
+    digests = await asyncio.to_thread(lambda: [sha256_of(file) for file in files])
     return step_key(
         "dub",
         version=PIPELINE_VERSION,
@@ -41,4 +43,5 @@ async def job_key(request: DubRequest, method: Method, models: Listed) -> str:
         enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
         warp=int(request.warp),
         retime=request.retime,
+        face_model=face_model,
     )

@@ -13,7 +13,9 @@ from gateway.pipeline.messages import reason_name
 from gateway.pipeline.records import RecordFile, pose_of
 from services.common.array_types import Array, Bool, Float32, Float64, Int64
 from services.common.errors import NoUsableFootage
+from services.common.face.crops import to_head_space
 from services.common.face.head_pose_vectors import pose_vectors
+from services.common.face.landmark_layout import pose_landmarks
 from services.common.wire.timeline import MOTION_RATE
 
 ENROLMENT_SECONDS: Final = 10
@@ -29,11 +31,14 @@ class MotionClip:
         mouth: float32 [T, 59, 3], mouth-area landmarks in head space.
         usable: bool [T].
         poses: float64 [T, 6], head-pose vectors.
+        upper: float32 [T, 99, 3], landmarks of the upper face in head space (services.common.face.landmark_layout). None: not
+            measured.
     """
 
     mouth: Float32
     usable: Bool
     poses: Float64
+    upper: Float32 | None = None
 
 
 def frame_seconds(info: MediaInfo) -> Float64:
@@ -41,7 +46,9 @@ def frame_seconds(info: MediaInfo) -> Float64:
     return np.asarray((info.video.pts - info.video.pts[0]) * float(info.video.time_base), np.float64)
 
 
-def enrolment_rows(faces: RecordFile, rows: Int64, seconds: Float64, frames: range | None = None) -> list[int]:
+def enrolment_rows(
+    faces: RecordFile, rows: Int64, seconds: Float64, frames: range | None = None, *, most: int | None = None
+) -> list[int]:
     """Return the record rows of the first ten seconds of usable frames of a face.
 
     Args:
@@ -49,15 +56,17 @@ def enrolment_rows(faces: RecordFile, rows: Int64, seconds: Float64, frames: ran
         rows: int64 [T], record row of the face in each frame, -1 where the frame does not show the face.
         seconds: float64 [T], presentation time of every frame from the first frame.
         frames: consecutive frames to choose from; None: all.
+        most: number of usable frames after which the choice ends, at least 1; None: only the ten seconds end it.
 
     Raises:
-        NoUsableFootage: fewer than MIN_ENROLMENT_FRAMES are usable.
+        NoUsableFootage: fewer than MIN_ENROLMENT_FRAMES are usable, or fewer than `most` if that is less.
     """
+    fewest = MIN_ENROLMENT_FRAMES if most is None else min(most, MIN_ENROLMENT_FRAMES)
     usable: list[int] = []
     spent = 0.0
     span = frames if frames is not None else range(len(rows))
     for frame in range(span.start, min(span.stop, len(rows))):
-        if spent >= ENROLMENT_SECONDS - 1e-6:
+        if spent >= ENROLMENT_SECONDS - 1e-6 or len(usable) == most:
             break
         row = int(rows[frame])
         if row < 0:
@@ -65,9 +74,9 @@ def enrolment_rows(faces: RecordFile, rows: Int64, seconds: Float64, frames: ran
         if faces.read(row, row + 1)["reason"][0] == common_pb2.FRAME_REASON_DUBBED:
             usable.append(row)
             spent += seconds[frame + 1] - seconds[frame] if frame + 1 < len(seconds) else 0.0
-    if len(usable) < MIN_ENROLMENT_FRAMES:
+    if len(usable) < fewest:
         raise NoUsableFootage(
-            f"only {len(usable)} frames show the face well enough to learn it; at least {MIN_ENROLMENT_FRAMES} are needed: "
+            f"only {len(usable)} frames show the face well enough to learn it; at least {fewest} are needed: "
             "give footage in which the person faces the camera, or an actor that is enrolled already (--actor)",
             subject="footage",
         )
@@ -98,16 +107,18 @@ def clip_of(faces: RecordFile, rows: list[int], seconds: Float64) -> tuple[Motio
 
 
 def on_motion_grid(records: Array, seconds: Float64, begin_s: float) -> MotionClip:
-    """Return mouth landmarks and head poses of face records on the motion grid, by linear interpolation in time.
+    """Return landmarks and head poses of face records on the motion grid, by linear interpolation in time.
 
     Args:
         records: FACE_RECORDs in the order of their frames.
         seconds: float64 [T], presentation time of every frame of the footage from the first frame.
         begin_s: time of grid frame 0, seconds.
     """
-    vectors = pose_vectors([pose_of(record) for record in records])
+    heads = [pose_of(record) for record in records]
+    vectors = pose_vectors(heads)
+    upper = np.stack([to_head_space(pose_landmarks(each), head) for each, head in zip(records["landmarks"], heads, strict=True)])
     if len(records) == 1:
-        return MotionClip(np.asarray(records["mouth"], np.float32), np.ones(1, np.bool_), vectors)
+        return MotionClip(np.asarray(records["mouth"], np.float32), np.ones(1, np.bool_), vectors, upper)
     times = seconds[records["frame"]] - begin_s
     step = float(1 / MOTION_RATE)
     grid = np.arange(int(np.floor(times[-1] / step)) + 1) * step
@@ -117,6 +128,7 @@ def on_motion_grid(records: Array, seconds: Float64, begin_s: float) -> MotionCl
     exact = np.clip((grid - times[left]) / gap, 0.0, 1.0)
     weight = exact.astype(np.float32)[:, None, None]
     mouth = records["mouth"][left] * (1.0 - weight) + records["mouth"][right] * weight
+    upper = upper[left] * (1.0 - weight) + upper[right] * weight
     poses = vectors[left] * (1.0 - exact[:, None]) + vectors[right] * exact[:, None]
     usable = (gap <= 2.5 * step) & (grid >= times[0] - 0.5 * step)
-    return MotionClip(np.asarray(mouth, np.float32), np.asarray(usable, np.bool_), poses)
+    return MotionClip(np.asarray(mouth, np.float32), np.asarray(usable, np.bool_), poses, np.asarray(upper, np.float32))

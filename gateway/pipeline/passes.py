@@ -22,15 +22,17 @@ from gateway.pipeline.film import Film, FilmFacts
 from gateway.pipeline.journal import Journal, step_key
 from gateway.pipeline.ledger import BlobLedger
 from gateway.pipeline.messages import timeline_of
+from gateway.pipeline.motion_clip import frame_seconds
 from gateway.pipeline.plan import Plan, make_plan
 from gateway.pipeline.portrait import own_pose, show_rotated
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.rendering import FilmInputs, rendered_windows
 from gateway.pipeline.shot import Shot
 from gateway.pipeline.speech import MotionRequest, predict_motion
-from gateway.pipeline.windows import window_config
+from gateway.pipeline.spoken import Spoken
+from gateway.pipeline.window_config import window_config
 from gateway.stages.times import StageClock
-from services.common.array_types import Float32
+from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
@@ -67,6 +69,7 @@ class Passes:
         store: artefacts of the journal.
         ledger: counts the artefacts of the job.
         on_progress: called with every frame and step.
+        reference: uint8 [160, 160, 3], RGB: render box whose appearance the film takes; None: the actor's own appearance.
     """
 
     request: DubRequest
@@ -76,6 +79,7 @@ class Passes:
     store: ArtefactStore
     ledger: BlobLedger
     on_progress: OnProgress
+    reference: UInt8 | None = None
 
     async def person(self) -> Person:
         """Return the face to dub and the actor: the actor of the request, or one that is learned from the footage.
@@ -172,8 +176,10 @@ class Passes:
         if actor is not None:
             # A person who had to be learned again is another actor: windows of an earlier actor are not reused.
             key = step_key("film", job=key, actor=[ref.sha256 for ref in actor_refs(actor).values()])
-            config = window_config(shot.method, actor, request.warp)
-            inputs = FilmInputs(shot.stages, config, plan.rendered(), plan.row, film.faces, self._mouths)
+            config = window_config(shot.method, actor, request.warp, self.reference)
+            spoken = Spoken(shot.workspace.speech, frame_seconds(film.info)) if shot.method.renderer.speech else None
+            heard = spoken.around if spoken is not None else None
+            inputs = FilmInputs(shot.stages, config, plan.rendered(), plan.row, film.faces, self._mouths, heard)
         with writer:
             return await film.write(
                 writer,

@@ -54,6 +54,18 @@ async def estimate_lag(stages: Stages, clip: MotionClip, features: Array) -> mot
     return await stages.unary(rpcs.motion.ESTIMATE_LAG, request)
 
 
+async def measured_lag(stages: Stages, clip: MotionClip, features: Array) -> motion_pb2.EstimateLagResponse | None:
+    """Return the lag of the footage's sound, as `estimate_lag` does; None: the clip is too short to measure the lag.
+
+    Raises:
+        DubstageError: from the motion stage.
+    """
+    try:
+        return await estimate_lag(stages, clip, features)
+    except NoUsableFootage:
+        return None
+
+
 async def encode_style(stages: Stages, method: Method, clip: MotionClip) -> common_pb2.ArtefactRef:
     """Return the speaking style of a person for a method's motion predictor.
 
@@ -66,6 +78,7 @@ async def encode_style(stages: Stages, method: Method, clip: MotionClip) -> comm
         usable=clip.usable,
         frame_rate=MOTION_RATE,
         head_poses=clip.poses if method.motion.moves_head else None,
+        pose_landmarks=clip.upper,
     )
     return (await stages.unary(rpcs.motion.ENCODE_STYLE, request)).style
 

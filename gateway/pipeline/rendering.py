@@ -12,7 +12,9 @@ import numpy as np
 from gateway.ahead import in_thread
 from gateway.pipeline.journal import Journal, step_key
 from gateway.pipeline.records import RecordFile
-from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, WindowConfig, render_window, with_context
+from gateway.pipeline.stretch import Stretch
+from gateway.pipeline.window_config import WindowConfig, with_context
+from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, render_window
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, Float32, Int64
 from services.common.store.tensor_bytes import NamedArrays
@@ -32,6 +34,7 @@ class FilmInputs:
         rows: int64 [T], face record of the target in each frame; -1: none.
         faces: FACE_RECORDs of the film.
         mouths: returns the wanted mouths of frames begin to end - 1, float32 [end - begin, 59, 3], head space.
+        speech: returns the speech features of frames, int64 [N] to float32 [N, 20, 40]; None: the renderer takes none.
     """
 
     stages: Stages
@@ -40,6 +43,7 @@ class FilmInputs:
     rows: Int64
     faces: RecordFile
     mouths: Callable[[int, int], Float32]
+    speech: Callable[[Int64], Float32] | None = None
 
     async def render_run(self, run: range) -> RenderedWindow:
         """Return the rendered frames of a run of usable frames.
@@ -52,7 +56,8 @@ class FilmInputs:
         mouths = await asyncio.to_thread(self.mouths, seen.start, seen.stop)
         frames = np.arange(seen.start, seen.stop)
         wanted = (frames >= run.start) & (frames < run.stop)
-        return await render_window(self.stages, self.config, records, mouths, wanted)
+        speech = await asyncio.to_thread(self.speech, frames) if self.speech is not None else None
+        return await render_window(self.stages, self.config, Stretch(records, mouths, wanted, speech))
 
     async def render_span(self, span: range) -> RenderedWindow:
         """Return the rendered frames of a span, whose usable frames may have gaps.

@@ -19,6 +19,7 @@ from gateway.pipeline.personalize import estimate_lag
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import RecordFile
 from gateway.pipeline.speech import extract_features, motion_frames_for
+from gateway.pipeline.spoken import Spoken
 from gateway.pipeline.workspace import Workspace
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float64, Int64
@@ -87,7 +88,13 @@ class Shot:
         return self._face_id
 
     async def enrol(
-        self, options: EnrolOptions, on_step: OnProgress, frames: range | None = None, on_artefact: OnArtefact = unnoted
+        self,
+        options: EnrolOptions,
+        on_step: OnProgress,
+        frames: range | None = None,
+        on_artefact: OnArtefact = unnoted,
+        *,
+        most: int | None = None,
     ) -> EnrolledActor:
         """Learn the selected person from the first ten usable seconds of the footage.
 
@@ -96,6 +103,7 @@ class Shot:
             on_step: called with every step.
             frames: frames of the footage to learn from; None: all.
             on_artefact: awaited with every artefact that the enrolment makes.
+            most: usable frames to learn from; None: all of the ten seconds.
 
         Raises:
             NoUsableFootage: too few frames show the face.
@@ -104,12 +112,14 @@ class Shot:
         if self.method.takes_still and is_still(self.info):
             rows = still_row(self.workspace.faces, self.rows)
         else:
-            rows = await asyncio.to_thread(enrolment_rows, self.workspace.faces, self.rows, self.seconds, frames)
+            rows = await asyncio.to_thread(enrolment_rows, self.workspace.faces, self.rows, self.seconds, frames, most=most)
         clip, begin = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
         features: Array | None = None
+        spoken: Spoken | None = None
         if self.info.audio:
             sound = await self.hear()
             features = sound.read(begin, begin + len(clip.mouth))
+            spoken = Spoken(sound, self.seconds) if self.method.renderer.speech else None
         enrolment = Enrolment(
             stages=self.stages,
             method=self.method,
@@ -121,6 +131,7 @@ class Shot:
             options=options,
             on_step=on_step,
             on_artefact=on_artefact,
+            spoken=spoken,
         )
         return await enrolment.run()
 

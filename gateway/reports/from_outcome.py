@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from gateway.consent import consent_line
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
 from gateway.pipeline.dub import DubJob
+from gateway.pipeline.dub_files import consents
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.messages import reason_name
 from gateway.pipeline.outcome import DubOutcome
@@ -63,9 +63,12 @@ async def write_report(
     labels = {frame: f"frame {frame}, {float((times.pts[frame] - times.pts[0]) * times.time_base):.2f} s" for frame in chosen}
     report = DubReport(
         title=request.output.name,
-        input=_facts(outcome.info, request.footage.name),
+        input=[
+            *_facts(outcome.info, request.footage.name),
+            *([Fact("reference", request.reference.name)] if request.reference is not None else []),
+        ],
         output=[*_facts(result, request.output.name), *(Fact("carried over", text) for text in outcome.written.carried)],
-        consent=consent_line(request.consent),
+        consent=consents(request),
         has_consent=request.consent is not None,
         method=request.method,
         reasons=[reason_name(number) for number in outcome.plan.reason],

@@ -18,6 +18,11 @@ STAGE_NAMES: Final = ("audio", "face", "motion", "texture", "render")
 class Stages(Protocol):
     """The five stages, in this process or behind gRPC. Every call raises DubstageError, wherever the stage runs."""
 
+    @property
+    def face_model(self) -> str:
+        """Name of the face model that people of this installation are fitted on; empty: the face stage's own."""
+        ...
+
     async def unary(self, rpc: Unary[Q, R], request: Q) -> R:
         """Send one request and return the one response."""
         ...

@@ -46,10 +46,11 @@ class LocalStages:
 
     Args:
         parts: the composed stages by name. Each servicer's handler is called by the name of the RPC's method.
+        face_model: name of the face model that people are fitted on; empty: the face stage's own.
     """
 
-    def __init__(self, parts: Mapping[str, StageParts]) -> None:
-        self._parts = parts
+    def __init__(self, parts: Mapping[str, StageParts], *, face_model: str = "") -> None:
+        self._parts, self.face_model = parts, face_model
         # The handlers are those that the generated base classes declare. They get no server context here, and need none.
         self._servicers: dict[str, Any] = {name: part.servicer for name, part in parts.items()}
 

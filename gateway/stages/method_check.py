@@ -122,7 +122,7 @@ def _renderer_differences(model: render_pb2.Model, row: Renderer) -> Iterator[Di
         ("frames_before", model.frames_before, row.frames_before),
         ("frames_after", model.frames_after, row.frames_after),
         ("inputs", sorted(model.inputs), sorted(row.inputs)),
-        ("texture", texture, str(row.texture)),
+        ("texture", texture, str(row.picture)),
         ("needs_actor", model.needs_actor, row.needs_actor),
         ("needs_identity", model.needs_identity, row.needs_identity),
         ("box_multiple", model.box_multiple, BOX_MULTIPLE),

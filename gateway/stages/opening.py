@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gateway.settings import GatewaySettings
+from gateway.stages.face_model import check_face_model
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.method_check import check_methods, listed_models
 from gateway.stages.remote import RemoteStages
@@ -18,7 +19,7 @@ CONNECT_SECONDS = 10.0
 async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_SECONDS) -> AsyncIterator[Stages]:
     """Open all five stages: behind gRPC if endpoints are set, in this process if no endpoint is set.
 
-    The stages' models are compared with the gateway's table of methods.
+    The stages' models are compared with the gateway's table of methods, and the face stage is asked for the face model.
 
     Args:
         settings: with the endpoints.
@@ -28,19 +29,23 @@ async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_S
         InvalidRequest: some endpoints are set and others are not.
         StageDeadlineExceeded: a remote stage did not serve within `connect_s`.
         ContractBroken: a model of a stage differs from the table of methods.
+        ModelNotFound, InvalidRequest: the face stage does not have the face model of the settings, or cannot fit it.
     """
     missing = [name for name in STAGE_NAMES if not settings.endpoint(name)]
     if missing == list(STAGE_NAMES):
         from gateway.stages.local import LocalStages, compose_stages
 
-        async with LocalStages(compose_stages(settings.artefacts_url)) as local:
+        async with LocalStages(compose_stages(settings.artefacts_url), face_model=settings.face_model) as local:
             check_methods(*await listed_models(local))
+            await check_face_model(local)
             yield local
         return
     if missing:
         names = ", ".join(f"DUBSTAGE_{name.upper()}_ENDPOINT" for name in missing)
         raise InvalidRequest(f"some stages have an endpoint, others not: set {names} or DUBSTAGE_STAGES_HOST", field="stages")
-    async with RemoteStages({name: settings.client_config(name) for name in STAGE_NAMES}) as remote:
+    configs = {name: settings.client_config(name) for name in STAGE_NAMES}
+    async with RemoteStages(configs, face_model=settings.face_model) as remote:
         await remote.wait_until_serving(connect_s)
         check_methods(*await listed_models(remote))
+        await check_face_model(remote)
         yield remote

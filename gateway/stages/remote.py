@@ -33,9 +33,11 @@ class RemoteStages:
 
     Args:
         configs: a ClientConfig for each of STAGE_NAMES.
+        face_model: name of the face model that people are fitted on; empty: the face stage's own.
     """
 
-    def __init__(self, configs: Mapping[str, ClientConfig]) -> None:
+    def __init__(self, configs: Mapping[str, ClientConfig], *, face_model: str = "") -> None:
+        self.face_model = face_model
         self._configs = {name: replace(configs[name], only_serving=True) for name in STAGE_NAMES}
         self._clients = {name: StageClient(config) for name, config in self._configs.items()}
         self._callables: dict[Rpc[Any, Any], Any] = {}

@@ -57,6 +57,11 @@ class TimedStages:
         self._stages = stages
         self._clock = clock
 
+    @property
+    def face_model(self) -> str:
+        """Name of the face model that people are fitted on."""
+        return self._stages.face_model
+
     async def unary(self, rpc: Unary[Q, R], request: Q) -> R:
         """Send one request and return the one response."""
         return await self._single(rpc, self._stages.unary(rpc, request))

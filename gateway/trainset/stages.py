@@ -28,6 +28,8 @@ class StagesOnDemand:
     A set of recordings needs no face stage, and a finished set needs no stage at all.
     """
 
+    face_model: Final = ""
+
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
         self._loaded: dict[str, LocalStages] = {}

@@ -22,7 +22,11 @@ from services.face.stream import Networks
 
 
 def compose(settings: FaceSettings) -> StageParts:
-    """Return the stage's parts, not yet warm."""
+    """Return the stage's parts, not yet warm.
+
+    Raises:
+        BackendUnavailable: the settings name a rasteriser that is not installed.
+    """
 
     @functools.cache
     def networks() -> Networks:
@@ -35,11 +39,13 @@ def compose(settings: FaceSettings) -> StageParts:
         if settings.morphable_models is not None:
             rasterise.warm_up()
 
+    rasterise.check_backend(settings.rasteriser)
     workers = WorkerPool(num_threads=settings.worker_threads, max_queued=settings.max_queued_computations, name="face")
     fitters = WorkerPool(num_threads=1, max_queued=settings.max_queued_computations, name="face-fit")
     store = ArtefactStore(settings.artefacts_url)
     cache = ArrayCache(store, max_bytes=settings.artefact_cache_bytes)
-    servicer = FaceServicer(networks, FittableModels(MorphableModels(settings.morphable_models)), store, cache, workers, fitters)
+    models = FittableModels(MorphableModels(settings.morphable_models))
+    servicer = FaceServicer(networks, models, store, cache, workers, fitters, settings.rasteriser)
     return StageParts(
         servicer=servicer,
         register=lambda server: face_pb2_grpc.add_FaceServiceServicer_to_server(servicer, server),

@@ -39,10 +39,25 @@ class NumberedPicture:
 
 @dataclass(frozen=True, slots=True)
 class FitOrder:
-    """Fit of a stream. `model` is empty where the identity names the model."""
+    """Fit of a stream.
+
+    Attributes:
+        model: name of the model; empty where the identity names the model.
+        identity: the person; None: fitted on the stream.
+        colours: whether the colours of every frame are fitted too.
+    """
 
     model: str
     identity: ArtefactRef | None
+    colours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityOrder:
+    """Fit of a person. Attributes: model: its name; three_stage: whether stages 1 and 2 of the three-stage fit are used."""
+
+    model: str
+    three_stage: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +92,19 @@ def fitting_from_proto(request: pb.TrackRequest) -> FitOrder | None:
     """Return the fit of a stream's first message; None: no fit.
 
     Raises:
-        InvalidRequest: the reference of the identity is malformed.
+        InvalidRequest: the reference of the identity is malformed, or colours are to be fitted without an identity.
     """
     config = request.config
+    if config.fit_colours and not config.HasField("identity"):
+        raise InvalidRequest(
+            "config.fit_colours needs config.identity: FitIdentity finds the person's albedo", field="config.fit_colours"
+        )
     identity = None
     if config.HasField("identity"):
         identity = ref_from_proto(config.identity, "config.identity")
-    return None if not config.morphable_model and identity is None else FitOrder(config.morphable_model, identity)
+    return (
+        None if not config.morphable_model and identity is None else FitOrder(config.morphable_model, identity, config.fit_colours)
+    )
 
 
 def picture_from_proto(request: pb.TrackRequest, before: NumberedPicture | None) -> NumberedPicture:
@@ -190,15 +211,15 @@ def coefficients_to_proto(coefficients: FaceCoefficients) -> common_pb2.Morphabl
     return message
 
 
-def model_from_proto(request: pb.FitIdentityRequest) -> str:
-    """Return the model that the first message of FitIdentity names.
+def identity_order_from_proto(request: pb.FitIdentityRequest) -> IdentityOrder:
+    """Return what the first message of FitIdentity orders.
 
     Raises:
         InvalidRequest: the message is no config.
     """
     if not request.HasField("config"):
         raise InvalidRequest("the first message of the stream must be the config", field="config")
-    return request.config.morphable_model or DEFAULT_MODEL
+    return IdentityOrder(request.config.morphable_model or DEFAULT_MODEL, request.config.three_stage)
 
 
 def identity_frame_from_proto(request: pb.FitIdentityRequest) -> IdentityFrame:

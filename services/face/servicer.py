@@ -11,6 +11,7 @@ from services.common.chassis.calls import charge, check_still_wanted, count_fram
 from services.common.chassis.limits import WorkerPool
 from services.common.errors import InvalidRequest
 from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
+from services.common.geometry.rasterise import Backend
 from services.common.store.array_cache import ArrayCache
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.face.convert import (
@@ -19,11 +20,12 @@ from services.face.convert import (
     fitting_from_proto,
     frames_to_proto,
     identity_frame_from_proto,
+    identity_order_from_proto,
     identity_to_proto,
-    model_from_proto,
     options_from_proto,
     picture_from_proto,
 )
+from services.face.fitting.coloured_frames import ColouredFrames
 from services.face.fitting.held_frames import FRAME_BYTES, MAX_FRAMES
 from services.face.fitting.identity import IdentityFitter
 from services.face.fitting.models import FittableModels
@@ -42,6 +44,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         cache: identities are read through the cache.
         workers: threads in which faces are tracked.
         fitters: threads in which identities are fitted. A fit takes seconds and must not delay tracking.
+        rasteriser: backend of the rasteriser for fits.
     """
 
     def __init__(
@@ -52,9 +55,10 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         cache: ArrayCache,
         workers: WorkerPool,
         fitters: WorkerPool,
+        rasteriser: Backend = "numba",
     ) -> None:
         self._networks, self._models, self._store, self._cache = networks, models, store, cache
-        self._workers, self._fitters = workers, fitters
+        self._workers, self._fitters, self._rasteriser = workers, fitters, rasteriser
 
     async def Track(  # noqa: N802  # the RPC's name
         self, request_iterator: AsyncIterator[pb.TrackRequest], context: Any
@@ -84,9 +88,9 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     ) -> pb.FitIdentityResponse:
         """Take a config, then the frames of one face. Answer once."""
         requests = aiter(request_iterator)
-        model = model_from_proto(await anext(requests, pb.FitIdentityRequest()))
-        face = await self._fitters.run(self._models.get, model)
-        fitter = IdentityFitter(face)
+        order = identity_order_from_proto(await anext(requests, pb.FitIdentityRequest()))
+        face = await self._fitters.run(self._models.get, order.model)
+        fitter = IdentityFitter(face, three_stage=order.three_stage, backend=self._rasteriser)
         held = 0
         async for request in requests:
             frame = identity_frame_from_proto(request)
@@ -110,7 +114,9 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
                 field="config.morphable_model",
             )
         face = self._models.get(name)
-        return StreamFitter(face, identity_from_arrays(stored, face.model))
+        identity = identity_from_arrays(stored, face.model)
+        colours = ColouredFrames(face, identity, self._rasteriser) if order.colours else None
+        return StreamFitter(face, identity, colours)
 
     def _keep(self, identity: FaceIdentity) -> ArtefactRef:
         return self._store.put_arrays(identity.arrays(), identity.metadata())

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
+from services.common.geometry.rasterise import Backend
 
 
 class FaceSettings(StageSettings):
@@ -18,4 +19,8 @@ class FaceSettings(StageSettings):
     )
     morphable_models: Path | None = Field(
         default=None, description="folder of the user's own morphable models (FLAME, Basel, ICT-FaceKit), by file name"
+    )
+    rasteriser: Backend = Field(
+        default="numba",
+        description="rasteriser of fits: numba, or pytorch3d, which must be installed and uses a GPU if there is one",
     )

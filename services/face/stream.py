@@ -89,8 +89,13 @@ class FaceTracker:
         if cut:
             self._active.clear()
             self._looks.clear()  # a new shot has a different light
+            if self._fitter is not None:
+                self._fitter.cut()
             self._shot += 1
         readings = self._read(picture, index)
+        if self._fitter is not None:
+            for face_id, reading in readings.items():
+                self._fitter.see(face_id, index, reading.raw, picture)
         self._window.append(_Frame(index, cut, readings))
         return [self._emit()] if index - self._next_out >= self._options.half_width else []
 

@@ -2,7 +2,7 @@
 
     landmarks = rest_mouth + sum_k coefficient_k * spread_k * component_k        (head space, crop pixels)
 
-The components are the principal components of the training speakers' offsets from their own mean mouths, and the same for everyone.
+The components are the principal components of the training speakers' offsets from their own mean mouths, the same for all people.
 Rest mouth and spread are the person's.
 """
 

@@ -27,6 +27,7 @@ from services.motion.types import (
     NUM_MELS,
     NUM_PHONES,
     NUM_POINTS,
+    NUM_POSE_POINTS,
     ROWS_PER_FRAME,
     SHARED_FEATURES,
     Footage,
@@ -173,6 +174,7 @@ def footage_from_proto(
     frame_rate: common_pb2.Rational | None = None,
     *,
     head_poses: common_pb2.Tensor | None = None,
+    pose_landmarks: common_pb2.Tensor | None = None,
 ) -> Footage:
     """Return tracked faces at 25 frames per second. At another rate, the nearest frame is taken, so that no mouth is made up.
 
@@ -181,6 +183,7 @@ def footage_from_proto(
         usable: of the request.
         frame_rate: of the request. None: 25/1.
         head_poses: of the request, if the predictor moves the head. None: the predictor does not.
+        pose_landmarks: of the request. None, or a tensor without a shape: the request has none.
 
     Raises:
         InvalidRequest: tensors of a wrong shape or type, not finite or out of range; a rate out of range; footage of more than
@@ -190,6 +193,7 @@ def footage_from_proto(
     mouths = from_tensor(mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(None, NUM_POINTS, 3), limit=MAX_HEAD_PX)
     flags = from_tensor(usable, "usable", dtype=np.bool_, shape=(len(mouths),))
     poses = None if head_poses is None else _head_poses(head_poses, flags)
+    upper = None if pose_landmarks is None or not pose_landmarks.shape else _pose_landmarks(pose_landmarks, len(mouths))
     rate = MOTION_RATE if frame_rate is None else rate_from_proto(frame_rate, "frame_rate")
     count = int(len(mouths) / rate * MOTION_RATE)
     if count > MAX_FOOTAGE_FRAMES:
@@ -198,11 +202,18 @@ def footage_from_proto(
             f"{MAX_FOOTAGE_FRAMES // MOTION_RATE} s of footage are taken: send a part",
             field="mouth_landmarks",
         )
-    charge(count * NUM_POINTS * 3 * mouths.itemsize)
+    charge(count * (NUM_POINTS + (0 if upper is None else NUM_POSE_POINTS)) * 3 * mouths.itemsize)
     if rate != MOTION_RATE and len(mouths):
         nearest = np.minimum(np.round(np.arange(count) * float(rate / MOTION_RATE)).astype(np.intp), len(mouths) - 1)
-        return Footage(mouths[nearest], flags[nearest], None if poses is None else poses[nearest])
-    return Footage(mouths, flags, poses)
+        poses, upper = None if poses is None else poses[nearest], None if upper is None else upper[nearest]
+        return Footage(mouths[nearest], flags[nearest], poses, upper)
+    return Footage(mouths, flags, poses, upper)
+
+
+def _pose_landmarks(message: common_pb2.Tensor, frames: int) -> Float32:
+    """Return landmarks of the upper face, float32 [T, 99, 3]."""
+    found: Float32 = from_tensor(message, "pose_landmarks", dtype=np.float32, shape=(frames, NUM_POSE_POINTS, 3), limit=MAX_HEAD_PX)
+    return found
 
 
 def _head_poses(message: common_pb2.Tensor, usable: Bool) -> Float64:

@@ -72,7 +72,9 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         """Measure the style of a person from tracked footage."""
         predictor = predictor_named(request.method, "method")
         poses = request.head_poses if predictor.moves_head else None
-        footage = footage_from_proto(request.mouth_landmarks, request.usable, request.frame_rate, head_poses=poses)
+        footage = footage_from_proto(
+            request.mouth_landmarks, request.usable, request.frame_rate, head_poses=poses, pose_landmarks=request.pose_landmarks
+        )
         models = self._serving(predictor)
         style = await self._workers.run(predictor.encode_style, footage, models)
         return pb.EncodeStyleResponse(style=ref_to_proto(await self._workers.run(self._keep_style, style, models)))

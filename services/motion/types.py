@@ -14,12 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Bool, Float32, Float64
+from services.common.face.landmark_layout import NUM_UPPER
 
 ROWS_PER_FRAME: Final = 4
 """Acoustic rows (10 ms) per motion frame (40 ms)."""
 NUM_PHONES: Final = 40
 NUM_MELS: Final = 80
 NUM_POINTS: Final = 59
+NUM_POSE_POINTS: Final = NUM_UPPER
+"""Points of the upper face that a style may be encoded with."""
 SHARED_FEATURES: Final = ("mel", "posteriorgram")
 """Tensors of AudioFeatureBlock that every predictor hears, with the speech probability: the constraints read them."""
 EXTRA_FEATURES: Final[Mapping[str, tuple[int, int]]] = {
@@ -74,11 +77,14 @@ class Footage:
         mouth_landmarks: float32 [T, 59, 3], head space, crop pixels.
         usable: bool [T].
         head_poses: float64 [T, 6], head-pose vectors in pixels of the footage. None unless the predictor moves the head.
+        pose_landmarks: float32 [T, 99, 3], upper part of the face layout (services.common.face.landmark_layout) in head space,
+            crop pixels. None if the caller gave none.
     """
 
     mouth_landmarks: Float32
     usable: Bool
     head_poses: Float64 | None = None
+    pose_landmarks: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,18 @@ from typing import Final
 
 import numpy as np
 
-from services.common.array_types import Float32
+from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest
 from services.common.face.identity import identity_from_arrays, model_of_identity
 from services.common.face.identity_drawing import IdentityDrawing
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import MouthBank, bank_from_arrays
+from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME
 from services.common.store.array_cache import ArrayCache
 from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
 from services.render.backends.registry import ModelFile
 from services.render.streams import default_state
 
-ACTOR_FORMAT: Final = "dubstage.render_actor/1"
-"""Metadata `format` of an actor's artefact."""
 _STATE: Final = "actor_state"
 _LARGEST_STATE: Final = 1e4
 """Largest magnitude of a number in an actor's state; numbers of real actors stay below 10."""
@@ -71,14 +70,20 @@ class ActorStore:
             )
         return state
 
-    def store_state(self, state: Float32, model: ModelFile) -> ArtefactRef:
-        """Store an actor's state, float32 [S]; return the reference of its artefact.
+    def store_state(self, state: Float32, model: ModelFile, texture: UInt8 | None = None) -> ArtefactRef:
+        """Store what a personalisation found; return the reference of the actor's artefact.
+
+        Args:
+            state: float32 [S], the actor's state.
+            model: the exported network that the state is for.
+            texture: uint8 [256, 256, 16], the actor's neural texture; None: the renderer learns none.
 
         Raises:
             StorageFull: from the store.
         """
         metadata = {"format": ACTOR_FORMAT, "model": model.name, "prior_sha256": model.prior_sha256}
-        return self._store.put_arrays({_STATE: state}, metadata)
+        textures = {} if texture is None else {ARRAY_NAME: texture}
+        return self._store.put_arrays({_STATE: state, **textures}, metadata)
 
     def bank(self, ref: ArtefactRef) -> MouthBank:
         """Load the bank that a personalisation learns from.

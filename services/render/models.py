@@ -9,6 +9,8 @@ import numpy as np
 
 from services.common.array_types import UInt8
 from services.common.face.landmarks import NUM_MOUTH_AREA
+from services.common.face.mouth_bank import SPEECH_SHAPE
+from services.common.face.neural_texture import NUM_CHANNELS
 from services.render.backends.base import Backend
 from services.render.backends.registry import ModelFile, read_models
 from services.render.renderer import Renderer
@@ -71,16 +73,19 @@ def load_models(folder: Path, backend: Backend) -> RenderModels:
 
 
 def blank_frame(model: ModelFile) -> RenderFrame:
-    """Return a frame of zeros with every optional input, in the model's forms; features of no fixed form are one number."""
-    picture = _black(model)
+    """Return a frame of zeros with every optional input.
+
+    Features that the network takes have the network's forms, other features the forms of neural textures and of speech.
+    """
+    picture, size = _black(model), model.box_size
     return RenderFrame(
         frame_index=0,
         background=picture,
         texture=picture,
         mask=picture[..., 0],
         box_landmarks=np.zeros((NUM_MOUTH_AREA, 2), np.float32),
-        speech_features=np.zeros(model.input_shape("speech_features") or (1, 1), np.float32),
-        neural_features=np.zeros(model.input_shape("neural_features") or (model.box_size, model.box_size, 1), np.float32),
+        speech_features=np.zeros(model.input_shape("speech_features") or SPEECH_SHAPE, np.float32),
+        neural_features=np.zeros(model.input_shape("neural_features") or (size, size, NUM_CHANNELS), np.float32),
     )
 
 

@@ -15,7 +15,8 @@ from services.render.drawer import FrameDrawer
 from services.render.types import PersonalizeProgress, TextureInput
 
 INPUTS: Final = frozenset({"texture", "speech_features", "neural_features", "reference"})
-"""Optional fields of a request that a renderer can need: fields of RenderFrame, and `reference` of RenderConfig."""
+"""Optional fields of a request: fields of RenderFrame that a renderer can need, and `reference` of RenderConfig, which it can take.
+Without a reference in the request, the reference picture in the actor's state is used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -25,7 +26,7 @@ class StreamSetup:
     Attributes:
         model: the exported network with the forms of its inputs and outputs.
         state: float32 [S], the actor's state, or zeros; S is `model.state_size`.
-        reference: uint8 [H, W, 3], the reference picture; None: the renderer needs none.
+        reference: uint8 [H, W, 3], a picture in place of the reference picture in the actor's state; None: the actor's own.
     """
 
     model: ModelFile
@@ -81,7 +82,8 @@ class Renderer:
         name: name of the renderer and of its exported model.
         frames_before: frames before a frame that its picture depends on.
         frames_after: frames after a frame that its picture depends on.
-        inputs: optional fields of a request that must be set, names of INPUTS. Background, mask and box landmarks always come.
+        inputs: optional fields of a request, names of INPUTS. All of them but `reference` must be set. Background, mask and box
+            landmarks always come.
         texture: what the frame's `texture` shows.
         needs_actor: whether pictures show the person only with an actor's state. Without one, such a renderer draws nobody.
         needs_identity: whether personalisation needs the person's identity on a morphable model.

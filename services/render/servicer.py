@@ -112,7 +112,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
             yield progress_to_proto(report)
             last = report
         assert last is not None  # personalize reports at least once
-        yield result_to_proto(last, await self._trainers.run(self._actors.store_state, last.state, model))
+        yield result_to_proto(last, await self._trainers.run(self._actors.store_state, last.state, model, last.texture))
 
     async def ListModels(  # noqa: N802  # the RPC's name
         self, request: pb.ListModelsRequest, context: Any

@@ -29,19 +29,17 @@ def open_stream(backend: Backend, model: ModelFile, state: Float32, reference: U
         backend: runtime that has `model` loaded.
         model: the exported network.
         state: float32 [S], the actor's state.
-        reference: uint8 [H, W, 3], the reference picture; None: not given.
+        reference: uint8 [H, W, 3], a picture in place of the actor's own reference picture; None: the actor's own.
 
     Raises:
         ModelNotFound: there is no renderer of the model's name.
-        InvalidRequest: the state has another length than the model's, or the reference is missing.
+        InvalidRequest: the state has another length than the model's.
     """
     renderer = renderer_named(model.name)
     if state.shape != (model.state_size,):
         raise InvalidRequest(
             f"the actor's state has {state.size} numbers, model {model.name!r} takes {model.state_size}", field="actor"
         )
-    if reference is None and "reference" in renderer.inputs:
-        raise InvalidRequest(f"config.reference is missing: model {model.name!r} needs it", field="config.reference")
     return FrameStream(backend, renderer, StreamSetup(model=model, state=state, reference=reference))
 
 
@@ -51,7 +49,7 @@ class FrameStream:
     Args:
         backend: runtime that has the model loaded.
         renderer: the model's renderer.
-        setup: model, actor's state and reference picture.
+        setup: model, actor's state, and the reference picture of the request.
     """
 
     def __init__(self, backend: Backend, renderer: Renderer, setup: StreamSetup) -> None:

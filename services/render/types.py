@@ -83,7 +83,8 @@ class ModelInfo:
         num_threads: threads of one inference.
         frames_before: frames before a frame that its picture depends on.
         frames_after: frames after a frame that its picture depends on.
-        inputs: optional fields of a request that must be set (services.render.renderer.INPUTS).
+        inputs: optional fields of a request that the model takes (services.render.renderer.INPUTS). All but `reference` must be
+            set.
         texture: what the frame's `texture` shows.
         needs_actor: whether pictures show the person only with an actor's state.
         needs_identity: whether personalisation needs the person's identity on a morphable model.
@@ -113,9 +114,12 @@ class PersonalizeProgress:
         num_steps: steps in all.
         loss: mean absolute error inside the mask since the last report, grey levels.
         state: float32 [S], the actor's state so far; the state of the last report is the result.
+        texture: uint8 [256, 256, 16], the actor's neural texture so far (services/common/face/neural_texture.py); None: the
+            renderer learns none. The texture of the last report is part of the result.
     """
 
     step: int
     num_steps: int
     loss: float
     state: Float32
+    texture: UInt8 | None = None

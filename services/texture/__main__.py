@@ -13,6 +13,7 @@ from services.common.chassis.limits import WorkerPool
 from services.common.chassis.stage import StageParts, main_of
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import NUM_CONTROL_POINTS, WINDOW
+from services.common.face.neural_sampling import warm_up as warm_up_sampling
 from services.common.geometry.rasterise import warm_up as warm_up_rasteriser
 from services.common.store.array_cache import ArrayCache
 from services.common.store.artefacts import ArtefactStore
@@ -33,13 +34,13 @@ def compose(settings: TextureSettings) -> StageParts:
         still = np.zeros((WINDOW, NUM_CONTROL_POINTS, 2), np.float32)
         model().residual(still, still[None])
         warm_up_rasteriser()
+        warm_up_sampling()
 
     workers = WorkerPool(num_threads=settings.worker_threads, max_queued=settings.max_queued_computations, name="texture")
     store = ArtefactStore(settings.artefacts_url)
     cache = ArrayCache(store, max_bytes=settings.artefact_cache_bytes)
     stored = StoredFaces(store, cache, MorphableModels(settings.morphable_models))
-    # SampleNeuralTexture is left to the generated base, which answers UNIMPLEMENTED. The stubs call that RPC abstract.
-    servicer = TextureServicer(model, stored, workers)  # type: ignore[abstract]
+    servicer = TextureServicer(model, stored, workers)
     return StageParts(
         servicer=servicer,
         register=lambda server: texture_pb2_grpc.add_TextureServiceServicer_to_server(servicer, server),

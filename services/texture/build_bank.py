@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -34,7 +35,7 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
 
     Raises:
         NoUsableFootage: there are no frames.
-        InvalidRequest: indices do not increase, or max_frames < 1.
+        InvalidRequest: indices do not increase, max_frames < 1, or some frames have speech or expression and others do not.
         Cancelled: the current call is over.
     """
     if max_frames < 1:
@@ -46,6 +47,8 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
     if len(wrong):
         first, second = index[wrong[0]], index[wrong[0] + 1]
         raise InvalidRequest(f"frame_index must increase: {second} came after {first}", field="frame.frame_index")
+    speech = _of_all([frame.speech for frame in frames], "speech")
+    expression = _of_all([frame.expression for frame in frames], "expression")
     heads = []
     for frame in frames:
         check_still_wanted()
@@ -59,6 +62,8 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
         np.stack([frames[row].pose.rotation for row in kept]),
         index[kept],
         geometry,
+        speech=None if speech is None else speech[kept],
+        expression=None if expression is None else expression[kept],
     )
     return harmonise(bank, np.cumsum(np.diff(index, prepend=index[0]) > 1, dtype=np.intp)[kept])
 
@@ -113,7 +118,25 @@ def harmonise(bank: MouthBank, segment: npt.NDArray[np.intp]) -> MouthBank:
         for row in rows:
             check_still_wanted()
             boxes[row] = np.clip(np.rint(bank.boxes[row] * gain.astype(np.float32)), 0, 255)
-    return make_bank(boxes, bank.mouth, bank.rotation, bank.frame_index, bank.geometry)
+    return replace(bank, boxes=boxes)
+
+
+def _of_all(arrays: Sequence[Float32 | None], name: str) -> Float32 | None:
+    """Return an optional array of the frames, stacked; None: no frame has one."""
+    given = [array for array in arrays if array is not None]
+    if not given:
+        return None
+    field = f"frame.{name}"
+    if len(given) < len(arrays):
+        raise InvalidRequest(
+            f"{field}: {len(given)} of {len(arrays)} frames have it; all frames must have it, or none", field=field
+        )
+    shapes = sorted({array.shape for array in given})
+    if len(shapes) > 1:
+        raise InvalidRequest(
+            f"{field}: all frames must have the same shape, not {list(shapes[0])} and {list(shapes[1])}", field=field
+        )
+    return np.stack(given)
 
 
 def _skin_colour(bank: MouthBank, row: int) -> npt.NDArray[np.float64]:

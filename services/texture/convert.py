@@ -8,23 +8,22 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ActorGeometry
-from services.common.face.crops import (
-    BOX_SIZE,
-    MAX_HEAD_PX,
-)
-from services.common.face.landmarks import NUM_MOUTH_AREA
-from services.common.face.mouth_bank import MAX_BANK_FRAMES
+from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX
+from services.common.face.mouth_bank import MAX_BANK_FRAMES, MAX_EXPRESSION, SPEECH_SHAPE
 from services.common.store.artefacts import ArtefactRef
 from services.common.wire.arrays import from_image, from_tensor, to_rgb_image, to_tensor
 from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
 from services.common.wire.face_messages import face_from_proto
-from services.common.wire.pose_messages import pose_from_proto
 from services.texture.build_bank import DEFAULT_FRAMES
+from services.texture.targets import wanted_mouth_from_proto
 from services.texture.types import ALBEDO_MODES, BankFrame, TargetFrame, WarpConfig, WarpedFrame, WarpMode
 
+_LARGEST_PROBABILITY: Final = 1.001
 _BOX: Final = (BOX_SIZE, BOX_SIZE)
 _MODES: Final = {
     pb.WARP_MODE_UNSPECIFIED: WarpMode.TEMPORAL_WARP_NETWORK,
@@ -80,13 +79,28 @@ def bank_frame_from_proto(request: pb.BuildBankRequest) -> BankFrame:
     if not request.HasField("frame"):
         raise InvalidRequest("after the config every message must be a frame", field="frame")
     frame = request.frame
+    speech, expression = None, None
+    if frame.HasField("speech"):
+        speech = from_tensor(frame.speech, "frame.speech", dtype=np.float32, shape=SPEECH_SHAPE, limit=_LARGEST_PROBABILITY)
+    if frame.HasField("expression"):
+        expression = _expression_from_proto(frame.expression)
     landmarks, pose = face_from_proto(frame.landmarks, frame.pose, "frame")
     return BankFrame(
         frame_index=frame.frame_index,
         box=from_image(frame.box, "frame.box", channels=3, size=_BOX),
         landmarks=landmarks,
         pose=pose,
+        speech=speech,
+        expression=expression,
     )
+
+
+def _expression_from_proto(message: common_pb2.Tensor) -> Float32:
+    field = "frame.expression"
+    coefficients: Float32 = from_tensor(message, field, dtype=np.float32, shape=(None,), limit=MAX_HEAD_PX)
+    if not 1 <= len(coefficients) <= MAX_EXPRESSION:
+        raise InvalidRequest(f"{field}: {len(coefficients)} coefficients, not 1 to {MAX_EXPRESSION}", field=field)
+    return coefficients
 
 
 def bank_to_proto(ref: ArtefactRef, num_frames: int, geometry: ActorGeometry) -> pb.BuildBankResponse:
@@ -128,12 +142,7 @@ def target_from_proto(request: pb.RetrieveWarpRequest) -> TargetFrame:
     """
     if not request.HasField("frame"):
         raise InvalidRequest("after the config every message must be a frame", field="frame")
-    frame = request.frame
-    if not frame.motion.HasField("mouth_landmarks"):
-        raise InvalidRequest("frame.motion: mouth_landmarks are needed", field="frame.motion.mouth_landmarks")
-    field = "frame.motion.mouth_landmarks"
-    mouth = from_tensor(frame.motion.mouth_landmarks, field, dtype=np.float32, shape=(NUM_MOUTH_AREA, 3), limit=MAX_HEAD_PX)
-    return TargetFrame(frame.frame_index, mouth, pose_from_proto(frame.pose, "frame.pose"), frame.context_only)
+    return wanted_mouth_from_proto(request.frame, "frame")
 
 
 def warped_to_proto(warped: WarpedFrame) -> pb.RetrieveWarpResponse:

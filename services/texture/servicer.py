@@ -1,4 +1,4 @@
-"""RPCs of the texture stage. SampleNeuralTexture answers UNIMPLEMENTED: no method needs it yet."""
+"""RPCs of the texture stage."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from services.texture.convert import (
     warped_to_proto,
 )
 from services.texture.models import TemporalWarpModel
+from services.texture.neural_texture.convert import sampled_to_proto, texture_config_from_proto, texture_frame_from_proto
+from services.texture.neural_texture.sampling import open_texture
 from services.texture.portrait.convert import Portrait, portrait_frame_from_proto, portrait_from_proto, turned_to_proto
 from services.texture.portrait.rotate import PortraitRotation
 from services.texture.select_frames import select_frames
@@ -36,12 +38,12 @@ MAX_FOOTAGE_FRAMES: Final = MAX_BANK_FRAMES
 
 
 class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
-    """Banks, retrieval and warp; drawn faces; backgrounds of retimed and of moved heads.
+    """Banks, retrieval and warp; drawn faces; backgrounds of retimed and of moved heads; neural textures.
 
     Args:
         model: returns the loaded network; called once per stream, after warm-up.
-        stored: banks and identities.
-        workers: threads in which banks are built, and textures and portraits are warped.
+        stored: banks, actors and identities.
+        workers: threads in which banks are built, textures and portraits are warped, and neural textures are sampled.
     """
 
     def __init__(self, model: Callable[[], TemporalWarpModel], stored: StoredFaces, workers: WorkerPool) -> None:
@@ -58,7 +60,7 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
             if len(frames) == MAX_FOOTAGE_FRAMES:
                 raise InvalidRequest(f"a bank is built from at most {MAX_FOOTAGE_FRAMES} frames", field="frame")
             frame = bank_frame_from_proto(request)
-            charge(frame.box.nbytes + frame.landmarks.nbytes)
+            charge(sum(array.nbytes for array in (frame.box, frame.landmarks, frame.speech, frame.expression) if array is not None))
             frames.append(frame)
         bank = await self._workers.run(build_bank, frames, max_frames)
         ref = await self._workers.run(self._stored.keep_bank, bank)
@@ -104,6 +106,18 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
         async for request in requests:
             frame = portrait_frame_from_proto(request)
             yield turned_to_proto(frame.frame_index, await self._workers.run(rotation.turn, frame.pose, frame.blink))
+
+    async def SampleNeuralTexture(  # noqa: N802  # the RPC's name
+        self, request_iterator: AsyncIterator[pb.SampleNeuralTextureRequest], context: Any
+    ) -> AsyncIterator[pb.SampleNeuralTextureResponse]:
+        """Take a config, then UV maps or target frames. Answer each frame as it comes."""
+        requests = aiter(request_iterator)
+        config = texture_config_from_proto(await anext(requests, pb.SampleNeuralTextureRequest()))
+        stream = await self._workers.run(open_texture, config, self._stored)
+        async for request in requests:
+            sampled = await self._workers.run(stream.push, texture_frame_from_proto(request))
+            if sampled is not None:
+                yield sampled_to_proto(sampled)
 
     def _rotation(self, portrait: Portrait) -> PortraitRotation:
         return PortraitRotation(portrait.picture, portrait.landmarks, portrait.pose, *self._stored.person(portrait.identity))

@@ -1,11 +1,13 @@
-"""Stored artefacts as the stage computes with them: mouth banks, and identities with their morphable models."""
+"""Stored artefacts as the stage computes with them: mouth banks, neural textures, and identities with their morphable models."""
 
 from __future__ import annotations
 
+from services.common.array_types import UInt8
 from services.common.chassis.calls import set_model_version
 from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, bank_from_arrays
+from services.common.face.neural_texture import neural_texture_from_arrays
 from services.common.geometry.morphable_model import MorphableModel
 from services.common.store.array_cache import ArrayCache
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
@@ -16,7 +18,7 @@ class StoredFaces:
 
     Args:
         store: where banks are put.
-        cache: banks and identities are read through the cache.
+        cache: banks, actors and identities are read through the cache.
         models: the morphable models of identities.
     """
 
@@ -34,6 +36,14 @@ class StoredFaces:
             InvalidRequest, ArtefactNotFound, ArtefactCorrupt: the artefact cannot be read, or is no bank.
         """
         return bank_from_arrays(self._cache.get_arrays(ref))
+
+    def texture(self, ref: ArtefactRef) -> UInt8:
+        """Return the neural texture of a stored actor, uint8 [256, 256, 16].
+
+        Raises:
+            InvalidRequest, ArtefactNotFound, ArtefactCorrupt: the artefact cannot be read, or holds no neural texture.
+        """
+        return neural_texture_from_arrays(self._cache.get_arrays(ref), "config.texture")
 
     def person(self, ref: ArtefactRef) -> tuple[FaceIdentity, MorphableModel]:
         """Return a stored identity and its morphable model, and name the model in the current call's log line.

@@ -55,12 +55,16 @@ class BankFrame:
         box: uint8 [160, 160, 3], RGB render box.
         landmarks: float32 [478, 3], frame pixels.
         pose: head pose.
+        speech: float32 [20, 40], posteriorgram rows of the footage's own speech around the frame, 0..1; None: not given.
+        expression: float32 [E], expression coefficients on the model of the person's identity; None: not given.
     """
 
     frame_index: int
     box: npt.NDArray[np.uint8]
     landmarks: Float32
     pose: HeadPose
+    speech: Float32 | None = None
+    expression: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,40 @@ class WarpedFrame:
     distance: float
     fitting_error: float
     bending_energy: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextureConfig:
+    """Wish of a SampleNeuralTexture stream: the actor's artefact, and the identity, which only target frames need."""
+
+    texture: ArtefactRef
+    identity: ArtefactRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class UvFrame:
+    """Texture coordinates of one frame.
+
+    Attributes:
+        frame_index: place in the stream.
+        uv: float32 [H, W, 2], 0..1; negative where there is no face.
+    """
+
+    frame_index: int
+    uv: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class SampledFrame:
+    """Features of one frame.
+
+    Attributes:
+        frame_index: as asked for.
+        features: float32 [H, W, 16], 0..1; 0 where there is no face.
+    """
+
+    frame_index: int
+    features: Float32
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from services.common.face.crops import to_frame
 from services.common.face.landmarks import MOUTH_AREA
+from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.arrays import to_gray_image, to_rgb_image, to_tensor
 from services.common.wire.pose_messages import pose_to_proto
@@ -98,10 +99,11 @@ def ref_message(ref: ArtefactRef) -> common_pb2.ArtefactRef:
 
 
 def refs_of(call: Call, store: ArtefactStore) -> dict[str, common_pb2.ArtefactRef]:
-    """Artefacts that requests name: two styles, a bank, an identity, a renderer's actor, and one of no kind."""
+    """Artefacts that requests name: two styles, a bank, an identity, two renderers' actors, and one of no kind."""
     person = a_person()
     refs = {
         "identity": ref_message(store.put_arrays(person.arrays(), person.metadata())),
+        "neural": ref_message(store.put_arrays(_neural_actor(), {"format": ACTOR_FORMAT})),
         "other": ref_message(store.put_arrays({"boxes": np.zeros(3, np.float32)}, {"format": "another"})),
     }
     for name, method in (("style", "ugc"), ("head_style", "headpose")):
@@ -154,7 +156,10 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "texture.SelectFrames": [[_selection()]],
         "texture.MatchBackgrounds": [[_matching()]],
         "texture.RotatePortrait": [[portrait_to_proto(a_portrait(), LANDMARKS, POSE, refs["identity"]), _turn(0), _turn(1)]],
-        "texture.SampleNeuralTexture": [[texture_pb2.SampleNeuralTextureRequest()]],
+        "texture.SampleNeuralTexture": [
+            [_texture(refs["neural"], refs["identity"]), *_texture_targets(2)],
+            [_texture(refs["neural"]), _uv_map(0), _uv_map(1)],
+        ],
         "render.Render": [
             [render_pb2.RenderRequest(config=render_pb2.RenderConfig(model="ugc", actor=refs["actor"])), *_boxes(2)],
             [render_pb2.RenderRequest(config=render_pb2.RenderConfig(model="headpose")), *_boxes(2)],
@@ -183,6 +188,27 @@ def dubbing(**fields: Any) -> gateway_pb2.CreateDubRequest:
     """A dub of the media folder's clip by the enrolled actor."""
     given = {"footage_uri": "footage.mp4", "speech_uri": "speech.wav", "output_uri": "dub.mp4", "actor_id": ACTOR, **fields}
     return gateway_pb2.CreateDubRequest(**given)
+
+
+def _neural_actor() -> dict[str, np.ndarray]:
+    texture = np.random.default_rng(6).integers(0, 256, TEXTURE_SHAPE).astype(np.uint8)
+    return {"actor_state": np.zeros(4, np.float32), ARRAY_NAME: texture}
+
+
+def _texture(
+    actor: common_pb2.ArtefactRef, identity: common_pb2.ArtefactRef | None = None
+) -> texture_pb2.SampleNeuralTextureRequest:
+    config = texture_pb2.SampleNeuralTextureConfig(texture=actor, identity=identity)
+    return texture_pb2.SampleNeuralTextureRequest(config=config)
+
+
+def _texture_targets(count: int) -> list[Message]:
+    return [texture_pb2.SampleNeuralTextureRequest(target=target.frame) for target in _targets(count)]  # type: ignore[attr-defined]
+
+
+def _uv_map(frame: int) -> texture_pb2.SampleNeuralTextureRequest:
+    uv = np.random.default_rng(frame).uniform(-0.2, 1.0, (20, 30, 2)).astype(np.float32)
+    return texture_pb2.SampleNeuralTextureRequest(uv=texture_pb2.UvMap(frame_index=frame, uv=to_tensor(uv)))
 
 
 def _sound() -> list[Message]:

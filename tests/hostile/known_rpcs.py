@@ -113,6 +113,11 @@ def _numbers() -> list[Case]:
             for base in (0, 1, 2)
         ),
         *(_refused("texture.RetrieveWarp", "frame.pose.translation", poses, index=1, base=base, says="pose") for base in (0, 1, 2)),
+        _refused("texture.SampleNeuralTexture", "target.pose.translation", poses, index=1, says="pose"),
+        *(
+            _refused("texture.SampleNeuralTexture", "uv.uv", _filled(20, value, 30, 2), index=1, base=1, says="uv.uv")
+            for value in (float("nan"), 1.5)
+        ),
         _refused("texture.BuildBank", "frame.pose.translation", poses, index=1, says="pose"),
         _refused("texture.BuildBank", "frame.landmarks", _filled(478, -1e30, 3), index=1),
         changed_case("texture.RotatePortrait", "a portrait of 4000 x 1", _thin_portrait, REFUSED),
@@ -134,7 +139,7 @@ def _tall_portrait(messages: list[Any]) -> None:
 
 def _bytes() -> list[Case]:
     """Bytes that are no message, and messages over the limit, on every RPC."""
-    rpcs = {name: rpc for name, rpc in every_rpc().items() if name not in (*UNCALLED, "texture.SampleNeuralTexture")}
+    rpcs = {name: rpc for name, rpc in every_rpc().items() if name not in UNCALLED}
 
     def case(name: str, what: str, allowed: frozenset[str], data: Callable[[bytes], list[bytes]]) -> Case:
         def act(world: World) -> Outcome:

@@ -150,11 +150,7 @@ def mutation_of(case_name: str, world: World) -> str:
 
 def allowed_of(name: str) -> frozenset[str]:
     """Codes with which a mutated request may end."""
-    return (
-        ANSWERED | {"UNIMPLEMENTED"}
-        if name in ("texture.SampleNeuralTexture", "ServerReflection.ServerReflectionInfo")
-        else ANSWERED
-    )
+    return ANSWERED | {"UNIMPLEMENTED"} if name == "ServerReflection.ServerReflectionInfo" else ANSWERED
 
 
 _numbers = itertools.count()

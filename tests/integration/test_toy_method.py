@@ -1,4 +1,7 @@
-"""A whole new method: two rooms in a temporary package, one line in each registry, one row in the gateway's table."""
+"""A whole new method: two rooms in a temporary package, one line in each registry, one row in the gateway's table.
+
+A second renderer of the toy takes every optional input that the gateway makes: neural texture, speech and reference.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,33 @@ import shutil
 import sys
 import wave
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
+from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
-from gateway.methods import LAG_FEATURES, METHODS, Method, Predictor, Renderer
+from gateway.actors.create import EnrolRequest, create_actor
+from gateway.cli.dub_prepare import prepared
+from gateway.cli.workplace import open_workplace
+from gateway.methods import LAG_FEATURES, METHODS, Method, Predictor, Renderer, TextureInput
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.enrol import EnrolOptions
+from gateway.pipeline.outcome import DubOutcome
 from gateway.pipeline.plan import RENDERED
+from gateway.pipeline.progress import OnProgress
 from gateway.settings import GatewaySettings
 from gateway.stages.host import StageHost
 from services.common.array_types import Float64, UInt8
+from services.common.errors import ActorNotReady, ArtefactNotFound, InvalidRequest, NoUsableFootage
+from services.common.face.neural_texture import ARRAY_NAME, TEXTURE_SHAPE
 from services.common.store.artefacts import ArtefactStore
 from services.motion.predictors.registry import PREDICTORS
 from services.render.backends.registry import WEIGHTS_FOLDER
@@ -33,6 +47,16 @@ NUM_FRAMES = 80
 """Frames of the footage: enough for the motion personalisation at any lag."""
 QUIET_S = 1.0
 """Silence before the speech begins."""
+ALL_INPUTS = Renderer(
+    name="toy_all",
+    frames_before=1,
+    frames_after=1,
+    texture=TextureInput.NEURAL,
+    speech=True,
+    reference=True,
+    needs_actor=True,
+    needs_identity=True,
+)
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -51,11 +75,14 @@ def toy(stages: RunningStages, tmp_path_factory: pytest.TempPathFactory) -> Iter
         patch.syspath_prepend(packages)
         patch.setenv("DUBSTAGE_RENDER_WEIGHTS", str(weights))
         predictor, renderer = import_module("toy_method.predictor").PREDICTOR, import_module("toy_method.renderer").RENDERER
+        all_inputs = import_module("toy_method.all_inputs").RENDERER
         patch.setitem(PREDICTORS, "toy", predictor)
-        patch.setitem(RENDERERS, "toy", renderer)
         motion = Predictor(name="toy", features=LAG_FEATURES, look_ahead_ms=80)
-        patch.setitem(METHODS, "toy", Method(name="toy", motion=motion, renderer=Renderer(name="toy", needs_actor=True)))
-        renderer.export(ExportJob(weights=None, folder=weights))
+        rows = {"toy": Renderer(name="toy", needs_actor=True), "toy_all": ALL_INPUTS}
+        for made, (name, row) in zip((renderer, all_inputs), rows.items(), strict=True):
+            patch.setitem(RENDERERS, name, made)
+            patch.setitem(METHODS, name, Method(name=name, motion=motion, renderer=row))
+            made.export(ExportJob(weights=None, folder=weights))
         yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "toy_method"]:
         del sys.modules[name]
@@ -98,19 +125,58 @@ def demo_speech() -> tuple[int, np.ndarray[tuple[int], np.dtype[np.int16]]]:
         return source.getframerate(), np.frombuffer(source.readframes(source.getnframes()), "<i2")
 
 
+@dataclass(frozen=True)
+class Installation:
+    """Stages in this process, and the folder that they work in."""
+
+    host: StageHost
+    folder: Path
+    settings: GatewaySettings
+
+    @property
+    def artefacts(self) -> ArtefactStore:
+        return ArtefactStore(self.settings.artefacts_url)
+
+    def blobs(self) -> set[str]:
+        """Names of all files of the artefact store."""
+        return {path.name for path in Path(self.settings.artefacts_url).rglob("*") if path.is_file()}
+
+    def dub(self, request: DubRequest, on_progress: OnProgress = lambda *_: None) -> DubOutcome:
+        job = DubJob(request, self.host.stages, self.artefacts, self.folder / "jobs")
+        outcome = self.host.run(job.run(on_progress))
+        job.discard()
+        assert np.isin(outcome.plan.reason, RENDERED).mean() > 0.9
+        return outcome
+
+
 @pytest.fixture(scope="module")
-def dubbed(footage: Path, speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy's film, made by stages in this process."""
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     folder = tmp_path_factory.mktemp("toy")
     settings = GatewaySettings(data_dir=folder / "data", artefacts_url=str(folder / "artefacts"))
-    request = DubRequest(footage=footage, speech=speech, output=folder / "dubbed.mkv", method="toy", codec="ffv1")
     with StageHost(settings) as host:
-        job = DubJob(request, host.stages, ArtefactStore(settings.artefacts_url), folder / "jobs")
-        outcome = host.run(job.run(lambda *_: None))
+        yield Installation(host, folder, settings)
+
+
+@pytest.fixture(scope="module")
+def dubbed(footage: Path, speech: Path, here: Installation) -> Path:
+    """The toy's film, made by stages in this process."""
+    request = DubRequest(footage=footage, speech=speech, output=here.folder / "dubbed.mkv", method="toy", codec="ffv1")
+    outcome = here.dub(request)
     assert outcome.actor is not None
     assert outcome.actor.renderer_trained
-    assert np.isin(outcome.plan.reason, RENDERED).mean() > 0.9
     return request.output
+
+
+@pytest.fixture(scope="module")
+def all_inputs(footage: Path, speech: Path, here: Installation) -> DubRequest:
+    """A dub with the renderer that takes all inputs, without a reference; done."""
+    request = DubRequest(footage=footage, speech=speech, output=here.folder / "all.mkv", method="toy_all", codec="ffv1")
+    steps: list[str] = []
+    here.dub(request, lambda step, *_: steps.append(step) if step not in steps else None)
+    order = [step.removeprefix("enrol ") for step in steps if step.startswith("enrol ")]
+    # What the bank holds of the frames is known before the bank is built.
+    assert order == ["style", "identity", "coefficients", "bank", "motion", "renderer"]
+    return request
 
 
 def pictures_of(path: Path) -> UInt8:
@@ -146,3 +212,94 @@ def test_the_toy_dubs_over_grpc_as_in_process(
             ).wait(timeout_s=90)
     assert result.num_frames == NUM_FRAMES
     np.testing.assert_array_equal(pictures_of(output), pictures_of(dubbed))
+
+
+def test_a_neural_texture_is_learned_from_the_bank_and_shown_with_the_speech(footage: Path, all_inputs: DubRequest) -> None:
+    before, after = pictures_of(footage), pictures_of(all_inputs.output)
+    # The stripes are as strong in silence as in speech, because the rows of a posteriorgram sum to one.
+    blue = blue_added(before, after)
+    assert len(blue) == NUM_FRAMES
+    assert blue[2:-2].min() > 15
+    # The first frame hears zeros before the sound.
+    assert blue[0] < 0.8 * np.median(blue)
+
+
+def test_a_reference_is_taken_from_its_face_for_the_whole_film(
+    footage: Path, all_inputs: DubRequest, here: Installation, tmp_path: Path
+) -> None:
+    picture = tmp_path / "reference.png"
+    assert cv2.imwrite(str(picture), pictures_of(footage)[10, ..., ::-1])
+    request = replace(all_inputs, output=tmp_path / "lit.mkv", reference=picture)
+    here.dub(request)
+    without, lit = pictures_of(all_inputs.output).astype(int), pictures_of(request.output).astype(int)
+    assert np.percentile(np.abs(without - lit), 99.5, axis=(1, 2, 3)).min() > 15
+    with av.open(str(request.output)) as film:
+        assert any("appearance of another picture: no consent on record" in text for text in film.metadata.values())
+
+
+def test_a_reference_without_a_face_is_refused_by_its_name(all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
+    picture = tmp_path / "wall.png"
+    assert cv2.imwrite(str(picture), np.full((200, 200, 3), 128, np.uint8))
+    request = replace(all_inputs, output=tmp_path / "refused.mkv", reference=picture)
+    with pytest.raises(NoUsableFootage, match=r"wall\.png shows no face"):
+        here.dub(request)
+    assert not request.output.exists()
+
+
+def test_a_renderer_that_takes_no_reference_refuses_one(all_inputs: DubRequest, here: Installation, footage: Path) -> None:
+    request = replace(all_inputs, method="toy", output=here.folder / "refused.mkv", reference=footage)
+    with pytest.raises(InvalidRequest, match=r"method toy takes no reference picture.*its renderer toy .*toy_all") as caught:
+        here.dub(request)
+    assert caught.value.field == "reference"
+
+
+def test_an_erased_actor_leaves_no_texture_and_cannot_be_dubbed(
+    footage: Path, all_inputs: DubRequest, here: Installation, tmp_path: Path
+) -> None:
+    before = here.blobs()
+    request = EnrolRequest(actor_id="ann", footage=footage, method="toy_all", options=EnrolOptions(personalize_motion=False))
+    with open_workplace(here.settings) as place:
+        enrolling = create_actor(
+            request,
+            here.host.stages,
+            place.actors,
+            place.artefacts,
+            here.folder / "jobs",
+            require_consent=False,
+            on_progress=lambda *_: None,
+        )
+        actor = here.host.run(enrolling)
+        assert {"style", "bank", "renderer", "identity"} <= actor.artefacts.keys()
+        texture = place.artefacts.get_arrays(actor.artefacts["renderer"])[ARRAY_NAME]
+        assert texture.shape == TEXTURE_SHAPE
+        assert len(here.blobs() - before) == len({ref.sha256 for ref in actor.artefacts.values()})
+        receipt = place.actors.erase("ann")
+        assert set(receipt.erased_sha256) == {ref.sha256 for ref in actor.artefacts.values()}
+        assert here.blobs() == before
+        with pytest.raises(ActorNotReady, match="no actor 'ann'"):
+            here.host.run(prepared(replace(all_inputs, output=tmp_path / "refused.mkv"), place, "ann", None))
+        # Nor can a dub that holds the erased artefacts go on.
+        dub = replace(all_inputs, output=tmp_path / "refused.mkv", actor=actor.enrolled)
+        with pytest.raises(ArtefactNotFound):
+            here.dub(dub)
+    assert not list(tmp_path.glob("refused*"))
+
+
+def test_all_inputs_over_grpc_give_the_same_film(
+    footage: Path,
+    speech: Path,
+    all_inputs: DubRequest,
+    loop_thread: LoopThread,
+    start_gateway: StartGateway,
+    tmp_path: Path,
+) -> None:
+    output = footage.with_name("toy_all_grpc.mkv")
+    with serving_stages(loop_thread, tmp_path / "artefacts") as stages:
+        running = start_gateway(artefacts_url=str(stages.artefacts), **stages.endpoints())
+        with running.connect() as connection:
+            wanted = {"footage": footage.name, "speech": speech.name, "output": output.name, "codec": "ffv1"}
+            client.dub(connection, method="toy_all", **wanted).wait(timeout_s=90)
+            with pytest.raises(DubstageCallError, match="takes no reference picture") as caught:
+                client.dub(connection, method="toy", reference=footage.name, **wanted)
+    assert caught.value.field == "reference_uri"
+    np.testing.assert_array_equal(pictures_of(output), pictures_of(all_inputs.output))

@@ -92,6 +92,18 @@ def cut(source: Path, target: Path, begin_s: float, end_s: float) -> Path:
     return target
 
 
+def first_seconds(source: Path, target: Path, seconds: float) -> Path:
+    """The beginning of a clip as it is coded: packets of its picture and sound that begin before a time, in the same container."""
+    with av.open(str(source)) as film, av.open(str(target), "w") as output:
+        copies = {stream.index: output.add_stream_from_template(stream) for stream in (*film.streams.video, *film.streams.audio)}
+        for packet in film.demux([film.streams[index] for index in copies]):
+            if packet.dts is None or packet.pts is None or packet.pts * packet.time_base >= seconds:
+                continue
+            packet.stream = copies[packet.stream.index]
+            output.mux(packet)
+    return target
+
+
 def write_wav(path: Path, samples: npt.NDArray[np.float64], rate: int) -> Path:
     """16-bit sound from float [T] or [T, channels] in -1 to 1."""
     with wave.open(str(path), "wb") as file:

@@ -129,7 +129,7 @@ def test_too_little_of_a_face_enrols_nobody(dubstage: Run, carphone: Path, tmp_p
 def test_an_interrupted_dub_leaves_no_output_and_goes_on_when_run_again(clips: Any, output: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     # Long enough that seconds of work are left when the first window is finished.
-    footage = cut(clips.path("video/hp_31.mp4"), tmp_path / "film.mp4", 0, 10)
+    footage = cut(clips.path("video/hp_31.mp4"), tmp_path / "film.mp4", 0, 6)
     arguments = ["dub", str(footage), "--audio", str(SPEECH), "-o", str(output), "--no-personalize"]
     command = [sys.executable, "-m", "gateway.cli", *arguments]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,11 @@ from services.common.chassis.client import ClientConfig
 from services.common.chassis.settings import StageSettings
 from services.common.chassis.stage import server_of
 from services.common.store.artefacts import ArtefactStore
-from tests.system.dubbing import UNPERSONALIZED, sha256, write_wav
+from tests.system.dubbing import UNPERSONALIZED, cut, sha256, write_wav
 from tests.system.test_speech_lengths import demo_speech
+
+SPEECH_S = 2.8
+"""More rows of features than one block of a stream has (FEATURE_BLOCK)."""
 
 
 @asynccontextmanager
@@ -43,6 +45,14 @@ async def five_servers(artefacts_url: str) -> AsyncIterator[RemoteStages]:
             configs[name] = ClientConfig(stage=name, target=server.address)
         assert set(configs) == set(STAGE_NAMES)
         yield await stack.enter_async_context(RemoteStages(configs))
+
+
+@pytest.fixture(scope="module")
+def remote(host: StageHost, settings: GatewaySettings) -> Iterator[RemoteStages]:
+    """Channels to five servers, which all cases share."""
+    stack = AsyncExitStack()
+    yield host.run(stack.enter_async_context(five_servers(settings.artefacts_url)))
+    host.run(stack.aclose())
 
 
 class Told:
@@ -81,10 +91,15 @@ class Told:
 
 @dataclass(frozen=True)
 class Case:
-    """What is dubbed: a method, how the person is learned, and of which footage."""
+    """What is dubbed: a method, how the person is learned, and of which footage.
+
+    The 81 frames are more than one block of a stream has, and two windows and a part of one. Of so little footage five frames are
+    taken for covered, and pass through.
+    """
 
     method: str
     enrol: EnrolOptions = UNPERSONALIZED
+    seconds: float = 2.7
     still: bool = False
     retime: bool = False
 
@@ -94,7 +109,8 @@ CASES = {
     "ugc retimed": Case("ugc", retime=True),
     "everybody": Case("everybody", EnrolOptions(renderer_steps=4)),
     "everybody and ugc": Case("everybody+ugc"),
-    "headpose": Case("headpose", EnrolOptions(renderer_steps=4)),
+    # The renderer learns from 100 frames or more.
+    "headpose": Case("headpose", EnrolOptions(renderer_steps=4), seconds=4.0),
     "headpose of a still": Case("headpose", still=True),
 }
 
@@ -102,19 +118,21 @@ CASES = {
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_in_process_over_grpc_and_with_other_chunks(
-    case: Case, carphone: Path, host: StageHost, settings: GatewaySettings, tmp_path: Path
+    case: Case, carphone: Path, host: StageHost, remote: RemoteStages, settings: GatewaySettings, tmp_path: Path
 ) -> None:
     store = ArtefactStore(settings.artefacts_url)
-    footage = carphone
     if case.still:
         footage = tmp_path / "astronaut.png"
         assert cv2.imwrite(str(footage), astronaut()[..., ::-1])
+    else:
+        footage = cut(carphone, tmp_path / "footage.mkv", 0.0, case.seconds)
+    speech = write_wav(tmp_path / "speech.wav", demo_speech(16000, SPEECH_S), 16000)
 
-    async def dub(stages: Stages, name: str, feature_block: int = FEATURE_BLOCK) -> str:
+    def dub(stages: Stages, name: str, feature_block: int = FEATURE_BLOCK) -> str:
         output = tmp_path / f"{name}.mp4"
         request = DubRequest(
             footage=footage,
-            speech=write_wav(tmp_path / "speech.wav", demo_speech(16000, 5.0), 16000),
+            speech=speech,
             output=output,
             method=case.method,
             enrol=case.enrol,
@@ -122,18 +140,13 @@ def test_in_process_over_grpc_and_with_other_chunks(
             feature_block=feature_block,
         )
         job = DubJob(request, stages, store, tmp_path / "jobs")
-        outcome = await job.run(lambda *_: None)
-        assert outcome.plan.rendered().all()
+        outcome = host.run(job.run(lambda *_: None))
+        assert outcome.plan.rendered().mean() > 0.9
         job.discard()
         return sha256(output)
 
-    async def over_grpc() -> tuple[str, dict[str, str]]:
-        async with five_servers(settings.artefacts_url) as stages:
-            remote = Told(stages)
-            return await dub(remote, "grpc"), remote.answers
-
-    local = Told(host.stages)
-    expected = host.run(dub(local, "local"))
-    assert host.run(dub(host.stages, "chunks", feature_block=7)) == expected
-    found, answers = asyncio.run(over_grpc())
-    assert found == expected, [name for name, digest in answers.items() if digest != local.answers[name]]
+    local, over_grpc = Told(host.stages), Told(remote)
+    expected = dub(local, "local")
+    assert dub(host.stages, "chunks", feature_block=7) == expected
+    found = dub(over_grpc, "grpc")
+    assert found == expected, [name for name, digest in over_grpc.answers.items() if digest != local.answers[name]]

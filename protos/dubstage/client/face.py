@@ -162,6 +162,7 @@ def track(
     smoothing_half_width: int | None = None,
     morphable_model: str = "",
     identity: Artefact | None = None,
+    fit_colours: bool = False,
 ) -> Requests[Picture, pb.TrackRequest]:
     """Yield a TrackedFrame for each frame, while frames are read.
 
@@ -174,6 +175,7 @@ def track(
         smoothing_half_width: half width of the two-sided smoothing window, 0 to 4 frames, by which replies are late; None: 3.
         morphable_model: fit this model to every face, such as "mediapipe_468"; empty: the model of `identity`, or none.
         identity: from `fit_identity`: every face is fitted with this person's shape.
+        fit_colours: fit the colours of every frame too, with the frame's own light; needs `identity`.
     """
     config = pb.TrackConfig(
         timeline=as_timeline(timeline),
@@ -181,6 +183,7 @@ def track(
         smoothing_half_width=smoothing_half_width,
         morphable_model=morphable_model,
         identity=as_artefact(identity),
+        fit_colours=fit_colours,
     )
     numbers = itertools.count(first_frame)
 
@@ -193,7 +196,9 @@ def track(
 
 
 @upload_call(rpcs.face.FIT_IDENTITY, _identity)
-def fit_identity(*, morphable_model: str = "") -> Requests[tuple[Picture, Face | pb.FaceTrack], pb.FitIdentityRequest]:
+def fit_identity(
+    *, morphable_model: str = "", three_stage: bool = False
+) -> Requests[tuple[Picture, Face | pb.FaceTrack], pb.FitIdentityRequest]:
     """Return the Identity of one person: from a single picture, or from many frames of their track.
 
     Items are pairs: an upright picture, uint8 RGB [H, W, 3], and the person's face in the picture as `track` answered. Faces whose
@@ -201,6 +206,7 @@ def fit_identity(*, morphable_model: str = "") -> Requests[tuple[Picture, Face |
 
     Args:
         morphable_model: name of the model to fit; empty: mediapipe_468.
+        three_stage: fit albedo and light by the three-stage fit of Dubbing for Everyone; False: by Gauss-Newton steps.
     """
 
     def item(pair: tuple[Picture, Face | pb.FaceTrack]) -> pb.FitIdentityRequest:
@@ -208,5 +214,5 @@ def fit_identity(*, morphable_model: str = "") -> Requests[tuple[Picture, Face |
         message = face.message if isinstance(face, Face) else face
         return pb.FitIdentityRequest(frame=pb.FitIdentityFrame(image=as_image(picture), face=message))
 
-    config = pb.FitIdentityConfig(morphable_model=morphable_model)
+    config = pb.FitIdentityConfig(morphable_model=morphable_model, three_stage=three_stage)
     return Requests(pb.FitIdentityRequest(config=config), item)

@@ -133,6 +133,8 @@ def dub(
     seed: int = 0,
     retime: bool = False,
     overwrite: bool = False,
+    reference: str = "",
+    reference_consent: Consent | None = None,
 ) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
 
@@ -150,6 +152,9 @@ def dub(
         seed: random seed for personalisation.
         retime: make the film as long as the speech, by repeating and leaving out frames.
         overwrite: replace any file at `output`; without this, only a film that dubstage wrote is replaced.
+        reference: picture or film, named like `footage`, whose first usable face gives the film its light and make-up, for methods
+            whose renderer takes a reference; empty: the person's own appearance.
+        reference_consent: that the person in `reference` agreed.
     """
     return pb.CreateDubRequest(
         footage_uri=footage,
@@ -165,6 +170,8 @@ def dub(
         seed=seed,
         retime=retime,
         overwrite=overwrite,
+        reference_uri=reference,
+        reference_consent=_consent(reference_consent),
     )
 
 

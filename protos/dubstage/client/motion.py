@@ -136,6 +136,7 @@ def encode_style(
     usable: Tensor,
     frame_rate: Fraction | int = FEATURE_RATE,
     head_poses: Tensor | None = None,
+    pose_landmarks: Tensor | None = None,
 ) -> pb.EncodeStyleRequest:
     """Return the speaking style of a person: a reference to an artefact.
 
@@ -145,6 +146,7 @@ def encode_style(
         usable: bool [T], frames that may be used.
         frame_rate: frames per second.
         head_poses: head-pose vectors of the frames, float64 [T, 6] (docs/coordinates.md), for predictors that move the head.
+        pose_landmarks: landmarks of the upper face of the frames, float32 [T, 99, 3] in head space; None: those of the mean face.
     """
     return pb.EncodeStyleRequest(
         method=method,
@@ -152,6 +154,7 @@ def encode_style(
         usable=as_tensor(usable, "?"),
         frame_rate=rational(frame_rate),
         head_poses=None if head_poses is None else as_tensor(head_poses, "<f8"),
+        pose_landmarks=None if pose_landmarks is None else as_tensor(pose_landmarks, "<f4"),
     )
 
 

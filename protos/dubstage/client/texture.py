@@ -40,12 +40,16 @@ class BankFrame:
         box: the render box of the face crop, uint8 RGB [160, 160, 3].
         landmarks: of the face, float32 [478, 3] in frame pixels.
         pose: of the head in the frame.
+        speech: posteriorgram rows of the footage's own speech around the frame, float32 [20, 40]; all frames have it, or none.
+        expression: expression coefficients on the model of the person's identity, float32 [E]; all frames have it, or none.
     """
 
     frame_index: int
     box: Picture
     landmarks: Tensor
     pose: common_pb2.HeadPose
+    speech: Tensor | None = None
+    expression: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ class SampledTexture:
 
     Attributes:
         frame_index: number of the frame.
-        features: float32 [H, W, C].
+        features: float32 [H, W, 16] in 0..1; 0 where there is no face.
     """
 
     frame_index: int
@@ -207,6 +211,15 @@ def _matched(reply: pb.MatchBackgroundsResponse) -> Backgrounds:
     return Backgrounds(np.array(reply.frame_indices, np.int64), np.array(reply.keyframes, np.int64))
 
 
+def _target(target: Target) -> pb.TargetFrame:
+    return pb.TargetFrame(
+        frame_index=target.frame_index,
+        motion=target.motion.message if isinstance(target.motion, Motion) else target.motion,
+        pose=target.pose,
+        context_only=target.context_only,
+    )
+
+
 @upload_call(rpcs.texture.BUILD_BANK, _bank)
 def build_bank(*, max_frames: int = 0) -> Requests[BankFrame, pb.BuildBankRequest]:
     """Return the Bank of one person. Items are BankFrames.
@@ -221,6 +234,8 @@ def build_bank(*, max_frames: int = 0) -> Requests[BankFrame, pb.BuildBankReques
             box=as_image(frame.box),
             landmarks=as_tensor(frame.landmarks, "<f4"),
             pose=frame.pose,
+            speech=None if frame.speech is None else as_tensor(frame.speech, "<f4"),
+            expression=None if frame.expression is None else as_tensor(frame.expression, "<f4"),
         )
         return pb.BuildBankRequest(frame=message)
 
@@ -240,13 +255,7 @@ def retrieve_warp(
     """
 
     def item(target: Target) -> pb.RetrieveWarpRequest:
-        message = pb.TargetFrame(
-            frame_index=target.frame_index,
-            motion=target.motion.message if isinstance(target.motion, Motion) else target.motion,
-            pose=target.pose,
-            context_only=target.context_only,
-        )
-        return pb.RetrieveWarpRequest(frame=message)
+        return pb.RetrieveWarpRequest(frame=_target(target))
 
     config = pb.RetrieveWarpConfig(
         bank=as_artefact(bank), mode=number_of(pb.WarpMode, "WARP_MODE_", mode), identity=as_artefact(identity)
@@ -311,18 +320,23 @@ def rotate_portrait(
 
 
 @stream_call(rpcs.texture.SAMPLE_NEURAL_TEXTURE, _sampled)
-def sample_neural_texture(*, texture: Artefact) -> Requests[tuple[int, Tensor], pb.SampleNeuralTextureRequest]:
-    """Yield a SampledTexture for each item.
+def sample_neural_texture(
+    *, texture: Artefact, identity: Artefact | None = None
+) -> Requests[Target | tuple[int, Tensor], pb.SampleNeuralTextureRequest]:
+    """Yield a SampledTexture for each frame that is not context only. Items are frames in order, each a Target or a UV map.
 
-    Items are pairs: frame index, and UV map float32 [H, W, 2] in 0 to 1, negative where there is no face.
+    A UV map is a pair: frame index, and float32 [H, W, 2] in 0 to 1, -1 where there is no face.
 
     Args:
-        texture: the person's neural texture.
+        texture: the person's artefact from `render.personalize`, of a model that learns neural textures.
+        identity: from `face.fit_identity`, for Targets.
     """
 
-    def item(pair: tuple[int, Tensor]) -> pb.SampleNeuralTextureRequest:
-        frame_index, uv = pair
+    def item(frame: Target | tuple[int, Tensor]) -> pb.SampleNeuralTextureRequest:
+        if isinstance(frame, Target):
+            return pb.SampleNeuralTextureRequest(target=_target(frame))
+        frame_index, uv = frame
         return pb.SampleNeuralTextureRequest(uv=pb.UvMap(frame_index=frame_index, uv=as_tensor(uv, "<f4")))
 
-    config = pb.SampleNeuralTextureConfig(texture=as_artefact(texture))
+    config = pb.SampleNeuralTextureConfig(texture=as_artefact(texture), identity=as_artefact(identity))
     return Requests(pb.SampleNeuralTextureRequest(config=config), item)

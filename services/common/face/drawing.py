@@ -18,7 +18,7 @@ from services.common.geometry.camera import Camera
 from services.common.geometry.lighting import shading
 from services.common.geometry.morphable_model import MorphableModel
 from services.common.geometry.normals import vertex_face_table, vertex_normals
-from services.common.geometry.rasterise import interpolate, rasterise
+from services.common.geometry.rasterise import Backend, interpolate, rasterise
 from services.common.geometry.rasterise_uv import UvMap, sample_texture, uv_map
 
 HOLES: Final = ("mouth_interior",)
@@ -67,21 +67,28 @@ class FaceMesh:
         normals: Floating = vertex_normals(shape, self.model.triangles, self.table) @ np.asarray(camera.rotation).mT
         return normals
 
-    def layout(self, size: int) -> UvMap:
-        """Return the unwrapped surface, size x size texels. The last size is cached."""
-        kept: dict[int, UvMap] = self._layouts
-        if size not in kept:
+    def layout(self, size: int, backend: Backend = "numba") -> UvMap:
+        """Return the unwrapped surface, size x size texels, by a rasteriser. The last result is cached."""
+        kept: dict[tuple[int, Backend], UvMap] = self._layouts
+        if (size, backend) not in kept:
             kept.clear()
-            kept[size] = uv_map(self.model.uv, self.corners, self.triangles, size, size)
-        return kept[size]
+            kept[size, backend] = uv_map(self.model.uv, self.corners, self.triangles, size, size, backend=backend)
+        return kept[size, backend]
 
     @cached_property
-    def _layouts(self) -> dict[int, UvMap]:
+    def _layouts(self) -> dict[tuple[int, Backend], UvMap]:
         return {}
 
 
 def draw_face(
-    mesh: FaceMesh, shape: Floating, camera: Camera, albedo: Floating, light: Floating, size: tuple[int, int]
+    mesh: FaceMesh,
+    shape: Floating,
+    camera: Camera,
+    albedo: Floating,
+    light: Floating,
+    size: tuple[int, int],
+    *,
+    backend: Backend = "numba",
 ) -> FacePicture:
     """Draw a face with an albedo per vertex (the low-frequency albedo of Yi et al.).
 
@@ -92,9 +99,10 @@ def draw_face(
         albedo: [V, 3], RGB 0..1.
         light: [9, 3], camera axes.
         size: height and width of the picture.
+        backend: rasteriser.
     """
     colours = albedo * shading(mesh.camera_normals(shape, camera), light)
-    return _drawn(mesh, camera.project(shape), 255.0 * np.clip(colours, 0.0, 1.0), camera, size)
+    return _drawn(mesh, camera.project(shape), 255.0 * np.clip(colours, 0.0, 1.0), camera, size, backend)
 
 
 def draw_detailed_face(
@@ -121,7 +129,11 @@ def draw_detailed_face(
     return FacePicture(picture, covered)
 
 
-def _drawn(mesh: FaceMesh, points: Floating, colours: Floating, camera: Camera, size: tuple[int, int]) -> FacePicture:
+def _drawn(
+    mesh: FaceMesh, points: Floating, colours: Floating, camera: Camera, size: tuple[int, int], backend: Backend
+) -> FacePicture:
     placed = points[None]
-    fragments = rasterise(placed[..., :2], placed[..., 2], mesh.triangles, *size, perspective=camera.is_perspective, cull="back")
+    fragments = rasterise(
+        placed[..., :2], placed[..., 2], mesh.triangles, *size, perspective=camera.is_perspective, cull="back", backend=backend
+    )
     return FacePicture(interpolate(fragments, colours[None], mesh.triangles)[0], fragments.covered[0])

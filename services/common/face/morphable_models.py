@@ -15,13 +15,14 @@ from services.common.geometry.morphable_model import MorphableModel
 DEFAULT_MODEL: Final = "mediapipe_468"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LANDMARKS: Final = ".landmarks"
+_TEXTURE: Final = ".texture"
 
 
 class MorphableModels:
     """Models by name, each read once. Safe for several threads.
 
     A user's model is a file or a folder in one folder. The name of the model is the name of the file, with or without the ending.
-    Landmarks that a format does not hold lie beside the file as NAME.landmarks.ENDING.
+    Landmarks and a texture that a format does not hold lie beside the file as NAME.landmarks.ENDING and NAME.texture.ENDING.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -33,7 +34,10 @@ class MorphableModels:
     def names(self) -> list[str]:
         """Return the names of all models."""
         own = [] if self._folder is None or not self._folder.is_dir() else sorted(self._folder.iterdir())
-        return [DEFAULT_MODEL, *(path.stem for path in own if not path.stem.endswith(_LANDMARKS) and not path.name.startswith("."))]
+        return [
+            DEFAULT_MODEL,
+            *(path.stem for path in own if not path.stem.endswith((_LANDMARKS, _TEXTURE)) and not path.name.startswith(".")),
+        ]
 
     def get(self, name: str) -> MorphableModel:
         """Return a model.
@@ -57,12 +61,12 @@ class MorphableModels:
                 "models into the folder of DUBSTAGE_MORPHABLE_MODELS",
                 resource=name[:80],
             )
-        beside = sorted(path.parent.glob(f"{path.stem}{_LANDMARKS}.*"))
-        return load_model(path, beside[0] if beside else None)
+        landmarks, texture = (next(iter(sorted(path.parent.glob(f"{path.stem}{kind}.*"))), None) for kind in (_LANDMARKS, _TEXTURE))
+        return load_model(path, landmarks, texture)
 
     def _path(self, name: str) -> Path | None:
         # A name, never a path: files outside the folder cannot be named.
         if self._folder is None or not _NAME.fullmatch(name) or not self._folder.is_dir():
             return None
         found = [path for path in sorted(self._folder.iterdir()) if name in {path.name, path.stem}]
-        return next((path for path in found if not path.stem.endswith(_LANDMARKS)), None)
+        return next((path for path in found if not path.stem.endswith((_LANDMARKS, _TEXTURE))), None)

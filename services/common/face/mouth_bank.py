@@ -23,8 +23,12 @@ from services.common.store.tensor_bytes import NamedArrays
 WINDOW: Final = 6
 """Frames of a retrieval window, N of the paper."""
 MAX_BANK_FRAMES: Final = 4000
-"""Largest number of frames of a bank, 77 kB per frame."""
+"""Largest number of frames of a bank: 77 kB per frame, 80 kB with speech."""
 NUM_ANCHORS: Final = len(ANCHORS)
+SPEECH_SHAPE: Final = (20, 40)
+"""Shape of the speech of one bank frame: posteriorgram rows around the frame, 100 rows/s, by phone classes."""
+MAX_EXPRESSION: Final = 512
+"""Largest number of expression coefficients of one bank frame."""
 FORMAT: Final = "dubstage.mouth_bank/1"
 """Metadata `format` of a bank's artefact."""
 
@@ -69,6 +73,8 @@ class MouthBank:
         anchors_box: float32 [F, 15, 2], the person's mean anchors under the frame's pose, box pixels.
         frame_index: int64 [F], place in the footage, strictly increasing; neighbours in time differ by 1.
         geometry: the person's lower face.
+        speech: float32 [F, 20, 40], posteriorgram rows of the footage's own speech around each frame, 0..1; None: not given.
+        expression: float32 [F, E], expression coefficients on the model of the person's identity; None: not given.
     """
 
     boxes: npt.NDArray[np.uint8]
@@ -78,6 +84,8 @@ class MouthBank:
     anchors_box: Float32
     frame_index: npt.NDArray[np.int64]
     geometry: ActorGeometry
+    speech: Float32 | None = None
+    expression: Float32 | None = None
 
     @property
     def num_frames(self) -> int:
@@ -126,6 +134,9 @@ def make_bank(
     rotation: Float64,
     frame_index: npt.NDArray[np.int64],
     geometry: ActorGeometry,
+    *,
+    speech: Float32 | None = None,
+    expression: Float32 | None = None,
 ) -> MouthBank:
     """Return a bank of frames. This function computes all that follows from landmarks and rotation.
 
@@ -135,6 +146,8 @@ def make_bank(
         rotation: float64 [F, 3, 3].
         frame_index: int64 [F], strictly increasing.
         geometry: lower face of the same person.
+        speech: float32 [F, 20, 40], or None.
+        expression: float32 [F, E], or None.
     """
     poses = [HeadPose(1.0, matrix, np.zeros(3)) for matrix in rotation]
     return MouthBank(
@@ -145,12 +158,15 @@ def make_bank(
         anchors_box=np.stack([head_to_box(geometry.anchors, pose) for pose in poses]),
         frame_index=frame_index,
         geometry=geometry,
+        speech=speech,
+        expression=expression,
     )
 
 
 def bank_arrays(bank: MouthBank) -> dict[str, npt.NDArray[Any]]:
     """Return the named arrays of a bank for the artefact store. Store them with FORMAT as metadata `format`."""
     geometry = bank.geometry
+    optional = {"speech": bank.speech, "expression": bank.expression}
     return {
         "boxes": bank.boxes,
         "mouth": bank.mouth,
@@ -160,6 +176,7 @@ def bank_arrays(bank: MouthBank) -> dict[str, npt.NDArray[Any]]:
         "closed_mouth": geometry.closed_mouth,
         "jaw_envelope": geometry.jaw_envelope,
         "anchors": geometry.anchors,
+        **{name: array for name, array in optional.items() if array is not None},
     }
 
 
@@ -184,6 +201,11 @@ def bank_from_arrays(named: NamedArrays) -> MouthBank:
         "jaw_envelope": ("f", (len(JAW), 3)),
         "anchors": ("f", (NUM_ANCHORS, 3)),
     }
+    speech, expression = (named.arrays.get(name) for name in ("speech", "expression"))
+    if speech is not None:
+        expected["speech"] = ("f", (count, *SPEECH_SHAPE))
+    if expression is not None:
+        expected["expression"] = ("f", (count, min(max(expression.size // count, 1), MAX_EXPRESSION)))
     for name, (kind, shape) in expected.items():
         array = named[name]
         # NaN fails this comparison.
@@ -200,7 +222,7 @@ def bank_from_arrays(named: NamedArrays) -> MouthBank:
             "the mouth bank is damaged: boxes, rotations or the order of its frames: build the bank anew", field="bank"
         )
     geometry = ActorGeometry(*(named[name] for name in ("mean_mouth", "closed_mouth", "jaw_envelope", "anchors")))
-    return make_bank(boxes, named["mouth"], rotation, frame_index, geometry)
+    return make_bank(boxes, named["mouth"], rotation, frame_index, geometry, speech=speech, expression=expression)
 
 
 def window_costs(bank: MouthBank, window: Float32, rotation: Float64 | None = None) -> Float32:

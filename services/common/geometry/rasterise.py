@@ -130,6 +130,18 @@ def run_all(work: Sequence[Callable[[], None]], num_threads: int) -> None:
             done.result()
 
 
+def check_backend(backend: Backend) -> None:
+    """Check that a backend can be used.
+
+    Raises:
+        BackendUnavailable: pytorch3d is not installed.
+    """
+    if backend == "pytorch3d":
+        from services.common.geometry.rasterise_pytorch3d import check_installed
+
+        check_installed()
+
+
 def warm_up() -> None:
     """Compile the kernels (about one second), so that the first frame does not wait for the compiler."""
     corner = np.array([[[0.0, 0.0], [0.0, 2.0], [2.0, 0.0]]], np.float32)

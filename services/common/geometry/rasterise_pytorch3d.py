@@ -8,11 +8,13 @@ rules of rasterise.py which triangles are left out.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Floating, Int32
+from services.common.array_types import Float64, Floating, Int32
 from services.common.errors import BackendUnavailable
 from services.common.geometry.fragments import Cull, Fragments, on_grid
 
@@ -22,6 +24,86 @@ _LARGEST_SUM = float(1 << 28)
 def is_installed() -> bool:
     """Return whether pytorch3d can be imported."""
     return importlib.util.find_spec("pytorch3d") is not None
+
+
+def check_installed() -> None:
+    """Raise BackendUnavailable unless pytorch3d is installed.
+
+    Raises:
+        BackendUnavailable: pytorch3d is not installed.
+    """
+    if not is_installed():
+        raise BackendUnavailable(
+            "pytorch3d is not installed: install a wheel of pytorch3d for this Python and torch, or choose the rasteriser numba, "
+            "which needs no further package"
+        )
+
+
+class TorchSurface(NamedTuple):
+    """Drawn mesh. Attributes: values float64 [H, W, C]; covered bool [H, W]; gradient: as `DrawnSurface.gradient`."""
+
+    values: Float64
+    covered: npt.NDArray[np.bool_]
+    gradient: Callable[[Float64], tuple[Float64, Float64]]
+
+
+def draw_with_pytorch3d(
+    points: Floating, depth: Floating, triangles: Int32, attributes: Floating, size: tuple[int, int]
+) -> TorchSurface:
+    """Return the drawn surface, as `draw_surface` does. The arguments are those of `draw_surface`.
+
+    Raises:
+        BackendUnavailable: pytorch3d is not installed.
+    """
+    check_installed()
+    import torch
+    from pytorch3d.ops import interpolate_face_attributes
+
+    device = _device()
+    kept = triangles[usable(points, depth, triangles, perspective=False, cull="back", near=0.0)].astype(np.int64)
+    if not len(kept):
+        empty = np.zeros((*size, attributes.shape[1]))
+        return TorchSurface(empty, np.zeros(size, bool), lambda _: (np.zeros(points.shape), np.zeros(attributes.shape)))
+    places = torch.from_numpy(np.asarray(points, np.float32)).to(device).requires_grad_()
+    rows = torch.from_numpy(np.asarray(attributes, np.float32)).to(device).requires_grad_()
+    lifted = torch.from_numpy(np.asarray(depth - depth.min() + 1.0, np.float32)).to(device)
+    middle = torch.tensor([(size[1] - 1) / 2.0, (size[0] - 1) / 2.0], device=device)
+    flat = (middle - places) * (2.0 / min(size))
+    faces = torch.from_numpy(kept).to(device)
+    found, _, weights = _rasterised([torch.cat([flat, lifted[:, None]], 1)], [faces], size, perspective=False)
+    drawn = interpolate_face_attributes(found, weights, rows[faces])[0, :, :, 0]
+
+    def gradient(wanted: Float64) -> tuple[Float64, Float64]:
+        given = torch.from_numpy(np.asarray(wanted, np.float32).reshape(drawn.shape)).to(device)
+        parts = torch.autograd.grad(drawn, (places, rows), given, retain_graph=True)
+        to_points, to_rows = (part.cpu().numpy().astype(np.float64) for part in parts)
+        return to_points, to_rows
+
+    return TorchSurface(drawn.detach().cpu().numpy().astype(np.float64), (found[0, ..., 0] >= 0).cpu().numpy(), gradient)
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _rasterised(vertices: list[Any], faces: list[Any], size: tuple[int, int], *, perspective: bool) -> tuple[Any, Any, Any]:
+    """Return pytorch3d's face of each pixel (counted over all meshes), depth and barycentrics: [N, H, W, 1 (, 3)] tensors."""
+    from pytorch3d.renderer.mesh import rasterize_meshes
+    from pytorch3d.structures import Meshes
+
+    found, depth, weights, _ = rasterize_meshes(
+        Meshes(vertices, faces),
+        image_size=size,
+        blur_radius=0.0,
+        faces_per_pixel=1,
+        perspective_correct=perspective,
+        clip_barycentric_coords=False,
+        cull_backfaces=False,
+        bin_size=0,  # pytorch3d's bins overflow silently on dense meshes
+    )
+    return found, depth, weights
 
 
 def rasterise_with_pytorch3d(
@@ -40,13 +122,10 @@ def rasterise_with_pytorch3d(
     Raises:
         BackendUnavailable: pytorch3d is not installed.
     """
-    if not is_installed():
-        raise BackendUnavailable("pytorch3d is not installed; the backend numba needs nothing but numba")
+    check_installed()
     import torch
-    from pytorch3d.renderer.mesh import rasterize_meshes
-    from pytorch3d.structures import Meshes
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     # pytorch3d drops depth below zero. Without perspective only differences of depth matter.
     lift = 0.0 if perspective else 1.0 - float(depth[np.isfinite(depth)].min(initial=0.0))
     space = to_device_coordinates(vertices, depth + lift, height, width)
@@ -59,19 +138,11 @@ def rasterise_with_pytorch3d(
     barycentrics = np.zeros((len(vertices), height, width, 3), np.float32)
     nearest = np.full((len(vertices), height, width), np.inf, np.float32)
     if shown:
-        meshes = Meshes(
+        faces, z_buffer, weights = _rasterised(
             [torch.from_numpy(np.nan_to_num(space[item])).to(device) for item in shown],
             [torch.from_numpy(triangles[kept[item]].astype(np.int64)).to(device) for item in shown],
-        )
-        faces, z_buffer, weights, _ = rasterize_meshes(
-            meshes,
-            image_size=(height, width),
-            blur_radius=0.0,
-            faces_per_pixel=1,
-            perspective_correct=perspective,
-            clip_barycentric_coords=False,
-            cull_backfaces=False,
-            bin_size=0,  # pytorch3d's bins overflow silently on dense meshes
+            (height, width),
+            perspective=perspective,
         )
         packed = faces[..., 0].cpu().numpy()
         first = 0

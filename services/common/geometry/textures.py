@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Floating
-from services.common.geometry.rasterise import interpolate, rasterise
+from services.common.geometry.rasterise import Backend, interpolate, rasterise
 from services.common.geometry.rasterise_uv import UvMap, sample_picture, sample_texture
 from services.common.geometry.rasterise_visibility import DEPTH_TOLERANCE, not_behind
 
@@ -47,7 +47,9 @@ class Drawing(NamedTuple):
     covered: npt.NDArray[np.bool_]
 
 
-def unwrap(frame: npt.NDArray[np.uint8], image_points: Floating, layout: UvMap, *, perspective: bool) -> Texture:
+def unwrap(
+    frame: npt.NDArray[np.uint8], image_points: Floating, layout: UvMap, *, perspective: bool, backend: Backend = "numba"
+) -> Texture:
     """Return the texture that one frame shows.
 
     Args:
@@ -55,6 +57,7 @@ def unwrap(frame: npt.NDArray[np.uint8], image_points: Floating, layout: UvMap, 
         image_points: [V, 3], the mesh's vertices projected by a camera: pixels of the frame, and depth.
         layout: `uv_map` of the mesh.
         perspective: whether a pinhole camera gave the depth.
+        backend: rasteriser.
     """
     points = np.asarray(image_points, dtype=np.float64)
     pixels, depth = points[:, :2], points[:, 2:]
@@ -65,7 +68,9 @@ def unwrap(frame: npt.NDArray[np.uint8], image_points: Floating, layout: UvMap, 
     place, texel_depth = at_texel[..., :2].astype(np.float64), at_texel[..., 2]
     if perspective:
         place = place / np.where(covered & (texel_depth > 0.0), texel_depth, 1.0)[..., None]
-    buffer = rasterise(pixels[None], depth[None, :, 0], layout.triangles, *frame.shape[:2], perspective=perspective).depth[0]
+    buffer = rasterise(
+        pixels[None], depth[None, :, 0], layout.triangles, *frame.shape[:2], perspective=perspective, backend=backend
+    ).depth[0]
     seen = covered & (place >= 0.0).all(-1) & (place[..., 0] <= frame.shape[1] - 1) & (place[..., 1] <= frame.shape[0] - 1)
     if perspective:
         seen &= texel_depth > 0.0

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from services.common.array_types import Float32, UInt8
-from services.common.face.crops import CROP_SIZE, apply_affine, crop_from_frame, fit_head_pose
+from services.common.face.crops import CROP_SIZE, HeadPose, apply_affine, crop_from_frame, fit_head_pose
 from services.common.face.landmarks import NUM_LANDMARKS
 from services.common.face.sampling import sample_patch
 from services.face.types import Reason, TrackedFace
@@ -65,8 +65,18 @@ class HeldFrames:
         self._usable += 1
 
 
-def _placed(picture: UInt8, face: TrackedFace) -> PlacedFace:
-    pose = fit_head_pose(face.landmarks)
+def placed_face(picture: UInt8, landmarks: Float32, pose: HeadPose) -> PlacedFace:
+    """Return a face in the crop of a head pose.
+
+    Args:
+        picture: uint8 RGB [H, W, 3].
+        landmarks: float32 [478, 3], frame pixels.
+        pose: head pose.
+    """
     affine = crop_from_frame(pose)
-    landmarks = np.concatenate([apply_affine(affine, face.landmarks), face.landmarks[:, 2:] / np.float32(pose.scale)], 1)
-    return PlacedFace(landmarks, sample_patch(picture, affine, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_LINEAR))
+    placed = np.concatenate([apply_affine(affine, landmarks), landmarks[:, 2:] / np.float32(pose.scale)], 1)
+    return PlacedFace(placed, sample_patch(picture, affine, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_LINEAR))
+
+
+def _placed(picture: UInt8, face: TrackedFace) -> PlacedFace:
+    return placed_face(picture, face.landmarks, fit_head_pose(face.landmarks))

@@ -25,6 +25,7 @@ from services.common.array_types import Float32, Float64
 from services.common.face.drawing import draw_face
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.lighting import NUM_COEFFICIENTS, estimate_light, shading_basis
+from services.common.geometry.rasterise import Backend
 from services.common.geometry.rotations import matrix_from_axis_angle
 from services.face.fitting.frames import FrameFits, landmark_errors
 from services.face.fitting.model_landmarks import ModelLandmarks
@@ -116,6 +117,7 @@ class PhotometricProblem:
         options: PhotometricOptions = PhotometricOptions(),
         *,
         identity_is_measured: bool = False,
+        backend: Backend = "numba",
     ) -> None:
         """Prepare the problem.
 
@@ -128,7 +130,9 @@ class PhotometricProblem:
             crops: uint8 [T, 256, 256, 3], RGB.
             options: options of the fit.
             identity_is_measured: whether to keep the identity: a measured neutral face is more precise than colours.
+            backend: rasteriser.
         """
+        self._backend = backend
         self._face, self._surface, self._options, self._landmarks, self._crops = face, surface, options, landmarks, crops
         self._model = face.model
         self._offset = person.offset.astype(np.float64)
@@ -141,7 +145,7 @@ class PhotometricProblem:
         delta = np.zeros(self._model.num_albedo)
         state = _State(alpha, delta, beta, frames.poses(), np.zeros((len(beta), NUM_COEFFICIENTS, 3)))
         self._trust = np.stack(
-            [surface.visible(self._shape(state, t), _camera(state, t), crops.shape[1:3]) for t in range(len(beta))]
+            [surface.visible(self._shape(state, t), _camera(state, t), crops.shape[1:3], backend) for t in range(len(beta))]
         )
         self._state = self._with_light_and_albedo(state)
 
@@ -321,7 +325,8 @@ class PhotometricProblem:
         photometric, landmark = np.zeros(count, np.float32), np.zeros(count, np.float32)
         for t in range(count):
             camera, shape = _camera(state, t), self._shape(state, t)
-            drawn = draw_face(self._surface.mesh, shape, camera, albedo, state.light[t], self._crops.shape[1:3])
+            size = self._crops.shape[1:3]
+            drawn = draw_face(self._surface.mesh, shape, camera, albedo, state.light[t], size, backend=self._backend)
             photometric[t] = np.abs(drawn.picture - self._crops[t])[drawn.covered].mean() if drawn.covered.any() else 0.0
             projected = camera.project(self._face.landmarks.of(shape))
             landmark[t] = landmark_errors(projected[None], self._landmarks[t : t + 1], np.ones(1))[0]

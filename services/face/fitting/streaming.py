@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64
 from services.common.face.crops import HeadPose, to_frame
@@ -15,6 +16,7 @@ from services.common.face.landmarks import MOUTH_AREA
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.rotations import nearest_rotation
+from services.face.fitting.coloured_frames import ColouredFrames
 from services.face.fitting.frames import FrameFits, fit_frames, landmark_errors
 from services.face.fitting.model_landmarks import ModelLandmarks
 from services.face.smoothing import RawFace
@@ -41,12 +43,37 @@ class StreamFitter:
     shape, and the same frames give the same numbers.
     """
 
-    def __init__(self, face: ModelLandmarks, identity: FaceIdentity | None = None) -> None:
-        """Begin a stream. FitIdentity made `identity` on the same model; None: identities follow from the stream."""
-        self._face, self._known = face, identity
+    def __init__(self, face: ModelLandmarks, identity: FaceIdentity | None = None, colours: ColouredFrames | None = None) -> None:
+        """Begin a stream.
+
+        Args:
+            face: the model's landmarks.
+            identity: FitIdentity's, on the same model; None: identities follow from the stream.
+            colours: fits the colours of every frame too, with the same identity; None: frames are fitted to landmarks alone.
+        """
+        self._face, self._known, self._colours = face, identity, colours
         self._mouth = np.isin(face.landmarks.mediapipe, MOUTH_AREA)
         self._people: dict[int, _Person] = {}
         self._fits: dict[tuple[int, int], FrameFits] = {}
+        self._lights: dict[tuple[int, int], Float64] = {}
+
+    def see(self, face_id: int, frame: int, raw: RawFace, picture: npt.NDArray[np.uint8]) -> None:
+        """Take a face of the next frame, in the order of the stream, before `coefficients` is asked for the frame.
+
+        Args:
+            face_id: id of the face.
+            frame: index of the frame.
+            raw: reading of the face.
+            picture: the frame, uint8 RGB [H, W, 3].
+        """
+        if self._colours is not None:
+            found = self._colours.fit(face_id, frame, raw, picture)
+            self._fits[face_id, frame], self._lights[face_id, frame] = found.fits, found.light
+
+    def cut(self) -> None:
+        """Begin a new shot."""
+        if self._colours is not None:
+            self._colours.forget()
 
     def coefficients(
         self, face_id: int, first_frame: int, span: Sequence[RawFace], centre: int, half_width: int
@@ -65,7 +92,8 @@ class StreamFitter:
             person = self._people[face_id] = self._person(span[centre:])
         self._forget(face_id, first_frame)
         fits = [self._fit(person, (face_id, first_frame + place), raw) for place, raw in enumerate(span)]
-        return self._smoothed(person, fits, span, centre, half_width)
+        lights = [self._lights.get((face_id, first_frame + place)) for place in range(len(span))]
+        return self._smoothed(person, fits, lights, span, centre, half_width)
 
     def _person(self, span: Sequence[RawFace]) -> _Person:
         if self._known is not None:
@@ -87,9 +115,16 @@ class StreamFitter:
     def _forget(self, face_id: int, before: int) -> None:
         for key in [key for key in self._fits if key[1] < before and (key[0] == face_id or key[1] < before - 16)]:
             del self._fits[key]
+            self._lights.pop(key, None)
 
     def _smoothed(
-        self, person: _Person, fits: list[FrameFits], span: Sequence[RawFace], centre: int, half_width: int
+        self,
+        person: _Person,
+        fits: list[FrameFits],
+        lights: list[Float64 | None],
+        span: Sequence[RawFace],
+        centre: int,
+        half_width: int,
     ) -> FaceCoefficients:
         face = self._face
         scaled = np.concatenate([fit.expression for fit in fits]) / face.model.expression_deviation
@@ -111,12 +146,16 @@ class StreamFitter:
         shape = person.base + face.expression.reshape(-1, face.expression.shape[-1]).dot(expression).reshape(-1, 3)
         error = landmark_errors(camera.project(shape[None]), self._image(span[centre : centre + 1]), camera.scale)
         known = self._known
+        light = None if known is None else known.light
+        if seen := [each for each in lights if each is not None]:
+            # Light belongs to the shot: the window's mean.
+            light = np.mean(seen, axis=0).astype(np.float32)
         return FaceCoefficients(
             model=face.name,
             identity=person.identity,
             expression=(expression * face.model.expression_deviation).astype(np.float32),
             albedo=None if known is None else known.albedo,
-            light=None if known is None else known.light,
+            light=light,
             pose=HeadPose(float(camera.scale[0]), camera.rotation[0], camera.translation[0]),
             landmark_error=float(error[0]),
         )

@@ -17,7 +17,7 @@ from services.common.geometry.landmark_set import LandmarkSet
 from services.common.geometry.lighting import BAND_OF, IRRADIANCE
 from services.common.geometry.morphable_model import MorphableModel
 from services.common.geometry.normals import vertex_normals
-from services.common.geometry.rasterise import rasterise
+from services.common.geometry.rasterise import Backend, rasterise
 from services.common.geometry.rasterise_visibility import visible_vertices
 
 _MOST_POINTS: Final = 2400
@@ -53,17 +53,18 @@ class Surface:
         """Return the unit normals [S, 3] of the points in camera axes, for a shape [V, 3]."""
         return np.asarray(normalised(self.points.of(self.mesh.camera_normals(shape, camera))))
 
-    def visible(self, shape: Float64, camera: Camera, size: tuple[int, int]) -> Float64:
+    def visible(self, shape: Float64, camera: Camera, size: tuple[int, int], backend: Backend = "numba") -> Float64:
         """Return the weights of the points in one frame, [S]: 0 for hidden points, small where the surface is seen from the side.
 
         Args:
             shape: [V, 3], head space.
             camera: without leading axes.
             size: height and width of the picture.
+            backend: rasteriser.
         """
         image = camera.project(shape)
         pixels, depth = image[None, :, :2], image[None, :, 2]
-        fragments = rasterise(pixels, depth, self.mesh.triangles, *size, perspective=camera.is_perspective)
+        fragments = rasterise(pixels, depth, self.mesh.triangles, *size, perspective=camera.is_perspective, backend=backend)
         seen = visible_vertices(fragments, pixels, depth, self.mesh.triangles)[0]
         normals = self.normals(shape, camera)
         facing = np.clip((-normals[:, 2] - _LEAST_FACING) / 0.5, 0.0, 1.0)

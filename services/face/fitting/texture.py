@@ -16,6 +16,7 @@ from services.common.array_types import Float64, UInt8
 from services.common.face.drawing import FaceMesh
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.lighting import shading
+from services.common.geometry.rasterise import Backend
 from services.common.geometry.rotations import geodesic_angle
 from services.common.geometry.textures import Texture, fill, merge, unwrap
 
@@ -44,7 +45,9 @@ def best_frames(displacement: Float64, rotation: Float64) -> npt.NDArray[np.intp
     return np.argsort(displacement + turn / _DEGREES_A_PIXEL, kind="stable")[:_MOST_FRAMES]
 
 
-def detailed_albedo(mesh: FaceMesh, shapes: Float64, camera: WeakPerspective, light: Float64, crops: UInt8) -> DetailedAlbedo:
+def detailed_albedo(
+    mesh: FaceMesh, shapes: Float64, camera: WeakPerspective, light: Float64, crops: UInt8, *, backend: Backend = "numba"
+) -> DetailedAlbedo:
     """Return the albedo texture that the frames show.
 
     Args:
@@ -53,12 +56,13 @@ def detailed_albedo(mesh: FaceMesh, shapes: Float64, camera: WeakPerspective, li
         camera: T cameras, crop pixels.
         light: [T, 9, 3], camera axes.
         crops: uint8 [T, 256, 256, 3].
+        backend: rasteriser.
     """
-    layout = mesh.layout(TEXTURE_SIZE)
+    layout = mesh.layout(TEXTURE_SIZE, backend)
     found = []
     for t, shape in enumerate(shapes):
         posed = WeakPerspective(camera.scale[t], camera.rotation[t], camera.translation[t])
-        seen = unwrap(crops[t], posed.project(shape), layout, perspective=False)
+        seen = unwrap(crops[t], posed.project(shape), layout, perspective=False, backend=backend)
         shade = np.maximum(shading(mesh.camera_normals(shape, posed), light[t]), _DARKEST)
         found.append(Texture(seen.colours / np.maximum(layout.positions(shade[None])[0], _DARKEST), seen.weight))
     merged = merge(found)

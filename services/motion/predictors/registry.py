@@ -9,10 +9,12 @@ from services.common.errors import InvalidRequest
 from services.motion.models import MotionModels
 from services.motion.predictor import Predictor
 from services.motion.predictors.everybody.predictor import PREDICTOR as EVERYBODY
+from services.motion.predictors.everyone.predictor import PREDICTOR as EVERYONE
 from services.motion.predictors.headpose.predictor import PREDICTOR as HEADPOSE
+from services.motion.predictors.hetero.predictor import PREDICTOR as HETERO
 from services.motion.predictors.ugc.predictor import PREDICTOR as UGC
 
-PREDICTORS: Final[dict[str, Predictor]] = {predictor.name: predictor for predictor in (UGC, EVERYBODY, HEADPOSE)}
+PREDICTORS: Final[dict[str, Predictor]] = {predictor.name: predictor for predictor in (UGC, EVERYBODY, HEADPOSE, HETERO, EVERYONE)}
 
 
 def predictor_named(name: str, field: str) -> Predictor:

@@ -226,12 +226,15 @@ class People:
         rng = np.random.default_rng((self._seed, step // settings.pool_steps, 0, _POOL))
         return tuple(rng.choice(len(self.clips), settings.pool_people, p=self._shares).tolist())
 
+    def parts(self, number: int, step: int) -> tuple[Stretch, ...]:
+        """Return the parts of a person's clips that are in memory at a step."""
+        rng = np.random.default_rng((self._seed, step // self._settings.pool_steps, 1 + number, _POOL))
+        return stretches(self.clips[number], self._settings, rng)
+
     def person(self, number: int, step: int) -> Person:
         """Return a person with the frames that are in memory at a step.
 
         Raises:
             InvalidRequest: a file of the person is missing or damaged.
         """
-        clips = self.clips[number]
-        rng = np.random.default_rng((self._seed, step // self._settings.pool_steps, 1 + number, _POOL))
-        return Person(clips.name, self._banks[stretches(clips, self._settings, rng)], number)
+        return Person(self.clips[number].name, self._banks[self.parts(number, step)], number)

@@ -21,6 +21,7 @@ def options_to_proto(
         config.morphable_model = fitting.model
         if fitting.identity is not None:
             config.identity.CopyFrom(ref_to_proto(fitting.identity))
+        config.fit_colours = fitting.colours
     return pb.TrackRequest(config=config)
 
 

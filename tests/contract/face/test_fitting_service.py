@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +22,14 @@ from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
 from services.common.chassis.settings import load_settings
 from services.common.chassis.stage import server_of
+from services.common.errors import BackendUnavailable, InvalidRequest
 from services.common.face.identity import identity_from_arrays
 from services.common.face.morphable_models import MorphableModels
 from services.common.geometry.default_model import default_model
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.face.__main__ import compose
 from services.face.convert import FitOrder, face_from_proto
+from services.face.fitting.coloured_frames import ColouredFrames
 from services.face.fitting.models import FittableModels
 from services.face.fitting.streaming import StreamFitter
 from services.face.settings import FaceSettings
@@ -62,8 +65,8 @@ async def stream(requests: Iterable[object]) -> AsyncIterator[object]:
         yield request
 
 
-async def track(stub, model: str = "", identity: ArtefactRef | None = None) -> list[pb.FaceTrack]:
-    requests = [options_to_proto(OPTIONS, fitting=FitOrder(model, identity))]
+async def track(stub, model: str = "", identity: ArtefactRef | None = None, *, colours: bool = False) -> list[pb.FaceTrack]:
+    requests = [options_to_proto(OPTIONS, fitting=FitOrder(model, identity, colours))]
     requests += [picture_to_proto(index, picture) for index, picture in enumerate(PICTURES)]
     return [face async for reply in stub.Track(stream(requests)) for frame in reply.frames for face in frame.faces]
 
@@ -76,8 +79,8 @@ async def refused(stub, config: pb.TrackRequest) -> grpc.aio.AioRpcError:
     return caught.value
 
 
-async def fit(stub, faces: list[pb.FaceTrack], model: str = "") -> pb.FitIdentityResponse:
-    config = pb.FitIdentityRequest(config=pb.FitIdentityConfig(morphable_model=model))
+async def fit(stub, faces: list[pb.FaceTrack], model: str = "", *, three_stage: bool = False) -> pb.FitIdentityResponse:
+    config = pb.FitIdentityRequest(config=pb.FitIdentityConfig(morphable_model=model, three_stage=three_stage))
     images = [picture_to_proto(0, picture).frame.image for picture in PICTURES]
     frames = [
         pb.FitIdentityRequest(frame=pb.FitIdentityFrame(image=image, face=face)) for image, face in zip(images, faces, strict=False)
@@ -138,6 +141,40 @@ async def test_an_identity_is_fitted_stored_and_used(stub, settings: FaceSetting
         assert message.landmark_error < 0.5
     expected = direct(StreamFitter(FittableModels(MorphableModels()).get("mediapipe_468"), identity))
     assert np.array_equal(face_from_proto(faces[2]).coefficients.expression, expected[2].faces[0].coefficients.expression)
+
+
+async def test_the_three_stages_are_fitted_where_the_caller_asks(stub, settings: FaceSettings) -> None:
+    answer = await fit(stub, await track(stub), three_stage=True)
+    assert 0.0 < answer.photometric_error < 40.0
+    stored = ArtefactStore(settings.artefacts_url).get_arrays(ref(answer.identity))
+    identity = identity_from_arrays(stored, default_model())
+    faces = await track(stub, identity=ref(answer.identity), colours=True)
+    lights = [face_from_proto(message).coefficients.light for message in faces]
+    assert not np.array_equal(lights[0], lights[-1])
+    face = FittableModels(MorphableModels()).get("mediapipe_468")
+    expected = direct(StreamFitter(face, identity, ColouredFrames(face, identity)))
+    for message, frame in zip(faces, expected, strict=True):
+        own = frame.faces[0].coefficients
+        assert np.array_equal(face_from_proto(message).coefficients.expression, own.expression)
+        assert np.array_equal(face_from_proto(message).coefficients.light, own.light)
+        assert message.landmark_error < 0.6
+
+
+async def test_colours_need_an_identity(stub) -> None:
+    error = await refused(stub, pb.TrackRequest(config=pb.TrackConfig(morphable_model="mediapipe_468", fit_colours=True)))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "config.fit_colours needs config.identity" in error.details()
+
+
+def test_a_rasteriser_that_is_not_installed_ends_the_start(settings: FaceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendUnavailable, match="pytorch3d is not installed"):
+        compose(settings.model_copy(update={"rasteriser": "pytorch3d"}))
+
+
+def test_another_rasteriser_is_no_setting() -> None:
+    with pytest.raises(InvalidRequest, match="DUBSTAGE_RASTERISER"):
+        load_settings(FaceSettings, rasteriser="opengl")
 
 
 async def test_one_still_picture_is_enough(stub) -> None:

@@ -140,7 +140,6 @@ async def test_inputs_of_another_form_are_refused(tmp_path: Path, monkeypatch: p
 
     small = frame_to_proto(Toy().frames([0])[0])
     cases = [
-        (requests(None), "config.reference is missing: model 'toy' needs it"),
         (requests(to_rgb_image(np.zeros((160, 160, 3), np.uint8))), "config.reference: expected 320 x 320 pixels"),
         (requests(reference, speech_features=np.zeros((4, 7), np.float32)), r"frame.speech_features: expected shape [4, 6]"),
         (requests(reference, speech_features=np.zeros(SPEECH)), "frame.speech_features: expected float32, got float64"),
@@ -150,7 +149,7 @@ async def test_inputs_of_another_form_are_refused(tmp_path: Path, monkeypatch: p
         ([requests(reference)[0], small], "frame.background: expected 320 x 320 pixels, got 160 x 160"),
     ]
     async with serving(toy, tmp_path, monkeypatch) as stub:
-        assert len(await rendered(stub, requests(reference))) == 1
+        assert len(await rendered(stub, requests(reference))) == len(await rendered(stub, requests(None))) == 1
         for messages, text in cases:
             error = await refused(stub, messages)
             assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, text
@@ -183,6 +182,6 @@ async def test_a_name_that_is_not_there_is_refused_with_the_names_that_are(
 async def test_a_stage_does_not_start_with_a_model_of_no_renderer(tmp_path: Path) -> None:
     Toy().write(tmp_path / "weights")
     settings = RenderSettings(port=0, artefacts_url=str(tmp_path / "artefacts"), render_weights=tmp_path / "weights")
-    with pytest.raises(ModelNotFound, match="no renderer 'toy': there are everybody, headpose, ugc"):
+    with pytest.raises(ModelNotFound, match="no renderer 'toy': there are everybody, everyone, headpose, hetero, ugc"):
         async with server_of("render", settings, compose(settings)):
             pass

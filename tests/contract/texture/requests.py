@@ -32,6 +32,8 @@ def bank_frame_to_proto(frame: BankFrame) -> pb.BuildBankRequest:
             box=to_rgb_image(frame.box),
             landmarks=to_tensor(frame.landmarks),
             pose=pose_to_proto(frame.pose),
+            speech=None if frame.speech is None else to_tensor(frame.speech),
+            expression=None if frame.expression is None else to_tensor(frame.expression),
         )
     )
 

@@ -18,6 +18,7 @@ from services.common.face.crops import MAX_FRAME_PX, MAX_HEAD_PX, MAX_SCALE, MIN
 from services.common.face.head_pose_vectors import pose_vectors
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.mouth_bank import FORMAT, bank_arrays
+from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.arrays import to_rgb_image, to_tensor
 from services.common.wire.artefact_messages import ref_to_proto
@@ -102,6 +103,23 @@ async def test_textures_of_any_mouth_in_any_pose_are_finite(service: Service, mo
     for name, pose in POSES.items():
         answered = await finite_or_refused(service.warped([config, target(MOUTH, pose), target(MOUTH, POSES["as it is"], 1)]))
         assert answered == (name not in refused), name
+
+
+async def test_neural_features_of_any_mouth_in_any_pose_are_finite(service: Service) -> None:
+    texture = np.random.default_rng(3).integers(0, 256, TEXTURE_SHAPE).astype(np.uint8)
+    actor = service.store.put_arrays({ARRAY_NAME: texture}, {"format": ACTOR_FORMAT})
+    config = pb.SampleNeuralTextureConfig(texture=ref_to_proto(actor), identity=service.identity)
+
+    async def sampled(mouth: np.ndarray, pose: common_pb2.HeadPose) -> list[pb.SampleNeuralTextureResponse]:
+        asked = pb.SampleNeuralTextureRequest(target=target(mouth, pose).frame)
+        requests = [pb.SampleNeuralTextureRequest(config=config), asked]
+        return [reply async for reply in service.stub.SampleNeuralTexture(sent(requests), timeout=60)]
+
+    refused = {"too large", "the largest float", "no numbers", "beyond", "no scale", "nothing"}
+    for name, change in POINTS.items():
+        assert await finite_or_refused(sampled(change(MOUTH), POSES["as it is"])) == (name not in refused), name
+    for name, pose in POSES.items():
+        assert await finite_or_refused(sampled(MOUTH, pose)) == (name not in refused), name
 
 
 async def test_a_mouth_of_float64_beyond_float32_is_refused(service: Service) -> None:

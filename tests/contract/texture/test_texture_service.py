@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -13,7 +15,10 @@ from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from services.common.errors import InvalidRequest
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
+from services.common.face.mouth_bank import bank_from_arrays
+from services.common.store.artefacts import ArtefactStore
 from services.common.wire.arrays import from_tensor, to_tensor
+from services.common.wire.artefact_messages import ref_from_proto
 from services.common.wire.pose_messages import pose_from_proto, pose_to_proto
 from services.texture.build_bank import build_bank
 from services.texture.convert import bank_frame_from_proto, target_from_proto
@@ -75,6 +80,44 @@ async def test_the_same_footage_gives_the_same_artefact(stub: TextureServiceAsyn
     first, second = await built(stub, footage(12)), await built(stub, footage(12))
     assert first.bank == second.bank
     assert (await built(stub, footage(12), max_frames=6)).num_frames == 6
+
+
+def spoken(frame: BankFrame) -> BankFrame:
+    """The frame with speech and expression."""
+    random = np.random.default_rng(frame.frame_index)
+    return replace(frame, speech=random.random((20, 40), np.float32), expression=random.standard_normal(64, np.float32))
+
+
+async def test_a_bank_keeps_speech_and_expression(stub: TextureServiceAsyncStub, tmp_path: Path) -> None:
+    frames = [spoken(frame) for frame in footage(8)]
+    response = await built(stub, frames)
+    bank = bank_from_arrays(ArtefactStore(str(tmp_path)).get_arrays(ref_from_proto(response.bank, "bank")))
+    np.testing.assert_array_equal(bank.speech, np.stack([frame.speech for frame in frames if frame.speech is not None]))
+    np.testing.assert_array_equal(bank.expression, np.stack([frame.expression for frame in frames if frame.expression is not None]))
+
+
+@pytest.mark.parametrize(
+    ("field", "changed"),
+    [
+        ("frame.speech", {"speech": np.zeros((20, 39), np.float32)}),
+        ("frame.speech", {"speech": np.full((20, 40), 2.0, np.float32)}),
+        ("frame.speech", {"speech": None}),
+        ("frame.expression", {"expression": np.zeros(0, np.float32)}),
+        ("frame.expression", {"expression": np.zeros(513, np.float32)}),
+        ("frame.expression", {"expression": np.full(64, np.nan, np.float32)}),
+        ("frame.expression", {"expression": np.zeros(63, np.float32)}),
+        ("frame.expression", {"expression": None}),
+    ],
+    ids=["shape", "no probability", "missing once", "empty", "too many", "nan", "another number", "missing once"],
+)
+async def test_wrong_speech_and_expression_are_named(
+    stub: TextureServiceAsyncStub, field: str, changed: dict[str, np.ndarray | None]
+) -> None:
+    first, *others = [spoken(frame) for frame in footage(6)]
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await built(stub, [first, replace(others[0], **changed), *others[1:]])
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field in (refused.value.details() or "")
 
 
 async def test_each_reply_comes_before_the_next_frame_is_sent(stub: TextureServiceAsyncStub) -> None:
@@ -169,12 +212,6 @@ async def test_a_wrong_array_is_named(field: str, array: np.ndarray, stub: Textu
         await stub.SelectFrames(request)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert field in (caught.value.details() or "")
-
-
-async def test_what_no_method_needs_yet_is_unimplemented(stub: TextureServiceAsyncStub) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        _ = [reply async for reply in stub.SampleNeuralTexture(iter([pb.SampleNeuralTextureRequest()]))]
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_targets_and_poses_survive_the_wire() -> None:

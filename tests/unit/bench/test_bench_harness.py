@@ -22,7 +22,7 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
         live=LiveTimes(200.0, 150.0, 180.0, 20.0, 18.0, 100),
         renderer=(NetworkTime("onnxruntime", "int8", 6.0, 5.5, True),),
         models=(ModelTime("everybody", 9.8, 13.1),),
-        fitting=FittingTimes(250, 4.8, 1.7, 0.19, 2.5, 2.4, 0.15, 1.0, 1.2),
+        fitting=FittingTimes(250, 4.8, 1.7, 0.19, 2.5, 2.4, 0.15, 1.0, 1.2, 31.0, 0.19, 3.0, 0.0),
         paths=(PathTime("retiming", 15000, 15000, 0.4, 0.4, 30.0),),
         rasteriser=(RasteriserTime(468, 850, 224, 1, 0.4, 0.7, 2.9),),
     )

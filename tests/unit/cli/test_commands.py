@@ -40,7 +40,7 @@ def consent_file(folder: Path, **changes: object) -> str:
         (["dub", "in.mp4", "-o", "out.mp4", "--actor", "nobody"], 11, "no actor 'nobody'"),
         (["actor", "show", "nobody"], 11, "no actor 'nobody'"),
         (["actor", "erase", "nobody"], 11, "no actor 'nobody'"),
-        (["dub", "in.mp4", "-o", "out.mp4", "--method", "magic"], 10, "there are: everybody, headpose, ugc"),
+        (["dub", "in.mp4", "-o", "out.mp4", "--method", "magic"], 10, "there are: everybody, everyone, headpose, hetero, ugc"),
         (["dub", "in.mp4", "-o", "out.mp4", "--motion", "magic"], 10, "there are: ugc, everybody, headpose"),
         (["dub", "in.mp4", "-o", "out.mp4", "--codec", "vp9"], 10, "there are: h264, hevc, ffv1, prores, mpeg2video"),
         (["dub", "in.mp4", "-o", "out.mp4", "--report", "r" * 300], 10, "a name has at most 255 bytes"),

@@ -162,8 +162,20 @@ def test_texture_requests() -> None:
     assert portrait.item(texture.PortraitFrame(2, POSE, 0.5)).frame == texture_pb2.PortraitFrame(
         frame_index=2, pose=POSE, blink=0.5
     )
-    sampled = texture.sample_neural_texture.requests(texture=REF).item((3, np.zeros((2, 2, 2))))
+    features = texture.sample_neural_texture.requests(texture=REF)
+    assert features.config.config == texture_pb2.SampleNeuralTextureConfig(texture=REF)
+    sampled = features.item((3, np.zeros((2, 2, 2))))
     assert sampled.uv == texture_pb2.UvMap(frame_index=3, uv=to_tensor(np.zeros((2, 2, 2), np.float32)))
+    wished = texture.sample_neural_texture.requests(texture=REF, identity=REF)
+    assert wished.config.config.identity == REF
+    assert wished.item(texture.Target(8, wanted, POSE, context_only=True)).target == target.frame
+
+
+def test_a_bank_frame_may_have_speech_and_expression() -> None:
+    frame = texture.BankFrame(4, PICTURE, np.zeros((478, 3)), POSE, speech=np.ones((20, 40)), expression=[0.5, -1.0])
+    message = texture.build_bank.requests().item(frame).frame
+    assert message.speech == to_tensor(np.ones((20, 40), np.float32))
+    assert message.expression == to_tensor(np.float32([0.5, -1.0]))
 
 
 def test_a_mode_that_is_not_there_names_the_modes() -> None:

@@ -9,6 +9,7 @@ from services.common.errors import NoUsableFootage
 from services.common.face.crops import HeadPose, fit_head_pose
 from services.common.face.identity import identity_from_arrays
 from services.common.geometry.default_model import default_model
+from services.common.geometry.rasterise_pytorch3d import is_installed
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 from services.face.fitting import held_frames
 from services.face.fitting.identity import IdentityFitter
@@ -38,8 +39,8 @@ def face(frame, reason=Reason.DUBBED, pose=None):
     )
 
 
-def fitted(frames):
-    fitter = IdentityFitter(FACE)
+def fitted(frames, **options):
+    fitter = IdentityFitter(FACE, **options)
     for frame in frames:
         fitter.push(PICTURES[frame // 8 if frame % 8 == 0 else 0], face(frame))
     return fitter.finish()
@@ -57,6 +58,26 @@ def test_a_person_is_fitted_with_shape_colours_and_texture():
     cheeks = [50, 205, 280, 425]
     ratio = found.texture[uv[cheeks, 1], uv[cheeks, 0]] / 255.0 / true[cheeks]
     assert ratio.std(0) / ratio.mean(0) == pytest.approx(0.0, abs=0.08)  # the factor between light and albedo is free
+
+
+def test_the_three_stage_fit_finds_the_same_shape_and_its_own_colours():
+    plain, found = fitted(range(0, 40, 8)), fitted(range(0, 40, 8), three_stage=True)
+    assert np.array_equal(found.offset, plain.offset)
+    assert np.abs(found.identity - plain.identity).max() < 0.1  # colours move it a little where it was not measured, in the other fit
+    assert found.photometric_error < 5.0
+    assert not np.array_equal(found.albedo, plain.albedo)
+    assert found.texture.shape == (256, 256, 3)
+    again = fitted(range(0, 40, 8), three_stage=True)
+    assert np.array_equal(found.texture, again.texture)
+
+
+@pytest.mark.skipif(not is_installed(), reason="pytorch3d is not installed (it is not on PyPI)")
+def test_pytorch3d_finds_the_same_person():
+    plain, found = fitted([0]), fitted([0], backend="pytorch3d")
+    assert np.abs(found.albedo - plain.albedo).max() < 0.05
+    assert found.photometric_error == pytest.approx(plain.photometric_error, rel=0.05)
+    seen = (plain.seen > 0) & (found.seen > 0)
+    assert np.abs(found.texture.astype(float) - plain.texture)[seen].mean() < 1.0
 
 
 def test_a_single_still_is_enough_and_gives_the_same_bytes_again():

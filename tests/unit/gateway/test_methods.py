@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gateway.methods import DEFAULT_METHOD, LAG_FEATURES, METHODS, Method, Predictor, Renderer, TextureInput, combined, method_named
@@ -22,7 +24,7 @@ def test_another_motion_predictor_makes_a_combination() -> None:
 
 @pytest.mark.parametrize("name", ["", "nobody", "everybody+", "+ugc", "ugc+nobody", "ugc+ugc+ugc"])
 def test_what_is_not_there_is_refused_with_what_is(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="there are: everybody, headpose, ugc"):
+    with pytest.raises(InvalidRequest, match="there are: everybody, everyone, headpose, hetero, ugc"):
         method_named(name)
 
 
@@ -40,8 +42,9 @@ def test_the_head_moves_where_the_motion_predictor_says_so() -> None:
 
 
 def test_a_picture_is_footage_for_what_moves_the_head_and_draws_the_face() -> None:
-    assert method_named("headpose").takes_still
-    assert not any(method_named(name).takes_still for name in ("ugc", "everybody", "headpose+ugc", "ugc+headpose"))
+    assert all(method_named(name).takes_still for name in ("headpose", "headpose+everyone"))
+    unable = ("ugc", "everybody", "hetero", "everyone", "headpose+ugc", "headpose+hetero", "ugc+headpose", "hetero+everyone")
+    assert not any(method_named(name).takes_still for name in unable)
 
 
 def test_every_pair_of_rows_is_a_method() -> None:
@@ -56,6 +59,44 @@ def test_a_combination_is_live_where_both_parts_are() -> None:
     assert method_named("ugc+everybody").live
     assert not method_named("headpose+ugc").live
     assert not method_named("ugc+headpose").live
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("ugc+everybody", ""),
+        ("hetero+ugc", "the predictor hetero needs 200 ms of speech after a frame"),
+        ("ugc+hetero", "the renderer hetero needs 2 frames after a frame"),
+        (
+            "everyone",
+            "the predictor everyone needs 400 ms of speech after a frame, and the renderer everyone needs 1 frames after a frame",
+        ),
+        ("headpose+ugc", "the predictor headpose moves the head, so its films have a timeline of their own"),
+        ("ugc+headpose", "the renderer headpose is for files only"),
+    ],
+)
+def test_what_cannot_be_live_says_which_part_needs_what(name: str, reason: str) -> None:
+    assert method_named(name).why_not_live == reason
+    assert method_named(name).live is (reason == "")
+
+
+def test_every_method_says_why_it_is_not_live() -> None:
+    methods = [method_named(combined(motion, renderer=renderer)) for motion in METHODS for renderer in METHODS]
+    assert all(method.live is (method.why_not_live == "") for method in methods)
+    assert all(method.motion.live or method.motion.name in method.why_not_live for method in methods)
+    assert all(method.renderer.live or method.renderer.name in method.why_not_live for method in methods)
+
+
+def test_a_renderer_is_sent_what_it_declares() -> None:
+    sent = {name: METHODS[name].renderer.inputs for name in METHODS}
+    assert sent == {
+        "ugc": ("texture",),
+        "everybody": (),
+        "headpose": ("texture",),
+        "hetero": ("reference",),
+        "everyone": ("neural_features", "speech_features"),
+    }
+    assert METHODS["everyone"].renderer.picture is TextureInput.NONE
 
 
 def test_every_method_extracts_what_the_lag_needs() -> None:
@@ -88,6 +129,16 @@ def test_a_row_with_parts_of_other_rows_is_found_by_its_parts(monkeypatch: pytes
     assert combined("mixed", renderer="ugc") == "ugc"
 
 
-def test_a_drawn_face_needs_an_identity() -> None:
-    with pytest.raises(ValueError, match="identity"):
-        Renderer(name="toy", texture=TextureInput.DRAWN)
+@pytest.mark.parametrize(
+    ("fields", "missing"),
+    [
+        ({"texture": TextureInput.DRAWN}, "needs the person's identity"),
+        ({"texture": TextureInput.NEURAL, "needs_actor": True}, "identity and an actor"),
+        ({"texture": TextureInput.NEURAL, "needs_identity": True}, "identity and an actor"),
+        ({"frames_after": 1, "live": True}, "sees frames after a frame"),
+        ({"speech": True, "live": True}, "a live stream does not make"),
+    ],
+)
+def test_a_row_that_contradicts_itself_is_refused(fields: dict[str, Any], missing: str) -> None:
+    with pytest.raises(ValueError, match=f"'toy'.*{missing}"):
+        Renderer(name="toy", **fields)

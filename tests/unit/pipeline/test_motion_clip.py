@@ -11,6 +11,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from gateway.pipeline.motion_clip import enrolment_rows, on_motion_grid
 from gateway.pipeline.records import FACE_RECORD, RecordFile
 from services.common.errors import NoUsableFootage
+from services.common.face.landmark_layout import NUM_UPPER
 
 
 def face_rows(reasons: list[int]) -> np.ndarray:
@@ -18,6 +19,8 @@ def face_rows(reasons: list[int]) -> np.ndarray:
     made["frame"] = np.arange(len(reasons))
     made["reason"] = reasons
     made["mouth"] = np.arange(len(reasons), dtype=np.float32)[:, None, None]
+    made["scale"], made["rotation"], made["translation"] = 2.0, np.eye(3), (10.0, 20.0, 0.0)
+    made["landmarks"] = np.arange(len(reasons), dtype=np.float32)[:, None, None]
     return made
 
 
@@ -45,6 +48,13 @@ def test_footage_at_fifty_frames_a_second_is_brought_to_the_motion_grid() -> Non
     assert len(clip.mouth) == 11
     np.testing.assert_allclose(clip.mouth[:, 0, 0], np.arange(0, 21, 2), atol=1e-4)
     assert clip.usable.all()
+
+
+def test_landmarks_of_the_upper_face_are_in_head_space_on_the_same_frames() -> None:
+    clip = on_motion_grid(face_rows([common_pb2.FRAME_REASON_DUBBED] * 21), np.arange(21) / 50.0, 0.0)
+    assert clip.upper is not None
+    assert clip.upper.shape == (11, NUM_UPPER, 3)
+    np.testing.assert_allclose(clip.upper[3, 0], (np.array([6.0, 6.0, 6.0]) - (10.0, 20.0, 0.0)) / 2.0, atol=1e-4)
 
 
 def test_grid_frames_inside_a_gap_are_not_usable() -> None:

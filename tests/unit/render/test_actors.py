@@ -9,6 +9,7 @@ import pytest
 from services.common.errors import InvalidRequest
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
+from services.common.face.neural_texture import TEXTURE_SHAPE, neural_texture_from_arrays
 from services.common.store.array_cache import ArrayCache
 from services.common.store.artefacts import ArtefactStore
 from services.render.actors import ActorStore
@@ -36,6 +37,17 @@ def test_a_stored_state_comes_back_for_its_own_prior_only(actors: ActorStore, tm
         actors.state(ref, replace(model, prior_sha256="1" * 64))
     with pytest.raises(InvalidRequest, match=r"config\.actor: expected float32 \[4\], got float32 \[3\]"):
         actors.state(ref, replace(model, state_size=4))
+
+
+def test_a_neural_texture_is_stored_beside_the_state(actors: ActorStore, store: ArtefactStore, tmp_path: Path) -> None:
+    model = Toy(state_size=3).write(tmp_path)
+    state = np.array([1.0, -2.0, 3.0], np.float32)
+    texture = np.random.default_rng(1).integers(0, 256, TEXTURE_SHAPE).astype(np.uint8)
+    ref = actors.store_state(state, model, texture)
+    assert np.array_equal(actors.state(ref, model), state)
+    assert np.array_equal(neural_texture_from_arrays(store.get_arrays(ref)), texture)
+    with pytest.raises(InvalidRequest, match="has no neural texture"):
+        neural_texture_from_arrays(store.get_arrays(actors.store_state(state, model)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e5])

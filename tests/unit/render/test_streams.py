@@ -148,13 +148,18 @@ def test_a_missing_input_of_a_frame_is_named(tmp_path: Path, monkeypatch: pytest
     assert render(backend, model, [replace(frame, **{name: None}, context_only=True)], default_state(model)) == []
 
 
-def test_a_missing_reference_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+def test_without_a_reference_the_renderer_brings_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
     toy = Toy(inputs=("reference",))
     toy.register(monkeypatch)
     toy.write(tmp_path)
     model = load_models(tmp_path, backend).files[NAME]
-    with pytest.raises(InvalidRequest, match=r"config\.reference is missing: model 'toy' needs it"):
-        open_stream(backend, model, default_state(model))
+    (frame,) = toy.frames([0])
+    given = np.full((160, 160, 3), 30, np.uint8)
+    (own,) = render(backend, model, [frame], default_state(model))
+    (other,) = render(backend, model, [frame], default_state(model), given)
+    assert np.array_equal(own.box, toy.expected([frame], frame, default_state(model)))
+    assert np.array_equal(other.box, toy.expected([frame], frame, default_state(model), given))
+    assert not np.array_equal(own.box, other.box)
 
 
 def test_a_renderer_and_its_network_must_agree_on_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
@@ -170,5 +175,5 @@ def test_a_renderer_and_its_network_must_agree_on_inputs(tmp_path: Path, monkeyp
 
 def test_a_model_that_is_no_renderers_is_refused_when_it_is_loaded(tmp_path: Path, backend: Watched) -> None:
     Toy().write(tmp_path)
-    with pytest.raises(ModelNotFound, match="no renderer 'toy': there are everybody, headpose, ugc"):
+    with pytest.raises(ModelNotFound, match="no renderer 'toy': there are everybody, everyone, headpose, hetero, ugc"):
         load_models(tmp_path, backend)

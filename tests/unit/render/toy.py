@@ -30,6 +30,8 @@ from services.render.types import PersonalizeProgress, Precision, RenderFrame, T
 NAME: Final = "toy"
 SPEECH: Final = (4, 6)
 NEURAL_CHANNELS: Final = 5
+OWN_REFERENCE: Final = 7
+"""Level of the reference picture that stands in where a stream is opened without one."""
 _TYPES: Final = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 
 
@@ -183,8 +185,8 @@ class Toy:
             made = made + now.speech_features.mean()
         if now.neural_features is not None:
             made = made + now.neural_features[..., :3]
-        if reference is not None:
-            made = made + reference
+        if "reference" in self.inputs:
+            made = made + (OWN_REFERENCE if reference is None else reference)
         if self.state_size:
             made = made + state.mean()
         face = np.clip(np.rint(made), 0, 255).astype(np.uint8)
@@ -203,8 +205,9 @@ class ToyDrawer:
         self.actor_inputs: dict[str, Array] = {}
         if toy.state_size:
             self.actor_inputs["actor_state"] = setup.state
-        if setup.reference is not None:
-            self.actor_inputs["reference"] = setup.reference
+        if "reference" in toy.inputs:
+            own = np.full((toy.size, toy.size, 3), OWN_REFERENCE, np.uint8)
+            self.actor_inputs["reference"] = own if setup.reference is None else setup.reference
 
     def prepare(self, frame: RenderFrame) -> UInt8:
         return frame.background[..., 0]

@@ -35,7 +35,7 @@ def render_models() -> render_pb2.ListModelsResponse:
                 frames_before=row.frames_before,
                 frames_after=row.frames_after,
                 inputs=row.inputs,
-                texture=render_pb2.TextureInput.Value(f"TEXTURE_INPUT_{row.texture.name}"),
+                texture=render_pb2.TextureInput.Value(f"TEXTURE_INPUT_{row.picture.name}"),
                 needs_actor=row.needs_actor,
                 needs_identity=row.needs_identity,
                 box_multiple=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,16 @@ import pytest
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.face.landmarks import mouth_opening
 from services.texture.build_bank import build_bank, choose_frames
+from services.texture.types import BankFrame
 
 if TYPE_CHECKING:
     from tests.unit.texture.conftest import DrawnPerson
+
+
+def with_sound(frame: BankFrame) -> BankFrame:
+    """The frame with speech and expression that tell which frame they are of."""
+    speech = np.full((20, 40), frame.frame_index, np.float32)
+    return replace(frame, speech=speech, expression=np.array([0.5, 1.0, -frame.frame_index], np.float32))
 
 
 def test_a_short_clip_is_kept_whole_and_in_order(person: DrawnPerson) -> None:
@@ -72,3 +80,45 @@ def test_frames_must_come_in_order(person: DrawnPerson) -> None:
 def test_a_bank_of_nothing_is_refused(person: DrawnPerson) -> None:
     with pytest.raises(InvalidRequest):
         build_bank([person.bank_frame(0)], max_frames=0)
+
+
+def test_speech_and_expression_of_the_kept_frames_are_kept(person: DrawnPerson) -> None:
+    frames = [with_sound(person.bank_frame(number)) for number in range(60)]
+    bank = build_bank(frames, 12)
+    assert bank.speech is not None
+    assert bank.expression is not None
+    assert bank.speech.shape == (bank.num_frames, 20, 40)
+    np.testing.assert_array_equal(bank.speech[:, 0, 0], bank.frame_index)
+    np.testing.assert_array_equal(bank.expression[:, 2], -bank.frame_index)
+
+
+def test_one_exposure_for_two_shots_keeps_speech_and_expression(person: DrawnPerson) -> None:
+    frames = [with_sound(person.bank_frame(number, gain=0.8 if number > 50 else 1.0)) for number in (*range(8), *range(100, 107))]
+    bank = build_bank(frames)
+    assert bank.speech is not None
+    assert bank.expression is not None
+    np.testing.assert_array_equal(bank.speech[:, 0, 0], bank.frame_index)
+    np.testing.assert_array_equal(bank.expression[:, 2], -bank.frame_index)
+
+
+def test_footage_without_sound_gives_a_bank_without_speech(person: DrawnPerson) -> None:
+    bank = build_bank([person.bank_frame(number) for number in range(7)])
+    assert bank.speech is None
+    assert bank.expression is None
+
+
+@pytest.mark.parametrize("name", ["speech", "expression"])
+def test_all_frames_have_speech_and_expression_or_none(person: DrawnPerson, name: str) -> None:
+    frames = [with_sound(person.bank_frame(number)) for number in range(7)]
+    frames[3] = replace(frames[3], **{name: None})
+    with pytest.raises(InvalidRequest, match="6 of 7 frames") as caught:
+        build_bank(frames)
+    assert caught.value.field == f"frame.{name}"
+
+
+def test_expressions_of_different_models_are_refused(person: DrawnPerson) -> None:
+    frames = [with_sound(person.bank_frame(number)) for number in range(7)]
+    frames[3] = replace(frames[3], expression=np.zeros(4, np.float32))
+    with pytest.raises(InvalidRequest, match="must have the same shape") as caught:
+        build_bank(frames)
+    assert caught.value.field == "frame.expression"

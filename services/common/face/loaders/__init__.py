@@ -13,7 +13,7 @@ from services.common.face.loaders.files import FIELD
 from services.common.geometry.morphable_model import MorphableModel
 
 
-def load_model(path: Path, landmarks: Path | None = None) -> MorphableModel:
+def load_model(path: Path, landmarks: Path | None = None, texture: Path | None = None) -> MorphableModel:
     """Return the face model in a file or folder. The name and the ending choose the loader.
 
     .safetensors: dubstage's own format; .h5: Basel 2017; .mat or a folder with 01_MorphableModel.mat: Basel 2009; .pkl or .npz:
@@ -22,6 +22,7 @@ def load_model(path: Path, landmarks: Path | None = None) -> MorphableModel:
     Args:
         path: file or folder.
         landmarks: the loader's landmark file: FLAME's embedding, or 68 vertex numbers.
+        texture: FLAME's texture file. Other formats hold their textures themselves.
 
     Raises:
         InvalidRequest: the file is missing, of an unknown kind, or damaged.
@@ -48,7 +49,7 @@ def load_model(path: Path, landmarks: Path | None = None) -> MorphableModel:
         case ".pkl" | ".npz":
             from services.common.face.loaders.flame import load_flame
 
-            return load_flame(path, landmarks=landmarks)
+            return load_flame(path, landmarks=landmarks, texture=texture)
     kinds = ".safetensors (dubstage), .pkl or .npz (FLAME), .mat (Basel 2009), .h5 (Basel 2017), a folder (Basel 2009, ICT-FaceKit)"
     raise InvalidRequest(f"{path.name} is no face model by its ending; known are {kinds}", field=FIELD)
 

@@ -31,6 +31,7 @@ from services.common.face.loaders.obj import read_obj
 from services.common.geometry.landmark_set import LandmarkSet
 from services.common.geometry.morphable_model import MorphableModel
 from services.common.geometry.normals import outwards
+from services.common.geometry.rasterise_uv import sample_texture
 from services.common.geometry.rotations import cross_matrix
 
 LICENCE: Final = "FLAME, (c) Max-Planck-Gesellschaft; the user's own copy under its licence (flame.is.tue.mpg.de)"
@@ -45,7 +46,7 @@ JAW_DEVIATION: Final = 0.1
 
 
 def load_flame(
-    path: Path, *, landmarks: Path | None = None, texture_layout: Path | None = None, identity: int = 300, expression: int = 100
+    path: Path, *, landmarks: Path | None = None, texture: Path | None = None, identity: int = 300, expression: int = 100
 ) -> MorphableModel:
     """Return FLAME as a linear model, in head space if landmarks are given.
 
@@ -53,7 +54,8 @@ def load_flame(
         path: .pkl or .npz.
         landmarks: FLAME's mediapipe_landmark_embedding.npz (105 points, the best choice), flame_static_embedding.pkl (51 points),
             or landmark_embedding.npy (68 points). Without landmarks the model stays in metres and cannot be fitted.
-        texture_layout: FLAME_texture.npz or an .obj of the template, with the arrays vt and ft.
+        texture: FLAME_texture.npz (arrays vt and ft: the layout; mean and tex_dir: the albedo), or an .obj of the template, which holds
+            the layout alone. Without an albedo, colours cannot be fitted and faces cannot be drawn.
         identity: number of identity coefficients to keep, at most 300.
         expression: number of expression coefficients to keep, at most 100. Three coefficients of the jaw follow.
 
@@ -87,8 +89,8 @@ def load_flame(
             expression_deviation=np.array([1.0] * shown.shape[-1] + [JAW_DEVIATION] * 3, np.float32),
             triangles=outwards(triangles, positions),
         )
-    if texture_layout is not None:
-        model = _with_layout(model, triangles, texture_layout)
+    if texture is not None:
+        model = _with_texture(model, triangles, texture)
     if landmarks is None:
         return model
     sets = _read_embedding(landmarks, triangles)
@@ -149,17 +151,46 @@ def _read_embedding(path: Path, triangles: np.ndarray[Any, Any]) -> dict[str, La
         return {"mediapipe": inner} | ({"ibug_68": points} if len(chosen) == 68 else {})
 
 
-def _with_layout(model: MorphableModel, triangles: np.ndarray[Any, Any], path: Path) -> MorphableModel:
-    """Return the model with a texture layout from a file. The file's texture triangles have the order of the model's triangles."""
-    with reading(path, "FLAME texture layout", "give FLAME_texture.npz or the template's .obj"):
+def _with_texture(model: MorphableModel, triangles: np.ndarray[Any, Any], path: Path) -> MorphableModel:
+    """Return the model with texture layout and albedo from a file. The file's texture triangles have the order of the model's."""
+    with reading(path, "FLAME texture", "give FLAME_texture.npz or the template's .obj"):
+        arrays: dict[str, Any] = {}
         if path.suffix == ".obj":
             mesh = read_obj(path)
             uv, corners = mesh.uv, mesh.uv_triangles
         else:
             with np.load(path, allow_pickle=False) as stored:
                 uv, corners = np.asarray(stored["vt"], np.float32), np.asarray(stored["ft"], np.int32)
+                arrays = {key: np.asarray(stored[key]) for key in ("mean", "tex_dir") if key in stored.files}
         if len(corners) != len(triangles):
             raise InvalidRequest(f"{path} has {len(corners)} texture triangles, the model has {len(triangles)}", field=FIELD)
         flipped: Int32 = corners if np.array_equal(model.triangles, triangles) else np.ascontiguousarray(corners[:, [0, 2, 1]])
         upright = np.stack([uv[:, 0], 1.0 - uv[:, 1]], -1).astype(np.float32)
-        return dataclasses.replace(model, uv=upright, uv_triangles=np.asarray(flipped, np.int32))
+        model = dataclasses.replace(model, uv=upright, uv_triangles=np.asarray(flipped, np.int32))
+        return _with_albedo(model, arrays["mean"], arrays.get("tex_dir")) if "mean" in arrays else model
+
+
+def _with_albedo(model: MorphableModel, mean: np.ndarray[Any, Any], directions: np.ndarray[Any, Any] | None) -> MorphableModel:
+    """Return the model with the albedo of a texture, read at the vertices.
+
+    Args:
+        model: the model with its texture layout.
+        mean: [S, S, 3], BGR, 0..255, the file's mean texture; flattened in old files.
+        directions: [S, S, 3, A], one standard deviation per coefficient; None: the file has none.
+    """
+    size = int(np.sqrt(mean.size // 3))
+    places = np.zeros((model.num_vertices, 2), np.float32)
+    places[model.triangles.reshape(-1)] = model.uv[model.uv_triangles.reshape(-1)]
+    # FLAME's texture space stores blue first. A seam's vertex takes the colour of one of its corners.
+    albedo = sample_texture(mean.reshape(size, size, 3), places)[:, ::-1] / 255.0
+    count = 0 if directions is None else directions.shape[-1]
+    basis = np.zeros((model.num_vertices, 3, count), np.float32)
+    for column in range(count):
+        shown = np.asarray(directions).reshape(size, size, 3, count)[..., column]
+        basis[..., column] = sample_texture(shown, places)[:, ::-1] / 255.0
+    return dataclasses.replace(
+        model,
+        albedo_mean=np.ascontiguousarray(albedo, np.float32),
+        albedo_basis=basis,
+        albedo_deviation=np.ones(count, np.float32),
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -150,6 +152,39 @@ def test_a_bank_survives_its_artefact() -> None:
     for name in ("boxes", "mouth", "rotation", "box_landmarks", "anchors_box", "frame_index"):
         np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
     np.testing.assert_array_equal(again.geometry.jaw_envelope, bank.geometry.jaw_envelope)
+
+
+def heard(bank: MouthBank) -> MouthBank:
+    """The bank with speech and expression."""
+    speech = np.random.default_rng(1).random((bank.num_frames, 20, 40)).astype(np.float32)
+    return replace(bank, speech=speech, expression=speech[:, 0, :12])
+
+
+def test_speech_and_expression_survive_the_artefact_and_may_be_missing() -> None:
+    bank = heard(bank_of(opened(AMOUNTS[:8])))
+    again = bank_from_arrays(decode_arrays(encode_arrays(bank_arrays(bank), {"format": FORMAT})))
+    np.testing.assert_array_equal(again.speech, bank.speech)
+    np.testing.assert_array_equal(again.expression, bank.expression)
+    silent = bank_arrays(replace(bank, speech=None, expression=None))
+    assert not {"speech", "expression"} & set(silent)
+    again = bank_from_arrays(decode_arrays(encode_arrays(silent, {"format": FORMAT})))
+    assert again.speech is None
+    assert again.expression is None
+
+
+@pytest.mark.parametrize("name", ["speech", "expression"])
+@pytest.mark.parametrize("damage", ["shape", "number", "none", "frames"])
+def test_damaged_speech_and_expression_are_refused(name: str, damage: str) -> None:
+    arrays = bank_arrays(heard(bank_of(opened(AMOUNTS[:8]))))
+    damaged = {
+        "shape": arrays[name].ravel(),
+        "number": arrays[name] + np.float32(np.nan),
+        "none": arrays[name][..., :0],
+        "frames": arrays[name][:5],
+    }
+    arrays[name] = damaged[damage]
+    with pytest.raises(InvalidRequest, match=f"array '{name}' is damaged"):
+        bank_from_arrays(decode_arrays(encode_arrays(arrays, {"format": FORMAT})))
 
 
 @pytest.mark.parametrize("damage", ["format", "shape", "missing"])

@@ -63,9 +63,10 @@ def test_a_predictor_hears_tensors_that_there_are(predictor: Predictor) -> None:
 
 def test_a_frame_waits_for_as_many_frames_as_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
     grid = predictor.open(models, predictor.encode_style(footage, models), None)
-    features = heard(predictor, 8)
-    counts = [len(grid.push(features[frame : frame + 1]).mouth_landmarks) for frame in range(8)]
-    assert counts == [0] * predictor.frames_ahead + [1] * (8 - predictor.frames_ahead)
+    num_frames = predictor.frames_ahead + 4
+    features = heard(predictor, num_frames)
+    counts = [len(grid.push(features[frame : frame + 1]).mouth_landmarks) for frame in range(num_frames)]
+    assert counts == [0] * predictor.frames_ahead + [1] * 4
 
 
 def test_poses_are_answered_as_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:

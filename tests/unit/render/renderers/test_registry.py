@@ -15,6 +15,7 @@ def test_every_model_that_comes_with_dubstage_has_a_renderer() -> None:
         "ugc": (0, 0, ("texture",), TextureInput.WARPED),
         "everybody": (6, 0, (), TextureInput.NONE),
         "headpose": (2, 0, ("texture",), TextureInput.DRAWN),
+        "hetero": (2, 2, ("reference",), TextureInput.NONE),
     }
     with pytest.raises(ModelNotFound, match="no renderer 'ugly'"):
         renderer_named("ugly")

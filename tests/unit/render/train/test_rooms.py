@@ -14,5 +14,5 @@ def test_every_renderer_has_a_training_part() -> None:
 
 
 def test_a_name_that_is_not_there_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(ModelNotFound, match="everybody, headpose, ugc"):
+    with pytest.raises(ModelNotFound, match="everybody, everyone, headpose, hetero, ugc"):
         training_named("nobody")

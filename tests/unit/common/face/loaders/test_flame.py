@@ -7,10 +7,12 @@ import pytest
 from scipy.sparse import csc_matrix
 from scipy.spatial.transform import Rotation
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequest, ModelNotFound
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.loaders.flame import JAW, jaw_basis, load_flame
+from services.common.face.morphable_models import MorphableModels
 from services.common.geometry.default_model import default_model
+from services.common.geometry.rasterise_uv import sample_texture
 from tests.unit.common.face.loaders.foreign import RANDOM, Y_UP, basis, head, in_head_space, triangles
 
 
@@ -103,9 +105,37 @@ def test_a_texture_layout_keeps_to_the_corners(flame, tmp_path):
     uv = RANDOM.uniform(size=(500, 2))
     corners = RANDOM.integers(0, 500, (898, 3))
     np.savez(tmp_path / "FLAME_texture.npz", vt=uv, ft=corners)
-    model = load_flame(flame, texture_layout=tmp_path / "FLAME_texture.npz")
+    model = load_flame(flame, texture=tmp_path / "FLAME_texture.npz")
     assert np.array_equal(model.uv_triangles, corners)
     assert model.uv == pytest.approx(np.stack([uv[:, 0], 1 - uv[:, 1]], -1), abs=1e-6)
+
+
+def texture_file(path, size=32, coefficients=2):
+    """A texture file whose layout gives vertex i one place, blue first, 0 to 255."""
+    uv = RANDOM.uniform(0.1, 0.9, size=(468, 2))
+    mean, directions = RANDOM.uniform(60, 200, (size, size, 3)), RANDOM.normal(size=(size, size, 3, coefficients))
+    np.savez(path, vt=uv, ft=triangles(), mean=mean, tex_dir=directions)
+    return path, uv, mean, directions
+
+
+def test_a_texture_gives_the_albedo_at_the_vertices(flame, tmp_path):
+    path, uv, mean, directions = texture_file(tmp_path / "FLAME_texture.npz")
+    model = load_flame(flame, texture=path)
+    places = np.stack([uv[:, 0], 1 - uv[:, 1]], -1)
+    assert (model.num_albedo, model.albedo_deviation.tolist()) == (2, [1.0, 1.0])
+    assert model.albedo_mean == pytest.approx(sample_texture(mean, places)[:, ::-1] / 255, abs=1e-5)
+    assert model.albedo_basis[..., 1] == pytest.approx(sample_texture(directions[..., 1], places)[:, ::-1] / 255, abs=1e-5)
+
+
+def test_a_texture_beside_the_file_is_found_by_its_name(tmp_path):
+    (tmp_path / "flame.pkl").write_bytes(pickle.dumps(content(), protocol=2))
+    embedding(tmp_path / "flame.landmarks.npz")
+    texture_file(tmp_path / "flame.texture.npz")
+    models = MorphableModels(tmp_path)
+    assert models.names() == ["mediapipe_468", "flame"]
+    assert (models.get("flame").num_albedo, len(models.get("flame").uv)) == (2, 468)
+    with pytest.raises(ModelNotFound):
+        models.get("flame.texture")
 
 
 def test_inverted_triangles_are_turned_together_with_their_texture(tmp_path):
@@ -114,7 +144,7 @@ def test_inverted_triangles_are_turned_together_with_their_texture(tmp_path):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(arrays, protocol=2))
     corners = RANDOM.integers(0, 500, (898, 3))
     np.savez(tmp_path / "t.npz", vt=RANDOM.uniform(size=(500, 2)), ft=corners)
-    model = load_flame(tmp_path / "a.pkl", texture_layout=tmp_path / "t.npz")
+    model = load_flame(tmp_path / "a.pkl", texture=tmp_path / "t.npz")
     assert np.array_equal(model.triangles, triangles())
     assert np.array_equal(model.uv_triangles, corners[:, [0, 2, 1]])
 

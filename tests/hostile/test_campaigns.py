@@ -1,4 +1,7 @@
-"""Every case that once crashed, hung, filled memory or disk, wrote where it must not, or was answered with the wrong code."""
+"""Campaigns against one set of servers: every case that once went wrong, and two hundred generated ones.
+
+Nothing crashes, hangs, fills memory or disk, writes where it must not, stays behind, or is answered with the wrong code.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ import pytest
 
 from tests.hostile.campaign import Campaign, Finding
 from tests.hostile.known import KNOWN
-from tests.hostile.plan import cases
+from tests.hostile.plan import case, cases
 from tests.hostile.world import World
 
-# The first test waits for all cases.
+# The first test waits for all known cases.
 pytestmark = pytest.mark.timeout(900)
+
+SEED = 9
+QUICK = 200
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +41,17 @@ def test_a_known_case_ends_as_it_should(findings: dict[int, list[Finding]], numb
 
 def test_nothing_stays_behind_after_them(findings: dict[int, list[Finding]]) -> None:
     assert findings[-1] == []
+
+
+def test_the_same_number_is_the_same_case() -> None:
+    first, second = cases(50, SEED, first=len(KNOWN)), cases(50, SEED, first=len(KNOWN))
+    assert [one.name for one in first] == [one.name for one in second]
+    assert case(len(KNOWN) + 7, SEED).name == first[7].name
+    assert [one.name for one in cases(50, SEED + 1, first=len(KNOWN))] != [one.name for one in first]
+
+
+def test_generated_cases_end_in_named_errors(world: World) -> None:
+    result = Campaign(world, SEED, workers=2).run(cases(QUICK, SEED, first=len(KNOWN)))
+    assert result.cases == QUICK
+    assert set(result.by_surface) == {"rpc", "stream", "media", "command", "store"}
+    assert result.findings == []

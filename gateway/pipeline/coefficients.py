@@ -1,0 +1,163 @@
+"""Expression coefficients of a person's frames on the morphable model, fitted by the face stage to landmarks and colours."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from dubstage.client import face as face_client
+from dubstage.client import rpcs
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.face.v1alpha1 import face_pb2
+from gateway.ahead import close, in_thread, read_ahead
+from gateway.media.reader import VideoReader
+from gateway.media.types import DecodedFrame, MediaInfo
+from gateway.pipeline.footage import AHEAD, picture_for_tracker
+from gateway.pipeline.messages import timeline_of
+from gateway.pipeline.progress import OnProgress
+from gateway.pipeline.records import RecordFile
+from gateway.stages.attempts import until_done
+from gateway.stages.interface import Stages
+from services.common.array_types import Array, Float32, Float64, Int64, UInt8
+from services.common.errors import NoUsableFootage
+from services.common.wire.arrays import from_tensor
+
+MAX_FITTED_FRAMES: Final = 300
+"""Most frames that are fitted. A frame takes some 40 ms: 10 for tracking and 30 for the fit. Of longer footage every second or
+third frame is fitted, and frames between are interpolated."""
+_MAX_GAP: Final = 12
+"""Missing frames up to which two stretches of frames are tracked as one. Stretches further apart begin anew."""
+_SAME_FACE: Final = 90.0
+"""Largest distance of a tracked face from the recorded face, pixels of the render box's unit: half a face's width."""
+
+
+class _Stretch(NamedTuple):
+    """Frames that are tracked as one stream. Attributes: start, stop: frames of the footage; step: distance of the sent frames."""
+
+    start: int
+    stop: int
+    step: int
+
+
+async def fitted_expressions(
+    stages: Stages,
+    info: MediaInfo,
+    faces: RecordFile,
+    rows: list[int],
+    identity: common_pb2.ArtefactRef,
+    on_step: OnProgress,
+) -> Float32:
+    """Return the expression of the person in each record row, float32 [F, E], smoothed over time, without NaN.
+
+    The footage is decoded again, because records hold the lower face only. A frame in which the face stage does not find the person
+    takes the interpolation of its neighbours.
+
+    Args:
+        stages: the stages.
+        info: the footage.
+        faces: FACE_RECORDs of the footage.
+        rows: record rows of the person, F of them, in the order of the footage.
+        identity: artefact of FitIdentity.
+        on_step: called with every fitted frame.
+
+    Raises:
+        NoUsableFootage: the face stage finds the person in no frame.
+        MediaUnsupported: the footage breaks off.
+        DubstageError: from the face stage.
+    """
+    records = faces.read_rows(rows)
+    stretches = stretches_of(records["frame"])
+    places = {int(record["frame"]): record for record in records}
+    total = sum(len(range(*stretch)) for stretch in stretches)
+
+    async def fit() -> dict[int, Float32]:
+        found: dict[int, Float32] = {}
+        done = 0
+        for stretch in stretches:
+            async with aclosing(_tracked(stages, info, stretch, identity)) as frames:
+                async for index, answer, scale in frames:
+                    done += 1
+                    on_step("coefficients", done, total)
+                    if index in places and (expression := _expression(places[index], answer, scale)) is not None:
+                        found[index] = expression
+        return found
+
+    found = await until_done(fit)
+    if not found:
+        raise NoUsableFootage("the face stage finds the person's face in none of the enrolled frames again", subject="footage")
+    known = np.array(sorted(found))
+    return interpolated(known, np.stack([found[index] for index in known]), records["frame"])
+
+
+def stretches_of(frames: Int64) -> list[_Stretch]:
+    """Return the stretches of the footage that are tracked.
+
+    Args:
+        frames: int64 [F], F >= 1, frames of the footage, ascending.
+    """
+    breaks = np.flatnonzero(np.diff(frames) > _MAX_GAP) + 1
+    step = -(-len(frames) // MAX_FITTED_FRAMES)
+    return [_Stretch(int(part[0]), int(part[-1]) + 1, step) for part in np.split(frames, breaks)]
+
+
+def interpolated(known: Int64, values: Float32, wanted: Int64) -> Float32:
+    """Return values at the wanted frames, float32 [F, E]: linear between known frames, constant outside.
+
+    Args:
+        known: int64 [K], ascending, K >= 1.
+        values: float32 [K, E].
+        wanted: int64 [F].
+    """
+    columns = [np.interp(wanted, known, column) for column in values.T.astype(np.float64)]
+    return np.asarray(np.stack(columns, 1), np.float32)
+
+
+async def _tracked(
+    stages: Stages, info: MediaInfo, stretch: _Stretch, identity: common_pb2.ArtefactRef
+) -> AsyncGenerator[tuple[int, face_pb2.FrameFaces, float], None]:
+    """Yield the frames of a stretch: index in the footage, faces, and footage pixels per pixel of the tracked picture."""
+    scales: list[float] = []
+    async with AsyncExitStack() as stack:
+        messages = read_ahead(_messages(info, stretch, identity, scales), AHEAD)
+        stack.push_async_callback(close, messages)
+        replies = await stack.enter_async_context(aclosing(read_ahead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
+        async for reply in replies:
+            for frame in reply.frames:
+                place = int(frame.frame_index)
+                yield stretch.start + stretch.step * place, frame, scales[place]
+
+
+async def _messages(
+    info: MediaInfo, stretch: _Stretch, identity: common_pb2.ArtefactRef, scales: list[float]
+) -> AsyncGenerator[face_pb2.TrackRequest, None]:
+    requests = face_client.track.requests(timeline=timeline_of(info), identity=identity, fit_colours=True)
+    yield requests.config
+    with VideoReader(info) as reader:
+        frames = reader.frames(stretch.start, stretch.stop)
+        while (decoded := await in_thread(_next_picture, frames, stretch)) is not None:
+            picture, scale = decoded
+            scales.append(scale)
+            yield requests.item(picture)
+
+
+def _next_picture(frames: Iterator[DecodedFrame], stretch: _Stretch) -> tuple[UInt8, float] | None:
+    for frame in frames:
+        if (frame.index - stretch.start) % stretch.step == 0:
+            _, small, scale = picture_for_tracker(frame)
+            return small, scale
+    return None
+
+
+def _expression(record: Any, answer: face_pb2.FrameFaces, scale: float) -> Float32 | None:
+    """Return the expression of the answered face that lies where the recorded face lies; None: there is none."""
+    fitted = [face for face in answer.faces if face.HasField("coefficients")]
+    wanted: Float64 = record["translation"][:2]
+    distances = [float(np.linalg.norm(np.array(face.pose.translation[:2]) * scale - wanted)) for face in fitted]
+    if not distances or min(distances) > _SAME_FACE * float(record["scale"]):
+        return None
+    nearest = fitted[int(np.argmin(distances))]
+    expression: Array = from_tensor(nearest.coefficients.expression, "coefficients.expression", dtype=np.float32, shape=(None,))
+    return np.asarray(expression, np.float32)

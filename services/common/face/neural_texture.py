@@ -1,0 +1,182 @@
+"""A person's neural texture: learned features on the lower face, sampled where a frame shows the face.
+
+Deferred neural rendering (Thies et al. 2019) as in Saunders and Namboodiri, Sec. 3.3: a mesh is rasterised into texture
+coordinates, and the texture's features at these coordinates are the input of an image-to-image network.
+
+The texture holds the lower face, magnified: rows 0..207 show the model's own layout from the nose down, and rows 208..255 show the
+inside of the mouth, upper teeth at the left and lower teeth at the right (mouth_film.py). Departures from the paper: the camera is
+weakly perspective, not a pinhole; the model is linear, not FLAME; and the mouth has an inside with texels of its own.
+
+Coordinates are those of rasterise_uv.py: u right, v down, 0..1 over the texture, texel (row, column) centred at
+((column + 0.5) / 256, (row + 0.5) / 256). `sample` equals PyTorch's
+
+    grid_sample(texture[None], 2 * uv[None] - 1, mode="bilinear", padding_mode="border", align_corners=False)
+
+with texture [16, 256, 256] in 0..1, and the result set to 0 where uv is negative.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from services.common.array_types import Float32, Float64, Floating, Int32, UInt8
+from services.common.errors import InvalidRequest
+from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame
+from services.common.face.drawing import FaceMesh
+from services.common.face.expression_fit import ExpressionFit
+from services.common.face.identity import FaceIdentity
+from services.common.face.mouth_film import MouthFilm
+from services.common.face.neural_sampling import sample_pixels
+from services.common.face.sheet import camera_in_crop
+from services.common.geometry.morphable_model import MorphableModel
+from services.common.geometry.rasterise import interpolate, rasterise
+from services.common.store.tensor_bytes import NamedArrays
+
+TEXTURE_SIZE: Final = 256
+"""Side of a neural texture, texels."""
+NUM_CHANNELS: Final = 16
+"""Features of a texel. The first three resemble RGB."""
+TEXTURE_SHAPE: Final = (TEXTURE_SIZE, TEXTURE_SIZE, NUM_CHANNELS)
+ARRAY_NAME: Final = "neural_texture"
+"""Name of the texture among the arrays of an actor's artefact."""
+ACTOR_FORMAT: Final = "dubstage.render_actor/1"
+"""Metadata `format` of the artefact that a renderer's personalisation stores."""
+
+FACE_ROWS: Final = 208
+"""Rows of the texture that show the face. The rows below show the inside of the mouth."""
+_TOP_PX: Final = -60.0
+"""Upper end of the textured face on the mean head, head-space pixels. Masks of the lower face begin at about -41. A nod brings the
+tip of the nose into the mask."""
+_MARGIN: Final = 1.0 / TEXTURE_SIZE
+"""Distance of the surface from the border of its part of the texture: bilinear sampling never mixes two parts."""
+_NO_FACE: Final = -1.0
+
+
+def sample(texture: UInt8, uv: Float32) -> Float32:
+    """Return a texture's features at every pixel, float32 [H, W, C] in 0..1: bilinear, and 0 where uv is negative.
+
+    Args:
+        texture: uint8 [S, S, C], 0..255 for 0..1.
+        uv: float32 [H, W, 2], texture coordinates in 0..1, negative where there is no face.
+    """
+    features = np.empty((*uv.shape[:2], texture.shape[2]), np.float32)
+    flat = np.ascontiguousarray(uv, np.float32).reshape(-1, 2)
+    sample_pixels(np.ascontiguousarray(texture), flat, features.reshape(len(flat), -1))
+    return features
+
+
+def neural_texture_from_arrays(named: NamedArrays, field: str = "texture") -> UInt8:
+    """Return the neural texture of an actor's artefact, uint8 [256, 256, 16].
+
+    Args:
+        named: the artefact that a personalisation stored.
+        field: field of the request that named the artefact.
+
+    Raises:
+        InvalidRequest: the artefact is no actor, or the actor has no neural texture, or the texture is damaged.
+    """
+    form = named.metadata.get("format")
+    if form != ACTOR_FORMAT:
+        raise InvalidRequest(f"{field}: not a renderer's actor: format {form!r}, not {ACTOR_FORMAT!r}", field=field)
+    texture = named.arrays.get(ARRAY_NAME)
+    if texture is None:
+        raise InvalidRequest(
+            f"{field}: this actor has no neural texture: personalise a renderer that learns neural textures", field=field
+        )
+    if texture.shape != TEXTURE_SHAPE or texture.dtype != np.uint8:
+        raise InvalidRequest(
+            f"{field}: the neural texture is damaged: {texture.dtype} {list(texture.shape)}, not uint8 {list(TEXTURE_SHAPE)}: "
+            "personalise the actor again",
+            field=field,
+        )
+    return np.asarray(texture)
+
+
+class NeuralSurface:
+    """One person's lower face with the inside of the mouth, rasterised into texture coordinates.
+
+    Immutable after construction: threads may share the object. The layout of the texture depends on the model alone, not on the
+    person. The first picture of a process waits about a second for compiled kernels.
+    """
+
+    def __init__(self, identity: FaceIdentity, model: MorphableModel) -> None:
+        """Prepare the mesh.
+
+        Args:
+            identity: identity of FitIdentity.
+            model: the morphable model of the identity.
+
+        Raises:
+            InvalidRequest: the model has no texture coordinates, or lacks landmarks of the mouth or the chin.
+        """
+        if not len(model.uv):
+            raise InvalidRequest(
+                f"the morphable model {model.name!r} has no texture coordinates: it cannot hold a neural texture", field="identity"
+            )
+        self._face = ExpressionFit(identity, model)
+        self._film = MouthFilm(model, self._face.neutral)
+        mesh = FaceMesh.of(model)
+        lower = (model.mean_shape[mesh.triangles, 1] >= _TOP_PX).any(axis=1)
+        self._triangles = np.concatenate([mesh.triangles, self._film.triangles + model.num_vertices])
+        self._corners = np.concatenate([mesh.corners, self._film.triangles + len(model.uv)])
+        # Triangles above the lower face have no texels. They are drawn because they hide what is behind them.
+        self._textured = np.concatenate([lower, np.ones(len(self._film.triangles), bool)])
+        self._textured_corners: Int32 = mesh.corners[lower]
+        self._layout = _magnified(model.uv.astype(np.float64), self._textured_corners)
+
+    @property
+    def layout(self) -> Float64:
+        """Return texture coordinates of the model's texture points, float64 [U, 2]. Triangles outside the texture have any."""
+        return self._layout
+
+    @property
+    def textured_corners(self) -> Int32:
+        """Return the triangles of the face that the texture shows, int32 [F', 3], rows of `layout`."""
+        return self._textured_corners
+
+    def expression_of(self, mouth: Floating) -> Float32:
+        """Return expression coefficients, float32 [E], that bring the person's mouth to the given landmarks.
+
+        Args:
+            mouth: float [59, 3], mouth-area landmarks in head space.
+
+        Raises:
+            InvalidRequest: the shape is another one, or a value is not finite.
+        """
+        return self._face.expression_of(mouth)
+
+    def uv_of(self, expression: Floating, pose: HeadPose) -> Float32:
+        """Return texture coordinates at every pixel of the render box, float32 [160, 160, 2]: 0..1, or -1 where no face is.
+
+        Args:
+            expression: float [E], coefficients of the identity's model.
+            pose: head pose in the frame; scale, roll and place cancel in the box.
+        """
+        shape = self._face.shape_of(expression)
+        film, places = self._film.points_of(shape)
+        camera = camera_in_crop(pose, box_from_frame(pose))
+        points = np.asarray(camera.project(np.concatenate([shape, film])), np.float64)[None]
+        fragments = rasterise(points[..., :2], points[..., 2], self._triangles, BOX_SIZE, BOX_SIZE, perspective=False, cull="back")
+        layout = np.concatenate([self._layout, _in_texture(places)])
+        uv: Float32 = interpolate(fragments, layout[None], self._corners)[0]
+        uv[~(fragments.covered[0] & self._textured[fragments.triangle_index[0]])] = _NO_FACE
+        return uv
+
+
+def _magnified(uv: Float64, corners: Int32) -> Float64:
+    """Return a model's texture coordinates [U, 2], stretched so that the given triangles fill the face's part of the texture."""
+    used = uv[corners.ravel()]
+    low, high = used.min(axis=0), used.max(axis=0)
+    room = np.array([1.0, FACE_ROWS / TEXTURE_SIZE])
+    stretched = _MARGIN + (uv - low) / np.maximum(high - low, 1e-6) * (room - 2.0 * _MARGIN)
+    return np.asarray(np.clip(stretched, 0.0, 1.0))
+
+
+def _in_texture(places: Float64) -> Float64:
+    """Return places in the film's patches [44, 2], 0..1, in coordinates of the texture: upper patch left, lower patch right."""
+    left = np.repeat([0.0, 0.5], len(places) // 2)
+    top = FACE_ROWS / TEXTURE_SIZE
+    size = np.array([0.5, 1.0 - top]) - 2.0 * _MARGIN
+    return np.stack([left, np.full(len(places), top)], axis=1) + _MARGIN + places * size

@@ -1,0 +1,235 @@
+"""The three-stage fit of a face model to a film (Dubbing for Everyone, Sec. 3.1 and A.1).
+
+1. **Shape.** The person's neutral face, which stays fixed. The paper predicts the shape from one picture by MICA, whose weights may
+   not be used here. `fit_clip` measures the neutral face on the landmarks of many frames instead (person.py).
+2. **What does not vary**: `fit_shared` minimises Eq. 3 over albedo, pose, expression and light of several randomly chosen frames
+   together. The albedo stays fixed from here on. The weak-perspective camera has no further constants to fix.
+3. **What varies**: `FrameByFrame` minimises Eq. 3 over expression, pose and light of each frame in the order of the film. A frame
+   starts from the frame before: the light as it is, expression and pose after three Gauss-Newton steps on the frame's own landmarks
+   (frames.py). The paper starts from the frame before alone, and needs more steps of Adam where the head moves fast.
+
+Adam minimises in stages 2 and 3. Everything is deterministic: the frames of stage 2 are drawn with a fixed seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.array_types import Float32, Float64, UInt8
+from services.common.geometry.camera import WeakPerspective
+from services.common.geometry.lighting import estimate_light
+from services.common.geometry.rasterise import Backend
+from services.common.geometry.rasterise_uv import sample_picture
+from services.common.geometry.rotations import matrix_from_axis_angle
+from services.face.fitting.adam import Adam
+from services.face.fitting.energy import DRAWN_SIZE, FrameUnknowns, LossWeights, PersonEnergy, Target, target_of
+from services.face.fitting.model_landmarks import ModelLandmarks
+from services.face.fitting.surface import Surface
+
+SHARED_FRAMES: Final = 8
+"""Number of frames of stage 2."""
+_SEED: Final = 0
+_SIZES: Final = {"expression": 0.05, "turn": 0.002, "scale": 0.002, "place": 0.1, "light": 0.02, "albedo": 0.05}
+"""First step sizes of Adam, in the units of FrameUnknowns."""
+_LIGHT_RIDGE: Final = 0.02
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """Numbers of steps of Adam.
+
+    Attributes:
+        shared_steps: of stage 2.
+        first_steps: of stage 3, in the first frame of a film, a shot or a face, which has no frame before.
+        frame_steps: of stage 3, in every further frame.
+    """
+
+    shared_steps: int = 60
+    first_steps: int = 30
+    frame_steps: int = 10
+
+
+class SharedFit(NamedTuple):
+    """Result of stage 2.
+
+    Attributes:
+        albedo: float64 [A], standard deviations.
+        rows: the frames that were used, int [K], ascending.
+        frames: the K frames.
+    """
+
+    albedo: Float64
+    rows: npt.NDArray[np.intp]
+    frames: list[FittedFrame]
+
+
+class FittedFrame(NamedTuple):
+    """One fitted frame.
+
+    Attributes:
+        expression: float32 [E], coefficients of the model.
+        scale: crop pixels per unit of head space.
+        rotation: float64 [3, 3].
+        place: float64 [2], origin of head space, crop pixels.
+        light: float64 [9, 3].
+        correction: float64 [E], expression minus the expression of the fit to landmarks, standard deviations.
+        shift: turn, scale and place relative to the fit to landmarks, as in FrameUnknowns.
+        photo: mean absolute difference of drawn and seen colours at the last step, grey levels.
+        land: root of the mean squared landmark error at the last step, crop pixels.
+    """
+
+    expression: Float32
+    scale: float
+    rotation: Float64
+    place: Float64
+    light: Float64
+    correction: Float64
+    shift: tuple[Float64, Float64, Float64]
+    photo: float
+    land: float
+
+
+class CropFit(NamedTuple):
+    """A frame's fit to landmarks, which the fit to colours starts from.
+
+    Attributes:
+        crop: uint8 [256, 256, 3], RGB.
+        landmarks: float64 [N, 2 or 3], the model's landmarks, crop pixels.
+        expression: float32 [E], coefficients of the model.
+        scale: crop pixels per unit of head space.
+        rotation: float64 [3, 3].
+        place: float64 [2], crop pixels.
+    """
+
+    crop: UInt8
+    landmarks: Float64
+    expression: Float32
+    scale: float
+    rotation: Float64
+    place: Float64
+
+
+class ThreeStageFit:
+    """Stages 2 and 3 for one person, whose shape stage 1 found."""
+
+    def __init__(
+        self,
+        face: ModelLandmarks,
+        surface: Surface,
+        identity: npt.NDArray[np.floating],
+        offset: npt.NDArray[np.floating],
+        *,
+        weights: LossWeights = LossWeights(),
+        schedule: Schedule = Schedule(),
+        backend: Backend = "numba",
+    ) -> None:
+        """Prepare the person.
+
+        Args:
+            face: the model's landmarks.
+            surface: skin of the same model.
+            identity: [I], coefficients of stage 1.
+            offset: [V, 3], the person's own shape of stage 1.
+            weights: weights of Eq. 3.
+            schedule: numbers of steps.
+            backend: rasteriser.
+        """
+        model = face.model
+        rest = np.zeros(model.num_expression)
+        neutral = np.asarray(model.shape(np.asarray(identity, np.float64), rest, np.asarray(offset, np.float64)), np.float64)
+        self._face, self._surface, self._schedule = face, surface, schedule
+        self._energy = PersonEnergy(face, surface, neutral, weights, backend=backend)
+        self._weights, self._backend = weights, backend
+        self._deviation = model.expression_deviation.astype(np.float64)
+
+    def fit_shared(self, frames: Sequence[CropFit], still_wanted: Callable[[], None] = lambda: None) -> SharedFit:
+        """Stage 2: return the albedo that several frames share.
+
+        Args:
+            frames: at least one frame; SHARED_FRAMES of them are chosen at random, with a fixed seed.
+            still_wanted: called before each step. An exception from the call stops the fit.
+        """
+        count = min(len(frames), SHARED_FRAMES)
+        rows = np.sort(np.random.default_rng(_SEED).permutation(len(frames))[:count])
+        chosen = [frames[row] for row in rows]
+        targets = [self._target(frame) for frame in chosen]
+        albedo = np.zeros(self._face.model.num_albedo)
+        states = [
+            self._start(frame, self._first_light(frame, target, albedo)) for frame, target in zip(chosen, targets, strict=True)
+        ]
+        adams = [Adam(_SIZES, self._schedule.shared_steps) for _ in chosen]
+        shared = Adam(_SIZES, self._schedule.shared_steps)
+        for _ in range(self._schedule.shared_steps):
+            still_wanted()
+            colours = self._energy.albedo(albedo)
+            losses = [self._energy.loss(target, state, colours) for target, state in zip(targets, states, strict=True)]
+            states = [_stepped(state, adam, loss.frame) for state, adam, loss in zip(states, adams, losses, strict=True)]
+            decay = 2.0 * self._weights.reg * albedo / max(len(albedo), 1)
+            slope = np.mean([loss.albedo for loss in losses], axis=0) + decay
+            albedo = albedo + shared.step({"albedo": slope})["albedo"]
+        fitted = [self._result(frame, target, state, albedo) for frame, target, state in zip(chosen, targets, states, strict=True)]
+        return SharedFit(albedo, rows, fitted)
+
+    def fit_frame(self, frame: CropFit, albedo: Float64, before: FittedFrame | None, light: Float64 | None = None) -> FittedFrame:
+        """Stage 3: return one frame.
+
+        Args:
+            frame: the frame's fit to landmarks.
+            albedo: float64 [A], of stage 2, standard deviations.
+            before: the frame before; None: there is none.
+            light: float64 [9, 3], light to start from where there is no frame before; None: estimated from the frame.
+        """
+        target = self._target(frame)
+        if before is None:
+            state = self._start(frame, self._first_light(frame, target, albedo) if light is None else light)
+            steps = self._schedule.first_steps
+        else:
+            state = self._start(frame, before.light)
+            turn, scale, place = before.shift
+            state = FrameUnknowns(state.expression + before.correction, turn, scale, place, before.light)
+            steps = self._schedule.frame_steps
+        adam, colours = Adam(_SIZES, steps), self._energy.albedo(albedo)
+        for _ in range(steps):
+            state = _stepped(state, adam, self._energy.loss(target, state, colours).frame)
+        return self._result(frame, target, state, albedo)
+
+    def _target(self, frame: CropFit) -> Target:
+        return target_of(frame.crop, frame.landmarks, frame.scale, frame.rotation, frame.place)
+
+    def _start(self, frame: CropFit, light: Float64) -> FrameUnknowns:
+        expression = frame.expression / self._deviation
+        return FrameUnknowns(expression, np.zeros(3), np.zeros(1), np.zeros(2), np.asarray(light, np.float64))
+
+    def _first_light(self, frame: CropFit, target: Target, albedo: Float64) -> Float64:
+        """Return the light that explains the frame's colours best, for an albedo, on the shape from the landmarks."""
+        camera = WeakPerspective(np.float64(frame.scale), frame.rotation, np.append(frame.place, 0.0))
+        shape, points = self._energy.shape(frame.expression / self._deviation), self._surface.points
+        places = (points.of(camera.project(shape))[:, :2] + 0.5) * (DRAWN_SIZE / frame.crop.shape[0]) - 0.5
+        seen = sample_picture(target.picture, places).astype(np.float64) / 255.0
+        trust = self._surface.visible(shape, camera, frame.crop.shape[:2], self._backend)
+        normals = self._surface.normals(shape, camera)
+        return np.asarray(estimate_light(seen, points.of(self._energy.albedo(albedo)), normals, trust, ridge=_LIGHT_RIDGE))
+
+    def _result(self, frame: CropFit, target: Target, state: FrameUnknowns, albedo: Float64) -> FittedFrame:
+        loss = self._energy.loss(target, state, self._energy.albedo(albedo))
+        return FittedFrame(
+            (state.expression * self._deviation).astype(np.float32),
+            target.scale * float(np.exp(state.scale[0])),
+            np.asarray(matrix_from_axis_angle(state.turn) @ target.rotation, np.float64),
+            target.place + state.place,
+            state.light,
+            state.expression - frame.expression / self._deviation,
+            (state.turn, state.scale, state.place),
+            loss.photo,
+            float(np.sqrt(loss.land)),
+        )
+
+
+def _stepped(state: FrameUnknowns, adam: Adam, gradient: FrameUnknowns) -> FrameUnknowns:
+    change = adam.step(gradient._asdict())
+    return FrameUnknowns(**{name: value + change[name] for name, value in state._asdict().items()})

@@ -1,0 +1,66 @@
+"""The predictor `everyone` on the 25 frames/s grid.
+
+Each grid frame n is a pure function of the features of frames n - 25 .. n + 10, so the same features in other pieces give the same
+bytes. A personalised style adds the person's linear layer (person_layer.py) and a correction, with p the speech of frames
+n - 6 .. n + 2 pooled over time:
+
+    expression = scale * network(window) + offset + C p(window)        in units of the person's spread
+
+Beyond the paper, p, b, m and silence shut the lips (constraints.py).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from services.common.array_types import Float32
+from services.common.chassis.calls import check_still_wanted
+from services.motion.constraints import ConstraintConfig
+from services.motion.expression_grid import ExpressionGrid
+from services.motion.features import ContentStream, content_before, silence
+from services.motion.models import MotionModels
+from services.motion.predictors.everyone.inputs import WINDOW, WINDOW_AHEAD, WINDOW_PAST, pooled_content
+from services.motion.predictors.everyone.model import EveryoneModel
+from services.motion.predictors.everyone.person_layer import apply_layer
+from services.motion.style import Style
+from services.motion.types import Motion, SpeechFeatures
+
+PERSON_LAYER: Final = "person_layer"
+"""Name of the style's array with the linear layer of the person, float32 [2, E]: scales, then offsets."""
+CORRECTION: Final = "person_correction"
+"""Name of the style's array C, float32 [E, 126]. A style has both arrays once it is personalised for `everyone`."""
+
+
+class EveryoneGrid(ExpressionGrid):
+    """The predictor `everyone` of one person on the grid, with ten frames of features after a frame."""
+
+    def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
+        """Start at the first frame.
+
+        Args:
+            models: the networks.
+            style: the person.
+            constraints: closure of the lips on p, b, m and in silence. None: the default constraints.
+        """
+        self._model = EveryoneModel.of(models)
+        before = silence(WINDOW_PAST), content_before(WINDOW_PAST)
+        super().__init__(self._model, models, style, constraints, *before, WINDOW_AHEAD)
+        self._layer, self._correction = style.added.get(PERSON_LAYER), style.added.get(CORRECTION)
+        self._contents = ContentStream()
+
+    def _hear(self, features: SpeechFeatures) -> Float32:
+        return self._contents.push(features)
+
+    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
+        mouths = [self._mouth(self._personal(heard[frame : frame + WINDOW])) for frame in range(len(speaking))]
+        return Motion(first, np.stack(mouths), speaking)
+
+    def _personal(self, window: Float32) -> Float32:
+        """Return the coefficients of one window as the person speaks, float32 [E] in units of the person's spread."""
+        check_still_wanted()
+        coefficients = self._model.predict(window)
+        if self._layer is not None:
+            coefficients = apply_layer(self._layer, coefficients)
+        return coefficients if self._correction is None else coefficients + self._correction @ pooled_content(window)

@@ -1,0 +1,63 @@
+"""Personalisation for `everyone`: the person's linear layer, and a correction of what the layer leaves.
+
+    e' = scale * e + offset + C p
+
+The paper trains the layer alone (person_layer.py). The correction C is added here, because the layer alone reached less on
+strangers (docs/models/everyone_motion.md): C is a ridge regression from pooled speech p on what the layer leaves (correction.py).
+Cross-validation over blocks of a second of the footage chooses both ridges. Both solutions have a closed form without random
+numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from services.motion.correction import choose_ridge, fit_correction, remaining_error
+from services.motion.expression import expression_spread, movement_weights
+from services.motion.models import MotionModels
+from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks
+from services.motion.predictors.everyone.grid import CORRECTION, PERSON_LAYER
+from services.motion.predictors.everyone.inputs import WINDOW, heard_clip, pooled_content
+from services.motion.predictors.everyone.model import EveryoneModel
+from services.motion.predictors.everyone.person_layer import apply_layer, fit_layer
+from services.motion.style import Style
+from services.motion.types import Footage, SpeechFeatures
+
+
+def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+    """Refine a style for `everyone`. Arrays that other predictors added stay as they are.
+
+    Args:
+        style: style of the person.
+        features: of the enrolment footage, without lag, T frames.
+        footage: the enrolment footage, T frames.
+        models: the networks.
+
+    Yields:
+        One step per block of frames, then the refined style. The loss of the last step is the squared error that remains on this
+        footage, relative to the network alone. A coefficient counts by how far the coefficient moves the mouth.
+
+    Raises:
+        NoUsableFootage: fewer than 50 usable frames.
+    """
+    frames = frames_to_learn_from(footage.usable)
+    rows, model = heard_clip(features), EveryoneModel.of(models)
+    spread = expression_spread(style.spread, models.basis, model.basis).astype(np.float64)
+    weight = movement_weights(spread, model.basis)
+    target = model.basis.project(footage.mouth_landmarks[frames] - style.rest_mouth).astype(np.float64) / spread
+
+    def predict(frame: int) -> WindowPrediction:
+        window = rows[frame : frame + WINDOW]
+        return WindowPrediction(model.predict(window), pooled_content(window))
+
+    missed = yield from predict_in_blocks(frames, target, predict)
+    predicted = target - missed.residual
+    layer = fit_layer(predicted, target, weight)
+    left = target - apply_layer(layer, predicted)
+    correction = fit_correction(missed.pooled, left, choose_ridge(missed.pooled, left, weight).ridge)
+    before = float((missed.residual**2 * weight).sum())
+    kept = float((left**2 * weight).sum()) / max(before, 1e-9)
+    loss = kept * remaining_error(missed.pooled, left, correction, weight)
+    yield Step(len(frames) + 1, len(frames) + 1, loss, style.adding(**{PERSON_LAYER: layer, CORRECTION: correction}))

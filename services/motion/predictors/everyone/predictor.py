@@ -1,0 +1,34 @@
+"""Declaration of the motion predictor `everyone` (the paper's Sec. 3.6)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.motion.models import MotionModels
+from services.motion.pooled_speech import NUM_POOLED
+from services.motion.predictor import Predictor
+from services.motion.predictors.everyone.grid import CORRECTION, PERSON_LAYER, EveryoneGrid
+from services.motion.predictors.everyone.inputs import WINDOW_AHEAD
+from services.motion.predictors.everyone.model import EveryoneModel
+from services.motion.predictors.everyone.personalize import personalize
+
+
+def _version(models: MotionModels) -> str:
+    return EveryoneModel.of(models).version
+
+
+def _num_coefficients(models: MotionModels) -> int:
+    return len(EveryoneModel.of(models).basis.typical_spread)
+
+
+PREDICTOR: Final = Predictor(
+    name="everyone",
+    frames_ahead=WINDOW_AHEAD,
+    version=_version,
+    open=EveryoneGrid,
+    personalize=personalize,
+    style_arrays={
+        PERSON_LAYER: lambda models: (2, _num_coefficients(models)),
+        CORRECTION: lambda models: (_num_coefficients(models), NUM_POOLED),
+    },
+)

@@ -1,0 +1,145 @@
+"""Batches of stretches of speech with their mouths: speakers are balanced, speech and motion are augmented together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from services.common.array_types import Array, Float32
+from services.motion.features import LOOK_ALIKE
+from services.motion.predictors.everyone.inputs import WINDOW
+from services.motion.predictors.everyone.network import FILTER_AHEAD, FILTER_PAST
+from services.motion.predictors.everyone.train.prepared import PreparedClip, prepare
+from services.motion.train.clips import Clips, array_bytes
+from services.motion.train.expression_space import ExpressionSpace
+from services.motion.train.ridge import Fitted
+from services.motion.train.sampling import Draw, clip_chances, tensors
+from services.motion.types import NUM_PHONES, ROWS_PER_FRAME
+from services.training.trainset.reader import BoundedCache
+
+ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
+HEARD: Final = FILTER_PAST + WINDOW + FILTER_AHEAD
+"""Frames of speech of a stretch: a window, and what the filter hears around the window."""
+MARGIN: Final = 2 * HEARD
+"""Frames of silence around a clip, from which stretches may be drawn."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchConfig:
+    """Settings of drawing and augmenting stretches."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 48
+    speaker_exponent: float = 0.35
+    """A speaker with m frames is drawn in proportion to m to this power: 1 draws frames equally, 0 draws speakers equally."""
+    speed_range: tuple[float, float] = (0.85, 1.18)
+    sharpness_range: tuple[float, float] = (0.7, 1.5)
+    confusion: float = 0.15
+    """Largest share of another moment's posteriorgram that is mixed in."""
+    grouping: float = 0.6
+    """Largest share of a phone's probability that is spread over phones that look like that phone."""
+    blur: float = 0.3
+    """Chance that a posteriorgram is blurred in time."""
+    band_tilt: float = 0.3
+    """Standard deviation of the offset of each relative energy band."""
+    band_gain: tuple[float, float] = (0.6, 1.4)
+    level: float = 0.4
+    """Standard deviation of the common offset of all bands, which stands for another history of the stream."""
+    rest_jitter: float = 0.1
+    """Noise of the rest mouth, in units of the movement of each point."""
+
+
+class Batch(NamedTuple, Generic[ArrayT]):
+    """N stretches of W = 36 frames, float32: arrays as they are drawn, tensors where the network learns.
+
+    Attributes:
+        content: [N, 46, 4, 44], content rows of the stretch, of 6 frames before and of 4 frames after the stretch.
+        offsets: [N, W, 59, 3], offsets from the person's rest mouth, crop pixels.
+        rest: [N, 59, 3], the rest mouth.
+        valid: [N, W], 1 if the frame counts, otherwise 0.
+        spread: [N, E], size of each expression coefficient of the person.
+        closed: [N, W], 1 if a bilabial sounds and the true lips are shut, otherwise 0.
+        closed_opening: [N], opening of the shut mouth.
+        alone: [N, W, E], coefficients that hold in the clip's narrow corpus alone; the network answers the rest.
+    """
+
+    content: ArrayT
+    offsets: ArrayT
+    rest: ArrayT
+    valid: ArrayT
+    spread: ArrayT
+    closed: ArrayT
+    closed_opening: ArrayT
+    alone: ArrayT
+
+    def on(self, device: torch.device) -> Batch[Tensor]:
+        """Return the batch as tensors on a device."""
+        return Batch(*tensors(self, device))
+
+
+class BatchSampler:
+    """Sampler of batches. The same generator state gives the same batch.
+
+    Args:
+        clips: training clips. They are read when they are drawn.
+        space: bases of mouths and of expression.
+        fitted: filters, of which the network corrects the shared one.
+        config: settings.
+    """
+
+    def __init__(self, clips: Clips, space: ExpressionSpace, fitted: Fitted, config: BatchConfig) -> None:
+        self._clips: BoundedCache[int, PreparedClip] = BoundedCache(
+            lambda place: prepare(clips[place], space, fitted, MARGIN), array_bytes
+        )
+        self._draw = Draw(clip_chances(clips.rows, config.speaker_exponent))
+        self._config = config
+
+    def draw(self, rng: np.random.Generator) -> Batch[Float32]:
+        """Draw one batch."""
+        rows = [self._stretch(rng) for _ in range(self._config.batch_size)]
+        return Batch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
+
+    def _stretch(self, rng: np.random.Generator) -> tuple[Array, ...]:
+        """Draw a stretch that lies within the clip by half at least."""
+        clip = self._clips[self._draw(rng)]
+        speed = float(np.exp(rng.uniform(*np.log(self._config.speed_range))))
+        last = clip.frames - 0.5 * WINDOW * speed
+        start = MARGIN + rng.uniform(-0.5 * WINDOW, max(last, 1.0 - 0.5 * WINDOW))
+        frames = start + speed * np.arange(WINDOW)
+        left = frames.astype(np.intp)
+        share = (frames - left)[:, None, None].astype(np.float32)
+        rows = clip.content.reshape(-1, clip.content.shape[-1])
+        at = (start - speed * FILTER_PAST) * ROWS_PER_FRAME + speed * np.arange(HEARD * ROWS_PER_FRAME)
+        low = at.astype(np.intp)
+        part = (at - low)[:, None].astype(np.float32)
+        content = self._augment((1.0 - part) * rows[low] + part * rows[low + 1], rows, rng)
+        jitter = rng.normal(0.0, self._config.rest_jitter) * clip.movement
+        nearest = np.round(frames).astype(np.intp)
+        return (
+            content.reshape(HEARD, ROWS_PER_FRAME, -1),
+            (1.0 - share) * clip.offsets[left] + share * clip.offsets[left + 1] - jitter,
+            clip.rest + jitter,
+            clip.valid[left] & clip.valid[left + 1],
+            clip.spread,
+            clip.closed[nearest],
+            np.asarray(clip.closed_opening, np.float32),
+            (1.0 - share[..., 0]) * clip.alone[left] + share[..., 0] * clip.alone[left + 1],
+        )
+
+    def _augment(self, content: Float32, rows: Float32, rng: np.random.Generator) -> Float32:
+        config = self._config
+        phones = content[:, :NUM_PHONES]
+        other = rows[rng.integers(len(rows) - len(content)) :][: len(content), :NUM_PHONES]
+        phones = phones + np.float32(rng.uniform(0.0, config.confusion)) * (other - phones)
+        phones = phones + np.float32(rng.uniform(0.0, config.grouping)) * (phones @ LOOK_ALIKE - phones)
+        phones = np.maximum(phones, np.float32(1e-4)) ** np.float32(rng.uniform(*config.sharpness_range))
+        phones = phones / phones.sum(axis=1, keepdims=True)
+        if rng.random() < config.blur:
+            phones[1:-1] = 0.25 * phones[:-2] + 0.5 * phones[1:-1] + 0.25 * phones[2:]
+        tilt = rng.normal(0.0, config.band_tilt, content.shape[1] - NUM_PHONES) + rng.normal(0.0, config.level)
+        energy = content[:, NUM_PHONES:] * rng.uniform(*config.band_gain) + tilt
+        return np.concatenate([phones, energy], axis=1).astype(np.float32)

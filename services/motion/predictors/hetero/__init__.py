@@ -1,0 +1,1 @@
+"""The motion predictor `hetero`: mel spectrogram, reference landmarks and pose landmarks in, mouth landmarks out."""

@@ -1,0 +1,86 @@
+"""Export of `hetero`: hetero_generator.onnx, hetero_person.onnx, hetero_constants.safetensors and the sheet hetero.json."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from services.common.face.landmark_layout import NUM_UPPER
+from services.motion.export_spec import (
+    Delivery,
+    ExportSpec,
+    admit,
+    digests,
+    measure_parity,
+    write_constants,
+    write_onnx,
+    write_sheet,
+)
+from services.motion.predictors.hetero.inputs import WINDOW
+from services.motion.predictors.hetero.model import CONSTANTS_FILE, GENERATOR, PERSON
+from services.motion.predictors.hetero.network import HeteroConfig, HeteroNetwork
+from services.motion.train.basis import check_style_basis
+from services.motion.train.run_files import load_network, origin_of, read_best
+from services.motion.types import NUM_MELS, NUM_POINTS, ROWS_PER_FRAME
+from services.training.run_folder import read_config
+
+NAME: Final = "hetero_motion"
+"""Name of the network on the command line."""
+SHEET: Final = "hetero"
+"""Name of the sheet and of the card's copy, without endings."""
+_TOLERANCE: Final = 2e-4
+_PARITY_RUNS: Final = 16
+
+
+def specs(config: HeteroConfig) -> tuple[ExportSpec, ExportSpec]:
+    """Return the descriptions of the generator and of the encoders of the person."""
+    limits: dict[str, Any] = {"tolerance": _TOLERANCE, "parity_runs": _PARITY_RUNS}
+    vector = (1, config.embedding)
+    mel = (1, WINDOW, ROWS_PER_FRAME, NUM_MELS)
+    generator = ExportSpec(
+        name=GENERATOR, inputs={"mel": mel, "reference": vector, "pose": vector}, outputs=("coefficients",), **limits
+    )
+    shown = {"mouths": (1, None, NUM_POINTS, 3), "pose": (1, NUM_UPPER, 3)}
+    person = ExportSpec(name=PERSON, inputs=shown, outputs=("reference", "pose_vector"), **limits)
+    return generator, person
+
+
+def export(run: Path, out: Path) -> list[Path]:
+    """Export the networks with their constants, or nothing.
+
+    Args:
+        run: folder of the run.
+        out: folder of weights. Its landmark basis must be the basis that the run was trained on.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        InvalidRequest: the run is not finished, or the folder holds another landmark basis.
+        ContractBroken: an exported network differs from its source.
+    """
+    kept = read_best(run, NAME)
+    check_style_basis(kept, out, NAME)
+    config = TypeAdapter(HeteroConfig).validate_python(read_config(run, NAME)["network"])
+    network = HeteroNetwork(config)
+    load_network(network, kept)
+    described = specs(config)
+    with Delivery(out) as delivery:
+        paths, parity = [], {}
+        for module, spec in zip((network, network.person), described, strict=True):
+            paths.append(write_onnx(module, delivery.folder, spec))
+            parity[spec.name] = measure_parity(module, paths[-1], spec, spec.examples())
+            admit(spec.name, parity[spec.name], spec)
+        constants = delivery.folder / CONSTANTS_FILE
+        sheet = {
+            **write_constants(constants, paths[0], kept),
+            "training": origin_of(run, NAME, delivery.folder / f"{SHEET}.card.md"),
+            "parity": parity,
+            "specs": [asdict(spec) for spec in described],
+            "files": digests([*paths, constants]),
+        }
+        write_sheet(delivery.folder / f"{SHEET}.json", sheet)
+        return delivery.deliver()

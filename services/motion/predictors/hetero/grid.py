@@ -1,0 +1,73 @@
+"""The predictor `hetero` on the 25 frames/s grid.
+
+Each grid frame n is a pure function of the features of frames n - 13 .. n + 5, and of the levels of four seconds before. So the
+same features in other pieces give the same bytes. A personalised style adds a correction (personalize.py), with p the speech of
+frames n - 6 .. n + 2 pooled over time:
+
+    coefficients = generator(window, person) + C p(window)        in units of the person's spread
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from services.common.array_types import Float32
+from services.common.chassis.calls import check_still_wanted
+from services.motion.constraints import ConstraintConfig
+from services.motion.features import silence
+from services.motion.grid import Grid, expected
+from services.motion.models import MotionModels
+from services.motion.predictors.hetero.inputs import (
+    WINDOW,
+    WINDOW_AHEAD,
+    WINDOW_PAST,
+    HeardStream,
+    heard_before,
+    mel_of,
+    pooled_window,
+)
+from services.motion.predictors.hetero.model import HeteroModel
+from services.motion.predictors.hetero.style import person_of
+from services.motion.style import Style
+from services.motion.types import Motion, SpeechFeatures
+
+CORRECTION: Final = "generator_correction"
+"""Name of the style's array C, float32 [K, 126]. A style has this array once it is personalised for `hetero`."""
+
+
+class HeteroGrid(Grid):
+    """The predictor `hetero` of one person on the grid, with five frames of features after a frame."""
+
+    def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
+        """Start at the first frame.
+
+        Args:
+            models: the networks.
+            style: the person.
+            constraints: closure of the lips on p, b, m and in silence. None: the default constraints.
+
+        Raises:
+            InvalidRequest: the style was encoded for another method.
+        """
+        super().__init__(style, constraints, silence(WINDOW_PAST), heard_before(WINDOW_PAST), WINDOW_AHEAD)
+        self._model, self._basis = HeteroModel.of(models), models.basis
+        self._reference, self._pose = person_of(style)
+        self._correction = style.added.get(CORRECTION)
+        self._stream = HeardStream()
+
+    def _hear(self, features: SpeechFeatures) -> Float32:
+        return self._stream.push(features)
+
+    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
+        full_size = np.stack([self._mouth(heard[n : n + WINDOW]) for n in range(len(speaking))])
+        return Motion(first, expected(full_size, self._style), speaking)
+
+    def _mouth(self, window: Float32) -> Float32:
+        """Return the mouth of a window of rows [19, 4, 124]: float32 [59, 3], full size, before constraints."""
+        check_still_wanted()
+        coefficients = self._model.predict(mel_of(window), self._reference, self._pose)
+        if self._correction is not None:
+            coefficients = coefficients + self._correction @ pooled_window(window)
+        return self._style.rest_mouth + self._basis.reconstruct((coefficients * self._style.spread).astype(np.float32))

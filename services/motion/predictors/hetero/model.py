@@ -1,0 +1,89 @@
+"""The exported networks of `hetero` in ONNX Runtime, with their constants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from services.common.array_types import Float32
+from services.common.store.network_session import open_network
+from services.motion.models import MotionModels
+from services.motion.runtime import read_constants, run
+
+GENERATOR: Final = "hetero_generator"
+"""Name of the network from speech and person to landmark coefficients."""
+PERSON: Final = "hetero_person"
+"""Name of the network of the reference encoder and the pose encoder."""
+CONSTANTS_FILE: Final = "hetero_constants.safetensors"
+REFERENCE_FRAMES: Final = 64
+"""Most mouths that the reference encoder averages over, evenly spaced over the enrolment."""
+
+
+GAIN: Final = 1.4
+"""Factor on the generator's movement. L1 (Eq. 2) teaches the median, which moves less than people do. Chosen on dev clips
+(docs/models/hetero_motion.md).
+"""
+
+
+class HeteroModel:
+    """Landmark generator and its constants. The networks' basis is MotionModels.basis. Calls from several threads are safe.
+
+    Attributes:
+        version: digest of the generator.
+        mean_reference: float32 [C], mean vector of the training speakers' reference mouths.
+        mean_pose: float32 [C], mean vector of the training speakers' pose landmarks.
+        mean_face: float32 [99, 3], mean pose landmarks of the training speakers, head space.
+        typical: float32 [K], mean coefficients that the generator answers to speech, about which the movement is made larger.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        """Load the networks.
+
+        Args:
+            folder: folder of the exported networks.
+            threads: threads inside one inference.
+
+        Raises:
+            ModelNotFound: a file is missing.
+            ArtefactCorrupt: a file is damaged.
+        """
+        constants = read_constants(folder / CONSTANTS_FILE)
+        self.version = constants.metadata.get("version", "")
+        self.mean_reference: Float32 = constants["mean_reference"]
+        self.mean_pose: Float32 = constants["mean_pose"]
+        self.mean_face: Float32 = constants["mean_face"]
+        self.typical: Float32 = constants["typical"]
+        self._generator, self._person = (open_network(folder / f"{name}.onnx", threads) for name in (GENERATOR, PERSON))
+
+    @classmethod
+    def of(cls, models: MotionModels) -> HeteroModel:
+        """Return the model that belongs to the shared networks; the first call loads the model."""
+        return models.own(cls)
+
+    def encode(self, mouths: Float32, pose_landmarks: Float32 | None) -> tuple[Float32, Float32]:
+        """Return the vectors of a person's reference mouths and of the pose landmarks, float32 [C] each.
+
+        Args:
+            mouths: float32 [T, 59, 3], usable mouths of the enrolment, T >= 1. At most 64 of them are read.
+            pose_landmarks: float32 [T, 99, 3], pose landmarks of the same frames; None: those of the mean face.
+        """
+        chosen = mouths[np.linspace(0, len(mouths) - 1, min(len(mouths), REFERENCE_FRAMES)).round().astype(np.intp)]
+        pose = self.mean_face if pose_landmarks is None else pose_landmarks.mean(axis=0, dtype=np.float64).astype(np.float32)
+        reference, upper = run(self._person, mouths=chosen[None], pose=pose[None])
+        return reference[0], upper[0]
+
+    def predict(self, mel: Float32, reference: Float32, pose: Float32) -> Float32:
+        """Return the motion of one window's frame: coefficients float32 [K] in units of the person's spread.
+
+        Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
+
+        Args:
+            mel: float32 [19, 4, 80], see inputs.mel_of.
+            reference: float32 [C], vector of the person's reference mouths.
+            pose: float32 [C], vector of the person's pose landmarks.
+        """
+        coefficients: Float32 = run(self._generator, mel=mel[None], reference=reference[None], pose=pose[None])[0][0, 0]
+        livelier: Float32 = self.typical + np.float32(GAIN) * (coefficients - self.typical)
+        return livelier

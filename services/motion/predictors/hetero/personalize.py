@@ -1,0 +1,58 @@
+"""Personalisation for `hetero`: a correction of the coefficients from seconds of the person's footage.
+
+    c' = c + C p
+
+The paper's generator needs no training on the person: the reference landmarks condition it, and EncodeStyle stores their vector in
+the style. The correction goes beyond the paper. p is the speech around a frame, pooled over time (pooled_speech.py). C is a ridge
+regression from p on what the generator misses (correction.py). Cross-validation over blocks of a second of the footage chooses
+the ridge. The solution has a closed form without random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from services.motion.correction import choose_ridge, fit_correction
+from services.motion.models import MotionModels
+from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks
+from services.motion.predictors.hetero.grid import CORRECTION
+from services.motion.predictors.hetero.inputs import WINDOW, heard_clip, mel_of, pooled_window
+from services.motion.predictors.hetero.model import HeteroModel
+from services.motion.predictors.hetero.style import knows_person, person_of, with_person
+from services.motion.style import Style
+from services.motion.types import Footage, SpeechFeatures
+
+
+def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+    """Refine a style for `hetero`. Arrays that other predictors added stay as they are.
+
+    Args:
+        style: style of the person. If the style was encoded for another method, this footage is the reference.
+        features: of the enrolment footage, without lag, T frames.
+        footage: the enrolment footage, T frames.
+        models: the networks.
+
+    Yields:
+        One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks
+        (correction.choose_ridge).
+
+    Raises:
+        NoUsableFootage: fewer than 50 usable frames.
+    """
+    frames = frames_to_learn_from(footage.usable)
+    if not knows_person(style):
+        style = with_person(style, footage, models)
+    rows, model = heard_clip(features), HeteroModel.of(models)
+    reference, pose = person_of(style)
+    target = models.basis.project(footage.mouth_landmarks[frames] - style.rest_mouth).astype(np.float64) / style.spread
+
+    def predict(frame: int) -> WindowPrediction:
+        window = rows[frame : frame + WINDOW]
+        return WindowPrediction(model.predict(mel_of(window), reference, pose), pooled_window(window))
+
+    missed = yield from predict_in_blocks(frames, target, predict)
+    choice = choose_ridge(missed.pooled, missed.residual, style.spread.astype(np.float64) ** 2)
+    refined = style.adding(**{CORRECTION: fit_correction(missed.pooled, missed.residual, choice.ridge)})
+    yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)

@@ -1,0 +1,1 @@
+"""Training of `hetero`. Serving never imports this package."""

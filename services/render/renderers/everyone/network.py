@@ -1,0 +1,173 @@
+"""Network of `everyone`: filled frames, reference and speech -> the lower face (Saunders and Namboodiri, Sec. 3.3, A.3, Fig. 8).
+
+Two encoders, of the face and of the speech, give the style vector W. A decoder of modulated convolutions (StyleGAN2) draws the
+window, with skip connections from the face encoder. Nothing in the network belongs to one person: the person's looks are the neural
+texture, which is part of the input, and the offset of W, which is the actor's state. Departures from the paper:
+
+* The network adds a residual to the first three features, which resemble RGB. So the texture's own detail stays, and a few hundred
+  steps of training suffice.
+* The network has about a thirtieth of the paper's parameters, and no noise inputs: a stream in any division gives the same bytes.
+* Three frames come out in training. The served file computes the middle frame only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from services.common.face.crops import BOX_SIZE
+from services.common.face.mouth_bank import SPEECH_SHAPE
+from services.render.networks.modulated import ModulatedConv
+from services.render.networks.weights import load_network
+from services.render.renderers.everyone.inputs import PICTURE_CHANNELS, SPEECH, WINDOW_FRAMES
+
+WEIGHTS: Final = "everyone.safetensors"
+"""Name of the weights file."""
+_RESIDUAL_SCALE: Final = 0.2
+_GAIN: Final = 1.7
+"""Brings the output of a SiLU back to the root mean square of its input. Demodulated layers keep the scale, so the signal would
+otherwise shrink from layer to layer."""
+_SPEECH_STEPS: Final = tuple(BOX_SIZE // size for size in SPEECH_SHAPE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EveryoneConfig:
+    """Shape of the network.
+
+    Attributes:
+        widths: channels at 80, 40, 20 and 10 px.
+        face_size: numbers that the face encoder adds to the style vector W.
+        audio_size: numbers that the audio encoder adds to W.
+        audio_widths: channels of the audio encoder's three levels.
+    """
+
+    widths: tuple[int, ...] = (24, 48, 80, 96)
+    face_size: int = 48
+    audio_size: int = 48
+    audio_widths: tuple[int, ...] = (16, 32, 48)
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Return plain values, for the header of a weights file."""
+        return asdict(self)
+
+
+class EveryoneNetwork(nn.Module):
+    """Face encoder, audio encoder and decoder; see the module's text."""
+
+    def __init__(self, config: EveryoneConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, style = config.widths, config.face_size + config.audio_size
+        self.state_size = style
+        """S, the length of the actor's part of the network's inputs: an offset of W."""
+        self.stem = _conv(PICTURE_CHANNELS - 1, widths[0], 4, stride=2)
+        self.down = nn.ModuleList(_conv(before, after, 3, stride=2) for before, after in pairwise(widths))
+        self.encoded = nn.ModuleList(_Residual(width) for width in widths)
+        self.face_code = nn.Sequential(
+            _conv(widths[-1], config.face_size, 3, stride=2), nn.SiLU(), _whole(config.face_size, (5, 5))
+        )
+        layers: list[nn.Module] = []
+        for before, after in pairwise((1, *config.audio_widths)):
+            layers += [_conv(before, after, 3, stride=2), nn.SiLU()]
+        self.audio_code = nn.Sequential(*layers, _whole(config.audio_widths[-1], (3, 5), config.audio_size))
+        self.lowest = ModulatedConv(widths[-1], widths[-1], style)
+        backwards = widths[::-1]
+        self.up = nn.ModuleList(ModulatedConv(before + after, after, style) for before, after in pairwise(backwards))
+        self.refine = nn.ModuleList(ModulatedConv(width, width, style) for width in backwards[1:])
+        self.head = ModulatedConv(widths[0], 12, style, demodulate=False)
+        self.neighbours = ModulatedConv(widths[0], 12 * (WINDOW_FRAMES - 1), style, demodulate=False)
+        for layer in (self.head, self.neighbours):
+            nn.init.zeros_(layer.conv.weight)
+
+    def default_state(self) -> Tensor:
+        """Return the prior's own state, float32 [S]: zeros, which change nothing."""
+        return torch.zeros(self.state_size)
+
+    def forward(self, pictures: Tensor, state: Tensor) -> Tensor:
+        """Return the residual of frame t to add to its base picture.
+
+        Args:
+            pictures: float [B, PICTURE_CHANNELS, 160, 160] in [0, 1], laid out by inputs.network_picture.
+            state: float [B, S], the actors' offsets of W.
+
+        Returns:
+            float [B, 3, 160, 160], unit: the full range of the pictures.
+        """
+        x, style = self._decoded(pictures, state)
+        return F.pixel_shuffle(self.head(x, style), 2) * _RESIDUAL_SCALE
+
+    def window(self, pictures: Tensor, state: Tensor) -> Tensor:
+        """Return the residuals of the frames t-1, t and t+1: float [B, 3, 3, 160, 160]; arguments as `forward`."""
+        x, style = self._decoded(pictures, state)
+        before, after = torch.chunk(F.pixel_shuffle(self.neighbours(x, style), 2), WINDOW_FRAMES - 1, dim=1)
+        return torch.stack([before, F.pixel_shuffle(self.head(x, style), 2), after], dim=1) * _RESIDUAL_SCALE
+
+    def _decoded(self, pictures: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last features, float [B, widths[0], 80, 80], and the style vectors W, float [B, S]."""
+        x = F.silu(self.stem(pictures[:, :SPEECH] * 2.0 - 1.0))
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.encoded):
+            if level:
+                skips.append(x)
+                x = F.silu(self.down[level - 1](x))
+            x = block(x)
+        rows, classes = _SPEECH_STEPS
+        speech = pictures[:, SPEECH : SPEECH + 1, ::rows, ::classes]
+        style = torch.cat([self.face_code(x), self.audio_code(speech)], dim=1)[:, :, 0, 0] + state
+        x = F.silu(self.lowest(x, style)) * _GAIN
+        for up, refine in zip(self.up, self.refine, strict=True):
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = F.silu(up(torch.cat([x, skips.pop()], dim=1), style)) * _GAIN
+            x = F.silu(refine(x, style)) * _GAIN
+        return x, style
+
+
+class _Residual(nn.Module):
+    """x + g(silu(f(x))), two convolutions. The weights of g begin at zero: the block begins as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = _conv(channels, channels, 3), _conv(channels, channels, 3)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.second(F.silu(self.first(x)))
+        return out
+
+
+def _conv(in_channels: int, out_channels: int, size: int, *, stride: int = 1) -> nn.Conv2d:
+    """Return a convolution whose output has the size of the input, or half of the size."""
+    layer = nn.Conv2d(in_channels, out_channels, size, stride=stride, padding=(size - 1) // 2)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+def _whole(in_channels: int, size: tuple[int, int], out_channels: int = 0) -> nn.Conv2d:
+    """Return a convolution over the whole map.
+
+    A mean over the map would have other last bits in other batches (ONNX Runtime).
+    """
+    layer = nn.Conv2d(in_channels, out_channels or in_channels, size)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+def load(path: Path) -> EveryoneNetwork:
+    """Return the network of a weights file, in evaluation mode and without gradients.
+
+    Raises:
+        ModelNotFound: the file is missing or holds another network.
+    """
+
+    def build(config: dict[str, Any]) -> EveryoneNetwork:
+        return EveryoneNetwork(EveryoneConfig(**{**config, **{name: tuple(config[name]) for name in ("widths", "audio_widths")}}))
+
+    return load_network(path, build)

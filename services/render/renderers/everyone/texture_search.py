@@ -1,0 +1,148 @@
+"""Search for one person's texture and offset of the style vector, with the network fixed: Eq. 1 for frame t."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from services.common.array_types import Float32, UInt8
+from services.common.chassis.calls import check_still_wanted
+from services.render.losses import adversarial_loss, critic_view, discriminator_loss, perceptual_loss, reconstruction_loss
+from services.render.networks.discriminators import load_discriminator
+from services.render.networks.perceptual import load_perceptual
+from services.render.pairs import LIPS
+from services.render.renderers.everyone.learned_textures import LOWEST, as_bytes, as_parameter, made_frames, shown
+from services.render.renderers.everyone.loss_weights import EveryoneWeights
+from services.render.renderers.everyone.network import EveryoneNetwork
+from services.render.renderers.everyone.pairs import SeenWindow, stacked
+from services.render.renderers.everyone.style_features import with_style
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextureRecipe:
+    """Settings of the search.
+
+    Attributes:
+        num_steps: steps of the optimiser, unless a job gives a number.
+        batch_size: windows per step.
+        num_windows: windows that are made before the search, spread over the bank.
+        learning_rate: learning rate of the texture (Adam), unit: the full range. It falls to a tenth by half a cosine.
+        style_learning_rate: learning rate of the offset of W, which falls too.
+        judge_learning_rate: learning rate of the discriminator of frames.
+        report_every: steps between reports.
+        weights: weights of the losses. The adversarial loss counts little: a discriminator that has seen ten seconds of one person
+            would soon be fooled by pictures that fool no viewer.
+    """
+
+    num_steps: int = 80
+    batch_size: int = 4
+    num_windows: int = 120
+    learning_rate: float = 1e-2
+    style_learning_rate: float = 5e-3
+    judge_learning_rate: float = 5e-4
+    report_every: int = 10
+    weights: EveryoneWeights = field(default_factory=lambda: EveryoneWeights(adversarial=0.08))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchProgress:
+    """One report of the search.
+
+    Attributes:
+        step: steps done.
+        loss: mean absolute error inside the mask since the last report, grey levels.
+        style: float32 [S], offset of W.
+        texture: uint8 [256, 256, 16].
+    """
+
+    step: int
+    loss: float
+    style: Float32
+    texture: UInt8
+
+
+class TextureSearch:
+    """Optimisation of one texture and one offset of W.
+
+    Args:
+        network: the prior, whose weights stay as they are.
+        texture: uint8 [256, 256, 16], the first texture.
+        recipe: settings.
+        num_steps: steps of the optimiser.
+        weights: folder with the perceptual network and the discriminator of frames.
+
+    Raises:
+        ModelNotFound: a weights file is missing.
+    """
+
+    def __init__(self, network: EveryoneNetwork, texture: UInt8, recipe: TextureRecipe, num_steps: int, weights: Path) -> None:
+        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._features = with_style(load_perceptual(weights / "perceptual.safetensors").features)
+        self._judge = load_discriminator(weights / "frame_discriminator.safetensors")
+        self._recipe, self._num_steps = recipe, num_steps
+        self._texture, self._style = as_parameter(texture), nn.Parameter(network.default_state())
+        groups = [
+            {"params": [self._texture], "lr": recipe.learning_rate},
+            {"params": [self._style], "lr": recipe.style_learning_rate},
+        ]
+        self._optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        falling = lambda step: 0.1 + 0.9 * 0.5 * (1.0 + np.cos(np.pi * step / num_steps))  # noqa: E731
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, falling)
+        self._judge_optimiser = torch.optim.Adam(self._judge.parameters(), recipe.judge_learning_rate, betas=(0.5, 0.99))
+
+    def run(self, windows: Sequence[SeenWindow], seed: int) -> Iterator[SearchProgress]:
+        """Run all steps, each on a batch of the windows in random order; yield progress.
+
+        Raises:
+            Cancelled: the call that this is done for is over. The search looks before every step.
+        """
+        torch.manual_seed(seed)
+        rng = np.random.default_rng((seed, 1))
+        losses: list[float] = []
+        order: list[int] = []
+        for step in range(1, self._num_steps + 1):
+            check_still_wanted()
+            while len(order) < self._recipe.batch_size:
+                order.extend(rng.permutation(len(windows)).tolist())
+            chosen, order = order[: self._recipe.batch_size], order[self._recipe.batch_size :]
+            losses.append(self.step([windows[place] for place in chosen]))
+            if step % self._recipe.report_every == 0 or step == self._num_steps:
+                style = self._style.detach().numpy().copy()
+                yield SearchProgress(step, float(np.mean(losses)), style, as_bytes(self._texture))
+                losses.clear()
+
+    def step(self, windows: Sequence[SeenWindow]) -> float:
+        """Do one step on a batch; return the mean absolute error inside the mask, grey levels."""
+        weights = self._recipe.weights
+        seen = shown(stacked(windows), [self._texture] * len(windows))
+        pictures = seen.pictures.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            residual = self._network(pictures, self._style.expand(len(windows), -1))
+        middle = slice(1, 2)
+        now = seen._replace(targets=seen.targets[:, middle], masks=seen.masks[:, middle])
+        made = made_frames(seen.bases[:, middle], residual.float()[:, None], now, seen.pictures[:, LIPS : LIPS + 1].detach())
+        drawn, wanted = critic_view(made.pictures), critic_view(made.target)
+        reconstruction = reconstruction_loss(made)
+        loss = weights.reconstruction * reconstruction + weights.texture * seen.texture_error
+        with torch.autocast("cpu", torch.bfloat16):
+            self._judge.requires_grad_(False)
+            judged = adversarial_loss(self._judge(drawn))
+            self._judge.requires_grad_(True)
+            loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, wanted) + weights.adversarial * judged
+        self._optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss.float())
+        self._optimiser.step()
+        self._schedule.step()
+        with torch.no_grad():
+            self._texture.clamp_(LOWEST, 1.0)
+        with torch.autocast("cpu", torch.bfloat16):
+            judge_loss = discriminator_loss(self._judge(wanted), self._judge(drawn.detach()))
+        self._judge_optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(judge_loss.float())
+        self._judge_optimiser.step()
+        return float(reconstruction.detach()) * 255.0

@@ -1,0 +1,1 @@
+"""Renderer of `hetero`: the landmark translator."""

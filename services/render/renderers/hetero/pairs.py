@@ -1,0 +1,67 @@
+"""Training pairs of `hetero` from a bank: a window of composites with a reference picture, and the middle frame as filmed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.common.array_types import Int64, UInt8
+from services.common.face.actor_geometry import lower_face_mask
+from services.common.face.crops import HeadPose, head_to_box
+from services.common.face.mouth_bank import MouthBank
+from services.render.pairs import LandmarkNoise, Pair, perturbed
+from services.render.renderers.hetero.inputs import REACH, composite, window_picture
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompositeView:
+    """Window of footage as the network sees the window: as filmed, or in other colours.
+
+    Attributes:
+        rows: rows of the bank, frames t-2 to t+2.
+        boxes: uint8 [5, 160, 160, 3], render boxes of these frames.
+        reference: uint8 [160, 160, 3], the reference picture, in the same colours.
+    """
+
+    rows: tuple[int, ...]
+    boxes: UInt8
+    reference: UInt8
+
+
+def rows_around(frame_index: Int64, row: int) -> tuple[int, ...]:
+    """Return the rows of frames t-2 to t+2.
+
+    Where the footage begins, ends or has a gap, the nearest frame stands in for the missing frames.
+
+    Args:
+        frame_index: int64 [F], place of each row in the footage.
+        row: row of frame t.
+    """
+    first = last = row
+    while first > 0 and row - first < REACH and frame_index[first] - frame_index[first - 1] == 1:
+        first -= 1
+    while last + 1 < len(frame_index) and last - row < REACH and frame_index[last + 1] - frame_index[last] == 1:
+        last += 1
+    return tuple(min(max(place, first), last) for place in range(row - REACH, row + REACH + 1))
+
+
+def composite_pair(bank: MouthBank, view: CompositeView, noise: LandmarkNoise, seed: int) -> Pair:
+    """Return the pair of a window's middle frame.
+
+    Args:
+        bank: landmarks and poses of the person.
+        view: the window.
+        noise: strength of the noise on the wanted landmarks. All five frames get the same noise, as from a predictor.
+        seed: random seed of the noise.
+    """
+    window, middle = list[UInt8](), view.boxes[REACH]
+    mask, points = np.zeros(middle.shape[:2], np.uint8), bank.box_landmarks[view.rows[REACH]]
+    for place, (row, box) in enumerate(zip(view.rows, view.boxes, strict=True)):
+        pose = HeadPose(1.0, bank.rotation[row], np.zeros(3))
+        own_mask = lower_face_mask(bank.geometry, pose)
+        own_points = head_to_box(perturbed(bank.mouth[row], noise, np.random.default_rng(seed)), pose)
+        window.append(composite(box, own_mask, own_points))
+        if place == REACH:
+            mask, points = own_mask, own_points
+    return Pair(window_picture(window, middle, mask, points, view.reference), middle)

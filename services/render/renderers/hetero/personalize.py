@@ -1,0 +1,114 @@
+"""Personalisation of `hetero`: a reference picture from the bank, then the fine-tuning phase (paper `hetero`, Sec. 3.3.2).
+
+As in the paper, the embedder is fixed, and the phase sees this person's footage alone. Departure: the paper trains all weights of
+the generator; here the search of services.render.personalization moves the actor's state, which is an input of the generator:
+scale and shift of all layers, and low-rank weights beside the gated convolutions. The appearance vector is the mean over several
+reference pictures, as in Zakharov et al. 2019, on whom the paper's two phases are modelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from services.common.array_types import Float32
+from services.common.chassis.calls import check_still_wanted
+from services.common.face.mouth_bank import MouthBank
+from services.render.networks.tensors import to_tensor
+from services.render.pairs import NEAREST_FRAMES, LandmarkNoise, Pair, spread_rows
+from services.render.personalization import PersonalizeRecipe, personalized
+from services.render.renderer import PersonalizeJob
+from services.render.renderers.hetero.inputs import REFERENCE
+from services.render.renderers.hetero.network import WEIGHTS, Appearance, HeteroNetwork, load
+from services.render.renderers.hetero.pairs import CompositeView, composite_pair, rows_around
+from services.render.renderers.hetero.reference import choose_references, packed
+from services.render.types import PersonalizeProgress
+
+
+def personalize_hetero(job: PersonalizeJob, recipe: PersonalizeRecipe | None = None) -> Iterator[PersonalizeProgress]:
+    """Search the state of the bank's person; yield progress as services.render.personalization.personalized does.
+
+    A bank of a few frames, all near its reference pictures, has nothing to learn from: its state holds the reference picture with
+    the prior's own numbers.
+
+    Args:
+        job: the bank, the prior's weights and settings. `train=False` skips the search.
+        recipe: settings of the search; None: 100 steps, so that the search takes less than a minute on one core.
+
+    Raises:
+        Cancelled: the call that this is done for is over.
+        ModelNotFound: a weights file is missing.
+    """
+    torch.set_num_threads(job.num_threads)
+    recipe = recipe or PersonalizeRecipe(num_steps=100)
+    network, bank = load(job.weights / WEIGHTS), job.bank
+    rows = choose_references(bank)
+    generator = FixedEmbedder(network, bank, rows)
+
+    def actor_state(layers: Float32) -> Float32:
+        return packed(np.concatenate([layers, generator.offset.numpy()]), bank.boxes[rows[0]])
+
+    pairs = actor_pairs(bank, rows, recipe, job.seed) if job.train else []
+    yield from personalized(generator, pairs, job, recipe, actor_state)
+
+
+class FixedEmbedder(nn.Module):
+    """Generator with one actor's mean appearance vector. Its state is the part of the actor's state that fine-tuning moves.
+
+    Args:
+        network: the prior.
+        bank: pictures of the person.
+        rows: int [N], rows of the reference pictures, the served one first.
+    """
+
+    def __init__(self, network: HeteroNetwork, bank: MouthBank, rows: npt.NDArray[np.intp]) -> None:
+        super().__init__()
+        self.network = network
+        with torch.no_grad():
+            vectors = network.embedder(to_tensor(bank.boxes[rows])).vector
+        self.mean = vectors.mean(dim=0)
+        """float32 [D], the mean appearance vector."""
+        self.offset = self.mean - vectors[0]
+        """float32 [D], what is added to the served reference picture's vector."""
+
+    def default_state(self) -> Tensor:
+        """Return the prior's own numbers for the layers: zeros."""
+        return torch.zeros(self.network.layers_size)
+
+    def forward(self, pictures: Tensor, state: Tensor) -> Tensor:
+        """Return the face minus the reference picture; see HeteroNetwork.translated."""
+        with torch.no_grad():
+            maps = self.network.embedder(pictures[:, REFERENCE]).maps
+        return self.network.translated(pictures, state, Appearance(self.mean.expand(len(pictures), -1), maps))
+
+
+def actor_pairs(bank: MouthBank, references: npt.NDArray[np.intp], recipe: PersonalizeRecipe, seed: int) -> list[Pair]:
+    """Return pairs of the bank's frames, evenly spread, each with a reference picture of another moment.
+
+    Where the served reference picture is far enough, every second pair has it. The others have the other pictures in turn.
+
+    Args:
+        bank: pictures and landmarks of the person.
+        references: int [N], rows of the reference pictures, the served one first.
+        recipe: number of pairs.
+        seed: random seed of the noise.
+
+    Raises:
+        Cancelled: the call that this is done for is over.
+    """
+    rng = np.random.default_rng((seed, 0))
+    far = np.abs(bank.frame_index[:, None] - bank.frame_index[references]) > NEAREST_FRAMES
+    reachable = np.flatnonzero(far.any(axis=1))
+    pairs: list[Pair] = []
+    for row in spread_rows(reachable, recipe.num_pairs) if len(reachable) else ():
+        check_still_wanted()
+        allowed, number = references[far[row]], len(pairs)
+        reference = allowed[0 if number % 2 == 0 else number // 2 % len(allowed)]
+        rows = rows_around(bank.frame_index, int(row))
+        view = CompositeView(rows, bank.boxes[list(rows)], bank.boxes[reference])
+        pairs.append(composite_pair(bank, view, LandmarkNoise(), int(rng.integers(1 << 31))))
+    return pairs

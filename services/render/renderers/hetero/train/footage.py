@@ -1,0 +1,73 @@
+"""Batches for the prior of `hetero`: windows of all people, in changing colours, with reference pictures of other moments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from services.common.array_types import UInt8
+from services.common.face.mouth_bank import MouthBank
+from services.render.pairs import Pair
+from services.render.renderers.hetero.pairs import CompositeView, composite_pair, rows_around
+from services.render.train.colours import random_colours
+from services.render.train.footage import Source
+from services.render.train.people import People
+
+_FAR_FRAMES: Final = 12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompositeBatch:
+    """Examples of a pass. The frames of a sequence follow each other.
+
+    Attributes:
+        pictures: uint8 [B, 160, 160, NUM_CHANNELS], inputs of the network.
+        targets: uint8 [B, 160, 160, 3], the footage.
+    """
+
+    pictures: UInt8
+    targets: UInt8
+
+
+class CompositeSource(Source[CompositeBatch]):
+    """Draws batches from people, each person as often as their share says.
+
+    Args:
+        people: the people to draw from.
+        seed: random seed.
+        sequences_from: step from which on examples are sequences of consecutive frames. Before, they are single frames.
+        length: frames of a sequence.
+    """
+
+    def __init__(self, people: People, *, seed: int, sequences_from: int, length: int) -> None:
+        super().__init__(people, seed=seed)
+        self._sequences_from, self._length = sequences_from, length
+
+    def batch(self, step: int, index: int, size: int) -> CompositeBatch:
+        """See Source.batch. `size` counts sequences."""
+        rng = self._rng(step, index)
+        length = self._length if step >= self._sequences_from else 1
+        pairs = [pair for _ in range(size) for pair in self._example(rng, self.people.draw(rng, step).bank, length)]
+        return CompositeBatch(np.stack([pair.picture for pair in pairs]), np.stack([pair.target for pair in pairs]))
+
+    def _example(self, rng: np.random.Generator, bank: MouthBank, length: int) -> list[Pair]:
+        first = int(rng.integers(bank.num_frames))
+        run = [first]
+        for row in range(first + 1, first + length):
+            # At a cut the last frame stands still.
+            follows = row < bank.num_frames and bank.frame_index[row] - bank.frame_index[first] == row - first
+            run.append(row if follows else run[-1])
+        # A reference picture of the moment itself would hold the answer.
+        far = np.flatnonzero(np.abs(bank.frame_index - bank.frame_index[first]) > _FAR_FRAMES + length)
+        colours, mirror = random_colours(rng), rng.random() < 0.5
+        reference = colours.of(bank.boxes[int(rng.choice(far)) if len(far) else first])
+        seed = int(rng.integers(1 << 31))
+        made = []
+        for row in run:
+            rows = rows_around(bank.frame_index, row)
+            view = CompositeView(rows, np.stack([colours.of(bank.boxes[place]) for place in rows]), reference)
+            pair = composite_pair(bank, view, self._noise, seed)
+            made.append(Pair(pair.picture[:, ::-1], pair.target[:, ::-1]) if mirror else pair)
+        return made

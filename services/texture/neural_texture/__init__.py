@@ -1,0 +1,1 @@
+"""Features of a person's neural texture at the pixels of the render box."""

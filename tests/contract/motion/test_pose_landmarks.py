@@ -1,0 +1,81 @@
+"""EncodeStyle with landmarks of the upper face."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
+from services.common.chassis.settings import load_settings
+from services.common.chassis.stage import server_of
+from services.common.face.landmark_layout import NUM_UPPER
+from services.common.wire.arrays import to_tensor
+from services.motion.__main__ import compose
+from services.motion.settings import MotionSettings
+from tests.unit.motion.synthesised import mouths
+
+if TYPE_CHECKING:
+    from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
+
+FRAMES = 60
+UPPER = np.random.default_rng(0).normal(0.0, 40.0, (FRAMES, NUM_UPPER, 3)).astype(np.float32)
+
+
+@pytest_asyncio.fixture
+async def stub(tmp_path: Path) -> AsyncIterator[MotionServiceAsyncStub]:
+    settings = load_settings(MotionSettings, port=0, artefacts_url=str(tmp_path / "artefacts"))
+    async with (
+        server_of("motion", settings, compose(settings)) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        yield MotionServiceStub(channel)
+
+
+def request(method: str, upper: np.ndarray | None, rate: int = 25) -> pb.EncodeStyleRequest:
+    opening = 5.0 + 4.0 * np.sin(np.arange(FRAMES) * 0.7)
+    return pb.EncodeStyleRequest(
+        method=method,
+        mouth_landmarks=to_tensor(mouths(opening.astype(np.float32))),
+        usable=to_tensor(np.ones(FRAMES, np.bool_)),
+        frame_rate=common_pb2.Rational(num=rate, den=1),
+        pose_landmarks=None if upper is None else to_tensor(upper),
+    )
+
+
+async def style(stub: MotionServiceAsyncStub, method: str, upper: np.ndarray | None, rate: int = 25) -> str:
+    return (await stub.EncodeStyle(request(method, upper, rate))).style.sha256
+
+
+async def test_a_predictor_that_knows_pose_landmarks_makes_another_style_of_them(stub: MotionServiceAsyncStub) -> None:
+    assert await style(stub, "hetero", UPPER) != await style(stub, "hetero", None)
+    assert await style(stub, "hetero", UPPER, rate=50)
+
+
+async def test_a_predictor_without_use_for_them_ignores_them(stub: MotionServiceAsyncStub) -> None:
+    assert await style(stub, "ugc", UPPER) == await style(stub, "ugc", None)
+
+
+@pytest.mark.parametrize(
+    "upper",
+    [
+        pytest.param(UPPER[:-1], id="other frames than the mouths"),
+        pytest.param(UPPER[:, :-1], id="a point too few"),
+        pytest.param(UPPER.astype(np.float64), id="another type"),
+        pytest.param(np.full_like(UPPER, np.nan), id="not finite"),
+        pytest.param(np.full_like(UPPER, 1e9), id="out of range"),
+    ],
+)
+async def test_bad_pose_landmarks_are_refused_by_name(stub: MotionServiceAsyncStub, upper: np.ndarray) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.EncodeStyle(request("hetero", upper))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "pose_landmarks" in (caught.value.details() or "")

@@ -1,0 +1,161 @@
+"""SampleNeuralTexture behind a real server of the texture stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from dubstage.client import texture as texture_client
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from services.common.face.crops import HeadPose
+from services.common.face.landmarks import MOUTH_AREA
+from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE, NeuralSurface, sample
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.wire.arrays import from_tensor, to_tensor
+from services.common.wire.pose_messages import pose_to_proto
+from tests.contract.texture.requests import sent
+from tests.unit.texture.people import HEAD, MODEL, POSE, a_person, turned
+
+if TYPE_CHECKING:
+    from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceAsyncStub
+
+TEXTURE = np.random.default_rng(4).integers(0, 256, TEXTURE_SHAPE).astype(np.uint8)
+UV = np.random.default_rng(5).uniform(-0.3, 1.0, (48, 64, 2)).astype(np.float32)
+Frame = texture_client.Target | tuple[int, np.ndarray]
+
+
+def message(ref: ArtefactRef) -> common_pb2.ArtefactRef:
+    return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
+
+
+def mouth(number: int) -> np.ndarray:
+    points = HEAD[list(MOUTH_AREA)].copy()
+    points[points[:, 1] > 0, 1] += 2.0 * number
+    return points
+
+
+def pose(number: int) -> HeadPose:
+    return HeadPose(1.2, turned(yaw=4.0 * number), POSE.translation)
+
+
+def target(number: int, *, context_only: bool = False) -> texture_client.Target:
+    motion = motion_pb2.MotionFrame(frame_index=number, mouth_landmarks=to_tensor(mouth(number)))
+    return texture_client.Target(number, motion, pose_to_proto(pose(number)), context_only=context_only)
+
+
+@dataclass
+class Service:
+    stub: TextureServiceAsyncStub
+    store: ArtefactStore
+    kept: ArtefactRef
+
+    def identity(self, **changes: object) -> common_pb2.ArtefactRef:
+        person = a_person(**changes)
+        return message(self.store.put_arrays(person.arrays(), person.metadata()))
+
+    def actor(self, arrays: dict[str, np.ndarray], form: str = ACTOR_FORMAT) -> common_pb2.ArtefactRef:
+        return message(self.store.put_arrays(arrays, {"format": form}))
+
+    async def sampled(
+        self,
+        frames: list[Frame],
+        texture: common_pb2.ArtefactRef | None = None,
+        identity: common_pb2.ArtefactRef | None = None,
+    ) -> list[pb.SampleNeuralTextureResponse]:
+        made = texture_client.sample_neural_texture.requests(texture=texture or message(self.kept), identity=identity)
+        requests = [made.config, *(made.item(frame) for frame in frames)]
+        return [reply async for reply in self.stub.SampleNeuralTexture(sent(requests), timeout=60)]
+
+    async def refusal(
+        self,
+        frames: list[Frame],
+        texture: common_pb2.ArtefactRef | None = None,
+        identity: common_pb2.ArtefactRef | None = None,
+    ) -> grpc.aio.AioRpcError:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await self.sampled(frames, texture, identity)
+        return caught.value
+
+
+@pytest.fixture
+def service(stub: TextureServiceAsyncStub, tmp_path: Path) -> Service:
+    store = ArtefactStore(str(tmp_path))
+    arrays = {"actor_state": np.zeros(4, np.float32), ARRAY_NAME: TEXTURE}
+    return Service(stub, store, store.put_arrays(arrays, {"format": ACTOR_FORMAT}))
+
+
+def features(reply: pb.SampleNeuralTextureResponse) -> np.ndarray:
+    return from_tensor(reply.features, "features", dtype=np.float32, shape=(None, None, 16))
+
+
+async def test_the_wire_gives_the_features_of_the_function(service: Service) -> None:
+    frames: list[Frame] = [target(0), (1, UV), target(2, context_only=True), target(3)]
+    replies = await service.sampled(frames, identity=service.identity())
+    assert [reply.frame_index for reply in replies] == [0, 1, 3]
+    surface = NeuralSurface(a_person(), MODEL)
+    for number, reply in ((0, replies[0]), (3, replies[2])):
+        uv = surface.uv_of(surface.expression_of(mouth(number)), pose(number))
+        assert features(reply).tobytes() == sample(TEXTURE, uv).tobytes()
+    assert features(replies[1]).tobytes() == sample(TEXTURE, UV).tobytes()
+
+
+async def test_each_reply_comes_before_the_next_frame_is_sent(service: Service) -> None:
+    made = texture_client.sample_neural_texture.requests(texture=message(service.kept), identity=service.identity())
+    call = service.stub.SampleNeuralTexture()
+    await call.write(made.config)
+    for number in range(2):
+        await call.write(made.item(target(number)))
+        reply = await call.read()
+        assert isinstance(reply, pb.SampleNeuralTextureResponse)
+        assert reply.frame_index == number
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+
+
+async def test_artefacts_without_a_neural_texture_are_refused(service: Service) -> None:
+    without = service.actor({"actor_state": np.zeros(4, np.float32)})
+    another = service.actor({ARRAY_NAME: TEXTURE}, "dubstage.mouth_bank/1")
+    small = service.actor({ARRAY_NAME: TEXTURE[..., :3]})
+    for texture, says in ((without, "no neural texture"), (another, "not a renderer's actor"), (small, "damaged")):
+        error = await service.refusal([(0, UV)], texture)
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "config.texture" in (error.details() or "")
+        assert says in (error.details() or "")
+
+
+async def test_an_identity_of_another_model_is_refused(service: Service) -> None:
+    error = await service.refusal([target(0)], identity=service.identity(model_digest="0" * 64))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "fitted on another" in (error.details() or "")
+    error = await service.refusal([target(0)], identity=service.identity(model="somebodys_own"))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    error = await service.refusal([target(0)], identity=message(service.kept))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "no face identity" in (error.details() or "")
+
+
+async def test_a_target_without_identity_and_a_wrong_frame_are_named(service: Service) -> None:
+    frames: list[tuple[list[Frame], str]] = [
+        ([target(0)], "config.identity"),
+        ([(0, UV * np.float32(np.nan))], "uv.uv"),
+        ([(0, UV + 0.5)], "uv.uv"),
+        ([(4, UV), (4, UV)], "frame_index must increase"),
+    ]
+    for wrong, says in frames:
+        error = await service.refusal(wrong)
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert says in (error.details() or "")
+
+
+async def test_an_erased_texture_is_not_served_from_memory(service: Service) -> None:
+    assert len(await service.sampled([(0, UV)])) == 1
+    assert service.store.delete(service.kept)
+    assert (await service.refusal([(0, UV)])).code() is grpc.StatusCode.NOT_FOUND

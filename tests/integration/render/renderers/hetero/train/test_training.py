@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.common.face.mouth_bank import MouthBank
+from services.render.renderers.hetero.inputs import NUM_CHANNELS
+from services.render.renderers.hetero.network import HeteroConfig, load
+from services.render.renderers.hetero.train.footage import CompositeSource
+from services.render.renderers.hetero.train.recipes import HeteroRecipe, HeteroWeights
+from services.render.renderers.hetero.train.training import NETWORK
+from services.training.loop_settings import LoopSettings
+from services.training.trainset.reader import TrainSet
+from tests.unit.render.train.tiny_training import (
+    opened,
+    people_of,
+    perceptual_run,
+    run,
+    run_whole_and_killed,
+    small_set,
+    weights_of,
+)
+
+RECIPE = HeteroRecipe(
+    loop=LoopSettings(steps=2, seed=2, check_every=1, bfloat16=True),
+    warm_steps=1,
+    warm_batch=1,
+    batch=1,
+    network=HeteroConfig(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), embedder_widths=(4, 4, 4, 4), rank=2),
+    check_clips=1,
+    calibration_pictures=2,
+)
+
+
+@pytest.fixture(scope="module")
+def data(bank: MouthBank, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
+    return small_set(tmp_path_factory.mktemp("set"), bank)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, tmp_path: Path) -> None:
+    runs = {"perceptual": perceptual_run(tmp_path / "perceptual")}
+    whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
+    assert weights_of(broken) == weights_of(whole)
+    assert load(whole / "hetero.safetensors").config == RECIPE.network
+    assert {"spatial_judge", "temporal_judge", "temporal_matching"} <= figures_of(whole)
+
+
+def test_without_its_weight_there_is_no_temporal_discriminator(data: TrainSet, tmp_path: Path) -> None:
+    runs = {"perceptual": perceptual_run(tmp_path / "perceptual")}
+    recipe = replace(RECIPE, weights=HeteroWeights(temporal=0.0))
+    folder = run(opened(NETWORK, recipe, data, runs), NETWORK, recipe, tmp_path / "run")
+    assert "spatial_judge" in figures_of(folder)
+    assert "temporal_judge" not in figures_of(folder)
+
+
+def figures_of(folder: Path) -> set[str]:
+    """Names of the figures in a run's curves."""
+    return {line.split(",")[1] for line in (folder / "curves.csv").read_text().splitlines()}
+
+
+def source(data: TrainSet) -> CompositeSource:
+    return CompositeSource(people_of(data), seed=3, sequences_from=5, length=3)
+
+
+def test_batches_are_those_of_their_step_and_index(data: TrainSet) -> None:
+    drawn = source(data)
+    one, again, other, index = (drawn.batch(*place, 2) for place in ((3, 0), (3, 0), (4, 0), (3, 1)))
+    assert one.pictures.shape == (2, 160, 160, NUM_CHANNELS)
+    assert np.array_equal(one.pictures, again.pictures)
+    assert not np.array_equal(one.pictures, other.pictures)
+    assert not np.array_equal(one.pictures, index.pictures)
+
+
+def test_sequences_begin_with_the_second_phase(data: TrainSet) -> None:
+    drawn = source(data)
+    assert len(drawn.batch(4, 0, 2).targets) == 2
+    batch = drawn.batch(5, 0, 2)
+    assert batch.pictures.shape == (6, 160, 160, NUM_CHANNELS)
+    # The composite of t + 1 is the composite of t, one frame later.
+    for first in (0, 3):
+        assert np.array_equal(batch.pictures[first, ..., 14:17], batch.pictures[first + 1, ..., :3])

@@ -1,0 +1,143 @@
+"""The reference picture of a dub: which methods take one, whose consent it needs, and what is told of wrong files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.api.dub_messages import check_dub, dub_request_from
+from gateway.api.media_folder import MediaFolder
+from gateway.cli.app import run
+from gateway.consent import Consent
+from gateway.methods import METHODS, combined, method_named
+from gateway.pipeline.dub_files import consents
+from gateway.pipeline.dub_request import DubRequest, check_reference
+from services.common.errors import InvalidRequest
+from tests.unit.cli.test_commands import CONSENT, FILM
+from tests.unit.media.made_footage import Clip, make_clip
+
+TAKES = next(name for name, row in METHODS.items() if row.renderer.reference)
+TAKES_NONE = next(name for name, row in METHODS.items() if not row.renderer.reference)
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "artefacts"))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "look.png"
+    assert cv2.imwrite(str(path), np.full((120, 100, 3), 90, np.uint8))
+    return path
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    path = tmp_path / "consent.json"
+    path.write_text(json.dumps(CONSENT))
+    return path
+
+
+def test_the_renderer_decides_whether_a_method_takes_a_reference(picture: Path) -> None:
+    for motion in METHODS:
+        check_reference(method_named(combined(motion, renderer=TAKES)), picture)
+        check_reference(method_named(combined(motion, renderer=TAKES_NONE)), None)
+        name = combined(motion, renderer=TAKES_NONE)
+        with pytest.raises(InvalidRequest, match=rf"method {name.replace('+', '.')} takes no reference.*{TAKES_NONE}.*: {TAKES}"):
+            check_reference(method_named(name), picture)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--reference", "look.png"], 10, f"method {TAKES_NONE} takes no reference picture"),
+        (["--reference-consent", "consent.json"], 10, "--reference-consent is given without --reference"),
+        (["--method", TAKES, "--reference", "none.png"], 10, "none.png"),
+        (["--method", TAKES, "--reference", "consent.json"], 10, "consent.json"),
+        (["--method", TAKES, "--reference", "look.png", "--reference-consent", "none.json"], 10, "none.json"),
+        (["--method", TAKES, "--reference", "out.mkv", "--overwrite"], 10, "is the reference; choose another output"),
+    ],
+)
+def test_the_command_line_refuses_in_one_line(
+    arguments: list[str],
+    code: int,
+    said: str,
+    picture: Path,
+    record: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "out.mkv" in arguments:
+        (tmp_path / "out.mkv").write_bytes(picture.read_bytes())
+    speech = make_clip(tmp_path / "speech.mp4", Clip(sound_rate=16000))
+    assert run(["dub", str(FILM), "--audio", str(speech), "-o", "out.mkv", *arguments]) == code
+    printed = capsys.readouterr()
+    assert said in printed.err.replace("\n", " ")
+    assert "Traceback" not in printed.err
+
+
+def test_where_consent_is_required_the_person_in_the_reference_needs_a_record_too(
+    picture: Path, record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DUBSTAGE_REQUIRE_CONSENT", "true")
+    speech = make_clip(tmp_path / "speech.mp4", Clip(sound_rate=16000))
+    command = ["dub", str(FILM), "--audio", str(speech), "-o", str(tmp_path / "out.mkv"), "--method", TAKES]
+    assert run([*command, "--reference", str(picture), "--consent", str(record)]) == 11
+    assert "the person in the reference picture" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out.mkv").exists()
+
+
+def test_film_and_report_name_both_consents(picture: Path, tmp_path: Path) -> None:
+    mine = Consent.model_validate({**CONSENT, "subject": "Ann"})
+    other = Consent.model_validate({**CONSENT, "subject": "Bob"})
+    request = DubRequest(footage=FILM, speech=None, output=tmp_path / "out.mkv", method=TAKES, consent=mine)
+    assert consents(request).startswith("consent of Ann")
+    assert consents(replace(request, reference=picture)).endswith("appearance of another picture: no consent on record")
+    both = consents(replace(request, reference=picture, reference_consent=other))
+    assert both.index("consent of Ann") < both.index("appearance of another picture: consent of Bob")
+
+
+def message(**fields: object) -> pb.CreateDubRequest:
+    return pb.CreateDubRequest(footage_uri="film.mp4", output_uri="out.mkv", **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def media(tmp_path: Path, picture: Path) -> MediaFolder:
+    (tmp_path / "film.mp4").write_bytes(FILM.read_bytes())
+    return MediaFolder(tmp_path)
+
+
+def test_the_interface_takes_a_reference_with_its_consent(media: MediaFolder, picture: Path) -> None:
+    record = pb.ConsentRecord(**CONSENT)
+    request = dub_request_from(message(method=TAKES, reference_uri="look.png", reference_consent=record), media, None, threads=1)
+    assert request.reference == picture
+    assert request.reference_consent is not None
+    assert request.reference_consent.subject == CONSENT["subject"]
+    assert dub_request_from(message(method=TAKES), media, None, threads=1).reference is None
+    with pytest.raises(InvalidRequest, match="is the reference itself"):
+        check_dub(replace(request, output=picture, overwrite=True))
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"method": TAKES_NONE, "reference_uri": "look.png"}, "reference"),
+        ({"method": TAKES, "reference_uri": "none.png"}, "reference_uri"),
+        ({"method": TAKES, "reference_uri": "../look.png"}, "reference_uri"),
+        ({"method": TAKES, "reference_consent": pb.ConsentRecord(**CONSENT)}, "reference_consent"),
+    ],
+)
+def test_the_interface_refuses_with_the_field(fields: dict[str, object], field: str, media: MediaFolder) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        dub_request_from(message(**fields), media, None, threads=1)
+    assert caught.value.field == field

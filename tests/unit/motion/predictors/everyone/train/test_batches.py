@@ -1,0 +1,69 @@
+"""Batches of stretches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from services.motion.features import NUM_CONTENT
+from services.motion.predictors.everyone.inputs import WINDOW
+from services.motion.predictors.everyone.train.batches import HEARD, BatchConfig, BatchSampler
+from services.motion.predictors.everyone.train.filter import FilterConfig, fit_filter
+from services.motion.train.basis import committed_basis
+from services.motion.train.clips import Clips, TrainingClip
+from services.motion.train.expression_space import ExpressionSpace
+from tests.unit.motion.made_clips import in_memory, made_clip
+
+SPACE = ExpressionSpace.of(committed_basis(), 3)
+PLAIN = BatchConfig(
+    batch_size=8,
+    speed_range=(1.0, 1.0),
+    sharpness_range=(1.0, 1.0),
+    confusion=0.0,
+    grouping=0.0,
+    blur=0.0,
+    band_tilt=0.0,
+    band_gain=(1.0, 1.0),
+    level=0.0,
+    rest_jitter=0.0,
+)
+
+
+def sampler(clips: Clips, config: BatchConfig) -> BatchSampler:
+    return BatchSampler(clips, SPACE, fit_filter(clips, SPACE, FilterConfig()), config)
+
+
+def test_batches_are_seeded_and_have_their_shapes(clips: Clips) -> None:
+    drawing = sampler(clips, BatchConfig(batch_size=4))
+    one, again = (drawing.draw(np.random.default_rng(1)) for _ in range(2))
+    for first, second in zip(one, again, strict=True):
+        np.testing.assert_array_equal(first, second)
+        assert first.dtype == np.float32
+    assert one.content.shape == (4, HEARD, 4, NUM_CONTENT)
+    assert one.offsets.shape == (4, WINDOW, 59, 3)
+    assert one.alone.shape == (4, WINDOW, 3)
+    np.testing.assert_allclose(one.content[..., :40].sum(-1), 1.0, atol=1e-4)
+
+
+def test_sound_and_mouth_of_a_stretch_belong_together(clips: Clips) -> None:
+    # Mouths of these clips open with the probability of "AA" of this frame and of the frame before.
+    drawn = sampler(clips, PLAIN).draw(np.random.default_rng(2))
+    vowel = drawn.content[:, HEARD - WINDOW - 6 : HEARD - 6, :, 1].mean(axis=2)
+    lower = drawn.offsets[:, :, 30:40, 1].max(axis=2)
+    both = (drawn.valid[:, 1:-1] > 0).ravel()
+    near = (vowel[:, :-2] + 2.0 * vowel[:, 1:-1] + vowel[:, 2:]).ravel()
+    assert np.corrcoef(near[both], lower[:, 1:-1].ravel()[both])[0, 1] > 0.7
+
+
+def test_stretches_reach_beyond_both_ends_of_a_clip(clips: Clips) -> None:
+    drawn = sampler(clips, BatchConfig(batch_size=64)).draw(np.random.default_rng(3))
+    assert (drawn.valid[:, 0] == 0).any()
+    assert (drawn.valid[:, -1] == 0).any()
+    assert (drawn.valid.sum(axis=1) >= WINDOW // 2 - 2).all()
+
+
+def test_what_holds_in_a_narrow_corpus_alone_comes_with_its_stretches() -> None:
+    narrow: list[TrainingClip] = [replace(made_clip(index), apart="commands") for index in range(2)]
+    drawn = sampler(in_memory([*narrow, made_clip(2)]), BatchConfig(batch_size=12)).draw(np.random.default_rng(1))
+    assert {bool(each.any()) for each in drawn.alone} == {True, False}

@@ -1,0 +1,14 @@
+"""A tiny configuration."""
+
+from __future__ import annotations
+
+from services.motion.predictors.everyone.network import EveryoneConfig
+from services.motion.predictors.everyone.train.batches import BatchConfig
+from services.motion.predictors.everyone.train.config import EveryoneTrainingConfig
+from services.training.loop_settings import LoopSettings
+
+TINY = EveryoneTrainingConfig(
+    network=EveryoneConfig(num_expression=4, channels=8, bank_channels=2, bank_widths=(1, 3), heads=2),
+    batches=BatchConfig(batch_size=2),
+    loop=LoopSettings(steps=4, check_every=2),
+)

@@ -1,0 +1,60 @@
+"""A training of a few steps, and its export."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.motion.models import WEIGHTS
+from services.motion.predictors.hetero.model import HeteroModel
+from services.motion.predictors.hetero.train.network import NETWORK
+from services.motion.train.run_files import BEST
+from services.training.trainset.reader import TrainSet
+from tests.unit.motion.brief_training import opened, train_briefly
+from tests.unit.motion.predictors.hetero.made import TINY, heterogeneous_set, upper_face
+from tests.unit.motion.synthesised import mouths
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
+    return heterogeneous_set(tmp_path_factory.mktemp("hetero") / "set")
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, tmp_path: Path) -> None:
+    train_briefly(NETWORK, data, TINY, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_briefly(NETWORK, data, TINY, tmp_path / "killed", killed_at=3)
+    train_briefly(NETWORK, data, TINY, tmp_path / "killed", resume=True)
+    assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+    with (tmp_path / "whole" / "curves.csv").open(newline="") as curves:
+        figures = {row["figure"] for row in csv.DictReader(curves)}
+    assert figures >= {"total", "phones", "taught", "score", "new r_opening"}
+
+
+def test_what_was_trained_is_exported_and_served(data: TrainSet, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "motion"
+    train_briefly(NETWORK, data, TINY, run)
+    shutil.copytree(WEIGHTS, out)
+    assert NETWORK.export is not None
+    paths = NETWORK.export(run, out)
+    assert {path.name for path in paths} == {
+        "hetero_generator.onnx", "hetero_person.onnx", "hetero_constants.safetensors", "hetero.json", "hetero.card.md",
+    }  # fmt: skip
+    model = HeteroModel(out)
+    reference, pose = model.encode(mouths(np.zeros(30, np.float32)), upper_face(30))
+    assert model.predict(np.zeros((19, 4, 80), np.float32), reference, pose).shape == (16,)
+    sheet = json.loads((out / "hetero.json").read_text())
+    assert sheet["version"] == model.version
+    assert sheet["training"]["config"]["network"]["embedding"] == 8
+
+
+def test_the_card_counts_speech_without_a_face(data: TrainSet) -> None:
+    assert {row.speaker for row in opened(NETWORK, data, TINY).clips} == {"anna", "ben", "dora"}
+    alone = replace(TINY, batches=replace(TINY.batches, heard=0))
+    assert {row.speaker for row in opened(NETWORK, data, alone).clips} == {"anna", "ben"}

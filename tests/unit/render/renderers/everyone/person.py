@@ -1,0 +1,47 @@
+"""The drawn person of conftest.py with a neural texture, and small networks of `everyone`."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from services.common.face.mouth_bank import SPEECH_SHAPE, MouthBank
+from services.common.face.neural_texture import NeuralSurface
+from services.common.geometry.default_model import default_model
+from services.render.networks.weights import save_weights
+from services.render.renderers.everyone.network import WEIGHTS, EveryoneConfig, EveryoneNetwork
+from tests.unit.render.drawn_person import person
+
+CONFIG = EveryoneConfig(widths=(8, 8, 8, 8), face_size=4, audio_size=4, audio_widths=(4, 4, 4))
+
+
+def surface() -> NeuralSurface:
+    """The person's surface."""
+    return NeuralSurface(person(), default_model())
+
+
+def speaking(bank: MouthBank) -> MouthBank:
+    """The bank with speech."""
+    speech = np.random.default_rng(4).random((bank.num_frames, *SPEECH_SHAPE), np.float32)
+    return replace(bank, speech=speech)
+
+
+def small_network(seed: int = 6) -> EveryoneNetwork:
+    """A small network whose last layers are not zero."""
+    torch.manual_seed(seed)
+    network = EveryoneNetwork(CONFIG)
+    for layer in (network.head, network.neighbours):
+        torch.nn.init.normal_(layer.conv.weight, std=0.05)
+    return network.eval().requires_grad_(False)
+
+
+def write_weights(small_weights: Path, folder: Path) -> Path:
+    """Write the weights that a personalisation needs; return the folder."""
+    shutil.copytree(small_weights, folder)
+    network = small_network()
+    save_weights(folder / WEIGHTS, network, network.config.to_metadata())
+    return folder

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from services.render.renderers.everyone.inputs import MORE, PICTURE_CHANNELS, SPEECH
+from services.render.renderers.everyone.network import EveryoneConfig, EveryoneNetwork
+from tests.unit.render.renderers.everyone.person import CONFIG, small_network
+
+
+def pictures(count: int = 2) -> torch.Tensor:
+    values = np.random.default_rng(3).random((count, PICTURE_CHANNELS, 160, 160), np.float32)
+    return torch.from_numpy(values)
+
+
+def test_a_fresh_network_leaves_the_base_picture_as_it_is() -> None:
+    network = EveryoneNetwork(CONFIG)
+    assert not network(pictures(), network.default_state().expand(2, -1)).any()
+
+
+def test_the_middle_frame_of_the_window_is_the_served_frame() -> None:
+    network, shown = small_network(), pictures()
+    state = network.default_state().expand(2, -1)
+    window = network.window(shown, state)
+    assert window.shape == (2, 3, 3, 160, 160)
+    assert torch.equal(window[:, 1], network(shown, state))
+
+
+def test_features_speech_and_the_actors_offset_change_the_picture() -> None:
+    network, shown = small_network(), pictures(1)
+    state = network.default_state()[None]
+    plain = network(shown, state)
+    other = shown.clone()
+    other[:, MORE] = 0.5
+    assert not torch.allclose(network(other, state), plain)
+    other = shown.clone()
+    other[:, SPEECH] = 0.0
+    assert not torch.allclose(network(other, state), plain)
+    assert not torch.allclose(network(shown, state + 1.0), plain)
+
+
+def test_frames_of_several_actors_in_a_batch_equal_single_ones() -> None:
+    network, shown = small_network(), pictures(3)
+    states = torch.randn(3, network.state_size)
+    together = network(shown, states)
+    for place in range(3):
+        alone = network(shown[place : place + 1], states[place : place + 1])[0]
+        assert torch.allclose(together[place], alone, atol=1e-5)
+
+
+def test_the_large_network_has_the_channels_of_the_paper() -> None:
+    with torch.device("meta"):
+        network = EveryoneNetwork(EveryoneConfig(widths=(256, 512, 512, 512), face_size=512, audio_size=512))
+    assert network.lowest.conv.weight.shape == (512, 512, 3, 3)
+    assert network.state_size == 1024

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.common.errors import ModelNotFound
+from services.common.face.mouth_bank import MouthBank, make_bank
+from services.render.renderer import PersonalizeJob
+from services.render.renderers.everyone.actor_footage import actor_windows, bank_texture
+from services.render.renderers.everyone.actor_state import packed, reference_row, unpacked
+from services.render.renderers.everyone.network import load
+from services.render.renderers.everyone.personalize import personalize_everyone
+from services.render.renderers.everyone.texture_search import TextureRecipe
+from services.render.types import PersonalizeProgress
+from tests.unit.render.drawn_person import drawing
+from tests.unit.render.renderers.everyone.person import speaking, surface, write_weights
+
+RECIPE = TextureRecipe(num_steps=2, batch_size=1, num_windows=4, report_every=1)
+
+
+@pytest.fixture(scope="module")
+def weights(small_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(small_weights, tmp_path_factory.mktemp("everyone") / "weights")
+
+
+def job(bank: MouthBank, weights: Path, *, seed: int = 0, num_steps: int = 0, train: bool = True) -> PersonalizeJob:
+    return PersonalizeJob(bank=bank, drawing=drawing(), weights=weights, seed=seed, num_steps=num_steps, train=train)
+
+
+@pytest.fixture(scope="module")
+def reports(bank: MouthBank, weights: Path) -> list[PersonalizeProgress]:
+    """Reports with seed 0."""
+    return list(personalize_everyone(job(bank, weights), RECIPE))
+
+
+def test_texture_and_state_are_all_that_holds_the_person(
+    bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]
+) -> None:
+    before = (weights / "everyone.safetensors").read_bytes()
+    assert [(report.step, report.num_steps) for report in reports] == [(1, 2), (2, 2)]
+    texture = reports[-1].texture
+    assert texture is not None
+    assert texture.shape == (256, 256, 16)
+    assert texture.dtype == np.uint8
+    assert texture.min() >= 1
+    assert not np.array_equal(texture, bank_texture(bank, surface(), 0))
+    style, reference = unpacked(reports[-1].state)
+    assert len(style) == load(weights / "everyone.safetensors").state_size
+    assert style.any()
+    assert np.array_equal(reference, bank.boxes[reference_row(bank)])
+    assert (weights / "everyone.safetensors").read_bytes() == before
+
+
+def test_the_same_seed_gives_the_same_bytes(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
+    again, other = (list(personalize_everyone(job(bank, weights, seed=seed), RECIPE))[-1] for seed in (0, 2))
+    assert again.texture is not None
+    assert other.texture is not None
+    assert reports[-1].texture is not None
+    assert reports[-1].texture.tobytes() == again.texture.tobytes()
+    assert reports[-1].state.tobytes() == again.state.tobytes()
+    assert again.texture.tobytes() != other.texture.tobytes()
+
+
+def test_the_search_lowers_the_error(bank: MouthBank, weights: Path) -> None:
+    recipe = TextureRecipe(num_steps=24, batch_size=1, num_windows=4, report_every=4, learning_rate=0.03)
+    losses = [report.loss for report in personalize_everyone(job(bank, weights), recipe)]
+    assert losses[-1] < losses[0]
+
+
+def test_without_training_and_from_one_picture_the_first_texture_comes_at_once(bank: MouthBank, weights: Path) -> None:
+    one = make_bank(bank.boxes[:1], bank.mouth[:1], bank.rotation[:1], bank.frame_index[:1], bank.geometry)
+    for given, train in ((bank, False), (one, True)):
+        (report,) = personalize_everyone(job(given, weights, train=train), RECIPE)
+        assert (report.step, report.num_steps) == (0, 0)
+        assert report.texture is not None
+        assert np.array_equal(report.texture, bank_texture(given, surface(), 0))
+        assert not unpacked(report.state)[0].any()
+
+
+def test_speech_and_fitted_expressions_of_the_bank_are_used(bank: MouthBank) -> None:
+    spoken = speaking(bank)
+    windows = actor_windows(spoken, surface(), 12, 0)
+    assert any(window.speech.any() for window in windows)
+    assert not any(window.speech.any() for window in actor_windows(bank, surface(), 12, 0))
+    rest = np.stack([surface().expression_of(bank.mouth[0])] * bank.num_frames)
+    fitted = replace(bank, expression=rest)
+    assert not np.array_equal(bank_texture(fitted, surface(), 0), bank_texture(bank, surface(), 0))
+
+
+def test_the_reference_picture_of_a_window_shows_another_moment(bank: MouthBank) -> None:
+    # A pixel that no mask covers says which frame a picture is.
+    boxes = bank.boxes.copy()
+    boxes[:, 0, 0, 0] = np.arange(bank.num_frames)
+    for window in actor_windows(replace(bank, boxes=boxes), surface(), 12, 0):
+        assert abs(int(window.boxes[1, 0, 0, 0]) - int(window.reference[0, 0, 0])) > 10
+
+
+def test_an_all_zero_state_shows_nobody() -> None:
+    style, reference = unpacked(np.zeros(8 + 160 * 160 * 3, np.float32))
+    assert not style.any()
+    assert (reference == 128).all()
+    picture = np.random.default_rng(0).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+    assert np.array_equal(unpacked(packed(style, picture))[1], picture)
+
+
+def test_missing_weights_are_named(bank: MouthBank, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"everyone\.safetensors"):
+        next(personalize_everyone(job(bank, tmp_path)))

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from services.render.networks.gated import GatedConv
+from services.render.networks.unet import FilmConv
+from services.render.renderers.hetero.inputs import NUM_CHANNELS, REFERENCE
+from services.render.renderers.hetero.network import HeteroConfig, HeteroNetwork, smoothed
+from services.render.renderers.hetero.reference import EMBEDDING_SIZE
+
+SMALL = HeteroConfig(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), embedder_widths=(4, 4, 4, 4), rank=2)
+
+
+def network(config: HeteroConfig = SMALL) -> HeteroNetwork:
+    torch.manual_seed(0)
+    made = HeteroNetwork(config)
+    for weight in made.parameters():
+        if weight.ndim > 1 and not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
+    return made.eval().requires_grad_(False)
+
+
+def pictures(count: int = 1) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.rand(count, NUM_CHANNELS, 160, 160)
+
+
+def test_the_served_network_has_one_to_two_million_parameters() -> None:
+    with torch.device("meta"):
+        served = HeteroNetwork(HeteroConfig())
+    assert 1e6 < sum(parameter.numel() for parameter in served.parameters()) < 2e6
+
+
+def test_it_begins_as_the_smoothed_reference_picture_without_detail() -> None:
+    torch.manual_seed(0)
+    fresh, given = HeteroNetwork(replace(SMALL, details=False)), pictures()
+    made = given[:, REFERENCE] + fresh(given, fresh.default_state()[None])
+    torch.testing.assert_close(made, smoothed(given[:, REFERENCE]))
+    assert made.std() < 0.2 * given[:, REFERENCE].std()
+
+
+def test_every_number_of_the_state_belongs_to_one_layer_or_to_the_vector() -> None:
+    made = network()
+    slots = [module for module in made.modules() if isinstance(module, FilmConv | GatedConv)]
+    ends = sorted((slot.state_offset, slot.state_offset + slot.state_size) for slot in slots)
+    assert all(before[1] == after[0] for before, after in zip(ends, ends[1:], strict=False))
+    assert (ends[0][0], ends[-1][1]) == (0, made.layers_size)
+    assert made.state_size == made.layers_size + EMBEDDING_SIZE
+    adain = [slot for slot in slots if getattr(slot, "normalise", False)]
+    assert max(slot.state_offset + slot.state_size for slot in adain) == made.adain_size
+
+
+def test_the_state_changes_the_picture_of_its_own_actor_only() -> None:
+    made, given = network(), pictures().expand(2, -1, -1, -1)
+    torch.manual_seed(2)
+    states = torch.stack([made.default_state(), torch.randn(made.state_size) * 0.1])
+    plain, other = made(given, states)
+    torch.testing.assert_close(plain, made(given[:1], states[:1])[0])
+    assert (plain - other).abs().max() > 1e-3
+
+
+def test_the_vector_of_the_state_is_added_to_the_references_own() -> None:
+    made, given = network(), pictures()
+    state = made.default_state()[None].clone()
+    state[:, made.layers_size :] = 3.0
+    assert (made(given, state) - made(given, made.default_state()[None])).abs().max() > 1e-3
+    without = network(replace(SMALL, adain_levels=0))
+    plain = without.default_state()[None]
+    moved = plain.clone()
+    moved[:, without.layers_size :] = 3.0
+    assert torch.equal(without(given, moved), without(given, plain))
+
+
+def test_without_skips_and_detail_only_the_vector_and_the_smoothed_colour_come_from_the_reference() -> None:
+    made, given = network(replace(SMALL, skips=False, details=False, adain_levels=0)), pictures()
+    state, other = made.default_state()[None], given.clone()
+    # Noise that the smoothing removes: each cell of 8 x 8 px keeps its mean.
+    cells = other[:, REFERENCE].reshape(1, 3, 20, 8, 20, 8)
+    other[:, REFERENCE] = cells.mean(dim=(3, 5), keepdim=True).expand_as(cells).reshape(1, 3, 160, 160)
+    faces = [each[:, REFERENCE] + made(each, state) for each in (given, other)]
+    torch.testing.assert_close(faces[0], faces[1])
+
+
+@pytest.mark.parametrize("neighbours", [True, False])
+def test_the_neighbours_are_seen_unless_they_are_left_out(neighbours: bool) -> None:
+    made, given = network(replace(SMALL, neighbours=neighbours)), pictures()
+    other = given.clone()
+    other[:, 8:] = 0.0
+    state = made.default_state()[None]
+    assert torch.equal(made(given, state), made(other, state)) is not neighbours
