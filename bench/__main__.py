@@ -3,7 +3,7 @@
 1. `actor create` from 10 s of 720p footage: personalisation time.
 2. `dub` of the 10 s with that actor and a report: time end to end.
 3. `python -m bench.inside`: each stage alone, a live stream, the renderer's network on all backends, every renderer with its
-   features, fitting of the face model, the choice of frames for ten minutes of speech, the rasteriser.
+   features, batches of many actors, fitting of the face model, the choice of frames for ten minutes of speech, the rasteriser.
 4. 1 and 2 for every other method of the table.
 5. `python -m bench.concurrency`: the render stage under 1, 4 and 16 streams, in its process and on Triton.
 6. `dub` of the 10 s and of 5 min without a report: peak memory.

@@ -58,7 +58,7 @@ class FittingTimes:
         colours_ms: what fitting every frame to its colours too (stage 3 of the three-stage fit) adds to tracking.
         colours_error_px: landmark error of that fit, crop pixels.
         loss_ms: one evaluation of the fit's loss and gradient, rasteriser numba. A frame takes ten.
-        loss_pytorch3d_ms: the same with pytorch3d on the device that torch finds, wall clock; 0: pytorch3d is not installed.
+        loss_pytorch3d_ms: the same with pytorch3d on the device that torch finds; 0: pytorch3d is not installed.
     """
 
     frames: int
@@ -149,7 +149,7 @@ def measure_fitting(film: Path, frames: int = FRAMES) -> FittingTimes:
 def _loss_ms(
     face: ModelLandmarks, person: FaceIdentity, picture: Picture, seen: TrackedFace, backend: Backend, times: int
 ) -> float:
-    """Wall clock of the best of some evaluations of the loss and its gradient in one frame."""
+    """Return the processor time of the best of some evaluations of the loss and its gradient in one frame, ms."""
     energy = PersonEnergy(
         face, surface_of(face.model), person.neutral(face.model).astype(np.float64), LossWeights(), backend=backend
     )
@@ -161,9 +161,9 @@ def _loss_ms(
     albedo = energy.albedo(person.albedo / face.model.albedo_deviation.astype(np.float64))
     best = np.inf
     for _ in range(times + 1):
-        begun = time.perf_counter()
+        begun = time.process_time()
         energy.loss(target, state, albedo)
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.process_time() - begun)
     return 1000.0 * float(best)
 
 

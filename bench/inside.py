@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.actors import ActorTimes, measure_actors
 from bench.fitting import FittingTimes, measure_fitting
 from bench.live import LiveTimes, measure_live
 from bench.paths import PathTime, measure_paths
@@ -27,12 +28,13 @@ from gateway.stages.times import StageTime
 @dataclass(frozen=True, slots=True)
 class Inside:
     """Stages alone in the order of the chain, a live stream, the renderer's network on all backends, every renderer with its
-    features, fitting of the face model, the choice of frames for ten minutes of speech, and the rasteriser."""
+    features, batches of many actors, fitting of the face model, the choice of frames for ten minutes of speech, the rasteriser."""
 
     stages: tuple[StageTime, ...]
     live: LiveTimes
     renderer: tuple[NetworkTime, ...]
     models: tuple[ModelTime, ...]
+    actors: tuple[ActorTimes, ...]
     fitting: FittingTimes
     paths: tuple[PathTime, ...]
     rasteriser: tuple[RasteriserTime, ...]
@@ -46,6 +48,7 @@ def read_inside(path: Path) -> Inside:
         live=LiveTimes(**document["live"]),
         renderer=tuple(NetworkTime(**row) for row in document["renderer"]),
         models=tuple(ModelTime(**row) for row in document["models"]),
+        actors=tuple(ActorTimes(**row) for row in document["actors"]),
         fitting=FittingTimes(**document["fitting"]),
         paths=tuple(PathTime(**row) for row in document["paths"]),
         rasteriser=tuple(RasteriserTime(**row) for row in document["rasteriser"]),
@@ -67,6 +70,7 @@ async def measure_inside(actor_id: str, film: Path) -> Inside:
         live=live,
         renderer=measure_renderer(),
         models=measure_models(),
+        actors=measure_actors(),
         fitting=measure_fitting(film),
         paths=measure_paths(),
         rasteriser=measure_rasteriser(),

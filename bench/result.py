@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.actors import lines_of_actors
 from bench.concurrency import ConcurrentTimes, lines_of_concurrency
 from bench.fitting import lines_of_fitting
 from bench.inside import Inside
@@ -31,7 +32,7 @@ class BenchResult:
         personalize_seconds: enrolling and personalising a new actor from the short film, the whole command.
         peak_memory_mib_short, peak_memory_mib_long: of the dub's process tree; None where not run.
         long_frames: of the long film.
-        inside: stages alone, a live stream, renderers, fitting, frames for long speech, the rasteriser.
+        inside: stages alone, a live stream, renderers, batches of many actors, fitting, frames for long speech, the rasteriser.
         methods: every method of the table on the short film, end to end.
         concurrency: the render stage under 1, 4 and 16 streams, in its process and on Triton; health checks meanwhile.
     """
@@ -86,6 +87,7 @@ def to_json(result: BenchResult) -> dict[str, Any]:
         "renderer_network": [asdict(row) for row in result.inside.renderer],
         "methods": [row_of(row) for row in result.methods],
         "renderer_models": [row_of(row) for row in result.inside.models],
+        "renderer_actors": [row_of(row) for row in result.inside.actors],
         "fitting": row_of(result.inside.fitting),
         "paths": [row_of(row) for row in result.inside.paths],
         "rasteriser": [row_of(row) for row in result.inside.rasteriser],
@@ -126,6 +128,7 @@ def lines_of(result: BenchResult) -> list[str]:
             f"({row.cpu_ms_per_frame:.1f} CPU){mark}"
         )
     lines.extend(lines_of_models(result.inside.models))
+    lines.extend(lines_of_actors(result.inside.actors))
     lines.extend(lines_of_methods(result.methods))
     lines.extend(lines_of_fitting(result.inside.fitting))
     lines.extend(lines_of_paths(result.inside.paths))

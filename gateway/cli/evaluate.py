@@ -9,11 +9,11 @@ import typer
 
 from gateway.cli import options
 from gateway.cli.app import app
-from gateway.cli.console import say_result
+from gateway.cli.evaluate_result import show_files, show_results
 from gateway.evaluation.folds import MIN_WRONG_SPEECHES
 from gateway.evaluation.perceptual import SuppliedNetworks
 from gateway.evaluation.result_json import check_json_place
-from gateway.evaluation.types import VARIANTS, Variant
+from gateway.evaluation.types import TABLE_VARIANTS, VARIANTS, Variant
 from gateway.methods import DEFAULT_METHOD, combined
 from gateway.reports.folder import check_report_folder
 from services.common.errors import InvalidRequest
@@ -23,7 +23,13 @@ MOST_WRONG_SPEECHES: Final = 1000
 
 @app.command("evaluate")
 def evaluate(
-    clips: Annotated[list[Path], typer.Argument(metavar="CLIP...", help="Videos with sound, each of one person who talks.")],
+    clips: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CLIP...",
+            help="Videos with sound, each of one person who talks. With --splits also folders with a catalogue.csv.",
+        ),
+    ],
     method: Annotated[
         str, typer.Option(metavar=options.METHOD_VALUES, help="Method to evaluate, or MOTION+RENDERER of two methods.")
     ] = DEFAULT_METHOD,
@@ -31,14 +37,44 @@ def evaluate(
     renderer: options.Renderer = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON file to write all figures to.")] = None,
     report: options.Report = None,
-    variants: Annotated[
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.md",
+            help="Markdown file to write one row a method to, the mean over clips and the worst clip. All figures go to --json "
+            "(default: FILE.json). What is in that file is not evaluated again.",
+        ),
+    ] = None,
+    all_methods: Annotated[bool, typer.Option("--all-methods", help="A row of --table for every method.")] = False,
+    ablation: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD", help="A row of --table for every block of the method that is left out or replaced."),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="Networks of a row of --ablation: a folder that `dubstage export` wrote. Repeatable.",
+        ),
+    ] = None,
+    splits: Annotated[
         str,
         typer.Option(
-            metavar="NAME,...",
-            show_default=False,
-            help=f"Variants to render, separated by commas: {', '.join(VARIANTS)}. Default: all of them.",
+            metavar="NAME,...", help="Values of the column `use` of catalogue.csv: a folder stands for its films of these splits."
         ),
-    ] = ",".join(VARIANTS),
+    ] = "",
+    enrol_frames: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="NUMBER", help="Usable frames to learn the person from. Default: all of ten seconds."),
+    ] = None,
+    variants: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help=f"Variants to render, separated by commas: {', '.join(VARIANTS)}. Default: all of them; with --table: "
+            f"{', '.join(TABLE_VARIANTS)}.",
+        ),
+    ] = None,
     wrong_count: Annotated[
         int,
         typer.Option(
@@ -66,40 +102,50 @@ def evaluate(
     A transcript shows how often the lips close on p, b and m. The transcript is read from CLIP.txt or CLIP.align, or from a
     catalogue.csv in a folder above the clip.
     """
-    from gateway.cli.evaluate_result import save_evaluation_report, show_scores
     from gateway.cli.evaluate_run import EvaluationRequest, run_evaluation
+    from gateway.cli.evaluate_table import write_table
+    from gateway.cli.table_choice import TableChoice
+    from gateway.evaluation.clip_choice import chosen_clips
 
+    choice = TableChoice(all_methods=all_methods, ablation=ablation, weights=weights or ())
+    choice.check(table, report)
     method = combined(method, motion, renderer)
-    chosen = _variants(variants)
     settings = options.gateway_settings(stages)
-    inputs = [*clips, *(file for file in (lpips_weights, fid_weights) if file is not None)]
-    if json_file is not None:
-        check_json_place(json_file, inputs, overwrite=overwrite)
-    if report is not None:
-        check_report_folder(report, [*inputs, *([json_file] if json_file is not None else [])])
-    networks = SuppliedNetworks(lpips_weights, fid_weights) if lpips_weights or fid_weights else None
+    supplied = [file for file in (lpips_weights, fid_weights) if file is not None]
+    networks = SuppliedNetworks(lpips_weights, fid_weights) if supplied else None
     request = EvaluationRequest(
-        clips=clips,
+        clips=chosen_clips(clips, _names(splits)),
         method=method,
-        variants=chosen,
+        variants=_variants(variants, VARIANTS if table is None else TABLE_VARIANTS),
         wrong_count=wrong_count,
         enrol=options.enrol_options(personalize=personalize, seed=seed),
         perceptual=networks.accumulator if networks is not None else None,
-        json_file=json_file,
+        json_file=json_file if json_file is not None or table is None else table.with_suffix(".json"),
+        enrol_frames=enrol_frames,
     )
-    results = run_evaluation(settings, request)
-    show_scores(results)
+    inputs = [*request.clips, *supplied]
+    if request.json_file is not None:
+        check_json_place(request.json_file, inputs, overwrite=overwrite)
+    if table is not None:
+        write_table(settings, request, choice, table, overwrite=overwrite)
+        show_files(table, request.json_file)
+        return
     if report is not None:
-        say_result(str(save_evaluation_report(results, method, report)))
-    if json_file is not None:
-        say_result(str(json_file))
+        check_report_folder(report, [*inputs, *([json_file] if json_file is not None else [])])
+    show_results(run_evaluation(settings, request), method, report, json_file)
 
 
-def _variants(text: str) -> tuple[Variant, ...]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
+def _variants(text: str | None, default: tuple[Variant, ...]) -> tuple[Variant, ...]:
+    if text is None:
+        return default
+    names = _names(text)
     unknown = [name for name in names if name not in VARIANTS]
     if unknown or not names:
         raise InvalidRequest(
             f"--variants takes {', '.join(VARIANTS)}; it was given {', '.join(unknown) or 'nothing'}", field="variants"
         )
     return tuple(variant for variant in VARIANTS if variant in names)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -5,11 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.cli.console import err, say, say_warning
+from gateway.cli.console import err, say, say_result, say_warning
 from gateway.cli.score_tables import score_lines
 from gateway.evaluation.head_scores import HEAD_FIGURES
 from gateway.evaluation.targets import check_targets
 from gateway.evaluation.types import METRICS, ClipResult
+
+
+def show_results(results: Sequence[ClipResult], method: str, report: Path | None, json_file: Path | None) -> None:
+    """Print the scores, write the report if a folder is given, and name the files that were written.
+
+    Raises:
+        InvalidRequest, StorageFull: the folder of the report cannot be written.
+    """
+    show_scores(results)
+    show_files(save_evaluation_report(results, method, report) if report is not None else None, json_file)
+
+
+def show_files(*paths: Path | None) -> None:
+    """Print the names of files that were written."""
+    for path in paths:
+        if path is not None:
+            say_result(str(path))
 
 
 def show_scores(results: Sequence[ClipResult]) -> None:
@@ -23,6 +40,7 @@ def show_scores(results: Sequence[ClipResult]) -> None:
             say("head motion")
             for line in score_lines(HEAD_FIGURES, result.head_motion.scores, width):
                 say(line)
+        say(", ".join(f"{name} {value:.1f}" for name, value in result.cost.items()))
     for check in check_targets(results):
         if not check.passed:
             say_warning(f"below its target: {check}")

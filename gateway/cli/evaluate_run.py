@@ -33,6 +33,7 @@ class EvaluationRequest:
         enrol: which parts of the enrolments are done.
         perceptual: makes an accumulator of LPIPS and FID for one variant; None: not measured.
         json_file: file that gets all figures after every clip; None: no file is written.
+        enrol_frames: usable frames that each enrolment learns from; None: all of ten seconds.
     """
 
     clips: list[Path]
@@ -42,6 +43,19 @@ class EvaluationRequest:
     enrol: EnrolOptions
     perceptual: Callable[[], PerceptualDistance] | None
     json_file: Path | None
+    enrol_frames: int | None = None
+
+
+def check_clips(clips: list[Path]) -> dict[Path, str]:
+    """Check that all clips can be evaluated, and return their transcripts; "" for a clip without one.
+
+    Raises:
+        InvalidRequest: a clip has no sound, or its transcript cannot be read.
+        MediaUnsupported: a clip cannot be read as a film.
+    """
+    for clip in clips:
+        check_clip(clip)
+    return {clip: find_transcript(clip) for clip in clips}
 
 
 def run_evaluation(settings: GatewaySettings, request: EvaluationRequest) -> list[ClipResult]:
@@ -54,26 +68,46 @@ def run_evaluation(settings: GatewaySettings, request: EvaluationRequest) -> lis
     Raises:
         DubstageError: a clip was refused, or its evaluation failed.
     """
-    for clip in request.clips:
-        check_clip(clip)
-    transcripts = {clip: find_transcript(clip) for clip in request.clips}
+    transcripts = check_clips(request.clips)
     results: list[ClipResult] = []
     with StepProgress() as progress:
         progress.begin("starting the stages")
         with StageHost(settings) as host:
             for clip in request.clips:
-                results.append(_evaluate(host, request, clip, transcripts[clip], progress))
+                results.append(evaluate_on(host, request, clip, transcripts[clip], progress))
                 if request.json_file is not None:
                     write_json(request.json_file, results, request.method)
     return results
 
 
-def _evaluate(host: StageHost, request: EvaluationRequest, clip: Path, transcript: str, progress: StepProgress) -> ClipResult:
+def evaluate_on(host: StageHost, request: EvaluationRequest, clip: Path, transcript: str, progress: StepProgress) -> ClipResult:
+    """Evaluate one clip with stages that run.
+
+    Args:
+        host: runs the stages.
+        request: what is evaluated.
+        clip: the clip.
+        transcript: words of the clip; "": unknown.
+        progress: shows the steps.
+
+    Raises:
+        DubstageError: the clip was refused, or its evaluation failed.
+    """
+
     def tell(step: str, done: int, total: int) -> None:
         progress(f"{clip.name}: {step}", done, total)
 
     with tempfile.TemporaryDirectory(prefix="dubstage-evaluate-") as folder:
-        session = PipelineSession(host, clip, clip.name, Path(folder), request.method, request.enrol, on_progress=tell)
+        session = PipelineSession(
+            host,
+            clip,
+            clip.name,
+            Path(folder),
+            request.method,
+            request.enrol,
+            enrol_frames=request.enrol_frames,
+            on_progress=tell,
+        )
         try:
             return evaluate_clip(
                 session,

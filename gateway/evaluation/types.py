@@ -51,6 +51,9 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     "oracle_full",
 )
 
+TABLE_VARIANTS: Final[tuple[Variant, ...]] = ("mean_mouth", "wrong_audio", "full", "oracle_full")
+"""Variants of a table unless others are asked for: the method, and the controls that it is compared with."""
+
 METRICS: Final[tuple[str, ...]] = (
     "face_psnr_db",
     "face_ssim",

@@ -86,6 +86,11 @@ def test_nobody_is_enrolled_dubbed_or_shown_without_a_required_consent(
             lambda: client.dub(connection, **dubbing("refused.mp4")),
             lambda: client.dub(connection, **dubbing("refused.mp4", actor_id="without")),
             lambda: list(client.live(connection, [], actor_id="without", sample_rate_hz=16000)),
+            # The person in a reference picture is asked too, whoever that is.
+            lambda: client.dub(
+                connection,
+                **dubbing("refused.mp4", method="hetero", reference="footage.mp4", consent=enrolment("with-it")["consent"]),
+            ),
         ]
         for call in refused:
             with pytest.raises(DubstageCallError) as caught:

@@ -34,7 +34,7 @@ from gateway.pipeline.plan import make_plan
 from gateway.pipeline.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.pipeline.rendering import FilmInputs
 from gateway.pipeline.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
-from gateway.pipeline.windows import window_config
+from gateway.pipeline.window_config import window_config
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.remote import RemoteStages

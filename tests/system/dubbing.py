@@ -93,14 +93,21 @@ def cut(source: Path, target: Path, begin_s: float, end_s: float) -> Path:
 
 
 def first_seconds(source: Path, target: Path, seconds: float) -> Path:
-    """The beginning of a clip as it is coded: packets of its picture and sound that begin before a time, in the same container."""
+    """The beginning of a clip as it is coded, in the same container, up to a place at which no frame needs a later packet."""
     with av.open(str(source)) as film, av.open(str(target), "w") as output:
-        copies = {stream.index: output.add_stream_from_template(stream) for stream in (*film.streams.video, *film.streams.audio)}
-        for packet in film.demux([film.streams[index] for index in copies]):
-            if packet.dts is None or packet.pts is None or packet.pts * packet.time_base >= seconds:
-                continue
-            packet.stream = copies[packet.stream.index]
-            output.mux(packet)
+        streams = [*film.streams.video, *film.streams.audio]
+        copies = {stream.index: output.add_stream_from_template(stream) for stream in streams}
+        packets = [packet for packet in film.demux(streams) if packet.pts is not None and packet.dts is not None]
+        times = [float(packet.pts * packet.time_base) for packet in packets if packet.stream.type == "video"]
+        whole = [number for number in range(1, len(times)) if max(times[:number]) < min(times[number:]) <= seconds]
+        count = whole[-1] if times[-1] >= seconds else len(times)
+        end = min(times[count:], default=float("inf"))
+        for packet in packets:
+            if packet.stream.type == "video":
+                count -= 1
+            if count >= 0 if packet.stream.type == "video" else packet.pts * packet.time_base < end:
+                packet.stream = copies[packet.stream.index]
+                output.mux(packet)
     return target
 
 

@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import pytest
 
+from gateway.media.probe import probe
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.settings import GatewaySettings
@@ -74,8 +74,7 @@ def test_a_folder_of_clips_becomes_networks_that_dub(
     film = tmp_path / "dubbed.mp4"
     dubbed = dubstage("dub", footage / "vr_face5.mp4", "--output", film, "--no-personalize", **own)
     assert dubbed.returncode == 0, dubbed.stderr
-    with av.open(str(film)) as container:
-        assert sum(1 for _ in container.decode(video=0)) == 75
+    assert probe(film).video.num_frames == probe(footage / "vr_face5.mp4").video.num_frames >= 70
 
     # Adapting the networks to the person works with them too. The command takes no number of steps, and its own takes a minute.
     for name, folder in own.items():

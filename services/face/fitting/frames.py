@@ -76,6 +76,16 @@ class FrameFits:
             raise TypeError("the frames were fitted with a pinhole camera")
         return self.camera
 
+    def select(self, rows: npt.NDArray[np.intp]) -> FrameFits:
+        """Return the frames of the given rows.
+
+        Raises:
+            TypeError: the frames were fitted with a pinhole camera.
+        """
+        camera = self.poses()
+        chosen = WeakPerspective(camera.scale[rows], camera.rotation[rows], camera.translation[rows])
+        return FrameFits(self.expression[rows], chosen, self.error[rows])
+
 
 def start_cameras(face: ModelLandmarks, base: Float64, image: Float64) -> WeakPerspective:
     """Return first cameras for tracked landmarks [T, N, 3].

@@ -16,14 +16,13 @@ from services.common.face.identity import FaceIdentity
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.lighting import ambient
 from services.common.geometry.rasterise import Backend
-from services.face.fitting.frames import FrameFits
 from services.face.fitting.held_frames import HeldFrames
 from services.face.fitting.model_landmarks import ModelLandmarks
 from services.face.fitting.person import ClipFit, fit_clip
 from services.face.fitting.photometric import PhotometricFit, PhotometricProblem
+from services.face.fitting.shared_colours import fit_shared_colours
 from services.face.fitting.surface import surface_of
 from services.face.fitting.texture import DetailedAlbedo, best_frames, detailed_albedo
-from services.face.fitting.three_stage import CropFit, ThreeStageFit
 from services.face.types import TrackedFace
 
 KEY_FRAMES: Final = 12
@@ -86,14 +85,15 @@ class IdentityFitter:
             empty = DetailedAlbedo(np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8))
             return self._identity(clip.person.identity, clip, np.zeros(0, np.float32), ambient(), empty, 0.0)
         if self._three_stage:
-            rows, colours = self._shared(clip, self._face.measured(landmarks), crops, still_wanted)
+            measured = self._face.measured(landmarks)
+            rows, colours = fit_shared_colours(self._face, clip, measured, crops, still_wanted, backend=self._backend)
         else:
             rows = self._key_rows(clip)
             colours = PhotometricProblem(
                 self._face,
                 surface_of(model),
                 clip.person,
-                _fits(clip.frames, rows),
+                clip.frames.select(rows),
                 self._face.measured(landmarks[rows]),
                 crops[rows],
                 identity_is_measured=clip.is_measured,
@@ -103,33 +103,6 @@ class IdentityFitter:
         light = colours.light.mean(0)
         texture = self._texture(clip, colours, rows, crops)
         return self._identity(colours.identity, clip, colours.albedo, light, texture, float(colours.photometric_error.mean()))
-
-    def _shared(
-        self, clip: ClipFit, landmarks: Float64, crops: UInt8, still_wanted: Callable[[], None]
-    ) -> tuple[npt.NDArray[np.intp], PhotometricFit]:
-        """Return the rows of the frames of stage 2, and their fit. Stage 1 found the shape."""
-        person, camera = clip.person, clip.frames.poses()
-        fit = ThreeStageFit(self._face, surface_of(self._face.model), person.identity, person.offset, backend=self._backend)
-        given = [
-            CropFit(crop, points, expression, float(scale), rotation, place[:2])
-            for crop, points, expression, scale, rotation, place in zip(
-                crops, landmarks, clip.frames.expression, camera.scale, camera.rotation, camera.translation, strict=True
-            )
-        ]
-        shared = fit.fit_shared(given, still_wanted)
-        return shared.rows, PhotometricFit(
-            identity=person.identity,
-            albedo=(shared.albedo * self._face.model.albedo_deviation).astype(np.float32),
-            expression=np.stack([frame.expression for frame in shared.frames]),
-            camera=WeakPerspective(
-                np.array([frame.scale for frame in shared.frames]),
-                np.stack([frame.rotation for frame in shared.frames]),
-                np.stack([np.append(frame.place, 0.0) for frame in shared.frames]),
-            ),
-            light=np.stack([frame.light for frame in shared.frames]).astype(np.float32),
-            landmark_error=np.array([frame.land for frame in shared.frames], np.float32),
-            photometric_error=np.array([frame.photo for frame in shared.frames], np.float32),
-        )
 
     def _key_rows(self, clip: ClipFit) -> npt.NDArray[np.intp]:
         """Return the rows of the key frames. Half are the most neutral and least turned frames; half are spread over the rest."""
@@ -179,9 +152,3 @@ class IdentityFitter:
             landmark_error=float(clip.frames.error.mean()),
             photometric_error=photometric_error,
         )
-
-
-def _fits(frames: FrameFits, rows: npt.NDArray[np.intp]) -> FrameFits:
-    camera = frames.poses()
-    chosen = WeakPerspective(camera.scale[rows], camera.rotation[rows], camera.translation[rows])
-    return FrameFits(frames.expression[rows], chosen, frames.error[rows])

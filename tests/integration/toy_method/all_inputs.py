@@ -93,11 +93,12 @@ def _export(job: ExportJob) -> Path:
         helper.make_node("Add", ["face", "light"], [OUTPUT_RESIDUAL]),
     ]
     types = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
-    values = [
+    taken, given = (
         [helper.make_tensor_value_info(name, types[str(kind)], shape) for name, (kind, shape) in forms.items()]
         for forms in (inputs, outputs)
-    ]
-    graph = helper.make_graph(nodes, NAME, *values, [numpy_helper.from_array(value, name) for name, value in constants.items()])
+    )
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, NAME, taken, given, tensors)
     path = job.folder / f"{NAME}.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8), path)
     file = {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from bench.actors import ActorTimes
 from bench.concurrency import ConcurrentTimes
 from bench.fitting import FittingTimes
 from bench.inside import Inside, read_inside
@@ -22,6 +23,7 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
         live=LiveTimes(200.0, 150.0, 180.0, 20.0, 18.0, 100),
         renderer=(NetworkTime("onnxruntime", "int8", 6.0, 5.5, True),),
         models=(ModelTime("everybody", 9.8, 13.1),),
+        actors=(ActorTimes("everyone", 16, 40.0, 38.0),),
         fitting=FittingTimes(250, 4.8, 1.7, 0.19, 2.5, 2.4, 0.15, 1.0, 1.2, 31.0, 0.19, 3.0, 0.0),
         paths=(PathTime("retiming", 15000, 15000, 0.4, 0.4, 30.0),),
         rasteriser=(RasteriserTime(468, 850, 224, 1, 0.4, 0.7, 2.9),),
@@ -53,6 +55,7 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
         {"method": "everybody", "frames": 250, "end_to_end_s": 10.0, "cpu_s": 20.0, "personalize_s": 30.0}
     ]
     assert document["renderer_models"][0] == {"model": "everybody", "network_ms": 9.8, "frame_ms": 13.1}
+    assert document["renderer_actors"][0]["many_fps"] == 38.0
     assert document["fitting"]["fit_ms"] == 1.7
     assert document["paths"][0]["seconds"] == 0.4
     assert document["render_concurrency"][0]["backend"] == "triton"
@@ -61,7 +64,13 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
     text = "\n".join(lines_of(result))
     assert "+3.0 %" in text
     assert "80.00" in text
-    for line in ("renderer everybody: 9.8 ms", "method everybody: 25.0 frames", "FitIdentity of 250", "retiming, 10 min"):
+    for line in (
+        "renderer everybody: 9.8 ms",
+        "method everybody: 25.0 frames",
+        "38.0 of 16 actors (95 %)",
+        "FitIdentity of 250",
+        "retiming, 10 min",
+    ):
         assert line in text
     write_json(tmp_path / "out" / "bench.json", result)
     assert json.loads((tmp_path / "out" / "bench.json").read_text()) == document

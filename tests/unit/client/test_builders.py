@@ -224,9 +224,13 @@ def test_gateway_requests() -> None:
     assert [request.audio.first_sample for request in sent] == [0, 5]
 
 
+DUB_FILES = {"footage_uri": "footage", "speech_uri": "speech", "output_uri": "output", "reference_uri": "reference"}
+"""Fields of CreateDubRequest that name files -> arguments of `gateway.dub`."""
+
+
 def test_every_field_of_a_dub_and_an_enrolment_can_be_said() -> None:
     for call, message, renamed in (
-        (gateway.dub, gateway_pb2.CreateDubRequest, {"footage_uri": "footage", "speech_uri": "speech", "output_uri": "output"}),
+        (gateway.dub, gateway_pb2.CreateDubRequest, DUB_FILES),
         (gateway.enrol, gateway_pb2.CreateActorRequest, {"footage_uri": "footage"}),
     ):
         fields = {renamed.get(field.name, field.name) for field in message.DESCRIPTOR.fields}

@@ -5,6 +5,7 @@ import pytest
 
 from gateway.evaluation import mouth_metrics as mouth
 from services.common.face.crops import head_template
+from services.common.face.landmark_layout import layout_points
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, LIP_CORNERS, LIPS_INNER, LIPS_OUTER
 
 TIME = np.arange(100) / 25.0
@@ -95,3 +96,16 @@ def test_closure_far_from_the_phone_does_not_count() -> None:
 def test_closure_is_unknown_without_closed_truth() -> None:
     open_mouth = np.full(100, 8.0)
     assert np.isnan(mouth.closures(open_mouth, open_mouth, TIME, np.array([[1.0, 1.1]])).share)
+
+
+def test_the_normalised_mean_error_is_a_share_of_the_diagonal_of_the_face() -> None:
+    mesh = faces(np.zeros(3))
+    moved = mesh.copy()
+    moved[1, :, 0] += 5.0
+    moved[2] = np.nan
+    diagonal = float(np.linalg.norm(np.ptp(layout_points(mesh[0])[:, :2], axis=0)))
+    found = mouth.normalised_mean_error(mesh, moved)
+    assert found[0] == 0.0
+    assert found[1] == pytest.approx(5.0 / diagonal, rel=1e-5)
+    assert np.isnan(found[2])
+    assert mouth.normalised_mean_error(2.0 * mesh, 2.0 * moved)[1] == pytest.approx(found[1], rel=1e-5)

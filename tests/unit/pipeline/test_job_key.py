@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,18 @@ async def test_other_footage_gives_another_key(request_of: DubRequest) -> None:
     before = await job_key(request_of, method, listed())
     request_of.footage.write_bytes(b"another film")
     assert await job_key(request_of, method, listed()) != before
+
+
+async def test_another_face_model_gives_another_key(request_of: DubRequest) -> None:
+    method = method_named("ugc")
+    assert await job_key(request_of, method, listed(), "flame") != await job_key(request_of, method, listed())
+
+
+async def test_a_reference_is_part_of_the_key(request_of: DubRequest, tmp_path: Path) -> None:
+    method = method_named("ugc")
+    without = await job_key(request_of, method, listed())
+    keys = []
+    for content in (b"one picture", b"another picture"):
+        (tmp_path / "reference.png").write_bytes(content)
+        keys.append(await job_key(replace(request_of, reference=tmp_path / "reference.png"), method, listed()))
+    assert len({without, *keys}) == 3

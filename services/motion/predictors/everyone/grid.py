@@ -6,18 +6,19 @@ n - 6 .. n + 2 pooled over time:
 
     expression = scale * network(window) + offset + C p(window)        in units of the person's spread
 
-Beyond the paper, p, b, m and silence shut the lips (constraints.py).
+Beyond the paper, p, b, m and silence shut the lips (constraints.py), and the mouth opens from 400 ms before the speech.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from services.common.array_types import Float32
 from services.common.chassis.calls import check_still_wanted
-from services.motion.constraints import ConstraintConfig
+from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.expression_grid import ExpressionGrid
 from services.motion.features import ContentStream, content_before, silence
 from services.motion.models import MotionModels
@@ -42,11 +43,14 @@ class EveryoneGrid(ExpressionGrid):
         Args:
             models: the networks.
             style: the person.
-            constraints: closure of the lips on p, b, m and in silence. None: the default constraints.
+            constraints: closure of the lips on p, b, m and in silence. None: constraints for whole speech. A frame waits for ten
+                frames anyway, so silence is looked for in all of them, also if the constraints ask for fewer.
         """
         self._model = EveryoneModel.of(models)
         before = silence(WINDOW_PAST), content_before(WINDOW_PAST)
-        super().__init__(self._model, models, style, constraints, *before, WINDOW_AHEAD)
+        asked = constraints or WHOLE
+        far = replace(asked, frames_ahead=max(asked.frames_ahead, WINDOW_AHEAD))
+        super().__init__(self._model, models, style, far, *before, WINDOW_AHEAD)
         self._layer, self._correction = style.added.get(PERSON_LAYER), style.added.get(CORRECTION)
         self._contents = ContentStream()
 

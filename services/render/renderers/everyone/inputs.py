@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import cv2
 import numpy as np
 
 from services.common.array_types import Bool, Float32, UInt8
@@ -31,12 +32,14 @@ from services.render.colour_match import match_colour
 
 WINDOW_FRAMES: Final = 3
 """Frames t-1 to t+1 that the network sees, T of the paper."""
-_MORE: Final = NUM_CHANNELS - 3
+_OUTLINE_PX: Final = 5.0
+NUM_MORE: Final = NUM_CHANNELS - 3
+"""Features behind the first three."""
 _FRAME_CHANNELS: Final = NUM_CHANNELS + 1
 
 REFERENCE: Final = slice(0, 3)
 """Channels of the reference picture."""
-MORE: Final = slice(8, 8 + _MORE)
+MORE: Final = slice(8, 8 + NUM_MORE)
 """Channels of frame t that hold the features behind the first three."""
 NEIGHBOURS: Final = tuple(
     slice(MORE.stop + place * _FRAME_CHANNELS, MORE.stop + (place + 1) * _FRAME_CHANNELS) for place in range(WINDOW_FRAMES - 1)
@@ -85,9 +88,25 @@ def filled_frame(ground: UInt8, mask: UInt8, features: UInt8, covered: Bool) -> 
         features: uint8 [H, W, 16], rasterised features.
         covered: bool [H, W], where the mesh covers the box.
     """
+    face = match_colour(np.ascontiguousarray(features[..., :3]), ground, mask, covered).astype(np.float32)
+    base = np.rint(ground + face_weight(covered, mask)[..., None] * (face - ground)).astype(np.uint8)
     shown = (covered & (mask > 0))[..., None]
-    face = match_colour(np.ascontiguousarray(features[..., :3]), ground, mask, covered)
-    return FilledFrame(np.where(shown, face, ground), np.where(shown, features[..., 3:], np.uint8(0)), mask)
+    return FilledFrame(base, np.where(shown, features[..., 3:], np.uint8(0)), mask)
+
+
+def face_weight(covered: Bool, mask: UInt8) -> Float32:
+    """Return the weight of the features in the base picture: float32 [H, W] in 0..1.
+
+    Inside the mask the weight rises over 5 pixels from the outline of the mesh, so that jaw and neck meet without a line. Outside
+    the mask the weight is 0.
+
+    Args:
+        covered: bool [H, W], where the mesh covers the box.
+        mask: uint8 [H, W].
+    """
+    outline = _OUTLINE_PX * (len(mask) // BOX_SIZE)
+    depth = cv2.distanceTransform(covered.view(np.uint8), cv2.DIST_L2, 3)
+    return np.asarray(np.where(mask > 0, np.minimum(depth / outline, 1.0), 0.0), np.float32)
 
 
 def require_forms(features: Float32, speech: Float32, mask: UInt8) -> None:

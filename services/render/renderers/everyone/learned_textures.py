@@ -13,7 +13,7 @@ from services.common.array_types import Float32, UInt8
 from services.render.colour_match import match_colour
 from services.render.losses import Made
 from services.render.networks.tensors import to_tensor
-from services.render.renderers.everyone.inputs import speech_channel
+from services.render.renderers.everyone.inputs import face_weight, speech_channel
 from services.render.renderers.everyone.pairs import SeenWindow
 
 LOWEST: Final = 1.0 / 255.0
@@ -87,8 +87,8 @@ def shown(
 ) -> ShownWindow:
     """Return what the network is shown of windows with textures that learn. inputs.network_picture does the same with bytes.
 
-    Features get noise of one level in place of rounding, so that a texture stays good when it is stored as bytes. The light of the
-    frame is added as a constant.
+    The features behind the first three get noise of one level in place of rounding, so that a texture stays good when it is stored
+    as bytes. The light of the frame is added as a constant.
 
     Args:
         windows: a batch of B windows.
@@ -110,7 +110,9 @@ def shown(
     features = features + (torch.rand(features.shape).to(features.device) - 0.5) / 255.0
     masks, targets, grounds = frames(windows.masks[..., None]), frames(windows.boxes), frames(windows.grounds)
     inside = covered & (masks > 0.0)
-    base = torch.where(inside, rgb + _light(rgb, windows).to(rgb.device), grounds)
+    weight = torch.from_numpy(_face_weights(windows)).to(rgb.device)
+    faces = rgb + _light(rgb, windows).to(rgb.device)
+    base = grounds + weight * (faces - grounds)
     more = torch.where(inside, features[:, :, 3:], features.new_zeros(()))
     error = ((rgb - targets).abs() * inside).sum() / (3.0 * inside.sum()).clamp_min(1.0)
     speech = np.stack([speech_channel(each) for each in windows.speech])[..., None]
@@ -139,6 +141,14 @@ def made_frames(bases: Tensor, residuals: Tensor, shown_window: ShownWindow, lip
     drawn = (bases + residuals).flatten(0, 1)
     weights = masks * (_LOWER_FACE_WEIGHT + (_MOUTH_WEIGHT - _LOWER_FACE_WEIGHT) * near)
     return Made(targets + masks * (drawn - targets), targets, masks, weights)
+
+
+def _face_weights(windows: SeenWindow) -> Float32:
+    """Return the weights of the features in the base pictures of B windows: float32 [B, T, 1, H, W]."""
+    weights = np.empty((*windows.masks.shape[:2], 1, *windows.masks.shape[2:]), np.float32)
+    for place in np.ndindex(*windows.masks.shape[:2]):
+        weights[place] = face_weight(windows.uv[place][..., 0] >= 0.0, windows.masks[place])
+    return weights
 
 
 @torch.no_grad()

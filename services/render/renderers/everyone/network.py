@@ -5,7 +5,9 @@ window, with skip connections from the face encoder. Nothing in the network belo
 texture, which is part of the input, and the offset of W, which is the actor's state. Departures from the paper:
 
 * The network adds a residual to the first three features, which resemble RGB. So the texture's own detail stays, and a few hundred
-  steps of training suffice.
+  steps of training suffice. The residual has three parts: a free part, the other thirteen features in a mixture that the decoder
+  gives for each pixel, and the fine detail of the first three, amplified or weakened. The free part alone must bring all detail
+  through the narrow layers, and in a few hundred steps no detail came through.
 * The network has about a thirtieth of the paper's parameters, and no noise inputs: a stream in any division gives the same bytes.
 * Three frames come out in training. The served file computes the middle frame only.
 """
@@ -25,7 +27,8 @@ from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import SPEECH_SHAPE
 from services.render.networks.modulated import ModulatedConv
 from services.render.networks.weights import load_network
-from services.render.renderers.everyone.inputs import PICTURE_CHANNELS, SPEECH, WINDOW_FRAMES
+from services.render.pairs import BASE
+from services.render.renderers.everyone.inputs import MORE, NEIGHBOURS, NUM_MORE, PICTURE_CHANNELS, SPEECH, WINDOW_FRAMES
 
 WEIGHTS: Final = "everyone.safetensors"
 """Name of the weights file."""
@@ -33,6 +36,9 @@ _RESIDUAL_SCALE: Final = 0.2
 _GAIN: Final = 1.7
 """Brings the output of a SiLU back to the root mean square of its input. Demodulated layers keep the scale, so the signal would
 otherwise shrink from layer to layer."""
+_OUTPUTS: Final = 12 + 1 + 3 * NUM_MORE
+"""Channels of the last layer for each frame: free residual of 2 x 2 pixels, gain of the detail, mixture of the further features."""
+_FIRST_MIXTURE: Final = 0.3
 _SPEECH_STEPS: Final = tuple(BOX_SIZE // size for size in SPEECH_SHAPE)
 
 
@@ -80,10 +86,11 @@ class EveryoneNetwork(nn.Module):
         backwards = widths[::-1]
         self.up = nn.ModuleList(ModulatedConv(before + after, after, style) for before, after in pairwise(backwards))
         self.refine = nn.ModuleList(ModulatedConv(width, width, style) for width in backwards[1:])
-        self.head = ModulatedConv(widths[0], 12, style, demodulate=False)
-        self.neighbours = ModulatedConv(widths[0], 12 * (WINDOW_FRAMES - 1), style, demodulate=False)
+        self.head = ModulatedConv(widths[0], _OUTPUTS, style, demodulate=False)
+        self.neighbours = ModulatedConv(widths[0], _OUTPUTS * (WINDOW_FRAMES - 1), style, demodulate=False)
         for layer in (self.head, self.neighbours):
             nn.init.zeros_(layer.conv.weight)
+        self.mixture = nn.Parameter(torch.randn(3, NUM_MORE) * _FIRST_MIXTURE)
 
     def default_state(self) -> Tensor:
         """Return the prior's own state, float32 [S]: zeros, which change nothing."""
@@ -100,13 +107,33 @@ class EveryoneNetwork(nn.Module):
             float [B, 3, 160, 160], unit: the full range of the pictures.
         """
         x, style = self._decoded(pictures, state)
-        return F.pixel_shuffle(self.head(x, style), 2) * _RESIDUAL_SCALE
+        return self._residual(self.head(x, style), pictures[:, BASE], pictures[:, MORE])
 
     def window(self, pictures: Tensor, state: Tensor) -> Tensor:
         """Return the residuals of the frames t-1, t and t+1: float [B, 3, 3, 160, 160]; arguments as `forward`."""
         x, style = self._decoded(pictures, state)
-        before, after = torch.chunk(F.pixel_shuffle(self.neighbours(x, style), 2), WINDOW_FRAMES - 1, dim=1)
-        return torch.stack([before, F.pixel_shuffle(self.head(x, style), 2), after], dim=1) * _RESIDUAL_SCALE
+        before, after = (
+            self._residual(made, pictures[:, part][:, :3], pictures[:, part][:, 3:-1])
+            for made, part in zip(torch.chunk(self.neighbours(x, style), WINDOW_FRAMES - 1, dim=1), NEIGHBOURS, strict=True)
+        )
+        return torch.stack([before, self._residual(self.head(x, style), pictures[:, BASE], pictures[:, MORE]), after], dim=1)
+
+    def _residual(self, made: Tensor, base: Tensor, more: Tensor) -> Tensor:
+        """Return the residual of one frame, float [B, 3, 160, 160].
+
+        Args:
+            made: float [B, _OUTPUTS, 80, 80], outputs of the last layer.
+            base: float [B, 3, 160, 160], the first three features.
+            more: float [B, 13, 160, 160], the other features; 0 where there is no face.
+        """
+        free = F.pixel_shuffle(made[:, :12], 2)
+        gain, mixture = made[:, 12:13], made[:, 13:] + self.mixture.flatten()[:, None, None]
+        features = (2.0 * more - 1.0) * (more > 0.0)
+        weights = _enlarged(mixture)
+        mixed = (weights.reshape(-1, 3, NUM_MORE, *weights.shape[2:]) * features[:, None]).sum(dim=2)
+        detail = base - F.avg_pool2d(base, 3, 1, 1, count_include_pad=False)
+        residual: Tensor = _RESIDUAL_SCALE * (free + mixed) + _enlarged(gain) * detail
+        return residual
 
     def _decoded(self, pictures: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last features, float [B, widths[0], 80, 80], and the style vectors W, float [B, S]."""
@@ -122,10 +149,13 @@ class EveryoneNetwork(nn.Module):
         style = torch.cat([self.face_code(x), self.audio_code(speech)], dim=1)[:, :, 0, 0] + state
         x = F.silu(self.lowest(x, style)) * _GAIN
         for up, refine in zip(self.up, self.refine, strict=True):
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = F.silu(up(torch.cat([x, skips.pop()], dim=1), style)) * _GAIN
+            x = F.silu(up(torch.cat([_enlarged(x), skips.pop()], dim=1), style)) * _GAIN
             x = F.silu(refine(x, style)) * _GAIN
         return x, style
+
+
+def _enlarged(maps: Tensor) -> Tensor:
+    return F.interpolate(maps, scale_factor=2.0, mode="nearest")
 
 
 class _Residual(nn.Module):

@@ -16,10 +16,16 @@ from services.common.array_types import Float32, UInt8
 from services.common.face.neural_texture import FACE_ROWS, NUM_CHANNELS, TEXTURE_SIZE
 
 _LEVELS: Final = 8
-_NOISE_LEVELS: Final = 8.0
+_NOISE_LEVELS: Final = 2.0
 _MIDDLE: Final = 128.0
 _FEWEST: Final = 1e-3
 _OUTLINE: Final = np.ones((5, 5), np.uint8)
+_FACE_SIGMA: Final = 0.5
+_MOUTH_SIGMA: Final = 1.6
+"""Blur of colours and weights, texels. A pixel is about one texel wide on the face and two in the mouth, and neighbouring texels
+must not show different frames."""
+_CERTAIN: Final = 4.0
+"""Pixels of a texel from which on its own colour counts alone."""
 
 
 def first_texture(frames: Iterable[tuple[UInt8, Float32]], seed: int) -> UInt8:
@@ -35,8 +41,8 @@ def first_texture(frames: Iterable[tuple[UInt8, Float32]], seed: int) -> UInt8:
         total += _splat(picture, uv)
     texture = np.empty((TEXTURE_SIZE, TEXTURE_SIZE, NUM_CHANNELS), np.float32)
     # Skin must not run into the mouth, nor the mouth into the skin.
-    for rows in (slice(0, FACE_ROWS), slice(FACE_ROWS, TEXTURE_SIZE)):
-        texture[rows, :, :3] = _filled(total[rows])
+    for rows, sigma in ((slice(0, FACE_ROWS), _FACE_SIGMA), (slice(FACE_ROWS, TEXTURE_SIZE), _MOUTH_SIGMA)):
+        texture[rows, :, :3] = _filled(np.asarray(cv2.GaussianBlur(total[rows], (0, 0), sigma), np.float32))
     rng = np.random.default_rng((seed, 2))
     texture[..., 3:] = _MIDDLE + rng.normal(0.0, _NOISE_LEVELS, texture[..., 3:].shape)
     return np.asarray(np.clip(np.rint(texture), 1, 255), dtype=np.uint8)
@@ -74,6 +80,6 @@ def _filled(total: Float32) -> Float32:
         size = level.shape[1], level.shape[0]
         coarse = cv2.resize(colours, size, interpolation=cv2.INTER_LINEAR).reshape(*level.shape[:2], 3)
         weight = level[..., 3:]
-        known = np.minimum(weight, 1.0)
+        known = np.minimum(weight / _CERTAIN, 1.0)
         colours = np.asarray(known * level[..., :3] / np.maximum(weight, _FEWEST) + (1.0 - known) * coarse, np.float32)
     return colours

@@ -1,10 +1,11 @@
 """The drawn surface and its gradients, by both backends."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 
 from services.common.errors import BackendUnavailable
-from services.common.geometry import rasterise_pytorch3d
 from services.common.geometry.drawn_surface import draw_surface
 from services.common.geometry.rasterise import interpolate, rasterise
 from services.common.geometry.rasterise_pytorch3d import is_installed
@@ -78,7 +79,7 @@ def test_pytorch3d_draws_nothing_where_nothing_faces_the_camera():
 
 
 def test_a_missing_pytorch3d_is_named_with_the_remedy(monkeypatch):
-    monkeypatch.setattr(rasterise_pytorch3d.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendUnavailable, match=r"install a wheel of pytorch3d.*numba"):
         draw_surface(*bowl(), SIZE, backend="pytorch3d")
 

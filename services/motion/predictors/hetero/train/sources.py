@@ -39,7 +39,6 @@ class Source:
         valid: bool [F], whether the offsets count.
         alone: float32 [F, K], coefficients that hold in the clip's narrow corpus alone.
         spread: float32 [K], the person's spread; the typical spread without a face.
-        rest: float32 [59, 3], the person's rest mouth; 0 without a face.
         mouths: float32 [U, 59, 3], usable mouths in head space; U = 0 without a face.
         pose: float32 [99, 3], mean pose landmarks of the usable frames; 0 without a face.
     """
@@ -52,7 +51,6 @@ class Source:
     valid: Bool
     alone: Float32
     spread: Float32
-    rest: Float32
     mouths: Float32
     pose: Float32
 
@@ -75,7 +73,6 @@ def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: Landmar
         valid=_framed(clip.usable),
         alone=_framed(teacher.alone(clip)),
         spread=mouth.spread,
-        rest=mouth.rest_mouth,
         mouths=mouths,
         pose=mean_pose_landmarks(data, row),
     )
@@ -101,7 +98,6 @@ def heard_source(data: TrainSet, row: ClipRow, basis: LandmarkBasis, teacher: Te
         valid=np.zeros(frames, np.bool_),
         alone=np.zeros((frames, size), np.float32),
         spread=basis.typical_spread,
-        rest=np.zeros((NUM_POINTS, 3), np.float32),
         mouths=np.zeros((0, NUM_POINTS, 3), np.float32),
         pose=np.zeros((NUM_UPPER, 3), np.float32),
     )

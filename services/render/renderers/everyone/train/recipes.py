@@ -21,8 +21,8 @@ class EveryoneRecipe(Recipe):
         weights: weights of the losses.
     """
 
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=500, seed=20250, check_every=250, bfloat16=True))
-    warm_steps: int = 250
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=600, seed=20250, check_every=300, bfloat16=True))
+    warm_steps: int = 300
     warm_batch: int = 4
     batch: int = 4
     adversarial_learning_rate: float = 4e-4

@@ -44,6 +44,9 @@ def test_where_there_is_no_face_the_reference_picture_stands(bank: MouthBank, ma
     covered[:100] = True
     frame = filled_frame(ground, mask, features, covered)
     assert np.array_equal(frame.base[100:], ground[100:])
+    # No line where the face ends: the features count more and more inside the outline.
+    change = np.abs(frame.base.astype(int) - ground).mean(axis=-1)
+    assert change[99][mask[99] > 0].mean() < 0.5 * change[90][mask[90] > 0].mean()
     assert not frame.more[100:].any()
     assert frame.more[:100].any()
 

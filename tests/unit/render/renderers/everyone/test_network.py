@@ -13,9 +13,14 @@ def pictures(count: int = 2) -> torch.Tensor:
     return torch.from_numpy(values)
 
 
-def test_a_fresh_network_leaves_the_base_picture_as_it_is() -> None:
-    network = EveryoneNetwork(CONFIG)
-    assert not network(pictures(), network.default_state().expand(2, -1)).any()
+def test_a_fresh_network_adds_its_fixed_mixture_of_the_further_features() -> None:
+    torch.manual_seed(2)
+    network, shown = EveryoneNetwork(CONFIG).requires_grad_(False), pictures()
+    made = network(shown, network.default_state().expand(2, -1))
+    expected = 0.2 * torch.einsum("cf,bfhw->bchw", network.mixture, 2.0 * shown[:, MORE] - 1.0)
+    assert torch.allclose(made, expected, atol=1e-5)
+    shown[:, MORE] = 0.0
+    assert not network(shown, network.default_state().expand(2, -1)).any()
 
 
 def test_the_middle_frame_of_the_window_is_the_served_frame() -> None:

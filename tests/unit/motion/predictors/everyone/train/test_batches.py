@@ -8,6 +8,7 @@ import numpy as np
 
 from services.motion.features import NUM_CONTENT
 from services.motion.predictors.everyone.inputs import WINDOW
+from services.motion.predictors.everyone.network import FILTER_PAST
 from services.motion.predictors.everyone.train.batches import HEARD, BatchConfig, BatchSampler
 from services.motion.predictors.everyone.train.filter import FilterConfig, fit_filter
 from services.motion.train.basis import committed_basis
@@ -49,7 +50,7 @@ def test_batches_are_seeded_and_have_their_shapes(clips: Clips) -> None:
 def test_sound_and_mouth_of_a_stretch_belong_together(clips: Clips) -> None:
     # Mouths of these clips open with the probability of "AA" of this frame and of the frame before.
     drawn = sampler(clips, PLAIN).draw(np.random.default_rng(2))
-    vowel = drawn.content[:, HEARD - WINDOW - 6 : HEARD - 6, :, 1].mean(axis=2)
+    vowel = drawn.content[:, FILTER_PAST : FILTER_PAST + WINDOW, :, 1].mean(axis=2)
     lower = drawn.offsets[:, :, 30:40, 1].max(axis=2)
     both = (drawn.valid[:, 1:-1] > 0).ravel()
     near = (vowel[:, :-2] + 2.0 * vowel[:, 1:-1] + vowel[:, 2:]).ravel()

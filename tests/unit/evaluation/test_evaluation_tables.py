@@ -1,0 +1,151 @@
+"""Tables of evaluations: rows, means and worst clips, what is known already, and files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.evaluation.aggregate import BootstrapSettings
+from gateway.evaluation.cases import Configuration, TableRow, ablation_rows, check_weights, method_rows, reported
+from gateway.evaluation.kept_results import KeptResults, evaluation_key
+from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
+from gateway.evaluation.result_json import clip_document
+from gateway.evaluation.table import better_of, figures_of
+from gateway.evaluation.table_run import TableRun, check_table_place
+from gateway.evaluation.types import COSTS, TABLE_VARIANTS
+from gateway.methods import METHODS
+from services.common.errors import InvalidRequest
+from tests.unit.evaluation.drawn_clip import DrawnClip, read_mouths
+
+A, B = Configuration(method="ugc"), Configuration(method="headpose", weights="other")
+SETTINGS = EvaluationSettings(
+    variants=("mean_mouth", "full", "oracle_full"), bootstrap=BootstrapSettings(replicates=2), sample_count=0
+)
+
+
+def document(gain: float, clip: str = "a.mp4") -> dict[str, object]:
+    return clip_document(evaluate_clip(DrawnClip(gain=gain, num_frames=40, clip=clip), read_mouths, settings=SETTINGS))
+
+
+@pytest.fixture(scope="module")
+def near() -> dict[str, object]:
+    return document(0.9)
+
+
+@pytest.fixture(scope="module")
+def far() -> dict[str, object]:
+    return document(0.5)
+
+
+def test_every_method_has_a_row_and_reported_figures() -> None:
+    assert [row.of.method for row in method_rows()] == list(METHODS)
+    assert list(reported()) == list(METHODS)
+
+
+def test_an_ablation_shows_variants_other_networks_and_fewer_frames() -> None:
+    rows = ablation_rows("everyone", enrol_frames=40)
+    assert {row.of.method for row in rows} == {"everyone"}
+    assert rows[0].of == Configuration(method="everyone", enrol_frames=40)
+    assert {10, 50, 100} <= {row.of.enrol_frames for row in rows}
+    assert {"no_prior", "channels_4"} <= {row.of.weights for row in rows}
+    assert "retrieval" in {row.variant for row in ablation_rows("ugc")}
+    with pytest.raises(InvalidRequest, match="no ablation of 'nobody'; there are ugc, hetero"):
+        ablation_rows("nobody")
+
+
+def test_weights_that_no_row_has_are_refused(tmp_path: Path) -> None:
+    rows = (TableRow("a", A), TableRow("b", B))
+    check_weights(rows, {"other": tmp_path})
+    with pytest.raises(InvalidRequest, match="no row of this table has them; rows have other"):
+        check_weights(rows, {"mine": tmp_path})
+    with pytest.raises(InvalidRequest, match="no such folder"):
+        check_weights(rows, {"other": tmp_path / "missing"})
+
+
+def test_figures_of_a_clip_are_compared_with_its_mean_mouth(near: dict[str, object]) -> None:
+    full, still = (figures_of(near, name) for name in ("full", "mean_mouth"))
+    assert full["mouth_psnr_minus_m"] == pytest.approx(full["mouth_psnr_db"] - still["mouth_psnr_db"], abs=1e-4)
+    assert full["mouth_lmd_over_m"] == pytest.approx(full["mouth_lmd_px"] / still["mouth_lmd_px"], abs=1e-4)
+    assert still["mouth_psnr_minus_m"] == 0.0
+    assert 0.0 < full["nme"] < still["nme"] < 0.1
+    assert "wrong_audio_r" not in full
+    assert set(COSTS) <= set(full)
+    assert full["ms_per_frame"] > 0.0
+
+
+def test_a_row_has_the_mean_and_the_worst_clip(near: dict[str, object], far: dict[str, object], tmp_path: Path) -> None:
+    run = TableRun("Title", (TableRow("a", A),), TABLE_VARIANTS, tmp_path / "t.md", KeptResults(tmp_path / "t.json"))
+    run.add(A, "near.mp4", near)
+    run.add(A, "far.mp4", far)
+    (row,) = run.filled()
+    good, bad = figures_of(near, "full"), figures_of(far, "full")
+    for name in ("mouth_psnr_db", "mouth_lmd_px", "opening_spread_ratio"):
+        assert row.mean(name) == pytest.approx((good[name] + bad[name]) / 2)
+        assert row.worst(name) == bad[name]
+    assert [better_of(name) for name in ("mouth_psnr_db", "nme", "sharpness_ratio")] == ["higher", "lower", "one"]
+
+
+def test_the_files_name_what_was_measured_refused_and_lacking(near: dict[str, object], tmp_path: Path) -> None:
+    path, results = tmp_path / "t.md", tmp_path / "t.json"
+    kept = KeptResults(results)
+    run = TableRun("Title", (TableRow("first", A), TableRow("second", B)), TABLE_VARIANTS, path, kept)
+    assert run.weights == ("", "other")
+    assert run.configurations("") == {A: TABLE_VARIANTS}
+    kept.add("key", A, near)
+    run.add(A, "near.mp4", near)
+    run.refuse(A, "dark.mp4", "no face")
+    run.lack("other", "its networks were not given")
+    run.write()
+    text = path.read_text(encoding="utf-8")
+    assert "| first | 1 | " in text
+    assert "* first, dark.mp4: no face" in text
+    assert "* second: its networks were not given" in text
+    assert "`mouth_psnr_db`" in text
+    assert "`lpips`" not in text
+    assert "On other data" in text
+    rows = json.loads(results.read_text(encoding="utf-8"))["rows"]
+    assert [row["label"] for row in rows] == ["first", "second"]
+    assert rows[0]["mean"]["nme"] == pytest.approx(figures_of(near, "full")["nme"], abs=1e-5)
+    assert rows[1]["mean"] == {}
+    check_table_place(path, results)
+
+
+def test_what_is_in_the_file_is_known_in_the_next_run(near: dict[str, object], tmp_path: Path) -> None:
+    results = tmp_path / "t.json"
+    first = KeptResults(results)
+    first.add("key", A, near)
+    first.write([])
+    again = KeptResults(results)
+    assert again.get("key") == near
+    assert again.get("another") is None
+
+
+def test_a_key_depends_on_clip_configuration_request_and_networks(tmp_path: Path) -> None:
+    clips = [tmp_path / name for name in ("a.mp4", "b.mp4")]
+    for number, clip in enumerate(clips):
+        clip.write_bytes(bytes([number]))
+    asked = {"variants": ["full"], "seed": 0}
+    key = evaluation_key(clips[0], A, asked, "n")
+    assert evaluation_key(clips[0], A, dict(reversed(asked.items())), "n") == key
+    others = {
+        evaluation_key(clips[1], A, asked, "n"),
+        evaluation_key(clips[0], B, asked, "n"),
+        evaluation_key(clips[0], A, {**asked, "seed": 1}, "n"),
+        evaluation_key(clips[0], A, asked, "m"),
+    }
+    assert len(others | {key}) == 5
+
+
+def test_files_of_other_content_are_not_replaced(tmp_path: Path) -> None:
+    page, results = tmp_path / "notes.md", tmp_path / "notes.json"
+    page.write_text("mine")
+    with pytest.raises(InvalidRequest, match="no table wrote it"):
+        check_table_place(page, results)
+    with pytest.raises(InvalidRequest, match=r"does not end with \.md"):
+        check_table_place(tmp_path / "notes.txt", results)
+    results.write_text('{"mine": 1}')
+    with pytest.raises(InvalidRequest, match="holds no results"):
+        KeptResults(results)
+    assert KeptResults(results, overwrite=True).get("key") is None
