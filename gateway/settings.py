@@ -58,7 +58,7 @@ class GatewaySettings(StageSettings):
     face_model: str = Field(
         "",
         max_length=200,
-        description="face model that people are fitted on: a name in the folder of the stages' morphable_models; empty: mediapipe_468",
+        description="face model that people are fitted on: a name in the stages' folder of morphable models; empty: mediapipe_468",
     )
     stages_host: str = Field("", description="host of the five stages on their default ports; empty: in this process")
     audio_endpoint: str = Field("", description="HOST:PORT of the audio stage; empty: stages_host and the default port")

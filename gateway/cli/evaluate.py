@@ -12,10 +12,8 @@ from gateway.cli.app import app
 from gateway.cli.evaluate_result import show_files, show_results
 from gateway.evaluation.folds import MIN_WRONG_SPEECHES
 from gateway.evaluation.perceptual import SuppliedNetworks
-from gateway.evaluation.result_json import check_json_place
 from gateway.evaluation.types import TABLE_VARIANTS, VARIANTS, Variant
 from gateway.methods import DEFAULT_METHOD, combined
-from gateway.reports.folder import check_report_folder
 from services.common.errors import InvalidRequest
 
 MOST_WRONG_SPEECHES: Final = 1000
@@ -65,7 +63,7 @@ def evaluate(
     ] = "",
     enrol_frames: Annotated[
         int | None,
-        typer.Option(min=1, metavar="NUMBER", help="Usable frames to learn the person from. Default: all of ten seconds."),
+        typer.Option(min=1, metavar="NUMBER", help="Usable frames to adapt the renderer with. Default: all of ten seconds."),
     ] = None,
     variants: Annotated[
         str | None,
@@ -102,10 +100,10 @@ def evaluate(
     A transcript shows how often the lips close on p, b and m. The transcript is read from CLIP.txt or CLIP.align, or from a
     catalogue.csv in a folder above the clip.
     """
+    from gateway.cli.evaluate_files import check_places, clips_of
     from gateway.cli.evaluate_run import EvaluationRequest, run_evaluation
     from gateway.cli.evaluate_table import write_table
     from gateway.cli.table_choice import TableChoice
-    from gateway.evaluation.clip_choice import chosen_clips
 
     choice = TableChoice(all_methods=all_methods, ablation=ablation, weights=weights or ())
     choice.check(table, report)
@@ -114,7 +112,7 @@ def evaluate(
     supplied = [file for file in (lpips_weights, fid_weights) if file is not None]
     networks = SuppliedNetworks(lpips_weights, fid_weights) if supplied else None
     request = EvaluationRequest(
-        clips=chosen_clips(clips, _names(splits)),
+        clips=clips_of(clips, splits),
         method=method,
         variants=_variants(variants, VARIANTS if table is None else TABLE_VARIANTS),
         wrong_count=wrong_count,
@@ -123,15 +121,11 @@ def evaluate(
         json_file=json_file if json_file is not None or table is None else table.with_suffix(".json"),
         enrol_frames=enrol_frames,
     )
-    inputs = [*request.clips, *supplied]
-    if request.json_file is not None:
-        check_json_place(request.json_file, inputs, overwrite=overwrite)
+    check_places([*request.clips, *supplied], request.json_file, report, overwrite=overwrite)
     if table is not None:
         write_table(settings, request, choice, table, overwrite=overwrite)
         show_files(table, request.json_file)
         return
-    if report is not None:
-        check_report_folder(report, [*inputs, *([json_file] if json_file is not None else [])])
     show_results(run_evaluation(settings, request), method, report, json_file)
 
 

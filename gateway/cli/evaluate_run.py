@@ -33,7 +33,7 @@ class EvaluationRequest:
         enrol: which parts of the enrolments are done.
         perceptual: makes an accumulator of LPIPS and FID for one variant; None: not measured.
         json_file: file that gets all figures after every clip; None: no file is written.
-        enrol_frames: usable frames that each enrolment learns from; None: all of ten seconds.
+        enrol_frames: usable frames that each renderer is adapted with; None: all of ten seconds.
     """
 
     clips: list[Path]

@@ -78,7 +78,12 @@ def _fill(
                     method=of.method,
                     variants=variants,
                     enrol_frames=of.enrol_frames,
-                    enrol=replace(each.enrol, personalize_renderer=of.personalize, personalize_motion=of.personalize),
+                    enrol=replace(
+                        each.enrol,
+                        personalize_renderer=of.personalize,
+                        personalize_motion=of.personalize,
+                        renderer_steps=of.steps,
+                    ),
                 )
                 document = clip_document(evaluate_on(host, asked, clip, transcripts[clip], progress))
                 kept.add(key, of, document)

@@ -22,13 +22,15 @@ class Configuration:
     Attributes:
         method: name of the method.
         weights: name of networks that take the place of the installation's own; "": none do.
-        enrol_frames: usable frames that the person is learned from; None: all of ten seconds.
+        enrol_frames: usable frames that the renderer is adapted with; None: all of ten seconds.
+        steps: optimiser steps of the renderer's adaptation; 0: the renderer's own number.
         personalize: whether the networks are adapted to the person.
     """
 
     method: str
     weights: str = ""
     enrol_frames: int | None = None
+    steps: int = 0
     personalize: bool = True
 
 
@@ -74,6 +76,7 @@ def _row(method: str, row: Mapping[str, Any], enrol_frames: int | None, personal
         method=method,
         weights=row.get("weights", ""),
         enrol_frames=row.get("enrol_frames", enrol_frames),
+        steps=row.get("steps", 0),
         personalize=personalize and row.get("personalize", True),
     )
     return TableRow(row["label"], of, row.get("variant", "full"))

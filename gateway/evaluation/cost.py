@@ -1,6 +1,7 @@
 """Cost of a method on one clip: time to learn the person, time per frame, and memory.
 
-Times are wall time, so they hold for the machine, its load, and the settings of threads. Peak memory is the largest resident set of
+Wall time holds for the machine, its load, and the settings of threads. Processor time is that of this process with all its threads,
+and hardly depends on the load. Peak memory is the largest resident set of
 this process while it enrols and while it renders `full`. The process includes the stages unless they run behind gRPC, and it holds
 the pictures of the clip that the evaluation compares with.
 """
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.evaluation.types import COSTS
 
@@ -22,12 +23,19 @@ _RESET_PEAK: Final = "5"
 _KIB: Final = 1024.0
 
 
+class _Spent(NamedTuple):
+    """Wall time and processor time, seconds."""
+
+    wall_s: float
+    cpu_s: float
+
+
 class CostMeter:
     """Stopwatch of the enrolments and of the variant `full` of one clip."""
 
     def __init__(self) -> None:
-        self._enrolments: list[float] = []
-        self._render_s = 0.0
+        self._enrolments: list[_Spent] = []
+        self._rendering = _Spent(0.0, 0.0)
         self._frames = 0
         self._peak_mib = float("nan")
 
@@ -36,7 +44,7 @@ class CostMeter:
         """Measure one enrolment with all that it adapts."""
         begin = self._begin()
         yield
-        self._enrolments.append(self._seconds_since(begin))
+        self._enrolments.append(self._spent_since(begin))
 
     @contextmanager
     def rendering(self, num_frames: int) -> Iterator[None]:
@@ -46,27 +54,35 @@ class CostMeter:
             return
         begin = self._begin()
         yield
-        self._render_s += self._seconds_since(begin)
+        spent = self._spent_since(begin)
+        self._rendering = _Spent(self._rendering.wall_s + spent.wall_s, self._rendering.cpu_s + spent.cpu_s)
         self._frames += num_frames
 
     def figures(self) -> dict[str, float]:
-        """Return COSTS: mean seconds an enrolment, milliseconds a frame of `full`, MiB; NaN where not measured."""
+        """Return COSTS: means an enrolment (seconds), a frame of `full` (milliseconds), and MiB; NaN where not measured."""
+        enrolments, frames = len(self._enrolments), self._frames
         values = (
-            sum(self._enrolments) / len(self._enrolments) if self._enrolments else float("nan"),
-            1000.0 * self._render_s / self._frames if self._frames else float("nan"),
+            _share(sum(each.wall_s for each in self._enrolments), enrolments),
+            _share(sum(each.cpu_s for each in self._enrolments), enrolments),
+            _share(1000.0 * self._rendering.wall_s, frames),
+            _share(1000.0 * self._rendering.cpu_s, frames),
             self._peak_mib,
         )
         return dict(zip(COSTS, values, strict=True))
 
-    def _begin(self) -> float:
+    def _begin(self) -> _Spent:
         _forget_peak()
-        return time.perf_counter()
+        return _Spent(time.perf_counter(), time.process_time())
 
-    def _seconds_since(self, begin: float) -> float:
-        seconds = time.perf_counter() - begin
+    def _spent_since(self, begin: _Spent) -> _Spent:
+        spent = _Spent(time.perf_counter() - begin.wall_s, time.process_time() - begin.cpu_s)
         # max() keeps its first argument if a comparison with NaN is false.
         self._peak_mib = max(_peak_mib(), self._peak_mib)
-        return seconds
+        return spent
+
+
+def _share(total: float, count: int) -> float:
+    return total / count if count else float("nan")
 
 
 def _forget_peak() -> None:

@@ -91,7 +91,8 @@ class PipelineSession:
         folder: folder for the record files of the clip.
         method: name of the method.
         options: which parts of the enrolments are done.
-        enrol_frames: usable frames that each enrolment learns from, the first ones of its part; None: all of ten seconds.
+        enrol_frames: usable frames, the first ones of its part, that each enrolment makes bank, identity and renderer from;
+            None: all of ten seconds. Style and lag are always learned from all.
         on_progress: called with every frame and step.
     """
 

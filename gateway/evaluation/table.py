@@ -104,6 +104,8 @@ def figures_of(document: Mapping[str, Any], variant: str) -> dict[str, float]:
     shown = variants.get(variant, {})
     found: dict[str, float | None] = {name: shown.get(name) for name in METRICS}
     found |= {name: shown.get("paper", {}).get(name) for name in _PAPER}
+    # A renderer that takes no warped texture reports 0: nothing was fitted.
+    found["fitting_error"] = found["fitting_error"] or None
     found |= {name: document.get("cost", {}).get(name) for name in COSTS}
     still = variants.get("mean_mouth", {})
     oracle = variants.get("oracle_full", {})

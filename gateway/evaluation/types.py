@@ -282,7 +282,7 @@ class FoldResult:
     lag_frames: int
 
 
-COSTS: Final = ("personalize_s", "ms_per_frame", "peak_memory_mib")
+COSTS: Final = ("personalize_s", "personalize_cpu_s", "ms_per_frame", "cpu_ms_per_frame", "peak_memory_mib")
 """What an evaluation says of a method's cost on one clip (cost.py)."""
 
 

@@ -46,9 +46,7 @@ def frame_seconds(info: MediaInfo) -> Float64:
     return np.asarray((info.video.pts - info.video.pts[0]) * float(info.video.time_base), np.float64)
 
 
-def enrolment_rows(
-    faces: RecordFile, rows: Int64, seconds: Float64, frames: range | None = None, *, most: int | None = None
-) -> list[int]:
+def enrolment_rows(faces: RecordFile, rows: Int64, seconds: Float64, frames: range | None = None) -> list[int]:
     """Return the record rows of the first ten seconds of usable frames of a face.
 
     Args:
@@ -56,17 +54,15 @@ def enrolment_rows(
         rows: int64 [T], record row of the face in each frame, -1 where the frame does not show the face.
         seconds: float64 [T], presentation time of every frame from the first frame.
         frames: consecutive frames to choose from; None: all.
-        most: number of usable frames after which the choice ends, at least 1; None: only the ten seconds end it.
 
     Raises:
-        NoUsableFootage: fewer than MIN_ENROLMENT_FRAMES are usable, or fewer than `most` if that is less.
+        NoUsableFootage: fewer than MIN_ENROLMENT_FRAMES are usable.
     """
-    fewest = MIN_ENROLMENT_FRAMES if most is None else min(most, MIN_ENROLMENT_FRAMES)
     usable: list[int] = []
     spent = 0.0
     span = frames if frames is not None else range(len(rows))
     for frame in range(span.start, min(span.stop, len(rows))):
-        if spent >= ENROLMENT_SECONDS - 1e-6 or len(usable) == most:
+        if spent >= ENROLMENT_SECONDS - 1e-6:
             break
         row = int(rows[frame])
         if row < 0:
@@ -74,9 +70,9 @@ def enrolment_rows(
         if faces.read(row, row + 1)["reason"][0] == common_pb2.FRAME_REASON_DUBBED:
             usable.append(row)
             spent += seconds[frame + 1] - seconds[frame] if frame + 1 < len(seconds) else 0.0
-    if len(usable) < fewest:
+    if len(usable) < MIN_ENROLMENT_FRAMES:
         raise NoUsableFootage(
-            f"only {len(usable)} frames show the face well enough to learn it; at least {fewest} are needed: "
+            f"only {len(usable)} frames show the face well enough to learn it; at least {MIN_ENROLMENT_FRAMES} are needed: "
             "give footage in which the person faces the camera, or an actor that is enrolled already (--actor)",
             subject="footage",
         )

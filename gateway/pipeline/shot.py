@@ -103,7 +103,8 @@ class Shot:
             on_step: called with every step.
             frames: frames of the footage to learn from; None: all.
             on_artefact: awaited with every artefact that the enrolment makes.
-            most: usable frames to learn from; None: all of the ten seconds.
+            most: usable frames, the first ones, that bank, identity and renderer are made from; None: all. Style and lag are
+                always learned from all.
 
         Raises:
             NoUsableFootage: too few frames show the face.
@@ -112,7 +113,7 @@ class Shot:
         if self.method.takes_still and is_still(self.info):
             rows = still_row(self.workspace.faces, self.rows)
         else:
-            rows = await asyncio.to_thread(enrolment_rows, self.workspace.faces, self.rows, self.seconds, frames, most=most)
+            rows = await asyncio.to_thread(enrolment_rows, self.workspace.faces, self.rows, self.seconds, frames)
         clip, begin = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
         features: Array | None = None
         spoken: Spoken | None = None
@@ -125,7 +126,7 @@ class Shot:
             method=self.method,
             info=self.info,
             faces=self.workspace.faces,
-            rows=rows,
+            rows=rows[:most],
             clip=clip,
             features=features,
             options=options,

@@ -9,6 +9,7 @@ import numpy as np
 
 from gateway.pipeline.records import RecordFile
 from services.common.array_types import Float32, Float64, Int64
+from services.common.face.mouth_bank import SPEECH_SHAPE
 
 ROWS_PER_FRAME: Final = 4
 """Rows of the posteriorgram per frame of the motion grid: one row per 10 ms."""
@@ -16,8 +17,6 @@ FRAMES_AROUND: Final = 2
 """Frames of the motion grid that a renderer hears before and after a frame."""
 SPEECH_ROWS: Final = (2 * FRAMES_AROUND + 1) * ROWS_PER_FRAME
 """Rows of the speech features of one frame: 200 ms."""
-PHONES: Final = 40
-"""Columns of the posteriorgram."""
 _ROWS_PER_S: Final = 100
 
 
@@ -46,13 +45,15 @@ class Spoken:
         """
         nearest = np.floor(self.seconds[frames] * _ROWS_PER_S + 0.5).astype(np.int64)
         begins = nearest + (self.lag_frames - FRAMES_AROUND) * ROWS_PER_FRAME
-        return np.array([self._rows(int(begin)) for begin in begins], np.float32).reshape(-1, SPEECH_ROWS, PHONES)
+        return np.array([self._rows(int(begin)) for begin in begins], np.float32).reshape(-1, *SPEECH_SHAPE)
 
     def _rows(self, begin: int) -> Float32:
         """Return the posteriorgram rows begin to begin + 19 of the speech. The records are read frame by frame: films have gaps."""
-        rows: Float32 = np.zeros((SPEECH_ROWS, PHONES), np.float32)
+        rows: Float32 = np.zeros(SPEECH_SHAPE, np.float32)
         first = max(0, begin // ROWS_PER_FRAME)
-        read = self.features.read(first, (begin + SPEECH_ROWS - 1) // ROWS_PER_FRAME + 1)["posteriorgram"].reshape(-1, PHONES)
+        read = self.features.read(first, (begin + SPEECH_ROWS - 1) // ROWS_PER_FRAME + 1)["posteriorgram"].reshape(
+            -1, SPEECH_SHAPE[1]
+        )
         shift = first * ROWS_PER_FRAME - begin
         known = read[max(0, -shift) : SPEECH_ROWS - shift]
         rows[max(0, shift) : max(0, shift) + len(known)] = known

@@ -25,7 +25,7 @@ from tests.contract.finite import finite_or_refused
 if TYPE_CHECKING:
     from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
 
-MODELS = ("ugc", "everybody", "headpose")
+MODELS = ("ugc", "everybody", "headpose", "hetero")
 POINTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "zeros": lambda points: points * 0,
     "one place": lambda points: points * 0 + 80,

@@ -76,7 +76,7 @@ async def test_personalisation_reports_progress_and_its_actor_can_be_rendered(
     assert not np.array_equal(with_actor[0].box, without[0].box)
 
 
-@pytest.mark.parametrize("model", ["ugc", "everybody"])
+@pytest.mark.parametrize("model", ["ugc", "everybody", "hetero"])
 async def test_without_training_the_state_is_what_the_bank_gives_at_once(
     model: str, stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank
 ) -> None:
@@ -85,12 +85,12 @@ async def test_without_training_the_state_is_what_the_bank_gives_at_once(
     *_, last = [report async for report in stub.Personalize(request)]
     assert (last.step, last.num_steps) == (0, 0)
     state = store.get_arrays(ArtefactRef(last.actor.uri, last.actor.sha256, last.actor.size_bytes))["actor_state"]
-    assert state.any() == (model == "everybody"), "its key pictures are in the state, and ugc has none"
+    assert state.any() == (model != "ugc"), "pictures of the person are in the state, and ugc has none"
 
 
 async def test_models_are_listed_with_digest_and_arithmetic(stub: RenderServiceAsyncStub) -> None:
     models = (await stub.ListModels(pb.ListModelsRequest())).models
-    assert [model.name for model in models] == ["everybody", "headpose", "ugc"]
+    assert [model.name for model in models] == ["everybody", "everyone", "headpose", "hetero", "ugc"]
     for model in models:
         assert len(model.sha256) == 64
         assert model.precision in {"float32", "bfloat16", "int8"}

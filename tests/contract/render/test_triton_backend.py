@@ -170,7 +170,8 @@ def test_a_repository_with_another_network_is_refused(triton: TritonProcess, con
 def test_a_repository_without_the_model_is_refused(start_triton: StartTriton, connect: Connect, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        ModelNotFound, match=r"no model '(ugc|everybody|headpose)' in its repository.*services\.render\.export --triton"
+        ModelNotFound,
+        match=r"no model '(ugc|everybody|everyone|headpose|hetero)' in its repository.*services\.render\.export --triton",
     ):
         connect(start_triton(tmp_path / "empty"))
 

@@ -34,17 +34,19 @@ class TextureRecipe:
         learning_rate: learning rate of the texture (Adam), unit: the full range. It falls to a tenth by half a cosine.
         style_learning_rate: learning rate of the offset of W, which falls too.
         judge_learning_rate: learning rate of the discriminator of frames.
+        average_decay: decay of the moving averages of texture and offset. The averages are the result.
         report_every: steps between reports.
         weights: weights of the losses. The adversarial loss counts little: a discriminator that has seen ten seconds of one person
             would soon be fooled by pictures that fool no viewer.
     """
 
-    num_steps: int = 80
+    num_steps: int = 70
     batch_size: int = 4
     num_windows: int = 120
-    learning_rate: float = 1e-2
+    learning_rate: float = 4e-3
     style_learning_rate: float = 5e-3
     judge_learning_rate: float = 5e-4
+    average_decay: float = 0.9
     report_every: int = 10
     weights: EveryoneWeights = field(default_factory=lambda: EveryoneWeights(adversarial=0.08))
 
@@ -86,6 +88,7 @@ class TextureSearch:
         self._judge = load_discriminator(weights / "frame_discriminator.safetensors")
         self._recipe, self._num_steps = recipe, num_steps
         self._texture, self._style = as_parameter(texture), nn.Parameter(network.default_state())
+        self._average = [part.detach().clone() for part in (self._texture, self._style)]
         groups = [
             {"params": [self._texture], "lr": recipe.learning_rate},
             {"params": [self._style], "lr": recipe.style_learning_rate},
@@ -112,8 +115,8 @@ class TextureSearch:
             chosen, order = order[: self._recipe.batch_size], order[self._recipe.batch_size :]
             losses.append(self.step([windows[place] for place in chosen]))
             if step % self._recipe.report_every == 0 or step == self._num_steps:
-                style = self._style.detach().numpy().copy()
-                yield SearchProgress(step, float(np.mean(losses)), style, as_bytes(self._texture))
+                texture, style = self._average
+                yield SearchProgress(step, float(np.mean(losses)), style.numpy().copy(), as_bytes(texture))
                 losses.clear()
 
     def step(self, windows: Sequence[SeenWindow]) -> float:
@@ -140,6 +143,8 @@ class TextureSearch:
         self._schedule.step()
         with torch.no_grad():
             self._texture.clamp_(LOWEST, 1.0)
+            for average, part in zip(self._average, (self._texture, self._style), strict=True):
+                average.lerp_(part, 1.0 - self._recipe.average_decay)
         with torch.autocast("cpu", torch.bfloat16):
             judge_loss = discriminator_loss(self._judge(wanted), self._judge(drawn.detach()))
         self._judge_optimiser.zero_grad(set_to_none=True)

@@ -37,14 +37,14 @@ def personalize_hetero(job: PersonalizeJob, recipe: PersonalizeRecipe | None = N
 
     Args:
         job: the bank, the prior's weights and settings. `train=False` skips the search.
-        recipe: settings of the search; None: 100 steps, so that the search takes less than a minute on one core.
+        recipe: settings of the search; None: 100 steps, less than a minute on one core.
 
     Raises:
         Cancelled: the call that this is done for is over.
         ModelNotFound: a weights file is missing.
     """
     torch.set_num_threads(job.num_threads)
-    recipe = recipe or PersonalizeRecipe(num_steps=100)
+    recipe = recipe or PersonalizeRecipe(num_steps=100, learning_rate=1e-2)
     network, bank = load(job.weights / WEIGHTS), job.bank
     rows = choose_references(bank)
     generator = FixedEmbedder(network, bank, rows)

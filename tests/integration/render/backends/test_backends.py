@@ -21,7 +21,7 @@ def models(request: pytest.FixtureRequest) -> RenderModels:
     return committed_models(request.param)
 
 
-@pytest.mark.parametrize("name", ["ugc", "everybody", "headpose"])
+@pytest.mark.parametrize("name", ["ugc", "everybody", "headpose", "hetero"])
 def test_batches_of_several_actors_change_no_byte(models: RenderModels, name: str) -> None:
     inputs = json.loads((WEIGHTS_FOLDER / f"{name}.export.json").read_text(encoding="utf-8"))["inputs"]
     rng, count = np.random.default_rng(0), 11

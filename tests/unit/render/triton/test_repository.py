@@ -29,7 +29,7 @@ def files_of(repository: Path) -> set[str]:
 
 def test_the_configuration_says_what_the_export_says(tmp_path: Path) -> None:
     folders = write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec(num_threads=2, instances=3, queue_delay_us=700))
-    assert folders == [tmp_path / "everybody", tmp_path / "headpose", tmp_path / "ugc"]
+    assert folders == [tmp_path / name for name in ("everybody", "everyone", "headpose", "hetero", "ugc")]
     folder = folders[-1]
     config = config_of(tmp_path)
     facts = json.loads((WEIGHTS_FOLDER / "ugc.export.json").read_text(encoding="utf-8"))

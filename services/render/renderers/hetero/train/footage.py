@@ -1,5 +1,4 @@
-"""Batches for the prior of `hetero`: windows of all people, in changing colours and with changing colours of the lips, and reference
-pictures of other moments."""
+"""Batches for the prior of `hetero`: windows of all people with reference pictures of other moments, in changing colours."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 
 from services.common.array_types import Float32, UInt8
+from services.common.face.landmarks import mouth_opening
 from services.common.face.mouth_bank import MouthBank
 from services.render.lip_pictures import lip_pictures
 from services.render.pairs import Pair
@@ -19,6 +19,8 @@ from services.render.train.footage import Source
 from services.render.train.people import People
 
 _FAR_FRAMES: Final = 12
+_WIDE_SHARE: Final = 0.5
+_WIDE: Final = 0.3
 _MADE_UP_SHARE: Final = 0.5
 _MAKE_UP_SPREAD: Final = 0.3
 _SOFT_EDGE_PX: Final = 1.5
@@ -59,7 +61,7 @@ class CompositeSource(Source[CompositeBatch]):
         return CompositeBatch(np.stack([pair.picture for pair in pairs]), np.stack([pair.target for pair in pairs]))
 
     def _example(self, rng: np.random.Generator, bank: MouthBank, length: int) -> list[Pair]:
-        first = int(rng.integers(bank.num_frames))
+        first = random_row(bank, rng)
         run = [first]
         for row in range(first + 1, first + length):
             # At a cut the last frame stands still.
@@ -81,6 +83,18 @@ class CompositeSource(Source[CompositeBatch]):
             pair = composite_pair(bank, view, self._noise, seed)
             made.append(Pair(pair.picture[:, ::-1], pair.target[:, ::-1]) if mirror else pair)
         return made
+
+
+def random_row(bank: MouthBank, rng: np.random.Generator) -> int:
+    """Return a random row of a bank. Half of the rows come from the 30 % of the frames with the widest mouths.
+
+    Most frames of speech show a mouth that is nearly shut. From these frames alone, a few hundred steps do not teach what is inside
+    a mouth.
+    """
+    if rng.random() >= _WIDE_SHARE:
+        return int(rng.integers(bank.num_frames))
+    order = np.argsort(mouth_opening(bank.mouth), kind="stable")
+    return int(rng.choice(order[-max(1, int(_WIDE * len(order))) :]))
 
 
 def random_lips(rng: np.random.Generator) -> Float32:

@@ -18,7 +18,7 @@ from services.render.types import PersonalizeProgress
 from tests.unit.render.drawn_person import drawing
 from tests.unit.render.renderers.everyone.person import speaking, surface, write_weights
 
-RECIPE = TextureRecipe(num_steps=2, batch_size=1, num_windows=4, report_every=1)
+RECIPE = TextureRecipe(num_steps=2, batch_size=1, num_windows=4, report_every=1, learning_rate=0.05)
 
 
 @pytest.fixture(scope="module")

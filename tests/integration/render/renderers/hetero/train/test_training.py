@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.common.face.landmarks import mouth_opening
 from services.common.face.mouth_bank import MouthBank
 from services.render.renderers.hetero.inputs import NUM_CHANNELS
 from services.render.renderers.hetero.network import HeteroConfig, load
-from services.render.renderers.hetero.train.footage import CompositeSource
+from services.render.renderers.hetero.train.footage import CompositeSource, made_up, random_lips, random_row
 from services.render.renderers.hetero.train.recipes import HeteroRecipe, HeteroWeights
 from services.render.renderers.hetero.train.training import NETWORK
 from services.training.loop_settings import LoopSettings
@@ -82,3 +83,28 @@ def test_sequences_begin_with_the_second_phase(data: TrainSet) -> None:
     # The composite of t + 1 is the composite of t, one frame later.
     for first in (0, 3):
         assert np.array_equal(batch.pictures[first, ..., 14:17], batch.pictures[first + 1, ..., :3])
+
+
+def test_wide_mouths_are_drawn_more_often(bank: MouthBank) -> None:
+    rng = np.random.default_rng(0)
+    rows = [random_row(bank, rng) for _ in range(300)]
+    wide = np.argsort(mouth_opening(bank.mouth), kind="stable")[-14:]
+    assert len(set(rows)) == bank.num_frames
+    assert 0.55 < np.isin(rows, wide).mean() < 0.75
+
+
+def test_lips_are_coloured_and_the_skin_and_the_inside_of_the_mouth_are_not(bank: MouthBank) -> None:
+    coloured = made_up(bank.boxes[6], bank.box_landmarks[6], np.array([1.0, 0.5, 0.5], np.float32)).astype(int)
+    changed = np.abs(coloured - bank.boxes[6]).max(axis=2)
+    column, row = bank.box_landmarks[6, [5, 25]].mean(axis=0).round().astype(int)
+    assert changed[row, column] > 10
+    inside, chin = bank.box_landmarks[6, 20:40].mean(axis=0), bank.box_landmarks[6, 15] + (0.0, 12.0)
+    for column, row in (inside.round().astype(int), chin.round().astype(int)):
+        assert changed[row, column] == 0
+
+
+def test_half_of_the_examples_keep_the_colour_of_their_lips(bank: MouthBank) -> None:
+    gains = [random_lips(np.random.default_rng(seed)) for seed in range(200)]
+    kept = [gain for gain in gains if (gain == 1.0).all()]
+    assert 80 < len(kept) < 120
+    assert np.array_equal(made_up(bank.boxes[0], bank.box_landmarks[0], kept[0]), bank.boxes[0])

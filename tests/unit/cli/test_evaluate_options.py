@@ -1,0 +1,44 @@
+"""Options of `dubstage evaluate` that make a table: what does not go together is refused before anything is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.app import run
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--all-methods"], "--table FILE.md"),
+        (["--weights", "one_frame=."], "--table FILE.md"),
+        (["--all-methods", "--ablation", "ugc", "--table", "{}/t.md"], "not both"),
+        (["--table", "{}/t.md", "--report", "{}/report"], "not both"),
+        (["--ablation", "nobody", "--table", "{}/t.md"], "no ablation of 'nobody'"),
+        (["--ablation", "hetero", "--table", "{}/t.md", "--weights", "mine={}"], "no row of this table has them"),
+        (["--ablation", "hetero", "--table", "{}/t.md", "--weights", "mine"], "NAME=PATH"),
+        (["--all-methods", "--table", "{}/t.txt"], "does not end with .md"),
+    ],
+)
+def test_options_that_contradict_each_other_are_named(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["evaluate", "film.mp4", *(option.format(tmp_path) for option in options)]) == 10
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_splits_without_a_catalogue_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["evaluate", str(tmp_path), "--splits", "dev"]) == 10
+    assert "catalogue.csv" in capsys.readouterr().err
+
+
+def test_a_ready_made_table_of_another_kind_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.md").write_text("mine")
+    assert run(["evaluate", "film.mp4", "--table", str(tmp_path / "notes.md")]) == 10
+    assert "no table wrote it" in capsys.readouterr().err
+    assert (tmp_path / "notes.md").read_text() == "mine"
