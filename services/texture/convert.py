@@ -20,7 +20,7 @@ from services.common.wire.arrays import from_image, from_tensor, to_rgb_image, t
 from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
 from services.common.wire.face_messages import face_from_proto
 from services.texture.build_bank import DEFAULT_FRAMES
-from services.texture.targets import wanted_mouth_from_proto
+from services.texture.targets.convert import wanted_mouth_from_proto
 from services.texture.types import ALBEDO_MODES, BankFrame, TargetFrame, WarpConfig, WarpedFrame, WarpMode
 
 _LARGEST_PROBABILITY: Final = 1.001

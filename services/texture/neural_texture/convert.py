@@ -12,7 +12,7 @@ from services.common.errors import InvalidRequest
 from services.common.face.crops import BOX_SIZE
 from services.common.wire.arrays import from_tensor, to_tensor
 from services.common.wire.artefact_messages import ref_from_proto
-from services.texture.targets import wanted_mouth_from_proto
+from services.texture.targets.convert import wanted_mouth_from_proto
 from services.texture.types import SampledFrame, TargetFrame, TextureConfig, UvFrame
 
 MAX_UV_SIDE: Final = 3 * BOX_SIZE

@@ -14,9 +14,9 @@ import pytest
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
+from services.common.face.neural_texture import ACTOR_FORMAT
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.artefact_messages import ref_to_proto
-from services.render.actors import ACTOR_FORMAT
 from services.render.backends.make import make_backend
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto

@@ -98,7 +98,7 @@ def _export(job: ExportJob) -> Path:
         for forms in (inputs, outputs)
     )
     tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, NAME, taken, given, tensors)
+    graph = helper.make_graph(nodes, NAME, taken, given, initializer=tensors)
     path = job.folder / f"{NAME}.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8), path)
     file = {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from services.common.array_types import Int64, UInt8
+from services.common.chassis.calls import check_still_wanted
 from services.common.face.actor_geometry import lower_face_mask
 from services.common.face.crops import HeadPose, head_to_box
 from services.common.face.mouth_bank import MouthBank
-from services.render.pairs import LandmarkNoise, Pair, perturbed
+from services.render.pairs import NEAREST_FRAMES, LandmarkNoise, Pair, perturbed, spread_rows
 from services.render.renderers.hetero.inputs import REACH, composite, window_picture
 
 
@@ -65,3 +67,31 @@ def composite_pair(bank: MouthBank, view: CompositeView, noise: LandmarkNoise, s
         if place == REACH:
             mask, points = own_mask, own_points
     return Pair(window_picture(window, middle, mask, points, view.reference), middle)
+
+
+def actor_pairs(bank: MouthBank, references: npt.NDArray[np.intp], count: int, seed: int) -> list[Pair]:
+    """Return pairs of the bank's frames, evenly spread, each with a reference picture of another moment.
+
+    Where the served reference picture is far enough, every second pair has it. The others have the other pictures in turn.
+
+    Args:
+        bank: pictures and landmarks of the person.
+        references: int [N], rows of the reference pictures, the served one first.
+        count: largest number of pairs.
+        seed: random seed of the noise.
+
+    Raises:
+        Cancelled: the call that this is done for is over.
+    """
+    rng = np.random.default_rng((seed, 0))
+    far = np.abs(bank.frame_index[:, None] - bank.frame_index[references]) > NEAREST_FRAMES
+    reachable = np.flatnonzero(far.any(axis=1))
+    pairs: list[Pair] = []
+    for row in spread_rows(reachable, count) if len(reachable) else ():
+        check_still_wanted()
+        allowed, number = references[far[row]], len(pairs)
+        reference = allowed[0 if number % 2 == 0 else number // 2 % len(allowed)]
+        rows = rows_around(bank.frame_index, int(row))
+        view = CompositeView(rows, bank.boxes[list(rows)], bank.boxes[reference])
+        pairs.append(composite_pair(bank, view, LandmarkNoise(), int(rng.integers(1 << 31))))
+    return pairs

@@ -16,15 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from services.common.array_types import Float32
-from services.common.chassis.calls import check_still_wanted
 from services.common.face.mouth_bank import MouthBank
+from services.render.losses import LossWeights
 from services.render.networks.tensors import to_tensor
-from services.render.pairs import NEAREST_FRAMES, LandmarkNoise, Pair, spread_rows
 from services.render.personalization import PersonalizeRecipe, personalized
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.hetero.inputs import REFERENCE
 from services.render.renderers.hetero.network import WEIGHTS, Appearance, HeteroNetwork, load
-from services.render.renderers.hetero.pairs import CompositeView, composite_pair, rows_around
+from services.render.renderers.hetero.pairs import actor_pairs
 from services.render.renderers.hetero.reference import choose_references, packed
 from services.render.types import PersonalizeProgress
 
@@ -44,7 +43,7 @@ def personalize_hetero(job: PersonalizeJob, recipe: PersonalizeRecipe | None = N
         ModelNotFound: a weights file is missing.
     """
     torch.set_num_threads(job.num_threads)
-    recipe = recipe or PersonalizeRecipe(num_steps=100, learning_rate=1e-2)
+    recipe = recipe or PersonalizeRecipe(num_steps=100, learning_rate=5e-3, weights=LossWeights(frame=0.02))
     network, bank = load(job.weights / WEIGHTS), job.bank
     rows = choose_references(bank)
     generator = FixedEmbedder(network, bank, rows)
@@ -52,7 +51,7 @@ def personalize_hetero(job: PersonalizeJob, recipe: PersonalizeRecipe | None = N
     def actor_state(layers: Float32) -> Float32:
         return packed(np.concatenate([layers, generator.offset.numpy()]), bank.boxes[rows[0]])
 
-    pairs = actor_pairs(bank, rows, recipe, job.seed) if job.train else []
+    pairs = actor_pairs(bank, rows, recipe.num_pairs, job.seed) if job.train else []
     yield from personalized(generator, pairs, job, recipe, actor_state)
 
 
@@ -84,31 +83,3 @@ class FixedEmbedder(nn.Module):
         with torch.no_grad():
             maps = self.network.embedder(pictures[:, REFERENCE]).maps
         return self.network.translated(pictures, state, Appearance(self.mean.expand(len(pictures), -1), maps))
-
-
-def actor_pairs(bank: MouthBank, references: npt.NDArray[np.intp], recipe: PersonalizeRecipe, seed: int) -> list[Pair]:
-    """Return pairs of the bank's frames, evenly spread, each with a reference picture of another moment.
-
-    Where the served reference picture is far enough, every second pair has it. The others have the other pictures in turn.
-
-    Args:
-        bank: pictures and landmarks of the person.
-        references: int [N], rows of the reference pictures, the served one first.
-        recipe: number of pairs.
-        seed: random seed of the noise.
-
-    Raises:
-        Cancelled: the call that this is done for is over.
-    """
-    rng = np.random.default_rng((seed, 0))
-    far = np.abs(bank.frame_index[:, None] - bank.frame_index[references]) > NEAREST_FRAMES
-    reachable = np.flatnonzero(far.any(axis=1))
-    pairs: list[Pair] = []
-    for row in spread_rows(reachable, recipe.num_pairs) if len(reachable) else ():
-        check_still_wanted()
-        allowed, number = references[far[row]], len(pairs)
-        reference = allowed[0 if number % 2 == 0 else number // 2 % len(allowed)]
-        rows = rows_around(bank.frame_index, int(row))
-        view = CompositeView(rows, bank.boxes[list(rows)], bank.boxes[reference])
-        pairs.append(composite_pair(bank, view, LandmarkNoise(), int(rng.integers(1 << 31))))
-    return pairs

@@ -16,6 +16,7 @@ def test_every_model_that_comes_with_dubstage_has_a_renderer() -> None:
         "everybody": (6, 0, (), TextureInput.NONE),
         "headpose": (2, 0, ("texture",), TextureInput.DRAWN),
         "hetero": (2, 2, ("reference",), TextureInput.NONE),
+        "everyone": (1, 1, ("neural_features", "speech_features"), TextureInput.NONE),
     }
     with pytest.raises(ModelNotFound, match="no renderer 'ugly'"):
         renderer_named("ugly")

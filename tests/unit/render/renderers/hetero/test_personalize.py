@@ -15,7 +15,8 @@ from services.render.personalization import PersonalizeRecipe, personalized
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.hetero.inputs import NUM_CHANNELS
 from services.render.renderers.hetero.network import HeteroConfig, HeteroNetwork, load
-from services.render.renderers.hetero.personalize import FixedEmbedder, actor_pairs, personalize_hetero
+from services.render.renderers.hetero.pairs import actor_pairs
+from services.render.renderers.hetero.personalize import FixedEmbedder, personalize_hetero
 from services.render.renderers.hetero.reference import EMBEDDING_SIZE, choose_references, unpacked
 
 RECIPE = PersonalizeRecipe(num_steps=2, batch_size=1, num_pairs=3, report_every=1)
@@ -54,7 +55,7 @@ def test_fine_tuning_leaves_the_embedder_and_the_vector_as_they_are(bank: MouthB
     network, rows = load(weights / FILE), choose_references(bank)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     generator = FixedEmbedder(network, bank, rows)
-    list(personalized(generator, actor_pairs(bank, rows, RECIPE, 0), job(bank, weights), RECIPE))
+    list(personalized(generator, actor_pairs(bank, rows, RECIPE.num_pairs, 0), job(bank, weights), RECIPE))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     (untrained,) = personalize_hetero(job(bank, weights, train=False), RECIPE)
     trained = list(personalize_hetero(job(bank, weights), RECIPE))[-1]
@@ -105,7 +106,7 @@ def test_no_example_is_shown_a_reference_picture_of_its_own_moment(bank: MouthBa
     changed = boxes.copy()
     changed[2] = 255 - changed[2]
     recipe = replace(RECIPE, num_pairs=48)
-    one, other = (actor_pairs(replace(bank, boxes=given), references, recipe, 0) for given in (boxes, changed))
+    one, other = (actor_pairs(replace(bank, boxes=given), references, recipe.num_pairs, 0) for given in (boxes, changed))
     assert len(one) == 48
     for row, (pair, again) in enumerate(zip(one, other, strict=True)):
         if 4 < row <= 12:

@@ -1,0 +1,1 @@
+"""Wanted mouths, as several RPCs of the stage take them."""
