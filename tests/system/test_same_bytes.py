@@ -66,6 +66,10 @@ class Told:
     def answers(self) -> dict[str, str]:
         return {name: digest.hexdigest() for name, digest in self._digests.items()}
 
+    @property
+    def face_model(self) -> str:
+        return self._stages.face_model
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         call = getattr(self._stages, name)
 
@@ -112,6 +116,8 @@ CASES = {
     # The renderer learns from 100 frames or more.
     "headpose": Case("headpose", EnrolOptions(renderer_steps=4), seconds=4.0),
     "headpose of a still": Case("headpose", still=True),
+    "hetero": Case("hetero", EnrolOptions(renderer_steps=2)),
+    "everyone": Case("everyone", EnrolOptions(renderer_steps=2)),
 }
 
 
