@@ -15,6 +15,7 @@ from services.render.backends.choice import DEFAULTS, MEASURED
 from services.render.backends.make import make_backend
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.models import blank_frame, load_models
+from services.render.renderers.registry import renderer_named
 from services.render.streams import default_state, open_stream
 from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE
 
@@ -88,10 +89,12 @@ def measure_models(runs: int = _RUNS) -> tuple[ModelTime, ...]:
             blank_frame(model), background=pictures[0], texture=pictures[1], mask=mask, box_landmarks=lips * np.float32(multiple)
         )
         stream = open_stream(watched, model, default_state(model), pictures[1])  # type: ignore[arg-type]  # streams call infer only
-        frames = [replace(blank, frame_index=index) for index in range(runs + 1)]
-        stream.render(frames[:1])
+        # The first frame is answered when its frames after have come. From then on, each frame that comes answers one.
+        before = 1 + renderer_named(name).frames_after
+        frames = [replace(blank, frame_index=index) for index in range(before + runs)]
+        stream.render(frames[:before])
         watched.cpu_s, begin = 0.0, time.process_time()
-        for frame in frames[1:]:
+        for frame in frames[before:]:
             stream.render([frame])
         whole = time.process_time() - begin
         rows.append(ModelTime(name, 1000.0 * watched.cpu_s / runs, 1000.0 * whole / runs))

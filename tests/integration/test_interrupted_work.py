@@ -61,6 +61,10 @@ class Interrupted:
         self._after = after
         self.attempts: Counter[Rpc[Any, Any]] = Counter()
 
+    @property
+    def face_model(self) -> str:
+        return self._stages.face_model
+
     async def unary(self, rpc: Unary[Q, R], request: Q) -> R:
         return await self._stages.unary(rpc, request)
 
