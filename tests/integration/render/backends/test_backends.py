@@ -43,6 +43,8 @@ import gc, os, signal, time
 from services.render.backends.openvino_backend import OpenVinoBackend
 from services.render.types import Precision
 
+# A shell that starts the tests in the background makes them ignore this signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 first = OpenVinoBackend(precision=Precision.FLOAT32, num_threads=1)
 second = OpenVinoBackend(precision=Precision.FLOAT32, num_threads=1)
 del first
