@@ -11,15 +11,15 @@ from pydantic import Field
 from torch import Tensor
 
 from services.common.array_types import Array, Float32
-from services.motion.features import LOOK_ALIKE
 from services.motion.predictors.everyone.inputs import WINDOW
 from services.motion.predictors.everyone.network import FILTER_AHEAD, FILTER_PAST
 from services.motion.predictors.everyone.train.prepared import PreparedClip, prepare
 from services.motion.train.clips import Clips, array_bytes
+from services.motion.train.content_augmentation import ContentAugmentation, augmented
 from services.motion.train.expression_space import ExpressionSpace
 from services.motion.train.ridge import Fitted
 from services.motion.train.sampling import Draw, clip_chances, tensors
-from services.motion.types import NUM_PHONES, ROWS_PER_FRAME
+from services.motion.types import ROWS_PER_FRAME
 from services.training.trainset.reader import BoundedCache
 
 ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
@@ -30,25 +30,13 @@ MARGIN: Final = 2 * HEARD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BatchConfig:
+class BatchConfig(ContentAugmentation):
     """Settings of drawing and augmenting stretches."""
 
     batch_size: Annotated[int, Field(ge=1)] = 48
     speaker_exponent: float = 0.35
     """A speaker with m frames is drawn in proportion to m to this power: 1 draws frames equally, 0 draws speakers equally."""
     speed_range: tuple[float, float] = (0.85, 1.18)
-    sharpness_range: tuple[float, float] = (0.7, 1.5)
-    confusion: float = 0.15
-    """Largest share of another moment's posteriorgram that is mixed in."""
-    grouping: float = 0.6
-    """Largest share of a phone's probability that is spread over phones that look like that phone."""
-    blur: float = 0.3
-    """Chance that a posteriorgram is blurred in time."""
-    band_tilt: float = 0.3
-    """Standard deviation of the offset of each relative energy band."""
-    band_gain: tuple[float, float] = (0.6, 1.4)
-    level: float = 0.4
-    """Standard deviation of the common offset of all bands, which stands for another history of the stream."""
     rest_jitter: float = 0.1
     """Noise of the rest mouth, in units of the movement of each point."""
 
@@ -116,7 +104,7 @@ class BatchSampler:
         at = (start - speed * FILTER_PAST) * ROWS_PER_FRAME + speed * np.arange(HEARD * ROWS_PER_FRAME)
         low = at.astype(np.intp)
         part = (at - low)[:, None].astype(np.float32)
-        content = self._augment((1.0 - part) * rows[low] + part * rows[low + 1], rows, rng)
+        content = augmented((1.0 - part) * rows[low] + part * rows[low + 1], rows, self._config, rng)
         jitter = rng.normal(0.0, self._config.rest_jitter) * clip.movement
         nearest = np.round(frames).astype(np.intp)
         return (
@@ -129,17 +117,3 @@ class BatchSampler:
             np.asarray(clip.closed_opening, np.float32),
             (1.0 - share[..., 0]) * clip.alone[left] + share[..., 0] * clip.alone[left + 1],
         )
-
-    def _augment(self, content: Float32, rows: Float32, rng: np.random.Generator) -> Float32:
-        config = self._config
-        phones = content[:, :NUM_PHONES]
-        other = rows[rng.integers(len(rows) - len(content)) :][: len(content), :NUM_PHONES]
-        phones = phones + np.float32(rng.uniform(0.0, config.confusion)) * (other - phones)
-        phones = phones + np.float32(rng.uniform(0.0, config.grouping)) * (phones @ LOOK_ALIKE - phones)
-        phones = np.maximum(phones, np.float32(1e-4)) ** np.float32(rng.uniform(*config.sharpness_range))
-        phones = phones / phones.sum(axis=1, keepdims=True)
-        if rng.random() < config.blur:
-            phones[1:-1] = 0.25 * phones[:-2] + 0.5 * phones[1:-1] + 0.25 * phones[2:]
-        tilt = rng.normal(0.0, config.band_tilt, content.shape[1] - NUM_PHONES) + rng.normal(0.0, config.level)
-        energy = content[:, NUM_PHONES:] * rng.uniform(*config.band_gain) + tilt
-        return np.concatenate([phones, energy], axis=1).astype(np.float32)

@@ -10,7 +10,7 @@ from pydantic import Field
 from services.motion.predictors.everyone.network import EveryoneConfig
 from services.motion.predictors.everyone.train.batches import BatchConfig
 from services.motion.predictors.everyone.train.filter import FilterConfig
-from services.motion.predictors.everyone.train.losses import LossWeights
+from services.motion.train.landmark_losses import LossWeights
 from services.training.loop_settings import LoopSettings
 from services.training.training import OptimiserSettings
 

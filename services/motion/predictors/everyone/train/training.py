@@ -17,10 +17,10 @@ from services.motion.predictors.everyone.network import EveryoneNetwork, FilterA
 from services.motion.predictors.everyone.train.batches import Batch, BatchSampler
 from services.motion.predictors.everyone.train.config import EveryoneTrainingConfig
 from services.motion.predictors.everyone.train.filter import fit_filter
-from services.motion.predictors.everyone.train.losses import EveryoneLoss
 from services.motion.predictors.everyone.train.torch_predictor import TorchEveryone
 from services.motion.train.clips import clips_of
 from services.motion.train.expression_space import ExpressionSpace
+from services.motion.train.landmark_losses import LandmarkLoss
 from services.motion.train.selection import NoStyleCode, Scores, checked_groups, scores_by_group
 from services.motion.train.training import PredictorTraining
 from services.training.networks import Opening
@@ -37,7 +37,7 @@ class EveryoneTraining(PredictorTraining[Batch[Float32]]):
         clips = clips_of(opening.data, "train")
         self.groups = checked_groups(opening.data)
         self._space = ExpressionSpace.built_on(opening, BUILT_ON, config.network.num_expression)
-        self._loss = EveryoneLoss(self._space.expression, config.losses, opening.device.torch_device)
+        self._loss = LandmarkLoss(self._space.expression, config.losses, opening.device.torch_device)
         torch.manual_seed(config.loop.seed)
         network = EveryoneNetwork(config.network)
         fitted = fit_filter(clips.chosen(config.statistics_clips, config.loop.seed), self._space, config.filter)
@@ -45,7 +45,7 @@ class EveryoneTraining(PredictorTraining[Batch[Float32]]):
         super().__init__(config, opening.device, clips, network, BatchSampler(clips, self._space, fitted, config.batches))
 
     def losses(self, batch: Batch[Float32]) -> dict[str, Tensor]:
-        """Return the losses of EveryoneLoss, means over the branches. Each branch learns what the filter leaves by itself."""
+        """Return the losses of LandmarkLoss, means over the branches. Each branch learns what the filter leaves by itself."""
         network = self.module
         assert isinstance(network, EveryoneNetwork)
         here = batch.on(self.device.torch_device)

@@ -13,20 +13,21 @@ from torch import Tensor
 from services.common.array_types import Array, Bool, Float32
 from services.common.face.landmarks import mouth_opening
 from services.motion.basis import LandmarkBasis
-from services.motion.features import LOOK_ALIKE, bilabial_probability, content_before
+from services.motion.features import bilabial_probability, content_before
 from services.motion.predictors.ugc.inputs import WINDOW
 from services.motion.predictors.ugc.train.prior import Prior
 from services.motion.style import measure_mouth
 from services.motion.train.clips import Clips, TrainingClip, array_bytes
+from services.motion.train.content_augmentation import ContentAugmentation, augmented
 from services.motion.train.sampling import Draw, clip_chances, tensors
-from services.motion.types import NUM_PHONES, ROWS_PER_FRAME
+from services.motion.types import ROWS_PER_FRAME
 from services.training.trainset.reader import BoundedCache
 
 ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BatchConfig:
+class BatchConfig(ContentAugmentation):
     """Settings of drawing and augmenting windows."""
 
     batch_size: Annotated[int, Field(ge=1)] = 48
@@ -34,16 +35,6 @@ class BatchConfig:
     """A speaker with m frames is drawn in proportion to m to this power: 1 draws frames equally, 0 draws speakers equally."""
     style_frames: Annotated[int, Field(ge=1)] = 60
     speed_range: tuple[float, float] = (0.85, 1.18)
-    sharpness_range: tuple[float, float] = (0.7, 1.5)
-    confusion: float = 0.15
-    """Largest share of another moment's posteriorgram that is mixed in."""
-    grouping: float = 0.6
-    """Largest share of a phone's probability that is spread over phones that look like that phone."""
-    band_tilt: float = 0.3
-    """Standard deviation of the offset of each relative energy band."""
-    band_gain: tuple[float, float] = (0.6, 1.4)
-    level: float = 0.4
-    """Standard deviation of the common offset of all bands, which stands for another history of the stream."""
     rest_jitter: float = 0.1
     """Noise of the rest mouth, in units of the spread."""
 
@@ -157,7 +148,7 @@ class BatchSampler:
         low = at.astype(np.intp)
         part = (at - low)[:, None].astype(np.float32)
         content = (1.0 - part) * rows[low] + part * rows[low + 1]
-        content = self._augment(content, rows, rng).reshape(WINDOW, ROWS_PER_FRAME, -1)
+        content = augmented(content, rows, config, rng).reshape(WINDOW, ROWS_PER_FRAME, -1)
         jitter = rng.normal(0.0, config.rest_jitter) * clip.offsets.std(axis=0)
         return (
             content,
@@ -178,17 +169,3 @@ class BatchSampler:
         begin = int(rng.integers(len(sequence)))
         index = (begin + np.arange(self._config.style_frames)) % len(sequence)
         return sequence[index]
-
-    def _augment(self, content: Float32, rows: Float32, rng: np.random.Generator) -> Float32:
-        config = self._config
-        phones = content[:, :NUM_PHONES]
-        other = rows[rng.integers(len(rows) - len(content)) :][: len(content), :NUM_PHONES]
-        phones = phones + np.float32(rng.uniform(0.0, config.confusion)) * (other - phones)
-        phones = phones + np.float32(rng.uniform(0.0, config.grouping)) * (phones @ LOOK_ALIKE - phones)
-        phones = np.maximum(phones, np.float32(1e-4)) ** np.float32(rng.uniform(*config.sharpness_range))
-        phones = phones / phones.sum(axis=1, keepdims=True)
-        if rng.random() < 0.3:
-            phones[1:-1] = 0.25 * phones[:-2] + 0.5 * phones[1:-1] + 0.25 * phones[2:]
-        tilt = rng.normal(0.0, config.band_tilt, content.shape[1] - NUM_PHONES) + rng.normal(0.0, config.level)
-        energy = content[:, NUM_PHONES:] * rng.uniform(*config.band_gain) + tilt
-        return np.concatenate([phones, energy], axis=1).astype(np.float32)

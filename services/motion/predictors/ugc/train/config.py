@@ -9,8 +9,8 @@ from pydantic import Field
 
 from services.motion.predictors.ugc.network import UgcConfig
 from services.motion.predictors.ugc.train.batches import BatchConfig
-from services.motion.predictors.ugc.train.losses import LossWeights
 from services.motion.predictors.ugc.train.prior import PriorConfig
+from services.motion.train.landmark_losses import LossWeights
 from services.training.loop_settings import LoopSettings
 from services.training.training import OptimiserSettings
 

@@ -16,11 +16,11 @@ from services.common.array_types import Float32
 from services.motion.predictors.ugc.network import UgcNetwork
 from services.motion.predictors.ugc.train.batches import Batch, BatchSampler
 from services.motion.predictors.ugc.train.config import UgcTrainingConfig
-from services.motion.predictors.ugc.train.losses import UgcLoss
 from services.motion.predictors.ugc.train.prior import fit_prior
 from services.motion.predictors.ugc.train.torch_predictor import TorchUgc, typical_code
 from services.motion.train.basis import basis_of
 from services.motion.train.clips import clips_of
+from services.motion.train.landmark_losses import LandmarkLoss
 from services.motion.train.selection import Scores, checked_groups, scores_by_group
 from services.motion.train.training import PredictorTraining
 from services.training.networks import Opening
@@ -41,14 +41,14 @@ class UgcTraining(PredictorTraining[Batch[Float32]]):
         chosen = clips.chosen(config.statistics_clips, config.loop.seed)
         self._code_clips = clips.chosen(_CODE_CLIPS, config.loop.seed)
         self._basis = basis_of(chosen, config.network.num_coefficients)
-        self._loss = UgcLoss(self._basis, config.losses, opening.device.torch_device)
+        self._loss = LandmarkLoss(self._basis, config.losses, opening.device.torch_device)
         torch.manual_seed(config.loop.seed)
         network, prior = UgcNetwork(config.network), fit_prior(chosen, self._basis, config.prior)
         network.set_prior(torch.from_numpy(prior.weight), torch.from_numpy(prior.bias))
         super().__init__(config, opening.device, clips, network, BatchSampler(clips, self._basis, prior, config.batches))
 
     def losses(self, batch: Batch[Float32]) -> dict[str, Tensor]:
-        """Return the losses of UgcLoss."""
+        """Return the losses of LandmarkLoss."""
         network = self.module
         assert isinstance(network, UgcNetwork)
         here = batch.on(self.device.torch_device)

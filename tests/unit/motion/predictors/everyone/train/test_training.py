@@ -41,7 +41,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, whole: P
     assert (tmp_path / BEST).read_bytes() == (whole / BEST).read_bytes()
     with (whole / "curves.csv").open(newline="") as curves:
         figures = {row["figure"] for row in csv.DictReader(curves)}
-    assert figures >= {"total", "contact", "score", "new r_opening", "baseline new r_opening"}
+    assert figures >= {"total", "closure", "score", "new r_opening", "baseline new r_opening"}
 
 
 def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(whole: Path, tmp_path: Path) -> None:

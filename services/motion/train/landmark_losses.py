@@ -1,23 +1,63 @@
-"""Losses of the network of `ugc`, all on landmarks."""
+"""Losses of networks that predict coefficients of a basis of landmarks, all on the landmarks.
+
+The first part is Eq. 3 of Song et al. 2022. Velocity and contact of the lips on bilabials are losses of Imitator (Thambiraja et
+al. 2023) too. The opening of the mouth and the correlations are added here: viewers judge the opening first.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LIP_CORNERS, mouth_area_positions
 from services.motion.basis import LandmarkBasis, point_weights
-from services.motion.predictors.ugc.train.batches import Batch
 
 CPU: Final = torch.device("cpu")
+_CONTACT_PX: Final = 0.5
+"""Opening beyond the shut mouth, in crop pixels, that still counts as contact of the lips."""
+_OPENING_SHARE: Final = 0.6
+_WIDTH_SHARE: Final = 0.4
+"""Shares of the opening and of the width of the lips in the part `correlation`."""
+
+
+class Stretches(Protocol):
+    """N stretches of W frames of speech with their mouths, float32."""
+
+    @property
+    def offsets(self) -> Tensor:
+        """[N, W, 59, 3], offsets from the person's rest mouth, crop pixels."""
+
+    @property
+    def rest(self) -> Tensor:
+        """[N, 59, 3], the rest mouth."""
+
+    @property
+    def valid(self) -> Tensor:
+        """[N, W], 1 if the frame counts, otherwise 0."""
+
+    @property
+    def spread(self) -> Tensor:
+        """[N, K], size of each coefficient of the person."""
+
+    @property
+    def closed(self) -> Tensor:
+        """[N, W], 1 if a bilabial sounds and the true lips are shut, otherwise 0."""
+
+    @property
+    def closed_opening(self) -> Tensor:
+        """[N], opening of the shut mouth, crop pixels."""
+
+    @property
+    def alone(self) -> Tensor:
+        """[N, W, K], coefficients that hold in the clip's narrow corpus alone; the network answers the rest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossWeights:
-    """Weights of the parts of the loss. The first part is the paper's (Eq. 3)."""
+    """Weights of the parts of the loss."""
 
     landmarks: float = 1.0
     velocity: float = 1.0
@@ -37,13 +77,13 @@ class Losses(NamedTuple):
     closure: Tensor
 
 
-class UgcLoss:
-    """L1 of landmarks (Eq. 3), of the landmarks' velocity and of the opening; correlation of the opening; closure on p, b, m.
+class LandmarkLoss:
+    """L1 of landmarks, of their velocity and of the opening; correlation of opening and of width; contact of the lips on p, b, m.
 
     Distances are relative to the person's amplitude, so that a small mouth counts as much as a large mouth.
 
     Args:
-        basis: landmark basis of the style.
+        basis: basis of the coefficients.
         weights: weights of the parts.
         device: device of the tensors.
     """
@@ -67,25 +107,23 @@ class UgcLoss:
         gap = mouths[..., self._corners[1], :2] - mouths[..., self._corners[0], :2]
         return torch.sqrt((gap * gap).sum(-1) + 1e-4)
 
-    def __call__(self, coefficients: Tensor, batch: Batch[Tensor]) -> Losses:
+    def __call__(self, coefficients: Tensor, batch: Stretches) -> Losses:
         """Return the loss of coefficients [N, W, K] in units of the person's spread."""
         scaled = (coefficients + batch.alone) * batch.spread[:, None]
         offsets = torch.einsum("nwk,kpd->nwpd", scaled, self._components)
         size = torch.linalg.vector_norm(batch.spread, dim=1) / torch.linalg.vector_norm(self._typical)
         error = (offsets - batch.offsets) / size[:, None, None, None]
-        valid, count = batch.valid, batch.valid.sum().clamp(min=1.0)
-        landmarks = ((error.abs() * self._point_weights).mean(dim=(2, 3)) * valid).sum() / count
-        both = valid[:, 1:] * valid[:, :-1]
+        valid = batch.valid
+        landmarks = _mean((error.abs() * self._point_weights).mean(dim=(2, 3)), valid)
         step = (error[:, 1:] - error[:, :-1]).abs() * self._point_weights
-        velocity = (step.mean(dim=(2, 3)) * both).sum() / both.sum().clamp(min=1.0)
+        velocity = _mean(step.mean(dim=(2, 3)), valid[:, 1:] * valid[:, :-1])
         predicted, truth = batch.rest[:, None] + offsets, batch.rest[:, None] + batch.offsets
-        gap_predicted, gap_truth = self.opening(predicted), self.opening(truth)
-        opening = ((gap_predicted - gap_truth).abs() / size[:, None] * valid).sum() / count
-        correlation = 1.0 - 0.6 * _correlation(gap_predicted, gap_truth, valid)
-        correlation = correlation - 0.4 * _correlation(self.width(predicted), self.width(truth), valid)
-        shut = batch.closed * valid
-        excess = torch.relu(gap_predicted - batch.closed_opening[:, None] - 0.5) / size[:, None]
-        closure = (excess * shut).sum() / shut.sum().clamp(min=1.0)
+        gap, true_gap = self.opening(predicted), self.opening(truth)
+        opening = _mean((gap - true_gap).abs() / size[:, None], valid)
+        correlation = 1.0 - _OPENING_SHARE * _correlation(gap, true_gap, valid)
+        correlation = correlation - _WIDTH_SHARE * _correlation(self.width(predicted), self.width(truth), valid)
+        apart = torch.relu(gap - batch.closed_opening[:, None] - _CONTACT_PX) / size[:, None]
+        closure = _mean(apart, batch.closed * valid)
         weights = self._weights
         total = (
             weights.landmarks * landmarks
@@ -95,6 +133,11 @@ class UgcLoss:
             + weights.closure * closure
         )
         return Losses(total, landmarks, velocity, opening, correlation, closure)
+
+
+def _mean(values: Tensor, counted: Tensor) -> Tensor:
+    """Return the mean of values where `counted` is 1; 0 if no value counts."""
+    return (values * counted).sum() / counted.sum().clamp(min=1.0)
 
 
 def _correlation(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:

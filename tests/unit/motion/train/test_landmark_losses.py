@@ -1,4 +1,4 @@
-"""The losses."""
+"""The losses on landmarks that several predictors share, with the batches of one of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 
 from services.motion.predictors.everyone.train.batches import BatchConfig, BatchSampler
 from services.motion.predictors.everyone.train.filter import FilterConfig, fit_filter
-from services.motion.predictors.everyone.train.losses import EveryoneLoss, LossWeights
 from services.motion.train.basis import committed_basis
 from services.motion.train.clips import Clips
 from services.motion.train.expression_space import ExpressionSpace
+from services.motion.train.landmark_losses import LandmarkLoss, LossWeights
 
 
 def test_loss_is_small_for_the_truth_and_grows_with_the_error(clips: Clips) -> None:
@@ -18,9 +18,9 @@ def test_loss_is_small_for_the_truth_and_grows_with_the_error(clips: Clips) -> N
     sampler = BatchSampler(clips, space, fit_filter(clips, space, FilterConfig()), BatchConfig(batch_size=4))
     batch = sampler.draw(np.random.default_rng(2)).on(torch.device("cpu"))
     truth = torch.from_numpy(space.expression.project(batch.offsets.numpy())) / batch.spread[:, None]
-    loss = EveryoneLoss(space.expression, LossWeights())
+    loss = LandmarkLoss(space.expression, LossWeights())
     perfect, off, still = loss(truth, batch), loss(truth + 0.5, batch), loss(torch.zeros_like(truth), batch)
-    assert perfect.reconstruction < 0.5 * off.reconstruction
+    assert perfect.landmarks < 0.5 * off.landmarks
     assert perfect.total < off.total
     assert perfect.velocity < 0.5 * still.velocity
     assert perfect.correlation < 0.5 * still.correlation  # the width of these mouths never changes
@@ -31,9 +31,9 @@ def test_lips_that_stay_apart_on_a_bilabial_cost(clips: Clips) -> None:
     sampler = BatchSampler(clips, space, fit_filter(clips, space, FilterConfig()), BatchConfig(batch_size=2))
     batch = sampler.draw(np.random.default_rng(2)).on(torch.device("cpu"))
     batch = batch._replace(closed=torch.ones_like(batch.closed), valid=torch.ones_like(batch.valid))
-    loss = EveryoneLoss(space.expression, LossWeights())
+    loss = LandmarkLoss(space.expression, LossWeights())
     still = torch.zeros((*batch.valid.shape, len(space.expression.typical_spread)))
     gap = loss.opening(batch.rest)
     shut, apart = (batch._replace(closed_opening=opening) for opening in (gap, gap - 5.0))
-    assert float(loss(still, shut).contact) == 0.0
-    assert float(loss(still, apart).contact) > 0.1
+    assert float(loss(still, shut).closure) == 0.0
+    assert float(loss(still, apart).closure) > 0.1
