@@ -19,10 +19,8 @@ from services.common.array_types import Float32
 from services.common.chassis.calls import check_still_wanted
 from services.render.losses import (
     LossWeights,
-    adversarial_loss,
     compose,
     critic_view,
-    discriminator_loss,
     perceptual_loss,
     reconstruction_loss,
     total_variation_loss,
@@ -32,6 +30,7 @@ from services.render.networks.perceptual import PerceptualNetwork, load_perceptu
 from services.render.networks.tensors import to_tensor
 from services.render.pairs import Pair
 from services.render.renderer import PersonalizeJob
+from services.render.search import FrameJudge, shuffled_batches
 from services.render.types import PersonalizeProgress
 
 
@@ -128,26 +127,21 @@ class StateSearch:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network
         self._features = perceptual.features
-        self._judge = judge
+        self._judge = FrameJudge(judge, recipe.judge_learning_rate)
         self._recipe = recipe
         self._num_steps = num_steps
         self._state = network.default_state().requires_grad_(True)
         self.average = network.default_state()
         self._optimiser = torch.optim.Adam([self._state], recipe.learning_rate, betas=(0.9, 0.99))
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, num_steps, recipe.learning_rate * 0.1)
-        self._judge_optimiser = torch.optim.Adam(judge.parameters(), recipe.judge_learning_rate, betas=(0.5, 0.99))
 
     def run(self, pairs: Sequence[Pair], seed: int) -> Iterator[PersonalizeProgress]:
         """Run all steps, each on a batch of the pairs in random order; yield progress, see `personalized`."""
         recipe, steps = self._recipe, self._num_steps
         rng = np.random.default_rng((seed, 1))
         losses: list[float] = []
-        order: list[int] = []
-        for step in range(1, steps + 1):
+        for step, chosen in enumerate(shuffled_batches(len(pairs), recipe.batch_size, steps, rng), start=1):
             check_still_wanted()
-            while len(order) < recipe.batch_size:
-                order.extend(rng.permutation(len(pairs)).tolist())
-            chosen, order = order[: recipe.batch_size], order[recipe.batch_size :]
             losses.append(self.step([pairs[index] for index in chosen]))
             if step % recipe.report_every == 0 or step == steps:
                 yield PersonalizeProgress(step, steps, float(np.mean(losses)), self.average.numpy().copy())
@@ -165,19 +159,13 @@ class StateSearch:
         reconstruction = reconstruction_loss(made)
         loss = weights.reconstruction * reconstruction + weights.total_variation * total_variation_loss(made)
         with torch.autocast("cpu", torch.bfloat16):
-            self._judge.requires_grad_(False)
-            judged = adversarial_loss(self._judge(drawn))
-            self._judge.requires_grad_(True)
+            judged = self._judge.fooled(drawn)
             loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, wanted) + weights.frame * judged
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.float())
         self._optimiser.step()
         self._schedule.step()
-        with torch.autocast("cpu", torch.bfloat16):
-            judge_loss = discriminator_loss(self._judge(wanted), self._judge(drawn.detach()))
-        self._judge_optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(judge_loss.float())
-        self._judge_optimiser.step()
+        self._judge.learn(wanted, drawn)
         with torch.no_grad():
             self.average.lerp_(self._state, 1.0 - self._recipe.average_decay)
         return float(reconstruction.detach()) * 255.0

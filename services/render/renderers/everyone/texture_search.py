@@ -12,7 +12,7 @@ from torch import nn
 
 from services.common.array_types import Float32, UInt8
 from services.common.chassis.calls import check_still_wanted
-from services.render.losses import adversarial_loss, critic_view, discriminator_loss, perceptual_loss, reconstruction_loss
+from services.render.losses import critic_view, perceptual_loss, reconstruction_loss
 from services.render.networks.discriminators import load_discriminator
 from services.render.networks.perceptual import load_perceptual
 from services.render.pairs import LIPS
@@ -21,6 +21,7 @@ from services.render.renderers.everyone.loss_weights import EveryoneWeights
 from services.render.renderers.everyone.network import EveryoneNetwork
 from services.render.renderers.everyone.pairs import SeenWindow, stacked
 from services.render.renderers.everyone.style_features import with_style
+from services.render.search import FrameJudge, shuffled_batches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +86,7 @@ class TextureSearch:
     def __init__(self, network: EveryoneNetwork, texture: UInt8, recipe: TextureRecipe, num_steps: int, weights: Path) -> None:
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._features = with_style(load_perceptual(weights / "perceptual.safetensors").features)
-        self._judge = load_discriminator(weights / "frame_discriminator.safetensors")
+        self._judge = FrameJudge(load_discriminator(weights / "frame_discriminator.safetensors"), recipe.judge_learning_rate)
         self._recipe, self._num_steps = recipe, num_steps
         self._texture, self._style = as_parameter(texture), nn.Parameter(network.default_state())
         self._average = [part.detach().clone() for part in (self._texture, self._style)]
@@ -96,7 +97,6 @@ class TextureSearch:
         self._optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
         falling = lambda step: 0.1 + 0.9 * 0.5 * (1.0 + np.cos(np.pi * step / num_steps))  # noqa: E731
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, falling)
-        self._judge_optimiser = torch.optim.Adam(self._judge.parameters(), recipe.judge_learning_rate, betas=(0.5, 0.99))
 
     def run(self, windows: Sequence[SeenWindow], seed: int) -> Iterator[SearchProgress]:
         """Run all steps, each on a batch of the windows in random order; yield progress.
@@ -107,12 +107,9 @@ class TextureSearch:
         torch.manual_seed(seed)
         rng = np.random.default_rng((seed, 1))
         losses: list[float] = []
-        order: list[int] = []
-        for step in range(1, self._num_steps + 1):
+        batches = shuffled_batches(len(windows), self._recipe.batch_size, self._num_steps, rng)
+        for step, chosen in enumerate(batches, start=1):
             check_still_wanted()
-            while len(order) < self._recipe.batch_size:
-                order.extend(rng.permutation(len(windows)).tolist())
-            chosen, order = order[: self._recipe.batch_size], order[self._recipe.batch_size :]
             losses.append(self.step([windows[place] for place in chosen]))
             if step % self._recipe.report_every == 0 or step == self._num_steps:
                 texture, style = self._average
@@ -133,9 +130,7 @@ class TextureSearch:
         reconstruction = reconstruction_loss(made)
         loss = weights.reconstruction * reconstruction + weights.texture * seen.texture_error
         with torch.autocast("cpu", torch.bfloat16):
-            self._judge.requires_grad_(False)
-            judged = adversarial_loss(self._judge(drawn))
-            self._judge.requires_grad_(True)
+            judged = self._judge.fooled(drawn)
             loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, wanted) + weights.adversarial * judged
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.float())
@@ -145,9 +140,5 @@ class TextureSearch:
             self._texture.clamp_(LOWEST, 1.0)
             for average, part in zip(self._average, (self._texture, self._style), strict=True):
                 average.lerp_(part, 1.0 - self._recipe.average_decay)
-        with torch.autocast("cpu", torch.bfloat16):
-            judge_loss = discriminator_loss(self._judge(wanted), self._judge(drawn.detach()))
-        self._judge_optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(judge_loss.float())
-        self._judge_optimiser.step()
+        self._judge.learn(wanted, drawn)
         return float(reconstruction.detach()) * 255.0
