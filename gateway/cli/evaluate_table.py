@@ -66,9 +66,9 @@ def _fill(
     progress: StepProgress,
 ) -> None:
     """Evaluate all configurations with the networks that the stages serve now."""
-    todo = [(of, variants, clip) for of, variants in run.configurations(weights).items() for clip in each.clips]
-    for number, (of, variants, clip) in enumerate(todo):
-        progress(f"evaluations {weights}".rstrip(), number, len(todo))
+    cases = [(of, variants, clip) for of, variants in run.configurations(weights).items() for clip in each.clips]
+    for number, (of, variants, clip) in enumerate(cases):
+        progress(f"evaluations {weights}".rstrip(), number, len(cases))
         try:
             key = _key(host, of, variants, clip, each)
             document = kept.get(key)
@@ -92,7 +92,7 @@ def _fill(
             continue
         run.add(of, clip.name, document)
         run.write()
-    progress(f"evaluations {weights}".rstrip(), len(todo), len(todo))
+    progress(f"evaluations {weights}".rstrip(), len(cases), len(cases))
 
 
 def _key(host: StageHost, of: Configuration, variants: Sequence[Variant], clip: Path, each: EvaluationRequest) -> str:
