@@ -1,4 +1,4 @@
-"""Networks that take the place of an installation's own for a while, such as those of an ablation."""
+"""Networks that replace the networks of an installation for a while, for example the networks of an ablation."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def encode_style(
         usable: bool [T], frames that may be used.
         frame_rate: frames per second.
         head_poses: head-pose vectors of the frames, float64 [T, 6] (docs/coordinates.md), for predictors that move the head.
-        pose_landmarks: landmarks of the upper face of the frames, float32 [T, 99, 3] in head space; None: those of the mean face.
+        pose_landmarks: landmarks of the upper face of the frames, float32 [T, 99, 3] in head space; None: the mean face.
     """
     return pb.EncodeStyleRequest(
         method=method,

@@ -67,7 +67,7 @@ class HeteroModel:
 
         Args:
             mouths: float32 [T, 59, 3], usable mouths of the enrolment, T >= 1. At most 64 of them are read.
-            pose_landmarks: float32 [T, 99, 3], pose landmarks of the same frames; None: those of the mean face.
+            pose_landmarks: float32 [T, 99, 3], pose landmarks of the same frames; None: the mean face.
         """
         chosen = mouths[np.linspace(0, len(mouths) - 1, min(len(mouths), REFERENCE_FRAMES)).round().astype(np.intp)]
         pose = self.mean_face if pose_landmarks is None else pose_landmarks.mean(axis=0, dtype=np.float64).astype(np.float32)
