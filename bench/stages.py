@@ -37,6 +37,7 @@ from gateway.pipeline.workspace import Workspace
 from gateway.stages.interface import Stages
 from gateway.stages.timed import TimedStages
 from gateway.stages.times import StageClock, StageTime
+from services.common.face.native_pictures import native_scale
 
 FRAMES: Final = 96
 """Frames of the film that are looked at: they are held decoded, 4 MB each at 720p."""
@@ -104,7 +105,8 @@ async def measure_stages(stages: Stages, actor: StoredActor, film: Path, folder:
             await predict_motion(stages, request, workspace.speech, workspace.motion)
         mouths = workspace.motion.read(0, count)["mouth"]
         heard = Spoken(workspace.speech, frame_seconds(info)).around(np.arange(count))
-    config = window_config(method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
+    scale = native_scale(float(np.median(np.concatenate(rows)["scale"])))
+    config = window_config(method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK, detail_scale=scale)
     windows: list[RenderedWindow] = []
     records = np.concatenate(rows)
     with meter.measure(_AROUND, count):
@@ -126,11 +128,11 @@ def _composite_and_encode(
     output: Path,
     threads: int,
 ) -> None:
-    boxes, masks = np.concatenate([w.box for w in windows]), np.concatenate([w.mask for w in windows])
+    mouths = [window.mouth(place) for window in windows for place in range(len(window.frame))]
     with meter.measure("composite", len(frames)):
         dubbed = [
-            composite_frame(frame, info, pose_of(record), box, mask, 1.0)[0]
-            for frame, record, box, mask in zip(frames, records, boxes, masks, strict=True)
+            composite_frame(frame, info, pose_of(record), mouth)[0]
+            for frame, record, mouth in zip(frames, records, mouths, strict=True)
         ]
     video = replace(info.video, pts=info.video.pts[: len(frames)])
     settings = WriteSettings(keep_audio=True, threads=threads, overwrite=True)

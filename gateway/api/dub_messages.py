@@ -10,7 +10,7 @@ from gateway.api.media_folder import MediaFolder
 from gateway.media.encoders import check_target
 from gateway.media.output_place import check_place
 from gateway.methods import DEFAULT_METHOD, method_named
-from gateway.pipeline.dub_request import DubRequest, check_reference, wants_own_timeline
+from gateway.pipeline.dub_request import DubRequest, check_reference, expression_named, wants_own_timeline
 from gateway.pipeline.outcome import DubOutcome
 from services.common.errors import InvalidRequest
 
@@ -34,7 +34,8 @@ def dub_request_from(message: pb.CreateDubRequest, media: MediaFolder, actor: St
     method = method_named(message.method or (actor.method if actor is not None else DEFAULT_METHOD))
     if actor is not None:
         check_enrolled_for(actor, method.name)
-    wants_own_timeline(method, retime=message.retime, keep_audio=message.keep_audio)
+    expression = expression_named(message.expression)
+    wants_own_timeline(method, retime=message.retime, keep_audio=message.keep_audio, expression=expression)
     check_reference(method, reference)
     if message.HasField("reference_consent") and reference is None:
         raise InvalidRequest("reference_consent: the request names no reference_uri", field="reference_consent")
@@ -54,6 +55,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: MediaFolder, actor: St
         enrol=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
         threads=threads,
         retime=message.retime,
+        expression=expression,
         overwrite=message.overwrite,
     )
 

@@ -36,8 +36,8 @@ def create(
         Path,
         typer.Argument(
             metavar="VIDEO",
-            help="Footage of the person. Ten seconds are enough. A single picture is enough for these methods: "
-            f"{options.STILL_METHODS}.",
+            help="Footage of the person. Ten seconds are enough; up to five minutes are used. A single picture is enough for these "
+            f"methods: {options.STILL_METHODS}.",
         ),
     ],
     method: Annotated[

@@ -14,7 +14,7 @@ from gateway.cli.dub_run import run_dub
 from gateway.consent import read_consent
 from gateway.media.encoders import CODECS
 from gateway.methods import DEFAULT_METHOD, combined
-from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.dub_request import EXPRESSIONS, DubRequest, expression_named
 from gateway.pipeline.faces import parse_face
 from gateway.reports.folder import check_report_folder
 from services.common.errors import InvalidRequest
@@ -73,6 +73,15 @@ def dub(
             f"{options.TIMELINE_METHODS}.",
         ),
     ] = False,
+    expression: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(EXPRESSIONS),
+            help="What becomes of the slow expression of the person in VIDEO, such as a smile: kept, or replaced by the expression "
+            "that the method predicts. Default: keep; neutral with --retime and for these methods: "
+            f"{options.TIMELINE_METHODS}.",
+        ),
+    ] = "",
     keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep the sound of the footage in the film.")] = False,
     stages: options.Stages = None,
     codec: Annotated[
@@ -104,6 +113,7 @@ def dub(
         reference=reference,
         reference_consent=read_consent(reference_consent) if reference_consent is not None else None,
         retime=retime,
+        expression=expression_named(expression),
         keep_audio=keep_audio,
         codec=codec,
         enrol=options.enrol_options(personalize=personalize, seed=seed),

@@ -12,7 +12,7 @@ from gateway.cli.app import app
 from gateway.cli.evaluate_result import show_files, show_results
 from gateway.evaluation.folds import MIN_WRONG_SPEECHES
 from gateway.evaluation.perceptual import SuppliedNetworks
-from gateway.evaluation.types import TABLE_VARIANTS, VARIANTS, Variant
+from gateway.evaluation.types import DEFAULT_VARIANTS, TABLE_VARIANTS, VARIANTS, Variant
 from gateway.methods import DEFAULT_METHOD, combined
 from services.common.errors import InvalidRequest
 
@@ -63,14 +63,21 @@ def evaluate(
     ] = "",
     enrol_frames: Annotated[
         int | None,
-        typer.Option(min=1, metavar="NUMBER", help="Usable frames to adapt the renderer with. Default: all of ten seconds."),
+        typer.Option(min=1, metavar="NUMBER", help="Usable frames to adapt the renderer with. Default: all."),
     ] = None,
+    enrol_seconds: Annotated[
+        str,
+        typer.Option(
+            metavar="S,...",
+            help="Rows of --table for these seconds of enrolment. All of them are tested on the last fifth of each clip.",
+        ),
+    ] = "",
     variants: Annotated[
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help=f"Variants to render, separated by commas: {', '.join(VARIANTS)}. Default: all of them; with --table: "
-            f"{', '.join(TABLE_VARIANTS)}.",
+            help=f"Variants to render, separated by commas: {', '.join(VARIANTS)}. Default: all but wrong_audio_kept; "
+            f"with --table: {', '.join(TABLE_VARIANTS)}.",
         ),
     ] = None,
     wrong_count: Annotated[
@@ -79,7 +86,7 @@ def evaluate(
             min=MIN_WRONG_SPEECHES,
             max=MOST_WRONG_SPEECHES,
             metavar="NUMBER",
-            help="Number of other speeches for the variant wrong_audio.",
+            help="Number of other speeches for the variants wrong_audio and wrong_audio_kept.",
         ),
     ] = MIN_WRONG_SPEECHES,
     personalize: Annotated[bool, typer.Option(help="Adapt the networks to the person, separately for each enrolment part.")] = True,
@@ -105,7 +112,7 @@ def evaluate(
     from gateway.cli.evaluate_table import write_table
     from gateway.cli.table_choice import TableChoice
 
-    choice = TableChoice(all_methods=all_methods, ablation=ablation, weights=weights or ())
+    choice = TableChoice(all_methods=all_methods, ablation=ablation, weights=weights or (), enrol_seconds=enrol_seconds)
     choice.check(table, report)
     method = combined(method, motion, renderer)
     settings = options.gateway_settings(stages)
@@ -114,7 +121,7 @@ def evaluate(
     request = EvaluationRequest(
         clips=clips_of(clips, splits),
         method=method,
-        variants=_variants(variants, VARIANTS if table is None else TABLE_VARIANTS),
+        variants=_variants(variants, DEFAULT_VARIANTS if table is None else TABLE_VARIANTS),
         wrong_count=wrong_count,
         enrol=options.enrol_options(personalize=personalize, seed=seed),
         perceptual=networks.accumulator if networks is not None else None,

@@ -33,7 +33,8 @@ class EvaluationRequest:
         enrol: which parts of the enrolments are done.
         perceptual: makes an accumulator of LPIPS and FID for one variant; None: not measured.
         json_file: file that gets all figures after every clip; None: no file is written.
-        enrol_frames: usable frames that each renderer is adapted with; None: all of ten seconds.
+        enrol_frames: usable frames that each renderer is adapted with; None: all of the enrolment part.
+        enrol_seconds: seconds of each enrolment part; None: as clips are split otherwise (folds.folds_of).
     """
 
     clips: list[Path]
@@ -44,6 +45,7 @@ class EvaluationRequest:
     perceptual: Callable[[], PerceptualDistance] | None
     json_file: Path | None
     enrol_frames: int | None = None
+    enrol_seconds: float | None = None
 
 
 def check_clips(clips: list[Path]) -> dict[Path, str]:
@@ -112,7 +114,9 @@ def evaluate_on(host: StageHost, request: EvaluationRequest, clip: Path, transcr
             return evaluate_clip(
                 session,
                 StageRetrack(host),
-                settings=EvaluationSettings(variants=request.variants, wrong_count=request.wrong_count),
+                settings=EvaluationSettings(
+                    variants=request.variants, wrong_count=request.wrong_count, enrol_seconds=request.enrol_seconds
+                ),
                 transcript=transcript,
                 sync_distance=StageSyncDistance(host, session.speech, session.frame_seconds, Path(folder)),
                 perceptual=request.perceptual,

@@ -78,6 +78,7 @@ def _fill(
                     method=of.method,
                     variants=variants,
                     enrol_frames=of.enrol_frames,
+                    enrol_seconds=of.enrol_seconds,
                     enrol=replace(
                         each.enrol,
                         personalize_renderer=of.personalize,

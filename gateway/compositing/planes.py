@@ -1,9 +1,12 @@
-"""Compositing of a rendered box into the planes of a frame, in the pixel format of the footage. Only samples under the mask change.
+"""Compositing of a rendered box into the planes of a frame, in the pixel format of the footage. Only samples under the mask change,
+and samples where the footage itself is moved.
 
 The mask is snapped to the chroma grid: a cell (the luma samples that share a chroma sample) belongs to the mask if any of its
 samples belongs to the mask. Inside,
 
     sample' = round(sample + alpha * (rendered - sample))
+
+The footage itself may be moved first (jaw.py): sample' is then mixed with what the footage has at sample + shift.
 
 `rendered` is the box, converted to Y'CbCr by the frame's own matrix and range in float32 and resampled at the site of each sample
 (chroma at chroma sites). `alpha` is the mask at the same site. Outside the mask, planes are copied bit by bit. The affine map
@@ -21,7 +24,7 @@ import numpy.typing as npt
 
 from gateway.media.pixels import ColourModel, PixelFormat
 from gateway.media.types import Plane
-from services.common.array_types import Bool, Float32, Float64
+from services.common.array_types import Array, Bool, Float32, Float64
 from services.common.errors import ContractBroken
 
 _LEAST_ALPHA: Final = 1.0 / 512
@@ -72,6 +75,8 @@ def composite(
     coded_from_box: Float64,
     box: npt.NDArray[np.uint8] | Float32,
     mask: Float32,
+    *,
+    shift: Float32 | None = None,
 ) -> Composite:
     """Return the planes of a frame with a rendered box blended in.
 
@@ -81,19 +86,19 @@ def composite(
         colour: colour model of the stream.
         coded_from_box: float64 [2, 3], box pixels -> coded luma samples (pixel centres at integers).
         box: RGB [rows, columns, 3], uint8, or float32 in 0 to 255.
-        mask: float32 [rows, columns] in [0, 1]; 0 where the footage must not change.
+        mask: float32 [rows, columns] in [0, 1]; 0 where the box must not show.
+        shift: float32 [rows, columns, 2], box pixels: from each place of the box to the place of the footage that is to be seen
+            there, before the box is blended in; 0 where the footage rests. None: the footage rests everywhere.
 
     Raises:
         ContractBroken: shapes that do not match, or values that are not finite.
     """
-    if box.shape != (*mask.shape, 3) or coded_from_box.shape != (2, 3):
-        raise ContractBroken(f"box {box.shape}, mask {mask.shape} and affine {coded_from_box.shape} do not match")
-    if not (np.isfinite(coded_from_box).all() and np.isfinite(mask).all() and np.isfinite(box).all()):
-        raise ContractBroken("box, mask or affine hold values that are not finite")
+    _check(coded_from_box, box, mask, shift)
     result = tuple(plane.copy() for plane in planes)
     step = pixel.chroma_step if pixel.kind == "yuv" else (1, 1)
     cells_shape = pixel.plane_shape(1, planes[0].shape[1], planes[0].shape[0]) if pixel.kind == "yuv" else planes[0].shape
-    window = _window(coded_from_box, mask, step, (int(cells_shape[0]), int(cells_shape[1])))
+    support = mask if shift is None else np.maximum(mask, np.abs(shift).max(axis=-1))
+    window = _window(coded_from_box, support, step, (int(cells_shape[0]), int(cells_shape[1])))
     if window is None:
         return Composite(result, PlaneMask(0, 0, np.zeros((0, 0), np.bool_), step, 0))
     x, y, columns, rows = window
@@ -106,20 +111,55 @@ def composite(
     # The frame may end inside its last row or column of cells, so the weights are cut there.
     top, left = y * step[1], x * step[0]
     alpha = alpha[: planes[0].shape[0] - top, : planes[0].shape[1] - left]
-    cells = _any_of_cells(alpha, step, (rows, columns))
-    chroma_alpha = alpha
+    offsets = None if shift is None else _warp(shift, luma_map, luma_shape, cv2.BORDER_CONSTANT)[: alpha.shape[0], : alpha.shape[1]]
+    cells = _any_of_cells(alpha if offsets is None else alpha + np.abs(offsets).max(axis=-1), step, (rows, columns))
+    chroma_alpha, chroma_offsets = alpha, offsets
     if step != (1, 1):
         chroma_alpha = _warp(mask.astype(np.float32), chroma_map, (rows, columns), cv2.BORDER_CONSTANT)
         chroma_alpha[(chroma_alpha < _LEAST_ALPHA) | ~cells] = 0.0
+        if shift is not None:
+            chroma_offsets = _warp(shift, chroma_map, (rows, columns), cv2.BORDER_CONSTANT)
+            chroma_offsets[~cells] = 0.0
     for number in range(pixel.num_colour_planes):
         subsampled = number > 0 and step != (1, 1)
         weight, mapping = (chroma_alpha, chroma_map) if subsampled else (alpha, luma_map)
         rendered = _warp(samples[number], mapping, weight.shape, cv2.BORDER_REPLICATE)
         plane_top, plane_left = (y, x) if subsampled else (top, left)
         target = result[number][plane_top : plane_top + weight.shape[0], plane_left : plane_left + weight.shape[1]]
+        offset = chroma_offsets if subsampled else offsets
+        if offset is not None:
+            _move(target, planes[number], (plane_left, plane_top), offset @ mapping[:, :2].T.astype(np.float32), colour)
         _blend_in(target, rendered, weight, colour)
     area = int(_expanded(cells, step)[: alpha.shape[0], : alpha.shape[1]].sum())
     return Composite(result, PlaneMask(x, y, cells, step, area))
+
+
+def _check(coded_from_box: Float64, box: Array, mask: Float32, shift: Float32 | None) -> None:
+    if box.shape != (*mask.shape, 3) or coded_from_box.shape != (2, 3):
+        raise ContractBroken(f"box {box.shape}, mask {mask.shape} and affine {coded_from_box.shape} do not match")
+    if shift is not None and shift.shape != (*mask.shape, 2):
+        raise ContractBroken(f"shift {shift.shape} and mask {mask.shape} do not match")
+    arrays = (coded_from_box, box, mask) if shift is None else (coded_from_box, box, mask, shift)
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ContractBroken("box, mask, affine or shift hold values that are not finite")
+
+
+def _move(target: Plane, footage: Plane, corner: tuple[int, int], offset: Float32, colour: ColourModel) -> None:
+    """Replace samples by what the footage has at sample + offset, clipped to the legal range, where the offset is not 0.
+
+    Args:
+        target: the part of a plane that is written.
+        footage: the whole plane of the footage.
+        corner: left column and top row of the part.
+        offset: float32 [rows, columns, 2], samples of this plane.
+        colour: colour model of the stream.
+    """
+    rows, columns = target.shape
+    xs = np.arange(corner[0], corner[0] + columns, dtype=np.float32)
+    ys = np.arange(corner[1], corner[1] + rows, dtype=np.float32)[:, None]
+    found = cv2.remap(footage, offset[..., 0] + xs, offset[..., 1] + ys, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    legal = np.clip(found, colour.low, colour.high).astype(target.dtype)
+    np.copyto(target, legal, where=(offset != 0).any(axis=-1))
 
 
 def _samples(box: npt.NDArray[np.uint8] | Float32, colour: ColourModel) -> list[Float32]:

@@ -46,6 +46,7 @@ def run_metrics(run: RunMeasures, frames: Indices, events: Indices) -> dict[str,
     metrics["lip_width_correlation"] = correlation(run.truth_width[frames], run.result_width[frames])
     metrics["opening_spread_ratio"] = spread_ratio(*opening)
     metrics["sharpness_ratio"] = _ratio(columns["result_gradient"][frames], columns["truth_gradient"][frames])
+    metrics["native_sharpness_ratio"] = _ratio(columns["result_native"][frames], columns["truth_native"][frames])
     metrics["frame_difference_ratio"] = _ratio(columns["result_step"][frames], columns["truth_step"][frames])
     metrics["closure"] = float("nan")
     if run.closures is not None and run.closures.truth[events].any():

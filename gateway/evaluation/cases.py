@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,8 @@ class Configuration:
     Attributes:
         method: name of the method.
         weights: name of networks that take the place of the installation's own; "": none do.
-        enrol_frames: usable frames that the renderer is adapted with; None: all of ten seconds.
+        enrol_frames: usable frames that the renderer is adapted with; None: all.
+        enrol_seconds: seconds of each enrolment part (folds.folds_of); None: as clips are split otherwise.
         steps: optimiser steps of the renderer's adaptation; 0: the renderer's own number.
         personalize: whether the networks are adapted to the person.
     """
@@ -30,6 +31,7 @@ class Configuration:
     method: str
     weights: str = ""
     enrol_frames: int | None = None
+    enrol_seconds: float | None = None
     steps: int = 0
     personalize: bool = True
 
@@ -80,6 +82,15 @@ def _row(method: str, row: Mapping[str, Any], enrol_frames: int | None, personal
         personalize=personalize and row.get("personalize", True),
     )
     return TableRow(row["label"], of, row.get("variant", "full"))
+
+
+def seconds_rows(rows: Sequence[TableRow], seconds: Sequence[float]) -> tuple[TableRow, ...]:
+    """Return one row for every row and length of enrolment, seconds; without lengths the rows themselves."""
+    if not seconds:
+        return tuple(rows)
+    return tuple(
+        replace(row, label=f"{row.label}, {each:g} s", of=replace(row.of, enrol_seconds=each)) for row in rows for each in seconds
+    )
 
 
 def check_weights(rows: Sequence[TableRow], given: Mapping[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""Cost of a method on one clip: time to learn the person, time per frame, and memory.
+"""Cost of a method on one clip: time to learn the person, time per frame, memory, and size of the actor.
 
 Wall time holds for the machine, its load, and the settings of threads. Processor time is that of this process with all its threads,
 and hardly depends on the load. Peak memory is the largest resident set of
@@ -38,6 +38,11 @@ class CostMeter:
         self._rendering = _Spent(0.0, 0.0)
         self._frames = 0
         self._peak_mib = float("nan")
+        self._actor_bytes: list[int] = []
+
+    def learned(self, num_bytes: int) -> None:
+        """Count the bytes of an enrolled actor."""
+        self._actor_bytes.append(num_bytes)
 
     @contextmanager
     def enrolling(self) -> Iterator[None]:
@@ -67,6 +72,7 @@ class CostMeter:
             _share(1000.0 * self._rendering.wall_s, frames),
             _share(1000.0 * self._rendering.cpu_s, frames),
             self._peak_mib,
+            _share(sum(self._actor_bytes) / _KIB**2, len(self._actor_bytes)),
         )
         return dict(zip(COSTS, values, strict=True))
 

@@ -16,6 +16,8 @@ SHORT_CLIP_S: Final = 17
 """Clips under this length, seconds, have two folds, because ten seconds of enrolment would leave too little to test on."""
 ENROL_SHARE: Final = Fraction(3, 5)
 ENROL_S: Final = 10
+TEST_SHARE: Final = Fraction(1, 5)
+"""Share of a clip, at its end, that is tested on if the seconds of enrolment are given."""
 MIN_FRAMES: Final = 10
 """Fewest frames of each part."""
 MIN_WRONG_SPEECHES: Final = 10
@@ -23,19 +25,37 @@ NEAREST_SHIFT: Final = 11_200
 """Smallest circular shift, samples: 0.7 s, because a lag is searched within 0.6 s of the true alignment."""
 
 
-def folds_of(num_frames: int, frame_rate: Fraction) -> tuple[Fold, ...]:
+def folds_of(num_frames: int, frame_rate: Fraction, enrol_seconds: float | None = None) -> tuple[Fold, ...]:
     """Return the splits of a clip.
 
     A clip under 17 s has two folds, so that each frame is tested once: enrol on the first 60 % and test on the last 40 %, and the
     reverse. A longer clip has one fold: enrol on the first 10 s and test on the rest.
 
+    With `enrol_seconds` there is one fold: test on the last fifth, and enrol on the seconds before the test part. So all lengths of
+    enrolment are tested on the same frames, and none lies further from the test part than another.
+
+    Args:
+        num_frames: frames of the clip.
+        frame_rate: frames per second.
+        enrol_seconds: seconds of the enrolment part; None: as above.
+
     Raises:
         InvalidRequest: the clip is too short to be split.
     """
-    if num_frames < SHORT_CLIP_S * frame_rate:
+    if enrol_seconds is not None:
+        cut = num_frames - int(num_frames * TEST_SHARE)
+        wanted = round(enrol_seconds * frame_rate)
+        if wanted > cut:
+            raise InvalidRequest(
+                f"{enrol_seconds:g} s of enrolment are more than the {float(cut / frame_rate):.1f} s of the clip before its last fifth, "
+                "which is tested on",
+                field="enrol_seconds",
+            )
+        folds: tuple[Fold, ...] = (Fold(enrol=FrameRange(cut - wanted, cut), test=FrameRange(cut, num_frames)),)
+    elif num_frames < SHORT_CLIP_S * frame_rate:
         cut = int(num_frames * ENROL_SHARE)
         first, last = FrameRange(0, cut), FrameRange(cut, num_frames)
-        folds: tuple[Fold, ...] = (Fold(enrol=first, test=last), Fold(enrol=last, test=first))
+        folds = (Fold(enrol=first, test=last), Fold(enrol=last, test=first))
     else:
         cut = int(ENROL_S * frame_rate)
         folds = (Fold(enrol=FrameRange(0, cut), test=FrameRange(cut, num_frames)),)

@@ -34,7 +34,7 @@ EXPRESSION_COLUMNS: Final = ("expression_error", "landmark_error_px")
 """See expression.py."""
 PAPER_COLUMNS: Final = ("photometric_error", *EXPRESSION_COLUMNS, "nme")
 """Columns whose means are figures of the papers."""
-_ENERGY_COLUMNS: Final = ("truth_gradient", "result_gradient", "truth_step", "result_step")
+_ENERGY_COLUMNS: Final = ("truth_gradient", "result_gradient", "truth_step", "result_step", "truth_native", "result_native")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class TruthPiece:
         landmarks: float32 [T, 478, 3], tracked meshes, crop pixels.
         person: face model of the person; None: too few frames were tracked.
         fitted: the face model fitted to the frames; None without `person`.
+        native_energy: float64 [T], energy of the finest band of the mouth at the footage's own resolution; None: not measured.
     """
 
     crops: UInt8 = field(repr=False)
@@ -56,6 +57,7 @@ class TruthPiece:
     landmarks: Float32 = field(repr=False)
     person: PersonFace | None = None
     fitted: FittedFrames | None = None
+    native_energy: Float64 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ class RunMeasures:
 
     Attributes:
         columns: float64 [T] each: PICTURE_COLUMNS; `truth_gradient`, `result_gradient` (gradient energy of the mouth
-            box); `truth_step`, `result_step` (mean |x_t - x_{t-1}| of the mouth box); `mouth_lmd_px`; `nme`; EXPRESSION_COLUMNS.
+            box); `truth_native`, `result_native` (energy of the finest band at the footage's own resolution); `truth_step`,
+            `result_step` (mean |x_t - x_{t-1}| of the mouth box); `mouth_lmd_px`; `nme`; EXPRESSION_COLUMNS.
         truth_opening, result_opening: float32 [T], opening of the mouth, crop pixels.
         truth_width, result_width: float32 [T], width of the lips, crop pixels.
         commanded: float32 [T], the opening that the renderer was asked for; None: the variant has none.
@@ -90,7 +93,8 @@ def truth_piece(rendered: Rendered, landmarks: Float32, person: PersonFace | Non
     """Return frames of the real film. A frame is usable if it has a face crop in which the tracker finds the mouth."""
     track = mouth_track(landmarks)
     usable = np.array([not reason for reason in rendered.reasons], np.bool_) & track.known
-    return TruthPiece(rendered.crops, usable, track, landmarks, person, person.fit(landmarks) if person is not None else None)
+    fitted = person.fit(landmarks) if person is not None else None
+    return TruthPiece(rendered.crops, usable, track, landmarks, person, fitted, rendered.native_energy)
 
 
 def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> RunMeasures:
@@ -120,6 +124,9 @@ def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> Ru
         if t and measured[t - 1]:
             columns["truth_step"][t] = mean_absolute_difference(truth_boxes[t - 1], mouth)
             columns["result_step"][t] = mean_absolute_difference(result_boxes[t - 1], dubbed_mouth)
+    for name, piece in (("truth_native", truth.native_energy), ("result_native", result.native_energy)):
+        if piece is not None:
+            columns[name] = np.where(measured, piece, np.nan)
     columns["mouth_lmd_px"] = np.where(measured, landmark_distance(truth.track, track), np.nan).astype(np.float64)
     columns["nme"] = np.where(measured, normalised_mean_error(truth.landmarks, landmarks), np.nan).astype(np.float64)
     columns |= dict.fromkeys(EXPRESSION_COLUMNS, np.full(length, np.nan))

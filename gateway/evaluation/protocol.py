@@ -19,7 +19,8 @@ from gateway.evaluation.kept import Keeper
 from gateway.evaluation.measures import RunMeasures, TruthPiece, join_pieces, measure_piece, truth_piece
 from gateway.evaluation.mouth_metrics import Closures, closures
 from gateway.evaluation.types import (
-    VARIANTS,
+    DEFAULT_VARIANTS,
+    WRONG_AUDIO,
     ClipResult,
     Fold,
     FoldResult,
@@ -57,19 +58,21 @@ class EvaluationSettings:
 
     Attributes:
         variants: variants to render.
-        wrong_count: foreign speeches per fold for wrong_audio, at least 10.
+        wrong_count: foreign speeches per fold for wrong_audio and wrong_audio_kept, at least 10.
         piece_frames: frames that are rendered, tracked and measured together; bounds memory.
         bootstrap: settings of the confidence intervals.
         sample_count: pictures per variant that are kept for the report; 0: nothing is kept for reports.
         video_frames: most frames that are kept for the side-by-side video.
+        enrol_seconds: seconds of each enrolment part; None: as folds_of splits a clip.
     """
 
-    variants: tuple[Variant, ...] = VARIANTS
+    variants: tuple[Variant, ...] = DEFAULT_VARIANTS
     wrong_count: int = MIN_WRONG_SPEECHES
     piece_frames: int = 250
     bootstrap: BootstrapSettings = field(default_factory=BootstrapSettings)
     sample_count: int = 8
     video_frames: int = 250
+    enrol_seconds: float | None = None
 
 
 Progress = Callable[[str, int, int], None]
@@ -100,7 +103,7 @@ def evaluate_clip(
         retrack: face tracker for crops.
         settings: what to render and how to measure; None: the defaults.
         transcript: words that are said in the clip; empty: the closure of the lips is not measured.
-        other_speeches: foreign speech for wrong_audio. Circular shifts of the clip's own speech fill up to `wrong_count`.
+        other_speeches: foreign speech for WRONG_AUDIO. Circular shifts of the clip's own speech fill up to `wrong_count`.
         sync_distance: returns the distance of mouth and sound by a sync network; None: not measured.
         perceptual: makes an accumulator of LPIPS and FID for one variant; None: not measured.
         progress: called with each piece.
@@ -113,10 +116,11 @@ def evaluate_clip(
     evaluation = _Evaluation(session, retrack, settings, sync_distance, perceptual, progress)
     if transcript:
         evaluation.events_s = bilabial_times(session.speech, transcript)
-    folds = folds_of(session.num_frames, session.frame_rate)
+    folds = folds_of(session.num_frames, session.frame_rate, settings.enrol_seconds)
     speeches: dict[Variant, tuple[Speech | None, ...]] = dict.fromkeys(settings.variants, (None,))
-    if "wrong_audio" in speeches:
-        speeches["wrong_audio"] = wrong_speeches(session.speech, other_speeches, settings.wrong_count)
+    for variant in WRONG_AUDIO:
+        if variant in speeches:
+            speeches[variant] = wrong_speeches(session.speech, other_speeches, settings.wrong_count)
     evaluation.work = sum(len(fold.test) for fold in folds) * sum(len(of) for of in speeches.values())
 
     keeper = Keeper(folds[0].test, settings.sample_count, settings.video_frames)
@@ -126,6 +130,7 @@ def evaluate_clip(
     for fold in folds:
         with evaluation.cost.enrolling():
             actor = session.enrol(fold.enrol)
+        evaluation.cost.learned(actor.num_bytes)
         fold_results.append(FoldResult(fold, actor.lag_frames))
         for variant, measured in evaluation.fold(actor, fold, speeches, keeper if fold is folds[0] else None).items():
             runs[variant].extend(measured)

@@ -14,11 +14,13 @@ from dubstage.client import texture as texture_client
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.evaluation.clip import SPEECH_RATE_HZ, check_clip, insert_box, own_speech, shifted, truth_of
+from gateway.evaluation.native import finished_box
 from gateway.evaluation.types import FrameRange, HeadMotion, Rendered, Speech, Variant
 from gateway.media.sound import Speech as Sound
 from gateway.methods import method_named
 from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
 from gateway.pipeline.faces import FaceChoice
+from gateway.pipeline.kept_expression import footage_mouths
 from gateway.pipeline.messages import timeline_of
 from gateway.pipeline.motion_clip import MotionClip
 from gateway.pipeline.personalize import encode_style
@@ -26,6 +28,7 @@ from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.pipeline.rendering import FilmInputs, runs_of
 from gateway.pipeline.shot import Shot
+from gateway.pipeline.slow_expression import carried, slow_expression
 from gateway.pipeline.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.pipeline.spoken import Spoken
 from gateway.pipeline.window_config import WindowConfig, window_config
@@ -46,6 +49,8 @@ _STILL_FRAMES: Final = 50
 """Frames of the motionless clip that the style of the variant `single_frame` is encoded from."""
 _UNREFINED: Final = frozenset({"mean_mouth", "retrieval", "tps", "warp_network"})
 """Variants that show the texture without the renderer."""
+_KEPT: Final = frozenset({"full_kept", "wrong_audio_kept"})
+"""Variants with the slow expression of the real film. The film's mouths are explained by the film's own sound, moved by its lag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,11 @@ class Handle:
     single_frame_style: common_pb2.ArtefactRef
     lag_frames: int
     frames: FrameRange
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the actor's artefacts."""
+        return sum(ref.size_bytes for ref in self.actor.artefacts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +102,7 @@ class PipelineSession:
         method: name of the method.
         options: which parts of the enrolments are done.
         enrol_frames: usable frames, the first ones of its part, that each enrolment makes bank, identity and renderer from;
-            None: all of ten seconds. Style and lag are always learned from all.
+            None: all. Style and lag are always learned from all.
         on_progress: called with every frame and step.
     """
 
@@ -157,7 +167,11 @@ class PipelineSession:
 
     def truth(self, frames: FrameRange) -> Rendered:
         """Return face crops of the real film."""
-        return Rendered(self._truth.crops[frames.start : frames.stop], self._truth.reasons[frames.start : frames.stop])
+        energy = np.array(
+            [self._truth.native.energy(frame) if self._usable[frame] else np.nan for frame in range(frames.start, frames.stop)]
+        )
+        part = slice(frames.start, frames.stop)
+        return Rendered(self._truth.crops[part], self._truth.reasons[part], native_energy=energy)
 
     def enrol(self, frames: FrameRange) -> Handle:
         """Return an actor that is learned from these frames only."""
@@ -182,7 +196,9 @@ class PipelineSession:
         mouths = self._mouths(actor, variant, speech)
         heard = self._motion(actor, variant, speech).heard if self._shot.method.renderer.speech else None
         warp = _MODES.get(variant, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
-        config = window_config(self._shot.method, actor.actor, warp)
+        native = self._truth.native
+        scale = 0 if variant == "no_detail" else native.scale
+        config = window_config(self._shot.method, actor.actor, warp, detail_scale=scale)
         if variant in _UNREFINED:
             config = WindowConfig(bank=config.bank, geometry=config.geometry, renderer=None, state=None, mode=warp)
         usable = self._usable
@@ -198,12 +214,15 @@ class PipelineSession:
         windows = [self._host.run(inputs.render_run(run)) for run in runs_of(usable, range(frames.start, frames.stop))]
         crops = self._truth.crops[frames.start : frames.stop].copy()
         commanded = np.full(len(frames), np.nan, np.float32)
+        energy = np.full(len(frames), np.nan)
         for window in windows:
             for place, index in enumerate(window.frame):
-                crops[index - frames.start] = insert_box(self._truth.crops[index], window.box[place], window.mask[place])
+                box, luma = finished_box(window.box[place], window.mask[place], window.detail[place], native.luma[index])
+                crops[index - frames.start] = insert_box(self._truth.crops[index], box, window.mask[place], window.shift(place))
+                energy[index - frames.start] = native.energy_of(index, luma)
                 commanded[index - frames.start] = mouth_opening(window.landmarks[place])
         diagnostics = _diagnostics(windows)
-        return Rendered(crops, self._truth.reasons[frames.start : frames.stop], commanded, diagnostics)
+        return Rendered(crops, self._truth.reasons[frames.start : frames.stop], commanded, energy, diagnostics)
 
     def head_motion(self, actor: Handle, frames: FrameRange) -> HeadMotion | None:
         """Return the head motion of a film with the speech of the range and backgrounds of the enrolment part.
@@ -239,7 +258,11 @@ class PipelineSession:
         if variant == "oracle_full":
             rows = np.maximum(self._rows, 0).tolist()
             return np.asarray(self._shot.workspace.faces.read_rows(rows)["mouth"], np.float32)
-        return np.asarray(self._motion(actor, variant, speech).records["mouth"], np.float32)
+        mouths = np.asarray(self._motion(actor, variant, speech).records["mouth"], np.float32)
+        if variant not in _KEPT:
+            return mouths
+        explained = np.asarray(self._motion(actor, "full", None).records["mouth"], np.float32)
+        return carried(mouths, slow_expression(footage_mouths(self._shot, 0, self.num_frames, explained)))
 
     def _motion(self, actor: Handle, variant: Variant, speech: Speech | None) -> _Predicted:
         """Return the predicted motion of every frame of the clip, and the speech that it was predicted from."""

@@ -22,8 +22,11 @@ Variant = Literal[
     "tps",
     "warp_network",
     "full",
+    "full_kept",
+    "wrong_audio_kept",
     "no_style",
     "single_frame",
+    "no_detail",
     "oracle_full",
 ]
 """Variants that can be rendered.
@@ -33,9 +36,13 @@ Variant = Literal[
     retrieval     predicted motion, retrieved textures pasted without warp
     tps           + thin-plate spline frame by frame
     warp_network  + the temporal warp network
-    full          + the renderer: the method as users get it
+    full          + the renderer: the method without the slow expression of the footage (`--expression neutral`)
+    full_kept     `full` with the slow expression of the real film, as `--expression keep` carries it. It uses the film's mouths
+    wrong_audio_kept
+                  `full_kept`, driven by foreign speech: how much of the real mouth the expression alone tells
     no_style      `full` with the mean style of the training speakers in place of the actor's
     single_frame  `full` with the style of a single frame's landmarks in place of the actor's motion
+    no_detail     `full` without the fine detail of the person's own frames (services/common/face/mouth_detail.py)
     oracle_full   `full` with the landmarks of the truth in place of predicted landmarks
 """
 
@@ -46,10 +53,19 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     "tps",
     "warp_network",
     "full",
+    "full_kept",
+    "wrong_audio_kept",
     "no_style",
     "single_frame",
+    "no_detail",
     "oracle_full",
 )
+
+WRONG_AUDIO: Final[tuple[Variant, ...]] = ("wrong_audio", "wrong_audio_kept")
+"""Variants that are rendered once for each foreign speech."""
+
+DEFAULT_VARIANTS: Final[tuple[Variant, ...]] = tuple(variant for variant in VARIANTS if variant != "wrong_audio_kept")
+"""Variants of an evaluation unless others are asked for. Ten more speeches would take as long as all other variants together."""
 
 TABLE_VARIANTS: Final[tuple[Variant, ...]] = ("mean_mouth", "wrong_audio", "full", "oracle_full")
 """Variants of a table unless others are asked for: the method, and the controls that it is compared with."""
@@ -65,6 +81,7 @@ METRICS: Final[tuple[str, ...]] = (
     "lip_width_correlation",
     "opening_spread_ratio",
     "sharpness_ratio",
+    "native_sharpness_ratio",
     "frame_difference_ratio",
     "closure",
 )
@@ -111,12 +128,15 @@ class Rendered:
         crops: uint8 [T, 256, 256, 3], RGB: the face crop of the **composited** frame, after mask, colour match and blending.
         reasons: T texts: "" for a dubbed frame, otherwise a reason code (NO_FACE, ...). Frames with a reason are not measured.
         commanded: float32 [T], mouth opening that the renderer was asked for, crop pixels; None: the variant has none.
+        native_energy: float64 [T], energy of the finest band of the mouth at the footage's own resolution (native.py); None: not
+            measured.
         diagnostics: figures of the method, averaged over the ranges and weighted by frames, such as `fitting_error` of the warp.
     """
 
     crops: UInt8 = field(repr=False)
     reasons: tuple[str, ...]
     commanded: Float32 | None = None
+    native_energy: Float64 | None = None
     diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -155,11 +175,16 @@ class HeadMotionResult:
 
 
 class EnrolledActor(Protocol):
-    """An actor that was enrolled on one part of a clip. The evaluation reads the lag only."""
+    """An actor that was enrolled on one part of a clip. The evaluation reads lag and size only."""
 
     @property
     def lag_frames(self) -> int:
         """Lag of the sound on the enrolment part, frames of 40 ms; positive: the sound comes after the picture."""
+        ...
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all that was learned of the person."""
         ...
 
 
@@ -210,7 +235,7 @@ class SelfReenactment(Protocol[Handle]):
             actor: actor to dub.
             frames: frames to dub.
             variant: variant to render.
-            speech: foreign speech (wrong_audio); None: the sound of the clip.
+            speech: foreign speech (WRONG_AUDIO); None: the sound of the clip.
         """
         ...
 
@@ -282,7 +307,7 @@ class FoldResult:
     lag_frames: int
 
 
-COSTS: Final = ("personalize_s", "personalize_cpu_s", "ms_per_frame", "cpu_ms_per_frame", "peak_memory_mib")
+COSTS: Final = ("personalize_s", "personalize_cpu_s", "ms_per_frame", "cpu_ms_per_frame", "peak_memory_mib", "actor_mib")
 """What an evaluation says of a method's cost on one clip (cost.py)."""
 
 

@@ -26,7 +26,8 @@ from gateway.pipeline.ledger import BlobLedger, OwnBlobs
 from gateway.pipeline.outcome import DubOutcome, about_damage, about_redone, about_speech
 from gateway.pipeline.passes import Passes
 from gateway.pipeline.progress import OnProgress
-from gateway.pipeline.reference import reference_box
+from gateway.pipeline.reference import find_reference
+from gateway.pipeline.reference_face import ReferenceFace
 from gateway.pipeline.removal import give_up, remove_locked
 from gateway.pipeline.shot import Shot
 from gateway.pipeline.speech import speech_duration
@@ -35,7 +36,6 @@ from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from gateway.stages.timed import TimedStages
 from gateway.stages.times import StageClock, StageTimes
-from services.common.array_types import UInt8
 from services.common.errors import ActorNotReady, NoUsableFootage, RequestError
 from services.common.store.artefacts import ArtefactStore
 
@@ -146,13 +146,13 @@ class DubJob:
             ],
         )
 
-    async def _reference(self, workspace: Workspace, on_progress: OnProgress) -> UInt8 | None:
-        """Return the render box whose appearance the film takes, uint8 [160, 160, 3]; None: the request names no reference."""
+    async def _reference(self, workspace: Workspace, on_progress: OnProgress) -> ReferenceFace | None:
+        """Return the face whose appearance the film takes; None: the request names no reference."""
         request = self._request
         if request.reference is None:
             return None
         on_progress("reference", 0, 1)
-        return await reference_box(self._stages, request.reference, workspace.folder, threads=request.threads)
+        return await find_reference(self._stages, request.reference, workspace.folder, threads=request.threads)
 
     @property
     def folder(self) -> Path | None:

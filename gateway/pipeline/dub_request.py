@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal, get_args
 
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.consent import Consent
@@ -14,6 +15,10 @@ from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
 from gateway.pipeline.faces import FaceChoice
 from gateway.pipeline.speech import FEATURE_BLOCK
 from services.common.errors import InvalidRequest
+
+Expression = Literal["keep", "neutral"]
+"""What a dub does with the slow expression of the footage (slow_expression.py): keeps it, or shows the predicted mouths alone."""
+EXPRESSIONS: Final[tuple[Expression, ...]] = get_args(Expression)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +42,7 @@ class DubRequest:
         threads: threads of decoder and encoder.
         feature_block: feature frames per message to the motion stage; changes no byte of the result.
         retime: the film is as long as the speech and shows the frames of the footage with a fitting head motion.
+        expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for films with their own timeline.
         overwrite: replace any file at `output`. False: replace only a film that dubstage wrote.
     """
 
@@ -56,7 +62,13 @@ class DubRequest:
     threads: int = 2
     feature_block: int = FEATURE_BLOCK
     retime: bool = False
+    expression: Expression | None = None
     overwrite: bool = False
+
+    @property
+    def keeps_expression(self) -> bool:
+        """Whether the film keeps the slow expression of the footage. Only a film with the frames of the footage can."""
+        return self.expression != "neutral" and not (self.retime or method_named(self.method).own_timeline)
 
 
 def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
@@ -102,10 +114,22 @@ def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
     method = method_named(request.method)
     check_footage(method, request.footage, info)
     check_reference(method, request.reference)
-    return wants_own_timeline(method, retime=request.retime, keep_audio=request.keep_audio)
+    return wants_own_timeline(method, retime=request.retime, keep_audio=request.keep_audio, expression=request.expression)
 
 
-def wants_own_timeline(method: Method, *, retime: bool, keep_audio: bool) -> bool:
+def expression_named(name: str) -> Expression | None:
+    """Return what a dub does with the slow expression of the footage; None: the name is empty, so the method decides.
+
+    Raises:
+        InvalidRequest: there is no such choice.
+    """
+    found = next((expression for expression in EXPRESSIONS if expression == name), None)
+    if found is None and name:
+        raise InvalidRequest(f"no expression {name[:80]!r}; there are: {', '.join(EXPRESSIONS)}", field="expression")
+    return found
+
+
+def wants_own_timeline(method: Method, *, retime: bool, keep_audio: bool, expression: Expression | None = None) -> bool:
     """Return whether the film gets its own timeline, without reading the footage.
 
     Raises:
@@ -118,5 +142,11 @@ def wants_own_timeline(method: Method, *, retime: bool, keep_audio: bool) -> boo
         raise InvalidRequest(
             "the film gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
             field="keep_audio",
+        )
+    if own and expression == "keep":
+        raise InvalidRequest(
+            "the film gets a timeline of its own, so the expression of the footage does not fit its frames: leave "
+            "--expression keep out",
+            field="expression",
         )
     return own

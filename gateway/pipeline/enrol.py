@@ -1,4 +1,4 @@
-"""Enrolment: what the stages learn of a person from at most ten seconds of footage."""
+"""Enrolment: what the stages learn of a person from at most five minutes of usable footage."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import numpy as np
 from dubstage.client import render as render_client
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
-from gateway.media.types import MediaInfo
 from gateway.methods import Method
 from gateway.pipeline.bank import BankExtras, Seen, bank_extras, build_bank
 from gateway.pipeline.identity import fit_identity
 from gateway.pipeline.motion_clip import MotionClip
 from gateway.pipeline.personalize import Heard, encode_style, measured_lag, personalize_motion, personalize_renderer
 from gateway.pipeline.progress import OnProgress
-from gateway.pipeline.records import RecordFile
 from gateway.pipeline.spoken import Spoken
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float64
@@ -61,6 +59,11 @@ class EnrolledActor:
     lag_confidence: float = 0.0
     sync_distance: float = 0.0
 
+    @property
+    def artefacts(self) -> tuple[common_pb2.ArtefactRef, ...]:
+        """All artefacts of the actor."""
+        return tuple(ref for ref in (self.style, self.bank, self.renderer, self.identity) if ref is not None)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnrolOptions:
@@ -99,11 +102,11 @@ class Enrolment:
     Attributes:
         stages: the stages.
         method: method that the person is enrolled for.
-        info: the footage. Enrolment decodes the footage again if the method needs the person's identity, because face records hold
-            the lower face only.
-        faces: FACE_RECORDs of the footage.
-        rows: record rows of the person in `faces` that enrolment uses.
-        clip: motion of these records.
+        seen: the frames that the bank is made from. Enrolment decodes the footage again, because face records hold the lower face
+            only, at 160 x 160 pixels.
+        first: record rows of the first seconds, for the identity, which minutes of footage do not improve.
+        num_frames: number of frames that enrolment uses.
+        clip: motion of the person.
         features: FEATURE_RECORDs of the footage's sound on the same frames of the motion grid; None: the footage has no sound.
         spoken: the footage's sound at the frames of the footage, without the lag; None: the footage has no sound, or the method's
             renderer is not adapted with speech.
@@ -114,9 +117,9 @@ class Enrolment:
 
     stages: Stages
     method: Method
-    info: MediaInfo
-    faces: RecordFile
-    rows: list[int]
+    seen: Seen
+    first: list[int]
+    num_frames: int
     clip: MotionClip
     features: Array | None
     options: EnrolOptions
@@ -137,12 +140,12 @@ class Enrolment:
         # A bank that holds coefficients and speech comes after the identity and the lag that these depend on.
         known = await self._known() if method.adapts_neural_texture else None
         extras = await self._extras(known) if known is not None else BankExtras()
-        self.on_step("bank", 0, len(self.rows))
-        bank, geometry = await build_bank(self.stages, self.faces, self.rows, self.on_step, extras)
+        self.on_step("bank", 0, len(self.seen.rows))
+        bank, geometry = await build_bank(self.stages, self.seen, self.on_step, extras)
         await self.on_artefact(bank)
         known = known if known is not None else await self._known()
         pose = np.median(clip.poses[clip.usable], axis=0)
-        actor = EnrolledActor(style, bank, None, geometry, len(self.rows), pose, identity=known.identity)
+        actor = EnrolledActor(style, bank, None, geometry, self.num_frames, pose, identity=known.identity)
         if known.lag is not None and self.features is not None:
             actor = await self._with_lag(actor, known.lag, self.features)
         if self.options.personalize_renderer or method.renderer.needs_actor:
@@ -154,7 +157,9 @@ class Enrolment:
         identity = lag = None
         if self.method.needs_identity:
             staged = self.method.adapts_neural_texture
-            identity = await fit_identity(self.stages, self.info, self.faces, self.rows, self.on_step, three_stage=staged)
+            identity = await fit_identity(
+                self.stages, self.seen.info, self.seen.faces, self.first, self.on_step, three_stage=staged
+            )
             await self.on_artefact(identity)
         if self.features is not None:
             lag = await measured_lag(self.stages, self.clip, self.features)
@@ -166,8 +171,7 @@ class Enrolment:
         spoken = self.spoken
         if spoken is not None and known.lag is not None:
             spoken = replace(spoken, lag_frames=known.lag.lag_frames)
-        seen = Seen(self.info, self.faces, self.rows)
-        return await bank_extras(self.stages, seen, known.identity, spoken, self.on_step)
+        return await bank_extras(self.stages, self.seen, known.identity, spoken, self.on_step)
 
     async def _with_lag(self, actor: EnrolledActor, lag: motion_pb2.EstimateLagResponse, features: Array) -> EnrolledActor:
         """Return the actor with the lag of the footage and, if asked for, with adapted motion."""

@@ -12,7 +12,7 @@ from gateway.pipeline.enrolment_artefact import actor_refs
 from gateway.pipeline.journal import step_key
 from gateway.stages.method_check import Listed
 
-PIPELINE_VERSION: Final = 7
+PIPELINE_VERSION: Final = 8
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
 
 
@@ -43,5 +43,6 @@ async def job_key(request: DubRequest, method: Method, models: Listed, face_mode
         enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
         warp=int(request.warp),
         retime=request.retime,
+        expression=request.keeps_expression,
         face_model=face_model,
     )

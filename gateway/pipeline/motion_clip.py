@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.lib.recfunctions import repack_fields
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.media.types import MediaInfo
@@ -18,9 +19,17 @@ from services.common.face.head_pose_vectors import pose_vectors
 from services.common.face.landmark_layout import pose_landmarks
 from services.common.wire.timeline import MOTION_RATE
 
-ENROLMENT_SECONDS: Final = 10
+ENROLMENT_SECONDS: Final = 300
+"""Seconds of usable footage that enrolment learns from at most."""
+ENROLMENT_SPAN_S: Final = 360
+"""Seconds from the first usable frame within which enrolment goes on for more than FEW_SECONDS of usable footage. One message holds
+the motion of the whole span."""
+FEW_SECONDS: Final = 10
+"""Seconds of usable footage that are looked for however far apart they are, and that a face is compared with the sound on."""
 MIN_ENROLMENT_FRAMES: Final = 25
 """Fewest usable frames that make a texture bank and a speaking style."""
+_MOTION_FIELDS: Final = ["frame", "scale", "rotation", "translation", "mouth", "landmarks"]
+_READ_ROWS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +55,35 @@ def frame_seconds(info: MediaInfo) -> Float64:
     return np.asarray((info.video.pts - info.video.pts[0]) * float(info.video.time_base), np.float64)
 
 
-def enrolment_rows(faces: RecordFile, rows: Int64, seconds: Float64, frames: range | None = None) -> list[int]:
-    """Return the record rows of the first ten seconds of usable frames of a face.
+def enrolment_rows(
+    faces: RecordFile, rows: Int64, seconds: Float64, frames: range | None = None, *, most_s: float = ENROLMENT_SECONDS
+) -> list[int]:
+    """Return the record rows of the first usable frames of a face.
+
+    More than FEW_SECONDS are taken only within ENROLMENT_SPAN_S of the first usable frame.
 
     Args:
         faces: FACE_RECORDs of the footage.
         rows: int64 [T], record row of the face in each frame, -1 where the frame does not show the face.
         seconds: float64 [T], presentation time of every frame from the first frame.
         frames: consecutive frames to choose from; None: all.
+        most_s: seconds of usable frames that are taken at most.
 
     Raises:
         NoUsableFootage: fewer than MIN_ENROLMENT_FRAMES are usable.
     """
     usable: list[int] = []
-    spent = 0.0
+    spent, first_s = 0.0, 0.0
     span = frames if frames is not None else range(len(rows))
     for frame in range(span.start, min(span.stop, len(rows))):
-        if spent >= ENROLMENT_SECONDS - 1e-6:
+        far = seconds[frame] - first_s >= ENROLMENT_SPAN_S
+        if spent >= (min(most_s, FEW_SECONDS) if usable and far else most_s) - 1e-6:
             break
         row = int(rows[frame])
         if row < 0:
             continue
         if faces.read(row, row + 1)["reason"][0] == common_pb2.FRAME_REASON_DUBBED:
+            first_s = first_s if usable else float(seconds[frame])
             usable.append(row)
             spent += seconds[frame + 1] - seconds[frame] if frame + 1 < len(seconds) else 0.0
     if len(usable) < MIN_ENROLMENT_FRAMES:
@@ -97,16 +113,22 @@ def still_row(faces: RecordFile, rows: Int64) -> list[int]:
 
 def clip_of(faces: RecordFile, rows: list[int], seconds: Float64) -> tuple[MotionClip, int]:
     """Return the motion of face records on the motion grid, and the frame of the footage's motion grid at which the clip begins."""
-    records = faces.read_rows(rows)
+    records = motion_records(faces, rows)
     begin = int(np.floor(seconds[records["frame"][0]] * float(MOTION_RATE)))
     return on_motion_grid(records, seconds, begin / float(MOTION_RATE)), begin
+
+
+def motion_records(faces: RecordFile, rows: list[int]) -> Array:
+    """Return the fields of face records that tell the motion. Pixels of minutes of footage would fill the memory."""
+    begins = range(0, len(rows), _READ_ROWS)
+    return np.concatenate([repack_fields(faces.read_rows(rows[begin : begin + _READ_ROWS])[_MOTION_FIELDS]) for begin in begins])
 
 
 def on_motion_grid(records: Array, seconds: Float64, begin_s: float) -> MotionClip:
     """Return landmarks and head poses of face records on the motion grid, by linear interpolation in time.
 
     Args:
-        records: FACE_RECORDs in the order of their frames.
+        records: FACE_RECORDs in the order of their frames; `pixels` are not needed.
         seconds: float64 [T], presentation time of every frame of the footage from the first frame.
         begin_s: time of grid frame 0, seconds.
     """

@@ -20,20 +20,24 @@ from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays, actor_refs
 from gateway.pipeline.film import Film, FilmFacts
 from gateway.pipeline.journal import Journal, step_key
+from gateway.pipeline.kept_expression import find_expression, wanted_mouths
 from gateway.pipeline.ledger import BlobLedger
 from gateway.pipeline.messages import timeline_of
 from gateway.pipeline.motion_clip import frame_seconds
+from gateway.pipeline.native_boxes import scale_of
 from gateway.pipeline.plan import Plan, make_plan
 from gateway.pipeline.portrait import own_pose, show_rotated
 from gateway.pipeline.progress import OnProgress
+from gateway.pipeline.reference_face import ReferenceFace
 from gateway.pipeline.rendering import FilmInputs, rendered_windows
 from gateway.pipeline.shot import Shot
 from gateway.pipeline.speech import MotionRequest, predict_motion
 from gateway.pipeline.spoken import Spoken
 from gateway.pipeline.window_config import window_config
 from gateway.stages.times import StageClock
-from services.common.array_types import Float32, UInt8
+from services.common.array_types import Float32
 from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.face.head_pose_vectors import pose_of_vector
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
 from services.common.wire.artefact_messages import ref_from_proto
@@ -69,7 +73,7 @@ class Passes:
         store: artefacts of the journal.
         ledger: counts the artefacts of the job.
         on_progress: called with every frame and step.
-        reference: uint8 [160, 160, 3], RGB: render box whose appearance the film takes; None: the actor's own appearance.
+        reference: face whose appearance the film takes; None: the actor's own appearance.
     """
 
     request: DubRequest
@@ -79,7 +83,7 @@ class Passes:
     store: ArtefactStore
     ledger: BlobLedger
     on_progress: OnProgress
-    reference: UInt8 | None = None
+    reference: ReferenceFace | None = None
 
     async def person(self) -> Person:
         """Return the face to dub and the actor: the actor of the request, or one that is learned from the footage.
@@ -105,10 +109,12 @@ class Passes:
         return Person(face_id, actor, time.perf_counter() - began)
 
     async def in_place(self, person: Person) -> Film:
-        """Return the footage itself as the film to dub, and predict the motion of its frames."""
+        """Return the footage itself as the film to dub, predict the motion of its frames, and find the person's slow expression."""
         if person.actor is not None:
             info = self.shot.info
             await self._predict(person.actor, timeline_of(info), info.video.num_frames)
+            if self.request.keeps_expression:
+                await find_expression(self.shot, person.actor, self.on_progress)
         return self.shot.film
 
     async def background(self, person: Person, duration: Fraction) -> Film:
@@ -176,7 +182,11 @@ class Passes:
         if actor is not None:
             # A person who had to be learned again is another actor: windows of an earlier actor are not reused.
             key = step_key("film", job=key, actor=[ref.sha256 for ref in actor_refs(actor).values()])
-            config = window_config(shot.method, actor, request.warp, self.reference)
+            face, pose = self.reference, pose_of_vector(actor.pose)
+            reference = face.in_shape_of(actor.geometry, pose) if face is not None else None
+            shown = plan.row[plan.rendered()].tolist()
+            scale = await asyncio.to_thread(scale_of, film.faces, shown)
+            config = window_config(shot.method, actor, request.warp, reference, detail_scale=scale)
             spoken = Spoken(shot.workspace.speech, frame_seconds(film.info)) if shot.method.renderer.speech else None
             heard = spoken.around if spoken is not None else None
             inputs = FilmInputs(shot.stages, config, plan.rendered(), plan.row, film.faces, self._mouths, heard)
@@ -230,7 +240,7 @@ class Passes:
         await predict_motion(shot.stages, motion, workspace.speech, workspace.motion)
 
     def _mouths(self, begin: int, end: int) -> Float32:
-        return np.asarray(self.shot.workspace.motion.read(begin, end)["mouth"])
+        return wanted_mouths(self.shot.workspace, begin, end)
 
     def _speech_probability(self) -> Float32:
         motion = self.shot.workspace.motion

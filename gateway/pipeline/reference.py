@@ -1,4 +1,4 @@
-"""The reference picture of a dub: the render box of a face whose appearance the film takes."""
+"""The reference picture of a dub: the face in a file whose appearance the film takes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from gateway.media.stills import open_footage
 from gateway.media.types import MediaInfo
 from gateway.pipeline.face_records import face_records
 from gateway.pipeline.footage import tracked_frames
+from gateway.pipeline.reference_face import ReferenceFace, reference_face
 from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
-from services.common.array_types import UInt8
 from services.common.errors import MediaUnsupported, NoUsableFootage
 
 MAX_FRAMES: Final = 250
 """Most frames of a reference film that are searched for a face."""
+CHOICE_FRAMES: Final = 50
+"""Frames of a reference film, from the first usable face on, of which the best one is taken."""
 
 
-async def reference_box(stages: Stages, path: Path, folder: Path, *, threads: int) -> UInt8:
-    """Return the render box of the first usable face in a file, uint8 [160, 160, 3], RGB. If a frame shows several, the largest.
+async def find_reference(stages: Stages, path: Path, folder: Path, *, threads: int) -> ReferenceFace:
+    """Return the first usable face in a file. If a frame shows several, the largest. Of a film, the best picture of this face.
 
     Args:
         stages: the stages.
@@ -43,26 +45,31 @@ async def reference_box(stages: Stages, path: Path, folder: Path, *, threads: in
         info = await inspect_film_aside(path)
         with TemporaryDirectory(prefix="reference-", dir=folder) as aside:
             opened = await asyncio.to_thread(open_footage, info, Path(aside), threads=threads)
-            box = await until_done(lambda: _first_box(stages, opened, threads))
+            face = await until_done(lambda: _best_face(stages, opened, threads))
     except MediaUnsupported as problem:
         raise MediaUnsupported(problem.message, field="reference") from problem
-    if box is None:
+    if face is None:
         searched = f" in its first {MAX_FRAMES} frames" if info.video.num_frames > MAX_FRAMES else ""
         raise NoUsableFootage(
             f"the reference {path} shows no face that can be used{searched}: give a picture of a whole face from the front",
             subject=str(path),
         )
-    return box
+    return face
 
 
-async def _first_box(stages: Stages, info: MediaInfo, threads: int) -> UInt8 | None:
+async def _best_face(stages: Stages, info: MediaInfo, threads: int) -> ReferenceFace | None:
+    best: ReferenceFace | None = None
+    face_id, last = -1, MAX_FRAMES - 1
     async with aclosing(tracked_frames(stages, info, threads)) as frames:
         async for tracked in frames:
             records = await asyncio.to_thread(face_records, tracked.faces, tracked.rgb, tracked.scale)
             usable = records[records["reason"] == common_pb2.FRAME_REASON_DUBBED]
-            if len(usable):
+            if best is None and len(usable):
                 area = usable["box"][:, 2] * usable["box"][:, 3]
-                return np.asarray(usable["pixels"][int(np.argmax(area))], np.uint8)
-            if tracked.index + 1 == MAX_FRAMES:
+                face_id, last = int(usable["face_id"][np.argmax(area)]), tracked.index + CHOICE_FRAMES - 1
+            for record in usable[usable["face_id"] == face_id]:
+                face = reference_face(record)
+                best = face if best is None or face.cost < best.cost else best
+            if tracked.index == last:
                 break
-    return None
+    return best

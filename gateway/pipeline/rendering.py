@@ -17,6 +17,7 @@ from gateway.pipeline.window_config import WindowConfig, with_context
 from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, render_window
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, Float32, Int64
+from services.common.face.crops import BOX_SIZE
 from services.common.store.tensor_bytes import NamedArrays
 
 WINDOWS_AHEAD = 3
@@ -65,7 +66,7 @@ class FilmInputs:
         Raises:
             DubstageError: from the stages.
         """
-        return joined([await self.render_run(run) for run in runs_of(self.usable, span)])
+        return joined([await self.render_run(run) for run in runs_of(self.usable, span)], self.config.detail_scale)
 
 
 async def rendered_windows(
@@ -105,7 +106,9 @@ async def rendered_windows(
 
 async def _window(inputs: FilmInputs, journal: Journal, job_key: str, span: range) -> RenderedWindow:
     key = step_key("window", job=job_key, begin=span.start, end=span.stop)
-    found = await asyncio.to_thread(journal.find, key, lambda stored: journalled_window(stored, inputs.usable, span))
+    found = await asyncio.to_thread(
+        journal.find, key, lambda stored: journalled_window(stored, inputs.usable, span, inputs.config.detail_scale)
+    )
     if found is not None:
         return found
     window = await inputs.render_span(span)
@@ -115,13 +118,19 @@ async def _window(inputs: FilmInputs, journal: Journal, job_key: str, span: rang
     return window
 
 
-def journalled_window(stored: NamedArrays, usable: Bool, span: range) -> RenderedWindow:
+def journalled_window(stored: NamedArrays, usable: Bool, span: range, detail_scale: int) -> RenderedWindow:
     """Return the window that a journal's arrays hold.
+
+    Args:
+        stored: the arrays.
+        usable: bool [T], frames of the film that can be rendered.
+        span: frames of the window.
+        detail_scale: pixels of the detail per box pixel; 0: the windows have no detail.
 
     Raises:
         ValueError: the arrays are not those of the window of `span`.
     """
-    wanted = joined([])
+    wanted = joined([], detail_scale)
     frames = np.asarray(span)[usable[span.start : span.stop]]
     for field in fields(RenderedWindow):
         array, like = stored.arrays.get(field.name), getattr(wanted, field.name)
@@ -146,9 +155,15 @@ def runs_of(usable: Bool, span: range) -> list[range]:
     return runs
 
 
-def joined(parts: list[RenderedWindow]) -> RenderedWindow:
-    """Return one window with the frames of all parts."""
+def joined(parts: list[RenderedWindow], detail_scale: int = 0) -> RenderedWindow:
+    """Return one window with the frames of all parts.
+
+    Args:
+        parts: windows with the same scale of detail.
+        detail_scale: pixels of the detail per box pixel, of the window without frames.
+    """
     if not parts:
+        side = detail_scale * BOX_SIZE
         return RenderedWindow(
             frame=np.empty(0, np.int64),
             box=np.empty((0, 160, 160, 3), np.uint8),
@@ -156,6 +171,8 @@ def joined(parts: list[RenderedWindow]) -> RenderedWindow:
             fitting_error=np.empty(0, np.float32),
             bending_energy=np.empty(0, np.float32),
             landmarks=np.empty((0, 59, 2), np.float32),
+            filmed=np.empty((0, 59, 2), np.float32),
+            detail=np.empty((0, side, side), np.uint8),
         )
     return RenderedWindow(
         **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(RenderedWindow)}

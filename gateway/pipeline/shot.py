@@ -10,11 +10,13 @@ from gateway.media.stills import is_still, open_footage
 from gateway.media.types import MediaInfo
 from gateway.methods import Method
 from gateway.pipeline.analysis import track_footage
+from gateway.pipeline.bank import Seen
+from gateway.pipeline.bank_rows import bank_rows
 from gateway.pipeline.enrol import EnrolledActor, Enrolment, EnrolOptions, OnArtefact, unnoted
 from gateway.pipeline.face_index import FaceIndex
 from gateway.pipeline.faces import FaceChoice, check_one_face, choose_face
 from gateway.pipeline.film import Film
-from gateway.pipeline.motion_clip import clip_of, enrolment_rows, frame_seconds, still_row
+from gateway.pipeline.motion_clip import FEW_SECONDS, clip_of, enrolment_rows, frame_seconds, still_row
 from gateway.pipeline.personalize import estimate_lag
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import RecordFile
@@ -26,8 +28,8 @@ from services.common.array_types import Array, Float64, Int64
 from services.common.errors import NoUsableFootage
 from services.common.wire.timeline import MOTION_RATE
 
-SOUND_SECONDS = 60
-"""Seconds of the footage's own sound that lag and enrolment use at most."""
+SOUND_SECONDS = 600
+"""Seconds of the footage's own sound, from its beginning, that lag and enrolment use at most."""
 
 
 class Shot:
@@ -96,7 +98,7 @@ class Shot:
         *,
         most: int | None = None,
     ) -> EnrolledActor:
-        """Learn the selected person from the first ten usable seconds of the footage.
+        """Learn the selected person from the first usable seconds of the footage (motion_clip.enrolment_rows).
 
         Args:
             options: which parts of the enrolment are done.
@@ -111,9 +113,11 @@ class Shot:
             DubstageError: from the stages.
         """
         if self.method.takes_still and is_still(self.info):
-            rows = still_row(self.workspace.faces, self.rows)
+            rows = first = still_row(self.workspace.faces, self.rows)
         else:
-            rows = await asyncio.to_thread(enrolment_rows, self.workspace.faces, self.rows, self.seconds, frames)
+            faces, seconds = self.workspace.faces, self.seconds
+            rows = await asyncio.to_thread(enrolment_rows, faces, self.rows, seconds, frames)
+            first = await asyncio.to_thread(enrolment_rows, faces, self.rows, seconds, frames, most_s=FEW_SECONDS)
         clip, begin = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
         features: Array | None = None
         spoken: Spoken | None = None
@@ -124,9 +128,9 @@ class Shot:
         enrolment = Enrolment(
             stages=self.stages,
             method=self.method,
-            info=self.info,
-            faces=self.workspace.faces,
-            rows=rows[:most],
+            seen=await asyncio.to_thread(self._seen, first[:most] if self.method.adapts_neural_texture else rows[:most]),
+            first=first[:most],
+            num_frames=len(rows[:most]),
             clip=clip,
             features=features,
             options=options,
@@ -178,11 +182,16 @@ class Shot:
         """The footage as a film that can be dubbed in place."""
         return Film(self.info, self.index, self.workspace.faces)
 
+    def _seen(self, rows: list[int]) -> Seen:
+        """Return the frames for a bank that is made from face records."""
+        chosen = bank_rows(self.workspace.faces, rows, self.seconds)
+        return Seen(self.info, self.workspace.faces, chosen.rows, chosen.max_frames)
+
     async def _fit_to_sound(self, face_id: int) -> float:
         """Return how well the mouth of a face fits the footage's sound; higher is better, -inf: unknown."""
         sound, faces = await self.hear(), self.workspace.faces
         try:
-            rows = enrolment_rows(faces, self.index.rows_of(face_id), self.seconds)
+            rows = enrolment_rows(faces, self.index.rows_of(face_id), self.seconds, most_s=FEW_SECONDS)
             clip, begin = await asyncio.to_thread(clip_of, faces, rows, self.seconds)
             reply = await estimate_lag(self.stages, clip, sound.read(begin, begin + len(clip.mouth)))
         except NoUsableFootage:

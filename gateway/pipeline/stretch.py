@@ -8,8 +8,9 @@ import numpy as np
 
 from dubstage.client import motion as motion_client
 from dubstage.client import texture as texture_client
+from gateway.compositing.jaw import jaw_shift, moved
 from gateway.pipeline.records import pose_of
-from services.common.array_types import Array, Bool, Float32
+from services.common.array_types import Array, Bool, Float32, UInt8
 from services.common.face.crops import head_to_box
 from services.common.wire.pose_messages import pose_to_proto
 
@@ -45,6 +46,22 @@ class Stretch:
     def landmarks(self, place: int) -> Float32:
         """Return the wanted mouth-area landmarks of a frame, float32 [59, 2], box pixels."""
         return head_to_box(self.mouths[place], pose_of(self.records[place]))
+
+    def filmed(self, place: int) -> Float32:
+        """Return the footage's own mouth-area landmarks of a frame, float32 [59, 2], box pixels."""
+        record = self.records[place]
+        return head_to_box(record["mouth"], pose_of(record))
+
+    def background(self, place: int, wanted: Float32, mask: UInt8) -> UInt8:
+        """Return the footage's own box of a frame with the jaw moved to the wanted jaw, uint8 [160, 160, 3], RGB.
+
+        Args:
+            place: of the frame.
+            wanted: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+            mask: uint8 [160, 160], lower-face mask.
+        """
+        shift = jaw_shift(self.filmed(place), wanted, mask)
+        return moved(np.ascontiguousarray(self.records[place]["pixels"]), shift)
 
     def target(self, place: int, *, context_only: bool) -> texture_client.Target:
         """Return what the texture stage is asked for a frame."""

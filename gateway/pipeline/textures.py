@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Texture:
         features: Tensor message, float32 [160, 160, C]: features of the neural texture; None: the renderer takes none.
         fitting_error: of the warp, box pixels; 0 where no spline was used.
         bending_energy: of the warp; 0 where no spline was used.
+        detail: Image message, uint8 [160 S, 160 S]: fine detail of the mouth at S pixels per box pixel; None: not asked for.
     """
 
     landmarks: Float32
@@ -37,6 +38,7 @@ class Texture:
     features: common_pb2.Tensor | None = None
     fitting_error: float = 0.0
     bending_energy: float = 0.0
+    detail: common_pb2.Image | None = None
 
 
 async def textures_of(stages: Stages, config: WindowConfig, stretch: Stretch) -> dict[int, Texture]:
@@ -53,27 +55,60 @@ async def textures_of(stages: Stages, config: WindowConfig, stretch: Stretch) ->
     places = np.nonzero(textured)[0].tolist()
     match config.texture:
         case TextureInput.NONE:
-            return {place: Texture(stretch.landmarks(place)) for place in np.nonzero(stretch.wanted)[0].tolist()}
+            places = np.nonzero(stretch.wanted)[0].tolist()
+            made = [Texture(stretch.landmarks(place)) for place in places]
         case TextureInput.NEURAL:
             made = await _sampled(stages, config, stretch, places)
-        case _:
-            made = await _retrieved(stages, config, stretch, places)
-    return dict(zip(places, made, strict=True))
+        case TextureInput.DRAWN:
+            made = await _warped(stages, config, stretch, places, config.mode)
+        case TextureInput.WARPED:
+            made = await _warped(stages, config, stretch, places, config.mode, config.detail_scale)
+    textures = dict(zip(places, made, strict=True))
+    if config.detail_scale and config.texture is not TextureInput.WARPED:
+        await _add_detail(stages, config, stretch, textures)
+    return textures
 
 
-async def _retrieved(stages: Stages, config: WindowConfig, stretch: Stretch, places: Sequence[int]) -> list[Texture]:
+async def _add_detail(stages: Stages, config: WindowConfig, stretch: Stretch, textures: dict[int, Texture]) -> None:
+    """Add the detail of the bank to the textures of the wanted frames, for renderers that take no warped texture."""
+    places = np.nonzero(stretch.wanted)[0].tolist()
+    mode = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
+    warped = await _warped(stages, config, stretch, places, mode, config.detail_scale)
+    for place, texture in zip(places, warped, strict=True):
+        textures[place] = replace(textures[place], detail=texture.detail)
+
+
+async def _warped(
+    stages: Stages,
+    config: WindowConfig,
+    stretch: Stretch,
+    places: Sequence[int],
+    mode: texture_pb2.WarpMode.ValueType,
+    detail_scale: int = 0,
+) -> list[Texture]:
     # Context after the last picture is the renderer's alone.
     seen, answered = range(places[-1] + 1 if places else 0), set(places)
 
     async def requests() -> AsyncIterator[texture_pb2.RetrieveWarpRequest]:
-        made = texture_client.retrieve_warp.requests(bank=config.bank, mode=config.mode, identity=config.identity)
+        made = texture_client.retrieve_warp.requests(
+            bank=config.bank, mode=mode, identity=config.identity, detail_scale=detail_scale
+        )
         yield made.config
         for place in seen:
             yield made.item(stretch.target(place, context_only=place not in answered))
 
     replies = await all_replies(lambda: stages.stream(rpcs.texture.RETRIEVE_WARP, requests()))
     _check([reply.frame_index for reply in replies], stretch, places)
-    return [Texture(_landmarks(reply), reply.warped, None, reply.fitting_error, reply.bending_energy) for reply in replies]
+    return [
+        Texture(
+            landmarks=_landmarks(reply),
+            picture=reply.warped,
+            fitting_error=reply.fitting_error,
+            bending_energy=reply.bending_energy,
+            detail=reply.detail if detail_scale else None,
+        )
+        for reply in replies
+    ]
 
 
 async def _sampled(stages: Stages, config: WindowConfig, stretch: Stretch, places: Sequence[int]) -> list[Texture]:

@@ -31,6 +31,7 @@ class WindowConfig:
         mode: what the texture stage does: how it warps, or which albedo it draws.
         identity: identity of the actor on the morphable model; None: the texture stage needs none.
         reference: uint8 [160, 160, 3], RGB: render box whose appearance the film takes; None: the actor's own appearance.
+        detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail.
     """
 
     bank: common_pb2.ArtefactRef
@@ -40,6 +41,7 @@ class WindowConfig:
     mode: texture_pb2.WarpMode.ValueType
     identity: common_pb2.ArtefactRef | None = None
     reference: UInt8 | None = None
+    detail_scale: int = 0
 
     @property
     def texture(self) -> TextureInput:
@@ -58,7 +60,7 @@ class WindowConfig:
     @property
     def frames_before(self) -> int:
         """Frames before a window that any stage sees."""
-        retrieved = self.texture in {TextureInput.WARPED, TextureInput.DRAWN}
+        retrieved = self.texture in {TextureInput.WARPED, TextureInput.DRAWN} or self.detail_scale > 0
         return max(TEXTURE_CONTEXT_FRAMES if retrieved else 0, self.renderer_before)
 
     @property
@@ -68,7 +70,12 @@ class WindowConfig:
 
 
 def window_config(
-    method: Method, actor: EnrolledActor, warp: texture_pb2.WarpMode.ValueType, reference: UInt8 | None = None
+    method: Method,
+    actor: EnrolledActor,
+    warp: texture_pb2.WarpMode.ValueType,
+    reference: UInt8 | None = None,
+    *,
+    detail_scale: int = 0,
 ) -> WindowConfig:
     """Return what the windows of an actor are rendered with.
 
@@ -80,6 +87,7 @@ def window_config(
         actor: the actor.
         warp: how the texture stage warps, for renderers that take a warped texture.
         reference: uint8 [160, 160, 3], RGB: render box whose appearance the film takes; None: the actor's own appearance.
+        detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail.
     """
     texture = method.renderer.texture
     albedo = texture_pb2.WARP_MODE_LOW_FREQUENCY_ALBEDO if actor.renderer_trained else texture_pb2.WARP_MODE_DETAILED_ALBEDO
@@ -91,6 +99,7 @@ def window_config(
         mode=albedo if texture is TextureInput.DRAWN else warp,
         identity=actor.identity if texture in {TextureInput.DRAWN, TextureInput.NEURAL} else None,
         reference=reference,
+        detail_scale=detail_scale,
     )
 
 

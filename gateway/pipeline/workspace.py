@@ -16,7 +16,7 @@ import structlog
 
 from gateway.pipeline.allowance import MAX_JOB_BYTES, Allowance
 from gateway.pipeline.disk import job_folder
-from gateway.pipeline.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
+from gateway.pipeline.records import EXPRESSION_RECORD, FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.pipeline.seals import Seal, read_note, write_note
 from services.common.errors import InvalidRequest
 
@@ -42,6 +42,7 @@ class Workspace:
         speech: FEATURE_RECORDs of the new speech.
         sound: FEATURE_RECORDs of the footage's own sound.
         motion: MOTION_RECORDs of the new speech.
+        expression: EXPRESSION_RECORDs of the footage, if the dub keeps the expression.
         backgrounds: FACE_RECORDs of the background film, if the dub has its own timeline.
         allowance: disk space of all records.
         redone: warnings for the user about damaged files of an earlier run.
@@ -64,6 +65,7 @@ class Workspace:
         self.speech = self._records("speech.bin", FEATURE_RECORD)
         self.sound = self._records("sound.bin", FEATURE_RECORD)
         self.motion = self._records("motion.bin", MOTION_RECORD)
+        self.expression = self._records("expression.bin", EXPRESSION_RECORD)
         self.backgrounds = self._records("backgrounds.bin", FACE_RECORD)
 
     def finished(self, name: str, *files: RecordFile | Path) -> dict[str, Any] | None:
@@ -125,7 +127,7 @@ class Workspace:
         """Close all files, even if one of them cannot be written to its end. The files stay."""
         with ExitStack() as files:
             files.callback(self._unlock)
-            for file in (self.faces, self.speech, self.sound, self.motion, self.backgrounds):
+            for file in (self.faces, self.speech, self.sound, self.motion, self.expression, self.backgrounds):
                 files.callback(file.close)
 
     def _records(self, name: str, dtype: Any) -> RecordFile:

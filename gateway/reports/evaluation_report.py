@@ -32,6 +32,7 @@ HEADINGS: Final[Mapping[str, str]] = {
     "lip_width_correlation": "width r",
     "opening_spread_ratio": "opening spread",
     "sharpness_ratio": "sharpness",
+    "native_sharpness_ratio": "sharpness, native",
     "frame_difference_ratio": "frame difference",
     "closure": "closure",
 }

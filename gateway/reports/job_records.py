@@ -7,8 +7,9 @@ import numpy as np
 from gateway.methods import method_named
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.kept_expression import wanted_mouths
 from gateway.pipeline.outcome import DubOutcome
-from gateway.pipeline.records import MOTION_RECORD, RecordFile, pose_of
+from gateway.pipeline.records import RecordFile, pose_of
 from gateway.pipeline.workspace import Workspace
 from gateway.reports.film_pictures import MOST_FRAMES
 from services.common.array_types import Float32, Float64
@@ -56,8 +57,8 @@ def commanded_opening(outcome: DubOutcome, job: DubJob) -> Float32:
     opening = np.full(outcome.plan.num_frames, np.nan, np.float32)
     if job.folder is None or outcome.actor is None:
         return opening
-    with RecordFile(job.folder / "motion.bin", MOTION_RECORD) as motion:
-        mouths = motion.read(0, MOST_FRAMES)["mouth"]
+    with Workspace(job.folder) as workspace:
+        mouths = wanted_mouths(workspace, 0, MOST_FRAMES)
     opening[: len(mouths)] = mouth_opening(mouths)
     opening[~outcome.plan.rendered()] = np.nan
     return opening

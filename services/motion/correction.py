@@ -1,4 +1,4 @@
-"""A person's correction of a predictor's answer, learned from seconds of footage. Each predictor has its own.
+"""A person's correction of a predictor's answer, learned from seconds or minutes of footage. Each predictor has its own.
 
     c' = c + C p,     C = argmin |residual - C p|^2 + ridge |C|^2
 
@@ -26,6 +26,9 @@ _OFFSET_PRIOR_FRAMES: Final = 20.0
 """An offset of 0 counts as much as this many frames of the person."""
 _BLOCK_FRAMES: Final = 25
 _MIN_BLOCKS: Final = 5
+_MAX_FOLDS: Final = 10
+"""Most corrections that cross-validation fits for a ridge: one for each second of ten seconds. In longer footage, blocks that lie
+this many blocks apart are held out together."""
 
 
 class RidgeChoice(NamedTuple):
@@ -43,14 +46,7 @@ def fit_correction(pooled: Float64, residual: Float64, ridge: float = RIDGE) -> 
         residual: float64 [T, K], true less predicted coefficients, in units of the person's spread.
         ridge: strength of the penalty on slopes, > 0.
     """
-    count = len(pooled)
-    heard, missed = pooled[:, :-1].copy(), residual.copy()
-    for stretch in np.array_split(np.arange(count), max(1, round(count / _STRETCH_FRAMES))):
-        heard[stretch] -= heard[stretch].mean(axis=0)
-        missed[stretch] -= missed[stretch].mean(axis=0)
-    slopes = np.linalg.solve(heard.T @ heard + ridge * np.eye(heard.shape[1]), heard.T @ missed)
-    offset = (residual - pooled[:, :-1] @ slopes).mean(axis=0) * count / (count + _OFFSET_PRIOR_FRAMES)
-    return np.concatenate([slopes, offset[None]]).T.astype(np.float32)
+    return _NormalEquations.of(pooled, residual).solved(ridge)
 
 
 def choose_ridge(pooled: Float64, residual: Float64, weight: Float64) -> RidgeChoice:
@@ -65,16 +61,18 @@ def choose_ridge(pooled: Float64, residual: Float64, weight: Float64) -> RidgeCh
     """
     everything = np.arange(len(pooled))
     blocks = np.array_split(everything, max(_MIN_BLOCKS, round(len(pooled) / _BLOCK_FRAMES)))
+    folds = [blocks[fold::_MAX_FOLDS] for fold in range(min(_MAX_FOLDS, len(blocks)))]
     without = sum(float((_about_mean(residual[block]) ** 2 * weight).sum()) for block in blocks)
-    losses = []
-    for ridge in RIDGES:
-        left = 0.0
-        for block in blocks:
+    left = [0.0] * len(RIDGES)
+    for fold in folds:
+        keep = np.setdiff1d(everything, np.concatenate(fold))
+        equations = _NormalEquations.of(pooled[keep], residual[keep])
+        for place, ridge in enumerate(RIDGES):
             check_still_wanted()
-            keep = np.setdiff1d(everything, block)
-            correction = fit_correction(pooled[keep], residual[keep], ridge)
-            left += float((_about_mean(residual[block] - pooled[block] @ correction.T) ** 2 * weight).sum())
-        losses.append(left / max(without, 1e-9))
+            correction = equations.solved(ridge)
+            for block in fold:
+                left[place] += float((_about_mean(residual[block] - pooled[block] @ correction.T) ** 2 * weight).sum())
+    losses = [each / max(without, 1e-9) for each in left]
     best = int(np.argmin(losses))
     return RidgeChoice(RIDGES[best], losses[best])
 
@@ -91,6 +89,38 @@ def remaining_error(pooled: Float64, residual: Float64, correction: Float32, wei
     before = float((residual**2 * weight).sum())
     after = float(((residual - pooled @ correction.T) ** 2 * weight).sum())
     return after / max(before, 1e-9)
+
+
+class _NormalEquations(NamedTuple):
+    """What a correction of some frames is solved from, for any ridge.
+
+    Attributes:
+        gram: float64 [P - 1, P - 1], products of the pooled speech's deviations.
+        cross: float64 [P - 1, K], products of these with the residual's deviations.
+        pooled: float64 [T, P - 1], without the constant.
+        residual: float64 [T, K].
+    """
+
+    gram: Float64
+    cross: Float64
+    pooled: Float64
+    residual: Float64
+
+    @classmethod
+    def of(cls, pooled: Float64, residual: Float64) -> _NormalEquations:
+        """Return the equations of frames (see fit_correction)."""
+        heard, missed = pooled[:, :-1].copy(), residual.copy()
+        for stretch in np.array_split(np.arange(len(pooled)), max(1, round(len(pooled) / _STRETCH_FRAMES))):
+            heard[stretch] -= heard[stretch].mean(axis=0)
+            missed[stretch] -= missed[stretch].mean(axis=0)
+        return cls(heard.T @ heard, heard.T @ missed, pooled[:, :-1], residual)
+
+    def solved(self, ridge: float) -> Float32:
+        """Return the correction for a ridge, float32 [K, P]."""
+        count = len(self.pooled)
+        slopes = np.linalg.solve(self.gram + ridge * np.eye(len(self.gram)), self.cross)
+        offset = (self.residual - self.pooled @ slopes).mean(axis=0) * count / (count + _OFFSET_PRIOR_FRAMES)
+        return np.concatenate([slopes, offset[None]]).T.astype(np.float32)
 
 
 def _about_mean(values: Float64) -> Float64:

@@ -17,3 +17,6 @@ class MotionSettings(StageSettings):
     motion_weights: Path = Field(WEIGHTS, description="folder of the exported motion and sync networks")
     compute_threads: int = Field(1, ge=1, le=256, description="threads inside one run of a network; more than 1 brings nothing")
     personalize_threads: int = Field(1, ge=1, le=64, description="personalisations that run at the same time, beside serving")
+    max_message_bytes: int = Field(
+        32 << 20, ge=1 << 10, le=1 << 30, description="largest message in or out; six minutes of enrolment footage take 30 MB"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,14 @@ from services.common.array_types import Float32
 from services.common.chassis.calls import check_still_wanted
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.face.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
-from services.common.face.crops import HeadPose, to_head_space
+from services.common.face.bank_choice import choose_frames
+from services.common.face.crops import BOX_SIZE, HeadPose, to_head_space
 from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS
-from services.common.face.mouth_bank import WINDOW, MouthBank, make_bank
+from services.common.face.mouth_bank import MouthBank, make_bank
+from services.common.face.native_pictures import NativeFile, packed
 from services.texture.types import BankFrame
+
+T = TypeVar("T")
 
 DEFAULT_FRAMES: Final = 300
 _MAX_GAIN: Final = 2.0
@@ -26,8 +30,8 @@ _LIP_MARGIN_PX: Final = 6.0
 def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) -> MouthBank:
     """Return the bank of one person.
 
-    Geometry is measured on all frames. Of more than `max_frames` frames, windows of six neighbours are kept: each time the
-    window whose mouth differs most from all kept frames (farthest-point sampling). So rare openings stay, and windows exist.
+    Geometry is measured on all frames. Of more than `max_frames` frames, windows of six neighbours with the most different mouths
+    are kept (bank_choice.choose_frames).
 
     Args:
         frames: frames of one person, frame_index strictly increasing.
@@ -35,7 +39,8 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
 
     Raises:
         NoUsableFootage: there are no frames.
-        InvalidRequest: indices do not increase, max_frames < 1, or some frames have speech or expression and others do not.
+        InvalidRequest: indices do not increase, max_frames < 1, some frames have speech, expression or a native picture and others
+            have not, or native pictures have several sizes.
         Cancelled: the current call is over.
     """
     if max_frames < 1:
@@ -49,6 +54,7 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
         raise InvalidRequest(f"frame_index must increase: {second} came after {first}", field="frame.frame_index")
     speech = _of_all([frame.speech for frame in frames], "speech")
     expression = _of_all([frame.expression for frame in frames], "expression")
+    natives = _natives([frame.native for frame in frames])
     heads = []
     for frame in frames:
         check_still_wanted()
@@ -64,38 +70,9 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
         geometry,
         speech=None if speech is None else speech[kept],
         expression=None if expression is None else expression[kept],
+        native=packed([natives[row] for row in kept]) if natives else None,
     )
     return harmonise(bank, np.cumsum(np.diff(index, prepend=index[0]) > 1, dtype=np.intp)[kept])
-
-
-def choose_frames(mouth: Float32, index: npt.NDArray[np.int64], max_frames: int) -> npt.NDArray[np.intp]:
-    """Return rows to keep, increasing: int [<= max_frames].
-
-    Args:
-        mouth: float32 [F, 59, 3], head space.
-        index: int64 [F], strictly increasing.
-        max_frames: largest number of frames to keep.
-    """
-    if len(index) <= max_frames:
-        return np.arange(len(index))
-    lips = mouth[:, :NUM_LIPS, :2].reshape(len(mouth), -1)
-    ends = np.arange(WINDOW - 1, len(index))
-    ends = ends[index[ends] - index[ends - WINDOW + 1] == WINDOW - 1]
-    if not len(ends) or max_frames < WINDOW:
-        return _farthest(lips, max_frames)
-    kept = np.zeros(len(index), dtype=bool)
-    # Distances to the kept frames, updated window by window: F x 80 numbers per step.
-    nearest = np.abs(lips - np.median(lips, axis=0)).mean(axis=1) + 1e6
-    while True:
-        check_still_wanted()
-        end = int(ends[np.argmax(nearest[ends])])
-        window = np.arange(end - WINDOW + 1, end + 1)
-        if nearest[end] <= 0 or kept.sum() + (~kept[window]).sum() > max_frames:
-            break
-        kept[window] = True
-        for row in window:
-            np.minimum(nearest, np.abs(lips - lips[row]).mean(axis=1), out=nearest)
-    return np.flatnonzero(kept)
 
 
 def harmonise(bank: MouthBank, segment: npt.NDArray[np.intp]) -> MouthBank:
@@ -121,16 +98,32 @@ def harmonise(bank: MouthBank, segment: npt.NDArray[np.intp]) -> MouthBank:
     return replace(bank, boxes=boxes)
 
 
+def _all_or_none(values: Sequence[T | None], name: str) -> list[T]:
+    """Return an optional value of the frames; empty: no frame has one."""
+    given = [value for value in values if value is not None]
+    if given and len(given) < len(values):
+        field = f"frame.{name}"
+        raise InvalidRequest(
+            f"{field}: {len(given)} of {len(values)} frames have it; all frames must have it, or none", field=field
+        )
+    return given
+
+
+def _natives(files: Sequence[NativeFile | None]) -> list[NativeFile]:
+    given = _all_or_none(files, "native")
+    scales = sorted({file.scale for file in given})
+    if len(scales) > 1:
+        sides = " and ".join(str(scale * BOX_SIZE) for scale in scales)
+        raise InvalidRequest(f"frame.native: all frames must have the same size, not {sides} pixels a side", field="frame.native")
+    return given
+
+
 def _of_all(arrays: Sequence[Float32 | None], name: str) -> Float32 | None:
     """Return an optional array of the frames, stacked; None: no frame has one."""
-    given = [array for array in arrays if array is not None]
+    given = _all_or_none(arrays, name)
     if not given:
         return None
     field = f"frame.{name}"
-    if len(given) < len(arrays):
-        raise InvalidRequest(
-            f"{field}: {len(given)} of {len(arrays)} frames have it; all frames must have it, or none", field=field
-        )
     shapes = sorted({array.shape for array in given})
     if len(shapes) > 1:
         raise InvalidRequest(
@@ -149,13 +142,3 @@ def _skin_colour(bank: MouthBank, row: int) -> npt.NDArray[np.float64]:
     if not mask.any():
         mask = np.ones_like(mask)
     return np.asarray(bank.boxes[row][mask].mean(axis=0, dtype=np.float64))
-
-
-def _farthest(points: Float32, count: int) -> npt.NDArray[np.intp]:
-    chosen = [int(np.argmax(np.abs(points - np.median(points, axis=0)).mean(axis=1)))]
-    nearest = np.abs(points - points[chosen[0]]).mean(axis=1)
-    while len(chosen) < count:
-        check_still_wanted()
-        chosen.append(int(np.argmax(nearest)))
-        np.minimum(nearest, np.abs(points - points[chosen[-1]]).mean(axis=1), out=nearest)
-    return np.sort(np.array(chosen, dtype=np.intp))

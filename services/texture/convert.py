@@ -15,8 +15,9 @@ from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX
 from services.common.face.mouth_bank import MAX_BANK_FRAMES, MAX_EXPRESSION, SPEECH_SHAPE
+from services.common.face.native_pictures import MAX_SCALE, NativeFile, encoded
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.arrays import from_image, from_tensor, to_rgb_image, to_tensor
+from services.common.wire.arrays import from_image, from_tensor, to_gray_image, to_rgb_image, to_tensor
 from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
 from services.common.wire.face_messages import face_from_proto
 from services.texture.build_bank import DEFAULT_FRAMES
@@ -24,6 +25,7 @@ from services.texture.targets.convert import wanted_mouth_from_proto
 from services.texture.types import ALBEDO_MODES, BankFrame, TargetFrame, WarpConfig, WarpedFrame, WarpMode
 
 _LARGEST_PROBABILITY: Final = 1.001
+_WITHOUT_SPLINE: Final = ALBEDO_MODES | {WarpMode.RETRIEVAL_ONLY}
 _BOX: Final = (BOX_SIZE, BOX_SIZE)
 _MODES: Final = {
     pb.WARP_MODE_UNSPECIFIED: WarpMode.TEMPORAL_WARP_NETWORK,
@@ -92,7 +94,16 @@ def bank_frame_from_proto(request: pb.BuildBankRequest) -> BankFrame:
         pose=pose,
         speech=speech,
         expression=expression,
+        native=_native_from_proto(frame.native) if frame.HasField("native") else None,
     )
+
+
+def _native_from_proto(message: common_pb2.Image) -> NativeFile:
+    field, side = "frame.native", message.width
+    if side % BOX_SIZE or not 2 <= side // BOX_SIZE <= MAX_SCALE:
+        sides = ", ".join(str(scale * BOX_SIZE) for scale in range(2, MAX_SCALE + 1))
+        raise InvalidRequest(f"{field}: a native picture has {sides} pixels a side, not {side}", field=field)
+    return encoded(from_image(message, field, channels=1, size=(side, side)))
 
 
 def _expression_from_proto(message: common_pb2.Tensor) -> Float32:
@@ -121,7 +132,8 @@ def warp_config_from_proto(request: pb.RetrieveWarpRequest) -> WarpConfig:
     """Return the wish of a RetrieveWarp stream's first message.
 
     Raises:
-        InvalidRequest: the message is no config, names an unknown mode, or lacks the bank or identity of its mode.
+        InvalidRequest: the message is no config, names an unknown mode, lacks the bank or identity of its mode, or wants detail
+            that the mode does not give.
     """
     if not request.HasField("config"):
         raise InvalidRequest("the first message of the stream must be the config", field="config")
@@ -129,9 +141,13 @@ def warp_config_from_proto(request: pb.RetrieveWarpRequest) -> WarpConfig:
     if config.mode not in _MODES:
         raise InvalidRequest(f"config.mode: no mode has the number {config.mode}", field="config.mode")
     mode = _MODES[config.mode]
+    scale = config.detail_scale
+    if scale > MAX_SCALE or (scale and mode in _WITHOUT_SPLINE):
+        reason = f"is 0 to {MAX_SCALE}" if scale > MAX_SCALE else f"needs a mode that warps by splines, not {mode.value}"
+        raise InvalidRequest(f"config.detail_scale {reason}", field="config.detail_scale")
     if mode in ALBEDO_MODES:
         return WarpConfig(mode, None, ref_from_proto(config.identity, "config.identity"))
-    return WarpConfig(mode, ref_from_proto(config.bank, "config.bank"), None)
+    return WarpConfig(mode, ref_from_proto(config.bank, "config.bank"), None, scale)
 
 
 def target_from_proto(request: pb.RetrieveWarpRequest) -> TargetFrame:
@@ -155,4 +171,5 @@ def warped_to_proto(warped: WarpedFrame) -> pb.RetrieveWarpResponse:
         distance=warped.distance,
         fitting_error=warped.fitting_error,
         bending_energy=warped.bending_energy,
+        detail=None if warped.detail is None else to_gray_image(warped.detail),
     )

@@ -26,4 +26,4 @@ def open_stream(config: WarpConfig, stored: StoredFaces, model: TemporalWarpMode
         return IdentityStream(IdentityDrawing(*stored.person(config.identity)), config.mode)
     assert config.bank is not None
     set_model_version(model.version)
-    return WarpStream(stored.bank(config.bank), config.mode, model)
+    return WarpStream(stored.bank(config.bank), config.mode, model, config.detail_scale)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from services.common.array_types import Float32
 from services.common.face.crops import HeadPose
+from services.common.face.native_pictures import NativeFile
 from services.common.store.artefacts import ArtefactRef
 
 
@@ -39,11 +40,19 @@ ALBEDO_MODES: Final = frozenset({WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILE
 
 @dataclass(frozen=True, slots=True)
 class WarpConfig:
-    """Wish of a RetrieveWarp stream. It has a bank, or in an albedo mode an identity."""
+    """Wish of a RetrieveWarp stream. It has a bank, or in an albedo mode an identity.
+
+    Attributes:
+        mode: how textures are chosen and warped.
+        bank: the bank; None in an albedo mode.
+        identity: the identity; None outside the albedo modes.
+        detail_scale: pixels of the detail per box pixel, 1 to 4; 0: no detail is wanted.
+    """
 
     mode: WarpMode
     bank: ArtefactRef | None
     identity: ArtefactRef | None
+    detail_scale: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,7 @@ class BankFrame:
         pose: head pose.
         speech: float32 [20, 40], posteriorgram rows of the footage's own speech around the frame, 0..1; None: not given.
         expression: float32 [E], expression coefficients on the model of the person's identity; None: not given.
+        native: luma of the box at the footage's own resolution; None: not given.
     """
 
     frame_index: int
@@ -65,6 +75,13 @@ class BankFrame:
     pose: HeadPose
     speech: Float32 | None = None
     expression: Float32 | None = None
+    native: NativeFile | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the frame, bytes."""
+        arrays = (self.box, self.landmarks, self.speech, self.expression)
+        return sum(array.nbytes for array in arrays if array is not None) + (len(self.native.data) if self.native else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +113,7 @@ class WarpedFrame:
         distance: mean L1 distance a point of its landmarks and the wanted ones, head-space pixels; 0 where a face was drawn.
         fitting_error: Ef of the best frame's spline, box pixels; 0 without spline.
         bending_energy: Eb of the same, 1 / box pixel^2; 0 without spline.
+        detail: uint8 [160 S, 160 S], fine band of the best frame's luma plus 128, at S pixels per box pixel; None: not wanted.
     """
 
     frame_index: int
@@ -105,6 +123,7 @@ class WarpedFrame:
     distance: float
     fitting_error: float
     bending_energy: float
+    detail: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)

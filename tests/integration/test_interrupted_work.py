@@ -23,6 +23,7 @@ from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.methods import method_named
+from gateway.pipeline.bank import Seen
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import Enrolment, EnrolOptions
@@ -119,9 +120,9 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         enrolment = Enrolment(
             stages=stages,
             method=method,
-            info=info,
-            faces=faces,
-            rows=rows,
+            seen=Seen(info, faces, rows),
+            first=rows,
+            num_frames=len(rows),
             clip=clip,
             features=None,
             options=options,

@@ -135,6 +135,7 @@ def dub(
     overwrite: bool = False,
     reference: str = "",
     reference_consent: Consent | None = None,
+    expression: str = "",
 ) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
 
@@ -155,6 +156,8 @@ def dub(
         reference: picture or film, named like `footage`, whose first usable face gives the film its light and make-up, for methods
             whose renderer takes a reference; empty: the person's own appearance.
         reference_consent: that the person in `reference` agreed.
+        expression: "keep" or "neutral": whether the film keeps the slow expression (a smile, tension) of the person in the footage;
+            empty: keep, and neutral for films with a timeline of their own.
     """
     return pb.CreateDubRequest(
         footage_uri=footage,
@@ -172,6 +175,7 @@ def dub(
         overwrite=overwrite,
         reference_uri=reference,
         reference_consent=_consent(reference_consent),
+        expression=expression,
     )
 
 

@@ -42,6 +42,7 @@ class BankFrame:
         pose: of the head in the frame.
         speech: posteriorgram rows of the footage's own speech around the frame, float32 [20, 40]; all frames have it, or none.
         expression: expression coefficients on the model of the person's identity, float32 [E]; all frames have it, or none.
+        native: luma of the render box at 2, 3 or 4 times its size, uint8 [320, 320] to [640, 640]; all frames have it, or none.
     """
 
     frame_index: int
@@ -50,6 +51,7 @@ class BankFrame:
     pose: common_pb2.HeadPose
     speech: Tensor | None = None
     expression: Tensor | None = None
+    native: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class WarpedMouth:
         distance: mean L1 distance of retrieved and wanted landmarks, head-space pixels.
         fitting_error: of the spline, box pixels; 0 if there is no spline.
         bending_energy: of the spline; 0 if there is no spline.
+        detail: fine band of the retrieved frame's luma plus 128, uint8 [160 S, 160 S], S = detail_scale; None: not asked for.
     """
 
     frame_index: int
@@ -111,6 +114,7 @@ class WarpedMouth:
     distance: float
     fitting_error: float
     bending_energy: float
+    detail: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,7 @@ def _warped(reply: pb.RetrieveWarpResponse) -> tuple[WarpedMouth]:
             distance=reply.distance,
             fitting_error=reply.fitting_error,
             bending_energy=reply.bending_energy,
+            detail=from_image(reply.detail) if reply.HasField("detail") else None,
         ),
     )
 
@@ -236,6 +241,7 @@ def build_bank(*, max_frames: int = 0) -> Requests[BankFrame, pb.BuildBankReques
             pose=frame.pose,
             speech=None if frame.speech is None else as_tensor(frame.speech, "<f4"),
             expression=None if frame.expression is None else as_tensor(frame.expression, "<f4"),
+            native=None if frame.native is None else as_image(frame.native),
         )
         return pb.BuildBankRequest(frame=message)
 
@@ -244,7 +250,11 @@ def build_bank(*, max_frames: int = 0) -> Requests[BankFrame, pb.BuildBankReques
 
 @stream_call(rpcs.texture.RETRIEVE_WARP, _warped)
 def retrieve_warp(
-    *, bank: Artefact | None = None, mode: str | int = "temporal_warp_network", identity: Artefact | None = None
+    *,
+    bank: Artefact | None = None,
+    mode: str | int = "temporal_warp_network",
+    identity: Artefact | None = None,
+    detail_scale: int = 0,
 ) -> Requests[Target, pb.RetrieveWarpRequest]:
     """Yield a WarpedMouth for each frame that is not context only. Items are Targets, in the order of their frames.
 
@@ -252,13 +262,17 @@ def retrieve_warp(
         bank: from `build_bank`; the albedo modes need none.
         mode: name of a WarpMode without its prefix, in lower case, or its number.
         identity: from `face.fit_identity`, for the albedo modes.
+        detail_scale: pixels of `detail` per box pixel, 1 to 4; 0: no detail.
     """
 
     def item(target: Target) -> pb.RetrieveWarpRequest:
         return pb.RetrieveWarpRequest(frame=_target(target))
 
     config = pb.RetrieveWarpConfig(
-        bank=as_artefact(bank), mode=number_of(pb.WarpMode, "WARP_MODE_", mode), identity=as_artefact(identity)
+        bank=as_artefact(bank),
+        mode=number_of(pb.WarpMode, "WARP_MODE_", mode),
+        identity=as_artefact(identity),
+        detail_scale=detail_scale,
     )
     return Requests(pb.RetrieveWarpRequest(config=config), item)
 

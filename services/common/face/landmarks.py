@@ -39,6 +39,9 @@ LIP_CORNERS: Final[tuple[int, int]] = (61, 291)
 
 _LOWER_LIP_SHARE: Final = 0.7
 """Share of the gap that the lower lip closes when a mouth shuts."""
+_INNER_UPPER: Final = len(LIPS_OUTER) + np.arange(1, len(LIPS_INNER) // 2)
+_INNER_LOWER: Final = len(LIPS_OUTER) + np.arange(len(LIPS_INNER) - 1, len(LIPS_INNER) // 2, -1)
+"""Rows of the facing points of the inner lips in MOUTH_AREA, from the right corner to the left corner, without the corners."""
 
 STABLE: Final[tuple[int, ...]] = (
     33, 133, 362, 263,  # eye corners
@@ -105,16 +108,33 @@ def shut_lips(mouth_landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.float3
     Returns:
         float32 [59, 3].
     """
-    outer, inner = len(LIPS_OUTER), len(LIPS_INNER)
-    half = inner // 2
-    upper = outer + np.arange(1, half)
-    lower = outer + np.arange(inner - 1, half, -1)
-    gap = mouth_landmarks[lower] - mouth_landmarks[upper]
-    shut = mouth_landmarks.copy()
-    for above, below in ((upper, lower), (upper - outer, lower - outer)):
-        shut[above] += (1.0 - _LOWER_LIP_SHARE) * gap
-        shut[below] -= _LOWER_LIP_SHARE * gap
+    return part_lips(mouth_landmarks, -lip_gaps(mouth_landmarks))
+
+
+def lip_gaps(mouth_landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the way from each point of the inner upper lip to the facing point of the lower lip, float32 [9, 3], head space.
+
+    Args:
+        mouth_landmarks: float32 [59, 3], head space.
+    """
+    return mouth_landmarks[_INNER_LOWER] - mouth_landmarks[_INNER_UPPER]
+
+
+def part_lips(mouth_landmarks: npt.NDArray[np.float32], gaps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the same mouth with lips that are further apart by `gaps`; lips and jaw share the way as in `shut_lips`.
+
+    Args:
+        mouth_landmarks: float32 [59, 3], head space.
+        gaps: float32 [9, 3], as `lip_gaps` gives them.
+
+    Returns:
+        float32 [59, 3].
+    """
+    parted = mouth_landmarks.copy()
+    for to_outer in (0, len(LIPS_OUTER)):
+        parted[_INNER_UPPER - to_outer] -= (1.0 - _LOWER_LIP_SHARE) * gaps
+        parted[_INNER_LOWER - to_outer] += _LOWER_LIP_SHARE * gaps
     jaw = mouth_landmarks[NUM_LIPS:]
     height = jaw[:, 1] - jaw[:, 1].min()
-    shut[NUM_LIPS:] -= _LOWER_LIP_SHARE * gap[len(gap) // 2] * (height / max(float(height.max()), 1e-6))[:, None]
-    return shut
+    parted[NUM_LIPS:] += _LOWER_LIP_SHARE * gaps[len(gaps) // 2] * (height / max(float(height.max()), 1e-6))[:, None]
+    return parted

@@ -18,6 +18,7 @@ from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX, HeadPose, head_to_box
 from services.common.face.landmarks import JAW, LIPS_INNER, LIPS_OUTER, NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
+from services.common.face.native_pictures import NativePictures, native_arrays, native_from_arrays
 from services.common.store.tensor_bytes import NamedArrays
 
 WINDOW: Final = 6
@@ -75,6 +76,7 @@ class MouthBank:
         geometry: the person's lower face.
         speech: float32 [F, 20, 40], posteriorgram rows of the footage's own speech around each frame, 0..1; None: not given.
         expression: float32 [F, E], expression coefficients on the model of the person's identity; None: not given.
+        native: luma of the boxes at the footage's own resolution; None: the footage has no more pixels than the boxes.
     """
 
     boxes: npt.NDArray[np.uint8]
@@ -86,6 +88,7 @@ class MouthBank:
     geometry: ActorGeometry
     speech: Float32 | None = None
     expression: Float32 | None = None
+    native: NativePictures | None = None
 
     @property
     def num_frames(self) -> int:
@@ -137,6 +140,7 @@ def make_bank(
     *,
     speech: Float32 | None = None,
     expression: Float32 | None = None,
+    native: NativePictures | None = None,
 ) -> MouthBank:
     """Return a bank of frames. This function computes all that follows from landmarks and rotation.
 
@@ -148,6 +152,7 @@ def make_bank(
         geometry: lower face of the same person.
         speech: float32 [F, 20, 40], or None.
         expression: float32 [F, E], or None.
+        native: pictures of the same frames, or None.
     """
     poses = [HeadPose(1.0, matrix, np.zeros(3)) for matrix in rotation]
     return MouthBank(
@@ -160,6 +165,7 @@ def make_bank(
         geometry=geometry,
         speech=speech,
         expression=expression,
+        native=native,
     )
 
 
@@ -177,6 +183,7 @@ def bank_arrays(bank: MouthBank) -> dict[str, npt.NDArray[Any]]:
         "jaw_envelope": geometry.jaw_envelope,
         "anchors": geometry.anchors,
         **{name: array for name, array in optional.items() if array is not None},
+        **native_arrays(bank.native),
     }
 
 
@@ -222,7 +229,8 @@ def bank_from_arrays(named: NamedArrays) -> MouthBank:
             "the mouth bank is damaged: boxes, rotations or the order of its frames: build the bank anew", field="bank"
         )
     geometry = ActorGeometry(*(named[name] for name in ("mean_mouth", "closed_mouth", "jaw_envelope", "anchors")))
-    return make_bank(boxes, named["mouth"], rotation, frame_index, geometry, speech=speech, expression=expression)
+    native = native_from_arrays(named, count)
+    return make_bank(boxes, named["mouth"], rotation, frame_index, geometry, speech=speech, expression=expression, native=native)
 
 
 def window_costs(bank: MouthBank, window: Float32, rotation: Float64 | None = None) -> Float32:

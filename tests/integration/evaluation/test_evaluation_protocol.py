@@ -55,6 +55,16 @@ def test_wrong_audio_obeys_its_command_but_not_the_truth(result: ClipResult) -> 
     assert wrong.frames == 75
 
 
+def test_both_variants_of_foreign_speech_are_means_over_all_foreign_speeches() -> None:
+    clip = DrawnClip(num_frames=75)
+    settings = replace(QUICK, variants=("full", "wrong_audio_kept"))
+    wrong = evaluate_clip(clip, read_mouths, settings=settings).variants["wrong_audio_kept"]
+    assert wrong.frames == 75
+    assert abs(wrong.metrics["mouth_opening_correlation"]) < 0.35
+    asked = [variant for _, variant in clip.asked]
+    assert asked.count("wrong_audio_kept") == 10 * asked.count("full")
+
+
 def test_every_frame_is_tested_once_in_pieces_that_do_not_cross_folds() -> None:
     clip = DrawnClip()
     settings = EvaluationSettings(variants=("full",), piece_frames=40, bootstrap=BootstrapSettings(replicates=2))

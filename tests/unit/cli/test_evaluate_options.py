@@ -14,6 +14,8 @@ from gateway.cli.app import run
     [
         (["--all-methods"], "--table FILE.md"),
         (["--weights", "one_frame=."], "--table FILE.md"),
+        (["--enrol-seconds", "5,10"], "--table FILE.md"),
+        (["--enrol-seconds", "5,ten", "--table", "{}/t.md"], "numbers of seconds, such as 5,10,30, not '5,ten'"),
         (["--all-methods", "--ablation", "ugc", "--table", "{}/t.md"], "not both"),
         (["--table", "{}/t.md", "--report", "{}/report"], "not both"),
         (["--ablation", "nobody", "--table", "{}/t.md"], "no ablation of 'nobody'"),

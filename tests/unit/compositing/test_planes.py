@@ -176,3 +176,50 @@ def test_values_that_are_not_finite_and_shapes_that_do_not_match_are_refused() -
         composite(planes, pixel, colour, _affine(1, 0, 120, 90), BLACK, mask)
     with pytest.raises(ContractBroken, match="do not match"):
         composite(planes, pixel, colour, _affine(1, 0, 120, 90), BLACK[:80], _disc())
+
+
+def _moved_down(by: float) -> npt.NDArray[np.float32]:
+    """A shift that draws a disc of the footage up by some box pixels."""
+    return np.stack([np.zeros((160, 160)), by * _disc(radius=50, soft=20)], axis=-1).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("place", [(0.9, 12.0, 120.3, 90.8), (1.7, 5.0, 230.0, 5.0)])
+def test_moved_footage_changes_only_where_it_is_moved(name: str, place: tuple[float, float, float, float]) -> None:
+    pixel = pixel_format(name)
+    planes, colour, affine = _noise(pixel), colour_model(pixel, TAGS[0], WIDTH, HEIGHT), _affine(*place)
+    nothing = np.zeros((160, 160), np.float32)
+    result = composite(planes, pixel, colour, affine, BLACK, nothing, shift=_moved_down(6))
+    _assert_only_the_mask_changed(planes, result, pixel)
+    assert result.mask.area_px == int(result.mask.of_plane(0, planes[0].shape).sum()) > 0
+    for number in range(pixel.num_colour_planes):
+        mask = result.mask.of_plane(number if pixel.kind == "yuv" else 0, planes[number].shape)
+        assert (result.planes[number] != planes[number])[mask].mean() > 0.7
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p", "gbrp"])
+def test_every_plane_moves_by_the_shift(name: str) -> None:
+    """The footage is a slope, so a move by some box pixels adds the same amount everywhere."""
+    pixel, by, scale = pixel_format(name), 5.0, 0.9
+    rise = (1 << pixel.bits) // 256
+    planes = tuple(
+        (64 * rise + rise * np.arange(rows)[:, None] * (HEIGHT / 2 / rows) + np.zeros(columns)).astype(pixel.dtype)
+        for rows, columns in (pixel.plane_shape(number, WIDTH, HEIGHT) for number in range(pixel.num_colour_planes))
+    )
+    colour, nothing = colour_model(pixel, TAGS[0], WIDTH, HEIGHT), np.zeros((160, 160), np.float32)
+    result = composite(planes, pixel, colour, _affine(scale, 0, 119, 90), BLACK, nothing, shift=_moved_down(by))
+    for before, after in zip(planes, result.planes, strict=False):
+        rows, columns = before.shape
+        middle = (slice(int(rows * 0.45), int(rows * 0.55)), slice(int(columns * 0.45), int(columns * 0.55)))
+        difference = after[middle].astype(float) - before[middle]
+        assert difference.mean() == pytest.approx(by * scale * rise / 2, abs=0.6)
+
+
+def test_footage_that_rests_gives_the_same_planes_as_no_shift() -> None:
+    pixel = pixel_format("yuv420p")
+    planes, colour = _noise(pixel), colour_model(pixel, TAGS[0], WIDTH, HEIGHT)
+    box = np.random.default_rng(1).integers(0, 256, (160, 160, 3)).astype(np.uint8)
+    plain = composite(planes, pixel, colour, _affine(0.9, 12, 120, 90), box, _disc())
+    rested = composite(planes, pixel, colour, _affine(0.9, 12, 120, 90), box, _disc(), shift=_moved_down(0))
+    assert all(np.array_equal(a, b) for a, b in zip(plain.planes, rested.planes, strict=True))
+    assert np.array_equal(plain.mask.cells, rested.mask.cells)

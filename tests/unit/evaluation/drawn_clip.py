@@ -42,6 +42,7 @@ def read_mouths(crops: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class Actor:
     lag_frames: int
+    num_bytes: int = 3 << 20
 
 
 @dataclass

@@ -15,6 +15,7 @@ def test_time_is_shared_among_enrolments_and_frames() -> None:
     for _ in range(2):
         with meter.enrolling():
             np.linalg.svd(np.random.default_rng(0).random((200, 200)))
+        meter.learned(3 << 20)
     with meter.rendering(4):
         np.linalg.svd(np.random.default_rng(0).random((200, 200)))
     with meter.rendering(0):
@@ -22,6 +23,7 @@ def test_time_is_shared_among_enrolments_and_frames() -> None:
     found = meter.figures()
     assert tuple(found) == COSTS
     assert all(value > 0.0 for value in found.values())
+    assert found["actor_mib"] == 3.0
     # Four frames took what one enrolment took; what was rendered for another variant does not count.
     assert found["cpu_ms_per_frame"] < 1000.0 * found["personalize_cpu_s"]
 

@@ -37,6 +37,17 @@ def test_too_few_frames_are_refused() -> None:
         folds_of(20, Fraction(25))
 
 
+def test_every_length_of_enrolment_ends_where_the_same_test_part_begins() -> None:
+    folds = [fold for seconds in (5.0, 10.0, 48.0) for fold in folds_of(1500, Fraction(25), seconds)]
+    assert {fold.test for fold in folds} == {FrameRange(1200, 1500)}
+    assert [fold.enrol for fold in folds] == [FrameRange(1075, 1200), FrameRange(950, 1200), FrameRange(0, 1200)]
+
+
+def test_more_enrolment_than_the_clip_has_before_its_test_part_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"60 s of enrolment are more than the 48\.0 s"):
+        folds_of(1500, Fraction(25), 60.0)
+
+
 def test_circular_shifts_keep_every_sample_and_never_the_own_alignment() -> None:
     own = np.arange(16_000, dtype=np.float32)
     speeches = wrong_speeches(own)

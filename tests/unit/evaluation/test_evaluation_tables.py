@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.evaluation.aggregate import BootstrapSettings
-from gateway.evaluation.cases import Configuration, TableRow, ablation_rows, check_weights, method_rows, reported
+from gateway.evaluation.cases import Configuration, TableRow, ablation_rows, check_weights, method_rows, reported, seconds_rows
 from gateway.evaluation.kept_results import KeptResults, evaluation_key
 from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
 from gateway.evaluation.result_json import clip_document
@@ -63,6 +63,15 @@ def test_weights_that_no_row_has_are_refused(tmp_path: Path) -> None:
         check_weights(rows, {"mine": tmp_path})
     with pytest.raises(InvalidRequest, match="no such folder"):
         check_weights(rows, {"other": tmp_path / "missing"})
+
+
+def test_each_row_is_repeated_for_each_length_of_enrolment() -> None:
+    rows = (TableRow("a", A), TableRow("b", B, "oracle_full"))
+    assert seconds_rows(rows, ()) == rows
+    short, long, *others = seconds_rows(rows, (5.0, 30.0))
+    assert [row.label for row in (short, long, *others)] == ["a, 5 s", "a, 30 s", "b, 5 s", "b, 30 s"]
+    assert (short.of.method, short.of.enrol_seconds, long.of.enrol_seconds) == (A.method, 5.0, 30.0)
+    assert {row.variant for row in others} == {"oracle_full"}
 
 
 def test_figures_of_a_clip_are_compared_with_its_mean_mouth(near: dict[str, object]) -> None:

@@ -64,6 +64,17 @@ def test_levels_that_differ_between_seconds_do_not_hide_what_the_sound_explains(
     assert drifted.loss < 0.05
 
 
+def test_minutes_are_held_out_in_ten_parts_and_choose_as_seconds_do() -> None:
+    rng = np.random.default_rng(6)
+    pooled = _pooled(rng, 3000, 12)
+    weak = choose_ridge(pooled, pooled @ rng.normal(size=(13, 3)), np.ones(3))
+    strong = choose_ridge(pooled, rng.normal(size=(3000, 3)), np.ones(3))
+    assert weak.ridge == RIDGES[0]
+    assert weak.loss < 0.01
+    assert strong.ridge == RIDGES[-1]
+    assert 0.99 < strong.loss < 1.05
+
+
 def test_a_coefficient_without_weight_does_not_choose() -> None:
     rng = np.random.default_rng(5)
     pooled = _pooled(rng, 150, 40)

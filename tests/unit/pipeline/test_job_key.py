@@ -57,3 +57,12 @@ async def test_a_reference_is_part_of_the_key(request_of: DubRequest, tmp_path: 
         (tmp_path / "reference.png").write_bytes(content)
         keys.append(await job_key(replace(request_of, reference=tmp_path / "reference.png"), method, listed()))
     assert len({without, *keys}) == 3
+
+
+async def test_the_expression_is_part_of_the_key_of_films_that_can_keep_it(request_of: DubRequest) -> None:
+    method = method_named("ugc")
+    kept = await job_key(request_of, method, listed())
+    assert await job_key(replace(request_of, expression="keep"), method, listed()) == kept
+    assert await job_key(replace(request_of, expression="neutral"), method, listed()) != kept
+    retimed = replace(request_of, retime=True)
+    assert await job_key(replace(retimed, expression="neutral"), method, listed()) == await job_key(retimed, method, listed())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
-from gateway.pipeline.motion_clip import enrolment_rows, on_motion_grid
+from gateway.pipeline.motion_clip import FEW_SECONDS, enrolment_rows, motion_records, on_motion_grid
 from gateway.pipeline.records import FACE_RECORD, RecordFile
 from services.common.errors import NoUsableFootage
 from services.common.face.landmark_layout import NUM_UPPER
@@ -24,15 +24,46 @@ def face_rows(reasons: list[int]) -> np.ndarray:
     return made
 
 
-def test_ten_seconds_of_usable_frames_are_taken_and_the_others_skipped(tmp_path: Path) -> None:
+def test_usable_frames_are_taken_and_the_others_skipped(tmp_path: Path) -> None:
     reasons: list[int] = [common_pb2.FRAME_REASON_DUBBED] * 400
     reasons[3] = common_pb2.FRAME_REASON_PROFILE_VIEW
     with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
         faces.append(face_rows(reasons))
         rows = enrolment_rows(faces, np.arange(400), np.arange(400) / 25.0)
+        few = enrolment_rows(faces, np.arange(400), np.arange(400) / 25.0, most_s=FEW_SECONDS)
     assert 3 not in rows
-    assert len(rows) == 250
+    assert len(rows) == 399
     assert rows == sorted(rows)
+    assert few == rows[:250]
+
+
+def test_five_minutes_of_usable_frames_are_enough(tmp_path: Path) -> None:
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 320))
+        rows = enrolment_rows(faces, np.arange(320), np.arange(320) * 1.0)
+    assert rows == list(range(300))
+
+
+def test_frames_far_from_the_first_count_only_for_ten_seconds(tmp_path: Path) -> None:
+    """One message holds the motion of all of the enrolment, with its gaps."""
+    usable = [common_pb2.FRAME_REASON_DUBBED] * 100
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(face_rows([*usable, *[common_pb2.FRAME_REASON_PROFILE_VIEW] * 400, *usable * 4]))
+        near, far = (
+            enrolment_rows(faces, np.arange(900), np.cumsum(np.repeat([0.04, step, 0.04], [100, 400, 400]))) for step in (0.5, 1.0)
+        )
+    assert len(near) == 500
+    assert 200 < len(far) <= 251
+
+
+def test_the_motion_of_long_footage_is_read_without_its_pictures(tmp_path: Path) -> None:
+    made = face_rows([common_pb2.FRAME_REASON_DUBBED] * 600)
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(made)
+        records = motion_records(faces, list(range(5, 600)))
+    assert records.nbytes < 0.1 * made.nbytes
+    np.testing.assert_array_equal(records["frame"], np.arange(5, 600))
+    np.testing.assert_array_equal(records["mouth"], made["mouth"][5:])
 
 
 def test_too_few_usable_frames_are_an_error_that_says_how_many(tmp_path: Path) -> None:

@@ -74,17 +74,18 @@ def test_a_window_is_taken_for_its_own_frames_alone() -> None:
     )
     usable = np.isin(reason, RENDERED)
     good = window_arrays([2, 3])
-    assert journalled_window(NamedArrays(good), usable, range(1, 4)).frame.tolist() == [2, 3]
+    assert journalled_window(NamedArrays(good), usable, range(1, 4), 0).frame.tolist() == [2, 3]
     wrong = [
         window_arrays([2]),
         window_arrays([2, 4]),
         {name: array for name, array in good.items() if name != "mask"},
         {**good, "box": good["box"].astype(np.float32)},
         {**good, "landmarks": good["landmarks"][:, :5]},
+        {**good, "detail": np.zeros((2, 160, 160), np.uint8)},
     ]
     for arrays in wrong:
         with pytest.raises(ValueError, match="the arrays are"):
-            journalled_window(NamedArrays(arrays), usable, range(1, 4))
+            journalled_window(NamedArrays(arrays), usable, range(1, 4), 0)
 
 
 def stored_actor(**other: Any) -> NamedArrays:

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from services.common.errors import InvalidRequest, NoUsableFootage
-from services.common.face.landmarks import mouth_opening
-from services.texture.build_bank import build_bank, choose_frames
+from services.texture.build_bank import build_bank
 from services.texture.types import BankFrame
 
 if TYPE_CHECKING:
@@ -28,27 +27,6 @@ def test_a_short_clip_is_kept_whole_and_in_order(person: DrawnPerson) -> None:
     assert bank.frame_index.tolist() == list(range(20))
     np.testing.assert_array_equal(bank.boxes[7], person.bank_frame(7).box)
     np.testing.assert_allclose(bank.mouth[7], person.mouth(7), atol=1e-2)
-
-
-def test_a_long_clip_is_thinned_to_windows_that_keep_the_rare_mouth(person: DrawnPerson) -> None:
-    mouth = np.stack([person.mouth(number) for number in range(400)])
-    mouth[200, :, 1] += np.where(mouth[200, :, 1] > 0, 25.0, 0.0)
-    kept = choose_frames(mouth, np.arange(400), 60)
-    assert 50 <= len(kept) <= 60
-    assert 200 in kept
-    runs = np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1)
-    assert min(len(run) for run in runs) >= 6
-    opening = mouth_opening(mouth)
-    usual = np.delete(opening, 200)
-    assert opening[kept].min() < usual.min() + 0.5
-    assert np.delete(opening[kept], np.flatnonzero(kept == 200)).max() > usual.max() - 0.5
-
-
-def test_footage_without_neighbours_is_thinned_frame_by_frame(person: DrawnPerson) -> None:
-    mouth = np.stack([person.mouth(number) for number in range(50)])
-    kept = choose_frames(mouth, np.arange(50) * 3, 12)
-    assert len(kept) == 12
-    assert (np.diff(kept) > 0).all()
 
 
 def test_two_exposures_become_one(person: DrawnPerson) -> None:

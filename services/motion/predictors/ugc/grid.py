@@ -4,6 +4,8 @@ Each grid frame n is a pure function of the features of frames n - 32 .. n + 2, 
 bytes. A personalised style adds a correction (personalize.py), with p the speech of frames n - 6 .. n + 2 pooled over time:
 
     coefficients = network(window) + C p(window)        in units of the person's spread
+
+A style that was personalised on minutes of footage also adds what the person's own moments tell (memory.py).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from services.motion.features import ContentStream, content_before, silence
 from services.motion.grid import Grid, expected
 from services.motion.models import MotionModels
 from services.motion.predictors.ugc.inputs import WINDOW, WINDOW_AHEAD, WINDOW_PAST, pooled_content
+from services.motion.predictors.ugc.memory import remembered
 from services.motion.predictors.ugc.model import UgcModel
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
@@ -32,7 +35,11 @@ def landmarks_of_frame(content: Float32, style: Style, models: MotionModels) -> 
     coefficients = UgcModel.of(models).predict(content, style.modulation)
     correction = style.added.get(CORRECTION)
     if correction is not None:
-        coefficients = coefficients + correction @ pooled_content(content)
+        pooled = pooled_content(content)
+        coefficients = coefficients + correction @ pooled
+        memory = remembered(pooled, style)
+        if memory is not None:
+            coefficients = coefficients + memory
     return style.rest_mouth + models.basis.reconstruct((coefficients * style.spread).astype(np.float32))
 
 

@@ -9,6 +9,7 @@ from services.motion.pooled_speech import NUM_POOLED
 from services.motion.predictor import Predictor
 from services.motion.predictors.ugc.grid import CORRECTION, UgcGrid
 from services.motion.predictors.ugc.inputs import WINDOW_AHEAD
+from services.motion.predictors.ugc.memory import MEMORY, MOMENTS, NUM_MOMENTS
 from services.motion.predictors.ugc.personalize import personalize
 
 
@@ -23,5 +24,9 @@ PREDICTOR: Final = Predictor(
     version=_version,
     open=UgcGrid,
     personalize=personalize,
-    style_arrays={CORRECTION: lambda models: (models.num_coefficients, NUM_POOLED)},
+    style_arrays={
+        CORRECTION: lambda models: (models.num_coefficients, NUM_POOLED),
+        MOMENTS: lambda _: (NUM_MOMENTS, NUM_POOLED - 1),
+        MEMORY: lambda models: (models.num_coefficients, NUM_MOMENTS),
+    },
 )

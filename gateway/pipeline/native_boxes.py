@@ -1,0 +1,91 @@
+"""The lower face at the footage's own resolution: how fine it is, and its luma in the frames that a person is learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import cv2
+import numpy as np
+
+from gateway.media.combing import without_combs
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.types import MediaInfo
+from gateway.pipeline.records import RecordFile, pose_of
+from services.common.array_types import UInt8
+from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame, invert
+from services.common.face.native_pictures import native_affine, native_scale
+from services.common.face.sampling import sample_patch
+
+_SAMPLES: Final = 48
+"""Most records that the scale of a face is measured on, evenly spread."""
+_MARGIN: Final = 16
+"""Pixels of the frame around the render box that are looked at for combs."""
+
+
+def scale_of(faces: RecordFile, rows: Sequence[int]) -> int:
+    """Return the native pixels per box pixel of a face, 1 to 4: the median over its records.
+
+    Args:
+        faces: FACE_RECORDs of the footage.
+        rows: record rows of the face; none: 1.
+    """
+    if not len(rows):
+        return 1
+    places = np.unique(np.linspace(0, len(rows) - 1, _SAMPLES).round().astype(int))
+    scales = faces.read_rows([int(rows[place]) for place in places])["scale"]
+    return native_scale(float(np.median(scales)))
+
+
+def native_luma(luma: UInt8, pose: HeadPose, scale: int) -> UInt8:
+    """Return the luma of the render box of a face, uint8 [160 scale, 160 scale].
+
+    Args:
+        luma: luma of the upright frame, uint8 [H, W].
+        pose: head pose in the frame.
+        scale: native pixels per box pixel.
+    """
+    side = scale * BOX_SIZE
+    return sample_patch(luma, native_affine(box_from_frame(pose), scale), (side, side))
+
+
+def grey(rgb: UInt8) -> UInt8:
+    """Return the luma (BT.601) of an RGB picture, uint8 [H, W]."""
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def native_boxes(info: MediaInfo, faces: RecordFile, rows: Sequence[int], scale: int) -> Iterator[UInt8]:
+    """Yield the luma of the render box of each record, uint8 [160 scale, 160 scale], without combs of interlaced film.
+
+    The footage is decoded again.
+
+    Args:
+        info: the footage.
+        faces: FACE_RECORDs of the footage.
+        rows: record rows of one face, at least one, in the order of the footage.
+        scale: native pixels per box pixel.
+
+    Raises:
+        MediaUnsupported: the footage breaks off.
+    """
+    wanted = iter(rows)
+    (record,) = faces.read_rows([next(wanted)])
+    with VideoReader(info) as reader:
+        for frame in reader.frames(int(record["frame"]), info.video.num_frames):
+            if frame.index != record["frame"]:
+                continue
+            yield native_luma(_around(grey(to_rgb(frame)), pose_of(record)), pose_of(record), scale)
+            row = next(wanted, None)
+            if row is None:
+                return
+            (record,) = faces.read_rows([row])
+
+
+def _around(luma: UInt8, pose: HeadPose) -> UInt8:
+    """Return the frame, without combs around the render box."""
+    corners = np.array([[0, 0], [BOX_SIZE, 0], [0, BOX_SIZE], [BOX_SIZE, BOX_SIZE]], np.float64)
+    places = apply_affine(invert(box_from_frame(pose)), corners)
+    left, top = np.maximum(np.floor(places.min(axis=0)).astype(int) - _MARGIN, 0)
+    right, bottom = np.maximum(np.ceil(places.max(axis=0)).astype(int) + _MARGIN, 0)
+    luma[top:bottom, left:right] = without_combs(luma[top:bottom, left:right])
+    return luma

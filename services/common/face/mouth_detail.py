@@ -1,0 +1,74 @@
+"""Fine detail of the mouth at the footage's own resolution, from the best retrieved frame of a bank.
+
+A render box holds structures down to two box pixels, and networks draw the finest of them softly. Skin, stubble, lips and teeth
+have finer ones. The luma of the best retrieved frame, warped to the wanted landmarks at the footage's own resolution, has all of
+them. Its structures finer than DETAIL_SIGMA_PX take the place of those of the rendered box (a blend of two bands after Burt and
+Adelson 1983):
+
+    result = rendered + (W - G W) - (Y - G Y)
+
+W is the warped luma, Y the rendered luma, and G a Gaussian. The coarse bands, and with them shape, shading and colour, stay those of
+the renderer. One frame gives the detail: a mean of several frames would lose it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+
+from services.common.array_types import Float32, UInt8
+from services.common.face.crops import BOX_SIZE
+from services.common.face.mouth_bank import MouthBank
+
+DETAIL_SIGMA_PX: Final = 1.0
+"""Standard deviation of the Gaussian that divides fine from coarse, box pixels."""
+NO_DETAIL: Final = 128
+"""Value of a detail picture that changes nothing."""
+_NO_SECOND_MAP: Final = np.empty(0, np.float32)
+
+
+def fine_band(luma: Float32, scale: int) -> Float32:
+    """Return the structures of a luma picture that are finer than DETAIL_SIGMA_PX, float32 [160 scale, 160 scale].
+
+    Args:
+        luma: float32 [160 scale, 160 scale].
+        scale: native pixels per box pixel.
+    """
+    smooth = cv2.GaussianBlur(luma, (0, 0), DETAIL_SIGMA_PX * scale, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(luma - smooth, np.float32)
+
+
+def luma_of(rgb: UInt8) -> Float32:
+    """Return the luma (BT.601) of an RGB picture, uint8 [H, W, 3]: float32 [H, W], 0 to 255."""
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+
+
+def warped_detail(bank: MouthBank, row: int, backward: Float32, scale: int) -> UInt8:
+    """Return the fine band of a bank frame, warped: uint8 [160 scale, 160 scale], 128 where there is no detail.
+
+    Args:
+        bank: the bank. Without native pictures, or with pictures of a smaller scale, the detail is only as fine as these.
+        row: the frame.
+        backward: float32 [160, 160, 2], for each box pixel its place in the frame's own box, box pixels.
+        scale: wanted pixels per box pixel, 1 to 4.
+
+    Raises:
+        InvalidRequest: the bank's native picture is damaged.
+    """
+    side = scale * BOX_SIZE
+    if bank.native is None:
+        source, source_scale = np.asarray(cv2.cvtColor(bank.boxes[row], cv2.COLOR_RGB2GRAY), np.uint8), 1
+    else:
+        source, source_scale = bank.native.luma(row), bank.native.scale
+    if source_scale > scale:
+        source, source_scale = np.asarray(cv2.resize(source, (side, side), interpolation=cv2.INTER_AREA), np.uint8), scale
+    places = backward
+    if scale > 1:
+        places = np.asarray(cv2.resize(backward, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
+    if source_scale > 1:
+        places = places * np.float32(source_scale) + np.float32(0.5 * (source_scale - 1))
+    moved = cv2.remap(source, places, _NO_SECOND_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    band = fine_band(moved.astype(np.float32), scale)
+    return np.asarray(np.clip(np.rint(band + NO_DETAIL), 0, 255), np.uint8)

@@ -1,0 +1,72 @@
+"""Fine detail of a bank frame, warped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from services.common.face.actor_geometry import ANCHORS, ActorGeometry
+from services.common.face.crops import BOX_SIZE
+from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
+from services.common.face.mouth_bank import MouthBank, make_bank
+from services.common.face.mouth_detail import NO_DETAIL, fine_band, luma_of, warped_detail
+from services.common.face.native_pictures import encoded, packed
+
+REST = np.stack(np.meshgrid(np.arange(BOX_SIZE), np.arange(BOX_SIZE)), -1).astype(np.float32)
+
+
+def stripes(scale: int, period: float) -> np.ndarray:
+    """Return upright stripes, `period` box pixels wide, uint8 [160 scale, 160 scale]."""
+    place = (np.arange(BOX_SIZE * scale) + 0.5) / scale
+    return np.tile(np.rint(128 + 60 * np.sin(2 * np.pi * place / period)), (BOX_SIZE * scale, 1)).astype(np.uint8)
+
+
+def bank(scale: int, period: float) -> MouthBank:
+    geometry = ActorGeometry(*(np.zeros((n, 3), np.float32) for n in (NUM_MOUTH_AREA, NUM_MOUTH_AREA, len(JAW), len(ANCHORS))))
+    native = stripes(4, period)
+    box = cv2.resize(native, (BOX_SIZE, BOX_SIZE), interpolation=cv2.INTER_AREA)
+    made = make_bank(
+        np.repeat(box[None, ..., None], 3, axis=-1), np.zeros((1, 59, 3), np.float32), np.eye(3)[None], np.arange(1), geometry
+    )
+    return made if scale == 1 else replace(made, native=packed([encoded(stripes(scale, period))]))
+
+
+def energy(detail: np.ndarray) -> float:
+    inside = detail[20:-20, 20:-20].astype(np.float64) - NO_DETAIL
+    return float(np.square(inside).mean())
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_a_detail_has_the_wanted_size(scale: int) -> None:
+    detail = warped_detail(bank(2, 3.0), 0, REST, scale)
+    assert detail.dtype == np.uint8
+    assert detail.shape == (160 * scale, 160 * scale)
+
+
+def test_native_pictures_show_what_a_box_cannot_hold() -> None:
+    fine = 1.5  # box pixels: below two, so a box of 160 pixels cannot show the stripes
+    assert energy(warped_detail(bank(3, fine), 0, REST, 3)) > 5 * energy(warped_detail(bank(1, fine), 0, REST, 3))
+
+
+def test_coarse_structures_are_left_to_the_renderer() -> None:
+    assert energy(warped_detail(bank(2, 40.0), 0, REST, 2)) < 0.01 * energy(warped_detail(bank(2, 2.5), 0, REST, 2))
+
+
+def test_the_detail_follows_the_map() -> None:
+    there = warped_detail(bank(3, 5.0), 0, REST, 3)
+    moved = warped_detail(bank(3, 5.0), 0, REST + np.array([2.0, 0.0], np.float32), 3)
+    np.testing.assert_allclose(moved[60:-60, 60:-60].astype(int), there[60:-60, 66:-54].astype(int), atol=2)
+
+
+def test_a_picture_is_its_coarse_part_and_its_fine_band() -> None:
+    luma = stripes(2, 3.0).astype(np.float32)
+    band = fine_band(luma, 2)
+    assert abs(float(band.mean())) < 0.5
+    np.testing.assert_allclose(luma - band, cv2.GaussianBlur(luma, (0, 0), 2.0, borderType=cv2.BORDER_REPLICATE), atol=1e-3)
+
+
+def test_the_luma_of_grey_is_grey() -> None:
+    assert np.unique(luma_of(np.full((4, 4, 3), 77, np.uint8))).tolist() == [77.0]

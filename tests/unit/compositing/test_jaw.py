@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from gateway.compositing.blend import blend_box
+from gateway.compositing.jaw import jaw_shift, moved
+from services.common.array_types import Float32, UInt8
+from services.common.face.crops import BOX_SIZE
+from services.common.face.landmarks import JAW, NUM_LIPS, NUM_MOUTH_AREA
+
+CENTRE, WIDTH, CHIN = 80, 56.0, 112.0
+"""Column of the chin, half the width of the jaw, and row of the chin of a shut mouth, box pixels."""
+SKIN, NECK = np.array([200.0, 150.0, 130.0]), np.array([120.0, 80.0, 70.0])
+LINE_PX = 3
+
+
+def _jaw(drop: float) -> Float32:
+    """Mouth-area landmarks, float32 [59, 2], whose jaw hangs `drop` pixels below the shut mouth's."""
+    points = np.zeros((NUM_MOUTH_AREA, 2), np.float32)
+    angles = np.linspace(0, np.pi, len(JAW) - 2)
+    contour = points[NUM_LIPS : NUM_LIPS + len(angles)]
+    contour[:, 0] = CENTRE - WIDTH * np.cos(angles)
+    contour[:, 1] = 70 + (CHIN - 70 + drop) * np.sin(angles)
+    return points
+
+
+def _face(drop: float) -> UInt8:
+    """A box with skin above the jaw, a dark neck below, and a darker line along the lower edge of the chin."""
+    outline = np.round(np.concatenate([_jaw(drop)[NUM_LIPS : NUM_LIPS + len(JAW) - 2], [[140, 0], [20, 0]]])).astype(np.int32)
+    box = np.full((BOX_SIZE, BOX_SIZE, 3), NECK, np.uint8)
+    cv2.fillPoly(box, [outline], SKIN.tolist())
+    cv2.polylines(box, [outline[: len(JAW) - 2]], False, (40, 20, 20), LINE_PX)
+    return np.asarray(cv2.GaussianBlur(box, (0, 0), 1.0), np.uint8)
+
+
+def _mask() -> UInt8:
+    """The lower-face mask of a person whose jaw drops 14 pixels."""
+    hard = np.zeros((BOX_SIZE, BOX_SIZE), np.uint8)
+    cv2.fillConvexPoly(hard, cv2.convexHull(np.round(_jaw(14)[NUM_LIPS : NUM_LIPS + len(JAW) - 2]).astype(np.int32)), 255)
+    cv2.rectangle(hard, (24, 30), (136, 70), 255, -1)
+    return np.asarray(np.clip(cv2.distanceTransform(hard, cv2.DIST_L2, 5) / 7 * 255, 0, 255), np.uint8)
+
+
+def _dark_lines(box: UInt8) -> int:
+    """How many dark lines a walk down the middle column crosses."""
+    dark = box[60:, CENTRE - 2 : CENTRE + 3].mean(axis=(1, 2)) < 70
+    return int((dark[1:] & ~dark[:-1]).sum())
+
+
+def test_the_footage_rests_where_the_filmed_jaw_is_the_wanted_one() -> None:
+    box = np.random.default_rng(0).integers(0, 256, (BOX_SIZE, BOX_SIZE, 3)).astype(np.uint8)
+    shift = jaw_shift(_jaw(5), _jaw(5), _mask())
+    assert not shift.any()
+    np.testing.assert_array_equal(moved(box, shift), box)
+
+
+@pytest.mark.parametrize(("filmed", "wanted"), [(14.0, 0.0), (6.0, 0.0), (0.0, 12.0)])
+def test_the_filmed_chin_comes_to_the_wanted_chin(filmed: float, wanted: float) -> None:
+    box = moved(_face(filmed), jaw_shift(_jaw(filmed), _jaw(wanted), _mask()))
+    chin = box[:, CENTRE].sum(axis=1, dtype=int)[90:].argmin() + 90
+    assert abs(int(chin) - (CHIN + wanted)) <= 2
+
+
+def test_a_high_chin_over_a_low_one_gives_one_chin() -> None:
+    mask, low, high = _mask(), _face(14), _face(0)
+    shift = jaw_shift(_jaw(14), _jaw(0), mask)
+    assert _dark_lines(blend_box(high, low, mask)) == 2, "without the move both chins are to be seen"
+    assert _dark_lines(blend_box(high, moved(low, shift), mask)) == 1
+
+
+def test_only_the_lower_face_and_what_is_below_it_moves() -> None:
+    mask = _mask()
+    below = np.maximum.accumulate(mask, axis=0) > 0
+    shift = jaw_shift(_jaw(14), _jaw(0), mask)
+    assert shift[below].any()
+    assert not shift[~below].any()
+    assert not shift[-1].any()
+
+
+@pytest.mark.parametrize(("filmed", "wanted"), [(16.0, 0.0), (0.0, 16.0)])
+def test_the_neck_does_not_fold(filmed: float, wanted: float) -> None:
+    source = np.arange(BOX_SIZE)[:, None] + jaw_shift(_jaw(filmed), _jaw(wanted), _mask())[..., 1]
+    assert np.diff(source[100:], axis=0).min() > 0.0
+
+
+def test_the_room_beside_the_jaw_rests() -> None:
+    shift = jaw_shift(_jaw(14), _jaw(0), np.full((BOX_SIZE, BOX_SIZE), 255, np.uint8))
+    assert np.abs(shift[105, CENTRE, 1]) > 8
+    beside = int(CENTRE - WIDTH - 16)
+    assert np.abs(shift[:, :beside]).max() < 1.0

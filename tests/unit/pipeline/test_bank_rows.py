@@ -1,0 +1,41 @@
+"""Which frames a texture bank is made from, by the length of the footage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.pipeline.bank_rows import FEW_FRAMES, MOST_FRAMES, MOST_SENT, BankRows, bank_rows
+from gateway.pipeline.records import FACE_RECORD, RecordFile
+
+
+def chosen(folder: Path, count: int, rate: float) -> BankRows:
+    """The frames for a bank of a mouth that opens and shuts, all of whose frames are usable."""
+    records = np.zeros(count, FACE_RECORD)
+    records["frame"] = np.arange(count)
+    records["mouth"][:, :, 1] = np.sin(0.7 * np.arange(count))[:, None] * np.arange(59)
+    records["mouth"][count // 3, :, 1] += 20.0
+    with RecordFile(folder / "faces.bin", FACE_RECORD) as faces:
+        faces.append(records)
+        return bank_rows(faces, list(range(count)), np.arange(count) / rate)
+
+
+@pytest.mark.parametrize(("count", "rate"), [(25, 25.0), (250, 25.0), (600, 60.0)])
+def test_ten_seconds_are_the_stage_s_own_choice(tmp_path: Path, count: int, rate: float) -> None:
+    assert chosen(tmp_path, count, rate) == BankRows(list(range(count)), 0)
+
+
+def test_a_bank_grows_with_the_footage_up_to_a_minute(tmp_path: Path) -> None:
+    half = chosen(tmp_path, 750, 25.0)
+    assert half.rows == list(range(750))
+    assert FEW_FRAMES < half.max_frames < MOST_FRAMES
+
+
+def test_of_longer_footage_the_most_different_seconds_are_sent(tmp_path: Path) -> None:
+    long = chosen(tmp_path, 2400, 25.0)
+    assert len(long.rows) <= MOST_SENT
+    assert long.max_frames == MOST_FRAMES
+    assert 800 in long.rows
+    assert long.rows == sorted(long.rows)
