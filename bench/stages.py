@@ -23,16 +23,17 @@ from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import VideoWriter
 from gateway.methods import method_named
+from gateway.pipeline.composite_frame import composite_frame
 from gateway.pipeline.face_records import face_records
-from gateway.pipeline.film import composite_frame
 from gateway.pipeline.messages import timeline_of
 from gateway.pipeline.motion_clip import frame_seconds
 from gateway.pipeline.records import pose_of
+from gateway.pipeline.rendered_window import RenderedWindow
 from gateway.pipeline.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.pipeline.spoken import Spoken
 from gateway.pipeline.stretch import Stretch
 from gateway.pipeline.window_config import window_config
-from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, render_window
+from gateway.pipeline.windows import WINDOW_FRAMES, render_window
 from gateway.pipeline.workspace import Workspace
 from gateway.stages.interface import Stages
 from gateway.stages.timed import TimedStages

@@ -57,8 +57,8 @@ def dub(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Picture or film whose first usable face gives the film its light and make-up. These renderers take one: "
-            f"{options.REFERENCE_RENDERERS}. Default: the person's own appearance.",
+            help="Picture or film whose first usable face gives the film its lip colour, make-up and beard. These renderers take "
+            f"one: {options.REFERENCE_RENDERERS}. Default: the person's own appearance.",
         ),
     ] = None,
     reference_consent: Annotated[

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.cli.progress import StepProgress
 from gateway.evaluation.bilabials import find_transcript
-from gateway.evaluation.clip import check_clip
+from gateway.evaluation.clip_sound import check_clip
 from gateway.evaluation.protocol import EvaluationSettings, PerceptualDistance, evaluate_clip
 from gateway.evaluation.result_json import write_json
 from gateway.evaluation.retrack import StageRetrack

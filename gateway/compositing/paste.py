@@ -9,14 +9,15 @@ from services.common.array_types import Float32, UInt8
 from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame, invert
 
 
-def paste_box(frame: UInt8, pose: HeadPose, box: UInt8, mask: Float32) -> UInt8:
-    """Return a copy of `frame` with the rendered box blended in, weighted by the mask.
+def paste_box(frame: UInt8, pose: HeadPose, box: UInt8, mask: Float32, shift: Float32) -> UInt8:
+    """Return a copy of `frame`, moved by the shift, with the rendered box blended in, weighted by the mask.
 
     Args:
         frame: uint8 RGB [H, W, 3], upright.
         pose: head pose in `frame`.
         box: uint8 RGB [160, 160, 3].
         mask: float32 [160, 160], 0 to 1.
+        shift: float32 [160, 160, 2], box pixels, from gateway.compositing.jaw.jaw_shift.
     """
     frame_from_box = invert(box_from_frame(pose))
     corners = apply_affine(frame_from_box, np.array([[0, 0], [BOX_SIZE, 0], [0, BOX_SIZE], [BOX_SIZE, BOX_SIZE]], np.float64))
@@ -31,5 +32,11 @@ def paste_box(frame: UInt8, pose: HeadPose, box: UInt8, mask: Float32) -> UInt8:
     moved = cv2.warpAffine(box, local, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
     weight = cv2.warpAffine(mask, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[..., None]
     region = result[y0:y1, x0:x1]
+    if shift.any():
+        offset = cv2.warpAffine(shift, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        offset = offset @ local[:, :2].T.astype(np.float32)
+        xs, ys = np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32)[:, None]
+        found = cv2.remap(frame, offset[..., 0] + xs, offset[..., 1] + ys, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        np.copyto(region, found, where=(offset != 0).any(axis=-1, keepdims=True))
     region[...] = np.rint(np.clip(region * (1.0 - weight) + moved * weight, 0.0, 255.0)).astype(np.uint8)
     return result

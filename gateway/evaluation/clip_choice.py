@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from gateway.evaluation.clip import check_clip
+from gateway.evaluation.clip_sound import check_clip
 from services.common.errors import InvalidRequest, MediaUnsupported
 
 CATALOGUE: Final = "catalogue.csv"

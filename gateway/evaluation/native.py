@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from gateway.compositing.detail import box_with_detail
+from gateway.compositing.jaw import moved
 from gateway.evaluation.image_metrics import MOUTH_BOX_HEIGHT, MOUTH_BOX_WIDTH
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.face.crops import ANCHOR_IN_CROP, BOX_ORIGIN, BOX_SIZE
@@ -72,3 +73,20 @@ def finished_box(box: UInt8, mask: UInt8, detail: UInt8, own: UInt8) -> tuple[UI
     else:
         large = np.asarray(cv2.resize(box, size, interpolation=cv2.INTER_CUBIC), np.uint8)
     return box, np.asarray(own + weight * (luma_of(large) - own), np.float32)
+
+
+def insert_box(crop: UInt8, box: UInt8, mask: UInt8, shift: Float32) -> UInt8:
+    """Return a face crop with a finished render box in it, blended as compositing blends the box into the planes of a film.
+
+    Args:
+        crop: uint8 [256, 256, 3], RGB.
+        box: uint8 [160, 160, 3], RGB.
+        mask: uint8 [160, 160], weight of the box; 255 = 1.
+        shift: float32 [160, 160, 2], how the crop is moved under and around the box, box pixels (jaw_shift).
+    """
+    result = crop.copy()
+    x, y = BOX_ORIGIN
+    region = result[y : y + BOX_SIZE, x : x + BOX_SIZE]
+    weight = mask[..., None].astype(np.float32) / 255.0
+    region[...] = np.rint(moved(region, shift) * (1.0 - weight) + box * weight).astype(np.uint8)
+    return result

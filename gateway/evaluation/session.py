@@ -13,8 +13,9 @@ from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
-from gateway.evaluation.clip import SPEECH_RATE_HZ, check_clip, insert_box, own_speech, shifted, truth_of
-from gateway.evaluation.native import finished_box
+from gateway.evaluation.clip import truth_of
+from gateway.evaluation.clip_sound import SPEECH_RATE_HZ, check_clip, own_speech, shifted
+from gateway.evaluation.native import finished_box, insert_box
 from gateway.evaluation.types import FrameRange, HeadMotion, Rendered, Speech, Variant
 from gateway.media.sound import Speech as Sound
 from gateway.methods import method_named
@@ -26,13 +27,13 @@ from gateway.pipeline.motion_clip import MotionClip
 from gateway.pipeline.personalize import encode_style
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
+from gateway.pipeline.rendered_window import RenderedWindow
 from gateway.pipeline.rendering import FilmInputs, runs_of
 from gateway.pipeline.shot import Shot
 from gateway.pipeline.slow_expression import carried, slow_expression
 from gateway.pipeline.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.pipeline.spoken import Spoken
 from gateway.pipeline.window_config import WindowConfig, window_config
-from gateway.pipeline.windows import RenderedWindow
 from gateway.pipeline.workspace import Workspace
 from gateway.stages.host import StageHost
 from gateway.stages.method_check import models_for

@@ -12,15 +12,16 @@ import numpy as np
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.actors.stored import StoredActor
 from gateway.compositing.blend import blend_box
+from gateway.compositing.jaw import jaw_shift, moved
 from gateway.compositing.paste import paste_box
 from gateway.media.inspection import inspect_film
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.methods import METHODS, method_named
 from gateway.pipeline.records import FACE_RECORD, pose_of
-from services.common.array_types import Array, UInt8
+from services.common.array_types import Array, Float32, UInt8
 from services.common.errors import ActorNotReady
 from services.common.face.actor_geometry import lower_face_mask
-from services.common.face.crops import HeadPose
+from services.common.face.crops import HeadPose, head_to_box
 from services.common.store.artefacts import ArtefactStore
 
 MAX_FRAMES: Final = 75
@@ -38,12 +39,14 @@ class Performance:
         poses: head pose of every frame.
         boxes: render box of every frame, uint8 [160, 160, 3], RGB.
         masks: lower-face mask of every frame, uint8 [160, 160].
+        filmed: the footage's own mouth-area landmarks of every frame, float32 [59, 2], box pixels.
     """
 
     frames: tuple[UInt8, ...]
     poses: tuple[HeadPose, ...]
     boxes: tuple[UInt8, ...]
     masks: tuple[UInt8, ...]
+    filmed: tuple[Float32, ...]
 
     def at(self, index: int) -> int:
         """Return which footage frame a frame of the stream shows: 0, 1, ... n - 1, n - 2, ... 1, 0, 1, ..."""
@@ -51,17 +54,32 @@ class Performance:
         place = index % period
         return place if place < len(self.frames) else period - place
 
-    def with_mouth(self, index: int, box: UInt8, mask: UInt8) -> UInt8:
+    def shift(self, index: int, wanted: Float32) -> Float32:
+        """Return how the footage of a frame of the stream is moved with the jaw, float32 [160, 160, 2], box pixels.
+
+        Args:
+            index: frame of the stream.
+            wanted: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+        """
+        place = self.at(index)
+        return jaw_shift(self.filmed[place], wanted, self.masks[place])
+
+    def background(self, index: int, shift: Float32) -> UInt8:
+        """Return the render box of a frame of the stream after the move, uint8 [160, 160, 3], RGB."""
+        return moved(self.boxes[self.at(index)], shift)
+
+    def with_mouth(self, index: int, box: UInt8, mask: UInt8, shift: Float32) -> UInt8:
         """Return the footage frame of a frame of the stream with a rendered box in it, uint8 [H, W, 3], RGB.
 
         Args:
             index: frame of the stream.
             box: uint8 [160, 160, 3], RGB.
             mask: uint8 [160, 160], weight of the box; 255 = 1.
+            shift: float32 [160, 160, 2], from `shift`.
         """
         place = self.at(index)
-        blended = blend_box(box, self.boxes[place], mask)
-        return paste_box(self.frames[place], self.poses[place], blended, mask.astype(np.float32) / 255.0)
+        blended = blend_box(box, self.background(index, shift), mask)
+        return paste_box(self.frames[place], self.poses[place], blended, mask.astype(np.float32) / 255.0, shift)
 
 
 def load_performance(actor: StoredActor, artefacts: ArtefactStore) -> Performance:
@@ -96,7 +114,9 @@ def load_performance(actor: StoredActor, artefacts: ArtefactStore) -> Performanc
             frames = tuple(to_rgb(frame) for frame in reader.frames(int(run["frame"][0]), int(run["frame"][-1]) + 1))
     poses = tuple(pose_of(face) for face in run)
     boxes = tuple(face["pixels"].copy() for face in run)
-    return Performance(frames, poses, boxes, tuple(lower_face_mask(actor.enrolled.geometry, pose) for pose in poses))
+    masks = tuple(lower_face_mask(actor.enrolled.geometry, pose) for pose in poses)
+    filmed = tuple(head_to_box(face["mouth"], pose) for face, pose in zip(run, poses, strict=True))
+    return Performance(frames, poses, boxes, masks, filmed)
 
 
 def _first_run(faces: Array) -> Array:

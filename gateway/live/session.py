@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+import numpy as np
+
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import audio as audio_client
 from dubstage.client import motion as motion_client
@@ -26,7 +28,7 @@ from gateway.pipeline.plan import SILENT_BELOW
 from gateway.pipeline.window_config import window_config
 from gateway.pipeline.windows import BOX
 from gateway.stages.interface import Stages
-from services.common.array_types import UInt8
+from services.common.array_types import Float32, UInt8
 from services.common.wire.arrays import from_image
 from services.common.wire.pose_messages import pose_to_proto
 from services.common.wire.timeline import MOTION_RATE
@@ -116,6 +118,8 @@ class _Chain:
         self._config = window_config(self._method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
         self._performance = performance
         self._sound = sound
+        # One entry per frame that the renderer was sent and that is not finished.
+        self._shifts: deque[Float32] = deque()
         self.silent: deque[bool] = deque()
 
     async def audio_requests(self) -> AsyncIterator[audio_pb2.ExtractFeaturesRequest]:
@@ -163,10 +167,13 @@ class _Chain:
         yield requests.config
         async for reply in warps:
             place = performance.at(reply.frame_index)
+            wanted = np.frombuffer(reply.box_landmarks.data, "<f4").reshape(-1, 2)
+            shift = await asyncio.to_thread(performance.shift, reply.frame_index, wanted)
+            self._shifts.append(shift)
             yield requests.item(
                 render_client.Conditions(
                     frame_index=reply.frame_index,
-                    background=performance.boxes[place],
+                    background=performance.background(reply.frame_index, shift),
                     texture=reply.warped if self._config.texture is not TextureInput.NONE else None,
                     mask=performance.masks[place],
                     box_landmarks=reply.box_landmarks,
@@ -177,4 +184,4 @@ class _Chain:
         """Return the frame of the performance with the rendered box in it, uint8 [H, W, 3], RGB."""
         box = from_image(reply.box, "box", channels=3, size=BOX)
         mask = from_image(reply.mask, "mask", channels=1, size=BOX)
-        return self._performance.with_mouth(reply.frame_index, box, mask)
+        return self._performance.with_mouth(reply.frame_index, box, mask, self._shifts.popleft())

@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
-import cv2
-import numpy as np
-
 from gateway.ahead import in_thread
-from gateway.compositing.detail import box_with_detail, luma_under_box
-from gateway.compositing.planes import composite
 from gateway.media.reader import VideoReader
 from gateway.media.types import DecodedFrame, MediaInfo, Plane
 from gateway.media.writer import VideoWriter
+from gateway.pipeline.composite_frame import composite_frame
 from gateway.pipeline.face_index import FaceIndex
 from gateway.pipeline.plan import Plan
 from gateway.pipeline.records import RecordFile, pose_of
-from gateway.pipeline.windows import Mouth, RenderedWindow
+from gateway.pipeline.rendered_window import RenderedWindow
 from gateway.stages.times import StageClock
-from services.common.array_types import Float64
-from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, invert
-from services.common.face.native_pictures import native_affine
 
 
 @dataclass(slots=True)
@@ -100,33 +93,3 @@ class Film:
                 await in_thread(write_window, frames, span, window)
                 on_progress(span.stop)
         return facts
-
-
-def coded_from_box(info: MediaInfo, pose: HeadPose) -> Float64:
-    """Return the affine map from box pixels to coded luma samples, float64 [2, 3]."""
-    upright_from_box = invert(box_from_frame(pose))
-    coded = info.video.orientation.coded_from_upright
-    return np.column_stack([coded[:, :2] @ upright_from_box[:, :2], coded[:, :2] @ upright_from_box[:, 2] + coded[:, 2]])
-
-
-def composite_frame(frame: DecodedFrame, info: MediaInfo, pose: HeadPose, mouth: Mouth) -> tuple[tuple[Plane, ...], int]:
-    """Return the planes of a frame with a rendered mouth in them, and the mask's area in luma samples.
-
-    Args:
-        frame: the decoded frame.
-        info: the film.
-        pose: head pose in the frame.
-        mouth: the mouth.
-    """
-    video, side = info.video, len(mouth.detail)
-    box, mask, coded = mouth.box, mouth.mask, coded_from_box(info, pose)
-    shift = mouth.shift * np.float32(mouth.strength)
-    if side:
-        native = invert(native_affine(invert(coded), side // BOX_SIZE))
-        mask = np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
-        shift = cv2.resize(shift, (side, side), interpolation=cv2.INTER_LINEAR) * np.float32(side // BOX_SIZE)
-        own = luma_under_box(frame.planes[0], video.pixel.bits, video.colour_model, native, side)
-        box, coded = box_with_detail(box, mouth.detail, mask.astype(np.float32) / np.float32(255.0), own), native
-    soft = mask.astype(np.float32) * (mouth.strength / 255.0)
-    result = composite(frame.planes, video.pixel, video.colour_model, coded, box, soft, shift=shift)
-    return result.planes, result.mask.area_px

@@ -12,9 +12,10 @@ import numpy as np
 from gateway.ahead import in_thread
 from gateway.pipeline.journal import Journal, step_key
 from gateway.pipeline.records import RecordFile
+from gateway.pipeline.rendered_window import RenderedWindow
 from gateway.pipeline.stretch import Stretch
 from gateway.pipeline.window_config import WindowConfig, with_context
-from gateway.pipeline.windows import WINDOW_FRAMES, RenderedWindow, render_window
+from gateway.pipeline.windows import WINDOW_FRAMES, render_window
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, Float32, Int64
 from services.common.face.crops import BOX_SIZE

@@ -28,7 +28,7 @@ from services.common.array_types import Array, Float64, Int64
 from services.common.errors import NoUsableFootage
 from services.common.wire.timeline import MOTION_RATE
 
-SOUND_SECONDS = 600
+SOUND_SECONDS = 420
 """Seconds of the footage's own sound, from its beginning, that lag and enrolment use at most."""
 
 

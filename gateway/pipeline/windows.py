@@ -13,13 +13,14 @@ from dubstage.client import render as render_client
 from dubstage.client import rpcs
 from dubstage.render.v1alpha1 import render_pb2
 from gateway.compositing.blend import blend_box
-from gateway.compositing.jaw import jaw_shift
+from gateway.pipeline.details import details_of
+from gateway.pipeline.rendered_window import RenderedWindow
 from gateway.pipeline.stretch import Stretch
 from gateway.pipeline.textures import Texture, textures_of
 from gateway.pipeline.window_config import WindowConfig
 from gateway.stages.attempts import all_replies
 from gateway.stages.interface import Stages
-from services.common.array_types import Float32, Int64, UInt8
+from services.common.array_types import Float32, UInt8
 from services.common.errors import ContractBroken
 from services.common.face.crops import BOX_SIZE
 from services.common.wire.arrays import from_image
@@ -28,58 +29,6 @@ WINDOW_FRAMES: Final = 32
 """Frames per window. A job that dies loses at most the windows in work."""
 BOX: Final = (BOX_SIZE, BOX_SIZE)
 """Width and height of a render box, pixels."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Mouth:
-    """The rendered mouth of one frame.
-
-    Attributes:
-        box: uint8 [160, 160, 3], RGB.
-        mask: uint8 [160, 160], weight of the box; 255 = 1.
-        detail: uint8 [160 S, 160 S], fine detail at S pixels per box pixel (box_with_detail); S = 0: no detail.
-        shift: float32 [160, 160, 2], how the footage is moved under and around the box, box pixels (jaw_shift).
-        strength: factor of mask and shift, 0 to 1.
-    """
-
-    box: UInt8
-    mask: UInt8
-    detail: UInt8
-    shift: Float32
-    strength: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedWindow:
-    """Mouths of the rendered frames of a window.
-
-    Attributes:
-        frame: int64 [N], indices in the film.
-        box: uint8 [N, 160, 160, 3], finished render boxes: colour-matched and blended, RGB.
-        mask: uint8 [N, 160, 160], weight of the box; 255 = the box, 0 = the footage.
-        fitting_error: float32 [N], of the texture stage's warp; 0 where nothing was warped.
-        bending_energy: float32 [N], of the texture stage's warp; 0 where nothing was warped.
-        landmarks: float32 [N, 59, 2], wanted mouth-area landmarks, box pixels.
-        filmed: float32 [N, 59, 2], the footage's own mouth-area landmarks, box pixels.
-        detail: uint8 [N, 160 S, 160 S], fine detail of the mouths at S pixels per box pixel (mouth_detail.py); S = 0: no detail.
-    """
-
-    frame: Int64
-    box: UInt8
-    mask: UInt8
-    fitting_error: Float32
-    bending_energy: Float32
-    landmarks: Float32
-    filmed: Float32
-    detail: UInt8
-
-    def mouth(self, place: int, strength: float = 1.0) -> Mouth:
-        """Return the mouth of the frame at a place, to be composited with a factor of the mask."""
-        return Mouth(self.box[place], self.mask[place], self.detail[place], self.shift(place), strength)
-
-    def shift(self, place: int) -> Float32:
-        """Return how the footage of the frame at a place is moved under and around the box, float32 [160, 160, 2], box pixels."""
-        return jaw_shift(self.filmed[place], self.landmarks[place], self.mask[place])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,15 +78,8 @@ async def render_window(stages: Stages, config: WindowConfig, stretch: Stretch) 
         bending_energy=np.array([texture.bending_energy for texture in wanted], np.float32),
         landmarks=np.stack([texture.landmarks for texture in wanted]) if count else np.empty((0, 59, 2), np.float32),
         filmed=np.stack([stretch.filmed(place) for place in places]) if count else np.empty((0, 59, 2), np.float32),
-        detail=_details(wanted, config.detail_scale * BOX_SIZE),
+        detail=await asyncio.to_thread(details_of, config, wanted, blended),
     )
-
-
-def _details(textures: list[Texture], side: int) -> UInt8:
-    if not side or not textures:
-        return np.empty((len(textures), side, side), np.uint8)
-    pictures = [texture.detail for texture in textures if texture.detail is not None]
-    return np.stack([from_image(picture, "detail", channels=1, size=(side, side)) for picture in pictures])
 
 
 def _grounds(config: WindowConfig, stretch: Stretch, textures: Mapping[int, Texture]) -> dict[int, _Ground]:

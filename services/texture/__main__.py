@@ -14,7 +14,7 @@ from services.common.chassis.stage import StageParts, main_of
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import NUM_CONTROL_POINTS, WINDOW
 from services.common.face.neural_sampling import warm_up as warm_up_sampling
-from services.common.geometry.rasterise import warm_up as warm_up_rasteriser
+from services.common.geometry import rasterise
 from services.common.store.array_cache import ArrayCache
 from services.common.store.artefacts import ArtefactStore
 from services.texture.models import TemporalWarpModel
@@ -24,7 +24,11 @@ from services.texture.stored import StoredFaces
 
 
 def compose(settings: TextureSettings) -> StageParts:
-    """Return the stage's parts, not yet warm."""
+    """Return the stage's parts, not yet warm.
+
+    Raises:
+        BackendUnavailable: the settings name a rasteriser that is not installed.
+    """
 
     @functools.cache
     def model() -> TemporalWarpModel:
@@ -33,13 +37,14 @@ def compose(settings: TextureSettings) -> StageParts:
     def warm_up() -> None:
         still = np.zeros((WINDOW, NUM_CONTROL_POINTS, 2), np.float32)
         model().residual(still, still[None])
-        warm_up_rasteriser()
+        rasterise.warm_up(settings.rasteriser)
         warm_up_sampling()
 
+    rasterise.check_backend(settings.rasteriser)
     workers = WorkerPool(num_threads=settings.worker_threads, max_queued=settings.max_queued_computations, name="texture")
     store = ArtefactStore(settings.artefacts_url)
     cache = ArrayCache(store, max_bytes=settings.artefact_cache_bytes)
-    stored = StoredFaces(store, cache, MorphableModels(settings.morphable_models))
+    stored = StoredFaces(store, cache, MorphableModels(settings.morphable_models), settings.rasteriser)
     servicer = TextureServicer(model, stored, workers)
     return StageParts(
         servicer=servicer,

@@ -13,12 +13,10 @@ from services.common.errors import InvalidRequest
 from services.common.face.mouth_bank import MAX_BANK_FRAMES
 from services.texture.backgrounds.convert import backgrounds_to_proto, matching_from_proto
 from services.texture.backgrounds.match import match_backgrounds
+from services.texture.banks.convert import bank_frame_from_proto, bank_to_proto, max_frames_from_proto
 from services.texture.build_bank import build_bank
 from services.texture.convert import (
-    bank_frame_from_proto,
-    bank_to_proto,
     footage_and_speech_from_proto,
-    max_frames_from_proto,
     target_from_proto,
     warp_config_from_proto,
     warped_to_proto,

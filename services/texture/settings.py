@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
+from services.common.geometry.rasterise import Backend
 from services.texture.models import WEIGHTS
 
 
@@ -21,4 +22,8 @@ class TextureSettings(StageSettings):
     )
     morphable_models: Path | None = Field(
         None, description="folder of the user's own morphable models (FLAME, Basel, ICT-FaceKit), by file name"
+    )
+    rasteriser: Backend = Field(
+        "numba",
+        description="rasteriser of drawn faces: numba, or pytorch3d, which must be installed and uses a GPU if there is one",
     )

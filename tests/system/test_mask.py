@@ -14,8 +14,8 @@ from gateway.compositing.planes import PlaneMask, composite
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import DecodedFrame, MediaInfo
+from gateway.pipeline.composite_frame import coded_from_box
 from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.film import coded_from_box
 from gateway.pipeline.records import pose_of
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry, lower_face_mask
 from services.common.face.crops import BOX_SIZE

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from services.common.array_types import Float32, Floating, Int32
 from services.common.geometry.camera import Camera
+from services.common.geometry.fragments import Fragments
 from services.common.geometry.lighting import shading
 from services.common.geometry.morphable_model import MorphableModel
 from services.common.geometry.normals import vertex_face_table, vertex_normals
@@ -100,13 +101,23 @@ def draw_face(
         light: [9, 3], camera axes.
         size: height and width of the picture.
         backend: rasteriser.
+
+    Raises:
+        BackendUnavailable: the rasteriser is not installed.
     """
     colours = albedo * shading(mesh.camera_normals(shape, camera), light)
     return _drawn(mesh, camera.project(shape), 255.0 * np.clip(colours, 0.0, 1.0), camera, size, backend)
 
 
 def draw_detailed_face(
-    mesh: FaceMesh, shape: Floating, camera: Camera, texture: npt.NDArray[Any], light: Floating, size: tuple[int, int]
+    mesh: FaceMesh,
+    shape: Floating,
+    camera: Camera,
+    texture: npt.NDArray[Any],
+    light: Floating,
+    size: tuple[int, int],
+    *,
+    backend: Backend = "numba",
 ) -> FacePicture:
     """Draw a face with a texture of albedo (the detailed albedo of Yi et al.).
 
@@ -117,10 +128,13 @@ def draw_detailed_face(
         texture: [S, S, 3], albedo, 0..255.
         light: [9, 3], camera axes.
         size: height and width of the picture.
+        backend: rasteriser.
+
+    Raises:
+        BackendUnavailable: the rasteriser is not installed.
     """
     shaded = np.clip(shading(mesh.camera_normals(shape, camera), light), 0.0, None)
-    points = camera.project(shape)[None]
-    fragments = rasterise(points[..., :2], points[..., 2], mesh.triangles, *size, perspective=camera.is_perspective, cull="back")
+    fragments = _fragments(mesh, camera.project(shape), camera, size, backend)
     covered = fragments.covered[0]
     uv = interpolate(fragments, mesh.model.uv[None], mesh.corners)[0]
     brightness = interpolate(fragments, shaded[None], mesh.triangles)[0]
@@ -132,8 +146,12 @@ def draw_detailed_face(
 def _drawn(
     mesh: FaceMesh, points: Floating, colours: Floating, camera: Camera, size: tuple[int, int], backend: Backend
 ) -> FacePicture:
+    fragments = _fragments(mesh, points, camera, size, backend)
+    return FacePicture(interpolate(fragments, colours[None], mesh.triangles)[0], fragments.covered[0])
+
+
+def _fragments(mesh: FaceMesh, points: Floating, camera: Camera, size: tuple[int, int], backend: Backend) -> Fragments:
     placed = points[None]
-    fragments = rasterise(
+    return rasterise(
         placed[..., :2], placed[..., 2], mesh.triangles, *size, perspective=camera.is_perspective, cull="back", backend=backend
     )
-    return FacePicture(interpolate(fragments, colours[None], mesh.triangles)[0], fragments.covered[0])

@@ -23,6 +23,7 @@ from services.common.face.expression_fit import ExpressionFit
 from services.common.face.identity import FaceIdentity
 from services.common.face.sheet import camera_in_crop
 from services.common.geometry.morphable_model import MorphableModel
+from services.common.geometry.rasterise import Backend
 
 _BOX: Final = (BOX_SIZE, BOX_SIZE)
 _FIELD: Final = "identity"
@@ -34,19 +35,20 @@ class IdentityDrawing:
     Pictures depend on the frame alone. The first picture of a process waits about a second for compiled kernels.
     """
 
-    def __init__(self, identity: FaceIdentity, model: MorphableModel) -> None:
+    def __init__(self, identity: FaceIdentity, model: MorphableModel, *, backend: Backend = "numba") -> None:
         """Prepare the maps.
 
         Args:
             identity: identity of FitIdentity.
             model: the morphable model of the identity.
+            backend: rasteriser.
 
         Raises:
             InvalidRequest: the model has no albedo, or too few mouth landmarks for an expression.
         """
         if model.albedo_mean is None:
             raise InvalidRequest(f"the morphable model {model.name!r} has no albedo: its faces cannot be drawn", field=_FIELD)
-        self._identity = identity
+        self._identity, self._backend = identity, backend
         self._face = ExpressionFit(identity, model)
         self._mesh = FaceMesh.of(model)
         self._light = identity.light.astype(np.float64)
@@ -95,6 +97,7 @@ class IdentityDrawing:
 
         Raises:
             InvalidRequest: as `expression_of`, or the identity has no detailed albedo.
+            BackendUnavailable: the rasteriser is not installed.
         """
         if detailed and not self.has_detail:
             raise InvalidRequest(
@@ -103,9 +106,9 @@ class IdentityDrawing:
         shape = self.shape_of(self.expression_of(mouth))
         camera = camera_in_crop(pose, box_from_frame(pose))
         if detailed:
-            face = draw_detailed_face(self._mesh, shape, camera, self._texture, self._light, _BOX)
+            face = draw_detailed_face(self._mesh, shape, camera, self._texture, self._light, _BOX, backend=self._backend)
         else:
-            face = draw_face(self._mesh, shape, camera, self._albedo, self._light, _BOX)
+            face = draw_face(self._mesh, shape, camera, self._albedo, self._light, _BOX, backend=self._backend)
         picture = np.rint(face.picture).astype(np.uint8)
         picture[face.covered & ~picture.any(axis=-1)] = 1
         return picture

@@ -7,7 +7,7 @@ Adelson 1983):
 
     result = rendered + (W - G W) - (Y - G Y)
 
-W is the warped luma, Y the rendered luma, and G a Gaussian. The coarse bands, and with them shape, shading and colour, stay those of
+W is the warped luma, Y the rendered luma, and G a Gaussian. The coarse band, and with it shape, shading and colour, stays that of
 the renderer. One frame gives the detail: a mean of several frames would lose it.
 """
 
@@ -20,12 +20,15 @@ import numpy as np
 
 from services.common.array_types import Float32, UInt8
 from services.common.face.crops import BOX_SIZE
+from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS
 from services.common.face.mouth_bank import MouthBank
 
 DETAIL_SIGMA_PX: Final = 1.0
 """Standard deviation of the Gaussian that divides fine from coarse, box pixels."""
 NO_DETAIL: Final = 128
 """Value of a detail picture that changes nothing."""
+_SUBPIXEL_BITS: Final = 4
+_SUBPIXELS: Final = 1 << _SUBPIXEL_BITS
 _NO_SECOND_MAP: Final = np.empty(0, np.float32)
 
 
@@ -72,3 +75,25 @@ def warped_detail(bank: MouthBank, row: int, backward: Float32, scale: int) -> U
     moved = cv2.remap(source, places, _NO_SECOND_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     band = fine_band(moved.astype(np.float32), scale)
     return np.asarray(np.clip(np.rint(band + NO_DETAIL), 0, 255), np.uint8)
+
+
+def with_own_interior(detail: UInt8, box: UInt8, landmarks: Float32) -> UInt8:
+    """Return detail whose part between the lips is the fine band of a rendered box, so that the box keeps its own there.
+
+    A renderer that does not start from the bank's frame draws its own teeth and tongue, which outlines of the frame's teeth would
+    not fit.
+
+    Args:
+        detail: uint8 [160 S, 160 S], from `warped_detail`.
+        box: uint8 [160, 160, 3], RGB, rendered box.
+        landmarks: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+    """
+    side = len(detail)
+    scale = side // BOX_SIZE
+    lips = (landmarks[len(LIPS_OUTER) : NUM_LIPS] + 0.5) * scale - 0.5
+    inside = np.zeros((side, side), np.float32)
+    cv2.fillPoly(inside, [np.rint(lips * _SUBPIXELS).astype(np.int32)], (1.0,), lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
+    inside = np.asarray(cv2.GaussianBlur(inside, (0, 0), DETAIL_SIGMA_PX * scale, borderType=cv2.BORDER_REPLICATE), np.float32)
+    large = box if scale == 1 else np.asarray(cv2.resize(box, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
+    own = fine_band(luma_of(large), scale) + NO_DETAIL
+    return np.asarray(np.clip(np.rint(detail + inside * (own - detail)), 0, 255), np.uint8)

@@ -31,7 +31,7 @@ from services.common.face.mouth_film import MouthFilm
 from services.common.face.neural_sampling import sample_pixels
 from services.common.face.sheet import camera_in_crop
 from services.common.geometry.morphable_model import MorphableModel
-from services.common.geometry.rasterise import interpolate, rasterise
+from services.common.geometry.rasterise import Backend, interpolate, rasterise
 from services.common.store.tensor_bytes import NamedArrays
 
 TEXTURE_SIZE: Final = 256
@@ -101,12 +101,13 @@ class NeuralSurface:
     person. The first picture of a process waits about a second for compiled kernels.
     """
 
-    def __init__(self, identity: FaceIdentity, model: MorphableModel) -> None:
+    def __init__(self, identity: FaceIdentity, model: MorphableModel, *, backend: Backend = "numba") -> None:
         """Prepare the mesh.
 
         Args:
             identity: identity of FitIdentity.
             model: the morphable model of the identity.
+            backend: rasteriser.
 
         Raises:
             InvalidRequest: the model has no texture coordinates, or lacks landmarks of the mouth or the chin.
@@ -115,6 +116,7 @@ class NeuralSurface:
             raise InvalidRequest(
                 f"the morphable model {model.name!r} has no texture coordinates: it cannot hold a neural texture", field="identity"
             )
+        self._backend: Backend = backend
         self._face = ExpressionFit(identity, model)
         self._film = MouthFilm(model, self._face.neutral)
         mesh = FaceMesh.of(model)
@@ -153,12 +155,18 @@ class NeuralSurface:
         Args:
             expression: float [E], coefficients of the identity's model.
             pose: head pose in the frame; scale, roll and place cancel in the box.
+
+        Raises:
+            BackendUnavailable: the rasteriser is not installed.
         """
         shape = self._face.shape_of(expression)
         film, places = self._film.points_of(shape)
         camera = camera_in_crop(pose, box_from_frame(pose))
         points = np.asarray(camera.project(np.concatenate([shape, film])), np.float64)[None]
-        fragments = rasterise(points[..., :2], points[..., 2], self._triangles, BOX_SIZE, BOX_SIZE, perspective=False, cull="back")
+        places_px, depth = points[..., :2], points[..., 2]
+        fragments = rasterise(
+            places_px, depth, self._triangles, BOX_SIZE, BOX_SIZE, perspective=False, cull="back", backend=self._backend
+        )
         layout = np.concatenate([self._layout, _in_texture(places)])
         uv: Float32 = interpolate(fragments, layout[None], self._corners)[0]
         uv[~(fragments.covered[0] & self._textured[fragments.triangle_index[0]])] = _NO_FACE

@@ -142,11 +142,18 @@ def check_backend(backend: Backend) -> None:
         check_installed()
 
 
-def warm_up() -> None:
-    """Compile the kernels (about one second), so that the first frame does not wait for the compiler."""
+def warm_up(backend: Backend = "numba") -> None:
+    """Compile the kernels (about one second), so that the first frame does not wait for the compiler.
+
+    Args:
+        backend: "pytorch3d" loads torch and pytorch3d too, which takes seconds.
+
+    Raises:
+        BackendUnavailable: pytorch3d is not installed.
+    """
     corner = np.array([[[0.0, 0.0], [0.0, 2.0], [2.0, 0.0]]], np.float32)
     triangle = np.array([[0, 1, 2]], np.int32)
-    interpolate(rasterise(corner, np.ones((1, 3), np.float32), triangle, 2, 2), corner, triangle)
+    interpolate(rasterise(corner, np.ones((1, 3), np.float32), triangle, 2, 2, backend=backend), corner, triangle)
 
 
 def check_corners(attributes: Floating, corners: Int32, count: int) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.evaluation.clip import LAG_FRAME_SAMPLES, check_clip, insert_box, own_speech, shifted
+from gateway.evaluation.clip_sound import LAG_FRAME_SAMPLES, check_clip, own_speech, shifted
+from gateway.evaluation.native import insert_box
 from services.common.errors import InvalidRequest
 from services.common.face.crops import BOX_ORIGIN
 from tests.unit.media.made_footage import Clip, make_clip
@@ -38,7 +39,7 @@ def test_a_box_is_blended_by_its_mask() -> None:
     mask = np.zeros((160, 160), np.uint8)
     mask[80:] = 255
     mask[40] = 51
-    shown = insert_box(crop, box, mask)
+    shown = insert_box(crop, box, mask, np.zeros((160, 160, 2), np.float32))
     x, y = BOX_ORIGIN
     assert (shown[y + 80 : y + 160, x : x + 160] == 110).all()
     assert (shown[y + 40, x : x + 160] == 30).all()

@@ -16,8 +16,8 @@ from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays
 from gateway.pipeline.face_index import read_index
 from gateway.pipeline.plan import RENDERED
 from gateway.pipeline.records import FACE_RECORD, RecordFile
+from gateway.pipeline.rendered_window import RenderedWindow
 from gateway.pipeline.rendering import joined, journalled_window
-from gateway.pipeline.windows import RenderedWindow
 from services.common.errors import ContractBroken
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA

@@ -10,9 +10,9 @@ import pytest
 
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import BOX_SIZE
-from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
+from services.common.face.landmarks import JAW, LIPS_OUTER, NUM_LIPS, NUM_MOUTH_AREA
 from services.common.face.mouth_bank import MouthBank, make_bank
-from services.common.face.mouth_detail import NO_DETAIL, fine_band, luma_of, warped_detail
+from services.common.face.mouth_detail import NO_DETAIL, fine_band, luma_of, warped_detail, with_own_interior
 from services.common.face.native_pictures import encoded, packed
 
 REST = np.stack(np.meshgrid(np.arange(BOX_SIZE), np.arange(BOX_SIZE)), -1).astype(np.float32)
@@ -70,3 +70,20 @@ def test_a_picture_is_its_coarse_part_and_its_fine_band() -> None:
 
 def test_the_luma_of_grey_is_grey() -> None:
     assert np.unique(luma_of(np.full((4, 4, 3), 77, np.uint8))).tolist() == [77.0]
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_between_the_lips_a_box_keeps_its_own_fine_band(scale: int) -> None:
+    side = BOX_SIZE * scale
+    landmarks = np.zeros((NUM_MOUTH_AREA, 2), np.float32)
+    turn = np.linspace(0, 2 * np.pi, NUM_LIPS - len(LIPS_OUTER), endpoint=False)
+    landmarks[len(LIPS_OUTER) : NUM_LIPS] = np.stack([80 + 30 * np.cos(turn), 70 + 20 * np.sin(turn)], 1)
+    box = np.repeat(stripes(1, 4.0)[..., None], 3, axis=-1)
+    large = cv2.resize(box, (side, side), interpolation=cv2.INTER_CUBIC)
+    detail = np.full((side, side), 200, np.uint8)
+    found = with_own_interior(detail, box, landmarks)
+    own = np.clip(np.rint(fine_band(luma_of(large), scale) + NO_DETAIL), 0, 255)
+    middle = (slice(65 * scale, 75 * scale), slice(70 * scale, 90 * scale))
+    np.testing.assert_allclose(found[middle].astype(int), own[middle], atol=1)
+    assert (found[100 * scale :] == 200).all()
+    assert (found[:, : 40 * scale] == 200).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from services.common.array_types import Float32
@@ -11,11 +13,19 @@ from services.motion.predictors.ugc.inputs import WINDOW, heard_clip, pooled_con
 from services.motion.predictors.ugc.memory import MEMORY, MIN_FRAMES, MOMENTS, NUM_MOMENTS, remembered
 from services.motion.predictors.ugc.personalize import personalize
 from services.motion.style import Style
-from services.motion.types import Footage, SpeechFeatures
+from services.motion.types import NUM_PHONES, ROWS_PER_FRAME, Footage, SpeechFeatures
 from tests.unit.motion.synthesised import random_features
 
 FRAMES = 700
 TAUGHT = 600
+
+
+def sentence(frames: int) -> SpeechFeatures:
+    """Phones of .12 s each, in an order that does not repeat within the sentence."""
+    made = random_features(frames)
+    phones = np.random.default_rng(3).integers(0, NUM_PHONES, -(-frames // 3)).repeat(3)[:frames]
+    certain = np.eye(NUM_PHONES, dtype=np.float32)[phones]
+    return replace(made, posteriorgram=np.repeat(certain[:, None], ROWS_PER_FRAME, axis=1))
 
 
 def windows(features: SpeechFeatures) -> list[Float32]:
@@ -46,7 +56,7 @@ def with_habits(style: Style, features: SpeechFeatures) -> Style:
 
 def test_minutes_of_a_person_teach_what_the_person_does_at_some_moments(models: MotionModels, style: Style) -> None:
     """Sentences come again. Each of their moments has a mouth of its own, more moments than the linear correction has numbers."""
-    features = SpeechFeatures.joined([random_features(FRAMES // 2)] * 2)
+    features = SpeechFeatures.joined([sentence(FRAMES // 2)] * 2)
     truth = spoken_by(with_habits(style, features), features, models)
     refined = personalised(style, features[:TAUGHT], truth[:TAUGHT], models)
     assert refined.added[MOMENTS].shape == (NUM_MOMENTS, 125)
@@ -55,7 +65,7 @@ def test_minutes_of_a_person_teach_what_the_person_does_at_some_moments(models: 
 
 
 def test_seconds_of_a_person_have_no_memory_and_forget_an_older_one(models: MotionModels, style: Style) -> None:
-    features = random_features(MIN_FRAMES - 1)
+    features = sentence(MIN_FRAMES - 1)
     older = with_habits(style, features)
     refined = personalised(older, features, spoken_by(older, features, models), models)
     assert MEMORY not in refined.added
@@ -64,7 +74,7 @@ def test_seconds_of_a_person_have_no_memory_and_forget_an_older_one(models: Moti
 
 
 def test_a_moment_far_from_all_moments_reminds_of_nothing(models: MotionModels, style: Style) -> None:
-    habits = with_habits(style, random_features(300))
+    habits = with_habits(style, sentence(300))
     near = remembered(np.append(habits.added[MOMENTS][0], 1.0).astype(np.float32), habits)
     far = remembered(np.full(126, 100.0, np.float32), habits)
     assert near is not None
