@@ -1,4 +1,4 @@
-"""Time of the render stage: one network alone on every backend in the table of defaults, and every model as a dub uses it."""
+"""Time of the render stage: one network alone on every backend, and every model as a dub uses it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from services.common.errors import DubstageError
 from services.render.backends.base import Backend
-from services.render.backends.choice import DEFAULTS, MEASURED
+from services.render.backends.choice import CHOICES, default_choice
 from services.render.backends.make import make_backend
-from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.backends.registry import WEIGHTS_FOLDER, read_models
 from services.render.models import blank_frame, load_models
 from services.render.renderers.registry import renderer_named
 from services.render.streams import default_state, open_stream
@@ -109,13 +109,13 @@ def lines_of_models(rows: tuple[ModelTime, ...]) -> list[str]:
 def measure_renderer() -> tuple[NetworkTime, ...]:
     """Measure the network of `ugc` on all backends that this machine can run."""
     rows: list[NetworkTime] = []
-    for choice in [row.choice for row in MEASURED if row.device == "cpu"]:
+    for choice in CHOICES:
         try:
             backend = make_backend(device="cpu", backend=choice.backend, precision=choice.precision, num_threads=1)
-            models = load_models(WEIGHTS_FOLDER, backend)
+            model = read_models(WEIGHTS_FOLDER, choice.precision)["ugc"]
+            backend.load(model)
         except DubstageError:
             continue  # this machine cannot run the backend
-        model = models.files["ugc"]
         shape = model.input_shape(INPUT_PICTURES)
         assert shape is not None
         picture = np.random.default_rng(0).integers(0, 256, (1, *shape), dtype=np.uint8)
@@ -125,6 +125,6 @@ def measure_renderer() -> tuple[NetworkTime, ...]:
         for _ in range(_RUNS):
             backend.infer(model.name, inputs)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        is_default = choice == DEFAULTS["cpu"]
+        is_default = choice == default_choice("cpu")
         rows.append(NetworkTime(choice.backend, str(choice.precision), 1000.0 * wall / _RUNS, 1000.0 * cpu / _RUNS, is_default))
     return tuple(rows)

@@ -114,9 +114,13 @@ async def check_stage(settings: GatewaySettings, name: str) -> str:
 
 
 async def _models(client: StageClient, name: str) -> str:
-    """Return the models that a stage serves, with the first digits of their digests. Empty if the stage cannot list models."""
+    """Return the models that a stage serves, with the first digits of their digests, and what computes the renderers.
+
+    Empty if the stage cannot list models.
+    """
     once = RetryPolicy(max_attempts=1)
     found: dict[str, str] = {}
+    runtimes: set[str] = set()
     if name == "motion":
         motion: Any = motion_pb2_grpc.MotionServiceStub(client.channel)
         predictors = await client.unary(motion.ListModels, motion_pb2.ListModelsRequest(), policy=once)
@@ -125,7 +129,9 @@ async def _models(client: StageClient, name: str) -> str:
         render: Any = render_pb2_grpc.RenderServiceStub(client.channel)
         renderers = await client.unary(render.ListModels, render_pb2.ListModelsRequest(), policy=once)
         found = {model.name: model.sha256 for model in renderers.models}
-    return "".join(f", {model} {digest[:_DIGITS]}" for model, digest in found.items())
+        runtimes = {f"{model.backend} {model.precision}" for model in renderers.models}
+    computed = "".join(f", computed by {runtime}" for runtime in sorted(runtimes))
+    return computed + "".join(f", {model} {digest[:_DIGITS]}" for model, digest in found.items())
 
 
 async def _check_serving(client: StageClient, name: str, service: str) -> None:

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from gateway.stages.weights import weights_of
+from gateway.stages.weights import runtime_of_renderers, weights_of
 from services.common.errors import ModelNotFound
 from services.common.store.network_files import cards_in, networks_in
 
@@ -24,7 +24,7 @@ class NetworkRow(NamedTuple):
 
 
 def network_rows(stage: str) -> list[NetworkRow]:
-    """Return the folder of a stage's networks, the digest of each network, and the cards of training runs.
+    """Return the folder of a stage's networks, what computes renderers, the digest of each network, and the cards of training runs.
 
     Args:
         stage: one of NETWORK_STAGES.
@@ -44,6 +44,8 @@ def network_rows(stage: str) -> list[NetworkRow]:
             resource=missing[0],
         )
     rows = [NetworkRow(f"{stage} networks", str(folder))]
+    if stage == _SERVES_WHAT_IS_THERE:
+        rows.append(NetworkRow("  computed by", runtime_of_renderers()))
     for network in networks:
         card = f", card {network.card}" if network.card else ""
         rows.append(NetworkRow(f"  {network.path.stem}", network.digest + card))

@@ -69,10 +69,9 @@ def jaw_shift(filmed: Float32, wanted: Float32, mask: UInt8) -> Float32:
     whole = dense_map(evaluate_grid(fit_spline(points, values, smoothing)))
     # The neck below the mask moves too, so each column of the mask reaches down to the edge of the box.
     reach = np.maximum.accumulate(mask, axis=0).astype(np.float32) / np.float32(255.0) * _RIM
-    shift = whole * reach[..., None]
-    rests = (np.abs(shift[..., 0]) < _LEAST_PX) & (np.abs(shift[..., 1]) < _LEAST_PX)
-    shift[rests] = 0.0
-    return np.asarray(shift, np.float32)
+    across, down = whole[..., 0] * reach, whole[..., 1] * reach
+    moves = np.maximum(np.abs(across), np.abs(down)) >= _LEAST_PX
+    return np.stack([across * moves, down * moves], axis=-1)
 
 
 def moved(box: UInt8, shift: Float32) -> UInt8:

@@ -97,7 +97,7 @@ def composite(
     result = tuple(plane.copy() for plane in planes)
     step = pixel.chroma_step if pixel.kind == "yuv" else (1, 1)
     cells_shape = pixel.plane_shape(1, planes[0].shape[1], planes[0].shape[0]) if pixel.kind == "yuv" else planes[0].shape
-    support = mask if shift is None else np.maximum(mask, np.abs(shift).max(axis=-1))
+    support = mask if shift is None else np.maximum(mask, _length(shift))
     window = _window(coded_from_box, support, step, (int(cells_shape[0]), int(cells_shape[1])))
     if window is None:
         return Composite(result, PlaneMask(0, 0, np.zeros((0, 0), np.bool_), step, 0))
@@ -112,7 +112,7 @@ def composite(
     top, left = y * step[1], x * step[0]
     alpha = alpha[: planes[0].shape[0] - top, : planes[0].shape[1] - left]
     offsets = None if shift is None else _warp(shift, luma_map, luma_shape, cv2.BORDER_CONSTANT)[: alpha.shape[0], : alpha.shape[1]]
-    cells = _any_of_cells(alpha if offsets is None else alpha + np.abs(offsets).max(axis=-1), step, (rows, columns))
+    cells = _any_of_cells(alpha if offsets is None else alpha + _length(offsets), step, (rows, columns))
     chroma_alpha, chroma_offsets = alpha, offsets
     if step != (1, 1):
         chroma_alpha = _warp(mask.astype(np.float32), chroma_map, (rows, columns), cv2.BORDER_CONSTANT)
@@ -128,7 +128,7 @@ def composite(
         target = result[number][plane_top : plane_top + weight.shape[0], plane_left : plane_left + weight.shape[1]]
         offset = chroma_offsets if subsampled else offsets
         if offset is not None:
-            _move(target, planes[number], (plane_left, plane_top), offset @ mapping[:, :2].T.astype(np.float32), colour)
+            _move(target, planes[number], (plane_left, plane_top), cv2.transform(offset, mapping[:, :2]), colour)
         _blend_in(target, rendered, weight, colour)
     area = int(_expanded(cells, step)[: alpha.shape[0], : alpha.shape[1]].sum())
     return Composite(result, PlaneMask(x, y, cells, step, area))
@@ -144,7 +144,7 @@ def _check(coded_from_box: Float64, box: Array, mask: Float32, shift: Float32 | 
         raise ContractBroken("box, mask, affine or shift hold values that are not finite")
 
 
-def _move(target: Plane, footage: Plane, corner: tuple[int, int], offset: Float32, colour: ColourModel) -> None:
+def _move(target: Plane, footage: Plane, corner: tuple[int, int], offset: Array, colour: ColourModel) -> None:
     """Replace samples by what the footage has at sample + offset, clipped to the legal range, where the offset is not 0.
 
     Args:
@@ -159,7 +159,13 @@ def _move(target: Plane, footage: Plane, corner: tuple[int, int], offset: Float3
     ys = np.arange(corner[1], corner[1] + rows, dtype=np.float32)[:, None]
     found = cv2.remap(footage, offset[..., 0] + xs, offset[..., 1] + ys, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     legal = np.clip(found, colour.low, colour.high).astype(target.dtype)
-    np.copyto(target, legal, where=(offset != 0).any(axis=-1))
+    np.copyto(target, legal, where=_length(offset) > 0)
+
+
+def _length(shift: Array) -> Float32:
+    """Return the larger of the two absolute coordinates, float32 [rows, columns]."""
+    # NumPy needs 30 times as long to reduce an axis of two.
+    return np.asarray(np.maximum(np.abs(shift[..., 0]), np.abs(shift[..., 1])), np.float32)
 
 
 def _samples(box: npt.NDArray[np.uint8] | Float32, colour: ColourModel) -> list[Float32]:

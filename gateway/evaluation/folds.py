@@ -47,8 +47,8 @@ def folds_of(num_frames: int, frame_rate: Fraction, enrol_seconds: float | None 
         wanted = round(enrol_seconds * frame_rate)
         if wanted > cut:
             raise InvalidRequest(
-                f"{enrol_seconds:g} s of enrolment are more than the {float(cut / frame_rate):.1f} s of the clip before its last fifth, "
-                "which is tested on",
+                f"{enrol_seconds:g} s of enrolment are more than the {float(cut / frame_rate):.1f} s of the clip before its last "
+                "fifth, which is tested on",
                 field="enrol_seconds",
             )
         folds: tuple[Fold, ...] = (Fold(enrol=FrameRange(cut - wanted, cut), test=FrameRange(cut, num_frames)),)

@@ -11,7 +11,6 @@ import numpy as np
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.actors.stored import StoredActor
-from gateway.compositing.blend import blend_box
 from gateway.compositing.jaw import jaw_shift, moved
 from gateway.compositing.paste import paste_box
 from gateway.media.inspection import inspect_film
@@ -78,8 +77,7 @@ class Performance:
             shift: float32 [160, 160, 2], from `shift`.
         """
         place = self.at(index)
-        blended = blend_box(box, self.background(index, shift), mask)
-        return paste_box(self.frames[place], self.poses[place], blended, mask.astype(np.float32) / 255.0, shift)
+        return paste_box(self.frames[place], self.poses[place], box, self.background(index, shift), mask, shift)
 
 
 def load_performance(actor: StoredActor, artefacts: ArtefactStore) -> Performance:

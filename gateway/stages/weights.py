@@ -1,4 +1,4 @@
-"""The folders of networks that the stages of this machine serve."""
+"""The networks that the stages of this machine serve: their folders, and what computes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ def weights_of(stage: str) -> Path:
     Raises:
         InvalidRequest: the stage's settings are wrong.
     """
-    kind = getattr(importlib.import_module(f"services.{stage}.settings"), f"{stage.capitalize()}Settings")
-    settings: Any = load_settings(kind)
-    folder: Path = getattr(settings, f"{stage}_weights")
+    folder: Path = getattr(_settings(stage), f"{stage}_weights")
     return folder
+
+
+def runtime_of_renderers() -> str:
+    """Return backend and precision that compute the renderers, and the kind of processor that they were chosen for.
+
+    Raises:
+        InvalidRequest: the stage's settings are wrong.
+    """
+    return str(_settings("render").runtime())
+
+
+def _settings(stage: str) -> Any:
+    kind = getattr(importlib.import_module(f"services.{stage}.settings"), f"{stage.capitalize()}Settings")
+    return load_settings(kind)

@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
-from services.render.backends.choice import BackendName, Device
+from services.render.backends.choice import BackendName, Device, default_choice, this_processor
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.backends.triton_options import TritonOptions
 from services.render.types import Precision
@@ -17,14 +17,14 @@ from services.render.types import Precision
 class RenderSettings(StageSettings):
     """Settings of the process. Environment variables start with DUBSTAGE_.
 
-    Without backend and precision, the measured default of the device is taken.
+    Without backend and precision, the table of backends/choice.py is asked for the device and its processor.
     """
 
     port: int = Field(default=DEFAULT_PORTS["render"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
     render_weights: Path = Field(default=WEIGHTS_FOLDER, description="folder with exported models and the prior's weights")
     device: Device = Field(default="cpu", description="device that computes networks")
-    backend: BackendName | None = Field(default=None, description="runtime of networks; default: the device's")
-    precision: Precision | None = Field(default=None, description="float32, bfloat16 or int8; default: the device's")
+    backend: BackendName | None = Field(default=None, description="runtime of networks; default: by the kind of processor")
+    precision: Precision | None = Field(default=None, description="float32, bfloat16 or int8; default: by the kind of processor")
     batch_size: int = Field(default=4, ge=1, le=64, description="most frames of one stream that are computed at once")
     max_queued_personalizations: int = Field(
         default=4, ge=0, le=10_000, description="personalisations that may wait while one runs"
@@ -59,6 +59,14 @@ class RenderSettings(StageSettings):
         if self.backend != "triton" and (self.backend is None) != (self.precision is None):
             raise ValueError("backend and precision must be given together, or neither of them")
         return self
+
+    def runtime(self) -> str:
+        """Return backend and precision, such as "onnxruntime int8". Triton's runtime is known to its server only."""
+        if self.backend == "triton":
+            return f"triton at {self.triton_url}"
+        if self.backend is None or self.precision is None:
+            return f"{default_choice(self.device)}, chosen for {this_processor() if self.device == 'cpu' else self.device}"
+        return f"{self.backend} {self.precision}"
 
     def triton_options(self) -> TritonOptions | None:
         """Return the options of Triton; None: the networks are computed in this process."""

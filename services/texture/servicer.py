@@ -119,4 +119,5 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
                 yield sampled_to_proto(sampled)
 
     def _rotation(self, portrait: Portrait) -> PortraitRotation:
-        return PortraitRotation(portrait.picture, portrait.landmarks, portrait.pose, *self._stored.person(portrait.identity))
+        person, rasteriser = self._stored.person(portrait.identity), self._stored.rasteriser
+        return PortraitRotation(portrait.picture, portrait.landmarks, portrait.pose, *person, backend=rasteriser)

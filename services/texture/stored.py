@@ -1,14 +1,16 @@
-"""Stored artefacts as the stage computes with them: mouth banks, neural textures, and identities with their morphable models."""
+"""Stored artefacts as the stage computes with them: mouth banks, neural textures, and identities with their drawn faces."""
 
 from __future__ import annotations
 
 from services.common.array_types import UInt8
 from services.common.chassis.calls import set_model_version
 from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
+from services.common.face.identity_drawing import IdentityDrawing
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, bank_from_arrays
-from services.common.face.neural_texture import neural_texture_from_arrays
+from services.common.face.neural_texture import NeuralSurface, neural_texture_from_arrays
 from services.common.geometry.morphable_model import MorphableModel
+from services.common.geometry.rasterise import Backend
 from services.common.store.array_cache import ArrayCache
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
@@ -20,10 +22,16 @@ class StoredFaces:
         store: where banks are put.
         cache: banks, actors and identities are read through the cache.
         models: the morphable models of identities.
+        rasteriser: backend of the rasteriser for drawn faces and UV maps.
     """
 
-    def __init__(self, store: ArtefactStore, cache: ArrayCache, models: MorphableModels) -> None:
-        self._store, self._cache, self._models = store, cache, models
+    def __init__(self, store: ArtefactStore, cache: ArrayCache, models: MorphableModels, rasteriser: Backend) -> None:
+        self._store, self._cache, self._models, self._rasteriser = store, cache, models, rasteriser
+
+    @property
+    def rasteriser(self) -> Backend:
+        """Backend of the rasteriser."""
+        return self._rasteriser
 
     def keep_bank(self, bank: MouthBank) -> ArtefactRef:
         """Store a bank and return its reference."""
@@ -56,3 +64,19 @@ class StoredFaces:
         model = self._models.get(model_of_identity(stored))
         set_model_version(model.digest[:12])
         return identity_from_arrays(stored, model), model
+
+    def drawing(self, ref: ArtefactRef) -> IdentityDrawing:
+        """Return the drawing of a stored identity, through the stage's rasteriser.
+
+        Raises:
+            InvalidRequest, ArtefactNotFound, ArtefactCorrupt, ModelNotFound: as `person`, or the face cannot be drawn.
+        """
+        return IdentityDrawing(*self.person(ref), backend=self._rasteriser)
+
+    def surface(self, ref: ArtefactRef) -> NeuralSurface:
+        """Return the textured surface of a stored identity, through the stage's rasteriser.
+
+        Raises:
+            InvalidRequest, ArtefactNotFound, ArtefactCorrupt, ModelNotFound: as `person`, or the model cannot hold a texture.
+        """
+        return NeuralSurface(*self.person(ref), backend=self._rasteriser)

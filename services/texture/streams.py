@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from services.common.chassis.calls import set_model_version
-from services.common.face.identity_drawing import IdentityDrawing
 from services.texture.draw_identity import IdentityStream
 from services.texture.models import TemporalWarpModel
 from services.texture.retrieve_warp import WarpStream
@@ -23,7 +22,7 @@ def open_stream(config: WarpConfig, stored: StoredFaces, model: TemporalWarpMode
         InvalidRequest, ArtefactNotFound, ArtefactCorrupt, ModelNotFound: the bank or the identity cannot be used.
     """
     if config.identity is not None:
-        return IdentityStream(IdentityDrawing(*stored.person(config.identity)), config.mode)
+        return IdentityStream(stored.drawing(config.identity), config.mode)
     assert config.bank is not None
     set_model_version(model.version)
     return WarpStream(stored.bank(config.bank), config.mode, model, config.detail_scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tritonclient.grpc as tritongrpc
@@ -16,6 +17,7 @@ from services.common.chassis.stage import server_of
 from services.render.__main__ import compose
 from services.render.settings import RenderSettings
 from services.render.triton.launch import TritonProcess
+from services.render.types import Precision
 from tests.contract.render.conftest import repository, start_triton, stub_of, triton, triton_home
 from tests.integration.conftest import OTHER, LoopThread, Media, RunningStages, StartGateway, dubbing
 
@@ -60,22 +62,18 @@ def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_m
         assert result.num_dubbed > 0.9 * result.num_frames
         return (media.root / name).read_bytes()
 
-    settings = RenderSettings(
-        port=0,
-        artefacts_url=str(stages.artefacts),
-        drain_grace_s=0.0,
-        backend="triton",
-        triton_url=triton.url,
-        triton_shared_memory=shared_memory,
-    )
+    def started(**chosen: Any) -> StageServer:
+        settings = RenderSettings(port=0, artefacts_url=str(stages.artefacts), drain_grace_s=0.0, **chosen)
 
-    async def begin() -> StageServer:
-        server = server_of("render", settings, compose(settings))
-        await server.start()
-        await server.warm_up()
-        return server
+        async def begin() -> StageServer:
+            server = server_of("render", settings, compose(settings))
+            await server.start()
+            await server.warm_up()
+            return server
 
-    server = loop_thread.run(begin())
+        return loop_thread.run(begin())
+
+    server = started(backend="triton", triton_url=triton.url, triton_shared_memory=shared_memory)
     try:
         killer = KillOnce(triton, after=10)
         killer.start()
@@ -85,4 +83,9 @@ def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_m
         assert server.metrics.registry.get_sample_value("dubstage_triton_heals_total", {"outcome": "healed"}) == 1.0
     finally:
         loop_thread.run(server.drain(grace_s=0))
-    assert on_triton == dubbed(f"in_process_{shared_memory}.mp4")
+    server = started(backend="onnxruntime", precision=Precision.INT8)
+    try:
+        in_process = dubbed(f"in_process_{shared_memory}.mp4", render_endpoint=f"127.0.0.1:{server.port}")
+    finally:
+        loop_thread.run(server.drain(grace_s=0))
+    assert on_triton == in_process

@@ -163,9 +163,9 @@ class NeuralSurface:
         film, places = self._film.points_of(shape)
         camera = camera_in_crop(pose, box_from_frame(pose))
         points = np.asarray(camera.project(np.concatenate([shape, film])), np.float64)[None]
-        places_px, depth = points[..., :2], points[..., 2]
+        pixels, depth = points[..., :2], points[..., 2]
         fragments = rasterise(
-            places_px, depth, self._triangles, BOX_SIZE, BOX_SIZE, perspective=False, cull="back", backend=self._backend
+            pixels, depth, self._triangles, BOX_SIZE, BOX_SIZE, perspective=False, cull="back", backend=self._backend
         )
         layout = np.concatenate([self._layout, _in_texture(places)])
         uv: Float32 = interpolate(fragments, layout[None], self._corners)[0]

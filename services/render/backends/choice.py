@@ -1,21 +1,24 @@
-"""Default backend of a device: taken from a table of measurements, never decided at run time.
+"""Default backend of the networks: a committed table from the kind of processor to a backend and a precision.
 
-The choice changes the bytes of the result, so it must not depend on how busy a machine is, nor silently on the abilities of its
-CPU. `python -m services.render.train.compare` prints such a table; docs/models holds the card that names the measured machine.
+The choice changes the bytes of the result. So it depends on the installation and the kind of processor only, never on a
+measurement at run time, and ListModels names it (docs/decisions/0011-backend-per-processor.md has the figures).
+`python -m services.render.train.compare` measures every backend on the machine that it runs on.
 """
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from importlib.util import find_spec
+from typing import Final, Literal
 
+from services.common.chassis.cpu import cpu_flags
+from services.render.backends.processor import Processor, processor_of
 from services.render.types import Precision
 
 Device = Literal["cpu", "cuda"]
 BackendName = Literal["onnxruntime", "openvino", "triton"]
-
-MIN_PICTURE_DB: Final = 45.0
-"""Least PSNR to the float32 result in the mouth box, decibels, of a precision that can be a default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,41 +28,58 @@ class Choice:
     backend: BackendName
     precision: Precision
 
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One row of the table.
-
-    Attributes:
-        device: kind of device.
-        choice: backend and precision.
-        ms_per_frame: processor time of the network alone per frame, one thread, batch 1, milliseconds.
-        picture_db: PSNR in the mouth box to ONNX Runtime float32, over frames of held-out clips, decibels.
-        everywhere: whether every such device has this choice; bfloat16 needs a CPU with AVX-512.
-    """
-
-    device: Device
-    choice: Choice
-    ms_per_frame: float
-    picture_db: float
-    everywhere: bool = True
+    def __str__(self) -> str:
+        return f"{self.backend} {self.precision}"
 
 
-MEASURED: Final = (
-    Measurement("cpu", Choice("onnxruntime", Precision.FLOAT32), 10.5, 108.1),
-    Measurement("cpu", Choice("onnxruntime", Precision.INT8), 5.2, 57.3),
-    Measurement("cpu", Choice("openvino", Precision.FLOAT32), 10.3, 108.1),
-    Measurement("cpu", Choice("openvino", Precision.BFLOAT16), 6.9, 69.4, everywhere=False),
-    Measurement("cpu", Choice("openvino", Precision.INT8), 5.6, 57.4),
+CHOICES: Final = (
+    Choice("onnxruntime", Precision.FLOAT32),
+    Choice("onnxruntime", Precision.INT8),
+    Choice("openvino", Precision.FLOAT32),
+    Choice("openvino", Precision.BFLOAT16),
+    Choice("openvino", Precision.INT8),
 )
+"""All backends and precisions that compute on a processor in this process."""
+
+PLAIN: Final[dict[Device, Choice]] = {
+    "cpu": Choice("onnxruntime", Precision.INT8),
+    "cuda": Choice("onnxruntime", Precision.FLOAT32),
+}
+"""Choice that every processor can compute, and the precision of networks on Triton."""
+
+TABLE: Final[dict[Processor, Choice]] = {
+    # The network of `ugc` takes 5.8 ms, ONNX Runtime in int8 8.4 ms.
+    Processor.AMX: Choice("openvino", Precision.BFLOAT16),
+    # OpenVINO in int8 takes less time in the network. But a whole dub gains less than a tenth, and start-up takes longer.
+    Processor.AVX512_VNNI: PLAIN["cpu"],
+    # Not measured.
+    Processor.AVX2: PLAIN["cpu"],
+    Processor.X86: PLAIN["cpu"],
+    Processor.ARM: PLAIN["cpu"],
+    Processor.OTHER: PLAIN["cpu"],
+}
+
+
+def choice_for(processor: Processor, installed: Collection[str]) -> Choice:
+    """Return the table's choice for a processor, or the plain choice if the backend of the table is not installed.
+
+    Args:
+        processor: kind of processor that computes.
+        installed: names of installed backends.
+    """
+    choice = TABLE[processor]
+    return choice if choice.backend in installed else PLAIN["cpu"]
 
 
 def default_choice(device: Device) -> Choice:
-    """Return the fastest row that keeps the picture and runs on every such device; without such a row, ONNX Runtime in float32."""
-    good = [row for row in MEASURED if row.device == device and row.everywhere and row.picture_db >= MIN_PICTURE_DB]
-    if not good:
-        return Choice("onnxruntime", Precision.FLOAT32)
-    return min(good, key=lambda row: row.ms_per_frame).choice
+    """Return the default on this machine."""
+    if device != "cpu":
+        return PLAIN[device]
+    # A backend has the name of its package.
+    installed = {choice.backend for choice in CHOICES if find_spec(choice.backend) is not None}
+    return choice_for(this_processor(), installed)
 
 
-DEFAULTS: Final = {device: default_choice(device) for device in get_args(Device)}
+def this_processor() -> Processor:
+    """Return the kind of this machine's processor."""
+    return processor_of(platform.machine(), cpu_flags())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from services.common.errors import InvalidRequest
 from services.render.backends.base import Backend
-from services.render.backends.choice import DEFAULTS, BackendName, Choice, Device
+from services.render.backends.choice import PLAIN, BackendName, Choice, Device, default_choice
 from services.render.backends.onnxruntime_backend import OnnxRuntimeBackend
 from services.render.backends.triton_options import TritonOptions
 from services.render.types import Precision
@@ -24,12 +24,12 @@ def make_backend(
     triton: TritonOptions | None = None,
     monitor: TritonMonitor | None = None,
 ) -> Backend:
-    """Make the backend that settings ask for. Where settings leave it open, the measured default of the device is taken.
+    """Make the backend that settings ask for. Where settings leave it open, the table's choice for this machine is taken.
 
     Args:
         device: device that computes networks; with Triton it decides the default precision only.
-        backend: name of the runtime; None: the device's default.
-        precision: number format of the arithmetic; None: the device's default.
+        backend: name of the runtime; None: the table's choice.
+        precision: number format of the arithmetic; None: the table's choice.
         num_threads: threads of one inference in this process. Threads in Triton are set by its model repository.
         triton: options of backend `triton`.
         monitor: receives failures and healings of Triton.
@@ -43,8 +43,8 @@ def make_backend(
 
         if triton is None:
             raise InvalidRequest("backend triton needs to know where Triton is", field="DUBSTAGE_TRITON_URL")
-        return TritonBackend(triton, precision=precision or DEFAULTS[device].precision, monitor=monitor)
-    choice = DEFAULTS[device] if backend is None or precision is None else Choice(backend, precision)
+        return TritonBackend(triton, precision=precision or PLAIN[device].precision, monitor=monitor)
+    choice = default_choice(device) if backend is None or precision is None else Choice(backend, precision)
     if choice.backend == "onnxruntime":
         return OnnxRuntimeBackend(device=device, precision=choice.precision, num_threads=num_threads)
     # OpenVINO takes a second to import, and is imported only where it is used.

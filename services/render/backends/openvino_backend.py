@@ -1,4 +1,8 @@
-"""OpenVINO in the process: fast on Intel and AMD CPUs, above all in bfloat16."""
+"""OpenVINO in the process: fast on Intel and AMD CPUs, above all in bfloat16.
+
+Each inference computes one frame. So batches change no byte, and OpenVINO knows all shapes when it compiles. With a batch axis of
+any length, networks took 1.1 to 1.5 times as long, and the int8 network of `everyone` asked for 83 GB of memory.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import threading
 from functools import cache
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
@@ -51,7 +56,7 @@ class OpenVinoBackend:
                 "this CPU does not compute in bfloat16: set DUBSTAGE_PRECISION=float32", field="DUBSTAGE_PRECISION"
             )
         self._compiled: dict[str, ov.CompiledModel] = {}
-        self._outputs: dict[str, list[str]] = {}
+        self._files: dict[str, ModelFile] = {}
         self._of_thread = threading.local()
 
     def load(self, model: ModelFile) -> None:
@@ -67,11 +72,11 @@ class OpenVinoBackend:
         }
         try:
             read = self._core.read_model(str(model.path))
-            # Compiling adds further names to the outputs, so the exported names are noted before.
-            self._outputs[model.name] = [output.any_name for output in read.outputs]
+            read.reshape({form.name: [1, *form.shape] if form.batched else list(form.shape) for form in model.inputs})
             self._compiled[model.name] = self._core.compile_model(read, "CPU", settings)
         except RuntimeError as error:
             raise ModelNotFound(f"openvino cannot read {model.path}: {error}", resource=model.name) from error
+        self._files[model.name] = model
 
     def infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See Backend.infer."""
@@ -82,7 +87,13 @@ class OpenVinoBackend:
             requests = self._of_thread.requests = {}
         if model not in requests:
             requests[model] = self._compiled[model].create_infer_request()
-        request = requests[model]
-        request.infer(dict(inputs))
-        # The tensors belong to the request, and the next call writes into them.
-        return {name: request.get_output_tensor(place).data.copy() for place, name in enumerate(self._outputs[model])}
+        request, file = requests[model], self._files[model]
+        batched = [form.name for form in file.inputs if form.batched]
+        num_frames = len(inputs[batched[0]])
+        # The tensors belong to the request, and the next frame is written into them.
+        outputs: dict[str, npt.NDArray[Any]] = {form.name: np.empty((num_frames, *form.shape), form.dtype) for form in file.outputs}
+        for frame in range(num_frames):
+            request.infer(dict(inputs) | {name: inputs[name][frame : frame + 1] for name in batched})
+            for name, values in outputs.items():
+                values[frame] = request.get_tensor(name).data[0]
+        return outputs

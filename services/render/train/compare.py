@@ -1,8 +1,10 @@
 """Speed and picture of every backend and precision: `python -m services.render.train.compare --model NAME --data SET --clip NAME`.
 
-The table of backends/choice.py comes from this command. Milliseconds count the network alone, batch 1, medians over the frames:
-processor time on one thread, which other work on the machine disturbs least, and time on the clock with one and two threads.
-`picture` is the PSNR in the mouth box to ONNX Runtime in float32, `truth` is the PSNR to the footage.
+The figures of docs/decisions/0011-backend-per-processor.md come from this command. Milliseconds are processor time of the network
+alone, all threads, batch 1, medians over the frames. Each frame is computed by all backends in turn, so other work on the machine
+disturbs all of them alike; `ratio` is the median over the frames of the time as a share of the time of ONNX Runtime in int8.
+`load` is the processor time of loading the network, seconds. `picture` is the PSNR in the mouth box to ONNX Runtime in float32,
+`truth` is the PSNR to the footage.
 """
 
 from __future__ import annotations
@@ -11,81 +13,85 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from services.common.array_types import UInt8
 from services.common.errors import DubstageError
-from services.render.backends.choice import BackendName
+from services.render.backends.base import Backend
+from services.render.backends.choice import CHOICES, PLAIN, Choice, default_choice, this_processor
 from services.render.backends.make import make_backend
-from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.models import load_models
+from services.render.backends.registry import WEIGHTS_FOLDER, ModelFile, read_models
 from services.render.pairs import BASE, Pair
 from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.train.held_out import Clip, HeldOut, blended, clips_named
 from services.render.train.metrics import frame_quality
 from services.render.train.rooms import model_names, training_named
-from services.render.types import Precision
 
-_ROWS: Final[tuple[tuple[BackendName, Precision], ...]] = (
-    ("onnxruntime", Precision.FLOAT32),
-    ("onnxruntime", Precision.INT8),
-    ("openvino", Precision.FLOAT32),
-    ("openvino", Precision.BFLOAT16),
-    ("openvino", Precision.INT8),
-)
+_THREADS = (1, 2)
 Pictures = list[UInt8]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Run:
     """One backend over all frames.
 
     Attributes:
-        clock_ms: median time per frame on the clock, milliseconds.
-        processor_ms: median processor time per frame, all threads, milliseconds.
+        choice: backend and precision.
+        backend: the backend, with the model loaded.
+        file: the exported network.
+        load_s: processor time of loading the network, seconds.
+        processor_ms: processor time of each frame, all threads, milliseconds.
         pictures: uint8 [160, 160, 3] each, blended.
     """
 
-    clock_ms: float
-    processor_ms: float
-    pictures: Pictures
+    choice: Choice
+    backend: Backend
+    file: ModelFile
+    load_s: float
+    processor_ms: list[float] = field(default_factory=list)
+    pictures: Pictures = field(default_factory=list)
+
+    def draw(self, pair: Pair) -> None:
+        """Draw a frame with the prior's own state and note time and picture."""
+        state = np.zeros((1, *(self.file.input_shape(INPUT_STATE) or ())), np.float32)
+        inputs: dict[str, npt.NDArray[np.generic]] = {INPUT_PICTURES: pair.picture[None], INPUT_STATE: state}
+        started = time.process_time()
+        residual = self.backend.infer(self.file.name, inputs)[OUTPUT_RESIDUAL]
+        self.processor_ms.append(1e3 * (time.process_time() - started))
+        self.pictures.append(blended(pair, np.rint(pair.picture[..., BASE] + residual[0]).astype(np.float32)))
+
+    def ratio(self, other: Run) -> float:
+        """Return the median over the frames of the time as a share of another backend's time."""
+        return float(np.median(np.divide(self.processor_ms, other.processor_ms)))
 
 
-def run(model: str, weights: Path, backend: BackendName, precision: Precision, threads: int, pairs: Sequence[Pair]) -> Run:
-    """Draw all pairs with one backend and the prior's own state.
+def opened(model: str, weights: Path, choice: Choice, threads: int) -> Run:
+    """Load a model into a backend.
 
     Args:
         model: name of the model.
         weights: folder of exported models.
-        backend: the backend.
-        precision: number format of the arithmetic.
+        choice: backend and precision.
         threads: threads of one inference.
-        pairs: frames to draw.
 
     Raises:
         InvalidRequest: this machine or the installed build cannot do that.
         ModelNotFound: the model was not exported in this precision.
     """
-    made = make_backend(device="cpu", backend=backend, precision=precision, num_threads=threads)
-    file = load_models(weights, made).files[model]
-    state = np.zeros((1, *(file.input_shape(INPUT_STATE) or ())), np.float32)
-    clock, processor, pictures = [], [], []
-    for pair in pairs:
-        started = time.perf_counter(), time.process_time()
-        residual = made.infer(file.name, {INPUT_PICTURES: pair.picture[None], INPUT_STATE: state})[OUTPUT_RESIDUAL]
-        clock.append(time.perf_counter() - started[0])
-        processor.append(time.process_time() - started[1])
-        pictures.append(blended(pair, np.rint(pair.picture[..., BASE] + residual[0]).astype(np.float32)))
-    return Run(float(np.median(clock)) * 1e3, float(np.median(processor)) * 1e3, pictures)
+    backend = make_backend(device="cpu", backend=choice.backend, precision=choice.precision, num_threads=threads)
+    file = read_models(weights, choice.precision)[model]
+    started = time.process_time()
+    backend.load(file)
+    return Run(choice, backend, file, time.process_time() - started)
 
 
 def print_table(model: str, weights: Path, held_out: Sequence[Clip], num_frames: int) -> None:
-    """Print one line for each backend and precision.
+    """Print one line for each backend, precision and number of threads.
 
     Args:
         model: name of the model.
@@ -94,22 +100,33 @@ def print_table(model: str, weights: Path, held_out: Sequence[Clip], num_frames:
         num_frames: frames of each clip, evenly spread.
 
     Raises:
-        DubstageError: the model cannot be drawn with ONNX Runtime in float32.
+        DubstageError: the model cannot be drawn with ONNX Runtime in float32 or int8.
     """
     read = training_named(model).held_out
     clips = [read(clip, num_frames) for clip in held_out]
     pairs = [pair for clip in clips for pair in clip.pairs]
-    exact = run(model, weights, *_ROWS[0], 1, pairs)
-    print("backend      precision  processor ms  1 thread ms  2 threads ms  picture dB  truth dB")
-    for backend, precision in _ROWS:
-        try:
-            one, two = (run(model, weights, backend, precision, threads, pairs) for threads in (1, 2))
-        except DubstageError as error:
-            print(f"{backend:12} {precision:9}  {error.message}")
-            continue
-        picture, truth = (_mouth_db(clips, one.pictures, wanted) for wanted in (exact.pictures, [pair.target for pair in pairs]))
-        times = f"{one.processor_ms:12.1f}  {one.clock_ms:11.1f}  {two.clock_ms:12.1f}"
-        print(f"{backend:12} {precision:9}  {times}  {picture:10.1f}  {truth:8.2f}", flush=True)
+    truth = [pair.target for pair in pairs]
+    print(f"model {model}, processor {this_processor()}, default {default_choice('cpu')}")
+    print("backend                threads  processor ms  ratio  load s  picture dB  truth dB")
+    for threads in _THREADS:
+        runs = {}
+        for choice in CHOICES:
+            try:
+                runs[choice] = opened(model, weights, choice, threads)
+            except DubstageError as error:
+                print(f"{choice!s:22} {threads:7}  {error.message}")
+        for index, pair in enumerate([pairs[0], *pairs]):
+            begin = index % len(runs)
+            for run in [*runs.values()][begin:] + [*runs.values()][:begin]:
+                run.draw(pair)
+                if not index:  # the first inference also prepares memory
+                    run.processor_ms.clear()
+                    run.pictures.clear()
+        exact, plain = runs[CHOICES[0]], runs[PLAIN["cpu"]]
+        for run in runs.values():
+            times = f"{np.median(run.processor_ms):12.1f}  {run.ratio(plain):5.2f}  {run.load_s:6.2f}"
+            picture, true = _mouth_db(clips, run.pictures, exact.pictures), _mouth_db(clips, run.pictures, truth)
+            print(f"{run.choice!s:22} {threads:7}  {times}  {picture:10.1f}  {true:8.2f}", flush=True)
 
 
 def main() -> None:

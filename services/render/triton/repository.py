@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from services.common.errors import DubstageError, InvalidRequest
-from services.render.backends.choice import DEFAULTS
+from services.render.backends.choice import PLAIN
 from services.render.backends.registry import WEIGHTS_FOLDER, TensorForm, file_sha256, read_models, tensor_forms
 from services.render.types import Precision
 
@@ -52,7 +52,7 @@ class RepositorySpec:
     """
 
     flavour: Flavour = "python"
-    precision: Precision = DEFAULTS["cpu"].precision
+    precision: Precision = PLAIN["cpu"].precision
     num_threads: int = 1
     instances: int = 1
     max_batch_size: int = 16
@@ -223,7 +223,7 @@ def spec_of(given: argparse.Namespace) -> RepositorySpec:
     Raises:
         InvalidRequest: the options contradict each other.
     """
-    default = DEFAULTS["cpu" if given.triton_flavour == "python" else "cuda"].precision
+    default = PLAIN["cpu" if given.triton_flavour == "python" else "cuda"].precision
     return RepositorySpec(
         flavour=given.triton_flavour,
         precision=given.triton_precision or default,

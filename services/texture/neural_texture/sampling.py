@@ -48,5 +48,5 @@ def open_texture(config: TextureConfig, stored: StoredFaces) -> TextureStream:
         InvalidRequest, ArtefactNotFound, ArtefactCorrupt, ModelNotFound: the texture or the identity cannot be used.
     """
     texture = stored.texture(config.texture)
-    surface = None if config.identity is None else NeuralSurface(*stored.person(config.identity))
+    surface = None if config.identity is None else stored.surface(config.identity)
     return TextureStream(texture, surface)

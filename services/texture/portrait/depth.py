@@ -22,7 +22,7 @@ from services.common.face.head_cameras import weak_perspective_of
 from services.common.face.identity import FaceIdentity
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.morphable_model import MorphableModel
-from services.common.geometry.rasterise import rasterise
+from services.common.geometry.rasterise import Backend, rasterise
 
 GRID_CELLS: Final = 192
 """Cells of the grid along the picture's longer side."""
@@ -58,7 +58,13 @@ class PortraitDepth:
 
 
 def portrait_depth(
-    size: tuple[int, int], landmarks: Float32, pose: HeadPose, identity: FaceIdentity, model: MorphableModel
+    size: tuple[int, int],
+    landmarks: Float32,
+    pose: HeadPose,
+    identity: FaceIdentity,
+    model: MorphableModel,
+    *,
+    backend: Backend = "numba",
 ) -> PortraitDepth:
     """Return depth and share of a portrait.
 
@@ -68,14 +74,17 @@ def portrait_depth(
         pose: of the head.
         identity: the person's shape.
         model: the morphable model of the identity.
+        backend: rasteriser.
+
+    Raises:
+        BackendUnavailable: the rasteriser is not installed.
     """
     height, width = size
     step = max(1.0, max(size) / GRID_CELLS)
     rows, columns = (int(np.ceil((length - 1) / step)) + 1 for length in size)
     placed = _fitted(landmarks, pose, identity, model)
-    fragments = rasterise(
-        (placed[None, :, :2] / step), placed[None, :, 2], model.triangles, rows, columns, perspective=False, cull="back"
-    )
+    nodes, away = placed[None, :, :2] / step, placed[None, :, 2]
+    fragments = rasterise(nodes, away, model.triangles, rows, columns, perspective=False, cull="back", backend=backend)
     face = fragments.covered[0]
     if not face.any():
         return PortraitDepth(step, np.zeros((rows, columns), np.float32), np.zeros((rows, columns), np.float32))

@@ -21,6 +21,7 @@ from services.common.chassis.calls import check_still_wanted
 from services.common.face.crops import HeadPose
 from services.common.face.identity import FaceIdentity
 from services.common.geometry.morphable_model import MorphableModel
+from services.common.geometry.rasterise import Backend
 from services.common.geometry.rotations import euler_from_matrix, matrix_from_euler
 from services.texture.portrait.depth import portrait_depth
 from services.texture.portrait.eyelids import Eye
@@ -46,7 +47,16 @@ _SEAM_PX: Final = 0.5
 class PortraitRotation:
     """One portrait. Each answer depends on the portrait and the wanted pose alone. Threads may share the object."""
 
-    def __init__(self, portrait: UInt8, landmarks: Float32, pose: HeadPose, identity: FaceIdentity, model: MorphableModel) -> None:
+    def __init__(
+        self,
+        portrait: UInt8,
+        landmarks: Float32,
+        pose: HeadPose,
+        identity: FaceIdentity,
+        model: MorphableModel,
+        *,
+        backend: Backend = "numba",
+    ) -> None:
         """Prepare the portrait.
 
         Args:
@@ -55,9 +65,13 @@ class PortraitRotation:
             pose: head pose in the portrait.
             identity: of FitIdentity on this picture: the depth of the face.
             model: the morphable model of the identity.
+            backend: rasteriser.
+
+        Raises:
+            BackendUnavailable: the rasteriser is not installed.
         """
         self._portrait, self._landmarks, self._pose = portrait, np.asarray(landmarks, np.float32), pose
-        depth = portrait_depth(portrait.shape[:2], self._landmarks, pose, identity, model)
+        depth = portrait_depth(portrait.shape[:2], self._landmarks, pose, identity, model, backend=backend)
         self._step, self._share = depth.step, depth.share.astype(np.float64)
         rows, columns = depth.depth.shape
         across, down = np.meshgrid(np.arange(columns) * self._step, np.arange(rows) * self._step)

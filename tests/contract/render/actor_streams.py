@@ -12,14 +12,14 @@ from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.key_pictures import STATE_SIZE, choose_keys, packed
 from services.render.models import RenderModels, load_models
 from services.render.streams import open_stream
-from services.render.types import RenderFrame
+from services.render.types import Precision, RenderFrame
 
 
 def boxes_there_and_here(
     there: RenderModels, model: str, bank: MouthBank, frames: Sequence[RenderFrame]
 ) -> tuple[list[bytes], list[bytes]]:
     """The boxes of one stream from `there` and from ONNX Runtime in this process, on one thread."""
-    here = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
+    here = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend="onnxruntime", precision=Precision.INT8, num_threads=1))
     length = here.files[model].state_size - STATE_SIZE
     film = np.random.default_rng(0).normal(0.0, 0.05, length).astype(np.float32)
     state = packed(film, choose_keys(bank, np.arange(bank.num_frames)))

@@ -111,7 +111,9 @@ def connect() -> Iterator[Connect]:
 @pytest.fixture(scope="session")
 def in_process() -> Backend:
     """The same network by ONNX Runtime in this process, on one thread."""
-    return load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1)).backend
+    return load_models(
+        WEIGHTS_FOLDER, make_backend(device="cpu", backend="onnxruntime", precision=Precision.INT8, num_threads=1)
+    ).backend
 
 
 @pytest.fixture(scope="session")

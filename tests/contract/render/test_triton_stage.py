@@ -27,7 +27,7 @@ from services.render.models import load_models
 from services.render.settings import RenderSettings
 from services.render.streams import default_state
 from services.render.triton.launch import TritonProcess, free_ports
-from services.render.types import RenderFrame
+from services.render.types import Precision, RenderFrame
 from tests.contract.render.conftest import stub_of
 from tests.unit.render.rendering import render
 
@@ -85,7 +85,9 @@ def heals(server: StageServer, outcome: str) -> float:
 
 @pytest.fixture
 def expected(in_process: Backend, footage: list[RenderFrame]) -> list[bytes]:
-    file = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1)).files["ugc"]
+    file = load_models(
+        WEIGHTS_FOLDER, make_backend(device="cpu", backend="onnxruntime", precision=Precision.INT8, num_threads=1)
+    ).files["ugc"]
     return [render(in_process, file, [frame], default_state(file))[0].box.tobytes() for frame in footage]
 
 

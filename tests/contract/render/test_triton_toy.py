@@ -13,6 +13,7 @@ from tritonclient.grpc import model_config_pb2
 from services.render.backends.make import make_backend
 from services.render.models import load_models
 from services.render.triton.repository import RepositorySpec, write_repository
+from services.render.types import Precision
 from tests.contract.render.conftest import Connect, StartTriton
 from tests.unit.render.rendering import render
 from tests.unit.render.toy import NAME, Toy
@@ -29,7 +30,9 @@ def test_an_actors_input_goes_once_a_request_and_streams_of_several_actors_keep_
     write_repository(tmp_path / "repository", tmp_path / "weights", RepositorySpec())
     server = start_triton(tmp_path / "repository")
     there = connect(server, weights=tmp_path / "weights", shared_memory=shared_memory)
-    here = load_models(tmp_path / "weights", make_backend(device="cpu", backend=None, precision=None, num_threads=1))
+    here = load_models(
+        tmp_path / "weights", make_backend(device="cpu", backend="onnxruntime", precision=Precision.INT8, num_threads=1)
+    )
     frames = toy.frames(list(range(9)))
     actors = [(np.full(3, level, np.float32), np.full((160, 160, 3), level, np.uint8)) for level in (1, 20, 40, 60)]
 

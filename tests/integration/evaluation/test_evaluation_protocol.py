@@ -79,6 +79,15 @@ def test_every_frame_is_tested_once_in_pieces_that_do_not_cross_folds() -> None:
     assert found.variants["full"].paper["fitting_error"] == pytest.approx((40 * 40 + 10 * 10 + 40 * 40 + 35 * 35) / 125)
 
 
+def test_given_seconds_of_enrolment_are_tested_on_the_last_fifth() -> None:
+    clip = DrawnClip()
+    settings = EvaluationSettings(variants=("full",), bootstrap=BootstrapSettings(replicates=2), enrol_seconds=2.0)
+    found = evaluate_clip(clip, read_mouths, settings=settings)
+    assert [(each.fold.enrol, each.fold.test) for each in found.folds] == [(FrameRange(50, 100), FrameRange(100, 125))]
+    assert found.variants["full"].frames == 25
+    assert found.cost["actor_mib"] == 3.0
+
+
 def test_the_cut_into_pieces_changes_no_mean() -> None:
     whole, cut = (
         evaluate_clip(

@@ -38,7 +38,7 @@ def test_the_networks_of_a_folder_of_the_users_own_are_listed_with_their_digests
     folder = own_folder(stage)
     first, *networks = network_rows(stage)
     assert first == (f"{stage} networks", str(folder))
-    assert {row.name.strip(): row.found.partition(",")[0] for row in networks if row.name != "  card"} == {
+    assert {row.name.strip(): row.found.partition(",")[0] for row in networks if row.name not in {"  card", "  computed by"}} == {
         path.stem: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in folder.glob("*.onnx")
     }
 
@@ -51,6 +51,14 @@ def test_the_card_of_a_network_is_shown_beside_it_and_other_cards_below(own_fold
     (found,) = [row.found for row in rows if row.name == "  ppg"]
     assert re.fullmatch(rf"[0-9a-f]{{12}}, card {re.escape(str(folder))}/ppg\.card\.md", found)
     assert rows[-1] == ("  card", str(folder / "both.card.md"))
+
+
+def test_what_computes_the_renderers_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert network_rows("render")[1].name == "  computed by"
+    assert re.fullmatch(r"(onnxruntime int8|openvino bfloat16), chosen for \w+", network_rows("render")[1].found)
+    monkeypatch.setenv("DUBSTAGE_BACKEND", "openvino")
+    monkeypatch.setenv("DUBSTAGE_PRECISION", "float32")
+    assert network_rows("render")[1].found == "openvino float32"
 
 
 def test_the_texture_stage_takes_the_file_itself_too(own_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,8 +126,10 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest
     ],
 )
 def test_a_stage_does_not_start_with_a_missing_or_damaged_file(
-    own_folder: Callable[[str], Path], stage: str, file: str, damage: Callable[[Path], None]
+    own_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, stage: str, file: str, damage: Callable[[Path], None]
 ) -> None:
+    monkeypatch.setenv("DUBSTAGE_BACKEND", "onnxruntime")
+    monkeypatch.setenv("DUBSTAGE_PRECISION", "int8")
     path = own_folder(stage) / file
     damage(path)
     parts = compose_stages(names=(stage,))[stage]

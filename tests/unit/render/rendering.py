@@ -20,7 +20,11 @@ RUNTIMES: Final = ("onnxruntime-float32", "openvino-float32", "onnxruntime-int8"
 
 @cache
 def committed_models(runtime: str) -> RenderModels:
-    """Return the models that come with dubstage on one of RUNTIMES."""
+    """Return the models that come with dubstage on a backend and precision, written as in RUNTIMES.
+
+    Raises:
+        InvalidRequest: this machine's processor cannot compute in the precision.
+    """
     name, _, precision = runtime.partition("-")
     if name == "openvino":
         return load_models(WEIGHTS_FOLDER, OpenVinoBackend(precision=Precision(precision), num_threads=1))

@@ -1,7 +1,8 @@
-"""The committed networks on all backends in the process: the same bytes whatever the batches."""
+"""The committed networks on all backends in the process: the same bytes whatever the batches, and in every process."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,31 +11,84 @@ import cv2
 import numpy as np
 import pytest
 
-from services.render.backends.registry import WEIGHTS_FOLDER
+from services.common.array_types import Array
+from services.common.errors import InvalidRequest
+from services.render.backends.base import Backend
+from services.render.backends.choice import CHOICES, TABLE, Choice
+from services.render.backends.make import make_backend
+from services.render.backends.registry import WEIGHTS_FOLDER, read_models
 from services.render.models import RenderModels
 from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
-from tests.unit.render.rendering import RUNTIMES, committed_models
+from services.render.types import Precision
+from tests.unit.render.rendering import committed_models
+
+NAMES = ["ugc", "everybody", "headpose", "hetero", "everyone"]
 
 
-@pytest.fixture(scope="module", params=RUNTIMES)
+@pytest.fixture(scope="module", params=[f"{choice.backend}-{choice.precision}" for choice in CHOICES])
 def models(request: pytest.FixtureRequest) -> RenderModels:
-    return committed_models(request.param)
+    try:
+        return committed_models(request.param)
+    except InvalidRequest as error:
+        pytest.skip(error.message)
 
 
-@pytest.mark.parametrize("name", ["ugc", "everybody", "headpose", "hetero"])
-def test_batches_of_several_actors_change_no_byte(models: RenderModels, name: str) -> None:
+def given(name: str, count: int) -> dict[str, Array]:
+    """Smooth pictures and states of several actors."""
     inputs = json.loads((WEIGHTS_FOLDER / f"{name}.export.json").read_text(encoding="utf-8"))["inputs"]
-    rng, count = np.random.default_rng(0), 11
+    rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (count, *inputs[INPUT_PICTURES][1][1:]), np.uint8)
     pictures = np.stack([cv2.GaussianBlur(picture, (0, 0), 3.0) for picture in pictures])
-    states = rng.normal(0.0, 0.1, (count, inputs[INPUT_STATE][1][1])).astype(np.float32)
+    return {INPUT_PICTURES: pictures, INPUT_STATE: rng.normal(0.0, 0.1, (count, inputs[INPUT_STATE][1][1])).astype(np.float32)}
+
+
+def digest_of(backend: Backend, name: str) -> str:
+    """Digest of one network's residual."""
+    return hashlib.sha256(backend.infer(name, given(name, 2))[OUTPUT_RESIDUAL].tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_of_several_actors_change_no_byte(models: RenderModels, name: str) -> None:
+    count = 11
+    frames = given(name, count)
 
     def computed(size: int) -> np.ndarray:
         parts = [slice(begin, begin + size) for begin in range(0, count, size)]
-        made = [models.backend.infer(name, {INPUT_PICTURES: pictures[part], INPUT_STATE: states[part]}) for part in parts]
+        made = [models.backend.infer(name, {key: values[part] for key, values in frames.items()}) for part in parts]
         return np.concatenate([each[OUTPUT_RESIDUAL] for each in made])
 
     np.testing.assert_array_equal(computed(5), computed(1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_backend_draws_the_picture_of_float32(models: RenderModels, name: str) -> None:
+    frames = given(name, 2)
+    plain = committed_models("onnxruntime-float32").backend.infer(name, frames)[OUTPUT_RESIDUAL]
+    error = models.backend.infer(name, frames)[OUTPUT_RESIDUAL] - plain
+    most = {Precision.FLOAT32: 0.05, Precision.BFLOAT16: 0.5, Precision.INT8: 8.0}
+    assert np.sqrt(np.mean(np.square(error))) < most[models.backend.precision]
+
+
+@pytest.mark.parametrize("choice", sorted(set(TABLE.values()), key=str), ids=str)
+def test_two_processes_compute_the_same_bytes_on_the_backends_of_the_table(choice: Choice) -> None:
+    code = f"""
+from tests.integration.render.backends.test_backends import digest_of
+from services.render.backends.make import make_backend
+from services.render.backends.registry import WEIGHTS_FOLDER, read_models
+from services.render.types import Precision
+
+precision = Precision({str(choice.precision)!r})
+backend = make_backend(device="cpu", backend={choice.backend!r}, precision=precision, num_threads=2)
+backend.load(read_models(WEIGHTS_FOLDER, precision)["ugc"])
+print(digest_of(backend, "ugc"))
+"""
+    try:
+        here = make_backend(device="cpu", backend=choice.backend, precision=choice.precision, num_threads=2)
+    except InvalidRequest as error:
+        pytest.skip(error.message)
+    here.load(read_models(WEIGHTS_FOLDER, choice.precision)["ugc"])
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert there.stdout.split() == [digest_of(here, "ugc")]
 
 
 def test_signals_are_heard_after_backends_with_overlapping_lives_have_ended() -> None:

@@ -14,6 +14,7 @@ from services.common.face.identity_drawing import IdentityDrawing
 from services.common.face.landmarks import LIPS_INNER, MOUTH_AREA, mouth_opening, shut_lips
 from services.common.geometry.default_model import default_model
 from services.common.geometry.lighting import ambient
+from services.common.geometry.rasterise_pytorch3d import is_installed
 from services.common.geometry.rotations import matrix_from_euler
 
 MODEL = default_model()
@@ -99,6 +100,19 @@ def test_the_same_frame_gives_the_same_bytes() -> None:
     mouth = DRAWING.shape_of(opened(2.0))[MOUTH].astype(np.float32)
     again = IdentityDrawing(identity(), MODEL)
     assert DRAWING.draw(mouth, pose(), detailed=True).tobytes() == again.draw(mouth, pose(), detailed=True).tobytes()
+
+
+@pytest.mark.skipif(not is_installed(), reason="pytorch3d is not installed (it is not on PyPI)")
+@pytest.mark.parametrize("detailed", [False, True])
+def test_pytorch3d_draws_the_same_picture(detailed: bool) -> None:
+    other = IdentityDrawing(identity(), MODEL, backend="pytorch3d")
+    for amount, yaw in ((0.0, 0.0), (3.0, -20.0)):
+        mouth = DRAWING.shape_of(opened(amount))[MOUTH]
+        ours, theirs = (each.draw(mouth, pose(yaw=yaw), detailed=detailed).astype(int) for each in (DRAWING, other))
+        both = ours.any(-1) & theirs.any(-1)
+        # Only at the outline may one rasteriser cover a pixel that the other leaves out.
+        assert (ours.any(-1) != theirs.any(-1)).mean() < 0.001
+        assert np.abs(ours - theirs)[both].max() <= 1
 
 
 def test_a_model_without_albedo_is_refused() -> None:

@@ -26,6 +26,7 @@ from services.common.face.neural_texture import (
     sample,
 )
 from services.common.geometry.landmark_set import LandmarkSet
+from services.common.geometry.rasterise_pytorch3d import is_installed
 from services.common.store.tensor_bytes import NamedArrays
 from tests.unit.common.face.test_identity_drawing import DRAWING, MODEL, MOUTH, identity, opened, pose
 
@@ -242,3 +243,16 @@ def test_the_person_that_is_sampled_is_the_person_that_is_drawn() -> None:
     uv = SURFACE.uv_of(SURFACE.expression_of(mouth), pose(yaw=12.0))
     skin = drawing.draw(mouth, pose(yaw=12.0), detailed=True).any(-1)
     assert not (covered(uv) & ~inside(uv) & ~skin).any()
+
+
+@pytest.mark.skipif(not is_installed(), reason="pytorch3d is not installed (it is not on PyPI)")
+@pytest.mark.parametrize("place", POSES)
+def test_pytorch3d_gives_the_same_texture_coordinates(place: HeadPose) -> None:
+    other = NeuralSurface(identity(), MODEL, backend="pytorch3d")
+    for amount in (0.0, 3.0):
+        ours, theirs = (each.uv_of(opened(amount), place) for each in (SURFACE, other))
+        both = covered(ours) & covered(theirs)
+        # Only at an outline may the rasterisers show different triangles.
+        assert (covered(ours) != covered(theirs)).mean() < 0.001
+        texels = TEXTURE_SIZE * np.abs(ours - theirs)[both].max(axis=-1)
+        assert (texels > 0.1).mean() < 0.001

@@ -1,19 +1,36 @@
 from __future__ import annotations
 
-from services.render.backends.choice import DEFAULTS, MEASURED, MIN_PICTURE_DB, Choice, default_choice
+import pytest
+
+from services.render.backends.choice import CHOICES, PLAIN, TABLE, Choice, choice_for, default_choice
+from services.render.backends.processor import Processor
 from services.render.types import Precision
 
-
-def test_the_default_is_the_fastest_that_keeps_the_picture() -> None:
-    chosen = default_choice("cpu")
-    good = [row for row in MEASURED if row.device == "cpu" and row.everywhere and row.picture_db >= MIN_PICTURE_DB]
-    assert chosen in [row.choice for row in good]
-    assert min(row.ms_per_frame for row in good) == next(row.ms_per_frame for row in good if row.choice == chosen)
+BOTH = {"onnxruntime", "openvino"}
 
 
-def test_the_default_needs_no_special_cpu() -> None:
-    assert default_choice("cpu").precision is not Precision.BFLOAT16
+def test_the_table_has_a_choice_for_every_kind_of_processor() -> None:
+    assert set(TABLE) == set(Processor)
+    assert set(TABLE.values()) <= set(CHOICES)
 
 
-def test_a_device_that_was_not_measured_gets_plain_arithmetic() -> None:
-    assert DEFAULTS["cuda"] == Choice("onnxruntime", Precision.FLOAT32)
+def test_a_processor_with_matrix_units_computes_in_bfloat16() -> None:
+    assert choice_for(Processor.AMX, BOTH) == Choice("openvino", Precision.BFLOAT16)
+
+
+@pytest.mark.parametrize("processor", [kind for kind in Processor if kind is not Processor.AMX])
+def test_other_processors_compute_in_int8_on_onnx_runtime(processor: Processor) -> None:
+    assert choice_for(processor, BOTH) == Choice("onnxruntime", Precision.INT8)
+
+
+@pytest.mark.parametrize("processor", list(Processor))
+def test_without_the_backend_of_the_table_the_plain_choice_is_taken(processor: Processor) -> None:
+    assert choice_for(processor, {"onnxruntime"}) == PLAIN["cpu"]
+
+
+def test_the_choice_of_this_machine_is_one_of_the_table() -> None:
+    assert default_choice("cpu") in {*TABLE.values()}
+
+
+def test_a_gpu_computes_in_float32() -> None:
+    assert default_choice("cuda") == Choice("onnxruntime", Precision.FLOAT32)
