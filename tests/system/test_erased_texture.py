@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -62,6 +63,10 @@ class Person:
     boxes: UInt8
     poses: list[HeadPose]
     mouths: Float32
+
+    @cached_property
+    def texture(self) -> UInt8:
+        return bank_texture(self.bank, self.surface, 0)
 
     def mask(self, pose: HeadPose) -> UInt8:
         return lower_face_mask(self.bank.geometry, pose)
@@ -178,14 +183,13 @@ class Recogniser:
 def with_texture(person: Person) -> tuple[list[RenderFrame], Float32]:
     style = np.zeros(len(PRIOR) - REFERENCE_SIZE, np.float32)
     reference = person.bank.boxes[reference_row(person.bank)]
-    return person.frames(bank_texture(person.bank, person.surface, 0)), packed(style, reference)
+    return person.frames(person.texture), packed(style, reference)
 
 
 def faint(person: Person) -> tuple[list[RenderFrame], Float32]:
     """A texture that survived with a quarter of its contrast."""
-    texture = bank_texture(person.bank, person.surface, 0).astype(np.float32)
-    # 0 stands for no face.
-    return person.frames(np.clip(np.rint(GREY + 0.25 * (texture - GREY)), 1, 255).astype(np.uint8)), PRIOR
+    texture = np.rint(GREY + 0.25 * (person.texture.astype(np.float32) - GREY)).astype(np.uint8)
+    return person.frames(texture), PRIOR
 
 
 def erased(person: Person) -> tuple[list[RenderFrame], Float32]:

@@ -48,9 +48,9 @@ PLAIN: Final[dict[Device, Choice]] = {
 """Choice that every processor can compute, and the precision of networks on Triton."""
 
 TABLE: Final[dict[Processor, Choice]] = {
-    # The network of `ugc` takes 5.8 ms, ONNX Runtime in int8 8.4 ms.
+    # A frame's network takes 5.8 ms instead of 8.4 ms, and the picture is closer to float32.
     Processor.AMX: Choice("openvino", Precision.BFLOAT16),
-    # OpenVINO in int8 takes less time in the network. But a whole dub gains less than a tenth, and start-up takes longer.
+    # OpenVINO in int8 takes less time for most networks, but two threads lose the gain, and start-up takes longer.
     Processor.AVX512_VNNI: PLAIN["cpu"],
     # Not measured.
     Processor.AVX2: PLAIN["cpu"],

@@ -1,7 +1,7 @@
 """OpenVINO in the process: fast on Intel and AMD CPUs, above all in bfloat16.
 
 Each inference computes one frame. So batches change no byte, and OpenVINO knows all shapes when it compiles. With a batch axis of
-any length, networks took 1.1 to 1.5 times as long, and the int8 network of `everyone` asked for 83 GB of memory.
+any length, networks took 1.1 to 1.5 times as long, and one int8 network asked for 83 GB of memory.
 """
 
 from __future__ import annotations

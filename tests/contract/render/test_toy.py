@@ -41,7 +41,15 @@ async def serving(toy: Toy, folder: Path, monkeypatch: pytest.MonkeyPatch) -> As
     """A real server with the toy, and with no other model."""
     toy.register(monkeypatch)
     toy.write(folder / "weights")
-    settings = RenderSettings(port=0, artefacts_url=str(folder / "artefacts"), render_weights=folder / "weights", batch_size=3)
+    settings = RenderSettings(
+        port=0,
+        artefacts_url=str(folder / "artefacts"),
+        render_weights=folder / "weights",
+        batch_size=3,
+        # The toy's sums are exact in float32 only, not in bfloat16.
+        backend="onnxruntime",
+        precision=Precision.FLOAT32,
+    )
     async with (
         server_of("render", settings, compose(settings)) as server,
         grpc.aio.insecure_channel(server.address) as channel,
