@@ -11,7 +11,8 @@ from dubstage.client import render as render_client
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from gateway.methods import Method
-from gateway.pipeline.bank import BankExtras, Seen, bank_extras, build_bank
+from gateway.pipeline.bank import build_bank
+from gateway.pipeline.bank_extras import BankExtras, Seen, bank_extras
 from gateway.pipeline.identity import fit_identity
 from gateway.pipeline.motion_clip import MotionClip
 from gateway.pipeline.personalize import Heard, encode_style, measured_lag, personalize_motion, personalize_renderer

@@ -10,7 +10,7 @@ from gateway.media.stills import is_still, open_footage
 from gateway.media.types import MediaInfo
 from gateway.methods import Method
 from gateway.pipeline.analysis import track_footage
-from gateway.pipeline.bank import Seen
+from gateway.pipeline.bank_extras import Seen
 from gateway.pipeline.bank_rows import bank_rows
 from gateway.pipeline.enrol import EnrolledActor, Enrolment, EnrolOptions, OnArtefact, unnoted
 from gateway.pipeline.face_index import FaceIndex

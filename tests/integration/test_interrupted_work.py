@@ -23,7 +23,7 @@ from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.methods import method_named
-from gateway.pipeline.bank import Seen
+from gateway.pipeline.bank_extras import Seen
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import Enrolment, EnrolOptions

@@ -1,8 +1,8 @@
 """Guards of the picture: a dub that stops following its speech, or gets softer, fails here, for every method.
 
-Each person is enrolled on a part of a clip and dubbed on the rest with the clip's own sound. FIGURES are what the committed networks
-reach. They are no targets: docs/methods has the figures of whole clips and of more people. A change that improves a figure by more
-than the margin should move the figure here.
+Each person is enrolled on a part of a clip and dubbed on the rest with the clip's own sound. FIGURES are what the committed
+networks reach. They are no targets: docs/methods has the figures of more people. A change that improves a figure by more than its margin
+should move the figure here.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ MARGINS: Final = Figures(correlation=0.12, lmd_ratio=0.08, psnr_gain_db=0.4, sha
 """How much worse a figure may get. Processors of another kind change figures by less than a tenth of this."""
 FACE5: Final = "video/vr_face5.mp4"
 CLOSE: Final = "people/dev_7.mp4"
-FIGURES: Final[dict[tuple[str, str], Figures]] = {
-}
+FIGURES: Final[dict[tuple[str, str], Figures]] = {}
 
 
 def reached(method: str, clip: Path, host: StageHost, folder: Path) -> Figures:

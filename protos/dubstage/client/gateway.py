@@ -153,8 +153,8 @@ def dub(
         seed: random seed for personalisation.
         retime: make the film as long as the speech, by repeating and leaving out frames.
         overwrite: replace any file at `output`; without this, only a film that dubstage wrote is replaced.
-        reference: picture or film, named like `footage`, whose first usable face gives the film its lip colour, make-up and beard, for
-            methods whose renderer takes a reference; empty: the person's own appearance.
+        reference: picture or film, named like `footage`, whose first usable face gives the film its lip colour, make-up and beard,
+            for methods whose renderer takes a reference; empty: the person's own appearance.
         reference_consent: that the person in `reference` agreed.
         expression: "keep" or "neutral": whether the film keeps the slow expression (a smile, tension) of the person in the footage;
             empty: keep, and neutral for films with a timeline of their own.
