@@ -1,8 +1,8 @@
 """Guards of the picture: a dub that stops following its speech, or gets softer, fails here, for every method.
 
 Each person is enrolled on a part of a clip and dubbed on the rest with the clip's own sound. FIGURES are what the committed
-networks reach. They are no targets: docs/methods has the figures of more people. A change that improves a figure by more than its margin
-should move the figure here.
+networks reach. They are no targets: docs/methods has the figures of more people. A change that improves a figure by more than its
+margin should move the figure here.
 """
 
 from __future__ import annotations

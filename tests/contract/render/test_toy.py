@@ -26,6 +26,7 @@ from services.common.wire.artefact_messages import ref_to_proto
 from services.render.__main__ import compose
 from services.render.convert import frame_to_proto
 from services.render.settings import RenderSettings
+from services.render.types import Precision
 from tests.contract.render.conftest import rendered
 from tests.unit.render.toy import NAME, SPEECH, Toy
 

@@ -75,9 +75,11 @@ def test_poses_are_answered_as_declared(predictor: Predictor, footage: Footage, 
     assert (motion.poses is not None) == (motion.blink is not None) == predictor.moves_head
 
 
-def test_a_style_gets_the_arrays_that_are_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+def test_a_style_gets_arrays_that_are_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
     style = refined(predictor, footage, models)
-    assert set(style.added) == set(predictor.style_arrays)
+    # An array may be left out: `ugc` adds its memory only to footage that is long enough.
+    assert set(style.added) <= set(predictor.style_arrays)
+    assert bool(style.added) == bool(predictor.style_arrays)
     assert {name: array.shape for name, array in style.added.items()} == added_style_shapes(style.added, models)
     assert {array.dtype for array in style.arrays().values()} == {np.dtype(np.float32)}
 
