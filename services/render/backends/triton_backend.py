@@ -245,7 +245,7 @@ class _Channel:
         if region is None:
             return
         try:
-            self._client.unregister_system_shared_memory(region.name, client_timeout=1.0)
+            self._client.unregister_system_shared_memory(region.name, client_timeout=5.0)
         except InferenceServerException:
             pass  # the server is gone, and so is its view of the memory
         finally:
