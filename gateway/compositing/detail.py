@@ -16,7 +16,7 @@ from gateway.media.pixels import ColourModel
 from gateway.media.types import Plane
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.face.crops import BOX_SIZE
-from services.common.face.mouth_detail import NO_DETAIL, fine_band, luma_of
+from services.common.face.mouth_detail import NO_DETAIL, enlarged, fine_band, luma_of
 
 _RICHEST: Final = 1.25
 """Largest ratio of the detail's root mean square to that of the film's own frame."""
@@ -31,9 +31,8 @@ def box_with_detail(box: UInt8, detail: UInt8, mask: Float32, own: Float32) -> U
         mask: float32 [160 S, 160 S], weight of the box in the frame, 0 to 1.
         own: float32 [160 S, 160 S], luma of the film's own frame, 0 to 255.
     """
-    side = len(detail)
-    scale = side // BOX_SIZE
-    large = box if scale == 1 else np.asarray(cv2.resize(box, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
+    scale = len(detail) // BOX_SIZE
+    large = enlarged(box, scale)
     wanted = detail.astype(np.float32) - NO_DETAIL
     wanted *= _gain(wanted, fine_band(own, scale), mask)
     change = wanted - fine_band(luma_of(large), scale)

@@ -7,7 +7,7 @@ import numpy as np
 
 from gateway.compositing.blend import blend_box
 from services.common.array_types import Float32, UInt8
-from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame, invert
+from services.common.face.crops import HeadPose, box_from_frame, corners_of_box, invert
 
 
 def paste_box(frame: UInt8, pose: HeadPose, box: UInt8, own: UInt8, mask: UInt8, shift: Float32) -> UInt8:
@@ -23,7 +23,7 @@ def paste_box(frame: UInt8, pose: HeadPose, box: UInt8, own: UInt8, mask: UInt8,
     """
     blended, soft = blend_box(box, own, mask), mask.astype(np.float32) / np.float32(255.0)
     frame_from_box = invert(box_from_frame(pose))
-    corners = apply_affine(frame_from_box, np.array([[0, 0], [BOX_SIZE, 0], [0, BOX_SIZE], [BOX_SIZE, BOX_SIZE]], np.float64))
+    corners = corners_of_box(frame_from_box)
     x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, [frame.shape[1], frame.shape[0]])
     x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + 1, 0, [frame.shape[1], frame.shape[0]])
     result = frame.copy()

@@ -10,13 +10,14 @@ import numpy as np
 from gateway.evaluation.native import NativeTruth
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.pipeline.messages import reason_name
-from gateway.pipeline.native_boxes import grey, native_luma, scale_of
+from gateway.pipeline.native_boxes import native_luma, scale_of
 from gateway.pipeline.plan import DUBBED
 from gateway.pipeline.records import pose_of
 from gateway.pipeline.shot import Shot
 from services.common.array_types import Float64, UInt8
 from services.common.face.crops import BOX_ORIGIN, BOX_SIZE, CROP_SIZE, crop_from_frame
 from services.common.face.head_pose_vectors import POSE_SIZE, pose_vectors
+from services.common.face.mouth_detail import grey
 
 
 @dataclass(frozen=True, slots=True)

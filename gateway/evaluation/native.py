@@ -16,7 +16,7 @@ from gateway.compositing.jaw import moved
 from gateway.evaluation.image_metrics import MOUTH_BOX_HEIGHT, MOUTH_BOX_WIDTH
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.face.crops import ANCHOR_IN_CROP, BOX_ORIGIN, BOX_SIZE
-from services.common.face.mouth_detail import luma_of
+from services.common.face.mouth_detail import enlarged, luma_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def finished_box(box: UInt8, mask: UInt8, detail: UInt8, own: UInt8) -> tuple[UI
         large = box_with_detail(box, detail, weight, own.astype(np.float32))
         box = np.asarray(cv2.resize(large, (BOX_SIZE, BOX_SIZE), interpolation=cv2.INTER_AREA), np.uint8)
     else:
-        large = np.asarray(cv2.resize(box, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+        large = enlarged(box, len(own) // BOX_SIZE)
     return box, np.asarray(own + weight * (luma_of(large) - own), np.float32)
 
 

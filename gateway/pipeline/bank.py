@@ -10,6 +10,7 @@ from dubstage.client import texture as texture_client
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.ahead import in_thread
+from gateway.media.reader import VideoReader
 from gateway.pipeline.bank_extras import BankExtras, Seen
 from gateway.pipeline.messages import geometry_from_proto
 from gateway.pipeline.native_boxes import native_boxes, scale_of
@@ -44,14 +45,15 @@ async def build_bank(
     async def requests() -> AsyncIterator[texture_pb2.BuildBankRequest]:
         made = texture_client.build_bank.requests(max_frames=seen.max_frames)
         yield made.config
-        natives = native_boxes(seen.info, faces, rows, scale) if scale > 1 else None
-        for done, row in enumerate(rows):
-            (record,) = faces.read(row, row + 1)
-            on_step("bank", done + 1, len(rows))
-            pose = pose_to_proto(pose_of(record))
-            frame, pixels, landmarks = int(record["frame"]), record["pixels"], record["landmarks"]
-            native = await in_thread(next, natives) if natives is not None else None
-            yield made.item(texture_client.BankFrame(frame, pixels, landmarks, pose, native=native, **extras.of(done)))
+        with VideoReader(seen.info) as reader:  # which opens the footage with the first picture that is asked for
+            natives = native_boxes(reader, faces, rows, scale) if scale > 1 else None
+            for done, row in enumerate(rows):
+                (record,) = faces.read(row, row + 1)
+                on_step("bank", done + 1, len(rows))
+                pose = pose_to_proto(pose_of(record))
+                frame, pixels, landmarks = int(record["frame"]), record["pixels"], record["landmarks"]
+                native = await in_thread(next, natives) if natives is not None else None
+                yield made.item(texture_client.BankFrame(frame, pixels, landmarks, pose, native=native, **extras.of(done)))
 
     reply = await until_done(lambda: stages.upload(rpcs.texture.BUILD_BANK, requests()))
     return reply.bank, geometry_from_proto(reply.geometry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import numpy as np
@@ -12,9 +12,10 @@ from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from gateway.ahead import in_thread
-from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.reader import VideoReader
 from gateway.media.types import MediaInfo
 from gateway.pipeline.progress import OnProgress
+from gateway.pipeline.record_pictures import record_pictures
 from gateway.pipeline.records import RecordFile, pose_of
 from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
@@ -50,26 +51,13 @@ async def fit_identity(
     async def requests() -> AsyncIterator[face_pb2.FitIdentityRequest]:
         yield face_client.fit_identity.requests(morphable_model=stages.face_model, three_stage=three_stage).config
         with VideoReader(info) as reader:
-            pictures = _pictures(reader, faces, chosen)
+            pictures = record_pictures(reader, faces, chosen)
             for done in range(count):
-                message = await in_thread(next, pictures)
+                record, picture = await in_thread(next, pictures)
                 on_step("identity", done + 1, count)
-                yield message
+                yield _message(picture, record)
 
     return (await until_done(lambda: stages.upload(rpcs.face.FIT_IDENTITY, requests()))).identity
-
-
-def _pictures(reader: VideoReader, faces: RecordFile, rows: list[int]) -> Iterator[face_pb2.FitIdentityRequest]:
-    records = iter(rows)
-    (record,) = faces.read_rows([next(records)])
-    for frame in reader:
-        if frame.index != record["frame"]:
-            continue
-        yield _message(to_rgb(frame), record)
-        row = next(records, None)
-        if row is None:
-            return
-        (record,) = faces.read_rows([row])
 
 
 def _message(picture: UInt8, record: Any) -> face_pb2.FitIdentityRequest:

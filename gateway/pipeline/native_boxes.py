@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import cv2
 import numpy as np
 
 from gateway.media.combing import without_combs
-from gateway.media.reader import VideoReader, to_rgb
-from gateway.media.types import MediaInfo
+from gateway.media.reader import VideoReader
+from gateway.pipeline.record_pictures import record_pictures
 from gateway.pipeline.records import RecordFile, pose_of
 from services.common.array_types import UInt8
-from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame, invert
+from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, corners_of_box, invert
+from services.common.face.mouth_detail import grey
 from services.common.face.native_pictures import native_affine, native_scale
 from services.common.face.sampling import sample_patch
 
@@ -49,18 +49,11 @@ def native_luma(luma: UInt8, pose: HeadPose, scale: int) -> UInt8:
     return sample_patch(luma, native_affine(box_from_frame(pose), scale), (side, side))
 
 
-def grey(rgb: UInt8) -> UInt8:
-    """Return the luma (BT.601) of an RGB picture, uint8 [H, W]."""
-    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
-
-
-def native_boxes(info: MediaInfo, faces: RecordFile, rows: Sequence[int], scale: int) -> Iterator[UInt8]:
+def native_boxes(reader: VideoReader, faces: RecordFile, rows: Sequence[int], scale: int) -> Iterator[UInt8]:
     """Yield the luma of the render box of each record, uint8 [160 scale, 160 scale], without combs of interlaced film.
 
-    The footage is decoded again.
-
     Args:
-        info: the footage.
+        reader: the footage, which is decoded again.
         faces: FACE_RECORDs of the footage.
         rows: record rows of one face, at least one, in the order of the footage.
         scale: native pixels per box pixel.
@@ -68,23 +61,14 @@ def native_boxes(info: MediaInfo, faces: RecordFile, rows: Sequence[int], scale:
     Raises:
         MediaUnsupported: the footage breaks off.
     """
-    wanted = iter(rows)
-    (record,) = faces.read_rows([next(wanted)])
-    with VideoReader(info) as reader:
-        for frame in reader.frames(int(record["frame"]), info.video.num_frames):
-            if frame.index != record["frame"]:
-                continue
-            yield native_luma(_around(grey(to_rgb(frame)), pose_of(record)), pose_of(record), scale)
-            row = next(wanted, None)
-            if row is None:
-                return
-            (record,) = faces.read_rows([row])
+    for record, picture in record_pictures(reader, faces, rows):
+        pose = pose_of(record)
+        yield native_luma(_around(grey(picture), pose), pose, scale)
 
 
 def _around(luma: UInt8, pose: HeadPose) -> UInt8:
     """Return the frame, without combs around the render box."""
-    corners = np.array([[0, 0], [BOX_SIZE, 0], [0, BOX_SIZE], [BOX_SIZE, BOX_SIZE]], np.float64)
-    places = apply_affine(invert(box_from_frame(pose)), corners)
+    places = corners_of_box(invert(box_from_frame(pose)))
     left, top = np.maximum(np.floor(places.min(axis=0)).astype(int) - _MARGIN, 0)
     right, bottom = np.maximum(np.ceil(places.max(axis=0)).astype(int) + _MARGIN, 0)
     luma[top:bottom, left:right] = without_combs(luma[top:bottom, left:right])

@@ -146,6 +146,15 @@ def box_from_frame(pose: HeadPose) -> Float64:
     return affine
 
 
+def corners_of_box(frame_from_box: Float64) -> Float32:
+    """Return the four corners of the render box in frame pixels, float32 [4, 2].
+
+    Args:
+        frame_from_box: float64 [2, 3], box pixels to frame pixels.
+    """
+    return apply_affine(frame_from_box, np.array([[0, 0], [BOX_SIZE, 0], [0, BOX_SIZE], [BOX_SIZE, BOX_SIZE]], np.float64))
+
+
 def invert(affine: Float64) -> Float64:
     """Return the inverse of a 2 x 3 affine map, float64 [2, 3]."""
     linear = np.linalg.inv(affine[:, :2])

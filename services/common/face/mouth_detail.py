@@ -43,9 +43,20 @@ def fine_band(luma: Float32, scale: int) -> Float32:
     return np.asarray(luma - smooth, np.float32)
 
 
+def grey(rgb: UInt8) -> UInt8:
+    """Return the luma (BT.601) of an RGB picture, uint8 [H, W, 3]: uint8 [H, W]."""
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
 def luma_of(rgb: UInt8) -> Float32:
     """Return the luma (BT.601) of an RGB picture, uint8 [H, W, 3]: float32 [H, W], 0 to 255."""
-    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return grey(rgb).astype(np.float32)
+
+
+def enlarged(box: UInt8, scale: int) -> UInt8:
+    """Return a render box, uint8 [160, 160, 3], at `scale` pixels per box pixel, uint8 [160 scale, 160 scale, 3]."""
+    side = scale * BOX_SIZE
+    return box if scale == 1 else np.asarray(cv2.resize(box, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def warped_detail(bank: MouthBank, row: int, backward: Float32, scale: int) -> UInt8:
@@ -62,7 +73,7 @@ def warped_detail(bank: MouthBank, row: int, backward: Float32, scale: int) -> U
     """
     side = scale * BOX_SIZE
     if bank.native is None:
-        source, source_scale = np.asarray(cv2.cvtColor(bank.boxes[row], cv2.COLOR_RGB2GRAY), np.uint8), 1
+        source, source_scale = grey(bank.boxes[row]), 1
     else:
         source, source_scale = bank.native.luma(row), bank.native.scale
     if source_scale > scale:
@@ -94,6 +105,5 @@ def with_own_interior(detail: UInt8, box: UInt8, landmarks: Float32) -> UInt8:
     inside = np.zeros((side, side), np.float32)
     cv2.fillPoly(inside, [np.rint(lips * _SUBPIXELS).astype(np.int32)], (1.0,), lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
     inside = np.asarray(cv2.GaussianBlur(inside, (0, 0), DETAIL_SIGMA_PX * scale, borderType=cv2.BORDER_REPLICATE), np.float32)
-    large = box if scale == 1 else np.asarray(cv2.resize(box, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
-    own = fine_band(luma_of(large), scale) + NO_DETAIL
+    own = fine_band(luma_of(enlarged(box, scale)), scale) + NO_DETAIL
     return np.asarray(np.clip(np.rint(detail + inside * (own - detail)), 0, 255), np.uint8)

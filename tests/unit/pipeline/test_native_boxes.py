@@ -11,9 +11,10 @@ import pytest
 from gateway.media.combing import without_combs
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.pipeline.native_boxes import grey, native_boxes, native_luma, scale_of
+from gateway.pipeline.native_boxes import native_boxes, native_luma, scale_of
 from gateway.pipeline.records import FACE_RECORD, RecordFile, pose_of
 from services.common.face.crops import HeadPose
+from services.common.face.mouth_detail import grey
 from tests.unit.media.made_footage import Clip, make_clip
 
 
@@ -42,7 +43,8 @@ def test_each_record_gets_the_box_of_its_own_frame(faces: RecordFile, tmp_path: 
     chosen = [1, 2, 5]
     for frame in chosen:
         faces.append(record(frame, 0.4))
-    found = list(native_boxes(info, faces, range(3), 2))
+    with VideoReader(info) as reader:
+        found = list(native_boxes(reader, faces, range(3), 2))
     with VideoReader(info) as reader:
         shown = {frame.index: without_combs(grey(to_rgb(frame))) for frame in reader}
     assert [box.shape for box in found] == [(320, 320)] * 3
