@@ -78,7 +78,10 @@ def _speaks(motion: RecordFile) -> bool:
 
 @contextmanager
 def _passing(workspace: Workspace, name: str, dtype: Any) -> Iterator[RecordFile]:
-    """Open records that end with the context. Their name is hidden, so that opening the workspace removes those of a killed run."""
+    """Open a file of records, which is removed when the context ends.
+
+    The name of the file is hidden. If the run is killed, the next run removes hidden files when it opens the workspace.
+    """
     path = workspace.folder / name
     try:
         with RecordFile(path, dtype, workspace.allowance) as records:
