@@ -57,10 +57,9 @@ def client_of(service: str, endpoint: str) -> Any:
 def running_s3(**environment: str) -> Iterator[S3Server]:
     """A server with one bucket."""
     port = free_port()
-    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.contract.stores.moto_server", str(port)]
+    environment = {**os.environ, "MOTO_PORT": str(port), "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             endpoint = f"http://127.0.0.1:{port}"
             wait_for(endpoint, process)

@@ -251,7 +251,8 @@ def test_what_the_server_answers_says_who_must_act(aws: Aws, url: str, status: i
         with pytest.raises(kind, match=url):
             ArtefactStore(url).put_bytes(b"mouth")
     puts = [request for request in seen if request.startswith("PUT")]
-    assert 1 <= len(puts) <= 4
+    # Four attempts at most; the HTTP client repeats each that met a broken connection once. The libraries' own default is 25.
+    assert 1 <= len(puts) <= 8
     # The bucket is in the path, not a name that a server of one's own would have to be known by.
     assert all(request.startswith(f"PUT /{BUCKET}/") for request in puts)
 
