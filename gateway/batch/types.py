@@ -1,0 +1,156 @@
+"""Types of a batch that its manifest, its store, its workers, its engines and its report share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_ATTEMPTS: Final = 3
+"""Times that a shot is tried before it counts as failed."""
+
+ShotId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
+"""Id of a shot, unique in its batch: at most 63 letters, digits, dots, hyphens and underscores."""
+BatchName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+"""Name of a batch: at most 40 small letters, digits and hyphens, so that names of Kubernetes can be made from it."""
+Location = Annotated[str, Field(min_length=1, max_length=4096)]
+"""Path of a file, or URL of a file that fsspec can open, such as s3://BUCKET/KEY."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Quality(_Strict):
+    """Thresholds of a shot's quality gate. A shot that misses one is done, and is marked for a person to look at.
+
+    Attributes:
+        min_dubbed_share: least share of the frames that are dubbed, 0 to 1.
+        min_r_opening: least correlation between the wanted opening of the mouth and the opening in the film, -1 to 1.
+        max_warnings: most warnings.
+    """
+
+    min_dubbed_share: float | None = Field(None, ge=0, le=1)
+    min_r_opening: float | None = Field(None, ge=-1, le=1)
+    max_warnings: int | None = Field(None, ge=0)
+
+
+class Shot(_Strict):
+    """One row of a manifest: one film to dub.
+
+    The options mean what they mean for `dubstage dub`. Paths are absolute after the manifest was read.
+
+    Attributes:
+        id: id of the shot.
+        footage: video of the person, or a picture for methods that take one.
+        speech: sound file with the new speech; None: the sound of the footage.
+        output: film to write.
+        actor: enrolled actor; None: the shot learns the person from its footage.
+        consent: JSON file with the consent record; None: that of the actor, or none.
+        method: method, or MOTION+RENDERER of two methods; None: the method of the actor, or the default method.
+        face: face to dub, as `--face` takes it.
+        retime: the film is as long as the speech.
+        expression: what becomes of the slow expression; None: the method decides.
+        keep_audio: the film keeps the sound of the footage.
+        codec: video codec; None: chosen by the container.
+        personalize: the networks are adapted to the person.
+        seed: random seed of the adaptation.
+        quality: thresholds of the quality gate.
+    """
+
+    id: ShotId
+    footage: Location
+    output: Location
+    speech: Location | None = None
+    actor: str | None = Field(None, max_length=63)
+    consent: Location | None = None
+    method: str | None = Field(None, max_length=80)
+    face: str = Field("largest", max_length=80)
+    retime: bool = False
+    expression: Literal["keep", "neutral"] | None = None
+    keep_audio: bool = False
+    codec: str | None = Field(None, max_length=32)
+    personalize: bool = True
+    seed: int = Field(0, ge=0, le=2147483647)
+    quality: Quality = Quality()
+
+
+class ShotState(StrEnum):
+    """State of a shot. The order is the order of a shot's life."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED: Final = frozenset({ShotState.DONE, ShotState.FAILED, ShotState.CANCELLED})
+"""States that only `dubstage batch retry` leaves."""
+
+
+class ShotRecord(_Strict):
+    """What is known of a shot: the JSON document `shots/ID.json` of the batch.
+
+    Attributes:
+        id: id of the shot.
+        state: state of the shot.
+        attempts: times that a worker has begun the shot.
+        worker: who has it, such as HOST:PID or the name of a pod; empty while it waits.
+        begun_at: begin of the last attempt, RFC 3339, UTC; empty: none has begun.
+        ended_at: end of the last attempt, RFC 3339, UTC; empty: it has not ended.
+        seconds: time of the last attempt that ended, seconds.
+        frames: frames of the film; 0: not known yet.
+        frames_dubbed: frames with a new mouth.
+        frames_by_reason: number of frames by what happened to them (`dubbed` and the reason codes).
+        output: path or URL of the film.
+        output_sha256: digest of the film; empty: there is no film yet.
+        method: method that dubbed the shot.
+        r_opening: correlation between wanted and shown opening; None: not measured (too few frames dubbed, or too long a film).
+        warnings: warnings of the dub.
+        look: reasons why the quality gate wants a person to look at the shot; empty: it passed.
+        exit_code: exit code of the last attempt (services/common/errors.py); None: no attempt has ended.
+        error: message of the error of the last attempt; empty: none.
+        has_thumbnail: whether `shots/ID.jpg` holds a picture of the film.
+    """
+
+    id: ShotId
+    state: ShotState = ShotState.WAITING
+    attempts: int = 0
+    worker: str = ""
+    begun_at: str = ""
+    ended_at: str = ""
+    seconds: float = 0.0
+    frames: int = 0
+    frames_dubbed: int = 0
+    frames_by_reason: dict[str, int] = {}
+    output: str = ""
+    output_sha256: str = ""
+    method: str = ""
+    r_opening: float | None = None
+    warnings: tuple[str, ...] = ()
+    look: tuple[str, ...] = ()
+    exit_code: int | None = None
+    error: str = ""
+    has_thumbnail: bool = False
+
+
+class BatchFacts(_Strict):
+    """What a batch is: the JSON document `batch.json` of the batch, written once.
+
+    Attributes:
+        name: name of the batch.
+        manifest_sha256: digest of the canonical manifest; a batch of this name with another digest is another batch.
+        rows: number of shots.
+        created_at: RFC 3339, UTC.
+        engine: `local`, `kubernetes` or `farm`.
+        details: facts of the engine's own, such as the names of the Jobs.
+    """
+
+    name: BatchName
+    manifest_sha256: str
+    rows: int
+    created_at: str
+    engine: Literal["local", "kubernetes", "farm"]
+    details: dict[str, Any] = {}
