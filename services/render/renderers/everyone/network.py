@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import SPEECH_SHAPE
+from services.common.face.neural_texture import NUM_CHANNELS
 from services.render.networks.modulated import ModulatedConv
 from services.render.networks.weights import load_network
 from services.render.pairs import BASE
@@ -51,12 +52,18 @@ class EveryoneConfig:
         face_size: numbers that the face encoder adds to the style vector W.
         audio_size: numbers that the audio encoder adds to W.
         audio_widths: channels of the audio encoder's three levels.
+        frames: T, frames of the window that are seen and drawn in training: 3, or 1.
+        texture_channels: features of the neural texture that are seen, 3 to 16. The others are taken as 0.
+        audio_style: whether the style vectors hear the speech. Without, they hear silence.
     """
 
     widths: tuple[int, ...] = (24, 48, 80, 96)
     face_size: int = 48
     audio_size: int = 48
     audio_widths: tuple[int, ...] = (16, 32, 48)
+    frames: int = WINDOW_FRAMES
+    texture_channels: int = NUM_CHANNELS
+    audio_style: bool = True
 
     def to_metadata(self) -> dict[str, Any]:
         """Return plain values, for the header of a weights file."""
@@ -65,6 +72,9 @@ class EveryoneConfig:
 
 class EveryoneNetwork(nn.Module):
     """Face encoder, audio encoder and decoder; see the module's text."""
+
+    seen: Tensor
+    """Float [PICTURE_CHANNELS, 1, 1]: 1 for channels that the network sees, 0 for the others."""
 
     def __init__(self, config: EveryoneConfig) -> None:
         super().__init__()
@@ -91,6 +101,8 @@ class EveryoneNetwork(nn.Module):
         for layer in (self.head, self.neighbours):
             nn.init.zeros_(layer.conv.weight)
         self.mixture = nn.Parameter(torch.randn(3, NUM_MORE) * _FIRST_MIXTURE)
+        self._all_seen = bool(_seen_channels(config).all())
+        self.register_buffer("seen", _seen_channels(config).float()[:, None, None], persistent=False)
 
     def default_state(self) -> Tensor:
         """Return the prior's own state, float32 [S]: zeros, which change nothing."""
@@ -106,11 +118,22 @@ class EveryoneNetwork(nn.Module):
         Returns:
             float [B, 3, 160, 160], unit: the full range of the pictures.
         """
+        pictures = self._visible(pictures)
         x, style = self._decoded(pictures, state)
         return self._residual(self.head(x, style), pictures[:, BASE], pictures[:, MORE])
 
+    def _visible(self, pictures: Tensor) -> Tensor:
+        """Return the pictures with 0 in the channels that an ablation does not see."""
+        return pictures if self._all_seen else pictures * self.seen
+
     def window(self, pictures: Tensor, state: Tensor) -> Tensor:
-        """Return the residuals of the frames t-1, t and t+1: float [B, 3, 3, 160, 160]; arguments as `forward`."""
+        """Return the residuals of the frames t-1, t and t+1: float [B, 3, 3, 160, 160]; arguments as `forward`.
+
+        With T = 1, the residual of frame t: float [B, 1, 3, 160, 160].
+        """
+        if self.config.frames == 1:
+            return self.forward(pictures, state)[:, None]
+        pictures = self._visible(pictures)
         x, style = self._decoded(pictures, state)
         before, after = (
             self._residual(made, pictures[:, part][:, :3], pictures[:, part][:, 3:-1])
@@ -152,6 +175,18 @@ class EveryoneNetwork(nn.Module):
             x = F.silu(up(torch.cat([_enlarged(x), skips.pop()], dim=1), style)) * _GAIN
             x = F.silu(refine(x, style)) * _GAIN
         return x, style
+
+
+def _seen_channels(config: EveryoneConfig) -> Tensor:
+    """Return which channels of the pictures the network sees: bool [PICTURE_CHANNELS]."""
+    seen = torch.ones(PICTURE_CHANNELS, dtype=torch.bool)
+    unseen = NUM_CHANNELS - config.texture_channels
+    for features in (MORE, *(slice(part.start + 3, part.stop - 1) for part in NEIGHBOURS)):
+        seen[features.stop - unseen : features.stop] = False
+    if config.frames == 1:
+        seen[NEIGHBOURS[0].start : NEIGHBOURS[-1].stop] = False
+    seen[SPEECH] = config.audio_style
+    return seen
 
 
 def _enlarged(maps: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from services.render.networks.discriminators import PatchDiscriminator
 from services.render.networks.weights import save_weights
 from services.render.pairs import LIPS
 from services.render.renderers.everyone.inputs import WINDOW_FRAMES
-from services.render.renderers.everyone.learned_textures import as_parameter, made_frames, shown
+from services.render.renderers.everyone.learned_textures import ShownWindow, as_parameter, made_frames, shown
 from services.render.renderers.everyone.network import WEIGHTS, EveryoneNetwork
 from services.render.renderers.everyone.style_features import with_style
 from services.render.renderers.everyone.train.footage import WindowBatch, WindowSource
@@ -43,8 +43,10 @@ class EveryoneTrainer(Trainer[EveryoneRecipe, Any, WindowBatch, WindowDrawn]):
     def __init__(self, recipe: EveryoneRecipe, inputs: TrainerInputs) -> None:
         torch.manual_seed(recipe.loop.seed)
         network = EveryoneNetwork(recipe.network)
-        self._judge = PatchDiscriminator(3 * WINDOW_FRAMES)
-        super().__init__(recipe, replace(inputs, features=_of_served(inputs.features)), network, {"judge": self._judge})
+        self._frames = recipe.network.frames
+        self._judge = PatchDiscriminator(3 * self._frames)
+        features = _of_served(inputs.features, self._frames)
+        super().__init__(recipe, replace(inputs, features=features), network, {"judge": self._judge})
         assert isinstance(inputs.source, WindowSource)
         self.textures = PersonTextures(inputs.source.textured.firsts).to(self.device.torch_device)
         self.texture_optimiser = torch.optim.Adam(self.textures.parameters(), recipe.texture_learning_rate, betas=(0.9, 0.99))
@@ -60,7 +62,8 @@ class EveryoneTrainer(Trainer[EveryoneRecipe, Any, WindowBatch, WindowDrawn]):
         with self._autocast():
             residuals = self.network.window(pictures, self._default_states(len(textures)))
         lips = seen.pictures[:, LIPS : LIPS + 1].detach()
-        return WindowDrawn(made_frames(seen.bases, residuals.float(), seen, lips), seen.texture_error)
+        drawn = seen if self._frames == WINDOW_FRAMES else _middle(seen)
+        return WindowDrawn(made_frames(drawn.bases, residuals.float(), drawn, lips), seen.texture_error)
 
     def _terms(self, drawn: WindowDrawn) -> dict[str, Tensor]:
         weights = self.recipe.weights
@@ -70,10 +73,10 @@ class EveryoneTrainer(Trainer[EveryoneRecipe, Any, WindowBatch, WindowDrawn]):
         }
 
     def _judged_terms(self, drawn: WindowDrawn, view: Tensor) -> dict[str, Tensor]:
-        return {"adversarial": self.recipe.weights.adversarial * adversarial_loss(self._judge(_windows(view)))}
+        return {"adversarial": self.recipe.weights.adversarial * adversarial_loss(self._judge(self._windows(view)))}
 
     def _judge_losses(self, drawn: WindowDrawn, view: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        return {"judge": discriminator_loss(self._judge(_windows(wanted)), self._judge(_windows(view)))}
+        return {"judge": discriminator_loss(self._judge(self._windows(wanted)), self._judge(self._windows(view)))}
 
     def _after_descent(self, drawings: Sequence[WindowDrawn]) -> dict[str, float]:
         """Do the textures' step. Adam leaves textures without a gradient as they are."""
@@ -86,6 +89,10 @@ class EveryoneTrainer(Trainer[EveryoneRecipe, Any, WindowBatch, WindowDrawn]):
         self.texture_optimiser.zero_grad(set_to_none=True)
         return {}
 
+    def _windows(self, frames: Tensor) -> Tensor:
+        """Return frames of windows, stacked along the channels: float [B, 3 T, h, w] from [B T, 3, h, w]."""
+        return frames.reshape(-1, 3 * self._frames, *frames.shape[2:])
+
     @property
     def perceptual_weight(self) -> float:
         """See Trainer.perceptual_weight."""
@@ -96,15 +103,16 @@ class EveryoneTrainer(Trainer[EveryoneRecipe, Any, WindowBatch, WindowDrawn]):
         save_weights(folder / WEIGHTS, self.average, self.recipe.network.to_metadata(), **self.facts())
 
 
-def _windows(frames: Tensor) -> Tensor:
-    """Return frames of windows, stacked along the channels: float [B, 3 T, h, w] from [B T, 3, h, w]."""
-    return frames.reshape(-1, 3 * WINDOW_FRAMES, *frames.shape[2:])
+def _middle(window: ShownWindow) -> ShownWindow:
+    """Return the frames t of windows: bases, targets and masks have one frame."""
+    middle = slice(WINDOW_FRAMES // 2, WINDOW_FRAMES // 2 + 1)
+    return window._replace(bases=window.bases[:, middle], targets=window.targets[:, middle], masks=window.masks[:, middle])
 
 
-def _of_served(features: Features) -> Features:
+def _of_served(features: Features, num_frames: int) -> Features:
     """Return a function that returns features and Gram matrices of the middle frames of windows, which serving draws.
 
     The paper takes the mean over all frames of the window, at three times the cost.
     """
     both = with_style(features)
-    return lambda frames: both(frames[WINDOW_FRAMES // 2 :: WINDOW_FRAMES])
+    return lambda frames: both(frames[num_frames // 2 :: num_frames])
