@@ -13,12 +13,12 @@ from rich.table import Table
 from gateway.actors.actor_id import check_actor_id
 from gateway.actors.create import EnrolRequest
 from gateway.actors.stored import SUPERSEDED, ActorSummary
+from gateway.actors.workplace import open_workplace
 from gateway.cli import options
 from gateway.cli.actor_create import run_create
 from gateway.cli.app import app, run_async
 from gateway.cli.console import out, say_warning
 from gateway.cli.text import printable
-from gateway.cli.workplace import open_workplace
 from gateway.consent import consent_line, read_consent
 from gateway.methods import DEFAULT_METHOD, combined
 from gateway.pipeline.faces import parse_face

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from gateway.actors.create import EnrolRequest, create_actor
+from gateway.actors.workplace import open_workplace
 from gateway.cli.console import say, say_result
 from gateway.cli.progress import StepProgress
-from gateway.cli.workplace import open_workplace
 from gateway.consent import consent_line
 from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.settings import GatewaySettings

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import importlib
 import io
 import os
 import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Coroutine, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any, Final, cast
@@ -19,6 +16,7 @@ import typer
 
 from gateway.cli.console import say, say_error, say_result
 from services.common.errors import Cancelled, DubstageError, StorageRefused, Unexpected
+from services.common.unforeseen import machine_fault, write_traceback
 
 app = typer.Typer(
     name="dubstage",
@@ -34,11 +32,6 @@ COMMANDS: Final = ("actor", "doctor", "dub", "evaluate", "export", "jobs", "live
 """Names of the commands. Each command has a module of the same name in this package."""
 _USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__base__)
 """Base class of the errors for a wrong option, a missing argument and an unknown command."""
-_MACHINE_ERRORS: Final = {
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE,
-    errno.ENAMETOOLONG, errno.ENOMEM, errno.ELOOP, errno.ENOTDIR,
-}  # fmt: skip
-"""Error numbers of files and memory. The user must remove the cause, which lies outside of dubstage."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -133,9 +126,9 @@ def _say_usage(error: Any) -> int:
 
 
 def _say_unexpected(error: Exception) -> int:
-    if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
-        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-        say_error(f"{name or 'a file'}: {error.strerror}{_details()}")
+    fault = machine_fault(error)
+    if fault is not None:
+        say_error(f"{fault}{_details()}")
         return StorageRefused.exit_code
     say_error(f"this should not happen, please report it{_details()}")
     return Unexpected.exit_code
@@ -143,16 +136,12 @@ def _say_unexpected(error: Exception) -> int:
 
 def _details() -> str:
     """Write the current traceback to a file, or to stderr if no file can be written, and return a clause that says where."""
-    text = traceback.format_exc()
-    try:
-        descriptor, name = tempfile.mkstemp(prefix="dubstage-error-", suffix=".txt")
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-    except OSError:
-        for line in text.splitlines():
-            say(line)
-        return "; the details are above"
-    return f"; the details are in {name}"
+    name, text = write_traceback()
+    if name:
+        return f"; the details are in {name}"
+    for line in text.splitlines():
+        say(line)
+    return "; the details are above"
 
 
 def _quiet_libraries() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from gateway.cli.dub_run import run_dub
 from gateway.consent import read_consent
 from gateway.media.encoders import CODECS
 from gateway.methods import DEFAULT_METHOD, combined
+from gateway.pipeline.dub_files import refuse_input
 from gateway.pipeline.dub_request import EXPRESSIONS, DubRequest, expression_named
 from gateway.pipeline.faces import parse_face
 from gateway.reports.folder import check_report_folder
@@ -122,17 +122,10 @@ def dub(
     )
     records = [file for file in (consent, reference_consent) if file is not None]
     for record in records:
-        _refuse_input(output, record, "a consent record")
+        refuse_input(output, record, "a consent record")
     if reference is not None:
-        _refuse_input(output, reference, "the reference")
+        refuse_input(output, reference, "the reference")
     if report is not None:
         check_report_folder(report, [file for file in (video, audio, reference, *records, output) if file is not None])
     chosen = None if method is None and motion is None and renderer is None else request.method
     run_async(run_dub(settings, request, actor, chosen, report))
-
-
-def _refuse_input(output: Path, file: Path, what: str) -> None:
-    """Raise InvalidRequest if the output is an input file, also through links."""
-    # os.path raises no error for an impossible name. Such a name is reported later, when the place of the output is checked.
-    if os.path.exists(output) and os.path.exists(file) and os.path.samefile(output, file):
-        raise InvalidRequest(f"--output {output} is {what}; choose another output file", field="output")

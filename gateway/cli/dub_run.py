@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from gateway.actors.dub_prepare import prepared
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import dub_unless_erased
-from gateway.cli.dub_prepare import prepared
+from gateway.actors.workplace import open_workplace
 from gateway.cli.dub_result import save_report, show_outcome
 from gateway.cli.progress import StepProgress
-from gateway.cli.workplace import open_workplace
 from gateway.housekeeping.cleaning import expire
 from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.pipeline.dub import DubJob

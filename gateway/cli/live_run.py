@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from gateway.actors.watch import unless_erased
+from gateway.actors.workplace import open_workplace
 from gateway.cli.console import say
 from gateway.cli.live_show import show_frames
 from gateway.cli.speech_file import read_speech
-from gateway.cli.workplace import open_workplace
 from gateway.consent import consent_line
 from gateway.live.measured import SpokenSpeech
 from gateway.live.recording import Recording

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from gateway.consent import consent_line
@@ -104,3 +105,16 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> None:
     if has_own_timeline(request, info):
         film = as_shown(info) if is_still(info) else own_timeline(info, 1)
     open_writer(request, film, speech)
+
+
+def refuse_input(output: Path, file: Path, what: str) -> None:
+    """Raise InvalidRequest if the output is an input file, also through links.
+
+    Args:
+        output: file to write.
+        file: the input file.
+        what: what the input file is, for the message.
+    """
+    # os.path raises no error for an impossible name. Such a name is reported later, when the place of the output is checked.
+    if os.path.exists(output) and os.path.exists(file) and os.path.samefile(output, file):
+        raise InvalidRequest(f"--output {output} is {what}; choose another output file", field="output")

@@ -24,6 +24,8 @@ LOCK: Final = "lock"
 """File that is locked by the process that works in a job's folder."""
 FACTS: Final = "job.json"
 """File that describes the job: kind, footage, speech, method, actor."""
+ALREADY_RUNNING: Final = "the very same job is running already: wait for it"
+"""Message of the error if another job works in the folder."""
 _NOTE: Final = ".done"
 _LOCK_TRIES: Final = 5
 _LOCK_WAIT_S: Final = 0.02
@@ -177,7 +179,7 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
                 # A process that asks whether a job is running also holds the lock for a moment.
                 time.sleep(_LOCK_WAIT_S)
                 continue
-            raise InvalidRequest("the very same job is running already: wait for it", field="footage") from None
+            raise InvalidRequest(ALREADY_RUNNING, field="footage") from None
         except OSError:
             # The file system has no locks.
             return handle

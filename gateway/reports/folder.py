@@ -63,7 +63,8 @@ def check_report_folder(folder: Path, files: Sequence[Path] = ()) -> None:
 def report_folder(folder: Path) -> Iterator[Path]:
     """Give a temporary folder for a report's files. They move to the report's folder when the block ends without an error.
 
-    In a folder that exists already, each file replaces the older file of the same name, the page last. Other files stay.
+    In a folder that exists already, each file replaces the older file of the same name, also in folders below, the page last.
+    Other files stay.
 
     Raises:
         StorageFull, InvalidRequest: the files cannot be written. No new file is left.
@@ -79,12 +80,21 @@ def report_folder(folder: Path) -> Iterator[Path]:
         try:
             yield partial
             if exists:
-                for file in sorted(partial.iterdir(), key=lambda file: (file.name == PAGE, file.name)):
-                    os.replace(file, target / file.name)
+                _replace_files(partial, target)
             else:
                 os.rename(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace_files(partial: Path, target: Path) -> None:
+    page = partial / PAGE
+    for file in sorted(partial.rglob("*"), key=lambda file: (file == page, file)):
+        place = target / file.relative_to(partial)
+        if file.is_dir():
+            place.mkdir(exist_ok=True)
+        else:
+            os.replace(file, place)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -73,9 +73,14 @@ def spans_of(reasons: Sequence[str], frame_rate: Fraction) -> tuple[Span, ...]:
 
 def counts_of(reasons: Sequence[str]) -> tuple[ReasonCount, ...]:
     """Return the number of frames per reason: dubbed frames first, then the most frequent reason."""
-    counted = Counter(reasons)
+    return shares_of(Counter(reasons))
+
+
+def shares_of(counted: Mapping[str, int]) -> tuple[ReasonCount, ...]:
+    """Return numbers of frames per reason with their shares and colours: dubbed frames first, then the most frequent reason."""
+    total = sum(counted.values())
     order = sorted(counted, key=lambda reason: (reason != DUBBED, -counted[reason], reason))
     return tuple(
-        ReasonCount(reason, counted[reason], 100.0 * counted[reason] / len(reasons), _COLOURS.get(reason, _OTHER))
+        ReasonCount(reason, counted[reason], 100.0 * counted[reason] / total if total else 0.0, _COLOURS.get(reason, _OTHER))
         for reason in order
     )

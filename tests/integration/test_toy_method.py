@@ -22,8 +22,8 @@ import pytest
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.actors.create import EnrolRequest, create_actor
-from gateway.cli.dub_prepare import prepared
-from gateway.cli.workplace import open_workplace
+from gateway.actors.dub_prepare import prepared
+from gateway.actors.workplace import open_workplace
 from gateway.methods import LAG_FEATURES, METHODS, Method, Predictor, Renderer, TextureInput
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest

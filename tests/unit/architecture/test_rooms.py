@@ -25,6 +25,7 @@ GATEWAY_LAYERS = (
     ("gateway.actors",),
     ("gateway.evaluation", "gateway.housekeeping", "gateway.live", "gateway.trainset"),
     ("gateway.reports",),
+    ("gateway.batch",),
     ("gateway.api",),
     ("gateway.cli",),
     ("gateway.__main__",),

@@ -19,10 +19,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from services.common.array_types import Bool
 from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import SPEECH_SHAPE
 from services.common.face.neural_texture import NUM_CHANNELS
@@ -101,8 +103,9 @@ class EveryoneNetwork(nn.Module):
         for layer in (self.head, self.neighbours):
             nn.init.zeros_(layer.conv.weight)
         self.mixture = nn.Parameter(torch.randn(3, NUM_MORE) * _FIRST_MIXTURE)
-        self._all_seen = bool(_seen_channels(config).all())
-        self.register_buffer("seen", _seen_channels(config).float()[:, None, None], persistent=False)
+        seen = _seen_channels(config)
+        self._all_seen = bool(seen.all())
+        self.register_buffer("seen", torch.from_numpy(seen.astype(np.float32))[:, None, None], persistent=False)
 
     def default_state(self) -> Tensor:
         """Return the prior's own state, float32 [S]: zeros, which change nothing."""
@@ -177,9 +180,9 @@ class EveryoneNetwork(nn.Module):
         return x, style
 
 
-def _seen_channels(config: EveryoneConfig) -> Tensor:
+def _seen_channels(config: EveryoneConfig) -> Bool:
     """Return which channels of the pictures the network sees: bool [PICTURE_CHANNELS]."""
-    seen = torch.ones(PICTURE_CHANNELS, dtype=torch.bool)
+    seen = np.ones(PICTURE_CHANNELS, np.bool_)
     unseen = NUM_CHANNELS - config.texture_channels
     for features in (MORE, *(slice(part.start + 3, part.stop - 1) for part in NEIGHBOURS)):
         seen[features.stop - unseen : features.stop] = False

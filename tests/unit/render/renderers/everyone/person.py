@@ -30,10 +30,10 @@ def speaking(bank: MouthBank) -> MouthBank:
     return replace(bank, speech=speech)
 
 
-def small_network(seed: int = 6) -> EveryoneNetwork:
+def small_network(config: EveryoneConfig = CONFIG, *, seed: int = 6) -> EveryoneNetwork:
     """A small network whose last layers are not zero."""
     torch.manual_seed(seed)
-    network = EveryoneNetwork(CONFIG)
+    network = EveryoneNetwork(config)
     for layer in (network.head, network.neighbours):
         torch.nn.init.normal_(layer.conv.weight, std=0.05)
     return network.eval().requires_grad_(False)

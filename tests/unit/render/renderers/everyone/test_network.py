@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
-from services.render.renderers.everyone.inputs import MORE, PICTURE_CHANNELS, SPEECH
+from services.render.renderers.everyone.inputs import MORE, NEIGHBOURS, PICTURE_CHANNELS, SPEECH
 from services.render.renderers.everyone.network import EveryoneConfig, EveryoneNetwork
 from tests.unit.render.renderers.everyone.person import CONFIG, small_network
 
@@ -58,3 +62,30 @@ def test_the_large_network_has_the_channels_of_the_paper() -> None:
         network = EveryoneNetwork(EveryoneConfig(widths=(256, 512, 512, 512), face_size=512, audio_size=512))
     assert network.lowest.conv.weight.shape == (512, 512, 3, 3)
     assert network.state_size == 1024
+
+
+@pytest.mark.parametrize(
+    ("change", "unseen"),
+    [
+        ({"texture_channels": 4}, [MORE.start + 1, MORE.stop - 1, NEIGHBOURS[0].start + 4, NEIGHBOURS[1].stop - 2]),
+        ({"frames": 1}, [NEIGHBOURS[0].start, NEIGHBOURS[1].stop - 1]),
+        ({"audio_style": False}, [SPEECH]),
+    ],
+)
+def test_an_ablated_network_does_not_see_what_was_left_out(change: dict[str, Any], unseen: list[int]) -> None:
+    ablated, whole = small_network(replace(CONFIG, **change)), small_network()
+    state, shown = whole.default_state()[None], pictures(1)
+    other = shown.clone()
+    other[:, unseen] = 1.0 - other[:, unseen]
+    assert torch.equal(ablated(other, state), ablated(shown, state))
+    assert not torch.equal(whole(other, state), whole(shown, state))
+    # The first further feature and the masks of the neighbours are seen with four channels of the texture.
+    seen = shown.clone()
+    seen[:, MORE.start] = 1.0 - seen[:, MORE.start]
+    assert not torch.equal(ablated(seen, state), ablated(shown, state))
+
+
+def test_with_one_frame_a_window_holds_the_served_frame_alone() -> None:
+    network, shown = small_network(replace(CONFIG, frames=1)), pictures()
+    state = network.default_state().expand(2, -1)
+    assert torch.equal(network.window(shown, state), network(shown, state)[:, None])

@@ -1,4 +1,4 @@
-"""The stores and the stages that commands work with, opened the same way by each command."""
+"""The stores and the stages that commands and workers of batches work with, opened the same way by each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from services.common.store.artefacts import ArtefactStore
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """Open stores of a command.
+    """Open stores of a command or of a worker.
 
     Attributes:
-        settings: settings of the command.
+        settings: settings of the process.
         actors: store of actors.
         artefacts: artefact store of the stages.
     """

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from gateway.actors.stored import check_enrolled_for
-from gateway.cli.workplace import Workplace
+from gateway.actors.workplace import Workplace
 from gateway.consent import reference_refusal
 from gateway.pipeline.dub_files import check_request
 from gateway.pipeline.dub_request import DubRequest
@@ -17,10 +17,10 @@ async def prepared(request: DubRequest, place: Workplace, actor_id: str | None, 
     """Return the request with the method, the enrolment and the consent record of the actor.
 
     Args:
-        request: the dub request of the command line.
+        request: the dub request as its caller wrote it, without the actor.
         place: the open stores.
         actor_id: actor to dub; None: the dub learns the person from the footage.
-        method: method that the command line names; None: the method that the actor was enrolled for.
+        method: method that the caller names; None: the method that the actor was enrolled for.
 
     Raises:
         ActorNotReady: there is no such actor.

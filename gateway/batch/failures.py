@@ -1,0 +1,44 @@
+"""What a shot's record says of an error."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+import structlog
+
+from services.common.errors import DubstageError, StorageRefused, Unexpected
+from services.common.unforeseen import machine_fault, write_traceback
+
+_log = structlog.stdlib.get_logger("dubstage.batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error of a shot, as its record tells it.
+
+    Attributes:
+        message: what is wrong, in one or more sentences for a person. Never a traceback.
+        exit_code: exit code of the error (services/common/errors.py).
+        retryable: whether another attempt may succeed without a change by a person.
+    """
+
+    message: str
+    exit_code: int
+    retryable: bool = False
+
+
+def failure_of(error: Exception) -> Failure:
+    """Return what a record says of the error that is being handled.
+
+    The traceback of an error of an unknown kind goes to a temporary file and to the log. The message names the file.
+    """
+    if isinstance(error, DubstageError):
+        return Failure(error.message, error.exit_code, error.retryable)
+    fault = machine_fault(error)
+    file, text = write_traceback()
+    _log.error("shot_failed", error=type(error).__name__, details=file, traceback=text)
+    where = f"the details are in {file} on {socket.gethostname()}" if file else "the details are in the log of the worker"
+    if fault is not None:
+        return Failure(f"{fault}; {where}", StorageRefused.exit_code)
+    return Failure(f"this should not happen, please report it; {where}", Unexpected.exit_code)

@@ -1,0 +1,268 @@
+"""Store of batches: a folder or bucket with what is known of every batch and every shot.
+
+    NAME/batch.json         facts of the batch (BatchFacts)
+    NAME/manifest.jsonl     canonical rows (Manifest.content)
+    NAME/shots/ID.json      record of a shot (ShotRecord); no file: the shot waits
+    NAME/shots/ID.jpg       picture of the film
+    NAME/cancelled/ID       empty file: the shot is cancelled
+
+Any number of processes and machines read and write a batch at once. Every file is written whole or not at all. Each shot has files of
+its own, so that writers of different shots never meet.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from gateway.batch.folder import Entry, Folder
+from gateway.batch.manifest import Manifest, shots_of
+from gateway.batch.types import BatchFacts, BatchName, Shot, ShotRecord, ShotState
+from gateway.private_files import data_folder
+from gateway.settings import GatewaySettings
+from services.common.errors import ArtefactCorrupt, InvalidRequest
+
+Engine = Literal["local", "kubernetes", "farm"]
+SETTING: Final = "DUBSTAGE_BATCHES_URL"
+
+
+def open_batches(settings: GatewaySettings) -> BatchStore:
+    """Return the store that the settings name: `batches_url`, or the folder `batches` of the data folder.
+
+    Raises:
+        InvalidRequest: there is no such protocol, or its package is not installed.
+        StorageRefused: the data folder cannot be made.
+    """
+    if settings.batches_url:
+        return BatchStore(settings.batches_url)
+    data_folder(settings.data_dir)
+    return BatchStore(str(settings.data_dir / "batches"))
+
+
+class BatchStore:
+    """Store of batches. All methods block, and may be called from any thread.
+
+    Each method raises StorageRefused where the store refuses (credentials, permissions, no such bucket), StorageFull where no space is
+    left, and BackendUnavailable where the store does not answer. Methods that take the name of a batch raise InvalidRequest if there
+    is no such batch, and ArtefactCorrupt if a file of the batch is damaged.
+
+    Args:
+        url: a folder, or an fsspec URL such as `s3://BUCKET/PREFIX`. S3 takes its credentials, region and endpoint from the
+            environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...).
+
+    Raises:
+        InvalidRequest: there is no such protocol, or its package is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._folder = Folder(url, what="the store of batches", setting=SETTING)
+        self._shots: dict[str, tuple[Shot, ...]] = {}
+        self._read: dict[str, tuple[Entry, ShotRecord]] = {}
+
+    @property
+    def url(self) -> str:
+        """Root with its protocol."""
+        return self._folder.url
+
+    def create(self, manifest: Manifest, engine: Engine) -> BatchFacts:
+        """Create the batch of a manifest. If the batch exists with the same manifest, nothing changes.
+
+        Returns:
+            The facts of the batch. If the batch existed, `created_at`, `engine` and `details` are those of the batch.
+
+        Raises:
+            InvalidRequest: the batch exists with another manifest.
+        """
+        name = manifest.name
+        # The rows come first and the facts last. Only one of several creators writes each file, so that a batch whose creator died is
+        # completed by the next one.
+        if not self._folder.create(f"{name}/manifest.jsonl", manifest.content) and self._rows(name) != manifest.content:
+            raise InvalidRequest(
+                f"batch {name} exists in {self.url} with another manifest: choose another --name NAME, or submit the manifest of the "
+                "batch unchanged",
+                field="name",
+            )
+        facts = BatchFacts(
+            name=name, manifest_sha256=manifest.sha256, rows=len(manifest.shots), created_at=_now(), engine=engine
+        )
+        return facts if self._folder.create(f"{name}/batch.json", _json(facts)) else self.facts(name)
+
+    def names(self) -> list[str]:
+        """Return the names of all batches, sorted."""
+        return [facts.name for facts in self.batches()]
+
+    def batches(self) -> list[BatchFacts]:
+        """Return the facts of all batches, sorted by name."""
+        paths = [f"{entry.name}/batch.json" for entry in self._folder.entries("") if _is_name(entry.name)]
+        found = self._folder.read_all(paths)
+        return [_parsed(BatchFacts, found[path], self._folder.place(path)) for path in sorted(found)]
+
+    def facts(self, name: str) -> BatchFacts:
+        """Return the facts of a batch."""
+        content = self._folder.read(f"{name}/batch.json") if _is_name(name) else None
+        if content is None:
+            raise self._missing(name)
+        return _parsed(BatchFacts, content, self._folder.place(f"{name}/batch.json"))
+
+    def set_details(self, name: str, details: Mapping[str, Any]) -> BatchFacts:
+        """Replace the details of a batch, which are the engine's own facts, and return the new facts."""
+        facts = self.facts(name).model_copy(update={"details": dict(details)})
+        self._folder.write(f"{name}/batch.json", _json(facts))
+        return facts
+
+    def manifest(self, name: str) -> list[Shot]:
+        """Return the shots of a batch in the order of the rows."""
+        return list(self._all_shots(name))
+
+    def record(self, name: str, shot_id: str) -> ShotRecord:
+        """Return the record of a shot. A shot without a file waits. A cancelled shot that waits is CANCELLED.
+
+        Raises:
+            InvalidRequest: the batch has no shot of this id.
+        """
+        self._check_ids(name, [shot_id])
+        path = _record_path(name, shot_id)
+        content = self._folder.read(path)
+        record = ShotRecord(id=shot_id) if content is None else _parsed(ShotRecord, content, self._folder.place(path))
+        waits = record.state is ShotState.WAITING
+        return _shown(record, cancelled=waits and self.is_cancelled(name, shot_id))
+
+    def records(self, name: str) -> list[ShotRecord]:
+        """Return the records of all shots in the order of the rows, each as `record` does.
+
+        Only records that changed since the last call on this object are read again.
+        """
+        shots = self._all_shots(name)
+        entries = {f"{name}/shots/{entry.name}": entry for entry in self._folder.entries(f"{name}/shots")}
+        paths = [path for shot in shots if (path := _record_path(name, shot.id)) in entries]
+        changed = [path for path in paths if (known := self._read.get(path)) is None or known[0] != entries[path]]
+        for path, content in self._folder.read_all(changed).items():
+            self._read[path] = (entries[path], _parsed(ShotRecord, content, self._folder.place(path)))
+        cancelled = self.cancelled(name)
+        found = {path: self._read[path][1] for path in paths if path in self._read}
+        return [
+            _shown(found.get(_record_path(name, shot.id)) or ShotRecord(id=shot.id), cancelled=shot.id in cancelled)
+            for shot in shots
+        ]
+
+    def put(self, name: str, record: ShotRecord) -> None:
+        """Store the record of a shot, in place of an older record."""
+        self._folder.write(_record_path(name, record.id), _json(record))
+
+    def put_thumbnail(self, name: str, shot_id: str, jpeg: bytes) -> None:
+        """Store the picture of a shot's film (JPEG)."""
+        self._folder.write(_thumbnail_path(name, shot_id), jpeg)
+
+    def thumbnail(self, name: str, shot_id: str) -> bytes | None:
+        """Return the picture of a shot's film (JPEG); None: there is none."""
+        return self._folder.read(_thumbnail_path(name, shot_id))
+
+    def thumbnails(self, name: str, shot_ids: Iterable[str]) -> dict[str, bytes]:
+        """Return the pictures (JPEG) of several shots by id, read at once. Shots without a picture are left out."""
+        paths = {_thumbnail_path(name, shot_id): shot_id for shot_id in shot_ids}
+        return {paths[path]: jpeg for path, jpeg in self._folder.read_all(list(paths)).items()}
+
+    def cancel(self, name: str, shot_ids: Sequence[str]) -> None:
+        """Mark shots as cancelled. Waiting shots do not begin. Workers of running shots see the mark (`is_cancelled`) and stop.
+
+        Raises:
+            InvalidRequest: the batch has no shot of one of the ids.
+        """
+        self._check_ids(name, shot_ids)
+        self._folder.write_all({_mark_path(name, shot_id): b"" for shot_id in shot_ids})
+
+    def is_cancelled(self, name: str, shot_id: str) -> bool:
+        """Return whether a shot is marked as cancelled."""
+        return self._folder.exists(_mark_path(name, shot_id))
+
+    def cancelled(self, name: str) -> frozenset[str]:
+        """Return the ids of all shots that are marked as cancelled."""
+        return frozenset(entry.name for entry in self._folder.entries(f"{name}/cancelled"))
+
+    def reset(self, name: str, shot_ids: Sequence[str]) -> None:
+        """Let shots wait again, whatever became of them: their records begin anew, and their marks as cancelled are removed.
+
+        Raises:
+            InvalidRequest: the batch has no shot of one of the ids.
+        """
+        self._check_ids(name, shot_ids)
+        self._folder.write_all({_record_path(name, shot_id): _json(ShotRecord(id=shot_id)) for shot_id in shot_ids})
+        cancelled = self.cancelled(name)
+        self._folder.remove_all([_mark_path(name, shot_id) for shot_id in shot_ids if shot_id in cancelled])
+
+    def _all_shots(self, name: str) -> tuple[Shot, ...]:
+        if name not in self._shots:
+            self.facts(name)
+            content = self._rows(name)
+            try:
+                self._shots[name] = shots_of(content)
+            except ValueError as problem:
+                raise _damaged(self._folder.place(f"{name}/manifest.jsonl"), problem) from problem
+        return self._shots[name]
+
+    def _rows(self, name: str) -> bytes:
+        content = self._folder.read(f"{name}/manifest.jsonl")
+        if content is None:
+            raise self._missing(name)
+        return content
+
+    def _check_ids(self, name: str, shot_ids: Collection[str]) -> None:
+        known = {shot.id for shot in self._all_shots(name)}
+        if unknown := [shot_id for shot_id in shot_ids if shot_id not in known]:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise InvalidRequest(f"batch {name} has no shot {unknown[0][:80]!r}{more} (`dubstage batch status {name}`)", field="id")
+
+    def _missing(self, name: str) -> InvalidRequest:
+        known = self.names()
+        there = f"there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}" if known else "there is none"
+        return InvalidRequest(f"no batch {name[:80]!r} in {self.url}; {there}", field="name")
+
+
+def _shown(record: ShotRecord, *, cancelled: bool) -> ShotRecord:
+    if cancelled and record.state is ShotState.WAITING:
+        return record.model_copy(update={"state": ShotState.CANCELLED})
+    return record
+
+
+def _record_path(name: str, shot_id: str) -> str:
+    return f"{name}/shots/{shot_id}.json"
+
+
+def _thumbnail_path(name: str, shot_id: str) -> str:
+    return f"{name}/shots/{shot_id}.jpg"
+
+
+def _mark_path(name: str, shot_id: str) -> str:
+    return f"{name}/cancelled/{shot_id}"
+
+
+def _is_name(text: str) -> bool:
+    try:
+        TypeAdapter(BatchName).validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
+def _json(document: BaseModel) -> bytes:
+    return f"{document.model_dump_json(indent=1)}\n".encode()
+
+
+def _parsed[Document: BaseModel](kind: type[Document], content: bytes, place: str) -> Document:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as problem:
+        raise _damaged(place, problem) from problem
+
+
+def _damaged(place: str, problem: ValueError) -> ArtefactCorrupt:
+    first = problem.errors()[0] if isinstance(problem, ValidationError) else None
+    where = "" if first is None else f" ({'.'.join(str(part) for part in first['loc']) or 'file'}: {first['msg']})"
+    return ArtefactCorrupt(f"{place} is damaged{where}: restore the file from a backup, or remove the file", resource=place)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
