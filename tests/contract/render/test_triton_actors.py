@@ -1,0 +1,20 @@
+"""Triton joins frames of many actors to batches on one loaded model; its own statistics say so."""
+
+from __future__ import annotations
+
+import tritonclient.grpc as tritongrpc
+
+from bench.triton_actors import lines_of_triton_actors, measure_model
+from services.render.triton.launch import TritonProcess
+from tests.contract.render.conftest import Connect
+
+
+def test_the_servers_statistics_count_every_frame_of_every_actor(triton: TritonProcess, connect: Connect) -> None:
+    models = connect(triton, max_in_flight=4)
+    row = measure_model(models.backend, tritongrpc.InferenceServerClient(triton.url), models.files["everyone"], streams=4, rounds=1)
+    assert row.one.frames == row.many.frames == 16
+    # Fewer batches than frames: frames of different actors were computed together.
+    assert 4 <= row.many.batches < 16
+    assert row.one.seconds > 0.0 < row.many.seconds
+    (line,) = lines_of_triton_actors([row])
+    assert line.startswith("Triton everyone, 4 streams: ")
