@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ class TextureRecipe:
         num_windows: windows that are made before the search, spread over the bank.
         learning_rate: learning rate of the texture (Adam), unit: the full range. It falls to a tenth by half a cosine.
         style_learning_rate: learning rate of the offset of W, which falls too.
+        network_learning_rate: learning rate of the network's weights, which falls too. 0: the network stays as it is, as one loaded
+            model for all actors must. The measurement of what the prior earns (train/few_frames.py) trains the network.
         judge_learning_rate: learning rate of the discriminator of frames.
         average_decay: decay of the moving averages of texture and offset. The averages are the result.
         report_every: steps between reports.
@@ -46,6 +49,7 @@ class TextureRecipe:
     num_windows: int = 120
     learning_rate: float = 4e-3
     style_learning_rate: float = 5e-3
+    network_learning_rate: float = 0.0
     judge_learning_rate: float = 5e-4
     average_decay: float = 0.9
     report_every: int = 10
@@ -73,7 +77,7 @@ class TextureSearch:
     """Optimisation of one texture and one offset of W.
 
     Args:
-        network: the prior, whose weights stay as they are.
+        network: the prior.
         texture: uint8 [256, 256, 16], the first texture.
         recipe: settings.
         num_steps: steps of the optimiser.
@@ -90,10 +94,12 @@ class TextureSearch:
         self._recipe, self._num_steps = recipe, num_steps
         self._texture, self._style = as_parameter(texture), nn.Parameter(network.default_state())
         self._average = [part.detach().clone() for part in (self._texture, self._style)]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [self._texture], "lr": recipe.learning_rate},
             {"params": [self._style], "lr": recipe.style_learning_rate},
         ]
+        if recipe.network_learning_rate:
+            groups.append({"params": list(network.requires_grad_(True).parameters()), "lr": recipe.network_learning_rate})
         self._optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
         falling = lambda step: 0.1 + 0.9 * 0.5 * (1.0 + np.cos(np.pi * step / num_steps))  # noqa: E731
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, falling)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from services.common.errors import ModelNotFound
 from services.common.face.mouth_bank import MouthBank, make_bank
@@ -13,7 +14,7 @@ from services.render.renderers.everyone.actor_footage import actor_windows, bank
 from services.render.renderers.everyone.actor_state import packed, reference_row, unpacked
 from services.render.renderers.everyone.network import load
 from services.render.renderers.everyone.personalize import personalize_everyone
-from services.render.renderers.everyone.texture_search import TextureRecipe
+from services.render.renderers.everyone.texture_search import TextureRecipe, TextureSearch
 from services.render.types import PersonalizeProgress
 from tests.unit.render.drawn_person import drawing
 from tests.unit.render.renderers.everyone.person import speaking, surface, write_weights
@@ -109,3 +110,14 @@ def test_an_all_zero_state_shows_nobody() -> None:
 def test_missing_weights_are_named(bank: MouthBank, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"everyone\.safetensors"):
         next(personalize_everyone(job(bank, tmp_path)))
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-3])
+def test_the_network_learns_only_where_a_measurement_asks_for_it(bank: MouthBank, weights: Path, rate: float) -> None:
+    network = load(weights / "everyone.safetensors")
+    before = {name: values.clone() for name, values in network.state_dict().items()}
+    recipe = replace(RECIPE, network_learning_rate=rate)
+    search = TextureSearch(network, bank_texture(bank, surface(), 0), recipe, 1, weights)
+    list(search.run(actor_windows(bank, surface(), 2, 0), 0))
+    same = [torch.equal(before[name], values) for name, values in network.state_dict().items()]
+    assert all(same) == (rate == 0.0)
