@@ -28,7 +28,21 @@ app = typer.Typer(
 )
 
 
-COMMANDS: Final = ("actor", "doctor", "dub", "evaluate", "export", "jobs", "live", "serve", "train", "trainset")
+COMMANDS: Final = (
+    "actor",
+    "backup",
+    "batch",
+    "doctor",
+    "dub",
+    "evaluate",
+    "export",
+    "jobs",
+    "live",
+    "restore",
+    "serve",
+    "train",
+    "trainset",
+)
 """Names of the commands. Each command has a module of the same name in this package."""
 _USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__base__)
 """Base class of the errors for a wrong option, a missing argument and an unknown command."""

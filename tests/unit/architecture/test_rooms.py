@@ -23,7 +23,7 @@ GATEWAY_LAYERS = (
     ("gateway.database",),
     ("gateway.operations",),
     ("gateway.actors",),
-    ("gateway.evaluation", "gateway.housekeeping", "gateway.live", "gateway.trainset"),
+    ("gateway.backup", "gateway.evaluation", "gateway.housekeeping", "gateway.live", "gateway.trainset"),
     ("gateway.reports",),
     ("gateway.batch",),
     ("gateway.api",),

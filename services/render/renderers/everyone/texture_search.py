@@ -36,7 +36,7 @@ class TextureRecipe:
         learning_rate: learning rate of the texture (Adam), unit: the full range. It falls to a tenth by half a cosine.
         style_learning_rate: learning rate of the offset of W, which falls too.
         network_learning_rate: learning rate of the network's weights, which falls too. 0: the network stays as it is, as one loaded
-            model for all actors must. The measurement of what the prior earns (train/few_frames.py) trains the network.
+            model for all actors must. The measurement of what the prior earns (train/prior_gain.py) trains the network.
         judge_learning_rate: learning rate of the discriminator of frames.
         average_decay: decay of the moving averages of texture and offset. The averages are the result.
         report_every: steps between reports.

@@ -39,8 +39,8 @@ class HeteroRecipe(Recipe):
         weights: weights of the losses. With `temporal` 0 there is no temporal discriminator.
     """
 
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=2100, seed=20271, bfloat16=True))
-    warm_steps: int = 1500
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=900, seed=20271, bfloat16=True))
+    warm_steps: int = 600
     warm_batch: int = 6
     batch: int = 2
     learning_rate: float = 2e-3

@@ -1,0 +1,114 @@
+"""An installation made from the file of a backup."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.actors.workplace import Workplace
+from gateway.backup.archive import KEY, Manifest, members, read_manifest
+from gateway.backup.rows import add_rows, kept_tables
+from gateway.database.database import Database
+from services.common.errors import InvalidRequest
+
+CHECK: Final = "checking"
+RESTORE: Final = "restoring blobs"
+
+
+def restore_backup(place: Workplace, file: Path, *, on_blob: Callable[[str, int, int], None] = lambda *_: None) -> Manifest:
+    """Fill an empty installation from a backup, and return the backup's manifest.
+
+    The whole file is checked before anything is written. Then the blobs are stored, and at last all rows in one transaction. So an
+    interrupted restore leaves no actor, and the same command goes on.
+
+    Args:
+        place: open stores of the installation.
+        file: the backup.
+        on_blob: called with the name of the pass, blobs done, and all blobs.
+
+    Raises:
+        InvalidRequest: the file is no backup or is damaged, the installation holds actors or operations, a gateway works with its
+            database, its artefact store has another URL, or its `receipt.key` is another.
+        StorageFull, StorageRefused, BackendUnavailable: a store cannot be written.
+    """
+    manifest = read_manifest(file)
+    database = place.actors.database
+    if manifest.artefacts_url != place.artefacts.url:
+        raise InvalidRequest(
+            f"the actors of {file} name blobs in the artefact store {manifest.artefacts_url}, and DUBSTAGE_ARTEFACTS_URL names "
+            f"{place.artefacts.url} here: set it to the store of the backup",
+            field="DUBSTAGE_ARTEFACTS_URL",
+        )
+    database.claim()
+    try:
+        _check_empty(database)
+        rows, key = _checked(file, manifest, on_blob)
+        _check_key(place.settings.data_dir / KEY, key)
+        done = 0
+        for name, content in members(file):
+            if name in manifest.members:
+                continue
+            place.artefacts.put_bytes(content)
+            done += 1
+            on_blob(RESTORE, done, manifest.blobs)
+        _put_key(place.settings.data_dir / KEY, key)
+        _add(database, file, rows)
+    finally:
+        database.release_claim()
+    return manifest
+
+
+def _checked(file: Path, manifest: Manifest, on_blob: Callable[[str, int, int], None]) -> tuple[dict[str, bytes], bytes]:
+    """Read the whole file, and return the lines of the tables by name, and the key; empty: there is none."""
+    kept: dict[str, bytes] = {}
+    done = 0
+    for name, content in members(file):
+        if name in manifest.members:
+            kept[name] = content
+        else:
+            done += 1
+            on_blob(CHECK, done, manifest.blobs)
+    return kept, kept.pop(KEY, b"")
+
+
+def _check_empty(database: Database) -> None:
+    with database.reading() as session:
+        for table in kept_tables():
+            if session.execute(select(table).limit(1)).first() is not None:
+                raise InvalidRequest(
+                    f"the database {database.where} is not empty: its table {table.name} has rows. Restore into a new "
+                    "installation: another DUBSTAGE_DATA_DIR or DUBSTAGE_DATABASE_URL",
+                    field="DUBSTAGE_DATABASE_URL",
+                )
+
+
+def _add(database: Database, file: Path, rows: dict[str, bytes]) -> None:
+    try:
+        with database.writing() as session:
+            for table in kept_tables():
+                add_rows(session.connection(), table, rows.pop(f"tables/{table.name}.jsonl", b""))
+            if rows:
+                raise ValueError(f"unknown tables {', '.join(sorted(rows))}")
+    except (KeyError, TypeError, ValueError, SQLAlchemyError) as problem:
+        said = " ".join(str(problem).split())[:200]
+        raise InvalidRequest(f"the rows of {file} do not fit the tables of this version: {said}", field="file") from problem
+
+
+def _check_key(file: Path, key: bytes) -> None:
+    if key and file.exists() and file.read_bytes() != key:
+        raise InvalidRequest(
+            f"{file} is another key than the backup's, and signs other receipts: move it away, then restore again", field="file"
+        )
+
+
+def _put_key(file: Path, key: bytes) -> None:
+    if not key or file.exists():
+        return
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(key)

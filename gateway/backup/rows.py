@@ -1,0 +1,89 @@
+"""Rows of the database's tables as lines of JSON, and back."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from sqlalchemy import Connection, Integer, LargeBinary, Table, func, insert, select, text
+
+from gateway.database.tables import Base, JobBlobRow, JobFolderRow, JobRow
+from gateway.operations.store import OperationRow
+
+TRANSIENT: Final = frozenset({JobFolderRow.__tablename__, JobBlobRow.__tablename__, JobRow.__tablename__})
+"""Tables about the folders of running jobs. A backup leaves them out, because it holds no such folder."""
+_ROWS_AT_ONCE: Final = 500
+_ACTOR: Final = "actor_id"
+
+assert OperationRow.__tablename__ in Base.metadata.tables  # the import declares the table
+
+
+def kept_tables() -> list[Table]:
+    """Return the tables of a backup. A table comes behind those that it refers to."""
+    return [table for table in Base.metadata.sorted_tables if table.name not in TRANSIENT]
+
+
+def lines_of(connection: Connection, table: Table, without: frozenset[str]) -> bytes:
+    """Return the rows of a table, one line of JSON each, in the order of the primary key.
+
+    Args:
+        connection: connection to the database.
+        table: the table.
+        without: ids of actors whose rows are left out.
+    """
+    query = select(table).order_by(*table.primary_key.columns)
+    rows = (row._asdict() for row in connection.execute(query))
+    return b"".join(
+        json.dumps({name: _plain(value) for name, value in row.items()}).encode() + b"\n"
+        for row in rows
+        if row.get(_ACTOR) not in without
+    )
+
+
+def add_rows(connection: Connection, table: Table, lines: bytes) -> None:
+    """Insert the rows that `lines_of` returned.
+
+    Raises:
+        KeyError, TypeError, ValueError: the lines are no rows of this table.
+    """
+    for part in _parts(_rows(table, lines)):
+        connection.execute(insert(table), part)
+    counter = next((column for column in table.primary_key.columns if isinstance(column.type, Integer)), None)
+    if counter is not None and connection.dialect.name == "postgresql":
+        # The server's counter does not see numbers that were given.
+        connection.execute(
+            select(func.setval(func.pg_get_serial_sequence(table.name, counter.name), func.max(counter))).where(
+                text(f"EXISTS (SELECT 1 FROM {table.name})")
+            )
+        )
+
+
+def _rows(table: Table, lines: bytes) -> Iterator[dict[str, Any]]:
+    for line in lines.splitlines():
+        row = json.loads(line)
+        unknown = set(row) - set(table.columns.keys())
+        if unknown:
+            raise ValueError(f"table {table.name} has no column {', '.join(sorted(unknown))}")
+        yield {name: _value(table, name, value) for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    return {"base64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
+
+
+def _value(table: Table, name: str, value: Any) -> Any:
+    is_bytes = isinstance(table.columns[name].type, LargeBinary) and value is not None
+    return base64.b64decode(value["base64"], validate=True) if is_bytes else value
+
+
+def _parts(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    part: list[dict[str, Any]] = []
+    for row in rows:
+        part.append(row)
+        if len(part) == _ROWS_AT_ONCE:
+            yield part
+            part = []
+    if part:
+        yield part

@@ -1,0 +1,128 @@
+"""Backup of an installation to one file."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, select
+
+from gateway.actors.receipts import now
+from gateway.actors.workplace import Workplace
+from gateway.backup.archive import FORMAT, KEY, ArchiveWriter, Manifest
+from gateway.backup.rows import kept_tables, lines_of
+from gateway.database.database import Database
+from gateway.database.tables import ActorRow, LineageRow
+from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest, StorageFull
+from services.common.store.artefacts import ArtefactRef
+
+STEP: Final = "copying blobs"
+"""Name of the pass that copies blobs."""
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def write_backup(
+    place: Workplace,
+    file: Path,
+    *,
+    without: frozenset[str] = frozenset(),
+    overwrite: bool = False,
+    on_blob: Callable[[str, int, int], None] = lambda *_: None,
+) -> Manifest:
+    """Write everything that the installation knows of its actors to one file, and return the file's manifest.
+
+    The rows are those of one moment. Dubs and enrolments may run meanwhile. Jobs that have not ended are not part of a backup.
+
+    Args:
+        place: open stores of the installation.
+        file: tar to write, mode 0600: written under a temporary name, then renamed.
+        without: ids of actors that are left out.
+        overwrite: whether an existing file is replaced.
+        on_blob: called with STEP, number of blobs copied, and number of all blobs.
+
+    Raises:
+        InvalidRequest: the file exists, or its folder is missing or may not be written.
+        StorageFull: no space is left for the file.
+        BackendUnavailable: a person was erased while the backup ran, or a store does not answer.
+        ArtefactCorrupt: a blob is damaged.
+    """
+    database = place.actors.database
+    with _written_whole(file, overwrite=overwrite) as archive, _moment(database) as connection:
+        members = {f"tables/{table.name}.jsonl": lines_of(connection, table, without) for table in kept_tables()}
+        key = place.settings.data_dir / KEY
+        if key.exists():
+            members[KEY] = key.read_bytes()
+        refs = _blobs(connection, without)
+        manifest = Manifest(
+            format=FORMAT,
+            dubstage=version("dubstage-suite"),
+            created_at=now(),
+            artefacts_url=place.artefacts.url,
+            actors=len([actor for actor in connection.scalars(select(ActorRow.actor_id)) if actor not in without]),
+            blobs=len(refs),
+            blob_bytes=sum(ref.size_bytes for ref in refs),
+            members={name: hashlib.sha256(content).hexdigest() for name, content in members.items()},
+        )
+        writer = ArchiveWriter(archive, manifest, members)
+        for number, ref in enumerate(refs):
+            on_blob(STEP, number, len(refs))
+            try:
+                writer.add_blob(ref.sha256, place.artefacts.get_bytes(ref))
+            except ArtefactNotFound as problem:
+                raise BackendUnavailable(
+                    f"blob {ref.sha256} is gone: a person was erased while the backup ran, or somebody removed the blob; take the "
+                    "backup again (`dubstage doctor` names actors without their blobs)"
+                ) from problem
+        on_blob(STEP, len(refs), len(refs))
+    return manifest
+
+
+@contextmanager
+def _moment(database: Database) -> Iterator[Connection]:
+    """Give a connection that sees the rows of one moment, whatever is written meanwhile."""
+    with database.told():
+        options = {} if database.file is not None else {"isolation_level": "REPEATABLE READ"}
+        with database.engine.connect().execution_options(**options) as connection, connection.begin():
+            yield connection
+
+
+def _blobs(connection: Connection, without: frozenset[str]) -> Sequence[ArtefactRef]:
+    """Return the blobs of all actors, each once, in the order of their digests."""
+    rows = connection.execute(
+        select(LineageRow.sha256, LineageRow.uri, LineageRow.size_bytes, LineageRow.actor_id).order_by(LineageRow.sha256)
+    )
+    found = {row.sha256: ArtefactRef(row.uri, row.sha256, row.size_bytes) for row in rows if row.actor_id not in without}
+    return list(found.values())
+
+
+@contextmanager
+def _written_whole(file: Path, *, overwrite: bool) -> Iterator[tarfile.TarFile]:
+    """Give a tar that lies at `file` when the block has ended without an error. Otherwise nothing stays."""
+    if os.path.lexists(file) and not (overwrite and file.is_file()):
+        raise InvalidRequest(f"{file} exists: give another name, or replace the file with --overwrite", field="file")
+    partial = file.with_name(f".{file.name[:100]}.{secrets.token_hex(8)}.partial")
+    try:
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as problem:
+        raise InvalidRequest(f"{file} cannot be written: {problem.strerror or problem}", field="file") from problem
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+                yield archive
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    except OSError as problem:
+        if problem.errno not in _FULL:
+            raise
+        raise StorageFull(f"no space left for the backup {file}: free some, or give another disk", subject=str(file)) from problem
+    finally:
+        partial.unlink(missing_ok=True)

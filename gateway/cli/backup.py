@@ -1,0 +1,37 @@
+"""`dubstage backup`: write all actors of the installation to one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.actors.workplace import open_workplace
+from gateway.backup.write import write_backup
+from gateway.cli import options
+from gateway.cli.app import app
+from gateway.cli.console import say, say_result
+from gateway.cli.progress import StepProgress
+from gateway.cli.quantities import shown_size
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+
+
+@app.command("backup")
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE.tar", help="File to write. Only its owner can read it.")],
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Actor to leave out. Repeatable.", show_default=False)
+    ] = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write all actors, consent records, operations and receipts to one file.
+
+    The file holds the blobs that the actors need, also those of an object store. It does not hold films, jobs or batches. Erasing a
+    person does not reach files that were written before: delete them, too, or take a new backup.
+    """
+    with open_workplace(load_settings(GatewaySettings)) as place, StepProgress() as progress:
+        made = write_backup(place, file, without=frozenset(without or ()), overwrite=overwrite, on_blob=progress)
+    say(f"{made.actors} actors, {made.blobs} blobs, {shown_size(made.blob_bytes)}")
+    say_result(str(file))

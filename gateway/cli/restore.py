@@ -1,0 +1,31 @@
+"""`dubstage restore`: fill an empty installation from the file of a backup."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.actors.workplace import open_workplace
+from gateway.backup.restore import restore_backup
+from gateway.cli.app import app
+from gateway.cli.console import say
+from gateway.cli.progress import StepProgress
+from gateway.cli.quantities import shown_size
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+
+
+@app.command("restore")
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE.tar", help="File that `dubstage backup` wrote.")],
+) -> None:
+    """Fill an empty installation from FILE.tar. The whole file is checked first.
+
+    Persons who were erased after the backup was taken come back: erase them again.
+    """
+    with open_workplace(load_settings(GatewaySettings)) as place, StepProgress() as progress:
+        made = restore_backup(place, file, on_blob=progress)
+    say(f"{made.actors} actors, {made.blobs} blobs, {shown_size(made.blob_bytes)}, as of {made.created_at}")
+    say("persons who were erased after that time are here again: erase them with `dubstage actor erase ID`")

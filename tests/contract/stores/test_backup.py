@@ -1,0 +1,170 @@
+"""A backup of an installation, in SQLite and in PostgreSQL, and the installation that is made from the backup."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.actors.store import ActorStore
+from gateway.actors.workplace import Workplace, open_workplace
+from gateway.backup.archive import members, read_manifest
+from gateway.backup.restore import restore_backup
+from gateway.backup.write import write_backup
+from gateway.database.tables import Base
+from gateway.operations.store import OperationStore
+from gateway.settings import GatewaySettings
+from services.common.errors import ArtefactCorrupt, BackendUnavailable, DubstageError, InvalidRequest
+from services.common.face.actor_geometry import ActorGeometry
+from services.common.store.artefacts import ArtefactStore
+from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, on_disk, settings
+
+__all__ = ["actors", "blobs", "geometry", "settings"]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
+
+
+@pytest.fixture
+def place(settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> Workplace:
+    """Ann and Bob, an operation that has ended, and one that waits; Cid was erased."""
+    for name in ("ann", "bob", "cid"):
+        actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
+    operations = OperationStore(actors.database)
+    ended = operations.add("dub", b"\x00request", actor_id="ann", output="film.mp4")
+    operations.finish(replace(ended, response=b"\xffresult"))
+    operations.add("enrol", b"waiting", actor_id="bob")
+    actors.erasures.erase("cid")
+    return Workplace(settings, actors, blobs)
+
+
+def wipe(place: Workplace) -> None:
+    Base.metadata.drop_all(place.actors.database.engine)
+    place.actors.close()
+    shutil.rmtree(place.settings.data_dir)
+    shutil.rmtree(place.settings.artefacts_url)
+
+
+def facts(place: Workplace, name: str) -> tuple[object, ...]:
+    actor = place.actors.get(name)
+    return actor.method, actor.consent, actor.created_at, actor.artefacts, actor.enrolled.geometry.mean_mouth.tobytes()
+
+
+def tables_of(file: Path) -> dict[str, bytes]:
+    return {name: content for name, content in members(file) if name.startswith("tables/")}
+
+
+def test_a_wiped_installation_comes_back_whole(place: Workplace, tmp_path: Path) -> None:
+    before, files = [facts(place, name) for name in ("ann", "bob")], on_disk(place.settings)
+    key = (place.settings.data_dir / "receipt.key").read_bytes()
+    made = write_backup(place, tmp_path / "backup.tar")
+    assert (made.actors, made.blobs) == (2, len(files))
+    assert (tmp_path / "backup.tar").stat().st_mode & 0o777 == 0o600
+    wipe(place)
+
+    with open_workplace(place.settings) as again:
+        assert restore_backup(again, tmp_path / "backup.tar") == made
+        assert [facts(again, name) for name in ("ann", "bob")] == before
+        assert on_disk(place.settings) == files
+        assert (place.settings.data_dir / "receipt.key").read_bytes() == key
+        operations = OperationStore(again.actors.database)
+        ended, waiting = operations.list()
+        assert (ended.request, ended.response, ended.done) == (b"\x00request", b"\xffresult", True)
+        assert (waiting.kind, waiting.actor_id, waiting.done) == ("enrol", "bob", False)
+        # New rows get new numbers.
+        assert operations.add("dub", b"").number > waiting.number
+        write_backup(again, tmp_path / "second.tar")
+    changed = {
+        name for name, lines in tables_of(tmp_path / "second.tar").items() if lines != tables_of(tmp_path / "backup.tar")[name]
+    }
+    assert changed == {"tables/operations.jsonl"}
+
+
+def test_an_actor_can_be_left_out(place: Workplace, tmp_path: Path) -> None:
+    made = write_backup(place, tmp_path / "backup.tar", without=frozenset({"bob"}))
+    assert made.actors == 1
+    assert all(b"bob" not in content for content in tables_of(tmp_path / "backup.tar").values())
+    assert made.blobs == len({ref.sha256 for ref in place.actors.get("ann").artefacts.values()})
+
+
+def test_only_an_empty_installation_is_filled(place: Workplace, tmp_path: Path) -> None:
+    write_backup(place, tmp_path / "backup.tar")
+    with pytest.raises(InvalidRequest, match="is not empty: its table actors has rows"):
+        restore_backup(place, tmp_path / "backup.tar")
+
+
+def test_another_artefact_store_is_refused(place: Workplace, tmp_path: Path) -> None:
+    write_backup(place, tmp_path / "backup.tar")
+    wipe(place)
+    elsewhere = place.settings.model_copy(update={"artefacts_url": str(tmp_path / "elsewhere")})
+    with open_workplace(elsewhere) as other, pytest.raises(InvalidRequest, match="set it to the store of the backup"):
+        restore_backup(other, tmp_path / "backup.tar")
+
+
+def test_a_blob_that_is_gone_or_damaged_ends_the_backup_and_leaves_no_file(place: Workplace, tmp_path: Path) -> None:
+    ref = place.actors.get("ann").artefacts["bank"]
+    file = next(path for path in Path(place.settings.artefacts_url).rglob(ref.sha256))
+    content = file.read_bytes()
+    file.write_bytes(b"?" * len(content))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ArtefactCorrupt):
+        write_backup(place, tmp_path / "out" / "backup.tar")
+    file.unlink()
+    with pytest.raises(BackendUnavailable, match="take the backup again"):
+        write_backup(place, tmp_path / "out" / "backup.tar")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_existing_file_is_kept_unless_it_may_be_replaced(place: Workplace, tmp_path: Path) -> None:
+    file = tmp_path / "backup.tar"
+    file.write_bytes(b"letters")
+    with pytest.raises(InvalidRequest, match="--overwrite"):
+        write_backup(place, file)
+    assert file.read_bytes() == b"letters"
+    write_backup(place, file, overwrite=True)
+    assert read_manifest(file).actors == 2
+
+
+def _truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-12_000])
+
+
+def _flip(file: Path) -> None:
+    with tarfile.open(file) as archive:
+        place = [member.offset_data for member in archive if member.name.startswith("blobs/")][-1]
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+def _forge(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b'"actor_id": "ann"', b'"actor_id": "eve"'))
+
+
+def _other_file(file: Path) -> None:
+    file.write_bytes(b"RIFF" + bytes(40_000))
+
+
+def _other_tar(file: Path) -> None:
+    with tarfile.open(file, "w") as archive:
+        archive.add(__file__, "notes.txt")
+
+
+@pytest.mark.parametrize("spoil", [_truncate, _flip, _forge, _other_file, _other_tar])
+def test_a_file_that_is_not_a_whole_backup_changes_nothing(place: Workplace, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    file = tmp_path / "backup.tar"
+    write_backup(place, file)
+    wipe(place)
+    spoil(file)
+    with open_workplace(place.settings) as again:
+        with pytest.raises(DubstageError, match=r"damaged|no backup of dubstage"):
+            restore_backup(again, file)
+        assert OperationStore(again.actors.database).list() == []
+        assert on_disk(place.settings) == set()

@@ -1,0 +1,32 @@
+"""Backup, wipe, restore: a dub with the restored actor has the same bytes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.system.dubbing import SPEECH, sha256
+
+Dubstage = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_a_dub_from_the_restored_store_has_the_same_bytes(dubstage: Dubstage, carphone: Path, tmp_path: Path) -> None:
+    def run(*arguments: object) -> str:
+        done = dubstage(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def dub(film: Path) -> str:
+        run("dub", carphone, "--audio", SPEECH, "--actor", "ann", "--no-personalize", "-o", film)
+        return sha256(film)
+
+    run("actor", "create", "ann", carphone, "--no-personalize")
+    before = dub(tmp_path / "before.mp4")
+    assert "1 actors" in run("backup", tmp_path / "backup.tar")
+    shutil.rmtree(tmp_path / "data")
+    shutil.rmtree(tmp_path / "artefacts")
+    assert dubstage("dub", carphone, "--audio", SPEECH, "--actor", "ann", "-o", tmp_path / "none.mp4").returncode != 0
+    assert "1 actors" in run("restore", tmp_path / "backup.tar")
+    assert dub(tmp_path / "after.mp4") == before
