@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import yaml
 
+from charts.batch_values import BATCH
 from charts.rules import Schema, closed
 from charts.values import GATEWAY, GLOBAL, component_properties, own_properties
 from gateway.settings import GatewaySettings
@@ -101,6 +102,7 @@ def umbrella_schema() -> Schema:
     properties: Schema = {"global": closed(shared, "values of the whole release")}
     for name in COMPONENTS:
         properties[name] = {"type": "object", "description": f"values of the {name} chart"}
+    properties["batch"] = BATCH
     properties["library"] = {"type": "object", "description": "made by Helm; the library chart has no values"}
     return {"$schema": _DRAFT, "title": "Values of dubstage", **closed(properties)}
 

@@ -6,15 +6,15 @@
     NAME/shots/ID.jpg       picture of the film
     NAME/cancelled/ID       empty file: the shot is cancelled
 
-Any number of processes and machines read and write a batch at once. Every file is written whole or not at all. Each shot has files of
-its own, so that writers of different shots never meet.
+Any number of processes and machines read and write a batch at once. Every file is written whole or not at all. Each shot has
+files of its own, so that writers of different shots never meet.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -27,6 +27,7 @@ from services.common.errors import ArtefactCorrupt, InvalidRequest
 
 Engine = Literal["local", "kubernetes", "farm"]
 SETTING: Final = "DUBSTAGE_BATCHES_URL"
+_Document = TypeVar("_Document", bound=BaseModel)
 
 
 def open_batches(settings: GatewaySettings) -> BatchStore:
@@ -45,9 +46,9 @@ def open_batches(settings: GatewaySettings) -> BatchStore:
 class BatchStore:
     """Store of batches. All methods block, and may be called from any thread.
 
-    Each method raises StorageRefused where the store refuses (credentials, permissions, no such bucket), StorageFull where no space is
-    left, and BackendUnavailable where the store does not answer. Methods that take the name of a batch raise InvalidRequest if there
-    is no such batch, and ArtefactCorrupt if a file of the batch is damaged.
+    Each method raises StorageRefused where the store refuses (credentials, permissions, no such bucket), StorageFull where no space
+    is left, and BackendUnavailable where the store does not answer. Methods that take the name of a batch raise InvalidRequest if
+    there is no such batch, and ArtefactCorrupt if a file of the batch is damaged.
 
     Args:
         url: a folder, or an fsspec URL such as `s3://BUCKET/PREFIX`. S3 takes its credentials, region and endpoint from the
@@ -77,17 +78,15 @@ class BatchStore:
             InvalidRequest: the batch exists with another manifest.
         """
         name = manifest.name
-        # The rows come first and the facts last. Only one of several creators writes each file, so that a batch whose creator died is
-        # completed by the next one.
+        # The rows come first and the facts last, so that a batch whose creator died is completed by the next creator. Of several
+        # creators at once, one writes each file.
         if not self._folder.create(f"{name}/manifest.jsonl", manifest.content) and self._rows(name) != manifest.content:
             raise InvalidRequest(
-                f"batch {name} exists in {self.url} with another manifest: choose another --name NAME, or submit the manifest of the "
-                "batch unchanged",
+                f"batch {name} exists in {self.url} with another manifest: choose another --name NAME, or submit the manifest "
+                "of the batch unchanged",
                 field="name",
             )
-        facts = BatchFacts(
-            name=name, manifest_sha256=manifest.sha256, rows=len(manifest.shots), created_at=_now(), engine=engine
-        )
+        facts = BatchFacts(name=name, manifest_sha256=manifest.sha256, rows=len(manifest.shots), created_at=_now(), engine=engine)
         return facts if self._folder.create(f"{name}/batch.json", _json(facts)) else self.facts(name)
 
     def names(self) -> list[str]:
@@ -98,14 +97,20 @@ class BatchStore:
         """Return the facts of all batches, sorted by name."""
         paths = [f"{entry.name}/batch.json" for entry in self._folder.entries("") if _is_name(entry.name)]
         found = self._folder.read_all(paths)
-        return [_parsed(BatchFacts, found[path], self._folder.place(path)) for path in sorted(found)]
+        facts = [_parsed(BatchFacts, content, self._folder.place(path)) for path, content in found.items()]
+        return sorted(facts, key=lambda batch: batch.name)
 
     def facts(self, name: str) -> BatchFacts:
         """Return the facts of a batch."""
-        content = self._folder.read(f"{name}/batch.json") if _is_name(name) else None
-        if content is None:
+        found = self.find(name)
+        if found is None:
             raise self._missing(name)
-        return _parsed(BatchFacts, content, self._folder.place(f"{name}/batch.json"))
+        return found
+
+    def find(self, name: str) -> BatchFacts | None:
+        """Return the facts of a batch; None: there is no batch of this name."""
+        content = self._folder.read(f"{name}/batch.json") if _is_name(name) else None
+        return None if content is None else _parsed(BatchFacts, content, self._folder.place(f"{name}/batch.json"))
 
     def set_details(self, name: str, details: Mapping[str, Any]) -> BatchFacts:
         """Replace the details of a batch, which are the engine's own facts, and return the new facts."""
@@ -165,6 +170,13 @@ class BatchStore:
         paths = {_thumbnail_path(name, shot_id): shot_id for shot_id in shot_ids}
         return {paths[path]: jpeg for path, jpeg in self._folder.read_all(list(paths)).items()}
 
+    def remove_thumbnails(self, name: str, shot_ids: Sequence[str]) -> int:
+        """Remove the pictures of shots, and return the number of pictures that there were."""
+        there = {entry.name for entry in self._folder.entries(f"{name}/shots")} if shot_ids else set()
+        kept = [shot_id for shot_id in shot_ids if f"{shot_id}.jpg" in there]
+        self._folder.remove_all([_thumbnail_path(name, shot_id) for shot_id in kept])
+        return len(kept)
+
     def cancel(self, name: str, shot_ids: Sequence[str]) -> None:
         """Mark shots as cancelled. Waiting shots do not begin. Workers of running shots see the mark (`is_cancelled`) and stop.
 
@@ -190,6 +202,10 @@ class BatchStore:
         """
         self._check_ids(name, shot_ids)
         self._folder.write_all({_record_path(name, shot_id): _json(ShotRecord(id=shot_id)) for shot_id in shot_ids})
+        self.uncancel(name, shot_ids)
+
+    def uncancel(self, name: str, shot_ids: Sequence[str]) -> None:
+        """Remove the marks of shots as cancelled. Shots without a mark stay as they are."""
         cancelled = self.cancelled(name)
         self._folder.remove_all([_mark_path(name, shot_id) for shot_id in shot_ids if shot_id in cancelled])
 
@@ -251,7 +267,7 @@ def _json(document: BaseModel) -> bytes:
     return f"{document.model_dump_json(indent=1)}\n".encode()
 
 
-def _parsed[Document: BaseModel](kind: type[Document], content: bytes, place: str) -> Document:
+def _parsed(kind: type[_Document], content: bytes, place: str) -> _Document:
     try:
         return kind.model_validate_json(content)
     except ValidationError as problem:

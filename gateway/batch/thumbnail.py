@@ -7,17 +7,19 @@ from typing import Final
 import cv2
 import numpy as np
 
+from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
-from gateway.reports.film_pictures import pictures_of
 from services.common.array_types import Bool, UInt8
 
 WIDTH: Final = 320
 """Most columns of a thumbnail, pixels."""
+_NEAR: Final = 750
+"""Frames from the beginning of the film among which the picture is chosen, because all frames before the picture are decoded."""
 _QUALITY: Final = 85
 
 
 def thumbnail_of(film: MediaInfo, rendered: Bool) -> bytes:
-    """Return one frame of a film as JPEG.
+    """Return one frame of a film as JPEG (`shown_frame`, `jpeg_of`).
 
     Args:
         film: the film of a dub.
@@ -27,13 +29,20 @@ def thumbnail_of(film: MediaInfo, rendered: Bool) -> bytes:
         MediaUnsupported: the film cannot be read.
     """
     frame = shown_frame(rendered)
-    return jpeg_of(pictures_of(film, {frame})[frame])
+    with VideoReader(film) as reader:
+        return jpeg_of(to_rgb(next(reader.frames(frame, frame + 1))))
 
 
 def shown_frame(rendered: Bool) -> int:
-    """Return the frame that a thumbnail shows: the middle one of the rendered frames, or of all frames if none is rendered."""
+    """Return the frame that a thumbnail shows: the middle one of the rendered frames near the beginning of the film.
+
+    If only later frames are rendered, the first of them is shown. If no frame is rendered, the middle one is shown.
+    """
     (frames,) = np.nonzero(rendered)
-    return int(frames[len(frames) // 2]) if len(frames) else len(rendered) // 2
+    if not len(frames):
+        return min(len(rendered), _NEAR) // 2
+    near = frames[frames < _NEAR]
+    return int(near[len(near) // 2]) if len(near) else int(frames[0])
 
 
 def jpeg_of(picture: UInt8) -> bytes:

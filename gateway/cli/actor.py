@@ -15,7 +15,7 @@ from gateway.actors.create import EnrolRequest
 from gateway.actors.stored import SUPERSEDED, ActorSummary
 from gateway.actors.workplace import open_workplace
 from gateway.cli import options
-from gateway.cli.actor_create import run_create
+from gateway.cli.actor_run import run_create, run_erase
 from gateway.cli.app import app, run_async
 from gateway.cli.console import out, say_warning
 from gateway.cli.text import printable
@@ -102,9 +102,7 @@ def erase(actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of t
 
     Live streams and dubs of this person end. If a gateway uses the same database, the gateway does the erasing.
     """
-    with open_workplace(options.gateway_settings()) as place:
-        receipt = place.actors.erasures.erase_or_ask(check_actor_id(actor_id))
-    out.print_json(receipt.to_json())
+    run_erase(options.gateway_settings(), check_actor_id(actor_id))
 
 
 def _facts(actor: ActorSummary) -> dict[str, object]:

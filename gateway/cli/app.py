@@ -38,6 +38,7 @@ COMMANDS: Final = (
     "export",
     "jobs",
     "live",
+    "plan",
     "restore",
     "serve",
     "train",

@@ -19,6 +19,7 @@
             NoUsableFootage           enrolment found no frame with a usable face
             StorageFull               no space left where artefacts or results are written
             StorageRefused            the artefact store or the database refuses: credentials, permissions, bucket
+            ClusterRefused            the Kubernetes API refuses: permissions, quota, namespace
         TransientError                the same call may succeed later (says when to try again)
             Overloaded                the queue is full
             AcceleratorOutOfMemory    the device has no memory for this batch now
@@ -183,6 +184,12 @@ class StorageRefused(PreconditionError):
     """The artefact store or the database refuses: wrong credentials, no permission, no such bucket or database."""
 
     reason = "STORAGE_REFUSED"
+
+
+class ClusterRefused(PreconditionError):
+    """The Kubernetes API refuses: no permission, no such namespace, a quota or an admission policy."""
+
+    reason = "CLUSTER_REFUSED"
 
 
 class TransientError(DubstageError):

@@ -13,6 +13,10 @@ from typing import Any
 
 import yaml
 
+from gateway.batch.kubernetes.job_plan import JobPlan
+from gateway.batch.kubernetes.job_spec import job_of
+from gateway.batch.kubernetes.settings import KEY, read_settings
+
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "dubstage"
 VALUES = Path(__file__).with_name("values")
@@ -37,6 +41,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "production-gpu": ("values-production.yaml", "values-gpu.yaml"),
     "everything": ("everything.yaml",),
     "folders": ("folders.yaml",),
+    "batch": ("batch.yaml",),
 }
 """Values files by name: the chart's own, and those of tests/charts/values."""
 
@@ -99,8 +104,18 @@ class Rendered:
 
     def pods(self) -> list[Object]:
         """Everything that has a pod specification, as (metadata, spec) of the pod."""
-        found = [item["spec"]["template"] for item in self.of("Deployment")]
+        found = [item["spec"]["template"] for item in (*self.of("Deployment"), *self.jobs()[:1])]
         return found + [{"metadata": item["metadata"], "spec": item["spec"]} for item in self.of("Pod")]
+
+    def jobs(self) -> list[Object]:
+        """The Jobs that `dubstage batch submit` makes of the chart's settings: one for each profile, by name."""
+        found = []
+        for item in self.of("ConfigMap"):
+            if KEY in item["data"]:
+                settings = read_settings(item["data"], item["metadata"]["name"])
+                plan = JobPlan("night-1", "0" * 64, 0, 0, (0, 1, 2), 3)
+                found = [job_of(plan, settings, settings.profile(name), NAMESPACE) for name in sorted(settings.profiles)]
+        return found
 
 
 @cache

@@ -16,7 +16,6 @@ from gateway.batch.types import BatchFacts, Shot, ShotRecord
 from gateway.reports.folder import PAGE, check_report_folder, report_folder
 from gateway.reports.pages import render_page
 from gateway.reports.strip import ReasonCount, shares_of
-from services.common.errors import InvalidRequest
 
 SHOWN_CONCERNS: Final = 50
 """Most texts of the section for a person."""
@@ -47,19 +46,17 @@ def write_report(
         folder: gets the page, the tables and the pictures. An older report in it is replaced.
 
     Raises:
-        InvalidRequest: `folder` cannot be written or holds other files than a report, or `records` are not those of `shots`.
+        InvalidRequest: `folder` cannot be written, or holds other files than a report.
         StorageFull: no space is left.
         DubstageError: `thumbnail` failed.
     """
-    if [shot.id for shot in shots] != [record.id for record in records]:
-        raise InvalidRequest(f"the batch {facts.name}: its records are not those of its manifest", field="records")
     check_report_folder(folder)
     with report_folder(folder) as inside:
         (inside / "thumbnails").mkdir()
         with ThreadPoolExecutor(_READERS) as pool:
-            pictures = list(pool.map(partial(_write_thumbnail, thumbnail, inside), range(len(shots)), records))
+            pictures = list(pool.map(partial(_write_thumbnail, thumbnail, inside), records))
         rows = [row_of(index, *of_shot) for index, of_shot in enumerate(zip(shots, records, pictures, strict=True))]
-        summary = summary_of(rows)
+        summary = summary_of(rows, records)
         (inside / "shots.csv").write_text(csv_of(rows), encoding="utf-8", errors="backslashreplace", newline="")
         (inside / "shots.json").write_text(json_of(facts, summary, rows), encoding="ascii")
         concerns, script = concerns_of(rows), _SCRIPT.read_text(encoding="utf-8")
@@ -92,12 +89,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _write_thumbnail(thumbnail: Callable[[str], bytes | None], folder: Path, index: int, record: ShotRecord) -> str | None:
+def _write_thumbnail(thumbnail: Callable[[str], bytes | None], folder: Path, record: ShotRecord) -> str | None:
     picture = thumbnail(record.id) if record.has_thumbnail else None
     if picture is None:
         return None
-    # The index comes first: two ids may differ by the case of a letter only, and some file systems do not.
-    name = f"thumbnails/{index:05d}_{record.id}.jpg"
+    name = f"thumbnails/{record.id}.jpg"
     (folder / name).write_bytes(picture)
     return name
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from typing import Final
 
+from gateway.batch.progress import progress_of
 from gateway.batch.types import Shot, ShotRecord, ShotState
+
+_NUMBER: Final = re.compile(r"(?<![\w.])-?\d*\.?\d+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,9 +82,9 @@ class Summary:
         states: number of shots by state, in the order of a shot's life; every state has its number.
         need_look: shots that a person must look at.
         frames, frames_dubbed: sums over the finished shots.
-        work_seconds: time of the last attempts of all shots, added up.
-        wall_seconds: time from the first begin to the last end of an attempt; None: no attempt has ended.
-        frames_per_second: frames of the finished shots over `wall_seconds`; None: not known.
+        shot_seconds: time of the last attempts of all shots, added up.
+        seconds: time in which at least one of the finished shots was worked on; None: no shot is done.
+        frames_per_second: `frames` over `seconds`, of all workers together; None: no shot is done.
     """
 
     shots: int
@@ -88,8 +92,8 @@ class Summary:
     need_look: int
     frames: int
     frames_dubbed: int
-    work_seconds: float
-    wall_seconds: float | None
+    shot_seconds: float
+    seconds: float | None
     frames_per_second: float | None
 
 
@@ -99,8 +103,9 @@ class Concern:
 
     Attributes:
         failed: the text is an error of failed shots; otherwise it is a reason of the quality gate.
-        text: the error or the reason.
-        rows: the shots, in the order of the manifest.
+        text: the error with FOOTAGE, SPEECH and FILM for the shot's own files, or the reason with `…` for each number: shots with
+            the same fault stand together.
+        rows: the shots: failed ones in the order of the manifest, others with the least `r_opening` first.
     """
 
     failed: bool
@@ -124,13 +129,13 @@ def row_of(index: int, shot: Shot, record: ShotRecord, thumbnail: str | None) ->
         needs_look=record.state == ShotState.FAILED or bool(record.look),
         look=record.look,
         method=record.method or shot.method or "",
-        r_opening=_finite(record.r_opening),
+        r_opening=_rounded(record.r_opening),
         frames=record.frames,
         frames_dubbed=record.frames_dubbed,
         dubbed_share=_ratio(record.frames_dubbed, record.frames),
         frames_by_reason=record.frames_by_reason,
         warnings=record.warnings,
-        seconds=_finite(record.seconds) or 0.0,
+        seconds=_rounded(record.seconds) or 0.0,
         frames_per_second=_ratio(record.frames, record.seconds) if record.frames else None,
         attempts=record.attempts,
         worker=record.worker,
@@ -147,23 +152,24 @@ def row_of(index: int, shot: Shot, record: ShotRecord, thumbnail: str | None) ->
     )
 
 
-def summary_of(rows: Sequence[Row]) -> Summary:
-    """Return the sums over all shots of a batch."""
-    counted = Counter(row.state for row in rows)
-    done = [row for row in rows if row.state == ShotState.DONE]
-    frames = sum(row.frames for row in done)
-    begins = [time for row in rows if (time := _time(row.begun_at)) is not None]
-    ends = [time for row in rows if (time := _time(row.ended_at)) is not None]
-    wall = (max(ends) - min(begins)).total_seconds() if begins and ends else None
+def summary_of(rows: Sequence[Row], records: Sequence[ShotRecord]) -> Summary:
+    """Return the sums over all shots of a batch.
+
+    Args:
+        rows: the rows of all shots.
+        records: their records, in the same order.
+    """
+    states = Counter(row.state for row in rows)
+    progress = progress_of(records)
     return Summary(
         shots=len(rows),
-        states={state.value: counted[state] for state in ShotState},
+        states={state.value: states[state] for state in ShotState},
         need_look=sum(row.needs_look for row in rows),
-        frames=frames,
-        frames_dubbed=sum(row.frames_dubbed for row in done),
-        work_seconds=sum(row.seconds for row in rows),
-        wall_seconds=wall,
-        frames_per_second=_ratio(frames, wall) if frames and wall is not None else None,
+        frames=progress.frames,
+        frames_dubbed=sum(row.frames_dubbed for row in rows if row.state is ShotState.DONE),
+        shot_seconds=round(sum(row.seconds for row in rows), 3),
+        seconds=round(progress.frames / progress.frames_per_second, 3) if progress.frames_per_second else None,
+        frames_per_second=progress.frames_per_second,
     )
 
 
@@ -172,24 +178,34 @@ def concerns_of(rows: Sequence[Row]) -> tuple[Concern, ...]:
     shots: dict[tuple[bool, str], list[Row]] = {}
     for row in rows:
         if row.state == ShotState.FAILED:
-            shots.setdefault((True, row.error), []).append(row)
-        for reason in row.look:
+            shots.setdefault((True, _without_files(row)), []).append(row)
+        for reason in dict.fromkeys(_NUMBER.sub("…", reason) for reason in row.look):
             shots.setdefault((False, reason), []).append(row)
     order = sorted(shots, key=lambda key: (not key[0], -len(shots[key]), shots[key][0].index, key[1]))
-    return tuple(Concern(failed, text, tuple(shots[failed, text])) for failed, text in order)
+    return tuple(
+        Concern(failed, text, tuple(sorted(shots[failed, text], key=_place_of_failed if failed else _place_of_marked)))
+        for failed, text in order
+    )
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _without_files(row: Row) -> str:
+    text = row.error
+    for place, name in ((row.footage, "FOOTAGE"), (row.speech, "SPEECH"), (row.output, "FILM")):
+        text = text.replace(place, name) if place else text
+    return text
+
+
+def _place_of_failed(row: Row) -> int:
+    return row.index
+
+
+def _place_of_marked(row: Row) -> tuple[float, int]:
+    return (math.inf if row.r_opening is None else row.r_opening, row.index)
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, 4) if value is not None and math.isfinite(value) else None
 
 
 def _ratio(part: float, whole: float) -> float | None:
-    return _finite(part / whole) if whole > 0 else None
-
-
-def _time(text: str) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    return _rounded(part / whole) if whole > 0 else None

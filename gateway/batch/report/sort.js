@@ -1,15 +1,16 @@
 "use strict";
 // Sorts the table of shots by the column whose heading is clicked. Shots without a value come last.
 const table = document.getElementById("shots");
+const body = table.tBodies[0];
+const rows = [...body.rows];
 const headings = [...table.tHead.rows[0].cells];
-const rows = [...table.tBodies[0].rows];
 
-function compare(column, numbers, sign) {
-  return (a, b) => {
-    const [x, y] = [a.cells[column].dataset.v, b.cells[column].dataset.v];
-    if (x === "" || y === "") return (x === "") - (y === "");
-    return sign * (numbers ? x - y : x < y ? -1 : x > y ? 1 : 0);
-  };
+function sorted(column, numbers, sign) {
+  const keyed = rows.map((row) => [row.cells[column].dataset.v, row]);
+  const empty = keyed.filter(([key]) => key === "");
+  const filled = keyed.filter(([key]) => key !== "");
+  filled.sort(([a], [b]) => sign * (numbers ? a - b : a < b ? -1 : a > b ? 1 : 0));
+  return [...filled, ...empty].map(([, row]) => row);
 }
 
 headings.forEach((heading, column) => {
@@ -21,6 +22,8 @@ headings.forEach((heading, column) => {
     const sign = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1;
     headings.forEach((other) => other.removeAttribute("aria-sort"));
     heading.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
-    table.tBodies[0].append(...rows.sort(compare(column, heading.dataset.kind === "number", sign)));
+    body.remove(); // outside the page, thousands of rows move in a moment
+    body.replaceChildren(...sorted(column, heading.dataset.kind === "number", sign));
+    table.append(body);
   });
 });

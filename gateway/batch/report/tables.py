@@ -23,8 +23,9 @@ _FORMULA: Final = frozenset("=+-@\uff1d\uff0b\uff0d\uff20|%")
 def csv_of(rows: Sequence[Row]) -> str:
     """Return the rows as CSV with a line of column names.
 
-    Numbers are written with `.`, unknown values are empty, truth values are `true` and `false`. Texts of a list are joined by ` | `,
-    counts are written as `NAME=COUNT` joined by `; `. A text that a spreadsheet program would take for a formula begins with `'`.
+    Numbers are written with a point, unknown values are empty, truth values are `true` and `false`. The texts of a list are joined
+    by ` | `. Counts are written as `NAME=COUNT` and joined by `; `. A text that a spreadsheet program would take for a formula gets
+    a `'` in front.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

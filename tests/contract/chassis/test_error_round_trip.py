@@ -30,6 +30,7 @@ EXAMPLES: list[errors.DubstageError] = [
     errors.NoUsableFootage("no frame of clip.mp4 shows a usable face: größer filmen", subject="clip.mp4"),
     errors.StorageFull("no space left in /data", subject="/data"),
     errors.StorageRefused("the artefact store s3://films refuses: AccessDenied", subject="s3://films"),
+    errors.ClusterRefused("the cluster refuses: the account may not create jobs", subject="dubbing"),
     errors.Overloaded("24 calls already", retry_after_s=0.25),
     errors.AcceleratorOutOfMemory("no memory for a batch of 64", retry_after_s=2.5),
     errors.ModelNotReady("still warming up", retry_after_s=0.5),

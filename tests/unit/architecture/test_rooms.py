@@ -16,7 +16,7 @@ REGISTRIES = tuple(f"{rooms}.registry" for rooms in ROOMS)
 MAY_NAME_METHODS = ("gateway/methods.py", "services/motion/predictors/", "services/render/renderers/")
 GATEWAY_LAYERS = (
     ("gateway.ahead", "gateway.consent", "gateway.methods", "gateway.private_files", "gateway.settings"),
-    ("gateway.media",),
+    ("gateway.media", "gateway.planning"),
     ("gateway.compositing",),
     ("gateway.stages",),
     ("gateway.pipeline",),

@@ -87,3 +87,15 @@ def test_what_a_killed_process_left_goes_when_it_is_old(tmp_path: Path) -> None:
         os.utime(left, (left.stat().st_mtime - age,) * 2)
     write(tmp_path / "report", PAGE)
     assert names(tmp_path) == [".dubstage-report-new", "report"]
+
+
+def test_files_in_folders_of_a_report_are_replaced_too(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        with report_folder(tmp_path / "report") as partial:
+            (partial / "pictures").mkdir()
+            (partial / "pictures" / f"{content}.txt").write_text(content)
+            (partial / "pictures" / "same.txt").write_text(content)
+            (partial / "index.html").write_text("<footer>dubstage</footer>")
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["index.html", "pictures"]
+    found = {path.name: path.read_text() for path in (tmp_path / "report" / "pictures").iterdir()}
+    assert found == {"old.txt": "old", "new.txt": "new", "same.txt": "new"}

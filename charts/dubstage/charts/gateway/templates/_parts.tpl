@@ -4,32 +4,13 @@
 {{ include "dubstage.variable" (list "DUBSTAGE_DATA_DIR" "/data/gateway") }}
 {{ include "dubstage.variable" (list "DUBSTAGE_MEDIA_DIR" "/data/media") }}
 {{ include "dubstage.variable" (list "DUBSTAGE_REQUIRE_CONSENT" .values.requireConsent) }}
-{{- range $stage := list "audio" "face" "motion" "texture" "render" }}
-{{- $service := include "dubstage.endpointOf" (dict "root" $.root "component" $stage) }}
-{{ include "dubstage.variable" (list (printf "DUBSTAGE_%s_ENDPOINT" (upper $stage)) (index $.values.endpoints $stage | default $service)) }}
-{{- end }}
+{{- include "dubstage.endpointEnv" (dict "root" .root "endpoints" .values.endpoints) }}
 {{- include "dubstage.artefactEnv" . }}
-{{- if .values.database.urlSecret.name }}
-- name: DUBSTAGE_DATABASE_URL
-  valueFrom:
-    secretKeyRef:
-      name: {{ .values.database.urlSecret.name }}
-      key: {{ .values.database.urlSecret.key }}
-{{- else if .values.database.url }}
-{{ include "dubstage.variable" (list "DUBSTAGE_DATABASE_URL" .values.database.url) }}
-{{- end }}
-{{- if $global.tls.enabled }}
-{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TLS" "true") }}
-{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TLS_CA_FILE" "/etc/dubstage/tls/ca.crt") }}
-{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TLS_CERTIFICATE_FILE" "/etc/dubstage/tls/tls.crt") }}
-{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TLS_KEY_FILE" "/etc/dubstage/tls/tls.key") }}
-{{- if .values.requireClientCertificate }}
+{{- include "dubstage.databaseEnv" .values.database }}
+{{- include "dubstage.callerEnv" .root }}
+{{- if and $global.tls.enabled .values.requireClientCertificate }}
 {{ include "dubstage.variable" (list "DUBSTAGE_TLS_CLIENT_CA_FILE" "/etc/dubstage/tls/ca.crt") }}
 {{ include "dubstage.variable" (list "DUBSTAGE_REQUIRE_CLIENT_CERTIFICATE" "true") }}
-{{- end }}
-{{- end }}
-{{- if $global.auth.stagesTokenSecret.name }}
-{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TOKEN_FILE" "/etc/dubstage/stages-token/token") }}
 {{- end }}
 {{- if .values.tokensSecret.name }}
 {{ include "dubstage.variable" (list "DUBSTAGE_AUTH_TOKEN_FILE" "/etc/dubstage/tokens/tokens") }}

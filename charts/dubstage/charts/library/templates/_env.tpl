@@ -35,6 +35,40 @@
 {{- end }}
 {{- end -}}
 
+{{/* Environment variables of a caller of the stages: their addresses. Argument: (dict "root" $ "endpoints" values). */}}
+{{- define "dubstage.endpointEnv" -}}
+{{- range $stage := list "audio" "face" "motion" "texture" "render" }}
+{{- $service := include "dubstage.endpointOf" (dict "root" $.root "component" $stage) }}
+{{ include "dubstage.variable" (list (printf "DUBSTAGE_%s_ENDPOINT" (upper $stage)) (index $.endpoints $stage | default $service)) }}
+{{- end }}
+{{- end -}}
+
+{{/* Environment variables of a caller of the stages: its certificate and its token. Argument: the root. */}}
+{{- define "dubstage.callerEnv" -}}
+{{- if .Values.global.tls.enabled }}
+{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TLS" "true") }}
+{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TLS_CA_FILE" "/etc/dubstage/tls/ca.crt") }}
+{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TLS_CERTIFICATE_FILE" "/etc/dubstage/tls/tls.crt") }}
+{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TLS_KEY_FILE" "/etc/dubstage/tls/tls.key") }}
+{{- end }}
+{{- if .Values.global.auth.stagesTokenSecret.name }}
+{{ include "dubstage.variable" (list "DUBSTAGE_STAGES_TOKEN_FILE" "/etc/dubstage/stages-token/token") }}
+{{- end }}
+{{- end -}}
+
+{{/* Environment variable with the url of the database. Argument: the values of the database. */}}
+{{- define "dubstage.databaseEnv" -}}
+{{- if .urlSecret.name }}
+- name: DUBSTAGE_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .urlSecret.name }}
+      key: {{ .urlSecret.key }}
+{{- else if .url }}
+{{ include "dubstage.variable" (list "DUBSTAGE_DATABASE_URL" .url) }}
+{{- end }}
+{{- end -}}
+
 {{/* Environment variables for S3. They have the names that AWS' own tools read. Argument: the root. */}}
 {{- define "dubstage.s3Env" -}}
 {{- $s3 := .Values.global.artefacts.s3 -}}

@@ -1,10 +1,12 @@
-"""The enrolment that `dubstage actor create` runs."""
+"""The enrolment that `dubstage actor create` runs, and the erasure that `dubstage actor erase` runs."""
 
 from __future__ import annotations
 
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.workplace import open_workplace
-from gateway.cli.console import say, say_result
+from gateway.batch.erasing import forget_actor
+from gateway.batch.store import open_batches
+from gateway.cli.console import out, say, say_result
 from gateway.cli.progress import StepProgress
 from gateway.consent import consent_line
 from gateway.housekeeping.jobs_folder import open_jobs_folder
@@ -32,3 +34,16 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
             )
     say(f"enrolled from {actor.enrolled.num_frames} frames; {consent_line(actor.consent)}")
     say_result(actor.actor_id)
+
+
+def run_erase(settings: GatewaySettings, actor_id: str) -> None:
+    """Erase a person, print the signed receipt, and remove the pictures of the person's shots from the store of batches.
+
+    Raises:
+        ActorNotReady: there is no such actor.
+        DubstageError: the erasure failed, or the person is erased and the store of batches cannot be used.
+    """
+    with open_workplace(settings) as place:
+        receipt = place.actors.erasures.erase_or_ask(actor_id)
+    out.print_json(receipt.to_json())
+    forget_actor(open_batches(settings), actor_id)

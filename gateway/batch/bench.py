@@ -1,0 +1,99 @@
+"""What a worker dubs shots with: the stores, the folder of jobs, and the stages, which stay warm from shot to shot."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final
+
+from gateway.actors.workplace import Workplace, open_workplace
+from gateway.ahead import in_thread
+from gateway.housekeeping.cleaning import expire
+from gateway.housekeeping.jobs_folder import open_jobs_folder
+from gateway.pipeline.workspace import is_running, lock_folder
+from gateway.settings import GatewaySettings
+from gateway.stages.interface import Stages
+from gateway.stages.opening import open_stages
+from gateway.stages.remote import RemoteStages
+
+ASIDE: Final = "fetched"
+"""Folder below the data folder for media that came from a URL, or go to one."""
+
+
+class Bench:
+    """What a worker dubs shots with. `open_bench` makes it.
+
+    Attributes:
+        place: the open stores, with the settings.
+        jobs: folder of all jobs.
+    """
+
+    def __init__(self, place: Workplace, jobs: Path, stack: AsyncExitStack) -> None:
+        self.place = place
+        self.jobs = jobs
+        self._stack = stack
+        self._opened: Stages | None = None
+        self._opening = asyncio.Lock()
+        self._aside: Path | None = None
+
+    @property
+    def settings(self) -> GatewaySettings:
+        """Settings of the process."""
+        return self.place.settings
+
+    async def stages(self) -> Stages:
+        """Return the stages. The first call opens them. Later calls wait until each remote stage serves again.
+
+        Raises:
+            DubstageError: the stages cannot be opened, or a remote stage does not serve within `stages_start_s`.
+        """
+        limit_s = self.settings.stages_start_s
+        async with self._opening:
+            if self._opened is None:
+                self._opened = await self._stack.enter_async_context(open_stages(self.settings, connect_s=limit_s))
+            elif isinstance(self._opened, RemoteStages):
+                await self._opened.wait_until_serving(limit_s)
+            return self._opened
+
+    @contextmanager
+    def folder_aside(self) -> Iterator[Path]:
+        """Make an empty folder for copies of media, and remove the folder at the end. Blocks."""
+        if self._aside is None:
+            self._aside = _own_folder(self.settings.data_dir / ASIDE, self._stack)
+        folder = Path(tempfile.mkdtemp(dir=self._aside))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def open_bench(settings: GatewaySettings) -> AsyncIterator[Bench]:
+    """Open the stores of a worker. At the end, the stages are closed, and old jobs are removed as after a dub.
+
+    Raises:
+        DubstageError: the data folder, the database or the artefact store cannot be used.
+    """
+    jobs = await asyncio.to_thread(open_jobs_folder, settings.data_dir)
+    with open_workplace(settings) as place:
+        async with AsyncExitStack() as stack:
+            yield Bench(place, jobs, stack)
+        await in_thread(expire, settings, place.actors, place.artefacts, jobs)
+
+
+def _own_folder(root: Path, stack: AsyncExitStack) -> Path:
+    """Make a locked folder below `root`, and remove the folders that dead processes left. The stack removes the folder."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in root.iterdir():
+        if not is_running(left):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = root / f"{os.getpid()}-{os.urandom(4).hex()}"
+    handle = lock_folder(folder)
+    stack.callback(os.close, handle)
+    stack.callback(shutil.rmtree, folder, True)
+    return folder

@@ -1,0 +1,50 @@
+"""Figures of a film that a dub has written."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.batch.opening import opening_correlation
+from gateway.batch.thumbnail import thumbnail_of
+from gateway.batch.transitions import Made
+from gateway.media.probe import probe
+from gateway.media.types import MediaInfo
+from gateway.pipeline.dub import DubJob
+from gateway.pipeline.dub_files import sha256_of
+from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.outcome import DubOutcome
+from gateway.stages.interface import Stages
+from services.common.errors import Cancelled, DubstageError
+
+
+async def figures_of(request: DubRequest, outcome: DubOutcome, job: DubJob, stages: Stages) -> Made:
+    """Measure the film of a dub, whose job's folder must still exist.
+
+    If the stages cannot track the film, the film is good all the same: the correlation is left out, and a warning says why.
+
+    Raises:
+        DubstageError: the film cannot be read.
+    """
+    film = await asyncio.to_thread(probe, request.output)
+    r_opening, unmeasured = await _measured(stages, film, outcome, job)
+    rendered = outcome.plan.rendered()
+    return Made(
+        frames=outcome.plan.num_frames,
+        frames_by_reason=outcome.plan.counts(),
+        frames_dubbed=int(rendered.sum()),
+        output_sha256=await asyncio.to_thread(sha256_of, request.output),
+        method=request.method,
+        r_opening=r_opening,
+        warnings=(*outcome.warnings, *outcome.written.dropped, *unmeasured),
+        thumbnail=await asyncio.to_thread(thumbnail_of, film, rendered),
+    )
+
+
+async def _measured(stages: Stages, film: MediaInfo, outcome: DubOutcome, job: DubJob) -> tuple[float | None, tuple[str, ...]]:
+    """Return the correlation of wanted and shown opening, and a warning if the stages could not track the film."""
+    try:
+        return await opening_correlation(stages, film, outcome, job), ()
+    except Cancelled:
+        raise
+    except DubstageError as problem:
+        return None, (f"the correlation of wanted and shown mouth opening was not measured: {problem.message}",)

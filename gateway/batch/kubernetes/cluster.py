@@ -1,0 +1,224 @@
+"""Calls of the Kubernetes API that batches need, through the official client. Each call has a time limit."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+from gateway.batch.kubernetes.refusals import Call, VersionExpiredError, no_answer, refusal
+from gateway.batch.kubernetes.settings import Object
+from services.common.errors import InvalidRequest
+
+CONNECT_S: Final = 5.0
+READ_S: Final = 30.0
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Folder where a pod finds its token, its namespace and the authority of the API."""
+_GONE: Final = 410
+
+
+class Cluster:
+    """One namespace of a cluster. The methods block, and raise errors of dubstage that say what to do.
+
+    Args:
+        client: `kubernetes.client.ApiClient` with host and credentials.
+        namespace: namespace of all objects.
+        context: context of the kubeconfig that was asked for; empty: the current one.
+        read_s: longest time between two bytes of an answer, seconds.
+    """
+
+    def __init__(self, client: Any, namespace: str, context: str = "", *, read_s: float = READ_S) -> None:
+        from kubernetes.client import BatchV1Api, CoreV1Api
+
+        self.namespace = namespace
+        self.context = context
+        self.host = str(client.configuration.host)
+        self._batch = BatchV1Api(client)
+        self._core = CoreV1Api(client)
+        self._read_s = read_s
+
+    def config_map(self, name: str) -> dict[str, str]:
+        """Return the texts of a ConfigMap by key."""
+        call = self._call("get", "configmaps", name, group="")
+        found = self._json(call, lambda **more: self._core.read_namespaced_config_map(name, self.namespace, **more))
+        return {str(key): str(text) for key, text in (found.get("data") or {}).items()}
+
+    def create_job(self, job: Object) -> bool:
+        """Create a Job. Unknown fields are refused. Return False if a Job of this name exists."""
+        from kubernetes.client import ApiException
+
+        call = self._call("create", "jobs", str(job["metadata"]["name"]))
+        try:
+            self._answer(
+                call,
+                lambda **more: self._batch.create_namespaced_job(self.namespace, cast(Any, job), field_validation="Strict", **more),
+                passed_on=409,
+            )
+        except ApiException:
+            return False
+        return True
+
+    def job(self, name: str) -> Object:
+        """Return a Job."""
+        call = self._call("get", "jobs", name)
+        return self._json(call, lambda **more: self._batch.read_namespaced_job(name, self.namespace, **more))
+
+    def jobs(self, selector: str) -> tuple[list[Object], str]:
+        """Return the Jobs with some labels, and the version from which a watch sees all later changes."""
+        call = self._call("list", "jobs")
+        found = self._json(call, lambda **more: self._batch.list_namespaced_job(self.namespace, label_selector=selector, **more))
+        return list(found.get("items") or ()), str((found.get("metadata") or {}).get("resourceVersion") or "")
+
+    def delete_job(self, name: str) -> None:
+        """Remove a Job after its pods. A Job that is gone already is no error."""
+        from kubernetes.client import ApiException
+
+        call = self._call("delete", "jobs", name)
+        try:
+            self._answer(
+                call,
+                lambda **more: self._batch.delete_namespaced_job(name, self.namespace, propagation_policy="Foreground", **more),
+                passed_on=404,
+            )
+        except ApiException:
+            return
+
+    def pods(self, selector: str, phase: Literal["Pending", "Failed"], limit: int) -> list[Object]:
+        """Return at most `limit` pods with some labels in a phase."""
+        call = self._call("list", "pods", group="")
+        found = self._json(
+            call,
+            lambda **more: self._core.list_namespaced_pod(
+                self.namespace, label_selector=selector, field_selector=f"status.phase={phase}", limit=limit, **more
+            ),
+        )
+        return list(found.get("items") or ())
+
+    def watch_jobs(self, selector: str, version: str, seconds: int) -> Iterator[tuple[str, Object]]:
+        """Yield the changes of Jobs after a version as (ADDED, MODIFIED, DELETED or BOOKMARK; Job), for `seconds` at most.
+
+        Raises:
+            VersionExpiredError: the API does not have the version any more.
+            BackendUnavailable, StageDeadlineExceeded: the connection was cut.
+        """
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        call = self._call("watch", "jobs")
+        try:
+            response = self._answer(
+                call,
+                lambda **more: self._batch.list_namespaced_job(
+                    self.namespace,
+                    label_selector=selector,
+                    resource_version=version,
+                    watch=True,
+                    allow_watch_bookmarks=True,
+                    timeout_seconds=seconds,
+                    **more,
+                ),
+                read_s=seconds + CONNECT_S,
+                passed_on=_GONE,
+            )
+        except ApiException as gone:
+            raise VersionExpiredError from gone
+        try:
+            for line in _lines(response.stream(amt=None)):
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise self._ended(event["object"], call)
+                yield event["type"], event["object"]
+        except (HTTPError, OSError, ValueError) as cut:
+            raise no_answer(cut, call, self.host) from cut
+        finally:
+            response.close()
+
+    def _ended(self, status: Object, call: Call) -> Exception:
+        code = int(status.get("code") or 0)
+        return VersionExpiredError() if code == _GONE else refusal(code, json.dumps(status), call, self.host)
+
+    def _call(self, verb: str, resource: str, name: str = "", *, group: str = "batch") -> Call:
+        return Call(verb, resource, group, self.namespace, name)
+
+    def _json(self, call: Call, request: Callable[..., Any]) -> Object:
+        answer = self._answer(call, request)
+        try:
+            return dict(json.loads(answer.data))
+        except ValueError as problem:
+            raise no_answer(problem, call, self.host) from problem
+
+    def _answer(self, call: Call, request: Callable[..., Any], *, read_s: float | None = None, passed_on: int = 0) -> Any:
+        """Return the HTTP response of a request. An answer with the status `passed_on` is raised as ApiException."""
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            return request(_preload_content=False, _request_timeout=(CONNECT_S, read_s or self._read_s))
+        except ApiException as answer:
+            if answer.status == passed_on:
+                raise
+            raise refusal(int(answer.status or 0), _text(answer.body), call, self.host) from answer
+        except (HTTPError, OSError) as problem:
+            raise no_answer(problem, call, self.host) from problem
+
+
+def _text(body: Any) -> str:
+    return body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
+
+
+def _lines(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield whole lines. What a cut connection leaves of the last line is dropped."""
+    rest = b""
+    for part in parts:
+        *whole, rest = (rest + part).split(b"\n")
+        yield from (line for line in whole if line.strip())
+
+
+def connect(namespace: str = "", context: str = "", *, read_s: float = READ_S, account: Path = SERVICE_ACCOUNT) -> Cluster:
+    """Connect to the cluster that the command runs in, or else to the one of the kubeconfig. No call is made yet.
+
+    A kubeconfig that is named (`KUBECONFIG`, or a context) comes before the cluster that the command runs in.
+
+    Args:
+        namespace: namespace of the Jobs; empty: that of the pod, or of the context, or `default`.
+        context: context of the kubeconfig; empty: the current one.
+        read_s: longest time between two bytes of an answer, seconds.
+        account: folder of the pod's service account.
+
+    Raises:
+        InvalidRequest: the client is not installed, or there is no usable kubeconfig.
+    """
+    try:
+        client: Any = importlib.import_module("kubernetes.client")
+        config: Any = importlib.import_module("kubernetes.config")
+        incluster: Any = importlib.import_module("kubernetes.config.incluster_config")
+    except ImportError:
+        raise InvalidRequest(
+            "the engine kubernetes needs its client: pip install 'dubstage-suite[kubernetes]'", field="engine"
+        ) from None
+    chosen = client.Configuration()
+    inside = "KUBERNETES_SERVICE_HOST" in os.environ and not context and "KUBECONFIG" not in os.environ
+    try:
+        if inside:
+            loader = incluster.InClusterConfigLoader(token_filename=str(account / "token"), cert_filename=str(account / "ca.crt"))
+            loader.load_and_set(chosen)
+            found = (account / "namespace").read_text(encoding="utf-8").strip()
+        else:
+            # The client reads KUBECONFIG only once, when it is imported.
+            file = os.environ.get("KUBECONFIG")
+            config.load_kube_config(config_file=file, context=context or None, client_configuration=chosen)
+            contexts, current = config.list_kube_config_contexts(config_file=file)
+            entry = next((item for item in contexts if item["name"] == context), current)
+            found = str((entry.get("context") or {}).get("namespace") or "")
+    except (config.ConfigException, OSError, TypeError, KeyError) as problem:
+        raise InvalidRequest(
+            f"no cluster to talk to: {problem}: set KUBECONFIG to a kubeconfig, or give --context, or run the command in a "
+            "pod with the service account that the chart makes for batches",
+            field="context",
+        ) from problem
+    # Each call fails at once if it fails: `follow` decides when to try again.
+    chosen.retries = False
+    return Cluster(client.ApiClient(chosen), namespace or found or "default", context, read_s=read_s)

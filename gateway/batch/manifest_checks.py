@@ -1,0 +1,137 @@
+"""Checks of a manifest's shots: what contradicts itself, what two rows share, and files that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway.batch.media import input_problem, is_url, output_problem
+from gateway.batch.types import Shot
+from gateway.consent import read_consent
+from gateway.media.encoders import check_target
+from gateway.methods import DEFAULT_METHOD, method_named
+from gateway.pipeline.dub_request import wants_own_timeline
+from gateway.pipeline.faces import parse_face
+from services.common.errors import ActorNotReady, ConsentMissing, InvalidRequest, RequestError
+
+LOCATIONS: Final = ("footage", "speech", "consent", "output")
+"""Fields of a shot that hold a path or a URL."""
+_INPUTS: Final = ("footage", "speech", "consent")
+_THREADS: Final = 32
+"""Files that are looked at at once: with a network drive or a bucket, the time goes by in waiting."""
+
+MethodOf = Callable[[Shot], str]
+"""Returns the name of the method that dubs a shot. Raises ActorNotReady, ConsentMissing or InvalidRequest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong with a row.
+
+    Attributes:
+        line: line of the manifest, from 1.
+        field: field of the row; `row` for the row as a whole.
+        text: what is wrong and what was expected.
+    """
+
+    line: int
+    field: str
+    text: str
+
+
+def option_mistakes(shots: Mapping[int, Shot], method_of: MethodOf | None) -> list[Mistake]:
+    """Return what is wrong with the rows by themselves, without their files.
+
+    Args:
+        shots: shots by line.
+        method_of: looks the actors up; None: actors are not looked up.
+    """
+    return [
+        Mistake(line, field, text) for line, shot in shots.items() for field, text in _contradictions(shot, method_of or _method)
+    ]
+
+
+def repeat_mistakes(shots: Mapping[int, Shot]) -> list[Mistake]:
+    """Return ids and outputs that stand in several rows, and outputs that are the input of a row."""
+    mistakes: list[Mistake] = []
+    ids: dict[str, tuple[int, str]] = {}
+    outputs: dict[str, int] = {}
+    inputs = {getattr(shot, field): (line, field) for line, shot in shots.items() for field in _INPUTS}
+    for line, shot in shots.items():
+        # Files are named by the ids, and some file systems do not tell A from a.
+        before, other = ids.setdefault(shot.id.lower(), (line, shot.id))
+        if before != line:
+            alike = "has this id already" if other == shot.id else f"has the id {other}, which differs only in case"
+            mistakes.append(Mistake(line, "id", f"{shot.id}: line {before} {alike}"))
+        before = outputs.setdefault(shot.output, line)
+        if before != line:
+            mistakes.append(Mistake(line, "output", f"{shot.output}: line {before} writes this film already"))
+        if shot.output in inputs:
+            reader, field = inputs[shot.output]
+            mistakes.append(Mistake(line, "output", f"{shot.output} is the {field} of line {reader}: give another name"))
+    return mistakes
+
+
+def file_mistakes(shots: Mapping[int, Shot]) -> list[Mistake]:
+    """Return files that are missing, cannot be read or cannot be written. Each file is looked at once, however many rows name it.
+
+    Raises:
+        StorageRefused, BackendUnavailable: the store of a URL refuses, or does not answer.
+    """
+    wanted = [
+        (line, field, place) for line, shot in shots.items() for field in LOCATIONS if (place := getattr(shot, field)) is not None
+    ]
+    distinct = list(dict.fromkeys((_check_of(field), place) for _, field, place in wanted))
+    with ThreadPoolExecutor(_THREADS) as threads:
+        problems = dict(zip(distinct, threads.map(_checked, distinct), strict=True))
+    return [Mistake(line, field, text) for line, field, place in wanted if (text := problems[_check_of(field), place])]
+
+
+_FileCheck = Callable[[str], str]
+
+
+def _check_of(field: str) -> _FileCheck:
+    return {"consent": _consent_problem, "output": output_problem}.get(field, input_problem)
+
+
+def _checked(wanted: tuple[_FileCheck, str]) -> str:
+    check, place = wanted
+    return check(place)
+
+
+def _consent_problem(place: str) -> str:
+    if is_url(place):
+        return input_problem(place)
+    try:
+        read_consent(Path(place))
+    except InvalidRequest as error:
+        return error.message
+    return ""
+
+
+def _method(shot: Shot) -> str:
+    return shot.method or DEFAULT_METHOD
+
+
+def _contradictions(shot: Shot, method_of: MethodOf) -> Iterator[tuple[str, str]]:
+    """Yield field and text of what is wrong with a shot by itself."""
+    checks: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("face", lambda: parse_face(shot.face)),
+        ("output", lambda: check_target(Path(shot.output), shot.codec)),
+        ("actor", lambda: _check_options(shot, method_of)),
+    )
+    for field, check in checks:
+        try:
+            check()
+        except (RequestError, ActorNotReady, ConsentMissing) as error:
+            named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentMissing) else ""
+            yield named if named in Shot.model_fields else field, error.message
+
+
+def _check_options(shot: Shot, method_of: MethodOf) -> None:
+    if shot.method is not None:
+        method_named(shot.method)
+    wants_own_timeline(method_named(method_of(shot)), retime=shot.retime, keep_audio=shot.keep_audio, expression=shot.expression)

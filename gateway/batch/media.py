@@ -1,0 +1,251 @@
+"""Media of shots by path or by URL: inputs come as files of this machine, films go whole to where they belong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from gateway.batch.folder import open_place, told
+from gateway.media.output_place import existing
+from gateway.pipeline.dub_files import sha256_of
+from services.common.errors import ArtefactNotFound, DubstageError, InvalidRequest, StorageFull, StorageRefused
+from services.common.store.blob_files import PARTIAL
+from services.common.store.storage_backend import Backend
+
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
+_READABLE: Final = ("s3", "https", "http")
+_WRITABLE: Final = ("s3",)
+_DIGEST: Final = "dubstage-sha256"
+"""Name of the S3 metadata that holds a film's digest. An object with it was written by dubstage."""
+_GONE: Final = frozenset({404, 410})
+"""Status codes of HTTP for a file that does not exist."""
+_PIECE_BYTES: Final = 8 << 20
+
+
+def is_url(place: str) -> bool:
+    """Return whether a place is a URL other than `file://`."""
+    return local_path(place) is None
+
+
+def local_path(place: str) -> str | None:
+    """Return the path of a place that is a path or a `file://` URL; None: the place is another URL."""
+    if place.startswith("file://"):
+        return place.removeprefix("file://")
+    return None if _URL.match(place) else place
+
+
+def input_problem(place: str) -> str:
+    """Return what keeps a file from being read, in words; empty: nothing.
+
+    Args:
+        place: absolute path or URL.
+
+    Raises:
+        StorageRefused, BackendUnavailable: the store of the URL refuses, or does not answer.
+    """
+    try:
+        if is_url(place):
+            return f"{place} is empty" if _size(_opened(place, _READABLE, "footage"), place) == 0 else ""
+        facts = os.stat(place)
+    except (InvalidRequest, ArtefactNotFound) as error:
+        return error.message
+    except FileNotFoundError:
+        return f"no such file {place}"
+    except (OSError, ValueError) as problem:
+        return f"{place!r} cannot be read: {_reason(problem)}"
+    if not stat.S_ISREG(facts.st_mode) or not facts.st_size:
+        return f"{place} is empty" if stat.S_ISREG(facts.st_mode) else f"{place} is no regular file"
+    return "" if os.access(place, os.R_OK) else f"{place} may not be read by this user"
+
+
+def output_problem(place: str) -> str:
+    """Return what keeps a film from being written, in words; empty: nothing. The folder of the film is made later.
+
+    Args:
+        place: absolute path or URL.
+    """
+    try:
+        if is_url(place):
+            _opened(place, _WRITABLE, "output")
+            return ""
+        there = existing(Path(place))
+    except InvalidRequest as error:
+        return error.message
+    if there is None:
+        return _folder_problem(Path(place).parent)
+    return "" if stat.S_ISREG(there.st_mode) else f"{place} is no regular file: give another name"
+
+
+def _folder_problem(folder: Path) -> str:
+    """Return what keeps a folder from being made or written, in words; empty: nothing."""
+    try:
+        while not folder.exists():
+            folder = folder.parent
+    except OSError as problem:
+        return f"{folder} cannot be written: {_reason(problem)}"
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"the folder {folder} may not be written by this user"
+
+
+def fetched(place: str, folder: Path, *, field: str, max_bytes: int) -> Path:
+    """Return a file of this machine with the content of a place. Blocks.
+
+    Args:
+        place: absolute path, which is returned as it is, or a URL, whose file is copied.
+        folder: folder for the copy.
+        field: field of the shot, such as `footage`, for messages and as the name of the copy.
+        max_bytes: size of the largest file that is copied.
+
+    Raises:
+        InvalidRequest: the URL cannot be opened, or its file is larger than `max_bytes`.
+        ArtefactNotFound: no file lies at the URL.
+        StorageFull: no space is left in `folder`. No part of the copy stays.
+        StorageRefused, BackendUnavailable: the store of the URL refuses, or does not answer.
+    """
+    path = local_path(place)
+    if path is not None:
+        return Path(path)
+    backend = _opened(place, _READABLE, field)
+    size = _size(backend, place)
+    if size is not None and size > max_bytes:
+        raise _too_large(place, field, max_bytes)
+    copy = folder / f"{field}{PurePosixPath(place.partition('?')[0]).suffix}"
+    partial = folder / f"{PARTIAL}{copy.name}"
+    try:
+        with _told(backend, field), backend.files.open(backend.root, "rb", block_size=_PIECE_BYTES) as source:
+            _copy(source, partial, place, field, max_bytes)
+        partial.replace(copy)
+    finally:
+        partial.unlink(missing_ok=True)
+    return copy
+
+
+@contextmanager
+def delivered(place: str, folder: Path) -> Iterator[Path]:
+    """Give the path to write a film to. When the block ends without an error, the film lies at its place. Blocks.
+
+    Args:
+        place: absolute path, which is given as it is, and whose folder is made; or a URL, to which the film is uploaded whole.
+        folder: folder for the film until it is uploaded.
+
+    Raises:
+        InvalidRequest: the place cannot be written, or an object lies at the URL that dubstage did not write.
+        StorageFull, StorageRefused, BackendUnavailable: as the store says. The place is as it was before.
+    """
+    path = local_path(place)
+    if path is not None:
+        output = Path(path)
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as problem:
+            raise InvalidRequest(f"the folder {output.parent} cannot be made: {_reason(problem)}", field="output") from problem
+        yield output
+        return
+    backend = _opened(place, _WRITABLE, "output")
+    _check_replaceable(backend, place)
+    film = folder / f"output{PurePosixPath(place).suffix}"
+    yield film
+    digest = sha256_of(film)
+    with _told(backend, "output"):
+        backend.files.put_file(str(film), backend.root, Metadata={_DIGEST: digest})
+
+
+def digest_of(place: str) -> str | None:
+    """Return the SHA-256 of the film at a place, hexadecimal; None: there is nothing. Blocks.
+
+    Of a film at a URL only the metadata are read, which hold the digest of what `delivered` uploaded. Empty: an object that
+    dubstage did not write.
+
+    Raises:
+        InvalidRequest: the URL cannot be opened.
+        StorageRefused, BackendUnavailable: the store of the URL refuses, or does not answer.
+    """
+    path = local_path(place)
+    if path is not None:
+        return sha256_of(Path(path)) if os.path.isfile(path) else None
+    return _digest_at(_opened(place, _WRITABLE, "output"))
+
+
+def _check_replaceable(backend: Backend, place: str) -> None:
+    if _digest_at(backend) == "":
+        raise InvalidRequest(
+            f"{place} exists, and dubstage did not write it: give another output, or remove the object", field="output"
+        )
+
+
+def _digest_at(backend: Backend) -> str | None:
+    """Return the digest that an object's metadata say; empty: they say none; None: there is no object."""
+    try:
+        with _told(backend, "output"):
+            return str(backend.files.metadata(backend.root).get(_DIGEST, ""))
+    except FileNotFoundError:
+        return None
+
+
+def _opened(place: str, protocols: tuple[str, ...], field: str) -> Backend:
+    found = _URL.match(place)
+    protocol = found[1] if found else ""
+    bucket, _, key = place.partition("://")[2].partition("/")
+    if protocol not in protocols or not bucket or not key or "::" in place:
+        forms = {"s3": "s3://BUCKET/KEY", "https": "https://HOST/PATH", "http": "http://HOST/PATH"}
+        expected = ", ".join(forms[name] for name in protocols)
+        raise InvalidRequest(f"{place[:200]!r} cannot be used: give a path or {expected}", field=field)
+    return open_place(place, what=_what(field), setting="the URL")
+
+
+def _size(backend: Backend, place: str) -> int | None:
+    try:
+        with _told(backend, "footage"):
+            facts: dict[str, Any] = backend.files.info(backend.root)
+    except FileNotFoundError as missing:
+        # fsspec says so of every web server that cannot be asked.
+        if place.startswith("http") and getattr(missing.__cause__, "status", 0) not in _GONE and missing.__cause__ is not None:
+            with _told(backend, "footage"):
+                raise missing.__cause__ from None
+        raise ArtefactNotFound(f"no such file {place}", resource=place) from None
+    if facts.get("type") == "directory":
+        raise ArtefactNotFound(f"{place} is a folder, not a file", resource=place)
+    size = facts.get("size")
+    return None if size is None else int(size)
+
+
+def _copy(source: Any, partial: Path, place: str, field: str, max_bytes: int) -> None:
+    copied = 0
+    with open(partial, "wb") as target:
+        while piece := source.read(_PIECE_BYTES):
+            copied += len(piece)
+            if copied > max_bytes:
+                raise _too_large(place, field, max_bytes)
+            try:
+                target.write(piece)
+            except OSError as problem:
+                raise _full_disk(partial.parent, problem) from problem
+
+
+def _full_disk(folder: Path, problem: OSError) -> DubstageError:
+    if problem.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return StorageFull(f"no space left in {folder}: free some, or point DUBSTAGE_DATA_DIR elsewhere", subject=str(folder))
+    return StorageRefused(f"the folder {folder} cannot be used: {_reason(problem)}", subject=str(folder))
+
+
+def _told(backend: Backend, field: str) -> Any:
+    return told(backend, what=_what(field), setting="the URL")
+
+
+def _what(field: str) -> str:
+    return f"the store of the {field}"
+
+
+def _too_large(place: str, field: str, max_bytes: int) -> InvalidRequest:
+    return InvalidRequest(f"{place} is larger than {max_bytes / 1e9:.3g} GB, the most that is copied", field=field)
+
+
+def _reason(problem: Exception) -> str:
+    return problem.strerror or str(problem) if isinstance(problem, OSError) else str(problem)

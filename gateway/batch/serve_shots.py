@@ -1,0 +1,105 @@
+"""`python -m gateway.batch.serve_shots`: a worker process of the local engine. stdin and stdout speak `gateway.batch.lines`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, BinaryIO, cast
+
+from gateway.batch.bench import open_bench
+from gateway.batch.failures import failure_of
+from gateway.batch.lines import Answer, Kind, Setup
+from gateway.batch.store import BatchStore
+from gateway.batch.worker import run_shot
+from services.common.errors import DubstageError, Unexpected
+
+
+async def serve(commands: BinaryIO, answers: int) -> None:
+    """Dub the shots whose rows come in, until no further row comes. If the pipe ends in the middle of a shot, the shot is put back.
+
+    Args:
+        commands: pipe from the engine.
+        answers: descriptor of the pipe to the engine.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    reader = asyncio.StreamReader()
+    pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), commands)
+
+    def answer(what: Answer) -> None:
+        # An engine that is gone reads nothing. The end of its other pipe ends this process.
+        with suppress(BrokenPipeError):
+            os.write(answers, what.line())
+
+    async def work() -> None:
+        first = await reader.readline()
+        if not first:
+            return
+        setup = Setup.parsed(first)
+        rows: asyncio.Queue[int] = asyncio.Queue()
+        async with (
+            _beside(_listen(reader, rows, task)),
+            _beside(_beat(answer, setup.beat_s)),
+            open_bench(setup.gateway_settings()) as bench,
+        ):
+            await bench.stages()
+            store = BatchStore(setup.store)
+            answer(Answer(kind=Kind.READY))
+            while True:
+                answer(Answer(kind=Kind.ENDED, record=await run_shot(bench, store, setup.name, await rows.get())))
+
+    try:
+        await work()
+    except DubstageError as problem:
+        answer(Answer.unusable(problem))
+    except Exception as problem:
+        failure = failure_of(problem)
+        answer(Answer(kind=Kind.UNUSABLE, reason=Unexpected.reason, message=failure.message))
+    finally:
+        pipe.close()
+
+
+async def _listen(reader: asyncio.StreamReader, rows: asyncio.Queue[int], task: asyncio.Task[None]) -> None:
+    """Queue the rows that come in. At the end of the pipe, cancel the task."""
+    while line := await reader.readline():
+        rows.put_nowait(int(line))
+    task.cancel()
+
+
+async def _beat(answer: Callable[[Answer], None], every_s: float) -> None:
+    while True:
+        answer(Answer(kind=Kind.ALIVE))
+        await asyncio.sleep(every_s)
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Let a task run beside the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def main() -> None:
+    """Serve shots until the engine closes the pipe."""
+    # Libraries print to stdout, and processes that this one starts inherit stdin: both pipes get descriptors of their own.
+    commands, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(asyncio.CancelledError):
+        asyncio.run(serve(cast("BinaryIO", commands), answers))
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

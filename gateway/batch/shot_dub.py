@@ -1,0 +1,66 @@
+"""One dub of a shot, from the row of the manifest to the figures of the film."""
+
+from __future__ import annotations
+
+import structlog
+
+from gateway.actors.ledger import JobLedger
+from gateway.actors.watch import dub_unless_erased
+from gateway.ahead import in_thread
+from gateway.batch.bench import Bench
+from gateway.batch.figures import figures_of
+from gateway.batch.shot_request import shot_request
+from gateway.batch.transitions import Made
+from gateway.batch.twins import when_free, without_twins
+from gateway.batch.types import Shot
+from gateway.pipeline.dub import DubJob
+from gateway.pipeline.progress import OnProgress
+from services.common.errors import DubstageError
+
+_log = structlog.stdlib.get_logger("dubstage.batch")
+
+
+class ShotDub:
+    """The dub of one shot.
+
+    Args:
+        bench: what the worker dubs with.
+        shot: row of the manifest.
+        on_progress: called with every frame and step.
+    """
+
+    def __init__(self, bench: Bench, shot: Shot, on_progress: OnProgress) -> None:
+        self._bench = bench
+        self._shot = shot
+        self._on_progress = on_progress
+        self._job: DubJob | None = None
+
+    async def run(self) -> Made:
+        """Dub the shot, and return the figures of the film. The job's folder stays until `discard`.
+
+        A run that fails leaves what `dubstage dub` leaves, so that the next attempt on this machine goes on from there.
+
+        Raises:
+            DubstageError: the request was refused, or the dub failed. No output is left.
+        """
+        return await when_free(self._once)
+
+    async def _once(self) -> Made:
+        bench = self._bench
+        async with shot_request(bench, self._shot) as request, without_twins(bench, self._shot, request):
+            stages, place = await bench.stages(), bench.place
+            ledger = JobLedger(place.actors, self._shot.actor or "")
+            job = DubJob(request, stages, place.artefacts, bench.jobs, ledger, max_bytes=bench.settings.max_job_bytes)
+            self._job = job
+            outcome = await dub_unless_erased(job, ledger, self._on_progress)
+            self._on_progress("measure", 0, 1)
+            return await figures_of(request, outcome, job, stages)
+
+    async def discard(self) -> None:
+        """Remove what the dub keeps for another run. The film stays. Errors go to the log."""
+        if self._job is None:
+            return
+        try:
+            await in_thread(self._job.discard)
+        except (DubstageError, OSError) as problem:
+            _log.warning("job_not_removed", shot=self._shot.id, problem=str(problem))

@@ -1,0 +1,158 @@
+"""The worker of all engines: one shot of a batch, from its record to its film and its new record."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from gateway.actors.watch import unless_erased
+from gateway.ahead import in_thread
+from gateway.batch.bench import Bench
+from gateway.batch.failures import failure_of
+from gateway.batch.media import digest_of
+from gateway.batch.quality import reasons_to_look
+from gateway.batch.shot_dub import ShotDub
+from gateway.batch.store import BatchStore
+from gateway.batch.transitions import CANCELLED, Made, begun, cancelled, died, done, failed, interrupted, present_time
+from gateway.batch.types import MAX_ATTEMPTS, Shot, ShotRecord, ShotState
+from gateway.pipeline.progress import OnProgress
+from services.common.errors import BackendUnavailable, Cancelled, DubstageError, MediaUnsupported, StorageRefused
+
+LOOK_S: Final = 2.0
+"""Seconds between two looks whether a running shot was cancelled."""
+_TRIES_S: Final = (1.0, 4.0, 10.0)
+"""Seconds before each further try to write a record, if the store of batches does not answer."""
+
+
+def exit_code_of(record: ShotRecord) -> int:
+    """Return the exit code of a worker of one shot. A shot that is done, marked for a look, or cancelled ends with 0.
+
+    A shot whose attempts are used up waits for a person, even if its last error was one that another attempt may mend.
+    """
+    if record.state in (ShotState.DONE, ShotState.CANCELLED):
+        return 0
+    if record.state is ShotState.FAILED and record.exit_code == BackendUnavailable.exit_code:
+        return StorageRefused.exit_code
+    return record.exit_code or 0
+
+
+def worker_name() -> str:
+    """Return HOST:PID of this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+async def run_shot(
+    bench: Bench, store: BatchStore, name: str, index: int, *, worker: str = "", on_progress: OnProgress = lambda *_: None
+) -> ShotRecord:
+    """Dub one shot of a batch, and return the shot's new record, which is stored.
+
+    A shot that has ended is not computed again: its record is returned. A shot that is done is computed again only if its film is
+    gone or was changed. An error of the shot is told by its record. If the task is cancelled, the shot waits again, and the attempt
+    does not count.
+
+    Args:
+        bench: what the worker dubs with.
+        store: store of batches.
+        name: name of the batch.
+        index: row of the shot, from 0.
+        worker: name of this worker; empty: HOST:PID.
+        on_progress: called with every frame and step.
+
+    Raises:
+        DubstageError: the store of batches cannot be used.
+    """
+    shot = (await in_thread(store.manifest, name))[index]
+    return await _Attempt(bench, store, name, shot, worker or worker_name(), on_progress).run()
+
+
+async def film_fault(shot: Shot, record: ShotRecord) -> str:
+    """Return what became of the film of a shot that is done, such as `was gone`; empty: the film is as it was written.
+
+    Raises:
+        DubstageError: the place of the film cannot be read.
+    """
+    try:
+        found = await in_thread(digest_of, shot.output)
+    except MediaUnsupported:
+        return "was changed"  # the file is empty
+    if found is None:
+        return "was gone"
+    return "" if found == record.output_sha256 else "was changed"
+
+
+class _Attempt:
+    def __init__(self, bench: Bench, store: BatchStore, name: str, shot: Shot, worker: str, on_progress: OnProgress) -> None:
+        self._store, self._name, self._shot, self._worker = store, name, shot, worker
+        self._dub = ShotDub(bench, shot, on_progress)
+
+    async def run(self) -> ShotRecord:
+        record = await in_thread(self._store.record, self._name, self._shot.id)
+        redone = ""
+        if record.state is ShotState.DONE:
+            redone = await film_fault(self._shot, record)
+            if not redone:
+                return record
+            record = ShotRecord(id=record.id)
+        if record.state in (ShotState.FAILED, ShotState.CANCELLED):
+            return record
+        if await in_thread(self._store.is_cancelled, self._name, self._shot.id):
+            return await self._put(cancelled(record, present_time()))
+        if record.state is ShotState.RUNNING and record.attempts >= MAX_ATTEMPTS:
+            return await self._put(died(record, "it left the shot running", present_time()))
+        record = await self._put(begun(record, self._worker, self._shot.output, present_time()))
+        return await self._dubbed(record, redone)
+
+    async def _dubbed(self, record: ShotRecord, redone: str) -> ShotRecord:
+        began = time.monotonic()
+        try:
+            made = await unless_erased(self._check, self._dub.run(), every_s=LOOK_S)
+        except asyncio.CancelledError:
+            await self._put(interrupted(record))
+            raise
+        except Exception as problem:
+            if isinstance(problem, Cancelled) and problem.message == CANCELLED:
+                await self._dub.discard()
+                return await self._put(cancelled(record, present_time()))
+            return await self._put(failed(record, failure_of(problem), time.monotonic() - began, present_time()))
+        if redone:
+            made = replace(made, warnings=(*made.warnings, f"the film of an earlier run {redone}: it was made anew"))
+        # A film that is written is never dubbed again because its worker was told to end in the wrong moment.
+        finished = asyncio.ensure_future(self._finished(record, made, time.monotonic() - began))
+        try:
+            return await asyncio.shield(finished)
+        except asyncio.CancelledError:
+            await finished
+            raise
+
+    async def _finished(self, record: ShotRecord, made: Made, seconds: float) -> ShotRecord:
+        if made.thumbnail:
+            await self._kept(lambda: self._store.put_thumbnail(self._name, self._shot.id, made.thumbnail))
+        record = done(record, made, seconds, present_time())
+        record = await self._put(record.model_copy(update={"look": reasons_to_look(self._shot.quality, record)}))
+        # Until the record is stored, a worker that takes the shot over can go on from the job's folder.
+        await self._dub.discard()
+        return record
+
+    def _check(self) -> None:
+        if self._store.is_cancelled(self._name, self._shot.id):
+            raise Cancelled(CANCELLED)
+
+    async def _put(self, record: ShotRecord) -> ShotRecord:
+        await self._kept(lambda: self._store.put(self._name, record))
+        return record
+
+    async def _kept(self, write: Callable[[], None]) -> None:
+        """Write to the store of batches, and try again while the store does not answer."""
+        for wait_s in _TRIES_S:
+            try:
+                return await in_thread(write)
+            except DubstageError as problem:
+                if not problem.retryable:
+                    raise
+            await asyncio.sleep(wait_s)
+        return await in_thread(write)

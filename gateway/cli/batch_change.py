@@ -1,0 +1,71 @@
+"""`dubstage batch cancel` and `dubstage batch retry`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.batch.progress import progress_of
+from gateway.batch.row_ranges import format_rows
+from gateway.batch.store import BatchStore
+from gateway.batch.types import ENDED, ShotState
+from gateway.cli.batch_local import run_here
+from gateway.cli.batch_show import counts
+from gateway.cli.batch_submit import show_jobs
+from gateway.cli.console import say, say_result
+from gateway.settings import GatewaySettings
+from services.common.errors import InvalidRequest
+
+
+def cancel_shots(store: BatchStore, name: str, ids: Sequence[str]) -> None:
+    """Cancel shots of a batch; without ids, all that have not ended.
+
+    Raises:
+        InvalidRequest: there is no such batch or shot.
+    """
+    facts = store.facts(name)
+    if facts.engine == "kubernetes":
+        from gateway.batch.kubernetes import open_engine_of
+
+        open_engine_of(facts).cancel(store, name, tuple(ids))
+    else:
+        ended = {record.id for record in store.records(name) if record.state in ENDED}
+        shots = ids or [shot.id for shot in store.manifest(name)]
+        store.cancel(name, [shot for shot in shots if shot not in ended])
+    progress = progress_of(store.records(name))
+    say_result(f"batch {name}: {counts(progress)}")
+    if progress.running and not ids:
+        say(f"{progress.running} running shots stop within seconds")
+
+
+def retry_shots(settings: GatewaySettings, store: BatchStore, name: str, ids: Sequence[str], workers: int) -> int:
+    """Let shots of a batch begin anew and give them to the engine of the batch; without ids, all that failed or were cancelled.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InvalidRequest: there is no such batch or shot, or a named shot is running.
+    """
+    facts = store.facts(name)
+    if facts.engine == "kubernetes":
+        from gateway.batch.kubernetes import open_engine_of
+
+        submitted = open_engine_of(facts).retry(store, name, tuple(ids))
+        show_jobs(name, submitted.jobs, submitted.rows)
+        return 0
+    records = store.records(name)
+    marked = store.cancelled(name)
+    for record in records:
+        if record.id in ids and record.state is ShotState.RUNNING and record.id not in marked:
+            raise InvalidRequest(f"shot {record.id} is running by {record.worker}: wait, or cancel it first", field="id")
+    over = {ShotState.FAILED, ShotState.CANCELLED}
+    chosen = ids or [record.id for record in records if record.state in over]
+    store.reset(name, chosen)
+    say(f"{len(chosen)} shots begin anew")
+    if facts.engine == "local":
+        return run_here(settings, store, facts, workers)
+    rows = [row for row, record in enumerate(records) if record.id in set(chosen)]
+    if rows:
+        say("start these rows on the farm again:")
+        say_result(format_rows(rows))
+    return 0

@@ -1,0 +1,167 @@
+"""What `dubstage batch` prints of batches and shots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway.batch.progress import Progress, progress_of
+from gateway.batch.store import BatchStore
+from gateway.batch.types import BatchFacts, ShotRecord, ShotState
+from gateway.cli.console import out, say, say_result, say_warning
+from gateway.cli.text import printable
+from services.common.errors import DubstageError, InvalidRequest, PreconditionError, RequestError, TransientError, Unexpected
+
+STATES: Final = (*map(str, ShotState), "look")
+"""Names of the states of shots, and `look` for shots that the quality gate wants a person to look at."""
+_LINE: Final = "{:<41}{:<12}{:<18}{:>7}{:>7}{:>7}{:>10}{:>7}"
+_WIDE: Final = 4096
+_SHOWN_FAILURES: Final = 10
+"""Most failed shots whose errors are printed at the end of a run."""
+_BY_URGENCY: Final = tuple(kind.exit_code for kind in (Unexpected, PreconditionError, RequestError))
+"""Exit codes of failed shots. A batch in which several failed ends with the first of these."""
+
+
+def states_named(names: Sequence[str]) -> frozenset[str]:
+    """Return the states that a user names; without names, all `STATES`.
+
+    Raises:
+        InvalidRequest: there is no such state.
+    """
+    if wrong := [name for name in names if name not in STATES]:
+        raise InvalidRequest(f"--only {wrong[0][:80]!r} is no state; there are: {', '.join(STATES)}", field="only")
+    return frozenset(names or STATES)
+
+
+def show_batches(store: BatchStore) -> None:
+    """Print one line for each batch, the oldest first."""
+    found = sorted(store.batches(), key=lambda facts: (facts.created_at, facts.name))
+    if not found:
+        say(f"no batches in {store.url}")
+        return
+    say_result(_LINE.format("batch", "engine", "created", "shots", "done", "failed", "cancelled", "left"))
+    for facts in found:
+        now = progress_of(store.records(facts.name))
+        created = facts.created_at[:16].replace("T", " ")
+        say_result(_LINE.format(facts.name, facts.engine, created, now.total, now.done, now.failed, now.cancelled, now.left))
+
+
+def show_status(store: BatchStore, name: str, states: frozenset[str]) -> None:
+    """Print a table of the shots of a batch, and the counts.
+
+    Args:
+        store: store of batches.
+        name: name of the batch.
+        states: names of the states whose shots are shown; `look`: shots that the quality gate wants a person to look at.
+    """
+    facts = store.facts(name)
+    records, notes = current_records(store, facts)
+    table = Table("shot", "state", "tries", "frames", "dubbed", "r", "time", "what", box=None, pad_edge=False)
+    for record in records:
+        if shown(record, states):
+            table.add_row(*_cells(record))
+    if table.row_count:
+        _print(table)
+    for note in notes:
+        say_warning(note)
+    progress = progress_of(records)
+    say_result(f"batch {name}, engine {facts.engine}: {counts(progress)}{pace(progress)}")
+
+
+def show_json(store: BatchStore, name: str, states: frozenset[str]) -> None:
+    """Print a batch as JSON: its facts, its progress, notes of the engine, and the records of the shots in `states`."""
+    facts = store.facts(name)
+    records, notes = current_records(store, facts)
+    progress = progress_of(records)
+    document = {
+        "batch": facts.model_dump(mode="json"),
+        "progress": {**asdict(progress), "left": progress.left},
+        "notes": notes,
+        "shots": [record.model_dump(mode="json") for record in records if shown(record, states)],
+    }
+    typer.echo(json.dumps(document, indent=1))
+
+
+def current_records(store: BatchStore, facts: BatchFacts) -> tuple[list[ShotRecord], list[str]]:
+    """Return the records of all shots, with what the cluster knows, and notes for a person.
+
+    If the cluster cannot be asked, the records are those of the store, and a note says so.
+    """
+    if facts.engine != "kubernetes":
+        return store.records(facts.name), []
+    from gateway.batch.kubernetes import open_engine_of
+
+    try:
+        snapshot = open_engine_of(facts).snapshot(store, facts.name)
+    except DubstageError as error:
+        return store.records(facts.name), [f"the cluster was not asked: {error.message}"]
+    return list(snapshot.records), list(snapshot.notes)
+
+
+def shown(record: ShotRecord, states: frozenset[str]) -> bool:
+    """Return whether a shot is in one of the states, which may hold `look`."""
+    return record.state in states or ("look" in states and bool(record.look))
+
+
+def counts(progress: Progress) -> str:
+    """Return the counts of a batch in words, such as `20 shots, 12 done (1 to look at), 2 running, 6 waiting`."""
+    look = f" ({progress.look} to look at)" if progress.look else ""
+    parts = [f"{progress.total} shots", f"{progress.done} done{look}"]
+    others = {state: getattr(progress, state) for state in ("failed", "cancelled", "running", "waiting")}
+    return ", ".join([*parts, *(f"{count} {state}" for state, count in others.items() if count)])
+
+
+def pace(progress: Progress) -> str:
+    """Return speed and time left in words, with a comma in front; empty: no shot is done, or none is running."""
+    if progress.frames_per_second is None or progress.seconds_left is None or not progress.running:
+        return ""
+    minutes, seconds = divmod(round(progress.seconds_left), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f", {progress.frames_per_second:.1f} frames a second, about {hours}:{minutes:02d}:{seconds:02d} left"
+
+
+def show_end(name: str, records: Sequence[ShotRecord]) -> int:
+    """Print how a batch ended and the errors of failed shots, and return the exit code.
+
+    0: no shot failed, and none is left. 20: shots are left. Otherwise the exit code of a failed shot.
+    """
+    failed = [record for record in records if record.state is ShotState.FAILED]
+    for record in failed[:_SHOWN_FAILURES]:
+        say_warning(f"{record.id}: {record.error}")
+    if len(failed) > _SHOWN_FAILURES:
+        say(f"{len(failed) - _SHOWN_FAILURES} more shots failed: dubstage batch status {name} --only failed")
+    progress = progress_of(records)
+    say_result(f"batch {name}: {counts(progress)}")
+    if failed:
+        from gateway.batch.worker import exit_code_of
+
+        codes = {exit_code_of(record) for record in failed}
+        return next((code for code in _BY_URGENCY if code in codes), Unexpected.exit_code)
+    return TransientError.exit_code if progress.left else 0
+
+
+def _print(table: Table) -> None:
+    """Print a table as wide as the terminal; without a terminal, each row in one line."""
+    wide = Console(file=out.file, width=_WIDE, highlight=False, markup=False, emoji=False)
+    (out if out.is_terminal else wide).print(table)
+
+
+def _cells(record: ShotRecord) -> tuple[str, ...]:
+    done = record.state is ShotState.DONE
+    what = record.error if not done else "; ".join([*(f"look: {reason}" for reason in record.look), *record.warnings])
+    return (
+        record.id,
+        record.state,
+        str(record.attempts),
+        str(record.frames) if done else "",
+        str(record.frames_dubbed) if done else "",
+        f"{record.r_opening:.2f}" if record.r_opening is not None else "",
+        f"{record.seconds:.0f} s" if record.seconds else "",
+        printable(what or (record.worker if record.state is ShotState.RUNNING else "")),
+    )

@@ -1,0 +1,165 @@
+"""Batches as Jobs: what the chart makes for them, read by the engine itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import PREFIX
+from services.render.settings import RenderSettings
+from tests.charts.rendering import NAMESPACE, STAGES, Rendered, pod_spec, render, template
+
+ON = ("batch.enabled=true", "batch.url=s3://films/batches")
+VERSIONS = ("1.29", "1.34", "1.35", "1.36", "1.37")
+
+
+def settings(rendered: Rendered) -> dict[str, Any]:
+    return dict(json.loads(rendered.one("ConfigMap", "dubstage-batch")["data"]["settings.json"]))
+
+
+def worker(rendered: Rendered, profile: int = 0) -> dict[str, Any]:
+    """The pod of the workers; profiles are in the order of their names: cpu, gpu."""
+    return pod_spec(rendered.jobs()[profile])
+
+
+def environment(rendered: Rendered, profile: int = 0) -> dict[str, Any]:
+    (container,) = worker(rendered, profile)["containers"]
+    found = {item["name"]: item.get("value", item.get("valueFrom")) for item in container["env"]}
+    assert len(found) == len(container["env"])
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _schemas_read_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("schema_contents", "all_versions", "latest_version"):
+            patch.setattr(kubernetes_validate.utils, name, cache(getattr(kubernetes_validate.utils, name)))
+        yield
+
+
+def test_batches_are_off_by_default() -> None:
+    rendered = render("default")
+    assert not rendered.of("Role")
+    assert not rendered.of("RoleBinding")
+    assert not rendered.of("ConfigMap")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("sets", [ON, ()])
+def test_the_jobs_of_the_charts_settings_are_valid(version: str, sets: tuple[str, ...]) -> None:
+    rendered = render("default", *sets) if sets else render("batch")
+    assert len(rendered.jobs()) == 2
+    for job in rendered.jobs():
+        kubernetes_validate.validate(job, version, strict=True)
+
+
+def test_workers_and_components_share_the_store_the_image_tag_and_the_rule_of_consent() -> None:
+    rendered = render("batch", "gateway.requireConsent=false")
+    assert worker(rendered)["containers"][0]["image"] == rendered.container("gateway")["image"]
+    assert worker(rendered)["imagePullSecrets"] == [{"name": "pull"}]
+    own, gateway = environment(rendered), rendered.environment("gateway")
+    for name in ("DUBSTAGE_ARTEFACTS_URL", "DUBSTAGE_DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "DUBSTAGE_REQUIRE_CONSENT"):
+        assert own[name] == gateway[name]
+    assert own["DUBSTAGE_BATCHES_URL"] == "s3://films/batches"
+
+
+def test_workers_call_the_stages_as_the_gateway_does_if_they_are_told_to() -> None:
+    rendered = render("batch")
+    own, gateway = environment(rendered), rendered.environment("gateway")
+    calling = {f"DUBSTAGE_{stage.upper()}_ENDPOINT" for stage in STAGES}
+    calling |= {name for name in gateway if name.startswith("DUBSTAGE_STAGES_")}
+    assert calling <= own.keys()
+    assert all(own[name] == gateway[name] for name in calling)
+    assert rendered.jobs()[0]["spec"]["template"]["metadata"]["labels"]["dubstage.io/calls-stages"] == "true"
+    volumes = {item["name"]: item for item in worker(rendered)["volumes"]}
+    assert volumes["tls"]["secret"]["secretName"] == "dubstage-gateway-tls"
+    alone = environment(render("batch", "batch.stages=own"))
+    assert not calling & alone.keys()
+
+
+@pytest.mark.parametrize("profile", [0, 1])
+def test_every_variable_of_a_worker_is_a_setting(profile: int) -> None:
+    told = {name.removeprefix(PREFIX).lower() for name in environment(render("batch"), profile) if name.startswith(PREFIX)}
+    assert told <= GatewaySettings.model_fields.keys() | RenderSettings.model_fields.keys()
+
+
+def test_the_gpu_profile_asks_for_a_gpu_and_the_cpu_profile_does_not() -> None:
+    cpu, gpu = (worker(render("batch"), profile) for profile in (0, 1))
+    assert gpu["containers"][0]["resources"]["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
+    assert cpu["containers"][0]["resources"]["limits"] == {"cpu": "4", "memory": "8Gi"}
+    assert gpu["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert gpu["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert (gpu["priorityClassName"], gpu["runtimeClassName"]) == ("batch", "nvidia")
+    assert environment(render("batch"), 1)["DUBSTAGE_DEVICE"] == "cuda"
+    spread = cpu["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"]
+    labels = render("batch").jobs()[0]["spec"]["template"]["metadata"]["labels"]
+    assert spread.items() <= labels.items()
+
+
+def test_workers_on_a_shared_volume_run_on_its_node() -> None:
+    rendered = render("default", *ON)
+    (claim,) = [item for item in worker(rendered)["volumes"] if item["name"] == "artefacts"]
+    assert claim["persistentVolumeClaim"]["claimName"] == "dubstage-artefacts"
+    (term,) = worker(rendered)["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    labels = rendered.jobs()[0]["spec"]["template"]["metadata"]["labels"]
+    assert term["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_who_submits_may_do_what_the_engine_does_in_one_namespace_and_workers_may_do_nothing() -> None:
+    rendered = render("batch")
+    (role,), (binding,) = rendered.of("Role"), rendered.of("RoleBinding")
+    assert not any(
+        set(rule) - {"apiGroups", "resources", "verbs", "resourceNames"} or "*" in rule["verbs"] for rule in role["rules"]
+    )
+    assert [rule.get("resourceNames") for rule in role["rules"] if rule["resources"] == ["configmaps"]] == [["dubstage-batch"]]
+    assert not rendered.of("ClusterRole")
+    assert [subject["name"] for subject in binding["subjects"]] == ["dubstage-batch", "dubbing"]
+    account = worker(rendered)["serviceAccountName"]
+    assert account not in {subject["name"] for subject in binding["subjects"]}
+    assert rendered.one("ServiceAccount", account)["automountServiceAccountToken"] is False
+    assert worker(rendered)["automountServiceAccountToken"] is False
+
+
+def test_nobody_calls_workers_and_they_call_the_stages_only_if_they_are_told_to() -> None:
+    policy = render("batch").one("NetworkPolicy", "dubstage-batch-worker")["spec"]
+    assert policy["ingress"] == []
+    ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
+    assert ports == {53, 443, 4317, 5432, *range(50051, 50056)}
+    alone = render("default", *ON).one("NetworkPolicy", "dubstage-batch-worker")["spec"]
+    assert {port["port"] for rule in alone["egress"] for port in rule["ports"]} == {53, 443}
+    assert not render("default", *ON, "global.networkPolicy.enabled=false").of("NetworkPolicy")
+
+
+def test_batches_need_no_gateway() -> None:
+    own = environment(render("default", *ON, "gateway.enabled=false"))
+    assert own["DUBSTAGE_REQUIRE_CONSENT"] == "true"
+    assert "DUBSTAGE_DATABASE_URL" not in own
+
+
+def test_jobs_of_a_release_with_another_name_are_its_own() -> None:
+    found = render("batch", release="studio")
+    document = json.loads(found.one("ConfigMap", "studio-dubstage-batch")["data"]["settings.json"])
+    assert (document["instance"], document["service_account"]) == ("studio", "studio-dubstage-batch-worker")
+    assert {item["metadata"]["namespace"] for item in found.jobs()} == {NAMESPACE}
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (("batch.enabled=true",), "batch.url: batches need a store that workers and those who submit share"),
+        (("batch.enabled=true", "batch.url=/films/batches"), "batch.url: /films/batches is a folder, and no volume"),
+        (("batch.enabled=true", "batch.url=films"), "batch.url: Does not match pattern"),
+        ((*ON, "batch.profiles.cpu.gpus=1"), "batch.profiles.cpu: Additional property gpus is not allowed"),
+        ((*ON, "batch.stages=release", "gateway.enabled=false", "render.enabled=false"), "gateway.endpoints.render"),
+    ],
+)
+def test_values_that_cannot_work_are_named(sets: tuple[str, ...], message: str) -> None:
+    result = template(sets=sets, check=False)
+    assert result.returncode
+    assert message in result.stderr

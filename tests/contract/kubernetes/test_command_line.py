@@ -1,0 +1,83 @@
+"""The commands of a person against the API, and the command of a pod as the kubelet would start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.batch.store import BatchStore
+from gateway.batch.types import ShotState
+from tests.contract.kubernetes.conftest import config_map
+from tests.contract.kubernetes.job_api import JobApi
+
+JOB = "dubstage-shots-0-0"
+
+
+def dubstage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **variables})
+
+
+def as_a_pod(job: dict[str, Any], index: int) -> subprocess.CompletedProcess[str]:
+    """Run the command of a Job's pod. As the kubelet does, the index is put into the arguments."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["/opt/dubstage/bin/dubstage"]
+    arguments = [text.replace("$(JOB_COMPLETION_INDEX)", str(index)) for text in container["args"]]
+    variables = {item["name"]: item["value"] for item in container["env"] if item["name"] != "HOME"}
+    return dubstage(*arguments, **variables)
+
+
+@pytest.fixture
+def manifest(api: JobApi, store: BatchStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four rows with footage that is no video, on a volume that the pods mount too."""
+    plates = tmp_path / "plates"
+    plates.mkdir()
+    (plates / "a.mp4").write_bytes(b"no video")
+    (plates / "de.wav").write_bytes(b"no sound")
+    mount = {"name": "plates", "mountPath": str(plates)}
+    env = [{"name": "DUBSTAGE_DATA_DIR", "value": str(tmp_path / "data")}]
+    api.put("configmaps", config_map(store, volume_mounts=[mount], volumes=[{"name": "plates", "emptyDir": {}}], env=env))
+    monkeypatch.setenv("DUBSTAGE_BATCHES_URL", store.url)
+    rows = [{"id": f"sh{row}", "footage": "a.mp4", "speech": "de.wav", "output": f"out{row}.mp4"} for row in range(4)]
+    path = plates / "shots.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_batch_is_sent_worked_on_by_pods_cancelled_and_retried(api: JobApi, store: BatchStore, manifest: Path) -> None:
+    sent = dubstage("batch", "submit", str(manifest), "--engine", "kubernetes", "--workers", "2")
+    assert (sent.returncode, sent.stdout) == (0, f"{JOB}\n"), sent.stderr
+    assert api.job(JOB)["spec"]["parallelism"] == 2
+
+    bad = as_a_pod(api.job(JOB), 1)
+    assert bad.returncode == 10, bad.stderr
+    assert store.record("shots", "sh1").state is ShotState.FAILED
+
+    assert dubstage("batch", "cancel", "shots", "sh2").returncode == 0
+    assert as_a_pod(api.job(JOB), 2).returncode == 0
+    assert store.record("shots", "sh2").state is ShotState.CANCELLED
+
+    api.finish(JOB, completed="2", failed="0-1,3")
+    watched = dubstage("batch", "watch", "shots")
+    assert watched.returncode != 0
+    assert [record.state.value for record in store.records("shots")] == ["failed", "failed", "cancelled", "failed"]
+
+    retried = dubstage("batch", "retry", "shots", "sh1", "sh3")
+    assert (retried.returncode, retried.stdout) == (0, "dubstage-shots-1-0\n"), retried.stderr
+    # Index 1 of the new Job is row 3.
+    assert as_a_pod(api.job("dubstage-shots-1-0"), 1).returncode == 10
+    assert [record.state.value for record in store.records("shots")] == ["failed", "waiting", "cancelled", "failed"]
+
+
+def test_a_missing_permission_is_one_line_and_exit_code_11(api: JobApi, manifest: Path) -> None:
+    api.refused["create", "jobs"] = (403, 'User "me" cannot create resource "jobs"')
+    found = dubstage("batch", "submit", str(manifest), "--engine", "kubernetes")
+    assert found.returncode == 11
+    assert "verbs: [create]" in found.stderr
+    assert "Traceback" not in found.stderr

@@ -1,0 +1,117 @@
+"""What goes wrong between the command and the cluster, and what the command says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.batch.kubernetes.cluster import connect
+from gateway.batch.kubernetes.engine import KubernetesEngine, open_engine
+from gateway.batch.store import BatchStore
+from services.common.errors import (
+    BackendUnavailable,
+    ClusterRefused,
+    InvalidRequest,
+    Overloaded,
+    StageDeadlineExceeded,
+    Unauthenticated,
+)
+from tests.contract.kubernetes.conftest import kubeconfig
+from tests.contract.kubernetes.job_api import JobApi
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "group", "act"),
+    [
+        ("get", "configmaps", "", "submit"),
+        ("list", "jobs", "batch", "submit"),
+        ("create", "jobs", "batch", "submit"),
+        ("delete", "jobs", "batch", "cancel"),
+    ],
+)
+def test_a_missing_permission_is_named_as_the_role_needs_it(
+    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, verb: str, resource: str, group: str, act: str
+) -> None:
+    if act == "cancel":
+        engine.submit(store, batch)
+    api.refused[verb, resource] = (403, f'{resource} is forbidden: User "me" cannot {verb} resource "{resource}"')
+    with pytest.raises(ClusterRefused) as caught:
+        getattr(engine, act)(store, batch)
+    assert f'{{apiGroups: ["{group}"], resources: [{resource}], verbs: [{verb}]}}' in caught.value.message
+    assert "batch.subjects" in caught.value.message
+    assert caught.value.exit_code == 11
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kind", "message"),
+    [
+        (401, "Unauthorized", Unauthenticated, "log in again, or choose another kubeconfig"),
+        (403, "exceeded quota: jobs, requested: count/jobs.batch=1", ClusterRefused, "refuses to create jobs .*exceeded quota"),
+        (422, "spec.template.spec.volumes[0].name: Invalid value", ClusterRefused, "correct the values under batch of the chart"),
+        (429, "too many requests", Overloaded, "too many requests"),
+        (503, "etcdserver: leader changed", BackendUnavailable, "HTTP 503.*leader changed"),
+    ],
+)
+def test_each_refusal_says_what_to_do(
+    api: JobApi,
+    engine: KubernetesEngine,
+    store: BatchStore,
+    batch: str,
+    status: int,
+    said: str,
+    kind: type[Exception],
+    message: str,
+) -> None:
+    api.refused["create", "jobs"] = (status, said)
+    with pytest.raises(kind, match=message):
+        engine.submit(store, batch)
+
+
+def test_a_release_without_batches_is_told_apart_from_a_missing_permission(
+    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=r"has no ConfigMap studio-batch: install the chart there with batch\.enabled=true"):
+        engine.submit(store, batch, config_map="studio-batch")
+    with pytest.raises(InvalidRequest, match=r"namespace nowhere of the cluster .* has no ConfigMap"):
+        open_engine(namespace="nowhere").submit(store, batch)
+
+
+def test_a_cluster_that_is_away_is_said_with_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: BatchStore, batch: str
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:9")))
+    with pytest.raises(BackendUnavailable, match=r"http://127.0.0.1:9 cannot be reached .*Connection refused"):
+        open_engine().submit(store, batch)
+
+
+def test_a_cluster_that_does_not_answer_is_not_waited_for(
+    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
+) -> None:
+    api.silent = True
+    with pytest.raises(StageDeadlineExceeded, match="did not answer in time"):
+        engine.submit(store, batch)
+
+
+def test_without_a_kubeconfig_the_ways_to_a_cluster_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
+    with pytest.raises(InvalidRequest, match="set KUBECONFIG to a kubeconfig, or give --context"):
+        connect()
+
+
+def test_a_context_that_the_kubeconfig_lacks_is_named(api: JobApi) -> None:
+    with pytest.raises(InvalidRequest, match="moon"):
+        connect(context="moon")
+
+
+def test_in_a_pod_the_service_account_leads_to_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    with pytest.raises(InvalidRequest, match="no cluster to talk to"):
+        connect(account=tmp_path)
+    for name, text in {"token": "secret", "ca.crt": "-----BEGIN CERTIFICATE-----", "namespace": "films\n"}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    cluster = connect(account=tmp_path)
+    assert (cluster.host, cluster.namespace) == ("https://10.0.0.1:443", "films")
+    assert connect("other", account=tmp_path).namespace == "other"

@@ -1,0 +1,153 @@
+"""Batches and their media in a real S3, over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from gateway.batch.manifest import manifest_of, read_manifest
+from gateway.batch.media import delivered, digest_of, fetched, input_problem
+from gateway.batch.store import BatchStore
+from gateway.batch.types import Shot, ShotRecord, ShotState
+from services.common.errors import ArtefactCorrupt, ArtefactNotFound, BackendUnavailable, InvalidRequest, StorageRefused
+from tests.contract.stores.s3_servers import BUCKET, S3Server, answering, free_port
+
+Aws = Callable[..., None]
+SHOTS = [Shot(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(12)]
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, s3: S3Server, aws: Aws) -> str:
+    """A prefix of the test's own."""
+    aws(s3.endpoint)
+    return f"s3://{BUCKET}/{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
+
+
+@pytest.fixture
+def store(url: str) -> BatchStore:
+    store = BatchStore(f"{url}/batches")
+    store.create(manifest_of("night", SHOTS), "farm")
+    return store
+
+
+def fail_after(film: Path, content: bytes) -> None:
+    film.write_bytes(content)
+    raise ZeroDivisionError
+
+
+def prefix(url: str) -> str:
+    return url.removeprefix(f"s3://{BUCKET}/")
+
+
+def test_a_batch_in_a_bucket_is_opened_again_by_its_url(store: BatchStore) -> None:
+    store.set_details("night", {"jobs": ["a"]})
+    store.put("night", ShotRecord(id="s3", state=ShotState.DONE, frames=25))
+    store.put_thumbnail("night", "s3", b"jpeg")
+    again = BatchStore(store.url)
+    assert again.names() == ["night"]
+    assert (again.facts("night").rows, again.facts("night").details) == (12, {"jobs": ["a"]})
+    assert again.manifest("night") == SHOTS
+    assert [record.id for record in again.records("night")] == [shot.id for shot in SHOTS]
+    assert again.records("night")[3] == again.record("night", "s3") == ShotRecord(id="s3", state=ShotState.DONE, frames=25)
+    assert (again.thumbnail("night", "s3"), again.thumbnail("night", "s4")) == (b"jpeg", None)
+    assert again.thumbnails("night", ["s3", "s4"]) == {"s3": b"jpeg"}
+
+
+def test_many_workers_create_one_batch_and_another_manifest_is_refused(url: str) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda _: BatchStore(url).create(manifest_of("night", SHOTS), "farm"), range(8)))
+    assert len(set(map(repr, made))) == 1
+    with pytest.raises(InvalidRequest, match="another manifest"):
+        BatchStore(url).create(manifest_of("night", SHOTS[:3]), "farm")
+    assert len(BatchStore(url).manifest("night")) == 12
+
+
+def test_cancelled_shots_wait_again_after_a_retry(store: BatchStore) -> None:
+    store.cancel("night", ["s1", "s2"])
+    assert store.is_cancelled("night", "s1")
+    assert [record.id for record in store.records("night") if record.state is ShotState.CANCELLED] == ["s1", "s2"]
+    store.reset("night", ["s1"])
+    assert not store.is_cancelled("night", "s1")
+    assert store.record("night", "s1") == ShotRecord(id="s1")
+    assert store.cancelled("night") == {"s2"}
+
+
+def test_records_that_changed_since_the_last_look_are_seen(store: BatchStore, s3: S3Server, url: str) -> None:
+    for shot in SHOTS:
+        store.put("night", ShotRecord(id=shot.id, frames=1))
+    assert sum(record.frames for record in store.records("night")) == 12
+    BatchStore(store.url).put("night", ShotRecord(id="s7", frames=100))
+    assert [record.frames for record in store.records("night")] == [100 if shot.id == "s7" else 1 for shot in SHOTS]
+    s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/batches/night/shots/s5.json", Body=b"{")
+    with pytest.raises(ArtefactCorrupt, match=r"night/shots/s5\.json is damaged"):
+        store.records("night")
+
+
+def test_a_store_that_does_not_answer_or_refuses_is_told_with_its_setting(aws: Aws) -> None:
+    aws(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(BackendUnavailable, match=r"the store of batches s3://films/batches at http.* does not answer"):
+        BatchStore("s3://films/batches").facts("night")
+    with answering(403, "AccessDenied") as (endpoint, _):
+        aws(endpoint)
+        with pytest.raises(StorageRefused, match=r"the store of batches .* refuses: AccessDenied.*DUBSTAGE_BATCHES_URL"):
+            BatchStore("s3://films/batches").put("night", ShotRecord(id="s1"))
+    with pytest.raises(InvalidRequest, match="names no bucket") as caught:
+        BatchStore("s3:///batches")
+    assert caught.value.field == "DUBSTAGE_BATCHES_URL"
+
+
+def test_footage_of_a_url_is_copied_up_to_a_limit(url: str, s3: S3Server, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 40_000
+    s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/plate.mov", Body=data)
+    copy = fetched(f"{url}/plate.mov", tmp_path, field="footage", max_bytes=1 << 30)
+    assert (copy.name, copy.read_bytes()) == ("footage.mov", data)
+    with pytest.raises(InvalidRequest, match=r"plate.mov is larger than 0.001 GB") as caught:
+        fetched(f"{url}/plate.mov", tmp_path, field="speech", max_bytes=1_000_000)
+    assert caught.value.field == "speech"
+    with pytest.raises(ArtefactNotFound, match=r"no such file .*none\.mov"):
+        fetched(f"{url}/none.mov", tmp_path, field="footage", max_bytes=1 << 30)
+    assert [path.name for path in tmp_path.iterdir()] == ["footage.mov"]
+
+
+def test_a_film_is_uploaded_whole_or_not_at_all_and_its_digest_is_known(url: str, tmp_path: Path) -> None:
+    place = f"{url}/out/a.mp4"
+    assert digest_of(place) is None
+    with pytest.raises(ZeroDivisionError), delivered(place, tmp_path) as film:
+        fail_after(film, b"half")
+    assert digest_of(place) is None
+    for content in (b"first", b"second"):
+        with delivered(place, tmp_path) as film:
+            assert film.suffix == ".mp4"
+            film.write_bytes(content)
+        assert digest_of(place) == hashlib.sha256(content).hexdigest()
+    assert fetched(place, tmp_path, field="footage", max_bytes=100).read_bytes() == b"second"
+
+
+def test_an_object_that_dubstage_did_not_write_stays(url: str, s3: S3Server, tmp_path: Path) -> None:
+    s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/mine.mp4", Body=b"mine")
+    assert digest_of(f"{url}/mine.mp4") == ""
+    with pytest.raises(InvalidRequest, match="dubstage did not write it") as caught, delivered(f"{url}/mine.mp4", tmp_path):
+        pytest.fail("the block is not entered")
+    assert caught.value.field == "output"
+
+
+def test_urls_of_a_manifest_are_checked_with_its_files(url: str, s3: S3Server, tmp_path: Path) -> None:
+    s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/a.mp4", Body=b"film")
+    s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/empty.mp4", Body=b"")
+    rows = [{"id": name, "footage": f"{url}/{name}.mp4", "output": f"{url}/out/{name}.mp4"} for name in ("a", "b", "empty")]
+    path = tmp_path / "shots.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(InvalidRequest) as caught:
+        read_manifest(path)
+    assert caught.value.mistakes == (  # type: ignore[attr-defined]
+        f"{path}:2: footage: no such file {url}/b.mp4",
+        f"{path}:3: footage: {url}/empty.mp4 is empty",
+    )
+    assert input_problem(f"{url}/a.mp4") == ""
+    path.write_text(f"{json.dumps(rows[0])}\n")
+    assert read_manifest(path).shots[0].footage == f"{url}/a.mp4"

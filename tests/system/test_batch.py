@@ -1,0 +1,246 @@
+"""Batches on real clips: every shot ends once, in the right state, whatever dies meanwhile, and with the bytes of a plain dub."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import resource
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from gateway.batch.bench import Bench, open_bench
+from gateway.batch.local import run_local
+from gateway.batch.manifest import manifest_of
+from gateway.batch.shot_request import shot_request
+from gateway.batch.store import BatchStore
+from gateway.batch.types import MAX_ATTEMPTS, Quality, Shot, ShotRecord, ShotState
+from gateway.batch.worker import exit_code_of, run_shot
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+from services.common.errors import InvalidRequest
+from tests.system.dubbing import SPEECH, Dubber, cut, sha256
+
+
+def settings_in(folder: Path, **more: Any) -> GatewaySettings:
+    return load_settings(GatewaySettings, data_dir=folder / "data", artefacts_url=str(folder / "artefacts"), **more)
+
+
+def shot(shot_id: str, footage: Path, folder: Path, **more: Any) -> Shot:
+    output = folder / "films" / f"{shot_id}.mp4"
+    return Shot(id=shot_id, footage=str(footage), speech=str(SPEECH), output=str(output), personalize=False, **more)
+
+
+def batch_of(folder: Path, *shots: Shot) -> BatchStore:
+    store = BatchStore(str(folder / "batches"))
+    store.create(manifest_of("night", shots), "local")
+    return store
+
+
+def nobody(path: Path) -> Path:
+    """Half a second of noise."""
+    pictures = np.random.default_rng(5).integers(0, 255, (12, 96, 128, 3), np.uint8)
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("ffv1", rate=25, width=128, height=96, pix_fmt="yuv420p")
+        for picture in pictures:
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        film.mux(stream.encode())
+    return path
+
+
+async def dubbed_plainly(dubber: Dubber, bench: Bench, row: Shot, output: Path) -> str:
+    """Digest of the film that a dub without a batch writes."""
+    async with shot_request(bench, row.model_copy(update={"output": str(output)})) as request:
+        await asyncio.to_thread(dubber, request)
+    return sha256(output)
+
+
+async def until(found: Callable[[], Any], limit_s: float = 90.0) -> Any:
+    end = time.monotonic() + limit_s
+    while not (result := found()):
+        assert time.monotonic() < end, "nothing happened"
+        await asyncio.sleep(0.02)
+    return result
+
+
+def running(store: BatchStore, shot_id: str) -> int:
+    """Process id of the worker that has a shot; 0: nobody has the shot."""
+    record = store.record("night", shot_id)
+    return int(record.worker.rpartition(":")[2]) if record.state is ShotState.RUNNING else 0
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.timeout(240)
+async def test_whatever_dies_each_shot_of_a_batch_is_done_once(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    short, longer = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0), cut(carphone, tmp_path / "longer.mkv", 0.5, 2.1)
+    damaged = tmp_path / "damaged.mkv"
+    damaged.write_bytes(short.read_bytes()[:2000])
+    rows = [
+        shot("killed", longer, tmp_path),
+        shot("cancelled", longer, tmp_path, seed=1, codec="ffv1"),
+        shot("damaged", damaged, tmp_path),
+        shot("nobody", nobody(tmp_path / "nobody.mkv"), tmp_path, quality=Quality(min_dubbed_share=0.5, min_r_opening=0.5)),
+        shot("plain", short, tmp_path, quality=Quality(min_dubbed_share=0.9, min_r_opening=0.3)),
+    ]
+    store = batch_of(tmp_path, *rows)
+
+    # A submit that is interrupted ends its workers, and puts their shots back.
+    first = asyncio.create_task(run_local(settings, store, "night", workers=1))
+    pid = await until(lambda: running(store, "killed"))
+    with pytest.raises(InvalidRequest, match="another `dubstage batch submit` runs batch night"):
+        await run_local(settings, store, "night", workers=1)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert is_gone(pid)
+    assert store.record("night", "killed") == ShotRecord(id="killed", output=rows[0].output)
+
+    told: list[ShotRecord] = []
+    batch = asyncio.create_task(run_local(settings, store, "night", workers=2, on_record=told.append))
+    pid = await until(lambda: running(store, "killed"))
+    await until(lambda: list(tmp_path.glob("data/jobs/*/faces.bin")))
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: running(store, "cancelled") or store.record("night", "cancelled").state is ShotState.DONE)
+    store.cancel("night", ["cancelled"])
+    cancelled_at = time.monotonic()
+    await until(lambda: store.record("night", "cancelled").state is ShotState.CANCELLED)
+    assert time.monotonic() - cancelled_at < 15
+    records = {record.id: record for record in await batch}
+
+    states = {shot_id: (record.state.value, exit_code_of(record), record.attempts) for shot_id, record in records.items()}
+    assert states == {
+        "killed": ("done", 0, 2),
+        "cancelled": ("cancelled", 0, 1),
+        "damaged": ("failed", 10, 1),
+        "nobody": ("done", 0, 1),
+        "plain": ("done", 0, 1),
+    }
+    assert any(record.id == "killed" and "signal 9" in record.error for record in told)
+    assert "damaged.mkv" in records["damaged"].error
+    assert (records["nobody"].frames_dubbed, records["nobody"].r_opening) == (0, None)
+    assert [re.sub(r"\d.*", "", reason) for reason in records["nobody"].look] == [
+        "",
+        "the correlation of wanted and shown mouth opening was not measured",
+    ]
+    assert (records["plain"].look, records["plain"].frames, records["plain"].frames_dubbed) == ((), 30, 30)
+
+    # Nothing half written, and nothing of a shot that was cancelled or failed.
+    films = {f"{name}.mp4" for name in ("killed", "nobody", "plain")}
+    assert {path.name for path in (tmp_path / "films").iterdir()} == films
+    assert list((tmp_path / "data" / "jobs").iterdir()) == []
+    async with open_bench(settings) as bench:
+        for row in rows:
+            if row.id in ("killed", "plain"):
+                plain = await dubbed_plainly(dubber, bench, row, tmp_path / f"plain-{row.id}.mp4")
+                assert plain == records[row.id].output_sha256 == sha256(Path(row.output)), row.id
+    for shot_id in ("nobody", "plain"):
+        jpeg = store.thumbnail("night", shot_id)
+        assert jpeg is not None
+        assert jpeg.startswith(b"\xff\xd8")
+
+    began = time.monotonic()
+    assert {record.id: record for record in await run_local(settings, store, "night", workers=2)} == records
+    assert time.monotonic() - began < 1.0
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_bench(settings_in(tmp_path)) as opened:
+        yield opened
+
+
+async def test_a_worker_computes_a_shot_again_only_if_the_film_is_gone_or_changed(
+    bench: Bench, carphone: Path, tmp_path: Path
+) -> None:
+    footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0)
+    row, twin = shot("one", footage, tmp_path), shot("twin", footage, tmp_path, codec="ffv1")
+    store, film = batch_of(tmp_path, row, twin), Path(row.output)
+
+    # Put back at any moment, the shot waits, and the attempt does not count.
+    attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
+    await until(lambda: running(store, "one"))
+    await asyncio.sleep(0.5)
+    attempt.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    assert (store.record("night", "one").state, store.record("night", "one").attempts) == (ShotState.WAITING, 0)
+    assert not film.exists()
+
+    # Two shots with the same mouths have one job folder, so that one of them waits for the other.
+    first, second = await asyncio.gather(run_shot(bench, store, "night", 0, worker="here"), run_shot(bench, store, "night", 1))
+    assert (second.state, second.attempts, second.warnings) == (ShotState.DONE, 1, first.warnings)
+    assert second.r_opening is not None
+    assert (first.state, first.worker, first.attempts, first.output_sha256) == (ShotState.DONE, "here", 1, sha256(film))
+    assert first.r_opening is not None
+    assert 0.5 < first.r_opening <= 1
+    assert await run_shot(bench, store, "night", 0, worker="there") == first
+
+    film.unlink()
+    again = await run_shot(bench, store, "night", 0)
+    assert again.output_sha256 == first.output_sha256 == sha256(film)
+    assert again.warnings == (*first.warnings, "the film of an earlier run was gone: it was made anew")
+    assert again.r_opening == first.r_opening
+    film.write_bytes(film.read_bytes() + bytes(8))
+    assert (await run_shot(bench, store, "night", 0)).warnings[-1] == "the film of an earlier run was changed: it was made anew"
+    assert sha256(film) == first.output_sha256
+
+    # What dubstage did not write is never replaced.
+    film.write_bytes(b"somebody else's")
+    record = await run_shot(bench, store, "night", 0)
+    assert (record.state, record.exit_code, film.read_bytes()) == (ShotState.FAILED, 10, b"somebody else's")
+    assert str(film) in record.error
+
+
+async def test_a_worker_tells_by_the_record_why_a_shot_failed(bench: Bench, carphone: Path, tmp_path: Path) -> None:
+    short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.6)
+    rows = [
+        shot("full", short, tmp_path, codec="ffv1"),
+        shot("stranger", short, tmp_path, actor="nobody-here"),
+        shot("face", short, tmp_path, face="id"),
+        shot("died", short, tmp_path),
+        shot("cancelled", short, tmp_path),
+    ]
+    store = batch_of(tmp_path, *rows)
+    store.put("night", ShotRecord(id="died", state=ShotState.RUNNING, attempts=MAX_ATTEMPTS))
+    store.cancel("night", ["cancelled"])
+    await bench.stages()
+
+    # To a process that may write no long file, the disk is full.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        full = await run_shot(bench, store, "night", 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    records = [full, *[await run_shot(bench, store, "night", row) for row in range(1, len(rows))]]
+    assert records == store.records("night")
+    ends = [(record.state.value, exit_code_of(record), record.attempts) for record in records]
+    assert ends == [("failed", 11, 1), ("failed", 11, 1), ("failed", 10, 1), ("failed", 11, 3), ("cancelled", 0, 0)]
+    said = ("no space left", "nobody-here", "face takes", "died in attempt 3 of 3", "")
+    assert all(text in record.error for text, record in zip(said, records, strict=True))
+    assert not any("Traceback" in record.error for record in records)
+    assert not (tmp_path / "films").exists() or list((tmp_path / "films").iterdir()) == []
+
+
+async def test_an_installation_that_requires_consent_dubs_no_shot_without_it(carphone: Path, tmp_path: Path) -> None:
+    row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path)
+    store = batch_of(tmp_path, row)
+    async with open_bench(settings_in(tmp_path, require_consent=True)) as strict:
+        record = await run_shot(strict, store, "night", 0)
+    assert (record.state, exit_code_of(record)) == (ShotState.FAILED, 11)
+    assert "consent" in record.error

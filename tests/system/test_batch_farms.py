@@ -1,0 +1,221 @@
+"""The commands of docs/batch.md for farm managers, run as they stand there: an index goes in, an exit code comes out.
+
+No farm manager is needed. Small programs of this test take their places and do what their manuals say: they start the command once
+for each index, with the index where the farm manager puts it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import pytest
+
+from gateway.batch.store import BatchStore
+from gateway.batch.types import ShotRecord
+from tests.system.dubbing import ROOT, cut, sha256, write_wav
+from tests.system.test_speech_lengths import demo_speech
+
+DOCS = ROOT / "docs" / "batch.md"
+
+_TOLD = """
+import json, os, subprocess
+def run(index, command, **more):
+    code = subprocess.run(command, env={**os.environ, **more}).returncode
+    with open(os.environ["FARM_LOG"], "a") as log:
+        log.write(json.dumps([index, code]) + "\\n")
+def numbers(text):
+    first, last = text.partition("%")[0].split("-")
+    return range(int(first), int(last) + 1)
+"""
+_SBATCH = """
+import argparse, farm
+options = argparse.ArgumentParser()
+for name in ("--array", "--wrap", "--cpus-per-task", "--mem"):
+    options.add_argument(name, required=True)
+options.add_argument("--requeue", action="store_true")
+given = options.parse_args()
+for index in farm.numbers(given.array):  # sbatch makes a script of --wrap
+    farm.run(index, ["sh", "-c", given.wrap], SLURM_ARRAY_TASK_ID=str(index))
+"""
+_DEADLINE = """
+import argparse, shlex, farm
+options = argparse.ArgumentParser()
+options.add_argument("-SubmitCommandLineJob", action="store_true", required=True)
+for name in ("-name", "-frames", "-executable", "-arguments"):
+    options.add_argument(name, required=True)
+options.add_argument("-chunksize", choices=["1"], required=True)
+options.add_argument("-prop", action="append")
+given = options.parse_args()
+for index in farm.numbers(given.frames):
+    farm.run(index, [given.executable, *shlex.split(given.arguments.replace("<STARTFRAME>", str(index)))])
+"""
+_OUTLINE = """
+class Outline:
+    def __init__(self, name, *, show, shot):
+        self.layers = []
+    def add_layer(self, layer):
+        self.layers.append(layer)
+"""
+_SHELL = """
+class Shell:
+    def __init__(self, name, *, command, range, threads):
+        self.command, self.range = command, range
+"""
+_CUERUN = """
+import farm
+def launch(outline, *, use_pycuerun):
+    for layer in outline.layers:
+        for index in farm.numbers(layer.range):  # Cuebot replaces the token in the joined command, which a shell runs
+            command = " ".join(layer.command).replace("#IFRAME#", str(index))
+            farm.run(index, ["sh", "-c", command], CUE_IFRAME=str(index))
+"""
+_RAY = """
+import farm
+class _Task:
+    def __init__(self, function):
+        self.function = function
+    def remote(self, index):
+        code = self.function(index)
+        with open(farm.os.environ["FARM_LOG"], "a") as log:
+            log.write(farm.json.dumps([index, code]) + "\\n")
+        return code
+def remote(*, num_cpus, max_retries, retry_exceptions):
+    return _Task
+def get(codes):
+    return codes
+"""
+MODULES = {
+    "farm.py": _TOLD,
+    "ray.py": _RAY,
+    "outline/__init__.py": _OUTLINE,
+    "outline/cuerun.py": _CUERUN,
+    "outline/modules/__init__.py": "",
+    "outline/modules/shell.py": _SHELL,
+}
+"""Python modules of farm managers, and `farm`, which the stand-ins share."""
+
+
+def documented(farm: str) -> str:
+    """The code block of docs/batch.md that belongs to a farm manager."""
+    (block,) = re.findall(rf"^```(?:bash|python) {farm}\n(.*?)^```$", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return str(block)
+
+
+@dataclass(frozen=True)
+class Farm:
+    """A folder with a manifest of two shots, one good and one bad, and the programs in the places of the farm managers."""
+
+    folder: Path
+
+    @property
+    def film(self) -> Path:
+        return self.folder / "good.mkv"
+
+    @property
+    def log(self) -> Path:
+        """Index and exit code of each run, which the stand-ins write."""
+        return self.folder / "farm.log"
+
+    def program(self, name: str, *command: object, modules: bool = False) -> Path:
+        """Write a program of the path that replaces itself by a command."""
+        paths = [ROOT, ROOT / "protos" / "gen", ROOT / "protos"] + [self.folder / "modules"] * modules
+        path = self.folder / "bin" / name
+        words = " ".join(f"'{word}'" for word in command)
+        path.write_text(f"#!/bin/sh\nPYTHONPATH='{':'.join(map(str, paths))}' exec {words} \"$@\"\n")
+        path.chmod(0o755)
+        return path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "DUBSTAGE_DATA_DIR": str(self.folder / "data"),
+            "DUBSTAGE_BATCHES_URL": str(self.folder / "batches"),
+            "FARM_LOG": str(self.log),
+        }
+
+    def run(self, farm: str, shell: Callable[[str], list[str]]) -> tuple[subprocess.CompletedProcess[str], list[list[int]]]:
+        """Run the documented block of a farm manager for the two shots, and return the run, and exit codes by index."""
+        block = documented(farm)
+        for documented_text, here in (
+            ("/srv/night.jsonl", str(self.folder / "night.jsonl")),
+            ("/usr/local/bin/dubstage", str(self.folder / "bin" / "dubstage")),
+            ("0-99", "0-1"),
+            ("range(100)", "range(2)"),
+        ):
+            block = block.replace(documented_text, here)
+        self.log.unlink(missing_ok=True)
+        done = self.call(*shell(block))
+        assert self.log.exists(), done.stderr
+        return done, [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def call(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, timeout=150, env=self.environment, check=False)
+
+    def records(self) -> list[ShotRecord]:
+        return BatchStore(str(self.folder / "batches")).records("night")
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory, carphone: Path) -> Farm:
+    folder = tmp_path_factory.mktemp("farm")
+    cut(carphone, folder / "good_footage.mkv", 0.0, 1.05)
+    write_wav(folder / "speech.wav", demo_speech(16000, 1.0), 16000)
+    (folder / "bad_footage.mkv").write_text("this is no film")
+    rows = [{"defaults": {"speech": "speech.wav", "personalize": False}}] + [
+        {"id": name, "footage": f"{name}_footage.mkv", "output": f"{name}.mkv"} for name in ("good", "bad")
+    ]
+    (folder / "night.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    farm = Farm(folder)
+    (folder / "bin").mkdir()
+    for name, text in MODULES.items():
+        (folder / "modules" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "modules" / name).write_text(text)
+    farm.program("dubstage", sys.executable, "-m", "gateway.cli")
+    farm.program("farm-python", sys.executable, modules=True)
+    farm.program("sbatch", sys.executable, "-c", _SBATCH, modules=True)
+    farm.program("deadlinecommand", sys.executable, "-c", _DEADLINE, modules=True)
+    return farm
+
+
+def in_bash(block: str) -> list[str]:
+    return ["bash", "-c", block]
+
+
+def in_python(block: str) -> list[str]:
+    return ["farm-python", "-c", block]
+
+
+@pytest.mark.timeout(300)
+def test_each_documented_farm_manager_gets_the_exit_code_of_each_index_and_each_shot_is_done_once(farm: Farm) -> None:
+    done, codes = farm.run("slurm", in_bash)
+    assert codes == [[0, 0], [1, 10]], done.stderr
+    assert str(farm.film) in done.stdout
+    assert "bad_footage.mkv" in done.stderr
+    first, film = farm.records(), sha256(farm.film)
+    assert [(record.state, record.attempts, record.exit_code) for record in first] == [("done", 1, 0), ("failed", 1, 10)]
+    assert first[0].output_sha256 == film
+
+    for name, shell in (("opencue", in_python), ("deadline", in_bash), ("ray", in_python)):
+        done, codes = farm.run(name, shell)
+        assert codes == [[0, 0], [1, 10]], (name, done.stderr)
+        assert done.returncode == (10 if name == "ray" else 0), (name, done.stderr)
+        assert farm.records() == first, f"{name}: nothing was done again"
+    assert sha256(farm.film) == film
+
+    report = farm.call("dubstage", "batch", "report", "night", str(farm.folder / "report"))
+    assert report.returncode == 0, report.stderr
+    good, bad = json.loads((farm.folder / "report" / "shots.json").read_text())["shots"]
+    assert (good["state"], good["frames"], bad["state"], bad["exit_code"]) == ("done", 32, "failed", 10)
+    with av.open(str(farm.folder / "report" / good["thumbnail"])) as picture:
+        (frame,) = picture.decode(video=0)
+    assert (frame.width, frame.height) == (176, 144)

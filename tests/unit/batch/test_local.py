@@ -1,0 +1,92 @@
+"""Worker processes that cannot work, die or hang before their first shot. tests/system/test_batch.py has those that dub."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gateway.batch.lines import Answer, Setup
+from gateway.batch.local import run_local
+from gateway.batch.manifest import manifest_of
+from gateway.batch.store import BatchStore
+from gateway.batch.types import Shot, ShotRecord
+from gateway.batch.worker_process import MODULE, WorkerDied, WorkerProcess
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+from services.common.errors import InvalidRequest, StageDeadlineExceeded, StorageFull, Unexpected
+
+
+def settings_in(folder: Path, **more: object) -> GatewaySettings:
+    """Settings of stages that nobody serves, so that workers wait for them."""
+    return load_settings(GatewaySettings, data_dir=folder / "data", stages_host="127.0.0.1", **more)
+
+
+def setup_in(folder: Path) -> Setup:
+    settings = settings_in(folder, stages_start_s=60.0)
+    return Setup(settings=settings.model_dump(mode="json"), store=str(folder / "batches"), name="night", beat_s=0.2)
+
+
+async def started_worker() -> psutil.Process:
+    """The worker process that this test has started."""
+    while True:
+        for child in psutil.Process().children():
+            if MODULE in child.cmdline():
+                return child
+        await asyncio.sleep(0.02)
+
+
+async def test_where_no_worker_can_work_no_shot_is_to_blame(tmp_path: Path) -> None:
+    store = BatchStore(str(tmp_path / "batches"))
+    store.create(manifest_of("night", [Shot(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
+    with pytest.raises(StageDeadlineExceeded):
+        await run_local(settings_in(tmp_path, stages_start_s=0.2), store, "night", workers=1)
+    assert store.records("night") == [ShotRecord(id="a")]
+
+
+async def test_a_batch_that_is_not_there_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="no batch 'night'"):
+        await run_local(settings_in(tmp_path), BatchStore(str(tmp_path / "batches")), "night", workers=1)
+    assert not (tmp_path / "batches" / "night").exists()
+
+
+@pytest.mark.parametrize(
+    ("sent", "silent_s", "said"), [(signal.SIGKILL, 60.0, "signal 9"), (signal.SIGSTOP, 0.5, "no sign of life for 0.5 s")]
+)
+async def test_a_worker_that_dies_or_hangs_is_told_and_is_gone(
+    sent: signal.Signals, silent_s: float, said: str, tmp_path: Path
+) -> None:
+    starting = asyncio.create_task(WorkerProcess.start(setup_in(tmp_path), tmp_path / "log", silent_s=silent_s))
+    worker = await started_worker()
+    worker.send_signal(sent)
+    with pytest.raises(WorkerDied, match=said):
+        await starting
+    assert not psutil.pid_exists(worker.pid)
+
+
+async def test_a_worker_whose_engine_gives_up_ends_by_itself(tmp_path: Path) -> None:
+    starting = asyncio.create_task(WorkerProcess.start(setup_in(tmp_path), tmp_path / "log"))
+    worker = await started_worker()
+    while not (tmp_path / "data" / "jobs").is_dir():  # noqa: ASYNC110 - another process makes the folder
+        await asyncio.sleep(0.02)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not psutil.pid_exists(worker.pid)
+    assert os.path.getsize(tmp_path / "log") == 0
+
+
+def test_the_settings_of_a_command_reach_its_workers_whole(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, require_consent=True, compute_threads=3, media_dir=tmp_path)
+    setup = Setup(settings=settings.model_dump(mode="json"), store="s3://b", name="night", beat_s=1.0)
+    assert Setup.parsed(setup.line()).gateway_settings() == settings
+
+
+def test_an_error_of_a_worker_keeps_its_kind() -> None:
+    error = Answer.parsed(Answer.unusable(StorageFull("no space left in /data")).line()).error()
+    assert (type(error), error.message) == (StorageFull, "no space left in /data")
+    assert isinstance(Answer.parsed(b'{"kind": "unusable", "reason": "NEWS", "message": "x"}').error(), Unexpected)

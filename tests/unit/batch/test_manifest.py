@@ -1,0 +1,216 @@
+"""Manifests of batches: the rows are read with their defaults, and all mistakes are told at once, by line and field."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.batch.manifest import WrongManifest, batch_name, manifest_of, read_manifest, shots_of
+from gateway.batch.types import Quality, Shot
+from services.common.errors import ActorNotReady, InvalidRequest
+
+Write = Callable[..., Path]
+CONSENT = {"subject": "Ann", "granted_by": "Ann", "scope": "one film", "date": "2026-02-01", "reference": "folder 3"}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a manifest of rows or of lines next to a plate, a sound file and a consent record."""
+    (tmp_path / "plate.mp4").write_bytes(b"film")
+    (tmp_path / "de").mkdir()
+    (tmp_path / "de" / "a.wav").write_bytes(b"sound")
+    (tmp_path / "consent.json").write_text(json.dumps(CONSENT))
+
+    def manifest(*rows: dict[str, Any] | str) -> Path:
+        path = tmp_path / "Night 12 (reel é).jsonl"
+        path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+        return path
+
+    return manifest
+
+
+def row(shot_id: str = "a", **more: Any) -> dict[str, Any]:
+    return {"id": shot_id, "footage": "plate.mp4", "output": f"out/{shot_id}.mp4", **more}
+
+
+def mistakes(path: Path, **more: Any) -> list[str]:
+    """Return the mistakes without the path of the manifest."""
+    with pytest.raises(WrongManifest) as caught:
+        read_manifest(path, **more)
+    return [text.removeprefix(f"{path}:") for text in caught.value.mistakes]
+
+
+def test_rows_take_the_defaults_and_paths_begin_at_the_manifest(write: Write, tmp_path: Path) -> None:
+    defaults = {"defaults": {"speech": "de/a.wav", "retime": True, "quality": {"max_warnings": 2}}}
+    path = write(defaults, "", row("a"), row("b", retime=False, consent="consent.json", footage=f"file://{tmp_path}/plate.mp4"))
+    manifest = read_manifest(path)
+    assert manifest.name == "night-12-reel-e"
+    first, second = manifest.shots
+    assert first == Shot(
+        id="a",
+        footage=f"{tmp_path}/plate.mp4",
+        speech=f"{tmp_path}/de/a.wav",
+        output=f"{tmp_path}/out/a.mp4",
+        retime=True,
+        quality=Quality(max_warnings=2),
+    )
+    assert (second.retime, second.footage, second.consent) == (False, f"{tmp_path}/plate.mp4", f"{tmp_path}/consent.json")
+
+
+def test_the_digest_is_that_of_the_wanted_films(write: Write) -> None:
+    plain = read_manifest(write(row("a", retime=False), row("b")))
+    spelled = read_manifest(write({"defaults": {"retime": False}}, row("a"), row("b", seed=0)), name="other")
+    assert plain.sha256 == spelled.sha256
+    assert (plain.name, spelled.name) == ("night-12-reel-e", "other")
+    assert read_manifest(write(row("b"), row("a"))).sha256 != plain.sha256
+    assert read_manifest(write(row("a", seed=1), row("b"))).sha256 != plain.sha256
+    assert shots_of(plain.content) == plain.shots
+    assert manifest_of("x", plain.shots).content == plain.content
+
+
+def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -> None:
+    path = write(
+        {"defaults": {"speech": "de/a.wav"}},
+        row("a", footage="none.mp4"),
+        "nonsense",
+        row("b", seed="1", quality={"min_dubbed_share": 2}),
+        row("c", sped="fast"),
+        {"id": "c d"},
+        "[1, 2]",
+        row("e", face="the left one"),
+        row("f", method="magic"),
+        row("g", codec="vp9"),
+        row("h", retime=True, keep_audio=True),
+        row("i", output="out/i.txt"),
+        row("j", output="de"),
+        '{"id": "k", "id": "l"}',
+        row("m", quality={"min_r_opening": float("nan")}),
+        row("n", footage="de"),
+        row("o", consent="de/a.wav"),
+        row("p", footage="ftp://host/plate.mp4"),
+        row("q", output="https://host/q.mp4"),
+        row("r", footage="s3://bucket"),
+    )
+    told = mistakes(path)
+    assert told[0] == f"2: footage: no such file {tmp_path}/none.mp4"
+    assert told[1] == "3: row: not JSON (character 1: Expecting value); a row is one JSON object in one line"
+    expected = [
+        '4: seed: takes a valid integer, not "1"',
+        "4: quality.min_dubbed_share: takes less than or equal to 1, not 2",
+        "5: sped: is no field of a row; there are: id, footage, output, speech,",
+        "6: id: takes at most 63 letters, digits, dots, hyphens and underscores",
+        "6: footage: is missing: every row has one",
+        "6: output: is missing: every row has one",
+        "7: row: a row is one JSON object",
+        "8: face: face takes largest, speaker",
+        "9: method: no method 'magic'; there are:",
+        "10: codec: unknown codec vp9",
+        "11: keep_audio: the film gets a timeline of its own",
+        "12: output: ",
+        "13: output: ",
+        "14: row: 'id' stands twice",
+        "15: row: NaN is no number of JSON",
+        f"16: footage: {tmp_path}/de is no regular file",
+        f"17: consent: {tmp_path}/de/a.wav: not JSON",
+        "18: footage: 'ftp://host/plate.mp4' cannot be used: give a path or s3://BUCKET/KEY, https://HOST/PATH",
+        "19: output: 'https://host/q.mp4' cannot be used: give a path or s3://BUCKET/KEY",
+        "20: footage: 's3://bucket' cannot be used",
+    ]
+    for text in expected:
+        assert [one for one in told if one.startswith(text)], (text, told)
+    lines = [int(text.partition(":")[0]) for text in told]
+    assert lines == sorted(lines)
+    assert set(lines) == set(range(2, 21))
+
+
+def test_wrong_defaults_are_told_once(write: Write) -> None:
+    path = write({"defaults": {"seed": "x", "id": "a", "quality": {"least": 1}}}, *(row(f"s{number}") for number in range(30)))
+    told = mistakes(path)
+    assert [text.partition(": ")[0] + text.partition(": ")[2].partition(":")[0] for text in told] == [
+        "1defaults.id",
+        "1defaults.seed",
+        "1defaults.quality.least",
+    ]
+    assert "there are: min_dubbed_share, min_r_opening, max_warnings" in told[2]
+    assert mistakes(write({"defaults": {}, "id": "a"}, row("b")))[0].startswith("1: defaults: this line is")
+    assert mistakes(write(row("b"), {"defaults": {}}))[0].startswith("2: id: is missing")
+
+
+def test_ids_and_outputs_are_unique_and_no_film_replaces_an_input(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "b.mp4").write_bytes(b"film")
+    path = write(row("a"), row("a", output="out/b.mp4"), row("A", output="./out/a.mp4"), row("c", output="de/../plate.mp4"))
+    assert mistakes(path) == [
+        "2: id: a: line 1 has this id already",
+        "3: id: A: line 1 has the id a, which differs only in case",
+        f"3: output: {tmp_path}/out/a.mp4: line 1 writes this film already",
+        f"4: output: {tmp_path}/plate.mp4 is the footage of line 4: give another name",
+    ]
+
+
+def test_actors_are_looked_up_and_their_method_decides_what_goes_together(write: Write) -> None:
+    def method_of(shot: Shot) -> str:
+        if shot.actor == "nobody":
+            raise ActorNotReady("no actor 'nobody'")
+        return "headpose" if shot.actor else shot.method or "ugc"
+
+    path = write(row("a", actor="nobody"), row("b", actor="ann"), row("c", actor="ann", keep_audio=True))
+    assert mistakes(path, method_of=method_of) == [
+        "1: actor: no actor 'nobody'",
+        "3: keep_audio: the film gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
+    ]
+    assert read_manifest(write(row("a", actor="nobody"))).shots[0].actor == "nobody"
+
+
+def test_files_are_left_alone_if_only_workers_reach_them(write: Write) -> None:
+    path = write(row("a", footage="/nfs/of/the/farm/a.mp4", output="/nfs/of/the/farm/out/a.mp4"))
+    assert mistakes(path) == ["1: footage: no such file /nfs/of/the/farm/a.mp4"]
+    assert read_manifest(path, check_files=False).shots[0].footage == "/nfs/of/the/farm/a.mp4"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_told(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "de").chmod(0o500)
+    assert "may not be written" in mistakes(write(row("a", output="de/films/a.mp4")))[0]
+
+
+def test_a_file_that_is_no_manifest_is_refused(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"none\.jsonl: cannot be read: No such file"):
+        read_manifest(tmp_path / "none.jsonl")
+    with pytest.raises(InvalidRequest, match="cannot be read: Is a directory"):
+        read_manifest(tmp_path)
+    with pytest.raises(InvalidRequest, match="has no rows"):
+        read_manifest(write({"defaults": {}}, "  "))
+    path = write(row("a"))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\xff\xfe\n" + b'{"a":' * 100_000 + b"\n")
+    assert [text.partition(" (")[0] for text in mistakes(path)] == [
+        "2: row: not a text in UTF-8",
+        "3: row: too many brackets; a row is one JSON object with the fields of a shot",
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "Night", "a_b", "-a", "a-", "a" * 41, "a/b", "é"])
+def test_a_name_that_kubernetes_does_not_take_is_refused(name: str, write: Write) -> None:
+    with pytest.raises(InvalidRequest, match="at most 40 small letters, digits and hyphens") as caught:
+        read_manifest(write(row("a")), name=name)
+    assert caught.value.field == "name"
+
+
+def test_a_name_is_made_from_any_name_of_a_file() -> None:
+    assert batch_name("Reel_07.FINAL", given=False) == "reel-07-final"
+    assert batch_name("x" * 39 + "_y", given=False) == "x" * 39
+    with pytest.raises(InvalidRequest, match="give --name NAME"):
+        batch_name("???", given=False)
+
+
+def test_five_thousand_rows_with_many_mistakes_are_checked_in_seconds(write: Write) -> None:
+    rows = [row(f"s{number}", speech="none.wav" if number % 2 else "de/a.wav") for number in range(5000)]
+    path = write(*rows)
+    begun = time.monotonic()
+    assert len(mistakes(path)) == 2500
+    assert time.monotonic() - begun < 10

@@ -1,0 +1,127 @@
+"""Media of shots on this machine and by HTTP. Buckets are in tests/contract/stores/test_batch_s3.py."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import resource
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from gateway.batch.media import delivered, digest_of, fetched, input_problem, is_url, local_path, output_problem
+from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest, StorageFull
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    """A web server with one film of 3 MB."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "plate.mov").write_bytes(bytes(3_000_000))
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "site"))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("place", "path"),
+    [
+        ("/plates/a.mov", "/plates/a.mov"),
+        ("plates/s3:a.mov", "plates/s3:a.mov"),
+        ("file:///plates/a.mov", "/plates/a.mov"),
+        ("s3://bucket/a.mov", None),
+        ("https://host/a.mov", None),
+        ("simplecache::s3://bucket/a.mov", None),
+    ],
+)
+def test_a_place_is_a_path_or_a_url(place: str, path: str | None) -> None:
+    assert local_path(place) == path
+    assert is_url(place) is (path is None)
+
+
+def test_a_file_of_this_machine_is_used_where_it_lies(tmp_path: Path) -> None:
+    plate = tmp_path / "plate.mov"
+    plate.write_bytes(b"film")
+    assert fetched(str(plate), tmp_path / "aside", field="footage", max_bytes=1) == plate
+    assert digest_of(str(plate)) == hashlib.sha256(b"film").hexdigest()
+    assert digest_of(str(tmp_path / "none.mov")) is None
+
+
+def test_a_film_of_this_machine_is_written_at_its_place_and_its_folder_is_made(tmp_path: Path) -> None:
+    place = tmp_path / "films" / "day 1" / "a.mp4"
+    with delivered(str(place), tmp_path / "aside") as film:
+        assert film == place
+        film.write_bytes(b"film")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidRequest, match="file cannot be made"), delivered(f"{tmp_path}/file/a.mp4", tmp_path):
+        pytest.fail("the block is not entered")
+
+
+def test_problems_of_files_are_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "empty.mov").write_bytes(b"")
+    (tmp_path / "plate.mov").write_bytes(b"film")
+    os.mkfifo(tmp_path / "pipe.mov")
+    assert input_problem(f"{tmp_path}/plate.mov") == ""
+    assert input_problem(f"{tmp_path}/none.mov") == f"no such file {tmp_path}/none.mov"
+    assert input_problem(f"{tmp_path}/empty.mov").endswith("is empty")
+    assert input_problem(f"{tmp_path}/pipe.mov").endswith("is no regular file")
+    assert "cannot be read" in input_problem("/a\0b")
+    assert "cannot be read" in input_problem(f"/{'a' * 300}.mov")
+    assert output_problem(f"{tmp_path}/new/folder/a.mp4") == output_problem(f"{tmp_path}/plate.mov") == ""
+    assert output_problem(str(tmp_path)).endswith("give another name")
+    assert output_problem(f"{tmp_path}/plate.mov/a.mp4").endswith("plate.mov is no folder")
+    assert "NUL byte" in output_problem("/a\0b")
+    assert "at most" in output_problem(f"/{'a' * 300}.mov")
+
+
+def test_footage_of_a_web_server_is_copied_up_to_a_limit(site: str, tmp_path: Path) -> None:
+    copy = fetched(f"{site}/plate.mov?take=2", tmp_path, field="footage", max_bytes=3_000_000)
+    assert (copy.name, copy.stat().st_size) == ("footage.mov", 3_000_000)
+    with pytest.raises(InvalidRequest, match=r"larger than 0\.003 GB, the most that is copied"):
+        fetched(f"{site}/plate.mov", tmp_path, field="speech", max_bytes=2_999_999)
+    assert input_problem(f"{site}/plate.mov") == ""
+    assert input_problem(f"{site}/none.mov") == f"no such file {site}/none.mov"
+    with pytest.raises(ArtefactNotFound, match=r"none\.mov"):
+        fetched(f"{site}/none.mov", tmp_path, field="speech", max_bytes=1 << 30)
+
+
+def test_a_full_disk_leaves_no_part_of_a_copy(site: str, tmp_path: Path) -> None:
+    folder = tmp_path / "aside"
+    folder.mkdir()
+    with largest_file(100_000), pytest.raises(StorageFull, match=r"no space left in .*aside: free some"):
+        fetched(f"{site}/plate.mov", folder, field="footage", max_bytes=1 << 30)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_server_that_does_not_answer_may_answer_later(tmp_path: Path) -> None:
+    with pytest.raises(BackendUnavailable, match=r"the store of the footage http://127\.0\.0\.1:9/a\.mov does not answer"):
+        fetched("http://127.0.0.1:9/a.mov", tmp_path, field="footage", max_bytes=1 << 30)
+
+
+@pytest.mark.parametrize("place", ["https://host/a.mp4", "s3://bucket", "s3:///key", "ftp://host/a.mp4", "simplecache::s3://b/k"])
+def test_a_film_cannot_go_everywhere(place: str, tmp_path: Path) -> None:
+    assert output_problem(place).endswith("give a path or s3://BUCKET/KEY")
+    with pytest.raises(InvalidRequest, match="give a path or s3://BUCKET/KEY") as caught, delivered(place, tmp_path):
+        pytest.fail("the block is not entered")
+    assert caught.value.field == "output"

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+from gateway.batch.row_queue import RowQueue
+
+
+async def test_rows_are_drawn_in_order_and_each_once() -> None:
+    queue = RowQueue([4, 1, 9])
+    drawn = [await queue.next() for _ in range(3)]
+    assert drawn == [1, 4, 9]
+    for row in (1, 4, 9):
+        await queue.ended(row, again_in_s=None)
+    assert await queue.next() is None
+
+
+async def test_without_rows_there_is_nothing_to_draw() -> None:
+    assert await RowQueue([]).next() is None
+
+
+async def test_a_worker_without_a_row_waits_for_a_row_that_another_one_gives_back() -> None:
+    queue = RowQueue([0])
+    assert await queue.next() == 0
+    other = asyncio.create_task(queue.next())
+    await asyncio.sleep(0.01)
+    assert not other.done()
+    await queue.ended(0, again_in_s=0.0)
+    assert await other == 0
+    third = asyncio.create_task(queue.next())
+    await queue.ended(0, again_in_s=None)
+    assert await third is None
+
+
+async def test_a_row_that_failed_rests_and_others_come_first() -> None:
+    queue = RowQueue([0, 1])
+    assert await queue.next() == 0
+    began = time.monotonic()
+    await queue.ended(0, again_in_s=0.2)
+    assert await queue.next() == 1
+    assert time.monotonic() - began < 0.15
+    assert await queue.next() == 0
+    assert time.monotonic() - began >= 0.19

@@ -1,0 +1,131 @@
+"""The request of a shot is the request that `dubstage dub` makes of the same options, and is checked as strictly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.batch.bench import Bench, open_bench
+from gateway.batch.shot_request import shot_request
+from gateway.batch.types import Shot
+from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.enrol import EnrolOptions
+from gateway.pipeline.faces import FaceChoice
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+from services.common.errors import ActorNotReady, ConsentMissing, InvalidRequest, MediaUnsupported
+from tests.system.dubbing import SPEECH
+
+CONSENT = {"subject": "A", "granted_by": "A", "scope": "this film", "date": "2026-01-02", "reference": "safe 1"}
+
+
+def settings_in(folder: Path, **more: Any) -> GatewaySettings:
+    return load_settings(GatewaySettings, data_dir=folder / "data", artefacts_url=str(folder / "artefacts"), **more)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_bench(settings_in(tmp_path, compute_threads=3)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def consent(tmp_path: Path) -> Path:
+    path = tmp_path / "consent.json"
+    path.write_text(json.dumps(CONSENT))
+    return path
+
+
+def shot(footage: Path, folder: Path, **more: Any) -> Shot:
+    return Shot.model_validate(
+        {"id": "a", "footage": str(footage), "speech": str(SPEECH), "output": str(folder / "out" / "a.mp4"), **more}
+    )
+
+
+async def request_of(bench: Bench, row: Shot) -> DubRequest:
+    async with shot_request(bench, row) as request:
+        return request
+
+
+async def test_without_options_the_request_has_the_defaults(bench: Bench, carphone: Path, tmp_path: Path) -> None:
+    request = await request_of(bench, shot(carphone, tmp_path))
+    assert request == DubRequest(footage=carphone, speech=SPEECH, output=tmp_path / "out" / "a.mp4", method="ugc", threads=3)
+    assert not request.overwrite
+
+
+async def test_every_option_reaches_the_request(bench: Bench, carphone: Path, tmp_path: Path, consent: Path) -> None:
+    row = shot(
+        carphone,
+        tmp_path,
+        method="ugc+hetero",
+        face="20,30",
+        retime=True,
+        expression="neutral",
+        codec="ffv1",
+        personalize=False,
+        seed=5,
+        consent=str(consent),
+    )
+    request = await request_of(bench, row)
+    assert request.consent is not None
+    assert request.consent.reference == "safe 1"
+    assert (request.method, request.face, request.retime) == ("ugc+hetero", FaceChoice("point", point=(20.0, 30.0)), True)
+    assert (request.expression, request.codec) == ("neutral", "ffv1")
+    assert request.enrol == EnrolOptions(personalize_renderer=False, personalize_motion=False, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "said"),
+    [
+        ({"actor": "nobody-here"}, ActorNotReady, "nobody-here"),
+        ({"method": "magic"}, InvalidRequest, "no method 'magic'"),
+        ({"face": "left"}, InvalidRequest, "face takes"),
+        ({"codec": "vp9"}, InvalidRequest, "unknown codec vp9"),
+        ({"method": "headpose", "keep_audio": True}, InvalidRequest, "timeline of its own"),
+        ({"speech": "/no/such.wav"}, MediaUnsupported, "/no/such.wav"),
+        ({"speech": None}, InvalidRequest, "has no sound"),
+        ({"consent": "/no/such.json"}, InvalidRequest, "/no/such.json"),
+    ],
+)
+async def test_what_a_dub_refuses_a_shot_is_refused_for(
+    more: dict[str, Any], error: type[Exception], said: str, bench: Bench, carphone: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=said):
+        await request_of(bench, shot(carphone, tmp_path, **more))
+
+
+@pytest.mark.parametrize("field", ["footage", "speech", "consent"])
+async def test_a_film_never_replaces_an_input(field: str, bench: Bench, carphone: Path, tmp_path: Path, consent: Path) -> None:
+    path = tmp_path / "copy.mp4"
+    path.write_bytes({"footage": carphone, "speech": SPEECH, "consent": consent}[field].read_bytes())
+    before = path.read_bytes()
+    row = shot(carphone, tmp_path).model_copy(update={field: str(path), "output": str(path)})
+    with pytest.raises(InvalidRequest, match="copy.mp4") as refused:
+        await request_of(bench, row)
+    assert refused.value.field == "output"
+    assert path.read_bytes() == before
+
+
+async def test_where_consent_is_required_a_shot_needs_a_record(carphone: Path, tmp_path: Path, consent: Path) -> None:
+    async with open_bench(settings_in(tmp_path, require_consent=True)) as strict:
+        with pytest.raises(ConsentMissing):
+            await request_of(strict, shot(carphone, tmp_path))
+        assert (await request_of(strict, shot(carphone, tmp_path, consent=str(consent)))).consent is not None
+
+
+async def test_copies_of_dead_workers_are_removed_and_those_of_living_ones_stay(bench: Bench, tmp_path: Path) -> None:
+    left = tmp_path / "data" / "fetched" / "1-dead"
+    left.mkdir(parents=True)
+    (left / "footage.mp4").write_bytes(b"x")
+    with bench.folder_aside() as mine:
+        async with open_bench(bench.settings) as other:
+            with other.folder_aside() as theirs:
+                assert mine.is_dir()
+                assert not left.exists()
+            assert not theirs.exists()
+        assert mine.is_dir()
+    assert not mine.exists()

@@ -1,0 +1,216 @@
+"""The store of batches in a folder: created once, read by many, and never half written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from gateway.batch.manifest import Manifest, manifest_of
+from gateway.batch.store import BatchStore, open_batches
+from gateway.batch.types import Shot, ShotRecord, ShotState
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+from services.common.errors import ArtefactCorrupt, InvalidRequest, StorageRefused
+from services.common.store.blob_files import PARTIAL
+
+SHOTS = [Shot(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(6)]
+NIGHT = manifest_of("night", SHOTS)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BatchStore:
+    store = BatchStore(str(tmp_path / "batches [1]"))
+    store.create(NIGHT, "local")
+    return store
+
+
+@pytest.fixture
+def folder(store: BatchStore, tmp_path: Path) -> Path:
+    """Folder of the batch."""
+    return tmp_path / "batches [1]" / "night"
+
+
+def test_a_batch_is_created_once_and_opened_again(store: BatchStore) -> None:
+    facts = store.set_details("night", {"jobs": ["a"]})
+    assert (facts.name, facts.rows, facts.manifest_sha256, facts.engine) == ("night", 6, NIGHT.sha256, "local")
+    again = BatchStore(store.url)
+    assert again.create(NIGHT, "farm") == facts == again.facts("night")
+    assert again.manifest("night") == SHOTS
+    assert [record.state for record in again.records("night")] == [ShotState.WAITING] * 6
+
+
+def test_another_manifest_under_the_name_is_refused(store: BatchStore) -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"batch night exists in file:.* with another manifest: choose another --name"
+    ) as caught:
+        store.create(manifest_of("night", SHOTS[:5]), "local")
+    assert caught.value.field == "name"
+    store.create(manifest_of("night-2", SHOTS[:5]), "local")
+    assert store.names() == ["night", "night-2"]
+    assert (len(store.manifest("night")), len(store.manifest("night-2"))) == (6, 5)
+
+
+def test_of_many_creators_at_once_all_see_the_same_batch(tmp_path: Path) -> None:
+    def create(number: int) -> str:
+        manifest: Manifest = manifest_of("night", SHOTS[: 3 + number % 2])
+        try:
+            return repr(BatchStore(str(tmp_path)).create(manifest, "farm"))
+        except InvalidRequest:
+            return ""
+
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(create, range(16)))
+    assert sorted(map(bool, made)) == [False] * 8 + [True] * 8
+    assert len(set(made)) == 2
+    assert BatchStore(str(tmp_path)).facts("night").rows == len(BatchStore(str(tmp_path)).manifest("night"))
+    assert sorted(path.name for path in (tmp_path / "night").iterdir()) == ["batch.json", "manifest.jsonl"]
+
+
+def test_a_batch_whose_creator_died_is_completed_by_the_next(store: BatchStore, folder: Path) -> None:
+    (folder / "batch.json").unlink()
+    assert store.names() == []
+    assert BatchStore(store.url).find("night") is None
+    assert store.create(NIGHT, "farm").engine == "farm"
+    assert store.names() == ["night"]
+
+
+def test_records_come_in_the_order_of_the_rows(store: BatchStore) -> None:
+    done = ShotRecord(id="s4", state=ShotState.DONE, frames=25, frames_by_reason={"DUBBED": 25}, warnings=("a",), r_opening=0.9)
+    store.put("night", done)
+    store.put("night", ShotRecord(id="s1", state=ShotState.FAILED, error="no face"))
+    records = BatchStore(store.url).records("night")
+    assert [record.id for record in records] == [shot.id for shot in SHOTS]
+    assert (records[4], store.record("night", "s4")) == (done, done)
+    assert (records[1].error, records[0]) == ("no face", ShotRecord(id="s0"))
+
+
+def test_records_of_other_processes_are_seen_and_unchanged_ones_are_not_read_again(
+    store: BatchStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    plain = LocalFileSystem.cat_ranges
+
+    def noted(files: LocalFileSystem, paths: list[str], *more: Any, **options: Any) -> Any:
+        read.extend(Path(path).name for path in paths)
+        return plain(files, paths, *more, **options)
+
+    for shot in SHOTS:
+        store.put("night", ShotRecord(id=shot.id, frames=1))
+    assert sum(record.frames for record in store.records("night")) == 6
+    BatchStore(store.url).put("night", ShotRecord(id="s2", frames=100))
+    monkeypatch.setattr(LocalFileSystem, "cat_ranges", noted)
+    assert [record.frames for record in store.records("night")] == [1, 1, 100, 1, 1, 1]
+    assert read == ["s2.json"]
+    (folder / "shots" / "s4.json").unlink()
+    assert [record.frames for record in store.records("night")] == [1, 1, 100, 1, 0, 1]
+
+
+def test_a_writer_that_is_killed_leaves_the_old_record(store: BatchStore, folder: Path) -> None:
+    store.put("night", ShotRecord(id="s1", frames=7))
+    code = (
+        "import os, sys\n"
+        "from gateway.batch.store import BatchStore\n"
+        "from gateway.batch.types import ShotRecord\n"
+        "os.replace = lambda *names: os._exit(9)\n"
+        f"BatchStore({store.url!r}).put('night', ShotRecord(id='s1', frames=8))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert [path.name.startswith(PARTIAL) for path in sorted((folder / "shots").iterdir())] == [True, False]
+    assert store.record("night", "s1").frames == 7
+    assert store.records("night")[1].frames == 7
+
+
+def test_cancelled_shots_do_not_wait_and_wait_again_after_a_reset(store: BatchStore) -> None:
+    store.put("night", ShotRecord(id="s0", state=ShotState.DONE))
+    store.put("night", ShotRecord(id="s1", state=ShotState.RUNNING, attempts=1))
+    store.cancel("night", [shot.id for shot in SHOTS])
+    states = [record.state for record in store.records("night")]
+    assert states == [ShotState.DONE, ShotState.RUNNING, *[ShotState.CANCELLED] * 4]
+    assert store.record("night", "s5").state is ShotState.CANCELLED
+    assert BatchStore(store.url).is_cancelled("night", "s1")
+    store.reset("night", ["s1", "s5"])
+    assert (store.record("night", "s1"), store.record("night", "s5")) == (ShotRecord(id="s1"), ShotRecord(id="s5"))
+    assert not store.is_cancelled("night", "s5")
+    assert store.cancelled("night") == {"s0", "s2", "s3", "s4"}
+    store.uncancel("night", ["s2", "s5"])
+    assert store.record("night", "s2").state is ShotState.WAITING
+
+
+def test_two_cancels_at_once_lose_none(store: BatchStore) -> None:
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(lambda shot: BatchStore(store.url).cancel("night", [shot.id]), SHOTS))
+    assert store.cancelled("night") == {shot.id for shot in SHOTS}
+
+
+def test_thumbnails_lie_beside_the_records(store: BatchStore) -> None:
+    store.put_thumbnail("night", "s1", b"one")
+    store.put_thumbnail("night", "s2", b"two")
+    assert (store.thumbnail("night", "s1"), store.thumbnail("night", "s3")) == (b"one", None)
+    assert store.thumbnails("night", ["s1", "s2", "s3"]) == {"s1": b"one", "s2": b"two"}
+    assert store.records("night")[1] == ShotRecord(id="s1")
+
+
+@pytest.mark.parametrize("name", ["none", "../night", "", "NIGHT", "night/shots"])
+def test_a_missing_batch_is_told_with_those_that_there_are(store: BatchStore, name: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"no batch .* in file:.*; there are: night"):
+        store.facts(name)
+    with pytest.raises(InvalidRequest, match="no batch"):
+        store.records(name)
+
+
+def test_a_missing_shot_is_told(store: BatchStore) -> None:
+    for use in (
+        lambda: store.record("night", "x"),
+        lambda: store.cancel("night", ["s1", "x", "y"]),
+        lambda: store.reset("night", ["x"]),
+    ):
+        with pytest.raises(InvalidRequest, match="batch night has no shot 'x'") as caught:
+            use()
+        assert caught.value.field == "id"
+    assert store.cancelled("night") == frozenset()
+
+
+def test_damaged_files_are_told_by_name(store: BatchStore, folder: Path) -> None:
+    (folder / "shots").mkdir()
+    (folder / "shots" / "s1.json").write_text('{"id": "s1", "state": "sleeping"}')
+    with pytest.raises(
+        ArtefactCorrupt, match=r"s1\.json is damaged \(state: .*: restore the file from a backup, or remove the file"
+    ):
+        store.record("night", "s1")
+    (folder / "manifest.jsonl").write_text("{}\n")
+    with pytest.raises(ArtefactCorrupt, match=r"manifest\.jsonl is damaged \(id: Field required\)"):
+        BatchStore(store.url).manifest("night")
+    (folder / "batch.json").write_text("")
+    with pytest.raises(ArtefactCorrupt, match=r"batch\.json is damaged"):
+        store.names()
+
+
+def test_other_folders_are_no_batches(store: BatchStore, folder: Path) -> None:
+    (folder.parent / "Other Things").mkdir()
+    (folder.parent / "empty").mkdir()
+    (folder.parent / ".hidden").write_text("")
+    assert store.names() == ["night"]
+    assert BatchStore(str(folder.parent / "missing")).names() == []
+
+
+def test_a_place_that_is_no_folder_is_refused_with_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageRefused, match=r"the store of batches file:.*/file cannot be used: .*point DUBSTAGE_BATCHES_URL"):
+        BatchStore(str(tmp_path / "file")).create(NIGHT, "local")
+    with pytest.raises(InvalidRequest, match="cannot open the store of batches carrier-pigeon://x") as caught:
+        BatchStore("carrier-pigeon://x/y")
+    assert caught.value.field == "DUBSTAGE_BATCHES_URL"
+
+
+def test_the_settings_name_the_store(tmp_path: Path) -> None:
+    settings = load_settings(GatewaySettings, data_dir=tmp_path / "data")
+    assert open_batches(settings).url == f"file://{tmp_path}/data/batches"
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    elsewhere = load_settings(GatewaySettings, data_dir=tmp_path / "data", batches_url=f"file://{tmp_path}/shared")
+    assert open_batches(elsewhere).url == f"file://{tmp_path}/shared"

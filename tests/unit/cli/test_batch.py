@@ -1,0 +1,332 @@
+"""`dubstage batch`: what users type and see. Shots that are dubbed to the end are in tests/system/test_batch.py."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.batch.store import BatchStore
+from gateway.batch.types import ShotRecord, ShotState
+from gateway.cli.app import run
+from gateway.cli.batch_watch import BatchProgress
+
+Printed = Callable[[], tuple[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "artefacts"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
+    for name in ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> str:
+    """Manifest of four shots whose footage is no film."""
+    (tmp_path / "plate.mp4").write_bytes(b"no film")
+    rows = [{"id": f"s{number}", "footage": "plate.mp4", "output": f"out/{number}.mp4"} for number in range(4)]
+    path = tmp_path / "night.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def store(tmp_path: Path, shots: str) -> BatchStore:
+    """Store with the batch `night` of the engine farm."""
+    assert run(["batch", "submit", shots, "--engine", "farm"]) == 0
+    return BatchStore(str(tmp_path / "data" / "batches"))
+
+
+@pytest.fixture
+def printed(store: BatchStore, capsys: pytest.CaptureFixture[str]) -> Printed:
+    """Gives stdout and stderr since the last call."""
+    capsys.readouterr()
+
+    def read() -> tuple[str, str]:
+        shown = capsys.readouterr()
+        return shown.out, shown.err
+
+    return read
+
+
+def done(number: int, **more: object) -> ShotRecord:
+    times = {"begun_at": "2026-11-21T20:00:00.000Z", "ended_at": "2026-11-21T20:00:10.000Z", "seconds": 10.0}
+    facts = {"id": f"s{number}", "state": "done", "attempts": 1, "frames": 100, "frames_dubbed": 90, "exit_code": 0}
+    return ShotRecord.model_validate({**facts, **times, **more})
+
+
+def failed(number: int, code: int = 10) -> ShotRecord:
+    return ShotRecord(id=f"s{number}", state=ShotState.FAILED, attempts=1, exit_code=code, error="no [red]face\x1b")
+
+
+def test_a_farm_gets_one_run_for_each_row_that_is_left(shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["batch", "submit", shots, "--engine", "farm", "--name", "reel-7"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "sbatch --array=0-3 --wrap 'dubstage batch run reel-7 --index $SLURM_ARRAY_TASK_ID'\n"
+    assert "batch reel-7 is new: 4 shots, 0 done, 4 waiting" in shown.err
+    assert f"export DUBSTAGE_BATCHES_URL=file://{tmp_path}/data/batches" in shown.err
+    store = BatchStore(str(tmp_path / "data" / "batches"))
+    store.put("reel-7", done(1))
+    assert run(["batch", "submit", shots, "--engine", "farm", "--name", "reel-7"]) == 0
+    shown = capsys.readouterr()
+    assert "--array=0,2-3 " in shown.out
+    assert "batch reel-7 exists and goes on: 4 shots, 1 done, 3 waiting" in shown.err
+    for number in (0, 2, 3):
+        store.put("reel-7", done(number))
+    assert run(["batch", "submit", shots, "--engine", "farm", "--name", "reel-7"]) == 0
+    assert capsys.readouterr().out == "batch reel-7: 4 shots, 4 done\n"
+
+
+def test_all_mistakes_of_a_manifest_are_printed_and_nothing_starts(
+    shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": f"s{number}", "footage": f"{number}.mp4", "output": f"out/{number}.mp4"} for number in range(60)]
+    Path(shots).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert run(["batch", "submit", shots]) == 10
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"{shots}:1: footage: no such file {tmp_path}/0.mp4"
+    assert len(lines) == 51
+    assert lines[-1] == f"error: {shots}: 60 mistakes, 10 of them not shown; nothing was started"
+    Path(shots).write_text(json.dumps(rows[0]))
+    assert run(["batch", "submit", shots]) == 10
+    assert capsys.readouterr().err == f"error: {shots}:1: footage: no such file {tmp_path}/0.mp4\n"
+    assert not (tmp_path / "data" / "batches").exists()
+
+
+def test_actors_and_consent_are_looked_up_before_anything_starts(
+    shots: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in Path(shots).read_text().splitlines()]
+    Path(shots).write_text("".join(f"{json.dumps({**row, 'actor': 'nobody'})}\n" for row in rows[:2]))
+    assert run(["batch", "submit", shots]) == 10
+    assert f"{shots}:2: actor: no actor 'nobody'" in capsys.readouterr().err
+    monkeypatch.setenv("DUBSTAGE_REQUIRE_CONSENT", "1")
+    Path(shots).write_text(f"{json.dumps(rows[0])}\n")
+    assert run(["batch", "submit", shots, "--engine", "farm"]) == 10
+    assert ":1: consent: this installation requires a consent record" in capsys.readouterr().err
+    assert run(["batch", "submit", shots, "--engine", "farm", "--no-check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--engine", "cloud"], "--engine 'cloud' is unknown; there are: local, kubernetes, farm"),
+        (["--namespace", "films"], "--namespace is an option of --engine kubernetes, not of local: leave it out"),
+        (["--engine", "farm", "--profile", "gpu"], "--profile is an option of --engine kubernetes"),
+        (["--engine", "kubernetes", "--stages", "here"], "--stages is an option of --engine local"),
+        (["--engine", "farm", "--workers", "2"], "--workers does not go with --engine farm"),
+        (["--name", "Night 12"], "'Night 12' is no name of a batch"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    arguments: list[str], said: str, shots: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["batch", "submit", shots, *arguments]) == 10
+    assert said in capsys.readouterr().err
+
+
+def test_another_manifest_or_engine_under_the_name_is_refused(store: BatchStore, shots: str, printed: Printed) -> None:
+    assert run(["batch", "submit", shots]) == 10
+    assert "batch night belongs to the engine farm: give --engine farm, or choose another --name NAME" in printed()[1]
+    Path(shots).write_text(Path(shots).read_text().replace("out/0", "out/9"))
+    assert run(["batch", "submit", shots, "--engine", "farm"]) == 10
+    assert "with another manifest" in printed()[1]
+    assert store.manifest("night")[0].output.endswith("out/0.mp4")
+
+
+def test_status_shows_every_shot_and_the_counts(store: BatchStore, printed: Printed) -> None:
+    store.put("night", done(0, r_opening=0.914, look=("r 0.91 is under 0.95",), warnings=("a little dark",)))
+    store.put("night", failed(1))
+    store.put("night", ShotRecord(id="s2", state=ShotState.RUNNING, attempts=2, worker="node7:99"))
+    assert run(["batch", "status", "night"]) == 0
+    lines = [re.sub(" +", " ", line).strip() for line in printed()[0].splitlines()]
+    assert lines == [
+        "shot state tries frames dubbed r time what",
+        "s0 done 1 100 90 0.91 10 s look: r 0.91 is under 0.95; a little dark",
+        "s1 failed 1 no [red]face\\x1b",
+        "s2 running 2 node7:99",
+        "s3 waiting 0",
+        "batch night, engine farm: 4 shots, 1 done (1 to look at), 1 failed, 1 running, 1 waiting, 10.0 frames a second, "
+        "about 0:00:20 left",
+    ]
+    assert run(["batch", "status", "night", "--only", "failed", "--only", "look"]) == 0
+    assert [line.split()[0] for line in printed()[0].splitlines()] == ["shot", "s0", "s1", "batch"]
+    assert run(["batch", "status", "night", "--only", "lost"]) == 10
+    assert "--only 'lost' is no state; there are: waiting, running, done, failed, cancelled, look" in printed()[1]
+
+
+def test_status_as_json_has_the_batch_its_progress_and_its_records(store: BatchStore, printed: Printed) -> None:
+    store.put("night", done(2))
+    assert run(["batch", "status", "night", "--json"]) == 0
+    document = json.loads(printed()[0])
+    assert document["batch"]["manifest_sha256"] == store.facts("night").manifest_sha256
+    assert (document["progress"]["done"], document["progress"]["left"], document["progress"]["frames_per_second"]) == (1, 3, 10.0)
+    assert [ShotRecord.model_validate(shot) for shot in document["shots"]] == store.records("night")
+
+
+def test_batches_are_listed_with_their_counts(store: BatchStore, shots: str, printed: Printed) -> None:
+    store.put("night", done(0))
+    store.put("night", failed(1))
+    assert run(["batch", "submit", shots, "--engine", "farm", "--name", "zz"]) == 0
+    printed()
+    assert run(["batch", "list"]) == 0
+    rows = [line.split() for line in printed()[0].splitlines()]
+    assert [(row[0], row[1], row[-5:]) for row in rows[1:]] == [
+        ("night", "farm", ["4", "1", "1", "0", "2"]),
+        ("zz", "farm", ["4", "0", "0", "0", "4"]),
+    ]
+
+
+def test_without_batches_the_list_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["batch", "list"]) == 0
+    assert "no batches in file:" in capsys.readouterr().err
+    assert run(["batch", "status", "night"]) == 10
+    assert "no batch 'night' in" in capsys.readouterr().err
+
+
+def test_watch_ends_with_the_batch_and_its_exit_code_tells_of_failures(
+    store: BatchStore, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [failed(3), done(2), done(1), done(0)]
+    monkeypatch.setattr(time, "sleep", lambda _: store.put("night", left.pop()))
+    monkeypatch.setattr(BatchProgress.__init__, "__defaults__", (0.0,))
+    assert run(["batch", "watch", "night"]) == 10
+    out, err = printed()
+    assert out == "batch night: 4 shots, 3 done, 1 failed\n"
+    assert err.splitlines() == [
+        "no shot is running now: submit the manifest of batch night again to go on",
+        "4 shots, 0 done, 4 waiting",
+        "4 shots, 1 done, 3 waiting",
+        "4 shots, 2 done, 2 waiting",
+        "4 shots, 3 done, 1 waiting",
+        "4 shots, 3 done, 1 failed",
+        "warning: s3: no [red]face\\x1b",
+    ]
+    store.put("night", done(3))
+    assert run(["batch", "watch", "night"]) == 0
+    store.put("night", failed(0, 12))
+    store.put("night", failed(1, 11))
+    assert run(["batch", "watch", "night"]) == 12
+
+
+def test_shots_are_cancelled_and_retried(store: BatchStore, printed: Printed) -> None:
+    store.put("night", done(0))
+    store.put("night", failed(1))
+    assert run(["batch", "cancel", "night", "s2", "s0"]) == 0
+    assert printed()[0] == "batch night: 4 shots, 1 done, 1 failed, 1 cancelled, 1 waiting\n"
+    assert run(["batch", "cancel", "night"]) == 0
+    assert printed()[0] == "batch night: 4 shots, 1 done, 1 failed, 2 cancelled\n"
+    assert store.cancelled("night") == {"s2", "s3"}
+    assert run(["batch", "retry", "night"]) == 0
+    out, err = printed()
+    assert (out, err.splitlines()[0]) == ("1-3\n", "3 shots begin anew")
+    assert [record.state for record in store.records("night")] == [ShotState.DONE, *[ShotState.WAITING] * 3]
+    assert run(["batch", "retry", "night", "s0"]) == 0
+    assert store.record("night", "s0") == ShotRecord(id="s0")
+    assert run(["batch", "retry", "night", "s9"]) == 10
+    assert "batch night has no shot 's9'" in printed()[1]
+
+
+def test_a_running_shot_is_not_retried_before_it_is_cancelled(store: BatchStore, printed: Printed) -> None:
+    store.put("night", ShotRecord(id="s1", state=ShotState.RUNNING, worker="node7:99"))
+    assert run(["batch", "retry", "night", "s1"]) == 10
+    assert "shot s1 is running by node7:99: wait, or cancel it first" in printed()[1]
+    assert run(["batch", "cancel", "night", "s1"]) == 0
+    assert run(["batch", "retry", "night", "s1"]) == 0
+    assert store.record("night", "s1").state is ShotState.WAITING
+
+
+def test_a_worker_takes_its_row_from_the_index_of_its_farm(
+    store: BatchStore, shots: str, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = {0: ["night", "--index", "0"], 2: ["night", "--index", "1", "--rows", "0,2-3"], 3: [shots, "--index-from", "CUE_FRAME"]}
+    for number in (0, 2, 3):
+        store.put("night", ShotRecord(id=f"s{number}", state=ShotState.FAILED, exit_code=11, error=f"error of {number}"))
+    monkeypatch.setenv("CUE_FRAME", "3")
+    for number, arguments in ended.items():
+        assert run(["batch", "run", *arguments]) == 11
+        assert printed()[1].splitlines()[-1] == f"error: s{number}: error of {number}"
+    for variable in ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"):
+        monkeypatch.setenv(variable, "2")
+        assert run(["batch", "run", "night"]) == 11
+        assert "error of 2" in printed()[1]
+        monkeypatch.setenv(variable, "two")
+        assert run(["batch", "run", "night"]) == 10
+        assert f"{variable} must hold the index of a row, from 0, and holds 'two'" in printed()[1]
+        monkeypatch.delenv(variable)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["night"],
+            "no index was given: give --index NUMBER, --index-from VARIABLE, or set JOB_COMPLETION_INDEX or SLURM_ARRAY_TASK_ID",
+        ),
+        (["night", "--index-from", "NOWHERE"], "NOWHERE must hold the index of a row"),
+        (["night", "--index", "0", "--index-from", "HOME"], "not both"),
+        (["night", "--index", "4"], "there is no row 4: batch night has the rows 0 to 3"),
+        (["night", "--index", "2", "--rows", "0-1"], "there is no row 2"),
+        (["night", "--index", "1", "--rows", "0,7"], "there is no row 1"),
+        (["none", "--index", "0"], "no batch 'none'"),
+        (["none.jsonl", "--index", "0"], "none.jsonl: cannot be read: No such file"),
+    ],
+)
+def test_a_worker_without_a_row_says_what_is_wrong(arguments: list[str], said: str, printed: Printed) -> None:
+    assert run(["batch", "run", *arguments]) == 10
+    assert said in printed()[1]
+
+
+def test_a_worker_with_a_manifest_creates_the_batch_and_ends_with_the_code_of_its_shot(
+    shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["batch", "run", shots, "--index", "1"]) == 10
+    assert "error: s1: " in capsys.readouterr().err
+    store = BatchStore(str(tmp_path / "data" / "batches"))
+    assert (store.facts("night").engine, store.facts("night").rows) == ("farm", 4)
+    record = store.record("night", "s1")
+    assert (record.state, record.attempts, record.exit_code) == (ShotState.FAILED, 1, 10)
+    assert "plate.mp4" in record.error
+    (tmp_path / "plate.mp4").unlink()
+    assert run(["batch", "run", shots, "--index", "0"]) == 10
+    assert store.record("night", "s0").state is ShotState.FAILED
+
+
+def test_a_cluster_that_cannot_be_asked_is_a_warning_of_status_and_an_error_of_submit(
+    shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["batch", "submit", shots, "--engine", "kubernetes", "--context", "studio"]) in (10, 11, 20)
+    assert "error: " in capsys.readouterr().err
+    assert BatchStore(str(tmp_path / "data" / "batches")).facts("night").engine == "kubernetes"
+    assert run(["batch", "status", "night"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err.startswith("warning: the cluster was not asked: ")
+    assert "4 shots, 0 done, 4 waiting" in shown.out
+
+
+def test_a_report_is_written(store: BatchStore, printed: Printed, tmp_path: Path) -> None:
+    store.put("night", done(0))
+    assert run(["batch", "report", "night", str(tmp_path / "report")]) == 0
+    assert printed()[0] == f"{tmp_path}/report/index.html\n"
+    assert {"index.html", "shots.csv", "shots.json"} <= {path.name for path in (tmp_path / "report").iterdir()}
+
+
+def test_local_workers_try_every_shot_and_the_exit_code_tells_of_failures(
+    shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(shots).write_text("".join(Path(shots).read_text().splitlines(keepends=True)[:2]))
+    assert run(["batch", "submit", shots, "--workers", "1"]) == 10
+    shown = capsys.readouterr()
+    assert shown.out == "batch night: 2 shots, 0 done, 2 failed\n"
+    assert shown.err.count("warning: s") == 2
+    assert run(["batch", "submit", shots, "--workers", "1"]) == 10
+    assert "batch night exists and goes on: 2 shots, 0 done, 2 failed" in capsys.readouterr().err
+    records = BatchStore(str(tmp_path / "data" / "batches")).records("night")
+    assert [record.attempts for record in records] == [1, 1]
