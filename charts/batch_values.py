@@ -38,13 +38,19 @@ _PROFILE: Final = closed(
     }
 )
 
+_IMAGE: Final[Schema] = image()
+_IMAGE["properties"]["repository"] = text(
+    "name of the image after global.image.registry; empty: gateway with stages release, suite with stages own",
+    r"^([a-z0-9]([-a-z0-9._/]*[a-z0-9])?)?$",
+)
+
 BATCH: Final[Schema] = closed(
     {
         "enabled": flag("whether the release has what `dubstage batch --engine kubernetes` needs"),
         "url": text(
             "store of batches for workers and for those who submit, such as s3://bucket/batches", r"^(([a-z0-9]+:/)?/.+)?$"
         ),
-        "image": image(),
+        "image": _IMAGE,
         "stages": word(
             "own: each worker computes in its own process; release: the stages of this release compute", "own", "release"
         ),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
+from gateway.ahead import in_thread
 from gateway.batch.opening import opening_correlation
 from gateway.batch.thumbnail import thumbnail_of
 from gateway.batch.transitions import Made
@@ -15,6 +17,31 @@ from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.outcome import DubOutcome
 from gateway.stages.interface import Stages
 from services.common.errors import Cancelled, DubstageError
+
+
+async def figures_unless_erased(
+    request: DubRequest, outcome: DubOutcome, job: DubJob, stages: Stages, check: Callable[[], None]
+) -> Made:
+    """Measure the film of a dub as `figures_of`. An erasure of the actor removes the records that are measured.
+
+    Args:
+        request: the dub request.
+        outcome: result of the dub.
+        job: the job, whose folder still exists.
+        stages: the stages, which track the film.
+        check: blocks, and raises ActorNotReady if the actor was erased.
+
+    Raises:
+        ActorNotReady: from `check`.
+        DubstageError: the film cannot be read.
+    """
+    try:
+        made = await figures_of(request, outcome, job, stages)
+    except Exception:
+        await in_thread(check)
+        raise
+    await in_thread(check)
+    return made
 
 
 async def figures_of(request: DubRequest, outcome: DubOutcome, job: DubJob, stages: Stages) -> Made:

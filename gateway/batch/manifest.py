@@ -13,14 +13,14 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.batch.manifest_checks import MethodOf, Mistake, file_mistakes, option_mistakes, repeat_mistakes
+from gateway.batch.manifest_checks import MethodOf, file_mistakes, option_mistakes, repeat_mistakes
 from gateway.batch.manifest_rows import shots_by_line
 from gateway.batch.types import BatchName, Shot
 from services.common.errors import InvalidRequest
@@ -46,32 +46,40 @@ class Manifest:
     sha256: str
 
 
-class WrongManifest(InvalidRequest):
-    """A manifest with mistakes.
-
-    Attributes:
-        mistakes: one line for each mistake, such as `SHOTS.jsonl:17: footage: no such file /plates/a.mov`, in the order of the
-            rows.
-    """
-
-    def __init__(self, path: Path, mistakes: Sequence[str]) -> None:
-        more = "" if len(mistakes) == 1 else f" ({path} has {len(mistakes)} mistakes, this is the first)"
-        super().__init__(f"{mistakes[0]}{more}", field="manifest")
-        self.mistakes = tuple(mistakes)
-
-
 def read_manifest(path: Path, *, name: str | None = None, method_of: MethodOf | None = None, check_files: bool = True) -> Manifest:
     """Read and check a manifest.
 
     Args:
-        path: file of the manifest.
-        name: name of the batch; None: made from the name of the file.
-        method_of: returns the method that dubs a shot, and raises DubstageError if the actor of the shot is missing or cannot be
-            dubbed so; None: actors are not looked up.
-        check_files: whether the files of the rows are looked at. False suits the workers of a batch that was checked before.
+        path, name, method_of, check_files: as `manifest_or_mistakes` takes them.
 
     Raises:
-        WrongManifest: rows have mistakes. The error holds all mistakes.
+        InvalidRequest: rows have mistakes, and the message tells the first; or as `manifest_or_mistakes` raises.
+        StorageRefused, BackendUnavailable: as `manifest_or_mistakes` raises.
+    """
+    found = manifest_or_mistakes(path, name=name, method_of=method_of, check_files=check_files)
+    if isinstance(found, Manifest):
+        return found
+    more = "" if len(found) == 1 else f" ({path} has {len(found)} mistakes, this is the first)"
+    raise InvalidRequest(f"{found[0]}{more}", field="manifest")
+
+
+def manifest_or_mistakes(
+    path: Path, *, name: str | None = None, method_of: MethodOf | None = None, check_files: bool = True
+) -> Manifest | tuple[str, ...]:
+    """Return a checked manifest, or all mistakes of its rows.
+
+    Args:
+        path: file of the manifest.
+        name: name of the batch; None: made from the name of the file.
+        method_of: returns the method that dubs a shot, and raises ActorNotReady, ConsentMissing or InvalidRequest if the actor of
+            the shot is missing or cannot be dubbed so; None: actors are not looked up.
+        check_files: whether the files of the rows are looked at. False suits the workers of a batch that was checked before.
+
+    Returns:
+        The manifest; or one line for each mistake, such as `SHOTS.jsonl:17: footage: no such file /plates/a.mov`, in the order of
+        the rows.
+
+    Raises:
         InvalidRequest: the file cannot be read, has no rows, has too many rows, or the name is not allowed.
         StorageRefused, BackendUnavailable: the store of a URL refuses, or does not answer.
     """
@@ -82,7 +90,8 @@ def read_manifest(path: Path, *, name: str | None = None, method_of: MethodOf | 
     if check_files:
         mistakes += file_mistakes(shots)
     if mistakes:
-        raise WrongManifest(path, [f"{path}:{mistake.line}: {mistake.field}: {mistake.text}" for mistake in _sorted(mistakes)])
+        ordered = sorted(mistakes, key=lambda mistake: mistake.line)
+        return tuple(f"{path}:{mistake.line}: {mistake.field}: {mistake.text}" for mistake in ordered)
     if not shots:
         raise InvalidRequest(f"{path}: the manifest has no rows: write one JSON object a line, one for each shot", field="manifest")
     return manifest_of(named, shots.values())
@@ -140,7 +149,3 @@ def _content(path: Path) -> bytes:
     if len(content) > MOST_BYTES:
         raise InvalidRequest(f"{path}: larger than {MOST_BYTES >> 20} MiB: cut the manifest into several", field="manifest")
     return content.removeprefix(b"\xef\xbb\xbf")
-
-
-def _sorted(mistakes: list[Mistake]) -> list[Mistake]:
-    return sorted(mistakes, key=lambda mistake: mistake.line)

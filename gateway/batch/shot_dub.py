@@ -8,14 +8,14 @@ from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import dub_unless_erased
 from gateway.ahead import in_thread
 from gateway.batch.bench import Bench
-from gateway.batch.figures import figures_of
+from gateway.batch.figures import figures_unless_erased
 from gateway.batch.shot_request import shot_request
 from gateway.batch.transitions import Made
 from gateway.batch.twins import when_free, without_twins
 from gateway.batch.types import Shot
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.progress import OnProgress
-from services.common.errors import DubstageError
+from services.common.errors import ActorNotReady, DubstageError
 
 _log = structlog.stdlib.get_logger("dubstage.batch")
 
@@ -54,7 +54,13 @@ class ShotDub:
             self._job = job
             outcome = await dub_unless_erased(job, ledger, self._on_progress)
             self._on_progress("measure", 0, 1)
-            return await figures_of(request, outcome, job, stages)
+            try:
+                return await figures_unless_erased(request, outcome, job, stages, ledger.check)
+            except ActorNotReady:
+                # As of a dub whose actor is erased meanwhile, nothing is kept.
+                request.output.unlink(missing_ok=True)
+                await self.discard()
+                raise
 
     async def discard(self) -> None:
         """Remove what the dub keeps for another run. The film stays. Errors go to the log."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.batch.alone import alone
 from gateway.batch.progress import progress_of
 from gateway.batch.row_ranges import format_rows
 from gateway.batch.store import BatchStore
@@ -44,7 +45,7 @@ def retry_shots(settings: GatewaySettings, store: BatchStore, name: str, ids: Se
         The exit code.
 
     Raises:
-        InvalidRequest: there is no such batch or shot, or a named shot is running.
+        InvalidRequest: there is no such batch or shot, a named shot is running, or a submission of the batch runs on this machine.
     """
     facts = store.facts(name)
     if facts.engine == "kubernetes":
@@ -60,10 +61,14 @@ def retry_shots(settings: GatewaySettings, store: BatchStore, name: str, ids: Se
             raise InvalidRequest(f"shot {record.id} is running by {record.worker}: wait, or cancel it first", field="id")
     over = {ShotState.FAILED, ShotState.CANCELLED}
     chosen = ids or [record.id for record in records if record.state in over]
+    if facts.engine == "local":
+        # A submission that runs now has its list of shots, and would not see that some begin anew.
+        with alone(settings, store, name):
+            store.reset(name, chosen)
+        say(f"{len(chosen)} shots begin anew")
+        return run_here(settings, store, facts, workers)
     store.reset(name, chosen)
     say(f"{len(chosen)} shots begin anew")
-    if facts.engine == "local":
-        return run_here(settings, store, facts, workers)
     rows = [row for row, record in enumerate(records) if record.id in set(chosen)]
     if rows:
         say("start these rows on the farm again:")

@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import ActorSummary
-from gateway.batch.manifest import Manifest, WrongManifest, read_manifest
+from gateway.batch.manifest import Manifest, manifest_or_mistakes
 from gateway.batch.types import Shot
 from gateway.cli.console import say
 from gateway.methods import DEFAULT_METHOD, combined
@@ -31,19 +31,20 @@ def checked_manifest(settings: GatewaySettings, path: Path, name: str | None, *,
         InvalidRequest: the manifest is wrong. The message says how many mistakes there are.
         StorageRefused, BackendUnavailable: the database of actors, or the store of a URL, cannot be used.
     """
-    try:
-        if not check:
-            return read_manifest(path, name=name, check_files=False)
+    if check:
         with ActorStore(settings) as actors:
-            return read_manifest(path, name=name, method_of=_People(settings, actors).method_of)
-    except WrongManifest as wrong:
-        if len(wrong.mistakes) == 1:
-            raise
-        for mistake in wrong.mistakes[:SHOWN_MISTAKES]:
-            say(mistake)
-        hidden = len(wrong.mistakes) - SHOWN_MISTAKES
-        more = f", {hidden} of them not shown" if hidden > 0 else ""
-        raise InvalidRequest(f"{path}: {len(wrong.mistakes)} mistakes{more}; nothing was started", field="manifest") from wrong
+            found = manifest_or_mistakes(path, name=name, method_of=_People(settings, actors).method_of)
+    else:
+        found = manifest_or_mistakes(path, name=name, check_files=False)
+    if isinstance(found, Manifest):
+        return found
+    if len(found) == 1:
+        raise InvalidRequest(found[0], field="manifest")
+    for mistake in found[:SHOWN_MISTAKES]:
+        say(mistake)
+    hidden = len(found) - SHOWN_MISTAKES
+    more = f", {hidden} of them not shown" if hidden > 0 else ""
+    raise InvalidRequest(f"{path}: {len(found)} mistakes{more}; nothing was started", field="manifest")
 
 
 class _People:

@@ -62,6 +62,8 @@ def test_the_jobs_of_the_charts_settings_are_valid(version: str, sets: tuple[str
 def test_workers_and_components_share_the_store_the_image_tag_and_the_rule_of_consent() -> None:
     rendered = render("batch", "gateway.requireConsent=false")
     assert worker(rendered)["containers"][0]["image"] == rendered.container("gateway")["image"]
+    own_stages = worker(render("batch", "batch.stages=own"))["containers"][0]["image"]
+    assert own_stages == "registry.example.com/dubstage/suite:0.1.0"
     assert worker(rendered)["imagePullSecrets"] == [{"name": "pull"}]
     own, gateway = environment(rendered), rendered.environment("gateway")
     for name in ("DUBSTAGE_ARTEFACTS_URL", "DUBSTAGE_DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "DUBSTAGE_REQUIRE_CONSENT"):
@@ -131,7 +133,7 @@ def test_nobody_calls_workers_and_they_call_the_stages_only_if_they_are_told_to(
     assert policy["ingress"] == []
     ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
     assert ports == {53, 443, 4317, 5432, *range(50051, 50056)}
-    alone = render("default", *ON).one("NetworkPolicy", "dubstage-batch-worker")["spec"]
+    alone = render("default", *ON, "batch.stages=own").one("NetworkPolicy", "dubstage-batch-worker")["spec"]
     assert {port["port"] for rule in alone["egress"] for port in rule["ports"]} == {53, 443}
     assert not render("default", *ON, "global.networkPolicy.enabled=false").of("NetworkPolicy")
 
@@ -156,7 +158,7 @@ def test_jobs_of_a_release_with_another_name_are_its_own() -> None:
         (("batch.enabled=true", "batch.url=/films/batches"), "batch.url: /films/batches is a folder, and no volume"),
         (("batch.enabled=true", "batch.url=films"), "batch.url: Does not match pattern"),
         ((*ON, "batch.profiles.cpu.gpus=1"), "batch.profiles.cpu: Additional property gpus is not allowed"),
-        ((*ON, "batch.stages=release", "gateway.enabled=false", "render.enabled=false"), "gateway.endpoints.render"),
+        ((*ON, "gateway.enabled=false", "render.enabled=false"), "gateway.endpoints.render"),
     ],
 )
 def test_values_that_cannot_work_are_named(sets: tuple[str, ...], message: str) -> None:

@@ -27,7 +27,7 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         encoding="utf-8",
     )
     found = {}
-    for case in ("default", "production", "folders"):
+    for case in ("default", "production", "folders", "batch"):
         only = ("--show-only", "templates/notes.yaml")
         result = helm("template", "dubstage", str(chart), "--namespace", NAMESPACE, *values_of(case), *only)
         found[case] = str(yaml.safe_load(result.stdout)["text"])
@@ -66,3 +66,10 @@ def test_the_notes_say_what_is_not_protected(notes: dict[str, str]) -> None:
     assert "ReadWriteOnce" in notes["default"]
     assert "ReadWriteOnce" not in notes["production"]
     assert "consent=" in notes["default"]
+
+
+def test_the_notes_of_batches_name_the_settings_of_the_release(notes: dict[str, str]) -> None:
+    (name,) = re.findall(r"--config-map (\S+)", notes["batch"])
+    assert render("batch").one("ConfigMap", name)
+    assert "DUBSTAGE_BATCHES_URL=s3://films/batches" in notes["batch"]
+    assert "batch submit" not in notes["default"]

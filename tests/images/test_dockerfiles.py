@@ -126,7 +126,7 @@ def test_it_installs_its_own_extra_and_no_other_services(row: Row) -> None:
     available = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert row.extras[0] == row.service
     assert set(row.extras) <= available.keys()
-    assert set(row.extras[1:]) <= {"s3", "postgres", "models3d"}
+    assert set(row.extras[1:]) <= {"s3", "postgres", "kubernetes", "models3d"}
 
 
 def test_mediapipe_is_in_the_face_image_alone_and_in_the_version_of_make_setup() -> None:

@@ -16,6 +16,7 @@ import av
 import numpy as np
 import pytest
 
+from gateway.actors.create import EnrolRequest, create_actor
 from gateway.batch.bench import Bench, open_bench
 from gateway.batch.local import run_local
 from gateway.batch.manifest import manifest_of
@@ -26,7 +27,7 @@ from gateway.batch.worker import exit_code_of, run_shot
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest
-from tests.system.dubbing import SPEECH, Dubber, cut, sha256
+from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
 
 
 def settings_in(folder: Path, **more: Any) -> GatewaySettings:
@@ -244,3 +245,33 @@ async def test_an_installation_that_requires_consent_dubs_no_shot_without_it(car
         record = await run_shot(strict, store, "night", 0)
     assert (record.state, exit_code_of(record)) == (ShotState.FAILED, 11)
     assert "consent" in record.error
+
+
+async def test_of_a_person_who_is_erased_while_the_film_is_measured_nothing_stays(
+    bench: Bench, carphone: Path, tmp_path: Path
+) -> None:
+    place = bench.place
+    enrol = EnrolRequest(actor_id="ada", footage=carphone, method="ugc", options=UNPERSONALIZED)
+    await create_actor(
+        enrol,
+        await bench.stages(),
+        place.actors,
+        place.artefacts,
+        bench.jobs,
+        require_consent=False,
+        on_progress=lambda *_: None,
+    )
+    row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path, actor="ada")
+    store = batch_of(tmp_path, row)
+
+    def erase(step: str, *_: int) -> None:
+        if step == "measure":
+            assert Path(row.output).exists()
+            place.actors.erase("ada")
+
+    record = await run_shot(bench, store, "night", 0, on_progress=erase)
+    assert (record.state, record.exit_code, record.has_thumbnail) == (ShotState.FAILED, 11, False)
+    assert "ada" in record.error
+    assert store.thumbnail("night", "one") is None
+    assert list((tmp_path / "films").iterdir()) == []
+    assert list(bench.jobs.iterdir()) == []

@@ -213,9 +213,11 @@ def connect(namespace: str = "", context: str = "", *, read_s: float = READ_S, a
             contexts, current = config.list_kube_config_contexts(config_file=file)
             entry = next((item for item in contexts if item["name"] == context), current)
             found = str((entry.get("context") or {}).get("namespace") or "")
-    except (config.ConfigException, OSError, TypeError, KeyError) as problem:
+    except Exception as problem:
+        # A file that is no kubeconfig ends in any error of the client, or of its YAML parser.
+        what = " ".join(str(problem).split())[:300]
         raise InvalidRequest(
-            f"no cluster to talk to: {problem}: set KUBECONFIG to a kubeconfig, or give --context, or run the command in a "
+            f"no cluster to talk to: {what}: set KUBECONFIG to a kubeconfig, or give --context, or run the command in a "
             "pod with the service account that the chart makes for batches",
             field="context",
         ) from problem

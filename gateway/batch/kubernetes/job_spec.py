@@ -32,7 +32,7 @@ def pod_failure_policy() -> Object:
     The first rule that matches counts.
     A pod that the cluster moved away, and a worker that was told to end (130: Kueue pre-empts, a person suspends the Job), did
     nothing wrong: they start again, and the attempt does not count. Errors that stay end their row at once, and no other row.
-    All else (20, try again; 137, killed) counts as an attempt.
+    All else (20, try again; 124, took too long; 137, killed) counts as an attempt.
     """
     return {
         "rules": [
@@ -87,7 +87,6 @@ def _pod(plan: JobPlan, settings: JobSettings, profile: Profile) -> Object:
         "automountServiceAccountToken": False,
         # Without this line, a Service with the name dubstage would set DUBSTAGE_PORT.
         "enableServiceLinks": False,
-        "activeDeadlineSeconds": settings.shot_seconds,
         "terminationGracePeriodSeconds": settings.grace_seconds,
         "securityContext": {
             "runAsNonRoot": True,
@@ -104,6 +103,15 @@ def _pod(plan: JobPlan, settings: JobSettings, profile: Profile) -> Object:
     return pod
 
 
+def _time_limit(settings: JobSettings) -> tuple[str, ...]:
+    """Return the program that ends a worker after its longest time, with exit code 124, which counts as an attempt.
+
+    activeDeadlineSeconds of the pod would end the worker by SIGTERM, hence with 130, which does not count: a shot that hangs would
+    hang for ever. With --foreground, a signal of the kubelet reaches the worker once; the second one would end the worker at once.
+    """
+    return ("timeout", "--foreground", f"--kill-after={max(1, settings.grace_seconds)}", str(settings.shot_seconds))
+
+
 def _worker(plan: JobPlan, settings: JobSettings, profile: Profile) -> Object:
     own: dict[str, Any] = {"HOME": "/tmp", "DUBSTAGE_DATA_DIR": "/tmp/dubstage", "DUBSTAGE_BATCHES_URL": settings.batches_url}
     rows = ("--rows", format_rows(plan.rows))
@@ -111,7 +119,7 @@ def _worker(plan: JobPlan, settings: JobSettings, profile: Profile) -> Object:
         "name": CONTAINER,
         "image": settings.image,
         "imagePullPolicy": settings.image_pull_policy,
-        "command": list(settings.command),
+        "command": [*_time_limit(settings), *settings.command],
         # The kubelet puts the index of the pod in. The index counts the rows of the Job, and --rows says which rows they are.
         "args": ["batch", "run", plan.batch, "--index", "$(JOB_COMPLETION_INDEX)", *rows],
         "env": [*({"name": name, "value": value} for name, value in own.items()), *settings.env, *profile.env],

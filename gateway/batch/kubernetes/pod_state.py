@@ -15,9 +15,10 @@ _ORDINARY: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 """Reasons of a container that is about to start."""
 _REMEDIES: Final = {
     "OOMKilled": "raise the memory limit of the profile",
-    "DeadlineExceeded": "one attempt took longer than batch.shotSeconds of the chart",
     "Evicted": "raise the requests of the profile, or batch.scratchSize of the chart",
 }
+_TOO_LONG: Final = 124
+"""Exit code of a worker that took longer than it may (job_spec)."""
 _MOST_TEXT: Final = 300
 
 
@@ -46,6 +47,8 @@ def _why_ended(status: Object) -> str:
         if ended and not status.get("reason"):
             reason = str(ended.get("reason", ""))
             said = str(ended.get("message") or "").strip().rpartition("\n")[2][:_MOST_TEXT]
+            if ended.get("exitCode") == _TOO_LONG:
+                return "one attempt took longer than batch.shotSeconds of the chart"
             return _with_remedy(reason, f"exit code {ended.get('exitCode')}" + (f", {reason}" if reason else ""), said)
     reason = str(status.get("reason") or "the pod failed")
     return _with_remedy(reason, reason, str(status.get("message") or "")[:_MOST_TEXT])

@@ -54,7 +54,7 @@ class JobSettings(_Strict):
         pod_ids: user and groups of the pods. An absent id is chosen by the cluster.
         scratch_size: largest size of the temporary files of one worker.
         parallelism: pods of one batch at the same time, if the batch does not say how many.
-        shot_seconds: longest time of one attempt of one shot, seconds.
+        shot_seconds: longest time of one attempt of one shot, seconds. The image needs the program `timeout`.
         grace_seconds: time that a worker has to end, seconds.
         ttl_seconds: time after which the cluster removes a Job that has ended, seconds.
         queue: LocalQueue of Kueue; empty: the Jobs start at once.

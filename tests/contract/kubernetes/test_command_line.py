@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +11,37 @@ import pytest
 
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotState
+from gateway.cli.app import run
 from tests.contract.kubernetes.conftest import config_map
 from tests.contract.kubernetes.job_api import JobApi
 
 JOB = "dubstage-shots-0-0"
+Command = Callable[..., tuple[int, str, str]]
 
 
-def dubstage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gateway.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **variables})
+@pytest.fixture
+def dubstage(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in this process. Returns exit code, stdout and stderr."""
+
+    def run_it(*arguments: str, **variables: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            code = run(list(arguments))
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run_it
 
 
-def as_a_pod(job: dict[str, Any], index: int) -> subprocess.CompletedProcess[str]:
+def as_a_pod(dubstage: Command, job: dict[str, Any], index: int) -> int:
     """Run the command of a Job's pod. As the kubelet does, the index is put into the arguments."""
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["/opt/dubstage/bin/dubstage"]
+    assert container["command"][-1] == "/opt/dubstage/bin/dubstage"
     arguments = [text.replace("$(JOB_COMPLETION_INDEX)", str(index)) for text in container["args"]]
     variables = {item["name"]: item["value"] for item in container["env"] if item["name"] != "HOME"}
-    return dubstage(*arguments, **variables)
+    return dubstage(*arguments, **variables)[0]
 
 
 @pytest.fixture
@@ -50,34 +61,33 @@ def manifest(api: JobApi, store: BatchStore, tmp_path: Path, monkeypatch: pytest
     return path
 
 
-def test_a_batch_is_sent_worked_on_by_pods_cancelled_and_retried(api: JobApi, store: BatchStore, manifest: Path) -> None:
+def test_a_batch_is_sent_worked_on_by_pods_cancelled_and_retried(
+    api: JobApi, store: BatchStore, manifest: Path, dubstage: Command
+) -> None:
     sent = dubstage("batch", "submit", str(manifest), "--engine", "kubernetes", "--workers", "2")
-    assert (sent.returncode, sent.stdout) == (0, f"{JOB}\n"), sent.stderr
+    assert sent[:2] == (0, f"{JOB}\n"), sent
     assert api.job(JOB)["spec"]["parallelism"] == 2
 
-    bad = as_a_pod(api.job(JOB), 1)
-    assert bad.returncode == 10, bad.stderr
+    assert as_a_pod(dubstage, api.job(JOB), 1) == 10
     assert store.record("shots", "sh1").state is ShotState.FAILED
 
-    assert dubstage("batch", "cancel", "shots", "sh2").returncode == 0
-    assert as_a_pod(api.job(JOB), 2).returncode == 0
+    assert dubstage("batch", "cancel", "shots", "sh2")[0] == 0
+    assert as_a_pod(dubstage, api.job(JOB), 2) == 0
     assert store.record("shots", "sh2").state is ShotState.CANCELLED
 
     api.finish(JOB, completed="2", failed="0-1,3")
-    watched = dubstage("batch", "watch", "shots")
-    assert watched.returncode != 0
+    assert dubstage("batch", "watch", "shots")[0] != 0
     assert [record.state.value for record in store.records("shots")] == ["failed", "failed", "cancelled", "failed"]
 
-    retried = dubstage("batch", "retry", "shots", "sh1", "sh3")
-    assert (retried.returncode, retried.stdout) == (0, "dubstage-shots-1-0\n"), retried.stderr
+    assert dubstage("batch", "retry", "shots", "sh1", "sh3")[:2] == (0, "dubstage-shots-1-0\n")
     # Index 1 of the new Job is row 3.
-    assert as_a_pod(api.job("dubstage-shots-1-0"), 1).returncode == 10
+    assert as_a_pod(dubstage, api.job("dubstage-shots-1-0"), 1) == 10
     assert [record.state.value for record in store.records("shots")] == ["failed", "waiting", "cancelled", "failed"]
 
 
-def test_a_missing_permission_is_one_line_and_exit_code_11(api: JobApi, manifest: Path) -> None:
+def test_a_missing_permission_is_one_line_and_exit_code_11(api: JobApi, manifest: Path, dubstage: Command) -> None:
     api.refused["create", "jobs"] = (403, 'User "me" cannot create resource "jobs"')
-    found = dubstage("batch", "submit", str(manifest), "--engine", "kubernetes")
-    assert found.returncode == 11
-    assert "verbs: [create]" in found.stderr
-    assert "Traceback" not in found.stderr
+    code, _, said = dubstage("batch", "submit", str(manifest), "--engine", "kubernetes")
+    assert code == 11
+    assert "verbs: [create]" in said
+    assert "Traceback" not in said

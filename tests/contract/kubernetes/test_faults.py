@@ -93,6 +93,15 @@ def test_a_cluster_that_does_not_answer_is_not_waited_for(
         engine.submit(store, batch)
 
 
+@pytest.mark.parametrize("text", ["{", "- a", "apiVersion: v1", "words"])
+def test_a_file_that_is_no_kubeconfig_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (tmp_path / "config").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    with pytest.raises(InvalidRequest, match=r"^no cluster to talk to: .*give --context") as caught:
+        connect()
+    assert "\n" not in caught.value.message
+
+
 def test_without_a_kubeconfig_the_ways_to_a_cluster_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
     with pytest.raises(InvalidRequest, match="set KUBECONFIG to a kubeconfig, or give --context"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.batch.manifest import WrongManifest, batch_name, manifest_of, read_manifest, shots_of
+from gateway.batch.manifest import batch_name, manifest_of, manifest_or_mistakes, read_manifest, shots_of
 from gateway.batch.types import Quality, Shot
 from services.common.errors import ActorNotReady, InvalidRequest
 
@@ -41,9 +41,9 @@ def row(shot_id: str = "a", **more: Any) -> dict[str, Any]:
 
 def mistakes(path: Path, **more: Any) -> list[str]:
     """Return the mistakes without the path of the manifest."""
-    with pytest.raises(WrongManifest) as caught:
-        read_manifest(path, **more)
-    return [text.removeprefix(f"{path}:") for text in caught.value.mistakes]
+    found = manifest_or_mistakes(path, **more)
+    assert isinstance(found, tuple), "the manifest has no mistakes"
+    return [text.removeprefix(f"{path}:") for text in found]
 
 
 def test_rows_take_the_defaults_and_paths_begin_at_the_manifest(write: Write, tmp_path: Path) -> None:
@@ -127,6 +127,16 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
     lines = [int(text.partition(":")[0]) for text in told]
     assert lines == sorted(lines)
     assert set(lines) == set(range(2, 21))
+
+
+def test_the_first_mistake_is_the_message_of_the_error(write: Write, tmp_path: Path) -> None:
+    path = write(row("a", footage="none.mp4"))
+    with pytest.raises(InvalidRequest) as caught:
+        read_manifest(path)
+    assert caught.value.message == f"{path}:1: footage: no such file {tmp_path}/none.mp4"
+    path = write(row("a", footage="none.mp4"), row("b", footage="none.mp4"))
+    with pytest.raises(InvalidRequest, match="has 2 mistakes, this is the first"):
+        read_manifest(path)
 
 
 def test_wrong_defaults_are_told_once(write: Write) -> None:

@@ -18,8 +18,9 @@ from gateway.pipeline.faces import FaceChoice
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.errors import ActorNotReady, ConsentMissing, InvalidRequest, MediaUnsupported
-from tests.system.dubbing import SPEECH
+from tests.unit.architecture.module_graph import ROOT
 
+SPEECH = ROOT / "assets" / "demo_speech.wav"
 CONSENT = {"subject": "A", "granted_by": "A", "scope": "this film", "date": "2026-01-02", "reference": "safe 1"}
 
 
@@ -104,7 +105,7 @@ async def test_a_film_never_replaces_an_input(field: str, bench: Bench, carphone
     path.write_bytes({"footage": carphone, "speech": SPEECH, "consent": consent}[field].read_bytes())
     before = path.read_bytes()
     row = shot(carphone, tmp_path).model_copy(update={field: str(path), "output": str(path)})
-    with pytest.raises(InvalidRequest, match="copy.mp4") as refused:
+    with pytest.raises(InvalidRequest, match=r"copy\.mp4") as refused:
         await request_of(bench, row)
     assert refused.value.field == "output"
     assert path.read_bytes() == before

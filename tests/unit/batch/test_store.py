@@ -214,3 +214,25 @@ def test_the_settings_name_the_store(tmp_path: Path) -> None:
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
     elsewhere = load_settings(GatewaySettings, data_dir=tmp_path / "data", batches_url=f"file://{tmp_path}/shared")
     assert open_batches(elsewhere).url == f"file://{tmp_path}/shared"
+
+
+def test_a_reader_never_misses_a_record_while_others_write(store: BatchStore) -> None:
+    for shot in SHOTS:
+        store.put("night", ShotRecord(id=shot.id, attempts=1))
+    code = (
+        "from gateway.batch.store import BatchStore\n"
+        "from gateway.batch.types import ShotRecord\n"
+        f"store = BatchStore({store.url!r})\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    for number in range(6):\n"
+        "        store.put('night', ShotRecord(id=f's{number}', attempts=2))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
+        try:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            reader = BatchStore(store.url)
+            assert all(record.attempts for _ in range(150) for record in reader.records("night"))
+        finally:
+            writer.kill()

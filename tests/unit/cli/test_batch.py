@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from gateway.batch.alone import alone
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
 from gateway.cli.app import run
 from gateway.cli.batch_watch import BatchProgress
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
 
 Printed = Callable[[], tuple[str, str]]
 
@@ -328,5 +331,9 @@ def test_local_workers_try_every_shot_and_the_exit_code_tells_of_failures(
     assert shown.err.count("warning: s") == 2
     assert run(["batch", "submit", shots, "--workers", "1"]) == 10
     assert "batch night exists and goes on: 2 shots, 0 done, 2 failed" in capsys.readouterr().err
-    records = BatchStore(str(tmp_path / "data" / "batches")).records("night")
-    assert [record.attempts for record in records] == [1, 1]
+    store = BatchStore(str(tmp_path / "data" / "batches"))
+    assert [record.attempts for record in store.records("night")] == [1, 1]
+    with alone(load_settings(GatewaySettings), store, "night"):
+        assert run(["batch", "retry", "night"]) == 10
+    assert "another `dubstage batch submit` runs batch night" in capsys.readouterr().err
+    assert [record.state for record in store.records("night")] == [ShotState.FAILED, ShotState.FAILED]

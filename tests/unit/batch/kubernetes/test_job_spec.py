@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -83,7 +86,7 @@ def test_the_client_sends_every_field() -> None:
 
 def test_each_index_knows_its_row() -> None:
     container = pod(job())["containers"][0]
-    assert container["command"] == ["/opt/dubstage/bin/dubstage"]
+    assert container["command"][-1] == "/opt/dubstage/bin/dubstage"
     assert container["args"] == ["batch", "run", "night-1", "--index", "$(JOB_COMPLETION_INDEX)", "--rows", "0-2,7"]
     assert job()["spec"]["completions"] == 4
     assert {"name": "DUBSTAGE_BATCHES_URL", "value": "s3://films/batches"} in container["env"]
@@ -112,6 +115,45 @@ def test_a_row_is_given_up_alone_after_as_many_attempts_as_on_one_machine() -> N
     assert "maxFailedIndexes" not in spec
     assert "backoffLimit" not in spec
     assert action_of(137) == "Count"
+
+
+WORKER = """
+import signal, sys, time
+signals = []
+signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+print("ready", flush=True)
+while not signals:
+    time.sleep(0.01)
+time.sleep(0.2)
+sys.exit(130 if len(signals) == 1 else 1)
+"""
+"""Ends as a worker does: with 130 after one SIGTERM, and at once after a second."""
+
+
+def limited(seconds: int) -> subprocess.Popen[str]:
+    """A worker below the time limit of the Job."""
+    found = pod(job({**PLAIN, "shot_seconds": seconds}))["containers"][0]["command"]
+    process = subprocess.Popen([*found[:-1], sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_a_worker_that_is_told_to_end_keeps_its_exit_code_and_one_that_takes_too_long_counts_as_an_attempt() -> None:
+    with limited(60) as told:
+        told.send_signal(signal.SIGTERM)
+        assert action_of(told.wait(5)) == "Ignore"
+        assert told.returncode == 130
+    with limited(1) as slow:
+        assert action_of(slow.wait(5)) == "Count"
+        assert slow.returncode == 124
+
+
+def test_a_worker_that_failed_or_was_killed_keeps_its_exit_code() -> None:
+    prefix = pod(job())["containers"][0]["command"][:-1]
+    assert subprocess.run([*prefix, sys.executable, "-c", "raise SystemExit(10)"], check=False).returncode == 10
+    killed = "import os; os.kill(os.getpid(), 9)"
+    assert subprocess.run([*prefix, sys.executable, "-c", killed], check=False).returncode in (137, -9)
 
 
 @pytest.mark.parametrize("exit_code", [10, 12, 130, 137])

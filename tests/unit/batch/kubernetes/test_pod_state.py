@@ -36,9 +36,13 @@ def container(**state: Any) -> list[dict[str, Any]]:
             "exit code 1, Error: no such image",
         ),
         (
-            {"reason": "DeadlineExceeded", "message": "Pod was active on the node longer than the specified deadline"},
-            "DeadlineExceeded: Pod was active on the node longer than the specified deadline; "
+            {"containerStatuses": container(terminated={"exitCode": 124, "reason": "Error", "message": "step 7"})},
             "one attempt took longer than batch.shotSeconds of the chart",
+        ),
+        (
+            {"reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."},
+            "Evicted: The node was low on resource: ephemeral-storage.; "
+            "raise the requests of the profile, or batch.scratchSize of the chart",
         ),
         ({}, "the pod failed"),
     ],
