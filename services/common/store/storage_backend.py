@@ -19,6 +19,8 @@ S3_ATTEMPTS: Final = 2
 S3_CONNECT_SECONDS = 4.0
 S3_READ_SECONDS = 15.0
 """Longest silence in an answer, seconds."""
+S3_CONNECTIONS: Final = 64
+"""Most requests at once: the records of a batch are read together."""
 
 # For the user, a quota or a file size limit is a full disk.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -172,6 +174,7 @@ def _s3_options() -> dict[str, Any]:
         "config_kwargs": {
             "connect_timeout": S3_CONNECT_SECONDS,
             "read_timeout": S3_READ_SECONDS,
+            "max_pool_connections": S3_CONNECTIONS,
             "retries": {"mode": "standard", "total_max_attempts": S3_ATTEMPTS},
         },
     }
