@@ -55,7 +55,9 @@ class GatewaySettings(StageSettings):
         le=1 << 60,
         description="largest size of all jobs together, bytes; above, the least recently used jobs are removed; 0: no limit",
     )
-    batches_url: str = Field("", max_length=1000, description="store of batches (fsspec url); empty: the folder batches in data_dir")
+    batches_url: str = Field(
+        "", max_length=1000, description="store of batches (fsspec url); empty: the folder batches in data_dir"
+    )
     face_model: str = Field(
         "",
         max_length=200,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from gateway.unforeseen import machine_fault, write_traceback
 from services.common.errors import DubstageError, StorageRefused, Unexpected
-from services.common.unforeseen import machine_fault, write_traceback
 
 _log = structlog.stdlib.get_logger("dubstage.batch")
 

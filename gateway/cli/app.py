@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from gateway.cli.console import say, say_error, say_result
+from gateway.unforeseen import machine_fault, write_traceback
 from services.common.errors import Cancelled, DubstageError, StorageRefused, Unexpected
-from services.common.unforeseen import machine_fault, write_traceback
 
 app = typer.Typer(
     name="dubstage",

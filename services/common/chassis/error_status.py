@@ -7,7 +7,8 @@
 | Unauthenticated | UNAUTHENTICATED | BadRequest | no | 10 |
 | ArtefactNotFound, ModelNotFound, OperationNotFound | NOT_FOUND | ResourceInfo | no | 10 |
 | ArtefactCorrupt | DATA_LOSS | ResourceInfo | no | 10 |
-| ConsentMissing, ActorNotReady, NoUsableFootage, StorageRefused, ClusterRefused | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
+| ConsentMissing, ActorNotReady, NoUsableFootage | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
+| StorageRefused, ClusterRefused | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
 | StorageFull | RESOURCE_EXHAUSTED | PreconditionFailure | no | 11 |
 | Overloaded, AcceleratorOutOfMemory | RESOURCE_EXHAUSTED | RetryInfo | yes | 20 |
 | ModelNotReady, BackendUnavailable | UNAVAILABLE | RetryInfo | yes | 20 |

@@ -15,7 +15,7 @@ ROOMS = ("services.motion.predictors", "services.render.renderers")
 REGISTRIES = tuple(f"{rooms}.registry" for rooms in ROOMS)
 MAY_NAME_METHODS = ("gateway/methods.py", "services/motion/predictors/", "services/render/renderers/")
 GATEWAY_LAYERS = (
-    ("gateway.ahead", "gateway.consent", "gateway.methods", "gateway.private_files", "gateway.settings"),
+    ("gateway.ahead", "gateway.consent", "gateway.methods", "gateway.private_files", "gateway.settings", "gateway.unforeseen"),
     ("gateway.media", "gateway.planning"),
     ("gateway.compositing",),
     ("gateway.stages",),
