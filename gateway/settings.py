@@ -43,6 +43,15 @@ class GatewaySettings(StageSettings):
     )
     max_concurrent_jobs: int = Field(1, ge=1, le=1024, description="number of dubs and enrolments that run at once")
     max_queued_jobs: int = Field(16, ge=0, le=1 << 20, description="number of further dubs and enrolments that may wait")
+    operation_lease_s: float = Field(
+        15.0,
+        ge=3,
+        le=600,
+        description="time after which other gateways take the operations of a gateway that died, seconds; PostgreSQL only",
+    )
+    max_finished_operations: int = Field(
+        10_000, ge=1, le=1 << 30, description="number of finished operations that are kept; the oldest are deleted first"
+    )
     max_job_bytes: int = Field(
         200 << 30, ge=1 << 20, le=1 << 60, description="largest size on disk of one job (records and background film), bytes"
     )

@@ -63,6 +63,19 @@ class EnrolRequest:
     threads: int = 2
 
 
+@dataclass(frozen=True, slots=True)
+class ForOperation:
+    """The gateway's operation that enrols a person.
+
+    Attributes:
+        name: name of the operation; empty: there is none.
+        confirm: called before the actor is stored; blocks. Raises Cancelled if another gateway does the operation now.
+    """
+
+    name: str = ""
+    confirm: Callable[[], None] = lambda: None
+
+
 async def create_actor(
     request: EnrolRequest,
     stages: Stages,
@@ -72,7 +85,7 @@ async def create_actor(
     *,
     require_consent: bool,
     on_progress: OnProgress,
-    operation: str = "",
+    operation: ForOperation = ForOperation(),
     max_bytes: int = MAX_JOB_BYTES,
 ) -> StoredActor:
     """Learn a person from footage, and return the stored actor. The store keeps the footage too, for live streams.
@@ -88,7 +101,7 @@ async def create_actor(
         jobs: folder of all jobs.
         require_consent: whether an enrolment without a consent record is refused.
         on_progress: called with every frame and step.
-        operation: name of the gateway's operation, if any.
+        operation: the gateway's operation, if any.
         max_bytes: most bytes of the enrolment's folder.
 
     Raises:
@@ -108,10 +121,11 @@ async def create_actor(
     info = await inspect_film_aside(request.footage)
     check_footage(method, request.footage, info)
     footage_sha256 = await asyncio.to_thread(sha256_of, request.footage)
-    folder = folder_of(jobs, step_key("enrol", footage=footage_sha256, actor=request.actor_id))
+    key = step_key("enrol", footage=footage_sha256, actor=request.actor_id)
+    folder = await asyncio.to_thread(folder_of, jobs, key, operation.name)
     made: list[ArtefactRef] = []
     with Workspace(folder, max_bytes=max_bytes) as workspace:
-        ledger = JobLedger(actors, belongs_to=operation or f"actors/{request.actor_id}")
+        ledger = JobLedger(actors, belongs_to=operation.name or f"actors/{request.actor_id}")
 
         def forget() -> None:
             for ref in ledger.release(folder, made):
@@ -129,6 +143,7 @@ async def create_actor(
             shot = await Shot.open(stages, method, info, workspace, threads=request.threads)
             enrolled = await _learn(shot, request, note, on_progress)
             more = await _keep_for_live(shot, request.footage, artefacts, note)
+            await in_thread(operation.confirm)
             return await asyncio.to_thread(
                 lambda: actors.create(
                     request.actor_id,

@@ -2,8 +2,8 @@
 
 An erasure is a row of the table `erasures`. While the row is open, no work with the actor begins, and running work ends at its next
 look at the database, in every process. The row is written before anything is erased, so that the next gateway finishes an
-interrupted erasure. If a gateway works with the database, the gateway erases, because live streams and operations run in the
-gateway. Otherwise the process that was asked erases.
+interrupted erasure. If gateways work with the database, one of them erases when all of them have ended their live streams and
+operations with the actor. Otherwise the process that was asked erases.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -99,11 +100,21 @@ class Erasures:
         found = error_status.from_status(status_pb2.Status.FromString(error or b""))
         raise found or BackendUnavailable("the gateway could not erase the actor: see its log")
 
+    @property
+    def shared(self) -> bool:
+        """Whether several gateways may use the database, and each must end its own work before a person is erased."""
+        return self._database.shared
+
+    def turn(self, number: int) -> AbstractContextManager[bool]:
+        """Give True if no other process carries out an erasure. The turn ends with the context, or with this process."""
+        return self._database.turn(number)
+
     def fail(self, number: int, error: DubstageError) -> None:
         """Store the reason why nothing was erased, for the process that asked."""
         status = error_status.to_status(error, stage="gateway").SerializeToString()
         with self._database.writing() as session:
-            session.execute(update(ErasureRow).where(ErasureRow.number == number).values(error=status))
+            mine = update(ErasureRow).where(ErasureRow.number == number, ErasureRow.receipt.is_(None))
+            session.execute(mine.values(error=status))
 
     def withdraw(self, number: int) -> None:
         """Forget an erasure, and all answers that no process fetched within an hour."""

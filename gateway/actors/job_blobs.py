@@ -94,11 +94,17 @@ class JobBlobs:
             known = counted(session, {ref.sha256 for ref in found}, but=str(folder))
         return [ref for ref in found if ref.sha256 not in known]
 
-    def folder_of(self, operation: str) -> Path | None:
-        """Return the folder of the job that an operation began and has not ended; None: there is no such job."""
+    def folders_of(self, operation: str) -> Sequence[Path]:
+        """Return the folders of the jobs that an operation began and has not ended, one for each gateway that did."""
         with self._database.reading() as session:
-            found = session.scalar(select(JobFolderRow.folder).where(JobFolderRow.belongs_to == operation))
-        return Path(found) if found is not None else None
+            found = session.scalars(select(JobFolderRow.folder).where(JobFolderRow.belongs_to == operation))
+            return [Path(folder) for folder in sorted(found)]
+
+    def unknown(self, folders: Sequence[Path]) -> Sequence[Path]:
+        """Return those of the folders whose jobs have ended or never begun, in every gateway: no row has a folder of that name."""
+        with self._database.reading() as session:
+            known = {Path(folder).name for folder in session.scalars(select(JobFolderRow.folder))}
+        return [folder for folder in folders if folder.name not in known]
 
     def uncounted(self, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """Return the blobs among `refs` that no actor and no job counts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway.actors.store import ActorStore
@@ -16,12 +16,16 @@ class JobLedger:
         actors: store of actors.
         actor_id: actor that is dubbed; empty: the job enrols the person for itself.
         belongs_to: name of the gateway's operation, or `actors/ID` for an enrolment of the command line; empty: neither.
+        confirm: raises Cancelled if another gateway does the operation now.
     """
 
-    def __init__(self, actors: ActorStore, actor_id: str = "", belongs_to: str = "") -> None:
+    def __init__(
+        self, actors: ActorStore, actor_id: str = "", belongs_to: str = "", *, confirm: Callable[[], None] = lambda: None
+    ) -> None:
         self._jobs = actors.jobs
         self._actor_id = actor_id
         self._belongs_to = belongs_to
+        self._confirm = confirm
         self._folder: Path | None = None
 
     @property
@@ -63,3 +67,11 @@ class JobLedger:
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """Forget the job, and return the blobs that no actor and no job counts any more."""
         return self._jobs.uncounted([*refs, *self._jobs.release(folder)])
+
+    def confirm(self) -> None:
+        """Check that the operation is still this gateway's.
+
+        Raises:
+            Cancelled: another gateway does the operation now.
+        """
+        self._confirm()

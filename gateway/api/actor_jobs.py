@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from gateway.actors.create import create_actor
+from gateway.actors.create import ForOperation, create_actor
 from gateway.actors.stored import StoredActor
 from gateway.api.actor_messages import actor_message, enrol_request_from
 from gateway.api.job_context import JobContext
-from gateway.operations.runner import Job
+from gateway.operations.job import Job
 from gateway.pipeline.dub_files import sha256_of
 from gateway.stages.interface import Stages
 
@@ -46,8 +46,10 @@ class ActorJobs:
                 on_progress=lambda stage, done, total: job.report(
                     pb.ActorProgress(stage=stage, done=done, total=total).SerializeToString()
                 ),
-                operation=job.record.name,
+                operation=ForOperation(job.record.name, job.confirm),
             )
+        if job.resumed:
+            await context.forget_others(job.record)
         return actor_message(actor.summary).SerializeToString()
 
     async def _made_before(self, actor_id: str, footage: Path) -> StoredActor | None:

@@ -42,7 +42,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
         enrol = enrol_request_from(wanted, self._context.media, threads=self._context.threads)
         self._context.check_consent(enrol.consent, wanted.actor_id)
         await asyncio.to_thread(self._context.actors.check_free, enrol.actor_id)
-        if self._runner.concerns(enrol.actor_id):
+        if await self._runner.concerns(enrol.actor_id):
             raise InvalidRequest(f"actor_id: an operation on {enrol.actor_id!r} has not ended", field="actor_id")
         record = await self._runner.submit(ACTOR, wanted.SerializeToString(), actor_id=enrol.actor_id)
         return operation_message(record)

@@ -11,7 +11,7 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.ledger import JobLedger
 from gateway.api.dub_messages import result_message
 from gateway.api.job_context import JobContext
-from gateway.operations.runner import Job
+from gateway.operations.job import Job
 from gateway.pipeline.dub import DubJob
 from gateway.stages.interface import Stages
 
@@ -34,12 +34,23 @@ class DubJobs:
         message = pb.CreateDubRequest.FromString(job.record.request)
         context = self._context
         request = await context.dub_request(message)
-        ledger = JobLedger(context.actors, message.actor_id, job.record.name)
-        dub = DubJob(request, self._stages(), context.artefacts, context.jobs, ledger, max_bytes=context.max_job_bytes)
+        ledger = JobLedger(context.actors, message.actor_id, job.record.name, confirm=job.confirm)
+        dub = DubJob(
+            request,
+            self._stages(),
+            context.artefacts,
+            context.jobs,
+            ledger,
+            max_bytes=context.max_job_bytes,
+            operation=job.record.name,
+            takes_over=job.resumed,
+        )
         async with self._alone(message):
             # A dub that fails or is interrupted keeps its finished windows. The runner removes what a cancelled dub has left.
             outcome = await dub.run(DubReporter(job))
             await asyncio.to_thread(dub.discard)
+        if job.resumed:
+            await context.forget_others(job.record)
         result = result_message(message.output_uri, request, outcome)
         result.warnings[:] = [context.names.told(warning) for warning in result.warnings]
         return result.SerializeToString()

@@ -7,7 +7,7 @@ from gateway.api.dub_jobs import DubJobs
 from gateway.api.job_context import JobContext
 from gateway.api.opened_stages import OpenedStages
 from gateway.api.operation_messages import ACTOR, DUB
-from gateway.operations.runner import Handler
+from gateway.operations.job import Handler
 
 
 def handlers_of(context: JobContext, stages: OpenedStages) -> dict[str, Handler]:

@@ -10,6 +10,7 @@ from gateway.actors.store import ActorStore
 from gateway.api.error_names import ErrorNames
 from gateway.api.job_context import JobContext
 from gateway.api.media_folder import MediaFolder
+from gateway.database.engine import may_be_shared
 from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.private_files import cannot_use, data_folder
 from gateway.settings import GatewaySettings
@@ -18,7 +19,7 @@ from services.common.store.artefacts import ArtefactStore
 
 
 class Installation:
-    """Data folder and database, locked against other gateways until `close`.
+    """Data folder and database, until `close`. With SQLite, both are locked against other gateways.
 
     Attributes:
         context: what the operations work with.
@@ -27,12 +28,12 @@ class Installation:
         settings: settings of the process.
 
     Raises:
-        InvalidRequest: another gateway works in the data folder or with the database, or the media folder cannot be used.
+        InvalidRequest: another gateway works in the data folder or with the SQLite file, or the media folder cannot be used.
         StorageRefused, BackendUnavailable: the data folder or the database cannot be used.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
-        self._lock: int | None = _lock(settings.data_dir)
+        self._lock: int | None = _lock(settings.data_dir, together=may_be_shared(settings.database_url))
         self._actors: ActorStore | None = None
         try:
             self._actors = actors = ActorStore(settings)
@@ -61,10 +62,14 @@ class Installation:
             os.close(lock)
 
 
-def _lock(folder: Path) -> int:
-    """Lock a data folder against other gateways, which would take up this gateway's operations; return the open lock file.
+def _lock(folder: Path, *, together: bool) -> int:
+    """Lock a data folder against other gateways, and return the open lock file.
 
     The lock ends with the process, however the process ends.
+
+    Args:
+        folder: the data folder.
+        together: whether gateways that share a database may work in the folder together.
     """
     data_folder(folder)
     try:
@@ -72,10 +77,12 @@ def _lock(folder: Path) -> int:
     except OSError as problem:
         raise cannot_use(folder, problem) from problem
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         raise InvalidRequest(
-            f"another gateway works in {folder}: end it, or set DUBSTAGE_DATA_DIR to another folder", field="DUBSTAGE_DATA_DIR"
+            f"another gateway works in {folder}: end it, or set DUBSTAGE_DATA_DIR to another folder; only gateways that share a "
+            "PostgreSQL may share a folder",
+            field="DUBSTAGE_DATA_DIR",
         ) from None
     return handle

@@ -67,13 +67,26 @@ class JobContext:
         await asyncio.to_thread(self._abandon, record)
 
     def _abandon(self, record: OperationRecord) -> None:
-        folder = self.actors.jobs.folder_of(record.name)
-        if folder is not None and give_up(folder, JobLedger(self.actors), self.artefacts) is None and not folder.is_dir():
-            for ref in self.actors.jobs.uncounted(self.actors.jobs.release(folder)):
-                self.artefacts.delete(ref)
+        self._give_up_folders(record)
         if record.output:
             with suppress(OSError):
                 remove_leftovers(Path(record.output))
+
+    async def forget_others(self, record: OperationRecord) -> None:
+        """Remove what other processes have left of an operation that succeeded here: job folders, and blobs that nothing counts.
+
+        The folder of a process that still works there stays. That process removes the folder when it finds that it has lost the
+        operation.
+        """
+        await asyncio.to_thread(self._give_up_folders, record)
+
+    def _give_up_folders(self, record: OperationRecord) -> None:
+        jobs = self.actors.jobs
+        for folder in jobs.folders_of(record.name):
+            if give_up(folder, JobLedger(self.actors), self.artefacts) is None and not folder.is_dir():
+                # The folder is gone, or on the disk of another gateway.
+                for ref in jobs.uncounted(jobs.release(folder)):
+                    self.artefacts.delete(ref)
 
     def check_consent(self, consent: Consent | None, subject: str) -> None:
         """Check that there is a consent record if this installation requires one.

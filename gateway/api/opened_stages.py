@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from gateway.operations.runner import Handler, Job
+from gateway.operations.job import Handler, Job
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.local import LocalStages

@@ -12,7 +12,7 @@ from gateway.api.handlers import handlers_of
 from gateway.api.installation import Installation
 from gateway.api.opened_stages import OpenedStages
 from gateway.api.registration import SERVICES, add_servicers
-from gateway.housekeeping.cleaning import expire_hourly
+from gateway.housekeeping.cleaning import expire_hourly, remove_unknown
 from gateway.live.streams import LiveStreams
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationStore
@@ -21,13 +21,13 @@ from services.common.chassis.server import StageServer
 
 
 class GatewayServer(StageServer):
-    """Server of one gateway process. The warm-up opens the stages. A drain stops the operations; the next process resumes them.
+    """Server of one gateway process. The warm-up opens the stages. A drain stops the operations; another process resumes them.
 
     Args:
         settings: settings of the process.
 
     Raises:
-        InvalidRequest: another gateway works in the data folder or with the database, or a file of the settings cannot be used.
+        InvalidRequest: another gateway works in the data folder or with the SQLite file, or a file of the settings cannot be used.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -35,12 +35,14 @@ class GatewayServer(StageServer):
         self._stages = stages = OpenedStages(settings)
         context = self._installation.context
         self._runner = runner = JobRunner(
-            OperationStore(context.actors.database),
+            OperationStore(context.actors.database, max_finished=settings.max_finished_operations),
             handlers_of(context, stages),
             max_concurrent=settings.max_concurrent_jobs,
             max_queued=settings.max_queued_jobs,
             abandon=context.abandon,
             rewrite=context.names.rewrite,
+            shared=context.actors.database.shared,
+            lease_s=settings.operation_lease_s,
         )
         live = LiveStreams(
             stages,
@@ -50,7 +52,8 @@ class GatewayServer(StageServer):
             require_consent=settings.require_consent,
             max_message_bytes=settings.max_message_bytes,
         )
-        self._eraser = ActorEraser(context.actors, runner, live)
+        clean = functools.partial(remove_unknown, context.actors, context.artefacts, context.jobs)
+        self._eraser = ActorEraser(context.actors, runner, live, clean)
         self._expire = functools.partial(expire_hourly, settings, context.actors, context.artefacts, context.jobs)
         self._chores: list[asyncio.Task[None]] = []
         super().__init__(
@@ -60,7 +63,7 @@ class GatewayServer(StageServer):
             services=SERVICES,
         )
         runner.tracer = self.tracer
-        unfinished = Gauge("dubstage_operations", "Operations that run or wait", registry=self.metrics.registry)
+        unfinished = Gauge("dubstage_operations", "Operations that run here, or wait", registry=self.metrics.registry)
         unfinished.set_function(lambda: runner.unfinished)
 
     @property

@@ -6,37 +6,21 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy import text
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from gateway.database import sqlite_file
+from gateway.database import postgres_locks, sqlite_file
+from gateway.database.engine import FIELD, engine_of
 from gateway.database.tables import Base, WrongType
 from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull, StorageRefused
 
-CONNECT_SECONDS: Final = 5
-"""Most seconds to wait for a connection to PostgreSQL."""
-FIELD: Final = "DUBSTAGE_DATABASE_URL"
-"""Setting that holds the URL."""
-_CONNECTION: Final = {
-    "connect_timeout": CONNECT_SECONDS,
-    # A server that vanished is noticed after 25 s, not after the two hours of the kernel's default.
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "application_name": "dubstage",
-}
-"""Options of libpq that the URL can replace."""
-_SCHEMA_LOCK: Final = 0x6475_6273
-"""Key of the PostgreSQL advisory lock that a process holds while it creates tables. All processes use the same key."""
-_GATEWAY_LOCK: Final = 0x6475_6274
-"""Key of the PostgreSQL advisory lock that a gateway holds as long as it works. All gateways use the same key."""
 _REFUSALS: Final = ("28", "3D", "42501", "25006")
 """Beginnings of PostgreSQL's codes for wrong credentials, unknown databases, missing permissions and read-only servers."""
 _LOGIN_REFUSED: Final = re.compile(
@@ -65,11 +49,12 @@ class Database:
     """
 
     def __init__(self, url: str, data_dir: Path) -> None:
-        self.engine: Engine = _engine(url or f"sqlite:///{data_dir / 'actors.sqlite'}")
+        self.engine: Engine = engine_of(url or f"sqlite:///{data_dir / 'actors.sqlite'}")
         self.where: str = self.engine.url.render_as_string(hide_password=True)
         self.file: Path | None = _file(self.engine)
         self._writer: Engine = self.engine.execution_options(**{sqlite_file.BEGIN: "IMMEDIATE"})
         self._claim: Connection | int | None = None
+        self._is_gateway = False
         if self.file is not None:
             sqlite_file.make_private(self.file, tighten=not url)
         try:
@@ -83,26 +68,51 @@ class Database:
         with self.told(), self._writer.begin() as connection:
             if self.engine.dialect.name == "postgresql":
                 # Without the lock, two processes that begin at the same time both create the tables, and one of them fails.
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
+                postgres_locks.wait_in_transaction(connection, postgres_locks.SCHEMA)
             Base.metadata.create_all(connection)
 
-    def claim(self) -> None:
-        """Keep every other gateway out of the database until `close()`, or until this process or its connection ends.
+    @property
+    def shared(self) -> bool:
+        """Whether several gateways may use the database at the same time: PostgreSQL. A SQLite file has one gateway."""
+        return self.engine.dialect.name == "postgresql"
 
-        Two gateways would take up each other's operations.
+    def claim(self) -> None:
+        """Say that a gateway works with the database, until `close()`, or until this process or its connection ends.
 
         Raises:
-            InvalidRequest: another gateway works with the database.
+            InvalidRequest: another gateway works with the SQLite file, or `dubstage actor erase` works without a gateway.
         """
-        if not self.try_claim():
+        if self._try_claim(together=self.shared):
+            self._is_gateway = self.shared
+            return
+        if self.shared:
             raise InvalidRequest(
-                f"another gateway works with the database {self.where}, or `dubstage actor erase` does: end that process, or give "
-                "this gateway a database of its own",
+                f"`dubstage actor erase` works with the database {self.where}, or a gateway of an earlier version does: start this "
+                "gateway when that process has ended",
                 field=FIELD,
             )
+        raise InvalidRequest(
+            f"another gateway works with the database {self.where}, or `dubstage actor erase` does: end that process, give this "
+            "gateway a database of its own, or let several gateways share a PostgreSQL",
+            field=FIELD,
+        )
+
+    def keep_claim(self) -> None:
+        """Claim the database again if a restart of PostgreSQL has ended the claim.
+
+        Raises:
+            InvalidRequest: as `claim`. The next call tries again.
+            BackendUnavailable: the database does not answer.
+        """
+        if self._is_gateway and not (isinstance(self._claim, Connection) and postgres_locks.is_held(self._claim)):
+            self.release_claim()
+            self.claim()
 
     def try_claim(self) -> bool:
-        """Claim the database as `claim` does, and return True; return False if another gateway works with the database."""
+        """Claim the database for this process alone, and return True; return False if a gateway works with the database."""
+        return self._try_claim(together=False)
+
+    def _try_claim(self, *, together: bool) -> bool:
         if self.file is not None:
             try:
                 handle = sqlite_file.hold(self.file)
@@ -110,22 +120,30 @@ class Database:
                 raise self._refused(problem.strerror or str(problem)) from problem
             self._claim = handle
             return handle is not None
-        if self.engine.dialect.name != "postgresql":
+        if not self.shared:
             return True
         with self.told():
-            connection = self.engine.connect()
-            # The connection leaves the pool: the lock lasts as long as the connection is open.
-            connection.detach()
-            # If this gateway's machine vanishes, the server ends the connection after 25 s, and the next gateway can begin.
-            for setting, value in (("idle", 10), ("interval", 5), ("count", 3)):
-                connection.execute(text(f"SET tcp_keepalives_{setting} = {value}"))
-            free = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _GATEWAY_LOCK}).scalar()
-            connection.commit()
-        if not free:
-            connection.close()
-            return False
-        self._claim = connection
-        return True
+            self._claim = postgres_locks.hold(self.engine, postgres_locks.GATEWAY, together=together)
+        return self._claim is not None
+
+    @contextmanager
+    def turn(self, number: int) -> Iterator[bool]:
+        """Give True if no other process does the work of this number now. The turn ends with the context, or with this process."""
+        if not self.shared:
+            yield True
+            return
+        with self.told():
+            held = postgres_locks.hold(self.engine, postgres_locks.TURN, number=number)
+        try:
+            yield held is not None
+        finally:
+            if held is not None:
+                postgres_locks.release(held)
+
+    def one_by_one(self, session: Session) -> None:
+        """Let the transaction wait for other transactions that called this method. SQLite orders its writers anyway."""
+        if self.shared:
+            postgres_locks.wait_in_transaction(session.connection(), postgres_locks.QUEUE)
 
     def release_claim(self) -> None:
         """Let other gateways use the database again."""
@@ -133,8 +151,7 @@ class Database:
         if isinstance(claim, int):
             os.close(claim)
         elif claim is not None:
-            with suppress(DBAPIError):
-                claim.close()
+            postgres_locks.release(claim)
 
     def check_integrity(self) -> None:
         """Check the whole SQLite file for damage. PostgreSQL is only asked whether it answers.
@@ -234,34 +251,6 @@ class Database:
             f"the database {self.where} does not answer: {said}: check that it runs and that {FIELD} names its host and port",
             retry_after_s=5.0,
         )
-
-
-def _engine(url: str) -> Engine:
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        # The text does not repeat the setting, which may hold a password in the wrong place.
-        raise InvalidRequest(
-            f"{FIELD} is no URL: give postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE", field=FIELD
-        ) from None
-    kind = parsed.get_backend_name()
-    if kind not in {"sqlite", "postgresql"}:
-        raise InvalidRequest(f"{FIELD}: {kind!r} is not supported: give a URL of postgresql or sqlite", field=FIELD)
-    if kind == "sqlite":
-        engine = create_engine(parsed)
-        sqlite_file.set_up(engine)
-        return engine
-    try:
-        return create_engine(
-            parsed.set(drivername="postgresql+psycopg"),
-            pool_pre_ping=True,
-            pool_size=5,
-            max_overflow=10,
-            pool_timeout=30,
-            connect_args={name: value for name, value in _CONNECTION.items() if name not in parsed.query},
-        )
-    except (ImportError, NoSuchModuleError):
-        raise InvalidRequest(f"{FIELD}: PostgreSQL needs its driver: pip install 'dubstage-suite[postgres]'", field=FIELD) from None
 
 
 def _file(engine: Engine) -> Path | None:

@@ -99,14 +99,30 @@ def uncounted_blobs(jobs: Path, actors: ActorStore, store: ArtefactStore, *, old
     yield from (blob for blob in old if blob.ref.sha256 in unknown)
 
 
-def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, jobs: Path) -> Freed:
-    """Remove the jobs that are older, or together larger, than the settings allow, and return what the removal freed.
+def remove_unknown(actors: ActorStore, store: ArtefactStore, jobs: Path) -> None:
+    """Remove the jobs on this disk that the database does not know, if several gateways share the database.
 
-    Half-written files of the artefact store that are older than a day are removed too.
+    Another gateway has ended or erased such a job while this gateway did not run, and could not reach this disk.
 
     Raises:
         DubstageError: the database or the artefact store cannot be used.
     """
+    if actors.database.shared:
+        for folder in actors.jobs.unknown([job.folder for job in list_jobs(jobs)]):
+            if give_up(folder, JobLedger(actors), store) is not None:
+                _log.info("unknown_job_removed", job=folder.name)
+
+
+def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, jobs: Path) -> Freed:
+    """Remove the jobs that are older, or together larger, than the settings allow, and return what the removal freed.
+
+    Jobs that the database does not know (`remove_unknown`), and half-written files of the artefact store that are older than a day,
+    are removed too.
+
+    Raises:
+        DubstageError: the database or the artefact store cannot be used.
+    """
+    remove_unknown(actors, store, jobs)
     now = time.time()
     found = list_jobs(jobs)
     chosen = []

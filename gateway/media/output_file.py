@@ -36,10 +36,15 @@ class OutputFile:
     folder meanwhile. FFmpeg writes to `url`, which is the open file itself.
     """
 
-    def __init__(self, output: Path, *, overwrite: bool = False) -> None:
+    def __init__(self, output: Path, *, overwrite: bool = False, takes_over: bool = False) -> None:
         """Create and lock the temporary file.
 
         Files that killed runs left of this output are removed, and files older than a day that killed runs left of other outputs.
+
+        Args:
+            output: file to write.
+            overwrite: replace any file of this name.
+            takes_over: remove the temporary files of this output that other processes hold too. These processes cannot finish.
 
         Raises:
             InvalidRequest: another job is writing this output, or the existing file may not be replaced.
@@ -55,7 +60,7 @@ class OutputFile:
         self._handle: int | None = None
         try:
             with _looking_through(self._folder):
-                if _sweep(self._folder, tag):
+                if _sweep(self._folder, tag, takes_over=takes_over):
                     raise InvalidRequest(f"{output} is being written by another job; wait for it", field="output")
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._handle = os.open(self._name, flags, 0o666, dir_fd=self._folder)
@@ -149,9 +154,9 @@ def _looking_through(folder: int) -> Iterator[None]:
             fcntl.flock(folder, fcntl.LOCK_UN)
 
 
-def _sweep(folder: int, tag: str) -> bool:
+def _sweep(folder: int, tag: str, *, takes_over: bool = False) -> bool:
     """Remove partial files that no process holds, of this output and older than a day of other outputs. Return whether a process
-    holds a partial file of this output.
+    holds a partial file of this output. With `takes_over`, remove all partial files of this output.
     """
     held = False
     with os.scandir(folder) as entries:
@@ -165,7 +170,9 @@ def _sweep(folder: int, tag: str) -> bool:
                     continue
                 old = time.time() - facts.st_mtime > _OLD_S
                 free = _is_free(handle)
-                if free is False:
+                if takes_over and its_tag == tag:
+                    os.unlink(name, dir_fd=folder)
+                elif free is False:
                     held |= its_tag == tag
                 elif old or (free and its_tag == tag):
                     os.unlink(name, dir_fd=folder)

@@ -18,6 +18,7 @@ class WriteSettings:
         threads: threads of the encoder. The bytes of the output depend on this number.
         carry: copy the footage's other streams and its chapters.
         overwrite: replace an existing file of any kind. Otherwise only a film that dubstage wrote is replaced.
+        takes_over: remove unfinished files of this output that other processes hold. Otherwise such a file is an error.
     """
 
     codec: str | None = None
@@ -28,3 +29,4 @@ class WriteSettings:
     threads: int = 2
     carry: bool = True
     overwrite: bool = False
+    takes_over: bool = False

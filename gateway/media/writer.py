@@ -108,7 +108,7 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         try:
-            self._file = OutputFile(self._output, overwrite=self._settings.overwrite)
+            self._file = OutputFile(self._output, overwrite=self._settings.overwrite, takes_over=self._settings.takes_over)
             self._muxer = FilmMuxer(self._file.url, self._info, self._speech, self._settings, self._choice)
         except BaseException as problem:
             self._give_up(problem)

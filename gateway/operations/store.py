@@ -1,4 +1,4 @@
-"""Operations in the database, so that a restarted gateway still knows them."""
+"""Operations in the database, so that a restarted gateway, and every other gateway, still knows them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import datetime
 import re
 import secrets
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, cast
 
-from sqlalchemy import LargeBinary, String, delete, select, update
+from sqlalchemy import CursorResult, Double, ForeignKey, LargeBinary, String, delete, insert, literal, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.database.database import Database
 from gateway.database.tables import Base
-from services.common.errors import OperationNotFound
+from services.common.errors import Cancelled, OperationNotFound
 
 _NAME: Final = re.compile(r"operations/[0-9a-f]{32}")
 MAX_FINISHED: Final = 10_000
-"""Most finished operations that are kept. The oldest are deleted first."""
+"""Most finished operations that are kept if no setting says otherwise. The oldest are deleted first."""
 
 
 class OperationRow(Base):
@@ -36,6 +36,22 @@ class OperationRow(Base):
     metadata_bytes: Mapped[bytes] = mapped_column(LargeBinary)
     response: Mapped[bytes | None] = mapped_column(LargeBinary)
     error: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class LeaseRow(Base):
+    """Which gateway runs an operation, and until when. Only operations that have not ended have a row."""
+
+    __tablename__ = "operation_leases"
+
+    number: Mapped[int] = mapped_column(ForeignKey("operations.number", ondelete="CASCADE"), primary_key=True, autoincrement=False)
+    owner: Mapped[str] = mapped_column(String(80))
+    """The gateway process that runs the operation; empty: none, the operation waits."""
+    until: Mapped[float] = mapped_column(Double)
+    """End of the lease by the clock of the database, Unix time in seconds. From then on any gateway may take the operation."""
+    begun: Mapped[bool]
+    """Whether a gateway has begun the work."""
+    cancel: Mapped[bool]
+    """Whether somebody asked for the operation to stop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,30 +88,28 @@ class OperationRecord:
 class OperationStore:
     """Table of operations. All methods block.
 
+    Attributes:
+        database: database of the actors.
+
     Args:
         database: database of the actors.
+        max_finished: most finished operations that are kept.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, *, max_finished: int = MAX_FINISHED) -> None:
+        self.database = database
+        self._max_finished = max_finished
         database.make_tables()
+        self._lease_the_old()
 
     def add(self, kind: str, request: bytes, *, actor_id: str = "", output: str = "") -> OperationRecord:
-        """Store a new operation, and return its record."""
-        row = OperationRow(
-            name=f"operations/{secrets.token_hex(16)}",
-            kind=kind,
-            actor_id=actor_id,
-            output=output,
-            created_at=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
-            request=request,
-            done=False,
-            metadata_bytes=b"",
-        )
-        with self._database.writing() as session:
+        """Store a new operation that waits for a gateway, and return its record."""
+        row = new_row(kind, request, actor_id=actor_id, output=output)
+        with self.database.writing() as session:
             session.add(row)
             session.flush()
-            return _record(row)
+            session.add(LeaseRow(number=row.number, owner="", until=0.0, begun=False, cancel=False))
+            return record_of(row)
 
     def get(self, name: str) -> OperationRecord:
         """Return an operation.
@@ -103,13 +117,13 @@ class OperationStore:
         Raises:
             OperationNotFound: there is no operation of this name.
         """
-        with self._database.reading() as session:
+        with self.database.reading() as session:
             # PostgreSQL cannot be asked for every text: its texts hold no NUL.
             known = _NAME.fullmatch(name) is not None
             row = session.scalar(select(OperationRow).where(OperationRow.name == name)) if known else None
             if row is None:
                 raise OperationNotFound(f"no operation {name[:80]!r}: it was deleted or never existed", resource=name)
-            return _record(row)
+            return record_of(row)
 
     def list(self, *, after: int = 0, limit: int = 100, done: bool | None = None) -> list[OperationRecord]:
         """Return operations in the order of their submission.
@@ -122,36 +136,76 @@ class OperationStore:
         query = select(OperationRow).where(OperationRow.number > after).order_by(OperationRow.number).limit(limit)
         if done is not None:
             query = query.where(OperationRow.done == done)
-        with self._database.reading() as session:
-            return [_record(row) for row in session.scalars(query)]
+        with self.database.reading() as session:
+            return [record_of(row) for row in session.scalars(query)]
 
-    def finish(self, record: OperationRecord) -> OperationRecord:
-        """Store how an operation ended, and return the record. Beyond MAX_FINISHED, the oldest finished operations are deleted."""
+    def finish(self, record: OperationRecord, *, owner: str = "") -> OperationRecord:
+        """Store how an operation ended, and return the record. Beyond the most finished operations, the oldest are deleted.
+
+        Args:
+            record: the operation with its end.
+            owner: the gateway process that ran the operation; empty: no process has taken the operation.
+
+        Raises:
+            Cancelled: the operation belongs to another gateway now, or has ended. Nothing has changed.
+        """
         ended = replace(record, done=True)
-        with self._database.writing() as session:
+        with self.database.writing() as session:
+            # The row is deleted first: from here on no other gateway can take the operation.
+            mine = delete(LeaseRow).where(LeaseRow.number == ended.number, LeaseRow.owner == owner)
+            if not cast("CursorResult[object]", session.execute(mine)).rowcount:
+                raise taken_over(ended.name)
             session.execute(
                 update(OperationRow)
                 .where(OperationRow.name == ended.name)
                 .values(done=True, metadata_bytes=ended.metadata, response=ended.response, error=ended.error)
             )
             finished = select(OperationRow.number).where(OperationRow.done).order_by(OperationRow.number.desc())
-            last = session.scalar(finished.offset(MAX_FINISHED).limit(1))
+            last = session.scalar(finished.offset(self._max_finished).limit(1))
             if last is not None:
                 session.execute(delete(OperationRow).where(OperationRow.done, OperationRow.number <= last))
         return ended
 
     def delete(self, name: str) -> None:
         """Forget an operation."""
-        with self._database.writing() as session:
+        with self.database.writing() as session:
             session.execute(delete(OperationRow).where(OperationRow.name == name))
 
     def forget_actor(self, actor_id: str) -> None:
         """Forget all operations that concern a person."""
-        with self._database.writing() as session:
+        with self.database.writing() as session:
             session.execute(delete(OperationRow).where(OperationRow.actor_id == actor_id))
 
+    def _lease_the_old(self) -> None:
+        """Give a lease that nobody holds to the operations that an earlier version, without leases, left unfinished."""
+        leased = select(LeaseRow.number).where(LeaseRow.number == OperationRow.number)
+        old = select(OperationRow.number, literal(""), literal(0.0), literal(True), literal(False)).where(
+            OperationRow.done.is_(False), ~leased.exists()
+        )
+        with self.database.reading() as session:
+            if session.execute(old.limit(1)).first() is None:
+                return
+        with self.database.writing() as session:
+            self.database.one_by_one(session)
+            session.execute(insert(LeaseRow).from_select(["number", "owner", "until", "begun", "cancel"], old))
 
-def _record(row: OperationRow) -> OperationRecord:
+
+def new_row(kind: str, request: bytes, *, actor_id: str, output: str) -> OperationRow:
+    """Return the row of a new operation, without its number."""
+    return OperationRow(
+        name=f"operations/{secrets.token_hex(16)}",
+        kind=kind,
+        actor_id=actor_id,
+        output=output,
+        created_at=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
+        request=request,
+        done=False,
+        metadata_bytes=b"",
+    )
+
+
+def record_of(row: OperationRow) -> OperationRecord:
+    """Return the record of a stored operation."""
     return OperationRecord(
         number=row.number,
         name=row.name,
@@ -165,3 +219,8 @@ def _record(row: OperationRow) -> OperationRecord:
         response=row.response,
         error=row.error,
     )
+
+
+def taken_over(name: str) -> Cancelled:
+    """Return the error for work on an operation that another gateway has taken over."""
+    return Cancelled(f"{name} belongs to another gateway now, or has ended: the work of this process ends")

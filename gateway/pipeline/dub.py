@@ -50,6 +50,9 @@ class DubJob:
         jobs: folder of all jobs.
         ledger: counts the artefacts of the job; None: no other job shares them.
         max_bytes: most bytes of the job's folder.
+        operation: name of the gateway's operation that does the job; empty: none.
+        takes_over: whether another gateway may have begun the operation. An unfinished output of that gateway is removed, even if
+            that gateway is paused and still holds the file.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class DubJob:
         ledger: BlobLedger | None = None,
         *,
         max_bytes: int = MAX_JOB_BYTES,
+        operation: str = "",
+        takes_over: bool = False,
     ) -> None:
         self._request = request
         self._ledger = ledger if ledger is not None else OwnBlobs()
@@ -69,6 +74,8 @@ class DubJob:
         self._store = store
         self._jobs = jobs
         self._max_bytes = max_bytes
+        self._operation = operation
+        self._takes_over = takes_over
         self._folder: Path | None = None
         self._analysed = False
 
@@ -92,7 +99,7 @@ class DubJob:
         speech = await asyncio.to_thread(open_speech, request, info)
         await asyncio.to_thread(check_output, request, info, speech)
         key = await job_key(request, method, await models_for(self._stages, method), self._stages.face_model)
-        folder = folder_of(self._jobs, key)
+        folder = await asyncio.to_thread(folder_of, self._jobs, key, self._operation)
         async with self._workspace(folder) as workspace:
             journal = Journal(folder / JOURNAL, self._store, lambda ref: self._ledger.hold(folder, ref))
             shot = await Shot.open(self._stages, method, info, workspace, threads=request.threads)
@@ -118,7 +125,7 @@ class DubJob:
             plan = passes.plan(film, person)
             self._analysed = True
             dubbed = bool(plan.rendered().any())
-            writer = await asyncio.to_thread(open_writer, request, film.info, speech, dubbed=dubbed)
+            writer = await asyncio.to_thread(open_writer, request, film.info, speech, dubbed=dubbed, takes_over=self._takes_over)
             computed, reused = journal.computed, journal.reused
             facts = await passes.write(film, plan, person, writer, self._clock)
         return DubOutcome(

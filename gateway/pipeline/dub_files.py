@@ -47,7 +47,9 @@ def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
     return own.speech()
 
 
-def open_writer(request: DubRequest, film: MediaInfo, speech: Speech, *, dubbed: bool = True) -> VideoWriter:
+def open_writer(
+    request: DubRequest, film: MediaInfo, speech: Speech, *, dubbed: bool = True, takes_over: bool = False
+) -> VideoWriter:
     """Return the writer of a dub's output. The output is checked and not begun.
 
     Args:
@@ -55,6 +57,7 @@ def open_writer(request: DubRequest, film: MediaInfo, speech: Speech, *, dubbed:
         film: film that is dubbed in place.
         speech: speech of the dub.
         dubbed: whether the mouth of any frame is rendered, for the mark in the output.
+        takes_over: whether the unfinished file of a process that did this dub before is removed, even if the process holds it.
 
     Raises:
         InvalidRequest, MediaUnsupported: the output cannot be written as requested.
@@ -70,6 +73,7 @@ def open_writer(request: DubRequest, film: MediaInfo, speech: Speech, *, dubbed:
             marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consents(request)}.",
             threads=request.threads,
             overwrite=request.overwrite,
+            takes_over=takes_over,
         ),
         speech_file=request.speech,
     )

@@ -33,6 +33,10 @@ class BlobLedger(Protocol):
         """Forget the job of this folder, and return those of its artefacts, and of `refs`, that nothing else uses."""
         ...
 
+    def confirm(self) -> None:
+        """Check that the job may give its film a name; raise Cancelled if another process does the job now."""
+        ...
+
 
 class OwnBlobs:
     """Ledger of a job that shares no artefacts."""
@@ -56,3 +60,6 @@ class OwnBlobs:
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """As BlobLedger."""
         return [*refs, *self._held]
+
+    def confirm(self) -> None:
+        """As BlobLedger."""

@@ -191,7 +191,7 @@ class Passes:
             heard = spoken.around if spoken is not None else None
             inputs = FilmInputs(shot.stages, config, plan.rendered(), plan.row, film.faces, self._mouths, heard)
         with writer:
-            return await film.write(
+            facts = await film.write(
                 writer,
                 rendered_windows(inputs, plan.num_frames, self.journal, key),
                 plan,
@@ -199,6 +199,8 @@ class Passes:
                 clock=clock,
                 on_progress=lambda done: self.on_progress("dub", done, plan.num_frames),
             )
+            await in_thread(self.ledger.confirm)
+        return facts
 
     async def _enrolled(self) -> EnrolledActor:
         step = step_key("enrol", job=self.key)

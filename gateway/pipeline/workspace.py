@@ -208,6 +208,15 @@ def is_running(folder: Path) -> bool:
     return False
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether a process works in a job's folder for longer than a look at the folder takes."""
+    for _ in range(_LOCK_TRIES):
+        if not is_running(folder):
+            return False
+        time.sleep(_LOCK_WAIT_S)
+    return True
+
+
 def _still_there(handle: int, path: Path) -> bool:
     # A process that removes a folder holds the folder's lock, so the new lock may belong to a removed folder.
     try:

@@ -21,8 +21,8 @@ from gateway.actors.store import ActorStore
 from gateway.api.server import GatewayServer
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow, JobRow
-from gateway.operations import store as store_module
-from gateway.operations.runner import Job, JobRunner
+from gateway.operations.job import Job
+from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationStore
 from gateway.pipeline.journal import Journal
 from gateway.settings import GatewaySettings
@@ -142,8 +142,8 @@ def test_operations_keep_their_order_and_bytes_under_many_writers(operations: Op
     assert len(operations.list()) == 20
 
 
-def test_the_oldest_of_too_many_ended_operations_go(operations: OperationStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MAX_FINISHED", 2)
+def test_the_oldest_of_too_many_ended_operations_go(actors: ActorStore) -> None:
+    operations = OperationStore(actors.database, max_finished=2)
     records = [operations.add("work", b"") for _ in range(4)]
     for record in records[:3]:
         operations.finish(record)
@@ -209,7 +209,9 @@ async def test_an_operation_that_ends_while_the_server_is_away_is_written_when_i
     database.close()
 
 
-def test_one_gateway_a_database(postgres_url: str, tmp_path: Path) -> None:
+def test_several_gateways_share_a_database_and_a_folder_and_an_erasure_without_a_gateway_has_it_alone(
+    postgres_url: str, tmp_path: Path
+) -> None:
     def gateway(folder: str) -> GatewayServer:
         return GatewayServer(
             GatewaySettings(
@@ -218,12 +220,17 @@ def test_one_gateway_a_database(postgres_url: str, tmp_path: Path) -> None:
         )
 
     async def scene() -> None:
-        first = gateway("one")
-        with pytest.raises(InvalidRequest, match="another gateway works with the database") as caught:
+        running = [gateway("one"), gateway("one"), gateway("two")]
+        database = Database(postgres_url, tmp_path)
+        assert not database.try_claim()
+        for one in running:
+            await one.drain(grace_s=0)
+        assert database.try_claim()
+        with pytest.raises(InvalidRequest, match="`dubstage actor erase` works with the database") as caught:
             gateway("two")
         assert caught.value.field == "DUBSTAGE_DATABASE_URL"
         assert PASSWORD not in caught.value.message
-        await first.drain(grace_s=0)
+        database.close()
         # Neither the database nor the folder of the refused one is still held.
         await gateway("two").drain(grace_s=0)
 

@@ -9,8 +9,8 @@ import structlog.testing
 from google.rpc import status_pb2
 
 from gateway.database.database import Database
-from gateway.operations import store as store_module
-from gateway.operations.runner import Handler, Job, JobRunner
+from gateway.operations.job import Handler, Job
+from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common.chassis import calls, error_status
 from services.common.errors import (
@@ -157,8 +157,8 @@ async def test_work_on_a_person_is_stopped_and_forgotten(store: OperationStore) 
     of_ann = await jobs.submit("work", b"", actor_id="ann")
     of_bob = await jobs.submit("work", b"", actor_id="bob")
     await jobs.stop_work_on("ann")
-    assert not jobs.concerns("ann")
-    assert jobs.concerns("bob")
+    assert not await jobs.concerns("ann")
+    assert await jobs.concerns("bob")
     await jobs.forget_actor("ann")
     with pytest.raises(OperationNotFound):
         await jobs.get(of_ann.name)
@@ -166,13 +166,14 @@ async def test_work_on_a_person_is_stopped_and_forgotten(store: OperationStore) 
     await jobs.close()
 
 
-def test_the_oldest_of_too_many_ended_operations_go(store: OperationStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MAX_FINISHED", 2)
+def test_the_oldest_of_too_many_ended_operations_go(tmp_path: Path) -> None:
+    store = OperationStore(Database("", tmp_path), max_finished=2)
     records = [store.add("work", b"") for _ in range(4)]
     for record in records[:3]:
         store.finish(record)
     assert [record.name for record in store.list()] == [record.name for record in records[1:]]
     assert [record.name for record in store.list(done=False)] == [records[3].name]
+    store.database.close()
 
 
 async def test_the_id_that_a_caller_is_told_of_our_own_bug_is_in_the_log(

@@ -1,0 +1,231 @@
+"""The operations that run in this process: their work, their leases, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+import structlog
+from opentelemetry import trace
+
+from gateway.operations.active import Active, since_boot_s
+from gateway.operations.ending import Rewrite, error_of
+from gateway.operations.job import Abandon, Handler, Job
+from gateway.operations.queue import OperationQueue, Taken
+from gateway.operations.store import OperationRecord, OperationStore, taken_over
+from services.common.chassis import calls
+from services.common.errors import BackendUnavailable, Cancelled, DubstageError, OperationNotFound
+
+DATABASE_SECONDS: Final = 600.0
+"""Most seconds that an ended operation waits for a database that does not answer. Then the next process does the work again."""
+
+PROGRESS_S: Final = 2.0
+"""Least seconds between two writes of one operation's progress for other gateways."""
+
+_log = structlog.stdlib.get_logger("dubstage.operations")
+
+
+class Execution:
+    """The operations that this process has leased. Used from one event loop.
+
+    Attributes:
+        tracer: makes one span per operation.
+
+    Args:
+        store: stores the operations.
+        queue: leases of this process.
+        handlers: handlers by kind of operation.
+        abandon: awaited when a cancelled operation has stopped.
+        rewrite: turns an error into the error that callers may see.
+        on_change: called when an operation has begun or left this process.
+    """
+
+    def __init__(
+        self,
+        store: OperationStore,
+        queue: OperationQueue,
+        handlers: Mapping[str, Handler],
+        *,
+        abandon: Abandon,
+        rewrite: Rewrite,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._handlers = handlers
+        self._abandon = abandon
+        self._rewrite = rewrite
+        self._on_change = on_change
+        self._active: dict[str, Active] = {}
+        self._interrupted: set[int] = set()
+        # Renewals never wait for the threads of the work.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="leases")
+        self._closed = False
+        self.tracer: trace.Tracer = trace.NoOpTracer()
+
+    def find(self, name: str) -> Active | None:
+        """Return an operation that this process runs; None: it does not run here."""
+        return self._active.get(name)
+
+    def all(self) -> list[Active]:
+        """Return the operations that this process runs, or ends."""
+        return list(self._active.values())
+
+    def begin(self, taken: Taken, leased_at: float, *, asked_by: trace.SpanContext, resumed: bool, unwanted: bool) -> Active:
+        """Begin the work of an operation.
+
+        Args:
+            taken: the operation, which this process has leased.
+            leased_at: time before the operation was leased, as `since_boot_s`.
+            asked_by: trace of the call that submitted the operation.
+            resumed: whether another process may have begun the work.
+            unwanted: whether the operation was taken only to be ended: its work does not begin.
+        """
+        record = taken.record
+        call = calls.Call(stage="gateway", rpc=record.name, job_id=record.name.removeprefix("operations/"))
+        active = Active(record, resumed, call, asked_by, leased_at, unwanted, shown=record.metadata)
+        self._active[record.name] = active
+        # The work has its own context: it must not end with the call that submitted it, nor have that call's deadline.
+        active.work = asyncio.create_task(self._work(active), context=contextvars.Context())
+        active.keeper = asyncio.create_task(self._keep(active))
+        if unwanted:
+            active.cancel()
+        self._on_change()
+        return active
+
+    async def renew(self) -> None:
+        """Renew all leases. Stop the operations that another gateway has taken, or that somebody cancelled in another gateway."""
+        now = since_boot_s()
+        mine = {active.record.number: active for active in self._active.values()}
+        if not mine:
+            return
+        new = {
+            number: active.record.metadata
+            for number, active in mine.items()
+            if active.record.metadata != active.shown and now - active.shown_at >= PROGRESS_S
+        }
+        held = await asyncio.get_running_loop().run_in_executor(self._thread, self._queue.renew, set(mine), new)
+        for number, active in mine.items():
+            if number not in held:
+                # An operation that ended meanwhile has no lease either, and no work that could stop.
+                active.lose()
+                continue
+            active.leased_at = now
+            if number in new:
+                active.shown, active.shown_at = new[number], now
+            if held[number] and not active.cancelled:
+                active.cancel()
+
+    async def close(self) -> None:
+        """Stop all work where it is. Stopped operations count as interrupted: another process may take them at once."""
+        self._closed = True
+        active = self.all()
+        for one in active:
+            one.stop()
+        await asyncio.gather(*(one.keeper for one in active if one.keeper is not None), return_exceptions=True)
+        if self._interrupted:
+            # If the database is away, the leases end on their own.
+            with suppress(BackendUnavailable):
+                await asyncio.to_thread(self._queue.release, self._interrupted)
+        self._thread.shutdown(wait=False)
+
+    async def _work(self, active: Active) -> bytes:
+        calls.set_current_call(active.call)
+        structlog.contextvars.bind_contextvars(job_id=active.call.job_id)
+
+        def report(metadata: bytes) -> None:
+            active.record = replace(active.record, metadata=metadata)
+
+        job = Job(active.record, active.resumed, report, lambda: self._confirm(active))
+        parent = trace.set_span_in_context(trace.NonRecordingSpan(active.asked_by))
+        attributes: dict[str, str | bool] = {"dubstage.job_id": active.call.job_id, "dubstage.resumed": active.resumed}
+        with self.tracer.start_as_current_span(active.record.kind, context=parent, attributes=attributes):
+            return await self._handlers[active.record.kind](job)
+
+    def _confirm(self, active: Active) -> None:
+        """Check that the operation is still this gateway's. Blocks."""
+        now, lease_s = since_boot_s(), self._queue.lease_s
+        # Until the lease ends no other gateway takes the operation, so the database need not be asked.
+        if lease_s is None or now - active.leased_at < lease_s:
+            return
+        if active.lost or active.record.number not in self._queue.renew({active.record.number}, {}):
+            raise taken_over(active.record.name)
+        active.leased_at = now
+
+    async def _keep(self, active: Active) -> None:
+        """Wait for the work, and store how the work ended. This task is never cancelled."""
+        assert active.work is not None
+        await asyncio.wait({active.work})
+        active.call.ended.set()
+        error = None if active.work.cancelled() else active.work.exception()
+        failed = active.work.cancelled() or error is not None
+        name = active.record.name
+        try:
+            if failed and self._closed and not active.cancelled:
+                self._interrupted.add(active.record.number)
+                return
+            if active.lost:
+                await self._lost(active)
+                return
+            if active.cancelled:
+                await self._left(active.record)
+            if failed:
+                status = error_of(error, cancelled=active.cancelled, name=name, job_id=active.call.job_id, rewrite=self._rewrite)
+                ended = replace(active.record, error=status)
+            else:
+                ended = replace(active.record, response=active.work.result())
+            active.record = await self._written(ended)
+            _log.info("operation_ended", operation=name, kind=ended.kind, failed=failed, cancelled=active.cancelled)
+        except Cancelled:
+            active.lost = True
+            await self._lost(active)
+        finally:
+            del self._active[name]
+            active.ended.set()
+            self._on_change()
+
+    async def _lost(self, active: Active) -> None:
+        """Leave an operation to the gateway that has taken it. If that gateway has ended it, remove what this process has left."""
+        _log.warning("operation_lost", operation=active.record.name, kind=active.record.kind)
+        with suppress(DubstageError):
+            if await asyncio.to_thread(self._has_ended, active.record.name):
+                await self._left(active.record)
+
+    def _has_ended(self, name: str) -> bool:
+        try:
+            return self._store.get(name).done
+        except OperationNotFound:
+            return True
+
+    async def _left(self, record: OperationRecord) -> None:
+        """Remove what a cancelled operation has left."""
+        try:
+            await self._abandon(record)
+        except Exception as problem:
+            # The operation ends all the same. `dubstage jobs list` shows what it has left.
+            _log.warning("operation_left_something", operation=record.name, exc_info=problem)
+
+    async def _written(self, ended: OperationRecord) -> OperationRecord:
+        """Store how an operation ended, and return the record.
+
+        Waits for a database that restarts, so that no hours of work are lost.
+
+        Raises:
+            Cancelled: another gateway has taken the operation.
+            BackendUnavailable: the database did not answer in time, or the gateway shuts down.
+        """
+        deadline = time.monotonic() + DATABASE_SECONDS
+        while True:
+            try:
+                return await asyncio.to_thread(lambda: self._store.finish(ended, owner=self._queue.owner))
+            except BackendUnavailable as problem:
+                if self._closed or time.monotonic() > deadline:
+                    raise
+                _log.warning("operation_not_written_yet", operation=ended.name, message=problem.message)
+                await asyncio.sleep(problem.retry_after_s)

@@ -1,0 +1,199 @@
+"""The queue of operations that all gateways of one database share: each operation is leased by the gateway that runs it.
+
+A lease ends by the clock of the database, so the clocks of the gateways need not agree. A gateway that dies renews nothing. After
+the end of its leases, other gateways take its operations.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ColumnElement, Double, and_, cast, extract, func, select, update
+from sqlalchemy.orm import Session
+
+from gateway.database.database import Database
+from gateway.operations.store import LeaseRow, OperationRecord, OperationRow, new_row, record_of
+from services.common.errors import InvalidRequest, Overloaded
+
+LEASE_S: Final = 15.0
+"""Seconds that a lease lasts after its last renewal."""
+_FOR_EVER: Final = 1e15
+"""End of a lease that needs no renewal, Unix time in seconds."""
+_UNIX_EPOCH: Final = 2440587.5
+"""Julian day of the beginning of Unix time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An operation that this gateway has leased.
+
+    Attributes:
+        record: the operation.
+        begun: whether a gateway has begun the work before.
+    """
+
+    record: OperationRecord
+    begun: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A new operation.
+
+    Attributes:
+        record: the operation.
+        mine: whether this gateway has leased the operation; False: the operation waits.
+        waiting: number of operations that wait now.
+    """
+
+    record: OperationRecord
+    mine: bool
+    waiting: int
+
+
+class OperationQueue:
+    """Leases of one gateway process. All methods block. `busy` are always the numbers of the operations that this process runs.
+
+    Attributes:
+        owner: name of this process in the database.
+        lease_s: seconds that a lease lasts after its last renewal; None: no other gateway uses the database, and leases do not end.
+
+    Args:
+        database: database of the operations.
+        lease_s: see the attribute.
+    """
+
+    def __init__(self, database: Database, *, lease_s: float | None = LEASE_S) -> None:
+        self._database = database
+        self.owner = f"{socket.gethostname()[:60]}-{secrets.token_hex(8)}"
+        self.lease_s = lease_s
+
+    def submit(
+        self, kind: str, request: bytes, *, actor_id: str, output: str, busy: Collection[int], free: int, most_waiting: int
+    ) -> Submitted:
+        """Store a new operation, and lease it if this gateway has a free slot for it.
+
+        Args:
+            kind: kind of the operation.
+            request: serialised message for the handler.
+            actor_id: actor that the work concerns; empty: none.
+            output: file that the work writes; empty: none.
+            busy: numbers of the operations that this process runs.
+            free: operations that this gateway can begin now.
+            most_waiting: most operations that may wait, beyond those that this gateway can begin now.
+
+        Raises:
+            Overloaded: as many operations wait as may wait.
+            InvalidRequest: an operation that has not ended writes this output.
+        """
+        row = new_row(kind, request, actor_id=actor_id, output=output)
+        with self._database.writing() as session:
+            self._database.one_by_one(session)
+            waiting = self._count(session, busy)
+            if waiting - free >= most_waiting:
+                raise Overloaded(
+                    f"{len(busy) + waiting} operations run or wait already, as many as the gateway takes: try again later",
+                    retry_after_s=5.0,
+                )
+            same = select(OperationRow.number).where(OperationRow.done.is_(False), OperationRow.output == output).limit(1)
+            if output and session.scalar(same) is not None:
+                raise InvalidRequest(f"another operation writes {output}: wait for it, or choose another name", field="output_uri")
+            session.add(row)
+            session.flush()
+            mine = waiting < free
+            lease = LeaseRow(number=row.number, owner=self.owner if mine else "", begun=mine, cancel=False)
+            lease.until = self._end() if mine else 0.0  # type: ignore[assignment]  # an expression of the database's clock
+            session.add(lease)
+            return Submitted(record_of(row), mine, waiting + (not mine))
+
+    def take(self, limit: int, *, busy: Collection[int], unwanted: bool = False) -> tuple[Sequence[Taken], int]:
+        """Lease the operations that have waited longest, or whose gateway died. Return them, and the number that still wait.
+
+        Args:
+            limit: most operations.
+            busy: numbers of the operations that this process runs.
+            unwanted: take operations that somebody cancelled; False: take the others.
+        """
+        query = (
+            select(OperationRow, LeaseRow)
+            .join(LeaseRow, LeaseRow.number == OperationRow.number)
+            .where(self._is_free(busy), LeaseRow.cancel.is_(unwanted))
+            .order_by(OperationRow.number)
+            .limit(limit)
+            .with_for_update(of=LeaseRow, skip_locked=True)
+        )
+        with self._database.reading() as session:
+            # Most looks find nothing, and change nothing.
+            if not self._count(session, busy):
+                return (), 0
+        with self._database.writing() as session:
+            taken = []
+            for row, lease in session.execute(query).all():
+                taken.append(Taken(record_of(row), lease.begun))
+                lease.owner, lease.begun = self.owner, True
+                lease.until = self._end()
+            session.flush()
+            return taken, self._count(session, busy)
+
+    def renew(self, numbers: Collection[int], progress: Mapping[int, bytes]) -> dict[int, bool]:
+        """Renew the leases of operations. Return the operations that still are this gateway's, and whether somebody cancelled them.
+
+        Args:
+            numbers: numbers of the operations.
+            progress: serialised progress messages to store, by number.
+        """
+        mine = update(LeaseRow).where(LeaseRow.number.in_(numbers), LeaseRow.owner == self.owner)
+        with self._database.writing() as session:
+            renewed = session.execute(mine.values(until=self._end()).returning(LeaseRow.number, LeaseRow.cancel))
+            held = {int(number): bool(cancel) for number, cancel in renewed}
+            for number, metadata in progress.items():
+                if number in held:
+                    session.execute(update(OperationRow).where(OperationRow.number == number).values(metadata_bytes=metadata))
+        return held
+
+    def release(self, numbers: Collection[int]) -> None:
+        """Let other gateways take these operations at once."""
+        mine = update(LeaseRow).where(LeaseRow.number.in_(numbers), LeaseRow.owner == self.owner)
+        with self._database.writing() as session:
+            session.execute(mine.values(owner="", until=0.0))
+
+    def release_all(self) -> None:
+        """Let any gateway take every operation. Only for a gateway that has the database for itself."""
+        with self._database.writing() as session:
+            session.execute(update(LeaseRow).values(owner="", until=0.0))
+
+    def cancel(self, number: int) -> None:
+        """Ask the gateway that runs an operation, or takes it, to stop it."""
+        with self._database.writing() as session:
+            session.execute(update(LeaseRow).where(LeaseRow.number == number).values(cancel=True))
+
+    def cancel_work_on(self, actor_id: str) -> None:
+        """Ask for the end of all operations that concern a person."""
+        numbers = select(OperationRow.number).where(OperationRow.actor_id == actor_id, OperationRow.done.is_(False))
+        with self._database.writing() as session:
+            session.execute(update(LeaseRow).where(LeaseRow.number.in_(numbers)).values(cancel=True))
+
+    def concerns(self, actor_id: str) -> bool:
+        """Return whether an operation that concerns a person runs or waits in any gateway."""
+        with self._database.reading() as session:
+            mine = select(OperationRow.number).where(OperationRow.actor_id == actor_id, OperationRow.done.is_(False))
+            return session.scalar(mine.limit(1)) is not None
+
+    def _count(self, session: Session, busy: Collection[int]) -> int:
+        return session.scalar(select(func.count()).select_from(LeaseRow).where(self._is_free(busy))) or 0
+
+    def _is_free(self, busy: Collection[int]) -> ColumnElement[bool]:
+        # An operation of this process whose lease ended, because the database was away, is still this process's.
+        return and_(LeaseRow.until <= self._now(), LeaseRow.number.not_in(sorted(busy)))
+
+    def _end(self) -> ColumnElement[float] | float:
+        return _FOR_EVER if self.lease_s is None else self._now() + self.lease_s
+
+    def _now(self) -> ColumnElement[float]:
+        if self._database.shared:
+            return cast(extract("epoch", func.clock_timestamp()), Double)
+        return (func.julianday("now") - _UNIX_EPOCH) * 86400.0

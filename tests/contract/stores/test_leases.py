@@ -1,0 +1,282 @@
+"""Operations that several gateways share: what one of them runs, waits for, cancels or loses. Asked of SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from google.rpc import status_pb2
+from sqlalchemy import delete, update
+
+from gateway.database.database import Database
+from gateway.operations import execution
+from gateway.operations.job import Handler, Job
+from gateway.operations.queue import OperationQueue
+from gateway.operations.runner import JobRunner
+from gateway.operations.store import LeaseRow, OperationRecord, OperationStore
+from services.common.chassis import error_status
+from services.common.errors import Cancelled, InvalidRequest, OperationNotFound, Overloaded
+
+LEASE_S = 1.0
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database for several gateways. SQLite has leases too; only the claim of a gateway keeps others out."""
+    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else f"sqlite:///{tmp_path}/a.sqlite"
+
+
+@pytest.fixture
+def databases(url: str, tmp_path: Path) -> Iterator[Callable[[], Database]]:
+    opened: list[Database] = []
+
+    def open_one() -> Database:
+        opened.append(Database(url, tmp_path))
+        return opened[-1]
+
+    yield open_one
+    for database in opened:
+        database.close()
+
+
+def queue_on(database: Database, *, lease_s: float = LEASE_S) -> OperationQueue:
+    OperationStore(database)
+    return OperationQueue(database, lease_s=lease_s)
+
+
+def submit(queue: OperationQueue, *, free: int = 1, actor_id: str = "", output: str = "", most_waiting: int = 9) -> OperationRecord:
+    return queue.submit("work", b"q", actor_id=actor_id, output=output, busy=(), free=free, most_waiting=most_waiting).record
+
+
+@asynccontextmanager
+async def gateway(
+    database: Database, handler: Handler, *, concurrent: int = 1, queued: int = 9, start: bool = True
+) -> AsyncIterator[JobRunner]:
+    runner = JobRunner(
+        OperationStore(database), {"work": handler}, max_concurrent=concurrent, max_queued=queued, shared=True, lease_s=LEASE_S
+    )
+    if start:
+        await runner.start()
+    yield runner
+    await runner.close()
+
+
+def saying(text: str, begun: list[str] | None = None) -> Handler:
+    async def work(job: Job) -> bytes:
+        if begun is not None:
+            begun.append(job.record.name)
+        return text.encode()
+
+    return work
+
+
+def until_told(event: asyncio.Event, stopped: list[str] | None = None) -> Handler:
+    async def work(job: Job) -> bytes:
+        job.report(b"half")
+        try:
+            await event.wait()
+        except asyncio.CancelledError:
+            if stopped is not None:
+                stopped.append(job.record.name)
+            raise
+        return b"done"
+
+    return work
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 8) -> None:
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+def was_cancelled(record: OperationRecord) -> bool:
+    return isinstance(error_status.from_status(status_pb2.Status.FromString(record.error or b"")), Cancelled)
+
+
+# The queue
+
+
+def test_an_operation_has_one_gateway_until_its_lease_ends(databases: Callable[[], Database]) -> None:
+    first, second = queue_on(databases()), queue_on(databases())
+    record = submit(first)
+    assert second.take(9, busy=())[0] == ()
+    assert first.renew({record.number}, {record.number: b"half"}) == {record.number: False}
+    time.sleep(LEASE_S + 0.1)
+    ((taken,), waiting) = second.take(9, busy=())
+    assert (taken.record.name, taken.record.metadata, taken.begun, waiting) == (record.name, b"half", True, 0)
+    assert first.renew({record.number}, {record.number: b"all"}) == {}
+    store = OperationStore(databases())
+    assert store.get(record.name).metadata == b"half"
+
+
+def test_the_end_that_a_former_gateway_writes_changes_nothing(databases: Callable[[], Database]) -> None:
+    first, second = queue_on(databases(), lease_s=0.2), queue_on(databases())
+    store = OperationStore(databases())
+    record = submit(first)
+    time.sleep(0.3)
+    assert len(second.take(9, busy=())[0]) == 1
+    with pytest.raises(Cancelled, match="belongs to another gateway"):
+        store.finish(record, owner=first.owner)
+    assert not store.get(record.name).done
+    store.finish(record, owner=second.owner)
+    with pytest.raises(Cancelled, match="has ended"):
+        store.finish(record, owner=second.owner)
+
+
+def test_a_lease_that_ended_while_the_database_was_away_is_still_the_gateways_own(databases: Callable[[], Database]) -> None:
+    first = queue_on(databases(), lease_s=0.2)
+    record = submit(first)
+    time.sleep(0.3)
+    assert first.take(9, busy={record.number}) == ((), 0)
+    assert first.renew({record.number}, {}) == {record.number: False}
+
+
+def test_what_waits_goes_in_its_order_and_each_once(databases: Callable[[], Database]) -> None:
+    first, second = queue_on(databases()), queue_on(databases())
+    names = [submit(first, free=0).name for _ in range(4)]
+    taken = [one.record.name for queue in (first, second, first) for one in queue.take(2, busy=())[0]]
+    assert taken == names
+
+
+def test_limits_and_outputs_are_those_of_all_gateways(databases: Callable[[], Database]) -> None:
+    first, second = queue_on(databases()), queue_on(databases())
+    submit(first, output="/films/a.mp4")
+    with pytest.raises(InvalidRequest, match="another operation writes"):
+        submit(second, output="/films/a.mp4")
+    submit(second, free=0, most_waiting=1)
+    with pytest.raises(Overloaded, match="as many as the gateway takes"):
+        submit(first, free=0, most_waiting=1)
+
+
+def test_operations_of_an_earlier_version_are_taken_by_the_next_gateway(databases: Callable[[], Database]) -> None:
+    first = queue_on(databases())
+    left, ended = submit(first), submit(first)
+    OperationStore(databases()).finish(ended, owner=first.owner)
+    database = databases()
+    with database.writing() as session:
+        session.execute(delete(LeaseRow))
+    second = queue_on(database)
+    assert [one.record.name for one in second.take(9, busy=())[0]] == [left.name]
+
+
+# Gateways
+
+
+async def test_an_operation_whose_gateway_died_is_ended_by_another(databases: Callable[[], Database]) -> None:
+    dead = queue_on(databases())
+    record = submit(dead)
+    begun: list[str] = []
+    async with gateway(databases(), saying("film", begun)) as second:
+        assert not (await second.get(record.name)).done
+        # Not before the lease ends.
+        assert begun == []
+        assert (await second.wait(record.name, 2 * LEASE_S)).response == b"film"
+    assert begun == [record.name]
+
+
+async def test_a_gateway_that_starts_leaves_the_work_of_others_alone_and_answers_for_it(
+    databases: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "PROGRESS_S", 0.1)
+    goes_on, begun = asyncio.Event(), list[str]()
+    async with gateway(databases(), until_told(goes_on)) as first, gateway(databases(), saying("wrong", begun)) as second:
+        record = await first.submit("work", b"")
+
+        async def seen() -> bool:
+            return (await second.get(record.name)).metadata == b"half"
+
+        await until(seen)
+        assert not (await second.wait(record.name, 2 * LEASE_S)).done
+        assert [one.name for one in await second.list(after=0, limit=9, done=False)] == [record.name]
+        with pytest.raises(InvalidRequest, match="cancel it first"):
+            await second.delete(record.name)
+        goes_on.set()
+        assert (await second.wait(record.name, 2)).response == b"done"
+        await second.delete(record.name)
+        with pytest.raises(OperationNotFound):
+            await first.get(record.name)
+    assert begun == []
+
+
+async def test_a_cancellation_reaches_the_gateway_that_runs_the_operation(databases: Callable[[], Database]) -> None:
+    stopped: list[str] = []
+    async with gateway(databases(), until_told(asyncio.Event(), stopped)) as first, gateway(databases(), saying("x")) as second:
+        record = await first.submit("work", b"")
+        await asyncio.sleep(0.05)
+        begin = time.monotonic()
+        await second.cancel(record.name)
+        assert was_cancelled(await second.wait(record.name, 5))
+        assert time.monotonic() - begin < 2
+    assert stopped == [record.name]
+
+
+async def test_what_waits_is_begun_by_whichever_gateway_has_a_slot_and_can_be_cancelled_anywhere(
+    databases: Callable[[], Database],
+) -> None:
+    goes_on, begun = asyncio.Event(), list[str]()
+    async with gateway(databases(), until_told(goes_on)) as first:
+        running, waiting, unwanted = [await first.submit("work", b"") for _ in range(3)]
+        async with gateway(databases(), saying("by the second", begun), start=False) as second:
+            await second.cancel(unwanted.name)
+            assert was_cancelled(await first.wait(unwanted.name, 5))
+            await second.start()
+            assert (await first.wait(waiting.name, 5)).response == b"by the second"
+        assert begun == [waiting.name]
+        goes_on.set()
+        assert (await first.wait(running.name, 5)).response == b"done"
+
+
+async def test_what_a_gateway_leaves_at_its_end_is_begun_at_once_by_another(databases: Callable[[], Database]) -> None:
+    async with gateway(databases(), saying("by the second")) as second:
+        async with gateway(databases(), until_told(asyncio.Event())) as first:
+            await second.close()
+            record = await first.submit("work", b"")
+            await asyncio.sleep(0.05)
+        async with gateway(databases(), saying("by the third")) as third:
+            begin = time.monotonic()
+            assert (await third.wait(record.name, 5)).response == b"by the third"
+            assert time.monotonic() - begin < LEASE_S / 2
+
+
+async def test_a_gateway_that_lost_an_operation_stops_its_work_and_writes_nothing(databases: Callable[[], Database]) -> None:
+    stopped: list[str] = []
+    database = databases()
+    async with gateway(database, until_told(asyncio.Event(), stopped)) as first:
+        record = await first.submit("work", b"")
+        await asyncio.sleep(0.05)
+        # As after a pause of the process for longer than its lease.
+        other = queue_on(databases())
+        with database.writing() as session:
+            session.execute(update(LeaseRow).values(owner=other.owner))
+
+        async def has_stopped() -> bool:
+            return stopped == [record.name]
+
+        await until(has_stopped)
+        assert not (await first.wait(record.name, 0.2)).done
+        OperationStore(database).finish(record, owner=other.owner)
+        assert (await first.wait(record.name, 2)).done
+
+
+async def test_work_on_a_person_is_stopped_in_all_gateways(databases: Callable[[], Database]) -> None:
+    stopped: list[str] = []
+    handler = until_told(asyncio.Event(), stopped)
+    async with gateway(databases(), handler) as first, gateway(databases(), handler) as second:
+        of_ann = [await one.submit("work", b"", actor_id="ann") for one in (first, second, second)]
+        of_bob = await first.submit("work", b"", actor_id="bob")
+        await asyncio.sleep(0.05)
+        begin = time.monotonic()
+        await first.stop_work_on("ann")
+        assert time.monotonic() - begin < 2
+        assert not await second.concerns("ann")
+        assert await second.concerns("bob")
+        for record in of_ann:
+            assert was_cancelled(await first.get(record.name))
+        assert not (await first.get(of_bob.name)).done
+    assert sorted(stopped[:2]) == sorted(record.name for record in of_ann[:2])
