@@ -70,8 +70,9 @@ class Execution:
         self.tracer: trace.Tracer = trace.NoOpTracer()
 
     def find(self, name: str) -> Active | None:
-        """Return an operation that this process runs; None: it does not run here."""
-        return self._active.get(name)
+        """Return an operation that this process runs; None: it does not run here, or another gateway has taken it."""
+        active = self._active.get(name)
+        return active if active is not None and not active.lost else None
 
     def all(self) -> list[Active]:
         """Return the operations that this process runs, or ends."""
