@@ -146,7 +146,7 @@ def own_properties(name: str) -> Schema:
         }
     )
     return {
-        "replicas": whole("1, or 0 to stop the gateway: only one gateway may use a data folder", 0, 1),
+        "replicas": whole("number of gateways; several need PostgreSQL, and volumes that pods of several nodes mount", 0, 100),
         "requireConsent": flag("whether a person without a consent record is refused"),
         "endpoints": closed({stage: text("gRPC target of the stage; empty: the stage of this release") for stage in stages}),
         "database": database,

@@ -6,6 +6,9 @@ import pytest
 
 from tests.charts.rendering import template
 
+POSTGRES = "gateway.database.urlSecret.name=database"
+ARTEFACTS = "global.artefacts.volume.accessMode=ReadWriteMany"
+
 IN_A_SCHEMA = {
     "a word for a number of replicas": (["audio.replicas=two"], "audio:\n- replicas: Invalid type. Expected: integer"),
     "fewer than no replicas": (["audio.replicas=-1"], "audio:\n- replicas: Must be greater than or equal to 0"),
@@ -50,7 +53,6 @@ IN_A_SCHEMA = {
         ["global.defaults.resources.limits.cpu=1"],
         "global.defaults: Additional property resources is not allowed",
     ),
-    "two gateways": (["gateway.replicas=2"], "gateway:\n- replicas: Must be less than or equal to 1"),
     "a gateway that scales": (
         ["gateway.autoscaling.type=hpa"],
         "gateway:\n- (root): Additional property autoscaling is not allowed",
@@ -104,6 +106,27 @@ IN_A_TEMPLATE = {
     ),
     "models of an object store without an address": (["render.models.source=objectStore"], "models.url: where the models lie"),
     "a folder without a path": (["gateway.media.type=hostPath"], "hostPath: a volume of type hostPath needs a path"),
+    "two gateways on SQLite": (["gateway.replicas=2"], "gateway.replicas: 2 gateways need PostgreSQL"),
+    "two gateways on SQLite that is named": (
+        ["gateway.replicas=2", "gateway.database.url=sqlite:////data/a.sqlite"],
+        "gateway.replicas: 2 gateways need PostgreSQL",
+    ),
+    "two gateways and artefacts of one node": (
+        ["gateway.replicas=2", POSTGRES],
+        "only one node can mount a ReadWriteOnce volume: set global.artefacts.store to s3",
+    ),
+    "two gateways and jobs of one node": (
+        ["gateway.replicas=2", POSTGRES, ARTEFACTS],
+        "share the data volume, and only one node can mount a ReadWriteOnce volume: set gateway.data.accessMode to ReadWriteMany",
+    ),
+    "two gateways and media of one node": (
+        ["gateway.replicas=2", POSTGRES, ARTEFACTS, "gateway.data.type=emptyDir"],
+        "share the media volume, and only one node can mount a ReadWriteOnce volume: set gateway.media.accessMode to ReadWriteMany",
+    ),
+    "two gateways with media of their own": (
+        ["gateway.replicas=2", POSTGRES, ARTEFACTS, "gateway.data.type=emptyDir", "gateway.media.type=emptyDir"],
+        "each pod would have a separate emptyDir",
+    ),
     "an ingress without a host": (["gateway.ingress.enabled=true"], "gateway.ingress.host: the name that callers use"),
 }
 

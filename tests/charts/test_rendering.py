@@ -161,6 +161,27 @@ def test_a_stage_rolls_over_without_a_replica_less_and_the_gateway_one_after_the
     assert (gateway["strategy"], gateway["replicas"]) == ({"type": "Recreate"}, 1)
 
 
+TWO_GATEWAYS = ("gateway.replicas=2", "gateway.media.accessMode=ReadWriteMany")
+
+
+def test_several_gateways_roll_over_and_spread_over_nodes() -> None:
+    shared = render("production", *TWO_GATEWAYS, "gateway.data.accessMode=ReadWriteMany")
+    spec = shared.deployment("gateway")["spec"]
+    assert (spec["replicas"], spec["strategy"]["type"]) == (2, "RollingUpdate")
+    for constraint in pod_spec(shared.deployment("gateway"))["topologySpreadConstraints"]:
+        assert constraint["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == "gateway"
+    assert "podAffinity" not in pod_spec(shared.deployment("gateway")).get("affinity", {})
+    assert shared.environment("gateway")["DUBSTAGE_DATA_DIR"] == "/data/gateway"
+
+
+def test_gateways_that_share_no_folder_have_different_ones() -> None:
+    environment = render("production", *TWO_GATEWAYS, "gateway.data.type=emptyDir").environment("gateway")
+    assert environment["DUBSTAGE_DATA_DIR"] == "/data/gateway/$(POD_NAME)"
+    names = list(environment)
+    assert names.index("POD_NAME") < names.index("DUBSTAGE_DATA_DIR")
+    assert environment["POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+
+
 @every_case
 def test_a_pod_is_given_longer_than_its_server_drains(case: str) -> None:
     rendered = render(case)

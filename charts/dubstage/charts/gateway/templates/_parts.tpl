@@ -1,7 +1,16 @@
 {{/* Parts of the gateway for the Deployment that all components share (library: dubstage.deployment). */}}
 {{- define "gateway.env" -}}
 {{- $global := .root.Values.global -}}
+{{- if and (gt (int .values.replicas) 1) (eq .values.data.type "emptyDir") }}
+{{- /* Gateways that share no folder need different paths: the database knows a job by the path of its folder. */}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+{{ include "dubstage.variable" (list "DUBSTAGE_DATA_DIR" "/data/gateway/$(POD_NAME)") }}
+{{- else }}
 {{ include "dubstage.variable" (list "DUBSTAGE_DATA_DIR" "/data/gateway") }}
+{{- end }}
 {{ include "dubstage.variable" (list "DUBSTAGE_MEDIA_DIR" "/data/media") }}
 {{ include "dubstage.variable" (list "DUBSTAGE_REQUIRE_CONSENT" .values.requireConsent) }}
 {{- include "dubstage.endpointEnv" (dict "root" .root "endpoints" .values.endpoints) }}

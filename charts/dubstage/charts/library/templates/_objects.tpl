@@ -4,9 +4,9 @@
 {{- range $name, $fact := include "dubstage.facts" .Chart.Name | fromYaml }}{{ $_ := set $values $name $fact }}{{ end -}}
 {{- if not $values.modelVariable }}{{ $_ := set $values "models" (dict "source" "image") }}{{ end -}}
 {{- if eq .Chart.Name "gateway" }}
-{{- /* Only one gateway may work in a data folder: the old gateway ends before the new gateway starts, and there is no autoscaling. */}}
+{{- /* A single gateway may be alone with its data folder: the old gateway ends before the new gateway starts. There is no autoscaling. */}}
 {{- $_ := set $values "replicas" (.Values.replicas | default 0) }}
-{{- $_ := set $values "strategy" (dict "type" "Recreate") }}
+{{- if le (int .Values.replicas) 1 }}{{ $_ := set $values "strategy" (dict "type" "Recreate") }}{{ end }}
 {{- $_ := set $values "autoscaling" (dict "type" "none") }}
 {{- end -}}
 {{- $context := dict "root" . "component" .Chart.Name "values" $values -}}
