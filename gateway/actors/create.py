@@ -27,7 +27,7 @@ from gateway.pipeline.journal import step_key
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import FACE_RECORD
 from gateway.pipeline.shot import Shot
-from gateway.pipeline.workspace import Workspace
+from gateway.pipeline.workspace import open_workspace
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from services.common.errors import ConsentMissing, NoUsableFootage
@@ -121,10 +121,10 @@ async def create_actor(
     info = await inspect_film_aside(request.footage)
     check_footage(method, request.footage, info)
     footage_sha256 = await asyncio.to_thread(sha256_of, request.footage)
-    key = step_key("enrol", footage=footage_sha256, actor=request.actor_id)
-    folder = await asyncio.to_thread(folder_of, jobs, key, operation.name)
+    folder = folder_of(jobs, step_key("enrol", footage=footage_sha256, actor=request.actor_id))
     made: list[ArtefactRef] = []
-    with Workspace(folder, max_bytes=max_bytes) as workspace:
+    with open_workspace(folder, operation.name, max_bytes=max_bytes) as workspace:
+        folder = workspace.folder
         ledger = JobLedger(actors, belongs_to=operation.name or f"actors/{request.actor_id}")
 
         def forget() -> None:

@@ -90,10 +90,10 @@ class ActorEraser:
     async def _look(self) -> Sequence[tuple[int, str]]:
         """End the live streams of people who are erased, and return the open erasures that other processes asked for."""
         await in_thread(self._actors.database.keep_claim)
-        found = await asyncio.to_thread(self._erasures.open)
+        found = await in_thread(self._erasures.open)
         for _, actor_id in found:
             self._live.forget(actor_id)
-        for actor_id in await asyncio.to_thread(self._erasures.gone, self._live.shown()):
+        for actor_id in await in_thread(self._erasures.gone, self._live.shown()):
             self._live.forget(actor_id)
         await self._clean_after({number for number, _ in found})
         return [(number, actor_id) for number, actor_id in found if number not in self._mine]

@@ -66,6 +66,7 @@ class Execution:
         self._interrupted: set[int] = set()
         # Renewals never wait for the threads of the work.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="leases")
+        self._renewing: asyncio.Task[None] | None = None
         self._closed = False
         self.tracer: trace.Tracer = trace.NoOpTracer()
 
@@ -100,7 +101,20 @@ class Execution:
         self._on_change()
         return active
 
-    async def renew(self) -> None:
+    def keep_leases(self, every_s: float) -> None:
+        """Renew the leases every so many seconds, until `close`."""
+        self._renewing = asyncio.create_task(self._renew_for_ever(every_s), context=contextvars.Context())
+
+    async def _renew_for_ever(self, every_s: float) -> None:
+        while True:
+            try:
+                await self._renew()
+            except Exception as problem:
+                known = isinstance(problem, DubstageError)
+                _log.warning("leases_not_renewed", problem=str(problem), exc_info=None if known else problem)
+            await asyncio.sleep(every_s)
+
+    async def _renew(self) -> None:
         """Renew all leases. Stop the operations that another gateway has taken, or that somebody cancelled in another gateway."""
         now = since_boot_s()
         mine = {active.record.number: active for active in self._active.values()}
@@ -130,11 +144,14 @@ class Execution:
         for one in active:
             one.stop()
         await asyncio.gather(*(one.keeper for one in active if one.keeper is not None), return_exceptions=True)
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
         if self._interrupted:
             # If the database is away, the leases end on their own.
             with suppress(BackendUnavailable):
                 await asyncio.to_thread(self._queue.release, self._interrupted)
-        self._thread.shutdown(wait=False)
+        await asyncio.to_thread(self._thread.shutdown)
 
     async def _work(self, active: Active) -> bytes:
         calls.set_current_call(active.call)

@@ -27,11 +27,10 @@ CANCEL_SECONDS: Final = 60.0
 """Most seconds that an erasure waits for the cancelled work on a person to stop."""
 
 BEAT_S: Final = 1.0
-"""Seconds between two renewals of leases, and between two looks for operations that wait or were cancelled by other gateways. With
-short leases it is a fifth of a lease.
-"""
+"""Seconds between two renewals of leases, and between two looks for operations that wait. With short leases: a fifth of a lease."""
 
 _MOST_AT_ONCE: Final = 100
+_LAST_LOOK_S: Final = 5.0
 
 _log = structlog.stdlib.get_logger("dubstage.operations")
 
@@ -111,10 +110,10 @@ class JobRunner:
             BackendUnavailable: the gateway is shutting down.
             InvalidRequest: another operation writes this output.
         """
-        if self._closed:
-            raise BackendUnavailable("the gateway is shutting down")
         self._keep_looking()
         async with self._turn:
+            if self._closed:
+                raise BackendUnavailable("the gateway is shutting down")
             leased_at, busy, free = since_boot_s(), self._busy(), self._free()
             new = await asyncio.to_thread(
                 lambda: self._queue.submit(
@@ -223,10 +222,14 @@ class JobRunner:
     async def close(self) -> None:
         """Stop all work where it is. Stopped operations count as interrupted: another process may take them at once."""
         self._closed = True
+        self._look.set()
         if self._looking is not None:
+            # A look that has begun ends on its own, so that nothing is taken which is not given back.
+            await asyncio.wait({self._looking}, timeout=_LAST_LOOK_S)
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
-        await self._running.close()
+        async with self._turn:  # a submission that is being stored begins first, and counts as interrupted
+            await self._running.close()
 
     def _running_on(self, actor_id: str) -> Sequence[Active]:
         return [active for active in self._running.all() if active.record.actor_id == actor_id]
@@ -241,17 +244,18 @@ class JobRunner:
     def _keep_looking(self) -> None:
         if self._looking is None and not self._closed:
             self._looking = asyncio.create_task(self._look_for_ever(), context=contextvars.Context())
+            if self._beat_s is not None:
+                self._running.keep_leases(self._beat_s)
 
     async def _look_for_ever(self) -> None:
-        """Renew the leases, and take operations: at every change, and every BEAT_S if other gateways may have changed something."""
-        while True:
+        """Take operations: at every change, and every BEAT_S if other gateways may have changed something."""
+        while not self._closed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._beat_s):
                     await self._look.wait()
             self._look.clear()
             try:
                 if self._beat_s is not None:
-                    await self._running.renew()
                     async with self._turn:
                         await self._end_unwanted()
                 await self._fill()
@@ -278,6 +282,8 @@ class JobRunner:
         taken, self._waiting = await asyncio.to_thread(self._queue.take, limit, busy=busy, unwanted=unwanted)
         for one in taken:
             self._begin(one, leased_at, unwanted=unwanted)
+        if not self._waiting:  # other gateways took the rest
+            self._asked_by.clear()
 
     def _begin(self, taken: Taken, leased_at: float, *, unwanted: bool = False) -> None:
         name = taken.record.name

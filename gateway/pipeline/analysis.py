@@ -14,10 +14,9 @@ from gateway.media.types import MediaInfo
 from gateway.methods import FeatureKinds
 from gateway.pipeline.face_index import FaceIndex, read_index
 from gateway.pipeline.footage import analyse_footage
-from gateway.pipeline.journal import step_key
 from gateway.pipeline.records import FACE_RECORD, FEATURE_RECORD
 from gateway.pipeline.speech import SpeechExtent, extract_features, motion_frames_for
-from gateway.pipeline.workspace import Workspace, is_held
+from gateway.pipeline.workspace import Workspace
 from gateway.stages.interface import Stages
 from services.common.errors import ContractBroken
 
@@ -85,16 +84,6 @@ async def hear_speech(
     return extent
 
 
-def folder_of(jobs: Path, key: str, operation: str = "") -> Path:
-    """Return the workspace folder of the job with this key.
-
-    Args:
-        jobs: folder of all jobs.
-        key: key of the job.
-        operation: name of the gateway's operation that does the job. While another process works in the job's folder, such as a
-            paused gateway that has lost the operation, the operation works in a second folder. Empty: the job has one folder.
-    """
-    folder = jobs / key[:32]
-    if operation and is_held(folder):
-        return jobs / step_key("second folder", job=key, operation=operation)[:32]
-    return folder
+def folder_of(jobs: Path, key: str) -> Path:
+    """Return the workspace folder of the job with this key."""
+    return jobs / key[:32]

@@ -31,7 +31,7 @@ from gateway.pipeline.reference_face import ReferenceFace
 from gateway.pipeline.removal import give_up, remove_locked
 from gateway.pipeline.shot import Shot
 from gateway.pipeline.speech import speech_duration
-from gateway.pipeline.workspace import JOURNAL, Workspace
+from gateway.pipeline.workspace import JOURNAL, Workspace, open_workspace
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from gateway.stages.timed import TimedStages
@@ -99,8 +99,8 @@ class DubJob:
         speech = await asyncio.to_thread(open_speech, request, info)
         await asyncio.to_thread(check_output, request, info, speech)
         key = await job_key(request, method, await models_for(self._stages, method), self._stages.face_model)
-        folder = await asyncio.to_thread(folder_of, self._jobs, key, self._operation)
-        async with self._workspace(folder) as workspace:
+        async with self._workspace(folder_of(self._jobs, key)) as workspace:
+            folder = workspace.folder
             journal = Journal(folder / JOURNAL, self._store, lambda ref: self._ledger.hold(folder, ref))
             shot = await Shot.open(self._stages, method, info, workspace, threads=request.threads)
             info = shot.info
@@ -174,8 +174,8 @@ class DubJob:
     @asynccontextmanager
     async def _workspace(self, folder: Path) -> AsyncIterator[Workspace]:
         """Open the job's folder. If the work in the folder fails and no other run can continue from there, remove the folder."""
-        with Workspace(folder, max_bytes=self._max_bytes) as workspace:
-            self._folder = folder
+        with open_workspace(folder, self._operation, max_bytes=self._max_bytes) as workspace:
+            self._folder = folder = workspace.folder
             try:
                 await in_thread(self._ledger.begin, folder)
                 await in_thread(workspace.describe, self._facts())

@@ -16,6 +16,7 @@ import structlog
 
 from gateway.pipeline.allowance import MAX_JOB_BYTES, Allowance
 from gateway.pipeline.disk import job_folder
+from gateway.pipeline.journal import step_key
 from gateway.pipeline.records import EXPRESSION_RECORD, FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.pipeline.seals import Seal, read_note, write_note
 from services.common.errors import InvalidRequest
@@ -147,6 +148,29 @@ class Workspace:
         self.close()
 
 
+def open_workspace(folder: Path, operation: str = "", *, max_bytes: int = MAX_JOB_BYTES) -> Workspace:
+    """Open a job's folder, or a second folder for a gateway's operation while another process works in the job's folder.
+
+    The other process does the same job for another operation, or it is a paused gateway that has lost this operation.
+
+    Args:
+        folder: the job's folder.
+        operation: name of the gateway's operation; empty: none, the job has one folder.
+        max_bytes: most bytes of the folder.
+
+    Raises:
+        InvalidRequest: another job works in the folder.
+        StorageFull: no space is left.
+    """
+    try:
+        return Workspace(folder, max_bytes=max_bytes)
+    except InvalidRequest:
+        if not operation or not is_running(folder):
+            raise
+    second = step_key("second folder", job=folder.name, operation=operation)
+    return Workspace(folder.with_name(second[: len(folder.name)]), max_bytes=max_bytes)
+
+
 def lock_folder(folder: Path, *, make: bool = True) -> int:
     """Lock a job's folder, and return the descriptor of the lock. Closing the descriptor releases the lock.
 
@@ -206,15 +230,6 @@ def is_running(folder: Path) -> bool:
     finally:
         os.close(handle)
     return False
-
-
-def is_held(folder: Path) -> bool:
-    """Return whether a process works in a job's folder for longer than a look at the folder takes."""
-    for _ in range(_LOCK_TRIES):
-        if not is_running(folder):
-            return False
-        time.sleep(_LOCK_WAIT_S)
-    return True
 
 
 def _still_there(handle: int, path: Path) -> bool:

@@ -21,10 +21,13 @@ from gateway.actors.store import ActorStore
 from gateway.api.server import GatewayServer
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow, JobRow
+from gateway.housekeeping.cleaning import remove_unknown
+from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.operations.job import Job
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationStore
 from gateway.pipeline.journal import Journal
+from gateway.pipeline.workspace import Workspace
 from gateway.settings import GatewaySettings
 from services.common.errors import ActorNotReady, BackendUnavailable, InvalidRequest, OperationNotFound, StorageRefused
 from services.common.face.actor_geometry import ActorGeometry
@@ -150,6 +153,24 @@ def test_the_oldest_of_too_many_ended_operations_go(actors: ActorStore) -> None:
     assert [record.name for record in operations.list()] == [record.name for record in records[1:]]
 
 
+def test_a_job_that_another_gateway_ended_or_erased_goes_from_this_disk(
+    actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings
+) -> None:
+    jobs = open_jobs_folder(settings.data_dir)
+    known, unknown, running = (jobs / f"{number:032x}" for number in range(3))
+    for folder in (known, unknown, running):
+        with Workspace(folder):
+            Journal(folder / "journal", blobs).record("window", {"box": np.full(4, int(folder.name, 16), np.uint8)})
+    # Another gateway, whose data folder has another path, goes on with the job.
+    actors.jobs.begin(Path("/another/disk/jobs") / known.name)
+    with Workspace(running):
+        remove_unknown(actors, blobs, jobs)
+    # With SQLite no other gateway has ended a job of this disk.
+    assert {folder for folder in jobs.iterdir() if folder.is_dir()} == (
+        {known, running} if actors.database.shared else {known, unknown, running}
+    )
+
+
 def test_what_was_written_is_there_for_the_next_process(settings: GatewaySettings, operations: OperationStore) -> None:
     name = operations.add("dub", b"request").name
     with ActorStore(settings) as again:
@@ -206,6 +227,7 @@ async def test_an_operation_that_ends_while_the_server_is_away_is_written_when_i
         await asyncio.to_thread(postgres.start)
     assert (await jobs.wait(name, 30)).response == b"film"
     assert operations.get(name).done
+    await jobs.close()
     database.close()
 
 

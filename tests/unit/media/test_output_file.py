@@ -113,6 +113,20 @@ def test_what_a_living_job_writes_stays(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["a.mp4"]
 
 
+def test_who_takes_over_a_job_removes_what_its_paused_process_holds_and_that_process_cannot_finish(tmp_path: Path) -> None:
+    paused, other = OutputFile(tmp_path / "a.mp4", overwrite=True), OutputFile(tmp_path / "b.mp4")
+    _fill(paused, b"of the paused process")
+    following = OutputFile(tmp_path / "a.mp4", takes_over=True)
+    _fill(following, b"whole")
+    following.commit()
+    with pytest.raises(FileNotFoundError):
+        paused.commit()
+    paused.discard()
+    other.discard()
+    assert _names(tmp_path) == ["a.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == b"whole"
+
+
 def _loop(path: Path) -> None:
     path.symlink_to(path)
 
