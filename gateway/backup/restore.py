@@ -44,7 +44,7 @@ def restore_backup(place: Workplace, file: Path, *, on_blob: Callable[[str, int,
             f"{place.artefacts.url} here: set it to the store of the backup",
             field="DUBSTAGE_ARTEFACTS_URL",
         )
-    database.claim()
+    database.claim(alone=True)
     try:
         _check_empty(database)
         rows, key = _checked(file, manifest, on_blob)

@@ -10,10 +10,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, Integer, LargeBinary, Table, func, insert, select, text
 
 from gateway.database.tables import Base, JobBlobRow, JobFolderRow, JobRow
-from gateway.operations.store import OperationRow
+from gateway.operations.store import LeaseRow, OperationRow
 
-TRANSIENT: Final = frozenset({JobFolderRow.__tablename__, JobBlobRow.__tablename__, JobRow.__tablename__})
-"""Tables about the folders of running jobs. A backup leaves them out, because it holds no such folder."""
+TRANSIENT: Final = frozenset(table.__tablename__ for table in (JobFolderRow, JobBlobRow, JobRow, LeaseRow))
+"""Tables about the folders of running jobs and the gateways that run them. A backup leaves them out, because it holds neither."""
 _ROWS_AT_ONCE: Final = 500
 _ACTOR: Final = "actor_id"
 

@@ -76,15 +76,21 @@ class Database:
         """Whether several gateways may use the database at the same time: PostgreSQL. A SQLite file has one gateway."""
         return self.engine.dialect.name == "postgresql"
 
-    def claim(self) -> None:
+    def claim(self, *, alone: bool = False) -> None:
         """Say that a gateway works with the database, until `close()`, or until this process or its connection ends.
 
+        Args:
+            alone: let no gateway work with the database meanwhile.
+
         Raises:
-            InvalidRequest: another gateway works with the SQLite file, or `dubstage actor erase` works without a gateway.
+            InvalidRequest: another gateway works with the SQLite file, a gateway works with PostgreSQL and this process must be
+                alone, or another process is alone with PostgreSQL.
         """
-        if self._try_claim(together=self.shared):
-            self._is_gateway = self.shared
+        if self._try_claim(together=self.shared and not alone):
+            self._is_gateway = self.shared and not alone
             return
+        if self.shared and alone:
+            raise InvalidRequest(f"a gateway works with the database {self.where}: end every gateway first", field=FIELD)
         if self.shared:
             raise InvalidRequest(
                 f"`dubstage actor erase` works with the database {self.where}, or a gateway of an earlier version does: start this "

@@ -245,6 +245,8 @@ def test_several_gateways_share_a_database_and_a_folder_and_an_erasure_without_a
         running = [gateway("one"), gateway("one"), gateway("two")]
         database = Database(postgres_url, tmp_path)
         assert not database.try_claim()
+        with pytest.raises(InvalidRequest, match="end every gateway first"):
+            database.claim(alone=True)
         for one in running:
             await one.drain(grace_s=0)
         assert database.try_claim()
