@@ -33,14 +33,23 @@ class ActorEraser:
         runner: runs the operations.
         live: opens live streams.
         clean: removes from this gateway's disk the jobs that another gateway has erased; blocks.
+        forget_pictures: removes the pictures of an actor's shots from the store of batches; blocks.
     """
 
-    def __init__(self, actors: ActorStore, runner: JobRunner, live: LiveStreams, clean: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        actors: ActorStore,
+        runner: JobRunner,
+        live: LiveStreams,
+        clean: Callable[[], None],
+        forget_pictures: Callable[[str], object],
+    ) -> None:
         self._actors = actors
         self._erasures = actors.erasures
         self._runner = runner
         self._live = live
         self._clean = clean
+        self._forget_pictures = forget_pictures
         self._mine: set[int] = set()
         self._seen: set[int] = set()
 
@@ -139,6 +148,8 @@ class ActorEraser:
             await asyncio.sleep(STREAMS_S)
         await self._runner.stop_work_on(actor_id)
         self._live.forget(actor_id)
+        # First, so that an erasure whose store of batches does not answer fails as a whole, and can be asked for again.
+        await in_thread(self._forget_pictures, actor_id)
         receipt = await in_thread(self._erasures.carry_out, actor_id)
         # Work that began at the last moment has found the erasure, and is forgotten with the rest.
         await self._runner.stop_work_on(actor_id)

@@ -12,6 +12,7 @@ from gateway.api.handlers import handlers_of
 from gateway.api.installation import Installation
 from gateway.api.opened_stages import OpenedStages
 from gateway.api.registration import SERVICES, add_servicers
+from gateway.batch.erasing import forget_in_batches
 from gateway.housekeeping.cleaning import expire_hourly, remove_unknown
 from gateway.live.streams import LiveStreams
 from gateway.operations.runner import JobRunner
@@ -53,7 +54,7 @@ class GatewayServer(StageServer):
             max_message_bytes=settings.max_message_bytes,
         )
         clean = functools.partial(remove_unknown, context.actors, context.artefacts, context.jobs)
-        self._eraser = ActorEraser(context.actors, runner, live, clean)
+        self._eraser = ActorEraser(context.actors, runner, live, clean, functools.partial(forget_in_batches, settings))
         self._expire = functools.partial(expire_hourly, settings, context.actors, context.artefacts, context.jobs)
         self._chores: list[asyncio.Task[None]] = []
         super().__init__(

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from gateway.batch.store import BatchStore
+from gateway.batch.store import BatchStore, open_batches
+from gateway.settings import GatewaySettings
+
+
+def forget_in_batches(settings: GatewaySettings, actor_id: str) -> int:
+    """Do what `forget_actor` does in the store of batches that the settings name."""
+    return forget_actor(open_batches(settings), actor_id)
 
 
 def forget_actor(store: BatchStore, actor_id: str) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.workplace import open_workplace
-from gateway.batch.erasing import forget_actor
-from gateway.batch.store import open_batches
+from gateway.batch.erasing import forget_in_batches
 from gateway.cli.console import out, say, say_result
 from gateway.cli.progress import StepProgress
 from gateway.consent import consent_line
@@ -46,4 +45,4 @@ def run_erase(settings: GatewaySettings, actor_id: str) -> None:
     with open_workplace(settings) as place:
         receipt = place.actors.erasures.erase_or_ask(actor_id)
     out.print_json(receipt.to_json())
-    forget_actor(open_batches(settings), actor_id)
+    forget_in_batches(settings, actor_id)

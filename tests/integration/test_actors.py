@@ -10,6 +10,9 @@ import pytest
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
+from gateway.batch.manifest import manifest_of
+from gateway.batch.store import BatchStore
+from gateway.batch.types import Shot
 from tests.integration.conftest import OTHER, RunningGateway, RunningStages, StartGateway, dubbing, enrolment
 
 
@@ -28,7 +31,11 @@ def test_erasing_a_person_removes_every_blob_and_signs_what_it_removed(
         assert made.num_enrolled_frames >= 12
         assert {item.actor_id for item in client.list_actors(connection)} == {"erased"}
         client.dub(connection, **dubbing("of_erased.mp4", actor_id="erased", footage=OTHER)).wait(timeout_s=90)
+        batches = BatchStore(str(running.data / "batches"))
+        batches.create(manifest_of("night", [Shot(id="s1", footage="/plate.mp4", output="/out.mp4", actor="erased")]), "farm")
+        batches.put_thumbnail("night", "s1", b"picture of the person")
         receipt = client.erase_actor(connection, "erased")
+        assert batches.thumbnail("night", "s1") is None
         assert not list(client.list_actors(connection))
         with pytest.raises(DubstageCallError, match="no actor"):
             client.erase_actor(connection, "erased")
