@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -126,7 +127,12 @@ def open_device(kind: str) -> Iterator[Device]:
     distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_LONGEST_WAIT)
     try:
         yield Device(place, distributed.get_rank(), num_processes)
+        # A process that ends early closes connections that others still read.
+        distributed.barrier()
     finally:
+        # DistributedDataParallel lies in circles of references and holds the group. If the group outlives the interpreter, its
+        # threads end the process with SIGABRT.
+        gc.collect()
         distributed.destroy_process_group()
 
 
