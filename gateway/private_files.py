@@ -47,17 +47,7 @@ def secret_of(file: Path, num_bytes: int) -> bytes:
     """
     try:
         if not file.exists():
-            partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-            handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.fchmod(handle, 0o600)
-                os.write(handle, secrets.token_bytes(num_bytes))
-                os.fsync(handle)
-                with suppress(FileExistsError):
-                    os.link(partial, file)
-            finally:
-                os.close(handle)
-                partial.unlink(missing_ok=True)
+            keep_secret(file, secrets.token_bytes(num_bytes))
         found = file.read_bytes()
     except OSError as problem:
         raise StorageRefused(f"the key {file} cannot be used: {problem.strerror or problem}", subject=str(file)) from problem
@@ -68,3 +58,22 @@ def secret_of(file: Path, num_bytes: int) -> bytes:
             subject=str(file),
         )
     return found
+
+
+def keep_secret(file: Path, secret: bytes) -> None:
+    """Write a secret to a file (mode 0600) that does not exist yet, whole. A file that exists stays as it is.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(handle, 0o600)
+        os.write(handle, secret)
+        os.fsync(handle)
+        with suppress(FileExistsError):
+            os.link(partial, file)
+    finally:
+        os.close(handle)
+        partial.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ from gateway.actors.workplace import Workplace
 from gateway.backup.archive import KEY, Manifest, members, read_manifest
 from gateway.backup.rows import add_rows, kept_tables
 from gateway.database.database import Database
+from gateway.private_files import keep_secret
 from services.common.errors import InvalidRequest
 
 CHECK: Final = "checking"
@@ -56,7 +56,8 @@ def restore_backup(place: Workplace, file: Path, *, on_blob: Callable[[str, int,
             place.artefacts.put_bytes(content)
             done += 1
             on_blob(RESTORE, done, manifest.blobs)
-        _put_key(place.settings.data_dir / KEY, key)
+        if key:
+            keep_secret(place.settings.data_dir / KEY, key)
         _add(database, file, rows)
     finally:
         database.release_claim()
@@ -104,11 +105,3 @@ def _check_key(file: Path, key: bytes) -> None:
         raise InvalidRequest(
             f"{file} is another key than the backup's, and signs other receipts: move it away, then restore again", field="file"
         )
-
-
-def _put_key(file: Path, key: bytes) -> None:
-    if not key or file.exists():
-        return
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import secrets
@@ -23,10 +22,10 @@ from gateway.database.database import Database
 from gateway.database.tables import ActorRow, LineageRow
 from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest, StorageFull
 from services.common.store.artefacts import ArtefactRef
+from services.common.store.full_disk import FULL_DISK
 
 STEP: Final = "copying blobs"
 """Name of the pass that copies blobs."""
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def write_backup(
@@ -121,7 +120,7 @@ def _written_whole(file: Path, *, overwrite: bool) -> Iterator[tarfile.TarFile]:
             os.fsync(stream.fileno())
         partial.replace(file)
     except OSError as problem:
-        if problem.errno not in _FULL:
+        if problem.errno not in FULL_DISK:
             raise
         raise StorageFull(f"no space left for the backup {file}: free some, or give another disk", subject=str(file)) from problem
     finally:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from services.common.errors import DubstageError, InvalidRequest, PreconditionError, RequestError, StorageRefused, TransientError
+from services.common.errors import StorageRefused
 from services.common.store.blob_files import PARTIAL, write_atomically
-from services.common.store.storage_backend import Backend, open_backend
+from services.common.store.storage_backend import open_backend
 
 _VERSION: Final = ("ETag", "ino", "mtime", "LastModified", "created", "size")
 """What file systems say of a file that changes when the file is written again."""
@@ -34,42 +34,6 @@ class Entry:
     version: tuple[Any, ...]
 
 
-def open_place(url: str, *, what: str, setting: str) -> Backend:
-    """Return the file system of a URL, as `open_backend` does.
-
-    Args:
-        url: path, or URL of fsspec.
-        what: what lies there, for messages, such as `the store of batches`.
-        setting: name of the setting or field that holds the URL, for messages.
-
-    Raises:
-        InvalidRequest: there is no such protocol, its package is not installed, or the URL names no bucket.
-    """
-    try:
-        return open_backend(url)
-    except InvalidRequest as error:
-        raise _reworded(error, what, setting) from error
-
-
-@contextmanager
-def told(backend: Backend, *, what: str, setting: str) -> Iterator[None]:
-    """Turn failures inside the block into errors of the tree, as `Backend.told` does. Messages name `what` and `setting`."""
-    try:
-        with backend.told():
-            yield
-    except (PreconditionError, TransientError) as error:
-        raise _reworded(error, what, setting) from error
-
-
-def _reworded(error: DubstageError, what: str, setting: str) -> DubstageError:
-    """Return the error of a file system with the name of its place, which the file system does not know."""
-    error.message = error.message.replace("the artefact store", what).replace("DUBSTAGE_ARTEFACTS_URL", setting)
-    error.args = (error.message,)
-    if isinstance(error, RequestError):
-        error.field = setting
-    return error
-
-
 class Folder:
     """A folder of small files. All methods block, and may be called from any thread.
 
@@ -86,9 +50,8 @@ class Folder:
     """
 
     def __init__(self, url: str, *, what: str, setting: str) -> None:
-        self._backend = open_place(url, what=what, setting=setting)
+        self._backend = open_backend(url, what=what, setting=setting)
         self._fs, self._local = self._backend.files, self._backend.local
-        self._what, self._setting = what, setting
         # s3fs would ask for the size of every file before it reads the file.
         self._reading = {"max_concurrency": 1} if url.startswith("s3://") else {}
 
@@ -107,7 +70,7 @@ class Folder:
         A missing folder is empty.
         """
         try:
-            with self._told():
+            with self._backend.told():
                 found: list[dict[str, Any]] = self._fs.ls(self._full(path), detail=True)
         except FileNotFoundError:
             return []
@@ -117,7 +80,7 @@ class Folder:
     def read(self, path: str) -> bytes | None:
         """Return the content of a file; None: there is no such file."""
         try:
-            with self._told():
+            with self._backend.told():
                 return bytes(self._fs.cat_file(self._full(path), **self._reading))
         except FileNotFoundError:
             return None
@@ -126,21 +89,21 @@ class Folder:
         """Return the contents of files by path, read at once where the file system can. Missing files are left out."""
         if not paths:
             return {}
-        with self._told():
+        with self._backend.told():
             contents = self._fs.cat_ranges([self._full(path) for path in paths], None, None, on_error="return", **self._reading)
         found: dict[str, bytes] = {}
         for path, content in zip(paths, contents, strict=True):
             if isinstance(content, bytes):
                 found[path] = content
                 continue
-            with suppress(FileNotFoundError), self._told():
+            with suppress(FileNotFoundError), self._backend.told():
                 raise content
         return found
 
     def exists(self, path: str) -> bool:
         """Return whether there is such a file."""
         try:
-            with self._told():
+            with self._backend.told():
                 self._fs.info(self._full(path))
         except FileNotFoundError:
             return False
@@ -180,7 +143,7 @@ class Folder:
 
     def remove_all(self, paths: Sequence[str]) -> None:
         """Remove files. Missing files are left out."""
-        with self._told():
+        with self._backend.told():
             if not self._reading:
                 for path in paths:
                     with suppress(FileNotFoundError):
@@ -196,19 +159,16 @@ class Folder:
     def _full(self, path: str) -> str:
         return f"{self._backend.root}/{path}" if path else self._backend.root
 
-    def _told(self) -> Any:
-        return told(self._backend, what=self._what, setting=self._setting)
-
     @contextmanager
     def _writing(self, paths: Mapping[str, bytes] | Sequence[str]) -> Iterator[None]:
         try:
-            with self._told():
+            with self._backend.told():
                 if self._backend.has_folders and not self._local:
                     for folder in {self._full(path).rpartition("/")[0] for path in paths}:
                         self._fs.makedirs(folder, exist_ok=True)
                 yield
         except FileNotFoundError as error:
-            raise StorageRefused(f"{self._what} {self._backend.where} takes nothing: {error}", subject=self.url) from error
+            raise StorageRefused(f"{self._backend.what} {self._backend.where} takes nothing: {error}", subject=self.url) from error
 
 
 def _name(facts: Mapping[str, Any]) -> str:

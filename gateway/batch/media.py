@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
@@ -11,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from gateway.batch.folder import open_place, told
 from gateway.media.output_place import existing
 from gateway.pipeline.dub_files import sha256_of
 from services.common.errors import ArtefactNotFound, DubstageError, InvalidRequest, StorageFull, StorageRefused
 from services.common.store.blob_files import PARTIAL
-from services.common.store.storage_backend import Backend
+from services.common.store.full_disk import FULL_DISK
+from services.common.store.storage_backend import Backend, open_backend
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
 _READABLE: Final = ("s3", "https", "http")
@@ -119,7 +118,7 @@ def fetched(place: str, folder: Path, *, field: str, max_bytes: int) -> Path:
     copy = folder / f"{field}{PurePosixPath(place.partition('?')[0]).suffix}"
     partial = folder / f"{PARTIAL}{copy.name}"
     try:
-        with _told(backend, field), backend.files.open(backend.root, "rb", block_size=_PIECE_BYTES) as source:
+        with backend.told(), backend.files.open(backend.root, "rb", block_size=_PIECE_BYTES) as source:
             _copy(source, partial, place, field, max_bytes)
         partial.replace(copy)
     finally:
@@ -153,7 +152,7 @@ def delivered(place: str, folder: Path) -> Iterator[Path]:
     film = folder / f"output{PurePosixPath(place).suffix}"
     yield film
     digest = sha256_of(film)
-    with _told(backend, "output"):
+    with backend.told():
         backend.files.put_file(str(film), backend.root, Metadata={_DIGEST: digest})
 
 
@@ -183,7 +182,7 @@ def _check_replaceable(backend: Backend, place: str) -> None:
 def _digest_at(backend: Backend) -> str | None:
     """Return the digest that an object's metadata say; empty: they say none; None: there is no object."""
     try:
-        with _told(backend, "output"):
+        with backend.told():
             return str(backend.files.metadata(backend.root).get(_DIGEST, ""))
     except FileNotFoundError:
         return None
@@ -197,17 +196,17 @@ def _opened(place: str, protocols: tuple[str, ...], field: str) -> Backend:
         forms = {"s3": "s3://BUCKET/KEY", "https": "https://HOST/PATH", "http": "http://HOST/PATH"}
         expected = ", ".join(forms[name] for name in protocols)
         raise InvalidRequest(f"{place[:200]!r} cannot be used: give a path or {expected}", field=field)
-    return open_place(place, what=_what(field), setting="the URL")
+    return open_backend(place, what=f"the store of the {field}", setting="the URL")
 
 
 def _size(backend: Backend, place: str) -> int | None:
     try:
-        with _told(backend, "footage"):
+        with backend.told():
             facts: dict[str, Any] = backend.files.info(backend.root)
     except FileNotFoundError as missing:
         # fsspec says so of every web server that cannot be asked.
         if place.startswith("http") and getattr(missing.__cause__, "status", 0) not in _GONE and missing.__cause__ is not None:
-            with _told(backend, "footage"):
+            with backend.told():
                 raise missing.__cause__ from None
         raise ArtefactNotFound(f"no such file {place}", resource=place) from None
     if facts.get("type") == "directory":
@@ -230,17 +229,9 @@ def _copy(source: Any, partial: Path, place: str, field: str, max_bytes: int) ->
 
 
 def _full_disk(folder: Path, problem: OSError) -> DubstageError:
-    if problem.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    if problem.errno in FULL_DISK:
         return StorageFull(f"no space left in {folder}: free some, or point DUBSTAGE_DATA_DIR elsewhere", subject=str(folder))
     return StorageRefused(f"the folder {folder} cannot be used: {_reason(problem)}", subject=str(folder))
-
-
-def _told(backend: Backend, field: str) -> Any:
-    return told(backend, what=_what(field), setting="the URL")
-
-
-def _what(field: str) -> str:
-    return f"the store of the {field}"
 
 
 def _too_large(place: str, field: str, max_bytes: int) -> InvalidRequest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -21,8 +20,8 @@ from gateway.media.opening import reason_of
 from gateway.media.output_place import check_replaceable, existing
 from gateway.media.regular_file import descriptor_url, open_folder
 from services.common.errors import DubstageError, InvalidRequest, MediaUnsupported, StorageFull
+from services.common.store.full_disk import FULL_DISK
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PARTIAL: Final = re.compile(r"\.dubstage-([0-9a-f]{16})-[0-9a-f]{16}\.partial")
 _OLD_S: Final = 24 * 3600
 _PATIENCE_S: Final = 5.0
@@ -197,7 +196,7 @@ def output_error(problem: BaseException, output: Path, codec: str) -> DubstageEr
     if isinstance(problem, DubstageError) or not isinstance(problem, (av.FFmpegError, OSError)):
         return None
     number = getattr(problem, "errno", None)
-    if number in _FULL:
+    if number in FULL_DISK:
         return StorageFull(
             f"no space left to write {output}; free some space, or choose another folder", subject=str(output.parent)
         )

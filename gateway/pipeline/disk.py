@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from services.common.errors import StorageFull
+from services.common.store.full_disk import FULL_DISK
 
 # For the user, a quota and a file size limit are the same as a full disk.
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextmanager
@@ -24,7 +22,7 @@ def job_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL_DISK:
             raise
         raise StorageFull(
             f"no space left for the job's records in {folder}: free some, or point DUBSTAGE_DATA_DIR elsewhere",

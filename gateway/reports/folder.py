@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from services.common.errors import DubstageError, InvalidRequest, StorageFull
+from services.common.store.full_disk import FULL_DISK
 
 PAGE: Final = "index.html"
 _MARK: Final = b"<footer>dubstage</footer>"
@@ -20,7 +21,6 @@ _MARK: Final = b"<footer>dubstage</footer>"
 _PARTIAL: Final = ".dubstage-report-"
 _OLD_SECONDS: Final = 24 * 3600
 """A partial report that is older belongs to a process that was killed."""
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_report_folder(folder: Path, files: Sequence[Path] = ()) -> None:
@@ -104,7 +104,7 @@ def _told(folder: Path) -> Iterator[None]:
     except DubstageError:
         raise
     except OSError as problem:
-        if problem.errno in _FULL:
+        if problem.errno in FULL_DISK:
             raise StorageFull(
                 f"no space left to write the report {folder}; free some space, or choose another folder", subject=str(folder)
             ) from problem

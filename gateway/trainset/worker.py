@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import cv2
 from threadpoolctl import threadpool_limits
@@ -18,8 +16,7 @@ from gateway.trainset.output_folder import Refusal
 from gateway.trainset.record import ClipRecord
 from gateway.trainset.stages import StagesOnDemand
 from services.common.errors import DubstageError, NoUsableFootage, RequestError, StorageFull
-
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+from services.common.store.full_disk import FULL_DISK
 
 
 @contextmanager
@@ -49,7 +46,7 @@ async def _made(maker: ClipMaker, task: ClipTask, output: Path) -> ClipRecord | 
     except DubstageError:
         raise
     except OSError as problem:
-        if problem.errno in _FULL:
+        if problem.errno in FULL_DISK:
             raise StorageFull(
                 f"no space left in {output}: free some, and run the same command again", subject=str(output)
             ) from problem

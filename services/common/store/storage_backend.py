@@ -13,6 +13,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest, StorageFull, StorageRefused
+from services.common.store.full_disk import FULL_DISK
 
 S3_ATTEMPTS: Final = 2
 """Attempts of one request. A whole operation is tried twice, so that a broken body is read again: four attempts, about a minute."""
@@ -22,16 +23,11 @@ S3_READ_SECONDS = 15.0
 S3_CONNECTIONS: Final = 64
 """Most requests at once: the records of a batch are read together."""
 
-# For the user, a quota or a file size limit is a full disk.
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_CODES: Final = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "507"})
 _BUSY_STATUS: Final = 429
 _SERVERS_FAULT: Final = 500
-_ELSEWHERE: Final = "point DUBSTAGE_ARTEFACTS_URL elsewhere"
-_S3_REMEDY: Final = (
-    "check DUBSTAGE_ARTEFACTS_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL, "
-    "and that these credentials may list the bucket and get, put and delete its objects"
-)
+ARTEFACTS: Final = "the artefact store"
+ARTEFACTS_SETTING: Final = "DUBSTAGE_ARTEFACTS_URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +39,16 @@ class Backend:
         root: the store's folder or bucket/prefix, without a slash at the end.
         local: whether the store is a folder of this machine.
         has_folders: whether a blob's folder must be made first. Object stores have no folders, and would make a bucket.
+        what: what lies there, for messages, such as `the artefact store`.
+        setting: setting that holds the url, for messages.
     """
 
     files: Any
     root: str
     local: bool
     has_folders: bool
+    what: str = ARTEFACTS
+    setting: str = ARTEFACTS_SETTING
 
     @property
     def url(self) -> str:
@@ -101,15 +101,26 @@ class Backend:
                 raise
             raise found from error
 
+    @property
+    def _elsewhere(self) -> str:
+        return f"point {self.setting} elsewhere"
+
+    @property
+    def _s3_remedy(self) -> str:
+        return (
+            f"check {self.setting}, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL, "
+            "and that these credentials may list the bucket and get, put and delete its objects"
+        )
+
     def _local_failure(self, error: OSError) -> DubstageError | None:
-        if error.errno in _FULL:
+        if error.errno in FULL_DISK:
             return StorageFull(
-                f"no space left in the artefact store {self.public_url}: free some, or {_ELSEWHERE}", subject=self.public_url
+                f"no space left in {self.what} {self.public_url}: free some, or {self._elsewhere}", subject=self.public_url
             )
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
             return StorageRefused(
-                f"the artefact store {self.public_url} cannot be used: {error.strerror}: make it a folder that this user may "
-                f"write, or {_ELSEWHERE}",
+                f"{self.what} {self.public_url} cannot be used: {error.strerror}: make it a folder that this user may "
+                f"write, or {self._elsewhere}",
                 subject=self.public_url,
             )
         return None
@@ -122,49 +133,59 @@ class Backend:
             return None
         if isinstance(error, OSError) or _is_connection_failure(error):
             return BackendUnavailable(
-                f"the artefact store {self.where} does not answer ({_short(error)}): check the address and the network",
+                f"{self.what} {self.where} does not answer ({_short(error)}): check the address and the network",
                 retry_after_s=5.0,
             )
         if _is_botocore(error) or (isinstance(error, ValueError) and "endpoint" in str(error)):
-            return StorageRefused(
-                f"the artefact store {self.where} cannot be used: {_short(error)}: {_S3_REMEDY}", subject=self.url
-            )
+            return StorageRefused(f"{self.what} {self.where} cannot be used: {_short(error)}: {self._s3_remedy}", subject=self.url)
         return None
 
     def _answered(self, error: Exception, answer: dict[str, Any]) -> DubstageError | None:
         code = str(answer.get("Error", {}).get("Code", ""))
         status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         if code in _FULL_CODES:
-            return StorageFull(f"no space left in the artefact store {self.where}: free some, or {_ELSEWHERE}", subject=self.url)
+            return StorageFull(f"no space left in {self.what} {self.where}: free some, or {self._elsewhere}", subject=self.url)
         if status >= _SERVERS_FAULT or status == _BUSY_STATUS or code in {"SlowDown", "RequestTimeout"}:
             return BackendUnavailable(
-                f"the artefact store {self.where} cannot answer now: {code} {_short(error)}".rstrip(), retry_after_s=5.0
+                f"{self.what} {self.where} cannot answer now: {code} {_short(error)}".rstrip(), retry_after_s=5.0
             )
         if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
             return None
-        return StorageRefused(f"the artefact store {self.where} refuses: {code} {_short(error)}: {_S3_REMEDY}", subject=self.url)
+        return StorageRefused(f"{self.what} {self.where} refuses: {code} {_short(error)}: {self._s3_remedy}", subject=self.url)
 
 
-def open_backend(url: str | os.PathLike[str]) -> Backend:
+def open_backend(url: str | os.PathLike[str], *, what: str = ARTEFACTS, setting: str = ARTEFACTS_SETTING) -> Backend:
     """Return the file system of a store's url. The store is not asked yet.
+
+    Args:
+        url: path, or URL of fsspec.
+        what: what lies there, for messages.
+        setting: setting or field that holds the url, for messages.
 
     Raises:
         InvalidRequest: there is no such protocol, its package is not installed, or the url names no bucket.
     """
     text = os.fspath(url)
     if text.startswith("s3://") and not text.removeprefix("s3://").partition("/")[0]:
-        raise InvalidRequest(f"{text} names no bucket: s3://BUCKET/PREFIX", field="DUBSTAGE_ARTEFACTS_URL")
+        raise InvalidRequest(f"{text} names no bucket: s3://BUCKET/PREFIX", field=setting)
     options: dict[str, Any] = _s3_options() if text.startswith("s3://") else {}
     try:
         files, root = fsspec.core.url_to_fs(text, **options)
     except (ImportError, ValueError) as error:
         remedy = ": pip install 'dubstage-suite[s3]'" if text.startswith("s3://") and isinstance(error, ImportError) else ""
-        raise InvalidRequest(f"cannot open the artefact store {text}: {error}{remedy}", field="DUBSTAGE_ARTEFACTS_URL") from error
+        raise InvalidRequest(f"cannot open {what} {text}: {error}{remedy}", field=setting) from error
     if options:
         # Set on the instance: s3fs has no argument for retries, and multiplies botocore's attempts by five.
         files.retries = S3_ATTEMPTS
     root = str(root).rstrip("/")
-    return Backend(files, root, local=isinstance(files, LocalFileSystem), has_folders=not text.startswith("s3://"))
+    return Backend(
+        files,
+        root,
+        local=isinstance(files, LocalFileSystem),
+        has_folders=not text.startswith("s3://"),
+        what=what,
+        setting=setting,
+    )
 
 
 def _s3_options() -> dict[str, Any]:

@@ -81,7 +81,7 @@ def measure(clip: Clip, weights: Path, frames: Sequence[int] = FRAMES, steps: Se
     for count in dict.fromkeys(min(number or whole.num_frames, whole.num_frames) for number in frames):
         bank = _first(whole, count)
         yield from _adapted(clip, bank, surface, weights, steps, prior=True)
-        yield from _adapted(clip, bank, surface, weights, [0, *(step * TIMES_AS_MANY for step in steps)], prior=False)
+        yield from _adapted(clip, bank, surface, weights, [step * TIMES_AS_MANY for step in steps], prior=False)
 
 
 def _first(bank: MouthBank, count: int) -> MouthBank:
@@ -103,8 +103,7 @@ def _adapted(
         found = figures(Shown(held, [drawn_face(network, pair.picture, style) for pair in held.pairs]))
         return Reached(clip.row.name, bank.num_frames, prior, step, found.psnr_db, found.sharpness_ratio)
 
-    if prior or 0 in steps:
-        yield row(0, network.default_state().numpy(), Looks(texture, reference))
+    yield row(0, network.default_state().numpy(), Looks(texture, reference))
     recipe = TextureRecipe(report_every=1, network_learning_rate=0.0 if prior else _NETWORK_RATE)
     windows = actor_windows(bank, surface, recipe.num_windows, _SEED)
     for progress in TextureSearch(network, texture, recipe, steps[-1], weights).run(windows, _SEED):
