@@ -154,7 +154,7 @@ def test_jobs_of_a_release_with_another_name_are_its_own() -> None:
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        (("batch.enabled=true",), "batch.url: batches need a store that workers and those who submit share"),
+        (("batch.enabled=true",), "batch.url: batches need a store that workers and people who submit share"),
         (("batch.enabled=true", "batch.url=/films/batches"), "batch.url: /films/batches is a folder, and no volume"),
         (("batch.enabled=true", "batch.url=films"), "batch.url: Does not match pattern"),
         ((*ON, "batch.profiles.cpu.gpus=1"), "batch.profiles.cpu: Additional property gpus is not allowed"),
