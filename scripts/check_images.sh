@@ -15,13 +15,16 @@ pod=dubstage-check-$$
 trap '$podman pod rm --force --time 5 "$pod" > /dev/null 2>&1 || true' EXIT
 # shellcheck disable=SC2086  # words of their own
 $podman pod create --name "$pod" ${POD_ARGUMENTS:-} > /dev/null
-for name in audio face motion texture render gateway triton; do
+for name in audio face motion texture render gateway suite triton; do
+    # The suite is a gateway too, and the containers of a pod share their ports.
+    set --
+    [ "$name" != suite ] || set -- --env DUBSTAGE_PORT=50060
     $podman run --detach --pod "$pod" --name "$pod-$name" --read-only --read-only-tmpfs=false --tmpfs /tmp:mode=1777 \
         --cap-drop all --security-opt no-new-privileges --user 65532:65532 --tmpfs /data:mode=1777 \
-        --env DUBSTAGE_METRICS_PORT=0 "$registry/$name:$version" > /dev/null
+        --env DUBSTAGE_METRICS_PORT=0 "$@" "$registry/$name:$version" > /dev/null
 done
 failed=0
-for name in audio face motion texture render gateway triton; do
+for name in audio face motion texture render gateway suite triton; do
     waited=0
     case $name in
         triton) set -- /opt/triton/bin/python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/v2/health/live'); print('LIVE')" ;;

@@ -10,6 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 STAGES = ("audio", "face", "motion", "texture", "render")
 SERVICES = (*STAGES, "gateway")
+TABLE = (*SERVICES, "suite")
+"""Images of images/services.txt; `suite` holds all services."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Row:
     service: str
     code: str
     port: int
-    imported: str
+    imported: list[str]
     extras: list[str]
     without: list[str]
     description: str
@@ -79,7 +81,7 @@ def read_services() -> dict[str, Row]:
         if not line.startswith("#"):
             service, code, port, imported, extras, without, description = line.split(maxsplit=6)
             one = [] if without == "-" else [without]
-            rows[service] = Row(service, code, int(port), imported, extras.split(","), one, description)
+            rows[service] = Row(service, code, int(port), imported.split(","), extras.split(","), one, description)
     return rows
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.common.chassis.settings import DEFAULT_PORTS
-from tests.images.dockerfile import ALL, ROOT, SERVICE, SERVICES, TRITON, TRITON_CUDA, Row, read, read_services
+from tests.images.dockerfile import ALL, ROOT, SERVICE, STAGES, TABLE, TRITON, TRITON_CUDA, Row, read, read_services
 
 LABELS = ("title", "description", "version", "revision", "source", "licenses", "base.name")
 files = pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(ROOT)))
@@ -75,18 +75,18 @@ def test_a_health_check_asks_the_server_itself(path: Path) -> None:
         assert command == ["/opt/dubstage/bin/python", "-m", "services.common.chassis.health_check"]
 
 
-def test_the_table_has_every_service_once_in_the_order_of_the_builds() -> None:
+def test_the_table_has_every_image_once_in_the_order_of_the_builds() -> None:
     lines = (ROOT / "images/services.txt").read_text(encoding="utf-8").splitlines()
-    assert [line.split()[0] for line in lines if not line.startswith("#")] == list(SERVICES)
+    assert [line.split()[0] for line in lines if not line.startswith("#")] == list(TABLE)
 
 
 @services
 def test_a_service_has_the_port_of_its_settings_and_code_that_is_there(row: Row) -> None:
-    assert row.port == DEFAULT_PORTS[row.service]
-    assert row.code == ("gateway" if row.service == "gateway" else f"services/{row.service}")
+    assert row.port == DEFAULT_PORTS[row.code.removeprefix("services/")]
+    assert row.code == (f"services/{row.service}" if row.service in STAGES else "gateway")
     assert (ROOT / row.code / "__main__.py").is_file()
-    assert row.imported.startswith(row.code.replace("/", "."))
-    assert (ROOT / row.imported.replace(".", "/")).with_suffix(".py").is_file()
+    assert row.imported[0].startswith(row.code.replace("/", "."))
+    assert all((ROOT / module.replace(".", "/")).with_suffix(".py").is_file() for module in row.imported)
     assert row.description
 
 
@@ -101,17 +101,24 @@ def test_a_service_starts_on_its_port() -> None:
 @services
 def test_its_environment_is_of_settings_that_exist(row: Row) -> None:
     settings = importlib.import_module(f"{row.code.replace('/', '.')}.settings")
-    known = getattr(settings, f"{row.service.capitalize()}Settings").model_fields
+    known = getattr(settings, f"{row.code.removeprefix('services/').capitalize()}Settings").model_fields
     file = read(SERVICE)
-    image = file.final if row.service == "gateway" else file.target("service")
+    image = file.target("service") if row.service in STAGES else file.final
     given = {name.removeprefix("DUBSTAGE_").lower() for name in image.environment() if name.startswith("DUBSTAGE_")}
     assert given <= known.keys()
 
 
+def test_the_suite_computes_in_its_own_process_and_the_gateway_asks_the_stages_beside_it() -> None:
+    suite, gateway = (read(SERVICE).target(name) for name in ("suite", "gateway"))
+    assert suite.environment() == {"DUBSTAGE_DATA_DIR": "/data/gateway"}
+    assert (gateway.base, gateway.environment()) == ("suite", {"DUBSTAGE_STAGES_HOST": "localhost"})
+
+
 def test_an_image_carries_the_code_of_one_service_and_what_all_share() -> None:
     shared = {"images", "pyproject.toml", "constraints.txt", "protos/pyproject.toml", "README.md", "protos"}
-    shared |= {"services/__init__.py", "services/common", "gateway/__init__.py"}
-    assert set(read(SERVICE).copied()) == shared | {"${CODE}"}
+    shared |= {"services/__init__.py", "gateway/__init__.py"}
+    assert set(read(SERVICE).copied()) == shared | {"${SERVICES}", "${CODE}"}
+    assert "SERVICES=services/common" in read(SERVICE).target("build").all("ARG")
 
 
 def test_every_build_argument_of_the_table_is_declared_where_it_is_used() -> None:
@@ -124,14 +131,16 @@ def test_every_build_argument_of_the_table_is_declared_where_it_is_used() -> Non
 @services
 def test_it_installs_its_own_extra_and_no_other_services(row: Row) -> None:
     available = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert row.extras[0] == row.service
     assert set(row.extras) <= available.keys()
-    assert set(row.extras[1:]) <= {"s3", "postgres", "kubernetes", "models3d"}
+    everything = set(available) - {"train", "test", "all"}
+    assert set(row.extras) == everything if row.service == "suite" else row.extras[0] == row.service
+    if row.service != "suite":
+        assert set(row.extras[1:]) <= everything - {*STAGES, "gateway"}
 
 
-def test_mediapipe_is_in_the_face_image_alone_and_in_the_version_of_make_setup() -> None:
+def test_mediapipe_is_where_faces_are_tracked_and_in_the_version_of_make_setup() -> None:
     (version,) = set(re.findall(r"mediapipe==[\d.]+", (ROOT / "Makefile").read_text(encoding="utf-8")))
-    assert {row.service: row.without for row in read_services().values() if row.without} == {"face": [version]}
+    assert {row.service: row.without for row in read_services().values() if row.without} == {"face": [version], "suite": [version]}
 
 
 def test_the_launcher_runs_the_package_of_the_service_and_hands_on_its_arguments(tmp_path: Path) -> None:
@@ -152,8 +161,9 @@ def test_what_is_copied_is_in_the_build_context(path: Path) -> None:
     assert ignore[0] == "*"
     kept = {line[1:] for line in ignore if line.startswith("!")}
     codes = [row.code for row in read_services().values()]
+    places = {"${CODE}": codes, "${SERVICES}": ["services/common", "services"]}
     for source in read(path).copied():
-        for place in codes if source == "${CODE}" else [source]:
+        for place in places.get(source, [source]):
             assert (ROOT / place).exists()
             assert place.split("/")[0] in kept
 

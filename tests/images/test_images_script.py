@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.dockerfile import ROOT, SERVICES, read_services
+from tests.images.dockerfile import ROOT, TABLE, read_services
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 RECORDER = """#!/bin/sh
@@ -51,11 +51,11 @@ def arguments_of(call: list[str]) -> dict[str, str]:
     return dict(call[index + 1].split("=", 1) for index, word in enumerate(call) if word == "--build-arg")
 
 
-def test_all_seven_images_are_built_from_the_checkout(engine: Recorder) -> None:
+def test_all_eight_images_are_built_from_the_checkout(engine: Recorder) -> None:
     engine.install("buildah")
     assert engine.run(CONTAINER="buildah").returncode == 0
     tags = [call[call.index("--tag") + 1] for call in engine.calls()]
-    assert tags == [f"dubstage/{name}:{VERSION}" for name in ("audio", "face", "motion", "texture", "render", "gateway", "triton")]
+    assert tags == [f"dubstage/{name}:{VERSION}" for name in (*TABLE, "triton")]
     for call in engine.calls():
         assert call[:4] == ["buildah", "build", "--format", "docker"]
         assert call[-1] == "."
@@ -106,10 +106,14 @@ def test_settings_become_build_arguments(engine: Recorder) -> None:
 def test_cuda_takes_pypis_torch_the_other_triton_and_pytorch3d_where_it_is_given(engine: Recorder) -> None:
     engine.install("podman")
     wheel = "https://wheels.example/pytorch3d.whl"
-    assert engine.run(CONTAINER="podman", ACCELERATOR="cuda", IMAGES="face motion render triton", PYTORCH3D=wheel).returncode == 0
-    face, motion, render, triton = engine.calls()
+    assert (
+        engine.run(CONTAINER="podman", ACCELERATOR="cuda", IMAGES="face motion render suite triton", PYTORCH3D=wheel).returncode
+        == 0
+    )
+    face, motion, render, suite, triton = engine.calls()
     assert arguments_of(face)["PYTORCH3D"] == wheel
     assert "PYTORCH3D" not in arguments_of(motion)
+    assert (arguments_of(suite)["ACCELERATOR"], arguments_of(suite)["PYTORCH3D"]) == ("cuda", wheel)
     assert (arguments_of(render)["ACCELERATOR"], arguments_of(render)["TORCH_INDEX"]) == ("cuda", "")
     assert triton[triton.index("--file") + 1] == "services/render/triton/Dockerfile.cuda"
 
@@ -122,13 +126,18 @@ def test_without_torch_index_the_dockerfile_decides(engine: Recorder) -> None:
 
 def test_every_row_of_the_table_reaches_the_build_as_it_is(engine: Recorder) -> None:
     engine.install("buildah")
-    engine.run(CONTAINER="buildah", IMAGES=" ".join(SERVICES))
+    engine.run(CONTAINER="buildah", IMAGES=" ".join(TABLE))
     for call, row in zip(engine.calls(), read_services().values(), strict=True):
         given = arguments_of(call)
         assert (given["SERVICE"], given["CODE"], given["PORT"]) == (row.service, row.code, str(row.port))
-        assert (given["IMPORT"], given["EXTRAS"], given["DESCRIPTION"]) == (row.imported, ",".join(row.extras), row.description)
+        assert (given["IMPORT"], given["EXTRAS"], given["DESCRIPTION"]) == (
+            ",".join(row.imported),
+            ",".join(row.extras),
+            row.description,
+        )
         assert given["WITHOUT"] == "".join(row.without)
-        assert call[call.index("--target") + 1] == ("gateway" if row.service == "gateway" else "service")
+        assert call[call.index("--target") + 1] == (row.service if row.service in ("gateway", "suite") else "service")
+        assert given.get("SERVICES") == ("services" if row.service == "suite" else None)
 
 
 def test_an_unknown_image_is_refused_by_name_before_any_is_built(engine: Recorder) -> None:
@@ -136,7 +145,7 @@ def test_an_unknown_image_is_refused_by_name_before_any_is_built(engine: Recorde
     done = engine.run(CONTAINER="buildah", IMAGES="audio lips")
     assert done.returncode == 1
     assert "'lips'" in done.stderr
-    assert "audio face motion texture render gateway triton" in done.stderr
+    assert "audio face motion texture render gateway suite triton" in done.stderr
     assert not engine.record.exists()
 
 

@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from images.requirements import requirements
-from tests.images.dockerfile import ROOT, SERVICES, read_services
+from tests.images.dockerfile import ROOT, SERVICES, TABLE, read_services
 from tests.unit.architecture.module_graph import imported_names
 
 # Imported only where somebody brings it along or asks for it, with an error that says what is missing.
@@ -72,13 +72,15 @@ def is_export(name: str) -> bool:
 
 
 def entrances(service: str) -> list[str]:
-    """The server, and in the gateway's image the command line as well."""
+    """The server, and where the gateway is the command line as well."""
+    if service == "suite":
+        return [entrance for one in SERVICES for entrance in entrances(one)]
     if service != "gateway":
         return [f"services.{service}.__main__"]
     return ["gateway.__main__", *(f"gateway.cli.{path.stem}" for path in (ROOT / "gateway" / "cli").glob("*.py"))]
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", TABLE)
 def test_an_image_has_what_its_service_imports(service: str) -> None:
     distributions = packages_distributions()
     present = installed(service)
@@ -117,7 +119,7 @@ def test_an_image_has_nothing_of_another_service() -> None:
     }
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", TABLE)
 def test_no_image_has_tools_of_tests_or_training(service: str) -> None:
     assert not installed(service) & {"pytest", "mypy", "ruff", "onnx", "grpcio-tools", "boto3", "moto"}
 
