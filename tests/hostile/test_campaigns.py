@@ -12,9 +12,6 @@ from tests.hostile.known import KNOWN
 from tests.hostile.plan import case, cases
 from tests.hostile.world import World
 
-# The first test waits for all known cases.
-pytestmark = pytest.mark.timeout(900)
-
 SEED = 9
 QUICK = 200
 

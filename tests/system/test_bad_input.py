@@ -106,7 +106,6 @@ def test_stages_that_do_not_answer_are_named(dubstage: Run, output: Path, carpho
     assert_fails_well(result, output, "audio", code=20)
 
 
-@pytest.mark.timeout(300)
 def test_footage_without_any_face_passes_through_with_a_warning(dubstage: Run, output: Path, tmp_path: Path) -> None:
     noise = write_video(tmp_path / "noise.mp4", 30)
     result = dubstage("dub", noise, "--audio", SPEECH, "-o", output)
@@ -116,7 +115,6 @@ def test_footage_without_any_face_passes_through_with_a_warning(dubstage: Run, o
         assert film.metadata["comment"].startswith("No mouth in this film is synthetic (made with dubstage)")
 
 
-@pytest.mark.timeout(300)
 def test_nobody_is_enrolled_from_footage_without_a_face(dubstage: Run, tmp_path: Path) -> None:
     noise = write_video(tmp_path / "noise.mp4", 30)
     result = dubstage("actor", "create", "nobody", noise)
@@ -149,7 +147,6 @@ def test_a_file_that_is_no_dub_is_kept(dubstage: Run, carphone: Path, tmp_path: 
     assert output.read_bytes() == before
 
 
-@pytest.mark.timeout(60)
 def test_a_playlist_and_a_pipe_are_no_footage(dubstage: Run, output: Path, carphone: Path, tmp_path: Path) -> None:
     (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:4,\n{carphone}\n#EXT-X-ENDLIST\n")
     os.mkfifo(tmp_path / "pipe.mp4")

@@ -85,7 +85,6 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-@pytest.mark.timeout(240)
 async def test_whatever_dies_each_shot_of_a_batch_is_done_once(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     short, longer = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0), cut(carphone, tmp_path / "longer.mkv", 0.5, 2.1)

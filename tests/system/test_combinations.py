@@ -116,7 +116,6 @@ def dubs(carphone: Path, host: StageHost, dubber: Dubber, tmp_path_factory: pyte
     return Dubs(host, dubber.store, folder, long, short)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("motion", "renderer"), PAIRS, ids=names(PAIRS))
 def test_a_pair_dubs_every_frame(motion: str, renderer: str, dubs: Dubs) -> None:
     outcome, output = dubs.of((motion, renderer)), dubs.output((motion, renderer))
@@ -145,7 +144,6 @@ def test_each_part_learned_the_person_once() -> None:
 STILLS = tuple(pair for pair in PAIRS if pair[0] != pair[1] and method_named(combined(pair[0], *pair)).takes_still)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("motion", "renderer"), STILLS, ids=names(STILLS))
 def test_a_picture_speaks_where_the_head_moves_and_the_face_is_known(
     motion: str, renderer: str, dubs: Dubs, dubber: Dubber, tmp_path: Path

@@ -53,7 +53,6 @@ def dub_with_file_limit(limit: int, footage: Path, output: Path, data: Path) -> 
     return subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment(data), check=False, cwd=ROOT)
 
 
-@pytest.mark.timeout(300)
 def test_a_damaged_artefact_of_an_actor_is_named_with_both_digests(
     dubstage: Run, carphone: Path, output: Path, tmp_path: Path
 ) -> None:
@@ -125,7 +124,6 @@ def test_too_little_of_a_face_enrols_nobody(dubstage: Run, carphone: Path, tmp_p
     assert [path for path in (tmp_path / "artefacts").rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.timeout(300)
 def test_an_interrupted_dub_leaves_no_output_and_goes_on_when_run_again(clips: Any, output: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     # Long enough that seconds of work are left when the first window is finished.

@@ -35,7 +35,6 @@ def clip(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cut(clips.path("video/vr_face5.mp4"), tmp_path_factory.mktemp("evaluate") / "clip.mkv", 0.0, 3.0)
 
 
-@pytest.mark.timeout(180)
 def test_the_truths_landmarks_give_smaller_expression_and_landmark_errors_than_one_mouth(
     clip: Path, host: StageHost, tmp_path: Path
 ) -> None:
@@ -46,7 +45,6 @@ def test_the_truths_landmarks_give_smaller_expression_and_landmark_errors_than_o
     assert found.head_motion is None
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].own_timeline])
 def test_a_moved_head_is_measured_in_place_and_its_motion_apart(method: str, clip: Path, host: StageHost, tmp_path: Path) -> None:
     found = evaluated(method, clip, host, tmp_path / method)

@@ -28,7 +28,6 @@ def rows() -> list[dict[str, str]]:
         return [{"file": "video/hp_31.mp4", "seconds": "0", "audio": "", "expected": ""}]
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("row", rows(), ids=lambda row: Path(row["file"]).stem)
 def test_every_frame_and_pts_is_kept_and_what_the_catalogue_expects_is_dubbed(
     row: dict[str, str], clips, dubber: Dubber, tmp_path: Path

@@ -67,7 +67,6 @@ def reached(method: str, clip: Path, host: StageHost, folder: Path) -> Figures:
     )
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("method", "name"), FIGURES)
 def test_a_dub_is_as_good_as_it_was(method: str, name: str, clips: Any, host: StageHost, tmp_path: Path) -> None:
     expected, found = FIGURES[method, name], reached(method, clips.path(name), host, tmp_path)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import av
-import pytest
 
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
@@ -19,7 +18,6 @@ from tests.system.dubbing import UNPERSONALIZED, cut, write_wav
 from tests.system.test_speech_lengths import demo_speech
 
 
-@pytest.mark.timeout(180)
 def test_a_moved_head_has_frames_face_model_and_motion_in_its_report(
     carphone: Path, host: StageHost, settings: GatewaySettings, tmp_path: Path
 ) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
@@ -35,7 +34,6 @@ def windows_journalled(data: Path) -> int:
     return sum(1 for path in data.glob("jobs/*/journal/*") if not path.name.startswith("."))
 
 
-@pytest.mark.timeout(400)
 def test_killed_at_random_windows_and_run_again_the_bytes_are_the_same(carphone: Path, tmp_path: Path) -> None:
     whole = start(carphone, tmp_path / "whole.mp4", tmp_path / "data-whole")
     _, errors = whole.communicate(timeout=180)
@@ -115,7 +113,6 @@ def a_lost_bank(folder: Path, store: ArtefactStore) -> None:
     flip(blob)
 
 
-@pytest.mark.timeout(300)
 def test_whatever_became_of_its_records_a_job_that_goes_on_gives_the_same_bytes(
     dubber: Dubber, carphone: Path, tmp_path: Path
 ) -> None:

@@ -121,7 +121,6 @@ CASES = {
 }
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_in_process_over_grpc_and_with_other_chunks(
     case: Case, carphone: Path, host: StageHost, remote: RemoteStages, settings: GatewaySettings, tmp_path: Path

@@ -129,7 +129,6 @@ def actor(clips: Any, settings: GatewaySettings, host: StageHost, tmp_path_facto
         return host.run(made).enrolled
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("sound", [digital_silence, noise, chords, recorded_music])
 def test_what_is_not_speech_shuts_a_talking_mouth(
     sound: Any, clips: Any, actor: EnrolledActor, noise_of_still_mouths: Noise, dubber: Dubber, tmp_path: Path
