@@ -13,7 +13,7 @@ HEARING := posteriorgram id_removal
 PREFIX ?= $(HOME)/.local
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py' -path '*client*')
 
-.PHONY: setup install uninstall triton scanner images images-check play demo test unit hostile lint format bench train export clean
+.PHONY: setup install uninstall triton scanner images images-check play demo test unit hostile drill lint format bench train export clean
 
 setup: $(VENV)/.ready
 
@@ -75,6 +75,11 @@ test: lint triton scanner
 # 10,000 hostile cases against real servers and the command line; the report is in out/hostile (docs/hostile.md).
 hostile: setup
 	$(BIN)/python -m tests.hostile $(HOSTILE_ARGUMENTS)
+
+# A batch of real shots while every server, the database, the blob store and a disk fail once (docs/operations.md): make drill
+# DRILL_ARGUMENTS="clip.mp4 ...". The report is in out/drill.
+drill: setup triton
+	$(BIN)/python -m tests.drill $(DRILL_ARGUMENTS)
 
 format: setup
 	$(BIN)/ruff format .

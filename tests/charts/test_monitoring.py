@@ -20,6 +20,10 @@ ELSEWHERE = {
     "dubstage_triton_heals_total": "services/render/backends/triton_healing.py",
 }
 """Metrics that one server alone has, and the file that makes them."""
+OF_PROMETHEUS = {"namespace", "service", "pod", "container", "job", "instance"}
+"""Labels that every metric gets from the place where Prometheus finds it."""
+LEVELS = re.compile(r"^\| [^|]+ \| `((?:[^`]|\\\|)+)` \|", re.MULTILINE)
+"""A row of a table of service levels: its query."""
 
 
 def known_metrics() -> set[str]:
@@ -34,6 +38,37 @@ def known_metrics() -> set[str]:
         assert f'"{name.removesuffix("_total")}"' in (ROOT / file).read_text(encoding="utf-8"), file
         names.add(name)
     return names
+
+
+def known_labels() -> dict[str, set[str]]:
+    """Labels of every metric, as a server exposes the metric after its first call, and those that Prometheus adds."""
+    metrics = Metrics("audio")
+    metrics.watch(Admission(max_active=1, max_queued=1), [])
+    rpc = ("audio", "/dubstage.audio.v1alpha1.AudioService/ExtractFeatures")
+    metrics.rpcs.labels(*rpc, "OK").inc()
+    metrics.duration.labels(*rpc).observe(1.0)
+    metrics.in_flight.labels(*rpc).set(0)
+    metrics.frames.labels(*rpc).inc()
+    found: dict[str, set[str]] = {"dubstage_operations": set(), "dubstage_triton_heals_total": {"outcome"}}
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return {name: labels | OF_PROMETHEUS for name, labels in found.items()}
+
+
+def asked_labels(expression: Any, grouped: frozenset[str] = frozenset()) -> Iterator[tuple[str, set[str]]]:
+    """Every metric of a query, with the labels by which the query selects or groups the metric."""
+    if isinstance(expression, promql_parser.AggregateExpr):
+        grouped = frozenset(expression.modifier.labels) if expression.modifier is not None else frozenset()
+    if isinstance(expression, promql_parser.MatrixSelector):
+        expression = expression.vector_selector
+    if isinstance(expression, promql_parser.VectorSelector):
+        yield expression.name, {matcher.name for matcher in expression.matchers.matchers} | grouped
+    for part in ("expr", "lhs", "rhs"):
+        if hasattr(expression, part):
+            yield from asked_labels(getattr(expression, part), grouped)
+    for argument in getattr(expression, "args", []):
+        yield from asked_labels(argument, grouped)
 
 
 def rules(case: str = "everything") -> list[Object]:
@@ -51,6 +86,13 @@ def queries() -> Iterator[str]:
     yield from (target["expr"] for panel in dashboard()["panels"] for target in panel["targets"])
     for item in render("keda").of("ScaledObject"):
         yield from (trigger["metadata"]["query"] for trigger in item["spec"]["triggers"])
+    yield from levels()
+
+
+def levels() -> list[str]:
+    """The queries of the service levels."""
+    page = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+    return [query.replace("\\|", "|") for query in LEVELS.findall(page[: page.index("## First")])]
 
 
 def test_every_query_parses() -> None:
@@ -62,6 +104,18 @@ def test_every_metric_that_is_asked_for_exists() -> None:
     used = {name for query in queries() for name in METRIC.findall(re.sub(r'"[^"]*"', "", query))}
     used |= {item["spec"]["metrics"][0]["pods"]["metric"]["name"] for item in render("production").of("HorizontalPodAutoscaler")}
     assert used <= known_metrics()
+
+
+def test_every_label_that_is_asked_for_exists_on_its_metric() -> None:
+    known = known_labels()
+    asked = [one for query in queries() for one in asked_labels(promql_parser.parse(query))]
+    assert {name for name, _ in asked if name.startswith("dubstage_")} >= {"dubstage_rpcs_total", "dubstage_serving"}
+    wrong = [(name, labels - known[name]) for name, labels in asked if name in known and not labels <= known[name]]
+    assert wrong == []
+
+
+def test_every_service_level_has_a_query() -> None:
+    assert len(levels()) == 4
 
 
 def test_there_is_an_alert_for_each_way_to_fail_and_the_documents_explain_it() -> None:
