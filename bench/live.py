@@ -58,7 +58,6 @@ async def measure_live(
         actors,
         ArtefactStore(settings.artefacts_url),
         max_streams=1,
-        require_consent=False,
         max_message_bytes=settings.max_message_bytes,
     )
 

@@ -8,6 +8,7 @@ show one actor, and once each stream shows another.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _FRAMES: Final = 4
 """Frames that each stream sends in a round."""
 _ROUNDS: Final = 3
 _NANOSECONDS: Final = 1e9
+_COUNTED_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +132,20 @@ def measure_model(backend: Backend, client: Any, model: ModelFile, streams: int,
     """
     one = [frames_of(model, seed=0, count=_FRAMES)] * streams
     many = [frames_of(model, seed, count=_FRAMES) for seed in range(streams)]
+    sent = streams * _FRAMES
+    before = _statistics(client, model.name)
     _send(backend, model, many)
+    before = _counted(client, model.name, before.frames + sent)
     counted = {"one": [ServedTimes(0, 0, 0.0)], "many": [ServedTimes(0, 0, 0.0)]}
     # In turns, so that a change of the machine's load meets both.
     for _ in range(rounds):
-        for kind, sent in (("one", one), ("many", many)):
-            before = _statistics(client, model.name)
-            _send(backend, model, sent)
-            after = _statistics(client, model.name)
+        for kind, frames in (("one", one), ("many", many)):
+            _send(backend, model, frames)
+            after = _counted(client, model.name, before.frames + sent)
             counted[kind].append(
                 ServedTimes(after.frames - before.frames, after.batches - before.batches, after.seconds - before.seconds)
             )
+            before = after
     return TritonActors(model.name, streams, _sum(counted["one"]), _sum(counted["many"]))
 
 
@@ -151,6 +156,14 @@ def _send(backend: Backend, model: ModelFile, streams: Sequence[Sequence[Inputs]
 
     with ThreadPoolExecutor(len(streams)) as threads:
         list(threads.map(play, streams))
+
+
+def _counted(client: Any, name: str, frames: int) -> ServedTimes:
+    """Return the sums as soon as they hold so many frames: Triton counts a batch after it has answered."""
+    deadline = time.monotonic() + _COUNTED_S
+    while (found := _statistics(client, name)).frames < frames and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
 
 
 def _statistics(client: Any, name: str) -> ServedTimes:

@@ -53,8 +53,18 @@ SET_BY_THE_CHART: Final = frozenset(
             "triton_url",
             "triton_shared_memory",
         ),
-        *("data_dir", "media_dir", "database_url", "require_consent", "stages_host", "stages_tls", "stages_tls_ca_file"),
+        *(
+            "data_dir",
+            "media_dir",
+            "database_url",
+            "require_consent",
+            "consent_keys",
+            "stages_host",
+            "stages_tls",
+            "stages_tls_ca_file",
+        ),
         *("stages_tls_certificate_file", "stages_tls_key_file", "stages_token_file"),
+        *("provenance_certificate_file", "provenance_key_file", "provenance_time_stamp_url"),
         *(f"{stage}_endpoint" for stage in ("audio", "face", "motion", "texture", "render")),
     }
 )
@@ -73,7 +83,7 @@ def settings_schema(kind: type[StageSettings]) -> Schema:
         for option in field.get("anyOf", ()):
             if option.get("type") != "null":
                 chosen = {**option, "description": field.get("description", "")}
-        kept = ("type", "description", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength")
+        kept = ("type", "description", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "pattern")
         properties[name] = {key: chosen[key] for key in kept if chosen.get(key) not in (None, "")}
         if "$ref" in chosen:
             definition = kind.model_json_schema()["$defs"][chosen["$ref"].rpartition("/")[2]]
@@ -118,7 +128,8 @@ def _rule(schema: Schema) -> str:
     kinds = schema.get("type", "")
     text = " or ".join(kind for kind in kinds if kind != "null") if isinstance(kinds, list) else str(kinds)
     if "enum" in schema:
-        text = ", ".join(f"`{word}`" if word != "" else "empty" for word in schema["enum"])
+        words = [word if isinstance(word, str) else json.dumps(word) for word in schema["enum"]]
+        text = ", ".join(f"`{word}`" if word != "" else "empty" for word in words)
     low, high = schema.get("minimum"), schema.get("maximum")
     above = schema.get("exclusiveMinimum")
     if low is not None:

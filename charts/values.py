@@ -147,7 +147,11 @@ def own_properties(name: str) -> Schema:
     )
     return {
         "replicas": whole("number of gateways; several need PostgreSQL, and volumes that pods of several nodes mount", 0, 100),
-        "requireConsent": flag("whether a person without a consent record is refused"),
+        "requireConsent": {
+            "enum": [True, False, "signed"],
+            "description": "whether a person without a consent record is refused; signed: without a signed record",
+        },
+        "consentKeysSecret": secret("Secret whose keys are PEM files with the public keys of signed consent records; empty: none"),
         "endpoints": closed({stage: text("gRPC target of the stage; empty: the stage of this release") for stage in stages}),
         "database": database,
         "data": volume("data", "claim", "hostPath", "emptyDir"),
@@ -283,6 +287,16 @@ GLOBAL: Final[Schema] = {
             "stagesTokenSecret": secret(
                 "Secret with the bearer token between gateway and stages; empty: no token", key="key of the token in the Secret"
             )
+        }
+    ),
+    "provenance": closed(
+        {
+            "secret": secret(
+                "Secret with the certificate that films are signed with; empty: each data folder gets a self-signed one",
+                certificateKey="key of the PEM chain in the Secret",
+                privateKeyKey="key of the PEM private key in the Secret",
+            ),
+            "timeStampUrl": text("time stamp authority that dates manifests; empty: manifests have no time", r"^(https?://.+)?$"),
         }
     ),
     "telemetry": closed(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from services.common.chassis.client import ClientConfig
 from services.common.chassis.settings import DEFAULT_PORTS, PREFIX, StageSettings
@@ -14,6 +15,9 @@ from services.common.chassis.settings import DEFAULT_PORTS, PREFIX, StageSetting
 STAGES: Final = ("audio", "face", "motion", "texture", "render")
 _WITH_PORT: Final = re.compile(r"[^:/\[\]]+:\d+|\[.*\]:\d+")
 """Matches HOST:PORT and [IPv6]:PORT, but no URL such as `dns:///host`."""
+
+
+_BOOL: Final[TypeAdapter[bool]] = TypeAdapter(bool)
 
 
 def default_data_dir() -> Path:
@@ -24,6 +28,14 @@ def default_data_dir() -> Path:
     return Path(base) / "dubstage"
 
 
+class RequireConsent(StrEnum):
+    """Which consent records an installation asks for."""
+
+    NO = "false"
+    YES = "true"
+    SIGNED = "signed"
+
+
 class GatewaySettings(StageSettings):
     """Settings of the gateway process and of the command line."""
 
@@ -31,7 +43,20 @@ class GatewaySettings(StageSettings):
     data_dir: Path = Field(default_factory=default_data_dir, description="folder of jobs and of the actor database")
     database_url: str = Field("", description="SQLAlchemy url of actors and jobs; empty: SQLite in data_dir")
     media_dir: Path | None = Field(None, description="only folder in which RPCs may name files; None: media RPCs are refused")
-    require_consent: bool = Field(False, description="refuse to enrol or dub a person without a consent record")
+    media_url: str = Field(
+        "",
+        max_length=1000,
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[^/?#:*\s]+)*)?$",
+        description="only URL below which rows of batches may name files in RPCs, s3://BUCKET/FOLDER; empty: URLs are refused",
+    )
+    require_consent: RequireConsent = Field(
+        RequireConsent.NO,
+        description="refuse to enrol or dub a person without a consent record (true), or without a signed record (signed)",
+    )
+    consent_keys: Path | None = Field(
+        None,
+        description="PEM file, or folder of PEM files, with the public keys of signed consent records; None: no key is trusted",
+    )
     max_concurrent_rpcs: int = Field(
         64, ge=1, le=10_000, description="number of calls served at once; most calls only wait for an operation"
     )
@@ -67,6 +92,24 @@ class GatewaySettings(StageSettings):
     batches_url: str = Field(
         "", max_length=1000, description="store of batches (fsspec url); empty: the folder batches in data_dir"
     )
+    max_batch_shots: int = Field(
+        1, ge=1, le=1024, description="number of shots of batches that a gateway dubs at once, beside the other dubs"
+    )
+    batch_config_map: str = Field(
+        "dubstage-batch", max_length=253, description="ConfigMap with the settings of batches that a gateway sends to Kubernetes"
+    )
+    provenance_certificate_file: Path | None = Field(
+        None,
+        description="PEM chain of the certificate that films are signed with (C2PA), the signer's first; None: a key of the "
+        "installation's own",
+    )
+    provenance_key_file: Path | None = Field(None, description="PEM private key of provenance_certificate_file")
+    provenance_time_stamp_url: str = Field(
+        "",
+        max_length=1000,
+        pattern=r"^(https?://\S+)?$",
+        description="time stamp authority (RFC 3161) that dates manifests; empty: manifests have no time",
+    )
     face_model: str = Field(
         "",
         max_length=200,
@@ -85,6 +128,12 @@ class GatewaySettings(StageSettings):
     stages_token_file: Path | None = Field(None, description="file whose first line is sent to the stages as bearer token")
     stage_deadline_s: float = Field(3600.0, gt=0, le=604_800, description="longest time of one call to a stage, seconds")
 
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Self:
+        if (self.provenance_certificate_file is None) != (self.provenance_key_file is None):
+            raise ValueError("provenance_certificate_file and provenance_key_file are given together or not at all")
+        return self
+
     @field_validator("data_dir")
     @classmethod
     def _utf8(cls, folder: Path) -> Path:
@@ -93,6 +142,17 @@ class GatewaySettings(StageSettings):
         except UnicodeEncodeError:
             raise ValueError("SQLite needs a path in UTF-8, and this path is not UTF-8: give another folder") from None
         return folder
+
+    @field_validator("require_consent", mode="before")
+    @classmethod
+    def _yes_no_or_signed(cls, value: Any) -> Any:
+        text = value.strip().lower() if isinstance(value, str) else value
+        if text == RequireConsent.SIGNED:
+            return RequireConsent.SIGNED
+        try:
+            return RequireConsent.YES if _BOOL.validate_python(text) else RequireConsent.NO
+        except ValidationError:
+            raise ValueError(f"{value!r} is not known: give true, false or signed") from None
 
     @field_validator("stages_host")
     @classmethod

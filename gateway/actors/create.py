@@ -12,8 +12,10 @@ from typing import Final
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
+from gateway.actors.watch import while_allowed
 from gateway.ahead import in_thread
-from gateway.consent import Consent
+from gateway.consent.record import Consent
+from gateway.consent.use import ConsentUse
 from gateway.media.inspection import inspect_film_aside
 from gateway.media.regular_file import reading
 from gateway.methods import method_named
@@ -30,7 +32,7 @@ from gateway.pipeline.shot import Shot
 from gateway.pipeline.workspace import open_workspace
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
-from services.common.errors import ConsentMissing, NoUsableFootage
+from services.common.errors import NoUsableFootage
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.artefact_messages import ref_from_proto
 
@@ -50,6 +52,7 @@ class EnrolRequest:
         method: name of the method that the person is enrolled for.
         face: face to enrol.
         consent: consent record of the person; None: there is none.
+        project: project that the enrolment belongs to, which the consent record must cover; empty: none is named.
         options: which parts of the enrolment are done.
         threads: threads of the decoder.
     """
@@ -59,8 +62,14 @@ class EnrolRequest:
     method: str
     face: FaceChoice = FaceChoice("largest")
     consent: Consent | None = None
+    project: str = ""
     options: EnrolOptions = EnrolOptions()
     threads: int = 2
+
+    @property
+    def use(self) -> ConsentUse:
+        """What the consent record must cover. An enrolment has no speech, so that the record's languages do not matter yet."""
+        return ConsentUse(self.project, language=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,6 @@ async def create_actor(
     artefacts: ArtefactStore,
     jobs: Path,
     *,
-    require_consent: bool,
     on_progress: OnProgress,
     operation: ForOperation = ForOperation(),
     max_bytes: int = MAX_JOB_BYTES,
@@ -99,22 +107,33 @@ async def create_actor(
         actors: store of actors.
         artefacts: artefact store of the stages.
         jobs: folder of all jobs.
-        require_consent: whether an enrolment without a consent record is refused.
         on_progress: called with every frame and step.
         operation: the gateway's operation, if any.
         max_bytes: most bytes of the enrolment's folder.
 
     Raises:
-        ConsentMissing: the installation requires a consent record and there is none.
+        ConsentRefused: the consent record does not allow the enrolment, ends meanwhile, or is missing and required.
         InvalidRequest: the id is taken, or the footage does not show the chosen face.
         ModelNotFound: the stages do not have the method.
         NoUsableFootage: the footage shows no face, or too few frames show the face.
     """
-    if request.consent is None and require_consent:
-        raise ConsentMissing(
-            "this installation refuses an enrolment without a consent record: give one with --consent FILE",
-            subject=request.actor_id,
-        )
+    consents = actors.consents
+    await asyncio.to_thread(consents.check, request.consent, request.use, request.actor_id)
+    enrolling = _create(request, stages, actors, artefacts, jobs, on_progress=on_progress, operation=operation, max_bytes=max_bytes)
+    return await while_allowed(lambda: consents.check_lasting([request.consent], subject=request.actor_id), enrolling)
+
+
+async def _create(
+    request: EnrolRequest,
+    stages: Stages,
+    actors: ActorStore,
+    artefacts: ArtefactStore,
+    jobs: Path,
+    *,
+    on_progress: OnProgress,
+    operation: ForOperation,
+    max_bytes: int,
+) -> StoredActor:
     await asyncio.to_thread(actors.check_free, request.actor_id)
     method = method_named(request.method)
     await models_for(stages, method)

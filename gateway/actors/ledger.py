@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway.actors.store import ActorStore
+from gateway.consent.record import Consent
 from services.common.store.artefacts import ArtefactRef
 
 
@@ -16,13 +17,22 @@ class JobLedger:
         actors: store of actors.
         actor_id: actor that is dubbed; empty: the job enrols the person for itself.
         belongs_to: name of the gateway's operation, or `actors/ID` for an enrolment of the command line; empty: neither.
+        consents: consent records that allow the job.
         confirm: raises Cancelled if another gateway does the operation now.
     """
 
     def __init__(
-        self, actors: ActorStore, actor_id: str = "", belongs_to: str = "", *, confirm: Callable[[], None] = lambda: None
+        self,
+        actors: ActorStore,
+        actor_id: str = "",
+        belongs_to: str = "",
+        *,
+        consents: Sequence[Consent | None] = (),
+        confirm: Callable[[], None] = lambda: None,
     ) -> None:
         self._jobs = actors.jobs
+        self._rules = actors.consents
+        self._consents = consents
         self._actor_id = actor_id
         self._belongs_to = belongs_to
         self._confirm = confirm
@@ -43,13 +53,23 @@ class JobLedger:
         self._folder = folder
 
     def check(self) -> None:
-        """Check that the job's actor is still enrolled, if the job has begun.
+        """Check that the job may go on: its consent holds, and its actor is still enrolled, if the job has begun.
 
         Raises:
             ActorNotReady: the actor was erased, or is being erased now.
+            ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold any more.
         """
         if self._folder is not None:
             self._jobs.check(self._folder, self._actor_id)
+        self.check_consent()
+
+    def check_consent(self) -> None:
+        """Check that the consent for the job still holds.
+
+        Raises:
+            ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold any more.
+        """
+        self._rules.check_lasting(self._consents, actor_id=self._actor_id)
 
     def hold(self, folder: Path, ref: ArtefactRef) -> None:
         """Count a blob that the job has stored.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from gateway.actors.actor_id import check_actor_id, is_actor_id, not_enrolled, taken
+from gateway.actors.consents import Consents
 from gateway.actors.erasure import Erasures
 from gateway.actors.job_blobs import JobBlobs
 from gateway.actors.receipts import ErasureReceipt, now
@@ -19,15 +18,17 @@ from gateway.actors.stored import (
     ENROLMENT,
     ActorSummary,
     StoredActor,
+    add_actor,
     artefacts_of,
     consent_of,
     enrolled_of,
     lineage_of,
+    row_of,
+    rows_after,
     summary_of,
 )
-from gateway.consent import Consent
+from gateway.consent.record import Consent
 from gateway.database.database import Database
-from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
@@ -40,6 +41,7 @@ class ActorStore:
     Attributes:
         jobs: jobs that have begun, and the blobs that the jobs count.
         erasures: erasures of actors.
+        consents: rules of consent, and withdrawals.
 
     Args:
         settings: data folder, database URL and artefact store.
@@ -54,6 +56,7 @@ class ActorStore:
         self._database = Database(settings.database_url, settings.data_dir)
         self._artefacts = ArtefactStore(settings.artefacts_url)
         self.jobs = JobBlobs(self._database, self._artefacts)
+        self.consents = Consents(self._database, settings)
         self.erasures = Erasures(self._database, self._artefacts, settings.data_dir / "receipt.key")
 
     @property
@@ -99,33 +102,17 @@ class ActorStore:
         """
         check_actor_id(actor_id)
         artefacts = lineage_of(self._artefacts, enrolled, more or {}, superseded)
-        enrolment = artefacts[ENROLMENT]
-        created_at = now()
+        actor = StoredActor(actor_id, method, consent, footage_sha256, now(), enrolled, artefacts)
         try:
             with self._database.writing() as session:
-                session.add(
-                    ActorRow(
-                        actor_id=actor_id,
-                        method=method,
-                        consent=json.loads(consent.model_dump_json()) if consent is not None else None,
-                        footage_sha256=footage_sha256,
-                        created_at=created_at,
-                        enrolment_sha256=enrolment.sha256,
-                    )
-                )
-                session.flush()
-                session.add(EnrolmentRow(actor_id=actor_id, num_frames=enrolled.num_frames, lag_frames=enrolled.lag_frames))
-                session.add_all(
-                    LineageRow(actor_id=actor_id, sha256=ref.sha256, kind=kind, uri=ref.uri, size_bytes=ref.size_bytes)
-                    for kind, ref in artefacts.items()
-                )
+                add_actor(session, actor)
         except BaseException as problem:
-            for ref in self.jobs.uncounted([enrolment]):
+            for ref in self.jobs.uncounted([artefacts[ENROLMENT]]):
                 self._artefacts.delete(ref)
             if not isinstance(problem, IntegrityError):
                 raise
             raise taken(actor_id) from None
-        return StoredActor(actor_id, method, consent, footage_sha256, created_at, enrolled, artefacts)
+        return actor
 
     def check_free(self, actor_id: str) -> None:
         """Check an id before work is spent on an enrolment.
@@ -135,7 +122,7 @@ class ActorStore:
         """
         check_actor_id(actor_id)
         with self._database.reading() as session:
-            if _row(session, actor_id) is not None:
+            if row_of(session, actor_id) is not None:
                 raise taken(actor_id)
 
     def get(self, actor_id: str) -> StoredActor:
@@ -154,7 +141,7 @@ class ActorStore:
     def find(self, actor_id: str) -> StoredActor | None:
         """Return an actor as `get` does; None: there is no actor of this id."""
         with self._database.reading() as session:
-            row = _row(session, actor_id)
+            row = row_of(session, actor_id)
             if row is None:
                 return None
             refs = artefacts_of(session, actor_id)
@@ -169,20 +156,25 @@ class ActorStore:
             ActorNotReady: there is no actor of this id.
         """
         with self._database.reading() as session:
-            row = _row(session, actor_id)
+            row = row_of(session, actor_id)
             if row is None:
                 raise not_enrolled(actor_id)
-            return summary_of(session, row, self._artefacts, self._database.where, read_blob=True)
+            summary = summary_of(session, row, self._artefacts, self._database.where, read_blob=True)
+        return self._with_problems([summary])[0]
 
-    def list(self, *, after: str = "", limit: int = 100) -> list[ActorSummary]:
+    def list(self, *, after: str = "", limit: int = 100) -> Sequence[ActorSummary]:
         """Return at most `limit` actors in the order of their ids, beginning behind the id `after`.
 
         What was learned of the actors is not read.
         """
-        after = after.replace("\0", "")
         with self._database.reading() as session:
-            rows = session.scalars(select(ActorRow).where(ActorRow.actor_id > after).order_by(ActorRow.actor_id).limit(limit))
-            return [summary_of(session, row, self._artefacts, self._database.where, read_blob=False) for row in rows.all()]
+            rows = rows_after(session, after, limit)
+            found = [summary_of(session, row, self._artefacts, self._database.where, read_blob=False) for row in rows]
+        return self._with_problems(found)
+
+    def _with_problems(self, actors: Sequence[ActorSummary]) -> Sequence[ActorSummary]:
+        problems = self.consents.problems([actor.consent for actor in actors])
+        return [replace(actor, consent_problem=problem) for actor, problem in zip(actors, problems, strict=True)]
 
     def erase(self, actor_id: str) -> ErasureReceipt:
         """Erase an actor and everything made from the person's footage: artefacts, journalled windows, job folders, operations.
@@ -195,8 +187,3 @@ class ActorStore:
         if not is_actor_id(actor_id):
             raise not_enrolled(actor_id)
         return self.erasures.erase(actor_id)
-
-
-def _row(session: Session, actor_id: str) -> ActorRow | None:
-    # PostgreSQL cannot be asked for every text: its texts hold no NUL.
-    return session.get(ActorRow, actor_id) if is_actor_id(actor_id) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gateway.consent import Consent
+from gateway.actors.actor_id import is_actor_id
+from gateway.consent.record import Consent
 from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays, actor_refs
@@ -73,6 +74,7 @@ class ActorSummary:
         lag_frames: frames of 40 ms by which the sound comes after the picture; None: the footage has no sound, or the number cannot
             be read.
         damage: why the actor cannot be used, and the remedy; empty: no damage was found.
+        consent_problem: why the consent record allows no work now, such as a withdrawal; empty: no such reason was found.
     """
 
     actor_id: str
@@ -84,6 +86,7 @@ class ActorSummary:
     num_frames: int | None
     lag_frames: int | None
     damage: str = ""
+    consent_problem: str = ""
 
 
 def check_enrolled_for(actor: StoredActor, method: str) -> None:
@@ -140,6 +143,49 @@ def consent_of(row: ActorRow, where: str) -> Consent | None:
             f"or erase the actor (`dubstage actor erase {row.actor_id}`) and enrol it again",
             resource=row.actor_id,
         ) from None
+
+
+def row_of(session: Session, actor_id: str) -> ActorRow | None:
+    """Return the row of an actor; None: there is no actor of this id, or the id is not allowed."""
+    # PostgreSQL cannot be asked for every text: its texts hold no NUL.
+    return session.get(ActorRow, actor_id) if is_actor_id(actor_id) else None
+
+
+def rows_after(session: Session, actor_id: str, limit: int) -> Sequence[ActorRow]:
+    """Return at most `limit` rows of actors in the order of their ids, beginning behind an id."""
+    after = actor_id.replace("\0", "")
+    return session.scalars(select(ActorRow).where(ActorRow.actor_id > after).order_by(ActorRow.actor_id).limit(limit)).all()
+
+
+def add_actor(session: Session, actor: StoredActor) -> None:
+    """Add the rows of a new actor. The id must be free."""
+    session.add(
+        ActorRow(
+            actor_id=actor.actor_id,
+            method=actor.method,
+            consent=actor.consent.fields() if actor.consent is not None else None,
+            footage_sha256=actor.footage_sha256,
+            created_at=actor.created_at,
+            enrolment_sha256=actor.artefacts[ENROLMENT].sha256,
+        )
+    )
+    session.flush()
+    learned = actor.enrolled
+    session.add(EnrolmentRow(actor_id=actor.actor_id, num_frames=learned.num_frames, lag_frames=learned.lag_frames))
+    session.add_all(
+        LineageRow(actor_id=actor.actor_id, sha256=ref.sha256, kind=kind, uri=ref.uri, size_bytes=ref.size_bytes)
+        for kind, ref in actor.artefacts.items()
+    )
+
+
+def every_consent(session: Session) -> Iterator[tuple[str, Consent]]:
+    """Yield the id and the consent record of every actor that has a record. Damaged records are skipped."""
+    rows = select(ActorRow.actor_id, ActorRow.consent).where(ActorRow.consent.is_not(None)).order_by(ActorRow.actor_id)
+    for actor_id, consent in session.execute(rows):
+        try:
+            yield actor_id, Consent.model_validate(consent)
+        except ValidationError:
+            continue
 
 
 def enrolled_of(artefacts: ArtefactStore, refs: Mapping[str, ArtefactRef], actor_id: str) -> EnrolledActor:

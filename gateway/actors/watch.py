@@ -1,4 +1,4 @@
-"""Ends work with an actor when any process erases the actor."""
+"""Ends work with a person when any process erases the person, or when the consent ends."""
 
 from __future__ import annotations
 
@@ -6,29 +6,32 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from gateway.actors.ledger import JobLedger
 from gateway.ahead import in_thread
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.outcome import DubOutcome
 from gateway.pipeline.progress import OnProgress
+from services.common.consent_errors import ConsentRefused
 from services.common.errors import ActorNotReady, TransientError
 
 T = TypeVar("T")
 
+FORBIDDEN: Final = (ActorNotReady, ConsentRefused)
+"""Errors after which nothing of a dub is kept."""
 LOOK_S: Final = 1.0
 """Seconds between two looks at the database."""
 
 
-async def unless_erased(check: Callable[[], None], work: Coroutine[Any, Any, T], *, every_s: float = LOOK_S) -> T:
-    """Return what `work` returns, or cancel it as soon as `check` says that the actor is gone.
+async def while_allowed(check: Callable[[], None], work: Coroutine[Any, Any, T], *, every_s: float = LOOK_S) -> T:
+    """Return what `work` returns, or cancel it as soon as `check` says that it may not go on.
 
     Args:
-        check: looks at the database and blocks. Raises ActorNotReady if the actor was erased or is being erased.
+        check: looks at the database and blocks. Raises an error if the work may not go on: the actor was erased, or the consent
+            has ended.
         work: the work. When this function raises an error, the work was cancelled and has ended.
         every_s: seconds between two looks at the database.
 
     Raises:
-        ActorNotReady: from `check`.
+        DubstageError: from `check`.
         Exception: from `work`.
     """
     task = asyncio.ensure_future(work)
@@ -48,15 +51,21 @@ async def unless_erased(check: Callable[[], None], work: Coroutine[Any, Any, T],
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def dub_unless_erased(job: DubJob, ledger: JobLedger, on_progress: OnProgress) -> DubOutcome:
-    """Run a dub, and return its outcome. If the actor is erased meanwhile, nothing of the dub is kept.
+async def dub_while_allowed(job: DubJob, check: Callable[[], None], on_progress: OnProgress) -> DubOutcome:
+    """Run a dub, and return its outcome. If the dub may not go on, nothing of the dub is kept.
+
+    Args:
+        job: the dub.
+        check: as for `while_allowed`.
+        on_progress: called with every frame and step.
 
     Raises:
         ActorNotReady: the actor was erased.
+        ConsentRefused: the consent has ended.
         DubstageError: as `DubJob.run`.
     """
     try:
-        return await unless_erased(ledger.check, job.run(on_progress))
-    except ActorNotReady:
+        return await while_allowed(check, job.run(on_progress))
+    except FORBIDDEN:
         await in_thread(job.discard)
         raise

@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 
 from gateway.actors.store import ActorStore
+from gateway.provenance.opening import open_sealer
+from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import open_stages
@@ -26,6 +28,10 @@ class Workplace:
     settings: GatewaySettings
     actors: ActorStore
     artefacts: ArtefactStore
+
+    def sealer(self) -> Sealer:
+        """Return what signs the films of this installation (`open_sealer`). Blocks."""
+        return open_sealer(self.settings)
 
     def stages(self) -> AbstractAsyncContextManager[Stages]:
         """Return the context of the opened stages (`open_stages`)."""

@@ -41,7 +41,6 @@ class ActorJobs:
                 context.actors,
                 context.artefacts,
                 context.jobs,
-                require_consent=context.require_consent,
                 max_bytes=context.max_job_bytes,
                 on_progress=lambda stage, done, total: job.report(
                     pb.ActorProgress(stage=stage, done=done, total=total).SerializeToString()

@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.actor_id import check_actor_id
 from gateway.actors.create import EnrolRequest
 from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.stored import ActorSummary
+from gateway.api.consent_messages import consent_from, consent_message
 from gateway.api.media_folder import MediaFolder
-from gateway.consent import Consent
+from gateway.consent.use import use_of
 from gateway.methods import DEFAULT_METHOD, method_named
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import FaceChoice, parse_face
 from services.common.errors import InvalidRequest
-
-
-def consent_from(message: pb.ConsentRecord) -> Consent:
-    """Return a consent record.
-
-    Raises:
-        InvalidRequest: a field is missing or wrong; the message names the field.
-    """
-    values = {field: getattr(message, field) for field in Consent.model_fields}
-    try:
-        return Consent.model_validate(values)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        name = f"consent.{'.'.join(str(part) for part in first['loc'])}"
-        raise InvalidRequest(f"{name}: {first['msg'].removeprefix('Value error, ')}", field=name) from None
-
-
-def consent_message(consent: Consent) -> pb.ConsentRecord:
-    """Return the message of a consent record."""
-    return pb.ConsentRecord(
-        subject=consent.subject,
-        granted_by=consent.granted_by,
-        scope=consent.scope,
-        date=consent.date.isoformat(),
-        reference=consent.reference,
-    )
 
 
 def enrol_request_from(message: pb.CreateActorRequest, media: MediaFolder, *, threads: int) -> EnrolRequest:
@@ -61,6 +34,7 @@ def enrol_request_from(message: pb.CreateActorRequest, media: MediaFolder, *, th
         method=method_named(message.method or DEFAULT_METHOD).name,
         face=face_from(message.face),
         consent=consent_from(message.consent) if message.HasField("consent") else None,
+        project=use_of(message.project, None).project,
         options=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
         threads=threads,
     )
@@ -100,6 +74,7 @@ def actor_message(actor: ActorSummary) -> pb.Actor:
         num_enrolled_frames=actor.num_frames or 0,
         lag_frames=actor.lag_frames or 0,
         damage=actor.damage,
+        consent_problem=actor.consent_problem,
         artefacts=[
             common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
             for _, ref in sorted(actor.artefacts.items())

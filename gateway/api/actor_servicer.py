@@ -11,7 +11,9 @@ from google.longrunning import operations_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
 from gateway.actors.actor_id import check_actor_id
+from gateway.actors.consents import Withdrawal, check_digest
 from gateway.api.actor_messages import actor_message, enrol_request_from, receipt_message
+from gateway.api.consent_messages import withdrawal_message
 from gateway.api.erasing import ActorEraser
 from gateway.api.job_context import JobContext
 from gateway.api.operation_messages import ACTOR, operation_message, page_size_from
@@ -20,7 +22,7 @@ from services.common.errors import InvalidRequest
 
 
 class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
-    """Enrols, shows and erases people.
+    """Enrols, shows and erases people, and withdraws consents.
 
     Args:
         context: what the operations work with.
@@ -40,7 +42,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
         # The id is stored with the request, so that an operation that is resumed after a restart makes the same actor.
         wanted.actor_id = request.actor_id or f"actor-{secrets.token_hex(6)}"
         enrol = enrol_request_from(wanted, self._context.media, threads=self._context.threads)
-        self._context.check_consent(enrol.consent, wanted.actor_id)
+        await asyncio.to_thread(self._context.actors.consents.check, enrol.consent, enrol.use, wanted.actor_id)
         await asyncio.to_thread(self._context.actors.check_free, enrol.actor_id)
         if await self._runner.concerns(enrol.actor_id):
             raise InvalidRequest(f"actor_id: an operation on {enrol.actor_id!r} has not ended", field="actor_id")
@@ -64,3 +66,15 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
     async def EraseActor(self, request: pb.EraseActorRequest, context: Any) -> pb.EraseActorResponse:  # noqa: N802
         """Stop all work on a person, then erase the person."""
         return receipt_message(await self._eraser.erase(check_actor_id(request.actor_id)))
+
+    async def RevokeConsent(self, request: pb.RevokeConsentRequest, context: Any) -> pb.RevokeConsentResponse:  # noqa: N802
+        """Withdraw a consent record. Work with the record ends in all gateways at their next look at the database."""
+        return withdrawal_message(await asyncio.to_thread(self._withdraw, request))
+
+    def _withdraw(self, request: pb.RevokeConsentRequest) -> Withdrawal:
+        actors = self._context.actors
+        if bool(request.actor_id) == bool(request.record_sha256):
+            raise InvalidRequest("actor_id: give either the actor or the digest of the record", field="actor_id")
+        if request.record_sha256:
+            return actors.consents.withdraw(check_digest(request.record_sha256))
+        return actors.consents.withdraw_of(request.actor_id, actors.show(check_actor_id(request.actor_id)).consent)

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.ledger import JobLedger
+from gateway.actors.watch import dub_while_allowed
 from gateway.api.dub_messages import result_message
 from gateway.api.job_context import JobContext
 from gateway.operations.job import Job
@@ -34,7 +35,7 @@ class DubJobs:
         message = pb.CreateDubRequest.FromString(job.record.request)
         context = self._context
         request = await context.dub_request(message)
-        ledger = JobLedger(context.actors, message.actor_id, job.record.name, confirm=job.confirm)
+        ledger = JobLedger(context.actors, message.actor_id, job.record.name, consents=request.consents, confirm=job.confirm)
         dub = DubJob(
             request,
             self._stages(),
@@ -42,12 +43,14 @@ class DubJobs:
             context.jobs,
             ledger,
             max_bytes=context.max_job_bytes,
+            sealer=context.sealer,
             operation=job.record.name,
             takes_over=job.resumed,
         )
         async with self._alone(message):
-            # A dub that fails or is interrupted keeps its finished windows. The runner removes what a cancelled dub has left.
-            outcome = await dub.run(DubReporter(job))
+            # A dub that fails or is interrupted keeps its finished windows. The runner removes what a cancelled dub has left. An
+            # erasure cancels the operation.
+            outcome = await dub_while_allowed(dub, ledger.check_consent, DubReporter(job))
             await asyncio.to_thread(dub.discard)
         if job.resumed:
             await context.forget_others(job.record)
@@ -59,8 +62,8 @@ class DubJobs:
         """Return the lock of a dub. The same dub to two outputs has one job folder, so the two run one after the other."""
         same = pb.CreateDubRequest()
         same.CopyFrom(message)
-        same.ClearField("output_uri")
-        same.ClearField("overwrite")
+        for field in ("output_uri", "overwrite", "consent", "reference_consent", "project", "language"):
+            same.ClearField(field)
         return self._running.setdefault(same.SerializeToString(deterministic=True), asyncio.Lock())
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.stored import StoredActor, check_enrolled_for
-from gateway.api.actor_messages import consent_from, enrol_options_from, face_from
+from gateway.api.actor_messages import enrol_options_from, face_from
+from gateway.api.consent_messages import consent_from
 from gateway.api.media_folder import MediaFolder
+from gateway.consent.use import use_of
 from gateway.media.encoders import check_target
 from gateway.media.output_place import check_place
 from gateway.methods import DEFAULT_METHOD, method_named
@@ -50,6 +52,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: MediaFolder, actor: St
         consent=consent or (actor.consent if actor is not None else None),
         reference=reference,
         reference_consent=consent_from(message.reference_consent) if message.HasField("reference_consent") else None,
+        use=use_of(message.project, message.language),
         keep_audio=message.keep_audio,
         codec=message.codec or None,
         enrol=enrol_options_from(skip=message.skip_personalization, seed=message.seed),

@@ -55,7 +55,8 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
             async for request in requests:
                 yield reader.chunk(request)
 
-        frames = self._live.frames(options.actor_id, sound(), sample_rate_hz=options.sample_rate_hz, channels=options.channels)
+        rate, channels = options.sample_rate_hz, options.channels
+        frames = self._live.frames(options.actor_id, sound(), sample_rate_hz=rate, channels=channels, use=options.use)
         async with aclosing(frames):
             async for frame in frames:
                 yield live_response(frame)

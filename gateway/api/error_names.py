@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,11 @@ FIELDS: Final = {
     "reference": "reference_uri",
 }
 """Names of fields in the pipeline and on the command line -> names of the same fields in CreateDub and CreateActor."""
-_WITH_FIELDS: Final = frozenset({"CreateDub", "CreateActor"})
+_OF_BATCHES: Final = {"name": "batch_id", "id": "shot_ids"}
+"""Names of fields on the command line `dubstage batch` -> names of the same fields in BatchService."""
+_BATCH_RPCS: Final = ("SubmitBatch", "GetBatch", "ListShots", "WatchBatch", "CancelBatch", "RetryBatch", "DeleteBatch", "GetReport")
+_FIELDS_OF: Final = {**dict.fromkeys(("CreateDub", "CreateActor"), FIELDS), **dict.fromkeys(_BATCH_RPCS, _OF_BATCHES)}
+"""Names of fields by RPC."""
 _TEXTS: Final = ("message", "field", "subject", "resource")
 
 Told = Callable[[DubstageError], DubstageError]
@@ -45,6 +49,8 @@ class ErrorNames:
 
     def __init__(self, settings: GatewaySettings, database: str, artefacts: str) -> None:
         names: dict[str, str] = {database: "DUBSTAGE_DATABASE_URL", artefacts: "DUBSTAGE_ARTEFACTS_URL"}
+        if settings.batches_url:
+            names[settings.batches_url] = "DUBSTAGE_BATCHES_URL"
         if artefacts.startswith("file://"):
             names[artefacts.removeprefix("file://")] = "DUBSTAGE_ARTEFACTS_URL"
         folders = {settings.data_dir: "DUBSTAGE_DATA_DIR", Path(services.__file__).parents[1]: "dubstage"}
@@ -65,12 +71,12 @@ class ErrorNames:
         """Return a text without the server's folders."""
         return self._pattern.sub(self._name, text)
 
-    def rewrite(self, error: DubstageError, *, fields: bool = True) -> DubstageError:
+    def rewrite(self, error: DubstageError, *, fields: Mapping[str, str] = FIELDS) -> DubstageError:
         """Rewrite the texts of an error, and return the same error.
 
         Args:
             error: the error.
-            fields: name fields as CreateDub and CreateActor do.
+            fields: names of fields in the gateway -> names of the same fields for the caller.
         """
         for name in _TEXTS:
             text = getattr(error, name, "")
@@ -78,8 +84,8 @@ class ErrorNames:
                 setattr(error, name, self.told(text))
         error.args = (error.message,)
         field = getattr(error, "field", "")
-        if fields and field in FIELDS:
-            error.field = FIELDS[field]  # type: ignore[attr-defined]  # errors that have a field
+        if field in fields:
+            error.field = fields[field]  # type: ignore[attr-defined]  # errors that have a field
         return error
 
     def _name(self, match: re.Match[str]) -> str:
@@ -106,7 +112,7 @@ class _Renamed:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._servicer, name)
-        told = functools.partial(self._names.rewrite, fields=name in _WITH_FIELDS)
+        told = functools.partial(self._names.rewrite, fields=_FIELDS_OF.get(name, {}))
         return _streaming(method, told) if inspect.isasyncgenfunction(method) else _unary(method, told)
 
 

@@ -13,6 +13,7 @@ from gateway.api.media_folder import MediaFolder
 from gateway.database.engine import may_be_shared
 from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.private_files import cannot_use, data_folder
+from gateway.provenance.opening import open_sealer
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequest
 from services.common.store.artefacts import ArtefactStore
@@ -28,7 +29,8 @@ class Installation:
         settings: settings of the process.
 
     Raises:
-        InvalidRequest: another gateway works in the data folder or with the SQLite file, or the media folder cannot be used.
+        InvalidRequest: another gateway works in the data folder or with the SQLite file, or the media folder or the keys of consent
+            records cannot be used.
         StorageRefused, BackendUnavailable: the data folder or the database cannot be used.
     """
 
@@ -37,6 +39,7 @@ class Installation:
         self._actors: ActorStore | None = None
         try:
             self._actors = actors = ActorStore(settings)
+            actors.consents.check_settings()
             actors.database.claim()
             artefacts = ArtefactStore(settings.artefacts_url)
             self.context = JobContext(
@@ -44,10 +47,10 @@ class Installation:
                 artefacts=artefacts,
                 media=MediaFolder(settings.media_dir),
                 jobs=open_jobs_folder(settings.data_dir),
-                require_consent=settings.require_consent,
                 threads=settings.compute_threads,
                 names=ErrorNames(settings, actors.database.where, artefacts.url),
                 max_job_bytes=settings.max_job_bytes,
+                sealer=open_sealer(settings),
             )
         except BaseException:
             self.close()

@@ -11,6 +11,7 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.actor_id import check_actor_id
+from gateway.consent.use import ConsentUse, use_of
 from gateway.live.session import LiveFrame
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest, MessageTooLarge
@@ -32,11 +33,13 @@ class LiveOptions:
         actor_id: actor that the stream shows.
         sample_rate_hz: sample rate of the sound.
         channels: number of channels of the sound.
+        use: project and language of the stream.
     """
 
     actor_id: str
     sample_rate_hz: int
     channels: int
+    use: ConsentUse = ConsentUse()
 
 
 def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
@@ -54,7 +57,8 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
         )
     if config.channels not in LIVE_CHANNELS:
         raise InvalidRequest(f"config.channels: {config.channels} is not within 1 .. 8", field="config.channels")
-    return LiveOptions(check_actor_id(config.actor_id), config.sample_rate_hz, config.channels)
+    use = use_of(config.project, config.language)
+    return LiveOptions(check_actor_id(config.actor_id), config.sample_rate_hz, config.channels, use)
 
 
 class LiveAudioReader:

@@ -53,15 +53,25 @@ class OpenedStages:
         """Close the stages."""
         await self._stack.aclose()
 
-    def once_serving(self, handler: Handler) -> Handler:
-        """Return a handler that waits until all stages serve, and then does the work of `handler`.
+    async def serving(self) -> Stages:
+        """Return the stages, as soon as all of them serve.
 
-        A stage that rests has no replica. Starting a replica for the operation takes longer than retries of single calls.
+        A stage that rests has no replica. Starting a replica for the work takes longer than retries of single calls.
+
+        Raises:
+            ModelNotReady: the stages are not open yet.
+            BackendUnavailable: a stage does not serve within `stages_start_s`.
         """
+        stages = self()
+        if isinstance(stages, RemoteStages):
+            await stages.wait_until_serving(self._settings.stages_start_s)
+        return stages
+
+    def once_serving(self, handler: Handler) -> Handler:
+        """Return a handler that waits until all stages serve, and then does the work of `handler`."""
 
         async def run(job: Job) -> bytes:
-            if isinstance(self._stages, RemoteStages):
-                await self._stages.wait_until_serving(self._settings.stages_start_s)
+            await self.serving()
             return await handler(job)
 
         return run

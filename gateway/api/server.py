@@ -7,16 +7,15 @@ import functools
 
 from prometheus_client import Gauge
 
+from gateway.api.batch_servicer import BatchServicer
 from gateway.api.erasing import ActorEraser
-from gateway.api.handlers import handlers_of
+from gateway.api.handlers import runner_of
 from gateway.api.installation import Installation
 from gateway.api.opened_stages import OpenedStages
 from gateway.api.registration import SERVICES, add_servicers
 from gateway.batch.erasing import forget_in_batches
 from gateway.housekeeping.cleaning import expire_hourly, remove_unknown
 from gateway.live.streams import LiveStreams
-from gateway.operations.runner import JobRunner
-from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from services.common.chassis.server import StageServer
 
@@ -35,24 +34,16 @@ class GatewayServer(StageServer):
         self._installation = Installation(settings)
         self._stages = stages = OpenedStages(settings)
         context = self._installation.context
-        self._runner = runner = JobRunner(
-            OperationStore(context.actors.database, max_finished=settings.max_finished_operations),
-            handlers_of(context, stages),
-            max_concurrent=settings.max_concurrent_jobs,
-            max_queued=settings.max_queued_jobs,
-            abandon=context.abandon,
-            rewrite=context.names.rewrite,
-            shared=context.actors.database.shared,
-            lease_s=settings.operation_lease_s,
-        )
+        self._runner = runner = runner_of(settings, context, stages)
         live = LiveStreams(
             stages,
             context.actors,
             context.artefacts,
             max_streams=settings.max_live_streams,
-            require_consent=settings.require_consent,
             max_message_bytes=settings.max_message_bytes,
         )
+        servicer = BatchServicer(settings, context, stages)
+        self._batches = servicer.batches
         clean = functools.partial(remove_unknown, context.actors, context.artefacts, context.jobs)
         self._eraser = ActorEraser(context.actors, runner, live, clean, functools.partial(forget_in_batches, settings))
         self._expire = functools.partial(expire_hourly, settings, context.actors, context.artefacts, context.jobs)
@@ -60,7 +51,7 @@ class GatewayServer(StageServer):
         super().__init__(
             "gateway",
             settings,
-            register=lambda server: add_servicers(server, context, runner, self._eraser, live),
+            register=lambda server: add_servicers(server, context, runner, self._eraser, live, servicer),
             services=SERVICES,
         )
         runner.tracer = self.tracer
@@ -73,7 +64,7 @@ class GatewayServer(StageServer):
         return super().busy or self._stages.busy
 
     async def warm_up(self) -> None:
-        """Open the stages, resume interrupted operations, then admit calls and report SERVING.
+        """Open the stages, resume interrupted operations and batches, then admit calls and report SERVING.
 
         Raises:
             DubstageError: a stage cannot be reached, or does not warm up.
@@ -81,14 +72,17 @@ class GatewayServer(StageServer):
         self._chores += [asyncio.create_task(self._eraser.watch()), asyncio.create_task(self._expire())]
         await self._stages.open()
         await self._runner.start()
+        await self._batches.start(self.tracer)
         await super().warm_up()
 
     async def drain(self, grace_s: float | None = None) -> None:
-        """Stop the operations where they are, let running calls end, stop, and close what was opened."""
+        """Stop the operations and batches where they are, let running calls end, stop, and close what was opened."""
         for task in self._chores:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await self._runner.close()
+        await self._batches.stop()
         await super().drain(grace_s)
+        await self._batches.close()
         await self._stages.close()
         await asyncio.to_thread(self._installation.close)

@@ -6,8 +6,8 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import open_stages
 from gateway.stages.remote import RemoteStages
+from services.common.errors import InvalidRequest
 
 ASIDE: Final = "fetched"
 """Folder below the data folder for media that came from a URL, or go to one."""
@@ -31,12 +32,21 @@ class Bench:
     Attributes:
         place: the open stores, with the settings.
         jobs: folder of all jobs.
+
+    Args:
+        place: see the attribute.
+        jobs: see the attribute.
+        stack: closes what the bench opens.
+        serving: returns stages that are open already, as soon as they serve; None: the bench opens stages of its own.
     """
 
-    def __init__(self, place: Workplace, jobs: Path, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, place: Workplace, jobs: Path, stack: AsyncExitStack, serving: Callable[[], Awaitable[Stages]] | None = None
+    ) -> None:
         self.place = place
         self.jobs = jobs
         self._stack = stack
+        self._serving = serving
         self._opened: Stages | None = None
         self._opening = asyncio.Lock()
         self._aside: Path | None = None
@@ -52,6 +62,8 @@ class Bench:
         Raises:
             DubstageError: the stages cannot be opened, or a remote stage does not serve within `stages_start_s`.
         """
+        if self._serving is not None:
+            return await self._serving()
         limit_s = self.settings.stages_start_s
         async with self._opening:
             if self._opened is None:
@@ -90,8 +102,13 @@ def _own_folder(root: Path, stack: AsyncExitStack) -> Path:
     """Make a locked folder below `root`, and remove the folders that dead processes left. The stack removes the folder."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left in root.iterdir():
-        if not is_running(left):
+        if is_running(left):
+            continue
+        # Under its lock: another process may have made it just now, and be about to lock it.
+        with suppress(InvalidRequest, OSError):
+            handle = lock_folder(left, make=False)
             shutil.rmtree(left, ignore_errors=True)
+            os.close(handle)
     folder = root / f"{os.getpid()}-{os.urandom(4).hex()}"
     handle = lock_folder(folder)
     stack.callback(os.close, handle)

@@ -19,7 +19,7 @@ from gateway.stages.interface import Stages
 from services.common.errors import Cancelled, DubstageError
 
 
-async def figures_unless_erased(
+async def figures_while_allowed(
     request: DubRequest, outcome: DubOutcome, job: DubJob, stages: Stages, check: Callable[[], None]
 ) -> Made:
     """Measure the film of a dub as `figures_of`. An erasure of the actor removes the records that are measured.
@@ -29,10 +29,10 @@ async def figures_unless_erased(
         outcome: result of the dub.
         job: the job, whose folder still exists.
         stages: the stages, which track the film.
-        check: blocks, and raises ActorNotReady if the actor was erased.
+        check: blocks, and raises an error if the actor was erased or the consent has ended.
 
     Raises:
-        ActorNotReady: from `check`.
+        ActorNotReady, ConsentRefused: from `check`.
         DubstageError: the film cannot be read.
     """
     try:

@@ -152,6 +152,18 @@ class Folder:
                 # S3 removes a thousand objects with one request, and does not mind missing ones.
                 self._fs.rm([self._full(path) for path in paths])
 
+    def remove_empty(self, path: str) -> None:
+        """Remove a folder that holds no files other than hidden ones. A bucket has no folders."""
+        if not self._local:
+            return
+        folder = Path(self._full(path))
+        if self.entries(path):
+            return
+        with suppress(OSError):
+            for left in folder.iterdir():
+                left.unlink()
+            folder.rmdir()
+
     def _write_locally(self, file: tuple[str, bytes]) -> None:
         path, content = file
         write_atomically(Path(self._full(path)), [content])

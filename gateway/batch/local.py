@@ -8,22 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from gateway.ahead import in_thread
 from gateway.batch.alone import LOGS, alone
 from gateway.batch.lines import Setup
 from gateway.batch.row_queue import RowQueue
+from gateway.batch.rows_left import again_in_s, rows_left
 from gateway.batch.store import BatchStore
 from gateway.batch.transitions import died, present_time
-from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord, ShotState
-from gateway.batch.worker import film_fault
+from gateway.batch.types import MAX_ATTEMPTS, ShotRecord, ShotState
 from gateway.batch.worker_process import BEAT_S, SILENT_S, WorkerDied, WorkerProcess
 from gateway.settings import GatewaySettings
 from services.common.errors import Unexpected
-
-RETRY_S: Final = 3.0
-"""Seconds before a second attempt; five times as long before a third."""
 
 
 async def run_local(
@@ -54,21 +50,10 @@ async def run_local(
     """
     await in_thread(store.facts, name)
     with alone(settings, store, name):
-        rows = await _unfinished(store, name)
+        rows = await rows_left(store, name, check_films=True)
         engine = _Engine(settings, store, name, RowQueue(rows), on_record, silent_s)
         await engine.run(min(workers, len(rows)))
     return await in_thread(store.records, name)
-
-
-async def _unfinished(store: BatchStore, name: str) -> list[int]:
-    """Return the rows of the shots that are to be dubbed."""
-    rows = []
-    for row, (shot, record) in enumerate(
-        zip(await in_thread(store.manifest, name), await in_thread(store.records, name), strict=True)
-    ):
-        if record.state not in ENDED or (record.state is ShotState.DONE and await film_fault(shot, record)):
-            rows.append(row)
-    return rows
 
 
 class _Engine:
@@ -130,7 +115,7 @@ class _Engine:
         """Let a worker dub a shot. Return the seconds after which the shot is to be tried again; None: the shot has ended."""
         record = await worker.shot(row)
         self._on_record(record)
-        return None if record.state in ENDED else _wait_s(record)
+        return again_in_s(record)
 
     async def _mourned(self, row: int, how: str) -> float | None:
         """Write down that the worker of a shot died, and return as `_dubbed` does."""
@@ -140,8 +125,4 @@ class _Engine:
             record = died(record, how, present_time())
             await in_thread(self._store.put, self._name, record)
         self._on_record(record)
-        return None if record.state in ENDED else _wait_s(record)
-
-
-def _wait_s(record: ShotRecord) -> float:
-    return float(RETRY_S * 5 ** max(0, record.attempts - 1))
+        return again_in_s(record)

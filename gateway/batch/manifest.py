@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.batch.manifest_checks import MethodOf, file_mistakes, option_mistakes, repeat_mistakes
-from gateway.batch.manifest_rows import shots_by_line
+from gateway.batch.manifest_checks import MethodOf, Mistake, file_mistakes, option_mistakes, repeat_mistakes
+from gateway.batch.manifest_rows import shots_by_line, with_absolute_paths
 from gateway.batch.types import BatchName, Shot
 from services.common.errors import InvalidRequest
 
@@ -71,7 +72,7 @@ def manifest_or_mistakes(
     Args:
         path: file of the manifest.
         name: name of the batch; None: made from the name of the file.
-        method_of: returns the method that dubs a shot, and raises ActorNotReady, ConsentMissing or InvalidRequest if the actor of
+        method_of: returns the method that dubs a shot, and raises ActorNotReady, ConsentRefused or InvalidRequest if the actor of
             the shot is missing or cannot be dubbed so; None: actors are not looked up.
         check_files: whether the files of the rows are looked at. False suits the workers of a batch that was checked before.
 
@@ -84,17 +85,34 @@ def manifest_or_mistakes(
         StorageRefused, BackendUnavailable: the store of a URL refuses, or does not answer.
     """
     named = batch_name(path.stem if name is None else name, given=name is not None)
-    shots, mistakes = shots_by_line(path, _content(path))
-    mistakes += option_mistakes(shots, method_of)
-    mistakes += repeat_mistakes(shots)
-    if check_files:
-        mistakes += file_mistakes(shots)
+    shots, mistakes = shots_by_line(_content(path), told_as=str(path))
+    folder = os.path.dirname(os.path.abspath(path))
+    shots = {line: with_absolute_paths(shot, folder) for line, shot in shots.items()}
+    mistakes += row_mistakes(shots, method_of, check_files=check_files)
     if mistakes:
-        ordered = sorted(mistakes, key=lambda mistake: mistake.line)
-        return tuple(f"{path}:{mistake.line}: {mistake.field}: {mistake.text}" for mistake in ordered)
+        return tuple(f"{path}:{mistake.line}: {mistake.field}: {mistake.text}" for mistake in in_order(mistakes))
     if not shots:
         raise InvalidRequest(f"{path}: the manifest has no rows: write one JSON object a line, one for each shot", field="manifest")
     return manifest_of(named, shots.values())
+
+
+def row_mistakes(shots: Mapping[int, Shot], method_of: MethodOf | None, *, check_files: bool) -> list[Mistake]:
+    """Return what is wrong with shots whose paths are absolute.
+
+    Args:
+        shots: the shots by line.
+        method_of, check_files: as `manifest_or_mistakes` takes them.
+
+    Raises:
+        StorageRefused, BackendUnavailable: the store of a URL refuses, or does not answer.
+    """
+    mistakes = option_mistakes(shots, method_of) + repeat_mistakes(shots)
+    return mistakes + file_mistakes(shots) if check_files else mistakes
+
+
+def in_order(mistakes: Iterable[Mistake]) -> Sequence[Mistake]:
+    """Return mistakes in the order of the rows."""
+    return sorted(mistakes, key=lambda mistake: mistake.line)
 
 
 def manifest_of(name: str, shots: Iterable[Shot]) -> Manifest:

@@ -10,12 +10,13 @@ from typing import Final
 
 from gateway.batch.media import input_problem, is_url, output_problem
 from gateway.batch.types import Shot
-from gateway.consent import read_consent
+from gateway.consent.files import read_consent
 from gateway.media.encoders import check_target
 from gateway.methods import DEFAULT_METHOD, method_named
 from gateway.pipeline.dub_request import wants_own_timeline
 from gateway.pipeline.faces import parse_face
-from services.common.errors import ActorNotReady, ConsentMissing, InvalidRequest, RequestError
+from services.common.consent_errors import ConsentRefused
+from services.common.errors import ActorNotReady, InvalidRequest, RequestError
 
 LOCATIONS: Final = ("footage", "speech", "consent", "output")
 """Fields of a shot that hold a path or a URL."""
@@ -24,7 +25,7 @@ _THREADS: Final = 32
 """Files that are looked at at once: with a network drive or a bucket, the time goes by in waiting."""
 
 MethodOf = Callable[[Shot], str]
-"""Returns the name of the method that dubs a shot. Raises ActorNotReady, ConsentMissing or InvalidRequest."""
+"""Returns the name of the method that dubs a shot. Raises ActorNotReady, ConsentRefused or InvalidRequest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,8 @@ def _contradictions(shot: Shot, method_of: MethodOf) -> Iterator[tuple[str, str]
     for field, check in checks:
         try:
             check()
-        except (RequestError, ActorNotReady, ConsentMissing) as error:
-            named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentMissing) else ""
+        except (RequestError, ActorNotReady, ConsentRefused) as error:
+            named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentRefused) else ""
             yield named if named in Shot.model_fields else field, error.message
 
 

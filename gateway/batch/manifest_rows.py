@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -23,12 +22,12 @@ _STAND_IN: Final = {"id": "x", "footage": "x", "output": "x"}
 _ID: Final = "takes at most 63 letters, digits, dots, hyphens and underscores, and begins and ends with a letter or a digit"
 
 
-def shots_by_line(path: Path, content: bytes) -> tuple[dict[int, Shot], list[Mistake]]:
-    """Return the shots by line, and the mistakes of the lines that are no shots.
+def shots_by_line(content: bytes, *, told_as: str) -> tuple[dict[int, Shot], list[Mistake]]:
+    """Return the shots by line, with paths as they stand there, and the mistakes of the lines that are no shots.
 
     Args:
-        path: file of the manifest, whose folder relative paths begin at.
-        content: its bytes.
+        content: bytes of a manifest.
+        told_as: name of the manifest in messages.
 
     Raises:
         InvalidRequest: there are more than `MOST_ROWS` rows.
@@ -36,9 +35,8 @@ def shots_by_line(path: Path, content: bytes) -> tuple[dict[int, Shot], list[Mis
     lines = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
     if len(lines) > MOST_ROWS + 1:
         raise InvalidRequest(
-            f"{path}: {len(lines)} rows, and a batch has at most {MOST_ROWS}: cut the manifest into several", field="manifest"
+            f"{told_as}: {len(lines)} rows, and a batch has at most {MOST_ROWS}: cut the manifest into several", field="manifest"
         )
-    folder = os.path.dirname(os.path.abspath(path))
     shots: dict[int, Shot] = {}
     mistakes: list[Mistake] = []
     defaults: dict[str, Any] = {}
@@ -52,10 +50,10 @@ def shots_by_line(path: Path, content: bytes) -> tuple[dict[int, Shot], list[Mis
             defaults, wrong = _defaults(number, row)
             mistakes += wrong
             continue
-        shot, wrong = _shot(number, {**defaults, **row})
+        shot, wrong = shot_of(number, {**defaults, **row})
         mistakes += wrong
         if shot is not None:
-            shots[number] = _with_absolute_paths(shot, folder)
+            shots[number] = shot
     return shots, mistakes
 
 
@@ -93,14 +91,20 @@ def _defaults(number: int, row: dict[str, Any]) -> tuple[dict[str, Any], list[Mi
         return {}, [Mistake(number, "defaults", 'this line is {"defaults": {FIELD: VALUE, ...}} and has nothing else')]
     mistakes = [Mistake(number, f"defaults.{field}", "every row names its own") for field in _OF_ONE_ROW if field in given]
     defaults = {field: value for field, value in given.items() if field not in _OF_ONE_ROW}
-    _, wrong = _shot(number, {**_STAND_IN, **defaults})
+    _, wrong = shot_of(number, {**_STAND_IN, **defaults})
     mistakes += [Mistake(number, f"defaults.{mistake.field}", mistake.text) for mistake in wrong]
     # A wrong default is told once, not again in every row.
     told = {mistake.field.partition(".")[0] for mistake in wrong}
     return {field: value for field, value in defaults.items() if field not in told}, mistakes
 
 
-def _shot(number: int, row: dict[str, Any]) -> tuple[Shot | None, list[Mistake]]:
+def shot_of(number: int, row: dict[str, Any]) -> tuple[Shot | None, list[Mistake]]:
+    """Return the shot of the fields of one row, or None and what is wrong with the fields.
+
+    Args:
+        number: line of the row, for the mistakes.
+        row: fields of `Shot`.
+    """
     try:
         return Shot.model_validate(row, strict=True), []
     except ValidationError as problem:
@@ -119,7 +123,8 @@ def _told(error: Any) -> tuple[str, str]:
     return field, f"{said}, not {json.dumps(error['input'])[:80]}"
 
 
-def _with_absolute_paths(shot: Shot, folder: str) -> Shot:
+def with_absolute_paths(shot: Shot, folder: str) -> Shot:
+    """Return a shot whose relative paths begin at a folder."""
     places = {field: place for field in LOCATIONS if (place := getattr(shot, field)) is not None}
     return shot.model_copy(update={field: _absolute(place, folder) for field, place in places.items()})
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from gateway.media.output_place import existing
 from gateway.pipeline.dub_files import sha256_of
+from gateway.provenance.places import SIDECAR, embedded_type, sidecar_of
 from services.common.errors import ArtefactNotFound, DubstageError, InvalidRequest, StorageFull, StorageRefused
 from services.common.store.blob_files import PARTIAL
 from services.common.store.full_disk import FULL_DISK
@@ -131,7 +132,8 @@ def delivered(place: str, folder: Path) -> Iterator[Path]:
     """Give the path to write a film to. When the block ends without an error, the film lies at its place. Blocks.
 
     Args:
-        place: absolute path, which is given as it is, and whose folder is made; or a URL, to which the film is uploaded whole.
+        place: absolute path, which is given as it is, and whose folder is made; or a URL, to which the film is uploaded whole
+            after the manifest that lies beside the film.
         folder: folder for the film until it is uploaded.
 
     Raises:
@@ -147,13 +149,19 @@ def delivered(place: str, folder: Path) -> Iterator[Path]:
             raise InvalidRequest(f"the folder {output.parent} cannot be made: {_reason(problem)}", field="output") from problem
         yield output
         return
-    backend = _opened(place, _WRITABLE, "output")
-    _check_replaceable(backend, place)
     film = folder / f"output{PurePosixPath(place).suffix}"
+    targets = {film: place}
+    if embedded_type(film) is None:
+        targets = {sidecar_of(film): f"{place}{SIDECAR}", **targets}
+    backends = {file: _opened(target, _WRITABLE, "output") for file, target in targets.items()}
+    for file, backend in backends.items():
+        _check_replaceable(backend, targets[file])
     yield film
-    digest = sha256_of(film)
-    with backend.told():
-        backend.files.put_file(str(film), backend.root, Metadata={_DIGEST: digest})
+    for file, backend in backends.items():
+        if file.exists() or file == film:
+            digest = sha256_of(file)
+            with backend.told():
+                backend.files.put_file(str(file), backend.root, Metadata={_DIGEST: digest})
 
 
 def digest_of(place: str) -> str | None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from gateway.actors.ledger import JobLedger
-from gateway.actors.watch import dub_unless_erased
+from gateway.actors.watch import FORBIDDEN, dub_while_allowed
 from gateway.ahead import in_thread
 from gateway.batch.bench import Bench
-from gateway.batch.figures import figures_unless_erased
+from gateway.batch.figures import figures_while_allowed
 from gateway.batch.shot_request import shot_request
 from gateway.batch.transitions import Made
 from gateway.batch.twins import when_free, without_twins
 from gateway.batch.types import Shot
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.progress import OnProgress
-from services.common.errors import ActorNotReady, DubstageError
+from services.common.errors import DubstageError
 
 _log = structlog.stdlib.get_logger("dubstage.batch")
 
@@ -27,12 +29,14 @@ class ShotDub:
         bench: what the worker dubs with.
         shot: row of the manifest.
         on_progress: called with every frame and step.
+        confirm: raises Cancelled if another process has taken the shot over; blocks. Called before the film gets its place.
     """
 
-    def __init__(self, bench: Bench, shot: Shot, on_progress: OnProgress) -> None:
+    def __init__(self, bench: Bench, shot: Shot, on_progress: OnProgress, confirm: Callable[[], None] = lambda: None) -> None:
         self._bench = bench
         self._shot = shot
         self._on_progress = on_progress
+        self._confirm = confirm
         self._job: DubJob | None = None
 
     async def run(self) -> Made:
@@ -49,16 +53,19 @@ class ShotDub:
         bench = self._bench
         async with shot_request(bench, self._shot) as request, without_twins(bench, self._shot, request):
             stages, place = await bench.stages(), bench.place
-            ledger = JobLedger(place.actors, self._shot.actor or "")
-            job = DubJob(request, stages, place.artefacts, bench.jobs, ledger, max_bytes=bench.settings.max_job_bytes)
+            ledger = JobLedger(place.actors, self._shot.actor or "", consents=request.consents, confirm=self._confirm)
+            sealer = await in_thread(place.sealer)
+            job = DubJob(
+                request, stages, place.artefacts, bench.jobs, ledger, max_bytes=bench.settings.max_job_bytes, sealer=sealer
+            )
             self._job = job
-            outcome = await dub_unless_erased(job, ledger, self._on_progress)
+            outcome = await dub_while_allowed(job, ledger.check, self._on_progress)
             self._on_progress("measure", 0, 1)
             try:
-                return await figures_unless_erased(request, outcome, job, stages, ledger.check)
-            except ActorNotReady:
-                # As of a dub whose actor is erased meanwhile, nothing is kept.
-                request.output.unlink(missing_ok=True)
+                return await figures_while_allowed(request, outcome, job, stages, ledger.check)
+            except FORBIDDEN:
+                # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
+                await in_thread(job.remove_film)
                 await self.discard()
                 raise
 

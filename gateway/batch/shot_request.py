@@ -13,7 +13,8 @@ from gateway.ahead import in_thread
 from gateway.batch.bench import Bench
 from gateway.batch.media import delivered, fetched
 from gateway.batch.types import Shot
-from gateway.consent import read_consent
+from gateway.consent.files import read_consent
+from gateway.consent.use import use_of
 from gateway.methods import DEFAULT_METHOD, combined
 from gateway.pipeline.dub_files import refuse_input
 from gateway.pipeline.dub_request import DubRequest
@@ -53,6 +54,7 @@ async def shot_request(bench: Bench, shot: Shot) -> AsyncIterator[DubRequest]:
             method=combined(shot.method or DEFAULT_METHOD),
             face=parse_face(shot.face),
             consent=await in_thread(read_consent, consent) if consent is not None else None,
+            use=use_of(shot.project or "", shot.language or ""),
             retime=shot.retime,
             expression=shot.expression,
             keep_audio=shot.keep_audio,

@@ -25,7 +25,7 @@ from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorrupt, InvalidRequest
 
-Engine = Literal["local", "kubernetes", "farm"]
+Engine = Literal["local", "kubernetes", "farm", "gateway"]
 SETTING: Final = "DUBSTAGE_BATCHES_URL"
 _Document = TypeVar("_Document", bound=BaseModel)
 
@@ -78,6 +78,10 @@ class BatchStore:
             InvalidRequest: the batch exists with another manifest.
         """
         name = manifest.name
+        before = self.find(name)
+        if before is not None and before.removing:
+            # Whoever removed the batch died over the removal.
+            self.remove(name)
         # The rows come first and the facts last, so that a batch whose creator died is completed by the next creator. Of several
         # creators at once, one writes each file.
         if not self._folder.create(f"{name}/manifest.jsonl", manifest.content) and self._rows(name) != manifest.content:
@@ -208,6 +212,22 @@ class BatchStore:
         """Remove the marks of shots as cancelled. Shots without a mark stay as they are."""
         cancelled = self.cancelled(name)
         self._folder.remove_all([_mark_path(name, shot_id) for shot_id in shot_ids if shot_id in cancelled])
+
+    def remove(self, name: str) -> None:
+        """Remove a batch: rows, records, pictures and marks. The films stay.
+
+        The facts are removed last. If the removal is cut, the batch is `removing`, and is removed by the next call, or by `create`.
+        """
+        facts = self.facts(name)
+        if not facts.removing:
+            self._folder.write(f"{name}/batch.json", _json(facts.model_copy(update={"removing": True})))
+        for inside in ("shots", "cancelled"):
+            self._folder.remove_all([f"{name}/{inside}/{entry.name}" for entry in self._folder.entries(f"{name}/{inside}")])
+            self._folder.remove_empty(f"{name}/{inside}")
+        self._folder.remove_all([f"{name}/manifest.jsonl"])
+        self._folder.remove_all([f"{name}/batch.json"])
+        self._folder.remove_empty(name)
+        self._shots.pop(name, None)
 
     def _all_shots(self, name: str) -> tuple[Shot, ...]:
         if name not in self._shots:

@@ -48,6 +48,8 @@ class Shot(_Strict):
         output: film to write.
         actor: enrolled actor; None: the shot learns the person from its footage.
         consent: JSON file with the consent record; None: that of the actor, or none.
+        project: project that the film belongs to, which the consent record must cover; None: none is named.
+        language: language of the new speech (BCP 47), which the consent record must cover; None: none is named.
         method: method, or MOTION+RENDERER of two methods; None: the method of the actor, or the default method.
         face: face to dub, as `--face` takes it.
         retime: the film is as long as the speech.
@@ -65,6 +67,8 @@ class Shot(_Strict):
     speech: Location | None = None
     actor: str | None = Field(None, max_length=63)
     consent: Location | None = None
+    project: str | None = Field(None, max_length=200)
+    language: str | None = Field(None, max_length=80)
     method: str | None = Field(None, max_length=80)
     face: str = Field("largest", max_length=80)
     retime: bool = False
@@ -144,13 +148,15 @@ class BatchFacts(_Strict):
         manifest_sha256: digest of the canonical manifest; a batch of this name with another digest is another batch.
         rows: number of shots.
         created_at: RFC 3339, UTC.
-        engine: `local`, `kubernetes` or `farm`.
+        engine: `local`, `kubernetes`, `farm`, or `gateway` for batches that gateways dub themselves.
         details: facts of the engine's own, such as the names of the Jobs.
+        removing: whether a removal of the batch has begun.
     """
 
     name: BatchName
     manifest_sha256: str
     rows: int
     created_at: str
-    engine: Literal["local", "kubernetes", "farm"]
+    engine: Literal["local", "kubernetes", "farm", "gateway"]
     details: dict[str, Any] = {}
+    removing: bool = False

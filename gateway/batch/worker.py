@@ -7,10 +7,11 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from gateway.actors.watch import unless_erased
+from gateway.actors.watch import while_allowed
 from gateway.ahead import in_thread
 from gateway.batch.bench import Bench
 from gateway.batch.failures import failure_of
@@ -47,7 +48,14 @@ def worker_name() -> str:
 
 
 async def run_shot(
-    bench: Bench, store: BatchStore, name: str, index: int, *, worker: str = "", on_progress: OnProgress = lambda *_: None
+    bench: Bench,
+    store: BatchStore,
+    name: str,
+    index: int,
+    *,
+    worker: str = "",
+    on_progress: OnProgress = lambda *_: None,
+    confirm: Callable[[], None] = lambda: None,
 ) -> ShotRecord:
     """Dub one shot of a batch, and return the shot's new record, which is stored.
 
@@ -62,12 +70,16 @@ async def run_shot(
         index: row of the shot, from 0.
         worker: name of this worker; empty: HOST:PID.
         on_progress: called with every frame and step.
+        confirm: checks that no other process has taken the shot over; blocks. Called before a film or a record gets its place.
+            Raises Cancelled if another process has taken the shot.
 
     Raises:
+        Cancelled: from `confirm`. Nothing was written.
         DubstageError: the store of batches cannot be used.
     """
     shot = (await in_thread(store.manifest, name))[index]
-    return await _Attempt(bench, store, name, shot, worker or worker_name(), on_progress).run()
+    attempt = _Attempt(bench, store, name, shot, worker=worker or worker_name(), on_progress=on_progress, confirm=confirm)
+    return await attempt.run()
 
 
 async def film_fault(shot: Shot, record: ShotRecord) -> str:
@@ -86,9 +98,19 @@ async def film_fault(shot: Shot, record: ShotRecord) -> str:
 
 
 class _Attempt:
-    def __init__(self, bench: Bench, store: BatchStore, name: str, shot: Shot, worker: str, on_progress: OnProgress) -> None:
-        self._store, self._name, self._shot, self._worker = store, name, shot, worker
-        self._dub = ShotDub(bench, shot, on_progress)
+    def __init__(
+        self,
+        bench: Bench,
+        store: BatchStore,
+        name: str,
+        shot: Shot,
+        *,
+        worker: str,
+        on_progress: OnProgress,
+        confirm: Callable[[], None],
+    ) -> None:
+        self._store, self._name, self._shot, self._worker, self._confirm = store, name, shot, worker, confirm
+        self._dub = ShotDub(bench, shot, on_progress, confirm)
 
     async def run(self) -> ShotRecord:
         record = await in_thread(self._store.record, self._name, self._shot.id)
@@ -110,9 +132,11 @@ class _Attempt:
     async def _dubbed(self, record: ShotRecord, redone: str) -> ShotRecord:
         began = time.monotonic()
         try:
-            made = await unless_erased(self._check, self._dub.run(), every_s=LOOK_S)
+            made = await while_allowed(self._check, self._dub.run(), every_s=LOOK_S)
         except asyncio.CancelledError:
-            await self._put(interrupted(record))
+            # If another process has taken the shot over, the record is that process's.
+            with suppress(Cancelled):
+                await self._put(interrupted(record))
             raise
         except Exception as problem:
             if isinstance(problem, Cancelled) and problem.message == CANCELLED:
@@ -143,11 +167,15 @@ class _Attempt:
             raise Cancelled(CANCELLED)
 
     async def _put(self, record: ShotRecord) -> ShotRecord:
-        await self._kept(lambda: self._store.put(self._name, record))
+        def write() -> None:
+            self._confirm()
+            self._store.put(self._name, record)
+
+        await self._kept(write)
         return record
 
     async def _kept(self, write: Callable[[], None]) -> None:
-        """Write to the store of batches, and try again while the store does not answer."""
+        """Write to the store of batches, and try again while the store, or the database of `confirm`, does not answer."""
         for wait_s in _TRIES_S:
             try:
                 return await in_thread(write)

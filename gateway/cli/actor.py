@@ -19,7 +19,7 @@ from gateway.cli.actor_run import run_create, run_erase
 from gateway.cli.app import app, run_async
 from gateway.cli.console import out, say_warning
 from gateway.cli.text import printable
-from gateway.consent import consent_line, read_consent
+from gateway.consent.record import consent_line, digest_of
 from gateway.methods import DEFAULT_METHOD, combined
 from gateway.pipeline.faces import parse_face
 
@@ -50,6 +50,7 @@ def create(
     renderer: options.Renderer = None,
     face: options.Face = "largest",
     consent: options.ConsentFile = None,
+    project: options.Project = "",
     stages: options.Stages = None,
     personalize: options.Personalize = True,
     seed: options.Seed = 0,
@@ -61,7 +62,8 @@ def create(
         footage=video,
         method=combined(method, motion, renderer),
         face=parse_face(face),
-        consent=read_consent(consent) if consent is not None else None,
+        consent=options.consent_record(consent),
+        project=options.consent_use(project, None).project,
         options=options.enrol_options(personalize=personalize, seed=seed),
         threads=settings.compute_threads,
     )
@@ -78,7 +80,8 @@ def list_actors() -> None:
     table = Table("actor", "method", "enrolled", "frames", "consent", box=None)
     for actor in actors:
         frames = "?" if actor.num_frames is None else str(actor.num_frames)
-        consent = "damaged" if actor.damage else printable(consent_line(actor.consent))
+        refused = " - refused" if actor.consent_problem else ""
+        consent = "damaged" if actor.damage else printable(consent_line(actor.consent) + refused)
         table.add_row(actor.actor_id, actor.method, actor.created_at, frames, consent)
     out.print(table)
     for actor in actors:
@@ -92,8 +95,8 @@ def show(actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of th
     with open_workplace(options.gateway_settings()) as place:
         actor = place.actors.show(actor_id)
     out.print_json(json.dumps(_facts(actor)))
-    if actor.damage:
-        say_warning(actor.damage)
+    for problem in filter(None, (actor.damage, actor.consent_problem)):
+        say_warning(problem)
 
 
 @commands.command("erase")
@@ -106,14 +109,16 @@ def erase(actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of t
 
 
 def _facts(actor: ActorSummary) -> dict[str, object]:
-    facts = {
+    facts: dict[str, object] = {
         "actor_id": actor.actor_id,
         "method": actor.method,
         "created_at": actor.created_at,
         "footage_sha256": actor.footage_sha256,
         "enrolled_frames": actor.num_frames,
         "lag_frames": actor.lag_frames,
-        "consent": json.loads(actor.consent.model_dump_json()) if actor.consent else None,
+        "consent": actor.consent.fields() if actor.consent else None,
+        "consent_sha256": digest_of(actor.consent) if actor.consent else None,
+        "consent_problem": actor.consent_problem,
         # Superseded artefacts are not used any more. They are kept in the database so that `erase` removes them with the person.
         "artefacts": {kind: asdict(ref) for kind, ref in actor.artefacts.items() if not kind.startswith(SUPERSEDED)},
     }

@@ -7,7 +7,7 @@ from gateway.actors.workplace import open_workplace
 from gateway.batch.erasing import forget_in_batches
 from gateway.cli.console import out, say, say_result
 from gateway.cli.progress import StepProgress
-from gateway.consent import consent_line
+from gateway.consent.record import consent_line
 from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.settings import GatewaySettings
 
@@ -20,6 +20,8 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
     """
     jobs = open_jobs_folder(settings.data_dir)
     with open_workplace(settings) as place, StepProgress() as progress:
+        # Before the stages are opened, which takes seconds.
+        place.actors.consents.check(request.consent, request.use, request.actor_id)
         async with place.stages() as stages:
             actor = await create_actor(
                 request,
@@ -27,7 +29,6 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
                 place.actors,
                 place.artefacts,
                 jobs,
-                require_consent=settings.require_consent,
                 on_progress=progress,
                 max_bytes=settings.max_job_bytes,
             )

@@ -11,7 +11,7 @@ import typer
 from gateway.batch.store import Engine, open_batches
 from gateway.cli import options
 from gateway.cli.app import app
-from gateway.cli.batch_change import cancel_shots, retry_shots
+from gateway.cli.batch_change import cancel_shots, remove_batch, retry_shots
 from gateway.cli.batch_manifest import checked_manifest
 from gateway.cli.batch_run import index_of, run_row
 from gateway.cli.batch_show import STATES, show_batches, show_json, show_status, states_named
@@ -116,6 +116,13 @@ def retry(name: Name, ids: Ids = None, workers: Workers = 0, stages: options.Sta
     settings = options.gateway_settings(stages)
     store = open_batches(settings)
     raise typer.Exit(retry_shots(settings, store, name, ids or [], workers))
+
+
+@commands.command("remove")
+def remove(name: Name) -> None:
+    """Remove the rows, the records and the pictures of a batch whose shots have all ended. The films stay."""
+    settings = options.gateway_settings()
+    remove_batch(settings, open_batches(settings), name)
 
 
 @commands.command("report")

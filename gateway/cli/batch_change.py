@@ -1,14 +1,14 @@
-"""`dubstage batch cancel` and `dubstage batch retry`."""
+"""`dubstage batch cancel`, `dubstage batch retry` and `dubstage batch remove`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from gateway.batch.alone import alone
+from gateway.batch.changes import cancel, remove, to_retry
 from gateway.batch.progress import progress_of
 from gateway.batch.row_ranges import format_rows
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ENDED, ShotState
 from gateway.cli.batch_local import run_here
 from gateway.cli.batch_show import counts
 from gateway.cli.batch_submit import show_jobs
@@ -23,15 +23,7 @@ def cancel_shots(store: BatchStore, name: str, ids: Sequence[str]) -> None:
     Raises:
         InvalidRequest: there is no such batch or shot.
     """
-    facts = store.facts(name)
-    if facts.engine == "kubernetes":
-        from gateway.batch.kubernetes import open_engine_of
-
-        open_engine_of(facts).cancel(store, name, tuple(ids))
-    else:
-        ended = {record.id for record in store.records(name) if record.state in ENDED}
-        shots = ids or [shot.id for shot in store.manifest(name)]
-        store.cancel(name, [shot for shot in shots if shot not in ended])
+    cancel(store, name, ids)
     progress = progress_of(store.records(name))
     say_result(f"batch {name}: {counts(progress)}")
     if progress.running and not ids:
@@ -54,13 +46,9 @@ def retry_shots(settings: GatewaySettings, store: BatchStore, name: str, ids: Se
         submitted = open_engine_of(facts).retry(store, name, tuple(ids))
         show_jobs(name, submitted.jobs, submitted.rows)
         return 0
-    records = store.records(name)
-    marked = store.cancelled(name)
-    for record in records:
-        if record.id in ids and record.state is ShotState.RUNNING and record.id not in marked:
-            raise InvalidRequest(f"shot {record.id} is running by {record.worker}: wait, or cancel it first", field="id")
-    over = {ShotState.FAILED, ShotState.CANCELLED}
-    chosen = ids or [record.id for record in records if record.state in over]
+    if facts.engine == "gateway":
+        raise InvalidRequest(f"the gateways dub batch {name}: let a gateway retry it (the RPC RetryBatch)", field="name")
+    chosen = to_retry(store, name, ids)
     if facts.engine == "local":
         # A submission that runs now has its list of shots, and would not see that some begin anew.
         with alone(settings, store, name):
@@ -69,8 +57,22 @@ def retry_shots(settings: GatewaySettings, store: BatchStore, name: str, ids: Se
         return run_here(settings, store, facts, workers)
     store.reset(name, chosen)
     say(f"{len(chosen)} shots begin anew")
-    rows = [row for row, record in enumerate(records) if record.id in set(chosen)]
+    rows = [row for row, shot in enumerate(store.manifest(name)) if shot.id in set(chosen)]
     if rows:
         say("start these rows on the farm again:")
         say_result(format_rows(rows))
     return 0
+
+
+def remove_batch(settings: GatewaySettings, store: BatchStore, name: str) -> None:
+    """Remove a batch whose shots have all ended. The films stay.
+
+    Raises:
+        InvalidRequest: there is no such batch, shots are left, or a submission of the batch runs on this machine.
+    """
+    if store.facts(name).engine == "local":
+        with alone(settings, store, name):
+            remove(store, name)
+    else:
+        remove(store, name)
+    say_result(f"batch {name} is removed; its films stay")

@@ -11,12 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gateway.batch.current import current_records
 from gateway.batch.progress import Progress, progress_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import BatchFacts, ShotRecord, ShotState
+from gateway.batch.types import ShotRecord, ShotState
 from gateway.cli.console import out, say, say_result, say_warning
 from gateway.cli.text import printable
-from services.common.errors import DubstageError, InvalidRequest, PreconditionError, RequestError, TransientError, Unexpected
+from services.common.errors import InvalidRequest, PreconditionError, RequestError, TransientError, Unexpected
 
 STATES: Final = (*map(str, ShotState), "look")
 """Names of the states of shots, and `look` for shots that the quality gate wants a person to look at."""
@@ -86,22 +87,6 @@ def show_json(store: BatchStore, name: str, states: frozenset[str]) -> None:
         "shots": [record.model_dump(mode="json") for record in records if shown(record, states)],
     }
     typer.echo(json.dumps(document, indent=1))
-
-
-def current_records(store: BatchStore, facts: BatchFacts) -> tuple[list[ShotRecord], list[str]]:
-    """Return the records of all shots, with what the cluster knows, and notes for a person.
-
-    If the cluster cannot be asked, the records are those of the store, and a note says so.
-    """
-    if facts.engine != "kubernetes":
-        return store.records(facts.name), []
-    from gateway.batch.kubernetes import open_engine_of
-
-    try:
-        snapshot = open_engine_of(facts).snapshot(store, facts.name)
-    except DubstageError as error:
-        return store.records(facts.name), [f"the cluster was not asked: {error.message}"]
-    return list(snapshot.records), list(snapshot.notes)
 
 
 def shown(record: ShotRecord, states: frozenset[str]) -> bool:

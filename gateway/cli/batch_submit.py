@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import Final
 
 from gateway.batch.manifest import Manifest
 from gateway.batch.progress import progress_of
@@ -17,7 +17,8 @@ from gateway.cli.console import say, say_result
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequest
 
-ENGINES: Final[tuple[Engine, ...]] = get_args(Engine)
+ENGINES: Final[tuple[Engine, ...]] = ("local", "kubernetes", "farm")
+"""Engines that the command serves. Batches of the engine `gateway` are submitted to a gateway."""
 
 
 @dataclass(frozen=True, slots=True)

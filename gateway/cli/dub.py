@@ -10,7 +10,6 @@ import typer
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.dub_run import run_dub
-from gateway.consent import read_consent
 from gateway.media.encoders import CODECS
 from gateway.methods import DEFAULT_METHOD, combined
 from gateway.pipeline.dub_files import refuse_input
@@ -93,6 +92,8 @@ def dub(
     ] = None,
     report: options.Report = None,
     consent: options.ConsentFile = None,
+    project: options.Project = "",
+    language: options.Language = "",
     personalize: options.Personalize = True,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
@@ -109,9 +110,10 @@ def dub(
         output=output,
         method=combined(method or DEFAULT_METHOD, motion, renderer),
         face=parse_face(face),
-        consent=read_consent(consent) if consent is not None else None,
+        consent=options.consent_record(consent),
         reference=reference,
-        reference_consent=read_consent(reference_consent) if reference_consent is not None else None,
+        reference_consent=options.consent_record(reference_consent),
+        use=options.consent_use(project, language),
         retime=retime,
         expression=expression_named(expression),
         keep_audio=keep_audio,

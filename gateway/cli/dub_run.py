@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway.actors.dub_prepare import prepared
 from gateway.actors.ledger import JobLedger
-from gateway.actors.watch import dub_unless_erased
+from gateway.actors.watch import dub_while_allowed
 from gateway.actors.workplace import open_workplace
 from gateway.cli.dub_result import save_report, show_outcome
 from gateway.cli.progress import StepProgress
@@ -36,12 +36,13 @@ async def run_dub(
     jobs = open_jobs_folder(settings.data_dir)
     with open_workplace(settings) as place:
         request = await prepared(request, place, actor_id, method)
+        sealer = await asyncio.to_thread(place.sealer)
         with StepProgress() as progress:
             progress.begin("starting the stages")
             async with place.stages() as stages:
-                ledger = JobLedger(place.actors, actor_id or "")
-                job = DubJob(request, stages, place.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes)
-                outcome = await dub_unless_erased(job, ledger, progress)
+                ledger = JobLedger(place.actors, actor_id or "", consents=request.consents)
+                job = DubJob(request, stages, place.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes, sealer=sealer)
+                outcome = await dub_while_allowed(job, ledger.check, progress)
                 try:
                     if report is not None:
                         progress.begin("writing the report")

@@ -32,6 +32,8 @@ def live(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Running gateway to use. Default: run the gateway in this process."),
     ] = None,
+    project: options.Project = "",
+    language: options.Language = "",
     stages: options.Stages = None,
     fast: Annotated[
         bool,
@@ -53,6 +55,7 @@ def live(
         output=output,
         show_latency=show_latency,
         gateway=gateway,
+        use=options.consent_use(project, language),
         fast=fast,
         overwrite=overwrite,
     )

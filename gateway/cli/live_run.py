@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from gateway.actors.watch import unless_erased
+from gateway.actors.watch import while_allowed
 from gateway.actors.workplace import open_workplace
 from gateway.cli.console import say
 from gateway.cli.live_show import show_frames
 from gateway.cli.speech_file import read_speech
-from gateway.consent import consent_line
+from gateway.consent.record import consent_line
+from gateway.consent.use import ConsentUse
 from gateway.live.measured import SpokenSpeech
 from gateway.live.recording import Recording
 from gateway.live.remote import remote_live_frames
@@ -32,6 +33,7 @@ class LiveRequest:
         output: film to write; None: no film is written.
         show_latency: whether the latency of each frame is printed.
         gateway: HOST:PORT of a running gateway; None: the gateway runs in this process.
+        use: project and language of the stream.
         fast: whether the speech is sent as fast as the pipeline accepts the speech. False: at the pace of speaking.
         overwrite: replace an existing file even if dubstage did not write the file.
     """
@@ -41,6 +43,7 @@ class LiveRequest:
     output: Path | None
     show_latency: bool
     gateway: str | None
+    use: ConsentUse
     fast: bool
     overwrite: bool
 
@@ -79,14 +82,22 @@ async def run_live(settings: GatewaySettings, request: LiveRequest) -> None:
 
 async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: str, speech: SpokenSpeech) -> None:
     config = replace(settings.client_config("audio"), stage="gateway", target=target)
-    channels = speech.samples.shape[1]
-    frames = remote_live_frames(config, request.actor_id, speech.chunks(), sample_rate_hz=speech.sample_rate_hz, channels=channels)
+    frames = remote_live_frames(
+        config,
+        request.actor_id,
+        speech.chunks(),
+        sample_rate_hz=speech.sample_rate_hz,
+        channels=speech.samples.shape[1],
+        use=request.use,
+    )
     await show_frames(frames, speech, request.recording(speech, SYNTHETIC), show_latency=request.show_latency)
 
 
 async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: SpokenSpeech) -> None:
     with open_workplace(settings) as place:
         consent = place.actors.get(request.actor_id).consent
+        # Before the stages are opened, which takes seconds.
+        place.actors.consents.check(consent, request.use, request.actor_id)
         recording = request.recording(speech, f"{SYNTHETIC}; {consent_line(consent)}")
         async with place.stages() as stages:
             streams = LiveStreams(
@@ -94,11 +105,15 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: S
                 place.actors,
                 place.artefacts,
                 max_streams=1,
-                require_consent=settings.require_consent,
                 max_message_bytes=settings.max_message_bytes,
             )
-            channels = speech.samples.shape[1]
-            frames = streams.frames(request.actor_id, speech.chunks(), sample_rate_hz=speech.sample_rate_hz, channels=channels)
+            frames = streams.frames(
+                request.actor_id,
+                speech.chunks(),
+                sample_rate_hz=speech.sample_rate_hz,
+                channels=speech.samples.shape[1],
+                use=request.use,
+            )
             showing = show_frames(frames, speech, recording, show_latency=request.show_latency)
-            await unless_erased(lambda: place.actors.erasures.check(request.actor_id), showing)
+            await while_allowed(lambda: place.actors.erasures.check(request.actor_id), showing)
     say(consent_line(consent))

@@ -7,6 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
+from gateway.consent.files import read_consent
+from gateway.consent.record import Consent
+from gateway.consent.use import ConsentUse, use_of
 from gateway.methods import METHODS
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.settings import GatewaySettings
@@ -45,6 +48,17 @@ ConsentFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="JSON file with the consent record of the person."),
 ]
+Project = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Project of the work. A consent record that names projects must name this one."),
+]
+Language = Annotated[
+    str,
+    typer.Option(
+        metavar="TAG",
+        help="Language of the new speech, such as de or pt-BR. A consent record that names languages must cover this one.",
+    ),
+]
 Personalize = Annotated[bool, typer.Option(help="Adapt the networks to the person before dubbing.")]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="NUMBER", help="Random seed for personalisation.")]
 Overwrite = Annotated[
@@ -71,3 +85,21 @@ def gateway_settings(stages: Stages = None) -> GatewaySettings:
 def enrol_options(*, personalize: bool, seed: int) -> EnrolOptions:
     """Return the parts of an enrolment that --personalize and --seed choose."""
     return EnrolOptions(personalize_renderer=personalize, personalize_motion=personalize, seed=seed)
+
+
+def consent_record(file: ConsentFile) -> Consent | None:
+    """Return the record of the option --consent; None: the option is not given.
+
+    Raises:
+        InvalidRequest: the file holds no consent record.
+    """
+    return read_consent(file) if file is not None else None
+
+
+def consent_use(project: str, language: str | None) -> ConsentUse:
+    """Return the use that --project and --language name.
+
+    Raises:
+        InvalidRequest: a name is not allowed.
+    """
+    return use_of(project, language)

@@ -197,6 +197,8 @@ class Database:
     def writing(self) -> Iterator[Session]:
         """Give a session in one transaction: all changes are kept, or none."""
         with self.told(), Session(self._writer) as session, session.begin():
+            if self.shared:
+                postgres_locks.end_if_paused(session.connection())
             yield session
 
     @contextmanager

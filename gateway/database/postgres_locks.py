@@ -17,11 +17,18 @@ QUEUE: Final = 0x6475_6275
 """Key of the lock of transactions that must come one after the other."""
 TURN: Final = 0x6475_6276
 """First key of the locks of single pieces of work. The second key is the number of the work."""
+PAUSED_S: Final = 20
+"""Seconds without a statement after which the server ends a transaction that changes something, and its connection."""
 
 
 def wait_in_transaction(connection: Connection, key: int) -> None:
     """Wait until no other transaction holds a lock, and hold it until the transaction ends."""
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+
+
+def end_if_paused(connection: Connection) -> None:
+    """Let the server end the transaction if this process pauses inside it: the rows and locks that it holds keep others out."""
+    connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{PAUSED_S}s'"))
 
 
 def hold(engine: Engine, key: int, *, number: int | None = None, together: bool = False) -> Connection | None:

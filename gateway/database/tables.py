@@ -1,4 +1,4 @@
-"""Tables of actors, of the blobs that came from their footage, of jobs and of erasures."""
+"""Tables of actors, of the blobs that came from their footage, of jobs, of erasures and of withdrawn consents."""
 
 from __future__ import annotations
 
@@ -113,6 +113,15 @@ class JobRow(Base):
 
     actor_id: Mapped[str] = mapped_column(_NAME, ForeignKey("actors.actor_id"), primary_key=True)
     folder: Mapped[str] = mapped_column(String(4096), primary_key=True)
+
+
+class WithdrawalRow(Base):
+    """A consent record that was withdrawn. The row holds nothing of the record, so that it outlives an erasure of the person."""
+
+    __tablename__ = "consent_withdrawals"
+
+    record_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    withdrawn_at: Mapped[str] = mapped_column(String(32))
 
 
 class ErasureRow(Base):

@@ -3,7 +3,7 @@
 Wall time holds for the machine, its load, and the settings of threads. Processor time is that of this process with all its threads,
 and hardly depends on the load. Peak memory is the largest resident set of
 this process while it enrols and while it renders `full`. The process includes the stages unless they run behind gRPC, and it holds
-the pictures of the clip that the evaluation compares with.
+the pictures of the clip that the evaluation compares with. Where the kernel cannot begin a new peak, the peak is not measured.
 """
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ class _Spent(NamedTuple):
 
     wall_s: float
     cpu_s: float
+
+
+class _Begin(NamedTuple):
+    """Clocks at the begin of what is measured, and whether a new peak of memory began there."""
+
+    wall_s: float
+    cpu_s: float
+    new_peak: bool
 
 
 class CostMeter:
@@ -76,14 +84,15 @@ class CostMeter:
         )
         return dict(zip(COSTS, values, strict=True))
 
-    def _begin(self) -> _Spent:
-        _forget_peak()
-        return _Spent(time.perf_counter(), time.process_time())
+    def _begin(self) -> _Begin:
+        new_peak = _forget_peak()
+        return _Begin(time.perf_counter(), time.process_time(), new_peak)
 
-    def _spent_since(self, begin: _Spent) -> _Spent:
+    def _spent_since(self, begin: _Begin) -> _Spent:
         spent = _Spent(time.perf_counter() - begin.wall_s, time.process_time() - begin.cpu_s)
-        # max() keeps its first argument if a comparison with NaN is false.
-        self._peak_mib = max(_peak_mib(), self._peak_mib)
+        if begin.new_peak:
+            # max() keeps its first argument if a comparison with NaN is false.
+            self._peak_mib = max(_peak_mib(), self._peak_mib)
         return spent
 
 
@@ -91,12 +100,16 @@ def _share(total: float, count: int) -> float:
     return total / count if count else float("nan")
 
 
-def _forget_peak() -> None:
-    """Begin a new peak of the resident set. Where the kernel has no such file, the peak since the start of the process stays."""
+def _forget_peak() -> bool:
+    """Begin a new peak of the resident set. False: the kernel cannot, and its peak is that of all since the process began.
+
+    Such a peak may be that of another clip or method. So it is no figure of this one.
+    """
     try:
         _CLEAR.write_text(_RESET_PEAK)
     except OSError:
-        return
+        return False
+    return True
 
 
 def _peak_mib() -> float:

@@ -12,13 +12,20 @@ from dubstage.client import gateway as gateway_client
 from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.consent.use import ConsentUse
 from gateway.live.session import LiveFrame
 from services.common.chassis.client import ClientConfig, StageClient
 from services.common.wire.arrays import from_image
 
 
 async def remote_live_frames(
-    config: ClientConfig, actor_id: str, audio: AsyncIterator[audio_pb2.AudioChunk], *, sample_rate_hz: int, channels: int
+    config: ClientConfig,
+    actor_id: str,
+    audio: AsyncIterator[audio_pb2.AudioChunk],
+    *,
+    sample_rate_hz: int,
+    channels: int,
+    use: ConsentUse = ConsentUse(),
 ) -> AsyncGenerator[LiveFrame, None]:
     """Yield the dubbed frames of an actor of a gateway. The first chunk of `audio` is taken when the gateway is ready for sound.
 
@@ -28,7 +35,13 @@ async def remote_live_frames(
     begun: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     async def requests() -> AsyncIterator[pb.LiveRequest]:
-        made = gateway_client.live.requests(actor_id=actor_id, sample_rate_hz=sample_rate_hz, channels=channels)
+        made = gateway_client.live.requests(
+            actor_id=actor_id,
+            sample_rate_hz=sample_rate_hz,
+            channels=channels,
+            project=use.project,
+            language=use.language or "",
+        )
         yield made.config
         await (await begun).initial_metadata()
         async for chunk in audio:

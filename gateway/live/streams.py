@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,16 +13,20 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from gateway.actors.job_blobs import erased_meanwhile
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
+from gateway.ahead import in_thread
+from gateway.consent.use import ConsentUse
 from gateway.live.performance import Performance, load_performance
 from gateway.live.session import LiveFrame, LiveSound, live_frames
 from gateway.methods import method_named
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
-from services.common.errors import ActorNotReady, ConsentMissing, Overloaded
+from services.common.errors import ActorNotReady, DubstageError, Overloaded, TransientError
 from services.common.store.artefacts import ArtefactStore
 
 HELD_PERFORMANCES: Final = 2
 """Actors whose decoded footage is kept for their next stream."""
+LOOK_S: Final = 0.25
+"""Seconds between two looks whether the consent for a stream still holds."""
 MESSAGE_ROOM: Final = 4096
 """Bytes of a message without its picture."""
 
@@ -33,31 +37,33 @@ class _Running:
 
     Attributes:
         actor_id: the actor that the stream shows.
-        erased: whether the actor was erased.
+        refusal: why the stream ends: the actor was erased, or the consent has ended; None: the stream goes on.
         waiting: ends the wait for the next frame; None: the stream does not wait.
     """
 
     actor_id: str
-    erased: bool = False
+    refusal: DubstageError | None = None
     waiting: asyncio.Timeout | None = None
 
-    def end(self) -> None:
-        """End the stream: at once if it waits for a frame, otherwise before its next frame."""
-        first, self.erased = not self.erased, True
+    def end(self, refusal: DubstageError) -> None:
+        """End the stream with an error: at once if it waits for a frame, otherwise before its next frame."""
         # A wait that has ended cannot be ended again.
-        if first and self.waiting is not None:
+        if self.refusal is not None:
+            return
+        self.refusal = refusal
+        if self.waiting is not None:
             self.waiting.reschedule(asyncio.get_running_loop().time())
 
     def check(self) -> None:
-        """Raise ActorNotReady if the actor was erased."""
-        if self.erased:
-            raise erased_meanwhile(self.actor_id)
+        """Raise the error that the stream was ended with."""
+        if self.refusal is not None:
+            raise self.refusal
 
     async def next_of(self, frames: AsyncGenerator[LiveFrame, None]) -> LiveFrame | None:
         """Return the next frame, or None at the end.
 
         Raises:
-            ActorNotReady: the actor was erased.
+            DubstageError: the error that the stream was ended with.
         """
         self.check()
         try:
@@ -78,7 +84,6 @@ class LiveStreams:
         actors: store of actors.
         artefacts: artefact store of the stages.
         max_streams: most streams that run at the same time.
-        require_consent: whether this installation shows nobody without a consent record.
         max_message_bytes: size limit of a message, which has to hold one frame.
     """
 
@@ -89,26 +94,37 @@ class LiveStreams:
         artefacts: ArtefactStore,
         *,
         max_streams: int,
-        require_consent: bool,
         max_message_bytes: int,
     ) -> None:
         self._stages = stages
         self._actors = actors
         self._artefacts = artefacts
         self._max_streams = max_streams
-        self._require_consent = require_consent
         self._max_message_bytes = max_message_bytes
         self._running: list[_Running] = []
         self._held: OrderedDict[str, Performance] = OrderedDict()
 
     async def frames(
-        self, actor_id: str, audio: AsyncIterator[audio_pb2.AudioChunk], *, sample_rate_hz: int, channels: int
+        self,
+        actor_id: str,
+        audio: AsyncIterator[audio_pb2.AudioChunk],
+        *,
+        sample_rate_hz: int,
+        channels: int,
+        use: ConsentUse = ConsentUse(),
     ) -> AsyncGenerator[LiveFrame, None]:
         """Yield the dubbed frames of an actor while `audio` comes. The first chunk is asked for when everything else is ready.
 
+        Args:
+            actor_id: the actor to show.
+            audio: the sound, in order.
+            sample_rate_hz: sample rate of the sound.
+            channels: number of channels of the sound.
+            use: project and language of the stream, which the actor's consent record must cover.
+
         Raises:
             ActorNotReady: no such actor, the actor cannot be shown live, or the actor was erased meanwhile.
-            ConsentMissing: the installation requires a consent record and the actor has none.
+            ConsentRefused: the actor's consent record does not allow the stream, ends meanwhile, or is missing and required.
             ModelNotFound: the stages do not have the actor's method.
             Overloaded: `max_streams` streams run already.
             DubstageError: from the stages.
@@ -119,20 +135,39 @@ class LiveStreams:
         self._running.append(mine)
         try:
             actor = await asyncio.to_thread(self._actors.get, actor_id)
-            if actor.consent is None and self._require_consent:
-                raise ConsentMissing("this installation shows nobody without a consent record", subject=actor_id)
+            await asyncio.to_thread(self._actors.consents.check, actor.consent, use, actor_id)
             await models_for(self._stages(), method_named(actor.method))
             performance = await self._performance(actor)
             # This check is the last: from here on, `forget` ends the stream.
             await asyncio.to_thread(self._actors.erasures.check, actor_id)
             sound = LiveSound(audio, sample_rate_hz, channels)
             frames = live_frames(self._stages(), actor, performance, sound)
-            async with aclosing(frames):
+            async with aclosing(frames), self._ended_with_consent(mine, actor):
                 while (frame := await mine.next_of(frames)) is not None:
                     mine.check()
                     yield frame
         finally:
             self._running.remove(mine)
+
+    @asynccontextmanager
+    async def _ended_with_consent(self, stream: _Running, actor: StoredActor) -> AsyncIterator[None]:
+        """End a stream as soon as the consent for the stream is withdrawn, in any process, or its time is over."""
+        watch = asyncio.create_task(self._watch(stream, actor))
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    async def _watch(self, stream: _Running, actor: StoredActor) -> None:
+        while stream.refusal is None:
+            try:
+                await in_thread(lambda: self._actors.consents.check_lasting([actor.consent], subject=actor.actor_id))
+            except TransientError:
+                pass  # a database that restarts ends no stream
+            except DubstageError as refusal:
+                stream.end(refusal)
+            await asyncio.sleep(LOOK_S)
 
     async def _performance(self, actor: StoredActor) -> Performance:
         # The key is a digest of the enrolment, because an actor that was erased and enrolled again is another person's footage.
@@ -159,7 +194,7 @@ class LiveStreams:
         self._held.clear()
         for stream in self._running:
             if stream.actor_id == actor_id:
-                stream.end()
+                stream.end(erased_meanwhile(actor_id))
 
     def shown(self) -> frozenset[str]:
         """Return the ids of the actors whose streams run now."""

@@ -9,10 +9,10 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import av
 
@@ -49,31 +49,66 @@ class OutputFile:
             InvalidRequest: another job is writing this output, or the existing file may not be replaced.
             OSError: the file cannot be created.
         """
-        self._output, self._overwrite = output, overwrite
+        self._output, self._overwrite, self._tag = output, overwrite, _tag(output)
         before = existing(output)
         check_replaceable(output, before, overwrite=overwrite)
         self._before = _identity(before)
-        tag = _tag(output)
-        self._name = f".dubstage-{tag}-{secrets.token_hex(8)}.partial"
         self._folder = open_folder(output.parent)
         self._handle: int | None = None
         try:
             with _looking_through(self._folder):
-                if _sweep(self._folder, tag, takes_over=takes_over):
+                if _sweep(self._folder, self._tag, takes_over=takes_over):
                     raise InvalidRequest(f"{output} is being written by another job; wait for it", field="output")
-                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._handle = os.open(self._name, flags, 0o666, dir_fd=self._folder)
-                with suppress(OSError):  # a file system without locks
-                    fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._name, self._handle = self._created()
         except BaseException:
             os.close(self._folder)
             raise
+
+    def _created(self) -> tuple[str, int]:
+        """Create and lock a temporary file, and return its name and its descriptor."""
+        name = f".dubstage-{self._tag}-{secrets.token_hex(8)}.partial"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        handle = os.open(name, flags, 0o666, dir_fd=self._folder)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return name, handle
 
     @property
     def url(self) -> str:
         """Name under which FFmpeg writes the file."""
         assert self._handle is not None
         return descriptor_url(self._handle)
+
+    @contextmanager
+    def content(self) -> Iterator[BinaryIO]:
+        """Give what was written so far, open for reading and writing, at its beginning."""
+        assert self._handle is not None
+        with open(self._handle, "r+b", closefd=False) as file:
+            file.seek(0)
+            yield file
+
+    @contextmanager
+    def rewriting(self) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+        """Give what was written so far, and an empty file, which takes its place when the block ends without an error.
+
+        Raises:
+            OSError: the new file cannot be created or written. The old content stays.
+        """
+        name, handle = self._created()
+        try:
+            with self.content() as old, open(handle, "w+b", closefd=False) as new:
+                yield old, new
+        except BaseException:
+            self._remove(name, handle)
+            raise
+        assert self._handle is not None
+        self._remove(self._name, self._handle)
+        self._name, self._handle = name, handle
+
+    def _remove(self, name: str, handle: int) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._folder)
+        os.close(handle)
 
     def commit(self) -> None:
         """Wait until the whole file is on the disk, and give the file its name.
@@ -100,11 +135,42 @@ class OutputFile:
             os.unlink(self._name, dir_fd=self._folder)
         self._close()
 
+    def withdraw(self) -> None:
+        """Remove the file, also after its commit."""
+        if self._handle is not None:
+            self.discard()
+            return
+        self._output.unlink(missing_ok=True)
+
     def _close(self) -> None:
         assert self._handle is not None
         os.close(self._handle)
         os.close(self._folder)
         self._handle = None
+
+
+def commit_with(film: OutputFile, seal: Callable[[OutputFile], OutputFile | None] | None) -> None:
+    """Give a finished film its name.
+
+    Args:
+        film: the finished film.
+        seal: called with the film before. May return a second file, which gets its name first, and is removed if the film cannot
+            get its name. None: there is nothing to do before.
+
+    Raises:
+        InvalidRequest, OSError: as `OutputFile.commit`.
+        DubstageError: from `seal`.
+    """
+    beside = seal(film) if seal is not None else None
+    if beside is None:
+        film.commit()
+        return
+    try:
+        beside.commit()
+        film.commit()
+    except BaseException:
+        beside.withdraw()
+        raise
 
 
 def remove_leftovers(output: Path) -> None:

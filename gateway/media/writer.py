@@ -5,7 +5,7 @@ The film grows under a temporary name in the output's folder, and takes the outp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 
 from gateway.media.encoders import EncoderChoice, choose_encoder
 from gateway.media.muxer import FilmMuxer
-from gateway.media.output_file import OutputFile, output_error
+from gateway.media.output_file import OutputFile, commit_with, output_error
 from gateway.media.output_place import check_place
 from gateway.media.pixels import pixel_format
 from gateway.media.reader import plane_views
@@ -25,6 +25,9 @@ from gateway.media.sound import Speech
 from gateway.media.types import DecodedFrame, MediaInfo, Plane
 from gateway.media.write_settings import WriteSettings
 from services.common.errors import ContractBroken
+
+Seal = Callable[[OutputFile], OutputFile | None]
+"""Signs a finished film before the film gets its name. May return a second file, which gets its name with the film."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class VideoWriter:
         speech: Speech | None = None,
         speech_file: Path | None = None,
         settings: WriteSettings | None = None,
+        seal: Seal | None = None,
     ) -> None:
         """Check that the film can be written as asked. Nothing is opened yet.
 
@@ -78,6 +82,7 @@ class VideoWriter:
             speech: new speech; None: there is none.
             speech_file: file that the speech is read from.
             settings: how the film is written; None: the defaults.
+            seal: signs the film; None: nothing does.
 
         Raises:
             InvalidRequest: container or codec are unknown, the output is an input or exists and may not be replaced, or its folder
@@ -88,6 +93,7 @@ class VideoWriter:
         self._settings = settings or WriteSettings()
         self._choice = choose_encoder(self._output, info.video, self._settings.codec, self._settings.crf, self._settings.preset)
         check_place(self._output, footage=info.path, speech=speech_file, overwrite=self._settings.overwrite)
+        self._seal = seal
         self._file: OutputFile | None = None
         self._muxer: FilmMuxer | None = None
         self._copier: _FrameCopier | None = None
@@ -187,7 +193,7 @@ class VideoWriter:
         if self._frames != self._info.video.num_frames:
             raise ContractBroken(f"{self._frames} frames were written, the footage has {self._info.video.num_frames}")
         self._muxer.finish()
-        self._file.commit()
+        commit_with(self._file, self._seal)
         self._report = WriteReport(
             path=self._output,
             codec=self._choice.codec,

@@ -12,11 +12,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Double, and_, cast, extract, func, select, update
+from sqlalchemy import ColumnElement, Double, and_, cast, exists, extract, func, select, true, update
 from sqlalchemy.orm import Session
 
 from gateway.database.database import Database
-from gateway.operations.store import LeaseRow, OperationRecord, OperationRow, new_row, record_of
+from gateway.operations.store import LeaseRow, OperationRecord, OperationRow, new_row, of_kinds, record_of
 from services.common.errors import InvalidRequest, Overloaded
 
 LEASE_S: Final = 15.0
@@ -65,10 +65,12 @@ class OperationQueue:
     Args:
         database: database of the operations.
         lease_s: see the attribute.
+        kinds: kinds of the operations of this queue; None: all.
     """
 
-    def __init__(self, database: Database, *, lease_s: float | None = LEASE_S) -> None:
+    def __init__(self, database: Database, *, lease_s: float | None = LEASE_S, kinds: Collection[str] | None = None) -> None:
         self._database = database
+        self._kinds = kinds
         self.owner = f"{socket.gethostname()[:60]}-{secrets.token_hex(8)}"
         self.lease_s = lease_s
 
@@ -164,7 +166,7 @@ class OperationQueue:
     def release_all(self) -> None:
         """Let any gateway take every operation. Only for a gateway that has the database for itself."""
         with self._database.writing() as session:
-            session.execute(update(LeaseRow).values(owner="", until=0.0))
+            session.execute(update(LeaseRow).where(self._is_ours()).values(owner="", until=0.0))
 
     def cancel(self, number: int) -> None:
         """Ask the gateway that runs an operation, or takes it, to stop it."""
@@ -188,7 +190,13 @@ class OperationQueue:
 
     def _is_free(self, busy: Collection[int]) -> ColumnElement[bool]:
         # An operation of this process whose lease ended, because the database was away, is still this process's.
-        return and_(LeaseRow.until <= self._now(), LeaseRow.number.not_in(sorted(busy)))
+        return and_(LeaseRow.until <= self._now(), LeaseRow.number.not_in(sorted(busy)), self._is_ours())
+
+    def _is_ours(self) -> ColumnElement[bool]:
+        # Looked up by the number of each lease: the table of operations may be long, that of leases is short.
+        if self._kinds is None:
+            return true()
+        return exists().where(OperationRow.number == LeaseRow.number, of_kinds(self._kinds)).correlate(LeaseRow)
 
     def _end(self) -> ColumnElement[float] | float:
         return _FOR_EVER if self.lease_s is None else self._now() + self.lease_s

@@ -62,7 +62,7 @@ class JobRunner:
         lease_s: float = LEASE_S,
     ) -> None:
         self._store = store
-        self._queue = OperationQueue(store.database, lease_s=lease_s if shared else None)
+        self._queue = OperationQueue(store.database, lease_s=lease_s if shared else None, kinds=store.kinds)
         self._running = Execution(store, self._queue, handlers, abandon=abandon, rewrite=rewrite, on_change=self._something_changed)
         self._max_concurrent = max_concurrent
         self._max_queued = max_queued

@@ -5,10 +5,25 @@ from __future__ import annotations
 import datetime
 import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
-from sqlalchemy import CursorResult, Double, ForeignKey, LargeBinary, String, delete, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Double,
+    ForeignKey,
+    LargeBinary,
+    String,
+    and_,
+    delete,
+    insert,
+    literal,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.database.database import Database
@@ -90,14 +105,17 @@ class OperationStore:
 
     Attributes:
         database: database of the actors.
+        kinds: kinds of the operations that this store and its queue see; None: all.
 
     Args:
         database: database of the actors.
         max_finished: most finished operations that are kept.
+        kinds: kinds of the operations that this store and its queue see; None: all.
     """
 
-    def __init__(self, database: Database, *, max_finished: int = MAX_FINISHED) -> None:
+    def __init__(self, database: Database, *, max_finished: int = MAX_FINISHED, kinds: Collection[str] | None = None) -> None:
         self.database = database
+        self.kinds = kinds
         self._max_finished = max_finished
         database.make_tables()
         self._lease_the_old()
@@ -120,7 +138,7 @@ class OperationStore:
         with self.database.reading() as session:
             # PostgreSQL cannot be asked for every text: its texts hold no NUL.
             known = _NAME.fullmatch(name) is not None
-            row = session.scalar(select(OperationRow).where(OperationRow.name == name)) if known else None
+            row = session.scalar(select(OperationRow).where(OperationRow.name == name, of_kinds(self.kinds))) if known else None
             if row is None:
                 raise OperationNotFound(f"no operation {name[:80]!r}: it was deleted or never existed", resource=name)
             return record_of(row)
@@ -133,7 +151,8 @@ class OperationStore:
             limit: most operations.
             done: only operations that have ended (True) or have not ended (False); None: all.
         """
-        query = select(OperationRow).where(OperationRow.number > after).order_by(OperationRow.number).limit(limit)
+        query = select(OperationRow).where(OperationRow.number > after, of_kinds(self.kinds))
+        query = query.order_by(OperationRow.number).limit(limit)
         if done is not None:
             query = query.where(OperationRow.done == done)
         with self.database.reading() as session:
@@ -160,11 +179,27 @@ class OperationStore:
                 .where(OperationRow.name == ended.name)
                 .values(done=True, metadata_bytes=ended.metadata, response=ended.response, error=ended.error)
             )
-            finished = select(OperationRow.number).where(OperationRow.done).order_by(OperationRow.number.desc())
-            last = session.scalar(finished.offset(self._max_finished).limit(1))
+            finished = and_(OperationRow.done, of_kinds(self.kinds))
+            numbers = select(OperationRow.number).where(finished).order_by(OperationRow.number.desc())
+            last = session.scalar(numbers.offset(self._max_finished).limit(1))
             if last is not None:
-                session.execute(delete(OperationRow).where(OperationRow.done, OperationRow.number <= last))
+                session.execute(delete(OperationRow).where(finished, OperationRow.number <= last))
         return ended
+
+    def is_written(self, outputs: Collection[str], *, before: int | None = None) -> bool:
+        """Return whether an operation that has not ended writes one of these outputs.
+
+        Args:
+            outputs: outputs as they were submitted.
+            before: only operations that were submitted before the operation of this number; None: all.
+        """
+        query = select(OperationRow.number).where(
+            OperationRow.done.is_(False), OperationRow.output.in_(outputs), of_kinds(self.kinds)
+        )
+        if before is not None:
+            query = query.where(OperationRow.number < before)
+        with self.database.reading() as session:
+            return session.scalar(query.limit(1)) is not None
 
     def delete(self, name: str) -> None:
         """Forget an operation."""
@@ -188,6 +223,11 @@ class OperationStore:
         with self.database.writing() as session:
             self.database.one_by_one(session)
             session.execute(insert(LeaseRow).from_select(["number", "owner", "until", "begun", "cancel"], old))
+
+
+def of_kinds(kinds: Collection[str] | None) -> ColumnElement[bool]:
+    """Return the condition that an operation is of one of these kinds; None: of any kind."""
+    return true() if kinds is None else OperationRow.kind.in_(sorted(kinds))
 
 
 def new_row(kind: str, request: bytes, *, actor_id: str, output: str) -> OperationRow:

@@ -20,6 +20,7 @@ from gateway.pipeline.allowance import MAX_JOB_BYTES
 from gateway.pipeline.analysis import folder_of, hear_speech, together
 from gateway.pipeline.dub_files import check_output, open_speech, open_writer
 from gateway.pipeline.dub_request import DubRequest, has_own_timeline
+from gateway.pipeline.film_claim import film_claim
 from gateway.pipeline.job_key import job_key
 from gateway.pipeline.journal import Journal
 from gateway.pipeline.ledger import BlobLedger, OwnBlobs
@@ -32,6 +33,8 @@ from gateway.pipeline.removal import give_up, remove_locked
 from gateway.pipeline.shot import Shot
 from gateway.pipeline.speech import speech_duration
 from gateway.pipeline.workspace import JOURNAL, Workspace, open_workspace
+from gateway.provenance.places import sidecar_of
+from gateway.provenance.seal import Seal, Sealer
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from gateway.stages.timed import TimedStages
@@ -50,6 +53,7 @@ class DubJob:
         jobs: folder of all jobs.
         ledger: counts the artefacts of the job; None: no other job shares them.
         max_bytes: most bytes of the job's folder.
+        sealer: signs the film; None: the film gets no manifest.
         operation: name of the gateway's operation that does the job; empty: none.
         takes_over: whether another gateway may have begun the operation. An unfinished output of that gateway is removed, even if
             that gateway is paused and still holds the file.
@@ -64,6 +68,7 @@ class DubJob:
         ledger: BlobLedger | None = None,
         *,
         max_bytes: int = MAX_JOB_BYTES,
+        sealer: Sealer | None = None,
         operation: str = "",
         takes_over: bool = False,
     ) -> None:
@@ -74,6 +79,7 @@ class DubJob:
         self._store = store
         self._jobs = jobs
         self._max_bytes = max_bytes
+        self._sealer = sealer
         self._operation = operation
         self._takes_over = takes_over
         self._folder: Path | None = None
@@ -98,7 +104,10 @@ class DubJob:
         own = has_own_timeline(request, info)
         speech = await asyncio.to_thread(open_speech, request, info)
         await asyncio.to_thread(check_output, request, info, speech)
-        key = await job_key(request, method, await models_for(self._stages, method), self._stages.face_model)
+        if self._sealer is not None:
+            self._sealer.check_place(request.output, overwrite=request.overwrite)
+        models = await models_for(self._stages, method)
+        key = await job_key(request, method, models, self._stages.face_model)
         async with self._workspace(folder_of(self._jobs, key)) as workspace:
             folder = workspace.folder
             journal = Journal(folder / JOURNAL, self._store, lambda ref: self._ledger.hold(folder, ref))
@@ -124,8 +133,14 @@ class DubJob:
             film = await passes.background(person, duration) if own else await passes.in_place(person)
             plan = passes.plan(film, person)
             self._analysed = True
+            seal: Seal | None = None
+            if self._sealer is not None:
+                claim = film_claim(request, film.info, plan, models)
+                seal = self._sealer.seal(claim, request.output, takes_over=self._takes_over)
             dubbed = bool(plan.rendered().any())
-            writer = await asyncio.to_thread(open_writer, request, film.info, speech, dubbed=dubbed, takes_over=self._takes_over)
+            writer = await asyncio.to_thread(
+                open_writer, request, film.info, speech, dubbed=dubbed, takes_over=self._takes_over, seal=seal
+            )
             computed, reused = journal.computed, journal.reused
             facts = await passes.write(film, plan, person, writer, self._clock)
         return DubOutcome(
@@ -170,6 +185,11 @@ class DubJob:
         """Remove the job's folder, and those of its artefacts that no other job and no actor uses."""
         if self._folder is not None:
             give_up(self._folder, self._ledger, self._store)
+
+    def remove_film(self) -> None:
+        """Remove the film, and the manifest that lies beside it. Blocks."""
+        for file in (self._request.output, sidecar_of(self._request.output)):
+            file.unlink(missing_ok=True)
 
     @asynccontextmanager
     async def _workspace(self, folder: Path) -> AsyncIterator[Workspace]:

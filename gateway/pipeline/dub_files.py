@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from gateway.consent import consent_line
+from gateway.consent.record import consent_line
 from gateway.media.background_film import own_timeline
 from gateway.media.inspection import inspect_film, inspect_sound
 from gateway.media.marking import MARK
@@ -15,7 +15,7 @@ from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import as_shown, is_still
 from gateway.media.types import MediaInfo
 from gateway.media.write_settings import WriteSettings
-from gateway.media.writer import VideoWriter
+from gateway.media.writer import Seal, VideoWriter
 from gateway.pipeline.dub_request import DubRequest, has_own_timeline, what_is_synthetic
 from services.common.errors import InvalidRequest
 
@@ -48,7 +48,13 @@ def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
 
 
 def open_writer(
-    request: DubRequest, film: MediaInfo, speech: Speech, *, dubbed: bool = True, takes_over: bool = False
+    request: DubRequest,
+    film: MediaInfo,
+    speech: Speech,
+    *,
+    dubbed: bool = True,
+    takes_over: bool = False,
+    seal: Seal | None = None,
 ) -> VideoWriter:
     """Return the writer of a dub's output. The output is checked and not begun.
 
@@ -58,6 +64,7 @@ def open_writer(
         speech: speech of the dub.
         dubbed: whether the mouth of any frame is rendered, for the mark in the output.
         takes_over: whether the unfinished file of a process that did this dub before is removed, even if the process holds it.
+        seal: signs the film; None: the film gets no manifest.
 
     Raises:
         InvalidRequest, MediaUnsupported: the output cannot be written as requested.
@@ -76,6 +83,7 @@ def open_writer(
             takes_over=takes_over,
         ),
         speech_file=request.speech,
+        seal=seal,
     )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from dubstage.texture.v1alpha1 import texture_pb2
-from gateway.consent import Consent
+from gateway.consent.record import Consent
+from gateway.consent.use import ConsentUse
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
 from gateway.methods import METHODS, Method, method_named
@@ -35,6 +36,7 @@ class DubRequest:
         consent: consent record that the output names; None: there is none.
         reference: picture or film of the person whose appearance the film takes; None: the actor's own appearance.
         reference_consent: consent record of the person in `reference`; None: there is none.
+        use: project and language, which the consent records must cover.
         keep_audio: the output keeps the sound of the footage.
         codec: video codec of the output; None: chosen by the container.
         enrol: which parts of the enrolment from this footage are done.
@@ -55,6 +57,7 @@ class DubRequest:
     consent: Consent | None = None
     reference: Path | None = None
     reference_consent: Consent | None = None
+    use: ConsentUse = ConsentUse()
     keep_audio: bool = False
     codec: str | None = None
     enrol: EnrolOptions = EnrolOptions()
@@ -64,6 +67,11 @@ class DubRequest:
     retime: bool = False
     expression: Expression | None = None
     overwrite: bool = False
+
+    @property
+    def consents(self) -> tuple[Consent | None, ...]:
+        """The records that allow the dub."""
+        return self.consent, self.reference_consent
 
     @property
     def keeps_expression(self) -> bool:

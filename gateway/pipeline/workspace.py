@@ -29,6 +29,8 @@ ALREADY_RUNNING: Final = "the very same job is running already: wait for it"
 """Message of the error if another job works in the folder."""
 _NOTE: Final = ".done"
 _LOCK_TRIES: Final = 5
+_ASKED_TRIES: Final = 500
+"""Tries while other processes only ask for the lock: on a busy machine, such a process may be stopped between two steps."""
 _LOCK_WAIT_S: Final = 0.02
 JOURNAL: Final = "journal"
 """Folder of finished steps (gateway.pipeline.journal)."""
@@ -183,7 +185,7 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
         FileNotFoundError: the folder is missing, and `make` is False.
         OSError: the folder cannot be created.
     """
-    tries = _LOCK_TRIES
+    tries = 0
     while True:
         if make:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -197,10 +199,10 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            most = _ASKED_TRIES if _is_only_asked_for(handle) else _LOCK_TRIES
             os.close(handle)
-            tries -= 1
-            if tries:
-                # A process that asks whether a job is running also holds the lock for a moment.
+            tries += 1
+            if tries < most:
                 time.sleep(_LOCK_WAIT_S)
                 continue
             raise InvalidRequest(ALREADY_RUNNING, field="footage") from None
@@ -222,14 +224,20 @@ def is_running(folder: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _is_only_asked_for(handle)
     except OSError:
         return False  # the file system has no locks
     finally:
         os.close(handle)
-    return False
+
+
+def _is_only_asked_for(handle: int) -> bool:
+    """Return whether no process works under a lock. Whoever asks holds a shared lock until the handle is closed."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _still_there(handle: int, path: Path) -> bool:

@@ -8,7 +8,6 @@ show: Services, autoscaling, disruption budgets and network policies, which need
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import subprocess
@@ -25,6 +24,7 @@ from dubstage.client import gateway as dubbing
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.cli.demo import SPEECH, demo_footage
 from gateway.methods import DEFAULT_METHOD
+from gateway.provenance.media_digest import media_sha256
 from scripts.play.manifests import Document, playable, probes, render_chart
 from scripts.play.podman import Podman
 
@@ -47,11 +47,6 @@ class Log:
         line = f"{time.monotonic() - self._begin:6.1f} s  {text}"
         print(line, flush=True)
         print(line, file=self._file, flush=True)
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def prepare(folder: Path) -> dict[str, Path]:
@@ -153,7 +148,8 @@ def dub_by_api(given: argparse.Namespace, media: Path, log: Log) -> Path:
         result = dub.wait(timeout_s=1800, on_progress=progress)
     film = media / result.output_uri
     film = film if film.is_file() else media / "dub.mp4"
-    log(f"dub: {result.num_dubbed} of {result.num_frames} frames in {time.monotonic() - begun:.1f} s, sha256 {sha256(film)}")
+    seconds = time.monotonic() - begun
+    log(f"dub: {result.num_dubbed} of {result.num_frames} frames in {seconds:.1f} s, media sha256 {media_sha256(film)}")
     return film
 
 
@@ -169,7 +165,7 @@ def dub_in_one_process(given: argparse.Namespace, folder: Path, log: Log) -> Pat
     command += ["--no-personalize"] if given.no_personalization else []
     begun = time.monotonic()
     subprocess.run([str(word) for word in command], check=True, env=environment, cwd=CHECKOUT, capture_output=True, text=True)
-    log(f"in one process: {time.monotonic() - begun:.1f} s, sha256 {sha256(film)}")
+    log(f"in one process: {time.monotonic() - begun:.1f} s, media sha256 {media_sha256(film)}")
     return film
 
 
@@ -221,8 +217,8 @@ def main() -> int:
         show_security(podman, log)
         film = shutil.copyfile(dub_by_api(given, volumes["media"], log), folder / "dub.mp4")
         if not given.no_comparison:
-            same = sha256(dub_in_one_process(given, folder, log)) == sha256(film)
-            log("the two films are the same bytes" if same else "THE TWO FILMS DIFFER")
+            same = media_sha256(dub_in_one_process(given, folder, log)) == media_sha256(film)
+            log("the two films are the same bytes, manifests aside" if same else "THE TWO FILMS DIFFER")
     except (RuntimeError, ValueError, subprocess.CalledProcessError) as problem:
         log(f"failed: {problem}\n{getattr(problem, 'stderr', None) or ''}")
         return 1

@@ -14,7 +14,15 @@
             ModelNotFound             no model of this name or version
             OperationNotFound         no long-running operation of this name
         PreconditionError             the request is fine, the state is not (names the subject)
-            ConsentMissing            the actor has no consent record and the settings require one
+            ConsentRefused            the consent record of the person does not allow the work (consent_errors.py)
+                ConsentMissing        there is no consent record and the settings require one
+                ConsentUnsigned       the record is not signed and the settings require a signature
+                ConsentSignerUnknown  the record is signed with a key that the settings do not trust
+                ConsentAltered        the signature does not fit the record
+                ConsentWithdrawn      the consent was withdrawn
+                ConsentNotYetValid    the time of the consent has not begun
+                ConsentExpired        the time of the consent is over
+                ConsentOutOfScope     the record does not cover the project or the language
             ActorNotReady             the actor is not enrolled or personalised yet
             NoUsableFootage           enrolment found no frame with a usable face
             StorageFull               no space left where artefacts or results are written
@@ -36,6 +44,7 @@ Exit codes of batch jobs: 10 = wrong input, 11 = a person must change something 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -65,14 +74,18 @@ class DubstageError(Exception):
 
 
 class RequestError(DubstageError):
-    """The request cannot be used. `field` is the proto field path or the command line option, or empty."""
+    """The request cannot be used. `field` is the proto field path or the command line option, or empty.
+
+    `violations` are pairs of a field and what is wrong with the field, where several fields are wrong.
+    """
 
     code = "INVALID_ARGUMENT"
     exit_code = 10
 
-    def __init__(self, message: str, *, field: str = "") -> None:
+    def __init__(self, message: str, *, field: str = "", violations: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.field = field
+        self.violations = tuple(violations)
 
 
 class InvalidRequest(RequestError):
@@ -153,12 +166,6 @@ class PreconditionError(DubstageError):
     def __init__(self, message: str, *, subject: str = "") -> None:
         super().__init__(message)
         self.subject = subject
-
-
-class ConsentMissing(PreconditionError):
-    """The actor has no consent record and the settings require one."""
-
-    reason = "CONSENT_MISSING"
 
 
 class ActorNotReady(PreconditionError):

@@ -71,6 +71,16 @@ def test_workers_and_components_share_the_store_the_image_tag_and_the_rule_of_co
     assert own["DUBSTAGE_BATCHES_URL"] == "s3://films/batches"
 
 
+def test_workers_trust_the_keys_of_consent_records_that_the_gateway_trusts() -> None:
+    rendered = render("batch", "gateway.requireConsent=signed", "gateway.consentKeysSecret.name=studios")
+    assert environment(rendered)["DUBSTAGE_REQUIRE_CONSENT"] == "signed"
+    spec = worker(rendered)
+    place = environment(rendered)["DUBSTAGE_CONSENT_KEYS"]
+    (mount,) = [mount for mount in spec["containers"][0]["volumeMounts"] if mount["mountPath"] == place]
+    (volume,) = [volume for volume in spec["volumes"] if volume["name"] == mount["name"]]
+    assert volume["secret"]["secretName"] == "studios"
+
+
 def test_workers_call_the_stages_as_the_gateway_does_if_they_are_told_to() -> None:
     rendered = render("batch")
     own, gateway = environment(rendered), rendered.environment("gateway")

@@ -48,7 +48,7 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_it_succeeds_where_all_serve(audio: str) -> None:
-    result = run(audio, f"dns:///{audio}", patience_s="30")
+    result = run(audio, f"dns:///{audio}", patience_s="120")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [f"{audio} serves", f"dns:///{audio} serves"]
 

@@ -71,6 +71,10 @@ IN_A_SCHEMA = {
     ),
     "a setting that the chart makes": (["audio.settings.port=1"], "audio:\n- settings: Additional property port is not allowed"),
     "a database's host for its url": (["gateway.database.url=db.example.com"], "gateway:\n- database.url: Does not match pattern"),
+    "a word for required consent": (
+        ["gateway.requireConsent=always"],
+        "gateway:\n- requireConsent: requireConsent must be one of",
+    ),
     "yes for true": (["global.tls.enabled=yes"], "global.tls.enabled: Invalid type. Expected: boolean, given: string"),
     "an effect that taints do not have": (
         ["global.defaults.tolerations[0].effect=NoRun"],
@@ -106,6 +110,7 @@ IN_A_TEMPLATE = {
     ),
     "models of an object store without an address": (["render.models.source=objectStore"], "models.url: where the models lie"),
     "a folder without a path": (["gateway.media.type=hostPath"], "hostPath: a volume of type hostPath needs a path"),
+    "signed consent without keys": (["gateway.requireConsent=signed"], "gateway.requireConsent: signed records need trusted keys"),
     "two gateways on SQLite": (["gateway.replicas=2"], "gateway.replicas: 2 gateways need PostgreSQL"),
     "two gateways on SQLite that is named": (
         ["gateway.replicas=2", "gateway.database.url=sqlite:////data/a.sqlite"],

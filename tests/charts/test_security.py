@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from services.common.chassis.settings import StageSettings, load_settings
 from services.common.chassis.stage import server_of
 from services.common.errors import StageDeadlineExceeded, Unauthenticated
 from tests.charts.rendering import COMPONENTS, STAGES, label, pod_spec, render
+from tests.contract.ports import free_port
 
 
 def test_every_component_gets_a_certificate_for_the_names_that_it_is_called_by() -> None:
@@ -141,10 +141,7 @@ def settings_in_pod(component: str, folder: Path, patch: pytest.MonkeyPatch, **c
 async def test_what_production_configures_is_a_connection_with_certificates_and_token_and_a_probe_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        health_port, metrics_port = one.getsockname()[1], other.getsockname()[1]
+    health_port, metrics_port = free_port(), free_port()
     authority = Authority()
     certificates = {label(item, "component"): item["spec"] for item in render("production").of("Certificate")}
     for component in ("audio", "gateway"):
@@ -177,7 +174,7 @@ async def test_what_production_configures_is_a_connection_with_certificates_and_
         async with grpc.aio.insecure_channel(f"127.0.0.1:{health_port}") as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)
             for name in ("", "liveness"):
-                reply = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+                reply = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=60)
                 assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from charts.schema import COMPONENTS, REFERENCE, SET_BY_THE_CHART, SETTINGS, reference, schemas, settings_schema
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, RequireConsent
 from services.common.chassis.settings import PREFIX, StageSettings, load_settings
 from services.render.settings import RenderSettings
 from tests.charts.rendering import CASES, KEEP_ARTEFACTS, STAGES, Rendered, pod_spec, render
@@ -93,7 +93,7 @@ def _another(schema: dict[str, Any], value: Any) -> Any:
         case "integer" | "number":
             return type(value)(min(value + 1, schema.get("maximum", value + 1)))
         case "string":
-            return "words"
+            return "s3://bucket/folder" if "pattern" in schema else "words"
         case kind:
             raise AssertionError(f"a setting of type {kind}: {schema}")
 
@@ -119,6 +119,17 @@ def test_consent_is_required_unless_somebody_says_otherwise(tmp_path: Path, monk
     assert isinstance(settings, GatewaySettings)
     assert settings.require_consent
     assert render("default", "gateway.requireConsent=false").environment("gateway")["DUBSTAGE_REQUIRE_CONSENT"] == "false"
+
+
+def test_signed_consent_comes_with_the_folder_of_trusted_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered = render("default", "gateway.requireConsent=signed", "gateway.consentKeysSecret.name=studios")
+    settings = load(rendered, "gateway", tmp_path, monkeypatch)
+    assert isinstance(settings, GatewaySettings)
+    assert settings.require_consent is RequireConsent.SIGNED
+    assert settings.consent_keys == tmp_path / "etc/dubstage/consent-keys"
+    mounts = {mount["mountPath"]: mount["name"] for mount in rendered.container("gateway")["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod_spec(rendered.deployment("gateway"))["volumes"]}
+    assert volumes[mounts["/etc/dubstage/consent-keys"]]["secret"]["secretName"] == "studios"
 
 
 def test_the_gateway_reaches_every_stage_by_name_and_spreads_its_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

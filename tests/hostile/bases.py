@@ -18,7 +18,7 @@ from skimage.data import astronaut
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import gateway_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
@@ -47,9 +47,11 @@ PACKAGES = {
     "render": render_pb2,
     "gateway": gateway_pb2,
 }
-OTHERS = (("gateway", operations_pb2), ("audio", health_pb2), ("audio", reflection_pb2))
-"""Services of other packages, and the server on which the campaign calls them."""
+OTHERS = (("gateway", operations_pb2), ("gateway", batch_pb2), ("audio", health_pb2), ("audio", reflection_pb2))
+"""Services of other files, and the server on which the campaign calls them."""
 ACTOR = "driver"
+BATCH = "hostile"
+"""A batch whose shots were cancelled, if a case has begun one."""
 RATE_HZ = 16000
 PAL = common_pb2.Rational(num=25, den=1)
 PAL_TIMES = common_pb2.Timeline(frame_rate=PAL)
@@ -170,8 +172,18 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "gateway.GetActor": [[gateway_pb2.GetActorRequest(actor_id=ACTOR)]],
         "gateway.ListActors": [[gateway_pb2.ListActorsRequest(page_size=3)]],
         "gateway.EraseActor": [[gateway_pb2.EraseActorRequest(actor_id="nobody")]],
+        "gateway.RevokeConsent": [[gateway_pb2.RevokeConsentRequest(record_sha256="0" * 64)]],
         "gateway.CreateDub": [[dubbing()]],
         "gateway.Live": [_live()],
+        "BatchService.SubmitBatch": [[_batch()], [_manifest()]],
+        "BatchService.GetBatch": [[batch_pb2.GetBatchRequest(batch_id=BATCH)]],
+        "BatchService.ListBatches": [[batch_pb2.ListBatchesRequest(page_size=3)]],
+        "BatchService.ListShots": [[batch_pb2.ListShotsRequest(batch_id=BATCH, page_size=3, states=[batch_pb2.SHOT_STATE_DONE])]],
+        "BatchService.WatchBatch": [[batch_pb2.WatchBatchRequest(batch_id=BATCH)]],
+        "BatchService.CancelBatch": [[batch_pb2.CancelBatchRequest(batch_id=BATCH, shot_ids=["one"])]],
+        "BatchService.RetryBatch": [[batch_pb2.RetryBatchRequest(batch_id="nothing", shot_ids=["one"])]],
+        "BatchService.DeleteBatch": [[batch_pb2.DeleteBatchRequest(batch_id="nothing")]],
+        "BatchService.GetReport": [[batch_pb2.GetReportRequest(batch_id=BATCH, format=batch_pb2.REPORT_FORMAT_JSON)]],
         "Operations.ListOperations": [[operations_pb2.ListOperationsRequest(name="operations", page_size=3)]],
         "Operations.GetOperation": [[operations_pb2.GetOperationRequest(name="operations/none")]],
         "Operations.DeleteOperation": [[operations_pb2.DeleteOperationRequest(name="operations/none")]],
@@ -182,6 +194,26 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "Health.Check": [[health_pb2.HealthCheckRequest()]],
         "ServerReflection.ServerReflectionInfo": [[reflection_pb2.ServerReflectionRequest(list_services="*")]],
     }
+
+
+def _batch() -> batch_pb2.SubmitBatchRequest:
+    shots = [
+        batch_pb2.BatchRow(
+            shot_id=shot,
+            footage_uri="footage.mp4",
+            speech_uri="speech.wav",
+            output_uri=f"{shot}.mp4",
+            skip_personalization=True,
+            quality=batch_pb2.BatchQuality(min_dubbed_share=0.5, max_warnings=1),
+        )
+        for shot in ("one", "two")
+    ]
+    return batch_pb2.SubmitBatchRequest(batch_id=BATCH, rows=shots, validate_only=True)
+
+
+def _manifest() -> batch_pb2.SubmitBatchRequest:
+    rows = b'{"defaults": {"retime": true}}\n{"id": "one", "footage": "footage.mp4", "output": "one.mp4"}\n'
+    return batch_pb2.SubmitBatchRequest(batch_id=BATCH, manifest=rows, validate_only=True)
 
 
 def dubbing(**fields: Any) -> gateway_pb2.CreateDubRequest:

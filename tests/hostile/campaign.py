@@ -9,7 +9,6 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tests.hostile.case import Case, Fault, Outcome
 from tests.hostile.children import files_below
@@ -21,6 +20,8 @@ KEPT_GROWTH_BYTES = 640 << 20
 """What of it they may keep at the end: pools of the allocator, caches, and work areas of the networks that were used."""
 BUSY_SHARE = 0.5
 """Share of one core: servers that use more than this after the last answer still compute for calls that are over."""
+QUIET_WITHIN_S = 60.0
+"""Within it, servers whose callers have all gone compute nothing any more, and have removed what calls left."""
 SETTLE_S = 3.0
 SAMPLE_S = 0.25
 
@@ -167,30 +168,39 @@ class Campaign:
                 self._found(Case("campaign", names, _nothing), Fault("growth", f"the servers hold {now >> 20} MiB while these run"))
 
     def _look_at_servers(self) -> None:
-        world, result = self._world, self.result
+        end = time.monotonic() + QUIET_WITHIN_S
         time.sleep(SETTLE_S)
+        while (faults := self._faults_at_end()) and time.monotonic() < end:
+            pass
+        for fault in faults:
+            self._found(Case("campaign", "at the end", _nothing), fault)
+
+    def _faults_at_end(self) -> list[Fault]:
+        """What the servers still do and keep, seen over some seconds."""
+        world, result = self._world, self.result
+        faults = []
         before = world.servers.processor_s()
         time.sleep(SETTLE_S)
         share = (world.servers.processor_s() - before) / SETTLE_S
         result.end_bytes = world.servers.resident_bytes()
-        at_end = Case("campaign", "at the end", _nothing)
         if share > BUSY_SHARE:
-            self._found(at_end, Fault("hang", f"the servers compute ({share:.1f} cores) after the last answer"))
+            faults.append(Fault("hang", f"the servers compute ({share:.1f} cores) after the last answer"))
         if result.end_bytes > result.warm_bytes + KEPT_GROWTH_BYTES:
             grown = result.end_bytes - result.warm_bytes
-            self._found(at_end, Fault("growth", f"the servers keep {grown >> 20} MiB more than when they were warm"))
+            faults.append(Fault("growth", f"the servers keep {grown >> 20} MiB more than when they were warm"))
         for folder in (world.servers.data / "jobs", world.servers.media):
             for path in files_below(folder):
                 if path.name not in GOOD_MEDIA:
-                    self._found(at_end, Fault("leftover", f"{path.relative_to(world.servers.folder)}"))
+                    faults.append(Fault("leftover", f"{path.relative_to(world.servers.folder)}"))
         for path in files_below(world.servers.store):
             if path.name.startswith(".partial"):
-                self._found(at_end, Fault("leftover", f"a partial blob: {path.name}"))
+                faults.append(Fault("leftover", f"a partial blob: {path.name}"))
+        return faults
 
 
 def _names_outside(world: World) -> set[str]:
-    """Names where no case has anything to write: the checkout's top folder and the one above the campaign's."""
-    places = (Path(__file__).parents[2], world.folder)
+    """Names where no case has anything to write: the servers' own folder, and the one above the cases'."""
+    places = (world.servers.cwd, world.folder)
     return {
         f"{place.name}/{path.name}" for place in places for path in place.iterdir() if path.name not in ("kept", "cases", "out")
     }

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.hostile.world import World
 
-DEFAULT_LIMIT_S = 90.0
-"""A case that has no answer by then counts as a hang. Generous: machines of a build farm are shared."""
+DEFAULT_LIMIT_S = 240.0
+"""A case that has no answer by then counts as a hang. Generous: machines of a build farm are shared, and pause."""
 
 ANSWERED = frozenset({"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "DATA_LOSS"})
 """Codes with which an RPC may answer a mutated request: the mutation may have done no harm, and the stage chooses which check

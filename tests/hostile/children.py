@@ -16,7 +16,7 @@ from tests.hostile.case import EXIT_OK, EXIT_PERSON, EXIT_WRONG, Fault, Outcome
 
 PEAK_BYTES = 1536 << 20
 """Resident memory that a command line with remote stages may take at most, its child processes each too."""
-LIMIT_S = 75.0
+LIMIT_S = 225.0
 """Time until a command line counts as hanging."""
 LIBRARIES_OWN = ("pymp-", ".ses")
 """Beginnings of names that libraries leave among the temporary files: Python's multiprocessing and ONNX Runtime."""

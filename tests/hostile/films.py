@@ -9,14 +9,13 @@ from pathlib import Path
 from random import Random
 
 import grpc
-from google.longrunning import operations_pb2
 
 from tests.hostile.bases import ACTOR, dubbing
 from tests.hostile.case import ANSWERED, TOLD, Case, Fault, Outcome
 from tests.hostile.commands import run
 from tests.hostile.media import hostile_file, odd_sound
-from tests.hostile.rpcs import OUR_BUGS, TIMEOUT_S, judged, told_by
-from tests.hostile.world import World
+from tests.hostile.rpcs import OUR_BUGS, judged, told_by
+from tests.hostile.world import SETTLE_S, World
 
 
 def media_case(rng: Random) -> Case:
@@ -78,14 +77,10 @@ def over_the_api(world: World, rng: Random, recipe: Callable[..., Path], *, spee
             (operation,) = world.call("gateway", "/dubstage.gateway.v1alpha1.DubService/CreateDub", [request])
         except grpc.RpcError as error:
             return judged(world, error, request.SerializeToString())
-        wait = operations_pb2.WaitOperationRequest(name=operation.name)  # type: ignore[attr-defined]
-        wait.timeout.FromSeconds(int(TIMEOUT_S))
-        (ended,) = world.operation("WaitOperation", wait)
-        if not ended.done:  # type: ignore[attr-defined]
+        ended = world.ended(operation.name)  # type: ignore[attr-defined]
+        if not ended.done:
             world.settle(operation.name)  # type: ignore[attr-defined]
-            return Outcome(
-                "DEADLINE_EXCEEDED", str(ended), (Fault("hang", f"the operation had not ended after {TIMEOUT_S:.0f} s"),)
-            )
+            return Outcome("DEADLINE_EXCEEDED", str(ended), (Fault("hang", f"the operation had not ended after {SETTLE_S:.0f} s"),))
         after = {path.name for path in folder.iterdir()} - before
         return _ended(world, ended, after)
     finally:

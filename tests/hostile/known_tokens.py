@@ -23,7 +23,7 @@ STAGE = "texture"
 """Starts sooner than the others."""
 METHODS = ("texture.MatchBackgrounds", "texture.BuildBank", "texture.RetrieveWarp")
 """One of each kind: a message for a message, a stream for a message, a stream for a stream."""
-START_S = 60.0
+START_S = 180.0
 TOKEN, NEXT = "the-first-token", "the-second-token"
 EMPTY = "token file is empty or cannot be read"
 WITHOUT_TOKENS: dict[str, Callable[[Path], object]] = {

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from dubstage.gateway.v1alpha1 import gateway_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
 from tests.hostile.bases import Rpc
 from tests.hostile.case import ANSWERED, DEFAULT_LIMIT_S, Case, Fault, Outcome
 from tests.hostile.mutate import mutate, not_finite
@@ -38,6 +38,7 @@ OUR_BUGS = frozenset({"UNEXPECTED", "CONTRACT_BROKEN"})
 """Reasons that no hostile caller may bring about."""
 GRPCS_SERVICES = ("/grpc.health.", "/grpc.reflection.")
 """Their servicers come with gRPC and know no ErrorInfo."""
+CANCEL_BATCH = "/dubstage.gateway.v1alpha1.BatchService/CancelBatch"
 PLACES = (str(__file__).rpartition("/tests/")[0] + "/", "/site-packages/")
 """Text of the server's own files: in no answer."""
 
@@ -126,6 +127,8 @@ def _settle(world: World, answers: Sequence[Message]) -> None:
     for answer in answers:
         if isinstance(answer, operations_pb2.Operation) and answer.name and not answer.done:
             world.settle(answer.name)
+        elif isinstance(answer, batch_pb2.SubmitBatchResponse | batch_pb2.RetryBatchResponse) and answer.batch.batch_id:
+            world.call("gateway", CANCEL_BATCH, [batch_pb2.CancelBatchRequest(batch_id=answer.batch.batch_id)])
 
 
 def rpc_case(rng: Random, rpcs: Sequence[str]) -> Case:
@@ -163,6 +166,8 @@ def own_names(messages: Sequence[Message]) -> None:
             message.output_uri = f"dub-{next(_numbers)}.mp4"
         elif isinstance(message, gateway_pb2.CreateActorRequest):
             message.actor_id = f"new-{next(_numbers)}"
+        elif isinstance(message, batch_pb2.SubmitBatchRequest):
+            message.batch_id = f"batch-{next(_numbers)}"
 
 
 Changed = Callable[[list[Message]], None]

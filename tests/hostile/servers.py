@@ -15,7 +15,7 @@ from typing import Self
 import psutil
 
 STAGES = ("audio", "face", "motion", "texture", "render")
-START_S = 180.0
+START_S = 600.0
 MAX_IDLE_S = 10.0
 """Shorter than the default, so that cases which wait for the end of idle streams are quick."""
 MAX_MESSAGE_BYTES = 16 << 20
@@ -33,6 +33,8 @@ class Servers:
     def __init__(self, folder: Path, **settings: object) -> None:
         self.folder = folder
         self.media, self.store, self.data = folder / "media", folder / "artefacts", folder / "data"
+        self.cwd = folder / "cwd"
+        """Folder in which the servers run, and where none of them has anything to write."""
         self.addresses: dict[str, str] = {}
         self._settings = settings
         self._child: subprocess.Popen[bytes] | None = None
@@ -48,7 +50,8 @@ class Servers:
     def start(self) -> None:
         """Start the servers and wait until they serve."""
         self.starts += 1
-        self.media.mkdir(parents=True, exist_ok=True)
+        for place in (self.media, self.cwd):
+            place.mkdir(parents=True, exist_ok=True)
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
         with (self.folder / "servers.log").open("ab") as log:
@@ -57,7 +60,8 @@ class Servers:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                cwd=Path(__file__).parents[2],
+                cwd=self.cwd,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[2]), *sys.path))},
             )
         end = time.monotonic() + START_S
         while not ready.exists():
@@ -73,7 +77,7 @@ class Servers:
             return
         child.send_signal(signal.SIGTERM)
         try:
-            child.wait(20)
+            child.wait(60)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
@@ -132,7 +136,7 @@ async def _serve(folder: Path, settings: dict[str, object]) -> None:
         data_dir=folder / "data",
         media_dir=folder / "media",
         drain_grace_s=0.0,
-        stages_start_s=30.0,
+        stages_start_s=300.0,
         max_idle_s=MAX_IDLE_S,
         **endpoints,
         **settings,

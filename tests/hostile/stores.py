@@ -24,6 +24,8 @@ ACTOR_LINES: Sequence[Sequence[str]] = (
     ["jobs", "list"],
 )
 RESUMED = "resumed"
+STOPS = 10
+"""Dubs of which at least one can be stopped in the middle."""
 
 
 class Kept:
@@ -43,10 +45,8 @@ class Kept:
         for name in ("cwd", "home", "tmp", "out", "data"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         footage = world.shelf.folder / "footage.mp4"
-        enrolled = dubstage(
-            ["actor", "create", ACTOR, str(footage), "--no-personalize"], self.folder, environment(world), limit_s=120
-        )
-        done = dubstage(self.dub(world, self.folder), self.folder, environment(world), limit_s=120)
+        enrolled = dubstage(["actor", "create", ACTOR, str(footage), "--no-personalize"], self.folder, environment(world))
+        done = dubstage(self.dub(world, self.folder), self.folder, environment(world))
         if (enrolled.code, done.code) != (EXIT_OK, EXIT_OK):
             raise RuntimeError(f"nothing to damage could be made: {enrolled} {done}")
         film = self.folder / "out" / "film.mkv"
@@ -56,8 +56,13 @@ class Kept:
         def far_enough() -> bool:
             return any((self.folder / "data" / "jobs").glob("*/journal/*"))
 
-        dubstage(self.dub(world, self.folder), self.folder, environment(world), limit_s=120, stop_when=far_enough)
-        if film.exists() or not far_enough():
+        # On a machine that pauses, the dub may end before its signal comes: then the next one is stopped.
+        for _ in range(STOPS):
+            film.unlink(missing_ok=True)
+            dubstage(self.dub(world, self.folder), self.folder, environment(world), stop_when=far_enough)
+            if far_enough() and not film.exists():
+                break
+        else:
             raise RuntimeError("no dub could be stopped in the middle")
         shutil.copytree(world.servers.store, self.folder / "artefacts")
 
@@ -220,7 +225,7 @@ def resumed_case(rng: Random, damage: Callable[[Path, Random], str] = damaged, p
             faults.append(Fault("message", f"another film after {what}, in silence: {outcome.said[-300:]}"))
         return Outcome(outcome.code, f"{what}: {outcome.said}", tuple(faults))
 
-    return Case("store", f"{RESUMED} dub after damage to {pattern or 'a record'}, seed {seed}", act, allowed=TOLD, limit_s=90.0)
+    return Case("store", f"{RESUMED} dub after damage to {pattern or 'a record'}, seed {seed}", act, allowed=TOLD)
 
 
 def journal_entry(text: str) -> Callable[[Path, Random], str]:

@@ -20,7 +20,7 @@ from tests.hostile.world import World
 
 MANY = 200
 """Connections at once."""
-AFTERWARDS_S = 60.0
+AFTERWARDS_S = 180.0
 """Within it a server that was abused answers a valid call again."""
 GRPC_FRAME_LIMIT = 64 << 20
 
@@ -167,7 +167,7 @@ def served_beside_idle_streams(world: World, name: str, count: int) -> Outcome:
 def raw_bytes(world: World, server: str, data: bytes) -> Outcome:
     """Bytes that are no HTTP/2 on a server's port."""
     host, _, port = world.servers.addresses[server].rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(data)
         connection.settimeout(0.3)
         try:

@@ -12,6 +12,9 @@ from tests.hostile.known import KNOWN
 from tests.hostile.plan import case, cases
 from tests.hostile.world import World
 
+# The first test waits for the start of the servers and for a whole campaign. Each case has its own limit.
+pytestmark = pytest.mark.timeout(3600)
+
 SEED = 9
 QUICK = 200
 

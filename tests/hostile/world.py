@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 OPERATIONS = "/google.longrunning.Operations/"
-SETTLE_S = 60.0
+SETTLE_S = 240.0
 GOOD_MEDIA = ("footage.mp4", "other.mp4", "speech.wav")
 """What the media folder holds besides the files of cases."""
 
@@ -116,7 +116,7 @@ class World:
         """Enrol the person of the clip at the gateway, without adapted networks."""
         request = gateway_pb2.CreateActorRequest(actor_id=actor_id, footage_uri=footage, skip_personalization=True, consent=PERSON)
         (operation,) = self.call("gateway", "/dubstage.gateway.v1alpha1.ActorService/CreateActor", [request])
-        (ended,) = self.operation("WaitOperation", operations_pb2.WaitOperationRequest(name=operation.name))  # type: ignore[attr-defined]
+        ended = self.ended(operation.name)  # type: ignore[attr-defined]
         if not ended.HasField("response"):
             raise RuntimeError(f"the campaign's actor could not be enrolled: {ended}")
 
@@ -127,8 +127,12 @@ class World:
     def settle(self, name: str) -> operations_pb2.Operation:
         """Cancel an operation that a case began, and wait until it has ended."""
         self.operation("CancelOperation", operations_pb2.CancelOperationRequest(name=name))
-        (ended,) = self.operation("WaitOperation", operations_pb2.WaitOperationRequest(name=name))
-        return ended  # type: ignore[return-value]
+        return self.ended(name)
+
+    def ended(self, name: str) -> operations_pb2.Operation:
+        """An operation when it has ended, or as it is after about SETTLE_S."""
+        (operation,) = self.operation("WaitOperation", operations_pb2.WaitOperationRequest(name=name))
+        return operation  # type: ignore[return-value]
 
     def sandbox(self) -> Path:
         """A new folder for one case."""

@@ -41,7 +41,7 @@ class LoopThread:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=120)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=300)
 
     def close(self) -> None:
         self.run(self._loop.shutdown_asyncgens())
@@ -62,7 +62,7 @@ class RunningStages:
         return {f"{name}_endpoint": f"127.0.0.1:{port}" for name, port in self.ports.items()}
 
     def connect(self, name: str) -> Connection:
-        return connect(f"127.0.0.1:{self.ports[name]}", timeout_s=60)
+        return connect(f"127.0.0.1:{self.ports[name]}", timeout_s=300)
 
 
 @pytest.fixture(scope="session")
@@ -135,6 +135,13 @@ def media(tmp_path_factory: pytest.TempPathFactory, carphone: Path) -> Media:
     return found
 
 
+@pytest.fixture(scope="session")
+def long_footage(media: Media, carphone: Path) -> str:
+    """Footage in the media folder for work that a test stops: its dub does not end before the test takes its next step."""
+    write_short_clip(carphone, media.root / "long_footage.mp4", NUM_FRAMES, times=6)
+    return "long_footage.mp4"
+
+
 def write_short_clip(source: Path, target: Path, num_frames: int, *, times: int = 1) -> None:
     """The last frames of a film, `times` times, twice as large and with square pixels: a face too small would be passed through."""
     with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
@@ -168,7 +175,7 @@ class RunningGateway:
     settings: GatewaySettings
 
     def connect(self, **options: Any) -> Connection:
-        return connect(self.server.address, **{"timeout_s": 90, **options})
+        return connect(self.server.address, **{"timeout_s": 300, **options})
 
 
 StartGateway = Callable[..., RunningGateway]
@@ -187,7 +194,7 @@ def gateway_factory(
                 "media_dir": media.root,
                 "artefacts_url": str(stages.artefacts),
                 "drain_grace_s": 0.0,
-                "stages_start_s": 20.0,
+                "stages_start_s": 100.0,
                 **stages.endpoints(),
                 **settings,
             }
@@ -239,7 +246,7 @@ def gateway(gateway_factory: StartGateway, loop_thread: LoopThread) -> Iterator[
 def actor(gateway: RunningGateway) -> str:
     """A man who is enrolled at `gateway`, without personalised networks, with consent."""
     with gateway.connect() as connection:
-        made = gateway_client.enrol(connection, **enrolment("driver")).wait(timeout_s=90)
+        made = gateway_client.enrol(connection, **enrolment("driver")).wait(timeout_s=300)
     return made.actor_id
 
 

@@ -76,8 +76,8 @@ def test_nobody_is_enrolled_dubbed_or_shown_without_a_required_consent(
 ) -> None:
     free = start_gateway()
     with free.connect() as connection:
-        client.enrol(connection, **enrolment("without", consent=False)).wait(timeout_s=90)
-        client.enrol(connection, **enrolment("with-it")).wait(timeout_s=90)
+        client.enrol(connection, **enrolment("without", consent=False)).wait(timeout_s=300)
+        client.enrol(connection, **enrolment("with-it")).wait(timeout_s=300)
     stop_gateway(free)
     running = start_gateway(require_consent=True, data_dir=free.data)
     with running.connect() as connection:

@@ -43,7 +43,7 @@ class Report:
 
 def doctor() -> Report:
     command = [sys.executable, "-m", "gateway.cli", "doctor"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     return Report(done.returncode, done.stdout, done.stderr)
 
 
@@ -111,7 +111,7 @@ async def test_what_listens_and_is_no_stage_is_told_in_time(stages: RunningStage
     port = server.sockets[0].getsockname()[1]
     async with server:
         with pytest.raises(BackendUnavailable):
-            await asyncio.wait_for(check_stage(settings(stages, tmp_path, audio_endpoint=f"127.0.0.1:{port}"), "audio"), 30)
+            await asyncio.wait_for(check_stage(settings(stages, tmp_path, audio_endpoint=f"127.0.0.1:{port}"), "audio"), 90)
 
 
 def test_what_is_wrong_is_one_line_each_and_the_exit_code_is_one(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:

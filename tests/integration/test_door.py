@@ -111,11 +111,11 @@ def test_a_file_is_replaced_only_where_it_was_said_or_is_a_film_of_ours(start_ga
     running = start_gateway()
     shutil.copy(inputs / "text.mp4", inputs / "replaced.mp4")
     with running.connect() as connection:
-        client.dub(connection, **dubbing("replaced.mp4", footage=OTHER, overwrite=True)).wait(timeout_s=90)
+        client.dub(connection, **dubbing("replaced.mp4", footage=OTHER, overwrite=True)).wait(timeout_s=300)
         film = (inputs / "replaced.mp4").read_bytes()
         assert len(film) > 1000
         # A film of ours now: no word is needed.
-        client.dub(connection, **dubbing("replaced.mp4", footage=OTHER)).wait(timeout_s=90)
+        client.dub(connection, **dubbing("replaced.mp4", footage=OTHER)).wait(timeout_s=300)
         assert (inputs / "replaced.mp4").read_bytes() == film
 
 
@@ -134,11 +134,11 @@ def test_no_error_shows_where_the_server_keeps_its_files(start_gateway: StartGat
                 statuses.append(f"{error.message} {error.field}".encode())
                 continue
             with pytest.raises(DubstageCallError):
-                dub.wait(timeout_s=90)
+                dub.wait(timeout_s=300)
             request = operations_pb2.GetOperationRequest(name=dub.name)
             found = connection.unary(rpcs.operations.GET_OPERATION, request)
             statuses.append(found.SerializeToString())
-        client.enrol(connection, **enrolment("leaky", footage=OTHER)).wait(timeout_s=90)
+        client.enrol(connection, **enrolment("leaky", footage=OTHER)).wait(timeout_s=300)
         listed = {ref.sha256: ref for actor in client.list_actors(connection) for ref in actor.artefacts}
         for ref in listed.values():
             Path(ref.uri.removeprefix("file://")).unlink(missing_ok=True)

@@ -34,7 +34,7 @@ def num_frames(path: Path) -> int:
 
 def test_a_retimed_film_is_as_long_as_the_speech(gateway: RunningGateway, actor: str, media: Media) -> None:
     with gateway.connect() as connection:
-        result = client.dub(connection, **dubbing("retimed.mp4", actor_id=actor, retime=True)).wait(timeout_s=90)
+        result = client.dub(connection, **dubbing("retimed.mp4", actor_id=actor, retime=True)).wait(timeout_s=300)
     assert result.num_frames == num_frames(media.root / "retimed.mp4") == SPEECH_FRAMES != NUM_FRAMES
 
 
@@ -44,9 +44,9 @@ def test_a_person_enrolled_from_a_picture_speaks_and_can_be_erased(
     running = start_gateway()
     before = blobs(stages)
     with running.connect() as connection:
-        made = client.enrol(connection, **enrolment("pictured", footage=PICTURE, method="headpose")).wait(timeout_s=90)
+        made = client.enrol(connection, **enrolment("pictured", footage=PICTURE, method="headpose")).wait(timeout_s=300)
         assert made.num_enrolled_frames == 1
-        result = client.dub(connection, **dubbing("pictured.mp4", actor_id="pictured", footage=PICTURE)).wait(timeout_s=90)
+        result = client.dub(connection, **dubbing("pictured.mp4", actor_id="pictured", footage=PICTURE)).wait(timeout_s=300)
         assert (result.num_frames, result.num_dubbed) == (SPEECH_FRAMES, SPEECH_FRAMES)
         assert num_frames(media.root / "pictured.mp4") == SPEECH_FRAMES
         with pytest.raises(DubstageCallError, match="cannot be used live") as caught:
@@ -67,6 +67,6 @@ def test_a_person_enrolled_from_a_picture_speaks_and_can_be_erased(
 )
 def test_what_does_not_go_together_is_told(gateway: RunningGateway, fields: dict[str, object], field: str) -> None:
     with gateway.connect() as connection, pytest.raises(DubstageCallError) as caught:
-        client.dub(connection, **dubbing("refused.mp4", **fields)).wait(timeout_s=60)
+        client.dub(connection, **dubbing("refused.mp4", **fields)).wait(timeout_s=300)
     assert caught.value.reason == "INVALID_REQUEST"
     assert caught.value.field == field

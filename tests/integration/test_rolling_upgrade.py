@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -22,6 +21,7 @@ import pytest
 from dubstage.client import connect
 from dubstage.client import gateway as client
 from gateway.cli.serve import MODULES
+from gateway.provenance.media_digest import media_sha256
 from gateway.stages.interface import STAGE_NAMES
 from tests.integration.conftest import Media, dubbing, write_short_clip
 from tests.integration.test_operations import until
@@ -60,16 +60,16 @@ class Replica:
 
     def wait_until_ready(self) -> None:
         assert self.process is not None
-        until(lambda: self._ready().exists() or self._ended(), seconds=60)
+        until(lambda: self._ready().exists() or self._ended(), seconds=300)
         assert not self._ended(), self.log.read_text()
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         assert self.process is not None
         self.process.send_signal(number)
-        assert self.process.wait(timeout=30) == (0 if number is signal.SIGTERM else -number)
+        assert self.process.wait(timeout=120) == (0 if number is signal.SIGTERM else -number)
 
     def calls_in_flight(self, rpc: str) -> int:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=60) as page:
             lines = page.read().decode().splitlines()
         found = [line for line in lines if line.startswith("dubstage_rpcs_in_flight{") and f"/{rpc}" in line]
         return int(sum(float(line.rpartition(" ")[2]) for line in found))
@@ -98,6 +98,20 @@ class Suite:
         replica.end(number)
         replica.start()
         replica.wait_until_ready()
+
+    def kill_at_work(self, replica: Replica, rpc: str) -> None:
+        """Kill a replica during a call, and replace the replica. Again, if the call ended before the signal came."""
+        for _ in range(20):
+            lost = self.lost_calls()
+            until(lambda: replica.calls_in_flight(rpc) > 0, seconds=120)
+            self.replace(replica, signal.SIGKILL)
+            if self.lost_calls() > lost:
+                return
+        raise AssertionError(f"no {rpc} was lost with its replica")
+
+    def lost_calls(self) -> int:
+        """Calls that the gateway has made again so far."""
+        return self.gateway.log.read_text().count("trying_again")
 
 
 @pytest.fixture
@@ -135,7 +149,7 @@ def suite(tmp_path: Path, media: Media, carphone: Path) -> Iterator[Suite]:
         DUBSTAGE_MEDIA_DIR=str(folders["media"]),
         DUBSTAGE_MAX_CONCURRENT_JOBS=str(len(FRAMES)),
         # A call that begins a dub looks into the footage first: it is let end.
-        DUBSTAGE_DRAIN_GRACE_S="3",
+        DUBSTAGE_DRAIN_GRACE_S="30",
         **endpoints,
     )
     suite = Suite(stages, gateway, folders["artefacts"], folders["data"], folders["media"])
@@ -165,11 +179,11 @@ class Customer:
     def dub(self) -> str:
         # Without loss: what is compared is the picture, and no encoder's choices.
         output = f"{self.frames}_{len(self.digests)}.mp4"
-        with connect(f"127.0.0.1:{self.suite.gateway.port}", timeout_s=30) as connection:
-            result = client.dub(connection, **dubbing(output, footage=f"{self.frames}.mp4")).wait(timeout_s=90)
+        with connect(f"127.0.0.1:{self.suite.gateway.port}", timeout_s=120) as connection:
+            result = client.dub(connection, **dubbing(output, footage=f"{self.frames}.mp4")).wait(timeout_s=300)
         assert result.num_frames == self.frames
         assert result.num_dubbed >= 25
-        return hashlib.sha256((self.suite.media / output).read_bytes()).hexdigest()
+        return media_sha256(self.suite.media / output)
 
     def run(self) -> None:
         while not self.stop.is_set():
@@ -190,13 +204,12 @@ def load(customers: list[Customer]) -> Iterator[None]:
         one.result()
 
 
-@pytest.mark.timeout(240)
 def test_every_server_is_replaced_under_load_and_no_dub_fails_or_changes(suite: Suite) -> None:
     stop = threading.Event()
     customers = [Customer(suite, frames, stop) for frames in FRAMES]
     for customer in customers:
         customer.digests.append(customer.dub())
-    assert "trying_again" not in suite.gateway.log.read_text()
+    assert suite.lost_calls() == 0
 
     began = time.monotonic()
     with load(customers):
@@ -204,20 +217,15 @@ def test_every_server_is_replaced_under_load_and_no_dub_fails_or_changes(suite: 
             for replica in replicas:
                 suite.replace(replica)
         suite.replace(suite.gateway)
-        killed = suite.stages["face"][0]
-        until(lambda: killed.calls_in_flight("Track") > 0, seconds=30)
-        suite.replace(killed, signal.SIGKILL)
-        interrupted = suite.stages["render"][1]
-        until(lambda: interrupted.calls_in_flight("Render") > 0, seconds=30)
-        suite.replace(interrupted, signal.SIGKILL)
+        suite.kill_at_work(suite.stages["face"][0], "Track")
+        suite.kill_at_work(suite.stages["render"][1], "Render")
     print(f"{sum(len(customer.digests) for customer in customers)} dubs, upgraded in {time.monotonic() - began:.1f} s")
 
     for customer in customers:
         assert len(customer.digests) >= 2
         assert set(customer.digests) == {customer.digests[0]}, f"the film of {customer.frames} frames"
-    log = suite.gateway.log.read_text()
-    assert log.count("trying_again") >= 2
-    assert "Traceback" not in log
+    assert suite.lost_calls() >= 2
+    assert "Traceback" not in suite.gateway.log.read_text()
     assert list((suite.data / "jobs").iterdir()) == []
     assert [path for path in suite.artefacts.rglob("*") if path.is_file()] == []
     assert not [path for path in suite.media.iterdir() if path.name.startswith(".")]

@@ -37,11 +37,11 @@ def test_enrol_dub_and_erase_through_s3_and_postgresql(
     running = start_gateway(database_url=postgres_url, **endpoints_on_s3)
     database = postgres_url.rpartition("/")[2]
     with running.connect() as connection:
-        gateway_client.enrol(connection, **enrolment("driver")).wait(timeout_s=100)
+        gateway_client.enrol(connection, **enrolment("driver")).wait(timeout_s=300)
         held = set(s3.all_keys())
         assert len(held) >= 4
         assert postgres.execute("SELECT actor_id FROM actors", database) == [("driver",)]
-        result = gateway_client.dub(connection, **dubbing("on_s3.mp4", actor_id="driver")).wait(timeout_s=100)
+        result = gateway_client.dub(connection, **dubbing("on_s3.mp4", actor_id="driver")).wait(timeout_s=300)
         assert result.num_frames >= NUM_FRAMES - 8
         assert os.path.getsize(media.root / "on_s3.mp4") > 1000
         # What the job put is gone with it; what is the person's own stays.

@@ -75,6 +75,6 @@ def test_a_picture_over_the_message_limit_is_refused(stages: RunningStages) -> N
 
     large = np.zeros((2400, 2400, 3), np.uint8)
     target = f"127.0.0.1:{stages.ports['face']}"
-    with connect(target, max_message_bytes=64 << 20, timeout_s=30) as connection, pytest.raises(DubstageCallError) as caught:
+    with connect(target, max_message_bytes=64 << 20, timeout_s=300) as connection, pytest.raises(DubstageCallError) as caught:
         list(face.track(connection, [large]))
     assert caught.value.code == "RESOURCE_EXHAUSTED"

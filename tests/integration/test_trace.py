@@ -55,9 +55,9 @@ def test_one_dub_is_one_trace(
             stub = gateway_pb2_grpc.DubServiceStub(connection.channel)
             metadata = (("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"),)
             operation = stub.CreateDub(
-                gateway_client.dub.request(**dubbing("traced.mp4", footage=OTHER)), timeout=30, metadata=metadata
+                gateway_client.dub.request(**dubbing("traced.mp4", footage=OTHER)), timeout=300, metadata=metadata
             )
-            gateway_client.Operation(connection, operation.name, gateway_client.DUB).wait(timeout_s=110)
+            gateway_client.Operation(connection, operation.name, gateway_client.DUB).wait(timeout_s=300)
         stop_gateway(running)
     of_dub = [line for line in lines if line["event"] == "rpc_finished" and line.get("job_id") == operation.name[11:]]
     assert {line["stage"] for line in of_dub} == set(STAGE_NAMES)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import threading
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import tritonclient.grpc as tritongrpc
 from tritonclient.utils import InferenceServerException
 
+from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from services.common.chassis.server import StageServer
 from services.common.chassis.stage import server_of
+from services.common.errors import BackendUnavailable
 from services.render.__main__ import compose
 from services.render.settings import RenderSettings
 from services.render.triton.launch import TritonProcess
 from services.render.types import Precision
-from tests.contract.render.conftest import repository, start_triton, stub_of, triton, triton_home
+from tests.contract.render.conftest import RESTARTS, gave_up, repository, start_triton, stub_of, triton, triton_home
 from tests.integration.conftest import OTHER, LoopThread, Media, RunningStages, StartGateway, dubbing
 
 __all__ = ["repository", "start_triton", "triton", "triton_home"]
@@ -30,20 +33,25 @@ class KillOnce(threading.Thread):
     def __init__(self, server: TritonProcess, after: int) -> None:
         super().__init__(daemon=True)
         self.server, self.after, self.killed_at = server, after, 0
+        self.over = threading.Event()
 
     def run(self) -> None:
         watcher = tritongrpc.InferenceServerClient(self.server.url)
-        for _ in range(20_000):
+        while not self.over.wait(0.003):
             try:
                 computed = sum(int(row.inference_count) for row in watcher.get_inference_statistics("ugc").model_stats)
             except InferenceServerException:
                 computed = 0  # not loaded yet
             if computed >= self.after:
-                stub_of(self.server).kill()
+                with suppress(psutil.NoSuchProcess):
+                    stub_of(self.server).kill()
                 self.killed_at = computed
                 break
-            time.sleep(0.003)
         watcher.close()
+
+
+def heals(server: StageServer) -> float:
+    return server.metrics.registry.get_sample_value("dubstage_triton_heals_total", {"outcome": "healed"}) or 0.0
 
 
 @pytest.mark.parametrize("shared_memory", [False, True])
@@ -58,7 +66,7 @@ def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_m
 ) -> None:
     def dubbed(name: str, **endpoints: str) -> bytes:
         with start_gateway(**endpoints).connect() as connection:
-            result = client.dub(connection, **dubbing(name, footage=OTHER, codec="ffv1")).wait(timeout_s=90)
+            result = client.dub(connection, **dubbing(name, footage=OTHER, codec="ffv1")).wait(timeout_s=300)
         assert result.num_dubbed > 0.9 * result.num_frames
         return (media.root / name).read_bytes()
 
@@ -67,25 +75,48 @@ def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_m
 
         async def begin() -> StageServer:
             server = server_of("render", settings, compose(settings))
-            await server.start()
-            await server.warm_up()
+            try:
+                await server.start()
+                await server.warm_up()
+            except BaseException:
+                await server.drain(grace_s=0)
+                raise
             return server
 
         return loop_thread.run(begin())
 
-    server = started(backend="triton", triton_url=triton.url, triton_shared_memory=shared_memory)
-    try:
+    def dubbed_on_triton(number: int) -> set[bytes]:
+        server = started(backend="triton", triton_url=triton.url, triton_shared_memory=shared_memory)
         killer = KillOnce(triton, after=10)
         killer.start()
-        on_triton = dubbed(f"on_triton_{shared_memory}.mp4", render_endpoint=f"127.0.0.1:{server.port}")
-        killer.join(10.0)
-        assert killer.killed_at
-        assert server.metrics.registry.get_sample_value("dubstage_triton_heals_total", {"outcome": "healed"}) == 1.0
-    finally:
-        loop_thread.run(server.drain(grace_s=0))
+        try:
+            films = {dubbed(f"on_triton_{shared_memory}_{number}_a.mp4", render_endpoint=f"127.0.0.1:{server.port}")}
+            killer.over.set()
+            killer.join(60.0)
+            assert killer.killed_at
+            if not heals(server):
+                # The killer came behind the last frame of the dub: the next dub meets what it left.
+                films.add(dubbed(f"on_triton_{shared_memory}_{number}_b.mp4", render_endpoint=f"127.0.0.1:{server.port}"))
+            assert heals(server) >= 1.0
+            return films
+        finally:
+            killer.over.set()
+            loop_thread.run(server.drain(grace_s=0))
+
+    for number in range(RESTARTS):
+        try:
+            on_triton = dubbed_on_triton(number)
+            break
+        except (BackendUnavailable, DubstageCallError) as error:
+            if not gave_up(triton, BackendUnavailable(error.message)):
+                raise
+            triton.stop(kill=True)
+            triton.start()
+    else:
+        on_triton = dubbed_on_triton(RESTARTS)
     server = started(backend="onnxruntime", precision=Precision.INT8)
     try:
         in_process = dubbed(f"in_process_{shared_memory}.mp4", render_endpoint=f"127.0.0.1:{server.port}")
     finally:
         loop_thread.run(server.drain(grace_s=0))
-    assert on_triton == in_process
+    assert on_triton == {in_process}

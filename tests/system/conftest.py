@@ -52,7 +52,7 @@ def dubstage(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         "COLUMNS": "200",
     }
 
-    def run(*arguments: object, timeout: float = 150.0, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, timeout: float = 600.0, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "gateway.cli", *map(str, arguments)]
         return subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, env={**environment, **more}, check=False, cwd=ROOT

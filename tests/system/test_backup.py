@@ -7,7 +7,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.system.dubbing import SPEECH, sha256
+from gateway.provenance.media_digest import media_sha256
+from tests.system.dubbing import SPEECH
 
 Dubstage = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -20,7 +21,7 @@ def test_a_dub_from_the_restored_store_has_the_same_bytes(dubstage: Dubstage, ca
 
     def dub(film: Path) -> str:
         run("dub", carphone, "--audio", SPEECH, "--actor", "ann", "--no-personalize", "-o", film)
-        return sha256(film)
+        return media_sha256(film)
 
     run("actor", "create", "ann", carphone, "--no-personalize")
     before = dub(tmp_path / "before.mp4")

@@ -159,7 +159,7 @@ class Farm:
         return done, [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def call(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, capture_output=True, text=True, timeout=150, env=self.environment, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, env=self.environment, check=False)
 
     def records(self) -> list[ShotRecord]:
         return BatchStore(str(self.folder / "batches")).records("night")

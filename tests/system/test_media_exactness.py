@@ -24,7 +24,8 @@ from gateway.media.writer import VideoWriter, WriteReport
 FRAMES_COMPARED = 24
 
 WRITE = """
-import resource, signal, sys, time
+import re, resource, signal, sys, time
+from pathlib import Path
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.write_settings import WriteSettings
@@ -41,10 +42,11 @@ try:
             writer.write(frame, [plane.copy() for plane in frame.planes] if frame.index % 2 else None)
             if frame.index == hang_at:
                 print("half", flush=True)
-                time.sleep(60)
+                time.sleep(600)
 except StorageFull as problem:
     print("StorageFull", problem)
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not ru_maxrss, which begins at the size of the process that forked.
+print("peak", re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 
 
@@ -165,7 +167,7 @@ def _run(source: Path, output: Path, limit: int = 0, hang_at: int = -1) -> subpr
 @pytest.mark.parametrize("limit", [1000, 500_000])
 def test_a_film_that_may_not_grow_ends_with_storage_full(carphone: Path, tmp_path: Path, limit: int) -> None:
     with _run(carphone, tmp_path / "out.mp4", limit=limit) as job:
-        assert job.communicate(timeout=60)[0].startswith("StorageFull no space left")
+        assert job.communicate(timeout=300)[0].startswith("StorageFull no space left")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -176,7 +178,7 @@ def test_what_a_killed_job_left_is_taken_over(carphone: Path, tmp_path: Path) ->
         job.send_signal(signal.SIGKILL)
     assert not (tmp_path / "out.mp4").exists()
     with _run(carphone, tmp_path / "out.mp4") as job:
-        assert job.communicate(timeout=60)[0].startswith("peak")
+        assert job.communicate(timeout=300)[0].startswith("peak")
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     assert probe(tmp_path / "out.mp4").video.num_frames == 120
 
@@ -198,6 +200,7 @@ def _repeated(source: Path, output: Path, times: int) -> Path:
 def test_memory_does_not_grow_with_the_length_of_the_film(carphone: Path, tmp_path: Path) -> None:
     def peak_kib(times: int) -> int:
         with _run(_repeated(carphone, tmp_path / f"{times}.mp4", times), tmp_path / "out.mp4") as job:
-            return int(job.communicate(timeout=120)[0].split()[-1])
+            return int(job.communicate(timeout=300)[0].split()[-1])
 
-    assert peak_kib(12) < 1.05 * peak_kib(3)
+    # The samples of the 1080 further frames are 40 000 KiB.
+    assert peak_kib(12) < peak_kib(3) + 10_000

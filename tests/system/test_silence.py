@@ -123,9 +123,7 @@ def actor(clips: Any, settings: GatewaySettings, host: StageHost, tmp_path_facto
     store = ArtefactStore(settings.artefacts_url)
     request = EnrolRequest(actor_id="silent-woman", footage=footage, method="ugc", options=PERSONALIZED)
     with ActorStore(settings) as actors:
-        made = create_actor(
-            request, host.stages, actors, store, settings.data_dir / "jobs", require_consent=False, on_progress=lambda *_: None
-        )
+        made = create_actor(request, host.stages, actors, store, settings.data_dir / "jobs", on_progress=lambda *_: None)
         return host.run(made).enrolled
 
 

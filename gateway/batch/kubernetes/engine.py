@@ -160,6 +160,15 @@ class KubernetesEngine:
                     self.cluster.delete_job(job.name)
         return len(chosen)
 
+    def remove_jobs(self, name: str) -> None:
+        """Remove the Jobs of a batch whose shots have all ended.
+
+        Raises:
+            ClusterRefused, Unauthenticated, BackendUnavailable, Overloaded, StageDeadlineExceeded: as `submit`.
+        """
+        for job in self._jobs(name):
+            self.cluster.delete_job(job.name)
+
     def retry(self, store: BatchStore, name: str, ids: Sequence[str] = ()) -> Submitted:
         """Let shots that have ended begin anew, in new Jobs.
 

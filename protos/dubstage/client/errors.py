@@ -22,6 +22,7 @@ class DubstageCallError(Exception):
         code: name of the gRPC status, such as INVALID_ARGUMENT.
         reason: stable identifier of the failure, such as INVALID_REQUEST or CONSENT_MISSING; empty if gRPC itself ended the call.
         field: field of the request that cannot be used; empty if no field is to blame.
+        violations: all fields that cannot be used, each with what is wrong; of very many, the first.
         stage: server that reported the failure; empty if gRPC itself ended the call.
         retryable: whether the same call may succeed later.
         retry_after_s: seconds to wait before the same call may succeed.
@@ -45,6 +46,7 @@ class DubstageCallError(Exception):
         self.code = code
         self.reason = reason
         self.field = field
+        self.violations: tuple[tuple[str, str], ...] = ()
         self.stage = stage
         self.retryable = retryable
         self.retry_after_s = retry_after_s
@@ -78,6 +80,7 @@ def from_status(status: status_pb2.Status) -> DubstageCallError:
             error.reason, error.stage = info.reason, info.metadata.get("stage", "")
         elif detail.Unpack(bad) and bad.field_violations:
             error.field = bad.field_violations[0].field
+            error.violations = tuple((violation.field, violation.description) for violation in bad.field_violations)
         elif detail.Unpack(retry):
             error.retryable, error.retry_after_s = True, retry.retry_delay.ToMilliseconds() / 1000
     return error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,11 +50,14 @@ __all__ = [
     "list_actors",
     "list_operations",
     "live",
+    "revoke_consent",
     "wait_operation",
 ]
 
-Consent = pb.ConsentRecord | Mapping[str, str]
-"""A consent record, or its fields: subject, granted_by, scope, date (ISO 8601), reference."""
+Consent = pb.ConsentRecord | Mapping[str, Any]
+"""A consent record, or its fields as in its JSON file: subject, granted_by, scope, date (ISO 8601), reference and, if the record
+has them, projects, languages, valid_from, valid_until and signature.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ def enrol(
     consent: Consent | None = None,
     skip_personalization: bool = False,
     seed: int = 0,
+    project: str = "",
 ) -> pb.CreateActorRequest:
     """Begin to enrol a person and return the operation, whose result is an Actor.
 
@@ -105,6 +110,7 @@ def enrol(
         consent: that the person agreed to be dubbed.
         skip_personalization: leave the networks as they are instead of adapting them to the person: quicker, less like the person.
         seed: random seed for personalisation.
+        project: project that the enrolment belongs to; a consent record that names projects must name this one.
     """
     return pb.CreateActorRequest(
         actor_id=actor_id,
@@ -114,6 +120,7 @@ def enrol(
         consent=_consent(consent),
         skip_personalization=skip_personalization,
         seed=seed,
+        project=project,
     )
 
 
@@ -136,6 +143,8 @@ def dub(
     reference: str = "",
     reference_consent: Consent | None = None,
     expression: str = "",
+    project: str = "",
+    language: str = "",
 ) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
 
@@ -158,6 +167,8 @@ def dub(
         reference_consent: that the person in `reference` agreed.
         expression: "keep" or "neutral": whether the film keeps the slow expression (a smile, tension) of the person in the footage;
             empty: keep, and neutral for films with a timeline of their own.
+        project: project of the film; a consent record that names projects must name this one.
+        language: language of the new speech, such as de or pt-BR; a consent record that names languages must cover this one.
     """
     return pb.CreateDubRequest(
         footage_uri=footage,
@@ -176,6 +187,8 @@ def dub(
         reference_uri=reference,
         reference_consent=_consent(reference_consent),
         expression=expression,
+        project=project,
+        language=language,
     )
 
 
@@ -201,8 +214,21 @@ def erase_actor(actor_id: str) -> pb.EraseActorRequest:
     return pb.EraseActorRequest(actor_id=actor_id)
 
 
+@unary_call(rpcs.gateway.REVOKE_CONSENT, lambda reply: reply)
+def revoke_consent(*, actor_id: str = "", record_sha256: str = "") -> pb.RevokeConsentRequest:
+    """Ask for the end of a consent record, for ever: work with the record ends, and new work is refused. Return the withdrawal.
+
+    Args:
+        actor_id: the record of this actor; empty: `record_sha256` names the record.
+        record_sha256: digest of the record, as `dubstage consent show` prints it; empty: `actor_id` names the record.
+    """
+    return pb.RevokeConsentRequest(actor_id=actor_id, record_sha256=record_sha256)
+
+
 @stream_call(rpcs.gateway.LIVE, _frame, once_ready=True)
-def live(*, actor_id: str, sample_rate_hz: int, channels: int = 1) -> Requests[Float32 | pb.LiveAudio, pb.LiveRequest]:
+def live(
+    *, actor_id: str, sample_rate_hz: int, channels: int = 1, project: str = "", language: str = ""
+) -> Requests[Float32 | pb.LiveAudio, pb.LiveRequest]:
     """Yield a LiveFrame for each 40 ms of speech, while the sound comes. Closing the iterator ends the stream.
 
     Items are pieces of the sound without gaps: float32 [n] or [n, channels] in [-1, 1], 20 to 40 ms each for low latency. The first
@@ -212,6 +238,7 @@ def live(*, actor_id: str, sample_rate_hz: int, channels: int = 1) -> Requests[F
         actor_id: an enrolled person whose footage is stored.
         sample_rate_hz: samples per second and channel, 8000 to 192000.
         channels: 1 to 8.
+        project, language: as for `dub`.
     """
     sent = 0
 
@@ -224,5 +251,5 @@ def live(*, actor_id: str, sample_rate_hz: int, channels: int = 1) -> Requests[F
         sent += pcm.size // channels
         return pb.LiveRequest(audio=audio)
 
-    config = pb.LiveConfig(actor_id=actor_id, sample_rate_hz=sample_rate_hz, channels=channels)
+    config = pb.LiveConfig(actor_id=actor_id, sample_rate_hz=sample_rate_hz, channels=channels, project=project, language=language)
     return Requests(pb.LiveRequest(config=config), item)

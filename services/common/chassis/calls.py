@@ -105,6 +105,12 @@ class Call:
             return 0.0
         return now - (self.active_at if self.offered_at is None else self.offered_at)
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """Do not count the last `seconds` before `now`, an instant of `time.monotonic()`, as idle."""
+        self.active_at = min(now, self.active_at + seconds)
+        if self.offered_at is not None:
+            self.offered_at = min(now, self.offered_at + seconds)
+
     def begin_computation(self) -> None:
         """Note that the call waits for a computation, and not for the caller."""
         with _lock:

@@ -7,7 +7,9 @@
 | Unauthenticated | UNAUTHENTICATED | BadRequest | no | 10 |
 | ArtefactNotFound, ModelNotFound, OperationNotFound | NOT_FOUND | ResourceInfo | no | 10 |
 | ArtefactCorrupt | DATA_LOSS | ResourceInfo | no | 10 |
-| ConsentMissing, ActorNotReady, NoUsableFootage | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
+| ConsentMissing, ConsentUnsigned, ConsentSignerUnknown, ConsentAltered | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
+| ConsentWithdrawn, ConsentNotYetValid, ConsentExpired, ConsentOutOfScope | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
+| ActorNotReady, NoUsableFootage | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
 | StorageRefused, ClusterRefused | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
 | StorageFull | RESOURCE_EXHAUSTED | PreconditionFailure | no | 11 |
 | Overloaded, AcceleratorOutOfMemory | RESOURCE_EXHAUSTED | RetryInfo | yes | 20 |
@@ -31,13 +33,14 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
-from services.common import errors
+from services.common import consent_errors, errors
 
 DOMAIN = "dubstage"
 # A status travels in HTTP/2 trailers, and gRPC refuses trailers above about 8 KiB. The trailers hold the text three times, once
 # with three characters per byte.
 _MAX_TEXT_BYTES = 1000
 _MAX_NAME_BYTES = 300
+_MAX_VIOLATIONS_BYTES = 2400
 # Text of grpc.aio for a call whose peer went away during a write.
 _BROKEN_CALL = "Internal error from Core"
 
@@ -51,13 +54,22 @@ class Row:
 
 
 def _pack_field(error: errors.RequestError) -> list[Message]:
-    violation = error_details_pb2.BadRequest.FieldViolation(field=_short(error.field), description=_text(error))
-    return [error_details_pb2.BadRequest(field_violations=[violation])]
+    bad, left = error_details_pb2.BadRequest(), _MAX_VIOLATIONS_BYTES
+    for field, text in error.violations or ((error.field, error.message),):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=_short(field), description=_cut(text, _MAX_TEXT_BYTES))
+        left -= violation.ByteSize()
+        if left < 0 and bad.field_violations:
+            break
+        bad.field_violations.append(violation)
+    return [bad]
 
 
 def _unpack_field(status: status_pb2.Status, info: error_details_pb2.ErrorInfo) -> dict[str, Any]:
     bad = error_details_pb2.BadRequest()
-    return {"field": bad.field_violations[0].field} if _find(status, bad) and bad.field_violations else {}
+    if not _find(status, bad) or not bad.field_violations:
+        return {}
+    several = [(violation.field, violation.description) for violation in bad.field_violations]
+    return {"field": several[0][0], "violations": several if len(several) > 1 else ()}
 
 
 def _pack_resource(error: errors.ResourceError) -> list[Message]:
@@ -111,7 +123,14 @@ TABLE: Mapping[type[errors.DubstageError], Row] = {
     errors.ArtefactCorrupt: _RESOURCE,
     errors.ModelNotFound: _RESOURCE,
     errors.OperationNotFound: _RESOURCE,
-    errors.ConsentMissing: _PRECONDITION,
+    consent_errors.ConsentMissing: _PRECONDITION,
+    consent_errors.ConsentUnsigned: _PRECONDITION,
+    consent_errors.ConsentSignerUnknown: _PRECONDITION,
+    consent_errors.ConsentAltered: _PRECONDITION,
+    consent_errors.ConsentWithdrawn: _PRECONDITION,
+    consent_errors.ConsentNotYetValid: _PRECONDITION,
+    consent_errors.ConsentExpired: _PRECONDITION,
+    consent_errors.ConsentOutOfScope: _PRECONDITION,
     errors.ActorNotReady: _PRECONDITION,
     errors.NoUsableFootage: _PRECONDITION,
     errors.StorageFull: _PRECONDITION,

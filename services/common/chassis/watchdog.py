@@ -34,7 +34,7 @@ class Watchdog:
     """Looks at a server's calls and computations four times per second, in the server's event loop.
 
     A call is idle while it waits for its caller to send or to take a message, and computes nothing. Time in the queue of calls does
-    not count.
+    not count, nor does time in which this process did not run.
 
     Args:
         pools: worker pools whose computations are watched.
@@ -80,13 +80,23 @@ class Watchdog:
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             await asyncio.sleep(LOOK_EVERY_S)
-            self.look()
+            late_s = loop.time() - began - LOOK_EVERY_S
+            self.look(paused_s=late_s if late_s > LOOK_EVERY_S else 0.0)
 
-    def look(self) -> None:
-        """Look once at all calls and computations."""
+    def look(self, *, paused_s: float = 0.0) -> None:
+        """Look once at all calls and computations.
+
+        Args:
+            paused_s: seconds before this look in which this process did not run, because its machine was paused or busy. What the
+                callers sent meanwhile was not heard, so these seconds do not count as theirs.
+        """
         now = time.monotonic()
+        for call in self._calls if paused_s else ():
+            call.excuse(paused_s, now)
         running = [computation for pool in self._pools for computation in pool.computations]
         self._end_idle_calls(now)
         self._tell_of_outlived(running, now)

@@ -107,9 +107,9 @@ class TritonBackend:
             check_still_wanted()
             if not self._monitor.serving:
                 raise BackendUnavailable(f"Triton at {self._options.url} does not compute now", retry_after_s=5.0)
-            seen = self._healer.generation
+            seen = self._healer.reloads(model)
             try:
-                with self._channel(seen) as channel:
+                with self._channel(self._healer.generation) as channel:
                     outputs = channel.infer(self._served(model), inputs)
             except CurableError as failure:
                 self._monitor.failures.labels(failure.cure.value).inc()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter as Counts
 from collections.abc import Callable
 from typing import Final
 
@@ -72,6 +73,7 @@ class TritonHealer:
         # Held during a whole healing: another thread that finds the model dead waits for the end of the healing.
         self._lock = threading.Lock()
         self._served: dict[str, ServedModel] = {}
+        self._reloads: Counts[str] = Counts()
         self._last_answer_s: dict[str, float] = {}
         self._closed = threading.Event()
         self._watchdog: threading.Thread | None = None
@@ -96,6 +98,10 @@ class TritonHealer:
         """Return a loaded model; None: no model of this name was loaded."""
         return self._served.get(model)
 
+    def reloads(self, model: str) -> int:
+        """Return the number of reloads of one model so far."""
+        return self._reloads[model]
+
     def answered(self, model: str) -> None:
         """Note that a model has just answered an inference."""
         self._last_answer_s[model] = time.monotonic()
@@ -105,14 +111,15 @@ class TritonHealer:
 
         Args:
             model: name of a loaded model.
-            seen: `generation` when the failed inference began.
+            seen: `reloads(model)` when the failed inference began. Reloads of other models do not count: after a restart of the
+                server, each model is reloaded by itself.
             failure: error of the failed inference.
 
         Raises:
             BackendUnavailable: the model cannot be healed for now.
         """
         with self._lock:
-            if self.generation != seen or failure.cure is Cure.RETRY or self._closed.is_set():
+            if self._reloads[model] != seen or failure.cure is Cure.RETRY or self._closed.is_set():
                 return
             if not self._monitor.serving:
                 raise BackendUnavailable(f"Triton at {self._options.url} does not compute now", retry_after_s=5.0)
@@ -146,6 +153,7 @@ class TritonHealer:
                 continue
             self._served[model] = served
             self.generation += 1
+            self._reloads[model] += 1
             self._monitor.serving = True
             self._monitor.heals.labels("healed").inc()
             self.answered(model)

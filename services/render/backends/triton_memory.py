@@ -34,12 +34,17 @@ class SharedRegion:
     """
 
     def __init__(self, size: int) -> None:
-        self.name = f"{PREFIX}{secrets.token_hex(8)}"
         self.size = size
-        self._path = _FOLDER / self.name
-        self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        try:
+        while True:
+            self.name = f"{PREFIX}{secrets.token_hex(8)}"
+            self._path = _FOLDER / self.name
+            self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX)
+            if os.fstat(self._file).st_nlink:
+                break
+            # Before the file was locked, another process took it for abandoned and removed it.
+            os.close(self._file)
+        try:
             # Reserve the space now: without space, a later write would end the process by a signal.
             os.posix_fallocate(self._file, 0, size)
             self._map = mmap.mmap(self._file, size)

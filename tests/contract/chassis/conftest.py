@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from services.common.chassis.client import ClientConfig, StageClient
 from services.common.chassis.server import StageServer
 from services.common.chassis.settings import StageSettings
+from tests.contract import ports
 
 SERVICE = "dubstage.echo.v1.EchoService"
 Behaviour = Callable[[bytes], Awaitable[bytes]]
@@ -65,7 +65,7 @@ class EchoClient:
     stage: StageClient
     received: list[bytes] = field(default_factory=list)
 
-    async def call(self, kind: str, message: bytes = b"x", *, times: int = 1, policy: Any = None, timeout_s: float = 10) -> None:
+    async def call(self, kind: str, message: bytes = b"x", *, times: int = 1, policy: Any = None, timeout_s: float = 60) -> None:
         method = self.method(kind)
         match kind:
             case "Unary":
@@ -194,6 +194,4 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return ports.free_port()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.common import errors
 from services.common.chassis.retries import RetryPolicy
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -20,11 +23,28 @@ async def answer(message: bytes) -> bytes:
 
 async def health(client: Any, service: str = "") -> int:
     stub: Any = health_pb2_grpc.HealthStub(client.stage.channel)
-    response = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+    response = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
     return int(response.status)
 
 
-async def eventually(condition: Any, timeout_s: float = 5.0) -> None:
+async def outlasted(client: Any, *, begun: Callable[[], bool]) -> float:
+    """Call with a deadline that passes while the handler works, and return the deadline in seconds.
+
+    A short deadline may pass before the call arrives, on a machine that pauses: then the next deadline is longer.
+
+    Args:
+        client: client of an echo server whose handler does not return.
+        begun: whether the handler has begun to work on such a call.
+    """
+    for timeout_s in (0.2, 5.0, 20.0):
+        with pytest.raises(errors.StageDeadlineExceeded):
+            await client.call("Unary", timeout_s=timeout_s, policy=ONCE)
+        if begun():
+            return timeout_s
+    raise AssertionError("no call arrived before its deadline")
+
+
+async def eventually(condition: Any, timeout_s: float = 60.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - the condition lies in another process or in a metric
             await asyncio.sleep(0.005)

@@ -47,13 +47,16 @@ async def test_a_cancelled_call_gives_its_place_back(echo: Any, kind: str) -> No
             await asyncio.Event().wait()
         return message
 
-    client = echo.connect(await echo.serve(maybe_wait, max_concurrent_rpcs=1, max_queued_rpcs=0))
+    server = await echo.serve(maybe_wait, max_concurrent_rpcs=1, max_queued_rpcs=0)
+    client = echo.connect(server)
     task = asyncio.create_task(client.call(kind))
     await entered.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     stop = False
+    # The server hears of the cancellation somewhat later.
+    await eventually(lambda: server._admission.load.running == 0)
     await client.call(kind)
 
 

@@ -15,20 +15,26 @@ import pytest
 from services.common import errors
 from services.common.chassis import calls
 from services.common.chassis.limits import WorkerPool
-from tests.contract.chassis.helpers import ONCE, answer, eventually
+from tests.contract.chassis.helpers import ONCE, answer, eventually, outlasted
 
 
 @pytest.mark.parametrize("kind", ["Unary", "Stream"])
 async def test_a_call_without_a_deadline_gets_the_servers(echo: Any, kind: str) -> None:
     client = echo.connect(await echo.serve(lambda _: asyncio.Event().wait(), default_deadline_s=0.1))
     channel = client.stage.channel
-    if kind == "Unary":
-        call: Any = channel.unary_unary(f"/{echo.service}/Unary")(b"")
-    else:
-        call = channel.unary_stream(f"/{echo.service}/Download")(b"")
-        assert await call.read() == b"first"
+    answers: list[bytes] = []
+
+    async def ask() -> None:
+        if kind == "Unary":
+            answers.append(await channel.unary_unary(f"/{echo.service}/Unary")(b""))
+        else:
+            async for answer in channel.unary_stream(f"/{echo.service}/Download")(b""):
+                answers.append(answer)
+
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await (call if kind == "Unary" else call.read())
+        await ask()
+    # The first answer of the stream may be too late, on a machine that pauses.
+    assert answers in ([], [b"first"] if kind == "Stream" else [])
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "0.1 s" in (caught.value.details() or "")
 
@@ -40,12 +46,11 @@ async def test_a_callers_long_deadline_is_cut_to_the_servers_longest(echo: Any) 
 
 
 async def test_a_callers_own_deadline_ends_the_work(echo: Any) -> None:
+    left: list[float | None] = []
     ended: list[bool] = []
 
     async def wait(_: bytes) -> bytes:
-        call = calls.current_call()
-        assert call is not None
-        assert 0 < (calls.remaining_s() or 0) < 0.5
+        left.append(calls.remaining_s())
         try:
             await asyncio.Event().wait()
         finally:
@@ -53,9 +58,11 @@ async def test_a_callers_own_deadline_ends_the_work(echo: Any) -> None:
         return b""
 
     client = echo.connect(await echo.serve(wait))
-    with pytest.raises(errors.StageDeadlineExceeded):
-        await client.call("Unary", timeout_s=0.2, policy=ONCE)
-    await eventually(lambda: ended == [True])
+    timeout_s = await outlasted(client, begun=lambda: bool(left))
+    assert left[0] is not None
+    # gRPC rounds a deadline up by some milliseconds on its way.
+    assert 0 <= left[0] < timeout_s + 0.3
+    await eventually(lambda: len(ended) == len(left))
 
 
 async def test_a_timeout_inside_of_a_handler_is_not_taken_for_the_calls_deadline(echo: Any) -> None:
@@ -84,11 +91,11 @@ async def test_work_in_a_thread_stops_when_its_call_is_cancelled(echo: Any) -> N
 
     client = echo.connect(await echo.serve(lambda _: pool.run(work)))
     task = asyncio.create_task(client.call("Unary"))
-    await asyncio.to_thread(begun.wait, 5)
+    await asyncio.to_thread(begun.wait, 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.to_thread(stopped.wait, 5)
+    assert await asyncio.to_thread(stopped.wait, 60)
     await eventually(lambda: pool.pending == 0)
     pool.shutdown()
 
@@ -109,7 +116,7 @@ async def test_a_consumer_that_stops_early_ends_the_stream_at_the_server(echo: A
         async for response in responses:
             assert response == b"first"
             break
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 60)
 
 
 async def test_a_failure_of_the_requests_own_iterator_comes_out_as_it_is(echo: Any) -> None:

@@ -11,12 +11,15 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
-from services.common import errors
+from services.common import consent_errors, errors
 from services.common.chassis.error_status import TABLE, from_rpc_error
 from services.common.chassis.retries import RetryPolicy
 
 EXAMPLES: list[errors.DubstageError] = [
     errors.InvalidRequest("landmarks have shape [3, 58, 3], not [3, 59, 3]", field="frames[2].landmarks"),
+    errors.InvalidRequest(
+        "2 rows are wrong", field="rows[0].id", violations=[("rows[0].id", "has a blank"), ("rows[7].face", "größer als der Film")]
+    ),
     errors.MediaUnsupported("notes.txt holds no video stream", field="video"),
     errors.MessageTooLarge("18 MiB are over the limit of 16 MiB", field="image"),
     errors.CallTooLarge("2.1 GiB are over the 2 GiB that one call may hold"),
@@ -25,7 +28,14 @@ EXAMPLES: list[errors.DubstageError] = [
     errors.ArtefactCorrupt("artefact file:///a/ab/abc is damaged", resource="file:///a/ab/abc"),
     errors.ModelNotFound("no renderer is called 'wav'", resource="wav"),
     errors.OperationNotFound("no operation operations/7", resource="operations/7"),
-    errors.ConsentMissing("actor ann has no consent on record", subject="actors/ann"),
+    consent_errors.ConsentMissing("actor ann has no consent on record", subject="actors/ann"),
+    consent_errors.ConsentUnsigned("the record of ann is not signed", subject="ann"),
+    consent_errors.ConsentSignerUnknown("the record of ann is signed with an unknown key", subject="ann"),
+    consent_errors.ConsentAltered("the signature does not fit the record of ann", subject="ann"),
+    consent_errors.ConsentWithdrawn("the consent of ann was withdrawn", subject="ann"),
+    consent_errors.ConsentNotYetValid("the consent of ann begins tomorrow", subject="ann"),
+    consent_errors.ConsentExpired("the consent of ann ended yesterday", subject="ann"),
+    consent_errors.ConsentOutOfScope("the consent of ann does not cover the project", subject="ann"),
     errors.ActorNotReady("actor ann is not personalised", subject="actors/ann"),
     errors.NoUsableFootage("no frame of clip.mp4 shows a usable face: größer filmen", subject="clip.mp4"),
     errors.StorageFull("no space left in /data", subject="/data"),
@@ -75,7 +85,7 @@ async def test_any_other_exception_is_opaque_and_logged_under_its_id(echo: Any, 
         with pytest.raises(errors.Unexpected) as caught:
             await client.call(kind, policy=ONCE)
         # The answer may be here before the server's line.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not lines:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
     assert "secret" not in str(caught.value)
@@ -157,7 +167,7 @@ async def test_error_reaches_a_caller_that_waits_for_an_answer_before_it_sends_m
         await waiting.wait()
 
     with pytest.raises(errors.InvalidRequest):
-        _ = [answer async for answer in client.stage.stream(client.method("Stream"), one_and_wait(), timeout_s=10)]
+        _ = [answer async for answer in client.stage.stream(client.method("Stream"), one_and_wait(), timeout_s=60)]
 
 
 async def test_a_failed_caller_that_never_stops_sending_is_cut_off(echo: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -44,7 +43,7 @@ async def test_a_failed_warm_up_ends_the_server(echo: Any) -> None:
 async def test_reflection_lists_the_services(echo: Any) -> None:
     client = echo.connect(await echo.serve(answer))
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(client.stage.channel)
-    call = stub.ServerReflectionInfo(timeout=5)
+    call = stub.ServerReflectionInfo(timeout=60)
     await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     response = await call.read()
     await call.done_writing()
@@ -62,11 +61,11 @@ async def test_drain_lets_the_running_call_end_and_refuses_new_ones(echo: Any) -
     server = await echo.serve(wait)
     client = echo.connect(server)
     stub: Any = health_pb2_grpc.HealthStub(client.stage.channel)
-    watcher = stub.Watch(health_pb2.HealthCheckRequest(), timeout=10)
+    watcher = stub.Watch(health_pb2.HealthCheckRequest(), timeout=600)
     assert (await watcher.read()).status == SERVING
     running = asyncio.create_task(client.call("Stream", b"late"))
     await eventually(lambda: client.received == [b"first"])
-    draining = asyncio.create_task(server.drain(grace_s=10))
+    draining = asyncio.create_task(server.drain(grace_s=600))
     assert (await watcher.read()).status == NOT_SERVING
     assert await health(client) == NOT_SERVING
     with pytest.raises(errors.BackendUnavailable, match="shutting down"):
@@ -74,9 +73,8 @@ async def test_drain_lets_the_running_call_end_and_refuses_new_ones(echo: Any) -
     may_end.set()
     await running
     assert client.received == [b"first", b"late"]
-    begin = time.monotonic()
-    await draining
-    assert time.monotonic() - begin < 5, "one who watches the health must not hold up the end"
+    # One who watches the health does not hold up the end.
+    await asyncio.wait_for(draining, 60)
     watcher.cancel()
 
 

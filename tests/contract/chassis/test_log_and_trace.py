@@ -34,7 +34,7 @@ async def test_each_call_leaves_one_line_and_its_metrics(echo: Any) -> None:
     client = echo.connect(server)
     metadata = ((calls.JOB_ID_KEY, "job-7"), (calls.SHOT_ID_KEY, "s" * 500))
     with capture_logs() as lines:
-        await client.stage.channel.unary_unary(f"/{echo.service}/Unary")(b"good", metadata=metadata, timeout=5)
+        await client.stage.channel.unary_unary(f"/{echo.service}/Unary")(b"good", metadata=metadata, timeout=60)
         with pytest.raises(errors.InvalidRequest):
             await client.call("Stream", b"bad")
         await eventually(lambda: len(lines) == 2)
@@ -69,7 +69,7 @@ async def test_a_call_made_by_a_handler_carries_job_shot_and_what_is_left_of_the
     inner_client = echo.connect(await echo.serve(inner))
 
     async def outer(message: bytes) -> bytes:
-        await inner_client.call("Unary", message, timeout_s=60)
+        await inner_client.call("Unary", message, timeout_s=600)
         return message
 
     client = echo.connect(await echo.serve(outer))
@@ -80,12 +80,12 @@ async def test_a_call_made_by_a_handler_carries_job_shot_and_what_is_left_of_the
         ("traceparent", f"00-{trace_id}-b7ad6b7169203331-01"),
     )
     with capture_logs() as lines:
-        await client.stage.channel.unary_unary(f"/{echo.service}/Unary")(b"x", metadata=metadata, timeout=5)
+        await client.stage.channel.unary_unary(f"/{echo.service}/Unary")(b"x", metadata=metadata, timeout=60)
         await eventually(lambda: len(lines) == 2)
     assert [line["trace_id"] for line in lines] == [trace_id] * 2
     assert (seen[0].job_id, seen[0].shot_id) == ("job-7", "shot-3")
     # gRPC rounds a deadline up by some milliseconds on its way.
-    assert (seen[0].deadline or 0) - time.monotonic() < 5.5
+    assert (seen[0].deadline or 0) - time.monotonic() < 60.5
 
 
 async def test_metrics_are_served_over_http(echo: Any, free_port: int) -> None:
@@ -93,7 +93,7 @@ async def test_metrics_are_served_over_http(echo: Any, free_port: int) -> None:
     await echo.connect(server).call("Unary")
 
     def fetch() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/metrics", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/metrics", timeout=60) as response:
             return str(response.read().decode())
 
     assert "dubstage_rpcs_total{" in await asyncio.to_thread(fetch)
@@ -122,7 +122,7 @@ async def test_a_span_a_call_goes_to_the_collector_under_the_callers_trace(echo:
     for message in (b"bad", b"wrong"):
         with pytest.raises(grpc.aio.AioRpcError):
             await client.stage.channel.unary_unary(f"/{echo.service}/Unary")(
-                message, metadata=(("traceparent", f"00-{trace_id}-b7ad6b7169203331-01"),), timeout=5
+                message, metadata=(("traceparent", f"00-{trace_id}-b7ad6b7169203331-01"),), timeout=60
             )
     await server.drain(grace_s=1)
     assert [span.trace_id.hex() for span in received] == [trace_id] * 2

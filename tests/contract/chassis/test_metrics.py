@@ -28,7 +28,7 @@ async def scrape(port: int) -> dict[str, list[tuple[Mapping[str, str], float]]]:
     """All samples by name, read as Prometheus reads them."""
 
     def fetch() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
             return str(response.read().decode())
 
     found: dict[str, list[tuple[Mapping[str, str], float]]] = {}
@@ -72,17 +72,17 @@ async def test_the_ratio_rises_while_work_waits_and_counts_both_queues(echo: Any
     gate = threading.Event()
 
     async def compute(message: bytes) -> bytes:
-        await pool.run(gate.wait, 30.0)
+        await pool.run(gate.wait, 150.0)
         return message
 
     server = await echo.serve(compute, workers=[pool], metrics_port=free_port, max_concurrent_rpcs=4, max_queued_rpcs=16)
     client = echo.connect(server)
-    running = [asyncio.create_task(client.call("Unary", policy=ONCE, timeout_s=60)) for _ in range(12)]
+    running = [asyncio.create_task(client.call("Unary", policy=ONCE, timeout_s=150)) for _ in range(12)]
 
     async def queued(number: int, queue: str) -> bool:
         return value(await scrape(free_port), "dubstage_queued", queue=queue) == number
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (await queued(8, "calls") and await queued(3, "frames")):  # noqa: ASYNC110 - what is waited for is a metric
             await asyncio.sleep(0.01)
     # One runs and eleven wait: each second adds eleven to what was waited for, one to what was computed.
@@ -121,14 +121,23 @@ async def test_every_metric_is_in_the_operations_guide(echo: Any, pool: WorkerPo
 async def test_enough_threads_for_the_work_mean_a_ratio_near_zero(echo: Any, free_port: int) -> None:
     pool = WorkerPool(num_threads=4, max_queued=4, name="frames")
 
+    gate = threading.Event()
+
     async def compute(message: bytes) -> bytes:
-        await pool.run(time.sleep, 1.0)
+        await pool.run(gate.wait, 150.0)
         return message
 
     server = await echo.serve(compute, workers=[pool], metrics_port=free_port)
     client = echo.connect(server)
-    await asyncio.gather(*(client.call("Unary", policy=ONCE) for _ in range(4)))
-    assert value(await scrape(free_port), RATIO) < 0.2
+    running = [asyncio.create_task(client.call("Unary", policy=ONCE, timeout_s=150)) for _ in range(4)]
+    await eventually(lambda: pool.load.running == 4)
+    # The work waits no more. What it has waited until then weighs less with each second that is computed.
+    async with asyncio.timeout(60):
+        while value(await scrape(free_port), RATIO) >= 0.2:  # noqa: ASYNC110 - what is waited for is a metric
+            await asyncio.sleep(0.1)
+    gate.set()
+    await asyncio.gather(*running)
+    pool.shutdown()
 
 
 async def test_what_is_given_up_or_fails_leaves_no_trace_in_the_gauges(echo: Any, pool: WorkerPool, free_port: int) -> None:
@@ -147,7 +156,7 @@ async def test_what_is_given_up_or_fails_leaves_no_trace_in_the_gauges(echo: Any
     await asyncio.gather(*tasks, return_exceptions=True)
     with pytest.raises(errors.Unexpected):
         await client.call("Unary", b"bad", policy=ONCE)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             samples = await scrape(free_port)
             gauges = [number for name in ("dubstage_queued", "dubstage_running") for _, number in samples[name]]
@@ -174,23 +183,21 @@ async def test_health_answers_while_every_place_and_thread_is_taken_and_metrics_
     echo: Any, pool: WorkerPool, free_port: int
 ) -> None:
     async def compute(message: bytes) -> bytes:
-        for _ in range(200):
+        while True:
             await pool.run(spin, 0.01)
-        return message
 
     server = await echo.serve(compute, workers=[pool], metrics_port=free_port, max_concurrent_rpcs=8)
     client = echo.connect(server)
-    work = [asyncio.create_task(client.call("Unary", policy=ONCE, timeout_s=60)) for _ in range(16)]
+    work = [asyncio.create_task(client.call("Unary", policy=ONCE, timeout_s=150)) for _ in range(16)]
+    await eventually(lambda: (server._admission.load.running, server._admission.load.queued) == (8, 8))
     stub: Any = health_pb2_grpc.HealthStub(client.stage.channel)
-    times = []
     for number in range(100):
         if number % 10 == 0:
             await scrape(free_port)
-        begin = time.perf_counter()
-        await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
-        times.append(time.perf_counter() - begin)
+        # The places and the thread are never free again: an answer that waited for one of them would not come. How soon an answer
+        # comes, the bench says.
+        await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
+    assert not any(task.done() for task in work)
     for task in work:
         task.cancel()
     await asyncio.gather(*work, return_exceptions=True)
-    # Loose: this machine may be busy with other things; the bench has the figure.
-    assert sorted(times)[90] < 0.5

@@ -21,7 +21,7 @@ async def answer(message: bytes) -> bytes:
 async def health(address: str, service: str = "") -> int:
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        response = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+        response = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
         return int(response.status)
 
 
@@ -57,5 +57,5 @@ async def test_the_plain_port_serves_health_and_nothing_else(echo: Any, free_por
     async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
         call: Any = channel.unary_unary(f"/{echo.service}/Unary")
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await call(b"x", timeout=5)
+            await call(b"x", timeout=60)
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED

@@ -33,13 +33,13 @@ def warm_up():
         raise KeyError("secret of the inside")
     if "slow-warm-up" in sys.argv:
         print("warming", flush=True)
-        time.sleep(60)
+        time.sleep(600)
 
 async def behave(message):
     if message == b"slow":
         await asyncio.sleep(0.5)
     if message == b"stuck":
-        await pool.run(time.sleep, 60)
+        await pool.run(time.sleep, 600)
     return message
 
 def build(settings):
@@ -74,7 +74,7 @@ async def test_sigterm_lets_the_running_call_end_and_the_process_exits_with_zero
             process.send_signal(signal.SIGTERM)
             await running
             assert client.received == [b"first", b"slow"]
-            _, log = await asyncio.to_thread(process.communicate, timeout=10)
+            _, log = await asyncio.to_thread(process.communicate, timeout=60)
         finally:
             process.kill()
     assert process.returncode == 0
@@ -88,7 +88,7 @@ async def test_sigterm_in_mid_warm_up_ends_the_process_at_once() -> None:
             assert process.stdout is not None
             assert (await asyncio.to_thread(process.stdout.readline)).strip() == "warming"
             process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(process.communicate, timeout=10)
+            await asyncio.to_thread(process.communicate, timeout=60)
         finally:
             process.kill()
     assert process.returncode == 0
@@ -105,7 +105,7 @@ async def test_a_computation_that_does_not_look_up_does_not_hold_the_process_bey
             process.send_signal(signal.SIGTERM)
             with pytest.raises(errors.BackendUnavailable):
                 await running
-            await asyncio.to_thread(process.communicate, timeout=10)
+            await asyncio.to_thread(process.communicate, timeout=60)
         finally:
             process.kill()
     assert process.returncode == 0
@@ -115,7 +115,7 @@ async def test_a_process_that_cannot_listen_says_so_and_exits_with_the_errors_co
     server = await echo.serve(answer)
     with start_process(DUBSTAGE_PORT=str(server.port)) as process:
         try:
-            _, log = await asyncio.to_thread(process.communicate, timeout=20)
+            _, log = await asyncio.to_thread(process.communicate, timeout=60)
         finally:
             process.kill()
     assert process.returncode == errors.InvalidRequest.exit_code
@@ -129,7 +129,7 @@ async def test_a_process_that_cannot_listen_says_so_and_exits_with_the_errors_co
 async def test_a_fault_of_our_own_ends_the_process_with_the_code_of_a_bug_and_its_id_leads_to_the_traceback() -> None:
     with start_process("broken") as process:
         try:
-            _, log = await asyncio.to_thread(process.communicate, timeout=20)
+            _, log = await asyncio.to_thread(process.communicate, timeout=60)
         finally:
             process.kill()
     assert process.returncode == errors.Unexpected.exit_code == 12
@@ -146,7 +146,7 @@ async def test_a_server_that_is_killed_in_mid_stream_is_an_error_worth_trying_el
             assert process.stdout is not None
             target = (await asyncio.to_thread(process.stdout.readline)).split()[-1]
             client = echo.connect(type("Address", (), {"address": target})())
-            running = asyncio.create_task(client.call("Stream", b"slow"))
+            running = asyncio.create_task(client.call("Stream", b"stuck"))
             await eventually(lambda: client.received == [b"first"])
             process.kill()
             with pytest.raises(errors.BackendUnavailable, match=target):

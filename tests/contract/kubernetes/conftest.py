@@ -20,7 +20,7 @@ from gateway.batch.types import Shot
 from tests.contract.kubernetes.job_api import NAMESPACE, JobApi, serve
 
 NAME = "night-1"
-QUICK = Timing(watch_s=1, first_s=0.02, longest_s=0.1, patience_s=0.5)
+QUICK = Timing(watch_s=1, first_s=0.02, longest_s=0.1, patience_s=60)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -96,7 +96,7 @@ def api(store: BatchStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.fixture
 def cluster(api: JobApi) -> Cluster:
-    return connect(read_s=0.5)
+    return connect(read_s=60)
 
 
 @pytest.fixture

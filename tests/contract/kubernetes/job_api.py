@@ -9,6 +9,8 @@ import json
 import re
 import socket
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -89,16 +91,22 @@ class JobApi:
             self.version += 1
             self.oldest, self.history = self.version, []
 
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds of what was asked and stored."""
+        with self.changed:
+            assert self.changed.wait_for(condition, 60)
+
     def wait_for_watches(self, number: int) -> None:
         """Wait until so many watches were begun in all."""
-        with self.changed:
-            assert self.changed.wait_for(lambda: self.count("watch") >= number, 5)
+        self.wait_for(lambda: self.count("watch") >= number)
 
     def cut(self) -> None:
         """Cut the connections of all watches."""
         with self.changed:
             for connection in self.watches:
-                connection.shutdown(socket.SHUT_RDWR)
+                # A watch that has ended may have closed its connection.
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
             self.watches.clear()
 
     def count(self, verb: str) -> int:

@@ -17,7 +17,7 @@ from services.common.errors import (
     StageDeadlineExceeded,
     Unauthenticated,
 )
-from tests.contract.kubernetes.conftest import kubeconfig
+from tests.contract.kubernetes.conftest import QUICK, kubeconfig
 from tests.contract.kubernetes.job_api import JobApi
 
 
@@ -85,12 +85,11 @@ def test_a_cluster_that_is_away_is_said_with_its_address(
         open_engine().submit(store, batch)
 
 
-def test_a_cluster_that_does_not_answer_is_not_waited_for(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_a_cluster_that_does_not_answer_is_not_waited_for(api: JobApi, store: BatchStore, batch: str) -> None:
+    impatient = KubernetesEngine(connect(read_s=0.5), QUICK)
     api.silent = True
     with pytest.raises(StageDeadlineExceeded, match="did not answer in time"):
-        engine.submit(store, batch)
+        impatient.submit(store, batch)
 
 
 @pytest.mark.parametrize("text", ["{", "- a", "apiVersion: v1", "words"])

@@ -39,12 +39,12 @@ class Emulator:
 
     def __enter__(self) -> Emulator:
         self._thread.start()
-        assert self._ready.wait(5)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(5)
+        self._thread.join(60)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -37,12 +38,16 @@ from services.render.triton.installation import DEFAULT_HOME, install
 from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision, RenderedFrame, RenderFrame
+from tests.contract.ports import free_port
 from tests.unit.render.conftest import bank, frames, mask
 
 if TYPE_CHECKING:
     from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
 
 __all__ = ["bank", "frames", "mask"]
+
+RESTARTS = 3
+"""Restarts of a server that gave up while it loaded models."""
 
 StartTriton = Callable[..., TritonProcess]
 Connect = Callable[..., RenderModels]
@@ -69,10 +74,10 @@ def start_triton(triton_home: Path, tmp_path: Path) -> Iterator[StartTriton]:
     with ExitStack() as running:
 
         def start(repository: Path) -> TritonProcess:
-            # Another process may take a port between its choice and the server's start: a second server has other ports.
-            with suppress(BackendUnavailable):
-                return running.enter_context(TritonProcess(repository, tmp_path / "triton.log", home=triton_home))
-            return running.enter_context(TritonProcess(repository, tmp_path / "triton.log", home=triton_home, start_timeout_s=60.0))
+            server = TritonProcess(repository, tmp_path / "triton.log", home=triton_home, start_timeout_s=120.0)
+            # No other process takes these ports, neither before the server starts nor while it restarts.
+            server.grpc_port, server.http_port, server.metrics_port = (free_port() for _ in range(3))
+            return running.enter_context(server)
 
         yield start
 
@@ -95,13 +100,27 @@ def connect() -> Iterator[Connect]:
         precision: Precision | None = None,
         **options: Any,
     ) -> RenderModels:
-        chosen = TritonOptions(
-            **{"url": server.url, "timeout_s": 5.0, "start_timeout_s": 5.0, "heal_attempts": 2, "heal_wait_s": 2.0, **options}
-        )
-        backend = make_backend(device="cpu", backend="triton", precision=precision, num_threads=1, triton=chosen, monitor=monitor)
-        assert isinstance(backend, TritonBackend)
-        backends.append(backend)
-        return load_models(weights, backend)
+        patience = {"timeout_s": 30.0, "start_timeout_s": 60.0, "heal_attempts": 2, "heal_wait_s": 30.0}
+        # No probe comes between the inferences of a test, however long they take.
+        chosen = TritonOptions(**{"url": server.url, **patience, "probe_interval_s": 600.0, **options})
+
+        def attempt() -> RenderModels:
+            backend = make_backend(
+                device="cpu", backend="triton", precision=precision, num_threads=1, triton=chosen, monitor=monitor
+            )
+            assert isinstance(backend, TritonBackend)
+            backends.append(backend)
+            return load_models(weights, backend)
+
+        for _ in range(RESTARTS):
+            try:
+                return attempt()
+            except BackendUnavailable as error:
+                if not gave_up(server, error):
+                    raise
+                server.stop(kill=True)
+                server.start()
+        return attempt()
 
     yield load
     for backend in backends:
@@ -163,13 +182,32 @@ def actor_states(count: int) -> list[npt.NDArray[np.float32]]:
     return [rng.normal(0.0, 0.05, 3480).astype(np.float32) for _ in range(count)]
 
 
+def gave_up(server: TritonProcess, error: BackendUnavailable) -> bool:
+    """Whether tritonserver ended, or gave a model up, by itself.
+
+    NVIDIA's server and the processes of its models wait about a second for each other's locks. When the machine pauses longer, the
+    server ends itself (boost::interprocess::lock_exception), or says that a sound process "is not healthy". A restart is the cure.
+    """
+    with suppress(psutil.NoSuchProcess):
+        return "is not healthy" in error.message or psutil.Process(server.pid).status() == psutil.STATUS_ZOMBIE
+    return True
+
+
 def stub_of(server: TritonProcess, model: str = "ugc") -> psutil.Process:
     """The process in which one of the server's models runs."""
-    (stub,) = [
-        child
-        for child in psutil.Process(server.pid).children(recursive=True)
-        if child.name().startswith("triton_python_b")
-        and child.status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED}
-        and any(f"/{model}/" in argument for argument in child.cmdline())
-    ]
-    return stub
+
+    def is_stub(child: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess):  # a process may end while it is looked at
+            return (
+                child.name().startswith("triton_python_b")
+                and child.status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED}
+                and any(f"/{model}/" in argument for argument in child.cmdline())
+            )
+        return False
+
+    deadline = time.monotonic() + 60.0
+    # A stub that was just killed may be there for a moment beside the next one.
+    while len(stubs := list(filter(is_stub, psutil.Process(server.pid).children(recursive=True)))) != 1:
+        assert time.monotonic() < deadline, stubs
+        time.sleep(0.02)
+    return stubs[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import tritonclient.grpc as tritongrpc
 
 from bench.triton_actors import lines_of_triton_actors, measure_model
@@ -11,7 +13,13 @@ from tests.contract.render.conftest import Connect
 
 def test_the_servers_statistics_count_every_frame_of_every_actor(triton: TritonProcess, connect: Connect) -> None:
     models = connect(triton, max_in_flight=4)
-    row = measure_model(models.backend, tritongrpc.InferenceServerClient(triton.url), models.files["everyone"], streams=4, rounds=1)
+    client = tritongrpc.InferenceServerClient(triton.url)
+    deadline = time.monotonic() + 60
+    # The server counts after it has answered: here the warm-ups of the server and of the stage.
+    while client.get_inference_statistics("everyone").model_stats[0].inference_count < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    row = measure_model(models.backend, client, models.files["everyone"], streams=4, rounds=1)
     assert row.one.frames == row.many.frames == 16
     # Fewer batches than frames: frames of different actors were computed together.
     assert 4 <= row.many.batches < 16

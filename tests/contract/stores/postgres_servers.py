@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,14 +16,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.contract.ports import free_port
+
 PASSWORD = "a-secret of: the/tests@"
 _NOBODY = 65534
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _programs() -> Path:
@@ -85,9 +81,9 @@ class PostgresServer:
             return cursor.fetchall() if cursor.description else []
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """The PostgreSQL of the session."""
+@contextlib.contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """A server that ends with the context."""
     programs = _programs()
     # Not under pytest's own folder, which only its owner may enter.
     folder = Path(tempfile.mkdtemp(prefix="dubstage-postgres-"))
@@ -104,6 +100,13 @@ def postgres() -> Iterator[PostgresServer]:
         server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The PostgreSQL of the session."""
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture

@@ -20,14 +20,10 @@ import boto3
 import botocore.config
 import pytest
 
+from tests.contract.ports import free_port
+
 KEY, SECRET = "AKIATESTKEY", "the-secret-of-the-tests"
 BUCKET = "films"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -71,10 +67,10 @@ def running_s3(**environment: str) -> Iterator[S3Server]:
 
 
 def wait_for(endpoint: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         try:
-            with urllib.request.urlopen(f"{endpoint}/moto-api/data.json", timeout=5):
+            with urllib.request.urlopen(f"{endpoint}/moto-api/data.json", timeout=30):
                 return
         except (urllib.error.URLError, OSError):
             if process.poll() is not None or time.monotonic() > deadline:

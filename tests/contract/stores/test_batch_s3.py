@@ -14,8 +14,10 @@ from gateway.batch.manifest import manifest_of, manifest_or_mistakes, read_manif
 from gateway.batch.media import delivered, digest_of, fetched, input_problem
 from gateway.batch.store import BatchStore
 from gateway.batch.types import Shot, ShotRecord, ShotState
+from gateway.provenance.places import sidecar_of
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, BackendUnavailable, InvalidRequest, StorageRefused
-from tests.contract.stores.s3_servers import BUCKET, S3Server, answering, free_port
+from tests.contract.ports import free_port
+from tests.contract.stores.s3_servers import BUCKET, S3Server, answering
 
 Aws = Callable[..., None]
 SHOTS = [Shot(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(12)]
@@ -126,6 +128,20 @@ def test_a_film_is_uploaded_whole_or_not_at_all_and_its_digest_is_known(url: str
             film.write_bytes(content)
         assert digest_of(place) == hashlib.sha256(content).hexdigest()
     assert fetched(place, tmp_path, field="footage", max_bytes=100).read_bytes() == b"second"
+
+
+def test_the_manifest_beside_a_film_is_uploaded_with_the_film(url: str, s3: S3Server, tmp_path: Path) -> None:
+    with delivered(f"{url}/out/a.mkv", tmp_path) as film:
+        film.write_bytes(b"film")
+        sidecar_of(film).write_bytes(b"manifest")
+    for key, content in (("a.mkv", b"film"), ("a.mkv.c2pa", b"manifest")):
+        assert s3.client.get_object(Bucket=BUCKET, Key=f"{prefix(url)}/out/{key}")["Body"].read() == content
+    s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/out/b.mkv.c2pa", Body=b"mine")
+    with (
+        pytest.raises(InvalidRequest, match=r"b\.mkv\.c2pa exists, and dubstage did not write it"),
+        delivered(f"{url}/out/b.mkv", tmp_path),
+    ):
+        pytest.fail("the block is not entered")
 
 
 def test_an_object_that_dubstage_did_not_write_stays(url: str, s3: S3Server, tmp_path: Path) -> None:

@@ -28,9 +28,12 @@ from services.common.errors import (
 from services.common.store import storage_backend
 from services.common.store.array_cache import ArrayCache
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
-from tests.contract.stores.s3_servers import BUCKET, SECRET, Proxy, S3Server, answering, client_of, free_port, running_s3
+from tests.contract.ports import free_port
+from tests.contract.stores.s3_servers import BUCKET, SECRET, Proxy, S3Server, answering, client_of, running_s3
 
 Aws = Callable[..., None]
+GIVEN_UP_S = 60.0
+"""Most seconds until an operation gives a server up. With the libraries' own patience it would take minutes."""
 
 
 @pytest.fixture
@@ -135,7 +138,7 @@ for _ in range(2):
         refs = set(threads.map(lambda _: store.put_bytes(data), range(8)))
     (ref,) = refs
     for process in processes:
-        assert process.communicate(timeout=60)[0].split() == [ref.sha256] * 2
+        assert process.communicate(timeout=120)[0].split() == [ref.sha256] * 2
         assert process.returncode == 0
     assert store.get_bytes(ref) == data
     assert [key for key in s3.all_keys() if key.startswith(url.removeprefix(f"s3://{BUCKET}/"))] == [key_of(ref)]
@@ -198,7 +201,7 @@ def test_a_server_that_is_away_is_told_and_found_again(s3: S3Server, aws: Aws, u
                 use()
             assert proxy.endpoint in caught.value.message
             assert caught.value.retry_after_s > 0
-        assert time.monotonic() - begin < 30
+        assert time.monotonic() - begin < 3 * GIVEN_UP_S
         proxy.heal()
         assert store.get_bytes(ref) == b"mouth"
     finally:
@@ -222,7 +225,7 @@ def test_a_port_where_nothing_listens_is_told_at_once(aws: Aws, url: str) -> Non
     begin = time.monotonic()
     with pytest.raises(BackendUnavailable, match="does not answer"):
         ArtefactStore(url).put_bytes(b"mouth")
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < GIVEN_UP_S
 
 
 def test_a_server_that_never_answers_is_given_up(aws: Aws, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +235,7 @@ def test_a_server_that_never_answers_is_given_up(aws: Aws, url: str, monkeypatch
         begin = time.monotonic()
         with pytest.raises(BackendUnavailable, match="does not answer"):
             ArtefactStore(url).put_bytes(b"mouth")
-        assert time.monotonic() - begin < 15
+        assert time.monotonic() - begin < GIVEN_UP_S
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 from bench.footage import make_footage, read_sound
 from bench.process import CommandFailedError, measure
 
-HOLD = "x = bytearray(80 << 20); import time; time.sleep(0.3)"
+HOLD = "x = bytearray(80 << 20); import time; time.sleep(1.0)"
+"""Holds 80 MiB for twenty samples of its memory."""
 
 
 def test_peak_memory_counts_children(tmp_path: Path) -> None:
@@ -20,7 +21,7 @@ def test_peak_memory_counts_children(tmp_path: Path) -> None:
     with_child = measure([sys.executable, "-c", parent], tmp_path / "log")
     assert alone.peak_memory_mib > 80
     assert with_child.peak_memory_mib > alone.peak_memory_mib + 3
-    assert alone.wall_s > 0.3
+    assert alone.wall_s > 1.0
 
 
 def test_processor_time_is_that_of_the_command_alone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.actors.store import ActorStore
-from gateway.consent import Consent
+from gateway.consent.record import Consent
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings

@@ -58,7 +58,7 @@ def test_a_field_of_the_pipeline_gets_its_name_in_the_request(names: ErrorNames)
     error = InvalidRequest("x", field="output")
     assert names.rewrite(error) is error
     assert error.field == "output_uri"
-    assert names.rewrite(InvalidRequest("x", field="audio"), fields=False).field == "audio"  # type: ignore[attr-defined]
+    assert names.rewrite(InvalidRequest("x", field="audio"), fields={}).field == "audio"  # type: ignore[attr-defined]
 
 
 async def test_every_method_of_a_servicer_tells_its_errors_so(names: ErrorNames, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ MAY_NAME_METHODS = ("gateway/methods.py", "services/motion/predictors/", "servic
 GATEWAY_LAYERS = (
     ("gateway.ahead", "gateway.consent", "gateway.methods", "gateway.private_files", "gateway.settings", "gateway.unforeseen"),
     ("gateway.media", "gateway.planning"),
-    ("gateway.compositing",),
+    ("gateway.compositing", "gateway.provenance"),
     ("gateway.stages",),
     ("gateway.pipeline",),
     ("gateway.database",),

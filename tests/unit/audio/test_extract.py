@@ -1,3 +1,4 @@
+import gc
 import tracemalloc
 from fractions import Fraction
 from itertools import pairwise
@@ -148,13 +149,19 @@ def test_memory_does_not_grow_with_the_stream(models: AudioModels, num_frames: i
         models, sample_rate_hz=16000, channels=1, timeline=PAL, kinds=frozenset({"mel"}), num_frames=num_frames
     )
     extractor.push(0, chunk)
+    gc.collect()
     tracemalloc.start()
-    held = []
-    for second in range(1, 21):
-        extractor.push(second * 16000, chunk)
-        held.append(tracemalloc.get_traced_memory()[0])
-    tracemalloc.stop()
-    assert max(held[10:]) < max(held[:5]) + 20_000
+    try:
+        held = []
+        for second in range(1, 21):
+            extractor.push(second * 16000, chunk)
+            if second in (5, 20):
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    # Other threads hold some kilobytes now and then. Fifteen seconds of features are 480 000 bytes, their samples 960 000.
+    assert held[1] < held[0] + 100_000
 
 
 def test_an_unknown_kind_is_refused_by_name(models: AudioModels) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from asyncio.subprocess import Process
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -31,13 +34,29 @@ def setup_in(folder: Path) -> Setup:
     return Setup(settings=settings.model_dump(mode="json"), store=str(folder / "batches"), name="night", beat_s=0.2)
 
 
-async def started_worker() -> psutil.Process:
-    """The worker process that this test has started."""
-    while True:
-        for child in psutil.Process().children():
-            if MODULE in child.cmdline():
-                return child
-        await asyncio.sleep(0.02)
+@dataclass
+class Started:
+    """Workers that were started, and the signal that each gets before it can say anything; None: no signal."""
+
+    sends: signal.Signals | None = None
+    workers: list[Process] = field(default_factory=list)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+    """Keeps the worker processes that a test starts."""
+    started, start = Started(), asyncio.create_subprocess_exec
+
+    async def started_one(*command: Any, **more: Any) -> Process:
+        worker = await start(*command, **more)
+        assert MODULE in command
+        if started.sends is not None:
+            worker.send_signal(started.sends)
+        started.workers.append(worker)
+        return worker
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", started_one)
+    return started
 
 
 async def test_where_no_worker_can_work_no_shot_is_to_blame(tmp_path: Path) -> None:
@@ -58,24 +77,23 @@ async def test_a_batch_that_is_not_there_is_refused_and_leaves_nothing(tmp_path:
     ("sent", "silent_s", "said"), [(signal.SIGKILL, 60.0, "signal 9"), (signal.SIGSTOP, 0.5, "no sign of life for 0.5 s")]
 )
 async def test_a_worker_that_dies_or_hangs_is_told_and_is_gone(
-    sent: signal.Signals, silent_s: float, said: str, tmp_path: Path
+    sent: signal.Signals, silent_s: float, said: str, tmp_path: Path, started: Started
 ) -> None:
-    starting = asyncio.create_task(WorkerProcess.start(setup_in(tmp_path), tmp_path / "log", silent_s=silent_s))
-    worker = await started_worker()
-    worker.send_signal(sent)
+    started.sends = sent
     with pytest.raises(WorkerDied, match=said):
-        await starting
+        await WorkerProcess.start(setup_in(tmp_path), tmp_path / "log", silent_s=silent_s)
+    (worker,) = started.workers
     assert not psutil.pid_exists(worker.pid)
 
 
-async def test_a_worker_whose_engine_gives_up_ends_by_itself(tmp_path: Path) -> None:
+async def test_a_worker_whose_engine_gives_up_ends_by_itself(tmp_path: Path, started: Started) -> None:
     starting = asyncio.create_task(WorkerProcess.start(setup_in(tmp_path), tmp_path / "log"))
-    worker = await started_worker()
     while not (tmp_path / "data" / "jobs").is_dir():  # noqa: ASYNC110 - another process makes the folder
         await asyncio.sleep(0.02)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
+    (worker,) = started.workers
     assert not psutil.pid_exists(worker.pid)
     assert os.path.getsize(tmp_path / "log") == 0
 

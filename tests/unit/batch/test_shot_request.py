@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from gateway.batch import bench as bench_module
 from gateway.batch.bench import Bench, open_bench
 from gateway.batch.shot_request import shot_request
 from gateway.batch.types import Shot
+from gateway.consent.record import digest_of
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import FaceChoice
+from gateway.pipeline.workspace import is_running
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
-from services.common.errors import ActorNotReady, ConsentMissing, InvalidRequest, MediaUnsupported
+from services.common.consent_errors import ConsentMissing, ConsentRefused
+from services.common.errors import ActorNotReady, InvalidRequest, MediaUnsupported
 from tests.unit.architecture.module_graph import ROOT
+from tests.unit.consent.records import allowed, faults, trusted
 
 SPEECH = ROOT / "assets" / "demo_speech.wav"
 CONSENT = {"subject": "A", "granted_by": "A", "scope": "this film", "date": "2026-01-02", "reference": "safe 1"}
@@ -130,3 +137,40 @@ async def test_copies_of_dead_workers_are_removed_and_those_of_living_ones_stay(
             assert not theirs.exists()
         assert mine.is_dir()
     assert not mine.exists()
+
+
+async def test_what_a_dead_worker_left_is_removed_under_its_lock(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that begins at this moment has made its folder, and not yet locked it: it notices, and makes another."""
+    left, locked = tmp_path / "data" / "fetched" / "1-dead", list[bool]()
+    left.mkdir(parents=True)
+    remove = shutil.rmtree
+
+    def watched(folder: Path, ignore_errors: bool = False) -> None:
+        if folder == left:
+            locked.append(is_running(folder))
+        remove(folder, ignore_errors)
+
+    monkeypatch.setattr(bench_module, "shutil", SimpleNamespace(rmtree=watched))
+    with bench.folder_aside():
+        assert locked == [True]
+        assert not left.exists()
+
+
+@pytest.mark.parametrize("fault", sorted(faults()))
+async def test_a_worker_refuses_each_faulty_record_with_its_own_reason(fault: str, carphone: Path, tmp_path: Path) -> None:
+    found, strict = faults()[fault], {"require_consent": "signed", "consent_keys": trusted(tmp_path / "keys")}
+    paths = {name: tmp_path / f"{name}.json" for name in ("allowed", "faulty")}
+    named = {"project": "night", "language": "de"}
+    async with open_bench(settings_in(tmp_path, **strict)) as opened:
+        mine = allowed()
+        paths["allowed"].write_text(json.dumps(mine.fields()))
+        assert (await request_of(opened, shot(carphone, tmp_path, consent=str(paths["allowed"]), **named))).consent == mine
+        if found.record is not None:
+            paths["faulty"].write_text(json.dumps(found.record.fields()))
+        if found.withdrawn and found.record is not None:
+            opened.place.actors.consents.withdraw(digest_of(found.record))
+        with pytest.raises(ConsentRefused, match=found.says) as caught:
+            await request_of(opened, shot(carphone, tmp_path, consent=str(paths["faulty"]) if found.record else None, **named))
+    assert caught.value.reason == found.reason

@@ -236,3 +236,24 @@ def test_a_reader_never_misses_a_record_while_others_write(store: BatchStore) ->
             assert all(record.attempts for _ in range(150) for record in reader.records("night"))
         finally:
             writer.kill()
+
+
+def test_a_batch_is_removed_with_all_that_is_known_of_it(store: BatchStore, folder: Path) -> None:
+    store.put("night", ShotRecord(id="s1", state=ShotState.DONE))
+    store.put_thumbnail("night", "s1", b"picture")
+    store.cancel("night", ["s2"])
+    store.remove("night")
+    assert not folder.exists()
+    assert store.names() == []
+    # The name is free, and nothing of the older batch comes back.
+    BatchStore(store.url).create(manifest_of("night", SHOTS[:3]), "gateway")
+    assert [record.state for record in BatchStore(store.url).records("night")] == [ShotState.WAITING] * 3
+
+
+def test_a_removal_that_was_cut_is_completed_by_the_next_creator(store: BatchStore, folder: Path) -> None:
+    store.put("night", ShotRecord(id="s1", state=ShotState.DONE))
+    facts = store.facts("night").model_copy(update={"removing": True})
+    (folder / "batch.json").write_text(facts.model_dump_json())
+    fresh = BatchStore(store.url)
+    assert not fresh.create(manifest_of("night", SHOTS[:3]), "local").removing
+    assert [record.state for record in fresh.records("night")] == [ShotState.WAITING] * 3

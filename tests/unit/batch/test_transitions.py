@@ -29,7 +29,7 @@ def begun(record: ShotRecord) -> ShotRecord:
 
 def test_the_present_time_is_utc() -> None:
     told = datetime.datetime.fromisoformat(transitions.present_time())
-    assert abs((datetime.datetime.now(datetime.UTC) - told).total_seconds()) < 5
+    assert abs((datetime.datetime.now(datetime.UTC) - told).total_seconds()) < 60
 
 
 def test_a_shot_that_may_succeed_later_waits_until_its_attempts_are_used_up() -> None:

@@ -7,12 +7,15 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from gateway.batch.alone import alone
+from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotRecord, ShotState
+from gateway.batch.types import Shot, ShotRecord, ShotState
+from gateway.cli import batch_watch
 from gateway.cli.app import run
 from gateway.cli.batch_watch import BatchProgress
 from gateway.settings import GatewaySettings
@@ -198,7 +201,10 @@ def test_watch_ends_with_the_batch_and_its_exit_code_tells_of_failures(
     store: BatchStore, printed: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = [failed(3), done(2), done(1), done(0)]
-    monkeypatch.setattr(time, "sleep", lambda _: store.put("night", left.pop()))
+    # Of this command alone: threads of other tests sleep too.
+    monkeypatch.setattr(
+        batch_watch, "time", SimpleNamespace(sleep=lambda _: store.put("night", left.pop()), monotonic=time.monotonic)
+    )
     monkeypatch.setattr(BatchProgress.__init__, "__defaults__", (0.0,))
     assert run(["batch", "watch", "night"]) == 10
     out, err = printed()
@@ -337,3 +343,23 @@ def test_local_workers_try_every_shot_and_the_exit_code_tells_of_failures(
         assert run(["batch", "retry", "night"]) == 10
     assert "another `dubstage batch submit` runs batch night" in capsys.readouterr().err
     assert [record.state for record in store.records("night")] == [ShotState.FAILED, ShotState.FAILED]
+
+
+def test_a_batch_that_has_ended_is_removed_and_its_films_stay(store: BatchStore, printed: Printed, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir(exist_ok=True)
+    film = tmp_path / "out" / "0.mp4"
+    film.write_bytes(b"film")
+    assert run(["batch", "remove", "night"]) == 10
+    assert "4 shots of batch night have not ended" in printed()[1]
+    assert run(["batch", "cancel", "night"]) == 0
+    assert run(["batch", "remove", "night"]) == 0
+    assert "batch night is removed" in printed()[0]
+    assert store.names() == []
+    assert film.exists()
+
+
+def test_a_batch_of_the_gateways_is_retried_by_a_gateway(store: BatchStore, printed: Printed) -> None:
+    store.create(manifest_of("theirs", [Shot(id="a", footage="/a.mp4", output="/b.mp4")]), "gateway")
+    assert run(["batch", "cancel", "theirs"]) == 0
+    assert run(["batch", "retry", "theirs"]) == 10
+    assert "RetryBatch" in printed()[1]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 def make(target: str, prefix: Path, environment: Path) -> subprocess.CompletedProcess[str]:
     # --old-file: make does not build the environment again. The tests run in this environment.
     command = ["make", "--silent", target, f"PREFIX={prefix}", f"VENV={environment}", f"--old-file={environment}/.ready"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_the_command_runs_by_its_link_and_uninstall_removes_the_link(tmp_path: P
     assert "is not in your PATH" in done.stdout
     link = tmp_path / "a prefix" / "bin" / "dubstage"
     assert link.is_symlink()
-    shown = subprocess.run([str(link), "--version"], capture_output=True, text=True, timeout=60, check=True)
+    shown = subprocess.run([str(link), "--version"], capture_output=True, text=True, timeout=300, check=True)
     assert shown.stdout.startswith("dubstage ")
     assert make("uninstall", tmp_path / "a prefix", environment).returncode == 0
     assert not link.is_symlink()

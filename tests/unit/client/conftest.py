@@ -17,5 +17,5 @@ def server() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def connection(server: FakeServer) -> Iterator[Connection]:
-    with connect(server.target, timeout_s=20) as made:
+    with connect(server.target, timeout_s=60) as made:
         yield made

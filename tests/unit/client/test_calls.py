@@ -98,7 +98,7 @@ async def test_the_same_calls_for_asyncio(server: FakeServer) -> None:
             await asyncio.sleep(0)
             yield frame
 
-    async with connect_aio(server.target, timeout_s=20) as connection:
+    async with connect_aio(server.target, timeout_s=60) as connection:
         assert await motion.encode_style.aio(connection, method="toy", mouth_landmarks=MOUTHS, usable=USABLE) == STYLE
         steps = [step async for step in render.personalize.aio(connection, model="toy", bank=STYLE)]
         assert steps[-1].artefact == STYLE
@@ -108,7 +108,7 @@ async def test_the_same_calls_for_asyncio(server: FakeServer) -> None:
 
 
 async def test_an_upload_for_asyncio(server: FakeServer) -> None:
-    async with connect_aio(server.target, timeout_s=20) as connection:
+    async with connect_aio(server.target, timeout_s=60) as connection:
         request = rpcs.face.FIT_IDENTITY.request()
 
         async def twice() -> AsyncIterator[Any]:
@@ -269,10 +269,10 @@ def test_live_takes_sound_only_when_the_gateway_is_ready(server: FakeServer, asy
 
 
 def test_a_call_carries_the_token_and_the_time(server: FakeServer) -> None:
-    with connect(server.target, token=" secret\n", timeout_s=33) as connection:
+    with connect(server.target, token=" secret\n", timeout_s=333) as connection:
         render.list_models(connection)
     assert server.metadata["authorization"] == "Bearer secret"
-    assert 30 < (server.seconds_left or 0) < 35
+    assert 250 < (server.seconds_left or 0) < 334
     with connect(server.target) as connection:
         render.list_models(connection)
         assert 500 < (server.seconds_left or 0) < 610
@@ -282,6 +282,6 @@ def test_a_call_carries_the_token_and_the_time(server: FakeServer) -> None:
 
 
 def test_a_server_that_is_not_there_has_seen_nothing_of_the_call() -> None:
-    with connect("127.0.0.1:1", timeout_s=5) as connection, pytest.raises(DubstageCallError) as caught:
+    with connect("127.0.0.1:1", timeout_s=60) as connection, pytest.raises(DubstageCallError) as caught:
         render.list_models(connection)
     assert (caught.value.code, caught.value.unsent, caught.value.retryable) == ("UNAVAILABLE", True, True)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -60,14 +60,20 @@ async def test_an_error_comes_after_the_items_before_it() -> None:
 
 async def test_work_in_a_thread_has_ended_when_its_cancelled_wait_returns() -> None:
     ended: list[bool] = []
+    began, may_end = threading.Event(), threading.Event()
 
     def work() -> None:
-        time.sleep(0.1)
+        began.set()
+        may_end.wait(60)
         ended.append(True)
 
     task = asyncio.create_task(in_thread(work))
-    await asyncio.sleep(0.02)
+    while not began.is_set():  # noqa: ASYNC110 - a thread begins
+        await asyncio.sleep(0.001)
     task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=0.05)
+    assert not done, "it waits for the thread"
+    may_end.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended == [True]

@@ -14,7 +14,7 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.api.dub_messages import check_dub, dub_request_from
 from gateway.api.media_folder import MediaFolder
 from gateway.cli.app import run
-from gateway.consent import Consent
+from gateway.consent.record import Consent
 from gateway.methods import METHODS, combined, method_named
 from gateway.pipeline.dub_files import consents
 from gateway.pipeline.dub_request import DubRequest, check_reference

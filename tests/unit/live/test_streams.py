@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 import numpy as np
 import pytest
 
+from gateway.actors.job_blobs import erased_meanwhile
 from gateway.live.session import LiveFrame
 from gateway.live.streams import _Running
 from services.common.errors import ActorNotReady
@@ -37,10 +38,10 @@ async def test_a_stream_that_waits_for_its_next_frame_ends() -> None:
     assert await stream.next_of(frames) is not None
     waiting = asyncio.create_task(stream.next_of(frames))
     await asyncio.sleep(0.01)
-    stream.end()
+    stream.end(erased_meanwhile("ann"))
     await asyncio.sleep(0.01)
     # Told again while it ends.
-    stream.end()
+    stream.end(erased_meanwhile("ann"))
     with pytest.raises(ActorNotReady, match="actor 'ann' was erased"):
         await waiting
     assert source.closed.is_set()
@@ -50,7 +51,7 @@ async def test_a_stream_that_does_not_wait_ends_when_it_goes_on() -> None:
     frames = Frames().frames()
     stream = _Running("ann")
     assert await stream.next_of(frames) is not None
-    stream.end()
+    stream.end(erased_meanwhile("ann"))
     with pytest.raises(ActorNotReady):
         await stream.next_of(frames)
     await frames.aclose()

@@ -141,7 +141,7 @@ def _dangling(path: Path) -> None:
     path.symlink_to(path.with_name("nowhere"))
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from gateway.media.opening import open_input
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.types import DecodedFrame
 from services.common.errors import MediaUnsupported
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, drawn_planes, make_clip
 
@@ -116,15 +118,23 @@ def test_a_damaged_film_says_where_it_breaks(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_length_of_the_film(tmp_path: Path) -> None:
-    def peak(frames: int) -> int:
+    def peak(frames: int, *, keep: bool = False) -> int:
         clip = Clip(codec="libx264", pts=tuple(range(0, frames * 512, 512)))
         info = probe(make_clip(tmp_path / f"{frames}.mp4", clip))
+        kept: list[DecodedFrame] = []
+        gc.collect()
         tracemalloc.start()
-        with VideoReader(info) as reader:
-            for frame in reader:
-                to_rgb(frame)
-        used = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return used
+        try:
+            with VideoReader(info) as reader:
+                for frame in reader:
+                    to_rgb(frame)
+                    if keep:
+                        kept.append(frame)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
 
-    assert peak(200) < 1.3 * peak(50)
+    # Some kilobytes come and go with other threads and the collector. 150 frames that somebody keeps are far more, even without
+    # their samples, which lie in FFmpeg's memory.
+    short = peak(50)
+    assert peak(200) - short < (peak(200, keep=True) - short) / 2

@@ -56,7 +56,7 @@ async def test_an_operation_gives_its_answer_and_keeps_it(store: OperationStore)
     jobs = runner(store, echo)
     begun = await jobs.submit("work", b"question")
     assert not begun.done
-    ended = await jobs.wait(begun.name, 5)
+    ended = await jobs.wait(begun.name, 60)
     assert (ended.done, ended.response, ended.metadata) == (True, b"answer to question", b"half")
     assert store.get(begun.name) == ended
 
@@ -66,7 +66,7 @@ async def test_an_error_of_the_tree_is_the_operations_error(store: OperationStor
         raise NoUsableFootage("no face", subject="footage")
 
     jobs = runner(store, fail)
-    ended = await jobs.wait((await jobs.submit("work", b"")).name, 5)
+    ended = await jobs.wait((await jobs.submit("work", b"")).name, 60)
     error = error_of(ended)
     assert isinstance(error, NoUsableFootage)
     assert error.message == "no face"
@@ -81,7 +81,7 @@ async def test_what_waits_and_what_runs_can_be_cancelled_at_any_moment(store: Op
     await jobs.cancel(waiting.name)
     await jobs.cancel(running.name)
     for record in (running, waiting, at_once):
-        assert isinstance(error_of(await jobs.wait(record.name, 5)), Cancelled)
+        assert isinstance(error_of(await jobs.wait(record.name, 60)), Cancelled)
     await jobs.cancel(running.name)
     with pytest.raises(OperationNotFound):
         await jobs.cancel("operations/none")
@@ -98,7 +98,7 @@ async def test_work_has_a_call_of_its_own_that_ends_with_it(store: OperationStor
     calls.set_current_call(asked_by)
     try:
         jobs = runner(store, look)
-        await jobs.wait((await jobs.submit("work", b"")).name, 5)
+        await jobs.wait((await jobs.submit("work", b"")).name, 60)
     finally:
         calls.set_current_call(None)
     (call,) = seen
@@ -139,7 +139,7 @@ async def test_what_a_closed_runner_left_is_picked_up_in_its_order(store: Operat
     second = runner(store, note)
     await second.start()
     for name in names:
-        assert (await second.wait(name, 5)).response == b"done"
+        assert (await second.wait(name, 60)).response == b"done"
     assert order == [(b"0", True), (b"1", True), (b"2", True)]
 
 
@@ -176,6 +176,46 @@ def test_the_oldest_of_too_many_ended_operations_go(tmp_path: Path) -> None:
     store.database.close()
 
 
+async def test_runners_of_different_kinds_share_a_database_and_see_their_own_operations(tmp_path: Path) -> None:
+    database = Database("", tmp_path)
+    films, batches = (OperationStore(database, max_finished=2, kinds=(kind,)) for kind in ("film", "batch"))
+
+    async def work(job: Job) -> bytes:
+        return job.record.kind.encode()
+
+    runners = {
+        store: JobRunner(store, {kind: work}, max_concurrent=2, max_queued=2)
+        for store, kind in ((films, "film"), (batches, "batch"))
+    }
+    left = films.add("film", b"left by a gateway that ended")
+    names: dict[OperationStore, list[str]] = {batches: [], films: [left.name]}
+    for store, jobs in runners.items():
+        # The start of one runner takes nothing that another one has begun.
+        await jobs.start()
+        for _ in range(3):
+            names[store].append((await jobs.submit("batch" if store is batches else "film", b"")).name)
+            await jobs.wait(names[store][-1], 60)
+    for store, jobs in runners.items():
+        # Each kind keeps its own number of ended operations.
+        assert [record.name for record in store.list()] == names[store][-2:]
+        other = names[films if store is batches else batches][-1]
+        with pytest.raises(OperationNotFound):
+            await jobs.get(other)
+        await jobs.close()
+    database.close()
+
+
+def test_operations_that_have_not_ended_are_found_by_what_they_write(store: OperationStore) -> None:
+    first = store.add("work", b"", output="a")
+    second = store.add("work", b"", output="b")
+    assert store.is_written(("a", "b"), before=second.number)
+    assert not store.is_written(("a", "b"), before=first.number)
+    assert not store.is_written(("c",))
+    store.finish(first)
+    assert not store.is_written(("a",))
+    assert store.is_written(("a", "b"))
+
+
 async def test_the_id_that_a_caller_is_told_of_our_own_bug_is_in_the_log(
     store: OperationStore,
 ) -> None:
@@ -184,7 +224,7 @@ async def test_the_id_that_a_caller_is_told_of_our_own_bug_is_in_the_log(
 
     jobs = runner(store, fail)
     with structlog.testing.capture_logs() as lines:
-        ended = await jobs.wait((await jobs.submit("work", b"")).name, 5)
+        ended = await jobs.wait((await jobs.submit("work", b"")).name, 60)
     error = error_of(ended)
     assert isinstance(error, Unexpected)
     assert error.error_id
@@ -205,7 +245,7 @@ async def test_what_a_cancelled_operation_left_is_removed_even_where_it_never_go
     await asyncio.sleep(0.01)
     for record in (waiting, running):
         await jobs.cancel(record.name)
-        assert isinstance(error_of(await jobs.wait(record.name, 5)), Cancelled)
+        assert isinstance(error_of(await jobs.wait(record.name, 60)), Cancelled)
     assert abandoned == [waiting.name, running.name]
     await jobs.close()
     assert left.name not in abandoned, "it was interrupted: the next process goes on with it"
@@ -220,5 +260,5 @@ async def test_errors_are_rewritten_for_callers(store: OperationStore) -> None:
         return error
 
     jobs = JobRunner(store, {"work": fail}, max_concurrent=1, max_queued=4, rewrite=rewrite)
-    ended = await jobs.wait((await jobs.submit("work", b"")).name, 5)
+    ended = await jobs.wait((await jobs.submit("work", b"")).name, 60)
     assert error_of(ended).message == "a.mp4 shows no face"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from gateway.pipeline.workspace import lock_folder, open_workspace
+from gateway.pipeline import workspace
+from gateway.pipeline.workspace import LOCK, is_running, lock_folder, open_workspace
 from services.common.errors import InvalidRequest
 
 KEY = "0123456789abcdef" * 2
@@ -32,3 +36,24 @@ def test_a_job_of_the_command_line_has_one_folder(tmp_path: Path) -> None:
     lock_folder(tmp_path / KEY)
     with pytest.raises(InvalidRequest, match="the very same job is running already"):
         open_workspace(tmp_path / KEY)
+
+
+def test_a_process_that_only_asks_for_the_lock_is_not_taken_for_one_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.close(lock_folder(tmp_path / KEY))
+    asking = os.open(tmp_path / KEY / LOCK, os.O_RDWR)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    assert not is_running(tmp_path / KEY)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        """The machine is busy: the other process goes on after 0.4 s."""
+        waits.append(seconds)
+        if sum(waits) > 0.4:
+            fcntl.flock(asking, fcntl.LOCK_UN)
+
+    monkeypatch.setattr(workspace, "time", SimpleNamespace(sleep=wait))
+    os.close(lock_folder(tmp_path / KEY))
+    os.close(asking)
+    assert sum(waits) > 0.4

@@ -27,7 +27,7 @@ GONE = refuse(grpc.StatusCode.UNAVAILABLE, "BACKEND_UNAVAILABLE")
 @pytest.fixture
 async def stages(server: FakeServer) -> AsyncIterator[RemoteStages]:
     async with RemoteStages({name: ClientConfig(stage=name, target=server.target) for name in STAGE_NAMES}) as remote:
-        await remote.wait_until_serving(10.0)
+        await remote.wait_until_serving(60.0)
         yield remote
 
 

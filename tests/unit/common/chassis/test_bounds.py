@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import gateway_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
@@ -24,7 +24,7 @@ from services.common.errors import InvalidRequest
 
 SERVICES: Final[list[ServiceDescriptor]] = [
     service
-    for module in (audio_pb2, face_pb2, motion_pb2, texture_pb2, render_pb2, gateway_pb2, operations_pb2)
+    for module in (audio_pb2, face_pb2, motion_pb2, texture_pb2, render_pb2, gateway_pb2, batch_pb2, operations_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 ]
 REQUESTS: Final = {method.input_type.full_name: method.input_type for service in SERVICES for method in service.methods}
@@ -170,7 +170,8 @@ def test_what_is_too_long_is_refused_and_an_enum_has_the_numbers_that_it_declare
         if field.is_repeated and field.cpp_type != FieldDescriptor.CPPTYPE_MESSAGE:
             assert bounds is not None
             if bounds.max_items <= 1000:
-                one = int(bounds.max) if field.cpp_type != FieldDescriptor.CPPTYPE_ENUM else 1
+                kinds = {FieldDescriptor.CPPTYPE_ENUM: 1, FieldDescriptor.CPPTYPE_STRING: "x"}
+                one = kinds.get(field.cpp_type, int(bounds.max))
                 assert is_refused_for(request, path, [one] * (bounds.max_items + 1))
                 assert not is_refused_for(request, path, [one] * bounds.max_items)
 

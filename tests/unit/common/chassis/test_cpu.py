@@ -31,5 +31,5 @@ def test_the_tests_compute_in_one_thread_with_the_kernel_that_is_named() -> None
 def test_a_program_that_loaded_numpy_before_dubstage_computes_in_one_thread_too() -> None:
     late = "import numpy, services, threadpoolctl; print({found['num_threads'] for found in threadpoolctl.threadpool_info()})"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OPENBLAS", "OMP"))}
-    run = subprocess.run([sys.executable, "-c", late], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run([sys.executable, "-c", late], env=environment, capture_output=True, text=True, timeout=300, check=True)
     assert run.stdout.strip() == "{1}"

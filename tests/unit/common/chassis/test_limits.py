@@ -24,7 +24,7 @@ async def test_admission_is_closed_until_it_is_opened_and_after_it_is_closed() -
         idle = asyncio.create_task(admission.idle())
         await asyncio.sleep(0)
         assert not idle.done()
-    await asyncio.wait_for(idle, 1)
+    await asyncio.wait_for(idle, 60)
 
 
 async def test_waiting_calls_run_in_the_order_of_their_arrival() -> None:
@@ -44,7 +44,7 @@ async def test_waiting_calls_run_in_the_order_of_their_arrival() -> None:
 async def test_the_pool_refuses_what_is_over_its_queue_and_takes_more_when_there_is_room() -> None:
     pool = WorkerPool(num_threads=1, max_queued=1)
     may_end = threading.Event()
-    waiting = [asyncio.create_task(pool.run(may_end.wait, 5)) for _ in range(2)]
+    waiting = [asyncio.create_task(pool.run(may_end.wait, 60)) for _ in range(2)]
     await asyncio.sleep(0)
     assert pool.pending == 2
     with pytest.raises(Overloaded):
@@ -57,11 +57,17 @@ async def test_the_pool_refuses_what_is_over_its_queue_and_takes_more_when_there
 
 async def test_a_cancelled_wait_leaves_the_queue() -> None:
     pool = WorkerPool(num_threads=1, max_queued=1)
-    may_end = threading.Event()
+    began, may_end = threading.Event(), threading.Event()
     ran: list[bool] = []
-    running = asyncio.create_task(pool.run(may_end.wait, 5))
+
+    def work() -> None:
+        began.set()
+        may_end.wait(60)
+
+    running = asyncio.create_task(pool.run(work))
     queued = asyncio.create_task(pool.run(ran.append, True))
-    await asyncio.sleep(0.01)
+    while not began.is_set() or pool.pending < 2:  # noqa: ASYNC110 - a thread begins
+        await asyncio.sleep(0.001)
     queued.cancel()
     with pytest.raises(asyncio.CancelledError):
         await queued

@@ -29,7 +29,7 @@ except ValueError as error:
 def logged(log_format: str) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", SCRIPT, log_format]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=20)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
     assert result.stdout == ""
     return result.stderr
 

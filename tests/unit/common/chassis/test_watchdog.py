@@ -26,7 +26,7 @@ class Server:
         self.pool = WorkerPool(num_threads=4, max_queued=4)
         self.ended: list[str] = []
         self.watchdog = Watchdog(
-            [self.pool], max_idle_s=10.0, max_memory_bytes=1000, memory=lambda: self.resident, on_ended=self.ended.append
+            [self.pool], max_idle_s=1000.0, max_memory_bytes=1000, memory=lambda: self.resident, on_ended=self.ended.append
         )
         self.tasks: list[asyncio.Task[Any]] = []
 
@@ -66,8 +66,8 @@ async def test_only_a_call_that_waits_for_its_caller_and_computes_nothing_is_idl
     computing.begin_computation()
     recent = await server.call("recent", awaits=True)
     for call in (waiting, working, computing):
-        call.active_at -= 11.0
-    recent.active_at -= 9.0
+        call.active_at -= 1100.0
+    recent.active_at -= 900.0
     server.watchdog.look()
     assert isinstance(waiting.failure, StageDeadlineExceeded)
     assert [call.failure for call in (working, computing, recent)] == [None, None, None]
@@ -78,11 +78,30 @@ async def test_only_a_call_that_waits_for_its_caller_and_computes_nothing_is_idl
     assert computing.failure is None
 
 
+async def test_the_time_in_which_this_process_did_not_run_is_not_the_callers(server: Server) -> None:
+    silent, heard, new = [await server.call(name, awaits=True) for name in ("silent", "heard", "new")]
+    untaken = await server.call("untaken", awaits=True)
+    silent.active_at -= 3200.0
+    heard.active_at -= 2900.0
+    with untaken.offered():
+        assert untaken.offered_at is not None
+        untaken.offered_at -= 2900.0
+        server.watchdog.look(paused_s=2000.0)
+        assert isinstance(silent.failure, StageDeadlineExceeded)
+        assert [call.failure for call in (heard, new, untaken)] == [None, None, None]
+        # Nothing is excused twice, nor in advance.
+        for call in (heard, new):
+            call.active_at -= 1001.0 if call is new else 200.0
+        untaken.offered_at -= 200.0
+        server.watchdog.look()
+    assert all(isinstance(call.failure, StageDeadlineExceeded) for call in (heard, new, untaken))
+
+
 async def test_a_caller_that_sends_on_and_takes_no_answer_is_idle(server: Server) -> None:
     call = await server.call("writing")
     with call.offered():
         assert call.offered_at is not None
-        call.offered_at -= 11.0
+        call.offered_at -= 1100.0
         # A message that came meanwhile.
         with call.awaited():
             pass
@@ -151,7 +170,7 @@ async def test_of_computations_that_ran_side_by_side_the_one_that_began_last_is_
     free = threading.Event()
     for count, (call, resident) in enumerate([(older, 100), (newer, 150)], start=1):
         set_current_call(call)
-        server.tasks.append(asyncio.create_task(server.pool.run(free.wait, 20)))
+        server.tasks.append(asyncio.create_task(server.pool.run(free.wait, 60)))
         while len(server.pool.computations) < count:  # noqa: ASYNC110 - a thread begins
             await asyncio.sleep(0.001)
         for computation in server.pool.computations:

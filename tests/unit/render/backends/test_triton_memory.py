@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import fcntl
+import secrets
 import subprocess
 import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from services.common.errors import StorageFull
-from services.render.backends.triton_memory import SharedRegion, aligned, is_present, remove_abandoned
+from services.render.backends import triton_memory
+from services.render.backends.triton_memory import PREFIX, SharedRegion, aligned, is_present, remove_abandoned
 
 HOLD = """
 import sys
@@ -34,11 +37,31 @@ def test_arrays_begin_at_multiples_of_64() -> None:
     assert [aligned(size) for size in (1, 64, 65)] == [64, 64, 128]
 
 
-def test_memory_that_is_not_there_is_said_at_once_and_leaves_nothing() -> None:
-    before = set(Path("/dev/shm").iterdir())
+def test_memory_that_is_not_there_is_said_at_once_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Other processes make and remove regions meanwhile, so this one is looked for by its name.
+    name = secrets.token_hex(8)
+    monkeypatch.setattr(triton_memory, "secrets", SimpleNamespace(token_hex=lambda _: name))
     with pytest.raises(StorageFull, match="no room for"):
         SharedRegion(1 << 50)
-    assert set(Path("/dev/shm").iterdir()) == before
+    assert not is_present(f"{PREFIX}{name}")
+
+
+def test_a_region_that_was_taken_for_an_abandoned_one_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may look between the moment at which the file is there and that at which it is locked."""
+    lock, seen = fcntl.flock, list[int]()
+
+    def late(file: int, how: int) -> None:
+        if not seen:
+            seen.append(file)
+            monkeypatch.undo()
+            remove_abandoned()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    region = SharedRegion(64)
+    assert seen
+    assert is_present(region.name)
+    region.close()
 
 
 def test_regions_of_a_killed_process_are_removed_and_those_of_a_living_one_stay() -> None:

@@ -13,10 +13,14 @@
 {{- end }}
 {{ include "dubstage.variable" (list "DUBSTAGE_MEDIA_DIR" "/data/media") }}
 {{ include "dubstage.variable" (list "DUBSTAGE_REQUIRE_CONSENT" .values.requireConsent) }}
+{{- if .values.consentKeysSecret.name }}
+{{ include "dubstage.variable" (list "DUBSTAGE_CONSENT_KEYS" "/etc/dubstage/consent-keys") }}
+{{- end }}
 {{- include "dubstage.endpointEnv" (dict "root" .root "endpoints" .values.endpoints) }}
 {{- include "dubstage.artefactEnv" . }}
 {{- include "dubstage.databaseEnv" .values.database }}
 {{- include "dubstage.callerEnv" .root }}
+{{- include "dubstage.provenanceEnv" .root }}
 {{- if and $global.tls.enabled .values.requireClientCertificate }}
 {{ include "dubstage.variable" (list "DUBSTAGE_TLS_CLIENT_CA_FILE" "/etc/dubstage/tls/ca.crt") }}
 {{ include "dubstage.variable" (list "DUBSTAGE_REQUIRE_CLIENT_CERTIFICATE" "true") }}
@@ -31,9 +35,19 @@
   mountPath: /data/gateway
 - name: media
   mountPath: /data/media
+{{- if .values.consentKeysSecret.name }}
+- name: consent-keys
+  mountPath: /etc/dubstage/consent-keys
+  readOnly: true
+{{- end }}
 {{- if .values.tokensSecret.name }}
 - name: tokens
   mountPath: /etc/dubstage/tokens
+  readOnly: true
+{{- end }}
+{{- if .root.Values.global.provenance.secret.name }}
+- name: provenance
+  mountPath: /etc/dubstage/provenance
   readOnly: true
 {{- end }}
 {{- end -}}
@@ -44,6 +58,14 @@
   {{- include "dubstage.volumeSource" (dict "volume" .values.data "claim" (printf "%s-data" $name)) | nindent 2 }}
 - name: media
   {{- include "dubstage.volumeSource" (dict "volume" .values.media "claim" (printf "%s-media" $name)) | nindent 2 }}
+{{- with .values.consentKeysSecret }}
+{{- if .name }}
+- name: consent-keys
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+{{- end }}
+{{- end }}
 {{- with .values.tokensSecret }}
 {{- if .name }}
 - name: tokens
@@ -54,6 +76,9 @@
       - key: {{ .key }}
         path: tokens
 {{- end }}
+{{- end }}
+{{- with include "dubstage.provenanceVolume" .root }}
+- {{ . | trim | nindent 2 | trim }}
 {{- end }}
 {{- end -}}
 

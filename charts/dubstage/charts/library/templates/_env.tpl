@@ -69,6 +69,36 @@
 {{- end }}
 {{- end -}}
 
+{{/* Environment variables of what writes films: their certificate and the time stamp authority. Argument: the root. */}}
+{{- define "dubstage.provenanceEnv" -}}
+{{- with .Values.global.provenance }}
+{{- if .secret.name }}
+{{ include "dubstage.variable" (list "DUBSTAGE_PROVENANCE_CERTIFICATE_FILE" "/etc/dubstage/provenance/chain.pem") }}
+{{ include "dubstage.variable" (list "DUBSTAGE_PROVENANCE_KEY_FILE" "/etc/dubstage/provenance/key.pem") }}
+{{- end }}
+{{- if .timeStampUrl }}
+{{ include "dubstage.variable" (list "DUBSTAGE_PROVENANCE_TIME_STAMP_URL" .timeStampUrl) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Volume with the certificate of films; empty: there is no Secret. Argument: the root. */}}
+{{- define "dubstage.provenanceVolume" -}}
+{{- with .Values.global.provenance.secret }}
+{{- if .name }}
+name: provenance
+secret:
+  secretName: {{ .name }}
+  defaultMode: 0440
+  items:
+    - key: {{ .certificateKey }}
+      path: chain.pem
+    - key: {{ .privateKeyKey }}
+      path: key.pem
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Environment variables for S3. They have the names that AWS' own tools read. Argument: the root. */}}
 {{- define "dubstage.s3Env" -}}
 {{- $s3 := .Values.global.artefacts.s3 -}}

@@ -1,4 +1,4 @@
-"""Consent records."""
+"""Consent records in files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.consent import NO_CONSENT, consent_line, read_consent
-from services.common.errors import InvalidRequest
+from gateway.consent.files import read_consent, write_new_consent
+from gateway.consent.record import NO_CONSENT, consent_line
+from services.common.errors import InvalidRequest, StorageRefused
 
 RECORD = {"subject": "Ada", "granted_by": "Ada", "scope": "demo films", "date": "2026-05-01", "reference": "file 7"}
 
@@ -87,7 +88,7 @@ def test_names_in_any_script_are_kept(tmp_path: Path) -> None:
     assert consent.model_dump(include=set(names)) == names
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "loop", "long"])
 def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
     path = {"device": Path("/dev/zero"), "folder": tmp_path, "long": tmp_path / ("x" * 300)}.get(kind, tmp_path / kind)
@@ -102,3 +103,36 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, kind
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"absent\.json: cannot be read"):
         read_consent(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(RECORD)[:-1] + ', "subject": "Bob"}',
+        json.dumps(RECORD)[:-1] + ', "signature": {"key": "a", "key": "b"}}',
+        '{"subject": "Bob", ' + json.dumps(RECORD)[1:],
+    ],
+)
+def test_a_field_that_stands_twice_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(InvalidRequest, match="stands twice"):
+        read_consent(write(tmp_path, content))
+
+
+def test_a_wrong_field_of_a_signature_is_named(tmp_path: Path) -> None:
+    signature = {"algorithm": "none", "key": "0" * 64, "value": ""}
+    with pytest.raises(InvalidRequest, match=r"signature\.algorithm") as caught:
+        read_consent(write(tmp_path, json.dumps({**RECORD, "signature": signature})))
+    assert caught.value.field == "consent.signature.algorithm"
+
+
+def test_a_written_record_is_read_again_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    consent = read_consent(write(tmp_path, json.dumps({**RECORD, "projects": ["night"], "languages": ["de"]})))
+    path = tmp_path / "written.json"
+    write_new_consent(path, consent)
+    assert read_consent(path) == consent
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(InvalidRequest, match="exists"):
+        write_new_consent(path, consent)
+    with pytest.raises(StorageRefused):
+        write_new_consent(tmp_path / "absent" / "written.json", consent)
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["consent.json", "written.json"]

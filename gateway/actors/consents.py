@@ -1,0 +1,251 @@
+"""The rules of consent of one installation: which records it asks for, which it trusts, and which were withdrawn."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from gateway.actors.receipts import now
+from gateway.actors.stored import consent_of, every_consent
+from gateway.consent.keys import SETTING, Keys, check_signature, read_keys
+from gateway.consent.record import Consent, digest_of
+from gateway.consent.use import ConsentUse, check_scope, check_time
+from gateway.database.database import Database
+from gateway.database.tables import ActorRow, WithdrawalRow
+from gateway.pipeline.dub_request import DubRequest
+from gateway.settings import GatewaySettings, RequireConsent
+from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentUnsigned, ConsentWithdrawn
+from services.common.errors import InvalidRequest
+
+_AT_ONCE: Final = 500
+"""Most digests of one query: databases limit the length of a list."""
+_REFERENCE: Final = (
+    "this installation requires a consent record of the person in the reference picture too: give one as reference_consent "
+    "(--reference-consent FILE). If the reference shows the person who is dubbed, give that person's record again"
+)
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Withdrawal of a consent record.
+
+    Attributes:
+        record_sha256: digest of the record (`digest_of`).
+        withdrawn_at: time of the withdrawal, RFC 3339, UTC.
+        actor_ids: actors whose record it is.
+    """
+
+    record_sha256: str
+    withdrawn_at: str
+    actor_ids: tuple[str, ...]
+
+
+class Consents:
+    """Rules of consent of one installation. All methods block.
+
+    Args:
+        database: database of the actors.
+        settings: whether records are required, and the trusted keys.
+    """
+
+    def __init__(self, database: Database, settings: GatewaySettings) -> None:
+        self._database = database
+        self._required = settings.require_consent
+        self._place = settings.consent_keys
+
+    def check_settings(self) -> None:
+        """Check the settings before any request comes.
+
+        Raises:
+            InvalidRequest: the trusted keys cannot be read, or signatures are required and there are no trusted keys.
+        """
+        if self._place is None and self._required is RequireConsent.SIGNED:
+            raise InvalidRequest(
+                f"DUBSTAGE_REQUIRE_CONSENT=signed needs trusted keys: set {SETTING} to a PEM file or a folder of PEM files with "
+                "public keys",
+                field=SETTING,
+            )
+        self._keys()
+
+    def check(self, consent: Consent | None, use: ConsentUse, subject: str, *, what: str = "") -> None:
+        """Check that a record allows a use now.
+
+        Args:
+            consent: the record; None: there is none.
+            use: what is done with the person.
+            subject: whom or what an error is about.
+            what: text of the error for a missing record; empty: as for a person who is dubbed.
+
+        Raises:
+            ConsentMissing: there is no record, and the installation requires one.
+            ConsentUnsigned: the record is not signed, and the installation requires signatures.
+            ConsentSignerUnknown, ConsentAltered: the record is signed, and the signature cannot be trusted.
+            ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold now.
+            ConsentOutOfScope: the record does not cover the use.
+            InvalidRequest: the trusted keys cannot be read.
+        """
+        if consent is None:
+            self._check_not_required(subject, what)
+            return
+        self._check_signed(consent, subject)
+        self._check_holds(consent, self.withdrawn({digest_of(consent)}), subject)
+        check_scope(consent, use, subject)
+
+    def check_dub(self, request: DubRequest, *, actor_id: str, subject: str, reference: str) -> None:
+        """Check that the records of a dub allow the dub now: of the person who is dubbed, and of the person in a reference picture.
+
+        A record that comes with the request takes the place of the actor's record. But if the actor's record was withdrawn, the
+        actor is not dubbed, whatever the request brings.
+
+        Args:
+            request: the dub request, which has the actor's record if it brings none.
+            actor_id: the actor; empty: the dub learns the person from the footage.
+            subject: whom or what an error is about.
+            reference: name of the reference picture in errors.
+
+        Raises:
+            ConsentRefused: as `check`.
+        """
+        self.check_lasting((), actor_id=actor_id)
+        self.check(request.consent, request.use, subject)
+        if request.reference is not None:
+            self.check(request.reference_consent, request.use, reference, what=_REFERENCE)
+
+    def check_lasting(self, records: Collection[Consent | None], *, actor_id: str = "", subject: str = "") -> None:
+        """Check that work which has begun may go on: no record was withdrawn, and the time of none is over.
+
+        Args:
+            records: records that allowed the work.
+            actor_id: actor that the work uses, whose own record may not be withdrawn either; empty: none.
+            subject: whom or what an error is about, if no actor is used.
+
+        Raises:
+            ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold any more.
+        """
+        found = [record for record in records if record is not None]
+        if not found and not actor_id:
+            return
+        with self._database.reading() as session:
+            row = session.get(ActorRow, actor_id) if actor_id else None
+            own = consent_of(row, self._database.where) if row is not None else None
+            asked = [*found, *([own] if own is not None else [])]
+            withdrawn = _withdrawn(session, {digest_of(record) for record in asked})
+        for record in found:
+            self._check_holds(record, withdrawn, actor_id or subject)
+        if own is not None:
+            _check_not_withdrawn(own, withdrawn, actor_id)
+
+    def problems(self, records: Sequence[Consent | None], subject: str = "") -> list[str]:
+        """Return for each record why every work with it is refused now; empty: it is not, as long as its scope covers the work."""
+        withdrawn = self.withdrawn({digest_of(record) for record in records if record is not None})
+        return [self._problem(record, withdrawn, subject) for record in records]
+
+    def withdrawn(self, digests: AbstractSet[str]) -> Mapping[str, str]:
+        """Return the time of the withdrawal, RFC 3339, UTC, of the records among `digests` that were withdrawn."""
+        if not digests:
+            return {}
+        with self._database.reading() as session:
+            return _withdrawn(session, digests)
+
+    def withdraw(self, digest: str) -> Withdrawal:
+        """Withdraw a record. A record that was withdrawn before keeps its first time.
+
+        Work with the record ends in all processes at their next look at the database.
+
+        Args:
+            digest: digest of the record (`digest_of`).
+        """
+        with self._database.writing() as session:
+            self._database.one_by_one(session)
+            row = session.get(WithdrawalRow, digest)
+            if row is None:
+                row = WithdrawalRow(record_sha256=digest, withdrawn_at=now())
+                session.add(row)
+            holders = [actor_id for actor_id, record in every_consent(session) if digest_of(record) == digest]
+            return Withdrawal(digest, row.withdrawn_at, tuple(holders))
+
+    def withdraw_of(self, actor_id: str, consent: Consent | None) -> Withdrawal:
+        """Withdraw the record of an actor.
+
+        Raises:
+            ConsentMissing: the actor has no record.
+        """
+        if consent is None:
+            raise ConsentMissing(
+                f"actor {actor_id!r} has no consent record that could be withdrawn: `dubstage actor erase {actor_id}` erases the "
+                "person",
+                subject=actor_id,
+            )
+        return self.withdraw(digest_of(consent))
+
+    def _check_not_required(self, subject: str, what: str) -> None:
+        if self._required is not RequireConsent.NO:
+            raise ConsentMissing(
+                what
+                or "this installation requires a consent record: give one (--consent FILE, or the field consent), or use an actor "
+                "that has one",
+                subject=subject,
+            )
+
+    def _check_signed(self, consent: Consent, subject: str) -> None:
+        if consent.signature is not None:
+            check_signature(consent, self._keys(), subject)
+        elif self._required is RequireConsent.SIGNED:
+            raise ConsentUnsigned(
+                "this installation takes signed consent records only: `dubstage consent sign` signs a record", subject=subject
+            )
+
+    def _check_holds(self, consent: Consent, withdrawn: Mapping[str, str], subject: str) -> None:
+        _check_not_withdrawn(consent, withdrawn, subject)
+        check_time(consent, datetime.datetime.now(datetime.UTC), subject)
+
+    def _problem(self, consent: Consent | None, withdrawn: Mapping[str, str], subject: str) -> str:
+        try:
+            if consent is None:
+                self._check_not_required(subject, "")
+            else:
+                self._check_signed(consent, subject)
+                self._check_holds(consent, withdrawn, subject)
+        except (ConsentRefused, InvalidRequest) as problem:
+            return problem.message
+        return ""
+
+    def _keys(self) -> Keys:
+        # Read again for every record, so that keys change without a restart.
+        return read_keys(self._place) if self._place is not None else {}
+
+
+def check_digest(text: str) -> str:
+    """Return the digest of a record.
+
+    Raises:
+        InvalidRequest: the text is no SHA-256.
+    """
+    if not _DIGEST.fullmatch(text):
+        raise InvalidRequest(
+            f"record_sha256: {text[:80]!r} is no SHA-256: give the 64 hexadecimal digits that `dubstage consent show` prints",
+            field="record_sha256",
+        )
+    return text
+
+
+def _withdrawn(session: Session, digests: AbstractSet[str]) -> dict[str, str]:
+    wanted, found = sorted(digests), {}
+    for begin in range(0, len(wanted), _AT_ONCE):
+        mine = select(WithdrawalRow).where(WithdrawalRow.record_sha256.in_(wanted[begin : begin + _AT_ONCE]))
+        found.update({row.record_sha256: row.withdrawn_at for row in session.scalars(mine)})
+    return found
+
+
+def _check_not_withdrawn(consent: Consent, withdrawn: Mapping[str, str], subject: str) -> None:
+    at = withdrawn.get(digest_of(consent))
+    if at is not None:
+        raise ConsentWithdrawn(f"the consent was withdrawn at {at}: no work with the person begins or goes on", subject=subject)

@@ -1,0 +1,211 @@
+"""The batches of a gateway: submitted, shown, changed and removed. Callers of RPCs reach them through BatchServicer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, Literal
+
+from opentelemetry import trace
+
+from gateway.ahead import in_thread
+from gateway.api.batch_jobs import BATCH, BatchJobs, Order, outputs_of
+from gateway.api.batch_views import BatchView, BatchViews
+from gateway.api.job_context import JobContext
+from gateway.api.opened_stages import OpenedStages
+from gateway.batch import changes
+from gateway.batch.manifest import Manifest
+from gateway.batch.store import open_batches
+from gateway.settings import GatewaySettings
+from services.common.errors import BackendUnavailable, InvalidRequest, Overloaded
+
+WATCH_S: Final = 2.0
+"""Seconds between two looks at a batch that is watched."""
+_LOOK_S: Final = 0.2
+_END_S: Final = 10.0
+"""Seconds that a removal waits for the operation of a batch whose shots have ended."""
+
+
+class Batches:
+    """The batches of one gateway process, in the store that all gateways share.
+
+    Attributes:
+        views: looks at the batches.
+
+    Args:
+        settings: settings of the process.
+        context: what the operations work with.
+        stages: the stages of this process.
+    """
+
+    def __init__(self, settings: GatewaySettings, context: JobContext, stages: OpenedStages) -> None:
+        self._settings = settings
+        self._shared = context.actors.database.shared
+        self._jobs = BatchJobs(settings, context, stages)
+        self._runner = self._jobs.runner()
+        self.views = BatchViews(settings, self._jobs.operations)
+        self._closing = asyncio.Event()
+
+    async def start(self, tracer: trace.Tracer) -> None:
+        """Begin to take batches: those that wait, and those that gateways which ended left unfinished.
+
+        Args:
+            tracer: makes one span for each operation behind a batch.
+        """
+        self._runner.tracer = tracer
+        await self._runner.start()
+
+    async def stop(self) -> None:
+        """Put the running shots back, and end all streams of `watch`. Other gateways may take the batches at once."""
+        self._closing.set()
+        await self._runner.close()
+
+    async def close(self) -> None:
+        """Remove the folders of `folder_aside`. All work and all calls have ended."""
+        await self._jobs.close()
+
+    async def submit(
+        self, manifest: Manifest, engine: Literal["gateway", "kubernetes"], *, profile: str = "", workers: int = 0
+    ) -> BatchView:
+        """Make the batch of a manifest, or take the batch that exists, and give the shots that are left to the engine.
+
+        Args:
+            manifest: checked rows.
+            engine: who dubs the shots.
+            profile: of the engine kubernetes: kind of the pods; empty: cpu.
+            workers: of the engine kubernetes: pods at the same time; 0: as the cluster's settings say.
+
+        Raises:
+            InvalidRequest: the batch exists with another manifest or another engine, or an option is wrong.
+            DubstageError: the store of batches or the cluster cannot be used.
+        """
+        if self._shared and not self._settings.batches_url:
+            raise InvalidRequest(
+                "other gateways may use the database of this gateway, and cannot reach its store of batches: set "
+                "DUBSTAGE_BATCHES_URL to a folder or bucket that all gateways reach",
+                field="DUBSTAGE_BATCHES_URL",
+            )
+        store = await in_thread(open_batches, self._settings)
+        before = await in_thread(store.find, manifest.name)
+        if before is not None and not before.removing and before.manifest_sha256 != manifest.sha256:
+            raise InvalidRequest(
+                f"batch {manifest.name} exists with other rows: choose another batch_id, or submit the rows of the batch unchanged",
+                field="batch_id",
+            )
+        facts = await in_thread(store.create, manifest, engine)
+        if facts.engine != engine:
+            raise InvalidRequest(
+                f"batch {facts.name} belongs to the engine {facts.engine}: choose that engine or another batch_id", field="engine"
+            )
+        if engine == "kubernetes":
+            config_map = self._settings.batch_config_map
+            kind = profile or "cpu"
+            await in_thread(changes.send_to_cluster, store, facts.name, profile=kind, workers=workers, config_map=config_map)
+        else:
+            await self._work_on(facts.name, check_films=True)
+        return await self.view(facts.name)
+
+    async def view(self, name: str) -> BatchView:
+        """Return a batch as it is now.
+
+        Raises:
+            InvalidRequest: there is no such batch.
+            DubstageError: the store of batches cannot be used.
+        """
+        return await in_thread(self.views.view, name)
+
+    async def watch(self, name: str) -> AsyncGenerator[BatchView, None]:
+        """Yield a batch, and again when its progress has changed, until all shots have ended.
+
+        Raises:
+            InvalidRequest: there is no such batch, or the batch was removed.
+            BackendUnavailable: the gateway is shutting down.
+        """
+        told: object = None
+        while True:
+            view = await self.view(name)
+            now = (view.progress, view.notes)
+            if now != told:
+                told = now
+                yield view
+            if view.progress.ended:
+                return
+            try:
+                async with asyncio.timeout(WATCH_S):
+                    await self._closing.wait()
+            except TimeoutError:
+                continue
+            raise BackendUnavailable("the gateway is shutting down: watch the batch again")
+
+    async def cancel(self, name: str, ids: Sequence[str]) -> BatchView:
+        """Cancel shots of a batch; without ids, all that have not ended.
+
+        Raises:
+            InvalidRequest: there is no such batch or shot.
+        """
+        store, _ = await in_thread(self.views.store, name)
+        await in_thread(changes.cancel, store, name, ids)
+        return await self.view(name)
+
+    async def retry(self, name: str, ids: Sequence[str]) -> BatchView:
+        """Let shots of a batch begin anew; without ids, all that failed or were cancelled.
+
+        Raises:
+            InvalidRequest: there is no such batch or shot, a named shot is running, or the batch belongs to another engine.
+        """
+        store, facts = await in_thread(self.views.store, name)
+        if facts.engine == "kubernetes":
+            await in_thread(changes.retry_in_cluster, store, name, ids)
+        elif facts.engine == "gateway":
+            await in_thread(lambda: store.reset(name, changes.to_retry(store, name, ids)))
+            await self._work_on(name, check_films=False)
+        else:
+            raise InvalidRequest(
+                f"batch {name} belongs to the engine {facts.engine}: retry its shots with `dubstage batch retry`", field="batch_id"
+            )
+        return await self.view(name)
+
+    async def remove(self, name: str) -> None:
+        """Remove a batch whose shots have all ended. The films stay.
+
+        Raises:
+            InvalidRequest: there is no such batch, or shots are left.
+            Overloaded: a gateway still looks at the films of the batch.
+        """
+        try:
+            async with asyncio.timeout(_END_S):
+                await self._until_left_alone(name)
+        except TimeoutError:
+            raise Overloaded(f"a gateway still looks at batch {name}: try again", retry_after_s=5.0) from None
+        await in_thread(changes.remove, await in_thread(open_batches, self._settings), name)
+
+    @asynccontextmanager
+    async def folder_aside(self) -> AsyncIterator[Path]:
+        """Give an empty folder, and remove the folder at the end."""
+        aside = self._jobs.bench.folder_aside()
+        folder = await in_thread(aside.__enter__)
+        try:
+            yield folder
+        finally:
+            await in_thread(aside.__exit__, None, None, None)
+
+    async def _until_left_alone(self, name: str) -> None:
+        """Wait until no gateway works on a batch whose shots have all ended. Return at once if shots are left."""
+        while True:
+            worked_on = await in_thread(self.views.is_worked_on, name)
+            if not worked_on or not (await self.view(name)).progress.ended:
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    async def _work_on(self, name: str, *, check_films: bool) -> None:
+        """Let a gateway work on the shots that are left."""
+        request = Order(name=name, check_films=check_films).model_dump_json().encode()
+        for output in outputs_of(name):
+            try:
+                await self._runner.submit(BATCH, request, output=output)
+                return
+            except InvalidRequest:
+                # An operation works on the batch already. If both do, the second will see what has changed.
+                continue

@@ -1,0 +1,59 @@
+"""The files that rows of batches may name: files of the media folder, and objects below one URL of a bucket."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.api.media_folder import MediaFolder
+from services.common.errors import InvalidRequest
+
+_OUTSIDE: Final = frozenset({"", ".", ".."})
+"""Parts of a path that a store may take for another folder."""
+
+
+class MediaPlaces:
+    """Files of the media folder, and objects below a URL.
+
+    Args:
+        folder: files that callers may name.
+        url: s3://BUCKET/FOLDER, without a slash at the end; empty: callers may name no URL.
+    """
+
+    def __init__(self, folder: MediaFolder, url: str) -> None:
+        self._folder = folder
+        self._url = url
+
+    def source(self, place: str, field: str) -> str:
+        """Return the absolute path of an existing file of the media folder, or the URL of an object, which is not looked up.
+
+        Raises:
+            InvalidRequest: as `MediaFolder.source`, or the URL lies elsewhere.
+        """
+        return self._object(place, field) if _is_url(place) else str(self._folder.source(place, field))
+
+    def output(self, place: str, field: str) -> str:
+        """Return the absolute path of a file that may be written, or a URL.
+
+        Raises:
+            InvalidRequest: as `MediaFolder.output`, or the URL lies elsewhere.
+        """
+        return self._object(place, field) if _is_url(place) else str(self._folder.output(place, field))
+
+    def _object(self, place: str, field: str) -> str:
+        if not self._url:
+            raise InvalidRequest(
+                f"{field}: {place[:200]!r} cannot be used: this gateway takes no URLs: set DUBSTAGE_MEDIA_URL to a folder of a "
+                "bucket",
+                field=field,
+            )
+        below = place.removeprefix(f"{self._url}/")
+        if below == place or _OUTSIDE.intersection(below.split("/")) or any(sign in below for sign in "?#*") or "::" in place:
+            raise InvalidRequest(
+                f"{field}: {place[:200]!r} cannot be used: give a path in the media folder, or an object below {self._url}/",
+                field=field,
+            )
+        return place
+
+
+def _is_url(place: str) -> bool:
+    return ("://" in place or "::" in place) and not place.startswith("file://")

@@ -1,0 +1,80 @@
+"""Changes of a batch that a person asks for, the same for the command line and for a gateway. All functions block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.batch.current import current_records
+from gateway.batch.progress import progress_of
+from gateway.batch.store import BatchStore
+from gateway.batch.types import ENDED, ShotState
+from services.common.errors import InvalidRequest
+
+
+def cancel(store: BatchStore, name: str, ids: Sequence[str]) -> None:
+    """Cancel shots of a batch; without ids, all that have not ended. Shots that have ended stay as they are.
+
+    Raises:
+        InvalidRequest: there is no such batch or shot.
+    """
+    facts = store.facts(name)
+    if facts.engine == "kubernetes":
+        from gateway.batch.kubernetes import open_engine_of
+
+        open_engine_of(facts).cancel(store, name, tuple(ids))
+        return
+    ended = {record.id for record in store.records(name) if record.state in ENDED}
+    shots = ids or [shot.id for shot in store.manifest(name)]
+    store.cancel(name, [shot for shot in shots if shot not in ended])
+
+
+def to_retry(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
+    """Return the shots that a retry lets begin anew: `ids`, or all that failed or were cancelled.
+
+    Raises:
+        InvalidRequest: there is no such batch, or a named shot is running.
+    """
+    records = store.records(name)
+    marked = store.cancelled(name)
+    for record in records:
+        if record.id in ids and record.state is ShotState.RUNNING and record.id not in marked:
+            raise InvalidRequest(f"shot {record.id} is running by {record.worker}: wait, or cancel it first", field="id")
+    over = {ShotState.FAILED, ShotState.CANCELLED}
+    return list(ids) or [record.id for record in records if record.state in over]
+
+
+def send_to_cluster(store: BatchStore, name: str, *, profile: str, workers: int, config_map: str) -> None:
+    """Send the shots of a batch that are left to the cluster that this process runs in. See `KubernetesEngine.submit`."""
+    from gateway.batch.kubernetes import open_engine
+
+    open_engine().submit(store, name, profile=profile, workers=workers, config_map=config_map)
+
+
+def retry_in_cluster(store: BatchStore, name: str, ids: Sequence[str]) -> None:
+    """Let shots of a batch begin anew in its cluster; without ids, all that failed or were cancelled.
+
+    See `KubernetesEngine.retry`.
+    """
+    from gateway.batch.kubernetes import open_engine_of
+
+    open_engine_of(store.facts(name)).retry(store, name, tuple(ids))
+
+
+def remove(store: BatchStore, name: str) -> None:
+    """Remove a batch whose shots have all ended: rows, records, pictures, and its Jobs in a cluster. The films stay.
+
+    A removal that was cut is completed.
+
+    Raises:
+        InvalidRequest: there is no such batch, or shots are left.
+    """
+    facts = store.facts(name)
+    if not facts.removing:
+        left = progress_of(current_records(store, facts)[0]).left
+        if left:
+            raise InvalidRequest(f"{left} shots of batch {name} have not ended: wait, or cancel the batch first", field="name")
+        if facts.engine == "kubernetes":
+            from gateway.batch.kubernetes import open_engine_of
+
+            open_engine_of(facts).remove_jobs(name)
+    store.remove(name)

@@ -1,0 +1,102 @@
+"""The engine of batches in a gateway: shots are dubbed in the gateway's process, with the stages that the gateway has opened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+import structlog
+
+from gateway.batch.bench import Bench
+from gateway.batch.row_queue import RowQueue
+from gateway.batch.rows_left import again_in_s, rows_left
+from gateway.batch.store import BatchStore
+from gateway.batch.worker import run_shot
+from services.common.errors import DubstageError
+
+PAUSE_S: Final = 10.0
+"""Seconds before a further try if the store of batches, or the database, does not answer."""
+
+_log = structlog.stdlib.get_logger("dubstage.batch")
+
+
+async def run_in_process(
+    bench: Bench,
+    store: BatchStore,
+    name: str,
+    *,
+    slots: AbstractAsyncContextManager[object],
+    workers: int,
+    confirm: Callable[[], None],
+    check_films: bool,
+    pause_s: float = PAUSE_S,
+) -> None:
+    """Dub the shots of a batch until all have ended. Shots that begin anew meanwhile are dubbed too.
+
+    If the task is cancelled, the running shots are put back. The next run goes on from there.
+
+    Args:
+        bench: what the shots are dubbed with.
+        store: store of batches.
+        name: name of the batch.
+        slots: entered for each attempt, so that all batches of the process together have a bound.
+        workers: most shots of this batch at once.
+        confirm: raises Cancelled if another gateway runs the batch; blocks.
+        check_films: dub shots anew that are done and whose film is gone or was changed.
+        pause_s: seconds before a further try if a store does not answer.
+
+    Raises:
+        Cancelled: from `confirm`.
+        DubstageError: the store of batches or the stages cannot be used, and another try would end the same way.
+    """
+    while True:
+        try:
+            rows = await rows_left(store, name, check_films=check_films)
+            if not rows:
+                return
+            await _Pass(bench, store, name, RowQueue(rows), slots, confirm).run(min(workers, len(rows)))
+            # Later passes look for shots that began anew. The films of the first pass are known.
+            check_films = False
+        except DubstageError as problem:
+            if not problem.retryable:
+                raise
+            _log.warning("batch_waits", batch=name, reason=problem.reason, message=problem.message)
+            await asyncio.sleep(pause_s)
+
+
+class _Pass:
+    """One walk through the rows that are left."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        store: BatchStore,
+        name: str,
+        rows: RowQueue,
+        slots: AbstractAsyncContextManager[object],
+        confirm: Callable[[], None],
+    ) -> None:
+        self._bench, self._store, self._name = bench, store, name
+        self._rows, self._slots, self._confirm = rows, slots, confirm
+
+    async def run(self, workers: int) -> None:
+        """Work until all rows have ended. The first error that is not one of a shot ends all workers."""
+        tasks = [asyncio.create_task(self._work()) for _ in range(workers)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while (row := await self._rows.next()) is not None:
+            wait_s: float | None = 0.0
+            try:
+                async with self._slots:
+                    record = await run_shot(self._bench, self._store, self._name, row, confirm=self._confirm)
+                wait_s = again_in_s(record)
+            finally:
+                await self._rows.ended(row, again_in_s=wait_s)

@@ -1,0 +1,136 @@
+"""`dubstage consent`: sign, check, show and withdraw consent records."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.actors.actor_id import check_actor_id
+from gateway.actors.consents import Withdrawal
+from gateway.actors.store import ActorStore
+from gateway.cli import options
+from gateway.cli.app import app
+from gateway.cli.console import out, say, say_result, say_warning
+from gateway.consent.files import read_consent, write_new_consent
+from gateway.consent.keys import check_signature, read_keys, read_private_key, signed
+from gateway.consent.record import Consent, canonical_form, consent_line, digest_of
+from gateway.consent.use import check_scope, check_time, use_of
+from services.common.consent_errors import ConsentUnsigned
+from services.common.errors import InvalidRequest
+
+commands = typer.Typer(no_args_is_help=True, help="Sign, check, show and withdraw consent records.")
+app.add_typer(commands, name="consent")
+
+Record = Annotated[Path, typer.Argument(metavar="FILE", help="JSON file with the consent record.")]
+
+
+@commands.command("sign")
+def sign(
+    file: Record,
+    key: Annotated[
+        Path,
+        typer.Option(
+            metavar="PRIVATE.pem", help="Ed25519 private key. `openssl genpkey -algorithm ed25519 -out PRIVATE.pem` makes one."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="SIGNED.json", help="New file for the signed record.")],
+) -> None:
+    """Sign the record of FILE, and write the signed record."""
+    record = signed(read_consent(file), read_private_key(key))
+    write_new_consent(output, record)
+    assert record.signature is not None
+    say(f"signed with the key {record.signature.key}")
+    say_result(str(output))
+
+
+@commands.command("verify")
+def verify(
+    file: Record,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PUBLIC.pem", help="Trusted public keys: a PEM file or a folder of PEM files. Default: DUBSTAGE_CONSENT_KEYS."
+        ),
+    ] = None,
+    project: options.Project = "",
+    language: options.Language = "",
+) -> None:
+    """Check that the record of FILE is signed with a trusted key, holds now, and covers the project and the language.
+
+    Withdrawals are not looked up: `dubstage consent show` does that.
+    """
+    record, subject = read_consent(file), str(file)
+    place = keys or options.gateway_settings().consent_keys
+    if place is None:
+        raise InvalidRequest("there are no trusted keys: give --keys PUBLIC.pem, or set DUBSTAGE_CONSENT_KEYS", field="keys")
+    trusted = read_keys(place, field="--keys" if keys is not None else "DUBSTAGE_CONSENT_KEYS")
+    if record.signature is None:
+        raise ConsentUnsigned(f"{file} is not signed: `dubstage consent sign` signs a record", subject=subject)
+    check_signature(record, trusted, subject)
+    check_time(record, datetime.datetime.now(datetime.UTC), subject)
+    if project or language:
+        asked = use_of(project, language or None)
+        check_scope(record, asked, subject)
+    say(consent_line(record))
+    say_result(digest_of(record))
+
+
+@commands.command("show")
+def show(file: Record) -> None:
+    """Print the record of FILE as JSON, with its digest, the bytes that a signature signs, and why the record is refused now."""
+    record = read_consent(file)
+    with _actors() as actors:
+        withdrawn = actors.consents.withdrawn({digest_of(record)})
+        (problem,) = actors.consents.problems([record])
+    out.print_json(json.dumps(_facts(record, withdrawn.get(digest_of(record), ""), problem), ensure_ascii=False))
+    if problem:
+        say_warning(problem)
+
+
+@commands.command("revoke")
+def revoke(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="JSON file with the consent record.")] = None,
+    actor: Annotated[str | None, typer.Option(metavar="ID", help="Withdraw the record of this actor.")] = None,
+) -> None:
+    """Withdraw a consent record for ever, in all processes that use the same database.
+
+    New work with the record is refused. Live streams, dubs and enrolments with the record end within seconds. What was made before
+    stays: `dubstage actor erase` erases the person.
+    """
+    if (file is None) == (actor is None):
+        raise InvalidRequest("give either FILE or --actor ID", field="file")
+    record = read_consent(file) if file is not None else None
+    with _actors() as actors:
+        if record is not None:
+            done = actors.consents.withdraw(digest_of(record))
+        else:
+            actor_id = check_actor_id(actor or "")
+            done = actors.consents.withdraw_of(actor_id, actors.show(actor_id).consent)
+    _say_withdrawal(done)
+
+
+@contextmanager
+def _actors() -> Iterator[ActorStore]:
+    with ActorStore(options.gateway_settings()) as actors:
+        yield actors
+
+
+def _facts(record: Consent, withdrawn_at: str, problem: str) -> dict[str, object]:
+    return {
+        "record": record.fields(),
+        "sha256": digest_of(record),
+        "signed_text": canonical_form(record).decode(),
+        "withdrawn_at": withdrawn_at,
+        "problem": problem,
+    }
+
+
+def _say_withdrawal(done: Withdrawal) -> None:
+    say(f"withdrawn at {done.withdrawn_at}; actors with this record: {', '.join(done.actor_ids) or 'none'}")
+    say_result(done.record_sha256)

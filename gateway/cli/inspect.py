@@ -1,0 +1,110 @@
+"""`dubstage inspect`: what a film says of its making, and whether that holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from gateway.cli.app import app
+from gateway.cli.console import out, say, say_result
+from gateway.provenance.credential import certificates_in
+from gateway.provenance.facts import DubFacts
+from gateway.provenance.opening import trusted_authorities
+from gateway.provenance.verdict import State, Verdict, verdict_of
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+
+EXIT_INVALID: Final = 3
+EXIT_NONE: Final = 4
+_HEADS: Final = {
+    State.TRUSTED: "valid, and the signer is trusted",
+    State.VALID: "valid, but the signer is not trusted",
+    State.INVALID: "NOT VALID",
+    State.NONE: "none",
+}
+_OWN: Final = "valid, signed with a certificate of this installation"
+
+
+@app.command("inspect")
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Film, or a sidecar FILE.c2pa, whose film lies beside it.")],
+    trust: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="PEM file with the certificates of trusted authorities. Default: the installation's own certificates.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all as JSON.")] = False,
+) -> None:
+    """Print the content credentials (C2PA) of FILE, and whether they hold.
+
+    Exit code 0: the credentials are valid. 3: the file or its manifest was changed. 4: the file has no manifest.
+    """
+    anchors = certificates_in(trust) if trust is not None else trusted_authorities(load_settings(GatewaySettings))
+    verdict = verdict_of(file, anchors=anchors)
+    if as_json:
+        dub = verdict.dub.model_dump() if verdict.dub is not None else None
+        out.print_json(json.dumps({**asdict(replace(verdict, dub=None)), "file": str(verdict.file), "dub": dub}))
+    else:
+        for line in lines(verdict, own=trust is None):
+            say_result(line)
+        for reason in verdict.reasons:
+            say(reason)
+    raise typer.Exit({State.INVALID: EXIT_INVALID, State.NONE: EXIT_NONE}.get(verdict.state, 0))
+
+
+def lines(verdict: Verdict, *, own: bool) -> list[str]:
+    """Return what a person reads of a verdict, one fact per line.
+
+    Args:
+        verdict: the verdict.
+        own: whether the trusted certificates are those of this installation.
+    """
+    head = _OWN if own and verdict.state is State.TRUSTED else _HEADS[verdict.state]
+    found = [f"content credentials: {head}"]
+    if verdict.place:
+        found.append(f"manifest: {verdict.place}")
+    if verdict.signer:
+        signer = verdict.signer
+        dated = f", {signer['time']}" if "time" in signer else ", without a time stamp"
+        found.append(f"signed by: {signer.get('common_name', '?')}, {signer.get('issuer', '?')} ({signer.get('alg', '?')}{dated})")
+    if verdict.generator:
+        found.append(f"made with: {verdict.generator}")
+    found += [f"action: {_joined(action, ('action', 'description', 'digital_source_type'))}" for action in verdict.actions]
+    found += [f"made of: {_made_of(item, verdict.dub)}" for item in verdict.ingredients]
+    if verdict.dub is not None:
+        found += _dub_lines(verdict.dub)
+    return [*found, f"sha256 without the manifest: {verdict.media_sha256}"]
+
+
+def _joined(facts: dict[str, str], keys: tuple[str, ...]) -> str:
+    return "; ".join(facts[key] for key in keys if key in facts)
+
+
+def _made_of(item: dict[str, Any], dub: DubFacts | None) -> str:
+    digests = {str(source.role): source.sha256 for source in dub.sources} if dub is not None else {}
+    words = [str(item["title"]) or "a file without a title"]
+    if item["title"] in digests:
+        words.append(f"sha256 {digests[item['title']]}")
+    if item["has_manifest"]:
+        words.append("its own credentials were valid" if item["valid"] else "its own credentials were NOT VALID")
+    else:
+        words.append("no credentials of its own")
+    return ", ".join(words)
+
+
+def _dub_lines(dub: DubFacts) -> list[str]:
+    rate = Fraction(dub.frame_rate)
+    models = [f"model: {model.stage} {model.name} {model.version}" for model in dub.models]
+    consents = [f"consent of the {who}: record with sha256 {digest}" for who, digest in dub.consent_sha256.items()]
+    dubbed = [
+        f"dubbed: frames {begin} to {end - 1}, {float(begin / rate):.2f} s to {float(end / rate):.2f} s"
+        for begin, end in dub.dubbed
+    ]
+    return [f"method: {dub.method}", *models, *(consents or ["consent: none on record"]), *(dubbed or ["dubbed: no frame"])]

@@ -1,0 +1,1 @@
+"""Consent records: who agreed to be dubbed, for what and until when; signatures of records, and the checks of a use."""

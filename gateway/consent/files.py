@@ -1,0 +1,131 @@
+"""Consent records in files."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from gateway.consent.record import Consent, ConsentSignature
+from services.common.errors import InvalidRequest, StorageRefused
+
+MAX_BYTES: Final = 64 << 10
+"""Largest consent file that is read, bytes."""
+NEEDED: Final = tuple(name for name, field in Consent.model_fields.items() if field.is_required())
+"""Fields that every record has."""
+_OPTIONAL: Final = tuple(name for name in Consent.model_fields if name not in NEEDED)
+_FIELDS: Final = f"{', '.join(NEEDED[:-1])} and {NEEDED[-1]}"
+
+
+def read_consent(path: Path) -> Consent:
+    """Read a consent record from a JSON file with the fields of `Consent`.
+
+    Raises:
+        InvalidRequest: there is no such file, the file is not regular, larger than `MAX_BYTES` or not JSON, a field is missing or
+            wrong, or a field stands twice. The message names file and field.
+    """
+    try:
+        record = json.loads(_content(path).decode("utf-8-sig"), object_pairs_hook=_each_once)
+    except OSError as problem:
+        raise InvalidRequest(f"{path}: cannot be read: {problem.strerror}", field="consent") from problem
+    except UnicodeDecodeError as problem:
+        raise InvalidRequest(f"{path}: not a text file in UTF-8", field="consent") from problem
+    except json.JSONDecodeError as problem:
+        raise InvalidRequest(
+            f"{path}: not JSON (line {problem.lineno}: {problem.msg}); a consent record is a JSON object with {_FIELDS}",
+            field="consent",
+        ) from problem
+    except _FieldTwiceError as problem:
+        raise InvalidRequest(
+            f"{path}: {problem.name[:80]!r} stands twice: write every field once", field=f"consent.{problem.name[:80]}"
+        ) from None
+    except (RecursionError, ValueError) as problem:  # thousands of brackets, or a number of thousands of digits
+        raise InvalidRequest(f"{path}: not a consent record, which is a JSON object with {_FIELDS}", field="consent") from problem
+    if not isinstance(record, dict):
+        raise InvalidRequest(
+            f"{path}: a consent record is a JSON object with {_FIELDS}; this file holds {_kind(record)}", field="consent"
+        )
+    try:
+        return Consent.model_validate(record)
+    except ValidationError as problem:
+        name, said = told(problem)
+        raise InvalidRequest(f"{path}: {name}: {said}", field=f"consent.{name}") from problem
+
+
+def write_new_consent(file: Path, consent: Consent) -> None:
+    """Write a record to a new file, whole. Only its owner can read the file (mode 0600), because the record names a person.
+
+    Raises:
+        InvalidRequest: there is a file of this name.
+        StorageRefused: the file cannot be written.
+    """
+    partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as text:
+            text.write(f"{json.dumps(consent.fields(), indent=2, ensure_ascii=False)}\n")
+        os.link(partial, file)
+    except FileExistsError:
+        raise InvalidRequest(f"--output {file} exists: give the name of a new file", field="output") from None
+    except (OSError, ValueError) as problem:
+        said = problem.strerror if isinstance(problem, OSError) else str(problem)
+        raise StorageRefused(f"{file} cannot be written: {said}", subject=str(file)) from problem
+    finally:
+        with suppress(OSError, ValueError):
+            partial.unlink(missing_ok=True)
+
+
+def told(problem: ValidationError) -> tuple[str, str]:
+    """Return the field and the text of the first mistake of a record."""
+    first = problem.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])[:80]
+    of_signature = name.startswith("signature.")
+    needed = "algorithm, key and value" if of_signature else _FIELDS
+    known = ", ".join(ConsentSignature.model_fields) if of_signature else f"{_FIELDS}, and may have {', '.join(_OPTIONAL)}"
+    said = {
+        "missing": f"is missing; {'a signature' if of_signature else 'a consent record'} has {needed}",
+        "extra_forbidden": f"is not a field of {'a signature' if of_signature else 'a consent record'}, which has {known}",
+    }.get(first["type"], first["msg"].removeprefix("Value error, "))
+    return name or "record", said
+
+
+class _FieldTwiceError(ValueError):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON. Of two fields with one name, other readers of the file may take the other one."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _FieldTwiceError(name)
+        found[name] = value
+    return found
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a regular file. A pipe, which may never end, is refused without a wait for its writer."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise InvalidRequest(f"{path}: not a regular file; give the JSON file with the consent record", field="consent")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise InvalidRequest(
+            f"{path}: larger than {MAX_BYTES >> 10} KiB, the most that is read: give the JSON file with the consent record",
+            field="consent",
+        )
+    return content
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {list: "a list", str: "a text", bool: "a truth value", int: "a number", float: "a number"}
+    return names.get(type(value), "something else")

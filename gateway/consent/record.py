@@ -1,0 +1,205 @@
+"""The consent record, its canonical form, and the line that says whose consent a film has."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import hashlib
+import json
+import re
+import unicodedata
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+NO_CONSENT: Final = "no consent on record"
+"""Line for a film without a consent record."""
+EARLIEST: Final = datetime.date(1900, 1, 1)
+"""Earliest date of a consent record."""
+SIGNATURE_BYTES: Final = 64
+"""Length of an Ed25519 signature, bytes."""
+MOST_NAMES: Final = 100
+"""Most projects, and most languages, of one record."""
+_CONTEXT: Final = b"dubstage consent v1\n"
+"""First bytes of the canonical form, so that no signature of another kind of text is a signature of a consent record."""
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories of control characters, marks of writing direction, halves of characters and line breaks."""
+_JOINERS: Final = "\u200c\u200d"
+"""Zero-width joiners: names in Persian and Indic scripts are written with them."""
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)", re.ASCII)
+_LANGUAGE: Final = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,8}")
+
+
+def _plain(text: str) -> str:
+    """Return a text without characters that a terminal, a page or a film's comment would act on instead of showing them."""
+    for place, character in enumerate(text):
+        if unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
+            raise ValueError(f"character {place + 1} is {character!a}: write one line without control characters")
+    return text
+
+
+def _iso_date(value: Any) -> datetime.date:
+    """Return the date of a text. A number is refused, because pydantic would read seconds since 1970."""
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        return value
+    try:
+        return datetime.datetime.strptime(value, "%Y-%m-%d").date()
+    except (TypeError, ValueError):
+        shown = ascii(value)
+        raise ValueError(f"expected a day of the calendar as YYYY-MM-DD, such as 2026-05-01, not {shown[:40]}") from None
+
+
+def _in_the_past(day: datetime.date) -> datetime.date:
+    # In time zones east of UTC, today may be tomorrow's date in UTC.
+    latest = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=1)
+    if day > latest:
+        raise ValueError(f"{day.isoformat()} is in the future: give the day on which the consent was granted")
+    if day < EARLIEST:
+        raise ValueError(f"{day.isoformat()} is before {EARLIEST.isoformat()}: give the day on which the consent was granted")
+    return day
+
+
+def _instant(value: Any) -> datetime.datetime:
+    """Return the instant of a text with a time zone, in UTC."""
+    try:
+        if not _INSTANT.fullmatch(value):
+            raise ValueError
+        found = datetime.datetime.fromisoformat(value).astimezone(datetime.UTC)
+    except (TypeError, ValueError, OverflowError):
+        shown = ascii(value)
+        raise ValueError(
+            f"expected a time with its zone, such as 2027-01-31T18:00:00Z or 2027-01-31T18:00:00+01:00, not {shown[:40]}"
+        ) from None
+    if found.date() < EARLIEST:
+        raise ValueError(f"{instant_text(found)} is before {EARLIEST.isoformat()}")
+    return found
+
+
+def instant_text(instant: datetime.datetime) -> str:
+    """Return an instant as the canonical form writes instants, such as 2027-01-31T18:00:00Z."""
+    return instant.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _language(tag: str) -> str:
+    if not _LANGUAGE.fullmatch(tag):
+        raise ValueError(f"{tag[:40]!a} is no language tag, such as de or pt-BR (BCP 47)")
+    return tag
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice!r} is named twice")
+    return names
+
+
+def _is_signature(text: str) -> str:
+    try:
+        value = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        value = b""
+    # Every signature has one text only.
+    if len(value) != SIGNATURE_BYTES or base64.b64encode(value).decode() != text:
+        raise ValueError(f"expected the {SIGNATURE_BYTES} bytes of an Ed25519 signature in base64")
+    return text
+
+
+_Plain = AfterValidator(_plain)
+_Instant = Annotated[datetime.datetime, BeforeValidator(_instant), PlainSerializer(instant_text)]
+ProjectName = Annotated[str, _Plain, Field(min_length=1, max_length=200)]
+"""Name of a project."""
+LanguageTag = Annotated[str, AfterValidator(_language)]
+"""Tag of a language (BCP 47), such as `de` or `pt-BR`."""
+
+
+class ConsentSignature(BaseModel):
+    """Signature of a consent record.
+
+    Attributes:
+        algorithm: always Ed25519. There is no other, so that nobody who writes a record can choose a weaker one.
+        key: SHA-256 of the public key (SubjectPublicKeyInfo, DER), 64 hexadecimal digits.
+        value: the signature of `canonical_form`, 64 bytes in base64.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    algorithm: Literal["Ed25519"]
+    key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    value: Annotated[str, AfterValidator(_is_signature)]
+
+
+class Consent(BaseModel):
+    """Who agreed to what, when, for which use, and where the original is kept.
+
+    Attributes:
+        subject: the person whose face is dubbed.
+        granted_by: the person who gave the consent.
+        scope: what the consent covers, in the granter's words. Nothing is checked by this text.
+        date: day on which the consent was granted.
+        reference: place where the original is kept.
+        projects: projects that the consent covers; None: every project.
+        languages: languages of the speech that the consent covers; `en` covers `en-GB`. None: every language.
+        valid_from: first instant of the consent; None: the consent has no beginning.
+        valid_until: first instant after the consent; None: the consent has no end.
+        signature: signature over all other fields; None: the record is not signed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    subject: Annotated[str, _Plain] = Field(min_length=1, max_length=200)
+    granted_by: Annotated[str, _Plain] = Field(min_length=1, max_length=200)
+    scope: Annotated[str, _Plain] = Field(min_length=1, max_length=2000)
+    date: Annotated[datetime.date, BeforeValidator(_iso_date), AfterValidator(_in_the_past)]
+    reference: Annotated[str, _Plain] = Field(min_length=1, max_length=500)
+    projects: Annotated[tuple[ProjectName, ...], Field(min_length=1, max_length=MOST_NAMES), AfterValidator(_once)] | None = None
+    languages: Annotated[tuple[LanguageTag, ...], Field(min_length=1, max_length=MOST_NAMES), AfterValidator(_once)] | None = None
+    valid_from: _Instant | None = None
+    valid_until: _Instant | None = None
+    signature: ConsentSignature | None = None
+
+    @model_validator(mode="after")
+    def _has_a_duration(self) -> Self:
+        if self.valid_from is not None and self.valid_until is not None and self.valid_from >= self.valid_until:
+            raise ValueError("valid_until must come after valid_from")
+        return self
+
+    def fields(self) -> dict[str, Any]:
+        """Return the record as the JSON object that its file holds. Fields that the record does not have are left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def canonical_form(consent: Consent) -> bytes:
+    """Return the bytes that a signature signs: a line with the version, then the record without its signature.
+
+    The record is JSON in the canonical form of RFC 8785: keys in alphabetical order, no spaces, UTF-8. Texts have no spaces at
+    their ends, and instants are in UTC. Equal records have equal bytes, whatever the layout of their files.
+    """
+    fields = consent.fields()
+    fields.pop("signature", None)
+    return _CONTEXT + json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest_of(consent: Consent) -> str:
+    """Return the SHA-256 of a record's canonical form, 64 hexadecimal digits: the record's name where no name may stand.
+
+    The same record has the same digest with and without a signature.
+    """
+    return hashlib.sha256(canonical_form(consent)).hexdigest()
+
+
+def consent_line(consent: Consent | None) -> str:
+    """Return one line about the consent, for terminals, reports and the film's metadata."""
+    if consent is None:
+        return NO_CONSENT
+    limits = [
+        *([f"projects {', '.join(consent.projects)}"] if consent.projects else []),
+        *([f"languages {', '.join(consent.languages)}"] if consent.languages else []),
+        *([f"from {instant_text(consent.valid_from)}"] if consent.valid_from else []),
+        *([f"until {instant_text(consent.valid_until)}"] if consent.valid_until else []),
+        *(["signed"] if consent.signature else []),
+    ]
+    return (
+        f"consent of {consent.subject}, granted by {consent.granted_by} on {consent.date.isoformat()} "
+        f"for {consent.scope} ({'; '.join([consent.reference, *limits])})"
+    )

@@ -1,0 +1,103 @@
+"""What the manifest of a film says: the definition that c2pa signs, made of plain values. Source: C2PA specification 2.2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.provenance.facts import DUB_LABEL, DubFacts, ModelFacts, Role, SourceFacts
+
+GENERATOR: Final = "dubstage"
+_SYNTHETIC: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+_RELATIONSHIPS: Final[dict[Role, str]] = {"footage": "parentOf", "speech": "inputTo", "reference": "inputTo"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that a film was made of.
+
+    Attributes:
+        role: what the file was to the film.
+        path: the file.
+    """
+
+    role: Role
+    path: Path
+
+    @property
+    def relationship(self) -> str:
+        """C2PA's name of the relation between the file and the film."""
+        return _RELATIONSHIPS[self.role]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What a film says of its making.
+
+    Attributes:
+        version: version of dubstage.
+        description: one sentence about what is synthetic, without names.
+        synthetic: whether any picture of the film is synthetic.
+        method: name of the method.
+        models: models of the method.
+        num_frames: frames of the film.
+        frame_rate: frames per second of the film, on average.
+        dubbed: spans of frames whose mouth is synthetic, in order.
+        consents: SHA-256 of the consent records, hexadecimal, by `person` and `reference`. Only records that were given.
+        sources: files that the film was made of; the footage is the first.
+    """
+
+    version: str
+    description: str
+    synthetic: bool
+    method: str
+    models: tuple[ModelFacts, ...]
+    num_frames: int
+    frame_rate: Fraction
+    dubbed: tuple[range, ...]
+    consents: Mapping[str, str] = field(default_factory=dict)
+    sources: tuple[Source, ...]
+
+
+def definition(claim: Claim, digests: Mapping[Role, str]) -> dict[str, Any]:
+    """Return the manifest definition of a film, as c2pa's Builder takes it.
+
+    Args:
+        claim: what the film says.
+        digests: SHA-256 of every source, hexadecimal, by role.
+    """
+    edited: dict[str, Any] = {"action": "c2pa.edited", "description": claim.description}
+    inputs = [source.role for source in claim.sources if source.relationship != "parentOf"]
+    if claim.synthetic:
+        edited["digitalSourceType"] = _SYNTHETIC
+    if inputs:
+        edited["parameters"] = {"ingredientIds": inputs}
+    actions = [{"action": "c2pa.opened", "parameters": {"ingredientIds": ["footage"]}}, edited]
+    return {
+        "claim_generator_info": [{"name": GENERATOR, "version": claim.version}],
+        "assertions": [
+            {"label": "c2pa.actions.v2", "data": {"actions": actions, "allActionsIncluded": True}},
+            {"label": DUB_LABEL, "data": _dub(claim, digests).model_dump()},
+        ],
+    }
+
+
+def ingredient(source: Source, media_type: str) -> dict[str, Any]:
+    """Return the description of a source, as c2pa's Builder takes it. `label` is the id that actions name the source by."""
+    return {"title": source.role, "relationship": source.relationship, "label": source.role, "format": media_type}
+
+
+def _dub(claim: Claim, digests: Mapping[Role, str]) -> DubFacts:
+    rate = claim.frame_rate
+    return DubFacts(
+        method=claim.method,
+        models=list(claim.models),
+        frames=claim.num_frames,
+        frame_rate=f"{rate.numerator}/{rate.denominator}",
+        dubbed=[[span.start, span.stop] for span in claim.dubbed],
+        sources=[SourceFacts(role=source.role, sha256=digests[source.role]) for source in claim.sources],
+        consent_sha256=dict(sorted(claim.consents.items())),
+    )

@@ -1,0 +1,64 @@
+"""The assertion of dubstage in a manifest: what C2PA has no field for. Written by a dub, and read from files of strangers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Role = Literal["footage", "speech", "reference"]
+"""What a file was to a film. The manifest names files by their role alone: names of files may be names of people."""
+
+DUB_LABEL: Final = "dubstage.dub"
+"""Label of the assertion."""
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Frame = Annotated[int, Field(ge=0, le=1 << 53)]
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class ModelFacts(_Facts):
+    """A model that drew or moved the mouth.
+
+    Attributes:
+        stage: stage that ran the model.
+        name: name of the model.
+        version: what tells this model from others of the name: the SHA-256 of its files, hexadecimal, where the stage says it.
+    """
+
+    stage: str
+    name: str
+    version: str
+
+
+class SourceFacts(_Facts):
+    """A file that the film was made of, by its role and its SHA-256."""
+
+    role: Role
+    sha256: _Digest
+
+
+class DubFacts(_Facts):
+    """What a dub says of itself.
+
+    Attributes:
+        version: version of this assertion.
+        method: name of the method.
+        models: models of the method.
+        frames: frames of the film.
+        frame_rate: frames per second of the film, on average, as NUMERATOR/DENOMINATOR.
+        dubbed: spans of frames whose mouth is synthetic, [begin, end) each, in order.
+        sources: files that the film was made of.
+        consent_sha256: digests of the consent records, by whom they are about: `person` and `reference`.
+    """
+
+    version: Literal[1] = 1
+    method: str
+    models: list[ModelFacts]
+    frames: _Frame
+    frame_rate: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,17}/[1-9][0-9]{0,17}$")]
+    dubbed: list[Annotated[list[_Frame], Field(min_length=2, max_length=2)]]
+    sources: list[SourceFacts]
+    consent_sha256: dict[str, _Digest]

@@ -1,0 +1,47 @@
+"""The sealer of an installation, and the authorities that an installation trusts, from the settings."""
+
+from __future__ import annotations
+
+from gateway.provenance.credential import (
+    CERTIFICATE_SETTING,
+    KEY_FILE,
+    certificates_in,
+    credential_from_files,
+    installation_credential,
+)
+from gateway.provenance.library import LibraryError
+from gateway.provenance.seal import Sealer
+from gateway.settings import GatewaySettings
+from services.common.errors import InvalidRequest
+
+
+def open_sealer(settings: GatewaySettings) -> Sealer:
+    """Return what signs the films of an installation. Without a certificate in the settings, the first call makes a key.
+
+    Raises:
+        InvalidRequest: the files of the settings cannot be used.
+        StorageRefused: the installation's own key cannot be made or read.
+    """
+    chain, key = settings.provenance_certificate_file, settings.provenance_key_file
+    if chain is None or key is None:
+        return Sealer(installation_credential(settings.data_dir), settings.provenance_time_stamp_url)
+    sealer = Sealer(credential_from_files(chain, key), settings.provenance_time_stamp_url)
+    try:
+        sealer.check_credential()
+    except LibraryError as problem:
+        raise InvalidRequest(
+            f"{CERTIFICATE_SETTING}={chain}: C2PA does not accept the certificate ({problem}); give the chain of a certificate for "
+            "content credentials, the signer's first",
+            field=CERTIFICATE_SETTING,
+        ) from problem
+    return sealer
+
+
+def trusted_authorities(settings: GatewaySettings) -> bytes:
+    """Return the certificates that this installation signs with, PEM; empty: it has not signed yet.
+
+    Raises:
+        InvalidRequest: the file of the certificates cannot be read.
+    """
+    file = settings.provenance_certificate_file or settings.data_dir / KEY_FILE
+    return certificates_in(file) if file.exists() else b""

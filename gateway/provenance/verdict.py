@@ -1,0 +1,174 @@
+"""What a file's content credentials say, and whether they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from gateway.media.regular_file import reading
+from gateway.provenance.facts import DUB_LABEL, DubFacts
+from gateway.provenance.library import UNKNOWN, LibraryError, read
+from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.places import SIDECAR, media_type_of, read_sidecar, sidecar_of
+from services.common.errors import InvalidRequest
+
+_UNTRUSTED: Final = "signingCredential.untrusted"
+_WORDS: Final = {
+    "assertion.bmffHash.mismatch": "the film was changed after it was signed",
+    "assertion.dataHash.mismatch": "the file was changed after it was signed",
+    "assertion.boxesHash.mismatch": "the file was changed after it was signed",
+    "assertion.hashedURI.mismatch": "the manifest was changed after it was signed",
+    "claimSignature.mismatch": "the signature does not fit the manifest",
+    "signingCredential.expired": "the signer's certificate was not valid at the time of the signature, or the manifest has no time",
+}
+
+
+class State(StrEnum):
+    """Whether content credentials hold."""
+
+    TRUSTED = "trusted"
+    """The file is as it was signed, and a trusted authority vouches for the signer."""
+    VALID = "valid"
+    """The file is as it was signed. No trusted authority vouches for the signer."""
+    INVALID = "invalid"
+    """The file or the manifest was changed, or the manifest cannot be read."""
+    NONE = "none"
+    """The file has no manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a file's content credentials say, and whether they hold. What an invalid manifest says proves nothing.
+
+    Attributes:
+        file: the file.
+        state: whether the content credentials hold.
+        reasons: why not, or why they are not trusted, in words.
+        place: where the manifest is: `embedded`, `sidecar`, or empty.
+        signer: common name and organisation of the signer's certificate, the algorithm, the serial number, and the time of the time
+            stamp, as c2pa names them; empty without a manifest.
+        generator: program that made the manifest, with its version, such as `dubstage 0.1.0`.
+        actions: actions of the manifest: `action`, and where given `description` and `digital_source_type`.
+        ingredients: files that the file was made of: `title`, `relationship`, `has_manifest`, and `valid` where there is one.
+        dub: what dubstage says of the dub; None: nothing that dubstage could have written.
+        media_sha256: SHA-256 of the file without an embedded manifest, hexadecimal.
+    """
+
+    file: Path
+    state: State
+    reasons: tuple[str, ...]
+    place: str
+    media_sha256: str
+    signer: dict[str, str] = field(default_factory=dict)
+    generator: str = ""
+    actions: tuple[dict[str, str], ...] = ()
+    ingredients: tuple[dict[str, Any], ...] = ()
+    dub: DubFacts | None = None
+
+
+def verdict_of(file: Path, *, anchors: bytes = b"") -> Verdict:
+    """Return what the content credentials of a file say. Blocks while the whole file is read.
+
+    Args:
+        file: a film or another file; or a sidecar, whose film lies beside it.
+        anchors: certificates, PEM, of the authorities that are trusted; empty: none.
+
+    Raises:
+        MediaUnsupported: the file is missing, no regular file, empty, or may not be read.
+        InvalidRequest: the file is a sidecar, and there is no film beside it, or the sidecar is no manifest.
+    """
+    film, sidecar = _film_and_sidecar(file)
+    digest = media_sha256(film)
+    with reading(film, field="file") as handle, open(handle, "rb", closefd=False) as content:
+        try:
+            told = None if film != file else read(content, media_type_of(film), anchors=anchors)
+            place = "embedded" if told else ""
+            if told is None and sidecar:
+                told, place = read(content, UNKNOWN, sidecar=sidecar, anchors=anchors), "sidecar"
+        except LibraryError as problem:
+            place = "sidecar" if sidecar else "embedded"
+            return Verdict(film, State.INVALID, (f"the manifest cannot be read: {problem}",), place, digest)
+    if told is None:
+        return Verdict(film, State.NONE, ("the file has no content credentials",), "", digest)
+    return _verdict(film, told, place, digest)
+
+
+def _film_and_sidecar(file: Path) -> tuple[Path, bytes]:
+    """Return the film, and the manifest that lies beside it; empty: there is none."""
+    if file.suffix != SIDECAR:
+        return file, read_sidecar(sidecar_of(file))
+    film = file.with_suffix("")
+    if not film.is_file():
+        raise InvalidRequest(
+            f"{file} is a manifest, and its film {film.name} is not beside it; give the film's place", field="file"
+        )
+    manifest = read_sidecar(file)
+    if not manifest:
+        raise InvalidRequest(f"{file} is no C2PA manifest, or may not be read", field="file")
+    return film, manifest
+
+
+def _verdict(film: Path, told: dict[str, Any], place: str, digest: str) -> Verdict:
+    active = told.get("manifests", {}).get(told.get("active_manifest"), {})
+    failures = told.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
+    failed = [*failures, *_failures_of_ingredients(told)]
+    assertions = {assertion["label"]: assertion.get("data") for assertion in active.get("assertions", ())}
+    actions = next((data for label, data in assertions.items() if label.startswith("c2pa.actions")), None) or {}
+    return Verdict(
+        file=film,
+        state={"Trusted": State.TRUSTED, "Valid": State.VALID}.get(told.get("validation_state", ""), State.INVALID),
+        reasons=tuple(dict.fromkeys(_words(failure) for failure in failed)),
+        place=place,
+        media_sha256=digest,
+        signer={key: str(value) for key, value in active.get("signature_info", {}).items() if value},
+        generator=_generator(active),
+        actions=tuple(_action(action) for action in actions.get("actions", ())),
+        ingredients=tuple(_ingredient(item) for item in active.get("ingredients", ())),
+        dub=_dub(assertions.get(DUB_LABEL)),
+    )
+
+
+def _dub(data: Any) -> DubFacts | None:
+    try:
+        return DubFacts.model_validate(data)
+    except ValidationError:
+        return None
+
+
+def _failures_of_ingredients(told: dict[str, Any]) -> list[dict[str, str]]:
+    deltas = told.get("validation_results", {}).get("ingredientDeltas") or []
+    return [failure for delta in deltas for failure in delta.get("validationDeltas", {}).get("failure", [])]
+
+
+def _words(failure: dict[str, str]) -> str:
+    code = failure.get("code", "")
+    if code == _UNTRUSTED:
+        return "no trusted authority vouches for the signer"
+    return f"{_WORDS.get(code) or failure.get('explanation') or 'the manifest is invalid'} ({code})"
+
+
+def _generator(active: dict[str, Any]) -> str:
+    infos = active.get("claim_generator_info") or [{}]
+    return " ".join(str(infos[0].get(key, "")) for key in ("name", "version")).strip() or str(active.get("claim_generator", ""))
+
+
+def _action(action: dict[str, Any]) -> dict[str, str]:
+    found = {
+        "action": action.get("action"),
+        "description": action.get("description"),
+        "digital_source_type": str(action.get("digitalSourceType") or "").rpartition("/")[2],
+    }
+    return {key: str(value) for key, value in found.items() if value}
+
+
+def _ingredient(item: dict[str, Any]) -> dict[str, Any]:
+    has_manifest = "active_manifest" in item
+    found = {"title": item.get("title", ""), "relationship": item.get("relationship", ""), "has_manifest": has_manifest}
+    if has_manifest:
+        failures = item.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
+        found["valid"] = all(failure.get("code") == _UNTRUSTED for failure in failures)
+    return found

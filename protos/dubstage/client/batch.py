@@ -1,0 +1,184 @@
+"""Batches of the gateway: many shots, each dubbed once.
+
+with connect("localhost:50050") as connection:
+    batch.submit(connection, "night", rows=[batch.row("sh020", footage="sh020.mov", output="out/sh020.mov")])
+    for state in batch.watch(connection, "night"):
+        print(state.progress)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from dubstage.client import rpcs
+from dubstage.client.calls import download_call, paged_call, unary_call
+from dubstage.gateway.v1alpha1 import batch_pb2 as pb
+
+__all__ = ["cancel", "delete", "get", "list_batches", "list_shots", "report", "retry", "row", "submit", "watch"]
+
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+"""State of a shot."""
+
+
+def row(
+    shot_id: str,
+    *,
+    footage: str,
+    output: str,
+    speech: str = "",
+    actor_id: str = "",
+    consent: str = "",
+    method: str = "",
+    face: str = "",
+    retime: bool = False,
+    expression: str = "",
+    keep_audio: bool = False,
+    codec: str = "",
+    skip_personalization: bool = False,
+    seed: int = 0,
+    quality: pb.BatchQuality | None = None,
+    project: str = "",
+    language: str = "",
+) -> pb.BatchRow:
+    """Return one shot of a batch.
+
+    Args:
+        shot_id: letters, digits, dots, hyphens and underscores; unique in the batch.
+        footage: file below the gateway's media folder (a relative path, or a file:// url), or an s3:// url below the gateway's url.
+        output: file to write, named like `footage`, unique in the batch; the suffix chooses the container.
+        speech: file with the new speech, named like `footage`; empty: the footage's own sound.
+        actor_id: an enrolled person; empty: the shot learns the person from its footage.
+        consent: JSON file with the consent record, named like `footage`; empty: the actor's record.
+        method: name of the method; empty: the actor's, or the gateway's default.
+        face: "largest", "speaker", a face id, or "X,Y" in pixels of the first frame; empty: largest.
+        retime: make the film as long as the speech.
+        expression: "keep" or "neutral"; empty: the method decides.
+        keep_audio: keep the footage's sound.
+        codec: video codec; empty: chosen by the container.
+        skip_personalization: if no actor is given: leave the networks as they are.
+        seed: random seed for personalisation.
+        quality: thresholds that mark the finished shot for a person.
+        project: project that the film belongs to, which the consent record must cover.
+        language: language of the new speech (BCP 47), which the consent record must cover.
+    """
+    return pb.BatchRow(
+        shot_id=shot_id,
+        footage_uri=footage,
+        speech_uri=speech,
+        output_uri=output,
+        actor_id=actor_id,
+        consent_uri=consent,
+        method=method,
+        face=face,
+        retime=retime,
+        expression=expression,
+        keep_audio=keep_audio,
+        codec=codec,
+        skip_personalization=skip_personalization,
+        seed=seed,
+        quality=quality,
+        project=project,
+        language=language,
+    )
+
+
+@unary_call(rpcs.gateway.SUBMIT_BATCH, lambda reply: reply)
+def submit(
+    batch_id: str,
+    *,
+    rows: Sequence[pb.BatchRow] = (),
+    manifest: bytes = b"",
+    engine: Literal["gateway", "kubernetes"] = "gateway",
+    profile: str = "",
+    workers: int = 0,
+    validate_only: bool = False,
+) -> pb.SubmitBatchRequest:
+    """Begin a batch, or continue the batch that has these rows, and return the response with the Batch.
+
+    If rows are wrong, nothing starts: DubstageCallError.violations names the rows and fields.
+
+    Args:
+        batch_id: small letters, digits and inner hyphens, at most 40.
+        rows: the shots (see `row`); or
+        manifest: the shots as JSON lines.
+        engine: who dubs the shots: the gateways, or pods of a Kubernetes cluster.
+        profile: of the engine kubernetes: kind of the pods; empty: cpu.
+        workers: of the engine kubernetes: pods at the same time; 0: as the cluster's settings say.
+        validate_only: check the rows only; the response has all mistakes.
+    """
+    engines = {"gateway": pb.BATCH_ENGINE_GATEWAY, "kubernetes": pb.BATCH_ENGINE_KUBERNETES}
+    return pb.SubmitBatchRequest(
+        batch_id=batch_id,
+        rows=rows,
+        manifest=manifest,
+        engine=engines[engine],
+        profile=profile,
+        workers=workers,
+        validate_only=validate_only,
+    )
+
+
+@unary_call(rpcs.gateway.GET_BATCH, lambda reply: reply.batch)
+def get(batch_id: str) -> pb.GetBatchRequest:
+    """Return a Batch with its progress."""
+    return pb.GetBatchRequest(batch_id=batch_id)
+
+
+@paged_call(rpcs.gateway.LIST_BATCHES, lambda page: page.batches)
+def list_batches(*, page_size: int = 0) -> pb.ListBatchesRequest:
+    """Yield all Batches in the order of their ids, without their progress.
+
+    Args:
+        page_size: batches per page, at most 1000; 0: 100.
+    """
+    return pb.ListBatchesRequest(page_size=page_size)
+
+
+@paged_call(rpcs.gateway.LIST_SHOTS, lambda page: page.shots)
+def list_shots(batch_id: str, *, states: Sequence[State] = (), to_look_at: bool = False, page_size: int = 0) -> pb.ListShotsRequest:
+    """Yield the Shots of a batch in the order of the rows.
+
+    Args:
+        batch_id: id of the batch.
+        states: only shots in one of these states; empty: all.
+        to_look_at: only shots that the quality thresholds marked for a person.
+        page_size: shots per page, at most 1000; 0: 100.
+    """
+    numbers = [pb.ShotState.Value(f"SHOT_STATE_{state.upper()}") for state in states]
+    return pb.ListShotsRequest(batch_id=batch_id, states=numbers, to_look_at=to_look_at, page_size=page_size)
+
+
+@download_call(rpcs.gateway.WATCH_BATCH, lambda reply: (reply.batch,))
+def watch(batch_id: str) -> pb.WatchBatchRequest:
+    """Yield a Batch, and again when its progress has changed, until all shots have ended."""
+    return pb.WatchBatchRequest(batch_id=batch_id)
+
+
+@unary_call(rpcs.gateway.CANCEL_BATCH, lambda reply: reply.batch)
+def cancel(batch_id: str, *, shot_ids: Sequence[str] = ()) -> pb.CancelBatchRequest:
+    """Ask the shots to stop, or all shots that have not ended, and return the Batch."""
+    return pb.CancelBatchRequest(batch_id=batch_id, shot_ids=shot_ids)
+
+
+@unary_call(rpcs.gateway.RETRY_BATCH, lambda reply: reply.batch)
+def retry(batch_id: str, *, shot_ids: Sequence[str] = ()) -> pb.RetryBatchRequest:
+    """Begin shots anew, or all that failed or were cancelled, and return the Batch."""
+    return pb.RetryBatchRequest(batch_id=batch_id, shot_ids=shot_ids)
+
+
+@unary_call(rpcs.gateway.DELETE_BATCH, lambda reply: None)
+def delete(batch_id: str) -> pb.DeleteBatchRequest:
+    """Erase the rows, records and pictures of a batch whose shots have all ended. The films stay."""
+    return pb.DeleteBatchRequest(batch_id=batch_id)
+
+
+@download_call(rpcs.gateway.GET_REPORT, lambda reply: (reply,))
+def report(batch_id: str, *, file: Literal["all", "csv", "json"] = "all") -> pb.GetReportRequest:
+    """Yield the files of the report in pieces (GetReportResponse: path, data). The pieces of one file follow each other.
+
+    Args:
+        batch_id: id of the batch.
+        file: the page with its pictures and both tables, shots.csv alone, or shots.json alone.
+    """
+    return pb.GetReportRequest(batch_id=batch_id, format=pb.ReportFormat.Value(f"REPORT_FORMAT_{file.upper()}"))

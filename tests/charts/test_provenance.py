@@ -1,0 +1,61 @@
+"""Who writes films signs them with the certificate of the values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from charts.schema import COMPONENTS
+from tests.charts.rendering import Rendered, pod_spec, render
+from tests.charts.test_batch import environment, worker
+
+SECRET = "global.provenance.secret.name=films"
+FILES = {
+    "DUBSTAGE_PROVENANCE_CERTIFICATE_FILE": "/etc/dubstage/provenance/chain.pem",
+    "DUBSTAGE_PROVENANCE_KEY_FILE": "/etc/dubstage/provenance/key.pem",
+}
+
+
+def of_provenance(variables: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in variables.items() if name.startswith("DUBSTAGE_PROVENANCE_")}
+
+
+def mounted(spec: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
+    """The Secret that a container finds at /etc/dubstage/provenance."""
+    (mount,) = [each for each in container["volumeMounts"] if each["mountPath"] == "/etc/dubstage/provenance"]
+    assert mount["readOnly"] is True
+    (volume,) = [each for each in spec["volumes"] if each["name"] == mount["name"]]
+    secret: dict[str, Any] = volume["secret"]
+    assert secret["defaultMode"] == 0o440
+    return {item["path"]: (secret["secretName"], item["key"]) for item in secret["items"]}
+
+
+def gateway(rendered: Rendered) -> dict[str, Any]:
+    return mounted(pod_spec(rendered.deployment("gateway")), rendered.container("gateway"))
+
+
+def test_gateway_and_workers_have_the_certificate_and_the_stages_have_not() -> None:
+    rendered = render("batch", SECRET, "global.provenance.secret.privateKeyKey=secret.pem")
+    expected = {"chain.pem": ("films", "tls.crt"), "key.pem": ("films", "secret.pem")}
+    assert gateway(rendered) == expected
+    assert of_provenance(rendered.environment("gateway")) == FILES
+    for profile in range(2):
+        (container,) = worker(rendered, profile)["containers"]
+        assert mounted(worker(rendered, profile), container) == expected
+        assert of_provenance(environment(rendered, profile)) == FILES
+    for stage in set(COMPONENTS) - {"gateway"}:
+        assert of_provenance(rendered.environment(stage)) == {}
+        assert "provenance" not in {volume["name"] for volume in pod_spec(rendered.deployment(stage))["volumes"]}
+
+
+def test_without_a_secret_the_installation_makes_its_own_key() -> None:
+    rendered = render("batch", "global.provenance.timeStampUrl=http://tsa.example.com")
+    stamped = {"DUBSTAGE_PROVENANCE_TIME_STAMP_URL": "http://tsa.example.com"}
+    assert of_provenance(rendered.environment("gateway")) == of_provenance(environment(rendered)) == stamped
+    assert of_provenance(render("batch").environment("gateway")) == {}
+
+
+def test_production_needs_a_certificate() -> None:
+    assert gateway(render("production")) == {
+        "chain.pem": ("dubstage-provenance", "tls.crt"),
+        "key.pem": ("dubstage-provenance", "tls.key"),
+    }

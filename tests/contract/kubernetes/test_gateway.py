@@ -1,0 +1,84 @@
+"""A gateway sends batches to the API of Kubernetes, and shows, changes and removes them there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from dubstage.gateway.v1alpha1 import batch_pb2 as pb
+from gateway.api.batch_servicer import BatchServicer
+from gateway.api.installation import Installation
+from gateway.api.opened_stages import OpenedStages
+from gateway.batch.store import BatchStore
+from gateway.settings import GatewaySettings
+from services.common.errors import InvalidRequest
+from tests.contract.kubernetes.conftest import config_map
+from tests.contract.kubernetes.job_api import JobApi
+
+T = TypeVar("T")
+JOB = "dubstage-shots-0-0"
+Call = Callable[[Callable[[BatchServicer], Coroutine[Any, Any, T]]], T]
+
+
+@pytest.fixture
+def request_of_three(api: JobApi, store: BatchStore, tmp_path: Path) -> pb.SubmitBatchRequest:
+    """Three rows with footage on a volume that the pods mount where the gateway has its media folder."""
+    plates = tmp_path / "plates"
+    plates.mkdir()
+    (plates / "a.mp4").write_bytes(b"no video")
+    mount = {"name": "plates", "mountPath": str(plates)}
+    api.put("configmaps", config_map(store, volume_mounts=[mount], volumes=[{"name": "plates", "emptyDir": {}}]))
+    rows = [pb.BatchRow(shot_id=f"sh{row}", footage_uri="a.mp4", output_uri=f"out{row}.mp4") for row in range(3)]
+    return pb.SubmitBatchRequest(batch_id="shots", rows=rows, engine=pb.BATCH_ENGINE_KUBERNETES, workers=2)
+
+
+@pytest.fixture
+def call(store: BatchStore, tmp_path: Path) -> Iterator[Call[Any]]:
+    """Call the RPCs of a gateway that dubs nothing itself."""
+    settings = GatewaySettings(data_dir=tmp_path / "gateway", media_dir=tmp_path / "plates", batches_url=store.url)
+    installation = Installation(settings)
+
+    def run(work: Callable[[BatchServicer], Coroutine[Any, Any, T]]) -> T:
+        async def once() -> T:
+            return await work(BatchServicer(settings, installation.context, OpenedStages(settings)))
+
+        return asyncio.run(once())
+
+    yield run
+    installation.close()
+
+
+def test_a_batch_is_sent_shown_cancelled_retried_and_removed(
+    api: JobApi, request_of_three: pb.SubmitBatchRequest, call: Call[Any], tmp_path: Path
+) -> None:
+    sent = call(lambda gateway: gateway.SubmitBatch(request_of_three, None)).batch
+    assert (sent.engine, sent.num_shots, sent.progress.num_waiting) == (pb.BATCH_ENGINE_KUBERNETES, 3, 3)
+    assert api.job(JOB)["spec"]["parallelism"] == 2
+
+    cancelled = call(lambda gateway: gateway.CancelBatch(pb.CancelBatchRequest(batch_id="shots", shot_ids=["sh2"]), None)).batch
+    assert cancelled.progress.num_cancelled == 1
+    with pytest.raises(InvalidRequest, match="2 shots of batch shots have not ended"):
+        call(lambda gateway: gateway.DeleteBatch(pb.DeleteBatchRequest(batch_id="shots"), None))
+
+    api.finish(JOB, completed="2", failed="0-1")
+    ended = call(lambda gateway: gateway.GetBatch(pb.GetBatchRequest(batch_id="shots"), None)).batch
+    assert (ended.progress.num_failed, ended.progress.num_cancelled) == (2, 1)
+
+    again = call(lambda gateway: gateway.RetryBatch(pb.RetryBatchRequest(batch_id="shots", shot_ids=["sh1"]), None)).batch
+    assert (again.progress.num_failed, again.progress.num_waiting) == (1, 1)
+    api.finish("dubstage-shots-1-0", completed="", failed="0")
+
+    call(lambda gateway: gateway.DeleteBatch(pb.DeleteBatchRequest(batch_id="shots"), None))
+    assert not call(lambda gateway: gateway.ListBatches(pb.ListBatchesRequest(), None)).batches
+
+
+def test_files_that_pods_cannot_open_are_told_by_their_row(
+    api: JobApi, store: BatchStore, request_of_three: pb.SubmitBatchRequest, call: Call[Any], tmp_path: Path
+) -> None:
+    api.put("configmaps", config_map(store))
+    with pytest.raises(InvalidRequest, match=r"row 1 .sh0.: footage: .* is a file that pods cannot open"):
+        call(lambda gateway: gateway.SubmitBatch(request_of_three, None))

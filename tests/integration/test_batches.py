@@ -1,0 +1,278 @@
+"""Batches over RPCs on a real gateway: real footage, a damaged file, cancel, retry, watch, report, and what a restart leaves."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dubstage.client import Connection, DubstageCallError, batch
+from dubstage.client import gateway as client
+from dubstage.gateway.v1alpha1 import batch_pb2 as pb
+from gateway.provenance.media_digest import media_sha256
+from tests.integration.conftest import OTHER, Media, RunningGateway, StartGateway, dubbing, write_short_clip
+from tests.integration.test_operations import until
+
+DAMAGED = "damaged.mp4"
+THIRD = "third.mp4"
+
+
+@pytest.fixture(scope="module")
+def films(media: Media, carphone: Path) -> Media:
+    write_short_clip(carphone, media.root / THIRD, 24)
+    (media.root / DAMAGED).write_bytes(media.footage.read_bytes()[:4000])
+    return media
+
+
+def row(shot_id: str, footage: str, output: str = "", **more: Any) -> pb.BatchRow:
+    return batch.row(
+        shot_id, footage=footage, speech="speech.wav", output=output or f"{shot_id}.mp4", skip_personalization=True, **more
+    )
+
+
+def shots_of(connection: Connection, name: str) -> dict[str, pb.Shot]:
+    return {shot.shot_id: shot for shot in batch.list_shots(connection, name)}
+
+
+def watched(connection: Connection, name: str) -> pb.Batch:
+    *_, last = batch.watch(connection, name)
+    return last
+
+
+def digest(media: Media, name: str) -> str:
+    return hashlib.sha256((media.root / name).read_bytes()).hexdigest()
+
+
+def same_but_for_provenance(media: Media, one: str, other: str) -> bool:
+    """Whether two films have the same bytes but for the manifest of their making, which has a number of its own."""
+    return media_sha256(media.root / one) == media_sha256(media.root / other)
+
+
+def refused(call: Any, *args: Any, **fields: Any) -> DubstageCallError:
+    with pytest.raises(DubstageCallError) as caught:
+        call(*args, **fields)
+    return caught.value
+
+
+NIGHT = (("a", "footage.mp4"), ("bad", DAMAGED), ("b", OTHER), ("c", THIRD))
+
+
+@pytest.fixture(scope="module")
+def night(gateway_factory: StartGateway, loop_thread: Any, films: Media) -> Iterator[tuple[RunningGateway, pb.Batch]]:
+    """A gateway, and a batch of three shots and a damaged one that has ended there."""
+    running = gateway_factory(max_batch_shots=2)
+    with running.connect() as connection:
+        quality = pb.BatchQuality(max_warnings=0, min_dubbed_share=0.5)
+        rows = [row(f"night_{name}", footage, quality=quality) for name, footage in NIGHT]
+        begun = batch.submit(connection, "night", rows=rows).batch
+        assert (begun.num_shots, begun.engine) == (4, pb.BATCH_ENGINE_GATEWAY)
+        ended = watched(connection, "night")
+    yield running, ended
+    loop_thread.run(running.server.drain(grace_s=0))
+
+
+def test_every_shot_is_dubbed_or_says_why_not(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+    running, ended = night
+    assert (ended.progress.num_done, ended.progress.num_failed, ended.progress.num_waiting) == (3, 1, 0)
+    assert ended.progress.frames_per_second > 0
+    with running.connect() as connection:
+        shots = shots_of(connection, "night")
+        assert list(shots) == ["night_a", "night_bad", "night_b", "night_c"]
+        for name in ("a", "b", "c"):
+            shot = shots[f"night_{name}"]
+            assert (shot.state, shot.output_uri) == (pb.SHOT_STATE_DONE, f"night_{name}.mp4")
+            assert shot.output_sha256 == digest(films, f"night_{name}.mp4")
+            assert sum(reason.num_frames for reason in shot.reasons) == shot.num_frames > 0
+        bad = shots["night_bad"]
+        assert bad.state == pb.SHOT_STATE_FAILED
+        assert DAMAGED in bad.error
+        assert str(films.root) not in bad.error
+        assert not (films.root / "night_bad.mp4").exists()
+        # The same dub without a batch has the same bytes, its manifest aside.
+        client.dub(connection, **dubbing("alone.mp4", footage=OTHER)).wait(timeout_s=120)
+    assert media_sha256(films.root / "alone.mp4") == media_sha256(films.root / "night_b.mp4")
+
+
+def test_lists_have_pages_and_filters(night: tuple[RunningGateway, pb.Batch]) -> None:
+    running, ended = night
+    with running.connect() as connection:
+        paged = [shot.row for shot in batch.list_shots(connection, "night", page_size=1)]
+        assert paged == [0, 1, 2, 3]
+        failed = list(batch.list_shots(connection, "night", states=["failed", "waiting"]))
+        assert [shot.shot_id for shot in failed] == ["night_bad"]
+        marked = list(batch.list_shots(connection, "night", to_look_at=True))
+        assert len(marked) == ended.progress.num_to_look_at
+        (found,) = (one for one in batch.list_batches(connection, page_size=1) if one.batch_id == "night")
+        assert found.rows_sha256 == ended.rows_sha256
+        assert not found.HasField("progress")
+
+
+def test_the_report_is_the_files_of_the_command_line(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+    running, _ = night
+    files: dict[str, bytes] = {}
+    with running.connect() as connection:
+        for piece in batch.report(connection, "night"):
+            files[piece.path] = files.get(piece.path, b"") + piece.data
+        (alone,) = {piece.path for piece in batch.report(connection, "night", file="json")}
+    assert {"index.html", "shots.csv", "shots.json", "thumbnails/night_a.jpg"} <= set(files)
+    assert alone == "shots.json"
+    assert [line["id"] for line in csv.DictReader(files["shots.csv"].decode().splitlines())] == [f"night_{one}" for one, _ in NIGHT]
+    assert json.loads(files["shots.json"])["shots"][0]["output"] == "night_a.mp4"
+    assert files["thumbnails/night_a.jpg"].startswith(b"\xff\xd8")
+    assert not any(str(films.root).encode() in content for content in files.values())
+
+
+def test_the_same_rows_go_on_and_other_rows_are_refused(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+    running, ended = night
+    quality = pb.BatchQuality(max_warnings=0, min_dubbed_share=0.5)
+    rows = [row(f"night_{name}", footage, quality=quality) for name, footage in NIGHT]
+    before = (films.root / "night_a.mp4").stat()
+    with running.connect() as connection:
+        assert batch.submit(connection, "night", rows=rows).batch.progress == ended.progress
+        error = refused(batch.submit, connection, "night", rows=rows[:2])
+        assert (error.code, error.field) == ("INVALID_ARGUMENT", "batch_id")
+        assert watched(connection, "night").progress == ended.progress
+    after = (films.root / "night_a.mp4").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_film_that_is_gone_is_dubbed_again_by_the_next_submission(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+    running, _ = night
+    with running.connect() as connection:
+        quality = pb.BatchQuality(max_warnings=0, min_dubbed_share=0.5)
+        (films.root / "night_c.mp4").rename(films.root / "night_c_before.mp4")
+        rows = [row(f"night_{name}", footage, quality=quality) for name, footage in NIGHT]
+        batch.submit(connection, "night", rows=rows)
+        until(lambda: "made anew" in " ".join(shots_of(connection, "night")["night_c"].warnings), seconds=240)
+        assert same_but_for_provenance(films, "night_c_before.mp4", "night_c.mp4")
+
+
+def test_a_manifest_is_checked_whole_and_every_wrong_row_is_named(gateway: RunningGateway, films: Media) -> None:
+    good = {"id": "one", "footage": "footage.mp4", "output": "never.mp4"}
+    lines = [
+        good,
+        {**good, "id": "two", "output": "never.mp4"},
+        {**good, "id": "three", "footage": "../secret.mp4", "output": "three.mp4"},
+        {**good, "id": "four", "footage": "s3://films/x.mp4", "output": "four.mp4"},
+        {**good, "id": "five", "footage": "https://example.com/x.mp4", "output": "five.mp4"},
+        {**good, "id": "six", "output": "six.mp4", "actor": "nobody"},
+        {**good, "id": "seven", "output": "seven.mp4", "colour": "red"},
+        {**good, "id": "eight", "output": "eight.xyz"},
+        {**good, "id": "nine", "output": "nine.mp4", "footage": str(films.root.parent / "x.mp4")},
+    ]
+    manifest = b"".join(json.dumps(line).encode() + b"\n" for line in lines) + b"no json\n"
+    expected = [2, 3, 4, 5, 6, 7, 8, 9, 10]
+    with gateway.connect() as connection:
+        error = refused(batch.submit, connection, "wrong", manifest=manifest)
+        assert (error.code, error.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
+        assert [int(field.partition("[")[2].partition("]")[0]) for field, _ in error.violations] == expected
+        assert error.field == "manifest[2].output"
+        assert "9 mistakes" in error.message
+        told = batch.submit(connection, "wrong", manifest=manifest, validate_only=True)
+        assert not told.HasField("batch")
+        assert [(one.line, one.field) for one in told.mistakes] == [
+            (2, "output"),
+            (3, "footage"),
+            (4, "footage"),
+            (5, "footage"),
+            (6, "actor"),
+            (7, "colour"),
+            (8, "output"),
+            (9, "footage"),
+            (10, "row"),
+        ]
+        assert str(films.root) not in " ".join(one.description for one in told.mistakes) + error.message
+        rows = [row("one", "footage.mp4"), row("no name", "footage.mp4", "x.mp4"), row("two", "missing.mp4", face="the left one")]
+        error = refused(batch.submit, connection, "wrong", rows=rows)
+        assert [field for field, _ in error.violations] == ["rows[1].shot_id", "rows[2].footage_uri"]
+        assert not batch.submit(connection, "wrong", rows=rows[:1], validate_only=True).mistakes
+        assert "no batch" in refused(batch.get, connection, "wrong").message
+    assert not (films.root / "never.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"rows": []}, "rows"),
+        ({"manifest": b"{}\n"}, "rows"),
+        ({"profile": "gpu"}, "profile"),
+        ({"workers": 3}, "workers"),
+        ({"batch_id": "Not A Name"}, "batch_id"),
+    ],
+)
+def test_a_submission_that_cannot_be_is_refused(gateway: RunningGateway, films: Media, fields: dict[str, Any], field: str) -> None:
+    wanted: dict[str, Any] = {"batch_id": "refused", "rows": [row("refused", "footage.mp4")], **fields}
+    with gateway.connect() as connection:
+        assert refused(batch.submit, connection, **wanted).field == field
+
+
+def test_a_batch_that_is_not_there_and_an_unknown_shot_are_told(night: tuple[RunningGateway, pb.Batch]) -> None:
+    running, _ = night
+    with running.connect() as connection:
+        for call in (batch.get, batch.cancel, batch.retry, batch.delete):
+            error = refused(call, connection, "nothing")
+            assert (error.field, "no batch" in error.message) == ("batch_id", True)
+            assert str(running.data) not in error.message
+        for stream in (batch.watch, batch.report, batch.list_shots):
+            assert refused(lambda stream=stream: list(stream(connection, "nothing"))).field == "batch_id"
+        assert refused(batch.cancel, connection, "night", shot_ids=["unknown"]).field == "shot_ids"
+        assert refused(batch.retry, connection, "night", shot_ids=["unknown"]).field == "shot_ids"
+
+
+def test_shots_are_cancelled_retried_and_removed(start_gateway: StartGateway, films: Media, long_footage: str) -> None:
+    running = start_gateway()
+    with running.connect() as connection:
+        rows = [row("day_one", long_footage), row("day_two", OTHER), row("day_three", THIRD)]
+        batch.submit(connection, "day", rows=rows)
+        until(lambda: shots_of(connection, "day")["day_one"].state == pb.SHOT_STATE_RUNNING, seconds=240)
+        assert "not ended" in refused(batch.delete, connection, "day").message
+        assert "is running" in refused(batch.retry, connection, "day", shot_ids=["day_one"]).message
+        batch.cancel(connection, "day", shot_ids=["day_three"])
+        batch.cancel(connection, "day", shot_ids=["day_one"])
+        ended = watched(connection, "day")
+        assert (ended.progress.num_done, ended.progress.num_cancelled) == (1, 2)
+        states = {name: shot.state for name, shot in shots_of(connection, "day").items()}
+        assert states["day_two"] == pb.SHOT_STATE_DONE
+        assert not (films.root / "day_one.mp4").exists()
+
+        batch.retry(connection, "day", shot_ids=["day_three"])
+        ended = watched(connection, "day")
+        assert (ended.progress.num_done, ended.progress.num_cancelled) == (2, 1)
+        batch.retry(connection, "day")
+        until(lambda: shots_of(connection, "day")["day_one"].state == pb.SHOT_STATE_RUNNING, seconds=240)
+        batch.cancel(connection, "day")
+        assert watched(connection, "day").progress.num_cancelled == 1
+
+        batch.delete(connection, "day")
+        assert [one.batch_id for one in batch.list_batches(connection)] == []
+        assert not list((running.data / "batches").iterdir())
+        assert (films.root / "day_two.mp4").exists()
+
+
+def test_a_batch_goes_on_after_a_restart_of_its_gateway(
+    start_gateway: StartGateway, stop_gateway: Any, films: Media, long_footage: str, tmp_path: Path
+) -> None:
+    first = start_gateway(data_dir=tmp_path)
+    with first.connect() as connection:
+        batch.submit(connection, "restart", rows=[row("restart_one", long_footage), row("restart_two", THIRD)])
+        until(lambda: shots_of(connection, "restart")["restart_one"].state == pb.SHOT_STATE_RUNNING, seconds=240)
+    stop_gateway(first)
+    with start_gateway(data_dir=tmp_path).connect() as connection:
+        shots = shots_of(connection, "restart")
+        ended = watched(connection, "restart")
+        assert (ended.progress.num_done, ended.progress.num_failed) == (2, 0)
+        # The attempt that the restart ended does not count.
+        assert {shot.attempts for shot in shots_of(connection, "restart").values()} == {1}
+        assert set(shots) == {"restart_one", "restart_two"}
+
+
+def test_operations_show_no_work_of_batches(night: tuple[RunningGateway, pb.Batch]) -> None:
+    running, _ = night
+    with running.connect() as connection:
+        kinds = {type(state.progress).__name__ for state in client.list_operations(connection)}
+    assert kinds <= {"DubProgress"}

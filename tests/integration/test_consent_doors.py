@@ -1,0 +1,268 @@
+"""Every door of a gateway that begins work with a person checks the consent, and running work ends with the consent."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from google.protobuf import descriptor_pool
+from sqlalchemy import update
+
+from dubstage.client import Connection, DubstageCallError, batch
+from dubstage.client import gateway as client
+from gateway.api.registration import SERVICES
+from gateway.consent.keys import signed
+from gateway.consent.record import Consent, digest_of
+from gateway.database.database import Database
+from gateway.database.tables import ActorRow
+from tests.integration.conftest import Media, RunningGateway, StartGateway, dubbing, enrolment, write_short_clip
+from tests.integration.test_operations import until
+from tests.unit.consent.records import STUDIO, allowed, faults, record, trusted
+
+FOOTAGE = "consented.mp4"
+LONG = "long.mp4"
+NIGHT = {"project": "night", "language": "de"}
+
+ELSEWHERE = {
+    "ActorService.GetActor",
+    "ActorService.ListActors",
+    "ActorService.EraseActor",
+    "ActorService.RevokeConsent",
+    "BatchService.GetBatch",
+    "BatchService.ListBatches",
+    "BatchService.ListShots",
+    "BatchService.WatchBatch",
+    "BatchService.CancelBatch",
+    # The worker of the shots checks the records again (tests/unit/batch/test_shot_request.py).
+    "BatchService.RetryBatch",
+    "BatchService.DeleteBatch",
+    "BatchService.GetReport",
+    "Operations.ListOperations",
+    "Operations.GetOperation",
+    "Operations.DeleteOperation",
+    "Operations.CancelOperation",
+    "Operations.WaitOperation",
+}
+"""RPCs that begin no work with a person."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A gateway that requires signed records, with an actor."""
+
+    running: RunningGateway
+    media: Path
+
+    def give(self, actor_id: str, consent: Consent | None) -> None:
+        """Write a record into the actor's row, as if the person had been enrolled with it."""
+        database = Database("", self.running.data)
+        with database.writing() as session:
+            fields = consent.fields() if consent is not None else None
+            session.execute(update(ActorRow).where(ActorRow.actor_id == actor_id).values(consent=fields))
+        database.close()
+
+    def file(self, consent: Consent | None) -> str:
+        if consent is None:
+            return ""
+        (self.media / "record.json").write_text(json.dumps(consent.fields()))
+        return "record.json"
+
+
+@pytest.fixture(scope="module")
+def place(
+    gateway_factory: StartGateway, loop_thread: Any, media: Media, carphone: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    write_short_clip(carphone, media.root / FOOTAGE, 36)
+    write_short_clip(carphone, media.root / LONG, 37, times=20)
+    keys = trusted(tmp_path_factory.mktemp("trusted") / "keys")
+    running = gateway_factory(require_consent="signed", consent_keys=keys)
+    with running.connect() as connection:
+        client.enrol(connection, **person("ann", allowed())).wait(timeout_s=300)
+    yield Place(running, media.root)
+    loop_thread.run(running.server.drain(grace_s=0))
+
+
+def person(actor_id: str, consent: Consent | None, project: str = "night") -> dict[str, Any]:
+    fields = consent.fields() if consent is not None else None
+    return {**enrolment(actor_id, footage=FOOTAGE), "consent": fields, "project": project}
+
+
+def film(consent: Consent | None = None, **fields: Any) -> dict[str, Any]:
+    given = {"consent": consent.fields()} if consent is not None else {}
+    return dubbing(fields.pop("output", "doors.mp4"), **{"footage": FOOTAGE, **NIGHT, **given, **fields})
+
+
+def create_actor(place: Place, connection: Connection, consent: Consent | None) -> None:
+    client.enrol(connection, **person("another", consent))
+
+
+def create_dub(place: Place, connection: Connection, consent: Consent | None) -> None:
+    client.dub(connection, **film(consent))
+
+
+def create_dub_of_actor(place: Place, connection: Connection, consent: Consent | None) -> None:
+    place.give("ann", consent)
+    client.dub(connection, **film(actor_id="ann"))
+
+
+def create_dub_with_reference(place: Place, connection: Connection, consent: Consent | None) -> None:
+    fields = {"reference_consent": consent.fields()} if consent is not None else {}
+    client.dub(connection, **film(allowed(), method="hetero", reference=FOOTAGE, **fields))
+
+
+def live(place: Place, connection: Connection, consent: Consent | None) -> None:
+    place.give("ann", consent)
+    list(client.live(connection, [], actor_id="ann", sample_rate_hz=16000, **NIGHT))
+
+
+DOORS: dict[str, tuple[Callable[[Place, Connection, Consent | None], None], ...]] = {
+    "ActorService.CreateActor": (create_actor,),
+    "DubService.CreateDub": (create_dub, create_dub_of_actor, create_dub_with_reference),
+    "DubService.Live": (live,),
+}
+"""What begins work with a person, by RPC. The door of batches tells mistakes by rows, and has a test of its own."""
+
+
+def test_every_rpc_is_a_door_or_begins_no_work() -> None:
+    pool = descriptor_pool.Default()
+    found = {f"{name.rpartition('.')[2]}.{method.name}" for name in SERVICES for method in pool.FindServiceByName(name).methods}
+    assert found == set(DOORS) | {"BatchService.SubmitBatch"} | ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    ("door", "fault"),
+    [
+        (door, name)
+        for doors in DOORS.values()
+        for door in doors
+        for name, fault in sorted(faults().items())
+        # An enrolment has no speech, so that no language can be wrong.
+        if not (fault.of_language and door is create_actor)
+    ],
+)
+def test_each_door_refuses_each_faulty_record_with_its_own_reason(
+    door: Callable[[Place, Connection, Consent | None], None], fault: str, place: Place
+) -> None:
+    found = faults()[fault]
+    with place.running.connect() as connection:
+        if found.withdrawn and found.record is not None:
+            client.revoke_consent(connection, record_sha256=digest_of(found.record))
+        with pytest.raises(DubstageCallError) as caught:
+            door(place, connection, found.record)
+        assert (caught.value.code, caught.value.reason) == ("FAILED_PRECONDITION", found.reason)
+        assert found.says in caught.value.message
+        assert not list(client.list_operations(connection, done=False))
+
+
+@pytest.mark.parametrize("fault", sorted(faults()))
+def test_the_door_of_batches_tells_each_faulty_record_by_its_row(fault: str, place: Place) -> None:
+    found = faults()[fault]
+    row = batch.row("a", footage=FOOTAGE, speech="speech.wav", output="batch.mp4", consent=place.file(found.record), **NIGHT)
+    with place.running.connect() as connection:
+        if found.withdrawn and found.record is not None:
+            client.revoke_consent(connection, record_sha256=digest_of(found.record))
+        with pytest.raises(DubstageCallError, match="consent_uri: ") as caught:
+            batch.submit(connection, "doors", rows=[row])
+        assert found.says in caught.value.message
+        assert not list(batch.list_batches(connection))
+
+
+def test_a_record_that_covers_the_work_opens_the_doors(place: Place) -> None:
+    place.give("ann", allowed())
+    with place.running.connect() as connection:
+        client.dub(connection, **film(actor_id="ann", output="opened.mp4")).wait(timeout_s=300)
+        assert list(client.live(connection, [], actor_id="ann", sample_rate_hz=16000, **NIGHT)) == []
+        with pytest.raises(DubstageCallError) as caught:
+            client.dub(connection, **film(actor_id="ann", language=""))
+        assert (caught.value.reason, "names no language" in caught.value.message) == ("CONSENT_OUT_OF_SCOPE", True)
+
+
+@pytest.mark.parametrize("wrong", [{"signature": {"algorithm": "none"}}, {"valid_until": "2027-01-31"}, {"languages": ["german!"]}])
+def test_a_record_that_is_none_is_refused_by_field(wrong: dict[str, Any], place: Place) -> None:
+    with place.running.connect() as connection, pytest.raises(DubstageCallError) as caught:
+        client.dub(connection, **film(consent=None) | {"consent": {**record().fields(), **wrong}})
+    assert caught.value.reason == "INVALID_REQUEST"
+    assert caught.value.field.startswith(f"consent.{next(iter(wrong))}")
+
+
+def test_a_withdrawal_ends_a_live_stream_and_is_shown(place: Place, samples: tuple[npt.NDArray[np.float32], int]) -> None:
+    speech, rate = samples
+    goes_on = threading.Event()
+    mine = signed(record(reference="stream"), STUDIO)
+    place.give("ann", mine)
+
+    def spoken() -> Iterator[npt.NDArray[np.float32]]:
+        yield from (speech[first : first + rate // 50] for first in range(0, len(speech), rate // 50))
+        # The stream does not end by itself.
+        goes_on.wait(600)
+
+    with place.running.connect() as connection:
+        assert client.get_actor(connection, "ann").consent_problem == ""
+        stream = client.live(connection, spoken(), actor_id="ann", sample_rate_hz=rate, **NIGHT)
+        next(stream)
+        done = client.revoke_consent(connection, actor_id="ann")
+        assert (done.record_sha256, list(done.actor_ids)) == (digest_of(mine), ["ann"])
+        with pytest.raises(DubstageCallError) as caught:
+            list(stream)
+        goes_on.set()
+        assert caught.value.reason == "CONSENT_WITHDRAWN"
+        assert done.withdrawn_at in client.get_actor(connection, "ann").consent_problem
+
+
+@pytest.mark.parametrize("whose", ["request", "actor"])
+def test_a_withdrawal_stops_a_running_dub_and_leaves_nothing(whose: str, place: Place) -> None:
+    mine = signed(record(reference=f"dub of {whose}"), STUDIO)
+    place.give("ann", mine)
+    asked = film(None, actor_id="ann") if whose == "actor" else film(mine)
+    with place.running.connect() as connection:
+        dub = client.dub(connection, **asked | {"output": "stopped.mp4", "footage": LONG})
+        until(lambda: bool(list((place.running.data / "jobs").iterdir())))
+        client.revoke_consent(connection, record_sha256=digest_of(mine))
+        with pytest.raises(DubstageCallError) as caught:
+            dub.wait(timeout_s=300)
+    assert caught.value.reason == "CONSENT_WITHDRAWN"
+    assert not (place.media / "stopped.mp4").exists()
+    assert not list((place.running.data / "jobs").iterdir())
+
+
+def test_a_withdrawal_stops_an_enrolment(place: Place) -> None:
+    mine = signed(record(reference="enrolment"), STUDIO)
+    with place.running.connect() as connection:
+        enrolling = client.enrol(connection, **person("stopped", mine) | {"footage": LONG})
+        until(lambda: bool(list((place.running.data / "jobs").iterdir())))
+        client.revoke_consent(connection, record_sha256=digest_of(mine))
+        with pytest.raises(DubstageCallError) as caught:
+            enrolling.wait(timeout_s=300)
+        assert caught.value.reason == "CONSENT_WITHDRAWN"
+        assert {actor.actor_id for actor in client.list_actors(connection)} == {"ann"}
+    assert not list((place.running.data / "jobs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [({}, "actor_id"), ({"actor_id": "ann", "record_sha256": "0" * 64}, "actor_id"), ({"record_sha256": "x"}, "record_sha256")],
+)
+def test_a_withdrawal_names_one_record(fields: dict[str, str], field: str, place: Place) -> None:
+    with place.running.connect() as connection, pytest.raises(DubstageCallError) as caught:
+        client.revoke_consent(connection, **fields)
+    assert caught.value.field == field
+
+
+def test_a_withdrawal_of_nobody_is_refused(place: Place) -> None:
+    with place.running.connect() as connection, pytest.raises(DubstageCallError) as caught:
+        client.revoke_consent(connection, actor_id="nobody")
+    assert caught.value.reason == "ACTOR_NOT_READY"
+
+
+def test_a_gateway_that_could_trust_nobody_does_not_start(start_gateway: StartGateway) -> None:
+    from services.common.errors import InvalidRequest
+
+    with pytest.raises(InvalidRequest, match="needs trusted keys"):
+        start_gateway(require_consent="signed")

@@ -1,0 +1,151 @@
+"""The rules of consent of an installation: what it asks for, what it trusts, and what was withdrawn."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.actors.consents import Consents
+from gateway.actors.store import ActorStore
+from gateway.actors.watch import while_allowed
+from gateway.consent.record import digest_of
+from gateway.consent.use import ConsentUse
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentWithdrawn
+from services.common.errors import InvalidRequest
+from services.common.face.actor_geometry import ActorGeometry
+from services.common.store.artefacts import ArtefactStore
+from tests.unit.actors.installation import actors, blobs, database_url, geometry, learned, settings
+from tests.unit.consent.records import STRANGER, STUDIO, allowed, faults, in_days, public_pem, record, trusted
+
+__all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
+
+NIGHT = ConsentUse("night", "de")
+
+
+def rules(actors: ActorStore, settings: GatewaySettings, **more: object) -> Consents:
+    return Consents(
+        actors.database, settings.model_copy(update=load_settings(GatewaySettings, **more).model_dump(include=set(more)))
+    )
+
+
+@pytest.mark.parametrize("fault", sorted(faults()))
+def test_each_fault_is_refused_with_its_own_reason(
+    fault: str, actors: ActorStore, settings: GatewaySettings, tmp_path: Path
+) -> None:
+    strict = rules(actors, settings, require_consent="signed", consent_keys=trusted(tmp_path / "keys"))
+    strict.check(allowed(), NIGHT, "ann")
+    found = faults()[fault]
+    if found.withdrawn and found.record is not None:
+        strict.withdraw(digest_of(found.record))
+    with pytest.raises(ConsentRefused, match=found.says) as caught:
+        strict.check(found.record, NIGHT, "ann")
+    assert (caught.value.reason, caught.value.subject) == (found.reason, "ann")
+
+
+def test_without_a_requirement_a_record_of_five_fields_or_none_is_enough(actors: ActorStore, settings: GatewaySettings) -> None:
+    lax = rules(actors, settings)
+    lax.check(None, NIGHT, "ann")
+    lax.check(record(), NIGHT, "ann")
+    # But what a record says counts in every installation.
+    for name in ("stranger", "altered", "too early", "expired", "other project", "other language"):
+        found = faults()[name]
+        with pytest.raises(ConsentRefused):
+            lax.check(found.record, NIGHT, "ann")
+
+
+def test_keys_change_without_a_restart(actors: ActorStore, settings: GatewaySettings, tmp_path: Path) -> None:
+    place = trusted(tmp_path / "keys")
+    strict = rules(actors, settings, require_consent="signed", consent_keys=place)
+    stranger = faults()["stranger"].record
+    with pytest.raises(ConsentRefused):
+        strict.check(stranger, NIGHT, "ann")
+    (place / "partner.pem").write_bytes(public_pem(STRANGER))
+    strict.check(stranger, NIGHT, "ann")
+    (place / "studio.pem").unlink()
+    with pytest.raises(ConsentRefused):
+        strict.check(allowed(), NIGHT, "ann")
+
+
+def test_settings_that_can_trust_nobody_are_refused(actors: ActorStore, settings: GatewaySettings, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="needs trusted keys"):
+        rules(actors, settings, require_consent="signed").check_settings()
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        rules(actors, settings, consent_keys=tmp_path / "absent").check_settings()
+    rules(actors, settings, require_consent="signed", consent_keys=trusted(tmp_path / "keys")).check_settings()
+    rules(actors, settings, require_consent=True).check_settings()
+
+
+def test_a_withdrawal_names_the_actors_and_keeps_its_time(
+    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
+) -> None:
+    for name, consent in (("ann", record()), ("twin", record()), ("bob", record(subject="Bob")), ("eve", None)):
+        actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=consent)
+    assert {actor.actor_id: actor.consent_problem for actor in actors.list()} == dict.fromkeys(("ann", "bob", "eve", "twin"), "")
+    done = actors.consents.withdraw_of("ann", actors.show("ann").consent)
+    assert (done.record_sha256, done.actor_ids) == (digest_of(record()), ("ann", "twin"))
+    assert actors.consents.withdraw(done.record_sha256) == done
+    assert "was withdrawn at" in actors.show("ann").consent_problem
+    assert {actor.actor_id for actor in actors.list() if actor.consent_problem} == {"ann", "twin"}
+    with pytest.raises(ConsentMissing, match="no consent record that could be withdrawn"):
+        actors.consents.withdraw_of("eve", None)
+    # The withdrawal outlives the person and the process.
+    actors.erase("ann")
+    with ActorStore(settings) as again, pytest.raises(ConsentWithdrawn, match=re.escape(done.withdrawn_at)):
+        again.consents.check(record(), NIGHT, "ann")
+
+
+def test_who_withdrew_is_not_dubbed_with_another_record_either(
+    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry
+) -> None:
+    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=record())
+    other = record(reference="folder 9")
+    actors.consents.check_lasting([other], actor_id="ann")
+    actors.consents.withdraw(digest_of(record()))
+    actors.consents.check_lasting([other])
+    with pytest.raises(ConsentWithdrawn):
+        actors.consents.check_lasting([other], actor_id="ann")
+
+
+@pytest.mark.parametrize("how", ["withdrawn", "expired"])
+async def test_work_that_runs_is_cancelled_when_its_consent_ends(actors: ActorStore, how: str) -> None:
+    found = record(valid_until=in_days(-1) if how == "expired" else in_days(1))
+    begun = asyncio.Event()
+    ended: list[str] = []
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+
+    watched = asyncio.create_task(while_allowed(lambda: actors.consents.check_lasting([found]), work(), every_s=0.01))
+    await begun.wait()
+    actors.consents.withdraw(digest_of(found) if how == "withdrawn" else "0" * 64)
+    with pytest.raises(ConsentRefused) as caught:
+        async with asyncio.timeout(60):
+            await watched
+    assert caught.value.reason == f"CONSENT_{how.upper()}"
+    assert ended == ["cancelled"]
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"), [("true", "true"), ("1", "true"), (True, "true"), ("0", "false"), (" Signed ", "signed")]
+)
+def test_the_requirement_is_a_truth_value_or_signed(value: object, kept: str) -> None:
+    assert load_settings(GatewaySettings, require_consent=value).require_consent.value == kept
+
+
+def test_another_requirement_is_refused_by_name() -> None:
+    with pytest.raises(InvalidRequest, match=r"REQUIRE_CONSENT.*true, false or signed"):
+        load_settings(GatewaySettings, require_consent="maybe")
+
+
+def test_the_studio_is_trusted_by_its_own_file(actors: ActorStore, settings: GatewaySettings, tmp_path: Path) -> None:
+    (tmp_path / "studio.pem").write_bytes(public_pem(STUDIO))
+    rules(actors, settings, require_consent="signed", consent_keys=tmp_path / "studio.pem").check(allowed(), NIGHT, "ann")

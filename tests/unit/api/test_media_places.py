@@ -1,0 +1,58 @@
+"""Files that rows of batches may name: the media folder, and objects below one URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.api.media_folder import MediaFolder
+from gateway.api.media_places import MediaPlaces
+from services.common.errors import InvalidRequest
+
+URL = "s3://films/day"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> MediaFolder:
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    return MediaFolder(tmp_path)
+
+
+def test_paths_become_absolute_and_objects_below_the_url_stay(folder: MediaFolder, tmp_path: Path) -> None:
+    places = MediaPlaces(folder, URL)
+    assert places.source("clip.mp4", "footage") == str(tmp_path / "clip.mp4")
+    assert places.source(f"file://{tmp_path}/clip.mp4", "footage") == str(tmp_path / "clip.mp4")
+    assert places.output("new.mp4", "output") == str(tmp_path / "new.mp4")
+    assert places.source(f"{URL}/shots/a.mov", "footage") == f"{URL}/shots/a.mov"
+    assert places.output(f"{URL}/b.mov", "output") == f"{URL}/b.mov"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "s3://films/night/a.mov",
+        "s3://films/daylight/a.mov",
+        "s3://films/day",
+        "s3://films/day/",
+        "s3://films/day/../night/a.mov",
+        "s3://films/day//a.mov",
+        "s3://films/day/./a.mov",
+        "s3://films/day/a.mov?versionId=1",
+        "S3://films/day/a.mov",
+        "https://example.com/a.mov",
+        "simplecache::s3://films/day/a.mov",
+        "gs://films/day/a.mov",
+    ],
+)
+def test_other_urls_are_refused(folder: MediaFolder, place: str) -> None:
+    places = MediaPlaces(folder, URL)
+    for find in (places.source, places.output):
+        with pytest.raises(InvalidRequest, match="cannot be used") as caught:
+            find(place, "footage")
+        assert caught.value.field == "footage"
+
+
+def test_without_a_url_every_url_is_refused_and_the_setting_is_named(folder: MediaFolder) -> None:
+    with pytest.raises(InvalidRequest, match="set DUBSTAGE_MEDIA_URL"):
+        MediaPlaces(folder, "").source(f"{URL}/a.mov", "footage")

@@ -1,0 +1,97 @@
+"""`dubstage inspect`: says whether a film is what its maker signed, and what the maker says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.app import run
+from gateway.provenance.credential import KEY_FILE, installation_credential
+from gateway.provenance.seal import Sealer
+from tests.unit.provenance.signed_films import flip, write_film
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Data folder of an installation."""
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def test_a_film_of_this_installation_is_valid_and_trusted(
+    carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = write_film(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
+    assert run(["inspect", str(film)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "content credentials: valid, signed with a certificate of this installation"
+    for line in (
+        "manifest: embedded",
+        "signed by: dubstage installation (self-signed), dubstage (Ed25519, without a time stamp)",
+        "made with: dubstage 9.8.7",
+        "action: c2pa.edited; The mouth in this film is synthetic.; compositeWithTrainedAlgorithmicMedia",
+        "method: a method",
+        f"model: render drawer {'ab' * 32}",
+        f"consent of the person: record with sha256 {'cd' * 32}",
+        "dubbed: frames 2 to 4, 0.07 s to 0.17 s",
+        "dubbed: frames 8 to 8, 0.27 s to 0.30 s",
+    ):
+        assert line in printed
+
+
+def test_a_film_of_a_stranger_is_valid_and_not_trusted_until_its_authority_is_named(
+    carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = write_film(tmp_path / "film.mkv", carphone, Sealer(installation_credential(tmp_path / "elsewhere")))
+    assert run(["inspect", str(film)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("content credentials: valid, but the signer is not trusted\nmanifest: sidecar\n")
+    assert "no trusted authority vouches for the signer" in shown.err
+    assert run(["inspect", f"{film}.c2pa", "--trust", str(tmp_path / "elsewhere" / KEY_FILE)]) == 0
+    assert capsys.readouterr().out.startswith("content credentials: valid, and the signer is trusted\n")
+    assert not data.exists()
+
+
+def test_a_changed_film_and_a_film_without_a_manifest_have_exit_codes_of_their_own(
+    carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = write_film(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
+    flip(film, int(0.6 * film.stat().st_size))
+    assert run(["inspect", str(film)]) == 3
+    shown = capsys.readouterr()
+    assert shown.out.startswith("content credentials: NOT VALID\n")
+    assert "the film was changed after it was signed" in shown.err
+    assert run(["inspect", str(carphone)]) == 4
+    assert capsys.readouterr().out.startswith("content credentials: none\n")
+
+
+def test_everything_is_there_as_json(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = write_film(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
+    assert run(["inspect", "--json", str(film)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["file"], told["state"], told["place"], told["reasons"]) == (str(film), "trusted", "embedded", [])
+    assert told["dub"]["dubbed"] == [[2, 5], [8, 9]]
+    assert told["signer"]["alg"] == "Ed25519"
+    assert run(["inspect", "--json", str(carphone)]) == 4
+    assert json.loads(capsys.readouterr().out)["dub"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["none.mp4"], "none.mp4 does not exist"),
+        (["none.mkv.c2pa"], "its film none.mkv is not beside it"),
+        (["words.txt", "--trust", "words.txt"], "has no PEM certificate"),
+        (["words.txt", "--trust", "none.pem"], "none.pem cannot be read"),
+        (["."], "is a folder"),
+    ],
+)
+def test_what_cannot_be_inspected_is_told(
+    words: list[str], reason: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.txt").write_text("words")
+    assert run(["inspect", *words]) == 10
+    assert reason in capsys.readouterr().err

@@ -1,0 +1,149 @@
+"""Signatures of consent records, and the files of keys."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from pathlib import Path
+from shutil import which
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed448
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from gateway.consent.files import read_consent
+from gateway.consent.keys import check_signature, key_id, read_keys, read_private_key, signed
+from gateway.consent.record import Consent, canonical_form
+from services.common.consent_errors import ConsentAltered, ConsentSignerUnknown
+from services.common.errors import DubstageError, InvalidRequest
+from tests.unit.consent.records import RECORD, STRANGER, STUDIO, private_pem, public_pem, record, trusted
+
+KEYS = {key_id(STUDIO.public_key()): STUDIO.public_key()}
+
+
+def test_a_signed_record_is_accepted_and_a_second_signature_is_the_same() -> None:
+    found = signed(record(), STUDIO)
+    check_signature(found, KEYS, "ann")
+    assert signed(signed(record(), STRANGER), STUDIO) == found
+
+
+def test_a_record_of_another_key_is_told_from_an_altered_record() -> None:
+    stranger = signed(record(), STRANGER)
+    with pytest.raises(ConsentSignerUnknown, match=key_id(STRANGER.public_key())) as unknown:
+        check_signature(stranger, KEYS, "ann")
+    assert unknown.value.subject == "ann"
+    assert stranger.signature is not None
+    # The stranger's signature under the name of the studio's key.
+    claimed = stranger.signature.model_copy(update={"key": next(iter(KEYS))})
+    with pytest.raises(ConsentAltered):
+        check_signature(stranger.model_copy(update={"signature": claimed}), KEYS, "ann")
+
+
+def test_no_byte_of_a_signed_file_can_be_altered(tmp_path: Path) -> None:
+    whole = signed(record(projects=["night"], valid_until="2027-01-31T18:00:00Z"), STUDIO)
+    content = json.dumps(whole.fields()).encode()
+    path = tmp_path / "altered.json"
+    accepted = []
+    for place in range(len(content)):
+        altered = bytearray(content)
+        altered[place] ^= 1
+        path.write_bytes(bytes(altered))
+        try:
+            found = read_consent(path)
+            if found.signature is None:
+                continue
+            check_signature(found, KEYS, "ann")
+            accepted.append(found)
+        except DubstageError:
+            continue
+    # Some bytes are layout: a space of JSON may become another. What is accepted says what was signed.
+    assert all(canonical_form(found) == canonical_form(whole) for found in accepted)
+
+
+def test_a_signature_of_the_same_text_in_another_context_is_none() -> None:
+    bare = base64.b64encode(STUDIO.sign(canonical_form(record()).partition(b"\n")[2])).decode()
+    signature = {"algorithm": "Ed25519", "key": next(iter(KEYS)), "value": bare}
+    with pytest.raises(ConsentAltered):
+        check_signature(Consent.model_validate({**RECORD, "signature": signature}), KEYS, "ann")
+
+
+@pytest.mark.skipif(which("openssl") is None, reason="openssl is not installed")
+def test_openssl_checks_what_dubstage_signs(tmp_path: Path) -> None:
+    found = signed(record(), STUDIO)
+    assert found.signature is not None
+    (tmp_path / "text").write_bytes(canonical_form(found))
+    (tmp_path / "signature").write_bytes(base64.b64decode(found.signature.value))
+    (tmp_path / "public.pem").write_bytes(public_pem(STUDIO))
+    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", "public.pem", "-rawin", "-in", "text", "-sigfile", "signature"]
+    assert b"Verified Successfully" in subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
+
+
+def test_keys_come_from_a_file_with_several_or_from_a_folder_as_kubernetes_mounts_it(tmp_path: Path) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes(b"# the studio, and a partner\n" + public_pem(STUDIO, STRANGER))
+    assert set(read_keys(both)) == {key_id(STUDIO.public_key()), key_id(STRANGER.public_key())}
+    mounted = tmp_path / "mounted"
+    version = mounted / "..2026_11_22"
+    version.mkdir(parents=True)
+    (version / "studio.pem").write_bytes(public_pem(STUDIO))
+    (mounted / "..data").symlink_to(version.name)
+    (mounted / "studio.pem").symlink_to("..data/studio.pem")
+    assert list(read_keys(mounted)) == [key_id(STUDIO.public_key())]
+
+
+P256 = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "holds no PEM block"),
+        (b"\xff\xfe\x00", "holds no PEM block"),
+        (private_pem(STUDIO), "holds a private key"),
+        (P256, "something else than Ed25519 public keys"),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "something else than Ed25519 public keys"),
+        (public_pem(STUDIO) + P256, "something else than Ed25519 public keys"),
+    ],
+)
+def test_files_without_public_keys_are_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    place = tmp_path / "keys.pem"
+    place.write_bytes(content)
+    with pytest.raises(InvalidRequest, match=says) as caught:
+        read_keys(place)
+    assert caught.value.field == "DUBSTAGE_CONSENT_KEYS"
+
+
+def test_a_place_without_keys_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        read_keys(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidRequest, match="holds no public key"):
+        read_keys(tmp_path / "empty")
+    (trusted(tmp_path / "keys") / "folder").mkdir()
+    with pytest.raises(InvalidRequest, match="folder is no PEM file"):
+        read_keys(tmp_path / "keys")
+
+
+def test_a_private_key_is_read_from_pem_and_nothing_else_is(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(private_pem(STUDIO))
+    assert key_id(read_private_key(path).public_key()) == key_id(STUDIO.public_key())
+    encrypted = STUDIO.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    other = ed448.Ed448PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
+    for content, says in (
+        (encrypted, "is encrypted"),
+        (other, "is encrypted"),
+        (public_pem(STUDIO), "no Ed25519"),
+        (b"", "no Ed25519"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InvalidRequest, match=says):
+            read_private_key(path)
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        read_private_key(tmp_path / "absent.pem")

@@ -1,0 +1,114 @@
+"""The fields of a consent record, its canonical form and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.consent.keys import signed
+from gateway.consent.record import Consent, canonical_form, consent_line, digest_of
+from tests.unit.consent.records import RECORD, STUDIO, record
+
+
+def test_the_canonical_form_is_a_line_with_the_version_and_canonical_json() -> None:
+    found = record(subject="Zoë", projects=["b", "a"], valid_until="2027-01-31T18:00:00+01:00")
+    assert canonical_form(found).decode() == (
+        "dubstage consent v1\n"
+        '{"date":"2026-02-01","granted_by":"Ann","projects":["b","a"],"reference":"folder 3","scope":"one film","subject":"Zoë",'
+        '"valid_until":"2027-01-31T17:00:00Z"}'
+    )
+    assert digest_of(found) == hashlib.sha256(canonical_form(found)).hexdigest()
+
+
+def test_a_record_of_five_fields_has_a_form_of_five_fields() -> None:
+    assert record().fields() == RECORD
+    assert canonical_form(record()).count(b'":') == 5
+
+
+def test_layout_and_signature_change_neither_form_nor_digest() -> None:
+    turned = Consent.model_validate(dict(reversed(RECORD.items())) | {"scope": "  one film "})
+    assert canonical_form(turned) == canonical_form(record())
+    assert digest_of(signed(record(), STUDIO)) == digest_of(record())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"subject": "Anm"},
+        {"date": "2026-02-02"},
+        {"projects": ["night"]},
+        {"languages": ["de"]},
+        {"valid_until": "2027-01-31T00:00:00Z"},
+    ],
+)
+def test_any_other_field_makes_another_digest(change: dict[str, Any]) -> None:
+    assert digest_of(record(**change)) != digest_of(record())
+
+
+def test_a_record_comes_back_from_its_own_fields() -> None:
+    whole = signed(record(projects=["night"], languages=["de"], valid_from="2026-02-01T00:00:00Z"), STUDIO)
+    assert Consent.model_validate(whole.fields()) == whole
+
+
+@pytest.mark.parametrize("field", ["valid_from", "valid_until"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2027-01-31",
+        "2027-01-31T18:00:00",
+        "2027-01-31T18:00Z",
+        "2027-01-31 18:00:00Z",
+        "2027-01-31T18:00:00.5Z",
+        "2027-02-30T18:00:00Z",
+        "2027-01-31T24:00:00Z",
+        "2027-01-31T18:00:60Z",
+        "9999-12-31T23:59:59-12:00",
+        "0001-01-01T00:00:00+12:00",
+        "1899-12-31T23:59:59Z",
+        "२०२७-01-31T18:00:00Z",
+        1801418400,
+        True,
+        "",
+    ],
+)
+def test_a_time_without_its_zone_or_no_time_at_all_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=field):
+        record(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"projects": []}, "projects"),
+        ({"projects": ["a", "a"]}, "'a' is named twice"),
+        ({"projects": ["a", " a "]}, "'a' is named twice"),
+        ({"projects": "night"}, "projects"),
+        ({"projects": ["a\nb"]}, "character 2"),
+        ({"projects": [f"p{number}" for number in range(101)]}, "projects"),
+        ({"languages": []}, "languages"),
+        ({"languages": ["german!"]}, "is no language tag"),
+        ({"languages": ["e"]}, "is no language tag"),
+        ({"valid_from": "2027-01-31T18:00:00Z", "valid_until": "2027-01-31T18:00:00Z"}, "must come after"),
+        ({"signature": {"algorithm": "none", "key": "0" * 64, "value": ""}}, "algorithm"),
+        ({"signature": {"algorithm": "HS256", "key": "0" * 64, "value": ""}}, "algorithm"),
+        ({"signature": {"algorithm": "Ed25519", "key": "A" * 64, "value": ""}}, "key"),
+        ({"signature": {"algorithm": "Ed25519", "key": "0" * 64, "value": "AAAA"}}, "64 bytes"),
+        ({"signature": {"algorithm": "Ed25519", "key": "0" * 64, "value": f"{'A' * 85}B=="}}, "64 bytes"),
+        ({"signature": {"algorithm": "Ed25519", "key": "0" * 64}}, "value"),
+        ({"signature": {"algorithm": "Ed25519", "key": "0" * 64, "value": f"{'A' * 86}==", "kid": "x"}}, "kid"),
+    ],
+)
+def test_fields_that_mean_nothing_are_refused_by_name(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        record(**fields)
+
+
+def test_the_line_about_a_record_says_what_limits_it() -> None:
+    whole = signed(record(projects=["day", "night"], languages=["de"], valid_until="2027-01-31T18:00:00+01:00"), STUDIO)
+    assert consent_line(whole) == (
+        "consent of Ann, granted by Ann on 2026-02-01 for one film "
+        "(folder 3; projects day, night; languages de; until 2027-01-31T17:00:00Z; signed)"
+    )

@@ -1,0 +1,102 @@
+"""Films of real footage, written and signed as a dub writes them, and certificates of authorities of the tests' own."""
+
+from __future__ import annotations
+
+import datetime
+from fractions import Fraction
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.media.write_settings import WriteSettings
+from gateway.media.writer import VideoWriter
+from gateway.provenance.claim import Claim, Source
+from gateway.provenance.facts import ModelFacts
+from gateway.provenance.seal import Sealer
+
+PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey
+
+
+def claim_of(footage: Path, speech: Path | None = None) -> Claim:
+    """The claim of a film in which the frames 2 to 4 and 8 are dubbed."""
+    return Claim(
+        version="9.8.7",
+        description="The mouth in this film is synthetic.",
+        synthetic=True,
+        method="a method",
+        models=(ModelFacts(stage="render", name="drawer", version="ab" * 32),),
+        num_frames=120,
+        frame_rate=Fraction(30000, 1001),
+        dubbed=(range(2, 5), range(8, 9)),
+        consents={"person": "cd" * 32},
+        sources=(Source("footage", footage), *([Source("speech", speech)] if speech is not None else [])),
+    )
+
+
+def write_film(
+    output: Path, footage: Path, sealer: Sealer | None, *, source: Path | None = None, speech: Path | None = None
+) -> Path:
+    """Write the frames of `footage`, and sign the film as one that was made of `source` (default: the footage)."""
+    info = probe(footage)
+    seal = sealer.seal(claim_of(source or footage, speech), output) if sealer is not None else None
+    writer = VideoWriter(output, info, settings=WriteSettings(threads=1, overwrite=True), seal=seal)
+    with writer, VideoReader(info) as reader:
+        for frame in reader:
+            writer.write(frame)
+    return output
+
+
+def flip(file: Path, place: int) -> None:
+    """Change one bit of a file."""
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+def chain_for(key: PrivateKey, *, days: int = 30, of_content: bool = True) -> tuple[bytes, bytes]:
+    """A certificate for a key with its authority's, and the authority's alone, PEM."""
+    authority = Ed25519PrivateKey.generate()
+    root = _certificate("Test Authority", "Test Authority", authority, authority, days=3650, usages=[])
+    purpose = ExtendedKeyUsageOID.EMAIL_PROTECTION if of_content else ExtendedKeyUsageOID.CLIENT_AUTH
+    leaf = _certificate("Test Studio", "Test Authority", key, authority, days=days, usages=[purpose])
+    return leaf + root, root
+
+
+def pem_of(key: PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _certificate(
+    subject: str, issuer: str, key: PrivateKey, authority: Ed25519PrivateKey, *, days: int, usages: list[x509.ObjectIdentifier]
+) -> bytes:
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+    is_authority = not usages
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(
+            x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, subject), x509.NameAttribute(NameOID.COMMON_NAME, subject)])
+        )
+        .issuer_name(
+            x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, issuer), x509.NameAttribute(NameOID.COMMON_NAME, issuer)])
+        )
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(end - datetime.timedelta(days=5000))
+        .not_valid_after(end)
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .add_extension(
+            x509.KeyUsage(not is_authority, False, False, False, False, is_authority, is_authority, False, False), critical=True
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
+    )
+    if usages:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    return builder.sign(authority, None).public_bytes(Encoding.PEM)

@@ -1,0 +1,225 @@
+"""A film is signed before it gets its name; any change is told; the manifests of what it was made of are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import pytest
+
+from gateway.media.output_file import OutputFile, commit_with
+from gateway.provenance.credential import KEY_FILE, certificates_in, installation_credential
+from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.seal import Sealer
+from gateway.provenance.verdict import State, verdict_of
+from services.common.errors import BackendUnavailable, InvalidRequest, MediaUnsupported
+from tests.unit.provenance.signed_films import claim_of, flip, write_film
+
+EMBEDDED = (".mp4", ".mov", ".m4v")
+BESIDE = (".mkv", ".nut", ".mxf")
+
+
+@pytest.fixture(scope="module")
+def sealer(tmp_path_factory: pytest.TempPathFactory) -> Sealer:
+    return Sealer(installation_credential(tmp_path_factory.mktemp("data")))
+
+
+def _packets(film: Path) -> list[tuple[int, bytes]]:
+    with av.open(str(film)) as container:
+        return [(packet.pts, bytes(packet)) for packet in container.demux() if packet.size]
+
+
+@pytest.mark.parametrize("suffix", EMBEDDED)
+def test_mp4_and_mov_have_the_manifest_inside_and_the_same_media(
+    suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path
+) -> None:
+    plain = write_film(tmp_path / f"plain{suffix}", carphone, None)
+    signed = write_film(tmp_path / f"signed{suffix}", carphone, sealer)
+    verdict = verdict_of(signed)
+    assert (verdict.state, verdict.place, verdict.reasons) == (
+        State.VALID,
+        "embedded",
+        ("no trusted authority vouches for the signer",),
+    )
+    assert signed.stat().st_size > plain.stat().st_size
+    assert _packets(signed) == _packets(plain)
+    assert verdict.media_sha256 == media_sha256(signed) == media_sha256(plain) == hashlib.sha256(plain.read_bytes()).hexdigest()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"plain{suffix}", f"signed{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", BESIDE)
+def test_other_films_have_the_manifest_beside_them_and_not_a_byte_more(
+    suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path
+) -> None:
+    plain = write_film(tmp_path / f"plain{suffix}", carphone, None)
+    signed = write_film(tmp_path / f"signed{suffix}", carphone, sealer)
+    if suffix != ".mxf":  # FFmpeg writes a random id into each MXF file
+        assert signed.read_bytes() == plain.read_bytes()
+    sidecar = tmp_path / f"signed{suffix}.c2pa"
+    for asked in (signed, sidecar):
+        verdict = verdict_of(asked)
+        assert (verdict.file, verdict.state, verdict.place) == (signed, State.VALID, "sidecar")
+    moved = tmp_path / f"moved{suffix}"
+    signed.rename(moved)
+    assert verdict_of(moved).state == State.NONE
+    sidecar.rename(tmp_path / f"moved{suffix}.c2pa")
+    assert verdict_of(moved).state == State.VALID
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.99])
+def test_one_bit_changed_in_a_film_is_told(part: float, suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    film = write_film(tmp_path / f"film{suffix}", carphone, sealer)
+    size, manifest = film.stat().st_size, 16_384 if suffix == ".mp4" else 0
+    flip(film, manifest + int(part * (size - manifest)))
+    verdict = verdict_of(film)
+    assert verdict.state == State.INVALID
+    assert any("was changed after it was signed" in reason for reason in verdict.reasons)
+
+
+def test_a_changed_claim_is_told(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mp4", carphone, sealer)
+    flip(film, film.read_bytes().index(b"a method"))
+    verdict = verdict_of(film)
+    assert verdict.state == State.INVALID
+    assert verdict.reasons
+
+
+def test_the_manifest_says_what_was_done_and_names_nobody(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    footage, speech = tmp_path / "Jane Doe.mp4", tmp_path / "Jane Doe.wav"
+    footage.write_bytes(carphone.read_bytes())
+    speech.write_bytes(b"RIFF of Jane")
+    film = write_film(tmp_path / "Jane.mp4", footage, sealer, speech=speech)
+    verdict = verdict_of(film)
+    assert verdict.generator == "dubstage 9.8.7"
+    assert verdict.actions == (
+        {"action": "c2pa.opened"},
+        {
+            "action": "c2pa.edited",
+            "description": "The mouth in this film is synthetic.",
+            "digital_source_type": "compositeWithTrainedAlgorithmicMedia",
+        },
+    )
+    assert [(item["title"], item["relationship"]) for item in verdict.ingredients] == [
+        ("footage", "parentOf"),
+        ("speech", "inputTo"),
+    ]
+    assert verdict.dub is not None
+    assert verdict.dub.model_dump() == {
+        "version": 1,
+        "method": "a method",
+        "models": [{"stage": "render", "name": "drawer", "version": "ab" * 32}],
+        "frames": 120,
+        "frame_rate": "30000/1001",
+        "dubbed": [[2, 5], [8, 9]],
+        "sources": [
+            {"role": "footage", "sha256": hashlib.sha256(footage.read_bytes()).hexdigest()},
+            {"role": "speech", "sha256": hashlib.sha256(b"RIFF of Jane").hexdigest()},
+        ],
+        "consent_sha256": {"person": "cd" * 32},
+    }
+    assert b"Jane" not in film.read_bytes()
+
+
+def test_a_film_that_shows_nothing_synthetic_does_not_say_so(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    honest = replace(claim_of(carphone), synthetic=False, description="No mouth in this film is synthetic.", dubbed=())
+    write_film(film, carphone, None)
+    file = OutputFile(film, overwrite=True)
+    with file.content() as content:
+        content.write(film.read_bytes())
+    commit_with(file, sealer.seal(honest, film))
+    verdict = verdict_of(film)
+    assert verdict.state == State.VALID
+    assert verdict.actions[1] == {"action": "c2pa.edited", "description": "No mouth in this film is synthetic."}
+    assert verdict.dub is not None
+    assert verdict.dub.dubbed == []
+
+
+@pytest.mark.parametrize(("footage", "film"), [(".mp4", ".mp4"), (".mp4", ".mkv"), (".mkv", ".mkv"), (".mkv", ".mov")])
+def test_the_manifest_of_the_footage_is_kept(footage: str, film: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    first = write_film(tmp_path / f"first{footage}", carphone, sealer)
+    second = write_film(tmp_path / f"second{film}", carphone, sealer, source=first)
+    verdict = verdict_of(second)
+    assert verdict.state == State.VALID
+    assert verdict.ingredients == ({"title": "footage", "relationship": "parentOf", "has_manifest": True, "valid": True},)
+
+
+def test_footage_that_was_changed_after_it_was_signed_is_told(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    first = write_film(tmp_path / "first.mp4", carphone, sealer)
+    flip(first, first.stat().st_size - 100)
+    second = verdict_of(write_film(tmp_path / "second.mp4", carphone, sealer, source=first))
+    assert (second.state, second.ingredients[0]["has_manifest"], second.ingredients[0]["valid"]) == (State.VALID, True, False)
+
+
+def test_footage_that_c2pa_cannot_parse_has_no_manifest_to_keep(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    odd = tmp_path / "odd.mp4"
+    odd.write_bytes(b"no film at all, whatever the name says")
+    verdict = verdict_of(write_film(tmp_path / "film.mp4", carphone, sealer, source=odd))
+    assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (State.VALID, False)
+
+
+def test_the_certificates_of_the_installation_make_its_films_trusted(carphone: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    film = write_film(tmp_path / "film.mp4", carphone, Sealer(installation_credential(folder)))
+    assert verdict_of(film, anchors=certificates_in(folder / KEY_FILE)).state == State.TRUSTED
+    other = tmp_path / "other"
+    installation_credential(other)
+    stranger = verdict_of(film, anchors=certificates_in(other / KEY_FILE))
+    assert (stranger.state, stranger.signer["common_name"]) == (State.VALID, "dubstage installation (self-signed)")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_film_that_cannot_be_signed_is_not_written(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    with pytest.raises(MediaUnsupported, match="does not exist"):
+        write_film(tmp_path / f"film{suffix}", carphone, sealer, source=tmp_path / "gone.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_time_stamp_authority_that_does_not_answer_is_an_error_that_may_pass(
+    suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path
+) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        stamped = replace(sealer, time_stamp_url=f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        with pytest.raises(BackendUnavailable, match="time stamp authority"):
+            write_film(tmp_path / f"film{suffix}", carphone, stamped)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_manifest_is_not_replaced_by_one(sealer: Sealer, tmp_path: Path) -> None:
+    sealer.check_place(tmp_path / "film.mkv", overwrite=False)
+    (tmp_path / "film.mkv.c2pa").write_bytes(b"somebody's notes")
+    (tmp_path / "film.mp4.c2pa").write_bytes(b"somebody's notes")
+    with pytest.raises(InvalidRequest, match=r"film\.mkv\.c2pa exists and is no manifest"):
+        sealer.check_place(tmp_path / "film.mkv", overwrite=False)
+    sealer.check_place(tmp_path / "film.mkv", overwrite=True)
+    sealer.check_place(tmp_path / "film.mp4", overwrite=False)
+
+
+def test_a_film_of_the_same_name_gets_the_new_manifest(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mkv", carphone, sealer)
+    before = (tmp_path / "film.mkv.c2pa").read_bytes()
+    sealer.check_place(film, overwrite=False)
+    write_film(film, carphone, sealer)
+    assert (tmp_path / "film.mkv.c2pa").read_bytes() != before
+    assert verdict_of(film).state == State.VALID
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_where_the_film_cannot_get_its_name_no_sidecar_stays(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    seal = sealer.seal(claim_of(carphone), film)
+    file = OutputFile(film)
+    with file.content() as content:
+        content.write(b"a film")
+    os.mkdir(film)
+    with pytest.raises(InvalidRequest, match="is a folder"):
+        commit_with(file, seal)
+    file.discard()
+    assert list(tmp_path.iterdir()) == [film]
