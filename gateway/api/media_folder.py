@@ -43,8 +43,8 @@ class MediaFolder:
             raise InvalidRequest(f"{field}: the media folder has no file {uri!r}", field=field)
         return path
 
-    def output(self, uri: str, field: str) -> Path:
-        """Return the file that may be written under a URI. The file's folder exists.
+    def output(self, uri: str, field: str, *, new_folder: bool = False) -> Path:
+        """Return the file that may be written under a URI. The file's folder exists, or with `new_folder` nothing of its name.
 
         Raises:
             InvalidRequest: the URI is empty, names a folder or a symbolic link, or leads to a folder that does not exist or lies
@@ -55,7 +55,7 @@ class MediaFolder:
             raise InvalidRequest(f"{field}: {uri!r} is a symbolic link: give the name of the file itself", field=field)
         if path.is_dir():
             raise InvalidRequest(f"{field}: {uri!r} is a folder: give the name of a film file", field=field)
-        if not path.parent.is_dir():
+        if not path.parent.is_dir() and (path.parent.exists() or not new_folder):
             raise InvalidRequest(f"{field}: the media folder has no folder {str(Path(uri).parent)!r}", field=field)
         return path
 

@@ -32,12 +32,12 @@ class MediaPlaces:
         return self._object(place, field) if _is_url(place) else str(self._folder.source(place, field))
 
     def output(self, place: str, field: str) -> str:
-        """Return the absolute path of a file that may be written, or a URL.
+        """Return the absolute path of a file that may be written, or a URL. The worker makes the file's folder.
 
         Raises:
             InvalidRequest: as `MediaFolder.output`, or the URL lies elsewhere.
         """
-        return self._object(place, field) if _is_url(place) else str(self._folder.output(place, field))
+        return self._object(place, field) if _is_url(place) else str(self._folder.output(place, field, new_folder=True))
 
     def _object(self, place: str, field: str) -> str:
         if not self._url:

@@ -318,11 +318,14 @@ def test_images_are_those_that_make_images_builds() -> None:
     script = (ROOT / "scripts" / "images.sh").read_text()
     names = next(line for line in script.splitlines() if line.startswith("images=")).partition(":-")[2].rstrip("}").split()
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert sorted(names) == sorted((*COMPONENTS, "triton"))
+    assert sorted(names) == sorted((*COMPONENTS, "suite", "triton"))
     rendered = render("default", "render.triton.enabled=true")
     for component in COMPONENTS:
         assert rendered.container(component)["image"] == f"dubstage/{component}:{version}"
     assert rendered.container("render", "triton")["image"] == f"dubstage/triton:{version}"
+    workers = render("default", "batch.enabled=true", "batch.url=s3://bucket/batches", "batch.stages=own")
+    (settings,) = [json.loads(one["data"]["settings.json"]) for one in workers.of("ConfigMap") if label(one, "component") == "batch"]
+    assert settings["image"] == f"dubstage/suite:{version}"
 
 
 def test_registry_tag_and_digest_name_other_images() -> None:

@@ -123,7 +123,9 @@ def leftovers(folder: Path, outcome: Outcome, *, output: Path | None = None, kep
         kept: further files and folders that may be there.
     """
     faults = [Fault("leftover", f"in the folder of temporary files: {name}") for name in _names(folder / "tmp")]
-    allowed = {*kept, *([output] if output is not None and outcome.code == EXIT_OK else ())}
+    # Containers that hold no manifest have it in a file beside them.
+    written = [output, output.with_name(f"{output.name}.c2pa")] if output is not None and outcome.code == EXIT_OK else []
+    allowed = {*kept, *written}
     for path in files_below(folder / "out"):
         if not any(path == one or one in path.parents for one in allowed):
             faults.append(Fault("leftover", f"beside the output: {path.name!r}"))

@@ -259,7 +259,9 @@ def test_a_batch_goes_on_after_a_restart_of_its_gateway(
 ) -> None:
     first = start_gateway(data_dir=tmp_path)
     with first.connect() as connection:
-        batch.submit(connection, "restart", rows=[row("restart_one", long_footage), row("restart_two", THIRD)])
+        batch.submit(
+            connection, "restart", rows=[row("restart_one", long_footage), row("restart_two", THIRD, "new/folder/restart_two.mp4")]
+        )
         until(lambda: shots_of(connection, "restart")["restart_one"].state == pb.SHOT_STATE_RUNNING, seconds=240)
     stop_gateway(first)
     with start_gateway(data_dir=tmp_path).connect() as connection:

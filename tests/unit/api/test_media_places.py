@@ -24,6 +24,10 @@ def test_paths_become_absolute_and_objects_below_the_url_stay(folder: MediaFolde
     assert places.source("clip.mp4", "footage") == str(tmp_path / "clip.mp4")
     assert places.source(f"file://{tmp_path}/clip.mp4", "footage") == str(tmp_path / "clip.mp4")
     assert places.output("new.mp4", "output") == str(tmp_path / "new.mp4")
+    # The worker makes the folder.
+    assert places.output("films/day/new.mp4", "output") == str(tmp_path / "films" / "day" / "new.mp4")
+    with pytest.raises(InvalidRequest, match="no folder"):
+        places.output("clip.mp4/new.mp4", "output")
     assert places.source(f"{URL}/shots/a.mov", "footage") == f"{URL}/shots/a.mov"
     assert places.output(f"{URL}/b.mov", "output") == f"{URL}/b.mov"
 
