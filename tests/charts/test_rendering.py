@@ -324,7 +324,9 @@ def test_images_are_those_that_make_images_builds() -> None:
         assert rendered.container(component)["image"] == f"dubstage/{component}:{version}"
     assert rendered.container("render", "triton")["image"] == f"dubstage/triton:{version}"
     workers = render("default", "batch.enabled=true", "batch.url=s3://bucket/batches", "batch.stages=own")
-    (settings,) = [json.loads(one["data"]["settings.json"]) for one in workers.of("ConfigMap") if label(one, "component") == "batch"]
+    (settings,) = [
+        json.loads(one["data"]["settings.json"]) for one in workers.of("ConfigMap") if label(one, "component") == "batch"
+    ]
     assert settings["image"] == f"dubstage/suite:{version}"
 
 

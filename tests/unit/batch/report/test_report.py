@@ -186,9 +186,8 @@ def test_csv_and_json_have_the_same_facts_under_the_documented_names(tmp_path: P
             if isinstance(shown, dict):
                 shown = "; ".join(f"{name}={count}" for name, count in shown.items())
             assert row[column] == str(shown), column
-    documented = re.findall(
-        r"^\| `(\w+)` \|", DOCS.read_text(encoding="utf-8").partition("### Columns")[2].partition("## Engines")[0], re.MULTILINE
-    )
+    columns = DOCS.read_text(encoding="utf-8").partition("### Columns")[2].partition("## Engines")[0]
+    documented = re.findall(r"^\| `(\w+)` \|", columns, re.MULTILINE)
     assert documented == list(COLUMNS)
 
 
