@@ -48,7 +48,8 @@ BATCH: Final[Schema] = closed(
     {
         "enabled": flag("whether the release has what `dubstage batch --engine kubernetes` needs"),
         "url": text(
-            "store of batches for workers and for people who submit, such as s3://bucket/batches", r"^(([a-z0-9]+:/)?/.+)?$"
+            "store of batches for workers and people who submit, such as s3://bucket/batches; empty: gateway.settings.batches_url",
+            r"^(([a-z0-9]+:/)?/.+)?$",
         ),
         "image": _IMAGE,
         "stages": word(

@@ -59,6 +59,7 @@ SET_BY_THE_CHART: Final = frozenset(
             "database_url",
             "require_consent",
             "consent_keys",
+            "batch_config_map",
             "stages_host",
             "stages_tls",
             "stages_tls_ca_file",

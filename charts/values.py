@@ -166,6 +166,7 @@ def own_properties(name: str) -> Schema:
                 "annotations": labels("annotations of the Service"),
             }
         ),
+        "batchesOnKubernetes": flag("whether the gateway may send batches to Kubernetes; needs batch.enabled"),
         "ingress": closed(
             {
                 "enabled": flag("whether the chart makes an Ingress"),
@@ -346,6 +347,7 @@ GLOBAL: Final[Schema] = {
             "objectStore": _egress("the object store"),
             "database": _egress("the database"),
             "otlp": _egress("the OpenTelemetry collector"),
+            "kubernetesApi": _egress("the Kubernetes API, for gateway.batchesOnKubernetes"),
         }
     ),
     "tests": closed({"enabled": flag("whether the chart makes the pod of `helm test`")}),

@@ -6,6 +6,7 @@ import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
@@ -133,6 +134,15 @@ class GatewaySettings(StageSettings):
         if (self.provenance_certificate_file is None) != (self.provenance_key_file is None):
             raise ValueError("provenance_certificate_file and provenance_key_file are given together or not at all")
         return self
+
+    @field_validator("provenance_time_stamp_url")
+    @classmethod
+    def _without_password(cls, url: str) -> str:
+        if "@" in urlsplit(url).netloc:
+            raise ValueError(
+                "the address has a user or a password, which C2PA's library does not send: give an address without them"
+            )
+        return url
 
     @field_validator("data_dir")
     @classmethod

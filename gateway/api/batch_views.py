@@ -59,7 +59,7 @@ class BatchViews:
         """Return a store that serves one batch, and the facts of the batch.
 
         Raises:
-            InvalidRequest: there is no such batch.
+            BatchNotFound: there is no such batch.
             DubstageError: the store of batches cannot be used.
         """
         store = open_batches(self._settings)
@@ -77,7 +77,7 @@ class BatchViews:
         """Return a batch as it is now.
 
         Raises:
-            InvalidRequest: there is no such batch.
+            BatchNotFound: there is no such batch.
             DubstageError: the store of batches cannot be used.
         """
         store, facts = self.store(name)

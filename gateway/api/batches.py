@@ -111,7 +111,7 @@ class Batches:
         """Return a batch as it is now.
 
         Raises:
-            InvalidRequest: there is no such batch.
+            BatchNotFound: there is no such batch.
             DubstageError: the store of batches cannot be used.
         """
         return await in_thread(self.views.view, name)
@@ -120,7 +120,7 @@ class Batches:
         """Yield a batch, and again when its progress has changed, until all shots have ended.
 
         Raises:
-            InvalidRequest: there is no such batch, or the batch was removed.
+            BatchNotFound: there is no such batch, or the batch was removed.
             BackendUnavailable: the gateway is shutting down.
         """
         told: object = None
@@ -143,7 +143,7 @@ class Batches:
         """Cancel shots of a batch; without ids, all that have not ended.
 
         Raises:
-            InvalidRequest: there is no such batch or shot.
+            BatchNotFound: there is no such batch or shot.
         """
         store, _ = await in_thread(self.views.store, name)
         await in_thread(changes.cancel, store, name, ids)
@@ -153,7 +153,8 @@ class Batches:
         """Let shots of a batch begin anew; without ids, all that failed or were cancelled.
 
         Raises:
-            InvalidRequest: there is no such batch or shot, a named shot is running, or the batch belongs to another engine.
+            BatchNotFound: there is no such batch or shot.
+            InvalidRequest: a named shot is running, or the batch belongs to another engine.
         """
         store, facts = await in_thread(self.views.store, name)
         if facts.engine == "kubernetes":
@@ -171,7 +172,8 @@ class Batches:
         """Remove a batch whose shots have all ended. The films stay.
 
         Raises:
-            InvalidRequest: there is no such batch, or shots are left.
+            BatchNotFound: there is no such batch.
+            InvalidRequest: shots are left.
             Overloaded: a gateway still looks at the films of the batch.
         """
         try:

@@ -1,8 +1,9 @@
-"""The file of a backup: a tar with a manifest first, then the rows of the tables, the receipts' key and the blobs.
+"""The file of a backup: a tar with a manifest first, then the rows of the tables, the keys and the blobs.
 
-    manifest.json        format, version, time, URL of the artefact store, number of blobs, SHA-256 of rows and key
+    manifest.json        format, version, time, URL of the artefact store, number of blobs, SHA-256 of rows and keys
     tables/NAME.jsonl    one row a line
     receipt.key          key that signs receipts of erasures, if there is one
+    provenance.pem       key and certificates that the installation made to sign films, if there are any
     blobs/SHA256         bytes of a blob; the name is their digest
 
 Every member can be checked with what the file itself says.
@@ -23,7 +24,6 @@ from services.common.errors import InvalidRequest
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
-KEY: Final = "receipt.key"
 _MAX_MANIFEST_BYTES: Final = 1 << 20
 _BLOBS: Final = "blobs/"
 _MODE: Final = 0o600
@@ -90,7 +90,7 @@ def read_manifest(file: Path) -> Manifest:
 
 
 def members(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of every member behind the manifest, checked: the rows and the key first, then the blobs.
+    """Yield name and bytes of every member behind the manifest, checked: the rows and the keys first, then the blobs.
 
     A blob's name is its SHA-256.
 

@@ -10,10 +10,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.actors.workplace import Workplace
-from gateway.backup.archive import KEY, Manifest, members, read_manifest
+from gateway.backup.archive import Manifest, members, read_manifest
+from gateway.backup.keys import KEYS, check_keys, keep_keys
 from gateway.backup.rows import add_rows, kept_tables
 from gateway.database.database import Database
-from gateway.private_files import keep_secret
 from services.common.errors import InvalidRequest
 
 CHECK: Final = "checking"
@@ -33,8 +33,8 @@ def restore_backup(place: Workplace, file: Path, *, on_blob: Callable[[str, int,
 
     Raises:
         InvalidRequest: the file is no backup or is damaged, the installation holds actors or operations, a gateway works with its
-            database, its artefact store has another URL, or its `receipt.key` is another.
-        StorageFull, StorageRefused, BackendUnavailable: a store cannot be written.
+            database, its artefact store has another URL, or it has other keys (KEYS).
+        StorageFull, StorageRefused, BackendUnavailable: a store or a key cannot be written.
     """
     manifest = read_manifest(file)
     database = place.actors.database
@@ -47,8 +47,8 @@ def restore_backup(place: Workplace, file: Path, *, on_blob: Callable[[str, int,
     database.claim(alone=True)
     try:
         _check_empty(database)
-        rows, key = _checked(file, manifest, on_blob)
-        _check_key(place.settings.data_dir / KEY, key)
+        rows, keys = _checked(file, manifest, on_blob)
+        check_keys(place.settings.data_dir, keys)
         done = 0
         for name, content in members(file):
             if name in manifest.members:
@@ -56,16 +56,15 @@ def restore_backup(place: Workplace, file: Path, *, on_blob: Callable[[str, int,
             place.artefacts.put_bytes(content)
             done += 1
             on_blob(RESTORE, done, manifest.blobs)
-        if key:
-            keep_secret(place.settings.data_dir / KEY, key)
+        keep_keys(place.settings.data_dir, keys)
         _add(database, file, rows)
     finally:
         database.release_claim()
     return manifest
 
 
-def _checked(file: Path, manifest: Manifest, on_blob: Callable[[str, int, int], None]) -> tuple[dict[str, bytes], bytes]:
-    """Read the whole file, and return the lines of the tables by name, and the key; empty: there is none."""
+def _checked(file: Path, manifest: Manifest, on_blob: Callable[[str, int, int], None]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Read the whole file, and return the lines of the tables by name, and the keys by name. An older backup may lack a key."""
     kept: dict[str, bytes] = {}
     done = 0
     for name, content in members(file):
@@ -74,7 +73,8 @@ def _checked(file: Path, manifest: Manifest, on_blob: Callable[[str, int, int], 
         else:
             done += 1
             on_blob(CHECK, done, manifest.blobs)
-    return kept, kept.pop(KEY, b"")
+    keys = {name: key for name in KEYS if (key := kept.pop(name, b""))}
+    return kept, keys
 
 
 def _check_empty(database: Database) -> None:
@@ -98,10 +98,3 @@ def _add(database: Database, file: Path, rows: dict[str, bytes]) -> None:
     except (KeyError, TypeError, ValueError, SQLAlchemyError) as problem:
         said = " ".join(str(problem).split())[:200]
         raise InvalidRequest(f"the rows of {file} do not fit the tables of this version: {said}", field="file") from problem
-
-
-def _check_key(file: Path, key: bytes) -> None:
-    if key and file.exists() and file.read_bytes() != key:
-        raise InvalidRequest(
-            f"{file} is another key than the backup's, and signs other receipts: move it away, then restore again", field="file"
-        )

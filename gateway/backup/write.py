@@ -16,7 +16,8 @@ from sqlalchemy import Connection, select
 
 from gateway.actors.receipts import now
 from gateway.actors.workplace import Workplace
-from gateway.backup.archive import FORMAT, KEY, ArchiveWriter, Manifest
+from gateway.backup.archive import FORMAT, ArchiveWriter, Manifest
+from gateway.backup.keys import keys_in
 from gateway.backup.rows import kept_tables, lines_of
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow, LineageRow
@@ -50,15 +51,14 @@ def write_backup(
     Raises:
         InvalidRequest: the file exists, or its folder is missing or may not be written.
         StorageFull: no space is left for the file.
+        StorageRefused: a key of the installation cannot be read.
         BackendUnavailable: a person was erased while the backup ran, or a store does not answer.
         ArtefactCorrupt: a blob is damaged.
     """
     database = place.actors.database
     with _written_whole(file, overwrite=overwrite) as archive, _moment(database) as connection:
         members = {f"tables/{table.name}.jsonl": lines_of(connection, table, without) for table in kept_tables()}
-        key = place.settings.data_dir / KEY
-        if key.exists():
-            members[KEY] = key.read_bytes()
+        members |= keys_in(place.settings.data_dir)
         refs = _blobs(connection, without)
         manifest = Manifest(
             format=FORMAT,

@@ -15,7 +15,7 @@ def cancel(store: BatchStore, name: str, ids: Sequence[str]) -> None:
     """Cancel shots of a batch; without ids, all that have not ended. Shots that have ended stay as they are.
 
     Raises:
-        InvalidRequest: there is no such batch or shot.
+        BatchNotFound: there is no such batch or shot.
     """
     facts = store.facts(name)
     if facts.engine == "kubernetes":
@@ -32,7 +32,8 @@ def to_retry(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
     """Return the shots that a retry lets begin anew: `ids`, or all that failed or were cancelled.
 
     Raises:
-        InvalidRequest: there is no such batch, or a named shot is running.
+        BatchNotFound: there is no such batch.
+        InvalidRequest: a named shot is running.
     """
     records = store.records(name)
     marked = store.cancelled(name)
@@ -66,7 +67,8 @@ def remove(store: BatchStore, name: str) -> None:
     A removal that was cut is completed.
 
     Raises:
-        InvalidRequest: there is no such batch, or shots are left.
+        BatchNotFound: there is no such batch.
+        InvalidRequest: shots are left.
     """
     facts = store.facts(name)
     if not facts.removing:

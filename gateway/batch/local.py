@@ -45,7 +45,8 @@ async def run_local(
         silent_s: seconds without a sign of life after which a worker is ended, and its shot is tried again.
 
     Raises:
-        InvalidRequest: there is no such batch, or another process of this machine runs the batch.
+        BatchNotFound: there is no such batch.
+        InvalidRequest: another process of this machine runs the batch.
         DubstageError: no worker can work here: the stages cannot be opened, or a store cannot be used.
     """
     await in_thread(store.facts, name)

@@ -14,20 +14,29 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from gateway.batch.folder import Entry, Folder
 from gateway.batch.manifest import Manifest, shots_of
+from gateway.batch.store_files import (
+    damaged,
+    document_of,
+    facts_path,
+    json_of,
+    manifest_path,
+    mark_path,
+    record_path,
+    thumbnail_path,
+)
 from gateway.batch.types import BatchFacts, BatchName, Shot, ShotRecord, ShotState
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
-from services.common.errors import ArtefactCorrupt, InvalidRequest
+from services.common.errors import BatchNotFound, InvalidRequest
 
 Engine = Literal["local", "kubernetes", "farm", "gateway"]
 SETTING: Final = "DUBSTAGE_BATCHES_URL"
-_Document = TypeVar("_Document", bound=BaseModel)
 
 
 def open_batches(settings: GatewaySettings) -> BatchStore:
@@ -47,7 +56,7 @@ class BatchStore:
     """Store of batches. All methods block, and may be called from any thread.
 
     Each method raises StorageRefused where the store refuses (credentials, permissions, no such bucket), StorageFull where no space
-    is left, and BackendUnavailable where the store does not answer. Methods that take the name of a batch raise InvalidRequest if
+    is left, and BackendUnavailable where the store does not answer. Methods that take the name of a batch raise BatchNotFound if
     there is no such batch, and ArtefactCorrupt if a file of the batch is damaged.
 
     Args:
@@ -84,14 +93,14 @@ class BatchStore:
             self.remove(name)
         # The rows come first and the facts last, so that a batch whose creator died is completed by the next creator. Of several
         # creators at once, one writes each file.
-        if not self._folder.create(f"{name}/manifest.jsonl", manifest.content) and self._rows(name) != manifest.content:
+        if not self._folder.create(manifest_path(name), manifest.content) and self._rows(name) != manifest.content:
             raise InvalidRequest(
                 f"batch {name} exists in {self.url} with another manifest: choose another --name NAME, or submit the manifest "
                 "of the batch unchanged",
                 field="name",
             )
         facts = BatchFacts(name=name, manifest_sha256=manifest.sha256, rows=len(manifest.shots), created_at=_now(), engine=engine)
-        return facts if self._folder.create(f"{name}/batch.json", _json(facts)) else self.facts(name)
+        return facts if self._folder.create(facts_path(name), json_of(facts)) else self.facts(name)
 
     def names(self) -> list[str]:
         """Return the names of all batches, sorted."""
@@ -99,9 +108,9 @@ class BatchStore:
 
     def batches(self) -> list[BatchFacts]:
         """Return the facts of all batches, sorted by name."""
-        paths = [f"{entry.name}/batch.json" for entry in self._folder.entries("") if _is_name(entry.name)]
+        paths = [facts_path(entry.name) for entry in self._folder.entries("") if _is_name(entry.name)]
         found = self._folder.read_all(paths)
-        facts = [_parsed(BatchFacts, content, self._folder.place(path)) for path, content in found.items()]
+        facts = [document_of(BatchFacts, content, self._folder.place(path)) for path, content in found.items()]
         return sorted(facts, key=lambda batch: batch.name)
 
     def facts(self, name: str) -> BatchFacts:
@@ -113,13 +122,13 @@ class BatchStore:
 
     def find(self, name: str) -> BatchFacts | None:
         """Return the facts of a batch; None: there is no batch of this name."""
-        content = self._folder.read(f"{name}/batch.json") if _is_name(name) else None
-        return None if content is None else _parsed(BatchFacts, content, self._folder.place(f"{name}/batch.json"))
+        content = self._folder.read(facts_path(name)) if _is_name(name) else None
+        return None if content is None else document_of(BatchFacts, content, self._folder.place(facts_path(name)))
 
     def set_details(self, name: str, details: Mapping[str, Any]) -> BatchFacts:
         """Replace the details of a batch, which are the engine's own facts, and return the new facts."""
         facts = self.facts(name).model_copy(update={"details": dict(details)})
-        self._folder.write(f"{name}/batch.json", _json(facts))
+        self._folder.write(facts_path(name), json_of(facts))
         return facts
 
     def manifest(self, name: str) -> list[Shot]:
@@ -130,12 +139,12 @@ class BatchStore:
         """Return the record of a shot. A shot without a file waits. A cancelled shot that waits is CANCELLED.
 
         Raises:
-            InvalidRequest: the batch has no shot of this id.
+            BatchNotFound: the batch has no shot of this id.
         """
         self._check_ids(name, [shot_id])
-        path = _record_path(name, shot_id)
+        path = record_path(name, shot_id)
         content = self._folder.read(path)
-        record = ShotRecord(id=shot_id) if content is None else _parsed(ShotRecord, content, self._folder.place(path))
+        record = ShotRecord(id=shot_id) if content is None else document_of(ShotRecord, content, self._folder.place(path))
         waits = record.state is ShotState.WAITING
         return _shown(record, cancelled=waits and self.is_cancelled(name, shot_id))
 
@@ -146,53 +155,53 @@ class BatchStore:
         """
         shots = self._all_shots(name)
         entries = {f"{name}/shots/{entry.name}": entry for entry in self._folder.entries(f"{name}/shots")}
-        paths = [path for shot in shots if (path := _record_path(name, shot.id)) in entries]
+        paths = [path for shot in shots if (path := record_path(name, shot.id)) in entries]
         changed = [path for path in paths if (known := self._read.get(path)) is None or known[0] != entries[path]]
         for path, content in self._folder.read_all(changed).items():
-            self._read[path] = (entries[path], _parsed(ShotRecord, content, self._folder.place(path)))
+            self._read[path] = (entries[path], document_of(ShotRecord, content, self._folder.place(path)))
         cancelled = self.cancelled(name)
         found = {path: self._read[path][1] for path in paths if path in self._read}
         return [
-            _shown(found.get(_record_path(name, shot.id)) or ShotRecord(id=shot.id), cancelled=shot.id in cancelled)
+            _shown(found.get(record_path(name, shot.id)) or ShotRecord(id=shot.id), cancelled=shot.id in cancelled)
             for shot in shots
         ]
 
     def put(self, name: str, record: ShotRecord) -> None:
         """Store the record of a shot, in place of an older record."""
-        self._folder.write(_record_path(name, record.id), _json(record))
+        self._folder.write(record_path(name, record.id), json_of(record))
 
     def put_thumbnail(self, name: str, shot_id: str, jpeg: bytes) -> None:
         """Store the picture of a shot's film (JPEG)."""
-        self._folder.write(_thumbnail_path(name, shot_id), jpeg)
+        self._folder.write(thumbnail_path(name, shot_id), jpeg)
 
     def thumbnail(self, name: str, shot_id: str) -> bytes | None:
         """Return the picture of a shot's film (JPEG); None: there is none."""
-        return self._folder.read(_thumbnail_path(name, shot_id))
+        return self._folder.read(thumbnail_path(name, shot_id))
 
     def thumbnails(self, name: str, shot_ids: Iterable[str]) -> dict[str, bytes]:
         """Return the pictures (JPEG) of several shots by id, read at once. Shots without a picture are left out."""
-        paths = {_thumbnail_path(name, shot_id): shot_id for shot_id in shot_ids}
+        paths = {thumbnail_path(name, shot_id): shot_id for shot_id in shot_ids}
         return {paths[path]: jpeg for path, jpeg in self._folder.read_all(list(paths)).items()}
 
     def remove_thumbnails(self, name: str, shot_ids: Sequence[str]) -> int:
         """Remove the pictures of shots, and return the number of pictures that there were."""
         there = {entry.name for entry in self._folder.entries(f"{name}/shots")} if shot_ids else set()
         kept = [shot_id for shot_id in shot_ids if f"{shot_id}.jpg" in there]
-        self._folder.remove_all([_thumbnail_path(name, shot_id) for shot_id in kept])
+        self._folder.remove_all([thumbnail_path(name, shot_id) for shot_id in kept])
         return len(kept)
 
     def cancel(self, name: str, shot_ids: Sequence[str]) -> None:
         """Mark shots as cancelled. Waiting shots do not begin. Workers of running shots see the mark (`is_cancelled`) and stop.
 
         Raises:
-            InvalidRequest: the batch has no shot of one of the ids.
+            BatchNotFound: the batch has no shot of one of the ids.
         """
         self._check_ids(name, shot_ids)
-        self._folder.write_all({_mark_path(name, shot_id): b"" for shot_id in shot_ids})
+        self._folder.write_all({mark_path(name, shot_id): b"" for shot_id in shot_ids})
 
     def is_cancelled(self, name: str, shot_id: str) -> bool:
         """Return whether a shot is marked as cancelled."""
-        return self._folder.exists(_mark_path(name, shot_id))
+        return self._folder.exists(mark_path(name, shot_id))
 
     def cancelled(self, name: str) -> frozenset[str]:
         """Return the ids of all shots that are marked as cancelled."""
@@ -202,16 +211,16 @@ class BatchStore:
         """Let shots wait again, whatever became of them: their records begin anew, and their marks as cancelled are removed.
 
         Raises:
-            InvalidRequest: the batch has no shot of one of the ids.
+            BatchNotFound: the batch has no shot of one of the ids.
         """
         self._check_ids(name, shot_ids)
-        self._folder.write_all({_record_path(name, shot_id): _json(ShotRecord(id=shot_id)) for shot_id in shot_ids})
+        self._folder.write_all({record_path(name, shot_id): json_of(ShotRecord(id=shot_id)) for shot_id in shot_ids})
         self.uncancel(name, shot_ids)
 
     def uncancel(self, name: str, shot_ids: Sequence[str]) -> None:
         """Remove the marks of shots as cancelled. Shots without a mark stay as they are."""
         cancelled = self.cancelled(name)
-        self._folder.remove_all([_mark_path(name, shot_id) for shot_id in shot_ids if shot_id in cancelled])
+        self._folder.remove_all([mark_path(name, shot_id) for shot_id in shot_ids if shot_id in cancelled])
 
     def remove(self, name: str) -> None:
         """Remove a batch: rows, records, pictures and marks. The films stay.
@@ -220,12 +229,12 @@ class BatchStore:
         """
         facts = self.facts(name)
         if not facts.removing:
-            self._folder.write(f"{name}/batch.json", _json(facts.model_copy(update={"removing": True})))
+            self._folder.write(facts_path(name), json_of(facts.model_copy(update={"removing": True})))
         for inside in ("shots", "cancelled"):
             self._folder.remove_all([f"{name}/{inside}/{entry.name}" for entry in self._folder.entries(f"{name}/{inside}")])
             self._folder.remove_empty(f"{name}/{inside}")
-        self._folder.remove_all([f"{name}/manifest.jsonl"])
-        self._folder.remove_all([f"{name}/batch.json"])
+        self._folder.remove_all([manifest_path(name)])
+        self._folder.remove_all([facts_path(name)])
         self._folder.remove_empty(name)
         self._shots.pop(name, None)
 
@@ -236,11 +245,11 @@ class BatchStore:
             try:
                 self._shots[name] = shots_of(content)
             except ValueError as problem:
-                raise _damaged(self._folder.place(f"{name}/manifest.jsonl"), problem) from problem
+                raise damaged(self._folder.place(manifest_path(name)), problem) from problem
         return self._shots[name]
 
     def _rows(self, name: str) -> bytes:
-        content = self._folder.read(f"{name}/manifest.jsonl")
+        content = self._folder.read(manifest_path(name))
         if content is None:
             raise self._missing(name)
         return content
@@ -249,12 +258,15 @@ class BatchStore:
         known = {shot.id for shot in self._all_shots(name)}
         if unknown := [shot_id for shot_id in shot_ids if shot_id not in known]:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            raise InvalidRequest(f"batch {name} has no shot {unknown[0][:80]!r}{more} (`dubstage batch status {name}`)", field="id")
+            raise BatchNotFound(
+                f"batch {name} has no shot {unknown[0][:80]!r}{more} (`dubstage batch status {name}`)",
+                resource=f"{name}/{unknown[0]}",
+            )
 
-    def _missing(self, name: str) -> InvalidRequest:
+    def _missing(self, name: str) -> BatchNotFound:
         known = self.names()
         there = f"there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}" if known else "there is none"
-        return InvalidRequest(f"no batch {name[:80]!r} in {self.url}; {there}", field="name")
+        return BatchNotFound(f"no batch {name[:80]!r} in {self.url}; {there}", resource=name)
 
 
 def _shown(record: ShotRecord, *, cancelled: bool) -> ShotRecord:
@@ -263,41 +275,12 @@ def _shown(record: ShotRecord, *, cancelled: bool) -> ShotRecord:
     return record
 
 
-def _record_path(name: str, shot_id: str) -> str:
-    return f"{name}/shots/{shot_id}.json"
-
-
-def _thumbnail_path(name: str, shot_id: str) -> str:
-    return f"{name}/shots/{shot_id}.jpg"
-
-
-def _mark_path(name: str, shot_id: str) -> str:
-    return f"{name}/cancelled/{shot_id}"
-
-
 def _is_name(text: str) -> bool:
     try:
         TypeAdapter(BatchName).validate_python(text)
     except ValidationError:
         return False
     return True
-
-
-def _json(document: BaseModel) -> bytes:
-    return f"{document.model_dump_json(indent=1)}\n".encode()
-
-
-def _parsed(kind: type[_Document], content: bytes, place: str) -> _Document:
-    try:
-        return kind.model_validate_json(content)
-    except ValidationError as problem:
-        raise _damaged(place, problem) from problem
-
-
-def _damaged(place: str, problem: ValueError) -> ArtefactCorrupt:
-    first = problem.errors()[0] if isinstance(problem, ValidationError) else None
-    where = "" if first is None else f" ({'.'.join(str(part) for part in first['loc']) or 'file'}: {first['msg']})"
-    return ArtefactCorrupt(f"{place} is damaged{where}: restore the file from a backup, or remove the file", resource=place)
 
 
 def _now() -> str:

@@ -26,10 +26,11 @@ def backup(
     ] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Write all actors, consent records, operations and receipts to one file.
+    """Write all actors, consent records, operations, receipts and keys of the installation to one file.
 
-    The file holds the blobs that the actors need, also those of an object store. It does not hold films, jobs or batches. Erasing a
-    person does not reach files that were written before: delete them, too, or take a new backup.
+    The file holds the blobs that the actors need, also those of an object store, and the keys that sign receipts and films: keep
+    the file secret. It does not hold films, jobs or batches. Erasing a person does not reach files that were written before: delete
+    them, too, or take a new backup.
     """
     with open_workplace(load_settings(GatewaySettings)) as place, StepProgress() as progress:
         made = write_backup(place, file, without=frozenset(without or ()), overwrite=overwrite, on_blob=progress)

@@ -21,7 +21,7 @@ def cancel_shots(store: BatchStore, name: str, ids: Sequence[str]) -> None:
     """Cancel shots of a batch; without ids, all that have not ended.
 
     Raises:
-        InvalidRequest: there is no such batch or shot.
+        BatchNotFound: there is no such batch or shot.
     """
     cancel(store, name, ids)
     progress = progress_of(store.records(name))
@@ -37,7 +37,8 @@ def retry_shots(settings: GatewaySettings, store: BatchStore, name: str, ids: Se
         The exit code.
 
     Raises:
-        InvalidRequest: there is no such batch or shot, a named shot is running, or a submission of the batch runs on this machine.
+        BatchNotFound: there is no such batch or shot.
+        InvalidRequest: a named shot is running, or a submission of the batch runs on this machine.
     """
     facts = store.facts(name)
     if facts.engine == "kubernetes":
@@ -68,7 +69,8 @@ def remove_batch(settings: GatewaySettings, store: BatchStore, name: str) -> Non
     """Remove a batch whose shots have all ended. The films stay.
 
     Raises:
-        InvalidRequest: there is no such batch, shots are left, or a submission of the batch runs on this machine.
+        BatchNotFound: there is no such batch.
+        InvalidRequest: shots are left, or a submission of the batch runs on this machine.
     """
     if store.facts(name).engine == "local":
         with alone(settings, store, name):

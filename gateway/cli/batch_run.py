@@ -54,7 +54,8 @@ def run_row(settings: GatewaySettings, store: BatchStore, batch: str, index: int
         rows: rows that the index counts, such as `0-99,105`; None: all.
 
     Raises:
-        InvalidRequest: the manifest is wrong, or there is no such batch or row.
+        BatchNotFound: there is no such batch.
+        InvalidRequest: the manifest is wrong, or there is no such row.
         DubstageError: the store of batches, the database or the data folder cannot be used.
     """
     name = store.facts(batch).name if _NAME.fullmatch(batch) else _batch_of(settings, store, Path(batch))

@@ -72,8 +72,8 @@ def lines(verdict: Verdict, *, own: bool) -> list[str]:
         found.append(f"manifest: {verdict.place}")
     if verdict.signer:
         signer = verdict.signer
-        dated = f", {signer['time']}" if "time" in signer else ", without a time stamp"
-        found.append(f"signed by: {signer.get('common_name', '?')}, {signer.get('issuer', '?')} ({signer.get('alg', '?')}{dated})")
+        how = f"{signer.get('alg', '?')}, {_dated(verdict)}"
+        found.append(f"signed by: {signer.get('common_name', '?')}, {signer.get('issuer', '?')} ({how})")
     if verdict.generator:
         found.append(f"made with: {verdict.generator}")
     found += [f"action: {_joined(action, ('action', 'description', 'digital_source_type'))}" for action in verdict.actions]
@@ -81,6 +81,13 @@ def lines(verdict: Verdict, *, own: bool) -> list[str]:
     if verdict.dub is not None:
         found += _dub_lines(verdict.dub)
     return [*found, f"sha256 without the manifest: {verdict.media_sha256}"]
+
+
+def _dated(verdict: Verdict) -> str:
+    if "time" not in verdict.signer:
+        return "without a time stamp"
+    trust = "" if verdict.time_is_trusted else ", time stamp of an authority that is not trusted"
+    return f"{verdict.signer['time']}{trust}"
 
 
 def _joined(facts: dict[str, str], keys: tuple[str, ...]) -> str:

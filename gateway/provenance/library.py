@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 UNKNOWN: Final = "application/octet-stream"
 """Media type of files that c2pa does not parse. Their manifests lie in a sidecar, and cover all bytes of the file."""
-_TIME_STAMP: Final = re.compile(r"time.?stamp|http", re.IGNORECASE)
+_OF_TIME_STAMP: Final = "internal error ("
+"""What c2pa says before any fault of a time stamp: the authority does not answer, or answers something else than a time stamp of
+these bytes."""
 _SYSTEM_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 _OFF: Final = {"enabled": False}
 _CORE: Final = {"backing_store_memory_threshold_in_mb": 8, "merkle_tree_chunk_size_in_kb": 1024}
@@ -80,7 +82,8 @@ def sign(
         time_stamp_url: time stamp authority; empty: the manifest has no time.
 
     Raises:
-        LibraryError: c2pa refuses the definition, the file or the credential, or the time stamp authority does not answer.
+        LibraryError: c2pa refuses the definition, the file or the credential, or the time stamp authority gives no time stamp of
+            this manifest within 30 s (a limit of c2pa).
         OSError: `target` or a temporary file cannot be written.
     """
     import c2pa
@@ -105,7 +108,8 @@ def sign(
             raise kept.problem from problem
         if found := _SYSTEM_ERROR.search(str(problem)):
             raise OSError(int(found[1]), os.strerror(int(found[1]))) from problem
-        raise LibraryError(_reason(problem), of_time_stamp=bool(_TIME_STAMP.search(str(problem)))) from problem
+        of_time_stamp = isinstance(problem, c2pa.C2paError.Signature) and _OF_TIME_STAMP in str(problem)
+        raise LibraryError(_reason(problem), of_time_stamp=bool(time_stamp_url) and of_time_stamp) from problem
 
 
 def _add(builder: c2pa.Builder, ingredient: Ingredient) -> None:

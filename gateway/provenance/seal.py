@@ -95,7 +95,7 @@ class Seal:
             The sidecar, which must get its name together with the film; None: the manifest is in the film.
 
         Raises:
-            BackendUnavailable: the time stamp authority does not answer.
+            BackendUnavailable: the time stamp authority does not answer, or answers no time stamp of this film.
             InvalidRequest: c2pa refuses the film, or another job is writing the sidecar.
             MediaUnsupported: a source of the film cannot be read any more.
             OSError: the manifest cannot be written.
@@ -135,8 +135,8 @@ class Seal:
             )
 
     def _refused(self, problem: LibraryError) -> BackendUnavailable | InvalidRequest:
-        url = self.sealer.time_stamp_url
-        if url and problem.of_time_stamp:
+        if problem.of_time_stamp:
+            url = self.sealer.time_stamp_url
             return BackendUnavailable(f"the time stamp authority {url} gave no time stamp ({problem}); {self.film} was not written")
         return InvalidRequest(f"{self.film}: its manifest cannot be signed ({problem})", field="output")
 

@@ -17,13 +17,15 @@ from gateway.provenance.places import SIDECAR, media_type_of, read_sidecar, side
 from services.common.errors import InvalidRequest
 
 _UNTRUSTED: Final = "signingCredential.untrusted"
+_TIME_TRUSTED: Final = "timeStamp.trusted"
 _WORDS: Final = {
     "assertion.bmffHash.mismatch": "the film was changed after it was signed",
     "assertion.dataHash.mismatch": "the file was changed after it was signed",
     "assertion.boxesHash.mismatch": "the file was changed after it was signed",
     "assertion.hashedURI.mismatch": "the manifest was changed after it was signed",
     "claimSignature.mismatch": "the signature does not fit the manifest",
-    "signingCredential.expired": "the signer's certificate was not valid at the time of the signature, or the manifest has no time",
+    "signingCredential.expired": "the signer's certificate was not valid at the time of the signature, or no trusted authority "
+    "vouches for that time",
 }
 
 
@@ -51,6 +53,7 @@ class Verdict:
         place: where the manifest is: `embedded`, `sidecar`, or empty.
         signer: common name and organisation of the signer's certificate, the algorithm, the serial number, and the time of the time
             stamp, as c2pa names them; empty without a manifest.
+        time_is_trusted: whether the manifest has a time, and a trusted authority vouches for the time.
         generator: program that made the manifest, with its version, such as `dubstage 0.1.0`.
         actions: actions of the manifest: `action`, and where given `description` and `digital_source_type`.
         ingredients: files that the file was made of: `title`, `relationship`, `has_manifest`, and `valid` where there is one.
@@ -64,6 +67,7 @@ class Verdict:
     place: str
     media_sha256: str
     signer: dict[str, str] = field(default_factory=dict)
+    time_is_trusted: bool = False
     generator: str = ""
     actions: tuple[dict[str, str], ...] = ()
     ingredients: tuple[dict[str, Any], ...] = ()
@@ -114,7 +118,8 @@ def _film_and_sidecar(file: Path) -> tuple[Path, bytes]:
 
 def _verdict(film: Path, told: dict[str, Any], place: str, digest: str) -> Verdict:
     active = told.get("manifests", {}).get(told.get("active_manifest"), {})
-    failures = told.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
+    results = told.get("validation_results", {}).get("activeManifest", {})
+    failures = results.get("failure", [])
     failed = [*failures, *_failures_of_ingredients(told)]
     assertions = {assertion["label"]: assertion.get("data") for assertion in active.get("assertions", ())}
     actions = next((data for label, data in assertions.items() if label.startswith("c2pa.actions")), None) or {}
@@ -125,6 +130,7 @@ def _verdict(film: Path, told: dict[str, Any], place: str, digest: str) -> Verdi
         place=place,
         media_sha256=digest,
         signer={key: str(value) for key, value in active.get("signature_info", {}).items() if value},
+        time_is_trusted=any(success.get("code") == _TIME_TRUSTED for success in results.get("success", ())),
         generator=_generator(active),
         actions=tuple(_action(action) for action in actions.get("actions", ())),
         ingredients=tuple(_ingredient(item) for item in active.get("ingredients", ())),

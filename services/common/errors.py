@@ -13,6 +13,7 @@
             ArtefactCorrupt           the blob has another sha256 than its reference
             ModelNotFound             no model of this name or version
             OperationNotFound         no long-running operation of this name
+            BatchNotFound             no batch of this name, or no shot of this id in the batch
         PreconditionError             the request is fine, the state is not (names the subject)
             ConsentRefused            the consent record of the person does not allow the work (consent_errors.py)
                 ConsentMissing        there is no consent record and the settings require one
@@ -155,6 +156,12 @@ class OperationNotFound(ResourceError):
     """No long-running operation has this name: never started, or deleted."""
 
     reason = "OPERATION_NOT_FOUND"
+
+
+class BatchNotFound(ResourceError):
+    """No batch has this name, or the batch has no shot of this id. `resource` is BATCH or BATCH/SHOT."""
+
+    reason = "BATCH_NOT_FOUND"
 
 
 class PreconditionError(DubstageError):

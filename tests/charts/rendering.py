@@ -42,6 +42,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "everything": ("everything.yaml",),
     "folders": ("folders.yaml",),
     "batch": ("batch.yaml",),
+    "batch-gateway": ("batch.yaml", "batch-gateway.yaml"),
 }
 """Values files by name: the chart's own, and those of tests/charts/values."""
 

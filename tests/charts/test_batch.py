@@ -71,6 +71,14 @@ def test_workers_and_components_share_the_store_the_image_tag_and_the_rule_of_co
     assert own["DUBSTAGE_BATCHES_URL"] == "s3://films/batches"
 
 
+def test_the_store_of_the_gateway_is_the_store_of_the_workers_unless_values_name_another() -> None:
+    own = ("batch.enabled=true", "gateway.settings.batches_url=s3://films/gateway")
+    assert environment(render("default", *own))["DUBSTAGE_BATCHES_URL"] == "s3://films/gateway"
+    assert environment(render("default", *own, *ON))["DUBSTAGE_BATCHES_URL"] == "s3://films/batches"
+    alone = render("default", *own, "gateway.enabled=false")
+    assert environment(alone)["DUBSTAGE_BATCHES_URL"] == "s3://films/gateway"
+
+
 def test_workers_trust_the_keys_of_consent_records_that_the_gateway_trusts() -> None:
     rendered = render("batch", "gateway.requireConsent=signed", "gateway.consentKeysSecret.name=studios")
     assert environment(rendered)["DUBSTAGE_REQUIRE_CONSENT"] == "signed"
@@ -166,6 +174,7 @@ def test_jobs_of_a_release_with_another_name_are_its_own() -> None:
     [
         (("batch.enabled=true",), "batch.url: batches need a store that workers and people who submit share"),
         (("batch.enabled=true", "batch.url=/films/batches"), "batch.url: /films/batches is a folder, and no volume"),
+        (("batch.enabled=true", "gateway.settings.batches_url=/films"), "batch.url: /films is a folder, and no volume"),
         (("batch.enabled=true", "batch.url=films"), "batch.url: Does not match pattern"),
         ((*ON, "batch.profiles.cpu.gpus=1"), "batch.profiles.cpu: Additional property gpus is not allowed"),
         ((*ON, "gateway.enabled=false", "render.enabled=false"), "gateway.endpoints.render"),

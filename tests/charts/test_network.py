@@ -107,6 +107,29 @@ def test_the_gateway_alone_reaches_the_database() -> None:
     assert not Pods(render("default")).may_leave("gateway", 5432, None)
 
 
+def test_the_gateway_alone_reaches_the_api_of_kubernetes_and_only_if_it_sends_batches() -> None:
+    folder = ("gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany", "gateway.settings.batches_url=s3://b/n")
+    pods = Pods(render("default", "batch.enabled=true", *folder))
+    assert {name for name in pods.labels if name != "neighbour" and pods.may_leave(name, 6443, None)} == {"gateway"}
+    assert not any(Pods(render("batch")).may_leave(name, 6443, None) for name in (*COMPONENTS, "batch-worker", "test"))
+
+
+def test_the_api_of_kubernetes_is_the_address_that_values_name() -> None:
+    policy = render("batch-gateway").one("NetworkPolicy", "dubstage-gateway")["spec"]
+    (rule,) = [rule for rule in policy["egress"] if {"protocol": "TCP", "port": 6443} in rule["ports"]]
+    assert rule == {"ports": [{"protocol": "TCP", "port": 6443}], "to": [{"ipBlock": {"cidr": "10.0.0.10/32"}}]}
+
+
+def test_the_gateway_reaches_the_bucket_of_its_batches_beside_artefacts_on_a_volume() -> None:
+    sends = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany")
+    api = "global.networkPolicy.kubernetesApi.ports={6443}"
+    bucket = render("default", *sends, api, "gateway.settings.batches_url=s3://films/batches")
+    assert Pods(bucket).may_leave("gateway", 443, None)
+    mounts = [f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=films", "mountPath=/films")]
+    folder = render("default", *sends, api, "gateway.settings.batches_url=/films/batches", *mounts)
+    assert not Pods(folder).may_leave("gateway", 443, None)
+
+
 def test_traces_go_to_the_collectors_namespace() -> None:
     pods = Pods(render("production"))
     for component in COMPONENTS:

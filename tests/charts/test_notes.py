@@ -27,7 +27,7 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         encoding="utf-8",
     )
     found = {}
-    for case in ("default", "production", "folders", "batch"):
+    for case in ("default", "production", "folders", "batch", "batch-gateway"):
         only = ("--show-only", "templates/notes.yaml")
         result = helm("template", "dubstage", str(chart), "--namespace", NAMESPACE, *values_of(case), *only)
         found[case] = str(yaml.safe_load(result.stdout)["text"])
@@ -73,3 +73,5 @@ def test_the_notes_of_batches_name_the_settings_of_the_release(notes: dict[str, 
     assert render("batch").one("ConfigMap", name)
     assert "DUBSTAGE_BATCHES_URL=s3://films/batches" in notes["batch"]
     assert "batch submit" not in notes["default"]
+    assert "The gateway can create Jobs in namespace dubbing" in notes["batch-gateway"]
+    assert "create Jobs" not in notes["batch"]

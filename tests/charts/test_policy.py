@@ -15,7 +15,7 @@ import yaml
 from tests.charts.rendering import ROOT, template
 
 EXCEPTIONS = ROOT / "charts" / "policy-exceptions.yaml"
-SCANNED = ("default", "production", "keda", "production-gpu", "everything", "batch")
+SCANNED = ("default", "production", "keda", "production-gpu", "everything", "batch", "batch-gateway")
 """`folders` is for `podman kube play`: it has no network policies, and pods share the host's network. MIG slices and shares differ
 from a whole GPU in one word."""
 UNSAFE = "unsafe"

@@ -63,8 +63,6 @@ def main(
     with tempfile.TemporaryDirectory(prefix="dubstage-drill-", ignore_cleanup_errors=True) as name:
         with Platform(Path(name)) as platform, grpc.insecure_channel(platform.target, options=_OPTIONS) as channel:
             cuts = cut_shots(clips, platform.media, shots)
-            for batch in (QUIET, DRILL):
-                (platform.media / batch).mkdir()
             batches = Batches(channel)
             outcome.quiet_s = _dubbed(batches, QUIET, cuts, outcome, None)
             striker = Striker(platform, outcome, outcome.quiet_s / len(FAULTS))

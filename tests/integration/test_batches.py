@@ -20,6 +20,7 @@ from tests.integration.test_operations import until
 
 DAMAGED = "damaged.mp4"
 THIRD = "third.mp4"
+NOT_FOUND = ("NOT_FOUND", "BATCH_NOT_FOUND")
 
 
 @pytest.fixture(scope="module")
@@ -216,12 +217,16 @@ def test_a_batch_that_is_not_there_and_an_unknown_shot_are_told(night: tuple[Run
     with running.connect() as connection:
         for call in (batch.get, batch.cancel, batch.retry, batch.delete):
             error = refused(call, connection, "nothing")
-            assert (error.field, "no batch" in error.message) == ("batch_id", True)
+            assert (error.code, error.reason, "no batch" in error.message) == (*NOT_FOUND, True)
             assert str(running.data) not in error.message
         for stream in (batch.watch, batch.report, batch.list_shots):
-            assert refused(lambda stream=stream: list(stream(connection, "nothing"))).field == "batch_id"
-        assert refused(batch.cancel, connection, "night", shot_ids=["unknown"]).field == "shot_ids"
-        assert refused(batch.retry, connection, "night", shot_ids=["unknown"]).field == "shot_ids"
+            error = refused(lambda stream=stream: list(stream(connection, "nothing")))
+            assert (error.code, error.reason) == NOT_FOUND
+        for call in (batch.cancel, batch.retry):
+            error = refused(call, connection, "night", shot_ids=["unknown"])
+            assert (error.code, error.reason, "no shot 'unknown'" in error.message) == (*NOT_FOUND, True)
+        error = refused(batch.get, connection, "Not A Name")
+        assert (error.code, error.field) == ("INVALID_ARGUMENT", "batch_id")
 
 
 def test_shots_are_cancelled_retried_and_removed(start_gateway: StartGateway, films: Media, long_footage: str) -> None:

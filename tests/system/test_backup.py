@@ -1,4 +1,4 @@
-"""Backup, wipe, restore: a dub with the restored actor has the same bytes."""
+"""Backup, wipe, restore: a dub with the restored actor has the same bytes, and older films are still those of the installation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from gateway.provenance.media_digest import media_sha256
 from tests.system.dubbing import SPEECH
 
+OWN = "signed with a certificate of this installation"
 Dubstage = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -17,7 +18,7 @@ def test_a_dub_from_the_restored_store_has_the_same_bytes(dubstage: Dubstage, ca
     def run(*arguments: object) -> str:
         done = dubstage(*arguments)
         assert done.returncode == 0, done.stderr
-        return done.stderr
+        return done.stdout + done.stderr
 
     def dub(film: Path) -> str:
         run("dub", carphone, "--audio", SPEECH, "--actor", "ann", "--no-personalize", "-o", film)
@@ -29,5 +30,7 @@ def test_a_dub_from_the_restored_store_has_the_same_bytes(dubstage: Dubstage, ca
     shutil.rmtree(tmp_path / "data")
     shutil.rmtree(tmp_path / "artefacts")
     assert dubstage("dub", carphone, "--audio", SPEECH, "--actor", "ann", "-o", tmp_path / "none.mp4").returncode != 0
+    assert OWN not in run("inspect", tmp_path / "before.mp4")
     assert "1 actors" in run("restore", tmp_path / "backup.tar")
+    assert OWN in run("inspect", tmp_path / "before.mp4")
     assert dub(tmp_path / "after.mp4") == before

@@ -218,7 +218,8 @@ def connect(namespace: str = "", context: str = "", *, read_s: float = READ_S, a
         what = " ".join(str(problem).split())[:300]
         raise InvalidRequest(
             f"no cluster to talk to: {what}: set KUBECONFIG to a kubeconfig, or give --context, or run the command in a "
-            "pod with the service account that the chart makes for batches",
+            "pod with the service account that the chart makes for batches; a gateway of the chart needs "
+            "gateway.batchesOnKubernetes",
             field="context",
         ) from problem
     # Each call fails at once if it fails: `follow` decides when to try again.

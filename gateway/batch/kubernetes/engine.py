@@ -149,7 +149,7 @@ class KubernetesEngine:
         Single shots are marked in the store: workers see the mark. For the whole batch the Jobs are removed too, after their pods.
 
         Raises:
-            InvalidRequest: the batch has no such shot.
+            BatchNotFound: the batch has no such shot.
         """
         records = {record.id: record for record in store.records(name)}
         chosen = [shot for shot in ids or records if shot not in records or records[shot].state not in ENDED]
@@ -178,7 +178,8 @@ class KubernetesEngine:
             ids: the shots; empty: all that failed or were cancelled.
 
         Raises:
-            InvalidRequest: the batch has no such shot, or a shot has not ended.
+            BatchNotFound: the batch has no such shot.
+            InvalidRequest: a shot has not ended.
         """
         facts = store.facts(name)
         plan = _plan_of(facts)

@@ -67,7 +67,8 @@ def refusal(status: int, body: str, call: Call, host: str) -> DubstageError:  # 
             group = f'apiGroups: ["{call.group}"], ' if call.group else 'apiGroups: [""], '
             return ClusterRefused(
                 f"the cluster {host} does not allow this account to {call}: the Role needs {{{group}resources: [{call.resource}], "
-                f"verbs: [{call.verb}]}}; the chart makes it with batch.enabled, for the accounts in batch.subjects ({said})",
+                f"verbs: [{call.verb}]}}; the chart makes it with batch.enabled, for the accounts in batch.subjects "
+                f"and, with gateway.batchesOnKubernetes, for its gateway ({said})",
                 subject=call.namespace,
             )
         case 404 if call.resource == "configmaps":

@@ -5,7 +5,7 @@
 | InvalidRequest, MediaUnsupported | INVALID_ARGUMENT | BadRequest | no | 10 |
 | MessageTooLarge, CallTooLarge | RESOURCE_EXHAUSTED | BadRequest | no | 10 |
 | Unauthenticated | UNAUTHENTICATED | BadRequest | no | 10 |
-| ArtefactNotFound, ModelNotFound, OperationNotFound | NOT_FOUND | ResourceInfo | no | 10 |
+| ArtefactNotFound, ModelNotFound, OperationNotFound, BatchNotFound | NOT_FOUND | ResourceInfo | no | 10 |
 | ArtefactCorrupt | DATA_LOSS | ResourceInfo | no | 10 |
 | ConsentMissing, ConsentUnsigned, ConsentSignerUnknown, ConsentAltered | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
 | ConsentWithdrawn, ConsentNotYetValid, ConsentExpired, ConsentOutOfScope | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
@@ -73,7 +73,7 @@ def _unpack_field(status: status_pb2.Status, info: error_details_pb2.ErrorInfo) 
 
 
 def _pack_resource(error: errors.ResourceError) -> list[Message]:
-    kinds = {errors.ModelNotFound: "model", errors.OperationNotFound: "operation"}
+    kinds = {errors.ModelNotFound: "model", errors.OperationNotFound: "operation", errors.BatchNotFound: "batch"}
     kind = kinds.get(type(error), "artefact")
     return [error_details_pb2.ResourceInfo(resource_type=kind, resource_name=_short(error.resource))]
 
@@ -123,6 +123,7 @@ TABLE: Mapping[type[errors.DubstageError], Row] = {
     errors.ArtefactCorrupt: _RESOURCE,
     errors.ModelNotFound: _RESOURCE,
     errors.OperationNotFound: _RESOURCE,
+    errors.BatchNotFound: _RESOURCE,
     consent_errors.ConsentMissing: _PRECONDITION,
     consent_errors.ConsentUnsigned: _PRECONDITION,
     consent_errors.ConsentSignerUnknown: _PRECONDITION,

@@ -28,6 +28,7 @@ EXAMPLES: list[errors.DubstageError] = [
     errors.ArtefactCorrupt("artefact file:///a/ab/abc is damaged", resource="file:///a/ab/abc"),
     errors.ModelNotFound("no renderer is called 'wav'", resource="wav"),
     errors.OperationNotFound("no operation operations/7", resource="operations/7"),
+    errors.BatchNotFound("batch night has no shot s7", resource="night/s7"),
     consent_errors.ConsentMissing("actor ann has no consent on record", subject="actors/ann"),
     consent_errors.ConsentUnsigned("the record of ann is not signed", subject="ann"),
     consent_errors.ConsentSignerUnknown("the record of ann is signed with an unknown key", subject="ann"),

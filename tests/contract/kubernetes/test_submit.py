@@ -8,7 +8,7 @@ from gateway.batch.kubernetes.engine import KubernetesEngine, Submitted, open_en
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
-from services.common.errors import ClusterRefused, InvalidRequest
+from services.common.errors import BatchNotFound, ClusterRefused, DubstageError, InvalidRequest
 from tests.contract.kubernetes.conftest import NAME, config_map, shots
 from tests.contract.kubernetes.job_api import NAMESPACE, JobApi
 
@@ -122,13 +122,20 @@ def test_a_cancelled_row_that_its_job_has_not_begun_waits_for_that_job_again(
     assert len(api.jobs()) == 1
 
 
-@pytest.mark.parametrize(("shot", "message"), [("sh00000", "is running"), ("sh00001", "is waiting"), ("sh99999", "no shot")])
+@pytest.mark.parametrize(
+    ("shot", "kind", "message"),
+    [
+        ("sh00000", InvalidRequest, "is running"),
+        ("sh00001", InvalidRequest, "is waiting"),
+        ("sh99999", BatchNotFound, "no shot"),
+    ],
+)
 def test_a_shot_that_has_not_ended_is_not_begun_anew(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, shot: str, message: str
+    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, shot: str, kind: type[DubstageError], message: str
 ) -> None:
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00000", state=ShotState.RUNNING))
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(kind, match=message):
         engine.retry(store, batch, [shot])
     assert len(api.jobs()) == 1
 

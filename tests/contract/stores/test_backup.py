@@ -17,8 +17,10 @@ from gateway.backup.restore import restore_backup
 from gateway.backup.write import write_backup
 from gateway.database.tables import Base
 from gateway.operations.store import OperationStore
+from gateway.provenance.credential import KEY_FILE, installation_credential
+from gateway.provenance.opening import trusted_authorities
 from gateway.settings import GatewaySettings
-from services.common.errors import ArtefactCorrupt, BackendUnavailable, DubstageError, InvalidRequest
+from services.common.errors import ArtefactCorrupt, BackendUnavailable, DubstageError, InvalidRequest, StorageRefused
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, on_disk, settings
@@ -62,7 +64,7 @@ def tables_of(file: Path) -> dict[str, bytes]:
 
 def test_a_wiped_installation_comes_back_whole(place: Workplace, tmp_path: Path) -> None:
     before, files = [facts(place, name) for name in ("ann", "bob")], on_disk(place.settings)
-    key = (place.settings.data_dir / "receipt.key").read_bytes()
+    key, credential = (place.settings.data_dir / "receipt.key").read_bytes(), installation_credential(place.settings.data_dir)
     made = write_backup(place, tmp_path / "backup.tar")
     assert (made.actors, made.blobs) == (2, len(files))
     assert (tmp_path / "backup.tar").stat().st_mode & 0o777 == 0o600
@@ -73,6 +75,9 @@ def test_a_wiped_installation_comes_back_whole(place: Workplace, tmp_path: Path)
         assert [facts(again, name) for name in ("ann", "bob")] == before
         assert on_disk(place.settings) == files
         assert (place.settings.data_dir / "receipt.key").read_bytes() == key
+        assert trusted_authorities(again.settings) == credential.chain
+        assert installation_credential(place.settings.data_dir) == credential
+        assert {(place.settings.data_dir / name).stat().st_mode & 0o777 for name in ("receipt.key", KEY_FILE)} == {0o600}
         operations = OperationStore(again.actors.database)
         ended, waiting = operations.list()
         assert (ended.request, ended.response, ended.done) == (b"\x00request", b"\xffresult", True)
@@ -105,6 +110,55 @@ def test_another_artefact_store_is_refused(place: Workplace, tmp_path: Path) -> 
     elsewhere = place.settings.model_copy(update={"artefacts_url": str(tmp_path / "elsewhere")})
     with open_workplace(elsewhere) as other, pytest.raises(InvalidRequest, match="set it to the store of the backup"):
         restore_backup(other, tmp_path / "backup.tar")
+
+
+@pytest.mark.parametrize("name", ["receipt.key", KEY_FILE])
+def test_another_key_is_never_replaced(place: Workplace, tmp_path: Path, name: str) -> None:
+    installation_credential(place.settings.data_dir)
+    key = (place.settings.data_dir / name).read_bytes()
+    write_backup(place, tmp_path / "backup.tar")
+    wipe(place)
+    file = place.settings.data_dir / name
+    with open_workplace(place.settings) as again:
+        file.write_bytes(b"another key")
+        with pytest.raises(InvalidRequest, match=rf"{name} is another key than the backup's, .*: move the file away"):
+            restore_backup(again, tmp_path / "backup.tar")
+        assert (file.read_bytes(), again.actors.list(), on_disk(place.settings)) == (b"another key", [], set())
+        file.write_bytes(key)
+        restore_backup(again, tmp_path / "backup.tar")
+        assert (file.read_bytes(), len(again.actors.list())) == (key, 2)
+
+
+def test_a_key_that_is_made_while_blobs_are_restored_is_not_replaced_silently(place: Workplace, tmp_path: Path) -> None:
+    installation_credential(place.settings.data_dir)
+    write_backup(place, tmp_path / "backup.tar")
+    wipe(place)
+    with open_workplace(place.settings) as again:
+        with pytest.raises(InvalidRequest, match=f"{KEY_FILE} is another key than the backup's"):
+            restore_backup(again, tmp_path / "backup.tar", on_blob=lambda *_: installation_credential(place.settings.data_dir))
+        assert again.actors.list() == []
+
+
+def test_an_installation_that_has_signed_nothing_has_a_backup_without_that_key(place: Workplace, tmp_path: Path) -> None:
+    made = write_backup(place, tmp_path / "backup.tar")
+    assert KEY_FILE not in made.members
+    wipe(place)
+    with open_workplace(place.settings) as again:
+        own = installation_credential(place.settings.data_dir)
+        assert restore_backup(again, tmp_path / "backup.tar") == made
+        assert installation_credential(place.settings.data_dir) == own
+
+
+@pytest.mark.parametrize("name", ["receipt.key", KEY_FILE])
+def test_a_key_that_cannot_be_read_or_written_is_told_by_name(place: Workplace, tmp_path: Path, name: str) -> None:
+    installation_credential(place.settings.data_dir)
+    write_backup(place, tmp_path / "backup.tar")
+    file = place.settings.data_dir / name
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(StorageRefused, match=f"the key .*{name} cannot be used: Is a directory"):
+        write_backup(place, tmp_path / "second.tar")
+    assert not (tmp_path / "second.tar").exists()
 
 
 def test_a_blob_that_is_gone_or_damaged_ends_the_backup_and_leaves_no_file(place: Workplace, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from gateway.batch.types import Shot, ShotRecord
 from gateway.batch.worker_process import MODULE, WorkerDied, WorkerProcess
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
-from services.common.errors import InvalidRequest, StageDeadlineExceeded, StorageFull, Unexpected
+from services.common.errors import BatchNotFound, StageDeadlineExceeded, StorageFull, Unexpected
 
 
 def settings_in(folder: Path, **more: object) -> GatewaySettings:
@@ -68,7 +68,7 @@ async def test_where_no_worker_can_work_no_shot_is_to_blame(tmp_path: Path) -> N
 
 
 async def test_a_batch_that_is_not_there_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="no batch 'night'"):
+    with pytest.raises(BatchNotFound, match="no batch 'night'"):
         await run_local(settings_in(tmp_path), BatchStore(str(tmp_path / "batches")), "night", workers=1)
     assert not (tmp_path / "batches" / "night").exists()
 

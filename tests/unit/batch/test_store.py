@@ -16,7 +16,7 @@ from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import Shot, ShotRecord, ShotState
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
-from services.common.errors import ArtefactCorrupt, InvalidRequest, StorageRefused
+from services.common.errors import ArtefactCorrupt, BatchNotFound, InvalidRequest, StorageRefused
 from services.common.store.blob_files import PARTIAL
 
 SHOTS = [Shot(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(6)]
@@ -158,9 +158,10 @@ def test_thumbnails_lie_beside_the_records(store: BatchStore) -> None:
 
 @pytest.mark.parametrize("name", ["none", "../night", "", "NIGHT", "night/shots"])
 def test_a_missing_batch_is_told_with_those_that_there_are(store: BatchStore, name: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"no batch .* in file:.*; there are: night"):
+    with pytest.raises(BatchNotFound, match=r"no batch .* in file:.*; there are: night") as caught:
         store.facts(name)
-    with pytest.raises(InvalidRequest, match="no batch"):
+    assert caught.value.resource == name
+    with pytest.raises(BatchNotFound, match="no batch"):
         store.records(name)
 
 
@@ -170,9 +171,9 @@ def test_a_missing_shot_is_told(store: BatchStore) -> None:
         lambda: store.cancel("night", ["s1", "x", "y"]),
         lambda: store.reset("night", ["x"]),
     ):
-        with pytest.raises(InvalidRequest, match="batch night has no shot 'x'") as caught:
+        with pytest.raises(BatchNotFound, match="batch night has no shot 'x'") as caught:
             use()
-        assert caught.value.field == "id"
+        assert caught.value.resource == "night/x"
     assert store.cancelled("night") == frozenset()
 
 

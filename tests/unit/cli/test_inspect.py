@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.cli.app import run
 from gateway.provenance.credential import KEY_FILE, installation_credential
+from gateway.provenance.opening import open_sealer
 from gateway.provenance.seal import Sealer
-from tests.unit.provenance.signed_films import flip, write_film
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+from tests.unit.provenance.signed_films import chain_for, flip, pem_of, write_film
+from tests.unit.provenance.time_stamps import STAMPED_AT, authority, new_stamper
 
 
 @pytest.fixture
@@ -51,6 +56,29 @@ def test_a_film_of_a_stranger_is_valid_and_not_trusted_until_its_authority_is_na
     assert "no trusted authority vouches for the signer" in shown.err
     assert run(["inspect", f"{film}.c2pa", "--trust", str(tmp_path / "elsewhere" / KEY_FILE)]) == 0
     assert capsys.readouterr().out.startswith("content credentials: valid, and the signer is trusted\n")
+    assert not data.exists()
+
+
+def test_a_film_of_a_studio_shows_the_time_of_its_authority_and_whether_that_is_trusted(
+    carphone: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stamper, key = new_stamper(), Ed25519PrivateKey.generate()
+    chain, anchor = chain_for(key)
+    for name, pem in (("chain.pem", chain), ("key.pem", pem_of(key)), ("both.pem", anchor + stamper.anchor), ("one.pem", anchor)):
+        (tmp_path / name).write_bytes(pem)
+    monkeypatch.setenv("DUBSTAGE_PROVENANCE_CERTIFICATE_FILE", str(tmp_path / "chain.pem"))
+    monkeypatch.setenv("DUBSTAGE_PROVENANCE_KEY_FILE", str(tmp_path / "key.pem"))
+    with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
+        monkeypatch.setenv("DUBSTAGE_PROVENANCE_TIME_STAMP_URL", url)
+        film = write_film(tmp_path / "film.mp4", carphone, open_sealer(load_settings(GatewaySettings)))
+    signed = f"signed by: Test Studio, Test Studio (Ed25519, {STAMPED_AT.isoformat()}"
+    for trust, told in (("both.pem", ")"), ("one.pem", ", time stamp of an authority that is not trusted)")):
+        assert run(["inspect", str(film), "--trust", str(tmp_path / trust)]) == 0
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[0] == "content credentials: valid, and the signer is trusted"
+        assert f"{signed}{told}" in printed
+        assert run(["inspect", "--json", str(film), "--trust", str(tmp_path / trust)]) == 0
+        assert json.loads(capsys.readouterr().out)["time_is_trusted"] is (trust == "both.pem")
     assert not data.exists()
 
 

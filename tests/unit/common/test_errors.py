@@ -8,7 +8,7 @@ import re
 import grpc
 import pytest
 
-from services.common import errors
+from services.common import consent_errors, errors
 from services.common.chassis.error_status import TABLE, domain_error, from_status, log_fields, opaque, to_status
 
 
@@ -25,7 +25,12 @@ def test_every_leaf_says_what_a_caller_must_know(leaf: type[errors.DubstageError
 def test_reasons_are_unique_and_the_leaves_are_all_classes_that_are_raised() -> None:
     reasons = [leaf.reason for leaf in errors.leaves()]
     assert len(set(reasons)) == len(reasons)
-    classes = [item for _, item in inspect.getmembers(errors, inspect.isclass) if issubclass(item, Exception)]
+    classes = [
+        item
+        for module in (errors, consent_errors)
+        for _, item in inspect.getmembers(module, inspect.isclass)
+        if issubclass(item, Exception)
+    ]
     assert {item for item in classes if not item.__subclasses__()} == set(errors.leaves()) == set(TABLE)
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -60,22 +61,30 @@ def flip(file: Path, place: int) -> None:
     file.write_bytes(content)
 
 
-def chain_for(key: PrivateKey, *, days: int = 30, of_content: bool = True) -> tuple[bytes, bytes]:
+def chain_for(key: PrivateKey, *, days: float = 30, of_content: bool = True) -> tuple[bytes, bytes]:
     """A certificate for a key with its authority's, and the authority's alone, PEM."""
     authority = Ed25519PrivateKey.generate()
-    root = _certificate("Test Authority", "Test Authority", authority, authority, days=3650, usages=[])
+    root = certificate_of("Test Authority", "Test Authority", authority, authority, days=3650, usages=[])
     purpose = ExtendedKeyUsageOID.EMAIL_PROTECTION if of_content else ExtendedKeyUsageOID.CLIENT_AUTH
-    leaf = _certificate("Test Studio", "Test Authority", key, authority, days=days, usages=[purpose])
-    return leaf + root, root
+    leaf = certificate_of("Test Studio", "Test Authority", key, authority, days=days, usages=[purpose])
+    anchor = root.public_bytes(Encoding.PEM)
+    return leaf.public_bytes(Encoding.PEM) + anchor, anchor
 
 
 def pem_of(key: PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _certificate(
-    subject: str, issuer: str, key: PrivateKey, authority: Ed25519PrivateKey, *, days: int, usages: list[x509.ObjectIdentifier]
-) -> bytes:
+def certificate_of(
+    subject: str,
+    issuer: str,
+    key: PrivateKey,
+    authority: Ed25519PrivateKey | EllipticCurvePrivateKey,
+    *,
+    days: float,
+    usages: list[x509.ObjectIdentifier],
+) -> x509.Certificate:
+    """A certificate that ends in so many days. Without usages: that of an authority."""
     end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
     is_authority = not usages
     builder = (
@@ -98,5 +107,7 @@ def _certificate(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
     )
     if usages:
-        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-    return builder.sign(authority, None).public_bytes(Encoding.PEM)
+        # RFC 3161 wants it critical for time stamps.
+        of_time = usages == [ExtendedKeyUsageOID.TIME_STAMPING]
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=of_time)
+    return builder.sign(authority, None if isinstance(authority, Ed25519PrivateKey) else hashes.SHA256())

@@ -110,8 +110,11 @@ def test_certificate_and_key_go_together(tmp_path: Path, monkeypatch: pytest.Mon
         open_sealer(load_settings(GatewaySettings))
 
 
-@pytest.mark.parametrize("url", ["ftp://tsa.example.com", "tsa.example.com", "http://tsa.example.com/a b"])
+@pytest.mark.parametrize(
+    "url", ["ftp://tsa.example.com", "tsa.example.com", "http://tsa.example.com/a b", "http://me:secret@tsa.example.com"]
+)
 def test_the_time_stamp_authority_is_a_web_address(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUBSTAGE_PROVENANCE_TIME_STAMP_URL", url)
-    with pytest.raises(InvalidRequest, match="PROVENANCE_TIME_STAMP_URL"):
+    with pytest.raises(InvalidRequest, match="PROVENANCE_TIME_STAMP_URL") as raised:
         load_settings(GatewaySettings)
+    assert "secret" not in raised.value.message

@@ -28,6 +28,9 @@
 {{- if .values.tokensSecret.name }}
 {{ include "dubstage.variable" (list "DUBSTAGE_AUTH_TOKEN_FILE" "/etc/dubstage/tokens/tokens") }}
 {{- end }}
+{{- if .values.batchesOnKubernetes }}
+{{ include "dubstage.variable" (list "DUBSTAGE_BATCH_CONFIG_MAP" (include "dubstage.nameOf" (dict "root" .root "component" "batch"))) }}
+{{- end }}
 {{- end -}}
 
 {{- define "gateway.mounts" -}}
@@ -48,6 +51,12 @@
 {{- if .root.Values.global.provenance.secret.name }}
 - name: provenance
   mountPath: /etc/dubstage/provenance
+  readOnly: true
+{{- end }}
+{{- if .values.batchesOnKubernetes }}
+# The folder where clients of Kubernetes look for the credentials of their pod.
+- name: kubernetes-api
+  mountPath: /var/run/secrets/kubernetes.io/serviceaccount
   readOnly: true
 {{- end }}
 {{- end -}}
@@ -79,6 +88,26 @@
 {{- end }}
 {{- with include "dubstage.provenanceVolume" .root }}
 - {{ . | trim | nindent 2 | trim }}
+{{- end }}
+{{- if .values.batchesOnKubernetes }}
+# A token that expires, in this container only. automountServiceAccountToken would mount a token in every container of the pod.
+- name: kubernetes-api
+  projected:
+    defaultMode: 0440
+    sources:
+      - serviceAccountToken:
+          path: token
+          expirationSeconds: 3600
+      - configMap:
+          name: kube-root-ca.crt
+          items:
+            - key: ca.crt
+              path: ca.crt
+      - downwardAPI:
+          items:
+            - path: namespace
+              fieldRef:
+                fieldPath: metadata.namespace
 {{- end }}
 {{- end -}}
 

@@ -38,7 +38,7 @@ spec:
         {{- toYaml . | nindent 8 }}
       {{- end }}
     spec:
-      serviceAccountName: {{ .values.serviceAccount.name | default (ternary (include "dubstage.nameOf" .) "default" .values.serviceAccount.create) }}
+      serviceAccountName: {{ include "dubstage.serviceAccountOf" . }}
       automountServiceAccountToken: false
       # Without this line, a Service with the name dubstage would set DUBSTAGE_PORT to tcp://….
       enableServiceLinks: false

@@ -30,6 +30,12 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "dubstage-%s" .root.Chart.Version }}
 {{- end -}}
 
+{{/* Name of a component's service account. Argument: (dict "root" $ "component" … "values" values). */}}
+{{- define "dubstage.serviceAccountOf" -}}
+{{- $account := .values.serviceAccount -}}
+{{- $account.name | default (ternary (include "dubstage.nameOf" .) "default" $account.create) -}}
+{{- end -}}
+
 {{/* Full name of an image. Argument: (dict "root" $ "image" values). */}}
 {{- define "dubstage.image" -}}
 {{- $global := .root.Values.global.image -}}

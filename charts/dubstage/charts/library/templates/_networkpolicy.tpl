@@ -47,6 +47,8 @@
 {{- $policy := .root.Values.global.networkPolicy -}}
 {{- $global := .root.Values.global -}}
 {{- $gateway := eq .component "gateway" -}}
+{{- $sendsBatches := and $gateway .values.batchesOnKubernetes -}}
+{{- $remoteBatches := and $sendsBatches (contains "://" (.values.settings.batches_url | default "")) -}}
 {{- if $policy.enabled }}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -89,7 +91,7 @@ spec:
     {{- include "dubstage.componentRule" (dict "root" $.root "component" $stage) | trim | nindent 4 }}
     {{- end }}
     {{- end }}
-    {{- if or (and .values.usesArtefacts (eq $global.artefacts.store "s3")) (eq .values.models.source "objectStore") }}
+    {{- if or (and .values.usesArtefacts (eq $global.artefacts.store "s3")) (eq .values.models.source "objectStore") $remoteBatches }}
     {{- include "dubstage.egressRule" $policy.objectStore | nindent 4 }}
     {{- end }}
     {{- if $global.telemetry.otlpEndpoint }}
@@ -97,6 +99,9 @@ spec:
     {{- end }}
     {{- if and $gateway (or .values.database.url .values.database.urlSecret.name) }}
     {{- include "dubstage.egressRule" $policy.database | nindent 4 }}
+    {{- end }}
+    {{- if $sendsBatches }}
+    {{- include "dubstage.egressRule" $policy.kubernetesApi | nindent 4 }}
     {{- end }}
     {{- with .values.networkPolicy.egress }}
     {{- toYaml . | nindent 4 }}

@@ -26,13 +26,14 @@
 {{- end }}
 {{- end -}}
 
-{{/* Service account of a component. It has no role, because no component calls the Kubernetes API. */}}
+{{/* Service account of a component. Only the gateway's may get a role: to send batches to Kubernetes (templates/batch.yaml of the umbrella
+     chart). No other component calls the Kubernetes API. */}}
 {{- define "dubstage.serviceAccount" -}}
 {{- if .values.serviceAccount.create }}
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  name: {{ .values.serviceAccount.name | default (include "dubstage.nameOf" .) }}
+  name: {{ include "dubstage.serviceAccountOf" . }}
   namespace: {{ .root.Release.Namespace }}
   labels:
     {{- include "dubstage.labels" . | nindent 4 }}

@@ -1,0 +1,209 @@
+"""A gateway that sends batches to Kubernetes (gateway.batchesOnKubernetes): its token, its Role, and what its workers reach."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.batch.kubernetes.cluster import SERVICE_ACCOUNT, connect
+from gateway.batch.kubernetes.engine import KubernetesEngine
+from gateway.batch.manifest import manifest_of
+from gateway.batch.store import BatchStore
+from gateway.batch.types import Shot
+from tests.charts.rendering import COMPONENTS, NAMESPACE, Object, Rendered, pod_spec, render, template
+from tests.charts.test_security import Authority
+from tests.contract.kubernetes.job_api import Handler, JobApi
+
+STORE = "gateway.settings.batches_url=s3://films/batches"
+SHARED = "gateway.media.accessMode=ReadWriteMany"
+ON = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", STORE, SHARED)
+TOKEN = "token-of-the-gateway"
+
+
+def mounted(spec: Object, path: str) -> list[Object]:
+    """The volumes that the containers of a pod mount at a path."""
+    names = {mount["name"] for one in spec["containers"] for mount in one["volumeMounts"] if mount["mountPath"] == path}
+    return [volume for volume in spec["volumes"] if volume["name"] in names]
+
+
+def tokens(spec: Object) -> list[Object]:
+    """All tokens that the volumes of a pod hold."""
+    sources = [source for volume in spec["volumes"] for source in volume.get("projected", {}).get("sources", [])]
+    return [source["serviceAccountToken"] for source in sources if "serviceAccountToken" in source]
+
+
+def by_name(rendered: Rendered) -> dict[tuple[str, str], Object]:
+    return {(item["kind"], item["metadata"]["name"]): item for item in rendered.objects}
+
+
+def test_a_gateway_has_no_token_and_no_role_unless_values_say_so() -> None:
+    rendered = render("batch")
+    assert not any(tokens(pod["spec"]) for pod in rendered.pods())
+    (binding,) = rendered.of("RoleBinding")
+    accounts = {pod_spec(rendered.deployment(component))["serviceAccountName"] for component in COMPONENTS}
+    assert not accounts & {subject["name"] for subject in binding["subjects"]}
+    assert "DUBSTAGE_BATCH_CONFIG_MAP" not in rendered.environment("gateway")
+
+
+def test_the_value_changes_the_gateway_the_binding_and_the_media_of_the_workers_and_nothing_else() -> None:
+    off, on = (by_name(render("batch-gateway", f"gateway.batchesOnKubernetes={word}")) for word in ("false", "true"))
+    assert off.keys() == on.keys()
+    assert {key for key in on if on[key] != off[key]} == {
+        ("Deployment", "dubstage-gateway"),
+        ("NetworkPolicy", "dubstage-gateway"),
+        ("RoleBinding", "dubstage-batch"),
+        ("ConfigMap", "dubstage-batch"),
+    }
+
+
+def test_the_gateways_pod_alone_has_a_token_and_the_token_expires() -> None:
+    rendered = render("batch-gateway")
+    held = {component: tokens(pod_spec(rendered.deployment(component))) for component in COMPONENTS}
+    assert [component for component, found in held.items() if found] == ["gateway"]
+    (token,) = held["gateway"]
+    assert token == {"path": "token", "expirationSeconds": 3600}
+    assert not any(tokens(pod_spec(job)) for job in rendered.jobs())
+
+
+def test_the_role_of_people_who_submit_is_bound_to_the_account_of_the_gateway() -> None:
+    for sets, release in (((), "dubstage"), ((), "studio"), (("gateway.serviceAccount.name=sender",), "dubstage")):
+        rendered = render("batch-gateway", *sets, release=release)
+        (role,), (binding,) = rendered.of("Role"), rendered.of("RoleBinding")
+        account = pod_spec(rendered.deployment("gateway"))["serviceAccountName"]
+        assert {"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE} in binding["subjects"]
+        assert binding["roleRef"]["name"] == role["metadata"]["name"]
+        assert rendered.one("ServiceAccount", account)["automountServiceAccountToken"] is False
+        named = [rule["resourceNames"] for rule in role["rules"] if rule["resources"] == ["configmaps"]]
+        assert named == [[rendered.environment("gateway")["DUBSTAGE_BATCH_CONFIG_MAP"]]]
+
+
+def test_a_gateway_that_is_not_installed_gets_no_role() -> None:
+    (binding,) = render("batch-gateway", "gateway.enabled=false").of("RoleBinding")
+    assert [subject["name"] for subject in binding["subjects"]] == ["dubstage-batch", "dubbing"]
+
+
+def test_workers_have_the_media_of_the_gateway_at_the_same_path() -> None:
+    for sets in ((), ("gateway.media.existingClaim=plates",), ("gateway.media.type=hostPath", "gateway.media.hostPath=/srv/media")):
+        rendered = render("batch-gateway", *sets)
+        place = rendered.environment("gateway")["DUBSTAGE_MEDIA_DIR"]
+        (own,) = mounted(pod_spec(rendered.deployment("gateway")), place)
+        for job in rendered.jobs():
+            (workers,) = mounted(pod_spec(job), place)
+            assert {**workers, "name": ""} == {**own, "name": ""}
+
+
+def test_workers_do_not_mount_media_of_one_node_or_media_that_values_mount() -> None:
+    rendered = render("batch-gateway", "gateway.media.accessMode=ReadWriteOnce")
+    assert not mounted(pod_spec(rendered.jobs()[0]), "/data/media")
+    named = ("batch.extraVolumeMounts[0].name=plates", "batch.extraVolumeMounts[0].mountPath=/data/media")
+    (volume,) = mounted(pod_spec(render("batch-gateway", *named).jobs()[0]), "/data/media")
+    assert volume["persistentVolumeClaim"]["claimName"] == "plates"
+
+
+class _Guarded(Handler):
+    """Handler that answers only calls with the token."""
+
+    def _serve(self, verb: str) -> None:
+        # Names of schemes have no case. The client writes "bearer".
+        scheme, _, credentials = self.headers["Authorization"].partition(" ")
+        if (scheme.lower(), credentials) == ("bearer", TOKEN):
+            super()._serve(verb)
+        else:
+            self._fail(401, "Unauthorized")
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[tuple[JobApi, int, bytes]]:
+    """An API over TLS on localhost: its state, its port, and its authority."""
+    found, folder = JobApi(), tmp_path / "api"
+    Authority().secret(folder, ["localhost"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Guarded,), {"api": found}))
+    server.daemon_threads = True
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield found, server.server_port, (folder / "ca.crt").read_bytes()
+    server.shutdown()
+    server.server_close()
+
+
+def as_the_kubelet_writes(volume: Object, folder: Path, authority: bytes) -> None:
+    """Write the files of a projected volume."""
+    for source in volume["projected"]["sources"]:
+        match source:
+            case {"serviceAccountToken": token}:
+                (folder / token["path"]).write_text(TOKEN, encoding="utf-8")
+            case {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": path}]}}:
+                (folder / path).write_bytes(authority)
+            case {"downwardAPI": {"items": [{"path": path, "fieldRef": {"fieldPath": "metadata.namespace"}}]}}:
+                (folder / path).write_text(NAMESPACE, encoding="utf-8")
+            case unknown:
+                raise AssertionError(f"a source that no kubelet has: {unknown}")
+
+
+def test_what_the_pod_mounts_is_enough_to_send_a_batch(
+    api: tuple[JobApi, int, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, port, authority = api
+    places = [
+        f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=films", f"mountPath={tmp_path}")
+    ]
+    films = [f"{part}.extraVolumes[0].{key}" for part in ("gateway", "batch") for key in ("name=films", "hostPath.path=/films")]
+    rendered = render("default", *ON, f"gateway.settings.batches_url={tmp_path}/batches", *places, *films)
+    gateway: dict[str, Any] = rendered.environment("gateway")
+    (volume,) = mounted(pod_spec(rendered.deployment("gateway")), str(SERVICE_ACCOUNT))
+    account = tmp_path / "account"
+    account.mkdir()
+    as_the_kubelet_writes(volume, account, authority)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "localhost")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
+    state.put("configmaps", rendered.one("ConfigMap", gateway["DUBSTAGE_BATCH_CONFIG_MAP"]))
+
+    store = BatchStore(gateway["DUBSTAGE_BATCHES_URL"])
+    media = gateway["DUBSTAGE_MEDIA_DIR"]
+    store.create(manifest_of("night", [Shot(id="sh1", footage=f"{media}/a.mp4", output=f"{media}/b.mp4")]), "kubernetes")
+    sent = KubernetesEngine(connect(account=account, read_s=60)).submit(
+        store, "night", config_map=gateway["DUBSTAGE_BATCH_CONFIG_MAP"]
+    )
+
+    assert sent.jobs == ("dubstage-night-0-0",)
+    assert state.job(sent.jobs[0])["metadata"]["namespace"] == NAMESPACE
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (
+            ("gateway.batchesOnKubernetes=true",),
+            "gateway.batchesOnKubernetes: the gateway needs the settings and the Role of batches",
+        ),
+        (
+            (*ON, "batch.url=s3://films/other"),
+            "gateway.settings.batches_url: the gateway and the workers use one store of batches: set it to s3://films/other",
+        ),
+        (
+            (*ON, "gateway.settings.batches_url=/films/batches", "batch.extraVolumeMounts[0].mountPath=/films"),
+            "gateway.settings.batches_url: /films/batches is a folder, and no volume of gateway.extraVolumes is mounted",
+        ),
+        (ON[:-1], "set gateway.media.accessMode to ReadWriteMany, or gateway.settings.media_url"),
+        (
+            (*ON, "gateway.serviceAccount.create=false"),
+            "gateway.serviceAccount: with batchesOnKubernetes the account of the gateway",
+        ),
+        ((*ON, "global.defaults.serviceAccount.name=shared"), "audio has the account shared too"),
+        ((*ON, "gateway.settings.batch_config_map=other"), "Additional property batch_config_map is not allowed"),
+        ((*ON, "global.networkPolicy.kubernetesApi.ports={0}"), "kubernetesApi.ports.0: Must be greater than or equal to 1"),
+    ],
+)
+def test_values_that_cannot_work_are_named(sets: tuple[str, ...], message: str) -> None:
+    result = template(sets=sets, check=False)
+    assert result.returncode
+    assert message in result.stderr

@@ -1,0 +1,68 @@
+"""A tritonserver that restarts has lost every model, and every model is given back by its own reload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+
+import pytest
+import tritonclient.grpc as tritongrpc
+
+from services.render.backends.triton_healing import TritonHealer, TritonMonitor
+from services.render.backends.triton_options import TritonOptions
+from services.render.backends.triton_types import CurableError, Cure
+from services.render.models import RenderModels
+from services.render.triton.launch import TritonProcess
+from tests.contract.render.conftest import Connect
+
+MODELS = ("headpose", "ugc")
+LOST = CurableError("Request for unknown model", Cure.RELOAD)
+
+
+@pytest.fixture
+def models(triton: TritonProcess, connect: Connect) -> RenderModels:
+    return connect(triton)
+
+
+@pytest.fixture
+def healer(triton: TritonProcess, models: RenderModels) -> Iterator[TritonHealer]:
+    """A healer of two models, which never probes by itself."""
+    options = TritonOptions(url=triton.url, timeout_s=30.0, heal_wait_s=60.0, probe_interval_s=600.0)
+    made = TritonHealer(options, TritonMonitor())
+    for name in MODELS:
+        made.load(models.files[name])
+    yield made
+    made.close()
+
+
+def _loaded(server: TritonProcess) -> set[str]:
+    client = tritongrpc.InferenceServerClient(server.url)
+    index = client.get_model_repository_index()
+    client.close()
+    return {entry.name for entry in index.models if entry.state == "READY"}
+
+
+def test_the_reload_of_one_model_is_not_taken_for_that_of_another(triton: TritonProcess, healer: TritonHealer) -> None:
+    triton.stop(kill=True)
+    triton.start()
+    assert _loaded(triton) == set()
+    seen = {name: healer.reloads(name) for name in MODELS}
+    for healed, name in enumerate(MODELS):
+        healer.heal(name, seen[name], LOST)
+        assert _loaded(triton) == set(MODELS[: healed + 1])
+    assert {name: healer.reloads(name) - seen[name] for name in MODELS} == dict.fromkeys(MODELS, 1)
+
+
+def test_a_model_that_another_thread_reloaded_is_not_reloaded_again(triton: TritonProcess, healer: TritonHealer) -> None:
+    triton.stop(kill=True)
+    triton.start()
+    seen = {name: healer.reloads(name) for name in MODELS}
+    with ThreadPoolExecutor(6) as streams:
+        for healing in chain.from_iterable(
+            [streams.submit(healer.heal, name, seen[name], LOST) for name in MODELS] for _ in range(3)
+        ):
+            healing.result(timeout=120.0)
+    assert _loaded(triton) == set(MODELS)
+    assert {name: healer.reloads(name) - seen[name] for name in MODELS} == dict.fromkeys(MODELS, 1)
+    assert healer.generation == len(MODELS)

@@ -1,0 +1,199 @@
+"""A film is dated by a time stamp authority, and a film that the authority does not date is not written."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import cycle
+from pathlib import Path
+
+import c2pa
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway.provenance import signing
+from gateway.provenance.claim import definition
+from gateway.provenance.credential import credential_of
+from gateway.provenance.library import UNKNOWN, LibraryError, sign
+from gateway.provenance.places import sidecar_of
+from gateway.provenance.seal import Sealer
+from gateway.provenance.verdict import State, verdict_of
+from services.common.errors import BackendUnavailable, InvalidRequest
+from tests.unit.provenance.signed_films import chain_for, claim_of, flip, pem_of, write_film
+from tests.unit.provenance.time_stamps import STAMPED_AT, Answer, Request, Stamper, authority, new_stamper, refusal
+
+FILMS = (".mp4", ".mkv")
+WRONG: dict[str, tuple[Callable[[Stamper], Answer], str]] = {
+    "error": (lambda stamper: lambda door, request: door.give(stamper.stamp(request), status=500), "status = 500"),
+    "garbage": (lambda _: lambda door, request: door.give(b"<html>Welcome</html>"), "decode error"),
+    "nothing": (lambda _: lambda door, request: door.give(b""), "decode error"),
+    "refusal": (lambda _: lambda door, request: door.give(refusal()), "unable to find signed data"),
+    "half": (lambda stamper: lambda door, request: door.give(stamper.stamp(request)[:500]), "decode error"),
+    "other bytes": (
+        lambda stamper: lambda door, request: door.give(stamper.stamp(_of_other_bytes(request))),
+        "does not match data",
+    ),
+    "older answer": (lambda stamper: lambda door, request: door.give(stamper.stamp(_asked_before(request))), "nonce mismatch"),
+    "forgery": (lambda stamper: lambda door, request: door.give(_forger(stamper).stamp(request)), "authority is untrusted"),
+}
+"""What an authority may answer instead of a time stamp of the film, and what the error says of it."""
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A studio with a certificate of its own.
+
+    Attributes:
+        sealer: signs its films.
+        anchor: certificate, PEM, of the authority that vouches for the studio.
+    """
+
+    sealer: Sealer
+    anchor: bytes
+
+
+@pytest.fixture(scope="module")
+def stamper() -> Stamper:
+    return new_stamper()
+
+
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    return _studio(days=30)
+
+
+def _studio(*, days: float) -> Studio:
+    key = Ed25519PrivateKey.generate()
+    chain, anchor = chain_for(key, days=days)
+    return Studio(Sealer(credential_of(chain, pem_of(key))), anchor)
+
+
+def _of_other_bytes(request: Request) -> Request:
+    other = replace(request.imprint, digest=hashlib.sha256(b"other bytes").digest())
+    return replace(request, imprint=other)
+
+
+def _asked_before(request: Request) -> Request:
+    assert request.nonce is not None
+    return replace(request, nonce=request.nonce + 1)
+
+
+def _forger(stamper: Stamper) -> Stamper:
+    return replace(stamper, key=generate_private_key(SECP256R1()))
+
+
+@pytest.mark.parametrize("suffix", FILMS)
+def test_a_film_has_the_time_of_the_authority(
+    suffix: str, carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
+) -> None:
+    plain = write_film(tmp_path / f"plain{suffix}", carphone, studio.sealer)
+    with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
+        film = write_film(tmp_path / f"film{suffix}", carphone, replace(studio.sealer, time_stamp_url=url))
+    verdict = verdict_of(film, anchors=studio.anchor + stamper.anchor)
+    assert (verdict.state, verdict.reasons, verdict.time_is_trusted) == (State.TRUSTED, (), True)
+    assert datetime.datetime.fromisoformat(verdict.signer["time"]) == STAMPED_AT
+    assert verdict.media_sha256 == verdict_of(plain).media_sha256
+    doubted = verdict_of(film, anchors=studio.anchor)
+    assert (doubted.state, doubted.time_is_trusted, doubted.signer["time"]) == (State.TRUSTED, False, verdict.signer["time"])
+    undated = verdict_of(plain, anchors=studio.anchor + stamper.anchor)
+    assert (undated.state, undated.time_is_trusted, "time" in undated.signer) == (State.TRUSTED, False, False)
+
+
+def test_c2pas_own_reader_finds_the_time(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
+    with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
+        film = write_film(tmp_path / "film.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
+    trust = {"trust": {"trust_anchors": (studio.anchor + stamper.anchor).decode()}, "verify": {"verify_trust": True}}
+    with c2pa.Context.from_dict(trust) as context, c2pa.Reader(film, context=context) as reader:
+        assert reader.get_validation_state() == "Trusted"
+        results, manifest = reader.get_validation_results(), reader.get_active_manifest()
+    assert results is not None
+    assert manifest is not None
+    codes = [success["code"] for success in results["activeManifest"]["success"]]
+    assert {"timeStamp.validated", "timeStamp.trusted", "claimSignature.validated"} <= set(codes)
+    assert results["activeManifest"]["failure"] == []
+    assert datetime.datetime.fromisoformat(manifest["signature_info"]["time"]) == STAMPED_AT
+
+
+def test_a_film_that_was_changed_is_told_in_spite_of_its_time(
+    carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
+) -> None:
+    with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
+        film = write_film(tmp_path / "film.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
+    flip(film, film.stat().st_size - 100)
+    assert verdict_of(film, anchors=studio.anchor + stamper.anchor).state == State.INVALID
+
+
+@pytest.mark.parametrize(("case", "suffix"), list(zip(WRONG, cycle(FILMS), strict=False)))
+def test_an_authority_that_gives_no_time_stamp_is_an_error_that_may_pass(
+    case: str, suffix: str, carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
+) -> None:
+    answer, reason = WRONG[case]
+    with authority(answer(stamper)) as url:
+        stamped = replace(studio.sealer, time_stamp_url=url)
+        with pytest.raises(BackendUnavailable, match=reason) as raised:
+            write_film(tmp_path / f"film{suffix}", carphone, stamped)
+    assert f"the time stamp authority {url} gave no time stamp" in raised.value.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_authority_that_never_answers_is_given_up(
+    carphone: Path, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """c2pa gives up after 30 s. The process that signs has a limit of its own, which is shorter here."""
+    monkeypatch.setattr(signing, "_BASE_S", 3.0)
+    with authority(lambda door, request: door.wait_for_the_end()) as url:
+        stamped = replace(studio.sealer, time_stamp_url=url)
+        with pytest.raises(BackendUnavailable, match="gave no time stamp"):
+            write_film(tmp_path / "film.mp4", carphone, stamped)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_certificate_that_has_expired_is_not_the_authoritys_fault(carphone: Path, stamper: Stamper, tmp_path: Path) -> None:
+    with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
+        stamped = replace(_studio(days=-1).sealer, time_stamp_url=url)
+        with pytest.raises(InvalidRequest, match="certificate was not valid"):
+            write_film(tmp_path / "film.mp4", carphone, stamped)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_stays_valid_after_the_certificate_has_expired_for_who_trusts_the_time(
+    carphone: Path, stamper: Stamper, tmp_path: Path
+) -> None:
+    dated, plain = tmp_path / "dated.mkv", tmp_path / "plain.mkv"
+    with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
+        short = _signed_in_time(carphone, dated, plain, url)
+    both = short.anchor + stamper.anchor
+    while verdict_of(plain, anchors=both).state != State.INVALID:
+        time.sleep(0.1)
+    assert verdict_of(dated, anchors=both).state == State.TRUSTED
+    for film, anchors in ((dated, short.anchor), (plain, both)):
+        expired = verdict_of(film, anchors=anchors)
+        assert expired.state == State.INVALID
+        assert any("no trusted authority vouches for that time" in reason for reason in expired.reasons)
+
+
+def _signed_in_time(footage: Path, dated: Path, plain: Path, url: str) -> Studio:
+    """Sign two films, with and without a time, with a certificate that expires soon after."""
+    claim = definition(claim_of(footage), {"footage": "ab" * 32})
+    made = {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
+    claim["assertions"][0]["data"]["actions"] = [made]
+    valid_s = 2.0
+    while True:
+        studio = _studio(days=valid_s / 86_400)
+        try:
+            for film, authority_url in ((dated, url), (plain, "")):
+                film.write_bytes(b"a film")
+                credential = studio.sealer.credential
+                manifest = sign(
+                    claim, (), credential, io.BytesIO(b"a film"), None, media_type=UNKNOWN, time_stamp_url=authority_url
+                )
+                sidecar_of(film).write_bytes(manifest)
+        except LibraryError:  # the machine was slower than the certificate
+            valid_s *= 2.0
+        else:
+            return studio
