@@ -75,4 +75,9 @@ def is_held(connection: Connection) -> bool:
 def release(connection: Connection) -> None:
     """Release the lock that a connection holds."""
     with suppress(DBAPIError):
-        connection.close()
+        try:
+            # The server hears of a closed connection a little later, and would refuse the lock to the next process until then.
+            connection.execute(text("SELECT pg_advisory_unlock_all()"))
+            connection.commit()
+        finally:
+            connection.close()

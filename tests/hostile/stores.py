@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from random import Random
 
+from gateway.provenance.places import sidecar_of
 from tests.hostile.bases import ACTOR
 from tests.hostile.case import EXIT_OK, TOLD, Case, Fault, Outcome
 from tests.hostile.children import dubstage
@@ -52,6 +53,7 @@ class Kept:
         film = self.folder / "out" / "film.mkv"
         self.frames = film.read_bytes()
         film.unlink()
+        sidecar_of(film).unlink()
 
         def far_enough() -> bool:
             return any((self.folder / "data" / "jobs").glob("*/journal/*"))

@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
+from gateway.provenance.media_digest import media_sha256
 from services.common.chassis.server import StageServer
 from services.common.chassis.stage import server_of
 from services.common.errors import BackendUnavailable
@@ -64,11 +65,11 @@ def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_m
     tmp_path: Path,
     shared_memory: bool,
 ) -> None:
-    def dubbed(name: str, **endpoints: str) -> bytes:
+    def dubbed(name: str, **endpoints: str) -> str:
         with start_gateway(**endpoints).connect() as connection:
             result = client.dub(connection, **dubbing(name, footage=OTHER, codec="ffv1")).wait(timeout_s=300)
         assert result.num_dubbed > 0.9 * result.num_frames
-        return (media.root / name).read_bytes()
+        return media_sha256(media.root / name)
 
     def started(**chosen: Any) -> StageServer:
         settings = RenderSettings(port=0, artefacts_url=str(stages.artefacts), drain_grace_s=0.0, **chosen)

@@ -107,7 +107,7 @@ def test_a_dub_that_can_never_be_done_leaves_no_job(dubber: Dubber, carphone: Pa
     fails(DubJob(other, dubber.host.stages, dubber.store, jobs), "no face 7")
 
 
-@pytest.mark.parametrize("limit", [100_000, 1_000_000], ids=["at-the-start", "in-the-first-pass"])
+@pytest.mark.parametrize("limit", [150_000, 1_000_000], ids=["at-the-start", "in-the-first-pass"])
 def test_a_full_disk_under_the_job_says_what_to_do(limit: int, carphone: Path, output: Path, tmp_path: Path) -> None:
     result = dub_with_file_limit(limit, carphone, output, tmp_path / "data")
     assert_fails_well(result, output, "no space left", "DUBSTAGE_DATA_DIR", code=11)
