@@ -6,6 +6,8 @@ import hashlib
 import signal
 from pathlib import Path
 
+import pytest
+
 from dubstage.client import Connection, batch
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
 from tests.contract.stores.postgres_servers import PostgresServer
@@ -47,8 +49,12 @@ def ended(connection: Connection, name: str) -> pb.BatchProgress:
     return progress_of(connection, name)
 
 
-def test_a_batch_of_a_killed_gateway_is_ended_by_the_other(pair: Pair, postgres: PostgresServer, carphone: Path) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _short(pair: Pair, carphone: Path) -> None:
     write_short_clip(carphone, pair.media / "short.mp4", 24)
+
+
+def test_a_batch_of_a_killed_gateway_is_ended_by_the_other(pair: Pair, postgres: PostgresServer) -> None:
     at_second = pair.second.connect()
     batch.submit(pair.first.connect(), "killed", rows=rows("killed"))
     until(lambda: progress_of(at_second, "killed").num_done >= 1, seconds=240)
