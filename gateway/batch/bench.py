@@ -16,6 +16,7 @@ from gateway.ahead import in_thread
 from gateway.housekeeping.cleaning import expire
 from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.pipeline.workspace import is_running, lock_folder
+from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import open_stages
@@ -48,6 +49,7 @@ class Bench:
         self._stack = stack
         self._serving = serving
         self._opened: Stages | None = None
+        self._sealer: Sealer | None = None
         self._opening = asyncio.Lock()
         self._aside: Path | None = None
 
@@ -71,6 +73,16 @@ class Bench:
             elif isinstance(self._opened, RemoteStages):
                 await self._opened.wait_until_serving(limit_s)
             return self._opened
+
+    async def sealer(self) -> Sealer:
+        """Return what signs the films. The first call reads the key.
+
+        Raises:
+            DubstageError: the key cannot be used.
+        """
+        if self._sealer is None:
+            self._sealer = await in_thread(self.place.sealer)
+        return self._sealer
 
     @contextmanager
     def folder_aside(self) -> Iterator[Path]:

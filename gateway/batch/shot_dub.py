@@ -54,7 +54,7 @@ class ShotDub:
         async with shot_request(bench, self._shot) as request, without_twins(bench, self._shot, request):
             stages, place = await bench.stages(), bench.place
             ledger = JobLedger(place.actors, self._shot.actor or "", consents=request.consents, confirm=self._confirm)
-            sealer = await in_thread(place.sealer)
+            sealer = await bench.sealer()
             job = DubJob(
                 request, stages, place.artefacts, bench.jobs, ledger, max_bytes=bench.settings.max_job_bytes, sealer=sealer
             )

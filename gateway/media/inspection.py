@@ -18,6 +18,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from gateway.child_process import child_environment
 from gateway.media.bounds import PROBE_BASE_S, PROBE_BYTES_PER_S, PROBE_MEMORY_BYTES
 from gateway.media.regular_file import reading
 from gateway.media.sound import SoundInfo
@@ -26,8 +27,6 @@ from gateway.media.wire import film_from, sound_from, unpack
 from services.common.errors import MediaUnsupported
 
 _Question = Literal["film", "sound", "tags"]
-_ROOT: Final = str(Path(__file__).resolve().parents[2])
-"""Folder that this package is imported from."""
 _REMEMBERED: Final = 8
 _SETTLED_S: Final = 1.0
 _OUT_OF_MEMORY: Final = 12
@@ -168,13 +167,8 @@ class _Inspection:
                 stderr=subprocess.DEVNULL,
                 pass_fds=(handle,),
                 start_new_session=True,  # Ctrl-C goes to the parent alone, and the parent ends the child
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join([_ROOT, *(entry for entry in sys.path if entry)]),
-                    # Without these, address space is reserved for threads that are not used here.
-                    "OPENBLAS_NUM_THREADS": "1",
-                    "MALLOC_ARENA_MAX": "2",
-                },
+                # Without these, address space is reserved for threads that are not used here.
+                env=child_environment(OPENBLAS_NUM_THREADS="1", MALLOC_ARENA_MAX="2"),
             )
         return self._process
 

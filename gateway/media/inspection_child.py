@@ -9,6 +9,8 @@ import resource
 import sys
 from contextlib import suppress
 
+from gateway.child_process import confine
+
 
 def main(arguments: list[str]) -> None:
     """Answer one question about the file of a descriptor.
@@ -17,11 +19,8 @@ def main(arguments: list[str]) -> None:
         arguments: question (film, sound or tags), descriptor, bytes of address space, seconds of processor time.
     """
     question, handle, memory_bytes, seconds = arguments
-    resource.setrlimit(resource.RLIMIT_AS, (int(memory_bytes), int(memory_bytes)))
+    confine(int(memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # where a container's memory ends, this process goes before the gateway
     sys.stdout.buffer.write(_answer(question, int(handle)))
     sys.stdout.buffer.flush()
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from services.common.errors import StorageFull
 from services.common.store.full_disk import FULL_DISK
 
-# For the user, a quota and a file size limit are the same as a full disk.
-
 
 @contextmanager
 def job_folder(folder: Path) -> Iterator[None]:

@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
+from gateway.child_process import child_environment
 from gateway.provenance.credential import Credential
 from gateway.provenance.library import Ingredient, LibraryError
 
-_ROOT: Final = str(Path(__file__).resolve().parents[2])
-"""Folder that this package is imported from."""
 _BASE_S: Final = 300.0
 _BYTES_PER_S: Final = 2_000_000
 """Slowest rate at which a film is signed before its process is ended."""
@@ -70,11 +69,7 @@ def sign_aside(
             stderr=subprocess.DEVNULL,
             pass_fds=[file.fileno() for file in (*files, *([target] if target is not None else []))],
             start_new_session=True,  # Ctrl-C goes to the parent alone, which waits for the short rest
-            env={
-                **os.environ,
-                "TMPDIR": str(folder.absolute()),
-                "PYTHONPATH": os.pathsep.join([_ROOT, *(entry for entry in sys.path if entry)]),
-            },
+            env=child_environment(TMPDIR=str(folder.absolute())),
             timeout=limit_s,
             check=False,
         )

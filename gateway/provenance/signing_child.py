@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 from base64 import b64decode, b64encode
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import IO, Any, Final
+
+from gateway.child_process import confine
 
 _MEMORY_BYTES: Final = 2 << 30
 
 
 def main() -> None:
     """Sign one film, and print the manifest or what went wrong."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # where a container's memory ends, this process goes before the gateway
+    confine(_MEMORY_BYTES)
     json.dump(_answer(json.load(sys.stdin)), sys.stdout)
 
 

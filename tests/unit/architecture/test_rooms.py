@@ -15,7 +15,15 @@ ROOMS = ("services.motion.predictors", "services.render.renderers")
 REGISTRIES = tuple(f"{rooms}.registry" for rooms in ROOMS)
 MAY_NAME_METHODS = ("gateway/methods.py", "services/motion/predictors/", "services/render/renderers/")
 GATEWAY_LAYERS = (
-    ("gateway.ahead", "gateway.consent", "gateway.methods", "gateway.private_files", "gateway.settings", "gateway.unforeseen"),
+    (
+        "gateway.ahead",
+        "gateway.child_process",
+        "gateway.consent",
+        "gateway.methods",
+        "gateway.private_files",
+        "gateway.settings",
+        "gateway.unforeseen",
+    ),
     ("gateway.media", "gateway.planning"),
     ("gateway.compositing", "gateway.provenance"),
     ("gateway.stages",),
