@@ -13,7 +13,7 @@ HEARING := posteriorgram id_removal
 PREFIX ?= $(HOME)/.local
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py' -path '*client*')
 
-.PHONY: setup install uninstall triton scanner images images-check play demo test unit hostile drill lint format bench train export clean
+.PHONY: setup install uninstall triton scanner images images-check play demo test unit hostile drill load lint format bench bench-long train export clean
 
 setup: $(VENV)/.ready
 
@@ -69,7 +69,11 @@ unit: setup
 	$(BIN)/python -m pytest tests/unit tests/contract
 
 # Two processes, each with its own servers: about 12 GB of memory. TEST_PROCESSES=0 runs all tests in one, with half of that.
-test: lint triton scanner
+test: setup
+	@# Types are checked while Triton and the scanner are downloaded.
+	$(MAKE) --jobs=3 lint triton scanner
+	@# Processes that tests start find compiled modules, also where PYTHONDONTWRITEBYTECODE is set.
+	$(BIN)/python -m compileall -q services gateway protos
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # 10,000 hostile cases against real servers and the command line; the report is in out/hostile (docs/hostile.md).
@@ -81,12 +85,21 @@ hostile: setup
 drill: setup triton
 	$(BIN)/python -m tests.drill $(DRILL_ARGUMENTS)
 
+# Live streams of two tenants and a batch at the same time (docs/operations.md): make load LOAD_ARGUMENTS="clip.mp4". The report is in
+# out/load.
+load: setup
+	$(BIN)/python -m tests.load $(LOAD_ARGUMENTS)
+
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 bench: setup triton
 	$(BIN)/python -m bench --out out/bench.json
+
+# Two hours of footage, a clip looped: is memory flat and speed constant? make bench-long LONG_ARGUMENTS="--clip clip.mp4 --seconds 7200"
+bench-long: setup
+	$(BIN)/python -m bench.long $(LONG_ARGUMENTS)
 
 # A training set from CLIPS, a run of every network, and a folder of weights, all below TRAINING (docs/training.md).
 train: setup

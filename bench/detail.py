@@ -59,12 +59,12 @@ def measure(scale: int, runs: int = _RUNS) -> DetailTime:
     random, side = np.random.default_rng(scale), scale * BOX_SIZE
     bank, box = _bank(scale), random.integers(0, 256, (BOX_SIZE, BOX_SIZE, 3)).astype(np.uint8)
     rest = np.stack(np.meshgrid(np.arange(BOX_SIZE), np.arange(BOX_SIZE)), axis=-1).astype(np.float32)
-    own, mask = random.uniform(0, 255, (side, side)).astype(np.float32), np.ones((side, side), np.float32)
+    own, mask = random.uniform(0, 255, (side, side)).astype(np.float32), np.full((BOX_SIZE, BOX_SIZE), 255, np.uint8)
     detail = warped_detail(bank, 0, rest, scale)
     return DetailTime(
         scale,
         _best_ms(lambda: warped_detail(bank, 0, rest, scale), runs),
-        _best_ms(lambda: box_with_detail(box, detail, mask, own), runs),
+        _best_ms(lambda: box_with_detail(box, detail, mask, mask, own), runs),
     )
 
 

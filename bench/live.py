@@ -57,7 +57,6 @@ async def measure_live(
         lambda: stages,
         actors,
         ArtefactStore(settings.artefacts_url),
-        max_streams=1,
         max_message_bytes=settings.max_message_bytes,
     )
 

@@ -54,6 +54,8 @@ SET_BY_THE_CHART: Final = frozenset(
             "triton_shared_memory",
         ),
         *(
+            "tenant",
+            "tenant_limits_file",
             "data_dir",
             "media_dir",
             "database_url",

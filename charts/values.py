@@ -33,6 +33,7 @@ from charts.rules import (
     whole,
     word,
 )
+from charts.tenant_values import TENANT_LIMITS
 
 GATEWAY: Final = ("replicas",)
 """Values that have different rules for the gateway."""
@@ -159,6 +160,7 @@ def own_properties(name: str) -> Schema:
         "tokensSecret": secret(
             "Secret with the tokens that the gateway accepts; empty: no tokens", key="key of the tokens in the Secret"
         ),
+        "tenantLimits": TENANT_LIMITS,
         "requireClientCertificate": flag("whether callers need a certificate of the authority; needs global.tls.enabled"),
         "service": closed(
             {

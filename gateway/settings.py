@@ -10,9 +10,12 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from services.common.chassis.caller import DEFAULT_TENANT
 from services.common.chassis.client import ClientConfig
 from services.common.chassis.settings import DEFAULT_PORTS, PREFIX, StageSettings
 
+TENANTS_FOLDER: Final = ".tenants"
+"""Folder of the media folder, and of the store of batches, that holds the folders of all tenants but the default tenant."""
 STAGES: Final = ("audio", "face", "motion", "texture", "render")
 _WITH_PORT: Final = re.compile(r"[^:/\[\]]+:\d+|\[.*\]:\d+")
 """Matches HOST:PORT and [IPv6]:PORT, but no URL such as `dns:///host`."""
@@ -41,6 +44,15 @@ class GatewaySettings(StageSettings):
     """Settings of the gateway process and of the command line."""
 
     port: int = Field(DEFAULT_PORTS["gateway"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    tenant: str = Field(
+        DEFAULT_TENANT,
+        max_length=31,
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        description="tenant that the commands of this machine work for; a gateway serves every tenant, by its tokens",
+    )
+    tenant_limits_file: Path | None = Field(
+        None, description="TOML or JSON file with the limits of tenants, read again when it changes; None: no limits"
+    )
     data_dir: Path = Field(default_factory=default_data_dir, description="folder of jobs and of the actor database")
     database_url: str = Field("", description="SQLAlchemy url of actors and jobs; empty: SQLite in data_dir")
     media_dir: Path | None = Field(None, description="only folder in which RPCs may name files; None: media RPCs are refused")
@@ -48,7 +60,7 @@ class GatewaySettings(StageSettings):
         "",
         max_length=1000,
         pattern=r"^(s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[^/?#:*\s]+)*)?$",
-        description="only URL below which rows of batches may name files in RPCs, s3://BUCKET/FOLDER; empty: URLs are refused",
+        description="only URL below which RPCs may name files, s3://BUCKET/FOLDER; empty: URLs are refused",
     )
     require_consent: RequireConsent = Field(
         RequireConsent.NO,
@@ -62,7 +74,18 @@ class GatewaySettings(StageSettings):
         64, ge=1, le=10_000, description="number of calls served at once; most calls only wait for an operation"
     )
     max_live_streams: int = Field(
-        2, ge=1, le=1024, description="number of live streams at once; further streams get RESOURCE_EXHAUSTED"
+        8,
+        ge=1,
+        le=1024,
+        description="largest number of live streams at once, whatever the time of their frames allows; further streams get "
+        "RESOURCE_EXHAUSTED",
+    )
+    max_live_frame_ms: float = Field(
+        150.0,
+        ge=1,
+        le=3_600_000,
+        description="largest mean time from the motion of a live frame to its picture, with one more stream, at which the gateway "
+        "takes a further stream, ms",
     )
     stages_start_s: float = Field(
         120.0, gt=0, le=86_400, description="time that the gateway and each operation wait for the stages, seconds"
@@ -76,7 +99,13 @@ class GatewaySettings(StageSettings):
         description="time after which other gateways take the operations of a gateway that died, seconds; PostgreSQL only",
     )
     max_finished_operations: int = Field(
-        10_000, ge=1, le=1 << 30, description="number of finished operations that are kept; the oldest are deleted first"
+        10_000,
+        ge=1,
+        le=1 << 30,
+        description="number of finished operations of each kind that are kept; the oldest are deleted first",
+    )
+    operation_max_age_days: float = Field(
+        90.0, ge=0, le=36_500, description="days after its submission in which a finished operation is kept; 0: for ever"
     )
     max_job_bytes: int = Field(
         200 << 30, ge=1 << 20, le=1 << 60, description="largest size on disk of one job (records and background film), bytes"
@@ -93,6 +122,18 @@ class GatewaySettings(StageSettings):
     batches_url: str = Field(
         "", max_length=1000, description="store of batches (fsspec url); empty: the folder batches in data_dir"
     )
+    batch_max_age_days: float = Field(
+        90.0,
+        ge=0,
+        le=36_500,
+        description="days after which a batch whose shots have all ended is removed, without its films; 0: never",
+    )
+    batches_max_bytes: int = Field(
+        0,
+        ge=0,
+        le=1 << 60,
+        description="largest size of the store of batches, bytes; above, the oldest ended batches are removed; 0: no limit",
+    )
     max_batch_shots: int = Field(
         1, ge=1, le=1024, description="number of shots of batches that a gateway dubs at once, beside the other dubs"
     )
@@ -105,6 +146,9 @@ class GatewaySettings(StageSettings):
         "installation's own",
     )
     provenance_key_file: Path | None = Field(None, description="PEM private key of provenance_certificate_file")
+    watermark: bool = Field(
+        True, description="put a watermark into the dubbed mouths, which `dubstage inspect` finds after re-encoding"
+    )
     provenance_time_stamp_url: str = Field(
         "",
         max_length=1000,
@@ -182,6 +226,11 @@ class GatewaySettings(StageSettings):
         if target and (":" not in target or not target.isprintable()):
             raise ValueError(f"{target!r} is no address with a port: give HOST:PORT")
         return target
+
+    @property
+    def is_default_tenant(self) -> bool:
+        """Whether the places of these settings are those of the default tenant."""
+        return self.tenant == DEFAULT_TENANT
 
     def endpoint(self, stage: str) -> str:
         """Return HOST:PORT of a stage; empty: the stages are in this process."""

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from gateway.actors.receipts import now
 from gateway.actors.stored import consent_of, every_consent
+from gateway.audit import AuditLog, Event, Happening
 from gateway.consent.keys import SETTING, Keys, check_signature, read_keys
 from gateway.consent.record import Consent, digest_of
 from gateway.consent.use import ConsentUse, check_scope, check_time
@@ -58,6 +59,7 @@ class Consents:
 
     def __init__(self, database: Database, settings: GatewaySettings) -> None:
         self._database = database
+        self._audit = AuditLog(database)
         self._required = settings.require_consent
         self._place = settings.consent_keys
 
@@ -170,6 +172,7 @@ class Consents:
                 row = WithdrawalRow(record_sha256=digest, withdrawn_at=now())
                 session.add(row)
             holders = [actor_id for actor_id, record in every_consent(session) if digest_of(record) == digest]
+            self._audit.append(session, Happening(event=Event.CONSENT_WITHDRAWN, consents=(digest,)))
             return Withdrawal(digest, row.withdrawn_at, tuple(holders))
 
     def withdraw_of(self, actor_id: str, consent: Consent | None) -> Withdrawal:

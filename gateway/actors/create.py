@@ -172,6 +172,7 @@ async def _create(
                     consent=request.consent,
                     more=more,
                     superseded=made,
+                    operation=operation.name,
                 )
             )
         finally:

@@ -9,10 +9,9 @@ operations with the actor. Otherwise the process that was asked erases.
 from __future__ import annotations
 
 import datetime
-import os
-import shutil
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,17 +21,18 @@ from google.rpc import status_pb2  # type: ignore[import-untyped]
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from gateway.actors.actor_id import not_enrolled
-from gateway.actors.job_blobs import counted, erased_meanwhile, is_open
-from gateway.actors.receipts import ErasureReceipt, now, signed
+from gateway.actors.job_blobs import erased_meanwhile, is_open
+from gateway.actors.receipts import Digests, ErasureReceipt, now, signed
+from gateway.actors.removal import JOB_FILE, check_known, files_of_jobs, folders_of, remove_person
+from gateway.actors.sweep import OtherStore, Sweep, sweep_artefacts, sweep_database, sweep_folder
+from gateway.audit import AuditLog, Event, Happening
 from gateway.database.database import Database
-from gateway.database.tables import ActorRow, EnrolmentRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
-from gateway.operations.store import OperationRow
-from gateway.pipeline.journal import journalled
-from gateway.pipeline.workspace import JOURNAL, is_running, lock_folder
+from gateway.database.tables import ActorRow, ErasureRow
+from gateway.pipeline.workspace import is_running
+from gateway.signatures.installation import installation_key
 from services.common.chassis import error_status
-from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest
-from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.errors import BackendUnavailable, DubstageError
+from services.common.store.artefacts import ArtefactStore
 
 JOB_SECONDS: Final = 30.0
 """Most seconds that an erasure waits for jobs of other processes to notice the erasure of their actor."""
@@ -47,16 +47,20 @@ _KEPT_FOR: Final = datetime.timedelta(hours=1)
 class Erasures:
     """Erasures of one installation. All methods block.
 
+    Attributes:
+        audit: the audit log of the database.
+
     Args:
         database: database of the actors.
         artefacts: the store that the stages share.
-        key_file: file of the key that receipts are signed with.
+        data_dir: the data folder, with the key that signs receipts, and the folders of jobs.
     """
 
-    def __init__(self, database: Database, artefacts: ArtefactStore, key_file: Path) -> None:
+    def __init__(self, database: Database, artefacts: ArtefactStore, data_dir: Path) -> None:
         self._database = database
         self._artefacts = artefacts
-        self._key_file = key_file
+        self._data_dir = data_dir
+        self.audit = AuditLog(database)
 
     def ask(self, actor_id: str) -> int:
         """Ask for the erasure of a person, and return the number of the erasure.
@@ -65,8 +69,7 @@ class Erasures:
             ActorNotReady: there is no such actor, and no operation or job names the person.
         """
         with self._database.writing() as session:
-            if session.get(ActorRow, actor_id) is None and not _is_named(session, actor_id):
-                raise not_enrolled(actor_id)
+            check_known(session, actor_id)
             row = ErasureRow(actor_id=actor_id, asked_at=now())
             session.add(row)
             session.flush()
@@ -149,8 +152,8 @@ class Erasures:
         finally:
             self.withdraw(number)
 
-    def carry_out(self, actor_id: str, *, jobs_s: float = JOB_SECONDS) -> ErasureReceipt:
-        """Erase a person whose erasure was asked for, and return the receipt.
+    def carry_out(self, actor_id: str, *, jobs_s: float = JOB_SECONDS, others: Sequence[OtherStore] = ()) -> ErasureReceipt:
+        """Erase a person whose erasure was asked for, look through all stores afterwards, and return the receipt.
 
         Jobs of other processes that use the actor notice the erasure and end. The folder of a job that does not end in time is
         deleted all the same, and the job fails at its next step. Blobs that another actor or job counts are kept.
@@ -158,18 +161,31 @@ class Erasures:
         Args:
             actor_id: id of the person.
             jobs_s: most seconds to wait for jobs of other processes.
+            others: further stores that hold something of people.
 
         Raises:
             ActorNotReady: there is no such actor, and no operation or job names the person.
+            StorageRefused: something is left. The person's rows stay, so that the person can be erased again.
         """
         self._wait_for_jobs(actor_id, jobs_s)
-        return self._perform(actor_id)
+        # First, so that an erasure whose other store does not answer fails as a whole, and can be asked for again.
+        elsewhere: dict[str, Collection[str]] = {}
+        for other in others:
+            elsewhere.update(other.forget(actor_id))
+        with self._database.reading() as session:
+            folders = folders_of(session, actor_id)
+        return self._perform(actor_id, files_of_jobs(folders), elsewhere, others)
 
-    def erase_or_ask(self, actor_id: str) -> ErasureReceipt:
+    def erase_or_ask(self, actor_id: str, others: Sequence[OtherStore] = ()) -> ErasureReceipt:
         """Erase a person: through the gateway that works with this database, or in this process if no gateway does.
+
+        Args:
+            actor_id: id of the person.
+            others: further stores that hold something of people.
 
         Raises:
             ActorNotReady: there is no such actor, and no operation or job names the person.
+            StorageRefused: something is left.
             BackendUnavailable: the gateway has not answered within GATEWAY_SECONDS. The erasure stays open.
         """
         number = self.ask(actor_id)
@@ -181,7 +197,7 @@ class Erasures:
                 try:
                     found = self.answer(number)
                     if found is None:
-                        found = self.carry_out(actor_id)
+                        found = self.carry_out(actor_id, others=others)
                     return found
                 finally:
                     self.withdraw(number)
@@ -200,72 +216,61 @@ class Erasures:
     def _wait_for_jobs(self, actor_id: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         with self._database.reading() as session:
-            folders = _folders(session, actor_id)
+            folders = folders_of(session, actor_id)
         while any(is_running(folder) for folder in folders) and time.monotonic() < deadline:
             time.sleep(_LOOK_S)
 
-    def _perform(self, actor_id: str) -> ErasureReceipt:
+    def _perform(self, actor_id: str, files: Mapping[str, int], elsewhere: Digests, others: Sequence[OtherStore]) -> ErasureReceipt:
+        key = installation_key(self._data_dir)
         with self._database.writing() as session:
-            # With the row locked, a job that another process begins either comes first and is seen here, or finds no actor.
-            actor = session.get(ActorRow, actor_id, with_for_update=True)
-            folders = _folders(session, actor_id)
-            if actor is None and not _is_named(session, actor_id):
-                raise not_enrolled(actor_id)
-            names = [str(folder) for folder in folders]
-            # With the rows locked, a blob that a job counts now is either counted first and seen here, or not counted at all.
-            session.scalars(select(JobFolderRow).where(JobFolderRow.folder.in_(names)).with_for_update()).all()
-            blobs = [
-                *session.scalars(select(LineageRow).where(LineageRow.actor_id == actor_id)),
-                *session.scalars(select(JobBlobRow).where(JobBlobRow.folder.in_(names))),
-            ]
-            refs = [ArtefactRef(blob.uri, blob.sha256, blob.size_bytes) for blob in blobs]
-            own = f"{self._artefacts.url}/"
-            refs += [ref for folder in folders for ref in journalled(folder / JOURNAL) if ref.uri.startswith(own)]
-            for table in (LineageRow, JobRow, EnrolmentRow, OperationRow):
-                session.execute(delete(table).where(table.actor_id == actor_id))
-            for jobs in (JobBlobRow, JobFolderRow):
-                session.execute(delete(jobs).where(jobs.folder.in_(names)))
-            if actor is not None:
-                session.delete(actor)
-            session.flush()
-            kept = counted(session, {ref.sha256 for ref in refs})
-            for ref in refs:
-                if ref.sha256 not in kept:
-                    self._artefacts.delete(ref)
-            for folder in folders:
-                _remove(folder)
-            receipt = signed(self._key_file, actor_id, {ref.sha256 for ref in refs} - kept, kept)
+
+            def beat() -> None:
+                # PostgreSQL ends a transaction that pauses, and the stores may take long.
+                session.execute(select(1))
+
+            removed = remove_person(session, actor_id, self._artefacts, beat)
+            blobs = {ref.sha256 for ref in removed.gone}
+            sizes = frozenset(ref.size_bytes for ref in removed.gone) | frozenset(files.values())
+            sweep = Sweep()
+            sweep_database(session, actor_id, blobs, sweep)
+            sweep_artefacts(self._artefacts, removed.gone, beat, sweep)
+            sweep_folder(self._data_dir, removed.folders, blobs | files.keys(), sizes, beat, sweep)
+            for other in others:
+                beat()
+                sweep.note(other.place, *other.left(actor_id))
+            sweep.check(actor_id)
+            receipt = signed(
+                key,
+                actor_id,
+                erased={**removed.by_kind(kept=False), JOB_FILE: files.keys() - sweep.in_use, **elsewhere},
+                kept={**removed.by_kind(kept=True), "file of other work": sweep.in_use},
+                looked_at=sweep.looked,
+                out_of_reach=self._out_of_reach(),
+            )
             mine = update(ErasureRow).where(
                 ErasureRow.actor_id == actor_id, ErasureRow.receipt.is_(None), ErasureRow.error.is_(None)
             )
             session.execute(mine.values(receipt=receipt.to_json()))
+            self._record(session, receipt)
         return receipt
 
+    def _record(self, session: Session, receipt: ErasureReceipt) -> None:
+        """Write the erasure to the audit log, and forget which entries are about the person."""
+        digest = hashlib.sha256(receipt.to_json().encode()).hexdigest()
+        counts: dict[str, str | int | bool] = {"erased": len(receipt.erased_sha256), "kept": len(receipt.kept_sha256)}
+        happening = Happening(event=Event.ACTOR_ERASED, actor_id=receipt.actor_id, outputs=(digest,), details=counts)
+        self.audit.append(session, happening)
+        self.audit.forget(session, receipt.actor_id)
 
-def _is_named(session: Session, actor_id: str) -> bool:
-    """Return whether operations or jobs name a person, as after an enrolment that failed or was killed."""
-    operation = session.scalar(select(OperationRow.name).where(OperationRow.actor_id == actor_id).limit(1))
-    return operation is not None or bool(_folders(session, actor_id))
-
-
-def _folders(session: Session, actor_id: str) -> list[Path]:
-    """Return the folders of all jobs that use an actor, and of the operations that enrol the person."""
-    mine = select(JobRow.folder).where(JobRow.actor_id == actor_id)
-    enrolments = (
-        select(JobFolderRow.folder)
-        .join(OperationRow, OperationRow.name == JobFolderRow.belongs_to)
-        .where(OperationRow.actor_id == actor_id)
-    )
-    others = select(JobFolderRow.folder).where(JobFolderRow.belongs_to == f"actors/{actor_id}")
-    return [Path(name) for name in sorted({name for query in (mine, enrolments, others) for name in session.scalars(query)})]
-
-
-def _remove(folder: Path) -> None:
-    """Remove a job's folder, under the folder's lock if the job has ended."""
-    try:
-        handle: int | None = lock_folder(folder, make=False)
-    except (InvalidRequest, OSError):
-        handle = None
-    shutil.rmtree(folder, ignore_errors=True)
-    if handle is not None:
-        os.close(handle)
+    def _out_of_reach(self) -> list[str]:
+        """Return the places that may hold something of an erased person, and that this installation cannot look through."""
+        places = [
+            "backups that were written before: delete them, or write them anew",
+            "footage, films and other files that users keep outside of the data folder",
+            "memory of running stages: a stage asks the artefact store before each use, and the blobs are gone there",
+        ]
+        if self._database.shared:
+            places.append("folders of jobs on the disks of other gateways: each gateway removes them at its next look")
+        if self._artefacts.keeps_old_versions():
+            places.append("old versions in the bucket of the artefact store, whose versioning is on: delete them there")
+        return places

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from gateway.actors.store import ActorStore
-from gateway.consent.record import Consent
+from gateway.audit import Event, Happening
+from gateway.audit.work import Recorded, batch_work, recorded
+from gateway.consent.record import Consent, digest_of
 from services.common.store.artefacts import ArtefactRef
 
 
@@ -30,6 +34,7 @@ class JobLedger:
         consents: Sequence[Consent | None] = (),
         confirm: Callable[[], None] = lambda: None,
     ) -> None:
+        self._audit = actors.audit
         self._jobs = actors.jobs
         self._rules = actors.consents
         self._consents = consents
@@ -70,6 +75,22 @@ class JobLedger:
             ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold any more.
         """
         self._rules.check_lasting(self._consents, actor_id=self._actor_id)
+
+    def recorded(self, method: str, *, batch: str = "") -> AbstractAsyncContextManager[Recorded]:
+        """Record the beginning of a dub that is no operation in the audit log, and its end when the context ends.
+
+        Args:
+            method: method of the dub.
+            batch: name of the batch that the dub belongs to, whose caller the entries name; empty: none.
+        """
+        begun = Happening(
+            event=Event.DUB_BEGUN,
+            work=f"dubs/{secrets.token_hex(16)}",
+            actor_id=self._actor_id,
+            consents=tuple(digest_of(record) for record in self._consents if record is not None),
+            details={"method": method, **({"batch": batch} if batch else {})},
+        )
+        return recorded(self._audit, begun, continues=batch_work(batch) if batch else "")
 
     def hold(self, folder: Path, ref: ArtefactRef) -> None:
         """Count a blob that the job has stored.

@@ -1,4 +1,4 @@
-"""Receipts of erasures, signed with the installation's key."""
+"""Receipts of erasures, signed with the installation's key pair, so that anybody who has the public key can check them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,46 @@ import datetime
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Self
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
-from gateway.private_files import secret_of
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from gateway.consent.keys import key_id
+from gateway.signatures.canonical import canonical, plain_json
+from gateway.signatures.installation import InstallationKey, is_signed
+
+FORMAT: Final = "dubstage erasure receipt 2"
+_CONTEXT: Final = b"dubstage erasure receipt v2\n"
+"""First bytes of what is signed, so that no signature of another kind of text is a signature of a receipt."""
+_FIELDS: Final = frozenset({"format", "actor_id", "erased_at", "erased", "kept", "looked_at", "out_of_reach", "key", "signature"})
+_OLD_FIELDS: Final = frozenset({"actor_id", "erased_sha256", "kept_sha256", "erased_at", "signature"})
+"""Fields of the receipts of earlier versions, which an HMAC signs."""
+
+Digests = Mapping[str, Collection[str]]
+"""SHA-256, hexadecimal, by kind, such as `bank` or `job file`."""
+
+
+class ReceiptRefused(Exception):  # noqa: N818 - the name says what is wrong
+    """A receipt does not verify. The text says why."""
+
+
+class OldReceipt(ReceiptRefused):
+    """The receipt was made by an older version, with a secret key that only the installation has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One place that was looked through after an erasure.
+
+    Attributes:
+        place: the place, such as `artefact store`.
+        looked_at: number of things that were looked at there.
+    """
+
+    place: str
+    looked_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,46 +53,131 @@ class ErasureReceipt:
     """Receipt of an erasure.
 
     Attributes:
-        actor_id: id of the erased person.
-        erased_sha256: SHA-256 of the deleted blobs, hexadecimal.
-        kept_sha256: SHA-256 of the blobs that another actor or job counts, hexadecimal.
-        erased_at: time of the erasure, RFC 3339, UTC.
-        signature: HMAC-SHA256 over the JSON of the other fields, hexadecimal. The key never leaves the installation.
+        document: what the receipt says, JSON. Earlier versions made documents with fewer fields.
     """
 
-    actor_id: str
-    erased_sha256: tuple[str, ...]
-    kept_sha256: tuple[str, ...]
-    erased_at: str
-    signature: str
+    document: Mapping[str, Any]
+
+    @property
+    def actor_id(self) -> str:
+        """Id of the erased person."""
+        return str(self.document["actor_id"])
+
+    @property
+    def erased_sha256(self) -> tuple[str, ...]:
+        """SHA-256 of everything that was deleted, hexadecimal, sorted."""
+        return _flat(self.document, "erased")
+
+    @property
+    def kept_sha256(self) -> tuple[str, ...]:
+        """SHA-256 of what other actors or jobs count, hexadecimal, sorted."""
+        return _flat(self.document, "kept")
+
+    @property
+    def erased_at(self) -> str:
+        """Time of the erasure, RFC 3339, UTC."""
+        return str(self.document["erased_at"])
+
+    @property
+    def key(self) -> str:
+        """Id of the key that signed the receipt; empty: an earlier version made the receipt."""
+        return str(self.document.get("key", ""))
+
+    @property
+    def signature(self) -> str:
+        """Ed25519 signature, Base64; of an earlier version, HMAC-SHA256, hexadecimal."""
+        return str(self.document["signature"])
 
     def to_json(self) -> str:
-        """Return the receipt as JSON."""
-        return json.dumps(asdict(self))
+        """Return the receipt as JSON in canonical form."""
+        return canonical(self.document).decode("ascii")
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the receipt that `to_json` wrote."""
-        fields = json.loads(text)
-        return cls(**{**fields, "erased_sha256": tuple(fields["erased_sha256"]), "kept_sha256": tuple(fields["kept_sha256"])})
+        """Return the receipt that `to_json` wrote, of this version or an earlier one."""
+        return cls(plain_json(text.encode()))
 
 
-def signed(key_file: Path, actor_id: str, erased: Iterable[str], kept: Iterable[str]) -> ErasureReceipt:
+def signed(
+    key: InstallationKey,
+    actor_id: str,
+    *,
+    erased: Digests,
+    kept: Digests,
+    looked_at: Sequence[Looked],
+    out_of_reach: Iterable[str],
+) -> ErasureReceipt:
     """Return the signed receipt of an erasure that ends now.
 
     Args:
-        key_file: file of the installation's key. The first receipt makes the file.
+        key: the installation's key.
         actor_id: id of the erased person.
-        erased: SHA-256 of the deleted blobs, hexadecimal.
-        kept: SHA-256 of the blobs that another actor or job counts, hexadecimal.
+        erased: what was deleted.
+        kept: what other actors or jobs count.
+        looked_at: places that were looked through, in which nothing was left.
+        out_of_reach: places that the installation cannot look through.
+    """
+    body = {
+        "format": FORMAT,
+        "actor_id": actor_id,
+        "erased_at": now(),
+        "erased": {kind: sorted(set(digests)) for kind, digests in erased.items() if digests},
+        "kept": {kind: sorted(set(digests)) for kind, digests in kept.items() if digests},
+        "looked_at": [{"place": one.place, "looked_at": one.looked_at, "left": 0} for one in looked_at],
+        "out_of_reach": list(out_of_reach),
+        "key": key.id,
+    }
+    return ErasureReceipt({**body, "signature": key.sign(_CONTEXT + canonical(body))})
+
+
+def verified(
+    content: bytes, key_of: Callable[[str], Ed25519PublicKey], old_key: Callable[[], bytes | None] = lambda: None
+) -> ErasureReceipt:
+    """Return the receipt of a file, which is as the installation signed it.
+
+    Args:
+        content: bytes of the file. Spaces and line breaks between the words of the JSON do not count.
+        key_of: returns the trusted public key for the id that the receipt names.
+        old_key: returns the secret key of the receipts of earlier versions; None: this is not the installation that has the key.
 
     Raises:
-        StorageRefused: the key file cannot be used.
+        OldReceipt: an earlier version made the receipt, and there is no old key.
+        ReceiptRefused: the receipt was changed, cut or forged, or another key signed it.
     """
-    body = {"actor_id": actor_id, "erased_sha256": sorted(erased), "kept_sha256": sorted(kept), "erased_at": now()}
-    text = json.dumps(body, sort_keys=True).encode()
-    signature = hmac.new(secret_of(key_file, 32), text, hashlib.sha256).hexdigest()
-    return ErasureReceipt(actor_id, tuple(body["erased_sha256"]), tuple(body["kept_sha256"]), str(body["erased_at"]), signature)
+    try:
+        found = plain_json(content)
+        canonical(found)
+    except (ValueError, RecursionError):
+        raise ReceiptRefused("the file is no JSON: the receipt was cut or changed") from None
+    if isinstance(found, dict) and found.keys() == _OLD_FIELDS:
+        return _verified_old(found, old_key())
+    if not isinstance(found, dict) or found.get("format") != FORMAT or found.keys() != _FIELDS:
+        raise ReceiptRefused("the file is no whole receipt of an erasure: fields are missing, or too many")
+    key = key_of(str(found["key"]))
+    if found["key"] != key_id(key):
+        raise ReceiptRefused(f"the receipt names the key {str(found['key'])[:64]}, and the given key is {key_id(key)}")
+    body = {name: value for name, value in found.items() if name != "signature"}
+    if not is_signed(_CONTEXT + canonical(body), found["signature"], key):
+        raise ReceiptRefused("the signature does not fit the receipt: the receipt was changed or forged")
+    return ErasureReceipt(found)
+
+
+def _verified_old(found: dict[str, Any], key: bytes | None) -> ErasureReceipt:
+    if key is None:
+        raise OldReceipt("the receipt was made by an older version: only the installation itself can check it")
+    # Earlier versions signed a text with spaces.
+    body = {name: value for name, value in found.items() if name != "signature"}
+    expected = hmac.new(key, json.dumps(body, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+    if not isinstance(found["signature"], str) or not hmac.compare_digest(expected.encode(), found["signature"].encode()):
+        raise ReceiptRefused("the signature does not fit the receipt: the receipt was changed or forged")
+    return ErasureReceipt(found)
+
+
+def _flat(document: Mapping[str, Any], field: str) -> tuple[str, ...]:
+    kinds = document.get(field)
+    if kinds is None:
+        return tuple(document.get(f"{field}_sha256", ()))
+    return tuple(sorted({digest for digests in kinds.values() for digest in digests}))
 
 
 def now() -> str:

@@ -21,6 +21,7 @@ from gateway.actors.stored import (
     add_actor,
     artefacts_of,
     consent_of,
+    created_by,
     enrolled_of,
     lineage_of,
     row_of,
@@ -42,22 +43,28 @@ class ActorStore:
         jobs: jobs that have begun, and the blobs that the jobs count.
         erasures: erasures of actors.
         consents: rules of consent, and withdrawals.
+        audit: the audit log.
+        data_dir: the data folder.
 
     Args:
         settings: data folder, database URL and artefact store.
+        beside: store of another tenant, whose connections to the database this store uses; None: it has its own.
 
     Raises:
         StorageRefused: the data folder or the database cannot be used, or the database is damaged.
         BackendUnavailable: the database does not answer.
     """
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, *, beside: ActorStore | None = None) -> None:
         data_folder(settings.data_dir)
-        self._database = Database(settings.database_url, settings.data_dir)
+        self.data_dir = settings.data_dir
+        shared = beside.database if beside is not None else None
+        self._database = Database(settings.database_url, settings.data_dir, tenant=settings.tenant, beside=shared)
         self._artefacts = ArtefactStore(settings.artefacts_url)
         self.jobs = JobBlobs(self._database, self._artefacts)
         self.consents = Consents(self._database, settings)
-        self.erasures = Erasures(self._database, self._artefacts, settings.data_dir / "receipt.key")
+        self.erasures = Erasures(self._database, self._artefacts, settings.data_dir)
+        self.audit = self.erasures.audit
 
     @property
     def database(self) -> Database:
@@ -84,6 +91,7 @@ class ActorStore:
         consent: Consent | None,
         more: Mapping[str, ArtefactRef] | None = None,
         superseded: Sequence[ArtefactRef] = (),
+        operation: str = "",
     ) -> StoredActor:
         """Store an actor, and return the actor as `get` would.
 
@@ -96,6 +104,7 @@ class ActorStore:
             more: further blobs of the actor, by kind.
             superseded: all blobs that the enrolment made. Those that the actor does not use are counted too, so that an erasure
                 deletes them.
+            operation: name of the operation that enrols the person; empty: none.
 
         Raises:
             InvalidRequest: the id is taken or not allowed.
@@ -106,6 +115,7 @@ class ActorStore:
         try:
             with self._database.writing() as session:
                 add_actor(session, actor)
+                self.audit.append(session, created_by(actor, operation), continues=operation)
         except BaseException as problem:
             for ref in self.jobs.uncounted([artefacts[ENROLMENT]]):
                 self._artefacts.delete(ref)

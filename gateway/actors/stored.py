@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.actors.actor_id import is_actor_id
+from gateway.audit import Event, Happening
 from gateway.consent.record import Consent
 from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
 from gateway.pipeline.enrol import EnrolledActor
@@ -176,6 +177,16 @@ def add_actor(session: Session, actor: StoredActor) -> None:
         LineageRow(actor_id=actor.actor_id, sha256=ref.sha256, kind=kind, uri=ref.uri, size_bytes=ref.size_bytes)
         for kind, ref in actor.artefacts.items()
     )
+
+
+def created_by(actor: StoredActor, operation: str) -> Happening:
+    """Return what the audit log records of a new actor.
+
+    Args:
+        actor: the actor.
+        operation: name of the operation that enrolled the person; empty: none.
+    """
+    return Happening(event=Event.ACTOR_CREATED, work=operation, actor_id=actor.actor_id, details={"method": actor.method})
 
 
 def every_consent(session: Session) -> Iterator[tuple[str, Consent]]:

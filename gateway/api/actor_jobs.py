@@ -32,21 +32,25 @@ class ActorJobs:
         """Enrol a person; return the serialised Actor. A resumed job that had stored the actor answers that actor."""
         message = pb.CreateActorRequest.FromString(job.record.request)
         context = self._context
-        request = enrol_request_from(message, context.media, threads=context.threads)
-        actor = await self._made_before(request.actor_id, request.footage) if job.resumed else None
-        if actor is None:
-            actor = await create_actor(
-                request,
-                self._stages(),
-                context.actors,
-                context.artefacts,
-                context.jobs,
-                max_bytes=context.max_job_bytes,
-                on_progress=lambda stage, done, total: job.report(
-                    pb.ActorProgress(stage=stage, done=done, total=total).SerializeToString()
-                ),
-                operation=ForOperation(job.record.name, job.confirm),
-            )
+
+        def report(stage: str, done: int, total: int) -> None:
+            job.report(pb.ActorProgress(stage=stage, done=done, total=total).SerializeToString())
+
+        async with context.media.opened() as media:
+            request = enrol_request_from(message, media, threads=context.threads)
+            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
+            actor = await self._made_before(request.actor_id, request.footage) if job.resumed else None
+            if actor is None:
+                actor = await create_actor(
+                    request,
+                    self._stages(),
+                    context.actors,
+                    context.artefacts,
+                    context.jobs,
+                    max_bytes=context.max_job_bytes,
+                    on_progress=report,
+                    operation=ForOperation(job.record.name, job.confirm),
+                )
         if job.resumed:
             await context.forget_others(job.record)
         return actor_message(actor.summary).SerializeToString()

@@ -9,7 +9,7 @@ from gateway.actors.create import EnrolRequest
 from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.stored import ActorSummary
 from gateway.api.consent_messages import consent_from, consent_message
-from gateway.api.media_folder import MediaFolder
+from gateway.api.local_media import LocalMedia
 from gateway.consent.use import use_of
 from gateway.methods import DEFAULT_METHOD, method_named
 from gateway.pipeline.enrol import EnrolOptions
@@ -17,12 +17,12 @@ from gateway.pipeline.faces import FaceChoice, parse_face
 from services.common.errors import InvalidRequest
 
 
-def enrol_request_from(message: pb.CreateActorRequest, media: MediaFolder, *, threads: int) -> EnrolRequest:
+def enrol_request_from(message: pb.CreateActorRequest, media: LocalMedia, *, threads: int) -> EnrolRequest:
     """Return the enrolment that CreateActor asks for.
 
     Args:
         message: the request, with an actor id.
-        media: files that callers may name.
+        media: files of the request.
         threads: threads of the decoder.
 
     Raises:
@@ -85,12 +85,20 @@ def actor_message(actor: ActorSummary) -> pb.Actor:
     return message
 
 
-def receipt_message(receipt: ErasureReceipt) -> pb.EraseActorResponse:
-    """Return the message of an erasure's receipt."""
+def receipt_message(receipt: ErasureReceipt, public_key: str) -> pb.EraseActorResponse:
+    """Return the message of an erasure's receipt.
+
+    Args:
+        receipt: the receipt.
+        public_key: the public key of this gateway, PEM; empty: another gateway signed the receipt with a key of its own.
+    """
     return pb.EraseActorResponse(
         actor_id=receipt.actor_id,
         erased_sha256=receipt.erased_sha256,
         kept_sha256=receipt.kept_sha256,
         erased_at=receipt.erased_at,
         signature=receipt.signature,
+        receipt=receipt.to_json(),
+        key_sha256=receipt.key,
+        public_key=public_key,
     )

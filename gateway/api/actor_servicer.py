@@ -18,6 +18,7 @@ from gateway.api.erasing import ActorEraser
 from gateway.api.job_context import JobContext
 from gateway.api.operation_messages import ACTOR, operation_message, page_size_from
 from gateway.operations.runner import JobRunner
+from gateway.signatures.installation import installation_key
 from services.common.errors import InvalidRequest
 
 
@@ -41,12 +42,16 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
         wanted.CopyFrom(request)
         # The id is stored with the request, so that an operation that is resumed after a restart makes the same actor.
         wanted.actor_id = request.actor_id or f"actor-{secrets.token_hex(6)}"
-        enrol = enrol_request_from(wanted, self._context.media, threads=self._context.threads)
-        await asyncio.to_thread(self._context.actors.consents.check, enrol.consent, enrol.use, wanted.actor_id)
-        await asyncio.to_thread(self._context.actors.check_free, enrol.actor_id)
+        async with self._context.media.opened() as media:
+            enrol = enrol_request_from(wanted, media, threads=self._context.threads)
+            await asyncio.to_thread(self._context.actors.consents.check, enrol.consent, enrol.use, wanted.actor_id)
+            await asyncio.to_thread(self._context.actors.check_free, enrol.actor_id)
+            await asyncio.to_thread(media.check, overwrite=False)
         if await self._runner.concerns(enrol.actor_id):
             raise InvalidRequest(f"actor_id: an operation on {enrol.actor_id!r} has not ended", field="actor_id")
-        record = await self._runner.submit(ACTOR, wanted.SerializeToString(), actor_id=enrol.actor_id)
+        gate = self._context.gate
+        await gate.check_storage()
+        record = await self._runner.submit(ACTOR, wanted.SerializeToString(), actor_id=enrol.actor_id, admit=gate.check_dubs)
         return operation_message(record)
 
     async def GetActor(self, request: pb.GetActorRequest, context: Any) -> pb.GetActorResponse:  # noqa: N802
@@ -65,7 +70,9 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
 
     async def EraseActor(self, request: pb.EraseActorRequest, context: Any) -> pb.EraseActorResponse:  # noqa: N802
         """Stop all work on a person, then erase the person."""
-        return receipt_message(await self._eraser.erase(check_actor_id(request.actor_id)))
+        receipt = await self._eraser.erase(check_actor_id(request.actor_id))
+        key = await asyncio.to_thread(installation_key, self._context.actors.data_dir)
+        return receipt_message(receipt, key.public_pem if key.id == receipt.key else "")
 
     async def RevokeConsent(self, request: pb.RevokeConsentRequest, context: Any) -> pb.RevokeConsentResponse:  # noqa: N802
         """Withdraw a consent record. Work with the record ends in all gateways at their next look at the database."""

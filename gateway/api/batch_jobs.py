@@ -18,7 +18,7 @@ from gateway.api.opened_stages import OpenedStages
 from gateway.batch.bench import Bench
 from gateway.batch.in_process import run_in_process
 from gateway.batch.store import open_batches
-from gateway.operations.job import Job
+from gateway.operations.job import Job, for_tenant
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
@@ -65,14 +65,16 @@ class BatchJobs:
         settings: settings of the process.
         context: what the operations work with.
         stages: the stages of this process.
+        shots: slots of shots that all tenants of this process share; None: the batches have slots of their own.
     """
 
-    def __init__(self, settings: GatewaySettings, context: JobContext, stages: OpenedStages) -> None:
+    def __init__(
+        self, settings: GatewaySettings, context: JobContext, stages: OpenedStages, shots: asyncio.Semaphore | None = None
+    ) -> None:
         self._settings = settings
         self._rewrite = context.names.rewrite
-        database = context.actors.database
-        self.operations = OperationStore(database, max_finished=settings.max_finished_operations, kinds=(BATCH,))
-        self._slots = asyncio.Semaphore(settings.max_batch_shots)
+        self.operations = OperationStore(context.actors.database, kinds=(BATCH,))
+        self._slots = context.gate.shots(shots or asyncio.Semaphore(settings.max_batch_shots))
         self._stack = AsyncExitStack()
         place = Workplace(settings, context.actors, context.artefacts)
         self.bench = Bench(place, context.jobs, self._stack, stages.serving)
@@ -104,7 +106,7 @@ class BatchJobs:
         """Return what runs the operations."""
         return JobRunner(
             self.operations,
-            {BATCH: self},
+            {BATCH: for_tenant(self._settings.tenant, self)},
             max_concurrent=MOST_BATCHES,
             max_queued=0,
             rewrite=self._rewrite,

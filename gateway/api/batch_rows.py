@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
 from gateway.api.job_context import JobContext
-from gateway.api.media_places import MediaPlaces
 from gateway.batch.manifest import Manifest, batch_name, in_order, manifest_of, row_mistakes
 from gateway.batch.manifest_checks import LOCATIONS, Mistake
 from gateway.batch.manifest_rows import shot_of, shots_by_line
@@ -40,12 +39,11 @@ class RowReader:
 
     Args:
         context: what the operations work with.
-        media_url: only URL below which callers may name files; empty: callers may name no URL.
     """
 
-    def __init__(self, context: JobContext, media_url: str) -> None:
+    def __init__(self, context: JobContext) -> None:
         self._actors = context.actors
-        self._places = MediaPlaces(context.media, media_url)
+        self._places = context.media.places
         self._names = context.names
 
     def read(self, request: pb.SubmitBatchRequest) -> Manifest | tuple[Mistake, ...]:
@@ -87,7 +85,10 @@ class RowReader:
             if place is None:
                 continue
             try:
-                found[field] = (self._places.output if field == "output" else self._places.source)(place, field)
+                if field == "output":  # the worker makes the folder
+                    found[field] = self._places.output(place, field, new_folder=True)
+                else:
+                    found[field] = self._places.source(place, field)
             except InvalidRequest as error:
                 mistakes.append(Mistake(line, field, error.message.removeprefix(f"{field}: ")))
         return shot.model_copy(update=found), mistakes
@@ -113,6 +114,7 @@ def refusal(mistakes: Sequence[Mistake], *, of_rows: bool) -> InvalidRequest:
         f"{kind} {first.line}: {first.field}: {first.text[:300]}{count}",
         field=fields[0],
         violations=[(field, one.text[:300]) for field, one in zip(fields, mistakes, strict=True)],
+        reasons=[one.reason for one in mistakes],
     )
 
 

@@ -41,25 +41,32 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         settings: settings of the process.
         context: what the operations work with.
         stages: the stages of this process.
+        shots: as for `BatchJobs`.
     """
 
-    def __init__(self, settings: GatewaySettings, context: JobContext, stages: OpenedStages) -> None:
+    def __init__(
+        self, settings: GatewaySettings, context: JobContext, stages: OpenedStages, shots: asyncio.Semaphore | None = None
+    ) -> None:
+        self._may_use_cluster = settings.is_default_tenant
         self._context = context
-        self.batches = Batches(settings, context, stages)
-        self._rows = RowReader(context, settings.media_url)
+        self.batches = Batches(settings, context, stages, shots)
+        self._rows = RowReader(context)
         self._watchers = 0
         self._reports = asyncio.Semaphore(MOST_REPORTS)
 
     async def SubmitBatch(self, request: pb.SubmitBatchRequest, context: Any) -> pb.SubmitBatchResponse:  # noqa: N802
         """Check all rows, then give the shots to the engine."""
         engine = _engine_from(request)
+        if engine == "kubernetes" and not self._may_use_cluster:
+            raise InvalidRequest("engine: pods work for the default tenant alone: choose the engine GATEWAY", field="engine")
         found = await in_thread(self._rows.read, request)
         if request.validate_only:
             wrong = () if isinstance(found, Manifest) else found[:MOST_MISTAKES]
-            mistakes = [pb.RowMistake(line=one.line, field=one.field, description=one.text) for one in wrong]
+            mistakes = [pb.RowMistake(line=one.line, field=one.field, description=one.text, reason=one.reason) for one in wrong]
             return pb.SubmitBatchResponse(mistakes=mistakes)
         if not isinstance(found, Manifest):
             raise refusal(found, of_rows=bool(request.rows))
+        await self._context.gate.check_storage()
         view = await self.batches.submit(found, engine, profile=request.profile, workers=request.workers)
         return pb.SubmitBatchResponse(batch=self._message(view))
 

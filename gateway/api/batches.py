@@ -15,7 +15,9 @@ from gateway.api.batch_jobs import BATCH, BatchJobs, Order, outputs_of
 from gateway.api.batch_views import BatchView, BatchViews
 from gateway.api.job_context import JobContext
 from gateway.api.opened_stages import OpenedStages
+from gateway.audit.entry import Event
 from gateway.batch import changes
+from gateway.batch.audit import batch_happening
 from gateway.batch.manifest import Manifest
 from gateway.batch.store import open_batches
 from gateway.settings import GatewaySettings
@@ -38,12 +40,16 @@ class Batches:
         settings: settings of the process.
         context: what the operations work with.
         stages: the stages of this process.
+        shots: as for `BatchJobs`.
     """
 
-    def __init__(self, settings: GatewaySettings, context: JobContext, stages: OpenedStages) -> None:
+    def __init__(
+        self, settings: GatewaySettings, context: JobContext, stages: OpenedStages, shots: asyncio.Semaphore | None = None
+    ) -> None:
         self._settings = settings
         self._shared = context.actors.database.shared
-        self._jobs = BatchJobs(settings, context, stages)
+        self._audit = context.actors.audit
+        self._jobs = BatchJobs(settings, context, stages, shots)
         self._runner = self._jobs.runner()
         self.views = BatchViews(settings, self._jobs.operations)
         self._closing = asyncio.Event()
@@ -99,6 +105,8 @@ class Batches:
             raise InvalidRequest(
                 f"batch {facts.name} belongs to the engine {facts.engine}: choose that engine or another batch_id", field="engine"
             )
+        submitted = batch_happening(Event.BATCH_SUBMITTED, facts.name, rows=facts.rows, manifest_sha256=facts.manifest_sha256)
+        await in_thread(self._audit.record, submitted)
         if engine == "kubernetes":
             config_map = self._settings.batch_config_map
             kind = profile or "cpu"
@@ -147,6 +155,7 @@ class Batches:
         """
         store, _ = await in_thread(self.views.store, name)
         await in_thread(changes.cancel, store, name, ids)
+        await in_thread(self._audit.record, batch_happening(Event.BATCH_CANCELLED, name, ids))
         return await self.view(name)
 
     async def retry(self, name: str, ids: Sequence[str]) -> BatchView:
@@ -166,6 +175,7 @@ class Batches:
             raise InvalidRequest(
                 f"batch {name} belongs to the engine {facts.engine}: retry its shots with `dubstage batch retry`", field="batch_id"
             )
+        await in_thread(self._audit.record, batch_happening(Event.BATCH_RETRIED, name, ids))
         return await self.view(name)
 
     async def remove(self, name: str) -> None:
@@ -182,6 +192,7 @@ class Batches:
         except TimeoutError:
             raise Overloaded(f"a gateway still looks at batch {name}: try again", retry_after_s=5.0) from None
         await in_thread(changes.remove, await in_thread(open_batches, self._settings), name)
+        await in_thread(self._audit.record, batch_happening(Event.BATCH_REMOVED, name))
 
     @asynccontextmanager
     async def folder_aside(self) -> AsyncIterator[Path]:

@@ -14,6 +14,8 @@ from gateway.api.dub_messages import result_message
 from gateway.api.job_context import JobContext
 from gateway.operations.job import Job
 from gateway.pipeline.dub import DubJob
+from gateway.pipeline.progress import OnProgress
+from gateway.provenance.media_digest import media_sha256
 from gateway.stages.interface import Stages
 
 
@@ -34,28 +36,34 @@ class DubJobs:
         """Dub a film; return the serialised DubResult. A resumed job goes on after its finished windows."""
         message = pb.CreateDubRequest.FromString(job.record.request)
         context = self._context
-        request = await context.dub_request(message)
-        ledger = JobLedger(context.actors, message.actor_id, job.record.name, consents=request.consents, confirm=job.confirm)
-        dub = DubJob(
-            request,
-            self._stages(),
-            context.artefacts,
-            context.jobs,
-            ledger,
-            max_bytes=context.max_job_bytes,
-            sealer=context.sealer,
-            operation=job.record.name,
-            takes_over=job.resumed,
-        )
-        async with self._alone(message):
-            # A dub that fails or is interrupted keeps its finished windows. The runner removes what a cancelled dub has left. An
-            # erasure cancels the operation.
-            outcome = await dub_while_allowed(dub, ledger.check_consent, DubReporter(job))
-            await asyncio.to_thread(dub.discard)
+        async with context.media.opened() as media:
+            request = await context.dub_request(message, media)
+            ledger = JobLedger(context.actors, message.actor_id, job.record.name, consents=request.consents, confirm=job.confirm)
+            report = DubReporter(job, context.gate.counting())
+            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
+            dub = DubJob(
+                request,
+                self._stages(),
+                context.artefacts,
+                context.jobs,
+                ledger,
+                max_bytes=context.max_job_bytes,
+                sealer=context.sealer,
+                operation=job.record.name,
+                takes_over=job.resumed,
+            )
+            async with self._alone(message):
+                # A dub that fails or is interrupted keeps its finished windows. The runner removes what a cancelled dub has left.
+                # An erasure cancels the operation.
+                outcome = await dub_while_allowed(dub, ledger.check_consent, report)
+                film_sha256 = await asyncio.to_thread(media_sha256, request.output)
+                await media.deliver(report, overwrite=message.overwrite, confirm=lambda: _may_still_be_shown(job, ledger))
+                await asyncio.to_thread(dub.discard)
         if job.resumed:
             await context.forget_others(job.record)
         result = result_message(message.output_uri, request, outcome)
-        result.warnings[:] = [context.names.told(warning) for warning in result.warnings]
+        result.media_sha256 = film_sha256
+        result.warnings[:] = [context.names.told(media.told(warning)) for warning in result.warnings]
         return result.SerializeToString()
 
     def _alone(self, message: pb.CreateDubRequest) -> asyncio.Lock:
@@ -67,20 +75,29 @@ class DubJobs:
         return self._running.setdefault(same.SerializeToString(deterministic=True), asyncio.Lock())
 
 
+def _may_still_be_shown(job: Job, ledger: JobLedger) -> None:
+    """Check before a film leaves this machine that the operation is still this gateway's, and that the consent holds."""
+    job.confirm()
+    ledger.check_consent()
+
+
 class DubReporter:
     """Reports a dub's progress to its operation as DubProgress.
 
     Args:
         job: the operation.
+        count: called with every frame and step too.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, count: OnProgress = lambda *_: None) -> None:
         self._job = job
+        self._count = count
         self._stage = ""
         self._began = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Report one frame or step."""
+        self._count(stage, done, total)
         if stage != self._stage:
             self._stage, self._began = stage, time.monotonic()
         spent = time.monotonic() - self._began

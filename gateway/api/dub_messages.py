@@ -7,7 +7,7 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.stored import StoredActor, check_enrolled_for
 from gateway.api.actor_messages import enrol_options_from, face_from
 from gateway.api.consent_messages import consent_from
-from gateway.api.media_folder import MediaFolder
+from gateway.api.local_media import LocalMedia
 from gateway.consent.use import use_of
 from gateway.media.encoders import check_target
 from gateway.media.output_place import check_place
@@ -17,12 +17,12 @@ from gateway.pipeline.outcome import DubOutcome
 from services.common.errors import InvalidRequest
 
 
-def dub_request_from(message: pb.CreateDubRequest, media: MediaFolder, actor: StoredActor | None, *, threads: int) -> DubRequest:
+def dub_request_from(message: pb.CreateDubRequest, media: LocalMedia, actor: StoredActor | None, *, threads: int) -> DubRequest:
     """Return the dub that CreateDub asks for. Without a consent record of its own, the dub has the actor's.
 
     Args:
         message: the request.
-        media: files that callers may name.
+        media: files of the request.
         actor: the actor that the request names; None: the request names none.
         threads: threads of decoder and encoder.
 

@@ -36,9 +36,16 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
 
     async def CreateDub(self, request: pb.CreateDubRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin a dub."""
-        dub = await self._context.dub_request(request)
-        await asyncio.to_thread(check_dub, dub)
-        record = await self._runner.submit(DUB, request.SerializeToString(), actor_id=request.actor_id, output=str(dub.output))
+        async with self._context.media.opened() as media:
+            dub = await self._context.dub_request(request, media)
+            await asyncio.to_thread(check_dub, dub)
+            await asyncio.to_thread(media.check, overwrite=request.overwrite)
+        gate = self._context.gate
+        gate.check_frames()
+        await gate.check_storage()
+        record = await self._runner.submit(
+            DUB, request.SerializeToString(), actor_id=request.actor_id, output=media.place_of(dub.output), admit=gate.check_dubs
+        )
         return operation_message(record)
 
     async def Live(  # noqa: N802
@@ -55,8 +62,18 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
             async for request in requests:
                 yield reader.chunk(request)
 
-        rate, channels = options.sample_rate_hz, options.channels
-        frames = self._live.frames(options.actor_id, sound(), sample_rate_hz=rate, channels=channels, use=options.use)
-        async with aclosing(frames):
-            async for frame in frames:
-                yield live_response(frame)
+        frames = self._live.frames(
+            options.actor_id,
+            sound(),
+            sample_rate_hz=options.sample_rate_hz,
+            channels=options.channels,
+            use=options.use,
+            first_frame=options.first_frame,
+            max_late_s=options.max_late_s,
+        )
+        gate = self._context.gate
+        with gate.stream():
+            async with aclosing(frames):
+                async for frame in frames:
+                    gate.count_frame()
+                    yield live_response(frame)

@@ -11,6 +11,7 @@ import structlog
 
 from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.store import ActorStore
+from gateway.actors.sweep import OtherStore
 from gateway.ahead import in_thread
 from gateway.live.streams import LiveStreams
 from gateway.operations.runner import JobRunner
@@ -33,7 +34,7 @@ class ActorEraser:
         runner: runs the operations.
         live: opens live streams.
         clean: removes from this gateway's disk the jobs that another gateway has erased; blocks.
-        forget_pictures: removes the pictures of an actor's shots from the store of batches; blocks.
+        pictures: opens the pictures in the store of batches; blocks.
     """
 
     def __init__(
@@ -42,14 +43,14 @@ class ActorEraser:
         runner: JobRunner,
         live: LiveStreams,
         clean: Callable[[], None],
-        forget_pictures: Callable[[str], object],
+        pictures: Callable[[], OtherStore],
     ) -> None:
         self._actors = actors
         self._erasures = actors.erasures
         self._runner = runner
         self._live = live
         self._clean = clean
-        self._forget_pictures = forget_pictures
+        self._pictures = pictures
         self._mine: set[int] = set()
         self._seen: set[int] = set()
 
@@ -59,6 +60,7 @@ class ActorEraser:
         Raises:
             ActorNotReady: there is no such actor, and no operation or job names the person.
             Overloaded: work on the person did not stop in time.
+            StorageRefused: something of the person is left; the message says what and where.
         """
         number = await asyncio.to_thread(self._erasures.ask, actor_id)
         self._mine.add(number)
@@ -148,9 +150,8 @@ class ActorEraser:
             await asyncio.sleep(STREAMS_S)
         await self._runner.stop_work_on(actor_id)
         self._live.forget(actor_id)
-        # First, so that an erasure whose store of batches does not answer fails as a whole, and can be asked for again.
-        await in_thread(self._forget_pictures, actor_id)
-        receipt = await in_thread(self._erasures.carry_out, actor_id)
+        pictures = await in_thread(self._pictures)
+        receipt = await in_thread(self._erasures.carry_out, actor_id, others=[pictures])
         # Work that began at the last moment has found the erasure, and is forgotten with the rest.
         await self._runner.stop_work_on(actor_id)
         await self._runner.forget_actor(actor_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +11,13 @@ from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.api.dub_messages import dub_request_from
 from gateway.api.error_names import ErrorNames
-from gateway.api.media_folder import MediaFolder
-from gateway.media.output_file import remove_leftovers
+from gateway.api.local_media import LocalMedia, Media
+from gateway.batch.media import is_url
 from gateway.operations.store import OperationRecord
 from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.removal import give_up
-from gateway.provenance.places import sidecar_of
+from gateway.pipeline.removal import give_up, remove_partial_film
 from gateway.provenance.seal import Sealer
+from gateway.tenants.gate import TenantGate
 from services.common.store.artefacts import ArtefactStore
 
 
@@ -29,25 +28,31 @@ class JobContext:
     Attributes:
         actors: the enrolled people.
         artefacts: the store that the stages share.
-        media: files that callers may name.
+        media: files and objects that callers may name.
         jobs: folder of all jobs.
         threads: threads of decoders and encoders.
         names: rewrites results and errors that name the server's files.
         max_job_bytes: most bytes of one job's folder.
         sealer: signs films.
+        gate: limits of the tenant.
     """
 
     actors: ActorStore
     artefacts: ArtefactStore
-    media: MediaFolder
+    media: Media
     jobs: Path
     threads: int
     names: ErrorNames
     max_job_bytes: int
     sealer: Sealer
+    gate: TenantGate
 
-    async def dub_request(self, message: pb.CreateDubRequest) -> DubRequest:
+    async def dub_request(self, message: pb.CreateDubRequest, media: LocalMedia) -> DubRequest:
         """Return the dub that a message asks for.
+
+        Args:
+            message: the message.
+            media: files of the message.
 
         Raises:
             ConsentRefused: a consent record does not allow the dub, or is missing and the installation requires one.
@@ -55,7 +60,7 @@ class JobContext:
             ActorNotReady: there is no such actor.
         """
         actor = await asyncio.to_thread(self.actors.get, message.actor_id) if message.actor_id else None
-        request = dub_request_from(message, self.media, actor, threads=self.threads)
+        request = dub_request_from(message, media, actor, threads=self.threads)
         await asyncio.to_thread(
             self.actors.consents.check_dub,
             request,
@@ -71,10 +76,8 @@ class JobContext:
 
     def _abandon(self, record: OperationRecord) -> None:
         self._give_up_folders(record)
-        if record.output:
-            for file in (Path(record.output), sidecar_of(Path(record.output))):
-                with suppress(OSError):
-                    remove_leftovers(file)
+        if record.output and not is_url(record.output):
+            remove_partial_film(Path(record.output))
 
     async def forget_others(self, record: OperationRecord) -> None:
         """Remove what other processes have left of an operation that succeeded here: job folders, and blobs that nothing counts.

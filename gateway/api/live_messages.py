@@ -12,6 +12,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.actor_id import check_actor_id
 from gateway.consent.use import ConsentUse, use_of
+from gateway.live.arrival import first_sample
 from gateway.live.session import LiveFrame
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest, MessageTooLarge
@@ -21,6 +22,8 @@ LIVE_RATES_HZ: Final = range(8_000, 192_001)
 """Sample rates of the sound of a live stream."""
 LIVE_CHANNELS: Final = range(1, 9)
 """Numbers of channels of the sound of a live stream."""
+LEAST_LATE_MS: Final = 300
+"""Least lateness, milliseconds, for which a stream may ask that frames are left out: the time within which frames come."""
 MAX_LIVE_SECONDS_A_MESSAGE: Final = 10
 """Most seconds of sound in one message."""
 
@@ -34,12 +37,16 @@ class LiveOptions:
         sample_rate_hz: sample rate of the sound.
         channels: number of channels of the sound.
         use: project and language of the stream.
+        first_frame: first frame that is wanted.
+        max_late_s: seconds after the arrival of its sound until which a frame is sent; None: every frame is sent.
     """
 
     actor_id: str
     sample_rate_hz: int
     channels: int
     use: ConsentUse = ConsentUse()
+    first_frame: int = 0
+    max_late_s: float | None = None
 
 
 def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
@@ -58,7 +65,15 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
     if config.channels not in LIVE_CHANNELS:
         raise InvalidRequest(f"config.channels: {config.channels} is not within 1 .. 8", field="config.channels")
     use = use_of(config.project, config.language)
-    return LiveOptions(check_actor_id(config.actor_id), config.sample_rate_hz, config.channels, use)
+    if config.max_late_ms and config.max_late_ms < LEAST_LATE_MS:
+        raise InvalidRequest(
+            f"config.max_late_ms: {config.max_late_ms} is less than {LEAST_LATE_MS}, and no frame can be promised so soon: give "
+            f"{LEAST_LATE_MS} or more, or 0 for all frames",
+            field="config.max_late_ms",
+        )
+    max_late_s = config.max_late_ms / 1000 if config.max_late_ms else None
+    actor_id = check_actor_id(config.actor_id)
+    return LiveOptions(actor_id, config.sample_rate_hz, config.channels, use, config.first_frame, max_late_s)
 
 
 class LiveAudioReader:
@@ -70,10 +85,10 @@ class LiveAudioReader:
 
     def __init__(self, options: LiveOptions) -> None:
         self._options = options
-        self._next_sample = 0
+        self._first_sample = self._next_sample = first_sample(options.first_frame, options.sample_rate_hz)
 
     def chunk(self, request: pb.LiveRequest) -> audio_pb2.AudioChunk:
-        """Return the next piece of sound.
+        """Return the next piece of sound. The first piece of the stream begins with sample 0, wherever the stream goes on.
 
         Raises:
             InvalidRequest: the message holds no sound, is out of order, ends within a sample, or holds numbers that are not finite.
@@ -104,7 +119,7 @@ class LiveAudioReader:
             bad = first + int(np.argmin(np.isfinite(samples))) // self._options.channels
             raise InvalidRequest(f"audio.pcm_f32: sample {bad} is not a finite number", field="audio.pcm_f32")
         self._next_sample += count
-        return audio_pb2.AudioChunk(first_sample=first, pcm_f32=pcm)
+        return audio_pb2.AudioChunk(first_sample=first - self._first_sample, pcm_f32=pcm)
 
 
 def live_response(frame: LiveFrame) -> pb.LiveResponse:

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from gateway.media.regular_file import confine
+from gateway.settings import TENANTS_FOLDER
 from services.common.errors import InvalidRequest
 
 _LONGEST_URI: Final = 4096
@@ -39,7 +40,7 @@ class MediaFolder:
             InvalidRequest: the URI is empty, there is no such file, or the file lies outside of the folder.
         """
         path = self._inside(uri, field)
-        if not os.path.isfile(path):
+        if not os.path.isfile(path) or self._is_of_a_tenant(path):
             raise InvalidRequest(f"{field}: the media folder has no file {uri!r}", field=field)
         return path
 
@@ -51,13 +52,23 @@ class MediaFolder:
                 outside of the media folder.
         """
         path = self._inside(uri, field, as_named=True)
+        if self._is_of_a_tenant(path):
+            raise self._no_folder(uri, field)
         if path.is_symlink():
             raise InvalidRequest(f"{field}: {uri!r} is a symbolic link: give the name of the file itself", field=field)
         if path.is_dir():
             raise InvalidRequest(f"{field}: {uri!r} is a folder: give the name of a film file", field=field)
         if not path.parent.is_dir() and (path.parent.exists() or not new_folder):
-            raise InvalidRequest(f"{field}: the media folder has no folder {str(Path(uri).parent)!r}", field=field)
+            raise self._no_folder(uri, field)
         return path
+
+    def _is_of_a_tenant(self, path: Path) -> bool:
+        """Return whether a path lies in the folder of another tenant: it is answered like one that does not exist."""
+        # Some file systems take names in capitals for the same names.
+        return self._root is not None and path.relative_to(self._root).parts[0].casefold() == TENANTS_FOLDER
+
+    def _no_folder(self, uri: str, field: str) -> InvalidRequest:
+        return InvalidRequest(f"{field}: the media folder has no folder {str(Path(uri).parent)!r}", field=field)
 
     def _inside(self, uri: str, field: str, *, as_named: bool = False) -> Path:
         """Return the path that a URI leads to, without symbolic links. With `as_named`, the last part is not followed."""

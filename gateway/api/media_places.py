@@ -1,14 +1,15 @@
-"""The files that rows of batches may name: files of the media folder, and objects below one URL of a bucket."""
+"""The files that callers may name: files of the media folder, and objects below one URL of a bucket."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from gateway.api.media_folder import MediaFolder
+from gateway.settings import TENANTS_FOLDER
 from services.common.errors import InvalidRequest
 
-_OUTSIDE: Final = frozenset({"", ".", ".."})
-"""Parts of a path that a store may take for another folder."""
+_OUTSIDE: Final = frozenset({"", ".", "..", TENANTS_FOLDER})
+"""Parts of a path that a store may take for another folder, and the folder of other tenants."""
 
 
 class MediaPlaces:
@@ -31,13 +32,18 @@ class MediaPlaces:
         """
         return self._object(place, field) if _is_url(place) else str(self._folder.source(place, field))
 
-    def output(self, place: str, field: str) -> str:
-        """Return the absolute path of a file that may be written, or a URL. The worker makes the file's folder.
+    def output(self, place: str, field: str, *, new_folder: bool) -> str:
+        """Return the absolute path of a file that may be written, or a URL.
+
+        Args:
+            place: path or URL.
+            field: field of the request, for messages.
+            new_folder: whether the folder of the file need not exist yet.
 
         Raises:
             InvalidRequest: as `MediaFolder.output`, or the URL lies elsewhere.
         """
-        return self._object(place, field) if _is_url(place) else str(self._folder.output(place, field, new_folder=True))
+        return self._object(place, field) if _is_url(place) else str(self._folder.output(place, field, new_folder=new_folder))
 
     def _object(self, place: str, field: str) -> str:
         if not self._url:

@@ -7,7 +7,10 @@ from typing import Any, Final
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import empty_pb2
 
+from gateway.ahead import in_thread
 from gateway.api.operation_messages import done_filter_from, operation_message, page_number_from, page_size_from
+from gateway.audit.entry import Event, Happening
+from gateway.audit.log import AuditLog
 from gateway.operations.runner import JobRunner
 from services.common.chassis import calls
 
@@ -20,10 +23,12 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
 
     Args:
         runner: runs the operations.
+        audit: the audit log.
     """
 
-    def __init__(self, runner: JobRunner) -> None:
+    def __init__(self, runner: JobRunner, audit: AuditLog) -> None:
         self._runner = runner
+        self._audit = audit
 
     async def ListOperations(  # noqa: N802
         self, request: operations_pb2.ListOperationsRequest, context: Any
@@ -49,7 +54,10 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
 
     async def CancelOperation(self, request: operations_pb2.CancelOperationRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
         """Ask an operation to stop. An operation that has stopped has an error of the code CANCELLED."""
+        done = (await self._runner.get(request.name)).done
         await self._runner.cancel(request.name)
+        if not done:
+            await in_thread(self._audit.record, Happening(event=Event.OPERATION_CANCELLED, work=request.name))
         return empty_pb2.Empty()
 
     async def WaitOperation(  # noqa: N802

@@ -1,4 +1,4 @@
-"""The secret keys of an installation that a backup holds: of the receipts, and of the films' content credentials."""
+"""The secret keys of an installation that a backup holds: of the receipts and audit logs, and of the films' content credentials."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import Final
 
 from gateway.private_files import keep_secret
 from gateway.provenance.credential import KEY_FILE
+from gateway.signatures.installation import KEY_FILE as SIGNING
 from services.common.errors import InvalidRequest, StorageRefused
 
-KEYS: Final = {"receipt.key": "signs receipts", KEY_FILE: "signs films"}
+KEYS: Final = {
+    "receipt.key": "signed the receipts of earlier versions",
+    SIGNING: "signs receipts and audit logs",
+    KEY_FILE: "signs films",
+}
 """Files in the data folder, and what each key does. A backup has a member of the same name for each file that exists."""
 
 
@@ -37,7 +42,7 @@ def check_keys(folder: Path, keys: Mapping[str, bytes]) -> None:
     for name, key in keys.items():
         if _content(folder / name) not in (None, key):
             raise InvalidRequest(
-                f"{folder / name} is another key than the backup's, and {KEYS[name]} of another installation: move the file away, "
+                f"{folder / name} is another key than the backup's, and the backup's {KEYS[name]}: move the file away, "
                 "then restore again",
                 field="file",
             )

@@ -6,10 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from gateway.actors.workplace import Workplace
+from gateway.audit.entry import Event, Happening
+from gateway.audit.log import AuditLog
+from gateway.audit.settings import SETTINGS_WORK
+from gateway.audit.tables import AuditRow
 from gateway.backup.archive import Manifest, members, read_manifest
 from gateway.backup.keys import KEYS, check_keys, keep_keys
 from gateway.backup.rows import add_rows, kept_tables
@@ -80,6 +85,8 @@ def _checked(file: Path, manifest: Manifest, on_blob: Callable[[str, int, int], 
 def _check_empty(database: Database) -> None:
     with database.reading() as session:
         for table in kept_tables():
+            if table.name == AuditRow.__tablename__ and _is_fresh(session):
+                continue
             if session.execute(select(table).limit(1)).first() is not None:
                 raise InvalidRequest(
                     f"the database {database.where} is not empty: its table {table.name} has rows. Restore into a new "
@@ -88,13 +95,21 @@ def _check_empty(database: Database) -> None:
                 )
 
 
+def _is_fresh(session: Session) -> bool:
+    """Return whether the audit log has no entry but those of a gateway that was started and has done nothing."""
+    return session.scalar(select(AuditRow.sequence).where(AuditRow.work != SETTINGS_WORK).limit(1)) is None
+
+
 def _add(database: Database, file: Path, rows: dict[str, bytes]) -> None:
     try:
         with database.writing() as session:
+            # A chain has one beginning: that of the backup.
+            session.execute(delete(AuditRow))
             for table in kept_tables():
                 add_rows(session.connection(), table, rows.pop(f"tables/{table.name}.jsonl", b""))
             if rows:
                 raise ValueError(f"unknown tables {', '.join(sorted(rows))}")
+            AuditLog(database).append(session, Happening(event=Event.BACKUP_RESTORED))
     except (KeyError, TypeError, ValueError, SQLAlchemyError) as problem:
         said = " ".join(str(problem).split())[:200]
         raise InvalidRequest(f"the rows of {file} do not fit the tables of this version: {said}", field="file") from problem

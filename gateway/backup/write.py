@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select
 
 from gateway.actors.receipts import now
 from gateway.actors.workplace import Workplace
+from gateway.audit.entry import Event, Happening
 from gateway.backup.archive import FORMAT, ArchiveWriter, Manifest
 from gateway.backup.keys import keys_in
 from gateway.backup.rows import kept_tables, lines_of
@@ -81,6 +82,7 @@ def write_backup(
                     "backup again (`dubstage doctor` names actors without their blobs)"
                 ) from problem
         on_blob(STEP, len(refs), len(refs))
+    place.actors.audit.record(Happening(event=Event.BACKUP_WRITTEN, details={"actors": manifest.actors, "left_out": len(without)}))
     return manifest
 
 

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final
 
 from gateway.actors.workplace import Workplace, open_workplace
 from gateway.ahead import in_thread
+from gateway.batch.aside import Aside
 from gateway.housekeeping.cleaning import expire
 from gateway.housekeeping.jobs_folder import open_jobs_folder
-from gateway.pipeline.workspace import is_running, lock_folder
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import open_stages
 from gateway.stages.remote import RemoteStages
-from services.common.errors import InvalidRequest
-
-ASIDE: Final = "fetched"
-"""Folder below the data folder for media that came from a URL, or go to one."""
 
 
 class Bench:
@@ -51,7 +43,8 @@ class Bench:
         self._opened: Stages | None = None
         self._sealer: Sealer | None = None
         self._opening = asyncio.Lock()
-        self._aside: Path | None = None
+        self._aside = Aside(place.settings.data_dir)
+        stack.callback(self._aside.close)
 
     @property
     def settings(self) -> GatewaySettings:
@@ -87,13 +80,8 @@ class Bench:
     @contextmanager
     def folder_aside(self) -> Iterator[Path]:
         """Make an empty folder for copies of media, and remove the folder at the end. Blocks."""
-        if self._aside is None:
-            self._aside = _own_folder(self.settings.data_dir / ASIDE, self._stack)
-        folder = Path(tempfile.mkdtemp(dir=self._aside))
-        try:
+        with self._aside.folder() as folder:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @asynccontextmanager
@@ -108,21 +96,3 @@ async def open_bench(settings: GatewaySettings) -> AsyncIterator[Bench]:
         async with AsyncExitStack() as stack:
             yield Bench(place, jobs, stack)
         await in_thread(expire, settings, place.actors, place.artefacts, jobs)
-
-
-def _own_folder(root: Path, stack: AsyncExitStack) -> Path:
-    """Make a locked folder below `root`, and remove the folders that dead processes left. The stack removes the folder."""
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for left in root.iterdir():
-        if is_running(left):
-            continue
-        # Under its lock: another process may have made it just now, and be about to lock it.
-        with suppress(InvalidRequest, OSError):
-            handle = lock_folder(left, make=False)
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(handle)
-    folder = root / f"{os.getpid()}-{os.urandom(4).hex()}"
-    handle = lock_folder(folder)
-    stack.callback(os.close, handle)
-    stack.callback(shutil.rmtree, folder, True)
-    return folder

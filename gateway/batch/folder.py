@@ -141,6 +141,14 @@ class Folder:
             return False
         return True
 
+    def size_bytes(self, path: str) -> int:
+        """Return the bytes of all files in a folder and below. A missing folder has none."""
+        try:
+            with self._backend.told():
+                return int(self._fs.du(self._full(path)))
+        except FileNotFoundError:
+            return 0
+
     def remove_all(self, paths: Sequence[str]) -> None:
         """Remove files. Missing files are left out."""
         with self._backend.told():

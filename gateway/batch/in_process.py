@@ -14,6 +14,7 @@ from gateway.batch.row_queue import RowQueue
 from gateway.batch.rows_left import again_in_s, rows_left
 from gateway.batch.store import BatchStore
 from gateway.batch.worker import run_shot
+from gateway.pipeline.progress import OnProgress
 from services.common.errors import DubstageError
 
 PAUSE_S: Final = 10.0
@@ -27,7 +28,7 @@ async def run_in_process(
     store: BatchStore,
     name: str,
     *,
-    slots: AbstractAsyncContextManager[object],
+    slots: AbstractAsyncContextManager[OnProgress],
     workers: int,
     confirm: Callable[[], None],
     check_films: bool,
@@ -41,7 +42,8 @@ async def run_in_process(
         bench: what the shots are dubbed with.
         store: store of batches.
         name: name of the batch.
-        slots: entered for each attempt, so that all batches of the process together have a bound.
+        slots: entered for each attempt, so that all batches of the process together have a bound. Give what is called with every
+            frame and step of the attempt.
         workers: most shots of this batch at once.
         confirm: raises Cancelled if another gateway runs the batch; blocks.
         check_films: dub shots anew that are done and whose film is gone or was changed.
@@ -75,7 +77,7 @@ class _Pass:
         store: BatchStore,
         name: str,
         rows: RowQueue,
-        slots: AbstractAsyncContextManager[object],
+        slots: AbstractAsyncContextManager[OnProgress],
         confirm: Callable[[], None],
     ) -> None:
         self._bench, self._store, self._name = bench, store, name
@@ -95,8 +97,8 @@ class _Pass:
         while (row := await self._rows.next()) is not None:
             wait_s: float | None = 0.0
             try:
-                async with self._slots:
-                    record = await run_shot(self._bench, self._store, self._name, row, confirm=self._confirm)
+                async with self._slots as count:
+                    record = await run_shot(self._bench, self._store, self._name, row, on_progress=count, confirm=self._confirm)
                 wait_s = again_in_s(record)
             finally:
                 await self._rows.ended(row, again_in_s=wait_s)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.batch.media import input_problem, is_url, output_problem
+from gateway.batch.consent_places import consent_at
+from gateway.batch.media import input_problem, output_problem
 from gateway.batch.types import Shot
-from gateway.consent.files import read_consent
 from gateway.media.encoders import check_target
 from gateway.methods import DEFAULT_METHOD, method_named
 from gateway.pipeline.dub_request import wants_own_timeline
 from gateway.pipeline.faces import parse_face
 from services.common.consent_errors import ConsentRefused
-from services.common.errors import ActorNotReady, InvalidRequest, RequestError
+from services.common.errors import ActorNotReady, ArtefactNotFound, InvalidRequest, RequestError
 
 LOCATIONS: Final = ("footage", "speech", "consent", "output")
 """Fields of a shot that hold a path or a URL."""
@@ -36,11 +36,13 @@ class Mistake:
         line: line of the manifest, from 1.
         field: field of the row; `row` for the row as a whole.
         text: what is wrong and what was expected.
+        reason: reason of the refusal, such as CONSENT_WITHDRAWN; empty: the row cannot be used as it is written.
     """
 
     line: int
     field: str
     text: str
+    reason: str = ""
 
 
 def option_mistakes(shots: Mapping[int, Shot], method_of: MethodOf | None) -> list[Mistake]:
@@ -50,9 +52,7 @@ def option_mistakes(shots: Mapping[int, Shot], method_of: MethodOf | None) -> li
         shots: shots by line.
         method_of: looks the actors up; None: actors are not looked up.
     """
-    return [
-        Mistake(line, field, text) for line, shot in shots.items() for field, text in _contradictions(shot, method_of or _method)
-    ]
+    return [Mistake(line, *wrong) for line, shot in shots.items() for wrong in _contradictions(shot, method_of or _method)]
 
 
 def repeat_mistakes(shots: Mapping[int, Shot]) -> list[Mistake]:
@@ -104,11 +104,9 @@ def _checked(wanted: tuple[_FileCheck, str]) -> str:
 
 
 def _consent_problem(place: str) -> str:
-    if is_url(place):
-        return input_problem(place)
     try:
-        read_consent(Path(place))
-    except InvalidRequest as error:
+        consent_at(place)
+    except (InvalidRequest, ArtefactNotFound) as error:
         return error.message
     return ""
 
@@ -117,8 +115,8 @@ def _method(shot: Shot) -> str:
     return shot.method or DEFAULT_METHOD
 
 
-def _contradictions(shot: Shot, method_of: MethodOf) -> Iterator[tuple[str, str]]:
-    """Yield field and text of what is wrong with a shot by itself."""
+def _contradictions(shot: Shot, method_of: MethodOf) -> Iterator[tuple[str, str, str]]:
+    """Yield field, text and reason of what is wrong with a shot by itself."""
     checks: tuple[tuple[str, Callable[[], object]], ...] = (
         ("face", lambda: parse_face(shot.face)),
         ("output", lambda: check_target(Path(shot.output), shot.codec)),
@@ -129,7 +127,8 @@ def _contradictions(shot: Shot, method_of: MethodOf) -> Iterator[tuple[str, str]
             check()
         except (RequestError, ActorNotReady, ConsentRefused) as error:
             named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentRefused) else ""
-            yield named if named in Shot.model_fields else field, error.message
+            reason = "" if isinstance(error, RequestError) else error.reason
+            yield named if named in Shot.model_fields else field, error.message, reason
 
 
 def _check_options(shot: Shot, method_of: MethodOf) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -13,7 +14,7 @@ from typing import Any, Final
 from gateway.media.output_place import existing
 from gateway.pipeline.dub_files import sha256_of
 from gateway.provenance.places import SIDECAR, embedded_type, sidecar_of
-from services.common.errors import ArtefactNotFound, DubstageError, InvalidRequest, StorageFull, StorageRefused
+from services.common.errors import ArtefactNotFound, BackendUnavailable, DubstageError, InvalidRequest, StorageFull, StorageRefused
 from services.common.store.blob_files import PARTIAL
 from services.common.store.full_disk import FULL_DISK
 from services.common.store.storage_backend import Backend, open_backend
@@ -26,6 +27,13 @@ _DIGEST: Final = "dubstage-sha256"
 _GONE: Final = frozenset({404, 410})
 """Status codes of HTTP for a file that does not exist."""
 _PIECE_BYTES: Final = 8 << 20
+PATIENCE_S: Final = 300.0
+"""Seconds that a copy may take besides those that its bytes may take."""
+SLOWEST_BYTES_PER_S: Final = 200_000
+"""Slowest rate of a copy, bytes per second."""
+
+Confirm = Callable[[], None]
+"""Raises an error if a copy is not needed any more."""
 
 
 def is_url(place: str) -> bool:
@@ -94,7 +102,7 @@ def _folder_problem(folder: Path) -> str:
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"the folder {folder} may not be written by this user"
 
 
-def fetched(place: str, folder: Path, *, field: str, max_bytes: int) -> Path:
+def fetched(place: str, folder: Path, *, field: str, max_bytes: int, confirm: Confirm = lambda: None) -> Path:
     """Return a file of this machine with the content of a place. Blocks.
 
     Args:
@@ -102,12 +110,13 @@ def fetched(place: str, folder: Path, *, field: str, max_bytes: int) -> Path:
         folder: folder for the copy.
         field: field of the shot, such as `footage`, for messages and as the name of the copy.
         max_bytes: size of the largest file that is copied.
+        confirm: called after each piece; raises an error if the copy is not needed any more.
 
     Raises:
         InvalidRequest: the URL cannot be opened, or its file is larger than `max_bytes`.
         ArtefactNotFound: no file lies at the URL.
         StorageFull: no space is left in `folder`. No part of the copy stays.
-        StorageRefused, BackendUnavailable: the store of the URL refuses, or does not answer.
+        StorageRefused, BackendUnavailable: the store of the URL refuses, does not answer, or sends less than 0.2 MB a second.
     """
     path = local_path(place)
     if path is not None:
@@ -120,7 +129,7 @@ def fetched(place: str, folder: Path, *, field: str, max_bytes: int) -> Path:
     partial = folder / f"{PARTIAL}{copy.name}"
     try:
         with backend.told(), backend.files.open(backend.root, "rb", block_size=_PIECE_BYTES) as source:
-            _copy(source, partial, place, field, max_bytes)
+            _copy(source, partial, place, field, max_bytes, confirm)
         partial.replace(copy)
     finally:
         partial.unlink(missing_ok=True)
@@ -150,18 +159,43 @@ def delivered(place: str, folder: Path) -> Iterator[Path]:
         yield output
         return
     film = folder / f"output{PurePosixPath(place).suffix}"
-    targets = {film: place}
-    if embedded_type(film) is None:
-        targets = {sidecar_of(film): f"{place}{SIDECAR}", **targets}
-    backends = {file: _opened(target, _WRITABLE, "output") for file, target in targets.items()}
-    for file, backend in backends.items():
-        _check_replaceable(backend, targets[file])
+    check_replaceable(place)
     yield film
-    for file, backend in backends.items():
-        if file.exists() or file == film:
-            digest = sha256_of(file)
+    upload(film, place)
+
+
+def check_replaceable(place: str) -> None:
+    """Check that a film and its manifest may be uploaded to a URL. Blocks.
+
+    Raises:
+        InvalidRequest: the URL cannot be written, or an object lies there that dubstage did not write.
+        StorageRefused, BackendUnavailable: the store of the URL refuses, or does not answer.
+    """
+    for target in _targets(Path(PurePosixPath(place).name), place).values():
+        if _digest_at(_opened(target, _WRITABLE, "output")) == "":
+            raise InvalidRequest(
+                f"{target} exists, and dubstage did not write it: give another output, or remove the object", field="output"
+            )
+
+
+def upload(film: Path, place: str) -> None:
+    """Upload a film whole to a URL, after the manifest that lies beside the film. Blocks.
+
+    Raises:
+        InvalidRequest: the URL cannot be written.
+        StorageFull, StorageRefused, BackendUnavailable: as the store says. The place is as it was before.
+    """
+    for file, target in _targets(film, place).items():
+        if file == film or file.exists():
+            backend, digest = _opened(target, _WRITABLE, "output"), sha256_of(file)
             with backend.told():
                 backend.files.put_file(str(file), backend.root, Metadata={_DIGEST: digest})
+
+
+def _targets(film: Path, place: str) -> dict[Path, str]:
+    """Return the files of a film, and the URL of each."""
+    beside = {sidecar_of(film): f"{place}{SIDECAR}"} if embedded_type(film) is None else {}
+    return {**beside, film: place}
 
 
 def digest_of(place: str) -> str | None:
@@ -178,13 +212,6 @@ def digest_of(place: str) -> str | None:
     if path is not None:
         return sha256_of(Path(path)) if os.path.isfile(path) else None
     return _digest_at(_opened(place, _WRITABLE, "output"))
-
-
-def _check_replaceable(backend: Backend, place: str) -> None:
-    if _digest_at(backend) == "":
-        raise InvalidRequest(
-            f"{place} exists, and dubstage did not write it: give another output, or remove the object", field="output"
-        )
 
 
 def _digest_at(backend: Backend) -> str | None:
@@ -223,8 +250,8 @@ def _size(backend: Backend, place: str) -> int | None:
     return None if size is None else int(size)
 
 
-def _copy(source: Any, partial: Path, place: str, field: str, max_bytes: int) -> None:
-    copied = 0
+def _copy(source: Any, partial: Path, place: str, field: str, max_bytes: int, confirm: Confirm) -> None:
+    copied, began = 0, time.monotonic()
     with open(partial, "wb") as target:
         while piece := source.read(_PIECE_BYTES):
             copied += len(piece)
@@ -234,6 +261,10 @@ def _copy(source: Any, partial: Path, place: str, field: str, max_bytes: int) ->
                 target.write(piece)
             except OSError as problem:
                 raise _full_disk(partial.parent, problem) from problem
+            confirm()
+            spent_s = time.monotonic() - began
+            if spent_s > PATIENCE_S + copied / SLOWEST_BYTES_PER_S:
+                raise BackendUnavailable(f"the store of {place} sent {copied / 1e6:.0f} MB in {spent_s:.0f} s, which is too slow")
 
 
 def _full_disk(folder: Path, problem: OSError) -> DubstageError:

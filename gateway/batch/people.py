@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import ActorSummary
-from gateway.batch.media import local_path
+from gateway.batch.consent_places import consent_at
 from gateway.batch.types import Shot
-from gateway.consent.files import read_consent
 from gateway.consent.record import Consent
 from gateway.consent.use import use_of
 from gateway.methods import DEFAULT_METHOD, combined
 from services.common.consent_errors import ConsentRefused
-from services.common.errors import ActorNotReady, InvalidRequest
+from services.common.errors import ActorNotReady, ArtefactNotFound, InvalidRequest
 
 ConsentQuestion = tuple[str | None, str | None, str | None, str | None]
 """Consent file, actor, project and language of a shot. Shots with the same four have the same answer."""
@@ -36,9 +33,9 @@ class People:
 
         Raises:
             ActorNotReady: there is no such actor, or the actor is damaged.
-            ConsentRefused: a consent record does not allow the shot, or is missing and the installation requires one. A record at
-                a URL is read by the worker.
+            ConsentRefused: a consent record does not allow the shot, or is missing and the installation requires one.
             InvalidRequest: the actor was enrolled for another method, or project or language are not allowed.
+            StorageRefused, BackendUnavailable: the store of a record's URL refuses, or does not answer.
         """
         actor = self._actor(shot.actor) if shot.actor is not None else None
         self._check_consent(shot, actor)
@@ -90,9 +87,8 @@ class People:
 
 
 def _readable(place: str) -> Consent | None:
-    """Return the record of a file; None: the file is at a URL, or cannot be used, which the check of the files tells."""
-    path = local_path(place)
+    """Return the record of a file; None: the file cannot be used, which the check of the files tells."""
     try:
-        return read_consent(Path(path)) if path is not None else None
-    except InvalidRequest:
+        return consent_at(place)
+    except (InvalidRequest, ArtefactNotFound):
         return None

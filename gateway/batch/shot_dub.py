@@ -30,10 +30,14 @@ class ShotDub:
         shot: row of the manifest.
         on_progress: called with every frame and step.
         confirm: raises Cancelled if another process has taken the shot over; blocks. Called before the film gets its place.
+        batch: name of the batch in the audit log; empty: none.
     """
 
-    def __init__(self, bench: Bench, shot: Shot, on_progress: OnProgress, confirm: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, bench: Bench, shot: Shot, on_progress: OnProgress, confirm: Callable[[], None] = lambda: None, *, batch: str = ""
+    ) -> None:
         self._bench = bench
+        self._batch = batch
         self._shot = shot
         self._on_progress = on_progress
         self._confirm = confirm
@@ -59,7 +63,9 @@ class ShotDub:
                 request, stages, place.artefacts, bench.jobs, ledger, max_bytes=bench.settings.max_job_bytes, sealer=sealer
             )
             self._job = job
-            outcome = await dub_while_allowed(job, ledger.check, self._on_progress)
+            async with ledger.recorded(request.method, batch=self._batch) as record:
+                outcome = await dub_while_allowed(job, ledger.check, self._on_progress)
+                await record.film(request.output)
             self._on_progress("measure", 0, 1)
             try:
                 return await figures_while_allowed(request, outcome, job, stages, ledger.check)

@@ -238,6 +238,10 @@ class BatchStore:
         self._folder.remove_empty(name)
         self._shots.pop(name, None)
 
+    def size_bytes(self, name: str) -> int:
+        """Return the bytes of all files of a batch."""
+        return self._folder.size_bytes(name)
+
     def _all_shots(self, name: str) -> tuple[Shot, ...]:
         if name not in self._shots:
             self.facts(name)

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.ahead import in_thread
@@ -49,7 +50,7 @@ async def without_twins(bench: Bench, shot: Shot, request: DubRequest) -> AsyncI
     place = bench.settings.data_dir / LOGS / f"twin-{twin_key(shot, request)}"
     while True:
         try:
-            handle = await in_thread(lock_folder, place)
+            handle = await _locked(place)
             break
         except InvalidRequest:
             await asyncio.sleep(WAIT_S)
@@ -58,6 +59,22 @@ async def without_twins(bench: Bench, shot: Shot, request: DubRequest) -> AsyncI
     finally:
         shutil.rmtree(place, ignore_errors=True)
         os.close(handle)
+
+
+async def _locked(place: Path) -> int:
+    """Lock a folder and return the open lock file. A task that is cancelled meanwhile leaves no lock.
+
+    Raises:
+        InvalidRequest: a twin is dubbed now.
+    """
+    held: list[int] = []
+    try:
+        await in_thread(lambda: held.append(lock_folder(place)))
+    except asyncio.CancelledError:
+        for handle in held:
+            os.close(handle)
+        raise
+    return held[0]
 
 
 def twin_key(shot: Shot, request: DubRequest) -> str:

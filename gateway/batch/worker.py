@@ -110,7 +110,7 @@ class _Attempt:
         confirm: Callable[[], None],
     ) -> None:
         self._store, self._name, self._shot, self._worker, self._confirm = store, name, shot, worker, confirm
-        self._dub = ShotDub(bench, shot, on_progress, confirm)
+        self._dub = ShotDub(bench, shot, on_progress, confirm, batch=name)
 
     async def run(self) -> ShotRecord:
         record = await in_thread(self._store.record, self._name, self._shot.id)

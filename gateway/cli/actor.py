@@ -100,12 +100,18 @@ def show(actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of th
 
 
 @commands.command("erase")
-def erase(actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of the actor to erase.")]) -> None:
+def erase(
+    actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of the actor to erase.")],
+    save: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="RECEIPT.json", help="New file for the receipt.", show_default=False)
+    ] = None,
+) -> None:
     """Erase a person and everything that was made from the person's footage, and print the signed receipt.
 
-    Live streams and dubs of this person end. If a gateway uses the same database, the gateway does the erasing.
+    Live streams and dubs of this person end. If a gateway uses the same database, the gateway does the erasing. All stores are
+    looked through afterwards. If something is left, the command fails and says what and where.
     """
-    run_erase(options.gateway_settings(), check_actor_id(actor_id))
+    run_erase(options.gateway_settings(), check_actor_id(actor_id), save)
 
 
 def _facts(actor: ActorSummary) -> dict[str, object]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.workplace import open_workplace
-from gateway.batch.erasing import forget_in_batches
+from gateway.batch.erasing import batch_pictures
 from gateway.cli.console import out, say, say_result
+from gateway.cli.new_file import check_new_file, write_new_file
 from gateway.cli.progress import StepProgress
 from gateway.consent.record import consent_line
 from gateway.housekeeping.jobs_folder import open_jobs_folder
@@ -36,14 +39,24 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
     say_result(actor.actor_id)
 
 
-def run_erase(settings: GatewaySettings, actor_id: str) -> None:
-    """Erase a person, print the signed receipt, and remove the pictures of the person's shots from the store of batches.
+def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> None:
+    """Erase a person, and print the signed receipt.
+
+    Args:
+        settings: settings of the command.
+        actor_id: id of the person.
+        save: new file for the receipt; None: the receipt is only printed.
 
     Raises:
         ActorNotReady: there is no such actor.
-        DubstageError: the erasure failed, or the person is erased and the store of batches cannot be used.
+        InvalidRequest: the file of the receipt exists or cannot be written.
+        DubstageError: the erasure failed.
     """
+    if save is not None:
+        check_new_file(save)
     with open_workplace(settings) as place:
-        receipt = place.actors.erasures.erase_or_ask(actor_id)
+        receipt = place.actors.erasures.erase_or_ask(actor_id, [batch_pictures(settings)])
     out.print_json(receipt.to_json())
-    forget_in_batches(settings, actor_id)
+    if save is not None:
+        write_new_file(save, f"{receipt.to_json()}\n".encode())
+        say(f"saved as {save}; `dubstage receipt verify {save}` checks it")

@@ -30,6 +30,7 @@ app = typer.Typer(
 
 COMMANDS: Final = (
     "actor",
+    "audit",
     "backup",
     "batch",
     "consent",
@@ -41,6 +42,7 @@ COMMANDS: Final = (
     "jobs",
     "live",
     "plan",
+    "receipt",
     "restore",
     "serve",
     "train",

@@ -14,8 +14,6 @@ from gateway.cli.app import app
 from gateway.cli.console import say, say_result
 from gateway.cli.progress import StepProgress
 from gateway.cli.quantities import shown_size
-from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 
 
 @app.command("backup")
@@ -32,7 +30,7 @@ def backup(
     the file secret. It does not hold films, jobs or batches. Erasing a person does not reach files that were written before: delete
     them, too, or take a new backup.
     """
-    with open_workplace(load_settings(GatewaySettings)) as place, StepProgress() as progress:
+    with open_workplace(options.gateway_settings()) as place, StepProgress() as progress:
         made = write_backup(place, file, without=frozenset(without or ()), overwrite=overwrite, on_blob=progress)
     say(f"{made.actors} actors, {made.blobs} blobs, {shown_size(made.blob_bytes)}")
     say_result(str(file))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.batch.audit import record_change
 from gateway.batch.store import Engine, open_batches
 from gateway.cli import options
 from gateway.cli.app import app
@@ -107,7 +108,9 @@ def watch(name: Name) -> None:
 @commands.command("cancel")
 def cancel(name: Name, ids: Ids = None) -> None:
     """Cancel shots of a batch, or all that have not ended."""
-    cancel_shots(open_batches(options.gateway_settings()), name, ids or [])
+    settings = options.gateway_settings()
+    cancel_shots(open_batches(settings), name, ids or [])
+    record_change(settings, "cancelled", name, ids or [])
 
 
 @commands.command("retry")
@@ -115,6 +118,7 @@ def retry(name: Name, ids: Ids = None, workers: Workers = 0, stages: options.Sta
     """Dub shots of a batch again: those named, or all that failed or were cancelled."""
     settings = options.gateway_settings(stages)
     store = open_batches(settings)
+    record_change(settings, "retried", store.facts(name).name, ids or [])
     raise typer.Exit(retry_shots(settings, store, name, ids or [], workers))
 
 
@@ -123,6 +127,7 @@ def remove(name: Name) -> None:
     """Remove the rows, the records and the pictures of a batch whose shots have all ended. The films stay."""
     settings = options.gateway_settings()
     remove_batch(settings, open_batches(settings), name)
+    record_change(settings, "removed", name)
 
 
 @commands.command("report")

@@ -25,6 +25,7 @@ def run_here(settings: GatewaySettings, store: BatchStore, facts: BatchFacts, wo
         facts: the batch.
         workers: worker processes; 0: one for each `compute_threads` cores.
     """
+    from gateway.batch.expiry import expire_batches
     from gateway.batch.local import run_local
 
     processes = workers or max(1, len(os.sched_getaffinity(0)) // settings.compute_threads)
@@ -40,6 +41,9 @@ def run_here(settings: GatewaySettings, store: BatchStore, facts: BatchFacts, wo
             progress.update(progress_of(records))
 
     run_async(work())
+    # The next run, or a gateway, tries again. Batches of other engines are left to their gateway.
+    with suppress(DubstageError):
+        expire_batches(settings, lambda name: store.facts(name).engine != "local")
     return show_end(facts.name, records)
 
 

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.batch.audit import record_submission
 from gateway.batch.manifest import Manifest
 from gateway.batch.progress import progress_of
 from gateway.batch.row_ranges import format_rows
@@ -82,6 +83,7 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
             f"batch {facts.name} belongs to the engine {facts.engine}: give --engine {facts.engine}, or choose another --name NAME",
             field="engine",
         )
+    record_submission(settings, facts)
     records = store.records(facts.name)
     say(f"batch {facts.name} {'is new' if before is None else 'exists and goes on'}: {counts(progress_of(records))}")
     if engine == "kubernetes":

@@ -77,7 +77,7 @@ def check_database(settings: GatewaySettings) -> str:
         DubstageError: the database cannot be used; the message has the remedy, and no password.
     """
     data_folder(settings.data_dir)
-    database = Database(settings.database_url, settings.data_dir)
+    database = Database(settings.database_url, settings.data_dir, tenant=settings.tenant)
     try:
         database.check_integrity()
     finally:

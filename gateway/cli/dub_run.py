@@ -42,7 +42,9 @@ async def run_dub(
             async with place.stages() as stages:
                 ledger = JobLedger(place.actors, actor_id or "", consents=request.consents)
                 job = DubJob(request, stages, place.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes, sealer=sealer)
-                outcome = await dub_while_allowed(job, ledger.check, progress)
+                async with ledger.recorded(request.method) as record:
+                    outcome = await dub_while_allowed(job, ledger.check, progress)
+                    await record.film(request.output)
                 try:
                     if report is not None:
                         progress.begin("writing the report")

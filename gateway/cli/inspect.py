@@ -1,4 +1,4 @@
-"""`dubstage inspect`: what a film says of its making, and whether that holds."""
+"""`dubstage inspect`: what a film says of its making, whether that holds, and the watermark of this installation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import typer
 
 from gateway.cli.app import app
 from gateway.cli.console import out, say, say_result
+from gateway.cli.inspect_watermark import look_for_watermark, watermark_facts, watermark_lines
+from gateway.cli.options import gateway_settings
 from gateway.provenance.credential import certificates_in
 from gateway.provenance.facts import DubFacts
 from gateway.provenance.opening import trusted_authorities
 from gateway.provenance.verdict import State, Verdict, verdict_of
-from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 
 EXIT_INVALID: Final = 3
 EXIT_NONE: Final = 4
@@ -40,22 +40,37 @@ def inspect(
             help="PEM file with the certificates of trusted authorities. Default: the installation's own certificates.",
         ),
     ] = None,
+    watermark: Annotated[
+        bool,
+        typer.Option(
+            help="Look for the watermark of this installation in all faces of the film. This takes about as long as the first pass "
+            "of a dub."
+        ),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print all as JSON.")] = False,
 ) -> None:
-    """Print the content credentials (C2PA) of FILE, and whether they hold.
+    """Print the content credentials (C2PA) of FILE, whether they hold, and the watermark of this installation.
 
-    Exit code 0: the credentials are valid. 3: the file or its manifest was changed. 4: the file has no manifest.
+    Exit code 0: the credentials are valid. 3: the file or its manifest was changed. 4: the file has no manifest. The watermark does
+    not change the exit code.
     """
-    anchors = certificates_in(trust) if trust is not None else trusted_authorities(load_settings(GatewaySettings))
+    settings = gateway_settings()
+    anchors = certificates_in(trust) if trust is not None else trusted_authorities(settings)
     verdict = verdict_of(file, anchors=anchors)
     if as_json:
         dub = verdict.dub.model_dump() if verdict.dub is not None else None
-        out.print_json(json.dumps({**asdict(replace(verdict, dub=None)), "file": str(verdict.file), "dub": dub}))
+        told = {**asdict(replace(verdict, dub=None)), "file": str(verdict.file), "dub": dub}
+        if watermark:
+            told["watermark"] = watermark_facts(look_for_watermark(verdict.file, settings))
+        out.print_json(json.dumps(told))
     else:
         for line in lines(verdict, own=trust is None):
             say_result(line)
         for reason in verdict.reasons:
             say(reason)
+        if watermark:
+            for line in watermark_lines(look_for_watermark(verdict.file, settings)):
+                say_result(line)
     raise typer.Exit({State.INVALID: EXIT_INVALID, State.NONE: EXIT_NONE}.get(verdict.state, 0))
 
 
@@ -114,4 +129,11 @@ def _dub_lines(dub: DubFacts) -> list[str]:
         f"dubbed: frames {begin} to {end - 1}, {float(begin / rate):.2f} s to {float(end / rate):.2f} s"
         for begin, end in dub.dubbed
     ]
-    return [f"method: {dub.method}", *models, *(consents or ["consent: none on record"]), *(dubbed or ["dubbed: no frame"])]
+    marked = f"watermark of the dub: {dub.watermark or 'none'}"
+    return [
+        f"method: {dub.method}",
+        *models,
+        *(consents or ["consent: none on record"]),
+        *(dubbed or ["dubbed: no frame"]),
+        marked,
+    ]

@@ -12,13 +12,13 @@ import typer
 from gateway.actors.store import ActorStore
 from gateway.cli.app import app
 from gateway.cli.console import out, say, say_result
+from gateway.cli.options import gateway_settings
 from gateway.cli.quantities import parse_age, parse_size, shown_age, shown_size
 from gateway.housekeeping.cleaning import DAY_S, LEAST_BLOB_AGE_S, Limits, remove_jobs, uncounted_blobs
 from gateway.housekeeping.job_list import JobFolder, find_job, list_jobs
 from gateway.housekeeping.jobs_folder import JOBS, open_jobs_folder
 from gateway.pipeline.removal import Freed
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 from services.common.errors import Cancelled, InvalidRequest
 from services.common.store.artefacts import ArtefactStore
 
@@ -32,7 +32,7 @@ _SHOWN_DIGITS: Final = 12
 @commands.command("list")
 def list_all() -> None:
     """List all jobs on disk. The jobs used most recently are at the end. A finished job leaves no files."""
-    found = list_jobs(load_settings(GatewaySettings).data_dir / JOBS)
+    found = list_jobs(gateway_settings().data_dir / JOBS)
     if not found:
         say("no jobs on disk")
         return
@@ -44,7 +44,7 @@ def show(
     key: Annotated[str, typer.Argument(help="Key of the job, or the first characters of the key (`dubstage jobs list`).")],
 ) -> None:
     """Print one job as JSON."""
-    job = find_job(load_settings(GatewaySettings).data_dir / JOBS, key)
+    job = find_job(gateway_settings().data_dir / JOBS, key)
     facts = {
         "key": job.key,
         "folder": str(job.folder),
@@ -86,7 +86,7 @@ def clean(
     """Remove jobs and their blobs. Running jobs are kept. If the same dub is requested again, it starts from the beginning."""
     age = parse_age(older_than, "--older-than") if older_than is not None else None
     size = parse_size(larger_than, "--larger-than") if larger_than is not None else None
-    settings = load_settings(GatewaySettings)
+    settings = gateway_settings()
     if blobs:
         if age is None or keys or everything or size is not None:
             raise InvalidRequest("--blobs needs --older-than AGE and takes no KEY, --larger-than or --all", field="blobs")

@@ -9,6 +9,7 @@ import typer
 
 from gateway.cli import options
 from gateway.cli.app import app, run_async
+from gateway.cli.live_film import LiveFilm
 from gateway.cli.live_run import LiveRequest, run_live
 from gateway.live.recording import check_recording
 from services.common.errors import InvalidRequest
@@ -52,11 +53,10 @@ def live(
     request = LiveRequest(
         actor_id=actor,
         audio=audio,
-        output=output,
+        film=LiveFilm(output, audio, overwrite) if output is not None else None,
         show_latency=show_latency,
         gateway=gateway,
         use=options.consent_use(project, language),
         fast=fast,
-        overwrite=overwrite,
     )
     run_async(run_live(settings, request))

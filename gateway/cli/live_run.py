@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 from gateway.actors.watch import while_allowed
 from gateway.actors.workplace import open_workplace
 from gateway.cli.console import say
+from gateway.cli.live_film import LiveFilm
 from gateway.cli.live_show import show_frames
 from gateway.cli.speech_file import read_speech
 from gateway.consent.record import consent_line
 from gateway.consent.use import ConsentUse
 from gateway.live.measured import SpokenSpeech
-from gateway.live.recording import Recording
 from gateway.live.remote import remote_live_frames
 from gateway.live.streams import LiveStreams
 from gateway.settings import GatewaySettings
-
-SYNTHETIC: Final = "The mouth in this film is synthetic (made with dubstage)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,36 +27,20 @@ class LiveRequest:
     Attributes:
         actor_id: actor to show.
         audio: sound file with the speech.
-        output: film to write; None: no film is written.
+        film: film to write; None: no film is written.
         show_latency: whether the latency of each frame is printed.
         gateway: HOST:PORT of a running gateway; None: the gateway runs in this process.
         use: project and language of the stream.
         fast: whether the speech is sent as fast as the pipeline accepts the speech. False: at the pace of speaking.
-        overwrite: replace an existing file even if dubstage did not write the file.
     """
 
     actor_id: str
     audio: Path
-    output: Path | None
+    film: LiveFilm | None
     show_latency: bool
     gateway: str | None
     use: ConsentUse
     fast: bool
-    overwrite: bool
-
-    def recording(self, speech: SpokenSpeech, marking: str) -> Recording | None:
-        """Return the film to write; None: no film is written.
-
-        Args:
-            speech: sound of the film.
-            marking: text for the comment tag of the film.
-
-        Raises:
-            InvalidRequest: the place cannot be written.
-        """
-        if self.output is None:
-            return None
-        return Recording(self.output, self.audio, speech.samples, speech.sample_rate_hz, marking=marking, overwrite=self.overwrite)
 
 
 async def run_live(settings: GatewaySettings, request: LiveRequest) -> None:
@@ -82,6 +63,9 @@ async def run_live(settings: GatewaySettings, request: LiveRequest) -> None:
 
 async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: str, speech: SpokenSpeech) -> None:
     config = replace(settings.client_config("audio"), stage="gateway", target=target)
+    recording = None
+    if request.film is not None:
+        recording = await request.film.of_gateway(settings, speech, request.actor_id, config)
     frames = remote_live_frames(
         config,
         request.actor_id,
@@ -90,21 +74,23 @@ async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: 
         channels=speech.samples.shape[1],
         use=request.use,
     )
-    await show_frames(frames, speech, request.recording(speech, SYNTHETIC), show_latency=request.show_latency)
+    await show_frames(frames, speech, recording, show_latency=request.show_latency)
 
 
 async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: SpokenSpeech) -> None:
     with open_workplace(settings) as place:
-        consent = place.actors.get(request.actor_id).consent
+        actor = place.actors.get(request.actor_id)
+        consent = actor.consent
         # Before the stages are opened, which takes seconds.
         place.actors.consents.check(consent, request.use, request.actor_id)
-        recording = request.recording(speech, f"{SYNTHETIC}; {consent_line(consent)}")
         async with place.stages() as stages:
+            recording = None
+            if request.film is not None:
+                recording = await request.film.of_stages(settings, speech, actor, stages)
             streams = LiveStreams(
                 lambda: stages,
                 place.actors,
                 place.artefacts,
-                max_streams=1,
                 max_message_bytes=settings.max_message_bytes,
             )
             frames = streams.frames(

@@ -13,6 +13,7 @@ from gateway.consent.use import ConsentUse, use_of
 from gateway.methods import METHODS
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.settings import GatewaySettings
+from gateway.tenants.places import settings_of
 from services.common.chassis.settings import load_settings
 
 LARGEST_SEED: Final = (1 << 31) - 1
@@ -74,12 +75,15 @@ Report = Annotated[
 
 
 def gateway_settings(stages: Stages = None) -> GatewaySettings:
-    """Return the settings of the environment. The option --stages wins over DUBSTAGE_STAGES_HOST.
+    """Return the settings of the environment, with the places of the tenant that DUBSTAGE_TENANT names.
+
+    The option --stages wins over DUBSTAGE_STAGES_HOST.
 
     Raises:
         InvalidRequest: a value is wrong; the message names the variable.
     """
-    return load_settings(GatewaySettings, stages_host=stages)
+    settings = load_settings(GatewaySettings, stages_host=stages)
+    return settings_of(settings, settings.tenant)
 
 
 def enrol_options(*, personalize: bool, seed: int) -> EnrolOptions:

@@ -11,10 +11,9 @@ from gateway.actors.workplace import open_workplace
 from gateway.backup.restore import restore_backup
 from gateway.cli.app import app
 from gateway.cli.console import say
+from gateway.cli.options import gateway_settings
 from gateway.cli.progress import StepProgress
 from gateway.cli.quantities import shown_size
-from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 
 
 @app.command("restore")
@@ -25,7 +24,7 @@ def restore(
 
     Persons who were erased after the backup was taken come back: erase them again.
     """
-    with open_workplace(load_settings(GatewaySettings)) as place, StepProgress() as progress:
+    with open_workplace(gateway_settings()) as place, StepProgress() as progress:
         made = restore_backup(place, file, on_blob=progress)
     say(f"{made.actors} actors, {made.blobs} blobs, {shown_size(made.blob_bytes)}, as of {made.created_at}")
     say("persons who were erased after that time are here again: erase them with `dubstage actor erase ID`")

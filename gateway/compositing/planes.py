@@ -77,6 +77,7 @@ def composite(
     mask: Float32,
     *,
     shift: Float32 | None = None,
+    light: Float32 | None = None,
 ) -> Composite:
     """Return the planes of a frame with a rendered box blended in.
 
@@ -89,11 +90,12 @@ def composite(
         mask: float32 [rows, columns] in [0, 1]; 0 where the box must not show.
         shift: float32 [rows, columns, 2], box pixels: from each place of the box to the place of the footage that is to be seen
             there, before the box is blended in; 0 where the footage rests. None: the footage rests everywhere.
+        light: float32 [rows, columns], added to the box in levels of 255, without change of its colour; None: nothing.
 
     Raises:
         ContractBroken: shapes that do not match, or values that are not finite.
     """
-    _check(coded_from_box, box, mask, shift)
+    _check(coded_from_box, box, mask, shift, light)
     result = tuple(plane.copy() for plane in planes)
     step = pixel.chroma_step if pixel.kind == "yuv" else (1, 1)
     cells_shape = pixel.plane_shape(1, planes[0].shape[1], planes[0].shape[0]) if pixel.kind == "yuv" else planes[0].shape
@@ -102,7 +104,7 @@ def composite(
     if window is None:
         return Composite(result, PlaneMask(0, 0, np.zeros((0, 0), np.bool_), step, 0))
     x, y, columns, rows = window
-    samples = _samples(box, colour)
+    samples = _samples(box, colour, light)
     luma_map = _shifted(coded_from_box, x * step[0], y * step[1])
     chroma_map = _shifted(_chroma_map(coded_from_box, step), x, y)
     luma_shape = (rows * step[1], columns * step[0])
@@ -134,14 +136,16 @@ def composite(
     return Composite(result, PlaneMask(x, y, cells, step, area))
 
 
-def _check(coded_from_box: Float64, box: Array, mask: Float32, shift: Float32 | None) -> None:
+def _check(coded_from_box: Float64, box: Array, mask: Float32, shift: Float32 | None, light: Float32 | None) -> None:
     if box.shape != (*mask.shape, 3) or coded_from_box.shape != (2, 3):
         raise ContractBroken(f"box {box.shape}, mask {mask.shape} and affine {coded_from_box.shape} do not match")
     if shift is not None and shift.shape != (*mask.shape, 2):
         raise ContractBroken(f"shift {shift.shape} and mask {mask.shape} do not match")
-    arrays = (coded_from_box, box, mask) if shift is None else (coded_from_box, box, mask, shift)
+    if light is not None and light.shape != mask.shape:
+        raise ContractBroken(f"light {light.shape} and mask {mask.shape} do not match")
+    arrays = [array for array in (coded_from_box, box, mask, shift, light) if array is not None]
     if not all(np.isfinite(array).all() for array in arrays):
-        raise ContractBroken("box, mask, affine or shift hold values that are not finite")
+        raise ContractBroken("box, mask, affine, shift or light hold values that are not finite")
 
 
 def _move(target: Plane, footage: Plane, corner: tuple[int, int], offset: Array, colour: ColourModel) -> None:
@@ -168,12 +172,18 @@ def _length(shift: Array) -> Float32:
     return np.asarray(np.maximum(np.abs(shift[..., 0]), np.abs(shift[..., 1])), np.float32)
 
 
-def _samples(box: npt.NDArray[np.uint8] | Float32, colour: ColourModel) -> list[Float32]:
-    """Return the box in digital samples, one float32 array per plane."""
+def _samples(box: npt.NDArray[np.uint8] | Float32, colour: ColourModel, light: Float32 | None) -> list[Float32]:
+    """Return the box, with light added, in digital samples, one float32 array per plane."""
     rgb = box.astype(np.float32)
     matrix = np.column_stack([colour.matrix / 255.0, colour.offset])
     turned = cv2.transform(rgb, matrix).reshape(*box.shape[:2], -1)
-    return [np.ascontiguousarray(turned[..., number], dtype=np.float32) for number in range(turned.shape[2])]
+    planes = [np.array(turned[..., number], np.float32, order="C") for number in range(turned.shape[2])]
+    if light is not None:
+        # Grey light changes the luma, or all of red, green and blue. It has no chroma.
+        for plane, grey in zip(planes, colour.matrix.sum(1) / 255.0, strict=True):
+            if not np.isclose(grey, 0.0):
+                cv2.scaleAdd(light, float(grey), plane, dst=plane)
+    return planes
 
 
 def _blend_in(target: Plane, rendered: Float32, alpha: Float32, colour: ColourModel) -> None:

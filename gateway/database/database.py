@@ -10,17 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
+from sqlalchemy.schema import CreateSchema
 
 from gateway.database import postgres_locks, sqlite_file
 from gateway.database.engine import FIELD, engine_of
+from gateway.database.indices import add_missing_indices
 from gateway.database.tables import Base, WrongType
+from services.common.chassis.caller import DEFAULT_TENANT
 from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull, StorageRefused
 
+SCHEMA_PREFIX: Final = "dubstage_"
+"""Beginning of the names of tenants' schemas in PostgreSQL."""
 _REFUSALS: Final = ("28", "3D", "42501", "25006")
 """Beginnings of PostgreSQL's codes for wrong credentials, unknown databases, missing permissions and read-only servers."""
 _LOGIN_REFUSED: Final = re.compile(
@@ -42,14 +47,24 @@ class Database:
     Args:
         url: SQLAlchemy URL, such as `postgresql+psycopg://USER:PASSWORD@HOST/DATABASE`; empty: SQLite.
         data_dir: folder of the SQLite file.
+        tenant: whose tables these are. In PostgreSQL each tenant but the default tenant has a schema of its own.
+        beside: database of the same URL whose connections and claim are used; None: the database has its own.
 
     Raises:
         InvalidRequest: the URL is no URL, or names neither SQLite nor PostgreSQL.
         StorageRefused, BackendUnavailable: the database cannot be used, or does not answer. No error text shows the password.
     """
 
-    def __init__(self, url: str, data_dir: Path) -> None:
-        self.engine: Engine = engine_of(url or f"sqlite:///{data_dir / 'actors.sqlite'}")
+    def __init__(self, url: str, data_dir: Path, *, tenant: str = DEFAULT_TENANT, beside: Database | None = None) -> None:
+        self._is_guest = beside is not None and beside.shared
+        if beside is not None and self._is_guest:
+            self.engine: Engine = beside.engine
+        else:
+            self.engine = engine_of(url or f"sqlite:///{data_dir / 'actors.sqlite'}")
+        self._schema: str | None = None
+        if self.shared and tenant != DEFAULT_TENANT:
+            self._schema = f"{SCHEMA_PREFIX}{tenant}"
+            self.engine = self.engine.execution_options(schema_translate_map={None: self._schema})
         self.where: str = self.engine.url.render_as_string(hide_password=True)
         self.file: Path | None = _file(self.engine)
         self._writer: Engine = self.engine.execution_options(**{sqlite_file.BEGIN: "IMMEDIATE"})
@@ -60,16 +75,20 @@ class Database:
         try:
             self.make_tables()
         except BaseException:
-            self.engine.dispose()
+            if not self._is_guest:
+                self.engine.dispose()
             raise
 
     def make_tables(self) -> None:
-        """Create the tables that do not exist yet. Code that declares further tables calls this method again."""
+        """Create the tables and indices that do not exist yet. Code that declares further tables calls this method again."""
         with self.told(), self._writer.begin() as connection:
             if self.engine.dialect.name == "postgresql":
                 # Without the lock, two processes that begin at the same time both create the tables, and one of them fails.
                 postgres_locks.wait_in_transaction(connection, postgres_locks.SCHEMA)
+            if self._schema is not None and not inspect(connection).has_schema(self._schema):
+                connection.execute(CreateSchema(self._schema))
             Base.metadata.create_all(connection)
+            add_missing_indices(connection, Base.metadata, self._schema)
 
     @property
     def shared(self) -> bool:
@@ -86,8 +105,8 @@ class Database:
             InvalidRequest: another gateway works with the SQLite file, a gateway works with PostgreSQL and this process must be
                 alone, or another process is alone with PostgreSQL.
         """
-        if self._try_claim(together=self.shared and not alone):
-            self._is_gateway = self.shared and not alone
+        if self._is_guest or self._try_claim(together=self.shared and not alone):
+            self._is_gateway = self.shared and not alone and not self._is_guest
             return
         if self.shared and alone:
             raise InvalidRequest(f"a gateway works with the database {self.where}: end every gateway first", field=FIELD)
@@ -150,6 +169,11 @@ class Database:
         """Let the transaction wait for other transactions that called this method. SQLite orders its writers anyway."""
         if self.shared:
             postgres_locks.wait_in_transaction(session.connection(), postgres_locks.QUEUE)
+
+    def audit_one_by_one(self, session: Session) -> None:
+        """Let the transaction wait for other transactions that write to the audit log. SQLite orders its writers anyway."""
+        if self.shared:
+            postgres_locks.wait_in_transaction(session.connection(), postgres_locks.AUDIT)
 
     def release_claim(self) -> None:
         """Let other gateways use the database again."""
@@ -227,7 +251,8 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.release_claim()
-        self.engine.dispose()
+        if not self._is_guest:
+            self.engine.dispose()
 
     def _refused(self, said: str) -> StorageRefused:
         return StorageRefused(

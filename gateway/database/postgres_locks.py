@@ -17,6 +17,8 @@ QUEUE: Final = 0x6475_6275
 """Key of the lock of transactions that must come one after the other."""
 TURN: Final = 0x6475_6276
 """First key of the locks of single pieces of work. The second key is the number of the work."""
+AUDIT: Final = 0x6475_6277
+"""Key of the lock of transactions that write to the audit log. No transaction waits for another lock behind this one."""
 PAUSED_S: Final = 20
 """Seconds without a statement after which the server ends a transaction that changes something, and its connection."""
 

@@ -50,6 +50,15 @@ def _check_texts(row: Base, _context: object) -> None:
             raise WrongType(f"{row.__tablename__}.{name} of a row holds {type(value).__name__}, not text")
 
 
+class TenantRow(Base):
+    """A tenant beside the default tenant, that a gateway has served. Only the default tenant's database has such rows."""
+
+    __tablename__ = "tenants"
+
+    tenant: Mapped[str] = mapped_column(String(31), primary_key=True)
+    served_since: Mapped[str] = mapped_column(String(32))
+
+
 class ActorRow(Base):
     """One enrolled person."""
 
@@ -112,7 +121,7 @@ class JobRow(Base):
     __tablename__ = "actor_jobs"
 
     actor_id: Mapped[str] = mapped_column(_NAME, ForeignKey("actors.actor_id"), primary_key=True)
-    folder: Mapped[str] = mapped_column(String(4096), primary_key=True)
+    folder: Mapped[str] = mapped_column(String(4096), primary_key=True, index=True)
 
 
 class WithdrawalRow(Base):

@@ -56,19 +56,20 @@ class NativeTruth:
         return float(np.square(band).mean(dtype=np.float64))
 
 
-def finished_box(box: UInt8, mask: UInt8, detail: UInt8, own: UInt8) -> tuple[UInt8, Float32]:
+def finished_box(box: UInt8, mask: UInt8, skin: UInt8, detail: UInt8, own: UInt8) -> tuple[UInt8, Float32]:
     """Return the finished box at 160 pixels, uint8 [160, 160, 3], and the luma of the film under it, float32 [160 S, 160 S].
 
     Args:
         box: uint8 [160, 160, 3], RGB.
         mask: uint8 [160, 160], weight of the box; 255 = 1.
+        skin: uint8 [160, 160], the mask without lips (skin_under).
         detail: uint8 [160 S, 160 S]; empty: the box has no detail.
         own: uint8 [160 S, 160 S], luma of the real film.
     """
     size = own.shape[::-1]
     weight = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR), np.float32) / np.float32(255.0)
     if detail.size:
-        large = box_with_detail(box, detail, weight, own.astype(np.float32))
+        large = box_with_detail(box, detail, mask, skin, own.astype(np.float32))
         box = np.asarray(cv2.resize(large, (BOX_SIZE, BOX_SIZE), interpolation=cv2.INTER_AREA), np.uint8)
     else:
         large = enlarged(box, len(own) // BOX_SIZE)

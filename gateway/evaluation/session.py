@@ -218,8 +218,9 @@ class PipelineSession:
         energy = np.full(len(frames), np.nan)
         for window in windows:
             for place, index in enumerate(window.frame):
-                box, luma = finished_box(window.box[place], window.mask[place], window.detail[place], native.luma[index])
-                crops[index - frames.start] = insert_box(self._truth.crops[index], box, window.mask[place], window.shift(place))
+                mask, detail = window.mask[place], window.detail[place]
+                box, luma = finished_box(window.box[place], mask, window.skin(place), detail, native.luma[index])
+                crops[index - frames.start] = insert_box(self._truth.crops[index], box, mask, window.shift(place))
                 energy[index - frames.start] = native.energy_of(index, luma)
                 commanded[index - frames.start] = mouth_opening(window.landmarks[place])
         diagnostics = _diagnostics(windows)

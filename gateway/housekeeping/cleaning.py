@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,17 +12,14 @@ import structlog
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.ahead import in_thread
 from gateway.housekeeping.job_list import JobFolder, list_jobs
 from gateway.pipeline.journal import journalled
 from gateway.pipeline.removal import Freed, give_up
 from gateway.pipeline.workspace import JOURNAL
 from gateway.settings import GatewaySettings
-from services.common.errors import DubstageError
 from services.common.store.artefacts import ArtefactStore, StoredBlob
 
 DAY_S: Final = 86400.0
-_HOUR_S: Final = 3600.0
 LEAST_BLOB_AGE_S: Final = DAY_S
 """Least age of an uncounted blob that is removed, seconds. Work that made a younger blob may be about to count the blob."""
 
@@ -137,16 +133,3 @@ def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, 
             total += freed
     store.remove_partials(now - DAY_S)
     return total
-
-
-async def expire_hourly(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, jobs: Path) -> None:
-    """Call `expire` now and once per hour, until cancelled.
-
-    An error of the database or of a store is logged, and the next call tries again.
-    """
-    while True:
-        try:
-            await in_thread(expire, settings, actors, store, jobs)
-        except (DubstageError, OSError) as problem:
-            _log.warning("jobs_not_expired", problem=str(problem))
-        await asyncio.sleep(_HOUR_S)

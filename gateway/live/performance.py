@@ -29,7 +29,7 @@ MIN_FRAMES: Final = 5
 """Fewest consecutive usable frames that a live stream can show."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Performance:
     """Decoded footage of an actor.
 

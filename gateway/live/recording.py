@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +12,10 @@ import av
 import numpy as np
 
 from gateway.media.encoders import container_format
-from gateway.media.output_file import OutputFile, output_error
+from gateway.media.film_room import BUFFER_BYTES
+from gateway.media.output_file import OutputFile, commit_with, output_error
 from gateway.media.output_place import check_place
+from gateway.media.writer import Seal
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest
 from services.common.wire.timeline import MOTION_RATE
@@ -50,6 +53,7 @@ class Recording:
         sample_rate_hz: samples per second and channel.
         marking: text for the comment tag.
         overwrite: replace an existing file even if dubstage did not write the file.
+        seal_of: returns what signs a film of so many frames; None: the film gets no manifest.
 
     Raises:
         InvalidRequest: as `check_recording`.
@@ -64,12 +68,14 @@ class Recording:
         *,
         marking: str,
         overwrite: bool = False,
+        seal_of: Callable[[int], Seal] | None = None,
     ) -> None:
         check_recording(output, speech, overwrite=overwrite)
         self._output, self._overwrite = output, overwrite
         self._samples = samples
         self._rate = sample_rate_hz
         self._marking = marking
+        self._seal_of = seal_of
         self._file: OutputFile | None = None
         self._container: av.container.OutputContainer | None = None
         self._picture: av.VideoStream | None = None
@@ -102,7 +108,8 @@ class Recording:
     def _open(self, picture: UInt8) -> None:
         assert self._file is not None
         height, width, _ = picture.shape
-        self._container = av.open(self._file.url, "w", format=container_format(self._output))
+        target = self._file.target(self._seal_of(0).room if self._seal_of is not None else 0)
+        self._container = av.open(target, "w", format=container_format(self._output), buffer_size=BUFFER_BYTES)
         self._container.metadata["comment"] = self._marking
         stream = self._container.add_stream(CODEC, rate=int(MOTION_RATE))
         assert isinstance(stream, av.VideoStream)
@@ -138,7 +145,8 @@ class Recording:
         try:
             if error is None and self._container is not None:
                 self._finish()
-                self._file.commit()
+                self._file.settle()
+                commit_with(self._file, self._seal_of(self._written) if self._seal_of is not None else None)
         except (av.FFmpegError, OSError) as problem:
             raise output_error(problem, self._output, CODEC) or problem from problem
         finally:

@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from gateway.media.carry import CarriedStreams, can_be_copied, carried_tags
 from gateway.media.encoders import EncoderChoice
+from gateway.media.film_room import BUFFER_BYTES, RoomyFile
 from gateway.media.pixels import ColourTags, completed
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.speech_encoder import SpeechEncoder
@@ -39,11 +40,13 @@ def _movie_ticks(info: MediaInfo, speech: Speech | None, ticks: int) -> int:
 class FilmMuxer:
     """The output container, from the header to the trailer."""
 
-    def __init__(self, url: str, info: MediaInfo, speech: Speech | None, settings: WriteSettings, choice: EncoderChoice) -> None:
+    def __init__(
+        self, target: str | RoomyFile, info: MediaInfo, speech: Speech | None, settings: WriteSettings, choice: EncoderChoice
+    ) -> None:
         """Open an output and write its header.
 
         Args:
-            url: name of the output for FFmpeg.
+            target: what FFmpeg writes to, as `OutputFile.target` returns it.
             info: the footage.
             speech: new speech; None: there is none.
             settings: how the film is written.
@@ -58,7 +61,7 @@ class FilmMuxer:
             # Without both, times are rounded to other ticks.
             ticks = choice.time_base.denominator
             options |= {"movie_timescale": str(_movie_ticks(info, speech, ticks)), "video_track_timescale": str(ticks)}
-        container = av.open(url, "w", format=choice.container, container_options=options)
+        container = av.open(target, "w", format=choice.container, container_options=options, buffer_size=BUFFER_BYTES)
         assert isinstance(container, OutputContainer)
         self._container = container
         self._shift = -info.video.start if choice.frame_numbers else Fraction(0)

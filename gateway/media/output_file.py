@@ -16,6 +16,7 @@ from typing import BinaryIO, Final
 
 import av
 
+from gateway.media.film_room import RoomyFile
 from gateway.media.opening import reason_of
 from gateway.media.output_place import check_replaceable, existing
 from gateway.media.regular_file import descriptor_url, open_folder
@@ -32,7 +33,7 @@ class OutputFile:
     """The temporary file of one output: created and locked, then renamed or removed.
 
     Nobody can guess the file's name, and the folder stays open. So no other file is written to, whatever somebody puts in the
-    folder meanwhile. FFmpeg writes to `url`, which is the open file itself.
+    folder meanwhile. FFmpeg writes to `target`, which is the open file itself.
     """
 
     def __init__(self, output: Path, *, overwrite: bool = False, takes_over: bool = False) -> None:
@@ -50,6 +51,7 @@ class OutputFile:
             OSError: the file cannot be created.
         """
         self._output, self._overwrite, self._tag = output, overwrite, _tag(output)
+        self._roomy: RoomyFile | None = None
         before = existing(output)
         check_replaceable(output, before, overwrite=overwrite)
         self._before = _identity(before)
@@ -73,11 +75,30 @@ class OutputFile:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return name, handle
 
-    @property
-    def url(self) -> str:
-        """Name under which FFmpeg writes the file."""
+    def target(self, room: int = 0) -> str | RoomyFile:
+        """Return what FFmpeg writes the file to: the name of the open file, or a file that leaves room behind its first box.
+
+        Args:
+            room: size of the room, bytes; 0: none.
+        """
         assert self._handle is not None
-        return descriptor_url(self._handle)
+        if not room:
+            return descriptor_url(self._handle)
+        self._roomy = RoomyFile(self._handle, room)
+        return self._roomy
+
+    def settle(self) -> None:
+        """Correct the places of the samples of a film that has room for a manifest. FFmpeg has finished the film.
+
+        Raises:
+            OSError: the file cannot be written.
+            MediaUnsupported: the places do not fit any more.
+        """
+        try:
+            if self._roomy is not None:
+                self._roomy.settle()
+        except OverflowError as problem:
+            raise MediaUnsupported(f"{self._output}: {problem}; give the output an .mkv name", field="output") from problem
 
     @contextmanager
     def content(self) -> Iterator[BinaryIO]:

@@ -5,12 +5,12 @@ The film grows under a temporary name in the output's folder, and takes the outp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn, Protocol, Self
 
 import av
 import numpy as np
@@ -26,8 +26,16 @@ from gateway.media.types import DecodedFrame, MediaInfo, Plane
 from gateway.media.write_settings import WriteSettings
 from services.common.errors import ContractBroken
 
-Seal = Callable[[OutputFile], OutputFile | None]
-"""Signs a finished film before the film gets its name. May return a second file, which gets its name with the film."""
+
+class Seal(Protocol):
+    """Signs a finished film before the film gets its name."""
+
+    @property
+    def room(self) -> int:
+        """Room behind the first box of the film that the seal needs, bytes; 0: none."""
+
+    def __call__(self, file: OutputFile, /) -> OutputFile | None:
+        """Sign the film. May return a second file, which gets its name with the film."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +123,8 @@ class VideoWriter:
     def __enter__(self) -> Self:
         try:
             self._file = OutputFile(self._output, overwrite=self._settings.overwrite, takes_over=self._settings.takes_over)
-            self._muxer = FilmMuxer(self._file.url, self._info, self._speech, self._settings, self._choice)
+            target = self._file.target(self._seal.room if self._seal is not None else 0)
+            self._muxer = FilmMuxer(target, self._info, self._speech, self._settings, self._choice)
         except BaseException as problem:
             self._give_up(problem)
         return self
@@ -193,6 +202,7 @@ class VideoWriter:
         if self._frames != self._info.video.num_frames:
             raise ContractBroken(f"{self._frames} frames were written, the footage has {self._info.video.num_frames}")
         self._muxer.finish()
+        self._file.settle()
         commit_with(self._file, self._seal)
         self._report = WriteReport(
             path=self._output,

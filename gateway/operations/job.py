@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from gateway.operations.store import OperationRecord
+from services.common.chassis.caller import acting_for
 
 Report = Callable[[bytes], None]
 """Called with progress, a serialised metadata message."""
@@ -38,3 +39,13 @@ Abandon = Callable[[OperationRecord], Awaitable[None]]
 
 async def leave_nothing(record: OperationRecord) -> None:
     """Do nothing: the `Abandon` of work that leaves nothing behind."""
+
+
+def for_tenant(tenant: str, handler: Handler) -> Handler:
+    """Return a handler that does the work of `handler` for a tenant: the stages keep what they make in the tenant's store."""
+
+    async def run(job: Job) -> bytes:
+        with acting_for(tenant):
+            return await handler(job)
+
+    return run

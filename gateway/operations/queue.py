@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import ColumnElement, Double, and_, cast, exists, extract, func, select, true, update
 from sqlalchemy.orm import Session
 
+from gateway.audit.log import AuditLog
 from gateway.database.database import Database
-from gateway.operations.store import LeaseRow, OperationRecord, OperationRow, new_row, of_kinds, record_of
+from gateway.operations.store import AuditOf, LeaseRow, OperationRecord, OperationRow, new_row, of_kinds, record_of
+from gateway.operations.unfinished import count_unfinished
 from services.common.errors import InvalidRequest, Overloaded
 
+Admit = Callable[[int], None]
+"""Called before an operation is stored, with the number of operations of the queue's kinds that run or wait in any gateway. Refuses
+the operation by a DubstageError."""
 LEASE_S: Final = 15.0
 """Seconds that a lease lasts after its last renewal."""
 _FOR_EVER: Final = 1e15
@@ -66,16 +71,35 @@ class OperationQueue:
         database: database of the operations.
         lease_s: see the attribute.
         kinds: kinds of the operations of this queue; None: all.
+        audit_of: as for `OperationStore`.
     """
 
-    def __init__(self, database: Database, *, lease_s: float | None = LEASE_S, kinds: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        lease_s: float | None = LEASE_S,
+        kinds: Collection[str] | None = None,
+        audit_of: AuditOf = lambda record: None,
+    ) -> None:
         self._database = database
         self._kinds = kinds
+        self._audit_of = audit_of
+        self._audit = AuditLog(database)
         self.owner = f"{socket.gethostname()[:60]}-{secrets.token_hex(8)}"
         self.lease_s = lease_s
 
     def submit(
-        self, kind: str, request: bytes, *, actor_id: str, output: str, busy: Collection[int], free: int, most_waiting: int
+        self,
+        kind: str,
+        request: bytes,
+        *,
+        actor_id: str,
+        output: str,
+        busy: Collection[int],
+        free: int,
+        most_waiting: int,
+        admit: Admit = lambda unfinished: None,
     ) -> Submitted:
         """Store a new operation, and lease it if this gateway has a free slot for it.
 
@@ -87,14 +111,17 @@ class OperationQueue:
             busy: numbers of the operations that this process runs.
             free: operations that this gateway can begin now.
             most_waiting: most operations that may wait, beyond those that this gateway can begin now.
+            admit: see `Admit`.
 
         Raises:
+            DubstageError: from `admit`.
             Overloaded: as many operations wait as may wait.
             InvalidRequest: an operation that has not ended writes this output.
         """
         row = new_row(kind, request, actor_id=actor_id, output=output)
         with self._database.writing() as session:
             self._database.one_by_one(session)
+            admit(count_unfinished(session, self._kinds))
             waiting = self._count(session, busy)
             if waiting - free >= most_waiting:
                 raise Overloaded(
@@ -110,6 +137,10 @@ class OperationQueue:
             lease = LeaseRow(number=row.number, owner=self.owner if mine else "", begun=mine, cancel=False)
             lease.until = self._end() if mine else 0.0  # type: ignore[assignment]  # an expression of the database's clock
             session.add(lease)
+            session.flush()
+            happening = self._audit_of(record_of(row))
+            if happening is not None:
+                self._audit.append(session, happening)
             return Submitted(record_of(row), mine, waiting + (not mine))
 
     def take(self, limit: int, *, busy: Collection[int], unwanted: bool = False) -> tuple[Sequence[Taken], int]:

@@ -19,7 +19,8 @@ from gateway.operations.active import Active, since_boot_s
 from gateway.operations.ending import Rewrite
 from gateway.operations.execution import Execution
 from gateway.operations.job import Abandon, Handler, leave_nothing
-from gateway.operations.queue import LEASE_S, OperationQueue, Taken
+from gateway.operations.queue import LEASE_S, Admit, OperationQueue, Taken
+from gateway.operations.slots import Slots
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest, Overloaded
 
@@ -47,6 +48,7 @@ class JobRunner:
         rewrite: turns an error into the error that callers may see.
         shared: whether other gateways use the database.
         lease_s: seconds after which other gateways take the operations of a gateway that died.
+        slots: slots that other runners of this process share, in place of `max_concurrent`; None: the runner has slots of its own.
     """
 
     def __init__(
@@ -60,16 +62,19 @@ class JobRunner:
         rewrite: Rewrite = lambda error: error,
         shared: bool = False,
         lease_s: float = LEASE_S,
+        slots: Slots | None = None,
     ) -> None:
         self._store = store
-        self._queue = OperationQueue(store.database, lease_s=lease_s if shared else None, kinds=store.kinds)
+        lease = lease_s if shared else None
+        self._queue = OperationQueue(store.database, lease_s=lease, kinds=store.kinds, audit_of=store.audit_of)
         self._running = Execution(store, self._queue, handlers, abandon=abandon, rewrite=rewrite, on_change=self._something_changed)
-        self._max_concurrent = max_concurrent
+        self._slots = slots or Slots(max_concurrent)
         self._max_queued = max_queued
         self._asked_by: dict[str, trace.SpanContext] = {}
         self._waiting = 0
-        self._turn = asyncio.Lock()
+        self._turn = self._slots.turn
         self._look = asyncio.Event()
+        self._begun = self._slots.join(self._filled, self._look.set)
         self._changed = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
         self._closed = False
@@ -96,7 +101,9 @@ class JobRunner:
         self._keep_looking()
         await self._fill()
 
-    async def submit(self, kind: str, request: bytes, *, actor_id: str = "", output: str = "") -> OperationRecord:
+    async def submit(
+        self, kind: str, request: bytes, *, actor_id: str = "", output: str = "", admit: Admit = lambda unfinished: None
+    ) -> OperationRecord:
         """Accept work, and return the new operation.
 
         Args:
@@ -104,8 +111,10 @@ class JobRunner:
             request: serialised message for the handler.
             actor_id: actor that the work concerns; empty: none.
             output: file that the work writes; empty: none. Two operations never write one file at the same time.
+            admit: refuses the work by an error; see `Admit`.
 
         Raises:
+            DubstageError: from `admit`.
             Overloaded: the most operations that may run and wait already do.
             BackendUnavailable: the gateway is shutting down.
             InvalidRequest: another operation writes this output.
@@ -117,7 +126,14 @@ class JobRunner:
             leased_at, busy, free = since_boot_s(), self._busy(), self._free()
             new = await asyncio.to_thread(
                 lambda: self._queue.submit(
-                    kind, request, actor_id=actor_id, output=output, busy=busy, free=free, most_waiting=self._max_queued
+                    kind,
+                    request,
+                    actor_id=actor_id,
+                    output=output,
+                    busy=busy,
+                    free=free,
+                    most_waiting=self._max_queued,
+                    admit=admit,
                 )
             )
             self._waiting = new.waiting
@@ -239,7 +255,10 @@ class JobRunner:
 
     def _free(self) -> int:
         """Return the number of operations that can begin now."""
-        return max(0, self._max_concurrent - sum(not active.unwanted for active in self._running.all()))
+        return self._slots.free()
+
+    def _filled(self) -> int:
+        return sum(not active.unwanted for active in self._running.all())
 
     def _keep_looking(self) -> None:
         if self._looking is None and not self._closed:
@@ -291,9 +310,10 @@ class JobRunner:
         if resumed and not unwanted:
             _log.info("operation_resumed", operation=name, kind=taken.record.kind)
         asked_by = self._asked_by.pop(name, trace.INVALID_SPAN_CONTEXT)
+        self._begun()
         self._running.begin(taken, leased_at, asked_by=asked_by, resumed=resumed, unwanted=unwanted)
 
     def _something_changed(self) -> None:
-        self._look.set()
+        self._slots.wake_all()
         self._changed.set()
         self._changed = asyncio.Event()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
@@ -16,7 +16,6 @@ from sqlalchemy import (
     ForeignKey,
     LargeBinary,
     String,
-    and_,
     delete,
     insert,
     literal,
@@ -26,13 +25,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from gateway.audit.entry import Event, Happening
+from gateway.audit.log import AuditLog
 from gateway.database.database import Database
 from gateway.database.tables import Base
 from services.common.errors import Cancelled, OperationNotFound
 
 _NAME: Final = re.compile(r"operations/[0-9a-f]{32}")
-MAX_FINISHED: Final = 10_000
-"""Most finished operations that are kept if no setting says otherwise. The oldest are deleted first."""
 
 
 class OperationRow(Base):
@@ -45,7 +44,7 @@ class OperationRow(Base):
     kind: Mapped[str] = mapped_column(String(32))
     actor_id: Mapped[str] = mapped_column(String(63), index=True)
     output: Mapped[str] = mapped_column(String(4096))
-    created_at: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[str] = mapped_column(String(32), index=True)
     request: Mapped[bytes] = mapped_column(LargeBinary)
     done: Mapped[bool] = mapped_column(index=True)
     metadata_bytes: Mapped[bytes] = mapped_column(LargeBinary)
@@ -100,23 +99,31 @@ class OperationRecord:
     error: bytes | None = None
 
 
+AuditOf = Callable[[OperationRecord], Happening | None]
+"""Returns what the audit log records of an operation that has begun or ended; None: nothing."""
+
+
 class OperationStore:
     """Table of operations. All methods block.
 
     Attributes:
         database: database of the actors.
         kinds: kinds of the operations that this store and its queue see; None: all.
+        audit_of: see `AuditOf`. The entries are written with the operations.
 
     Args:
         database: database of the actors.
-        max_finished: most finished operations that are kept.
         kinds: kinds of the operations that this store and its queue see; None: all.
+        audit_of: see the attribute.
     """
 
-    def __init__(self, database: Database, *, max_finished: int = MAX_FINISHED, kinds: Collection[str] | None = None) -> None:
+    def __init__(
+        self, database: Database, *, kinds: Collection[str] | None = None, audit_of: AuditOf = lambda record: None
+    ) -> None:
         self.database = database
         self.kinds = kinds
-        self._max_finished = max_finished
+        self.audit_of = audit_of
+        self._audit = AuditLog(database)
         database.make_tables()
         self._lease_the_old()
 
@@ -159,7 +166,7 @@ class OperationStore:
             return [record_of(row) for row in session.scalars(query)]
 
     def finish(self, record: OperationRecord, *, owner: str = "") -> OperationRecord:
-        """Store how an operation ended, and return the record. Beyond the most finished operations, the oldest are deleted.
+        """Store how an operation ended, and return the record.
 
         Args:
             record: the operation with its end.
@@ -179,11 +186,9 @@ class OperationStore:
                 .where(OperationRow.name == ended.name)
                 .values(done=True, metadata_bytes=ended.metadata, response=ended.response, error=ended.error)
             )
-            finished = and_(OperationRow.done, of_kinds(self.kinds))
-            numbers = select(OperationRow.number).where(finished).order_by(OperationRow.number.desc())
-            last = session.scalar(numbers.offset(self._max_finished).limit(1))
-            if last is not None:
-                session.execute(delete(OperationRow).where(finished, OperationRow.number <= last))
+            happening = self.audit_of(ended)
+            if happening is not None:
+                self._audit.append(session, happening, continues=ended.name)
         return ended
 
     def is_written(self, outputs: Collection[str], *, before: int | None = None) -> bool:
@@ -205,6 +210,7 @@ class OperationStore:
         """Forget an operation."""
         with self.database.writing() as session:
             session.execute(delete(OperationRow).where(OperationRow.name == name))
+            self._audit.append(session, Happening(event=Event.OPERATION_REMOVED, work=name))
 
     def forget_actor(self, actor_id: str) -> None:
         """Forget all operations that concern a person."""

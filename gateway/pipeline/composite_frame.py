@@ -9,7 +9,8 @@ from gateway.compositing.detail import box_with_detail, luma_under_box
 from gateway.compositing.planes import composite
 from gateway.media.types import DecodedFrame, MediaInfo, Plane
 from gateway.pipeline.rendered_window import Mouth
-from services.common.array_types import Float64
+from gateway.provenance.watermark.embedding import Mark
+from services.common.array_types import Float32, Float64
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, invert
 from services.common.face.native_pictures import native_affine
 
@@ -21,7 +22,9 @@ def coded_from_box(info: MediaInfo, pose: HeadPose) -> Float64:
     return np.column_stack([coded[:, :2] @ upright_from_box[:, :2], coded[:, :2] @ upright_from_box[:, 2] + coded[:, 2]])
 
 
-def composite_frame(frame: DecodedFrame, info: MediaInfo, pose: HeadPose, mouth: Mouth) -> tuple[tuple[Plane, ...], int]:
+def composite_frame(
+    frame: DecodedFrame, info: MediaInfo, pose: HeadPose, mouth: Mouth, mark: Mark | None = None
+) -> tuple[tuple[Plane, ...], int]:
     """Return the planes of a frame with a rendered mouth in them, and the mask's area in luma samples.
 
     Args:
@@ -29,16 +32,20 @@ def composite_frame(frame: DecodedFrame, info: MediaInfo, pose: HeadPose, mouth:
         info: the film.
         pose: head pose in the frame.
         mouth: the mouth.
+        mark: watermark of the film; None: the film gets none.
     """
     video, side = info.video, len(mouth.detail)
     box, mask, coded = mouth.box, mouth.mask, coded_from_box(info, pose)
     shift = mouth.shift * np.float32(mouth.strength)
     if side:
         native = invert(native_affine(invert(coded), side // BOX_SIZE))
-        mask = np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
         shift = cv2.resize(shift, (side, side), interpolation=cv2.INTER_LINEAR) * np.float32(side // BOX_SIZE)
         own = luma_under_box(frame.planes[0], video.pixel.bits, video.colour_model, native, side)
-        box, coded = box_with_detail(box, mouth.detail, mask.astype(np.float32) / np.float32(255.0), own), native
+        box, coded = box_with_detail(box, mouth.detail, mask, mouth.skin, own), native
+        mask = np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
     soft = mask.astype(np.float32) * (mouth.strength / 255.0)
-    result = composite(frame.planes, video.pixel, video.colour_model, coded, box, soft, shift=shift)
+    light: Float32 | None = None
+    if mark is not None:
+        light = mark.luma(float((frame.pts - int(video.pts[0])) * video.time_base), len(box))
+    result = composite(frame.planes, video.pixel, video.colour_model, coded, box, soft, shift=shift, light=light)
     return result.planes, result.mask.area_px

@@ -21,7 +21,7 @@ from gateway.pipeline.analysis import folder_of, hear_speech, together
 from gateway.pipeline.dub_files import check_output, open_speech, open_writer
 from gateway.pipeline.dub_request import DubRequest, has_own_timeline
 from gateway.pipeline.film_claim import film_claim
-from gateway.pipeline.job_key import job_key
+from gateway.pipeline.job_key import file_digests, job_key
 from gateway.pipeline.journal import Journal
 from gateway.pipeline.ledger import BlobLedger, OwnBlobs
 from gateway.pipeline.outcome import DubOutcome, about_damage, about_redone, about_speech
@@ -53,7 +53,7 @@ class DubJob:
         jobs: folder of all jobs.
         ledger: counts the artefacts of the job; None: no other job shares them.
         max_bytes: most bytes of the job's folder.
-        sealer: signs the film; None: the film gets no manifest.
+        sealer: signs the film and marks the dubbed mouths; None: the film gets no manifest and no watermark.
         operation: name of the gateway's operation that does the job; empty: none.
         takes_over: whether another gateway may have begun the operation. An unfinished output of that gateway is removed, even if
             that gateway is paused and still holds the file.
@@ -107,7 +107,8 @@ class DubJob:
         if self._sealer is not None:
             self._sealer.check_place(request.output, overwrite=request.overwrite)
         models = await models_for(self._stages, method)
-        key = await job_key(request, method, models, self._stages.face_model)
+        digests = await file_digests(request)
+        key = job_key(request, method, models, digests, self._stages.face_model)
         async with self._workspace(folder_of(self._jobs, key)) as workspace:
             folder = workspace.folder
             journal = Journal(folder / JOURNAL, self._store, lambda ref: self._ledger.hold(folder, ref))
@@ -134,15 +135,16 @@ class DubJob:
             plan = passes.plan(film, person)
             self._analysed = True
             seal: Seal | None = None
+            mark = self._sealer.mark(key) if self._sealer is not None else None
             if self._sealer is not None:
-                claim = film_claim(request, film.info, plan, models)
+                claim = film_claim(request, film.info, plan, models, digests, mark)
                 seal = self._sealer.seal(claim, request.output, takes_over=self._takes_over)
             dubbed = bool(plan.rendered().any())
             writer = await asyncio.to_thread(
                 open_writer, request, film.info, speech, dubbed=dubbed, takes_over=self._takes_over, seal=seal
             )
             computed, reused = journal.computed, journal.reused
-            facts = await passes.write(film, plan, person, writer, self._clock)
+            facts = await passes.write(film, plan, person, writer, self._clock, mark)
         return DubOutcome(
             written=writer.report,
             info=info,

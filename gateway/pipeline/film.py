@@ -14,6 +14,7 @@ from gateway.pipeline.face_index import FaceIndex
 from gateway.pipeline.plan import Plan
 from gateway.pipeline.records import RecordFile, pose_of
 from gateway.pipeline.rendered_window import RenderedWindow
+from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.times import StageClock
 
 
@@ -53,6 +54,7 @@ class Film:
         threads: int,
         clock: StageClock,
         on_progress: Callable[[int], None],
+        mark: Mark | None = None,
     ) -> FilmFacts:
         """Write every frame of the film with the rendered mouths.
 
@@ -63,6 +65,7 @@ class Film:
             threads: threads of the decoder.
             clock: counts the time of decoding, compositing and encoding.
             on_progress: called with the number of written frames.
+            mark: watermark of the dubbed mouths; None: they get none.
 
         Raises:
             MediaUnsupported: the footage breaks off.
@@ -83,7 +86,7 @@ class Film:
                     with clock.measure("composite", 1):
                         (record,) = self.faces.read(int(plan.row[index]), int(plan.row[index]) + 1)
                         mouth = window.mouth(place, float(plan.strength[index]))
-                        planes, facts.mask_area_px[index] = composite_frame(frame, self.info, pose_of(record), mouth)
+                        planes, facts.mask_area_px[index] = composite_frame(frame, self.info, pose_of(record), mouth, mark)
                 with clock.measure("encode", 1):
                     writer.write(frame, planes)
 

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from gateway.consent.record import digest_of
 from gateway.media.types import MediaInfo
-from gateway.methods import method_named
+from gateway.methods import Method, method_named
 from gateway.pipeline.dub_request import DubRequest, what_is_synthetic
 from gateway.pipeline.plan import Plan
 from gateway.provenance.claim import Claim, Source
-from gateway.provenance.facts import ModelFacts
+from gateway.provenance.facts import ModelFacts, Role
+from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.method_check import Listed
 from services.common.array_types import Bool
 
 
-def film_claim(request: DubRequest, film: MediaInfo, plan: Plan, models: Listed) -> Claim:
+def film_claim(
+    request: DubRequest,
+    film: MediaInfo,
+    plan: Plan,
+    models: Listed,
+    digests: Mapping[Path, str] = MappingProxyType({}),
+    mark: Mark | None = None,
+) -> Claim:
     """Return what the manifest of a dub says.
 
     Args:
@@ -25,10 +36,31 @@ def film_claim(request: DubRequest, film: MediaInfo, plan: Plan, models: Listed)
         film: film that is dubbed in place.
         plan: what happens to every frame of the film.
         models: models of the stages.
+        digests: SHA-256 of files of the request, hexadecimal, as far as they are known.
+        mark: watermark of the dubbed mouths; None: they have none.
     """
     method = method_named(request.method)
     rendered = plan.rendered()
     dubbed = bool(rendered.any())
+    files: dict[Role, Path | None] = {"footage": request.footage, "speech": request.speech, "reference": request.reference}
+    records = {"person": request.consent, "reference": request.reference_consent}
+    return Claim(
+        version=version("dubstage-suite"),
+        description=f"{what_is_synthetic(request, dubbed=dubbed)}.",
+        synthetic=dubbed or method.motion.moves_head,
+        method=method.name,
+        models=model_facts(method, models),
+        num_frames=plan.num_frames,
+        frame_rate=film.video.average_rate,
+        dubbed=spans(rendered),
+        consents={who: digest_of(record) for who, record in records.items() if record is not None},
+        watermark=str(mark.payload) if mark is not None and dubbed else "",
+        sources=tuple(Source(role, file, digests.get(file, "")) for role, file in files.items() if file is not None),
+    )
+
+
+def model_facts(method: Method, models: Listed) -> tuple[ModelFacts, ...]:
+    """Return what a manifest says of the models of a method."""
     motion = [
         ModelFacts(stage="motion", name=model.name, version=model.version)
         for model in models.motion.models
@@ -39,24 +71,7 @@ def film_claim(request: DubRequest, film: MediaInfo, plan: Plan, models: Listed)
         for model in models.render.models
         if model.name == method.renderer.name
     ]
-    sources = [Source("footage", request.footage)]
-    if request.speech is not None:
-        sources.append(Source("speech", request.speech))
-    if request.reference is not None:
-        sources.append(Source("reference", request.reference))
-    records = {"person": request.consent, "reference": request.reference_consent}
-    return Claim(
-        version=version("dubstage-suite"),
-        description=f"{what_is_synthetic(request, dubbed=dubbed)}.",
-        synthetic=dubbed or method.motion.moves_head,
-        method=method.name,
-        models=(*motion, *render),
-        num_frames=plan.num_frames,
-        frame_rate=film.video.average_rate,
-        dubbed=spans(rendered),
-        consents={who: digest_of(record) for who, record in records.items() if record is not None},
-        sources=tuple(sources),
-    )
+    return (*motion, *render)
 
 
 def spans(chosen: Bool) -> tuple[range, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from gateway.methods import Method
@@ -12,29 +14,36 @@ from gateway.pipeline.enrolment_artefact import actor_refs
 from gateway.pipeline.journal import step_key
 from gateway.stages.method_check import Listed
 
-PIPELINE_VERSION: Final = 8
+PIPELINE_VERSION: Final = 10
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
 
 
-async def job_key(request: DubRequest, method: Method, models: Listed, face_model: str = "") -> str:
+async def file_digests(request: DubRequest) -> dict[Path, str]:
+    """Return the SHA-256 of every file of a dub, hexadecimal. Each file is read once.
+
+    Raises:
+        MediaUnsupported: a file of the request cannot be read.
+    """
+    files = [file for file in (request.footage, request.speech, request.reference) if file is not None]
+    return await asyncio.to_thread(lambda: {file: sha256_of(file) for file in dict.fromkeys(files)})
+
+
+def job_key(request: DubRequest, method: Method, models: Listed, digests: Mapping[Path, str], face_model: str = "") -> str:
     """Return the key of a dub. Requests with the same key give the same mouths.
 
     Args:
         request: the dub request.
         method: its method.
         models: the models of the stages.
+        digests: what `file_digests` returns of the request.
         face_model: face model that people are fitted on.
-
-    Raises:
-        MediaUnsupported: a file of the request cannot be read.
     """
     options = request.enrol
     files = [request.footage, request.speech or request.footage, *([request.reference] if request.reference is not None else [])]
-    digests = await asyncio.to_thread(lambda: [sha256_of(file) for file in files])
     return step_key(
         "dub",
         version=PIPELINE_VERSION,
-        files=digests,
+        files=[digests[file] for file in files],
         method=[method.name, method.motion.name, method.renderer.name],
         models=[[m.name, m.sha256, m.backend, m.precision, m.num_threads] for m in models.render.models],
         motion_models=[[m.name, m.version] for m in models.motion.models],

@@ -34,6 +34,7 @@ from gateway.pipeline.shot import Shot
 from gateway.pipeline.speech import MotionRequest, predict_motion
 from gateway.pipeline.spoken import Spoken
 from gateway.pipeline.window_config import window_config
+from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.times import StageClock
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest, NoUsableFootage
@@ -164,7 +165,9 @@ class Passes:
         unknown = np.where(plan.rendered(), common_pb2.FRAME_REASON_LOW_CONFIDENCE, plan.reason)
         return replace(plan, reason=unknown.astype(np.int32))
 
-    async def write(self, film: Film, plan: Plan, person: Person, writer: VideoWriter, clock: StageClock) -> FilmFacts:
+    async def write(
+        self, film: Film, plan: Plan, person: Person, writer: VideoWriter, clock: StageClock, mark: Mark | None = None
+    ) -> FilmFacts:
         """Render the mouths of the planned frames and write the film.
 
         Args:
@@ -173,6 +176,7 @@ class Passes:
             person: who is dubbed.
             writer: gets the frames.
             clock: counts the time of decoding, compositing and encoding.
+            mark: watermark of the dubbed mouths; None: they get none.
 
         Raises:
             DubstageError: from the stages, or the film cannot be written.
@@ -198,6 +202,7 @@ class Passes:
                 threads=request.threads,
                 clock=clock,
                 on_progress=lambda done: self.on_progress("dub", done, plan.num_frames),
+                mark=mark,
             )
             await in_thread(self.ledger.confirm)
         return facts

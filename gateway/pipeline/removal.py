@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from gateway.media.output_file import remove_leftovers
 from gateway.pipeline.journal import journalled
 from gateway.pipeline.ledger import BlobLedger
 from gateway.pipeline.workspace import JOURNAL, lock_folder
+from gateway.provenance.places import sidecar_of
 from services.common.errors import InvalidRequest
 from services.common.store.artefacts import ArtefactStore
 
@@ -83,3 +86,10 @@ def folder_bytes(folder: Path) -> int:
             except FileNotFoundError:
                 continue
     return size
+
+
+def remove_partial_film(output: Path) -> None:
+    """Remove what a process that was killed has left of a film beside the film's place, and of the manifest in its sidecar."""
+    for file in (output, sidecar_of(output)):
+        with suppress(OSError):
+            remove_leftovers(file)

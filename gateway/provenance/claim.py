@@ -22,10 +22,12 @@ class Source:
     Attributes:
         role: what the file was to the film.
         path: the file.
+        sha256: digest of the file, hexadecimal; empty: the file is read for its digest when the film is signed.
     """
 
     role: Role
     path: Path
+    sha256: str = ""
 
     @property
     def relationship(self) -> str:
@@ -47,7 +49,8 @@ class Claim:
         frame_rate: frames per second of the film, on average.
         dubbed: spans of frames whose mouth is synthetic, in order.
         consents: SHA-256 of the consent records, hexadecimal, by `person` and `reference`. Only records that were given.
-        sources: files that the film was made of; the footage is the first.
+        watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the film has no watermark.
+        sources: files that the film was made of; the footage is the first. A film of a live stream has no footage.
     """
 
     version: str
@@ -59,28 +62,33 @@ class Claim:
     frame_rate: Fraction
     dubbed: tuple[range, ...]
     consents: Mapping[str, str] = field(default_factory=dict)
+    watermark: str = ""
     sources: tuple[Source, ...]
 
 
-def definition(claim: Claim, digests: Mapping[Role, str]) -> dict[str, Any]:
+def definition(claim: Claim, digests: Mapping[Role, str], binding: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest definition of a film, as c2pa's Builder takes it.
 
     Args:
         claim: what the film says.
         digests: SHA-256 of every source, hexadecimal, by role.
+        binding: assertion with the digest of the film (`gateway.provenance.binding`).
     """
-    edited: dict[str, Any] = {"action": "c2pa.edited", "description": claim.description}
+    parents = [source.role for source in claim.sources if source.relationship == "parentOf"]
+    edited: dict[str, Any] = {"action": "c2pa.edited" if parents else "c2pa.created", "description": claim.description}
     inputs = [source.role for source in claim.sources if source.relationship != "parentOf"]
     if claim.synthetic:
         edited["digitalSourceType"] = _SYNTHETIC
     if inputs:
         edited["parameters"] = {"ingredientIds": inputs}
-    actions = [{"action": "c2pa.opened", "parameters": {"ingredientIds": ["footage"]}}, edited]
+    opened = [{"action": "c2pa.opened", "parameters": {"ingredientIds": parents}}] if parents else []
+    actions = [*opened, edited]
     return {
         "claim_generator_info": [{"name": GENERATOR, "version": claim.version}],
         "assertions": [
             {"label": "c2pa.actions.v2", "data": {"actions": actions, "allActionsIncluded": True}},
             {"label": DUB_LABEL, "data": _dub(claim, digests).model_dump()},
+            binding,
         ],
     }
 
@@ -100,4 +108,5 @@ def _dub(claim: Claim, digests: Mapping[Role, str]) -> DubFacts:
         dubbed=[[span.start, span.stop] for span in claim.dubbed],
         sources=[SourceFacts(role=source.role, sha256=digests[source.role]) for source in claim.sources],
         consent_sha256=dict(sorted(claim.consents.items())),
+        watermark=claim.watermark,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.private_files import cannot_use, data_folder, keep_secret
+from gateway.provenance.signing_key import Credential
 from services.common.errors import InvalidRequest, StorageRefused
 
 KEY_FILE: Final = "provenance.pem"
@@ -32,21 +32,6 @@ _CURVES: Final = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es51
 _VALID_YEARS: Final = 30
 _HOUR: Final = datetime.timedelta(hours=1)
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """What films are signed with.
-
-    Attributes:
-        chain: certificates, PEM: the signer's first, then those of its authorities.
-        key: private key, PEM, PKCS 8.
-        algorithm: C2PA's name of the signature algorithm, such as ed25519.
-    """
-
-    chain: bytes
-    key: bytes = field(repr=False)
-    algorithm: str
 
 
 def credential_of(chain: bytes, key: bytes) -> Credential:

@@ -52,6 +52,7 @@ class DubFacts(_Facts):
         dubbed: spans of frames whose mouth is synthetic, [begin, end) each, in order.
         sources: files that the film was made of.
         consent_sha256: digests of the consent records, by whom they are about: `person` and `reference`.
+        watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the film has no watermark.
     """
 
     version: Literal[1] = 1
@@ -62,3 +63,4 @@ class DubFacts(_Facts):
     dubbed: list[Annotated[list[_Frame], Field(min_length=2, max_length=2)]]
     sources: list[SourceFacts]
     consent_sha256: dict[str, _Digest]
+    watermark: Annotated[str, Field(pattern=r"^([0-9a-f]{9})?$")] = ""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
-import os
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from gateway.provenance.credential import Credential
+from gateway.provenance.signing_key import Credential
 
 if TYPE_CHECKING:
     import c2pa
@@ -20,10 +19,7 @@ UNKNOWN: Final = "application/octet-stream"
 _OF_TIME_STAMP: Final = "internal error ("
 """What c2pa says before any fault of a time stamp: the authority does not answer, or answers something else than a time stamp of
 these bytes."""
-_SYSTEM_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 _OFF: Final = {"enabled": False}
-_CORE: Final = {"backing_store_memory_threshold_in_mb": 8, "merkle_tree_chunk_size_in_kb": 1024}
-"""Bounds of memory: c2pa's copies of a film lie in temporary files, and pictures and sound are hashed in pieces."""
 _BUILDER: Final = {
     # A thumbnail would show the person in a place that nobody looks at when the film is withdrawn.
     "thumbnail": _OFF,
@@ -64,52 +60,59 @@ def sign(
     definition: dict[str, Any],
     ingredients: Iterable[Ingredient],
     credential: Credential,
-    source: IO[bytes],
-    target: IO[bytes] | None,
     *,
-    media_type: str,
     time_stamp_url: str = "",
+    before_signature: Callable[[], None] | None = None,
 ) -> bytes:
-    """Return the signed manifest of a file.
+    """Return a signed manifest.
 
     Args:
-        definition: what the manifest says.
+        definition: what the manifest says, with the digest of the file that the manifest is for (`gateway.provenance.binding`).
         ingredients: files that the file was made of.
         credential: what signs.
-        source: content of the file.
-        target: gets the file with the manifest inside; None: the manifest lies beside the file, which stays as it is.
-        media_type: type of the file, of one that c2pa can write a manifest into, or `UNKNOWN`.
         time_stamp_url: time stamp authority; empty: the manifest has no time.
+        before_signature: called when all files are read. After this call, only the authority is waited for.
 
     Raises:
-        LibraryError: c2pa refuses the definition, the file or the credential, or the time stamp authority gives no time stamp of
-            this manifest within 30 s (a limit of c2pa).
-        OSError: `target` or a temporary file cannot be written.
+        LibraryError: c2pa refuses the definition or the credential, or the time stamp authority gives no time stamp of this
+            manifest.
     """
     import c2pa
 
-    kept = _Target(target) if target is not None else None
+    info = c2pa.C2paSignerInfo(credential.algorithm.encode(), credential.chain, credential.key, time_stamp_url.encode() or None)
+    settings = {"builder": _BUILDER, "verify": {**_VERIFY, "verify_trust": False}}
     try:
         with (
-            c2pa.Context.from_dict({"core": _CORE, "builder": _BUILDER, "verify": {**_VERIFY, "verify_trust": False}}) as context,
+            c2pa.Context.from_dict(settings, signer=c2pa.Signer.from_info(info)) as context,
             c2pa.Builder(definition, context=context) as builder,
         ):
             for ingredient in ingredients:
                 _add(builder, ingredient)
-            if target is None:
-                builder.set_no_embed()
-            info = c2pa.C2paSignerInfo(
-                credential.algorithm.encode(), credential.chain, credential.key, time_stamp_url.encode() or None
-            )
-            with c2pa.Signer.from_info(info) as signer:
-                return bytes(builder.sign(signer, media_type, source, kept or _Discard()))
+            if before_signature is not None:
+                before_signature()
+            return _signed(builder)
     except c2pa.C2paError as problem:
-        if kept is not None and kept.problem is not None:
-            raise kept.problem from problem
-        if found := _SYSTEM_ERROR.search(str(problem)):
-            raise OSError(int(found[1]), os.strerror(int(found[1]))) from problem
         of_time_stamp = isinstance(problem, c2pa.C2paError.Signature) and _OF_TIME_STAMP in str(problem)
         raise LibraryError(_reason(problem), of_time_stamp=bool(time_stamp_url) and of_time_stamp) from problem
+
+
+def _signed(builder: c2pa.Builder) -> bytes:
+    """Return the manifest of a builder whose definition has the digest of the file.
+
+    c2pa's library has a function for this, `c2pa_builder_sign_embeddable`. No method of the Python package calls the function.
+    """
+    from c2pa import c2pa as native
+
+    call = native._lib.c2pa_builder_sign_embeddable
+    call.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(ctypes.POINTER(ctypes.c_ubyte)))
+    call.restype = ctypes.c_int64
+    manifest = ctypes.POINTER(ctypes.c_ubyte)()
+    size = call(ctypes.cast(builder._handle, ctypes.c_void_p), b"application/c2pa", ctypes.byref(manifest))
+    native._check_ffi_operation_result(size, "the manifest cannot be signed", check=lambda result: result < 0)
+    try:
+        return ctypes.string_at(manifest, size)
+    finally:
+        native._lib.c2pa_free(manifest)
 
 
 def _add(builder: c2pa.Builder, ingredient: Ingredient) -> None:
@@ -171,56 +174,3 @@ def read(file: IO[bytes], media_type: str, *, sidecar: bytes = b"", anchors: byt
 
 def _reason(problem: Exception) -> str:
     return str(problem).splitlines()[0][:300] if str(problem) else type(problem).__name__
-
-
-class _Target:
-    """A file that keeps the error of a failed write. c2pa says only that some write failed."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.problem: OSError | None = None
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-
-    def write(self, data: bytes) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as problem:
-            self.problem = problem
-            raise
-
-    def flush(self) -> None:
-        try:
-            self._file.flush()
-        except OSError as problem:
-            self.problem = problem
-            raise
-
-
-class _Discard(io.RawIOBase):
-    """Takes and forgets what is written. c2pa copies every file that it signs, also one that stays as it is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._place = self._end = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._place += len(data)
-        self._end = max(self._end, self._place)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._end}[whence]
-        self._place = base + offset
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def read(self, size: int = -1) -> bytes:
-        return b""

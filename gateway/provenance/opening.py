@@ -11,6 +11,8 @@ from gateway.provenance.credential import (
 )
 from gateway.provenance.library import LibraryError
 from gateway.provenance.seal import Sealer
+from gateway.provenance.signing_key import Credential
+from gateway.provenance.watermark.payload import watermark_key
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequest
 
@@ -22,10 +24,12 @@ def open_sealer(settings: GatewaySettings) -> Sealer:
         InvalidRequest: the files of the settings cannot be used.
         StorageRefused: the installation's own key cannot be made or read.
     """
-    chain, key = settings.provenance_certificate_file, settings.provenance_key_file
-    if chain is None or key is None:
-        return Sealer(installation_credential(settings.data_dir), settings.provenance_time_stamp_url)
-    sealer = Sealer(credential_from_files(chain, key), settings.provenance_time_stamp_url)
+    credential = _credential(settings)
+    key = watermark_key(credential.key) if settings.watermark else None
+    sealer = Sealer(credential, settings.provenance_time_stamp_url, watermark_key=key)
+    chain = settings.provenance_certificate_file
+    if chain is None:
+        return sealer
     try:
         sealer.check_credential()
     except LibraryError as problem:
@@ -35,6 +39,25 @@ def open_sealer(settings: GatewaySettings) -> Sealer:
             field=CERTIFICATE_SETTING,
         ) from problem
     return sealer
+
+
+def own_watermark_key(settings: GatewaySettings) -> bytes | None:
+    """Return the key of the watermarks of this installation, 32 bytes; None: the installation has not signed a film yet.
+
+    Raises:
+        InvalidRequest: the files of the settings cannot be used.
+        StorageRefused: the installation's own key cannot be read.
+    """
+    if settings.provenance_certificate_file is None and not (settings.data_dir / KEY_FILE).exists():
+        return None
+    return watermark_key(_credential(settings).key)
+
+
+def _credential(settings: GatewaySettings) -> Credential:
+    chain, key = settings.provenance_certificate_file, settings.provenance_key_file
+    if chain is None or key is None:
+        return installation_credential(settings.data_dir)
+    return credential_from_files(chain, key)
 
 
 def trusted_authorities(settings: GatewaySettings) -> bytes:

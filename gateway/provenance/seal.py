@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
+from gateway.media.film_room import copy_with_room, room_of
 from gateway.media.output_file import OutputFile
-from gateway.media.regular_file import reading
-from gateway.provenance.claim import Claim, Source, definition, ingredient
-from gateway.provenance.credential import Credential
-from gateway.provenance.facts import Role
-from gateway.provenance.library import UNKNOWN, Ingredient, LibraryError, read, sign
-from gateway.provenance.places import embedded_type, media_type_of, read_sidecar, sidecar_of
-from gateway.provenance.signing import sign_aside
+from gateway.provenance.binding import embedded_binding, put_manifest, room_for, sidecar_binding
+from gateway.provenance.claim import Claim, definition
+from gateway.provenance.library import UNKNOWN, LibraryError, read, sign
+from gateway.provenance.places import embedded_type, read_sidecar, sidecar_of
+from gateway.provenance.signing import TIME_STAMP_SETTING, sign_aside
+from gateway.provenance.signing_key import Credential
+from gateway.provenance.sources import manifest_bytes_of, opened
+from gateway.provenance.watermark.embedding import Mark
+from gateway.provenance.watermark.payload import Payload
 from services.common.errors import BackendUnavailable, InvalidRequest
 
 _CREATED: Final = {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
@@ -24,6 +27,10 @@ _PROBE: Final[dict[str, Any]] = {
     "claim_generator_info": [{"name": "dubstage"}],
     "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [_CREATED]}}],
 }
+_SMALLEST_ROOM: Final = 16 << 10
+"""Room for the parts of a manifest whose size does not depend on the film, bytes."""
+_ROOM_FOR_A_TIME: Final = 16 << 10
+"""Room for the answer of a time stamp authority, bytes. A larger answer costs a copy of the film."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +40,14 @@ class Sealer:
     Attributes:
         credential: what films are signed with.
         time_stamp_url: time stamp authority; empty: manifests have no time.
+        time_stamp_limit_s: longest wait for the authority's whole answer, seconds. c2pa itself waits for at most 30 s.
+        watermark_key: key of the watermarks of dubbed mouths, 32 bytes; None: films get no watermark.
     """
 
     credential: Credential
     time_stamp_url: str = ""
+    time_stamp_limit_s: float = 30.0
+    watermark_key: bytes | None = field(default=None, repr=False)
 
     def check_credential(self) -> None:
         """Sign a few bytes and read the manifest back.
@@ -45,7 +56,8 @@ class Sealer:
             LibraryError: c2pa refuses the credential, or readers would call its manifests invalid. The text is c2pa's reason.
         """
         probe = io.BytesIO(b"dubstage")
-        manifest = sign(_PROBE, (), self.credential, probe, None, media_type=UNKNOWN)
+        asked = {**_PROBE, "assertions": [*_PROBE["assertions"], sidecar_binding(probe)]}
+        manifest = sign(asked, (), self.credential)
         told = read(probe, UNKNOWN, sidecar=manifest)
         faults = told["validation_results"]["activeManifest"]["failure"] if told else [{"code": "no manifest"}]
         reasons = [fault.get("explanation") or fault["code"] for fault in faults if fault["code"] != "signingCredential.untrusted"]
@@ -68,6 +80,15 @@ class Sealer:
                 field="output",
             )
 
+    def mark(self, job_key: str) -> Mark | None:
+        """Return the watermark of the film of a job; None: films get none.
+
+        Args:
+            job_key: digest of the job, hexadecimal.
+        """
+        key = self.watermark_key
+        return Mark(key, Payload.of_job(key, job_key)) if key is not None else None
+
     def seal(self, claim: Claim, film: Path, *, takes_over: bool = False) -> Seal:
         """Return the seal of a film.
 
@@ -88,6 +109,20 @@ class Seal:
     film: Path
     takes_over: bool
 
+    @property
+    def room(self) -> int:
+        """Room that a film needs for its manifest, bytes; 0: the manifest lies beside the film.
+
+        Raises:
+            MediaUnsupported: a source of the film cannot be read.
+        """
+        if embedded_type(self.film) is None:
+            return 0
+        said = len(str(definition(self.claim, dict.fromkeys((source.role for source in self.claim.sources), "0" * 64), {})))
+        kept = sum(manifest_bytes_of(source.path) for source in self.claim.sources)
+        time = _ROOM_FOR_A_TIME if self.sealer.time_stamp_url else 0
+        return _SMALLEST_ROOM + said + kept + time + len(self.sealer.credential.chain)
+
     def __call__(self, file: OutputFile) -> OutputFile | None:
         """Sign the finished content of a film.
 
@@ -96,19 +131,17 @@ class Seal:
 
         Raises:
             BackendUnavailable: the time stamp authority does not answer, or answers no time stamp of this film.
-            InvalidRequest: c2pa refuses the film, or another job is writing the sidecar.
+            InvalidRequest: the film cannot be signed, or another job is writing the sidecar.
             MediaUnsupported: a source of the film cannot be read any more.
             OSError: the manifest cannot be written.
         """
-        media_type = embedded_type(self.film)
         try:
-            if media_type is not None:
-                with file.rewriting() as (old, new):
-                    self._sign(old, new, media_type)
+            if embedded_type(self.film) is not None:
+                self._embed(file)
                 return None
             with file.content() as content:
-                manifest = self._sign(content, None, UNKNOWN)
-        except LibraryError as problem:
+                manifest = self._sign(content, sidecar_binding)
+        except (LibraryError, ValueError, OverflowError) as problem:
             raise self._refused(problem) from problem
         sidecar = OutputFile(sidecar_of(self.film), overwrite=True, takes_over=self.takes_over)
         try:
@@ -119,32 +152,34 @@ class Seal:
             raise
         return sidecar
 
-    def _sign(self, content: Any, target: Any, media_type: str) -> bytes:
+    def _embed(self, file: OutputFile) -> None:
+        """Put the manifest into the film. The film is copied if it has no room, or if the manifest is larger than the room."""
+        with file.content() as content:
+            room = room_of(content)
+            manifest = self._sign(content, embedded_binding)
+            if room is not None and room_for(manifest) <= room.end - room.start:
+                put_manifest(content, manifest)
+                return
+        with file.rewriting() as (old, new):
+            copy_with_room(old, new, room_for(manifest) + _SMALLEST_ROOM)
+            put_manifest(new, self._sign(new, embedded_binding))
+
+    def _sign(self, film: BinaryIO, binding: Callable[[BinaryIO], dict[str, Any]]) -> bytes:
         with ExitStack() as stack:
-            opened = [(source, *_opened(source, stack)) for source in self.claim.sources]
-            digests: dict[Role, str] = {source.role: digest for source, digest, _ in opened}
+            sources = [opened(source, stack) for source in self.claim.sources]
             return sign_aside(
-                definition(self.claim, digests),
-                [item for _, _, item in opened],
+                definition(self.claim, {source.role: source.sha256 for source in sources}, binding(film)),
+                [source.ingredient for source in sources],
                 self.sealer.credential,
-                content,
-                target,
-                media_type=media_type,
                 folder=self.film.parent,
                 time_stamp_url=self.sealer.time_stamp_url,
+                time_stamp_limit_s=self.sealer.time_stamp_limit_s,
             )
 
-    def _refused(self, problem: LibraryError) -> BackendUnavailable | InvalidRequest:
-        if problem.of_time_stamp:
-            url = self.sealer.time_stamp_url
-            return BackendUnavailable(f"the time stamp authority {url} gave no time stamp ({problem}); {self.film} was not written")
+    def _refused(self, problem: Exception) -> BackendUnavailable | InvalidRequest:
+        if isinstance(problem, LibraryError) and problem.of_time_stamp:
+            return BackendUnavailable(
+                f"the time stamp authority {self.sealer.time_stamp_url} gave no time stamp ({problem}); {self.film} was not "
+                f"written. {TIME_STAMP_SETTING} must name an authority that answers as RFC 3161 says"
+            )
         return InvalidRequest(f"{self.film}: its manifest cannot be signed ({problem})", field="output")
-
-
-def _opened(source: Source, stack: ExitStack) -> tuple[str, Ingredient]:
-    """Return the SHA-256 of a source, and the source with its own manifest."""
-    handle = stack.enter_context(reading(source.path, field=source.role))
-    file = stack.enter_context(open(handle, "rb", closefd=False))  # noqa: SIM115 - the stack closes the file
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
-    sidecar = read_sidecar(sidecar_of(source.path))
-    return digest, Ingredient(ingredient(source, media_type_of(source.path)), file, sidecar)

@@ -1,49 +1,51 @@
-"""Signs films in a separate process, with bounds on memory and time, and temporary files beside the film.
+"""Signs manifests in a separate process, with bounds on memory and time.
 
-c2pa copies a film twice to temporary files, and reads manifests that strangers wrote. With a process of its own, the copies lie on
-the disk of the film, and what a stranger's manifest does ends with the process.
+c2pa reads manifests that strangers wrote, and what a time stamp authority answers. With a process of its own, what these do ends
+with the process.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from gateway.child_process import child_environment
-from gateway.provenance.credential import Credential
 from gateway.provenance.library import Ingredient, LibraryError
+from gateway.provenance.signing_child import ASKING, LARGEST_ANSWER
+from gateway.provenance.signing_key import Credential
 
+TIME_STAMP_SETTING: Final = "DUBSTAGE_PROVENANCE_TIME_STAMP_URL"
 _BASE_S: Final = 300.0
 _BYTES_PER_S: Final = 2_000_000
-"""Slowest rate at which a film is signed before its process is ended."""
+"""Slowest rate at which the sources of a film are read before the process is ended."""
 
 
 def sign_aside(
     definition: dict[str, Any],
     ingredients: Sequence[Ingredient],
     credential: Credential,
-    source: IO[bytes],
-    target: IO[bytes] | None,
     *,
-    media_type: str,
     folder: Path,
     time_stamp_url: str = "",
+    time_stamp_limit_s: float = 30.0,
 ) -> bytes:
     """Return what `gateway.provenance.library.sign` returns. All files must be files of the system. Blocks.
 
     Args:
-        definition, ingredients, credential, source, target, media_type, time_stamp_url: as in `sign`.
+        definition, ingredients, credential, time_stamp_url: as in `sign`.
         folder: folder for temporary files, which have no names.
+        time_stamp_limit_s: longest wait for the whole answer of the time stamp authority, seconds.
 
     Raises:
         LibraryError: as `sign`, or the process ended without an answer, or took too long.
-        OSError: as `sign`, or the temporary files cannot be written.
+        OSError: temporary files cannot be written.
     """
     request = {
         "definition": definition,
@@ -54,38 +56,46 @@ def sign_aside(
         "chain": credential.chain.decode("ascii"),
         "key": credential.key.decode("ascii"),
         "algorithm": credential.algorithm,
-        "source": source.fileno(),
-        "target": target.fileno() if target is not None else None,
-        "media_type": media_type,
         "time_stamp_url": time_stamp_url,
+        "time_stamp_limit_s": time_stamp_limit_s,
     }
-    files = [source, *(each.file for each in ingredients)]
-    limit_s = _BASE_S + sum(os.fstat(file.fileno()).st_size for file in files) / _BYTES_PER_S
+    files = [each.file.fileno() for each in ingredients]
+    limit_s = _BASE_S + time_stamp_limit_s + sum(os.fstat(file).st_size for file in files) / _BYTES_PER_S
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "gateway.provenance.signing_child"],
             input=json.dumps(request).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            pass_fds=[file.fileno() for file in (*files, *([target] if target is not None else []))],
+            pass_fds=files,
             start_new_session=True,  # Ctrl-C goes to the parent alone, which waits for the short rest
             env=child_environment(TMPDIR=str(folder.absolute())),
             timeout=limit_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise LibraryError(f"it took more than {limit_s:.0f} s", of_time_stamp=bool(time_stamp_url)) from None
-    return _manifest(done)
+        raise LibraryError(f"it took more than {limit_s:.0f} s") from None
+    return _manifest(done, time_stamp_limit_s)
 
 
-def _manifest(done: subprocess.CompletedProcess[bytes]) -> bytes:
+def _manifest(done: subprocess.CompletedProcess[bytes], time_stamp_limit_s: float) -> bytes:
     """Return the manifest of an answer, or raise what the answer says."""
+    asked = done.stdout.startswith(ASKING)
     try:
-        answer = json.loads(done.stdout)
+        answer = json.loads(done.stdout.removeprefix(ASKING))
     except ValueError:
+        if asked:
+            raise LibraryError(_unanswered(done.returncode, time_stamp_limit_s), of_time_stamp=True) from None
         raise LibraryError(f"the process that signs ended with status {done.returncode}") from None
     if "errno" in answer:
         raise OSError(answer["errno"], os.strerror(answer["errno"]))
     if "refused" in answer:
         raise LibraryError(answer["refused"], of_time_stamp=answer["of_time_stamp"])
     return b64decode(answer["manifest"])
+
+
+def _unanswered(status: int, time_stamp_limit_s: float) -> str:
+    """Return why a process that asked a time stamp authority ended without an answer, in words."""
+    if status == -signal.SIGALRM:
+        return f"its answer was not complete after {time_stamp_limit_s:g} s"
+    return f"its answer does not fit into {LARGEST_ANSWER >> 20} MB; the process that read the answer ended with status {status}"

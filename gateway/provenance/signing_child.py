@@ -1,4 +1,4 @@
-"""The process that signs a film: `python -m gateway.provenance.signing_child`. The request comes by standard input, as JSON.
+"""The process that signs a manifest: `python -m gateway.provenance.signing_child`. The request comes by standard input, as JSON.
 
 The process sets its limits before it loads the library that reads manifests of strangers. The answer goes to standard output.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import sys
 from base64 import b64decode, b64encode
 from contextlib import ExitStack
@@ -14,23 +16,36 @@ from typing import IO, Any, Final
 
 from gateway.child_process import confine
 
+ASKING: Final = b"asking\n"
+"""What the process says before it asks the time stamp authority. After that, only the authority can end the process."""
+LARGEST_ANSWER: Final = 256 << 20
+"""Memory that the process may take for the answer of a time stamp authority, bytes."""
 _MEMORY_BYTES: Final = 2 << 30
 
 
 def main() -> None:
-    """Sign one film, and print the manifest or what went wrong."""
+    """Sign one manifest, and print the manifest or what went wrong."""
     confine(_MEMORY_BYTES)
     json.dump(_answer(json.load(sys.stdin)), sys.stdout)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    from gateway.provenance.credential import Credential
     from gateway.provenance.library import Ingredient, LibraryError, sign
+    from gateway.provenance.signing_key import Credential
+
+    def bound_the_authority() -> None:
+        """Say that only the authority is left, and limit what waiting for its answer may take."""
+        sys.stdout.buffer.write(ASKING)
+        sys.stdout.buffer.flush()
+        with open("/proc/self/statm") as file:
+            in_use = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (min(in_use + LARGEST_ANSWER, _MEMORY_BYTES), _MEMORY_BYTES))
+        signal.setitimer(signal.ITIMER_REAL, request["time_stamp_limit_s"])  # ends the process, wherever c2pa waits
 
     with ExitStack() as stack:
 
-        def opened(handle: int, mode: str = "rb") -> IO[bytes]:
-            file: IO[bytes] = stack.enter_context(os.fdopen(handle, mode))
+        def opened(handle: int) -> IO[bytes]:
+            file: IO[bytes] = stack.enter_context(os.fdopen(handle, "rb"))
             file.seek(0)
             return file
 
@@ -38,21 +53,21 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
             Ingredient(each["description"], opened(each["file"]), b64decode(each["sidecar"])) for each in request["ingredients"]
         ]
         credential = Credential(request["chain"].encode(), request["key"].encode(), request["algorithm"])
-        target = opened(request["target"], "r+b") if request["target"] is not None else None
+        url = request["time_stamp_url"]
         try:
             manifest = sign(
                 request["definition"],
                 ingredients,
                 credential,
-                opened(request["source"]),
-                target,
-                media_type=request["media_type"],
-                time_stamp_url=request["time_stamp_url"],
+                time_stamp_url=url,
+                before_signature=bound_the_authority if url else None,
             )
         except LibraryError as problem:
             return {"refused": str(problem), "of_time_stamp": problem.of_time_stamp}
         except OSError as problem:
             return {"errno": problem.errno}
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
     return {"manifest": b64encode(manifest).decode()}
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from gateway.media.regular_file import reading
+from gateway.provenance.binding import room_is_clean
 from gateway.provenance.facts import DUB_LABEL, DubFacts
 from gateway.provenance.library import UNKNOWN, LibraryError, read
 from gateway.provenance.media_digest import media_sha256
@@ -96,8 +97,13 @@ def verdict_of(file: Path, *, anchors: bytes = b"") -> Verdict:
         except LibraryError as problem:
             place = "sidecar" if sidecar else "embedded"
             return Verdict(film, State.INVALID, (f"the manifest cannot be read: {problem}",), place, digest)
+        clean = room_is_clean(content)
     if told is None:
         return Verdict(film, State.NONE, ("the file has no content credentials",), "", digest)
+    if place == "embedded" and not clean:
+        return Verdict(
+            film, State.INVALID, ("the bytes behind the manifest were changed after the film was signed",), place, digest
+        )
     return _verdict(film, told, place, digest)
 
 

@@ -10,6 +10,7 @@ from gateway.stages.face_model import check_face_model
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.method_check import check_methods, listed_models
 from gateway.stages.remote import RemoteStages
+from services.common.chassis.caller import DEFAULT_TENANT, Caller, set_current_caller
 from services.common.errors import InvalidRequest
 
 CONNECT_SECONDS = 10.0
@@ -43,6 +44,9 @@ async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_S
     if missing:
         names = ", ".join(f"DUBSTAGE_{name.upper()}_ENDPOINT" for name in missing)
         raise InvalidRequest(f"some stages have an endpoint, others not: set {names} or DUBSTAGE_STAGES_HOST", field="stages")
+    if settings.tenant != DEFAULT_TENANT:
+        # Work of this task and of tasks that it begins: the stages' servers keep what they make in the tenant's store.
+        set_current_caller(Caller(settings.tenant))
     configs = {name: settings.client_config(name) for name in STAGE_NAMES}
     async with RemoteStages(configs, face_model=settings.face_model) as remote:
         await remote.wait_until_serving(connect_s)

@@ -31,6 +31,11 @@
             ClusterRefused            the Kubernetes API refuses: permissions, quota, namespace
         TransientError                the same call may succeed later (says when to try again)
             Overloaded                the queue is full
+            TenantLimitReached        the tenant uses as much as its limits allow (tenant_errors.py)
+                TenantDubsReached     as many dubs and enrolments run or wait as may
+                TenantStreamsReached  as many live streams run as may
+                TenantFramesReached   the last minute has as many frames as it may have
+                TenantStorageReached  the artefacts take as many bytes as they may
             AcceleratorOutOfMemory    the device has no memory for this batch now
             ModelNotReady             still loading or warming up
             BackendUnavailable        a server that this server needs does not answer
@@ -77,16 +82,20 @@ class DubstageError(Exception):
 class RequestError(DubstageError):
     """The request cannot be used. `field` is the proto field path or the command line option, or empty.
 
-    `violations` are pairs of a field and what is wrong with the field, where several fields are wrong.
+    `violations` are pairs of a field and what is wrong with the field, where several fields are wrong. `reasons` are the reasons of
+    the violations, in the same order, where they have other reasons than the error; an empty reason is that of the error.
     """
 
     code = "INVALID_ARGUMENT"
     exit_code = 10
 
-    def __init__(self, message: str, *, field: str = "", violations: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, message: str, *, field: str = "", violations: Sequence[tuple[str, str]] = (), reasons: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.field = field
         self.violations = tuple(violations)
+        self.reasons = tuple(reasons)
 
 
 class InvalidRequest(RequestError):

@@ -42,7 +42,7 @@ def compose(settings: FaceSettings) -> StageParts:
     rasterise.check_backend(settings.rasteriser)
     workers = WorkerPool(num_threads=settings.worker_threads, max_queued=settings.max_queued_computations, name="face")
     fitters = WorkerPool(num_threads=1, max_queued=settings.max_queued_computations, name="face-fit")
-    store = ArtefactStore(settings.artefacts_url)
+    store = ArtefactStore(settings.artefacts_url, by_tenant=True)
     cache = ArrayCache(store, max_bytes=settings.artefact_cache_bytes)
     models = FittableModels(MorphableModels(settings.morphable_models))
     servicer = FaceServicer(networks, models, store, cache, workers, fitters, settings.rasteriser)

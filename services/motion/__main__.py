@@ -41,7 +41,7 @@ def compose(settings: MotionSettings) -> StageParts:
         WorkerPool(num_threads=threads, max_queued=settings.max_queued_computations, name=name)
         for name, threads in (("motion", settings.worker_threads), ("personalize", settings.personalize_threads))
     )
-    servicer = MotionServicer(models, ArtefactStore(settings.artefacts_url), *pools)
+    servicer = MotionServicer(models, ArtefactStore(settings.artefacts_url, by_tenant=True), *pools)
     return StageParts(
         servicer=servicer,
         register=lambda server: motion_pb2_grpc.add_MotionServiceServicer_to_server(servicer, server),

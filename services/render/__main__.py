@@ -50,7 +50,7 @@ def compose(settings: RenderSettings) -> StageParts:
     num_threads = settings.worker_threads if triton is None else max(settings.worker_threads, triton.max_in_flight)
     workers = WorkerPool(num_threads=num_threads, max_queued=settings.max_queued_computations, name="render")
     trainers = WorkerPool(num_threads=1, max_queued=settings.max_queued_personalizations, name="personalize")
-    store = ArtefactStore(settings.artefacts_url)
+    store = ArtefactStore(settings.artefacts_url, by_tenant=True)
     servicer = RenderServicer(
         models,
         ActorStore(store, ArrayCache(store, max_bytes=settings.artefact_cache_bytes), MorphableModels(settings.morphable_models)),

@@ -42,7 +42,7 @@ def compose(settings: TextureSettings) -> StageParts:
 
     rasterise.check_backend(settings.rasteriser)
     workers = WorkerPool(num_threads=settings.worker_threads, max_queued=settings.max_queued_computations, name="texture")
-    store = ArtefactStore(settings.artefacts_url)
+    store = ArtefactStore(settings.artefacts_url, by_tenant=True)
     cache = ArrayCache(store, max_bytes=settings.artefact_cache_bytes)
     stored = StoredFaces(store, cache, MorphableModels(settings.morphable_models), settings.rasteriser)
     servicer = TextureServicer(model, stored, workers)

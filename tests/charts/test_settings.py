@@ -64,8 +64,8 @@ def test_what_is_set_by_the_chart_really_is() -> None:
         if name.startswith(PREFIX)
     }
     told |= {name.removeprefix(PREFIX).lower() for name in render("default", *_models_from_a_claim()).environment("render")}
-    # A pod has no use for a file that says that it is ready, and the stages have a name each.
-    assert told >= SET_BY_THE_CHART - {"ready_file", "stages_host"}
+    # A pod has no use for a file that says that it is ready, the stages have a name each, and a gateway serves every tenant.
+    assert told >= SET_BY_THE_CHART - {"ready_file", "stages_host", "tenant"}
 
 
 def _models_from_a_claim() -> list[str]:

@@ -189,8 +189,10 @@ def _stores() -> list[Case]:
 
     def page(folder: Path) -> None:
         file = folder / "data" / "actors.sqlite"
+        with closing(sqlite3.connect(file)) as database:
+            (root,) = database.execute("select rootpage from sqlite_master where name = 'actors'").fetchone()
         data = bytearray(file.read_bytes())
-        data[4096:8192] = bytes(4096)
+        data[(root - 1) * 4096 : root * 4096] = bytes(4096)
         file.write_bytes(data)
 
     def cut(folder: Path) -> None:

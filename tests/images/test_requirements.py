@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib.metadata import packages_distributions, requires
 
 import pytest
@@ -23,7 +24,8 @@ ON_DEMAND = {
 OURS = {"services", "gateway", "dubstage"}
 
 
-def installed(service: str) -> set[str]:
+@cache
+def installed(service: str) -> frozenset[str]:
     """Names of all distributions in a service's image."""
     row = read_services()[service]
     waiting = [*requirements(row.extras), "dubstage"]
@@ -41,7 +43,7 @@ def installed(service: str) -> set[str]:
             further = Requirement(line)
             if further.marker is None or any(further.marker.evaluate(one) for one in environments):
                 waiting.append(f"{further.name}[{','.join(further.extras)}]" if further.extras else further.name)
-    return found
+    return frozenset(found)
 
 
 def reachable(module: str) -> set[str]:

@@ -195,6 +195,8 @@ def gateway_factory(
                 "artefacts_url": str(stages.artefacts),
                 "drain_grace_s": 0.0,
                 "stages_start_s": 100.0,
+                # Whether a stream is taken must not depend on how busy the machine is.
+                "max_live_frame_ms": 3_600_000,
                 **stages.endpoints(),
                 **settings,
             }

@@ -97,7 +97,7 @@ def test_nobody_is_enrolled_dubbed_or_shown_without_a_required_consent(
                 call()
             assert (caught.value.code, caught.value.reason) == ("FAILED_PRECONDITION", "CONSENT_MISSING")
         # The actor's own record is enough.
-        client.dub(connection, **dubbing("consented.mp4", actor_id="with-it")).cancel()
+        client.dub(connection, **dubbing("dubbed_with_consent.mp4", actor_id="with-it")).cancel()
 
 
 def test_a_gateway_without_a_media_folder_names_the_setting(start_gateway: StartGateway) -> None:

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 import threading
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
+from gateway.actors.receipts import verified
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import Shot
@@ -45,14 +45,9 @@ def test_erasing_a_person_removes_every_blob_and_signs_what_it_removed(
     assert blobs(stages) <= before
     assert not any(name in blobs(stages) for name in receipt.erased_sha256)
     assert not list((running.data / "jobs").iterdir())
-    body = {
-        "actor_id": "erased",
-        "erased_sha256": list(receipt.erased_sha256),
-        "kept_sha256": list(receipt.kept_sha256),
-        "erased_at": receipt.erased_at,
-    }
-    key = (running.data / "receipt.key").read_bytes()
-    assert receipt.signature == hmac.new(key, json.dumps(body, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+    key = load_pem_public_key(receipt.public_key.encode())
+    assert isinstance(key, Ed25519PublicKey)
+    assert verified(receipt.receipt.encode(), lambda _: key).erased_sha256 == tuple(receipt.erased_sha256)
 
 
 def test_erasing_stops_the_work_that_goes_on(start_gateway: StartGateway) -> None:

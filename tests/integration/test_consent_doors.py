@@ -171,6 +171,9 @@ def test_the_door_of_batches_tells_each_faulty_record_by_its_row(fault: str, pla
         with pytest.raises(DubstageCallError, match="consent_uri: ") as caught:
             batch.submit(connection, "doors", rows=[row])
         assert found.says in caught.value.message
+        assert caught.value.violation_reasons == (found.reason,)
+        checked = batch.submit(connection, "doors", rows=[row], validate_only=True)
+        assert [mistake.reason for mistake in checked.mistakes] == [found.reason]
         assert not list(batch.list_batches(connection))
 
 

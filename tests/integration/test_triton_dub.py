@@ -66,7 +66,7 @@ def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_m
     shared_memory: bool,
 ) -> None:
     def dubbed(name: str, **endpoints: str) -> str:
-        with start_gateway(**endpoints).connect() as connection:
+        with start_gateway(watermark=False, **endpoints).connect() as connection:
             result = client.dub(connection, **dubbing(name, footage=OTHER, codec="ffv1")).wait(timeout_s=300)
         assert result.num_dubbed > 0.9 * result.num_frames
         return media_sha256(media.root / name)

@@ -8,28 +8,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.provenance.media_digest import media_sha256
-from tests.system.dubbing import SPEECH
+from tests.system.dubbing import SPEECH, cut
 
 OWN = "signed with a certificate of this installation"
 Dubstage = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def test_a_dub_from_the_restored_store_has_the_same_bytes(dubstage: Dubstage, carphone: Path, tmp_path: Path) -> None:
+    footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.2)
+
     def run(*arguments: object) -> str:
         done = dubstage(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
     def dub(film: Path) -> str:
-        run("dub", carphone, "--audio", SPEECH, "--actor", "ann", "--no-personalize", "-o", film)
+        run("dub", footage, "--audio", SPEECH, "--actor", "ann", "--no-personalize", "-o", film)
         return media_sha256(film)
 
-    run("actor", "create", "ann", carphone, "--no-personalize")
+    run("actor", "create", "ann", footage, "--no-personalize")
     before = dub(tmp_path / "before.mp4")
     assert "1 actors" in run("backup", tmp_path / "backup.tar")
     shutil.rmtree(tmp_path / "data")
     shutil.rmtree(tmp_path / "artefacts")
-    assert dubstage("dub", carphone, "--audio", SPEECH, "--actor", "ann", "-o", tmp_path / "none.mp4").returncode != 0
+    assert dubstage("dub", footage, "--audio", SPEECH, "--actor", "ann", "-o", tmp_path / "none.mp4").returncode != 0
     assert OWN not in run("inspect", tmp_path / "before.mp4")
     assert "1 actors" in run("restore", tmp_path / "backup.tar")
     assert OWN in run("inspect", tmp_path / "before.mp4")

@@ -90,7 +90,7 @@ def is_gone(pid: int) -> bool:
 async def test_whatever_dies_each_shot_of_a_batch_is_done_once(
     dubber: Dubber, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = settings_in(tmp_path)
+    settings = settings_in(tmp_path, watermark=False)
     short, longer = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0), cut(carphone, tmp_path / "longer.mkv", 0.5, 2.1)
     damaged = tmp_path / "damaged.mkv"
     damaged.write_bytes(short.read_bytes()[:2000])

@@ -62,7 +62,8 @@ def dub_with_file_limit(limit: int, footage: Path, output: Path, data: Path) -> 
 def test_a_damaged_artefact_of_an_actor_is_named_with_both_digests(
     dubstage: Run, carphone: Path, output: Path, tmp_path: Path
 ) -> None:
-    created = dubstage("actor", "create", "ada", carphone, "--no-personalize")
+    footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.2)
+    created = dubstage("actor", "create", "ada", footage, "--no-personalize")
     assert created.returncode == 0, created.stderr
     bank = json.loads(dubstage("actor", "show", "ada").stdout)["artefacts"]["bank"]
     blob = tmp_path / "artefacts" / bank["sha256"][:2] / bank["sha256"]
@@ -73,7 +74,7 @@ def test_a_damaged_artefact_of_an_actor_is_named_with_both_digests(
     blob.chmod(0o644)
     blob.write_bytes(content)
 
-    result = dubstage("dub", carphone, "--audio", SPEECH, "-o", output, "--actor", "ada")
+    result = dubstage("dub", footage, "--audio", SPEECH, "-o", output, "--actor", "ada")
     assert_fails_well(result, output, bank["uri"], bank["sha256"], hashlib.sha256(content).hexdigest(), code=10)
 
 

@@ -70,10 +70,12 @@ def _dubbed(frame: DecodedFrame) -> Composite:
 
 
 def _dub(info: MediaInfo, output: Path, **settings: Any) -> WriteReport:
+    """Write a film of which three in four of the first FRAMES_COMPARED frames are composited. All others are copied."""
     speech = SoundReader(info.path, origin=info.video.start).speech() if info.audio else None
     with VideoWriter(output, info, speech=speech, settings=WriteSettings(**settings)) as writer, VideoReader(info) as reader:
         for frame in reader:
-            writer.write(frame, _dubbed(frame).planes if frame.index % 4 else None)
+            changed = frame.index < FRAMES_COMPARED and frame.index % 4 != 0
+            writer.write(frame, _dubbed(frame).planes if changed else None)
     return writer.report
 
 

@@ -96,7 +96,8 @@ def submit(
 ) -> pb.SubmitBatchRequest:
     """Begin a batch, or continue the batch that has these rows, and return the response with the Batch.
 
-    If rows are wrong, nothing starts: DubstageCallError.violations names the rows and fields.
+    If rows are wrong, nothing starts: DubstageCallError.violations names the rows and fields, and violation_reasons says of each
+    whether a consent record or an actor is the reason.
 
     Args:
         batch_id: small letters, digits and inner hyphens, at most 40.

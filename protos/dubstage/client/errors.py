@@ -23,6 +23,7 @@ class DubstageCallError(Exception):
         reason: stable identifier of the failure, such as INVALID_REQUEST or CONSENT_MISSING; empty if gRPC itself ended the call.
         field: field of the request that cannot be used; empty if no field is to blame.
         violations: all fields that cannot be used, each with what is wrong; of very many, the first.
+        violation_reasons: reason of each violation, in the same order, such as CONSENT_WITHDRAWN; empty: that of the call.
         stage: server that reported the failure; empty if gRPC itself ended the call.
         retryable: whether the same call may succeed later.
         retry_after_s: seconds to wait before the same call may succeed.
@@ -47,6 +48,7 @@ class DubstageCallError(Exception):
         self.reason = reason
         self.field = field
         self.violations: tuple[tuple[str, str], ...] = ()
+        self.violation_reasons: tuple[str, ...] = ()
         self.stage = stage
         self.retryable = retryable
         self.retry_after_s = retry_after_s
@@ -81,6 +83,7 @@ def from_status(status: status_pb2.Status) -> DubstageCallError:
         elif detail.Unpack(bad) and bad.field_violations:
             error.field = bad.field_violations[0].field
             error.violations = tuple((violation.field, violation.description) for violation in bad.field_violations)
+            error.violation_reasons = tuple(violation.reason for violation in bad.field_violations)
         elif detail.Unpack(retry):
             error.retryable, error.retry_after_s = True, retry.retry_delay.ToMilliseconds() / 1000
     return error

@@ -50,6 +50,7 @@ __all__ = [
     "list_actors",
     "list_operations",
     "live",
+    "live_first_sample",
     "revoke_consent",
     "wait_operation",
 ]
@@ -225,9 +226,26 @@ def revoke_consent(*, actor_id: str = "", record_sha256: str = "") -> pb.RevokeC
     return pb.RevokeConsentRequest(actor_id=actor_id, record_sha256=record_sha256)
 
 
+def live_first_sample(first_frame: int, sample_rate_hz: int) -> int:
+    """Return the sample, per channel, with which the sound of a live stream begins that goes on with a frame.
+
+    Args:
+        first_frame: first frame that is wanted.
+        sample_rate_hz: samples per second and channel.
+    """
+    return max(0, first_frame - 25) * sample_rate_hz // 25
+
+
 @stream_call(rpcs.gateway.LIVE, _frame, once_ready=True)
 def live(
-    *, actor_id: str, sample_rate_hz: int, channels: int = 1, project: str = "", language: str = ""
+    *,
+    actor_id: str,
+    sample_rate_hz: int,
+    channels: int = 1,
+    project: str = "",
+    language: str = "",
+    max_late_ms: int = 0,
+    first_frame: int = 0,
 ) -> Requests[Float32 | pb.LiveAudio, pb.LiveRequest]:
     """Yield a LiveFrame for each 40 ms of speech, while the sound comes. Closing the iterator ends the stream.
 
@@ -239,8 +257,11 @@ def live(
         sample_rate_hz: samples per second and channel, 8000 to 192000.
         channels: 1 to 8.
         project, language: as for `dub`.
+        max_late_ms: frames that are ready later than this after their sound came are left out, 300 to 60000; 0: every frame comes.
+        first_frame: first frame that is wanted, so that a stream goes on where another one broke: the index of the last frame that
+            came, and 1. The sound begins with sample `live_first_sample(first_frame, sample_rate_hz)`, a second before.
     """
-    sent = 0
+    sent = live_first_sample(first_frame, sample_rate_hz)
 
     def item(piece: Float32 | pb.LiveAudio) -> pb.LiveRequest:
         nonlocal sent
@@ -251,5 +272,13 @@ def live(
         sent += pcm.size // channels
         return pb.LiveRequest(audio=audio)
 
-    config = pb.LiveConfig(actor_id=actor_id, sample_rate_hz=sample_rate_hz, channels=channels, project=project, language=language)
+    config = pb.LiveConfig(
+        actor_id=actor_id,
+        sample_rate_hz=sample_rate_hz,
+        channels=channels,
+        project=project,
+        language=language,
+        max_late_ms=max_late_ms,
+        first_frame=first_frame,
+    )
     return Requests(pb.LiveRequest(config=config), item)

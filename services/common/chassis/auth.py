@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from services.common.chassis.caller import DEFAULT_TENANT, Caller, fingerprint_of, is_tenant
 from services.common.errors import InvalidRequest, Unauthenticated
 
 AUTHORIZATION_KEY = "authorization"
@@ -17,21 +18,40 @@ _SCHEME = "Bearer "
 _log = structlog.stdlib.get_logger("dubstage.auth")
 
 
-def read_tokens(file: Path) -> tuple[str, ...]:
-    """Return the tokens of a file, one token per line. Blank lines and lines that begin with # do not count.
+def read_tokens(file: Path) -> dict[str, str]:
+    """Return the tokens of a file with the tenants that they belong to, in the order of the lines.
+
+    A line is `TENANT TOKEN`, or `TOKEN` for the tenant `default`. Blank lines and lines that begin with # do not count.
 
     Raises:
-        InvalidRequest: the file cannot be read, holds no token, or holds a token that cannot travel in a header.
+        InvalidRequest: the file cannot be read, holds no token, holds a token that cannot travel in a header, names a tenant as no
+            tenant is named, or gives one token to two tenants.
     """
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"cannot read the token file {file}: {error}", field="DUBSTAGE_AUTH_TOKEN_FILE") from error
-    tokens = tuple(line for line in lines if line and not line.startswith("#"))
+    tokens: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line or line.startswith("#"):
+            continue
+        tenant, _, token = line.rpartition(" ")
+        tenant = tenant.strip() or DEFAULT_TENANT
+        if not (token.isascii() and token.isprintable()):
+            raise InvalidRequest(f"the token file {file} holds a token that is not plain ASCII", field="DUBSTAGE_AUTH_TOKEN_FILE")
+        if not is_tenant(tenant):
+            raise InvalidRequest(
+                f"line {number} of the token file {file} names no tenant: write TOKEN or TENANT TOKEN; a tenant's name has 1 to 31 "
+                "lower-case letters, digits and inner hyphens",
+                field="DUBSTAGE_AUTH_TOKEN_FILE",
+            )
+        if tokens.setdefault(token, tenant) != tenant:
+            raise InvalidRequest(
+                f"line {number} of the token file {file} gives a token to a second tenant: one token belongs to one tenant",
+                field="DUBSTAGE_AUTH_TOKEN_FILE",
+            )
     if not tokens:
         raise InvalidRequest(f"the token file {file} holds no token", field="DUBSTAGE_AUTH_TOKEN_FILE")
-    if not all(token.isascii() and token.isprintable() and " " not in token for token in tokens):
-        raise InvalidRequest(f"the token file {file} holds a token that is not plain ASCII", field="DUBSTAGE_AUTH_TOKEN_FILE")
     return tokens
 
 
@@ -55,7 +75,7 @@ class TokenCheck:
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
-        self._tokens: tuple[str, ...] = ()
+        self._tokens: dict[str, str] = {}
         self._version: tuple[int, ...] = ()
         self._broken = False
         self._lock = threading.Lock()
@@ -63,14 +83,14 @@ class TokenCheck:
             self._tokens = read_tokens(file)
             self._version = _version(file)
 
-    def check(self, authorization: str) -> None:
-        """Check the value of a call's `authorization` entry; empty where the call has none.
+    def check(self, authorization: str) -> Caller:
+        """Check the value of a call's `authorization` entry, and return who calls. The value is empty where the call has none.
 
         Raises:
             Unauthenticated: the call has no token or a wrong one, or the file holds no token.
         """
         if self._file is None:
-            return
+            return Caller()
         scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
         if scheme.lower() != _SCHEME.lower() or not token:
             raise Unauthenticated("a bearer token is required: `authorization: Bearer TOKEN`", field="authorization")
@@ -79,10 +99,13 @@ class TokenCheck:
             raise Unauthenticated(
                 "this server accepts no token now: its token file is empty or cannot be read (see its log)", field="authorization"
             )
-        if not any(hmac.compare_digest(token.encode(), known.encode()) for known in known_tokens):
+        # Every known token is compared, so that the time tells nothing of the tokens.
+        tenants = [tenant for known, tenant in known_tokens.items() if hmac.compare_digest(token.encode(), known.encode())]
+        if not tenants:
             raise Unauthenticated("the bearer token is not one that this server accepts", field="authorization")
+        return Caller(tenants[0], fingerprint_of(token))
 
-    def _current_tokens(self, file: Path) -> tuple[str, ...]:
+    def _current_tokens(self, file: Path) -> dict[str, str]:
         with self._lock:
             try:
                 version = _version(file)
@@ -90,7 +113,7 @@ class TokenCheck:
                     self._tokens, self._version = read_tokens(file), version
             except (OSError, InvalidRequest) as error:
                 # The next call reads the file again, even if the file's times are the same.
-                self._tokens, self._version = (), ()
+                self._tokens, self._version = {}, ()
                 if not self._broken:
                     why = f"cannot read the token file {file}: {error.strerror}" if isinstance(error, OSError) else error.message
                     _log.error("token_file_unusable", message=why, effect="every call is refused until it holds tokens again")

@@ -16,6 +16,7 @@ import grpc.aio
 
 from services.common.chassis import calls, error_status
 from services.common.chassis.auth import bearer, read_tokens
+from services.common.chassis.caller import tenant_metadata
 from services.common.chassis.retries import RetryPolicy, retry
 from services.common.errors import ContractBroken, DubstageError, InvalidRequest, StageDeadlineExceeded
 
@@ -86,7 +87,7 @@ class StageClient:
         if config.auth_token_file is not None:
             if not config.tls and not _is_local(config.target):
                 raise InvalidRequest(f"no token is sent to {self.peer} in plain text: use TLS", field="target")
-            self._token = (bearer(read_tokens(config.auth_token_file)[0]),)
+            self._token = (bearer(next(iter(read_tokens(config.auth_token_file)))),)
         options = _options(config)
         if config.tls:
             self.channel = grpc.aio.secure_channel(config.target, _credentials(config), options=options)
@@ -247,8 +248,8 @@ class StageClient:
         return allowed_s if remaining_s is None else min(allowed_s, remaining_s)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return job, shot, trace and token, which each call carries, for callers that use a stub directly."""
-        return (*calls.outgoing_metadata().items(), *self._token)
+        """Return job, shot, trace, tenant and token, which each call carries, for callers that use a stub directly."""
+        return (*calls.outgoing_metadata().items(), *tenant_metadata(), *self._token)
 
 
 class _Requests(Generic[Request]):

@@ -13,6 +13,7 @@
 | StorageRefused, ClusterRefused | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
 | StorageFull | RESOURCE_EXHAUSTED | PreconditionFailure | no | 11 |
 | Overloaded, AcceleratorOutOfMemory | RESOURCE_EXHAUSTED | RetryInfo | yes | 20 |
+| TenantDubsReached, TenantStreamsReached, TenantFramesReached, TenantStorageReached | RESOURCE_EXHAUSTED | RetryInfo | yes | 20 |
 | ModelNotReady, BackendUnavailable | UNAVAILABLE | RetryInfo | yes | 20 |
 | StageDeadlineExceeded | DEADLINE_EXCEEDED | | yes | 20 |
 | Cancelled | CANCELLED | | no | 130 |
@@ -25,6 +26,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, cast
 
 import grpc
@@ -33,7 +35,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
-from services.common import consent_errors, errors
+from services.common import consent_errors, errors, tenant_errors
 
 DOMAIN = "dubstage"
 # A status travels in HTTP/2 trailers, and gRPC refuses trailers above about 8 KiB. The trailers hold the text three times, once
@@ -55,8 +57,10 @@ class Row:
 
 def _pack_field(error: errors.RequestError) -> list[Message]:
     bad, left = error_details_pb2.BadRequest(), _MAX_VIOLATIONS_BYTES
-    for field, text in error.violations or ((error.field, error.message),):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=_short(field), description=_cut(text, _MAX_TEXT_BYTES))
+    for (field, text), reason in zip_longest(error.violations or ((error.field, error.message),), error.reasons):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=_short(field), description=_cut(text, _MAX_TEXT_BYTES), reason=reason
+        )
         left -= violation.ByteSize()
         if left < 0 and bad.field_violations:
             break
@@ -69,7 +73,12 @@ def _unpack_field(status: status_pb2.Status, info: error_details_pb2.ErrorInfo) 
     if not _find(status, bad) or not bad.field_violations:
         return {}
     several = [(violation.field, violation.description) for violation in bad.field_violations]
-    return {"field": several[0][0], "violations": several if len(several) > 1 else ()}
+    reasons = [violation.reason for violation in bad.field_violations]
+    return {
+        "field": several[0][0],
+        "violations": several if len(several) > 1 else (),
+        "reasons": reasons if any(reasons) else (),
+    }
 
 
 def _pack_resource(error: errors.ResourceError) -> list[Message]:
@@ -138,6 +147,10 @@ TABLE: Mapping[type[errors.DubstageError], Row] = {
     errors.StorageRefused: _PRECONDITION,
     errors.ClusterRefused: _PRECONDITION,
     errors.Overloaded: _RETRY,
+    tenant_errors.TenantDubsReached: _RETRY,
+    tenant_errors.TenantStreamsReached: _RETRY,
+    tenant_errors.TenantFramesReached: _RETRY,
+    tenant_errors.TenantStorageReached: _RETRY,
     errors.AcceleratorOutOfMemory: _RETRY,
     errors.ModelNotReady: _RETRY,
     errors.BackendUnavailable: _RETRY,

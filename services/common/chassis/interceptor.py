@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 
 from services.common.chassis import calls, error_status
 from services.common.chassis.auth import AUTHORIZATION_KEY, TokenCheck
+from services.common.chassis.caller import TENANT_KEY, Caller, named_by, set_current_caller
 from services.common.chassis.limits import Admission
 from services.common.chassis.messages import Received, decoder, encoder
 from services.common.chassis.observation import Observer
@@ -154,7 +155,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         )
         async with self._observer.observed(call, metadata) as outcome:
             try:
-                self._tokens.check(metadata.get(AUTHORIZATION_KEY, ""))
+                set_current_caller(self._caller(metadata))
                 try:
                     async with asyncio.timeout(allowed_s) as timer:
                         slot = nullcontext() if method.startswith(_REFLECTION) else self._admission.slot()
@@ -201,6 +202,11 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
 
     def _status(self, error: DubstageError) -> grpc.Status:
         return rpc_status.to_status(error_status.to_status(error, stage=self._stage))
+
+    def _caller(self, metadata: Mapping[str, str]) -> Caller:
+        caller = self._tokens.check(metadata.get(AUTHORIZATION_KEY, ""))
+        # A gateway serves tenants themselves: nobody names another tenant there.
+        return caller if self._stage == "gateway" else named_by(caller, metadata.get(TENANT_KEY, ""))
 
     def _allowed_s(self, context: Context) -> float:
         asked_s: float | None = context.time_remaining()

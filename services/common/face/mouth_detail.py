@@ -1,14 +1,14 @@
-"""Fine detail of the mouth at the footage's own resolution, from the best retrieved frame of a bank.
+"""Detail of the mouth at the footage's own resolution, from the best retrieved frame of a bank.
 
 A render box holds structures down to two box pixels, and networks draw the finest of them softly. Skin, stubble, lips and teeth
 have finer ones. The luma of the best retrieved frame, warped to the wanted landmarks at the footage's own resolution, has all of
-them. Its structures finer than DETAIL_SIGMA_PX take the place of those of the rendered box (a blend of two bands after Burt and
-Adelson 1983):
+them. The detail of a luma picture is what is finer than DETAIL_SIGMA_PX. It has two bands (after Burt and Adelson 1983):
 
-    result = rendered + (W - G W) - (Y - G Y)
+    detail = W - G2 W        middle = G1 detail        fine = detail - middle
 
-W is the warped luma, Y the rendered luma, and G a Gaussian. The coarse band, and with it shape, shading and colour, stays that of
-the renderer. One frame gives the detail: a mean of several frames would lose it.
+W is the luma, G1 and G2 are Gaussians of FINE_SIGMA_PX and DETAIL_SIGMA_PX, computed in box pixels, where a smooth picture needs
+no more. gateway/compositing/detail.py puts the fine band of the bank's frame into the rendered box, and strengthens the box's own
+middle band to match that of the frame. One frame gives the detail: a mean of several frames would lose it.
 """
 
 from __future__ import annotations
@@ -23,24 +23,49 @@ from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS
 from services.common.face.mouth_bank import MouthBank
 
-DETAIL_SIGMA_PX: Final = 1.0
-"""Standard deviation of the Gaussian that divides fine from coarse, box pixels."""
+DETAIL_SIGMA_PX: Final = 1.6
+"""Standard deviation of the Gaussian that divides detail from shape and shading, box pixels."""
+FINE_SIGMA_PX: Final = 1.0
+"""Standard deviation of the Gaussian that divides the fine band of a detail from its middle band, box pixels."""
 NO_DETAIL: Final = 128
 """Value of a detail picture that changes nothing."""
+_LIPS_FEATHER_PX: Final = 1.0
 _SUBPIXEL_BITS: Final = 4
 _SUBPIXELS: Final = 1 << _SUBPIXEL_BITS
 _NO_SECOND_MAP: Final = np.empty(0, np.float32)
 
 
-def fine_band(luma: Float32, scale: int) -> Float32:
+def detail_of(luma: Float32, scale: int) -> Float32:
     """Return the structures of a luma picture that are finer than DETAIL_SIGMA_PX, float32 [160 scale, 160 scale].
 
     Args:
         luma: float32 [160 scale, 160 scale].
         scale: native pixels per box pixel.
     """
-    smooth = cv2.GaussianBlur(luma, (0, 0), DETAIL_SIGMA_PX * scale, borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(luma - smooth, np.float32)
+    return np.asarray(luma - at_scale(coarse_of(on_box_grid(luma)), scale), np.float32)
+
+
+def coarse_of(small: Float32) -> Float32:
+    """Return what of a picture in box pixels, float32 [160, 160], is no detail, float32 [160, 160]."""
+    return np.asarray(cv2.GaussianBlur(small, (0, 0), DETAIL_SIGMA_PX, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def middle_of(detail: Float32) -> Float32:
+    """Return the middle band of a detail in box pixels, float32 [160, 160], without its fine band, float32 [160, 160]."""
+    return np.asarray(cv2.GaussianBlur(detail, (0, 0), FINE_SIGMA_PX, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def at_scale(small: Float32, scale: int) -> Float32:
+    """Return a smooth picture of the box, float32 [160, 160], at `scale` pixels per box pixel, float32 [160 scale, 160 scale]."""
+    side = scale * BOX_SIZE
+    return small if scale == 1 else np.asarray(cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def on_box_grid(picture: Float32) -> Float32:
+    """Return a picture, float32 [160 S, 160 S], in box pixels, float32 [160, 160]."""
+    if len(picture) == BOX_SIZE:
+        return picture
+    return np.asarray(cv2.resize(picture, (BOX_SIZE, BOX_SIZE), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def grey(rgb: UInt8) -> UInt8:
@@ -60,7 +85,7 @@ def enlarged(box: UInt8, scale: int) -> UInt8:
 
 
 def warped_detail(bank: MouthBank, row: int, backward: Float32, scale: int) -> UInt8:
-    """Return the fine band of a bank frame, warped: uint8 [160 scale, 160 scale], 128 where there is no detail.
+    """Return the detail of a bank frame, warped: uint8 [160 scale, 160 scale], 128 where there is no detail.
 
     Args:
         bank: the bank. Without native pictures, or with pictures of a smaller scale, the detail is only as fine as these.
@@ -84,12 +109,11 @@ def warped_detail(bank: MouthBank, row: int, backward: Float32, scale: int) -> U
     if source_scale > 1:
         places = places * np.float32(source_scale) + np.float32(0.5 * (source_scale - 1))
     moved = cv2.remap(source, places, _NO_SECOND_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    band = fine_band(moved.astype(np.float32), scale)
-    return np.asarray(np.clip(np.rint(band + NO_DETAIL), 0, 255), np.uint8)
+    return _stored(detail_of(moved.astype(np.float32), scale))
 
 
 def with_own_interior(detail: UInt8, box: UInt8, landmarks: Float32) -> UInt8:
-    """Return detail whose part between the lips is the fine band of a rendered box, so that the box keeps its own there.
+    """Return detail whose part between the lips is that of a rendered box, so that the box keeps its own there.
 
     A renderer that does not start from the bank's frame draws its own teeth and tongue, which outlines of the frame's teeth would
     not fit.
@@ -104,6 +128,11 @@ def with_own_interior(detail: UInt8, box: UInt8, landmarks: Float32) -> UInt8:
     lips = (landmarks[len(LIPS_OUTER) : NUM_LIPS] + 0.5) * scale - 0.5
     inside = np.zeros((side, side), np.float32)
     cv2.fillPoly(inside, [np.rint(lips * _SUBPIXELS).astype(np.int32)], (1.0,), lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
-    inside = np.asarray(cv2.GaussianBlur(inside, (0, 0), DETAIL_SIGMA_PX * scale, borderType=cv2.BORDER_REPLICATE), np.float32)
-    own = fine_band(luma_of(enlarged(box, scale)), scale) + NO_DETAIL
-    return np.asarray(np.clip(np.rint(detail + inside * (own - detail)), 0, 255), np.uint8)
+    inside = np.asarray(cv2.GaussianBlur(inside, (0, 0), _LIPS_FEATHER_PX * scale, borderType=cv2.BORDER_REPLICATE), np.float32)
+    given = detail.astype(np.float32) - NO_DETAIL
+    own = detail_of(luma_of(enlarged(box, scale)), scale)
+    return _stored(given + inside * (own - given))
+
+
+def _stored(detail: Float32) -> UInt8:
+    return np.asarray(np.clip(np.rint(detail + NO_DETAIL), 0, 255), np.uint8)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy.typing as npt
 
+from services.common.chassis.caller import DEFAULT_TENANT, current_caller
 from services.common.chassis.calls import charge
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageRefused
 from services.common.store.blob_files import PARTIAL, pieces_of, sha256_of, time_of, write_atomically
@@ -45,6 +46,16 @@ class StoredBlob:
 
     ref: ArtefactRef
     put_at: float
+
+
+def tenants_store(root: str, tenant: str) -> str:
+    """Return the root of a tenant's artefacts in the store of an installation.
+
+    Args:
+        root: url or path of the installation's store, which is the store of the default tenant.
+        tenant: name of the tenant.
+    """
+    return root if tenant == DEFAULT_TENANT else f"{root.rstrip('/')}/tenants/{tenant}"
 
 
 def check_ref(ref: ArtefactRef, field: str = "") -> None:
@@ -85,19 +96,27 @@ class ArtefactStore:
     Args:
         url: a folder, or an fsspec url such as `file:///var/lib/dubstage`, `s3://bucket/prefix`, `memory://tests`. S3 takes
             its credentials, region and endpoint from the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`…).
+        by_tenant: the root is that of the tenant who calls (`tenants_store`): no tenant reaches a blob of another. A stage's store.
 
     Raises:
         InvalidRequest: there is no such protocol, or the protocol's package is not installed.
     """
 
-    def __init__(self, url: str | os.PathLike[str]) -> None:
+    def __init__(self, url: str | os.PathLike[str], *, by_tenant: bool = False) -> None:
         self._backend = open_backend(url)
-        self._fs, self._root, self._local = self._backend.files, self._backend.root, self._backend.local
+        self._fs, self._local, self._by_tenant = self._backend.files, self._backend.local, by_tenant
 
     @property
     def url(self) -> str:
         """Root as an absolute url with its protocol."""
-        return self._backend.url
+        return self._own(self._backend.url)
+
+    @property
+    def _root(self) -> str:
+        return self._own(self._backend.root)
+
+    def _own(self, root: str) -> str:
+        return tenants_store(root, current_caller().tenant) if self._by_tenant else root
 
     def put_bytes(self, data: bytes) -> ArtefactRef:
         """Store bytes and return their reference. Storing the same bytes again changes nothing.

@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
-from services.common import consent_errors, errors
+from services.common import consent_errors, errors, tenant_errors
 from services.common.chassis.error_status import TABLE, from_rpc_error
 from services.common.chassis.retries import RetryPolicy
 
@@ -19,6 +19,12 @@ EXAMPLES: list[errors.DubstageError] = [
     errors.InvalidRequest("landmarks have shape [3, 58, 3], not [3, 59, 3]", field="frames[2].landmarks"),
     errors.InvalidRequest(
         "2 rows are wrong", field="rows[0].id", violations=[("rows[0].id", "has a blank"), ("rows[7].face", "größer als der Film")]
+    ),
+    errors.InvalidRequest(
+        "2 rows are wrong",
+        field="rows[0].id",
+        violations=[("rows[0].id", "has a blank"), ("rows[7].consent_uri", "the consent was withdrawn")],
+        reasons=["", "CONSENT_WITHDRAWN"],
     ),
     errors.MediaUnsupported("notes.txt holds no video stream", field="video"),
     errors.MessageTooLarge("18 MiB are over the limit of 16 MiB", field="image"),
@@ -43,6 +49,10 @@ EXAMPLES: list[errors.DubstageError] = [
     errors.StorageRefused("the artefact store s3://films refuses: AccessDenied", subject="s3://films"),
     errors.ClusterRefused("the cluster refuses: the account may not create jobs", subject="dubbing"),
     errors.Overloaded("24 calls already", retry_after_s=0.25),
+    tenant_errors.TenantDubsReached("acme has 4 dubs", retry_after_s=5.0),
+    tenant_errors.TenantStreamsReached("acme has 2 live streams", retry_after_s=5.0),
+    tenant_errors.TenantFramesReached("acme had 1500 frames", retry_after_s=12.5),
+    tenant_errors.TenantStorageReached("acme has 7 GB", retry_after_s=60.0),
     errors.AcceleratorOutOfMemory("no memory for a batch of 64", retry_after_s=2.5),
     errors.ModelNotReady("still warming up", retry_after_s=0.5),
     errors.BackendUnavailable("triton at localhost:8001 does not answer", retry_after_s=3.0),

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
 import numpy as np
 import pytest
-import pytest_asyncio
 
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
-from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
-from services.common.chassis.settings import load_settings
-from services.common.chassis.stage import server_of
 from services.common.face.landmark_layout import NUM_UPPER
 from services.common.wire.arrays import to_tensor
-from services.motion.__main__ import compose
-from services.motion.settings import MotionSettings
 from tests.unit.motion.synthesised import mouths
 
 if TYPE_CHECKING:
@@ -28,16 +20,6 @@ if TYPE_CHECKING:
 
 FRAMES = 60
 UPPER = np.random.default_rng(0).normal(0.0, 40.0, (FRAMES, NUM_UPPER, 3)).astype(np.float32)
-
-
-@pytest_asyncio.fixture
-async def stub(tmp_path: Path) -> AsyncIterator[MotionServiceAsyncStub]:
-    settings = load_settings(MotionSettings, port=0, artefacts_url=str(tmp_path / "artefacts"))
-    async with (
-        server_of("motion", settings, compose(settings)) as server,
-        grpc.aio.insecure_channel(server.address) as channel,
-    ):
-        yield MotionServiceStub(channel)
 
 
 def request(method: str, upper: np.ndarray | None, rate: int = 25) -> pb.EncodeStyleRequest:

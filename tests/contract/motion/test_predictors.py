@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
 import numpy as np
 import pytest
-import pytest_asyncio
 
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
-from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
 from services.common.array_types import Float32
-from services.common.chassis.settings import load_settings
-from services.common.chassis.stage import server_of
 from services.common.wire.arrays import from_tensor, to_tensor
-from services.motion.__main__ import compose
 from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
 from services.motion.convert import FeatureBlock
 from services.motion.features import silence
@@ -29,7 +23,6 @@ from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor, encode_mouths
 from services.motion.predictors.registry import PREDICTORS
-from services.motion.settings import MotionSettings
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, SHARED_FEATURES, Footage, Motion, SpeechFeatures
 from tests.contract.motion.requests import block_to_proto
@@ -84,13 +77,6 @@ TOY = Predictor(
     style_arrays={"toy_shift": lambda _: (1,)},
     encode_style=toy_style,
 )
-
-
-@pytest_asyncio.fixture
-async def stub(tmp_path: Path) -> AsyncIterator[MotionServiceAsyncStub]:
-    settings = load_settings(MotionSettings, port=0, artefacts_url=str(tmp_path / "artefacts"))
-    async with server_of("motion", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
-        yield MotionServiceStub(channel)
 
 
 def style_request(method: str) -> pb.EncodeStyleRequest:

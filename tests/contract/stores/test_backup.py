@@ -20,6 +20,7 @@ from gateway.operations.store import OperationStore
 from gateway.provenance.credential import KEY_FILE, installation_credential
 from gateway.provenance.opening import trusted_authorities
 from gateway.settings import GatewaySettings
+from gateway.signatures.installation import KEY_FILE as SIGNING
 from services.common.errors import ArtefactCorrupt, BackendUnavailable, DubstageError, InvalidRequest, StorageRefused
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
@@ -64,7 +65,7 @@ def tables_of(file: Path) -> dict[str, bytes]:
 
 def test_a_wiped_installation_comes_back_whole(place: Workplace, tmp_path: Path) -> None:
     before, files = [facts(place, name) for name in ("ann", "bob")], on_disk(place.settings)
-    key, credential = (place.settings.data_dir / "receipt.key").read_bytes(), installation_credential(place.settings.data_dir)
+    key, credential = (place.settings.data_dir / SIGNING).read_bytes(), installation_credential(place.settings.data_dir)
     made = write_backup(place, tmp_path / "backup.tar")
     assert (made.actors, made.blobs) == (2, len(files))
     assert (tmp_path / "backup.tar").stat().st_mode & 0o777 == 0o600
@@ -74,10 +75,10 @@ def test_a_wiped_installation_comes_back_whole(place: Workplace, tmp_path: Path)
         assert restore_backup(again, tmp_path / "backup.tar") == made
         assert [facts(again, name) for name in ("ann", "bob")] == before
         assert on_disk(place.settings) == files
-        assert (place.settings.data_dir / "receipt.key").read_bytes() == key
+        assert (place.settings.data_dir / SIGNING).read_bytes() == key
         assert trusted_authorities(again.settings) == credential.chain
         assert installation_credential(place.settings.data_dir) == credential
-        assert {(place.settings.data_dir / name).stat().st_mode & 0o777 for name in ("receipt.key", KEY_FILE)} == {0o600}
+        assert {(place.settings.data_dir / name).stat().st_mode & 0o777 for name in (SIGNING, KEY_FILE)} == {0o600}
         operations = OperationStore(again.actors.database)
         ended, waiting = operations.list()
         assert (ended.request, ended.response, ended.done) == (b"\x00request", b"\xffresult", True)
@@ -88,7 +89,7 @@ def test_a_wiped_installation_comes_back_whole(place: Workplace, tmp_path: Path)
     changed = {
         name for name, lines in tables_of(tmp_path / "second.tar").items() if lines != tables_of(tmp_path / "backup.tar")[name]
     }
-    assert changed == {"tables/operations.jsonl"}
+    assert changed == {"tables/operations.jsonl", "tables/audit_log.jsonl"}, "the log knows of the backup and of the restore"
 
 
 def test_an_actor_can_be_left_out(place: Workplace, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_another_artefact_store_is_refused(place: Workplace, tmp_path: Path) -> 
         restore_backup(other, tmp_path / "backup.tar")
 
 
-@pytest.mark.parametrize("name", ["receipt.key", KEY_FILE])
+@pytest.mark.parametrize("name", [SIGNING, KEY_FILE])
 def test_another_key_is_never_replaced(place: Workplace, tmp_path: Path, name: str) -> None:
     installation_credential(place.settings.data_dir)
     key = (place.settings.data_dir / name).read_bytes()
@@ -149,7 +150,7 @@ def test_an_installation_that_has_signed_nothing_has_a_backup_without_that_key(p
         assert installation_credential(place.settings.data_dir) == own
 
 
-@pytest.mark.parametrize("name", ["receipt.key", KEY_FILE])
+@pytest.mark.parametrize("name", [SIGNING, KEY_FILE])
 def test_a_key_that_cannot_be_read_or_written_is_told_by_name(place: Workplace, tmp_path: Path, name: str) -> None:
     installation_credential(place.settings.data_dir)
     write_backup(place, tmp_path / "backup.tar")

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway.batch.consent_places import consent_at
 from gateway.batch.manifest import manifest_of, manifest_or_mistakes, read_manifest
+from gateway.batch.manifest_checks import file_mistakes
 from gateway.batch.media import delivered, digest_of, fetched, input_problem
 from gateway.batch.store import BatchStore
 from gateway.batch.types import Shot, ShotRecord, ShotState
 from gateway.provenance.places import sidecar_of
-from services.common.errors import ArtefactCorrupt, ArtefactNotFound, BackendUnavailable, InvalidRequest, StorageRefused
+from services.common.errors import ArtefactCorrupt, ArtefactNotFound, BackendUnavailable, Cancelled, InvalidRequest, StorageRefused
 from tests.contract.ports import free_port
 from tests.contract.stores.s3_servers import BUCKET, S3Server, answering
 
@@ -114,6 +116,41 @@ def test_footage_of_a_url_is_copied_up_to_a_limit(url: str, s3: S3Server, tmp_pa
     with pytest.raises(ArtefactNotFound, match=r"no such file .*none\.mov"):
         fetched(f"{url}/none.mov", tmp_path, field="footage", max_bytes=1 << 30)
     assert [path.name for path in tmp_path.iterdir()] == ["footage.mov"]
+
+
+def test_a_copy_that_is_too_slow_or_not_needed_any_more_ends(
+    url: str, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/plate.mov", Body=bytes(1000))
+    place = f"{url}/plate.mov"
+
+    def ended() -> None:
+        raise Cancelled("another gateway goes on")
+
+    with pytest.raises(Cancelled, match="another gateway"):
+        fetched(place, tmp_path, field="footage", max_bytes=1 << 30, confirm=ended)
+    monkeypatch.setattr("gateway.batch.media.PATIENCE_S", -1.0)
+    with pytest.raises(BackendUnavailable, match=r"sent 0 MB in .* too slow"):
+        fetched(place, tmp_path, field="footage", max_bytes=1 << 30)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_consent_records_of_a_bucket_are_read_when_a_batch_is_checked(url: str, s3: S3Server) -> None:
+    record = {"subject": "Jane", "granted_by": "Jane", "scope": "a film", "date": "2026-01-01", "reference": "drawer 3"}
+    for name, content in (("good", json.dumps(record)), ("bad", "{}"), ("large", " " * 100_000)):
+        s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/{name}.json", Body=content.encode())
+    assert consent_at(f"{url}/good.json").subject == "Jane"
+    for name, said in (("bad", "subject"), ("large", "larger than 64 KiB")):
+        with pytest.raises(InvalidRequest, match=said) as caught:
+            consent_at(f"{url}/{name}.json")
+        assert f"{url}/{name}.json" in caught.value.message
+    with pytest.raises(ArtefactNotFound):
+        consent_at(f"{url}/none.json")
+    shots = {
+        line: Shot(id=name, footage=f"{url}/good.json", output=f"/tmp/{name}.mp4", consent=f"{url}/{name}.json")
+        for line, name in enumerate(("good", "bad", "none"), start=1)
+    }
+    assert [(mistake.line, mistake.field) for mistake in file_mistakes(shots)] == [(2, "consent"), (3, "consent")]
 
 
 def test_a_film_is_uploaded_whole_or_not_at_all_and_its_digest_is_known(url: str, tmp_path: Path) -> None:

@@ -206,8 +206,8 @@ def test_a_damaged_key_signs_nothing(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
 ) -> None:
     actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
-    (settings.data_dir / "receipt.key").write_bytes(b"")
-    with pytest.raises(StorageRefused, match=r"receipt\.key is damaged"):
+    (settings.data_dir / "signing.pem").write_bytes(b"")
+    with pytest.raises(StorageRefused, match=r"signing\.pem is damaged"):
         actors.erase("ann")
 
 

@@ -1,7 +1,8 @@
-"""Files that rows of batches may name: the media folder, and objects below one URL."""
+"""Files that callers may name: the media folder, and objects below one URL."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,13 @@ def test_paths_become_absolute_and_objects_below_the_url_stay(folder: MediaFolde
     places = MediaPlaces(folder, URL)
     assert places.source("clip.mp4", "footage") == str(tmp_path / "clip.mp4")
     assert places.source(f"file://{tmp_path}/clip.mp4", "footage") == str(tmp_path / "clip.mp4")
-    assert places.output("new.mp4", "output") == str(tmp_path / "new.mp4")
+    assert places.output("new.mp4", "output", new_folder=True) == str(tmp_path / "new.mp4")
     # The worker makes the folder.
-    assert places.output("films/day/new.mp4", "output") == str(tmp_path / "films" / "day" / "new.mp4")
+    assert places.output("films/day/new.mp4", "output", new_folder=True) == str(tmp_path / "films" / "day" / "new.mp4")
     with pytest.raises(InvalidRequest, match="no folder"):
-        places.output("clip.mp4/new.mp4", "output")
+        places.output("clip.mp4/new.mp4", "output", new_folder=True)
     assert places.source(f"{URL}/shots/a.mov", "footage") == f"{URL}/shots/a.mov"
-    assert places.output(f"{URL}/b.mov", "output") == f"{URL}/b.mov"
+    assert places.output(f"{URL}/b.mov", "output", new_folder=False) == f"{URL}/b.mov"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_paths_become_absolute_and_objects_below_the_url_stay(folder: MediaFolde
 )
 def test_other_urls_are_refused(folder: MediaFolder, place: str) -> None:
     places = MediaPlaces(folder, URL)
-    for find in (places.source, places.output):
+    for find in (places.source, partial(places.output, new_folder=False)):
         with pytest.raises(InvalidRequest, match="cannot be used") as caught:
             find(place, "footage")
         assert caught.value.field == "footage"

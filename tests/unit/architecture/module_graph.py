@@ -21,14 +21,16 @@ def modules() -> Mapping[str, Path]:
     )
 
 
-def imported_names(path: Path) -> Iterator[str]:
-    """Yield every name that a file imports, anywhere in its text: modules, and `module.name` for the names from a module."""
+@cache
+def imported_names(path: Path) -> tuple[str, ...]:
+    """Return every name that a file imports, anywhere in its text: modules, and `module.name` for the names from a module."""
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
+            found += (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module
-            yield from (f"{node.module}.{name.name}" for name in node.names)
+            found += (node.module, *(f"{node.module}.{name.name}" for name in node.names))
+    return tuple(found)
 
 
 @cache

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
-from gateway.batch.erasing import forget_actor
+from gateway.batch.erasing import PICTURE, BatchPictures
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import Shot, ShotRecord, ShotState
@@ -20,12 +21,18 @@ def test_pictures_of_an_erased_person_leave_every_batch_and_others_stay(tmp_path
             store.put(name, ShotRecord(id=shot, state=ShotState.DONE, has_thumbnail=True))
             store.put_thumbnail(name, shot, b"jpeg of " + shot.encode())
 
-    assert forget_actor(store, "ann") == 2
+    pictures = BatchPictures(store)
+    number, left = pictures.left("ann")
+    assert (number, len(left)) == (4, 2)
+    assert pictures.forget("ann") == {PICTURE: {hashlib.sha256(b"jpeg of s1").hexdigest()}}
+    assert pictures.left("ann") == (4, [])
     for name in ("monday", "tuesday"):
         assert set(store.thumbnails(name, actors)) == {"s2", "s3"}
         assert store.record(name, "s1").state is ShotState.DONE
-    assert forget_actor(store, "ann") == 0
+    assert pictures.forget("ann") == {PICTURE: set()}
 
 
 def test_without_any_batch_there_is_nothing_to_forget(tmp_path: Path) -> None:
-    assert forget_actor(BatchStore(str(tmp_path / "none")), "ann") == 0
+    pictures = BatchPictures(BatchStore(str(tmp_path / "none")))
+    assert pictures.forget("ann") == {PICTURE: set()}
+    assert pictures.left("ann") == (0, [])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.batch import bench as bench_module
+from gateway.batch import aside as aside_module
 from gateway.batch.bench import Bench, open_bench
 from gateway.batch.shot_request import shot_request
 from gateway.batch.types import Shot
@@ -152,7 +152,7 @@ async def test_what_a_dead_worker_left_is_removed_under_its_lock(
             locked.append(is_running(folder))
         remove(folder, ignore_errors)
 
-    monkeypatch.setattr(bench_module, "shutil", SimpleNamespace(rmtree=watched))
+    monkeypatch.setattr(aside_module, "shutil", SimpleNamespace(rmtree=watched))
     with bench.folder_aside():
         assert locked == [True]
         assert not left.exists()

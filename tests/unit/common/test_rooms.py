@@ -8,7 +8,7 @@ from pathlib import Path
 import services.common
 
 COMMON = Path(services.common.__file__).parent
-OUTSIDE = ("errors.py", "consent_errors.py", "array_types.py")
+OUTSIDE = ("errors.py", "consent_errors.py", "tenant_errors.py", "array_types.py")
 ROOMS = ("chassis", "store", "geometry", "face", "wire")
 
 

@@ -223,3 +223,23 @@ def test_footage_that_rests_gives_the_same_planes_as_no_shift() -> None:
     rested = composite(planes, pixel, colour, _affine(0.9, 12, 120, 90), box, _disc(), shift=_moved_down(0))
     assert all(np.array_equal(a, b) for a, b in zip(plain.planes, rested.planes, strict=True))
     assert np.array_equal(plain.mask.cells, rested.mask.cells)
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuvj444p", "gbrp", "gray"])
+def test_light_changes_the_luma_under_the_mask_alone(name: str) -> None:
+    pixel = pixel_format(name)
+    colour = colour_model(pixel, TAGS[0], WIDTH, HEIGHT)
+    box = np.full((160, 160, 3), 128, np.uint8)
+    asked = (_noise(pixel), pixel, colour, _affine(1.1, 20, 100, 90), box, _disc())
+    plain, lit = composite(*asked), composite(*asked, light=np.full((160, 160), 10.0, np.float32))
+    assert lit.mask.area_px == plain.mask.area_px
+    for number in range(pixel.num_colour_planes):
+        with_it, without = lit.planes[number], plain.planes[number]
+        difference = with_it.astype(np.int64) - without
+        assert not difference[~plain.mask.of_plane(number, without.shape)].any()
+        if number and pixel.kind == "yuv":
+            assert not difference.any()
+        else:
+            full = 10.0 * colour.matrix[number].sum() / 255.0
+            assert abs(difference.max() - full) <= 1.0
+            assert difference.min() >= 0

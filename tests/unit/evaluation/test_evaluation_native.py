@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.evaluation.native import NativeTruth, finished_box
-from services.common.face.mouth_detail import NO_DETAIL, fine_band
+from services.common.face.mouth_detail import NO_DETAIL, detail_of
 
 
 def skin(scale: int, seed: int = 1) -> np.ndarray:
@@ -39,7 +39,8 @@ def test_detail_outside_the_mouth_does_not_count() -> None:
 def test_without_a_mask_the_film_is_as_it_was() -> None:
     own = skin(2)
     box = np.zeros((160, 160, 3), np.uint8)
-    _, luma = finished_box(box, np.zeros((160, 160), np.uint8), np.empty((0, 0), np.uint8), own)
+    nowhere = np.zeros((160, 160), np.uint8)
+    _, luma = finished_box(box, nowhere, nowhere, np.empty((0, 0), np.uint8), own)
     np.testing.assert_array_equal(luma, own)
 
 
@@ -48,8 +49,8 @@ def test_a_box_with_detail_is_finer_at_both_sizes() -> None:
     own = real.luma[0]
     box = cv2.resize(np.repeat(own[..., None], 3, -1), (160, 160), interpolation=cv2.INTER_AREA)
     box = cv2.GaussianBlur(box, (0, 0), 1.0)
-    detail = np.clip(np.rint(fine_band(own.astype(np.float32), 2) + NO_DETAIL), 0, 255).astype(np.uint8)
-    plain, fine = (finished_box(box, mask, each, own) for each in (np.empty((0, 0), np.uint8), detail))
+    detail = np.clip(np.rint(detail_of(own.astype(np.float32), 2) + NO_DETAIL), 0, 255).astype(np.uint8)
+    plain, fine = (finished_box(box, mask, mask, each, own) for each in (np.empty((0, 0), np.uint8), detail))
     assert real.energy_of(0, fine[1]) == pytest.approx(real.energy(0), rel=0.2)
     assert real.energy_of(0, plain[1]) < 0.3 * real.energy(0)
     assert fine[0].std() > plain[0].std()

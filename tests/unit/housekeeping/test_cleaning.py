@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.housekeeping import cleaning
+from gateway.housekeeping import hourly
 from gateway.housekeeping.cleaning import Limits, expire, over_total, remove_jobs, uncounted_blobs
 from gateway.housekeeping.job_list import JobFolder, find_job, list_jobs
 from gateway.housekeeping.jobs_folder import open_jobs_folder
@@ -198,7 +199,7 @@ def test_old_jobs_expire_and_the_oldest_go_where_all_are_too_large(
 async def test_a_gateway_expires_jobs_by_itself_and_goes_on_where_the_store_fails(
     settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cleaning, "_HOUR_S", 0.01)
+    monkeypatch.setattr(hourly, "HOUR_S", 0.01)
     folder = interrupted(jobs, 1, blobs)
     ledger = JobLedger(actors)
     ledger.begin(folder)
@@ -218,7 +219,7 @@ async def test_a_gateway_expires_jobs_by_itself_and_goes_on_where_the_store_fail
         return delete(ref)
 
     monkeypatch.setattr(blobs, "delete", failing)
-    task = asyncio.create_task(cleaning.expire_hourly(settings, actors, blobs, jobs))
+    task = asyncio.create_task(hourly.hourly(functools.partial(expire, settings, actors, blobs, jobs)))
     async with asyncio.timeout(60):
         await deleted.wait()
     task.cancel()

@@ -6,8 +6,14 @@ import av
 import numpy as np
 import pytest
 
+from gateway.consent.record import Consent, consent_line, digest_of
+from gateway.live.live_claim import ShownActor
 from gateway.live.performance import Performance
 from gateway.live.recording import Recording
+from gateway.provenance.credential import installation_credential
+from gateway.provenance.facts import ModelFacts
+from gateway.provenance.seal import Sealer
+from gateway.provenance.verdict import State, verdict_of
 from services.common.errors import InvalidRequest
 
 SAMPLES = np.sin(np.arange(16000) / 10).astype(np.float32)[:, None]
@@ -27,6 +33,36 @@ def test_a_recording_has_every_frame_and_the_sound_beside_it(tmp_path: Path) -> 
         sound = film.streams.audio[0]
         assert float(sound.duration * sound.time_base) == pytest.approx(12 / 25, abs=0.1)
     assert [path.name for path in tmp_path.iterdir()] == ["live.mp4"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_a_recording_is_signed_as_a_dub_is(suffix: str, tmp_path: Path) -> None:
+    output, speech = tmp_path / f"live{suffix}", tmp_path / "speech.wav"
+    speech.write_bytes(b"RIFF of Jane")
+    consent = Consent(subject="Jane Doe", granted_by="Jane Doe", scope="a film", date="2026-01-01", reference="drawer 3")
+    actor = ShownActor("ugc", (ModelFacts(stage="render", name="ugc", version="ab" * 32),), consent)
+    sealer = Sealer(installation_credential(tmp_path / "data"))
+    with Recording(
+        output,
+        speech,
+        SAMPLES,
+        16000,
+        marking=actor.marking,
+        seal_of=lambda frames: sealer.seal(actor.claim(speech, frames), output),
+    ) as recording:
+        for shade in range(12):
+            recording.write(np.full((64, 48, 3), 20 * shade, np.uint8))
+    verdict = verdict_of(output)
+    assert verdict.state is State.VALID
+    assert [action["action"] for action in verdict.actions] == ["c2pa.created"]
+    assert verdict.actions[0]["digital_source_type"] == "compositeWithTrainedAlgorithmicMedia"
+    assert [(item["title"], item["relationship"]) for item in verdict.ingredients] == [("speech", "inputTo")]
+    assert verdict.dub is not None
+    assert (verdict.dub.method, verdict.dub.frames, verdict.dub.dubbed) == ("ugc", 12, [[0, 12]])
+    assert verdict.dub.consent_sha256 == {"person": digest_of(consent)}
+    assert b"Jane" not in output.read_bytes().replace(consent_line(consent).encode(), b"")
+    with av.open(str(output)) as film:
+        assert len(list(film.decode(video=0))) == 12
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _fill(file: OutputFile, content: bytes) -> None:
-    Path(file.url.removeprefix("file:")).write_bytes(content)
+    Path(str(file.target()).removeprefix("file:")).write_bytes(content)
 
 
 def _write(output: Path, content: bytes = b"new", *, overwrite: bool = False) -> None:

@@ -166,19 +166,9 @@ async def test_work_on_a_person_is_stopped_and_forgotten(store: OperationStore) 
     await jobs.close()
 
 
-def test_the_oldest_of_too_many_ended_operations_go(tmp_path: Path) -> None:
-    store = OperationStore(Database("", tmp_path), max_finished=2)
-    records = [store.add("work", b"") for _ in range(4)]
-    for record in records[:3]:
-        store.finish(record)
-    assert [record.name for record in store.list()] == [record.name for record in records[1:]]
-    assert [record.name for record in store.list(done=False)] == [records[3].name]
-    store.database.close()
-
-
 async def test_runners_of_different_kinds_share_a_database_and_see_their_own_operations(tmp_path: Path) -> None:
     database = Database("", tmp_path)
-    films, batches = (OperationStore(database, max_finished=2, kinds=(kind,)) for kind in ("film", "batch"))
+    films, batches = (OperationStore(database, kinds=(kind,)) for kind in ("film", "batch"))
 
     async def work(job: Job) -> bytes:
         return job.record.kind.encode()
@@ -196,8 +186,7 @@ async def test_runners_of_different_kinds_share_a_database_and_see_their_own_ope
             names[store].append((await jobs.submit("batch" if store is batches else "film", b"")).name)
             await jobs.wait(names[store][-1], 60)
     for store, jobs in runners.items():
-        # Each kind keeps its own number of ended operations.
-        assert [record.name for record in store.list()] == names[store][-2:]
+        assert [record.name for record in store.list()] == names[store]
         other = names[films if store is batches else batches][-1]
         with pytest.raises(OperationNotFound):
             await jobs.get(other)

@@ -7,9 +7,9 @@ import pytest
 
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
-from gateway.methods import method_named
+from gateway.methods import Method, method_named
 from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.job_key import job_key
+from gateway.pipeline.job_key import file_digests, job_key
 from gateway.stages.method_check import Listed
 
 
@@ -26,43 +26,47 @@ def request_of(tmp_path: Path) -> DubRequest:
     return DubRequest(footage=tmp_path / "film.mp4", speech=None, output=tmp_path / "out.mp4", method="ugc")
 
 
+async def key_of(request: DubRequest, method: Method, models: Listed, face_model: str = "") -> str:
+    return job_key(request, method, models, await file_digests(request), face_model)
+
+
 async def test_the_same_dub_has_the_same_key(request_of: DubRequest) -> None:
     method = method_named("ugc")
-    assert await job_key(request_of, method, listed()) == await job_key(request_of, method, listed())
+    assert await key_of(request_of, method, listed()) == await key_of(request_of, method, listed())
 
 
 @pytest.mark.parametrize("other", [listed(motion="m2"), listed(render="r2")])
 async def test_other_networks_give_another_key(request_of: DubRequest, other: Listed) -> None:
     method = method_named("ugc")
-    assert await job_key(request_of, method, listed()) != await job_key(request_of, method, other)
+    assert await key_of(request_of, method, listed()) != await key_of(request_of, method, other)
 
 
 async def test_other_footage_gives_another_key(request_of: DubRequest) -> None:
     method = method_named("ugc")
-    before = await job_key(request_of, method, listed())
+    before = await key_of(request_of, method, listed())
     request_of.footage.write_bytes(b"another film")
-    assert await job_key(request_of, method, listed()) != before
+    assert await key_of(request_of, method, listed()) != before
 
 
 async def test_another_face_model_gives_another_key(request_of: DubRequest) -> None:
     method = method_named("ugc")
-    assert await job_key(request_of, method, listed(), "flame") != await job_key(request_of, method, listed())
+    assert await key_of(request_of, method, listed(), "flame") != await key_of(request_of, method, listed())
 
 
 async def test_a_reference_is_part_of_the_key(request_of: DubRequest, tmp_path: Path) -> None:
     method = method_named("ugc")
-    without = await job_key(request_of, method, listed())
+    without = await key_of(request_of, method, listed())
     keys = []
     for content in (b"one picture", b"another picture"):
         (tmp_path / "reference.png").write_bytes(content)
-        keys.append(await job_key(replace(request_of, reference=tmp_path / "reference.png"), method, listed()))
+        keys.append(await key_of(replace(request_of, reference=tmp_path / "reference.png"), method, listed()))
     assert len({without, *keys}) == 3
 
 
 async def test_the_expression_is_part_of_the_key_of_films_that_can_keep_it(request_of: DubRequest) -> None:
     method = method_named("ugc")
-    kept = await job_key(request_of, method, listed())
-    assert await job_key(replace(request_of, expression="keep"), method, listed()) == kept
-    assert await job_key(replace(request_of, expression="neutral"), method, listed()) != kept
+    kept = await key_of(request_of, method, listed())
+    assert await key_of(replace(request_of, expression="keep"), method, listed()) == kept
+    assert await key_of(replace(request_of, expression="neutral"), method, listed()) != kept
     retimed = replace(request_of, retime=True)
-    assert await job_key(replace(retimed, expression="neutral"), method, listed()) == await job_key(retimed, method, listed())
+    assert await key_of(replace(retimed, expression="neutral"), method, listed()) == await key_of(retimed, method, listed())

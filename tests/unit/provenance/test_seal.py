@@ -11,9 +11,10 @@ from pathlib import Path
 import av
 import pytest
 
+from gateway.media.film_room import copy_with_room
 from gateway.media.output_file import OutputFile, commit_with
 from gateway.provenance.credential import KEY_FILE, certificates_in, installation_credential
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.media_digest import manifest_boxes, media_sha256
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import State, verdict_of
 from services.common.errors import BackendUnavailable, InvalidRequest, MediaUnsupported
@@ -121,6 +122,7 @@ def test_the_manifest_says_what_was_done_and_names_nobody(carphone: Path, sealer
             {"role": "speech", "sha256": hashlib.sha256(b"RIFF of Jane").hexdigest()},
         ],
         "consent_sha256": {"person": "cd" * 32},
+        "watermark": "",
     }
     assert b"Jane" not in film.read_bytes()
 
@@ -223,3 +225,40 @@ def test_where_the_film_cannot_get_its_name_no_sidecar_stays(carphone: Path, sea
         commit_with(file, seal)
     file.discard()
     assert list(tmp_path.iterdir()) == [film]
+
+
+@pytest.mark.parametrize("room", [0, 100, 3000])
+def test_a_film_whose_room_is_too_small_is_copied_and_signed_all_the_same(
+    room: int, carphone: Path, sealer: Sealer, tmp_path: Path
+) -> None:
+    plain = write_film(tmp_path / "plain.mp4", carphone, None)
+    film = OutputFile(tmp_path / "film.mp4")
+    with film.content() as content:
+        if room:
+            with plain.open("rb") as source:
+                copy_with_room(source, content, room)
+        else:
+            content.write(plain.read_bytes())
+    commit_with(film, sealer.seal(claim_of(carphone), tmp_path / "film.mp4"))
+    verdict = verdict_of(tmp_path / "film.mp4")
+    assert (verdict.state, verdict.media_sha256) == (State.VALID, media_sha256(plain))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mp4", "plain.mp4"]
+
+
+def test_a_film_is_signed_without_a_copy(carphone: Path, sealer: Sealer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(OutputFile, "rewriting")
+    first = write_film(tmp_path / "first.mp4", carphone, sealer)
+    second = write_film(tmp_path / "second.mov", carphone, sealer, source=first)
+    assert (verdict_of(first).state, verdict_of(second).state) == (State.VALID, State.VALID)
+
+
+def test_bytes_behind_the_manifest_cannot_be_used_to_hide_something(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mp4", carphone, sealer)
+    with film.open("rb") as file:
+        box = manifest_boxes(file)[0]
+    flip(film, box.end - 1)
+    verdict = verdict_of(film)
+    assert (verdict.state, verdict.reasons) == (
+        State.INVALID,
+        ("the bytes behind the manifest were changed after the film was signed",),
+    )

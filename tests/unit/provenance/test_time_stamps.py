@@ -7,6 +7,7 @@ import hashlib
 import io
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -16,16 +17,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.provenance import signing
+from gateway.provenance.binding import sidecar_binding
 from gateway.provenance.claim import definition
 from gateway.provenance.credential import credential_of
-from gateway.provenance.library import UNKNOWN, LibraryError, sign
+from gateway.provenance.library import LibraryError, sign
 from gateway.provenance.places import sidecar_of
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import State, verdict_of
 from services.common.errors import BackendUnavailable, InvalidRequest
 from tests.unit.provenance.signed_films import chain_for, claim_of, flip, pem_of, write_film
-from tests.unit.provenance.time_stamps import STAMPED_AT, Answer, Request, Stamper, authority, new_stamper, refusal
+from tests.unit.provenance.time_stamps import STAMPED_AT, Answer, Door, Request, Stamper, authority, new_stamper, refusal
 
 FILMS = (".mp4", ".mkv")
 WRONG: dict[str, tuple[Callable[[Stamper], Answer], str]] = {
@@ -144,15 +145,37 @@ def test_an_authority_that_gives_no_time_stamp_is_an_error_that_may_pass(
     assert film.read_bytes() == b"the film before"
 
 
-def test_an_authority_that_never_answers_is_given_up(
-    carphone: Path, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("said", ["nothing", "a beginning"])
+def test_an_authority_that_does_not_finish_its_answer_is_given_up(
+    said: str, carphone: Path, studio: Studio, tmp_path: Path
 ) -> None:
-    """c2pa gives up after 30 s. The process that signs has a limit of its own, which is shorter here."""
-    monkeypatch.setattr(signing, "_BASE_S", 3.0)
-    with authority(lambda door, request: door.wait_for_the_end()) as url:
-        stamped = replace(studio.sealer, time_stamp_url=url)
-        with pytest.raises(BackendUnavailable, match="gave no time stamp"):
+    def answer(door: Door, request: Request) -> None:
+        if said != "nothing":
+            door.begin()
+            door.wfile.write(b"0")
+        door.wait_for_the_end()
+
+    with authority(answer) as url:
+        stamped = replace(studio.sealer, time_stamp_url=url, time_stamp_limit_s=0.5)
+        with pytest.raises(BackendUnavailable, match=r"its answer was not complete after 0\.5 s") as raised:
             write_film(tmp_path / "film.mp4", carphone, stamped)
+    assert url in raised.value.message
+    assert "DUBSTAGE_PROVENANCE_TIME_STAMP_URL must name an authority" in raised.value.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_without_end_is_the_fault_of_the_authority(carphone: Path, studio: Studio, tmp_path: Path) -> None:
+    def answer(door: Door, request: Request) -> None:
+        door.begin()
+        with suppress(OSError):
+            while True:
+                door.wfile.write(bytes(1 << 20))
+
+    with authority(answer) as url:
+        stamped = replace(studio.sealer, time_stamp_url=url, time_stamp_limit_s=600.0)
+        with pytest.raises(BackendUnavailable, match="its answer does not fit into 256 MB") as raised:
+            write_film(tmp_path / "film.mkv", carphone, stamped)
+    assert url in raised.value.message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -184,7 +207,7 @@ def test_a_film_stays_valid_after_the_certificate_has_expired_for_who_trusts_the
 
 def _signed_in_time(footage: Path, dated: Path, plain: Path, url: str) -> Studio:
     """Sign two films, with and without a time, with a certificate that expires soon after."""
-    claim = definition(claim_of(footage), {"footage": "ab" * 32})
+    claim = definition(claim_of(footage), {"footage": "ab" * 32}, sidecar_binding(io.BytesIO(b"a film")))
     made = {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
     claim["assertions"][0]["data"]["actions"] = [made]
     valid_s = 2.0
@@ -194,9 +217,7 @@ def _signed_in_time(footage: Path, dated: Path, plain: Path, url: str) -> Studio
             for film, authority_url in ((dated, url), (plain, "")):
                 film.write_bytes(b"a film")
                 credential = studio.sealer.credential
-                manifest = sign(
-                    claim, (), credential, io.BytesIO(b"a film"), None, media_type=UNKNOWN, time_stamp_url=authority_url
-                )
+                manifest = sign(claim, (), credential, time_stamp_url=authority_url)
                 sidecar_of(film).write_bytes(manifest)
         except LibraryError:  # the machine was slower than the certificate
             valid_s *= 2.0

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from gateway.media.film_room import copy_with_room
+from gateway.provenance.binding import embedded_binding, put_manifest
 from gateway.provenance.claim import definition
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.library import sign
@@ -27,14 +29,16 @@ def signed(carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lying(film: Path, tmp_path: Path, **facts: Any) -> Path:
     """A film whose manifest is signed, and says of the dub what no dub says."""
-    told = definition(claim_of(film), FACTS)
+    output = tmp_path / "lying.mp4"
+    with film.open("rb") as source, output.open("w+b") as target:
+        copy_with_room(source, target, 64 << 10)
+        told = definition(claim_of(film), FACTS, embedded_binding(target))
     told["assertions"][0]["data"]["actions"] = [
         {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
     ]
     told["assertions"][1]["data"] |= facts
-    output = tmp_path / "lying.mp4"
-    with film.open("rb") as source, output.open("w+b") as target:
-        sign(told, (), installation_credential(tmp_path / "data"), source, target, media_type="video/mp4")
+    with output.open("r+b") as target:
+        put_manifest(target, sign(told, (), installation_credential(tmp_path / "data")))
     return output
 
 

@@ -50,7 +50,7 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, variables: di
     assert all(name in str(caught.value) for name in variables) or "DUBSTAGE" not in named
 
 
-@pytest.mark.parametrize("text", ["", "\n# only a comment\n", "two words\n", "ünicode\n"])
+@pytest.mark.parametrize("text", ["", "\n# only a comment\n", "three plain words\n", "ünicode\n"])
 def test_a_token_file_without_a_usable_token_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "tokens").write_text(text)
     with pytest.raises(InvalidRequest, match="tokens"):

@@ -12,7 +12,18 @@ from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import JAW, LIPS_OUTER, NUM_LIPS, NUM_MOUTH_AREA
 from services.common.face.mouth_bank import MouthBank, make_bank
-from services.common.face.mouth_detail import NO_DETAIL, fine_band, luma_of, warped_detail, with_own_interior
+from services.common.face.mouth_detail import (
+    DETAIL_SIGMA_PX,
+    FINE_SIGMA_PX,
+    NO_DETAIL,
+    at_scale,
+    detail_of,
+    luma_of,
+    middle_of,
+    on_box_grid,
+    warped_detail,
+    with_own_interior,
+)
 from services.common.face.native_pictures import encoded, packed
 
 REST = np.stack(np.meshgrid(np.arange(BOX_SIZE), np.arange(BOX_SIZE)), -1).astype(np.float32)
@@ -61,11 +72,22 @@ def test_the_detail_follows_the_map() -> None:
     np.testing.assert_allclose(moved[60:-60, 60:-60].astype(int), there[60:-60, 66:-54].astype(int), atol=2)
 
 
-def test_a_picture_is_its_coarse_part_and_its_fine_band() -> None:
-    luma = stripes(2, 3.0).astype(np.float32)
-    band = fine_band(luma, 2)
-    assert abs(float(band.mean())) < 0.5
-    np.testing.assert_allclose(luma - band, cv2.GaussianBlur(luma, (0, 0), 2.0, borderType=cv2.BORDER_REPLICATE), atol=1e-3)
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_a_detail_lacks_what_a_gaussian_leaves(scale: int) -> None:
+    luma = stripes(scale, 6.0).astype(np.float32)
+    coarse = cv2.GaussianBlur(luma, (0, 0), DETAIL_SIGMA_PX * scale, borderType=cv2.BORDER_REPLICATE)
+    inside = slice(10 * scale, -10 * scale)
+    np.testing.assert_allclose((luma - detail_of(luma, scale))[inside, inside], coarse[inside, inside], atol=1.0)
+
+
+@pytest.mark.parametrize(("period", "in_the_fine_band"), [(2.5, 0.95), (12.0, 0.3)])
+def test_fine_structures_are_in_the_fine_band(period: float, in_the_fine_band: float) -> None:
+    assert FINE_SIGMA_PX < DETAIL_SIGMA_PX
+    detail = detail_of(stripes(2, period).astype(np.float32), 2)
+    middle = middle_of(on_box_grid(detail))
+    assert middle.shape == (160, 160)
+    share = float(np.abs(detail - at_scale(middle, 2)).mean() / np.abs(detail).mean())
+    assert share > in_the_fine_band if period < 4 else share < in_the_fine_band
 
 
 def test_the_luma_of_grey_is_grey() -> None:
@@ -73,7 +95,7 @@ def test_the_luma_of_grey_is_grey() -> None:
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-def test_between_the_lips_a_box_keeps_its_own_fine_band(scale: int) -> None:
+def test_between_the_lips_a_box_keeps_its_own_detail(scale: int) -> None:
     side = BOX_SIZE * scale
     landmarks = np.zeros((NUM_MOUTH_AREA, 2), np.float32)
     turn = np.linspace(0, 2 * np.pi, NUM_LIPS - len(LIPS_OUTER), endpoint=False)
@@ -82,7 +104,7 @@ def test_between_the_lips_a_box_keeps_its_own_fine_band(scale: int) -> None:
     large = cv2.resize(box, (side, side), interpolation=cv2.INTER_CUBIC)
     detail = np.full((side, side), 200, np.uint8)
     found = with_own_interior(detail, box, landmarks)
-    own = np.clip(np.rint(fine_band(luma_of(large), scale) + NO_DETAIL), 0, 255)
+    own = np.clip(np.rint(detail_of(luma_of(large), scale) + NO_DETAIL), 0, 255)
     middle = (slice(65 * scale, 75 * scale), slice(70 * scale, 90 * scale))
     np.testing.assert_allclose(found[middle].astype(int), own[middle], atol=1)
     assert (found[100 * scale :] == 200).all()

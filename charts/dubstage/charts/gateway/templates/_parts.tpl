@@ -28,6 +28,9 @@
 {{- if .values.tokensSecret.name }}
 {{ include "dubstage.variable" (list "DUBSTAGE_AUTH_TOKEN_FILE" "/etc/dubstage/tokens/tokens") }}
 {{- end }}
+{{- if or .values.tenantLimits.every .values.tenantLimits.tenants }}
+{{ include "dubstage.variable" (list "DUBSTAGE_TENANT_LIMITS_FILE" "/etc/dubstage/tenant-limits/limits.json") }}
+{{- end }}
 {{- if .values.batchesOnKubernetes }}
 {{ include "dubstage.variable" (list "DUBSTAGE_BATCH_CONFIG_MAP" (include "dubstage.nameOf" (dict "root" .root "component" "batch"))) }}
 {{- end }}
@@ -46,6 +49,11 @@
 {{- if .values.tokensSecret.name }}
 - name: tokens
   mountPath: /etc/dubstage/tokens
+  readOnly: true
+{{- end }}
+{{- if or .values.tenantLimits.every .values.tenantLimits.tenants }}
+- name: tenant-limits
+  mountPath: /etc/dubstage/tenant-limits
   readOnly: true
 {{- end }}
 {{- if .root.Values.global.provenance.secret.name }}
@@ -85,6 +93,11 @@
       - key: {{ .key }}
         path: tokens
 {{- end }}
+{{- end }}
+{{- if or .values.tenantLimits.every .values.tenantLimits.tenants }}
+- name: tenant-limits
+  configMap:
+    name: {{ $name }}-tenant-limits
 {{- end }}
 {{- with include "dubstage.provenanceVolume" .root }}
 - {{ . | trim | nindent 2 | trim }}
@@ -133,6 +146,20 @@ spec:
     - name: metrics
       port: {{ .values.metricsPort }}
       targetPort: metrics
+{{- with .values.tenantLimits }}
+{{- if or .every .tenants }}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ $name }}-tenant-limits
+  namespace: {{ $.root.Release.Namespace }}
+  labels:
+    {{- include "dubstage.labels" $ | nindent 4 }}
+data:
+  limits.json: {{ toJson . | quote }}
+{{- end }}
+{{- end }}
 {{- range $kind := list "data" "media" }}
 {{- $volume := index $.values $kind }}
 {{- if and (eq $volume.type "claim") (not $volume.existingClaim) }}

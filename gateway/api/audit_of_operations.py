@@ -1,0 +1,64 @@
+"""What the audit log records of the operations of CreateDub and CreateActor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from google.rpc import status_pb2  # type: ignore[import-untyped]
+
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.api.consent_messages import consent_from
+from gateway.api.operation_messages import ACTOR, DUB
+from gateway.audit.entry import Event, Happening
+from gateway.consent.record import digest_of
+from gateway.operations.store import OperationRecord
+from services.common.chassis import error_status
+from services.common.errors import Cancelled
+
+_BEGUN: Final[Mapping[str, Event]] = {DUB: Event.DUB_BEGUN, ACTOR: Event.ENROLMENT_BEGUN}
+_FAILED: Final[Mapping[str, Event]] = {DUB: Event.DUB_FAILED, ACTOR: Event.ENROLMENT_FAILED}
+_CANCELLED: Final[Mapping[str, Event]] = {DUB: Event.DUB_CANCELLED, ACTOR: Event.ENROLMENT_CANCELLED}
+
+
+def happening_of(record: OperationRecord) -> Happening | None:
+    """Return what is recorded of an operation that was submitted or has ended; None: nothing.
+
+    The actor of an enrolment that succeeds is recorded with the actor's own rows.
+    """
+    if record.error is not None:
+        return _failed(record)
+    if not record.done:
+        return _begun(record)
+    if record.kind != DUB or record.response is None:
+        return None
+    digest = pb.DubResult.FromString(record.response).media_sha256
+    return Happening(event=Event.DUB_ENDED, work=record.name, outputs=(digest,) if digest else ())
+
+
+def _begun(record: OperationRecord) -> Happening:
+    consents = []
+    message: pb.CreateDubRequest | pb.CreateActorRequest
+    if record.kind == DUB:
+        message = pb.CreateDubRequest.FromString(record.request)
+        if message.HasField("reference_consent"):
+            consents.append(message.reference_consent)
+    else:
+        message = pb.CreateActorRequest.FromString(record.request)
+    if message.HasField("consent"):
+        consents.append(message.consent)
+    return Happening(
+        event=_BEGUN[record.kind],
+        work=record.name,
+        actor_id=record.actor_id,
+        consents=tuple(digest_of(consent_from(consent)) for consent in consents),
+        details={"method": message.method} if message.method else {},
+    )
+
+
+def _failed(record: OperationRecord) -> Happening:
+    found = error_status.from_status(status_pb2.Status.FromString(record.error or b""))
+    if isinstance(found, Cancelled):
+        return Happening(event=_CANCELLED[record.kind], work=record.name)
+    reason = found.reason if found is not None else ""
+    return Happening(event=_FAILED[record.kind], work=record.name, details={"reason": reason})

@@ -1,0 +1,119 @@
+"""A tenant's room in a gateway: the tenant's places, and the servicers that work in them and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from dataclasses import dataclass
+
+from opentelemetry import trace
+
+from gateway.api.batch_servicer import BatchServicer
+from gateway.api.chores import eraser_of, expire_hourly
+from gateway.api.handlers import runner_of
+from gateway.api.installation import Installation
+from gateway.api.opened_stages import OpenedStages
+from gateway.api.servicers import Servicers
+from gateway.audit.settings import record_settings
+from gateway.live.admission import LiveAdmission
+from gateway.live.streams import LiveStreams
+from gateway.operations.slots import Slots
+from gateway.settings import GatewaySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the tenants of one gateway process share.
+
+    Attributes:
+        settings: settings of the process, with the places of the default tenant.
+        stages: the stages of the process.
+        jobs: slots of dubs and enrolments.
+        shots: slots of shots of batches.
+        live: decides which live streams run.
+    """
+
+    settings: GatewaySettings
+    stages: OpenedStages
+    jobs: Slots
+    shots: asyncio.Semaphore
+    live: LiveAdmission
+
+
+class Room:
+    """A tenant's room in one gateway process.
+
+    Attributes:
+        installation: data folder and database of the tenant.
+        servicers: the tenant's servicers.
+
+    Args:
+        shared: what the tenants of the process share.
+        settings: settings of the process, with the places of the tenant.
+        beside: room of another tenant, whose connections to the database are used; None: this is the first room.
+
+    Raises:
+        InvalidRequest: another gateway works in the data folder or with the SQLite file, or a file of the settings cannot be used.
+        StorageRefused, BackendUnavailable: the data folder or the database cannot be used.
+    """
+
+    def __init__(self, shared: Shared, settings: GatewaySettings, beside: Room | None = None) -> None:
+        self.installation: Installation = Installation(settings, beside=beside.installation if beside is not None else None)
+        try:
+            self._furnish(shared, settings)
+        except BaseException:
+            self.installation.close()
+            raise
+
+    def _furnish(self, shared: Shared, settings: GatewaySettings) -> None:
+        context, stages = self.installation.context, shared.stages
+        record_settings(context.actors.database, settings)
+        self._runner = runner = runner_of(settings, context, stages, shared.jobs)
+        live = LiveStreams(
+            stages,
+            context.actors,
+            context.artefacts,
+            max_message_bytes=settings.max_message_bytes,
+            admission=shared.live,
+        )
+        servicer = BatchServicer(settings, context, stages, shared.shots)
+        self._batches = servicer.batches
+        self._eraser = eraser_of(settings, context, runner, live)
+        self._expire = functools.partial(expire_hourly, settings, context, servicer.batches.views)
+        self._chores: list[asyncio.Task[None]] = []
+        self.servicers: Servicers = Servicers.of(context, runner, self._eraser, live, servicer)
+
+    @property
+    def unfinished(self) -> int:
+        """Number of operations that run in this process, and of those that wait for any gateway."""
+        return self._runner.unfinished
+
+    def watch(self) -> None:
+        """Begin to carry out erasures that other processes ask for, and to remove what is old."""
+        self._chores += [asyncio.create_task(self._eraser.watch()), asyncio.create_task(self._expire())]
+
+    async def start(self, tracer: trace.Tracer) -> None:
+        """Resume interrupted operations and batches. The stages are open.
+
+        Args:
+            tracer: makes one span for each operation.
+        """
+        self._runner.tracer = tracer
+        await self._runner.start()
+        await self._batches.start(tracer)
+
+    async def stop(self) -> None:
+        """Stop the operations and batches where they are; another process resumes them."""
+        for task in self._chores:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self._runner.close()
+        await self._batches.stop()
+
+    async def close_batches(self) -> None:
+        """Remove the folders that batches have left. All calls have ended."""
+        await self._batches.close()
+
+    async def close(self) -> None:
+        """Close the database, and let other gateways use the data folder. The stages are closed."""
+        await asyncio.to_thread(self.installation.close)

@@ -1,0 +1,174 @@
+"""The audit log in the database of the actors. Entries are written in the transactions of what they record."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from pydantic import ValidationError
+from sqlalchemy import delete, or_, select
+from sqlalchemy.orm import Session
+
+from gateway.audit.chain import ChainBroken, Head, follow
+from gateway.audit.entry import START, Event, Happening, digest_of_line, line_of
+from gateway.audit.tables import AuditPersonRow, AuditRow
+from gateway.consent.record import Consent, digest_of
+from gateway.database.database import Database
+from gateway.database.tables import ActorRow
+from gateway.signatures.canonical import plain_json
+from services.common.chassis.caller import current_caller
+
+_AT_ONCE: Final = 1000
+BEGINNINGS: Final = (Event.DUB_BEGUN, Event.ENROLMENT_BEGUN, Event.LIVE_BEGUN, Event.BATCH_SUBMITTED)
+"""Entries that tell who asked for a piece of work."""
+
+
+class AuditLog:
+    """Audit log of one database. All methods block.
+
+    Args:
+        database: database of the actors.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, happening: Happening, *, continues: str = "") -> None:
+        """Write an entry in a transaction of its own. The arguments are those of `append`."""
+        with self._database.writing() as session:
+            self.append(session, happening, continues=continues)
+
+    def append(self, session: Session, happening: Happening, *, continues: str = "") -> None:
+        """Write an entry in a transaction. Call this method last: the transaction waits for no other lock behind this one.
+
+        Args:
+            session: the transaction. Other gateways that append wait until it ends.
+            happening: what is recorded. If it names an actor and no consent record, the entry has the actor's own record.
+            continues: name of work that has begun. The entry has the caller of that beginning, and its face and consent records if
+                `happening` has none. Empty, or no such work: the present caller.
+        """
+        self._database.audit_one_by_one(session)
+        begun = _beginning(session, continues)
+        caller = current_caller()
+        by: Mapping[str, str] = {"tenant": caller.tenant, "token": caller.fingerprint}
+        face = self._face(session, happening)
+        if begun is not None:
+            by, face = begun["by"], face or begun["face"]
+            happening = replace(happening, consents=happening.consents or tuple(begun["consents"]))
+        elif happening.actor_id and not happening.consents:
+            happening = replace(happening, consents=_own_record(session, happening.actor_id))
+        last = session.execute(select(AuditRow.sequence, AuditRow.digest).order_by(AuditRow.sequence.desc()).limit(1)).first()
+        sequence, previous = (last.sequence + 1, last.digest) if last is not None else (1, START)
+        line = line_of(happening, sequence=sequence, previous=previous, time=_now(), by=by, face=face)
+        digest = digest_of_line(line.encode("ascii"))
+        session.add(AuditRow(sequence=sequence, line=line, digest=digest, work=happening.work[:160]))
+        session.flush()
+
+    def forget(self, session: Session, actor_id: str) -> None:
+        """Delete what ties a person to entries. The entries stay as they are."""
+        session.execute(delete(AuditPersonRow).where(AuditPersonRow.actor_id == actor_id))
+
+    def lines(self, *, after: int = 0) -> Iterator[AuditRow]:
+        """Yield the rows of the log in order, behind an entry."""
+        while True:
+            with self._database.reading() as session:
+                query = select(AuditRow).where(AuditRow.sequence > after).order_by(AuditRow.sequence).limit(_AT_ONCE)
+                rows = session.scalars(query).all()
+                session.expunge_all()
+            if not rows:
+                return
+            yield from rows
+            after = rows[-1].sequence
+
+    def newest(self, limit: int, *, actor_id: str = "", event: str = "") -> list[dict[str, Any]]:
+        """Return the newest entries in the order of the log, with the ids of people who are not erased (`actor_id`).
+
+        Args:
+            limit: most entries.
+            actor_id: only entries about this actor; empty: all.
+            event: only entries of this event, or of this first word of events; empty: all.
+        """
+        found: list[dict[str, Any]] = []
+        before: int | None = None
+        with self._database.reading() as session:
+            names = {row.alias: row.actor_id for row in session.scalars(select(AuditPersonRow))}
+            while rows := self._page_before(session, before):
+                for row in rows:
+                    entry = plain_json(row.line.encode())
+                    entry["actor_id"] = names.get(entry["face"], "")
+                    asked = not event or entry["event"] == event or entry["event"].startswith(f"{event}.")
+                    if asked and (not actor_id or entry["actor_id"] == actor_id):
+                        found.append(entry)
+                    if len(found) == limit:
+                        return found[::-1]
+                before = rows[-1].sequence
+        return found[::-1]
+
+    def _page_before(self, session: Session, before: int | None) -> Sequence[AuditRow]:
+        query = select(AuditRow).order_by(AuditRow.sequence.desc()).limit(_AT_ONCE)
+        return session.scalars(query if before is None else query.where(AuditRow.sequence < before)).all()
+
+    def verify(self, since: Head = Head()) -> Head:
+        """Check the whole log in the database, and return its head.
+
+        Args:
+            since: head of an earlier export, which the log must still hold.
+
+        Raises:
+            ChainBroken: the log was changed. The number of a line is that of the entry.
+        """
+        head = Head()
+        for number, row in enumerate(self.lines(), 1):
+            line = row.line.encode("utf-8", "replace")
+            head = follow(head, line, number)
+            if row.digest != head.digest or row.sequence != head.sequence:
+                raise ChainBroken(number, "the line is not the one that was written: it was changed in the database")
+            if head.sequence == since.sequence and head.digest != since.digest:
+                raise ChainBroken(number, "the entry is not that of the earlier export: the log was written anew")
+        if head.sequence < since.sequence:
+            raise ChainBroken(
+                head.sequence + 1,
+                f"entries {head.sequence + 1} to {since.sequence} of the earlier export are missing: the end was cut",
+            )
+        return head
+
+    def _face(self, session: Session, happening: Happening) -> str:
+        actor_id = happening.actor_id
+        row = session.get(AuditPersonRow, actor_id) if actor_id else None
+        if row is not None or not actor_id:
+            return row.alias if row is not None else ""
+        if happening.event is not Event.ENROLMENT_BEGUN and session.get(ActorRow, actor_id) is None:
+            # The person was erased meanwhile: no row ties an entry to the person again.
+            return ""
+        row = AuditPersonRow(actor_id=actor_id, alias=secrets.token_hex(16))
+        session.add(row)
+        session.flush()
+        return row.alias
+
+
+def _own_record(session: Session, actor_id: str) -> tuple[str, ...]:
+    """Return the digest of an actor's consent record; nothing: there is none, or it is damaged."""
+    row = session.get(ActorRow, actor_id)
+    try:
+        return (digest_of(Consent.model_validate(row.consent)),) if row is not None and row.consent is not None else ()
+    except ValidationError:
+        return ()
+
+
+def _beginning(session: Session, work: str) -> dict[str, Any] | None:
+    """Return the last entry that began a piece of work; None: there is none."""
+    if not work:
+        return None
+    # Quotes inside of values are escaped, so that only the key of the entry itself looks like this.
+    begun = or_(*(AuditRow.line.contains(f'"event":"{event}"', autoescape=True) for event in BEGINNINGS))
+    query = select(AuditRow.line).where(AuditRow.work == work[:160], begun).order_by(AuditRow.sequence.desc()).limit(1)
+    line = session.scalar(query)
+    found: dict[str, Any] | None = plain_json(line.encode()) if line is not None else None
+    return found
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

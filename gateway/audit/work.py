@@ -1,0 +1,83 @@
+"""Work that is recorded from its beginning to its end: dubs of commands and of batches, and live streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from gateway.ahead import in_thread
+from gateway.audit.entry import Event, Happening
+from gateway.audit.log import AuditLog
+from gateway.provenance.media_digest import media_sha256
+from services.common.chassis import error_status
+from services.common.errors import Cancelled, DubstageError
+
+_ENDS: Final[Mapping[Event, tuple[Event, Event, Event]]] = {
+    Event.DUB_BEGUN: (Event.DUB_ENDED, Event.DUB_FAILED, Event.DUB_CANCELLED),
+    Event.LIVE_BEGUN: (Event.LIVE_ENDED, Event.LIVE_FAILED, Event.LIVE_CANCELLED),
+}
+"""How work that begins with an entry ends: well, with an error, cancelled."""
+
+_log = structlog.stdlib.get_logger("dubstage.audit")
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What the entry for the end of a piece of work will hold.
+
+    Attributes:
+        outputs: digests of what was made, hexadecimal.
+        details: further facts.
+    """
+
+    outputs: tuple[str, ...]
+    details: dict[str, str | int | bool]
+
+    async def film(self, film: Path) -> None:
+        """Note the digest of a film without its manifest, as `dubstage inspect` prints it."""
+        self.outputs = (await in_thread(media_sha256, film),)
+
+
+@asynccontextmanager
+async def recorded(log: AuditLog, begun: Happening, *, continues: str = "") -> AsyncIterator[Recorded]:
+    """Record the beginning of the work of the context, and its end. Work whose beginning cannot be recorded does not begin.
+
+    Args:
+        log: the audit log.
+        begun: the beginning: DUB_BEGUN or LIVE_BEGUN, with a name of the work that no other work has.
+        continues: as for `AuditLog.append`.
+
+    Raises:
+        DubstageError: the database cannot be used, before the work or after work that succeeded.
+    """
+    ended, failed, cancelled = _ENDS[begun.event]
+    await in_thread(lambda: log.record(begun, continues=continues))
+    end = replace(begun, event=ended, actor_id="", consents=(), details={})
+    note = Recorded((), {})
+    try:
+        yield note
+    except BaseException as problem:
+        if isinstance(problem, asyncio.CancelledError | GeneratorExit | Cancelled):
+            last = replace(end, event=cancelled)
+        else:
+            found = error_status.domain_error(problem) if isinstance(problem, Exception) else None
+            last = replace(end, event=failed, details={"reason": found.reason if found is not None else ""})
+        try:
+            await in_thread(lambda: log.record(replace(last, details={**note.details, **last.details}), continues=begun.work))
+        except DubstageError as unwritten:
+            # The caller is told why the work failed. The beginning without an end shows what is missing.
+            _log.error("audit_entry_not_written", audit_event=str(last.event), work=begun.work, message=unwritten.message)
+        raise
+    last = replace(end, outputs=note.outputs, details=note.details)
+    await in_thread(lambda: log.record(last, continues=begun.work))
+
+
+def batch_work(batch: str) -> str:
+    """Return the name that a batch has in the audit log."""
+    return f"batches/{batch}"

@@ -1,0 +1,140 @@
+"""`dubstage audit`: list, export and check the audit log."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.table import Table
+
+from gateway.actors.store import ActorStore
+from gateway.audit.chain import ChainBroken, Head
+from gateway.audit.export import verify_export, write_export
+from gateway.cli import options
+from gateway.cli.app import app
+from gateway.cli.console import out, say, say_error, say_result
+from gateway.cli.text import printable
+from gateway.cli.trusted_key import trusted_key
+from gateway.signatures.installation import installation_key
+
+commands = typer.Typer(no_args_is_help=True, help="List, export and check the audit log: who did what with whose face.")
+app.add_typer(commands, name="audit")
+
+EXIT_BROKEN: Final = 3
+"""Exit code if the log was changed, as of `dubstage inspect` for a film that was changed."""
+_SHOWN_DIGITS: Final = 12
+
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PUBLIC.pem",
+        help="Public key of the installation that exported the log. Default: the key of this installation.",
+        show_default=False,
+    ),
+]
+
+
+@commands.command("list")
+def list_entries(
+    actor: Annotated[str, typer.Option(metavar="ID", help="Only entries about this actor.", show_default=False)] = "",
+    event: Annotated[
+        str,
+        typer.Option(
+            metavar="EVENT", help="Only this event, such as dub.begun, or all of a kind, such as dub.", show_default=False
+        ),
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="NUMBER", help="Newest entries to show.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+) -> None:
+    """List the newest entries. The id of an actor is shown until the person is erased."""
+    with ActorStore(options.gateway_settings()) as actors:
+        found = actors.audit.newest(limit, actor_id=actor, event=event)
+    if as_json:
+        for entry in found:
+            say_result(json.dumps(entry))
+        return
+    table = Table("no.", "time", "event", "tenant", "token", "actor", "consent", "details", box=None)
+    for entry in found:
+        table.add_row(*_cells(entry))
+    out.print(table)
+
+
+@commands.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="File to write. Only its owner can read it.")],
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write the whole log to FILE: one entry per line, and a last line with the signed head."""
+    settings = options.gateway_settings()
+    at = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
+    with ActorStore(settings) as actors:
+        try:
+            made = write_export(actors.audit, installation_key(settings.data_dir), file, at=at, overwrite=overwrite)
+        except ChainBroken as problem:
+            _say_broken(problem, "the database")
+            raise typer.Exit(EXIT_BROKEN) from None
+    say(f"{made.head.sequence} entries, signed with the key {made.key}")
+    say_result(str(file))
+
+
+@commands.command("verify")
+def verify(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Export to check. Default: the log in the database.", show_default=False)
+    ] = None,
+    key: Key = None,
+    since: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Earlier export. The log in the database must still hold its entries, so that a cut end and a log "
+            "that was written anew are told.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Check that no entry was changed, removed, moved, inserted or cut off. The exit code is 3 if one was.
+
+    FILE is checked with the public key alone: no database is opened. The log in the database has no signed head. To tell that its
+    end was cut, give an earlier export with --since.
+    """
+    place = str(file) if file is not None else "the database"
+    try:
+        if file is not None:
+            exported = verify_export(file, trusted_key(key))
+            say(f"exported at {exported.exported_at}, signed with the key {exported.key}")
+            head = exported.head
+        else:
+            earlier = verify_export(since, trusted_key(key)).head if since is not None else Head()
+            with ActorStore(options.gateway_settings()) as actors:
+                head = actors.audit.verify(earlier)
+    except ChainBroken as problem:
+        _say_broken(problem, place)
+        raise typer.Exit(EXIT_BROKEN) from None
+    say(f"{place}: {head.sequence} entries, none changed")
+    say_result(head.digest)
+
+
+def _say_broken(problem: ChainBroken, place: str) -> None:
+    say_error(f"{place}: line {problem.line}: {problem.reason}")
+
+
+def _cells(entry: dict[str, Any]) -> list[str]:
+    face = entry["actor_id"] or (f"erased ({entry['face'][:_SHOWN_DIGITS]})" if entry["face"] else "")
+    facts = {**entry["details"], **({"work": entry["work"]} if entry["work"] else {})}
+    shown = ", ".join(f"{name}={value}" for name, value in facts.items())
+    digests = [digest[:_SHOWN_DIGITS] for digest in entry["consents"]]
+    cells = [
+        entry["sequence"],
+        entry["time"],
+        entry["event"],
+        entry["by"]["tenant"],
+        entry["by"]["token"],
+        face,
+        " ".join(digests),
+        shown,
+    ]
+    return [printable(str(cell)) for cell in cells]

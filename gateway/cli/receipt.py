@@ -1,0 +1,102 @@
+"""`dubstage receipt`: check receipts of erasures, and print the public key that checks them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from gateway.actors.receipts import ErasureReceipt, ReceiptRefused, verified
+from gateway.cli import options
+from gateway.cli.app import app
+from gateway.cli.console import say, say_error, say_result
+from gateway.cli.new_file import write_new_file
+from gateway.cli.trusted_key import trusted_key
+from gateway.signatures.installation import installation_key
+from services.common.errors import InvalidRequest
+
+commands = typer.Typer(no_args_is_help=True, help="Check receipts of erasures.")
+app.add_typer(commands, name="receipt")
+
+EXIT_REFUSED: Final = 3
+"""Exit code if the receipt does not verify."""
+_MOST_BYTES: Final = 256 << 20
+_OLD_KEY: Final = "receipt.key"
+"""File of the secret key of the receipts of earlier versions."""
+
+
+@commands.command("verify")
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The receipt, JSON.")],
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PUBLIC.pem",
+            help="Public key of the installation that erased. Default: the key of this installation.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Check the signature of a receipt. The exit code is 3 if the receipt was changed, cut or forged, or another key signed it."""
+    content = _content(file)
+
+    def key_of(asked: str) -> Ed25519PublicKey:
+        # Receipts of earlier versions name no key, so that the installation needs none to check them.
+        return trusted_key(key)(asked)
+
+    try:
+        receipt = verified(content, key_of, _old_key if key is None else lambda: None)
+    except ReceiptRefused as problem:
+        say_error(f"{file}: {problem}")
+        raise typer.Exit(EXIT_REFUSED) from None
+    for line in lines(receipt):
+        say(line)
+    say_result(f"{receipt.actor_id} was erased at {receipt.erased_at}")
+
+
+@commands.command("key")
+def public_key(
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="PUBLIC.pem", help="New file for the key. Default: print.", show_default=False),
+    ] = None,
+) -> None:
+    """Print the public key that checks the receipts and the exported audit logs of this installation."""
+    key = installation_key(options.gateway_settings().data_dir)
+    if output is not None:
+        write_new_file(output, key.public_pem.encode())
+    say(f"key {key.id}")
+    say_result(str(output) if output is not None else key.public_pem.strip())
+
+
+def lines(receipt: ErasureReceipt) -> list[str]:
+    """Return what a person reads of a receipt, one fact per line."""
+    found = [f"signed with the key {receipt.key}"] if receipt.key else ["made by an older version, and checked with receipt.key"]
+    for field, word in (("erased", "erased"), ("kept", "kept, because other work uses it")):
+        kinds = receipt.document.get(field, {})
+        found += [f"{word}: {len(digests)} of the kind {kind}" for kind, digests in kinds.items()]
+    found += [
+        f"looked through: {one['place']} ({one['looked_at']}): nothing is left" for one in receipt.document.get("looked_at", ())
+    ]
+    found += [f"out of reach: {place}" for place in receipt.document.get("out_of_reach", ())]
+    return found
+
+
+def _content(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_MOST_BYTES + 1)
+    except OSError as problem:
+        raise InvalidRequest(f"{file} cannot be read: {problem.strerror or problem}", field="file") from problem
+    if len(content) > _MOST_BYTES:
+        raise InvalidRequest(f"{file} is larger than any receipt", field="file")
+    return content
+
+
+def _old_key() -> bytes | None:
+    try:
+        return (options.gateway_settings().data_dir / _OLD_KEY).read_bytes()
+    except OSError:
+        return None

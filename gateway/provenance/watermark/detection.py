@@ -1,0 +1,102 @@
+"""Search for the watermark of a key in the responses of a face: the time of the film, the bits, how sure they are, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from gateway.provenance.watermark.chance import log10_tail
+from gateway.provenance.watermark.code import WORD_BITS, decoded
+from gateway.provenance.watermark.layout import PERIOD
+from gateway.provenance.watermark.payload import Payload, installation_of
+from gateway.provenance.watermark.search import SHIFTS, Part, Search
+from gateway.provenance.watermark.signal import STEP_S, STEPS_PER_CHIP
+from gateway.provenance.watermark.spreading import Spreading
+from services.common.array_types import Float64, UInt8
+
+FALSE_ALARM_LOG10: Final = -6.0
+"""A mark is found if a film without the mark shows as much with a probability below 10^-6."""
+_SPAN_STEPS: Final = 50
+"""Steps of the window in which spans are looked for: 2 s."""
+_SPAN_SIGMA: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The watermark of a face, or the best that looks like one.
+
+    Attributes:
+        log10_chance: decimal logarithm of the probability that a face without the mark shows as much.
+        soft: float64 [64], the bits of the word in standard deviations; above 0: 1.
+        payload: what the mark says after error correction.
+        right: whether the payload names the installation's key.
+        agreeing: how many of the 64 bits were read right before error correction, if the payload is right.
+        spans: [begin, end) in seconds of the film, where the mark is.
+    """
+
+    log10_chance: float
+    soft: Float64 = field(repr=False)
+    payload: Payload
+    right: bool
+    agreeing: int
+    spans: tuple[tuple[float, float], ...]
+
+    @property
+    def found(self) -> bool:
+        """Whether the face has the mark."""
+        return self.log10_chance < FALSE_ALARM_LOG10
+
+
+def find_mark(parts: Sequence[Part], key: bytes, *, trials: int = 1) -> Finding | None:
+    """Return the likeliest mark of a key in one face; None: there are no parts.
+
+    The time at which the film was cut is unknown, so every shift of the time grid is tried, in all parts together and, because
+    somebody may have cut parts out, in each part alone.
+
+    Args:
+        parts: responses of the face.
+        key: secret of the installation, 32 bytes.
+        trials: number of faces that are looked at.
+    """
+    if not parts:
+        return None
+    spreading = Spreading.of_key(key)
+    search = Search(spreading)
+    choices = [list(parts), *([part] for part in parts if len(parts) > 1)]
+    best = max((search.best_shift(choice) for choice in choices), key=lambda found: found.total)
+    chance = log10_tail(best.total, WORD_BITS) + np.log10(SHIFTS * len(choices) * trials)
+    message, word = decoded(best.bits)
+    payload = Payload.of_message(message)
+    return Finding(
+        log10_chance=min(0.0, float(chance)),
+        soft=best.bits,
+        payload=payload,
+        right=payload.installation == installation_of(key),
+        agreeing=int(((best.bits > 0) == (word > 0)).sum()),
+        spans=_spans(spreading, parts, best.shift, word),
+    )
+
+
+def _spans(spreading: Spreading, parts: Sequence[Part], shift: int, word: UInt8) -> tuple[tuple[float, float], ...]:
+    """Return where the responses follow the chips of a word, seconds [begin, end) in order."""
+    chips = spreading.chips(word)
+    spans: list[tuple[float, float]] = []
+    for part in parts:
+        steps = part.first + np.arange(len(part.responses))
+        at_chip = (steps - shift) % STEPS_PER_CHIP == 0
+        number = (steps - shift) // STEPS_PER_CHIP % PERIOD
+        agreed = np.where(at_chip, (part.responses * chips[number]).sum(1), 0.0)
+        energy = np.where(at_chip, (part.responses**2).sum(1), 0.0)
+        window = np.ones(min(_SPAN_STEPS, len(steps)))
+        sigma = np.convolve(agreed, window, "same") / np.sqrt(np.maximum(np.convolve(energy, window, "same"), 1e-30))
+        inside = np.concatenate([[False], sigma > _SPAN_SIGMA, [False]])
+        edges = np.flatnonzero(np.diff(inside.astype(np.int8)))
+        begins, ends = edges[::2], edges[1::2]
+        spans += [
+            (float((part.first + begin) * STEP_S), float((part.first + end) * STEP_S))
+            for begin, end in zip(begins, ends, strict=True)
+        ]
+    return tuple(sorted(spans))

@@ -1,0 +1,84 @@
+"""The Ed25519 key of an installation: a file in the data folder that the first signature makes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from gateway.consent.keys import key_id, read_private_key
+from gateway.private_files import cannot_use, data_folder, keep_secret
+from services.common.errors import InvalidRequest, StorageRefused
+
+KEY_FILE: Final = "signing.pem"
+"""File of the key in the data folder, PEM, PKCS 8, mode 0600."""
+
+
+class InstallationKey:
+    """Key that an installation signs with.
+
+    Attributes:
+        id: SHA-256 of the public key (`gateway.consent.keys.key_id`), 64 hexadecimal digits.
+        public: the public key.
+
+    Args:
+        private: the private key.
+    """
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.public: Ed25519PublicKey = private.public_key()
+        self.id: str = key_id(self.public)
+
+    @property
+    def public_pem(self) -> str:
+        """The public key, PEM."""
+        return self.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
+
+    def sign(self, content: bytes) -> str:
+        """Return the signature of a text, Base64."""
+        return base64.b64encode(self._private.sign(content)).decode("ascii")
+
+
+def installation_key(folder: Path) -> InstallationKey:
+    """Return the key of an installation. The first call makes the key.
+
+    Args:
+        folder: the gateway's data folder.
+
+    Raises:
+        StorageRefused: the file cannot be read or written, or is damaged.
+    """
+    file = folder / KEY_FILE
+    data_folder(folder)
+    try:
+        if not file.exists():
+            private = Ed25519PrivateKey.generate()
+            keep_secret(file, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        file.read_bytes()
+    except OSError as problem:
+        raise cannot_use(folder, problem) from problem
+    try:
+        return InstallationKey(read_private_key(file))
+    except InvalidRequest:
+        raise StorageRefused(
+            f"the key {file} is damaged: restore the file from a backup, or remove the file. Receipts and audit logs are then "
+            "signed with a new key, and the old public key still checks the old ones",
+            subject=str(file),
+        ) from None
+
+
+def is_signed(content: bytes, signature: object, key: Ed25519PublicKey) -> bool:
+    """Return whether a signature (Base64) is that of a text by a key."""
+    if not isinstance(signature, str):
+        return False
+    try:
+        key.verify(base64.b64decode(signature, validate=True), content)
+    except (InvalidSignature, binascii.Error, ValueError):
+        return False
+    return True

@@ -1,0 +1,46 @@
+"""Tokens and limits of tenants reach the gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.tenants.limits import TenantLimits, read_limits
+from tests.charts.rendering import pod_spec, render, template
+
+
+def test_the_gateway_reads_the_limits_of_the_values(tmp_path: Path) -> None:
+    rendered = render("everything")
+    (name,) = (one["metadata"]["name"] for one in rendered.of("ConfigMap") if one["metadata"]["name"].endswith("tenant-limits"))
+    file = tmp_path / "limits.json"
+    file.write_text(rendered.one("ConfigMap", name)["data"]["limits.json"])
+    limits = read_limits(file)
+    assert limits.of("acme") == TenantLimits(concurrent_dubs=8, storage_bytes=500_000_000_000)
+    assert limits.of("beta") == TenantLimits(concurrent_dubs=4)
+    spec = pod_spec(rendered.deployment("gateway"))
+    (volume,) = (one for one in spec["volumes"] if one.get("configMap", {}).get("name") == name)
+    (mount,) = (one for one in rendered.container("gateway")["volumeMounts"] if one["name"] == volume["name"])
+    # The whole folder is mounted: a file that is mounted alone never changes.
+    assert "subPath" not in mount
+    assert rendered.environment("gateway")["DUBSTAGE_TENANT_LIMITS_FILE"] == f"{mount['mountPath']}/limits.json"
+
+
+def test_without_limits_there_is_no_file_of_limits() -> None:
+    rendered = render("default")
+    assert "DUBSTAGE_TENANT_LIMITS_FILE" not in rendered.environment("gateway")
+    assert not [one for one in rendered.of("ConfigMap") if one["metadata"]["name"].endswith("tenant-limits")]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "gateway.tenantLimits.every.concurent_dubs=1",
+        "gateway.tenantLimits.tenants.acme.live_streams=-1",
+        "gateway.tenantLimits.tenants.Acme.live_streams=1",
+    ],
+)
+def test_helm_names_a_limit_that_is_none(wrong: str) -> None:
+    result = template(sets=[wrong], check=False)
+    assert result.returncode != 0
+    assert "tenantLimits" in result.stderr

@@ -1,0 +1,136 @@
+"""The motion stage behind a real server, for the method that moves the head."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from services.common.wire.arrays import to_tensor
+from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
+from services.motion.convert import FeatureBlock, PredictConfig, motion_to_proto
+from services.motion.models import MotionModels
+from services.motion.predictors.headpose.grid import HeadposeGrid
+from services.motion.predictors.headpose.style import encode_head_style
+from services.motion.stream import MotionStream
+from services.motion.types import Footage
+from tests.contract.motion.calls import (
+    PAL,
+    drained,
+    encoded,
+    encoded_head,
+    head_request,
+    predicted,
+    refusal,
+    stream,
+    talking,
+)
+from tests.contract.motion.requests import block_to_proto, config_to_proto, motion_from_proto
+from tests.unit.motion.synthesised import head_poses, random_features
+
+if TYPE_CHECKING:
+    from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
+
+
+@pytest.mark.parametrize("num_frames", [100, 1])
+async def test_headpose_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionServiceAsyncStub, num_frames: int) -> None:
+    features = random_features(30)
+    config = config_to_proto(PredictConfig("headpose", await encoded_head(stub, num_frames), PAL, 0, without_style=False))
+    models = MotionModels()
+    usable = np.ones(num_frames, np.bool_)
+    style = encode_head_style(Footage(talking(num_frames), usable, head_poses(num_frames)), models)
+    local = MotionStream(HeadposeGrid(models, style), PAL)
+    parts = [local.push(0, features)]
+    while (part := local.drain()) is not None:
+        parts.append(part)
+    expected = [reply.SerializeToString() for motion in parts for reply in motion_to_proto(motion)]
+    frames = [frame for reply in expected for frame in pb.PredictMotionResponse.FromString(reply).frames]
+    for cut in (9, 30):
+        got = [frame async for reply in stub.PredictMotion(stream(config, features, cut)) for frame in reply.frames]
+        assert [frame.SerializeToString(deterministic=True) for frame in got] == [
+            frame.SerializeToString(deterministic=True) for frame in frames
+        ]
+
+
+async def test_headpose_answers_poses_and_blinks_that_can_be_read_back(stub: MotionServiceAsyncStub) -> None:
+    config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), PAL, 130, without_style=False))
+    parts = [motion_from_proto(reply) async for reply in stub.PredictMotion(stream(config, random_features(30)))]
+    poses = np.concatenate([part.poses for part in parts if part.poses is not None])
+    blink = np.concatenate([part.blink for part in parts if part.blink is not None])
+    assert poses.shape == (130, 6)
+    own = head_poses(100)
+    assert (np.abs(poses - own.mean(axis=0)) < 4.0 * own.std(axis=0)).all()
+    assert blink.max() == 1.0
+    assert blink.min() == 0.0
+
+
+async def test_headpose_personalises_the_style_that_ugc_goes_on_using(stub: MotionServiceAsyncStub) -> None:
+    request = pb.PersonalizeRequest(
+        method="headpose",
+        style=ref_to_proto(await encoded_head(stub, 60)),
+        features=block_to_proto(FeatureBlock(0, random_features(60))),
+        mouth_landmarks=to_tensor(talking(60)),
+        usable=to_tensor(np.ones(60, np.bool_)),
+        head_poses=to_tensor(head_poses(60)),
+    )
+    *_, last = [step async for step in stub.Personalize(request)]
+    refined = PredictConfig("ugc", ref_from_proto(last.style, "style"), PAL, 5, without_style=False)
+    short = random_features(5)
+    for method in ("headpose", "ugc"):
+        assert (await predicted(stub, config_to_proto(replace(refined, method=method)), short)).shape == (5, 59, 3)
+    request.ClearField("head_poses")
+    code, says = await refusal(drained(stub.Personalize(request)))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "head_poses" in says
+
+
+@pytest.mark.parametrize("broken", ["missing", "length", "width", "nan", "scale", "type"])
+async def test_broken_head_poses_are_refused_by_name(stub: MotionServiceAsyncStub, broken: str) -> None:
+    poses = head_poses(100)
+    request = head_request()
+    if broken == "missing":
+        request.ClearField("head_poses")
+    else:
+        wrong = {
+            "length": poses[:90],
+            "width": poses[:, :5],
+            "nan": np.where(np.arange(6) == 2, np.nan, poses),
+            "scale": poses * np.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.0]),
+            "type": poses.astype(np.float32),
+        }[broken]
+        request.head_poses.CopyFrom(to_tensor(wrong))
+    code, says = await refusal(stub.EncodeStyle(request))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "head_poses" in says
+
+
+async def test_head_poses_of_frames_without_a_face_may_be_zeros(stub: MotionServiceAsyncStub) -> None:
+    request, usable = head_request(), np.arange(100) < 90
+    request.usable.CopyFrom(to_tensor(usable))
+    whole = (await stub.EncodeStyle(request)).style
+    request.head_poses.CopyFrom(to_tensor(np.where(usable[:, None], head_poses(100), 0.0)))
+    assert (await stub.EncodeStyle(request)).style == whole
+
+
+async def test_head_poses_change_no_style_of_another_method(stub: MotionServiceAsyncStub) -> None:
+    request = head_request()
+    request.method = "ugc"
+    assert ref_from_proto((await stub.EncodeStyle(request)).style, "style") == await encoded(stub)
+
+
+async def test_headpose_with_a_style_of_another_method_is_refused(stub: MotionServiceAsyncStub) -> None:
+    config = config_to_proto(PredictConfig("headpose", await encoded(stub), PAL, 0, without_style=False))
+    code, says = await refusal(drained(stub.PredictMotion(stream(config, random_features(9)))))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "head_poses" in says
+
+
+async def test_footage_of_headpose_at_another_rate_is_taken(stub: MotionServiceAsyncStub) -> None:
+    request = head_request(200)
+    request.frame_rate.num = 50
+    assert (await stub.EncodeStyle(request)).style.sha256

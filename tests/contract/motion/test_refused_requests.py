@@ -1,0 +1,105 @@
+"""What the motion stage refuses over the wire, and what it names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from services.common.wire.arrays import to_tensor
+from services.motion.convert import FeatureBlock, PredictConfig
+from tests.contract.motion.calls import (
+    PAL,
+    Requests,
+    drained,
+    encoded,
+    refusal,
+    stream,
+    style_request,
+    talking,
+)
+from tests.contract.motion.requests import block_to_proto, config_to_proto
+from tests.unit.motion.synthesised import random_features
+
+if TYPE_CHECKING:
+    from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
+
+
+async def test_everybody_without_its_features_is_refused_by_name(stub: MotionServiceAsyncStub) -> None:
+    config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0, without_style=False))
+    code, says = await refusal(drained(stub.PredictMotion(stream(config, random_features(9)))))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "features.identity_removed" in says
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("method", "unknown"), ("feature_rate", common_pb2.Rational(num=30, den=1)), ("num_frames", -1), ("style", None)],
+)
+async def test_a_config_that_cannot_be_used_names_its_field(stub: MotionServiceAsyncStub, field: str, value: object) -> None:
+    request = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False))
+    if field == "style":
+        request.config.ClearField("style")
+    elif field == "feature_rate":
+        request.config.feature_rate.num = 30
+    else:
+        setattr(request.config, field, value)
+    code, details = await refusal(drained(stub.PredictMotion(stream(request, random_features(3)))))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert field in details
+
+
+async def test_a_missing_style_is_not_found(stub: MotionServiceAsyncStub) -> None:
+    ref = await encoded(stub)
+    lost = replace(ref, uri=ref.uri.replace(ref.sha256, "0" * 64).replace(f"/{ref.sha256[:2]}/", "/00/"), sha256="0" * 64)
+    config = config_to_proto(PredictConfig("ugc", lost, PAL, 0, without_style=False))
+    code, _ = await refusal(drained(stub.PredictMotion(stream(config, random_features(3)))))
+    assert code == grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("broken", ["nan", "shape", "missing", "range", "order"])
+async def test_broken_features_are_refused(stub: MotionServiceAsyncStub, broken: str) -> None:
+    config = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False))
+    block = block_to_proto(FeatureBlock(5 if broken == "order" else 0, random_features(3)))
+    if broken == "nan":
+        block.mel.CopyFrom(to_tensor(np.full((3, 4, 80), np.nan, np.float32)))
+    if broken == "shape":
+        block.mel.CopyFrom(to_tensor(np.zeros((3, 4, 79), np.float32)))
+    if broken == "missing":
+        block.ClearField("posteriorgram")
+    if broken == "range":
+        block.speech_probability.CopyFrom(to_tensor(np.full(3, 1.5, np.float32)))
+
+    async def requests() -> Requests:
+        yield config
+        yield pb.PredictMotionRequest(features=block)
+
+    code, details = await refusal(drained(stub.PredictMotion(requests())))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert "features" in details or "frame 5" in details
+
+
+async def test_sound_and_picture_of_other_lengths_are_refused(stub: MotionServiceAsyncStub) -> None:
+    request = pb.EstimateLagRequest(
+        features=block_to_proto(FeatureBlock(0, random_features(60))),
+        mouth_landmarks=to_tensor(talking(50)),
+        usable=to_tensor(np.ones(50, np.bool_)),
+    )
+    code, details = await refusal(stub.EstimateLag(request))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert "60" in details
+    assert "50" in details
+
+
+async def test_footage_without_a_usable_face_is_a_failed_precondition(stub: MotionServiceAsyncStub) -> None:
+    request = style_request()
+    request.usable.CopyFrom(to_tensor(np.zeros(100, np.bool_)))
+    code, details = await refusal(stub.EncodeStyle(request))
+    assert code == grpc.StatusCode.FAILED_PRECONDITION
+    assert "25 usable frames" in details

@@ -1,0 +1,193 @@
+"""Erasure drill over SQLite and a folder, and over PostgreSQL and S3: nothing is left, and what is left is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.actors.ledger import JobLedger
+from gateway.actors.receipts import verified
+from gateway.actors.store import ActorStore
+from gateway.audit.entry import Event, Happening
+from gateway.batch.erasing import BatchPictures
+from gateway.batch.manifest import manifest_of
+from gateway.batch.store import BatchStore
+from gateway.batch.types import Shot
+from gateway.operations.store import OperationStore
+from gateway.pipeline.journal import Journal
+from gateway.settings import GatewaySettings
+from gateway.signatures.installation import installation_key
+from services.common.errors import ActorNotReady, StorageRefused
+from services.common.face.actor_geometry import ActorGeometry
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from tests.contract.stores.s3_servers import BUCKET, S3Server
+from tests.unit.actors.installation import CONSENT, geometry, learned
+
+__all__ = ["geometry"]
+
+
+@pytest.fixture(params=["sqlite and a folder", "postgresql and s3"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> GatewaySettings:
+    data = tmp_path / "data"
+    if request.param == "sqlite and a folder":
+        return GatewaySettings(data_dir=data, artefacts_url=str(tmp_path / "artefacts"), batches_url=str(tmp_path / "batches"))
+    server: S3Server = request.getfixturevalue("s3")
+    request.getfixturevalue("aws")(server.endpoint)
+    where = f"s3://{BUCKET}/drill-{abs(hash(request.node.nodeid))}"
+    url: str = request.getfixturevalue("postgres_url")
+    return GatewaySettings(data_dir=data, database_url=url, artefacts_url=f"{where}/artefacts", batches_url=f"{where}/batches")
+
+
+@pytest.fixture
+def actors(settings: GatewaySettings) -> Iterator[ActorStore]:
+    with ActorStore(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def blobs(settings: GatewaySettings) -> ArtefactStore:
+    return ArtefactStore(settings.artefacts_url)
+
+
+@pytest.fixture
+def batches(settings: GatewaySettings) -> BatchStore:
+    return BatchStore(settings.batches_url)
+
+
+@pytest.fixture
+def job(actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, geometry: ActorGeometry, settings: GatewaySettings) -> Path:
+    """Ann with footage, an interrupted dub, an operation and a picture in a batch; Bob stays. The folder of the dub."""
+    for name in ("ann", "bob"):
+        more = {"footage": blobs.put_bytes(f"footage of {name}".encode())}
+        actors.create(
+            name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT, more=more
+        )
+    folder = settings.data_dir / "jobs" / "1"
+    ledger = JobLedger(actors, "ann")
+    ledger.begin(folder)
+    Journal(folder / "journal", blobs, lambda ref: ledger.hold(folder, ref)).record("first", {"box": np.full(64, 1, np.uint8)})
+    (folder / "faces.bin").write_bytes(b"faces of ann")
+    OperationStore(actors.database).add("dub", b"dub of ann", actor_id="ann")
+    shots = [Shot(id=f"s{name}", footage="/plate.mp4", output=f"/{name}.mp4", actor=name) for name in ("ann", "bob")]
+    batches.create(manifest_of("night", shots), "farm")
+    for name in ("ann", "bob"):
+        batches.put_thumbnail("night", f"s{name}", f"picture of {name}".encode())
+    return folder
+
+
+def erase(actors: ActorStore, batches: BatchStore) -> str:
+    return actors.erasures.erase_or_ask("ann", [BatchPictures(batches)]).to_json()
+
+
+def test_nothing_of_the_person_is_left_and_the_receipt_says_so(
+    actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, settings: GatewaySettings, job: Path
+) -> None:
+    own = {ref.sha256 for ref in actors.get("bob").artefacts.values()}
+    receipt = verified(erase(actors, batches).encode(), lambda _: installation_key(settings.data_dir).public)
+    assert {kind: len(digests) for kind, digests in receipt.document["erased"].items()} == {
+        "bank": 1,
+        "batch picture": 1,
+        "enrolment": 1,
+        "footage": 1,
+        "job": 1,
+        "job file": 2,
+        "renderer": 1,
+        "style": 1,
+    }
+    places = {one["place"] for one in receipt.document["looked_at"] if one["left"] == 0}
+    assert places == {"database", "artefact store", "data folder (jobs, journals, uploads)", "pictures of batches"}
+    assert "backups" in receipt.document["out_of_reach"][0]
+    assert {blob.ref.sha256 for blob in blobs.stored()} == own
+    assert not job.exists()
+    assert batches.thumbnails("night", ["sann", "sbob"]).keys() == {"sbob"}
+    assert OperationStore(actors.database).list() == []
+    assert actors.audit.newest(1)[0]["event"] == "actor.erased"
+    for work in (actors.get, actors.erasures.check, actors.erasures.erase):
+        with pytest.raises(ActorNotReady, match="'ann'"):
+            work("ann")
+    with pytest.raises(ActorNotReady, match="'ann'"):
+        JobLedger(actors, "ann").begin(job)
+
+
+def test_a_blob_that_does_not_go_makes_the_erasure_fail_and_the_next_one_succeed(
+    actors: ActorStore, batches: BatchStore, job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = actors.get("ann").artefacts["footage"]
+    really = ArtefactStore.delete
+
+    def refuse(store: ArtefactStore, ref: ArtefactRef) -> bool:
+        return ref != kept and really(store, ref)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ArtefactStore, "delete", refuse)
+        with pytest.raises(StorageRefused, match=f"not erased whole. Left: blob {kept.sha256} in artefact store"):
+            erase(actors, batches)
+    assert actors.show("ann").actor_id == "ann"
+    assert kept.sha256 in erase(actors, batches)
+    with pytest.raises(ActorNotReady):
+        actors.get("ann")
+
+
+def test_a_copy_in_the_data_folder_and_a_journal_of_another_job_are_told(
+    actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, settings: GatewaySettings, job: Path
+) -> None:
+    copy = settings.data_dir / "forgotten" / "copy.mp4"
+    copy.parent.mkdir()
+    copy.write_bytes(b"footage of ann")
+    with pytest.raises(StorageRefused, match=f"file {copy} in data folder"):
+        erase(actors, batches)
+    copy.unlink()
+    other = settings.data_dir / "jobs" / "2"
+    # A job that nobody knows any more, and that has journalled a blob of the person.
+    Journal(other / "journal", blobs).record("first", {"box": np.full(64, 1, np.uint8)})
+    with pytest.raises(StorageRefused, match=f"entry of the journal {other}"):
+        erase(actors, batches)
+
+
+def test_files_of_other_jobs_that_are_equal_stay_and_are_named(
+    actors: ActorStore, batches: BatchStore, settings: GatewaySettings, job: Path
+) -> None:
+    other = settings.data_dir / "jobs" / "2"
+    other.mkdir()
+    (other / "faces.bin").write_bytes(b"faces of ann")
+    receipt = actors.erasures.erase_or_ask("ann", [BatchPictures(batches)])
+    assert len(receipt.document["kept"]["file of other work"]) == 1
+    assert (other / "faces.bin").exists()
+
+
+_APPEND = """
+import sys
+from pathlib import Path
+from gateway.audit.entry import Event, Happening
+from gateway.audit.log import AuditLog
+from gateway.database.database import Database
+
+log = AuditLog(Database(sys.argv[1], Path(sys.argv[2])))
+for number in range(40):
+    log.record(Happening(event=Event.DUB_BEGUN, work=f"{sys.argv[3]}/{number}"))
+"""
+
+
+def test_gateways_that_append_at_the_same_time_write_one_chain(actors: ActorStore, settings: GatewaySettings) -> None:
+    command = [sys.executable, "-c", _APPEND, settings.database_url, str(settings.data_dir)]
+    writers = [subprocess.Popen([*command, name], stderr=subprocess.PIPE) for name in ("first", "second", "third")]
+    for writer in writers:
+        said = writer.communicate(timeout=120)[1]
+        assert writer.returncode == 0, said.decode()
+    assert actors.audit.verify().sequence == 120
+    works = [entry["work"] for entry in actors.audit.newest(200)]
+    for name in ("first", "second", "third"):
+        assert [work for work in works if work.startswith(name)] == [f"{name}/{number}" for number in range(40)]
+
+
+def test_an_entry_goes_with_its_transaction(actors: ActorStore) -> None:
+    before = actors.audit.verify()
+    with actors.database.writing() as session:
+        actors.audit.append(session, Happening(event=Event.DUB_BEGUN, work="dubs/1"))
+        session.rollback()
+    assert actors.audit.verify() == before

@@ -1,0 +1,87 @@
+"""Gateways over one PostgreSQL, without stages: each learns of the tenants that another one serves, and goes on with their work."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog.testing
+from opentelemetry import trace
+
+from gateway.api import rooms as rooms_module
+from gateway.api.opened_stages import OpenedStages
+from gateway.api.room import Shared
+from gateway.api.rooms import Rooms
+from gateway.live.admission import LiveAdmission
+from gateway.operations.slots import Slots
+from gateway.settings import GatewaySettings
+from services.common.chassis.caller import acting_for
+from services.common.errors import BackendUnavailable
+
+
+def rooms_at(folder: Path, url: str) -> Rooms:
+    settings = GatewaySettings(data_dir=folder, artefacts_url=str(folder.parent / "artefacts"), database_url=url)
+    stages = OpenedStages(settings)
+    return Rooms(Shared(settings, stages, Slots(1), asyncio.Semaphore(1), LiveAdmission(1)))
+
+
+async def closed(rooms: Rooms) -> None:
+    await rooms.stop()
+    await rooms.close_batches()
+    await rooms.close()
+
+
+async def until_opened(lines: list[Any], count: int) -> None:
+    async with asyncio.timeout(60):
+        while sum(line["event"] == "tenant_opened" for line in lines) < count:  # noqa: ASYNC110 - the event comes from another task
+            await asyncio.sleep(0.01)
+
+
+async def test_a_gateway_opens_the_tenants_of_another(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms_module, "LOOK_S", 0.05)
+    one, other = rooms_at(tmp_path / "one", postgres_url), rooms_at(tmp_path / "other", postgres_url)
+    with structlog.testing.capture_logs() as lines:
+        for rooms in (one, other):
+            await rooms.start(trace.NoOpTracer())
+        with acting_for("acme"):
+            room = await one.of_caller()
+            assert await one.of_caller() is room
+        assert await one.of_caller() is one.default
+        await until_opened(lines, 2)
+    assert [line["tenant"] for line in lines if line["event"] == "tenant_opened"] == ["acme", "acme"]
+    await closed(one)
+    with structlog.testing.capture_logs() as lines:
+        again = rooms_at(tmp_path / "one", postgres_url)
+        await again.start(trace.NoOpTracer())
+        # At its start already, before anybody calls.
+        assert sum(line["event"] == "tenant_opened" for line in lines) == 1
+    await closed(again)
+    await closed(other)
+
+
+async def test_no_room_opens_while_the_gateway_ends(tmp_path: Path) -> None:
+    rooms = rooms_at(tmp_path / "data", "")
+    await rooms.start(trace.NoOpTracer())
+    await rooms.stop()
+    with acting_for("acme"), pytest.raises(BackendUnavailable, match="shutting down"):
+        await rooms.of_caller()
+    await rooms.close_batches()
+    await rooms.close()
+
+
+async def test_a_tenant_whose_places_cannot_be_used_is_told_so_and_no_other(tmp_path: Path) -> None:
+    rooms = rooms_at(tmp_path / "data", "")
+    await rooms.start(trace.NoOpTracer())
+    (tmp_path / "data" / "tenants").write_text("no folder")
+    with acting_for("acme"):
+        for _ in range(2):
+            with pytest.raises(Exception, match="DUBSTAGE_DATA_DIR") as caught:
+                await rooms.of_caller()
+            assert str(tmp_path) not in str(caught.value)
+    assert await rooms.of_caller() is rooms.default
+    (tmp_path / "data" / "tenants").unlink()
+    with acting_for("acme"):
+        assert await rooms.of_caller() is not rooms.default
+    await closed(rooms)

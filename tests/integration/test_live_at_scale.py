@@ -1,0 +1,102 @@
+"""Live streams that break, that are read slowly, and that the gateway has no time for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dubstage.client import Connection, DubstageCallError
+from dubstage.client import gateway as client
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from tests.integration.conftest import RunningGateway, StartGateway
+from tests.integration.test_live import Samples, config, failure, pieces, with_the_actors_of
+from tests.integration.test_operations import until
+
+
+def all_frames(connection: Connection, speech: npt.NDArray[np.float32], **options: Any) -> list[client.LiveFrame]:
+    """All frames of a stream. A gateway that is busy is asked again, as callers do."""
+    found: list[client.LiveFrame] = []
+
+    def taken() -> bool:
+        try:
+            found[:] = client.live(connection, pieces(speech, options["sample_rate_hz"]), **options)
+        except DubstageCallError as error:
+            if error.code != "RESOURCE_EXHAUSTED" or not error.retry_after_s:
+                raise
+            return False
+        return True
+
+    until(taken)
+    return found
+
+
+def test_a_stream_that_broke_goes_on_where_it_was(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+    speech, rate = samples
+    speech = np.resize(speech, 2 * rate)
+    whole = []
+    with gateway.connect() as connection:
+        whole += all_frames(connection, speech, actor_id=actor, sample_rate_hz=rate)
+        broken = client.live(connection, pieces(speech, rate), actor_id=actor, sample_rate_hz=rate)
+        came = [next(broken).frame_index for _ in range(35)]
+        broken.close()
+        rest = speech[client.live_first_sample(came[-1] + 1, rate) :]
+        later = all_frames(connection, rest, actor_id=actor, sample_rate_hz=rate, first_frame=came[-1] + 1)
+    assert [*came, *(frame.frame_index for frame in later)] == list(range(50))
+    for frame in later:
+        as_before = whole[frame.frame_index].picture.astype(int)
+        # The same footage, and a mouth that has heard a second of the speech before: hardly a pixel differs.
+        assert np.abs(frame.picture - as_before).mean() < 0.5
+        others = [
+            np.abs(frame.picture - other.picture.astype(int)).mean() for other in whole if other is not whole[frame.frame_index]
+        ]
+        assert np.abs(frame.picture - as_before).mean() < min(others)
+
+
+def test_frames_that_a_slow_reader_misses_are_left_out_for_that_reader_alone(
+    gateway: RunningGateway, actor: str, samples: Samples
+) -> None:
+    speech, rate = samples
+    long = np.resize(speech, 6 * rate)
+    said = threading.Event()
+
+    def speaking() -> Iterator[npt.NDArray[np.float32]]:
+        yield from pieces(long, rate)
+        said.set()
+
+    with gateway.connect() as slow, gateway.connect() as other:
+        frames = client.live(slow, speaking(), actor_id=actor, sample_rate_hz=rate, max_late_ms=300)
+        indices = [next(frames).frame_index]
+        quick = all_frames(other, speech[:rate], actor_id=actor, sample_rate_hz=rate)
+        # All is said long before the next frame is taken: the frames in between are late.
+        assert said.wait(60)
+        indices += [frame.frame_index for frame in frames]
+    assert len(quick) == 25
+    assert indices == sorted(set(indices))
+    assert len(indices) < 100
+    # The picture never stands still for longer than a second.
+    assert max(np.diff(indices)) <= 25
+
+
+def test_streams_of_one_gateway_are_refused_with_a_time_to_come_again(
+    start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
+) -> None:
+    speech, rate = samples
+    running = start_gateway(max_live_streams=1, data_dir=with_the_actors_of(gateway, tmp_path))
+    with running.connect() as connection:
+        stream = client.live(connection, pieces(speech, rate), actor_id=actor, sample_rate_hz=rate)
+        next(stream)
+        refused = failure(connection, [config(actor, rate)])
+        assert (refused.code, refused.retryable) == ("RESOURCE_EXHAUSTED", True)
+        assert refused.retry_after_s > 0
+        stream.close()
+
+
+def test_a_lateness_that_cannot_be_promised_is_refused(gateway: RunningGateway, actor: str) -> None:
+    with gateway.connect() as connection:
+        hasty = pb.LiveRequest(config=pb.LiveConfig(actor_id=actor, sample_rate_hz=16000, channels=1, max_late_ms=100))
+        assert failure(connection, [hasty]).field == "config.max_late_ms"

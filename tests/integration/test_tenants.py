@@ -1,0 +1,257 @@
+"""Two tenants of one gateway: neither reads, uses, lists, changes or erases what belongs to the other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pool
+
+from dubstage.client import Connection, DubstageCallError, batch
+from dubstage.client import gateway as client
+from dubstage.gateway.v1alpha1.batch_pb2 import SHOT_STATE_DONE
+from gateway.api.registration import SERVICES
+from gateway.consent.record import Consent, digest_of
+from gateway.settings import TENANTS_FOLDER
+from services.common.store.artefacts import ArtefactStore
+from tests.integration.conftest import Media, RunningGateway, RunningStages, StartGateway, dubbing, enrolment, write_short_clip
+from tests.integration.test_operations import until
+
+TOKENS = {"acme": "token-of-acme-1234", "beta": "token-of-beta-1234", "default": "token-without-a-tenant"}
+ANNA, NIGHT = "anna", "night"
+FILM = "film.mp4"
+
+
+@dataclass(frozen=True)
+class Things:
+    """What a call may name: things of acme, or names that nothing has."""
+
+    actor: str
+    operation: str
+    batch: str
+
+
+NOTHING = Things("nobody", f"operations/{'0' * 32}", "nothing")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A gateway with an actor, a dub and a batch of acme, all ended; the other tenants have the same files."""
+
+    running: RunningGateway
+    media: Path
+    acme: Things
+
+    def connect(self, tenant: str) -> Connection:
+        return self.running.connect(token=TOKENS[tenant])
+
+    def folder(self, tenant: str) -> Path:
+        return self.media if tenant == "default" else self.media / TENANTS_FOLDER / tenant
+
+
+def shot(output: str, actor_id: str = ANNA) -> Any:
+    return batch.row("a", footage="footage.mp4", speech="speech.wav", output=output, actor_id=actor_id)
+
+
+def token_file(folder: Path) -> Path:
+    file = folder / "tokens"
+    lines = [token if tenant == "default" else f"{tenant} {token}" for tenant, token in TOKENS.items()]
+    file.write_text("# who may call\n\n" + "\n".join(lines) + "\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def place(
+    gateway_factory: StartGateway, loop_thread: Any, media: Media, carphone: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("tenants")
+    # Footage of this module's own: the blobs of the session's footage belong to the actor of another gateway.
+    write_short_clip(carphone, folder / "footage.mp4", 35)
+    for home in (folder / "media", *(folder / "media" / TENANTS_FOLDER / tenant for tenant in ("acme", "beta"))):
+        home.mkdir(parents=True)
+        shutil.copy(folder / "footage.mp4", home)
+        shutil.copy(media.speech, home)
+    running = gateway_factory(auth_token_file=token_file(folder), media_dir=folder / "media", require_consent=True)
+    with running.connect(token=TOKENS["acme"]) as connection:
+        client.enrol(connection, **enrolment(ANNA)).wait(timeout_s=300)
+        dub = client.dub(connection, **dubbing(FILM, actor_id=ANNA))
+        dub.wait(timeout_s=300)
+        batch.submit(connection, NIGHT, rows=[shot("night.mp4")])
+        *_, ended = batch.watch(connection, NIGHT)
+        assert ended.progress.num_done == 1
+    yield Place(running, folder / "media", Things(ANNA, dub.name, NIGHT))
+    loop_thread.run(running.server.drain(grace_s=0))
+
+
+USES: dict[str, Callable[[Connection, Things], object]] = {
+    "ActorService.GetActor": lambda to, things: client.get_actor(to, things.actor),
+    "ActorService.EraseActor": lambda to, things: client.erase_actor(to, things.actor),
+    "ActorService.RevokeConsent": lambda to, things: client.revoke_consent(to, actor_id=things.actor),
+    "DubService.CreateDub": lambda to, things: client.dub(to, **dubbing("stolen.mp4", actor_id=things.actor)),
+    "DubService.Live": lambda to, things: list(
+        client.live(to, [np.zeros(800, np.float32)], actor_id=things.actor, sample_rate_hz=16000)
+    ),
+    "BatchService.SubmitBatch": lambda to, things: batch.submit(to, "stolen", rows=[shot("stolen.mp4", things.actor)]),
+    "BatchService.GetBatch": lambda to, things: batch.get(to, things.batch),
+    "BatchService.ListShots": lambda to, things: list(batch.list_shots(to, things.batch)),
+    "BatchService.WatchBatch": lambda to, things: list(batch.watch(to, things.batch)),
+    "BatchService.CancelBatch": lambda to, things: batch.cancel(to, things.batch),
+    "BatchService.RetryBatch": lambda to, things: batch.retry(to, things.batch),
+    "BatchService.DeleteBatch": lambda to, things: batch.delete(to, things.batch),
+    "BatchService.GetReport": lambda to, things: list(batch.report(to, things.batch)),
+    "Operations.GetOperation": lambda to, things: client.get_operation(to, things.operation),
+    "Operations.WaitOperation": lambda to, things: client.wait_operation(to, things.operation, 5),
+    "Operations.CancelOperation": lambda to, things: client.cancel_operation(to, things.operation),
+    "Operations.DeleteOperation": lambda to, things: client.delete_operation(to, things.operation),
+}
+"""RPCs that name a thing of a tenant."""
+LISTS: dict[str, Callable[[Connection], list[Any]]] = {
+    "ActorService.ListActors": lambda to: list(client.list_actors(to)),
+    "BatchService.ListBatches": lambda to: list(batch.list_batches(to)),
+    "Operations.ListOperations": lambda to: list(client.list_operations(to)),
+}
+"""RPCs that list things of a tenant."""
+MAKES = {"ActorService.CreateActor"}
+"""RPCs that name no thing that exists, and make one."""
+
+
+def test_every_rpc_names_lists_or_makes_things_of_a_tenant() -> None:
+    """A new RPC belongs into one of the tables above, so that the tests below call it."""
+    pool = descriptor_pool.Default()
+    found = {f"{name.rpartition('.')[2]}.{method.name}" for name in SERVICES for method in pool.FindServiceByName(name).methods}
+    assert found == set(USES) | set(LISTS) | MAKES
+
+
+def refusal(call: Callable[[Connection, Things], object], connection: Connection, things: Things) -> tuple[str, ...]:
+    """How a call is refused, with the names that the caller gave taken out."""
+    with pytest.raises(DubstageCallError) as caught:
+        call(connection, things)
+    error = caught.value
+    said = [error.message, *(f"{one}" for one in error.violations)]
+    for name, kind in ((things.actor, "ACTOR"), (things.operation, "OPERATION"), (things.batch, "BATCH")):
+        said = [text.replace(name, kind) for text in said]
+    return (error.code, error.reason, error.field, *said)
+
+
+@pytest.mark.parametrize("tenant", ["beta", "default"])
+@pytest.mark.parametrize("rpc", sorted(USES))
+def test_a_thing_of_another_tenant_is_answered_as_one_that_does_not_exist(rpc: str, tenant: str, place: Place) -> None:
+    with place.connect(tenant) as connection:
+        assert refusal(USES[rpc], connection, place.acme) == refusal(USES[rpc], connection, NOTHING)
+    assert not (place.folder(tenant) / "stolen.mp4").exists()
+    # The call has changed nothing of acme's.
+    with place.connect("acme") as connection:
+        assert client.get_actor(connection, ANNA).consent_problem == ""
+        state = client.get_operation(connection, place.acme.operation)
+        assert (state.done, state.error) == (True, None)
+        assert [one.state for one in batch.list_shots(connection, NIGHT)] == [SHOT_STATE_DONE]
+    assert (place.folder("acme") / FILM).exists()
+
+
+@pytest.mark.parametrize("tenant", ["beta", "default"])
+@pytest.mark.parametrize("rpc", sorted(LISTS))
+def test_lists_have_the_tenants_own_things_alone(rpc: str, tenant: str, place: Place) -> None:
+    with place.connect("acme") as connection:
+        assert LISTS[rpc](connection)
+    with place.connect(tenant) as connection:
+        assert LISTS[rpc](connection) == []
+
+
+def test_a_withdrawal_by_digest_reaches_the_tenants_own_people_alone(place: Place) -> None:
+    digest = digest_of(Consent.model_validate(enrolment(ANNA)["consent"]))
+    with place.connect("beta") as connection:
+        assert list(client.revoke_consent(connection, record_sha256=digest).actor_ids) == []
+        # The withdrawal holds for beta.
+        with pytest.raises(DubstageCallError) as caught:
+            client.enrol(connection, **enrolment(ANNA))
+        assert caught.value.reason == "CONSENT_WITHDRAWN"
+    with place.connect("acme") as connection:
+        assert client.get_actor(connection, ANNA).consent_problem == ""
+
+
+def test_two_tenants_have_actors_and_batches_of_one_name_and_one_face(place: Place, stages: RunningStages) -> None:
+    """The footage is the same too, so the blobs have the same digests. An erasure removes the tenant's own."""
+    with place.connect("default") as connection:
+        made = client.enrol(connection, **enrolment(ANNA)).wait(timeout_s=300)
+        batch.submit(connection, NIGHT, rows=[shot("other-night.mp4")])
+        *_, ended = batch.watch(connection, NIGHT)
+        assert ended.progress.num_done == 1
+        batch.delete(connection, NIGHT)
+        receipt = client.erase_actor(connection, ANNA)
+    with place.connect("acme") as connection:
+        theirs = client.get_actor(connection, ANNA)
+        assert {one.sha256 for one in theirs.artefacts} & {one.sha256 for one in made.artefacts}
+        assert {one.sha256 for one in made.artefacts} <= set(receipt.erased_sha256)
+        assert not receipt.kept_sha256
+        assert theirs.damage == ""
+        assert batch.get(connection, NIGHT).progress.num_done == 1
+        client.dub(connection, **dubbing("again.mp4", actor_id=ANNA)).wait(timeout_s=300)
+    left = {blob.ref.sha256 for blob in ArtefactStore(str(stages.artefacts / "tenants" / "acme")).stored()}
+    assert {one.sha256 for one in theirs.artefacts} <= left
+
+
+@pytest.mark.parametrize("uri", [f"{TENANTS_FOLDER}/acme/footage.mp4", f"file://{{media}}/{TENANTS_FOLDER}/acme/footage.mp4"])
+def test_no_tenant_names_a_file_of_another(uri: str, place: Place) -> None:
+    place_of_acme = uri.format(media=place.media)
+    there, nowhere = place_of_acme, place_of_acme.replace("acme", "none")
+    with place.connect("default") as connection:
+        for field in ("footage", "speech", "output"):
+            said = []
+            for name in (there, nowhere):
+                with pytest.raises(DubstageCallError) as caught:
+                    client.dub(connection, **dubbing("stolen.mp4") | {field: name})
+                said.append((caught.value.code, caught.value.field, caught.value.message.replace(name, "").replace("none", "acme")))
+            assert said[0] == said[1]
+    with place.connect("beta") as connection:
+        for name in (there, "../acme/footage.mp4", f"file://{place.media}/footage.mp4"):
+            with pytest.raises(DubstageCallError) as caught:
+                client.dub(connection, **dubbing("stolen.mp4", footage=name))
+            assert caught.value.code == "INVALID_ARGUMENT"
+
+
+def test_the_token_file_is_read_again_without_a_restart(place: Place) -> None:
+    file = place.media.parent / "tokens"
+    before = file.read_text()
+    file.write_text(before + "gamma token-of-gamma-1234\nacme second-token-of-acme\n")
+    try:
+        with place.running.connect(token="token-of-gamma-1234") as connection:
+            assert list(client.list_actors(connection)) == []
+        with place.running.connect(token="second-token-of-acme") as connection:
+            assert [one.actor_id for one in client.list_actors(connection)] == [ANNA]
+    finally:
+        file.write_text(before)
+    with place.running.connect(token="token-of-gamma-1234") as connection, pytest.raises(DubstageCallError) as caught:
+        list(client.list_actors(connection))
+    assert caught.value.code == "UNAUTHENTICATED"
+
+
+def test_interrupted_work_goes_on_for_its_tenant(
+    start_gateway: StartGateway,
+    stop_gateway: Callable[[RunningGateway], None],
+    place: Place,
+    stages: RunningStages,
+    long_footage: str,
+    media: Media,
+    tmp_path: Path,
+) -> None:
+    """A dub of acme begins in one gateway process and ends in the next one."""
+    home = place.folder("acme")
+    shutil.copy(media.root / long_footage, home)
+    given = {"auth_token_file": token_file(tmp_path), "media_dir": place.media, "artefacts_url": str(stages.artefacts)}
+    first = start_gateway(**given)
+    with first.connect(token=TOKENS["acme"]) as connection:
+        dub = client.dub(connection, **dubbing("resumed.mp4", footage=long_footage))
+        until(lambda: bool(list((first.data / "tenants" / "acme" / "jobs").iterdir())))
+    stop_gateway(first)
+    again = start_gateway(**given, data_dir=first.data)
+    # Nobody of acme has called: the gateway knows by itself that there is work.
+    until((home / "resumed.mp4").exists, seconds=900)
+    with again.connect(token=TOKENS["acme"]) as connection:
+        assert client.wait_operation(connection, dub.name, 60).error is None
+    with again.connect(token=TOKENS["default"]) as connection:
+        assert list(client.list_operations(connection)) == []

@@ -1,0 +1,161 @@
+"""The audit log of one database: entries, who asked, faces, and what of an erased person stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.actors.store import ActorStore
+from gateway.audit.entry import Event, Happening
+from gateway.audit.log import AuditLog
+from gateway.audit.settings import record_settings
+from gateway.audit.work import recorded
+from gateway.consent.record import digest_of
+from gateway.settings import GatewaySettings, RequireConsent
+from services.common.chassis.caller import Caller, set_current_caller
+from services.common.errors import InvalidRequest
+from services.common.face.actor_geometry import ActorGeometry
+from services.common.store.artefacts import ArtefactStore
+from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, settings
+
+__all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
+
+
+@pytest.fixture
+def log(actors: ActorStore) -> AuditLog:
+    return actors.audit
+
+
+@pytest.fixture
+def ann(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> str:
+    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
+    return "ann"
+
+
+def lines(log: AuditLog) -> list[str]:
+    return [row.line for row in log.lines()]
+
+
+def test_an_enrolment_leaves_an_entry_with_the_digest_of_the_record_and_without_names(log: AuditLog, ann: str) -> None:
+    (line,) = lines(log)
+    entry = json.loads(line)
+    assert (entry["sequence"], entry["previous"], entry["event"]) == (1, "0" * 64, "actor.created")
+    assert entry["consents"] == [digest_of(CONSENT)]
+    assert len(entry["face"]) == 32
+    assert "ann" not in line.lower()
+    assert entry["time"].endswith("Z")
+
+
+def test_an_entry_is_written_with_what_it_records_or_not_at_all(
+    actors: ActorStore, log: AuditLog, ann: str, blobs: ArtefactStore, geometry: ActorGeometry
+) -> None:
+    with pytest.raises(InvalidRequest, match="there is an actor"):
+        actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
+    assert len(lines(log)) == 1
+
+
+def test_one_face_has_one_name_in_all_entries_until_the_person_is_erased(actors: ActorStore, log: AuditLog, ann: str) -> None:
+    log.record(Happening(event=Event.DUB_BEGUN, work="dubs/1", actor_id=ann))
+    actors.erasures.erase(ann)
+    created, begun, erased = (json.loads(line) for line in lines(log))
+    assert created["face"] == begun["face"] == erased["face"]
+    assert erased["event"] == "actor.erased"
+    assert [entry["actor_id"] for entry in log.newest(10)] == ["", "", ""], "nothing ties the name to the person"
+    assert log.verify().sequence == 3
+
+
+def test_nothing_of_an_erased_person_is_in_the_file_of_the_database(
+    actors: ActorStore, log: AuditLog, settings: GatewaySettings, ann: str
+) -> None:
+    actors.consents.withdraw_of(ann, CONSENT)
+    number = actors.erasures.ask(ann)
+    actors.erasures.carry_out(ann)
+    assert actors.erasures.answer(number) is not None
+    actors.close()
+    content = (settings.data_dir / "actors.sqlite").read_bytes()
+    assert CONSENT.subject.encode() not in content
+    assert b'"ann"' not in content
+    assert b"actor.erased" in content
+
+
+def test_work_after_the_erasure_ties_nothing_to_the_person_again(actors: ActorStore, log: AuditLog, ann: str) -> None:
+    actors.erasures.erase(ann)
+    log.record(Happening(event=Event.DUB_BEGUN, work="dubs/late", actor_id=ann))
+    assert json.loads(lines(log)[-1])["face"] == ""
+    assert log.newest(10, actor_id=ann) == []
+
+
+def test_the_end_of_work_has_the_caller_the_face_and_the_records_of_its_beginning(log: AuditLog, ann: str) -> None:
+    async def work() -> None:
+        set_current_caller(Caller("studio", "00112233aabbccdd"))
+        begun = Happening(event=Event.DUB_BEGUN, work="dubs/1", actor_id=ann, consents=("f" * 64,))
+        async with recorded(log, begun) as record:
+            # The end is written by a process that resumed the work, and that nobody has called.
+            set_current_caller(Caller())
+            record.outputs = ("e" * 64,)
+
+    asyncio.run(work())
+    begun, ended = (json.loads(line) for line in lines(log)[1:])
+    assert ended["event"] == "dub.ended"
+    assert ended["by"] == begun["by"] == {"tenant": "studio", "token": "00112233aabbccdd"}
+    assert (ended["face"], ended["consents"], ended["outputs"]) == (begun["face"], ["f" * 64], ["e" * 64])
+
+
+@pytest.mark.parametrize(
+    ("problem", "event", "reason"),
+    [(InvalidRequest("no"), "dub.failed", "INVALID_REQUEST"), (asyncio.CancelledError(), "dub.cancelled", None)],
+)
+def test_work_that_fails_or_is_cancelled_is_recorded_as_such(
+    log: AuditLog, problem: BaseException, event: str, reason: str | None
+) -> None:
+    async def work() -> None:
+        async with recorded(log, Happening(event=Event.DUB_BEGUN, work="dubs/1")):
+            raise problem
+
+    with pytest.raises(type(problem)):
+        asyncio.run(work())
+    entry = json.loads(lines(log)[-1])
+    assert (entry["event"], entry["details"].get("reason")) == (event, reason)
+
+
+def test_hostile_texts_stay_in_their_line(log: AuditLog) -> None:
+    hostile = 'x","event":"dub.begun\n{"head":\u2028\x00\ud800' + "y" * 1000
+    log.record(Happening(event=Event.BATCH_SUBMITTED, work="batches/a%_\n", details={"text": hostile}))
+    log.record(Happening(event=Event.DUB_BEGUN, work="dubs/1"), continues="batches/a%_\n")
+    first, second = lines(log)
+    assert first.isascii()
+    assert "\n" not in first
+    assert json.loads(first)["details"]["text"] == hostile[:200]
+    assert json.loads(second)["event"] == "dub.begun"
+    assert log.verify().sequence == 2
+
+
+def test_settings_are_recorded_when_they_change(actors: ActorStore, log: AuditLog, settings: GatewaySettings) -> None:
+    off = settings.model_copy(update={"watermark": False})
+    strict = settings.model_copy(update={"require_consent": RequireConsent.SIGNED})
+    for found in (settings, settings, off, off, strict):
+        record_settings(actors.database, found)
+    details = [json.loads(line)["details"] for line in lines(log)]
+    assert [(found["watermark"], found["require_consent"]) for found in details] == [
+        (True, "false"),
+        (False, "false"),
+        (True, "signed"),
+    ]
+
+
+def test_a_withdrawal_leaves_an_entry(actors: ActorStore, log: AuditLog, ann: str) -> None:
+    actors.consents.withdraw(digest_of(CONSENT))
+    entry = json.loads(lines(log)[-1])
+    assert (entry["event"], entry["consents"]) == ("consent.withdrawn", [digest_of(CONSENT)])
+
+
+def test_the_newest_entries_are_chosen_by_actor_and_event(log: AuditLog, ann: str, tmp_path: Path) -> None:
+    for number in range(3):
+        log.record(Happening(event=Event.DUB_BEGUN, work=f"dubs/{number}", actor_id=ann))
+        log.record(Happening(event=Event.LIVE_BEGUN, work=f"live/{number}"))
+    assert [entry["work"] for entry in log.newest(2, event="dub")] == ["dubs/1", "dubs/2"]
+    assert [entry["work"] for entry in log.newest(9, event="live.begun")] == ["live/0", "live/1", "live/2"]
+    assert [entry["actor_id"] for entry in log.newest(9, actor_id="ann")] == ["ann"] * 4

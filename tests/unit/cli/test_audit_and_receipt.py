@@ -1,0 +1,83 @@
+"""`dubstage audit` and `dubstage receipt`, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.actors.store import ActorStore
+from gateway.audit.entry import Event, Happening
+from gateway.cli.app import run
+from gateway.settings import GatewaySettings
+from services.common.face.actor_geometry import ActorGeometry
+from services.common.store.artefacts import ArtefactStore
+from tests.unit.actors.installation import actors, blobs, database_url, geometry, learned, settings
+
+__all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
+
+
+@pytest.fixture(autouse=True)
+def environment(
+    settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installation with one actor."""
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", settings.artefacts_url)
+    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
+
+
+def test_the_log_is_listed_exported_and_checked(
+    tmp_path: Path, actors: ActorStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    actors.audit.record(Happening(event=Event.LIVE_BEGUN, work="live/1", actor_id="ann", details={"text": "[red]\x1b]0;x\x07"}))
+    file, public = tmp_path / "log.jsonl", tmp_path / "public.pem"
+    assert run(["audit", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert "actor.created" in shown
+    assert "ann" in shown
+    assert "\x1b" not in shown
+    assert run(["audit", "list", "--json", "--event", "live", "--actor", "ann"]) == 0
+    assert json.loads(capsys.readouterr().out)["event"] == "live.begun"
+    assert run(["audit", "export", str(file)]) == 0
+    assert run(["audit", "export", str(file)]) == 10
+    assert run(["receipt", "key", "-o", str(public)]) == 0
+    assert run(["audit", "verify", str(file)]) == 0
+    assert run(["audit", "verify", "--since", str(file)]) == 0
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "elsewhere"))
+    assert run(["audit", "verify", str(file), "--key", str(public)]) == 0
+    capsys.readouterr()
+    assert run(["audit", "verify", str(file)]) == 10
+    assert "--key PUBLIC.pem" in capsys.readouterr().err
+    file.write_bytes(file.read_bytes().replace(b"live/1", b"live/2"))
+    assert run(["audit", "verify", str(file), "--key", str(public)]) == 3
+    assert "line 2: the last entry is not the one that the head was signed for" in capsys.readouterr().err
+    assert run(["audit", "verify", str(tmp_path)]) == 10
+
+
+def test_a_receipt_is_saved_and_checked_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, public = tmp_path / "receipt.json", tmp_path / "public.pem"
+    assert run(["receipt", "key", "-o", str(public)]) == 0
+    capsys.readouterr()
+    assert run(["actor", "erase", "ann", "-o", str(file)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(file.read_bytes())
+    assert run(["actor", "erase", "bob", "-o", str(file)]) == 10
+    assert run(["receipt", "verify", str(file)]) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "elsewhere"))
+    assert run(["receipt", "verify", str(file), "--key", str(public)]) == 0
+    said = capsys.readouterr()
+    assert "ann was erased at" in said.out
+    assert "looked through: artefact store (4): nothing is left" in said.err
+    assert run(["receipt", "verify", str(file)]) == 10
+    file.write_text(json.dumps({**printed, "actor_id": "bob"}))
+    assert run(["receipt", "verify", str(file), "--key", str(public)]) == 3
+    assert "the receipt was changed or forged" in capsys.readouterr().err
+    old = {"actor_id": "a", "erased_sha256": [], "kept_sha256": [], "erased_at": "2026-01-01T00:00:00+00:00", "signature": "0" * 64}
+    file.write_text(json.dumps(old))
+    assert run(["receipt", "verify", str(file)]) == 3
+    assert "made by an older version: only the installation itself can check it" in capsys.readouterr().err

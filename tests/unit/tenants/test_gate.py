@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.tenants.gate import TenantGate
+from gateway.tenants.limits import Limits
+from services.common.errors import TransientError
+from services.common.tenant_errors import TenantDubsReached, TenantFramesReached, TenantStorageReached, TenantStreamsReached
+
+
+class World:
+    """A gate whose limits, storage and dubs a test sets."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.stored = 0
+        self.unfinished = 0
+        file.write_text("")
+        self.looks = 0
+        self.gate = TenantGate("acme", Limits(file), stored_bytes=lambda: self.stored, unfinished=self._unfinished)
+
+    def _unfinished(self) -> int:
+        self.looks += 1
+        return self.unfinished
+
+    def limit(self, **limits: int) -> None:
+        lines = [f"{name} = {number}" for name, number in limits.items()]
+        self.file.write_text("\n".join(["[tenants.acme]", *lines]))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "limits.toml")
+
+
+async def test_without_limits_everything_may_begin(world: World) -> None:
+    world.stored, world.unfinished = 1 << 50, 1 << 20
+    world.gate.check_dubs(world.unfinished)
+    world.gate.check_frames()
+    await world.gate.check_storage()
+    with world.gate.stream(), world.gate.stream():
+        async with world.gate.shots(asyncio.Semaphore(1)):
+            pass
+
+
+async def test_each_limit_names_itself_and_says_when_to_come_again(world: World) -> None:
+    world.limit(concurrent_dubs=2, live_streams=1, frames_per_minute=10, storage_bytes=100)
+    world.gate.check_dubs(1)
+    found: list[TransientError] = []
+    with pytest.raises(TenantDubsReached) as dubs:
+        world.gate.check_dubs(2)
+    with world.gate.stream(), pytest.raises(TenantStreamsReached) as streams, world.gate.stream():
+        pass
+    with world.gate.stream():
+        for _ in range(10):
+            world.gate.count_frame()
+    with pytest.raises(TenantFramesReached) as frames:
+        world.gate.check_frames()
+    with pytest.raises(TenantFramesReached), world.gate.stream():
+        pass
+    world.stored = 99
+    await world.gate.check_storage()
+    world.stored = 100
+    with pytest.raises(TenantStorageReached) as storage:
+        await world.gate.check_storage()
+    found = [dubs.value, streams.value, frames.value, storage.value]
+    assert [one.reason for one in found] == [
+        "TENANT_CONCURRENT_DUBS",
+        "TENANT_LIVE_STREAMS",
+        "TENANT_FRAMES_PER_MINUTE",
+        "TENANT_STORAGE_BYTES",
+    ]
+    for one in found:
+        assert (one.code, one.retryable) == ("RESOURCE_EXHAUSTED", True)
+        assert one.retry_after_s >= 1
+        assert "tenant acme" in one.message
+
+
+def test_frames_of_a_film_count_as_they_are_written(world: World) -> None:
+    world.limit(frames_per_minute=100)
+    count = world.gate.counting()
+    for stage, done in (("track", 500), ("dub", 32), ("dub", 64), ("dub", 64), ("measure", 900)):
+        count(stage, done, 1000)
+    world.gate.check_frames()
+    world.gate.counting()("dub", 36, 36)
+    with pytest.raises(TenantFramesReached):
+        world.gate.check_frames()
+
+
+async def test_a_shot_waits_for_its_turn_and_leaves_no_slot_behind(world: World) -> None:
+    world.limit(concurrent_dubs=1)
+    slots = asyncio.Semaphore(1)
+    mine = world.gate.shots(slots)
+    async with mine:
+        with pytest.raises(TenantDubsReached):
+            world.gate.check_dubs(0)
+        begun = asyncio.Event()
+
+        async def second() -> None:
+            async with mine:
+                begun.set()
+
+        waiting = asyncio.create_task(second())
+        given_up = asyncio.create_task(second())
+        await asyncio.sleep(0)
+        given_up.cancel()
+        assert not begun.is_set()
+    async with asyncio.timeout(60):
+        await waiting
+        await asyncio.gather(given_up, return_exceptions=True)
+    world.gate.check_dubs(0)
+    assert not slots.locked()
+
+
+async def test_a_dub_keeps_a_shot_waiting_until_the_limits_change(world: World) -> None:
+    world.limit(concurrent_dubs=1)
+    world.unfinished = 1
+    begun = asyncio.Event()
+
+    async def shot() -> None:
+        async with world.gate.shots(asyncio.Semaphore(1)):
+            begun.set()
+
+    waiting = asyncio.create_task(shot())
+    async with asyncio.timeout(60):
+        while world.looks < 2:  # noqa: ASYNC110 - the count changes in a thread
+            await asyncio.sleep(0.01)
+    assert not begun.is_set()
+    world.limit(concurrent_dubs=2)
+    async with asyncio.timeout(60):
+        await waiting
+    assert begun.is_set()
+
+
+async def test_a_shot_that_is_cancelled_while_others_shots_run_counts_no_more(world: World) -> None:
+    world.limit(concurrent_dubs=1)
+    slots = asyncio.Semaphore(0)
+
+    async def shot() -> None:
+        async with world.gate.shots(slots):
+            raise AssertionError("there is no slot")
+
+    waiting = asyncio.create_task(shot())
+    async with asyncio.timeout(60):
+        while not _counts(world.gate):  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert not _counts(world.gate)
+
+
+def _counts(gate: TenantGate) -> bool:
+    """Return whether a shot counts against the limit of one."""
+    try:
+        gate.check_dubs(0)
+    except TenantDubsReached:
+        return True
+    return False
