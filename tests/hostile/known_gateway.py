@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
@@ -20,6 +20,7 @@ from tests.hostile.world import World
 
 CREATE_DUB = "/dubstage.gateway.v1alpha1.DubService/CreateDub"
 ENDS_WITHIN_S = 60.0
+TAKEN_WITHIN_S = 60.0
 
 
 def erased_by_the_command_line(world: World) -> Outcome:
@@ -37,9 +38,8 @@ def erased_by_the_command_line(world: World) -> Outcome:
             first += 640
 
     world.live_places.acquire()
-    frames = iter(world.rpcs["gateway.Live"].callable(world.channel("gateway"))(speech(), timeout=600))
     try:
-        next(frames)
+        frames = _taken(world, speech)
         gateway = {"DUBSTAGE_DATA_DIR": str(world.servers.data), "DUBSTAGE_ARTEFACTS_URL": str(world.servers.store)}
         outcome = dubstage(["actor", "erase", actor], world.sandbox(), {**world.servers.environment(), **gateway})
         faults = [*outcome.faults]
@@ -52,6 +52,29 @@ def erased_by_the_command_line(world: World) -> Outcome:
     if any(actor in str(operation) for operation in listed.operations):  # type: ignore[attr-defined]
         faults.append(Fault("leftover", "an operation still names the erased person"))
     return Outcome(outcome.code, outcome.said, tuple(faults))
+
+
+def _taken(world: World, speech: Callable[[], Iterator[bytes]]) -> Iterator[object]:
+    """Return the frames of a live stream after the first. A gateway that has no time for the stream at first is asked again.
+
+    Args:
+        world: the servers.
+        speech: returns the requests of a stream.
+
+    Raises:
+        grpc.RpcError: the gateway refuses the stream for another reason, or for TAKEN_WITHIN_S seconds.
+    """
+    end = time.monotonic() + TAKEN_WITHIN_S
+    while True:
+        frames = iter(world.rpcs["gateway.Live"].callable(world.channel("gateway"))(speech(), timeout=600))
+        try:
+            next(frames)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or time.monotonic() > end:  # type: ignore[attr-defined]
+                raise
+            time.sleep(1.0)
+        else:
+            return frames
 
 
 def _ends(frames: Iterator[object]) -> bool:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +19,23 @@ from services.common.chassis.retries import RetryPolicy
 ONCE = RetryPolicy(max_attempts=1)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def process_of(code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a process of a stage.
+
+    Args:
+        code: Python code of the process; its first argument is the folder of these tests.
+        arguments: further arguments of the process.
+        environment: further variables of its environment.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(Path(__file__).parent), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "DUBSTAGE_LOG_FORMAT": "json", **environment},
+    )
 
 
 async def answer(message: bytes) -> bytes:

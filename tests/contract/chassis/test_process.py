@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.common import errors
-from tests.contract.chassis.helpers import ONCE, answer, eventually
+from tests.contract.chassis.helpers import ONCE, answer, eventually, process_of
 
 STAGE = """
 import asyncio, sys, time
@@ -51,13 +49,7 @@ raise SystemExit(run_stage(load_settings(StageSettings), "echo", build))
 
 
 def start_process(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", STAGE, str(Path(__file__).parent), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "DUBSTAGE_LOG_FORMAT": "json", **environment},
-    )
+    return process_of(STAGE, *arguments, **environment)
 
 
 async def test_sigterm_lets_the_running_call_end_and_the_process_exits_with_zero(echo: Any, tmp_path: Path) -> None:
