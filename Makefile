@@ -123,7 +123,8 @@ images:
 images-check:
 	scripts/check_images.sh
 
-# The suite as containers from its own images and its own chart, and a dub through it. Needs podman and `make images`.
+# The suite with two gateways as containers, from its own images and its own chart: a dub, and a batch whose gateway is killed. Needs
+# podman and `make images` (docs/images.md).
 play: setup
 	$(BIN)/python -m scripts.play $(PLAY_ARGUMENTS)
 

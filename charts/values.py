@@ -152,6 +152,10 @@ def own_properties(name: str) -> Schema:
             "enum": [True, False, "signed"],
             "description": "whether a person without a consent record is refused; signed: without a signed record",
         },
+        "signingKeySecret": secret(
+            "Secret with the Ed25519 key (PEM) that receipts and audit logs are signed with; empty: each data folder gets a key",
+            key="key of the PEM file in the Secret",
+        ),
         "consentKeysSecret": secret("Secret whose keys are PEM files with the public keys of signed consent records; empty: none"),
         "endpoints": closed({stage: text("gRPC target of the stage; empty: the stage of this release") for stage in stages}),
         "database": database,

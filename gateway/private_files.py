@@ -35,6 +35,11 @@ def cannot_use(folder: Path, problem: OSError) -> StorageRefused:
     )
 
 
+def cannot_use_key(file: Path, problem: OSError) -> StorageRefused:
+    """Return the error for a key of the installation that cannot be read or written."""
+    return StorageRefused(f"the key {file} cannot be used: {problem.strerror or problem}", subject=str(file))
+
+
 def secret_of(file: Path, num_bytes: int) -> bytes:
     """Return the secret in a file. The first call draws a random secret; processes that call at the same time get the same secret.
 
@@ -50,7 +55,7 @@ def secret_of(file: Path, num_bytes: int) -> bytes:
             keep_secret(file, secrets.token_bytes(num_bytes))
         found = file.read_bytes()
     except OSError as problem:
-        raise StorageRefused(f"the key {file} cannot be used: {problem.strerror or problem}", subject=str(file)) from problem
+        raise cannot_use_key(file, problem) from problem
     if len(found) != num_bytes:
         raise StorageRefused(
             f"the key {file} is damaged ({len(found)} bytes instead of {num_bytes}): restore the file from a backup, or remove the "

@@ -146,6 +146,10 @@ class GatewaySettings(StageSettings):
         "installation's own",
     )
     provenance_key_file: Path | None = Field(None, description="PEM private key of provenance_certificate_file")
+    signing_key_file: Path | None = Field(
+        None,
+        description="PEM file with the Ed25519 key that signs receipts and audit logs; None: signing.pem in data_dir",
+    )
     watermark: bool = Field(
         True, description="put a watermark into the dubbed mouths, which `dubstage inspect` finds after re-encoding"
     )

@@ -29,7 +29,7 @@ from gateway.audit import AuditLog, Event, Happening
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow, ErasureRow
 from gateway.pipeline.workspace import is_running
-from gateway.signatures.installation import installation_key
+from gateway.signatures.installation import InstallationKey, signing_key
 from services.common.chassis import error_status
 from services.common.errors import BackendUnavailable, DubstageError
 from services.common.store.artefacts import ArtefactStore
@@ -53,14 +53,25 @@ class Erasures:
     Args:
         database: database of the actors.
         artefacts: the store that the stages share.
-        data_dir: the data folder, with the key that signs receipts, and the folders of jobs.
+        data_dir: the data folder, with the folders of jobs.
+        signing_key_file: as for `signing_key`.
     """
 
-    def __init__(self, database: Database, artefacts: ArtefactStore, data_dir: Path) -> None:
+    def __init__(self, database: Database, artefacts: ArtefactStore, data_dir: Path, signing_key_file: Path | None) -> None:
         self._database = database
         self._artefacts = artefacts
         self._data_dir = data_dir
+        self._signing_key_file = signing_key_file
         self.audit = AuditLog(database)
+
+    def signing_key(self) -> InstallationKey:
+        """Return the key that receipts and audit logs are signed with.
+
+        Raises:
+            InvalidRequest: the file of the settings cannot be used.
+            StorageRefused: the key of the data folder cannot be made or read.
+        """
+        return signing_key(self._data_dir, self._signing_key_file)
 
     def ask(self, actor_id: str) -> int:
         """Ask for the erasure of a person, and return the number of the erasure.
@@ -221,7 +232,7 @@ class Erasures:
             time.sleep(_LOOK_S)
 
     def _perform(self, actor_id: str, files: Mapping[str, int], elsewhere: Digests, others: Sequence[OtherStore]) -> ErasureReceipt:
-        key = installation_key(self._data_dir)
+        key = self.signing_key()
         with self._database.writing() as session:
 
             def beat() -> None:

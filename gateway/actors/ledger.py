@@ -76,19 +76,20 @@ class JobLedger:
         """
         self._rules.check_lasting(self._consents, actor_id=self._actor_id)
 
-    def recorded(self, method: str, *, batch: str = "") -> AbstractAsyncContextManager[Recorded]:
+    def recorded(self, method: str, *, batch: str = "", row: int = 0) -> AbstractAsyncContextManager[Recorded]:
         """Record the beginning of a dub that is no operation in the audit log, and its end when the context ends.
 
         Args:
             method: method of the dub.
             batch: name of the batch that the dub belongs to, whose caller the entries name; empty: none.
+            row: row of the batch, from 0.
         """
         begun = Happening(
             event=Event.DUB_BEGUN,
             work=f"dubs/{secrets.token_hex(16)}",
             actor_id=self._actor_id,
             consents=tuple(digest_of(record) for record in self._consents if record is not None),
-            details={"method": method, **({"batch": batch} if batch else {})},
+            details={"method": method, **({"batch": batch, "row": row} if batch else {})},
         )
         return recorded(self._audit, begun, continues=batch_work(batch) if batch else "")
 

@@ -22,6 +22,8 @@ _CONTEXT: Final = b"dubstage erasure receipt v2\n"
 _FIELDS: Final = frozenset({"format", "actor_id", "erased_at", "erased", "kept", "looked_at", "out_of_reach", "key", "signature"})
 _OLD_FIELDS: Final = frozenset({"actor_id", "erased_sha256", "kept_sha256", "erased_at", "signature"})
 """Fields of the receipts of earlier versions, which an HMAC signs."""
+_MOST_PARTS: Final = 100_000
+"""Most lists, objects and fields of a receipt, so that a file of empty lists does not fill the memory."""
 
 Digests = Mapping[str, Collection[str]]
 """SHA-256, hexadecimal, by kind, such as `bank` or `job file`."""
@@ -145,6 +147,8 @@ def verified(
         ReceiptRefused: the receipt was changed, cut or forged, or another key signed it.
     """
     try:
+        if sum(content.count(sign) for sign in (b"[", b"{", b":")) > _MOST_PARTS:
+            raise ValueError("a receipt has fewer lists and fields")
         found = plain_json(content)
         canonical(found)
     except (ValueError, RecursionError):
@@ -153,9 +157,10 @@ def verified(
         return _verified_old(found, old_key())
     if not isinstance(found, dict) or found.get("format") != FORMAT or found.keys() != _FIELDS:
         raise ReceiptRefused("the file is no whole receipt of an erasure: fields are missing, or too many")
-    key = key_of(str(found["key"]))
-    if found["key"] != key_id(key):
-        raise ReceiptRefused(f"the receipt names the key {str(found['key'])[:64]}, and the given key is {key_id(key)}")
+    asked = found["key"] if isinstance(found["key"], str) else ""
+    key = key_of(asked)
+    if asked != key_id(key):
+        raise ReceiptRefused(f"the receipt names the key {asked[:64]}, and the given key is {key_id(key)}")
     body = {name: value for name, value in found.items() if name != "signature"}
     if not is_signed(_CONTEXT + canonical(body), found["signature"], key):
         raise ReceiptRefused("the signature does not fit the receipt: the receipt was changed or forged")
@@ -168,7 +173,8 @@ def _verified_old(found: dict[str, Any], key: bytes | None) -> ErasureReceipt:
     # Earlier versions signed a text with spaces.
     body = {name: value for name, value in found.items() if name != "signature"}
     expected = hmac.new(key, json.dumps(body, sort_keys=True).encode(), hashlib.sha256).hexdigest()
-    if not isinstance(found["signature"], str) or not hmac.compare_digest(expected.encode(), found["signature"].encode()):
+    signature = found["signature"]
+    if not isinstance(signature, str) or not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
         raise ReceiptRefused("the signature does not fit the receipt: the receipt was changed or forged")
     return ErasureReceipt(found)
 

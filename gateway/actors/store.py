@@ -63,7 +63,7 @@ class ActorStore:
         self._artefacts = ArtefactStore(settings.artefacts_url)
         self.jobs = JobBlobs(self._database, self._artefacts)
         self.consents = Consents(self._database, settings)
-        self.erasures = Erasures(self._database, self._artefacts, settings.data_dir)
+        self.erasures = Erasures(self._database, self._artefacts, settings.data_dir, settings.signing_key_file)
         self.audit = self.erasures.audit
 
     @property

@@ -18,7 +18,6 @@ from gateway.api.erasing import ActorEraser
 from gateway.api.job_context import JobContext
 from gateway.api.operation_messages import ACTOR, operation_message, page_size_from
 from gateway.operations.runner import JobRunner
-from gateway.signatures.installation import installation_key
 from services.common.errors import InvalidRequest
 
 
@@ -71,7 +70,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
     async def EraseActor(self, request: pb.EraseActorRequest, context: Any) -> pb.EraseActorResponse:  # noqa: N802
         """Stop all work on a person, then erase the person."""
         receipt = await self._eraser.erase(check_actor_id(request.actor_id))
-        key = await asyncio.to_thread(installation_key, self._context.actors.data_dir)
+        key = await asyncio.to_thread(self._context.actors.erasures.signing_key)
         return receipt_message(receipt, key.public_pem if key.id == receipt.key else "")
 
     async def RevokeConsent(self, request: pb.RevokeConsentRequest, context: Any) -> pb.RevokeConsentResponse:  # noqa: N802

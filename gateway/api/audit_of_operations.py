@@ -11,8 +11,10 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.api.consent_messages import consent_from
 from gateway.api.operation_messages import ACTOR, DUB
 from gateway.audit.entry import Event, Happening
+from gateway.audit.work import watermark_details
 from gateway.consent.record import digest_of
 from gateway.operations.store import OperationRecord
+from gateway.provenance.facts import FilmWatermark
 from services.common.chassis import error_status
 from services.common.errors import Cancelled
 
@@ -32,8 +34,13 @@ def happening_of(record: OperationRecord) -> Happening | None:
         return _begun(record)
     if record.kind != DUB or record.response is None:
         return None
-    digest = pb.DubResult.FromString(record.response).media_sha256
-    return Happening(event=Event.DUB_ENDED, work=record.name, outputs=(digest,) if digest else ())
+    result = pb.DubResult.FromString(record.response)
+    return Happening(
+        event=Event.DUB_ENDED,
+        work=record.name,
+        outputs=(result.media_sha256,) if result.media_sha256 else (),
+        details=watermark_details(FilmWatermark(on=result.watermark_on, payload=result.watermark)),
+    )
 
 
 def _begun(record: OperationRecord) -> Happening:

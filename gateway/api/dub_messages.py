@@ -92,4 +92,6 @@ def result_message(output_uri: str, request: DubRequest, outcome: DubOutcome) ->
         ],
         consent_on_record=request.consent is not None,
         warnings=[*outcome.warnings, *outcome.written.dropped],
+        watermark_on=outcome.watermark.on,
+        watermark=outcome.watermark.payload,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from gateway.signatures.canonical import canonical
+from gateway.signatures.canonical import canonical, plain_json
 
 START: Final = "0" * 64
 """Digest that the first entry of a chain holds."""
@@ -93,6 +93,23 @@ def line_of(happening: Happening, *, sequence: int, previous: str, time: str, by
         },
     }
     return canonical(entry).decode("ascii")
+
+
+def entry_from(line: str) -> dict[str, Any] | None:
+    """Return the entry of a line; None: the line is no entry, because the database was changed."""
+    try:
+        found = plain_json(line.encode())
+    except ValueError:
+        return None
+    if not isinstance(found, dict) or found.keys() != FIELDS:
+        return None
+    by, texts = found["by"], [found[name] for name in ("previous", "time", "event", "work", "face")]
+    if not isinstance(by, dict) or by.keys() != {"tenant", "token"} or not isinstance(found["details"], dict):
+        return None
+    if not isinstance(found["consents"], list) or not isinstance(found["outputs"], list):
+        return None
+    texts += [*by.values(), *found["consents"], *found["outputs"]]
+    return found if all(isinstance(text, str) for text in texts) else None
 
 
 def digest_of_line(line: bytes) -> str:

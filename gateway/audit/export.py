@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.audit.chain import MOST_BYTES, ChainBroken, Head, document_of, follow
 from gateway.audit.log import AuditLog
+from gateway.bounded_file import open_regular_file
 from gateway.consent.keys import key_id
 from gateway.signatures.canonical import canonical
 from gateway.signatures.installation import InstallationKey, is_signed
@@ -76,7 +78,8 @@ def write_export(log: AuditLog, key: InstallationKey, file: Path, *, at: str, ov
             raise StorageFull(f"no space left for {file}: free some, or give another disk", subject=str(file)) from problem
         raise InvalidRequest(f"{file} cannot be written: {problem.strerror or problem}", field="file") from problem
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be none
+            partial.unlink()
     return Exported(head, at, key.id)
 
 
@@ -115,9 +118,10 @@ def _checked_head(ending: dict[str, Any], head: Head, number: int, key_of: Calla
     body = ending["head"]
     if ending.keys() != {"head", "signature"} or not isinstance(body, dict) or body.keys() != _HEAD_KEYS:
         raise ChainBroken(number, "the line is no signed head: it was changed")
-    key = key_of(str(body["key"]))
-    if body["key"] != key_id(key):
-        raise ChainBroken(number, f"the head names the key {str(body['key'])[:64]}, and the given key is {key_id(key)}")
+    asked = body["key"] if isinstance(body["key"], str) else ""
+    key = key_of(asked)
+    if asked != key_id(key):
+        raise ChainBroken(number, f"the head names the key {asked[:64]}, and the given key is {key_id(key)}")
     if body["format"] != FORMAT or not is_signed(_CONTEXT + canonical(body), ending["signature"], key):
         raise ChainBroken(number, "the signature does not fit the head: the head was changed or forged")
     if type(body["sequence"]) is not int or body["sequence"] > head.sequence:
@@ -126,12 +130,12 @@ def _checked_head(ending: dict[str, Any], head: Head, number: int, key_of: Calla
         raise ChainBroken(body["sequence"] + 1, "the signed head does not know the entry: it was appended to the file")
     if body["digest"] != head.digest:
         raise ChainBroken(max(1, head.sequence), "the last entry is not the one that the head was signed for: it was changed")
-    return Exported(head, str(body["exported_at"]), body["key"])
+    return Exported(head, str(body["exported_at"]), asked)
 
 
 def _lines(file: Path) -> Iterator[bytes]:
     try:
-        with file.open("rb") as stream:
+        with open_regular_file(file) as stream:
             while line := stream.readline(MOST_BYTES + 2):
                 yield line.removesuffix(b"\n")
     except OSError as problem:

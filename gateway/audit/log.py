@@ -13,15 +13,15 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.audit.chain import ChainBroken, Head, follow
-from gateway.audit.entry import START, Event, Happening, digest_of_line, line_of
+from gateway.audit.entry import START, Event, Happening, digest_of_line, entry_from, line_of
 from gateway.audit.tables import AuditPersonRow, AuditRow
 from gateway.consent.record import Consent, digest_of
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow
-from gateway.signatures.canonical import plain_json
 from services.common.chassis.caller import current_caller
 
 _AT_ONCE: Final = 1000
+_DAMAGE: Final = "the entry was changed: `dubstage audit verify` checks the log"
 BEGINNINGS: Final = (Event.DUB_BEGUN, Event.ENROLMENT_BEGUN, Event.LIVE_BEGUN, Event.BATCH_SUBMITTED)
 """Entries that tell who asked for a piece of work."""
 
@@ -60,7 +60,7 @@ class AuditLog:
             happening = replace(happening, consents=happening.consents or tuple(begun["consents"]))
         elif happening.actor_id and not happening.consents:
             happening = replace(happening, consents=_own_record(session, happening.actor_id))
-        last = session.execute(select(AuditRow.sequence, AuditRow.digest).order_by(AuditRow.sequence.desc()).limit(1)).first()
+        last = session.scalar(select(AuditRow).order_by(AuditRow.sequence.desc()).limit(1))
         sequence, previous = (last.sequence + 1, last.digest) if last is not None else (1, START)
         line = line_of(happening, sequence=sequence, previous=previous, time=_now(), by=by, face=face)
         digest = digest_of_line(line.encode("ascii"))
@@ -86,6 +86,8 @@ class AuditLog:
     def newest(self, limit: int, *, actor_id: str = "", event: str = "") -> list[dict[str, Any]]:
         """Return the newest entries in the order of the log, with the ids of people who are not erased (`actor_id`).
 
+        An entry that was damaged is returned whatever is asked for, and has `sequence` and `damage` (a sentence) alone.
+
         Args:
             limit: most entries.
             actor_id: only entries about this actor; empty: all.
@@ -97,11 +99,13 @@ class AuditLog:
             names = {row.alias: row.actor_id for row in session.scalars(select(AuditPersonRow))}
             while rows := self._page_before(session, before):
                 for row in rows:
-                    entry = plain_json(row.line.encode())
-                    entry["actor_id"] = names.get(entry["face"], "")
-                    asked = not event or entry["event"] == event or entry["event"].startswith(f"{event}.")
-                    if asked and (not actor_id or entry["actor_id"] == actor_id):
-                        found.append(entry)
+                    entry = entry_from(row.line)
+                    if entry is None:
+                        found.append({"sequence": row.sequence, "damage": _DAMAGE})
+                    elif _is_of(entry, event):
+                        entry["actor_id"] = names.get(entry["face"], "")
+                        if actor_id in ("", entry["actor_id"]):
+                            found.append(entry)
                     if len(found) == limit:
                         return found[::-1]
                 before = rows[-1].sequence
@@ -149,6 +153,11 @@ class AuditLog:
         return row.alias
 
 
+def _is_of(entry: Mapping[str, Any], event: str) -> bool:
+    """Return whether an entry is of an event, or of the kind of events that begins with this word. Empty: always."""
+    return event in ("", entry["event"]) or str(entry["event"]).startswith(f"{event}.")
+
+
 def _own_record(session: Session, actor_id: str) -> tuple[str, ...]:
     """Return the digest of an actor's consent record; nothing: there is none, or it is damaged."""
     row = session.get(ActorRow, actor_id)
@@ -159,15 +168,14 @@ def _own_record(session: Session, actor_id: str) -> tuple[str, ...]:
 
 
 def _beginning(session: Session, work: str) -> dict[str, Any] | None:
-    """Return the last entry that began a piece of work; None: there is none."""
+    """Return the last entry that began a piece of work; None: there is none, or it was damaged."""
     if not work:
         return None
     # Quotes inside of values are escaped, so that only the key of the entry itself looks like this.
     begun = or_(*(AuditRow.line.contains(f'"event":"{event}"', autoescape=True) for event in BEGINNINGS))
-    query = select(AuditRow.line).where(AuditRow.work == work[:160], begun).order_by(AuditRow.sequence.desc()).limit(1)
-    line = session.scalar(query)
-    found: dict[str, Any] | None = plain_json(line.encode()) if line is not None else None
-    return found
+    query = select(AuditRow).where(AuditRow.work == work[:160], begun).order_by(AuditRow.sequence.desc()).limit(1)
+    row = session.scalar(query)
+    return entry_from(row.line) if row is not None else None
 
 
 def _now() -> str:

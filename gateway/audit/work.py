@@ -14,6 +14,7 @@ import structlog
 from gateway.ahead import in_thread
 from gateway.audit.entry import Event, Happening
 from gateway.audit.log import AuditLog
+from gateway.provenance.facts import FilmWatermark
 from gateway.provenance.media_digest import media_sha256
 from services.common.chassis import error_status
 from services.common.errors import Cancelled, DubstageError
@@ -39,9 +40,10 @@ class Recorded:
     outputs: tuple[str, ...]
     details: dict[str, str | int | bool]
 
-    async def film(self, film: Path) -> None:
-        """Note the digest of a film without its manifest, as `dubstage inspect` prints it."""
+    async def film(self, film: Path, watermark: FilmWatermark) -> None:
+        """Note the digest of a film without its manifest, as `dubstage inspect` prints it, and the watermark of the film."""
         self.outputs = (await in_thread(media_sha256, film),)
+        self.details |= watermark_details(watermark)
 
 
 @asynccontextmanager
@@ -76,6 +78,12 @@ async def recorded(log: AuditLog, begun: Happening, *, continues: str = "") -> A
         raise
     last = replace(end, outputs=note.outputs, details=note.details)
     await in_thread(lambda: log.record(last, continues=begun.work))
+
+
+def watermark_details(watermark: FilmWatermark) -> dict[str, str | int | bool]:
+    """Return what the entry of a finished film says of its watermark: whether the setting was on, and what the watermark says."""
+    payload = {"watermark_payload": watermark.payload} if watermark.payload else {}
+    return {"watermark": watermark.on, **payload}
 
 
 def batch_work(batch: str) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from gateway.private_files import keep_secret
+from gateway.private_files import cannot_use_key, keep_secret
 from gateway.provenance.credential import KEY_FILE
 from gateway.signatures.installation import KEY_FILE as SIGNING
-from services.common.errors import InvalidRequest, StorageRefused
+from services.common.errors import InvalidRequest
 
 KEYS: Final = {
     "receipt.key": "signed the receipts of earlier versions",
@@ -63,7 +63,7 @@ def keep_keys(folder: Path, keys: Mapping[str, bytes]) -> None:
         try:
             keep_secret(folder / name, key)
         except OSError as problem:
-            raise _refused(folder / name, problem) from problem
+            raise cannot_use_key(folder / name, problem) from problem
     # Another process may have made a key of its own since the check before the blobs.
     check_keys(folder, keys)
 
@@ -72,8 +72,4 @@ def _content(file: Path) -> bytes | None:
     try:
         return file.read_bytes() if file.exists() else None
     except OSError as problem:
-        raise _refused(file, problem) from problem
-
-
-def _refused(file: Path, problem: OSError) -> StorageRefused:
-    return StorageRefused(f"the key {file} cannot be used: {problem.strerror or problem}", subject=str(file))
+        raise cannot_use_key(file, problem) from problem

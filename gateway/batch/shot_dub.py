@@ -31,13 +31,22 @@ class ShotDub:
         on_progress: called with every frame and step.
         confirm: raises Cancelled if another process has taken the shot over; blocks. Called before the film gets its place.
         batch: name of the batch in the audit log; empty: none.
+        row: row of the shot in the batch, from 0, in the audit log.
     """
 
     def __init__(
-        self, bench: Bench, shot: Shot, on_progress: OnProgress, confirm: Callable[[], None] = lambda: None, *, batch: str = ""
+        self,
+        bench: Bench,
+        shot: Shot,
+        on_progress: OnProgress,
+        confirm: Callable[[], None] = lambda: None,
+        *,
+        batch: str = "",
+        row: int = 0,
     ) -> None:
         self._bench = bench
         self._batch = batch
+        self._row = row
         self._shot = shot
         self._on_progress = on_progress
         self._confirm = confirm
@@ -63,17 +72,18 @@ class ShotDub:
                 request, stages, place.artefacts, bench.jobs, ledger, max_bytes=bench.settings.max_job_bytes, sealer=sealer
             )
             self._job = job
-            async with ledger.recorded(request.method, batch=self._batch) as record:
+            async with ledger.recorded(request.method, batch=self._batch, row=self._row) as record:
                 outcome = await dub_while_allowed(job, ledger.check, self._on_progress)
-                await record.film(request.output)
-            self._on_progress("measure", 0, 1)
-            try:
-                return await figures_while_allowed(request, outcome, job, stages, ledger.check)
-            except FORBIDDEN:
-                # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
-                await in_thread(job.remove_film)
-                await self.discard()
-                raise
+                await record.film(request.output, outcome.watermark)
+                self._on_progress("measure", 0, 1)
+                try:
+                    # A film whose measurement is interrupted is dubbed again: its end is recorded once, behind the measurement.
+                    return await figures_while_allowed(request, outcome, job, stages, ledger.check)
+                except FORBIDDEN:
+                    # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
+                    await in_thread(job.remove_film)
+                    await self.discard()
+                    raise
 
     async def discard(self) -> None:
         """Remove what the dub keeps for another run. The film stays. Errors go to the log."""

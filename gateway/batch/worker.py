@@ -78,7 +78,7 @@ async def run_shot(
         DubstageError: the store of batches cannot be used.
     """
     shot = (await in_thread(store.manifest, name))[index]
-    attempt = _Attempt(bench, store, name, shot, worker=worker or worker_name(), on_progress=on_progress, confirm=confirm)
+    attempt = _Attempt(bench, store, name, shot, index, worker=worker or worker_name(), on_progress=on_progress, confirm=confirm)
     return await attempt.run()
 
 
@@ -104,13 +104,14 @@ class _Attempt:
         store: BatchStore,
         name: str,
         shot: Shot,
+        row: int,
         *,
         worker: str,
         on_progress: OnProgress,
         confirm: Callable[[], None],
     ) -> None:
         self._store, self._name, self._shot, self._worker, self._confirm = store, name, shot, worker, confirm
-        self._dub = ShotDub(bench, shot, on_progress, confirm, batch=name)
+        self._dub = ShotDub(bench, shot, on_progress, confirm, batch=name, row=row)
 
     async def run(self) -> ShotRecord:
         record = await in_thread(self._store.record, self._name, self._shot.id)

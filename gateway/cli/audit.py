@@ -18,7 +18,6 @@ from gateway.cli.app import app
 from gateway.cli.console import out, say, say_error, say_result
 from gateway.cli.text import printable
 from gateway.cli.trusted_key import trusted_key
-from gateway.signatures.installation import installation_key
 
 commands = typer.Typer(no_args_is_help=True, help="List, export and check the audit log: who did what with whose face.")
 app.add_typer(commands, name="audit")
@@ -68,11 +67,10 @@ def export(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write the whole log to FILE: one entry per line, and a last line with the signed head."""
-    settings = options.gateway_settings()
     at = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
-    with ActorStore(settings) as actors:
+    with ActorStore(options.gateway_settings()) as actors:
         try:
-            made = write_export(actors.audit, installation_key(settings.data_dir), file, at=at, overwrite=overwrite)
+            made = write_export(actors.audit, actors.erasures.signing_key(), file, at=at, overwrite=overwrite)
         except ChainBroken as problem:
             _say_broken(problem, "the database")
             raise typer.Exit(EXIT_BROKEN) from None
@@ -123,6 +121,8 @@ def _say_broken(problem: ChainBroken, place: str) -> None:
 
 
 def _cells(entry: dict[str, Any]) -> list[str]:
+    if "damage" in entry:
+        return [str(entry["sequence"]), "", "", "", "", "", "", entry["damage"]]
     face = entry["actor_id"] or (f"erased ({entry['face'][:_SHOWN_DIGITS]})" if entry["face"] else "")
     facts = {**entry["details"], **({"work": entry["work"]} if entry["work"] else {})}
     shown = ", ".join(f"{name}={value}" for name, value in facts.items())

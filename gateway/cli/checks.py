@@ -1,4 +1,7 @@
-"""Checks of `dubstage doctor` on stores, the database and remote stages. Each check returns what it found, or raises an error."""
+"""Checks of `dubstage doctor` on stores, the database, the face model and remote stages.
+
+Each check returns what it found, or raises an error.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,9 @@ from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
 from gateway.database.database import Database
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
+from gateway.stages.face_model import check_face_model
+from gateway.stages.interface import STAGE_NAMES
+from gateway.stages.remote import RemoteStages
 from services.common.chassis.client import StageClient
 from services.common.chassis.retries import RetryPolicy
 from services.common.errors import (
@@ -83,6 +89,26 @@ def check_database(settings: GatewaySettings) -> str:
     finally:
         database.close()
     return database.where
+
+
+async def check_face_model_of(settings: GatewaySettings) -> str:
+    """Ask the face stage of the settings for the face model, and return the name of the model.
+
+    Raises:
+        DubstageError: the stage has no such model, or does not answer.
+    """
+    if settings.face_model:
+        if settings.endpoint("face"):
+            configs = {name: settings.client_config(name) for name in STAGE_NAMES}
+            async with RemoteStages(configs, face_model=settings.face_model) as remote:
+                await check_face_model(remote)
+        else:
+            from gateway.stages.local import LocalStages, compose_stages
+
+            parts = compose_stages(settings.artefacts_url, names=("face",))
+            async with LocalStages(parts, face_model=settings.face_model) as local:
+                await check_face_model(local)
+    return settings.face_model or "the face stage's own"
 
 
 async def check_stage(settings: GatewaySettings, name: str) -> str:

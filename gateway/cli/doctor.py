@@ -15,14 +15,13 @@ import typer
 from rich.text import Text
 
 from gateway.cli.app import app
-from gateway.cli.checks import check_database, check_stage, check_store
+from gateway.cli.check_keys import check_signing_key
+from gateway.cli.checks import check_database, check_face_model_of, check_stage, check_store
 from gateway.cli.console import out
 from gateway.cli.networks import NETWORK_STAGES, network_rows
 from gateway.cli.text import printable
 from gateway.settings import GatewaySettings
-from gateway.stages.face_model import check_face_model
 from gateway.stages.interface import STAGE_NAMES
-from gateway.stages.remote import RemoteStages
 from services.common.chassis.settings import load_settings
 from services.common.errors import DubstageError
 
@@ -41,7 +40,8 @@ def doctor() -> None:
         "artefact store": lambda: check_store(settings.artefacts_url),
         "data folder": lambda: _folder(settings.data_dir),
         "database": lambda: check_database(settings),
-        "face model": lambda: asyncio.run(_face_model(settings)),
+        "signing key": lambda: check_signing_key(settings),
+        "face model": lambda: asyncio.run(check_face_model_of(settings)),
     }
     remote = any(settings.endpoint(name) for name in STAGE_NAMES)
     if remote:
@@ -94,22 +94,6 @@ async def _stage(settings: GatewaySettings, name: str) -> str:
     if not settings.endpoint(name):
         raise FileNotFoundError(f"this stage has no endpoint but other stages have one: set DUBSTAGE_{name.upper()}_ENDPOINT")
     return await check_stage(settings, name)
-
-
-async def _face_model(settings: GatewaySettings) -> str:
-    """Ask the face stage of the settings for the face model, and return the name of the model."""
-    if settings.face_model:
-        if settings.endpoint("face"):
-            configs = {name: settings.client_config(name) for name in STAGE_NAMES}
-            async with RemoteStages(configs, face_model=settings.face_model) as remote:
-                await check_face_model(remote)
-        else:
-            from gateway.stages.local import LocalStages, compose_stages
-
-            parts = compose_stages(settings.artefacts_url, names=("face",))
-            async with LocalStages(parts, face_model=settings.face_model) as local:
-                await check_face_model(local)
-    return settings.face_model or "the face stage's own"
 
 
 def _result(found: str | BaseException) -> str:

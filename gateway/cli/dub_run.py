@@ -44,7 +44,7 @@ async def run_dub(
                 job = DubJob(request, stages, place.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes, sealer=sealer)
                 async with ledger.recorded(request.method) as record:
                     outcome = await dub_while_allowed(job, ledger.check, progress)
-                    await record.film(request.output)
+                    await record.film(request.output, outcome.watermark)
                 try:
                     if report is not None:
                         progress.begin("writing the report")

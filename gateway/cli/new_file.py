@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from services.common.errors import InvalidRequest
@@ -34,4 +35,5 @@ def write_new_file(file: Path, content: bytes) -> None:
     except OSError as problem:
         raise InvalidRequest(f"{file} cannot be written: {problem.strerror or problem}", field="output") from problem
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be none
+            partial.unlink()

@@ -9,12 +9,13 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.actors.receipts import ErasureReceipt, ReceiptRefused, verified
+from gateway.bounded_file import bounded_bytes
 from gateway.cli import options
 from gateway.cli.app import app
 from gateway.cli.console import say, say_error, say_result
 from gateway.cli.new_file import write_new_file
 from gateway.cli.trusted_key import trusted_key
-from gateway.signatures.installation import installation_key
+from gateway.signatures.installation import signing_key
 from services.common.errors import InvalidRequest
 
 commands = typer.Typer(no_args_is_help=True, help="Check receipts of erasures.")
@@ -22,7 +23,8 @@ app.add_typer(commands, name="receipt")
 
 EXIT_REFUSED: Final = 3
 """Exit code if the receipt does not verify."""
-_MOST_BYTES: Final = 256 << 20
+_MOST_BYTES: Final = 64 << 20
+"""Largest receipt that is read, bytes. A digest takes 67 bytes of a receipt."""
 _OLD_KEY: Final = "receipt.key"
 """File of the secret key of the receipts of earlier versions."""
 
@@ -64,7 +66,8 @@ def public_key(
     ] = None,
 ) -> None:
     """Print the public key that checks the receipts and the exported audit logs of this installation."""
-    key = installation_key(options.gateway_settings().data_dir)
+    settings = options.gateway_settings()
+    key = signing_key(settings.data_dir, settings.signing_key_file)
     if output is not None:
         write_new_file(output, key.public_pem.encode())
     say(f"key {key.id}")
@@ -86,17 +89,13 @@ def lines(receipt: ErasureReceipt) -> list[str]:
 
 def _content(file: Path) -> bytes:
     try:
-        with file.open("rb") as stream:
-            content = stream.read(_MOST_BYTES + 1)
+        return bounded_bytes(file, _MOST_BYTES)
     except OSError as problem:
         raise InvalidRequest(f"{file} cannot be read: {problem.strerror or problem}", field="file") from problem
-    if len(content) > _MOST_BYTES:
-        raise InvalidRequest(f"{file} is larger than any receipt", field="file")
-    return content
 
 
 def _old_key() -> bytes | None:
     try:
-        return (options.gateway_settings().data_dir / _OLD_KEY).read_bytes()
+        return bounded_bytes(options.gateway_settings().data_dir / _OLD_KEY, _MOST_BYTES)
     except OSError:
         return None

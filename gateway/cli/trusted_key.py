@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.cli import options
 from gateway.consent.keys import read_keys
-from gateway.signatures.installation import KEY_FILE, installation_key
+from gateway.signatures.installation import KEY_FILE, signing_key
 from services.common.errors import InvalidRequest
 
 
@@ -26,12 +27,13 @@ def trusted_key(file: Path | None) -> Callable[[str], Ed25519PublicKey]:
         keys = dict(read_keys(file, field="--key"))
         first = next(iter(keys.values()))
         return lambda asked: keys.get(asked, first)
-    folder = options.gateway_settings().data_dir
-    if not (folder / KEY_FILE).exists():
+    settings = options.gateway_settings()
+    folder = settings.data_dir
+    if settings.signing_key_file is None and not os.path.lexists(folder / KEY_FILE):
         raise InvalidRequest(
             f"this installation has no key: {folder / KEY_FILE} is missing. Give the public key of the installation that "
             "signed, with --key PUBLIC.pem",
             field="key",
         )
-    own = installation_key(folder).public
+    own = signing_key(folder, settings.signing_key_file).public
     return lambda _: own

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from gateway.bounded_file import bounded_bytes
 from gateway.consent.record import Consent, ConsentSignature
 from services.common.errors import InvalidRequest, StorageRefused
 
@@ -31,7 +31,7 @@ def read_consent(path: Path) -> Consent:
             wrong, or a field stands twice. The message names file and field.
     """
     try:
-        record = json.loads(_content(path).decode("utf-8-sig"), object_pairs_hook=_each_once)
+        record = json.loads(bounded_bytes(path, MAX_BYTES).decode("utf-8-sig"), object_pairs_hook=_each_once)
     except OSError as problem:
         raise InvalidRequest(f"{path}: cannot be read: {problem.strerror}", field="consent") from problem
     except UnicodeDecodeError as problem:
@@ -108,20 +108,6 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise _FieldTwiceError(name)
         found[name] = value
     return found
-
-
-def _content(path: Path) -> bytes:
-    """Return the bytes of a regular file. A pipe, which may never end, is refused without a wait for its writer."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise InvalidRequest(f"{path}: not a regular file; give the JSON file with the consent record", field="consent")
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise InvalidRequest(
-            f"{path}: larger than {MAX_BYTES >> 10} KiB, the most that is read: give the JSON file with the consent record",
-            field="consent",
-        )
-    return content
 
 
 def _kind(value: object) -> str:

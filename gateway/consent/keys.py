@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from gateway.bounded_file import bounded_bytes
 from gateway.consent.record import Consent, ConsentSignature, canonical_form
 from services.common.consent_errors import ConsentAltered, ConsentSignerUnknown
 from services.common.errors import InvalidRequest
@@ -57,16 +57,16 @@ def read_keys(place: Path, *, field: str = SETTING) -> Keys:
         files = [path for path in sorted(place.iterdir()) if not path.name.startswith(".")] if place.is_dir() else [place]
         keys = {key_id(key): key for file in files for key in _keys_in(file, field)}
     except OSError as problem:
-        raise InvalidRequest(f"{field}: {place} cannot be read: {problem.strerror or problem}", field=field) from problem
+        raise InvalidRequest(
+            f"{field}: {problem.filename or place} cannot be read: {problem.strerror or problem}", field=field
+        ) from problem
     if not keys:
         raise InvalidRequest(f"{field}: {place} holds no public key: give PEM files with Ed25519 public keys", field=field)
     return keys
 
 
 def _keys_in(file: Path, field: str) -> Iterator[Ed25519PublicKey]:
-    if not stat.S_ISREG(file.stat().st_mode) or file.stat().st_size > MAX_BYTES:
-        raise InvalidRequest(f"{field}: {file} is no PEM file with public keys", field=field)
-    blocks = list(_BLOCK.finditer(file.read_bytes()))
+    blocks = list(_BLOCK.finditer(bounded_bytes(file, MAX_BYTES)))
     if not blocks:
         raise InvalidRequest(f"{field}: {file} holds no PEM block: give PEM files with Ed25519 public keys", field=field)
     for block in blocks:
@@ -88,7 +88,7 @@ def read_private_key(file: Path) -> Ed25519PrivateKey:
         InvalidRequest: the file cannot be read, holds no Ed25519 private key, or the key is encrypted.
     """
     try:
-        found = load_pem_private_key(file.read_bytes()[:MAX_BYTES], password=None)
+        found = load_pem_private_key(bounded_bytes(file, MAX_BYTES), password=None)
     except OSError as problem:
         raise InvalidRequest(f"--key {file} cannot be read: {problem.strerror or problem}", field="key") from problem
     except TypeError:

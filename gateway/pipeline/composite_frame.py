@@ -22,8 +22,13 @@ def coded_from_box(info: MediaInfo, pose: HeadPose) -> Float64:
     return np.column_stack([coded[:, :2] @ upright_from_box[:, :2], coded[:, :2] @ upright_from_box[:, 2] + coded[:, 2]])
 
 
+def seconds_of(frame: DecodedFrame, info: MediaInfo) -> float:
+    """Return the time of a frame since the first frame of the film, seconds."""
+    return float((frame.pts - int(info.video.pts[0])) * info.video.time_base)
+
+
 def composite_frame(
-    frame: DecodedFrame, info: MediaInfo, pose: HeadPose, mouth: Mouth, mark: Mark | None = None
+    frame: DecodedFrame, info: MediaInfo, pose: HeadPose, mouth: Mouth, mark: Mark | None = None, strength: float = 1.0
 ) -> tuple[tuple[Plane, ...], int]:
     """Return the planes of a frame with a rendered mouth in them, and the mask's area in luma samples.
 
@@ -33,6 +38,7 @@ def composite_frame(
         pose: head pose in the frame.
         mouth: the mouth.
         mark: watermark of the film; None: the film gets none.
+        strength: strength of the mark in this frame, 0 to 1.
     """
     video, side = info.video, len(mouth.detail)
     box, mask, coded = mouth.box, mouth.mask, coded_from_box(info, pose)
@@ -46,6 +52,6 @@ def composite_frame(
     soft = mask.astype(np.float32) * (mouth.strength / 255.0)
     light: Float32 | None = None
     if mark is not None:
-        light = mark.luma(float((frame.pts - int(video.pts[0])) * video.time_base), len(box))
+        light = mark.luma(seconds_of(frame, info), len(box), strength)
     result = composite(frame.planes, video.pixel, video.colour_model, coded, box, soft, shift=shift, light=light)
     return result.planes, result.mask.area_px

@@ -20,7 +20,7 @@ from gateway.pipeline.allowance import MAX_JOB_BYTES
 from gateway.pipeline.analysis import folder_of, hear_speech, together
 from gateway.pipeline.dub_files import check_output, open_speech, open_writer
 from gateway.pipeline.dub_request import DubRequest, has_own_timeline
-from gateway.pipeline.film_claim import film_claim
+from gateway.pipeline.film_claim import film_claim, film_watermark
 from gateway.pipeline.job_key import file_digests, job_key
 from gateway.pipeline.journal import Journal
 from gateway.pipeline.ledger import BlobLedger, OwnBlobs
@@ -162,6 +162,7 @@ class DubJob:
                 personalize_s=person.seconds,
                 cpu_s=time.process_time() - used,
             ),
+            watermark=film_watermark(mark, dubbed=dubbed),
             warnings=[
                 *([] if own else about_speech(extent, info)),
                 *person.warnings,

@@ -9,12 +9,13 @@ from gateway.ahead import in_thread
 from gateway.media.reader import VideoReader
 from gateway.media.types import DecodedFrame, MediaInfo, Plane
 from gateway.media.writer import VideoWriter
-from gateway.pipeline.composite_frame import composite_frame
+from gateway.pipeline.composite_frame import composite_frame, seconds_of
 from gateway.pipeline.face_index import FaceIndex
 from gateway.pipeline.plan import Plan
 from gateway.pipeline.records import RecordFile, pose_of
 from gateway.pipeline.rendered_window import RenderedWindow
 from gateway.provenance.watermark.embedding import Mark
+from gateway.provenance.watermark.strength import Strength
 from gateway.stages.times import StageClock
 
 
@@ -71,7 +72,7 @@ class Film:
             MediaUnsupported: the footage breaks off.
             StorageFull: the disk is full; nothing of the output is left.
         """
-        facts = FilmFacts()
+        facts, strength = FilmFacts(), Strength()
 
         def write_window(frames: Iterator[DecodedFrame], span: range, window: RenderedWindow) -> None:
             position = {int(index): place for place, index in enumerate(window.frame)}
@@ -86,7 +87,11 @@ class Film:
                     with clock.measure("composite", 1):
                         (record,) = self.faces.read(int(plan.row[index]), int(plan.row[index]) + 1)
                         mouth = window.mouth(place, float(plan.strength[index]))
-                        planes, facts.mask_area_px[index] = composite_frame(frame, self.info, pose_of(record), mouth, mark)
+                        pose = pose_of(record)
+                        strong = 0.0
+                        if mark is not None:
+                            strong = strength.of_frame(seconds_of(frame, self.info), record["pixels"], pose.scale)
+                        planes, facts.mask_area_px[index] = composite_frame(frame, self.info, pose, mouth, mark, strong)
                 with clock.measure("encode", 1):
                     writer.write(frame, planes)
 

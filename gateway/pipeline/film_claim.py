@@ -15,7 +15,7 @@ from gateway.methods import Method, method_named
 from gateway.pipeline.dub_request import DubRequest, what_is_synthetic
 from gateway.pipeline.plan import Plan
 from gateway.provenance.claim import Claim, Source
-from gateway.provenance.facts import ModelFacts, Role
+from gateway.provenance.facts import FilmWatermark, ModelFacts, Role
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.method_check import Listed
 from services.common.array_types import Bool
@@ -54,9 +54,19 @@ def film_claim(
         frame_rate=film.video.average_rate,
         dubbed=spans(rendered),
         consents={who: digest_of(record) for who, record in records.items() if record is not None},
-        watermark=str(mark.payload) if mark is not None and dubbed else "",
+        watermark=film_watermark(mark, dubbed=dubbed).payload,
         sources=tuple(Source(role, file, digests.get(file, "")) for role, file in files.items() if file is not None),
     )
+
+
+def film_watermark(mark: Mark | None, *, dubbed: bool) -> FilmWatermark:
+    """Return the watermark of a film.
+
+    Args:
+        mark: watermark of dubbed mouths; None: the setting is off.
+        dubbed: whether any mouth of the film is dubbed.
+    """
+    return FilmWatermark(on=mark is not None, payload=str(mark.payload) if mark is not None and dubbed else "")
 
 
 def model_facts(method: Method, models: Listed) -> tuple[ModelFacts, ...]:

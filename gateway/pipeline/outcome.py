@@ -12,6 +12,7 @@ from gateway.pipeline.journal import Journal
 from gateway.pipeline.plan import Plan
 from gateway.pipeline.speech import SpeechExtent
 from gateway.pipeline.workspace import Workspace
+from gateway.provenance.facts import FilmWatermark
 from gateway.stages.times import StageTimes
 
 
@@ -30,6 +31,7 @@ class DubOutcome:
         windows_computed: number of windows that this run rendered.
         windows_reused: number of windows that an earlier run had finished.
         times: seconds of each stage.
+        watermark: watermark of the film.
         warnings: warnings for the user.
     """
 
@@ -43,6 +45,7 @@ class DubOutcome:
     windows_computed: int
     windows_reused: int
     times: StageTimes
+    watermark: FilmWatermark
     warnings: list[str] = field(default_factory=list)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ import numpy as np
 from gateway.media.types import MediaInfo
 from gateway.pipeline.face_records import face_records
 from gateway.pipeline.footage import TrackedFrame, tracked_frames
-from gateway.provenance.watermark.detection import Finding, find_mark
+from gateway.provenance.watermark.detection import Detector, Finding
 from gateway.provenance.watermark.search import Part
 from gateway.provenance.watermark.signal import projected, responses, stretches
 from gateway.stages.interface import Stages
@@ -35,12 +35,40 @@ async def find_watermark(
 ) -> Finding | None:
     """Return the likeliest watermark of a key in the faces of a film; None: no face is seen for a second or longer.
 
-    Memory grows with the length of the film: 0.4 kB per face and frame.
-
     Args:
         stages: the stages.
         info: the film.
         key: key of the watermarks, 32 bytes.
+        threads: threads of the decoder.
+        on_frame: called with the number of tracked frames.
+
+    Raises:
+        MediaUnsupported: the file breaks off.
+        DubstageError: from the face stage.
+    """
+    faces = await responses_of_faces(stages, info, threads=threads, on_frame=on_frame)
+    return await asyncio.to_thread(lambda: likeliest(faces, Detector(key)))
+
+
+def likeliest(faces: Sequence[Sequence[Part]], detector: Detector) -> Finding | None:
+    """Return the likeliest watermark in the faces of a film; None: no face is seen for a second or longer.
+
+    Args:
+        faces: responses of every face, from `responses_of_faces`.
+        detector: looks for the marks of a key.
+    """
+    findings = [detector.find(parts, trials=len(faces)) for parts in faces]
+    return min((found for found in findings if found is not None), key=lambda found: found.log10_chance, default=None)
+
+
+async def responses_of_faces(stages: Stages, info: MediaInfo, *, threads: int, on_frame: Callable[[int], None]) -> list[list[Part]]:
+    """Return the responses of every face of a film to chips. They do not depend on a key.
+
+    Memory grows with the length of the film: 1.2 kB per face and frame.
+
+    Args:
+        stages: the stages.
+        info: the film.
         threads: threads of the decoder.
         on_frame: called with the number of tracked frames.
 
@@ -62,18 +90,13 @@ async def find_watermark(
                 face.seconds.append(times[frame.index])
                 face.luma.append(luma)
             on_frame(frame.index + 1)
-    return await asyncio.to_thread(_best, list(faces.values()), key)
+    return await asyncio.to_thread(lambda: [_parts(face) for face in faces.values()])
 
 
 def _lumas(frame: TrackedFrame) -> list[tuple[int, Float32]]:
     """Return the id and the projected luma of every face of a frame."""
     rows = face_records(frame.faces, frame.rgb, frame.scale)
     return [(int(row["face_id"]), projected(cv2.cvtColor(row["pixels"], cv2.COLOR_RGB2GRAY))) for row in rows]
-
-
-def _best(faces: list[_Face], key: bytes) -> Finding | None:
-    findings = [find_mark(_parts(face), key, trials=len(faces)) for face in faces]
-    return min((found for found in findings if found is not None), key=lambda found: found.log10_chance, default=None)
 
 
 def _parts(face: _Face) -> list[Part]:

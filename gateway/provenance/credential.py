@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from gateway.private_files import cannot_use, data_folder, keep_secret
+from gateway.bounded_file import bounded_bytes
+from gateway.private_files import cannot_use, cannot_use_key, data_folder, keep_secret
 from gateway.provenance.signing_key import Credential
 from services.common.errors import InvalidRequest, StorageRefused
 
@@ -29,6 +30,8 @@ SELF_SIGNED: Final = "self-signed"
 CERTIFICATE_SETTING: Final = "DUBSTAGE_PROVENANCE_CERTIFICATE_FILE"
 _KEY_SETTING: Final = "DUBSTAGE_PROVENANCE_KEY_FILE"
 _CURVES: Final = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
+_MOST_BYTES: Final = 4 << 20
+"""Largest file of certificates or of a key that is read, bytes."""
 _VALID_YEARS: Final = 30
 _HOUR: Final = datetime.timedelta(hours=1)
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
@@ -76,7 +79,7 @@ def credential_from_files(chain: Path, key: Path) -> Credential:
     contents = []
     for file, setting in ((chain, CERTIFICATE_SETTING), (key, _KEY_SETTING)):
         try:
-            contents.append(file.read_bytes())
+            contents.append(bounded_bytes(file, _MOST_BYTES))
         except OSError as problem:
             raise InvalidRequest(f"{setting}: {file} cannot be read: {problem.strerror}", field=setting) from problem
     try:
@@ -93,7 +96,7 @@ def certificates_in(file: Path) -> bytes:
         InvalidRequest: the file cannot be read or has no certificate.
     """
     try:
-        found = x509.load_pem_x509_certificates(file.read_bytes())
+        found = x509.load_pem_x509_certificates(bounded_bytes(file, _MOST_BYTES))
     except OSError as problem:
         raise InvalidRequest(f"{file} cannot be read: {problem.strerror}", field="trust") from problem
     except ValueError:
@@ -117,9 +120,12 @@ def installation_credential(folder: Path) -> Credential:
     try:
         if not file.exists():
             keep_secret(file, _own_credential())
-        content = file.read_bytes()
     except OSError as problem:
         raise cannot_use(folder, problem) from problem
+    try:
+        content = bounded_bytes(file, _MOST_BYTES)
+    except OSError as problem:
+        raise cannot_use_key(file, problem) from problem
     key, begin, chain = content.partition(_BEGIN)
     try:
         return credential_of(begin + chain, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,20 @@ DUB_LABEL: Final = "dubstage.dub"
 """Label of the assertion."""
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Frame = Annotated[int, Field(ge=0, le=1 << 53)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilmWatermark:
+    """Watermark of a film.
+
+    Attributes:
+        on: whether the setting was on.
+        payload: what the watermark says, 9 hexadecimal digits; empty: the film has none, because the setting was off or no frame
+            was dubbed.
+    """
+
+    on: bool
+    payload: str = ""
 
 
 class _Facts(BaseModel):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from gateway.provenance.credential import (
     CERTIFICATE_SETTING,
     KEY_FILE,
@@ -48,7 +50,7 @@ def own_watermark_key(settings: GatewaySettings) -> bytes | None:
         InvalidRequest: the files of the settings cannot be used.
         StorageRefused: the installation's own key cannot be read.
     """
-    if settings.provenance_certificate_file is None and not (settings.data_dir / KEY_FILE).exists():
+    if settings.provenance_certificate_file is None and not os.path.lexists(settings.data_dir / KEY_FILE):
         return None
     return watermark_key(_credential(settings).key)
 
@@ -67,4 +69,4 @@ def trusted_authorities(settings: GatewaySettings) -> bytes:
         InvalidRequest: the file of the certificates cannot be read.
     """
     file = settings.provenance_certificate_file or settings.data_dir / KEY_FILE
-    return certificates_in(file) if file.exists() else b""
+    return certificates_in(file) if os.path.lexists(file) else b""

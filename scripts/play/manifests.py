@@ -7,11 +7,11 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
-Document = dict[str, Any]
+from scripts.play.replicas import Document, split_replicas
 
 PLAYED: Final = ("ConfigMap", "Secret", "Deployment")
 """Kinds that podman makes something of. Services, autoscaling, disruption budgets, network policies, claims, accounts and what
@@ -59,7 +59,7 @@ def render_chart(helm: str, chart: Path, values: Sequence[Path], settings: Seque
 
 
 def playable(documents: Sequence[Document], folder: Path, *, limit_memory: bool = True) -> Playable:
-    """Leave out what podman has no counterpart for, and put folders in the place of emptyDir volumes.
+    """Leave out what podman has no counterpart for, split replicas, and put folders in the place of emptyDir volumes.
 
     podman before 4.4 knows no emptyDir, and later ones give it to root. An emptyDir in memory that is mounted on /dev/shm is left
     out altogether: the containers of a podman pod share one /dev/shm as it is.
@@ -68,6 +68,9 @@ def playable(documents: Sequence[Document], folder: Path, *, limit_memory: bool 
         documents: as rendered; they are not changed.
         folder: takes the folders.
         limit_memory: False where podman cannot: without root on cgroup v1, for one.
+
+    Raises:
+        ValueError: replicas on the machine's network would share a port.
     """
     result = Playable([])
     for rendered in documents:
@@ -78,13 +81,16 @@ def playable(documents: Sequence[Document], folder: Path, *, limit_memory: bool 
             continue
         # Of the cluster, not of the machine.
         document["metadata"].pop("namespace", None)
-        if kind == "Deployment":
-            pod = document["spec"]["template"]["spec"]
-            _replace_empty_volumes(name, pod, folder, result)
-            _leave_out_ports(name, pod, result)
+        if kind != "Deployment":
+            result.documents.append(document)
+            continue
+        for one in split_replicas(document, result.changes):
+            own, pod = str(one["metadata"]["name"]), one["spec"]["template"]["spec"]
+            _replace_empty_volumes(own, pod, folder, result)
+            _leave_out_ports(own, pod, result)
             if not limit_memory:
-                _leave_out_memory(name, pod, result)
-        result.documents.append(document)
+                _leave_out_memory(own, pod, result)
+            result.documents.append(one)
     return result
 
 
@@ -166,4 +172,38 @@ def probes(documents: Sequence[Document]) -> list[Probe]:
                 if "exec" not in probe:
                     raise ValueError(f"{where}: the {kind} probe is no command (values: probes.type=exec)")
                 found.append(Probe(document["metadata"]["name"], container["name"], kind, tuple(probe["exec"]["command"])))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that is played.
+
+    Attributes:
+        deployment, container: whose.
+        address: HOST:PORT on this machine.
+    """
+
+    deployment: str
+    container: str
+    address: str
+
+
+def servers(documents: Sequence[Document], component: str) -> list[Server]:
+    """Return the servers of a component of the chart, one per replica. The pods are on the machine's own network.
+
+    Raises:
+        ValueError: no port is set for one of them.
+    """
+    found = []
+    for document in documents:
+        if document["kind"] != "Deployment":
+            continue
+        name = str(document["metadata"]["name"])
+        for container in document["spec"]["template"]["spec"]["containers"]:
+            if container["name"] == component:
+                ports = [one["value"] for one in container["env"] if one["name"] == "DUBSTAGE_PORT"]
+                if not ports:
+                    raise ValueError(f"{name}/{component} has no DUBSTAGE_PORT")
+                found.append(Server(name, component, f"127.0.0.1:{ports[-1]}"))
     return found

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +31,8 @@ class Podman:
     def __init__(self, program: str = "podman") -> None:
         self._program = program
 
-    def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([self._program, *arguments], check=False, capture_output=True, text=True)
+    def _run(self, *arguments: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([self._program, *arguments], check=False, capture_output=True, text=True, input=text)
         if check and done.returncode != 0:
             raise RuntimeError(f"{self._program} {' '.join(arguments[:3])} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
         return done
@@ -51,6 +53,49 @@ class Podman:
         """Stop and remove them."""
         self._run("kube", "down", str(manifests), check=False)
 
+    def keep_secret(self, name: str, values: Mapping[str, str]) -> None:
+        """Store a secret that `secretKeyRef` of manifests can name, in the place of an older one of the name.
+
+        podman 4.3 does not read the documents of kind Secret that it stores itself; all versions read this form.
+
+        Raises:
+            RuntimeError: podman refuses.
+        """
+        self.forget_secret(name)
+        coded = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+        self._run("secret", "create", name, "-", text=json.dumps(coded))
+
+    def forget_secret(self, name: str) -> None:
+        """Remove a secret, if it is there."""
+        self._run("secret", "rm", name, check=False)
+
+    def kill(self, container: str) -> None:
+        """End a container at once, as a lost node would. podman does not start it again by itself.
+
+        Raises:
+            RuntimeError: podman refuses.
+        """
+        self._run("kill", "--signal", "KILL", container)
+
+    def start(self, container: str) -> None:
+        """Start a container that has ended.
+
+        Raises:
+            RuntimeError: podman refuses.
+        """
+        self._run("start", container)
+
+    def container(self, deployment: str, own: str) -> str:
+        """Return the full name of a container of the pod of a Deployment.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        for (pod, name), full in self.containers().items():
+            if name == own and pod.startswith(f"{deployment}-pod"):
+                return full
+        raise RuntimeError(f"podman has no container {own} of {deployment}")
+
     def containers(self) -> dict[tuple[str, str], str]:
         """Full names of running and ended containers, by pod and by their own name within it."""
         listed = json.loads(self._run("ps", "--all", "--pod", "--format", "json").stdout)
@@ -65,6 +110,14 @@ class Podman:
         """Whether a command in a container ends with 0, and what it says."""
         done = self._run("exec", container, *command, check=False)
         return done.returncode == 0, (done.stdout + done.stderr).strip()
+
+    def output(self, container: str, command: tuple[str, ...]) -> str:
+        """Return what a command in a container prints.
+
+        Raises:
+            RuntimeError: the command failed.
+        """
+        return self._run("exec", container, *command).stdout
 
     def facts(self, container: str) -> Facts:
         """Of a container."""

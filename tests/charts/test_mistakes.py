@@ -7,6 +7,7 @@ import pytest
 from tests.charts.rendering import template
 
 POSTGRES = "gateway.database.urlSecret.name=database"
+KEYS = ("gateway.signingKeySecret.name=signing", "global.provenance.secret.name=films")
 ARTEFACTS = "global.artefacts.volume.accessMode=ReadWriteMany"
 
 IN_A_SCHEMA = {
@@ -124,12 +125,27 @@ IN_A_TEMPLATE = {
         ["gateway.replicas=2", POSTGRES, ARTEFACTS],
         "share the data volume, and only one node can mount a ReadWriteOnce volume: set gateway.data.accessMode to ReadWriteMany",
     ),
+    "two gateways with receipts of two keys": (
+        ["gateway.replicas=2", POSTGRES, ARTEFACTS, "gateway.data.type=emptyDir", "gateway.media.accessMode=ReadWriteMany"],
+        "would sign receipts and audit logs with different keys: set gateway.signingKeySecret.name",
+    ),
+    "two gateways with films of two keys": (
+        [
+            "gateway.replicas=2",
+            POSTGRES,
+            ARTEFACTS,
+            "gateway.data.type=emptyDir",
+            "gateway.media.accessMode=ReadWriteMany",
+            KEYS[0],
+        ],
+        "would sign and watermark films with different keys: set global.provenance.secret.name",
+    ),
     "two gateways and media of one node": (
-        ["gateway.replicas=2", POSTGRES, ARTEFACTS, "gateway.data.type=emptyDir"],
+        ["gateway.replicas=2", POSTGRES, ARTEFACTS, "gateway.data.type=emptyDir", *KEYS],
         "share the media volume, and only one node can mount a ReadWriteOnce volume: set gateway.media.accessMode to ReadWriteMany",
     ),
     "two gateways with media of their own": (
-        ["gateway.replicas=2", POSTGRES, ARTEFACTS, "gateway.data.type=emptyDir", "gateway.media.type=emptyDir"],
+        ["gateway.replicas=2", POSTGRES, ARTEFACTS, "gateway.data.type=emptyDir", *KEYS, "gateway.media.type=emptyDir"],
         "each pod would have a separate emptyDir",
     ),
     "an ingress without a host": (["gateway.ingress.enabled=true"], "gateway.ingress.host: the name that callers use"),

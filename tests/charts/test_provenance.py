@@ -59,3 +59,14 @@ def test_production_needs_a_certificate() -> None:
         "chain.pem": ("dubstage-provenance", "tls.crt"),
         "key.pem": ("dubstage-provenance", "tls.key"),
     }
+
+
+def test_gateways_find_the_key_of_their_receipts_in_its_secret() -> None:
+    rendered = render("default", "gateway.signingKeySecret.name=signing", "gateway.signingKeySecret.key=ed25519")
+    assert rendered.environment("gateway")["DUBSTAGE_SIGNING_KEY_FILE"] == "/etc/dubstage/signing-key/signing.pem"
+    (mount,) = [one for one in rendered.container("gateway")["volumeMounts"] if one["mountPath"] == "/etc/dubstage/signing-key"]
+    assert mount["readOnly"] is True
+    (volume,) = [one for one in pod_spec(rendered.deployment("gateway"))["volumes"] if one["name"] == mount["name"]]
+    expected = {"secretName": "signing", "defaultMode": 0o440, "items": [{"key": "ed25519", "path": "signing.pem"}]}
+    assert volume["secret"] == expected
+    assert "DUBSTAGE_SIGNING_KEY_FILE" not in render("default").environment("gateway")

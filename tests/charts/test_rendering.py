@@ -175,7 +175,8 @@ def test_several_gateways_roll_over_and_spread_over_nodes() -> None:
 
 
 def test_gateways_that_share_no_folder_have_different_ones() -> None:
-    environment = render("production", *TWO_GATEWAYS, "gateway.data.type=emptyDir").environment("gateway")
+    key = "gateway.signingKeySecret.name=signing"
+    environment = render("production", *TWO_GATEWAYS, "gateway.data.type=emptyDir", key).environment("gateway")
     assert environment["DUBSTAGE_DATA_DIR"] == "/data/gateway/$(POD_NAME)"
     names = list(environment)
     assert names.index("POD_NAME") < names.index("DUBSTAGE_DATA_DIR")

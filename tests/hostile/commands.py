@@ -37,6 +37,10 @@ OPTIONS = {
         "--stages",
     ),
     "actor create": ("--method", "--motion", "--renderer", "--face", "--consent", "--project", "--seed", "--stages"),
+    "audit list": ("--actor", "--event", "--limit"),
+    "audit verify": ("--key", "--since"),
+    "receipt verify": ("--key",),
+    "inspect": ("--trust",),
     "live": ("--audio", "--output", "--gateway", "--project", "--language", "--stages"),
     "evaluate": (
         "--method",
@@ -62,6 +66,8 @@ SETTINGS = {
     "DUBSTAGE_REQUIRE_CONSENT": ("maybe", "2", "[red]"),
     "DUBSTAGE_STAGES_HOST": ("127.0.0.1:51051", "[x", "a b", "x" * 300, "http://x", "-"),
     "DUBSTAGE_AUDIO_ENDPOINT": ("127.0.0.1:99999", "[x", ":", "x", "unix:/nowhere", "127.0.0.1:9"),
+    "DUBSTAGE_WATERMARK": ("maybe", "2", ""),
+    "DUBSTAGE_PROVENANCE_CERTIFICATE_FILE": ("/nowhere", "/dev/null", "/dev/zero"),
     "DUBSTAGE_MAX_MESSAGE_BYTES": ("0", "-1", "1", "x"),
     "DUBSTAGE_LOG_LEVEL": ("loud", "[red]"),
     "DUBSTAGE_AUTH_TOKEN_FILE": ("/dev/null", "/nowhere", "/proc/self/mem"),
@@ -76,6 +82,10 @@ SETTINGS = {
 """Hostile values of the environment."""
 ANSWERS = TOLD | {"exit 1", "exit 20"}
 """`doctor` ends with 1 where a dub would fail; a stage or a store that is not there is worth another try (20)."""
+
+
+CHECKED = frozenset({"exit 3", "exit 4"})
+"""`inspect`, `audit verify` and `receipt verify` of what was changed, and `inspect` of what is not signed."""
 
 
 def run(
@@ -105,10 +115,15 @@ def _listing(folder: Path) -> set[str]:
     }
 
 
+def _some(rng: Random, options: Sequence[str]) -> list[str]:
+    """One to three of the options."""
+    return rng.sample(options, min(len(options), rng.choice((1, 1, 2, 3))))
+
+
 def option_case(rng: Random) -> Case:
     """Good files, and one to three options with hostile values."""
     command = rng.choice(tuple(OPTIONS))
-    given = [(option, rng.choice(VALUES)) for option in rng.sample(OPTIONS[command], rng.choice((1, 1, 2, 3)))]
+    given = [(option, rng.choice(VALUES)) for option in _some(rng, OPTIONS[command])]
     # At least one thing is wrong in every line, so that nothing is computed: the footage is missing, or is no film.
     footage = rng.choice(("nowhere.mp4", "text.mp4", "text.mp4"))
 
@@ -122,17 +137,22 @@ def option_case(rng: Random) -> Case:
             "actor create": ["actor", "create", "ann", footage, *extra],
             "live": ["live", "nobody", "--audio", footage, "-o", str(out), *extra],
             "evaluate": ["evaluate", footage, *extra],
+            "audit list": ["audit", "list", *extra],
+            "audit verify": ["audit", "verify", footage, *extra],
+            "receipt verify": ["receipt", "verify", footage, *extra],
+            "inspect": ["inspect", footage, *extra],
         }[command]
         return run(world, folder, line)
 
     said = " ".join(f"{option} {value!r:.40}" for option, value in given)
-    return Case("command", f"{command} {footage} {said}", act, allowed=ANSWERS)
+    return Case("command", f"{command} {footage} {said}", act, allowed=ANSWERS | CHECKED)
 
 
 LINES: tuple[Sequence[str], ...] = (
     ["doctor"], ["actor", "list"], ["actor", "show", "ann"], ["actor", "erase", "ann"], ["dub", "text.mp4", "-o", "x.mp4"],
     ["jobs", "list"], ["serve", "nothing"], ["--version"], ["trainset", "--help"], ["evaluate", "--help"],
-    ["live", "ann", "--audio", "text.mp4", "-o", "x.mp4"],
+    ["live", "ann", "--audio", "text.mp4", "-o", "x.mp4"], ["audit", "list"], ["audit", "verify"], ["audit", "export", "log.jsonl"],
+    ["receipt", "key"], ["receipt", "verify", "text.mp4"], ["inspect", "text.mp4"],
 )  # fmt: skip
 
 
@@ -148,7 +168,7 @@ def setting_case(rng: Random) -> Case:
         return run(world, folder, line, **environment)
 
     said = " ".join(f"{name}={value!r:.40}" for name, value in environment.items())
-    return Case("command", f"{' '.join(line)} {said}", act, allowed=ANSWERS)
+    return Case("command", f"{' '.join(line)} {said}", act, allowed=ANSWERS | CHECKED)
 
 
 def _deep(depth: int) -> str:

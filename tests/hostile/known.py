@@ -6,7 +6,9 @@ from tests.hostile.case import Case
 from tests.hostile.known_commands import KNOWN_COMMANDS
 from tests.hostile.known_evaluate import KNOWN_EVALUATIONS
 from tests.hostile.known_gateway import KNOWN_GATEWAY
+from tests.hostile.known_inspect import KNOWN_INSPECTIONS
 from tests.hostile.known_media import KNOWN_MEDIA
+from tests.hostile.known_records import KNOWN_RECORDS
 from tests.hostile.known_rpcs import KNOWN_RPCS
 from tests.hostile.known_tokens import KNOWN_TOKENS
 
@@ -17,4 +19,6 @@ KNOWN: tuple[Case, ...] = (
     *KNOWN_MEDIA,
     *KNOWN_COMMANDS,
     *KNOWN_EVALUATIONS,
+    *KNOWN_RECORDS,
+    *KNOWN_INSPECTIONS,
 )

@@ -12,6 +12,7 @@ from tests.hostile.commands import consent_case, option_case, output_case, setti
 from tests.hostile.evaluations import evaluation_case
 from tests.hostile.films import media_case
 from tests.hostile.known import KNOWN
+from tests.hostile.records import record_case
 from tests.hostile.rpcs import UNCALLED, rpc_case
 from tests.hostile.stores import store_case
 from tests.hostile.streams import stream_case
@@ -27,6 +28,7 @@ SURFACES: dict[Callable[[Random], Case], float] = {
     consent_case: 2.0,
     output_case: 3.0,
     store_case: 3.0,
+    record_case: 3.0,
     evaluation_case: 0.1,
 }
 """What makes cases, and how often."""

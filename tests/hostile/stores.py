@@ -160,11 +160,11 @@ def database_case(rng: Random) -> Case:
     return Case("store", f"{' '.join(line)} after damage to the database, seed {seed}", act, allowed=ANSWERS)
 
 
-def wrong_column(file: Path, rng: Random) -> str:
-    """Put a value that is none into a column of a table, or drop the column or the table."""
+def wrong_column(file: Path, rng: Random, table: str = "") -> str:
+    """Put a value that is none into a column of a table (empty: of any table), or drop the column or the table."""
     with closing(sqlite3.connect(file)) as database, database:
         columns = columns_of(database)
-        table = rng.choice(tuple(columns))
+        table = table or rng.choice(tuple(columns))
         column = rng.choice(columns[table])
         value = rng.choice((None, "", "{}", "[]", '{"a":' * 5000, -1, 2**62, b"\xff\xfe", "[/bold]", "x" * 100_000, "nan"))
         change = rng.choice(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import signal
 from pathlib import Path
 
@@ -10,10 +11,16 @@ import pytest
 
 from dubstage.client import Connection, batch
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
+from gateway.actors.store import ActorStore
+from gateway.cli.app import run
+from gateway.cli.options import gateway_settings
+from gateway.provenance.media_digest import media_sha256
+from gateway.settings import TENANTS_FOLDER
+from services.common.chassis.caller import fingerprint_of
 from tests.contract.stores.postgres_servers import PostgresServer
 from tests.integration.conftest import write_short_clip
 from tests.integration.test_operations import until
-from tests.integration.test_several_gateways import DATABASE, Pair, pair, postgres
+from tests.integration.test_several_gateways import DATABASE, TOKENS, Pair, pair, postgres
 
 __all__ = ["pair", "postgres"]
 
@@ -95,6 +102,46 @@ def test_any_gateway_shows_cancels_retries_and_removes_a_batch(pair: Pair) -> No
     assert {shot.attempts for shot in shots_of(at_second, "shared").values()} == {1}
     batch.delete(at_first, "shared")
     assert "shared" not in {one.batch_id for one in batch.list_batches(at_second)}
+
+
+def test_a_batch_of_a_tenant_of_a_killed_gateway_ends_in_the_tenants_places(
+    pair: Pair, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = pair.media / TENANTS_FOLDER / "acme"
+    home.mkdir(parents=True)
+    for name in ("short.mp4", "footage.mp4", "speech.wav"):
+        shutil.copy(pair.media / name, home)
+    films = [home / f"acme_{number}.mp4" for number in range(3)]
+    at_first = pair.first.connect("acme")
+    shots = [
+        batch.row(film.stem, footage=footage, speech="speech.wav", output=film.name, skip_personalization=True)
+        for film, footage in zip(films, ("short.mp4", "footage.mp4", "footage.mp4"), strict=True)
+    ]
+    batch.submit(at_first, "night", rows=shots)
+    until(lambda: progress_of(at_first, "night").num_done >= 1, seconds=240)
+    until(lambda: any((pair.data / "tenants" / "acme" / "jobs").glob("*/journal/[0-9a-f]*")), seconds=240)
+    pair.first.send(signal.SIGKILL)
+    assert not films[-1].exists()
+    # Nobody calls the other gateway in the tenant's name: it knows from the database that the tenant has work.
+    postgres.execute("UPDATE dubstage_acme.operation_leases SET until = 0", DATABASE)
+    until(films[-1].exists, seconds=240)
+    progress = ended(pair.second.connect("acme"), "night")
+    pair.first.start()
+    assert (progress.num_done, progress.num_failed) == (3, 0)
+    assert not list(pair.media.glob("acme_*"))
+    assert (pair.data / "batches" / TENANTS_FOLDER / "acme" / "night").is_dir()
+    assert "night" not in {one.batch_id for one in batch.list_batches(pair.second.connect())}
+
+    for variable, value in pair.second.environment.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("DUBSTAGE_TENANT", "acme")
+    assert run(["audit", "verify"]) == 0
+    with ActorStore(gateway_settings()) as actors:
+        entries = [entry for entry in actors.audit.newest(1000) if entry["event"] != "settings.changed"]
+    assert {tuple(entry["by"].values()) for entry in entries} == {("acme", fingerprint_of(TOKENS["acme"]))}
+    begun = {entry["work"]: entry["details"]["row"] for entry in entries if entry["event"] == "dub.begun"}
+    told = [(begun[entry["work"]], entry["outputs"]) for entry in entries if entry["event"] == "dub.ended"]
+    assert sorted(told) == [(row, [media_sha256(film)]) for row, film in enumerate(films)]
 
 
 def test_no_log_has_a_traceback(pair: Pair) -> None:

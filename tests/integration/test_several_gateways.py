@@ -33,6 +33,7 @@ ENDS_S = 3
 """Lease of a gateway that is paused until its lease has ended, seconds."""
 DATABASE = "several_gateways"
 FRAMES = 64
+TOKENS = {"default": "a-token-of-nobody-in-particular", "acme": "a-token-of-acme"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -70,11 +71,11 @@ class Gateway:
                 cwd=ROOT,
             )
 
-    def connect(self) -> Connection:
-        """A connection to the gateway, as soon as it serves."""
+    def connect(self, tenant: str = "default") -> Connection:
+        """A connection of a tenant to the gateway, as soon as it serves."""
         until(lambda: self._ready.exists() or self._has_ended(), seconds=240)
         assert not self._has_ended(), self.log
-        self.opened.append(connect(self._ready.read_text().strip(), timeout_s=60))
+        self.opened.append(connect(self._ready.read_text().strip(), token=TOKENS[tenant], timeout_s=60))
         return self.opened[-1]
 
     def send(self, number: signal.Signals) -> None:
@@ -121,6 +122,8 @@ def pair(
     write_short_clip(carphone, folders["media"] / "footage.mp4", FRAMES // 2, times=2)
     shutil.copy(media.speech, folders["media"] / "speech.wav")
     postgres.execute(f"CREATE DATABASE {DATABASE}")
+    tokens = folders["run"] / "tokens"
+    tokens.write_text("".join(f"{tenant} {token}\n" for tenant, token in TOKENS.items()))
     environment = {
         **os.environ,
         **{f"DUBSTAGE_{name.upper()}": value for name, value in stages.endpoints().items()},
@@ -129,6 +132,7 @@ def pair(
         "DUBSTAGE_DATA_DIR": str(folders["data"]),
         "DUBSTAGE_BATCHES_URL": str(folders["data"] / "batches"),
         "DUBSTAGE_MEDIA_DIR": str(folders["media"]),
+        "DUBSTAGE_AUTH_TOKEN_FILE": str(tokens),
         "DUBSTAGE_PORT": "0",
         "DUBSTAGE_COMPUTE_THREADS": "1",
         "DUBSTAGE_LOG_FORMAT": "json",

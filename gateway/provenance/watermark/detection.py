@@ -50,34 +50,43 @@ class Finding:
         return self.log10_chance < FALSE_ALARM_LOG10
 
 
-def find_mark(parts: Sequence[Part], key: bytes, *, trials: int = 1) -> Finding | None:
-    """Return the likeliest mark of a key in one face; None: there are no parts.
-
-    The time at which the film was cut is unknown, so every shift of the time grid is tried, in all parts together and, because
-    somebody may have cut parts out, in each part alone.
+class Detector:
+    """Looks for the mark of one key in faces.
 
     Args:
-        parts: responses of the face.
         key: secret of the installation, 32 bytes.
-        trials: number of faces that are looked at.
     """
-    if not parts:
-        return None
-    spreading = Spreading.of_key(key)
-    search = Search(spreading)
-    choices = [list(parts), *([part] for part in parts if len(parts) > 1)]
-    best = max((search.best_shift(choice) for choice in choices), key=lambda found: found.total)
-    chance = log10_tail(best.total, WORD_BITS) + np.log10(SHIFTS * len(choices) * trials)
-    message, word = decoded(best.bits)
-    payload = Payload.of_message(message)
-    return Finding(
-        log10_chance=min(0.0, float(chance)),
-        soft=best.bits,
-        payload=payload,
-        right=payload.installation == installation_of(key),
-        agreeing=int(((best.bits > 0) == (word > 0)).sum()),
-        spans=_spans(spreading, parts, best.shift, word),
-    )
+
+    def __init__(self, key: bytes) -> None:
+        self._installation = installation_of(key)
+        self._spreading = Spreading.of_key(key)
+        self._search = Search(self._spreading)
+
+    def find(self, parts: Sequence[Part], *, trials: int = 1) -> Finding | None:
+        """Return the likeliest mark in one face; None: there are no parts.
+
+        The time at which the film was cut is unknown, so every shift of the time grid is tried, in all parts together and, because
+        somebody may have cut parts out, in each part alone.
+
+        Args:
+            parts: responses of the face.
+            trials: number of faces that are looked at.
+        """
+        if not parts:
+            return None
+        choices = [list(parts), *([part] for part in parts if len(parts) > 1)]
+        best = max((self._search.best_shift(choice) for choice in choices), key=lambda found: found.total)
+        chance = log10_tail(best.total, WORD_BITS) + np.log10(SHIFTS * len(choices) * trials)
+        message, word = decoded(best.bits)
+        payload = Payload.of_message(message)
+        return Finding(
+            log10_chance=min(0.0, float(chance)),
+            soft=best.bits,
+            payload=payload,
+            right=payload.installation == self._installation,
+            agreeing=int(((best.bits > 0) == (word > 0)).sum()),
+            spans=_spans(self._spreading, parts, best.shift, word),
+        )
 
 
 def _spans(spreading: Spreading, parts: Sequence[Part], shift: int, word: UInt8) -> tuple[tuple[float, float], ...]:

@@ -25,16 +25,17 @@ class Mark:
         chips = Spreading.of_key(key).chips(payload.word)
         self._chips = (AMPLITUDE * chips).astype(np.float32).reshape(PERIOD, ROWS, COLUMNS)
 
-    def luma(self, seconds: float, side: int) -> Float32:
+    def luma(self, seconds: float, side: int, strength: float = 1.0) -> Float32:
         """Return what is added to the luma of a render box, float32 [side, side], of 255.
 
         Args:
             seconds: time of the frame since the first frame of the film.
             side: pixels of the box.
+            strength: strength of the mark, 0 to 1 (strength.py).
         """
         step = int(np.floor(seconds / CHIP_S))
         place = np.array([seconds / CHIP_S - step, seconds / CHIP_S - step - 1.0])
-        weights = bump(place).astype(np.float32)
+        weights = (strength * bump(place)).astype(np.float32)
         signs = weights[0] * self._chips[step % PERIOD] + weights[1] * self._chips[(step + 1) % PERIOD]
         down, across = _bumps(side)
         return np.asarray(down @ (signs @ across), np.float32)

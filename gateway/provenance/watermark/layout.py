@@ -5,7 +5,8 @@ The mark is a picture of the render box that changes with the film's time t:
     mark(y, x, t) = AMPLITUDE * sum over i, j, k of  sign[k, i, j] * bump(y / DY - i) * bump(x / DX - j) * bump(t / CHIP_S - k)
 
 bump(u) = cos^2(pi u / 2) for |u| < 1. Neighbouring bumps add up to 1, so that equal signs make a flat field, and the mark is never
-above AMPLITUDE. A triple (k, i, j) is a *chip*. The signs repeat after PERIOD chips of time.
+above AMPLITUDE. In every frame, the mark is multiplied by a strength of 0.5 to 1 (strength.py). A triple (k, i, j) is a *chip*. The
+signs repeat after PERIOD chips of time.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PERIOD: Final = 64
 CHIP_S: Final = 0.2
 """Seconds from one chip to the next. Slower chips are hidden by the motion of the face, faster ones could be seen to flicker."""
 AMPLITUDE: Final = 3.2
-"""Largest change of a luma sample, of 255."""
+"""Largest change of a luma sample at full strength, of 255."""
 _DY: Final = (BOTTOM - TOP) / ROWS
 _DX: Final = (RIGHT - LEFT) / COLUMNS
 

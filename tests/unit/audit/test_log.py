@@ -7,14 +7,19 @@ import json
 from pathlib import Path
 
 import pytest
+import structlog
+from sqlalchemy import update
 
 from gateway.actors.store import ActorStore
+from gateway.audit.chain import ChainBroken
 from gateway.audit.entry import Event, Happening
 from gateway.audit.log import AuditLog
-from gateway.audit.settings import record_settings
+from gateway.audit.settings import record_settings, recorded_signing_key
+from gateway.audit.tables import AuditRow
 from gateway.audit.work import recorded
 from gateway.consent.record import digest_of
 from gateway.settings import GatewaySettings, RequireConsent
+from gateway.signatures.installation import installation_key
 from services.common.chassis.caller import Caller, set_current_caller
 from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ActorGeometry
@@ -144,6 +149,48 @@ def test_settings_are_recorded_when_they_change(actors: ActorStore, log: AuditLo
         (False, "false"),
         (True, "signed"),
     ]
+
+
+def test_gateways_of_one_database_with_different_keys_are_told(
+    actors: ActorStore, log: AuditLog, settings: GatewaySettings, tmp_path: Path
+) -> None:
+    other = settings.model_copy(update={"data_dir": tmp_path / "other"})
+    with structlog.testing.capture_logs() as told:
+        record_settings(actors.database, settings)
+        record_settings(actors.database, settings)
+    assert told == []
+    with structlog.testing.capture_logs() as told:
+        record_settings(actors.database, other)
+    own, theirs = (installation_key(found.data_dir).id for found in (settings, other))
+    (warning,) = told
+    assert (warning["event"], warning["before"], warning["now"]) == ("another_signing_key", own, theirs)
+    assert "DUBSTAGE_SIGNING_KEY_FILE" in warning["remedy"]
+    assert [json.loads(line)["details"]["signing_key"] for line in lines(log)] == [own, theirs]
+    # One file for both.
+    key = {"signing_key_file": other.data_dir / "signing.pem"}
+    with structlog.testing.capture_logs() as told:
+        for found in (settings, other):
+            record_settings(actors.database, found.model_copy(update=key))
+    assert told == []
+    assert recorded_signing_key(actors.database) == theirs
+
+
+@pytest.mark.parametrize("line", ["no entry", "{}", "[]", "[" * 5000, '{"sequence":', "null"])
+def test_a_damaged_entry_is_listed_as_damaged_and_is_in_nobodys_way(
+    actors: ActorStore, log: AuditLog, settings: GatewaySettings, line: str
+) -> None:
+    record_settings(actors.database, settings)
+    log.record(Happening(event=Event.DUB_BEGUN, work="dubs/1"))
+    with actors.database.writing() as session:
+        session.execute(update(AuditRow).values(line=line))
+    record_settings(actors.database, settings)
+    log.record(Happening(event=Event.DUB_ENDED, work="dubs/1"), continues="dubs/1")
+    first, second, third, fourth = log.newest(10)
+    assert first.keys() == second.keys() == {"sequence", "damage"}
+    assert (third["event"], fourth["event"]) == ("settings.changed", "dub.ended")
+    assert [entry["sequence"] for entry in log.newest(10, event="dub")] == [1, 2, 4]
+    with pytest.raises(ChainBroken, match="line 1"):
+        log.verify()
 
 
 def test_a_withdrawal_leaves_an_entry(actors: ActorStore, log: AuditLog, ann: str) -> None:

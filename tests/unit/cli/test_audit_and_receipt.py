@@ -9,11 +9,16 @@ import pytest
 
 from gateway.actors.store import ActorStore
 from gateway.audit.entry import Event, Happening
+from gateway.audit.settings import record_settings
 from gateway.cli.app import run
+from gateway.cli.check_keys import check_signing_key
 from gateway.settings import GatewaySettings
+from gateway.signatures.installation import installation_key
+from services.common.errors import StorageRefused
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, geometry, learned, settings
+from tests.unit.consent.records import STUDIO, private_pem
 
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
 
@@ -81,3 +86,34 @@ def test_a_receipt_is_saved_and_checked_anywhere(
     file.write_text(json.dumps(old))
     assert run(["receipt", "verify", str(file)]) == 3
     assert "made by an older version: only the installation itself can check it" in capsys.readouterr().err
+
+
+def test_gateways_without_a_common_folder_sign_with_the_key_of_the_setting(
+    tmp_path: Path, settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    receipt, log, key = tmp_path / "receipt.json", tmp_path / "log.jsonl", tmp_path / "key.pem"
+    key.write_bytes(private_pem(STUDIO))
+    monkeypatch.setenv("DUBSTAGE_SIGNING_KEY_FILE", str(key))
+    assert run(["actor", "erase", "ann", "-o", str(receipt)]) == 0
+    assert run(["audit", "export", str(log)]) == 0
+    assert not (settings.data_dir / "signing.pem").exists()
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "elsewhere"))
+    assert run(["receipt", "verify", str(receipt)]) == 0
+    assert run(["audit", "verify", str(log)]) == 0
+    key.write_text("no key")
+    capsys.readouterr()
+    assert run(["receipt", "key"]) == 10
+    assert f"DUBSTAGE_SIGNING_KEY_FILE: {key} holds no Ed25519 private key" in capsys.readouterr().err
+
+
+def test_doctor_compares_the_key_with_that_of_the_gateway_that_started_last(
+    actors: ActorStore, settings: GatewaySettings, tmp_path: Path
+) -> None:
+    assert check_signing_key(settings) == f"none in {settings.data_dir} yet"
+    record_settings(actors.database, settings)
+    own = installation_key(settings.data_dir).id[:12]
+    assert check_signing_key(settings) == f"{own}, {settings.data_dir / 'signing.pem'}"
+    other = tmp_path / "other.pem"
+    other.write_bytes(private_pem(STUDIO))
+    with pytest.raises(StorageRefused, match=f"the gateway that started last signs with {own}.*DUBSTAGE_SIGNING_KEY_FILE"):
+        check_signing_key(settings.model_copy(update={"signing_key_file": other}))

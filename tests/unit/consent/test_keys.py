@@ -126,7 +126,7 @@ def test_a_place_without_keys_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="holds no public key"):
         read_keys(tmp_path / "empty")
     (trusted(tmp_path / "keys") / "folder").mkdir()
-    with pytest.raises(InvalidRequest, match="folder is no PEM file"):
+    with pytest.raises(InvalidRequest, match="folder cannot be read: not a regular file"):
         read_keys(tmp_path / "keys")
 
 

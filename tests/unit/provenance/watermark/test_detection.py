@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gateway.provenance.watermark.chance import log10_tail
-from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10, find_mark
+from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10, Detector
 from gateway.provenance.watermark.embedding import Mark
 from gateway.provenance.watermark.payload import Payload, watermark_key
 from gateway.provenance.watermark.search import SHIFTS, Part, Search
@@ -33,7 +33,7 @@ def portrait(astronaut: Path) -> UInt8:
 @pytest.mark.parametrize(("rate", "begin"), [(25.0, 0.0), (30.0, 0.0), (23.976, 0.0), (25.0, 3.33)])
 def test_all_bits_are_read_at_any_frame_rate_and_start(portrait: UInt8, rate: float, begin: float) -> None:
     film = begin + np.arange(int(5.0 * rate)) / rate
-    found = find_mark(parts_of(film - begin, face_luma(portrait, film, MARK)), KEY)
+    found = Detector(KEY).find(parts_of(film - begin, face_luma(portrait, film, MARK)))
     assert found is not None
     assert (found.found, found.right, found.agreeing) == (True, True, 64)
     assert found.payload == MARK.payload
@@ -41,7 +41,7 @@ def test_all_bits_are_read_at_any_frame_rate_and_start(portrait: UInt8, rate: fl
 
 def test_a_face_without_the_mark_shows_none(portrait: UInt8) -> None:
     film = np.arange(125) / 25.0
-    found = find_mark(parts_of(film, face_luma(portrait, film, None)), KEY)
+    found = Detector(KEY).find(parts_of(film, face_luma(portrait, film, None)))
     assert found is not None
     assert not found.found
 
@@ -59,7 +59,7 @@ def test_squared_bits_of_wrong_keys_follow_the_stated_distribution(portrait: UIn
 def test_spans_say_where_the_mark_is(portrait: UInt8) -> None:
     film = np.arange(300) / 25.0
     marked, bare = face_luma(portrait, film, MARK), face_luma(portrait, film, None)
-    found = find_mark(parts_of(film, np.where((film < 6.0)[:, None], marked, bare)), KEY)
+    found = Detector(KEY).find(parts_of(film, np.where((film < 6.0)[:, None], marked, bare)))
     assert found is not None
     assert found.found
     assert found.spans[0][0] < 0.5
@@ -70,14 +70,14 @@ def test_a_part_that_was_moved_in_the_film_is_found_alone(portrait: UInt8) -> No
     film = np.arange(125) / 25.0
     here = parts_of(film, face_luma(portrait, film, None))
     there = parts_of(film, face_luma(portrait, film + 7.7, MARK))
-    found = find_mark([*here, *(replace(part, first=part.first + 200) for part in there)], KEY)
+    found = Detector(KEY).find([*here, *(replace(part, first=part.first + 200) for part in there)])
     assert found is not None
     assert (found.found, found.payload) == (True, MARK.payload)
 
 
 def test_no_parts_have_no_mark() -> None:
     nothing: list[Part] = []
-    assert find_mark(nothing, KEY) is None
+    assert Detector(KEY).find(nothing) is None
 
 
 def test_stretches_end_at_gaps_and_cuts_and_last_a_second() -> None:

@@ -29,6 +29,11 @@ def test_the_mark_is_weak_and_depends_on_the_time_alone() -> None:
         assert 10 * np.log10(255**2 * CROP_SIZE**2 / (light**2).sum()) > 45
 
 
+def test_the_strength_scales_the_mark() -> None:
+    mark = Mark(KEY, PAYLOAD)
+    assert mark.luma(1.3, 160, 0.5) == pytest.approx(0.5 * mark.luma(1.3, 160), abs=1e-5)
+
+
 def test_the_mark_repeats_and_changes_little_from_frame_to_frame() -> None:
     mark = Mark(KEY, PAYLOAD)
     assert mark.luma(1.3, 160) == pytest.approx(mark.luma(1.3 + PERIOD * CHIP_S, 160), abs=1e-3)

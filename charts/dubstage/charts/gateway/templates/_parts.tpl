@@ -16,6 +16,9 @@
 {{- if .values.consentKeysSecret.name }}
 {{ include "dubstage.variable" (list "DUBSTAGE_CONSENT_KEYS" "/etc/dubstage/consent-keys") }}
 {{- end }}
+{{- if .values.signingKeySecret.name }}
+{{ include "dubstage.variable" (list "DUBSTAGE_SIGNING_KEY_FILE" "/etc/dubstage/signing-key/signing.pem") }}
+{{- end }}
 {{- include "dubstage.endpointEnv" (dict "root" .root "endpoints" .values.endpoints) }}
 {{- include "dubstage.artefactEnv" . }}
 {{- include "dubstage.databaseEnv" .values.database }}
@@ -44,6 +47,11 @@
 {{- if .values.consentKeysSecret.name }}
 - name: consent-keys
   mountPath: /etc/dubstage/consent-keys
+  readOnly: true
+{{- end }}
+{{- if .values.signingKeySecret.name }}
+- name: signing-key
+  mountPath: /etc/dubstage/signing-key
   readOnly: true
 {{- end }}
 {{- if .values.tokensSecret.name }}
@@ -81,6 +89,17 @@
   secret:
     secretName: {{ .name }}
     defaultMode: 0440
+{{- end }}
+{{- end }}
+{{- with .values.signingKeySecret }}
+{{- if .name }}
+- name: signing-key
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+    items:
+      - key: {{ .key }}
+        path: signing.pem
 {{- end }}
 {{- end }}
 {{- with .values.tokensSecret }}

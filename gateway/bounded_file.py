@@ -1,0 +1,39 @@
+"""Files that users name, read with a bound: never waits on a pipe, and never reads a device without an end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def open_regular_file(file: Path) -> BinaryIO:
+    """Return a stream of the bytes of a regular file.
+
+    Raises:
+        OSError: the file is missing, may not be read, or is a folder, pipe, device or socket.
+    """
+    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", str(file))
+    return os.fdopen(handle, "rb")
+
+
+def bounded_bytes(file: Path, most_bytes: int) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        file: the file.
+        most_bytes: largest content, bytes.
+
+    Raises:
+        OSError: as `open_regular_file`, or the content is larger.
+    """
+    with open_regular_file(file) as stream:
+        content = stream.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"larger than {most_bytes >> 10} KiB, the most that is read", str(file))
+    return content

@@ -1,0 +1,93 @@
+"""Files that `dubstage inspect` is given, at an installation that has a watermark of its own to look for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from gateway.provenance.credential import installation_credential
+from tests.hostile.case import Case
+from tests.hostile.known_records import KEYS
+from tests.hostile.lines import WRONG, command_line
+from tests.hostile.records import CHANGED, UNSIGNED
+from tests.hostile.world import World
+
+
+def _inspections() -> list[Case]:
+    """Films, sidecars and lists of authorities."""
+
+    def case(name: str, put: Callable[[World, Path], object], allowed: frozenset[str], file: str = "film.mp4", *more: str) -> Case:
+        def prepare(world: World, folder: Path) -> list[str]:
+            installation_credential(folder / "data")
+            put(world, folder / "cwd")
+            return ["inspect", *more, "--", file]
+
+        return command_line(f"inspect {name}", prepare, allowed)
+
+    none = UNSIGNED
+    any_end = none | CHANGED | WRONG
+
+    def clip(world: World, place: Path) -> Path:
+        return world.shelf.copy("footage.mp4", place, "film.mp4")
+
+    def hole(world: World, place: Path) -> None:
+        file = clip(world, place)
+        data = bytearray(file.read_bytes())
+        data[len(data) // 3 : len(data) // 3 + 3000] = bytes(3000)
+        file.write_bytes(data)
+
+    def cut(world: World, place: Path) -> None:
+        file = clip(world, place)
+        os.truncate(file, file.stat().st_size // 2)
+
+    def sidecar(content: bytes, film: bool = True) -> Callable[[World, Path], object]:
+        def put(world: World, place: Path) -> None:
+            if film:
+                world.shelf.copy("clip.mkv", place, "film.mkv")
+            (place / "film.mkv.c2pa").write_bytes(content)
+
+        return put
+
+    def endless(world: World, place: Path) -> None:
+        world.shelf.copy("clip.mkv", place, "film.mkv")
+        (place / "film.mkv.c2pa").symlink_to("/dev/zero")
+
+    def pipe(world: World, place: Path) -> None:
+        world.shelf.copy("clip.mkv", place, "film.mkv")
+        os.mkfifo(place / "film.mkv.c2pa")
+
+    jumb = b"\x00\x00\x00\x20jumb"
+    return [
+        case("a film without a manifest", clip, none),
+        case("a film without a manifest, as JSON", clip, none, "film.mp4", "--json"),
+        case("a sound file", lambda world, place: world.shelf.copy("speech.wav", place), none, "speech.wav"),
+        case("a picture", lambda world, place: world.shelf.copy("portrait.png", place), none, "portrait.png"),
+        case("text", lambda world, place: (place / "film.mp4").write_text("no film\n" * 50), any_end),
+        case("an empty file", lambda world, place: (place / "film.mp4").touch(), WRONG),
+        case("half a film", cut, any_end),
+        case("a film with a hole", hole, any_end),
+        case("a pipe", lambda world, place: os.mkfifo(place / "film.mp4"), WRONG),
+        case("a folder", lambda world, place: (place / "film.mp4").mkdir(), WRONG),
+        case("a device", lambda world, place: None, WRONG, "/dev/zero"),
+        case("a loop of links", lambda world, place: (place / "film.mp4").symlink_to("film.mp4"), WRONG),
+        case("a sidecar without its film", sidecar(jumb + bytes(24), film=False), WRONG, "film.mkv.c2pa"),
+        case("a film with a sidecar of noise", sidecar(jumb + Random(2).randbytes(50_000)), any_end, "film.mkv"),
+        case("a film with a sidecar that claims to be huge", sidecar(b"\xff\xff\xff\xffjumb" + bytes(64)), any_end, "film.mkv"),
+        case("a film with a sidecar without an end", endless, none, "film.mkv"),
+        case("a film with a pipe as sidecar", pipe, none, "film.mkv"),
+        *(
+            case(
+                f"with --trust, which is {kind}",
+                lambda world, place, kind=kind: (clip(world, place), KEYS[kind](place / "trust")),
+                WRONG,
+                "film.mp4",
+                "--trust=trust",
+            )
+            for kind in KEYS
+        ),
+    ]
+
+
+KNOWN_INSPECTIONS: tuple[Case, ...] = tuple(_inspections())

@@ -1,0 +1,57 @@
+"""The entry of a film in the audit log says whether the watermark was on and what it says, as the film's manifest does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dubstage.client import batch
+from dubstage.client import gateway as client
+from gateway.actors.store import ActorStore
+from gateway.cli.app import run
+from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.opening import trusted_authorities
+from gateway.provenance.verdict import verdict_of
+from tests.integration.conftest import Media, StartGateway, dubbing, write_short_clip
+
+
+@pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
+def test_the_entry_of_a_film_of_every_door_says_what_the_manifest_says(
+    on: bool, start_gateway: StartGateway, media: Media, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Footage of this test's own: only one database counts the blobs of equal footage.
+    footage = f"marked_{on}.mp4"
+    write_short_clip(carphone, media.root / footage, 26 if on else 22)
+    running = start_gateway(watermark=on)
+    films = {door: media.root / f"{door}_{on}.mp4" for door in ("gateway", "batch", "command", "manifest")}
+    with running.connect() as connection:
+        told = client.dub(connection, **dubbing(films["gateway"].name, footage=footage)).wait(timeout_s=300)
+        row = batch.row("s1", footage=footage, speech="speech.wav", output=films["batch"].name, skip_personalization=True)
+        batch.submit(connection, "marked", rows=[row])
+        *_, ended = batch.watch(connection, "marked")
+        assert ended.progress.num_done == 1
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(running.data))
+    monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", running.settings.artefacts_url)
+    monkeypatch.setenv("DUBSTAGE_BATCHES_URL", str(tmp_path / "batches"))
+    monkeypatch.setenv("DUBSTAGE_WATERMARK", str(on))
+    for name, value in running.settings.model_dump().items():
+        if name.endswith("_endpoint"):
+            monkeypatch.setenv(f"DUBSTAGE_{name.upper()}", value)
+    files = [str(media.root / footage), "--audio", str(media.speech)]
+    assert run(["dub", *files, "-o", str(films["command"]), "--no-personalize"]) == 0
+    shots = tmp_path / "shots.jsonl"
+    shot = {"id": "s1", "footage": files[0], "speech": files[2], "output": str(films["manifest"]), "personalize": False}
+    shots.write_text(json.dumps(shot) + "\n")
+    assert run(["batch", "run", str(shots), "--index", "0"]) == 0
+    with ActorStore(running.settings) as actors:
+        entries = {entry["outputs"][0]: entry for entry in actors.audit.newest(100) if entry["event"] == "dub.ended"}
+    anchors = trusted_authorities(running.settings)
+    for door, film in films.items():
+        dub = verdict_of(film, anchors=anchors).dub
+        assert dub is not None
+        assert bool(dub.watermark) is on, door
+        expected = {"watermark": True, "watermark_payload": dub.watermark} if on else {"watermark": False}
+        assert entries[media_sha256(film)]["details"] == expected, door
+    assert (told.watermark_on, bool(told.watermark)) == (on, on)
