@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from typing import Final
 
 from dubstage.client import Connection, DubstageCallError, batch, connect
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
-from gateway.api.batch_jobs import BATCH
 from gateway.provenance.media_digest import media_sha256
 from scripts.play.containers import wait_for_probes
 from scripts.play.log import Log
@@ -55,7 +53,7 @@ class BatchPlay:
             self._log(f"batch: {len(films)} shots submitted to {self._asked.deployment}")
             self._until(lambda: _in_the_middle(other) or _ended(other), "the second shot has begun")
             # Any gateway with a free slot may have been the first to see the batch.
-            taken = self._has_taken_over(self._other)
+            taken = _has_begun(self._other, other)
             dubs, waits, at_waiting = (self._other, self._asked, asked) if taken else (self._asked, self._other, other)
             with _Watching(at_waiting, waits.deployment, self._log):
                 self._kill(dubs, waits, at_waiting)
@@ -71,13 +69,13 @@ class BatchPlay:
         killed = time.monotonic()
         self._podman.kill(container)
         self._until(lambda: not self._podman.facts(container).running, f"{container} has ended")
-        before = _attempts(at_waiting)
-        self._log(f"batch: {container} killed while it dubbed; {_progress(at_waiting).num_done} shots done before")
-        self._until(lambda: _attempts(at_waiting) > before, f"{waits.deployment} has taken the batch over")
-        seconds = time.monotonic() - killed
-        if not self._has_taken_over(waits):
-            raise RuntimeError(f"a shot began, and the log of {waits.deployment} does not say that it took the batch over")
-        self._log(f"batch: {waits.deployment} took it over, {seconds:.1f} s after the kill")
+        if _ended(at_waiting) or _has_begun(waits, at_waiting):
+            raise RuntimeError(
+                f"the batch was not in the hands of {dubs.deployment} when it was killed: give more shots, or longer ones"
+            )
+        self._log(f"batch: {container} killed while it dubbed; shots done before: {_progress(at_waiting).num_done}")
+        self._until(lambda: _has_begun(waits, at_waiting), f"{waits.deployment} has taken the batch over")
+        self._log(f"batch: {waits.deployment} took the batch over, {time.monotonic() - killed:.1f} s after the kill")
 
     def _films(self, shots: Sequence[pb.Shot]) -> dict[str, str]:
         digests = {}
@@ -85,7 +83,7 @@ class BatchPlay:
             state = pb.ShotState.Name(shot.state).removeprefix("SHOT_STATE_").lower()
             self._log(
                 f"batch: {shot.shot_id} {state}, {shot.num_dubbed} of {shot.num_frames} frames, {shot.seconds:.1f} s, "
-                f"tries: {shot.attempts}{f', {shot.error}' if shot.error else ''}"
+                f"tries: {shot.attempts}, the last by {shot.worker}"
             )
             if shot.state != pb.SHOT_STATE_DONE:
                 raise RuntimeError(f"{shot.shot_id} is {state}: {shot.error}")
@@ -108,12 +106,6 @@ class BatchPlay:
         if done != count:
             raise RuntimeError(f"{server.deployment} was started again and says that {done} of {count} shots are done")
         self._log(f"batch: {server.deployment} is back and says that {done} shots are done")
-
-    def _has_taken_over(self, server: Server) -> bool:
-        """Return whether the log of a gateway says that it took a batch which another gateway was asked for, or had begun."""
-        lines = self._podman.logs(self._container(server)).splitlines()
-        events = [json.loads(line) for line in lines if line.startswith("{")]
-        return any(event.get("event") == "operation_resumed" and event.get("kind") == BATCH for event in events)
 
     def _container(self, server: Server) -> str:
         return self._podman.container(server.deployment, server.container)
@@ -170,6 +162,6 @@ def _ended(connection: Connection) -> bool:
     return not (found.num_waiting or found.num_running)
 
 
-def _attempts(connection: Connection) -> int:
-    """Return how often a gateway has begun a shot."""
-    return sum(shot.attempts for shot in batch.list_shots(connection, NAME))
+def _has_begun(server: Server, connection: Connection) -> bool:
+    """Return whether a gateway was the last to begin a shot. Its worker is called POD:PID."""
+    return any(shot.worker.startswith(f"{server.deployment}-pod") for shot in batch.list_shots(connection, NAME))

@@ -11,7 +11,7 @@ from scripts.play.manifests import probes
 from scripts.play.podman import Podman
 from scripts.play.replicas import Document
 
-PATIENCE_S: Final = 180.0
+PATIENCE_S: Final = 300.0
 
 
 def wait_for_probes(podman: Podman, documents: Sequence[Document], log: Log) -> None:

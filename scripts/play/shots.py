@@ -9,7 +9,7 @@ from typing import Final
 
 import av
 
-SHOT_S: Final = 2.0
+SHOT_S: Final = 3.0
 """Length of a shot, seconds."""
 MANIFEST: Final = "shots.jsonl"
 

@@ -9,7 +9,7 @@ from random import Random
 
 from gateway.provenance.credential import installation_credential
 from tests.hostile.case import Case
-from tests.hostile.known_records import KEYS
+from tests.hostile.known_records import KEYS, NO_FILES
 from tests.hostile.lines import WRONG, command_line
 from tests.hostile.records import CHANGED, UNSIGNED
 from tests.hostile.world import World
@@ -85,7 +85,7 @@ def _inspections() -> list[Case]:
                 "film.mp4",
                 "--trust=trust",
             )
-            for kind in KEYS
+            for kind in ("text", "a private key", *NO_FILES)
         ),
     ]
 

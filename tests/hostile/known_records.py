@@ -89,6 +89,7 @@ KEYS: dict[str, Put] = {
     "a link to nowhere": lambda file: file.symlink_to("nowhere"),
 }
 """Keys to check with, or files in the place of a key of the installation."""
+NO_FILES = ("huge", "an empty folder", "a pipe", "an endless device", "a loop of links")
 _DIFFERENT = ("of another installation", "a folder of other keys")
 
 
@@ -119,13 +120,13 @@ def _keys() -> list[Case]:
 
         return command_line(f"consent sign, the key is {kind}", put, WRONG, "key")
 
-    trusted = tuple(kind for kind in KEYS if kind not in (*_DIFFERENT, "a private key"))
-    damaged = tuple(kind for kind in trusted if not kind.startswith(("a folder", "a link to nowhere")))
+    damaged = ("empty", "noise", "an RSA key", "encrypted", *NO_FILES)
     return [
         *(check(kind) for kind in KEYS),
-        *(own(line, SIGNING, kind) for line in (["receipt", "key"], ["audit", "export", "log.jsonl"]) for kind in damaged),
+        *(own(["receipt", "key"], SIGNING, kind) for kind in damaged),
+        *(own(["audit", "export", "log.jsonl"], SIGNING, kind) for kind in ("a pipe", "empty")),
         *(own(["inspect", "clip.mp4"], KEY_FILE, kind) for kind in damaged),
-        *(signer(kind) for kind in trusted),
+        *(signer(kind) for kind in ("an RSA key", "encrypted", *NO_FILES)),
     ]
 
 
@@ -155,7 +156,7 @@ def _outputs() -> list[Case]:
         lambda name: ["receipt", "key", "-o", name],
         lambda name: ["audit", "export", name],
     )
-    replaced = [case(name, ["audit", "export", name, "--overwrite"]) for name in names if name != "taken"]
+    replaced = [case(name, ["audit", "export", name, "--overwrite"]) for name in ("folder", "loop", "dangling", "pipe")]
     return [*(case(name, line(name)) for name in names for line in lines), *replaced]
 
 
@@ -189,6 +190,7 @@ def _logs() -> list[Case]:
             case(line, name, "update audit_log set line = ? where sequence = 1", value)
             for line in AUDIT_LINES
             for name, value in texts.items()
+            if "--json" not in line or name in ("deep", "fields of other types")
         ),
         *gone,
         *(

@@ -25,8 +25,8 @@ from services.common.errors import BatchNotFound, StageDeadlineExceeded, Storage
 
 
 def settings_in(folder: Path, **more: object) -> GatewaySettings:
-    """Settings of stages that nobody serves, so that workers wait for them."""
-    return load_settings(GatewaySettings, data_dir=folder / "data", stages_host="127.0.0.1", **more)
+    """Settings of stages that nobody serves, so that workers wait for them. Servers of this machine listen at other addresses."""
+    return load_settings(GatewaySettings, data_dir=folder / "data", stages_host="127.9.9.9", **more)
 
 
 def setup_in(folder: Path) -> Setup:
