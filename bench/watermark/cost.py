@@ -23,7 +23,7 @@ from gateway.provenance.watermark.strength import Strength
 from services.common.face.crops import BOX_SIZE
 from services.common.face.native_pictures import MAX_SCALE
 
-_RUNS: Final = 30
+_RUNS: Final = 100
 _FRAME_S: Final = 0.04
 
 

@@ -240,6 +240,9 @@ class Database:
             yield
         except WrongType as error:
             raise self.damaged(str(error)) from error
+        except UnicodeDecodeError as error:
+            # The driver reads names of tables and columns, and texts of rows.
+            raise self.damaged("a text in it is no UTF-8") from error
         except (OperationalError, InterfaceError, PoolTimeoutError, sqlite3.Error) as error:
             raise self._failure(error) from error
         except DBAPIError as error:

@@ -39,6 +39,8 @@ class BatchPlay:
         self._podman, self._documents, self._media, self._log = podman, documents, media, log
         self._asked, self._other = gateways
         self._begun = time.monotonic()
+        # Before the batch: podman takes seconds to answer on a busy machine.
+        self._containers = {server.deployment: podman.container(server.deployment, server.container) for server in gateways}
 
     def run(self, films: Sequence[str]) -> dict[str, str]:
         """Dub the shots, kill the gateway that dubs them, and return the digests of the films.
@@ -65,7 +67,7 @@ class BatchPlay:
         return digests
 
     def _kill(self, dubs: Server, waits: Server, at_waiting: Connection) -> None:
-        container = self._container(dubs)
+        container = self._containers[dubs.deployment]
         killed = time.monotonic()
         self._podman.kill(container)
         self._until(lambda: not self._podman.facts(container).running, f"{container} has ended")
@@ -98,7 +100,7 @@ class BatchPlay:
 
     def _start_again(self, server: Server, count: int) -> None:
         """Start the killed gateway, and see that it knows the end of the batch."""
-        self._podman.start(self._container(server))
+        self._podman.start(self._containers[server.deployment])
         own = [one for one in self._documents if one["metadata"]["name"] == server.deployment]
         wait_for_probes(self._podman, own, self._log)
         with connect(server.address) as connection:
@@ -106,9 +108,6 @@ class BatchPlay:
         if done != count:
             raise RuntimeError(f"{server.deployment} was started again and says that {done} of {count} shots are done")
         self._log(f"batch: {server.deployment} is back and says that {done} shots are done")
-
-    def _container(self, server: Server) -> str:
-        return self._podman.container(server.deployment, server.container)
 
     def _until(self, holds: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_S

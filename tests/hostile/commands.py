@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -80,6 +81,8 @@ SETTINGS = {
     "COLUMNS": ("0", "x", "1", "99999999"),
 }  # fmt: skip
 """Hostile values of the environment."""
+PARTIAL_S = 60.0
+"""Seconds for which a partial file may lie in the media folder of the gateway."""
 ANSWERS = TOLD | {"exit 1", "exit 20"}
 """`doctor` ends with 1 where a dub would fail; a stage or a store that is not there is worth another try (20)."""
 
@@ -101,11 +104,21 @@ def run(
     before = _listing(world.servers.media)
     outcome = dubstage(arguments, folder, {**world.servers.environment(), **environment})
     faults = [*outcome.faults, *leftovers(folder, outcome, output=output, kept=kept)]
-    if (changed := _listing(world.servers.media)) != before:
-        faults.append(Fault("outside", f"the gateway's media folder changed: {sorted(changed ^ before)}"))
+    if changed := _changed(world.servers.media, before):
+        faults.append(Fault("outside", f"the gateway's media folder changed: {sorted(changed)}"))
     if output is not None and outcome.code == EXIT_OK and not os.path.lexists(output):
         faults.append(Fault("message", "it says that it succeeded, and wrote nothing"))
     return Outcome(outcome.code, outcome.said, tuple(faults))
+
+
+def _changed(folder: Path, before: set[str]) -> set[str]:
+    """Names that came to a folder or went. Another case may have the gateway write a film there: its partial file goes again."""
+    end = time.monotonic() + PARTIAL_S
+    while True:
+        changed = _listing(folder) ^ before
+        if not changed or time.monotonic() > end or not all(name.endswith(".partial") for name in changed):
+            return changed
+        time.sleep(0.2)
 
 
 def _listing(folder: Path) -> set[str]:

@@ -61,6 +61,13 @@ def bytes_for_a_text(file: Path) -> None:
     connection.close()
 
 
+def bits_in_the_name_of_a_column(file: Path) -> None:
+    content = file.read_bytes()
+    changed = content.replace(b"\tactor_id ", b"\tactor\xf5id ")
+    assert changed != content
+    file.write_bytes(changed)
+
+
 def one_page_zeroed(file: Path) -> None:
     page = page_of(file, "actors")
     with file.open("r+b") as opened:
@@ -68,7 +75,10 @@ def one_page_zeroed(file: Path) -> None:
         opened.write(bytes(PAGE))
 
 
-@pytest.mark.parametrize("damage", [garbage, truncated, no_file_of_sqlite, one_page_zeroed, bytes_for_a_text])
+@pytest.mark.parametrize(
+    "damage",
+    [garbage, truncated, no_file_of_sqlite, one_page_zeroed, bytes_for_a_text, bits_in_the_name_of_a_column],
+)
 def test_a_damaged_database_is_named_with_the_remedy(file: Path, settings: GatewaySettings, damage: Callable[[Path], None]) -> None:
     damage(file)
 
