@@ -23,7 +23,7 @@ def server_options(settings: StageSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         # A client that stays connected for ever would never see new replicas. An aged connection takes no new calls. Its running
         # calls may last as long as any call, so that no call is cut.
         ("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000)),
