@@ -33,7 +33,9 @@ def read_consent(path: Path) -> Consent:
     try:
         record = json.loads(bounded_bytes(path, MAX_BYTES).decode("utf-8-sig"), object_pairs_hook=_each_once)
     except OSError as problem:
-        raise InvalidRequest(f"{path}: cannot be read: {problem.strerror}", field="consent") from problem
+        raise InvalidRequest(
+            f"{path}: cannot be read: {problem.strerror}; give the JSON file with the consent record", field="consent"
+        ) from problem
     except UnicodeDecodeError as problem:
         raise InvalidRequest(f"{path}: not a text file in UTF-8", field="consent") from problem
     except json.JSONDecodeError as problem:
