@@ -149,9 +149,11 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5, help="Turns, of which the median counts.")
     parser.add_argument("--folder", type=Path, default=None, help="Folder for the films. Default: a temporary one.")
     arguments = parser.parse_args()
-    for codec in CODECS:
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            measure(codec, arguments.frames, arguments.turns, Path(folder))
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as work:
+        for codec in CODECS:
+            folder = Path(work) / codec
+            folder.mkdir()
+            measure(codec, arguments.frames, arguments.turns, folder)
 
 
 if __name__ == "__main__":
