@@ -23,7 +23,7 @@ from gateway.audit.log import AuditLog
 from gateway.audit.work import watermark_details
 from gateway.database.database import Database
 from gateway.provenance.facts import FilmWatermark
-from services.common.chassis.caller import Caller, fingerprint_of, set_current_caller
+from services.common.chassis.caller import acting_for, fingerprint_of
 
 ACTOR = "bench"
 
@@ -45,7 +45,6 @@ class EntryCost:
 
 def write_dubs(log: AuditLog, dubs: int) -> list[float]:
     """Write the entries of dubs, and return the seconds that each entry took."""
-    set_current_caller(Caller("studio", fingerprint_of("bench")))
     log.record(Happening(event=Event.ENROLMENT_BEGUN, work=f"operations/{secrets.token_hex(16)}", actor_id=ACTOR))
     seconds = []
     for number in range(dubs):
@@ -73,7 +72,8 @@ def measure(database: Database, dubs: int) -> EntryCost:
     """Write the entries of dubs to a database, and return what an entry took."""
     log = AuditLog(database)
     before = stored_bytes(database)
-    seconds = write_dubs(log, dubs)
+    with acting_for("studio", fingerprint_of("bench")):
+        seconds = write_dubs(log, dubs)
     grown = stored_bytes(database) - before
     lines = [len(row.line) + 1 for row in log.lines()]
     return EntryCost(grown / len(seconds), statistics.fmean(lines), 1e3 * statistics.median(seconds))

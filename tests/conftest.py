@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import pytest
+
+from services.common.chassis.caller import Caller, current_caller
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _LONGEST = ("system", "hostile", "integration")
@@ -32,6 +35,13 @@ def _the_same_numbers_of_torch() -> None:
     """Let torch.randn answer the same numbers in every run. A test that fails for some numbers fails where it was written."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(1)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_calls() -> Iterator[None]:
+    """Fail a test that leaves a tenant behind: the tests that follow would work in the tenant's places."""
+    yield
+    assert current_caller() == Caller(), "this test has set the current caller of the process: use acting_for"
 
 
 def _absent(message: str) -> None:

@@ -81,6 +81,9 @@ def test_work_acts_for_a_tenant_and_names_it_to_stages() -> None:
     with acting_for("acme"):
         assert current_caller() == Caller("acme")
         assert tenant_metadata() == (("dubstage-tenant", "acme"),)
+        with acting_for("beta", "0123456789abcdef"):
+            assert current_caller() == Caller("beta", "0123456789abcdef")
+        assert current_caller() == Caller("acme")
     assert current_caller() == Caller()
 
 
