@@ -1,9 +1,9 @@
-"""Reading ahead within bounds, so that chained stages work at the same time, and calls in threads that are always waited for."""
+"""Reading ahead within bounds, so that chained stages work at the same time, and tasks and threads that are always waited for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -57,6 +57,17 @@ async def close(source: AsyncIterator[T]) -> None:
     if aclose is not None:
         with suppress(RuntimeError):
             await aclose()
+
+
+async def all_together(works: Iterable[Coroutine[None, None, None]]) -> None:
+    """Do several works at the same time. The first error ends all of them, and is raised when all have ended."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

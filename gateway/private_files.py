@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from gateway.bounded_file import bounded_bytes
 from services.common.errors import StorageRefused
 
 
@@ -38,6 +40,29 @@ def cannot_use(folder: Path, problem: OSError) -> StorageRefused:
 def cannot_use_key(file: Path, problem: OSError) -> StorageRefused:
     """Return the error for a key of the installation that cannot be read or written."""
     return StorageRefused(f"the key {file} cannot be used: {problem.strerror or problem}", subject=str(file))
+
+
+def own_key(file: Path, make: Callable[[], bytes], *, most_bytes: int) -> bytes:
+    """Return the content of a key file of the data folder. The first call makes the folder and the key.
+
+    Args:
+        file: file in the gateway's data folder.
+        make: returns a new key with all that the file holds.
+        most_bytes: largest file that is read, bytes.
+
+    Raises:
+        StorageRefused: the file cannot be read or written.
+    """
+    data_folder(file.parent)
+    try:
+        if not file.exists():
+            keep_secret(file, make())
+    except OSError as problem:
+        raise cannot_use(file.parent, problem) from problem
+    try:
+        return bounded_bytes(file, most_bytes)
+    except OSError as problem:
+        raise cannot_use_key(file, problem) from problem
 
 
 def secret_of(file: Path, num_bytes: int) -> bytes:

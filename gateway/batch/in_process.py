@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from gateway.ahead import all_together
 from gateway.batch.bench import Bench
 from gateway.batch.row_queue import RowQueue
 from gateway.batch.rows_left import again_in_s, rows_left
@@ -85,13 +86,7 @@ class _Pass:
 
     async def run(self, workers: int) -> None:
         """Work until all rows have ended. The first error that is not one of a shot ends all workers."""
-        tasks = [asyncio.create_task(self._work()) for _ in range(workers)]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await all_together(self._work() for _ in range(workers))
 
     async def _work(self) -> None:
         while (row := await self._rows.next()) is not None:

@@ -5,11 +5,10 @@ The store of batches is the only journal, so that nothing is lost with the engin
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.ahead import in_thread
+from gateway.ahead import all_together, in_thread
 from gateway.batch.alone import LOGS, alone
 from gateway.batch.lines import Setup
 from gateway.batch.row_queue import RowQueue
@@ -74,13 +73,7 @@ class _Engine:
     async def run(self, workers: int) -> None:
         """Work until all rows have ended. The first error that is not one of a shot ends all workers."""
         self._logs.mkdir(mode=0o700, exist_ok=True)
-        tasks = [asyncio.create_task(self._work(number)) for number in range(workers)]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await all_together(self._work(number) for number in range(workers))
 
     async def _work(self, number: int) -> None:
         """Give rows to a worker process, one after the other, and replace the process when it dies."""

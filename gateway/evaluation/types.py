@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 
@@ -46,20 +46,7 @@ Variant = Literal[
     oracle_full   `full` with the landmarks of the truth in place of predicted landmarks
 """
 
-VARIANTS: Final[tuple[Variant, ...]] = (
-    "mean_mouth",
-    "wrong_audio",
-    "retrieval",
-    "tps",
-    "warp_network",
-    "full",
-    "full_kept",
-    "wrong_audio_kept",
-    "no_style",
-    "single_frame",
-    "no_detail",
-    "oracle_full",
-)
+VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)
 
 WRONG_AUDIO: Final[tuple[Variant, ...]] = ("wrong_audio", "wrong_audio_kept")
 """Variants that are rendered once for each foreign speech."""

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.bounded_file import bounded_bytes
-from gateway.private_files import cannot_use, cannot_use_key, data_folder, keep_secret
+from gateway.private_files import own_key
 from gateway.provenance.signing_key import Credential
 from services.common.errors import InvalidRequest, StorageRefused
 
@@ -116,17 +116,7 @@ def installation_credential(folder: Path) -> Credential:
         StorageRefused: the file cannot be read or written, or is damaged.
     """
     file = folder / KEY_FILE
-    data_folder(folder)
-    try:
-        if not file.exists():
-            keep_secret(file, _own_credential())
-    except OSError as problem:
-        raise cannot_use(folder, problem) from problem
-    try:
-        content = bounded_bytes(file, _MOST_BYTES)
-    except OSError as problem:
-        raise cannot_use_key(file, problem) from problem
-    key, begin, chain = content.partition(_BEGIN)
+    key, begin, chain = own_key(file, _own_credential, most_bytes=_MOST_BYTES).partition(_BEGIN)
     try:
         return credential_of(begin + chain, key)
     except ValueError as problem:

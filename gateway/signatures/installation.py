@@ -11,9 +11,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from gateway.bounded_file import bounded_bytes
 from gateway.consent.keys import MAX_BYTES, key_id, read_private_key
-from gateway.private_files import cannot_use, cannot_use_key, data_folder, keep_secret
+from gateway.private_files import own_key
 from services.common.errors import InvalidRequest, StorageRefused
 
 KEY_FILE: Final = "signing.pem"
@@ -58,17 +57,7 @@ def installation_key(folder: Path) -> InstallationKey:
         StorageRefused: the file cannot be read or written, or is damaged.
     """
     file = folder / KEY_FILE
-    data_folder(folder)
-    try:
-        if not file.exists():
-            private = Ed25519PrivateKey.generate()
-            keep_secret(file, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    except OSError as problem:
-        raise cannot_use(folder, problem) from problem
-    try:
-        bounded_bytes(file, MAX_BYTES)
-    except OSError as problem:
-        raise cannot_use_key(file, problem) from problem
+    own_key(file, _new_key, most_bytes=MAX_BYTES)
     try:
         return InstallationKey(read_private_key(file))
     except InvalidRequest:
@@ -77,6 +66,10 @@ def installation_key(folder: Path) -> InstallationKey:
             "signed with a new key, and the old public key still checks the old ones",
             subject=str(file),
         ) from None
+
+
+def _new_key() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def signing_key(folder: Path, file: Path | None) -> InstallationKey:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.ahead import in_thread, read_ahead
+from gateway.ahead import all_together, in_thread, read_ahead
 
 
 class Source:
@@ -77,3 +77,23 @@ async def test_work_in_a_thread_has_ended_when_its_cancelled_wait_returns() -> N
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended == [True]
+
+
+async def test_the_first_error_of_works_that_run_together_ends_the_others_and_is_raised_after_they_ended() -> None:
+    begun, ended = asyncio.Event(), []
+
+    async def lasting() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0)
+            ended.append("lasting")
+
+    async def failing() -> None:
+        await begun.wait()
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await all_together([lasting(), failing()])
+    assert ended == ["lasting"]
