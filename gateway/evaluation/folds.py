@@ -25,7 +25,9 @@ NEAREST_SHIFT: Final = 11_200
 """Smallest circular shift, samples: 0.7 s, because a lag is searched within 0.6 s of the true alignment."""
 
 
-def folds_of(num_frames: int, frame_rate: Fraction, enrol_seconds: float | None = None) -> tuple[Fold, ...]:
+def folds_of(
+    num_frames: int, frame_rate: Fraction, enrol_seconds: float | None = None, *, only: int | None = None
+) -> tuple[Fold, ...]:
     """Return the splits of a clip.
 
     A clip under 17 s has two folds, so that each frame is tested once: enrol on the first 60 % and test on the last 40 %, and the
@@ -38,9 +40,10 @@ def folds_of(num_frames: int, frame_rate: Fraction, enrol_seconds: float | None 
         num_frames: frames of the clip.
         frame_rate: frames per second.
         enrol_seconds: seconds of the enrolment part; None: as above.
+        only: number of the only split to return, from 0; None: all.
 
     Raises:
-        InvalidRequest: the clip is too short to be split.
+        InvalidRequest: the clip is too short to be split, or has no split of the number `only`.
     """
     if enrol_seconds is not None:
         cut = num_frames - int(num_frames * TEST_SHARE)
@@ -63,7 +66,11 @@ def folds_of(num_frames: int, frame_rate: Fraction, enrol_seconds: float | None 
         raise InvalidRequest(
             f"{num_frames} frames are too few to evaluate on: each part of a clip needs {MIN_FRAMES}", field="CLIP"
         )
-    return folds
+    if only is None:
+        return folds
+    if not 0 <= only < len(folds):
+        raise InvalidRequest(f"fold {only}: this clip has {len(folds)}, numbered from 0", field="only_fold")
+    return (folds[only],)
 
 
 def wrong_speeches(own: Float32, others: Sequence[Speech] = (), count: int = MIN_WRONG_SPEECHES) -> tuple[Speech, ...]:

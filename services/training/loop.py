@@ -77,7 +77,6 @@ def train(training: Training[Any], folder: RunFolder, *, resume: bool, title: st
                 break
     if device.is_first:
         training.finish(folder.path)
-        folder.draw_curves()
         text = card(title, folder.config, training.clips, progress)
         (folder.path / CARD).write_text(text, encoding="utf-8")
     return progress
@@ -106,8 +105,10 @@ def _check(training: Training[Any], folder: RunFolder, progress: Progress, conso
             progress.worse += 1
         line = "  ".join(f"{name} {value:.4g}" for name, value in found.figures.items())
         console.print(f"step {progress.step}  {line}", markup=False, highlight=False)
+        if progress.step:  # a curve of one point shows nothing
+            # Before the checkpoint, so that a run that is killed after its last checkpoint has all its curves.
+            folder.draw_curves()
         folder.save({"parts": {name: part.state_dict() for name, part in training.parts().items()}, "progress": asdict(progress)})
-        folder.draw_curves()
     progress.worse = int(training.device.same_everywhere(progress.worse))
     return bool(settings.patience) and progress.worse >= settings.patience
 

@@ -120,10 +120,16 @@ class Rendered:
 
 
 @cache
+def text_of(case: str, release: str = "dubstage", sets: tuple[str, ...] = ()) -> str:
+    """What `helm template` printed for a case."""
+    return template(case=case, release=release, sets=sets).stdout
+
+
+@cache
 def _cached(case: str, release: str, sets: tuple[str, ...]) -> tuple[Object, ...]:
     # libyaml's loader, where it is there, takes a tenth of the time.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    documents = yaml.load_all(template(case=case, release=release, sets=sets).stdout, Loader=loader)
+    documents = yaml.load_all(text_of(case, release, sets), Loader=loader)
     return tuple(item for item in documents if item)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from tests.charts.rendering import ROOT, template
+from tests.charts.rendering import ROOT, text_of
 
 EXCEPTIONS = ROOT / "charts" / "policy-exceptions.yaml"
 SCANNED = ("default", "production", "keda", "production-gpu", "everything", "batch", "batch-gateway")
@@ -56,8 +56,8 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> list[Finding]:
     """Failed checks of all renderings, read in one run, for its start takes seconds."""
     folder = tmp_path_factory.mktemp("manifests")
     for case in SCANNED:
-        (folder / f"{case}.yaml").write_text(template(case=case).stdout, encoding="utf-8")
-    worse = template().stdout.replace("runAsNonRoot: true", "runAsNonRoot: false").replace("runAsUser: 65532", "runAsUser: 0")
+        (folder / f"{case}.yaml").write_text(text_of(case), encoding="utf-8")
+    worse = text_of("default").replace("runAsNonRoot: true", "runAsNonRoot: false").replace("runAsUser: 65532", "runAsUser: 0")
     (folder / "unsafe.yaml").write_text(worse.replace("namespace: dubbing", f"namespace: {UNSAFE}"), encoding="utf-8")
     report = scan(folder)
     assert report["summary"]["passed"] > 1000

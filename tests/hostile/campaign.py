@@ -22,7 +22,8 @@ BUSY_SHARE = 0.5
 """Share of one core: servers that use more than this after the last answer still compute for calls that are over."""
 QUIET_WITHIN_S = 60.0
 """Within it, servers whose callers have all gone compute nothing any more, and have removed what calls left."""
-SETTLE_S = 3.0
+SETTLE_S = 1.5
+"""Seconds after the last answer until the servers are looked at, and for which they are observed."""
 SAMPLE_S = 0.25
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+from tests.forked import context, redirect
 from tests.hostile.case import EXIT_OK, EXIT_PERSON, EXIT_WRONG, Fault, Outcome
 
 PEAK_BYTES = 1536 << 20
@@ -23,21 +22,9 @@ LIBRARIES_OWN = ("pymp-", ".ses")
 BAD_TEXT = ("Traceback (most recent call last)", "this should not happen", "During handling of the above", "object at 0x")
 
 
-def context() -> ForkServerContext:
-    """A fork server that has the command line's modules, so that a case costs milliseconds."""
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["tests.hostile.preloaded"])
-    return found
-
-
 def _child(arguments: Sequence[str], folder: str, environment: Mapping[str, str]) -> None:
     os.setsid()
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        file = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.dup2(file, number)
-        os.close(file)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
+    redirect(Path(folder, "stdout"), Path(folder, "stderr"))
     os.environ.update(environment)
     os.chdir(f"{folder}/cwd")
     sys.argv = ["dubstage", *arguments]

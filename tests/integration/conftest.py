@@ -149,7 +149,9 @@ def write_short_clip(source: Path, target: Path, num_frames: int, *, times: int 
         stream = writer.add_stream("libx264", rate=25)
         assert isinstance(stream, av.VideoStream)
         height, width, _ = pictures[0].shape
-        stream.width, stream.height, stream.pix_fmt, stream.options = 2 * width, 2 * height, "yuv420p", {"crf": "12"}
+        stream.width, stream.height, stream.pix_fmt = 2 * width, 2 * height, "yuv420p"
+        # The preset costs a third of the default preset's time, and has frames in another order than they are shown, too.
+        stream.options = {"crf": "12", "preset": "superfast"}
         for picture in pictures * times:
             larger = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(2 * width, 2 * height)
             writer.mux(stream.encode(larger))

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from dubstage.client import batch
 from dubstage.client import gateway as client
 from gateway.actors.store import ActorStore
+from gateway.batch import worker
 from gateway.provenance.media_digest import media_sha256
 from services.common.chassis.caller import fingerprint_of
 from tests.integration.conftest import OTHER, Media, StartGateway, dubbing, enrolment
@@ -20,8 +22,13 @@ TOKEN = "a-token-of-the-audit-test"
 
 
 def test_every_rpc_that_changes_something_leaves_an_entry(
-    start_gateway: StartGateway, media: Media, samples: tuple[npt.NDArray[np.float32], int], tmp_path: Path
+    start_gateway: StartGateway,
+    media: Media,
+    samples: tuple[npt.NDArray[np.float32], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(worker, "LOOK_S", 0.2)
     tokens = tmp_path / "tokens"
     tokens.write_text(f"{TOKEN}\n")
     running = start_gateway(auth_token_file=tokens)

@@ -14,6 +14,7 @@ import pytest
 from dubstage.client import Connection, DubstageCallError, batch
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
+from gateway.batch import worker
 from gateway.provenance.media_digest import media_sha256
 from tests.integration.conftest import OTHER, Media, RunningGateway, StartGateway, dubbing, write_short_clip
 from tests.integration.test_operations import until
@@ -233,7 +234,10 @@ def test_a_batch_that_is_not_there_and_an_unknown_shot_are_told(night: tuple[Run
         assert (error.code, error.field) == ("INVALID_ARGUMENT", "batch_id")
 
 
-def test_shots_are_cancelled_retried_and_removed(start_gateway: StartGateway, films: Media, long_footage: str) -> None:
+def test_shots_are_cancelled_retried_and_removed(
+    start_gateway: StartGateway, films: Media, long_footage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "LOOK_S", 0.2)
     running = start_gateway()
     with running.connect() as connection:
         rows = [row("day_one", long_footage), row("day_two", OTHER), row("day_three", THIRD)]
@@ -264,13 +268,12 @@ def test_shots_are_cancelled_retried_and_removed(start_gateway: StartGateway, fi
 
 
 def test_a_batch_goes_on_after_a_restart_of_its_gateway(
-    start_gateway: StartGateway, stop_gateway: Any, films: Media, long_footage: str, tmp_path: Path
+    start_gateway: StartGateway, stop_gateway: Any, films: Media, tmp_path: Path
 ) -> None:
     first = start_gateway(data_dir=tmp_path)
     with first.connect() as connection:
-        batch.submit(
-            connection, "restart", rows=[row("restart_one", long_footage), row("restart_two", THIRD, "new/folder/restart_two.mp4")]
-        )
+        rows = [row("restart_one", MINE), row("restart_two", THIRD, "new/folder/restart_two.mp4")]
+        batch.submit(connection, "restart", rows=rows)
         until(lambda: shots_of(connection, "restart")["restart_one"].state == pb.SHOT_STATE_RUNNING, seconds=240)
     stop_gateway(first)
     with start_gateway(data_dir=tmp_path).connect() as connection:

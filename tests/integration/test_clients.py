@@ -94,9 +94,10 @@ def run(command: list[str | Path], folder: Path, **environment: str) -> str:
 
 def environment_in(folder: Path, *packages: str | Path) -> Path:
     """A new virtual environment that holds `packages`; returns its Python."""
-    run([sys.executable, "-m", "venv", folder], folder.parent)
+    run([sys.executable, "-m", "venv", "--without-pip", folder], folder.parent)
     python = folder / "bin" / "python"
-    run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], folder.parent)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check", *packages]
+    run(pip, folder.parent, PIP_NO_COMPILE="1")
     return python
 
 
@@ -191,7 +192,7 @@ def test_the_pages_code_runs_with_the_client_distribution_alone_and_from_node(
     client = workplace.folder / "tests" / "clients" / "node"
     shutil.copytree(NODE_CLIENT, client, ignore=shutil.ignore_patterns("node_modules", "gen"))
     shutil.copytree(ROOT / "protos", workplace.folder / "protos", ignore=shutil.ignore_patterns("gen", "__pycache__"))
-    run(["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"], client, **node)
+    run(["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--prefer-offline"], client, **node)
     run(["npx", "buf", "generate"], client, **node)
     for name in ("frames.rgb", "speech.f32"):
         (client / name).symlink_to(workplace.folder / name)

@@ -27,7 +27,6 @@ from tests.integration.test_operations import until
 from tests.unit.consent.records import STUDIO, allowed, faults, record, trusted
 
 FOOTAGE = "consented.mp4"
-LONG = "long.mp4"
 NIGHT = {"project": "night", "language": "de"}
 
 ELSEWHERE = {
@@ -80,7 +79,6 @@ def place(
     gateway_factory: StartGateway, loop_thread: Any, media: Media, carphone: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
     write_short_clip(carphone, media.root / FOOTAGE, 36)
-    write_short_clip(carphone, media.root / LONG, 37, times=20)
     keys = trusted(tmp_path_factory.mktemp("trusted") / "keys")
     running = gateway_factory(require_consent="signed", consent_keys=keys)
     with running.connect() as connection:
@@ -220,12 +218,12 @@ def test_a_withdrawal_ends_a_live_stream_and_is_shown(place: Place, samples: tup
 
 
 @pytest.mark.parametrize("whose", ["request", "actor"])
-def test_a_withdrawal_stops_a_running_dub_and_leaves_nothing(whose: str, place: Place) -> None:
+def test_a_withdrawal_stops_a_running_dub_and_leaves_nothing(whose: str, place: Place, long_footage: str) -> None:
     mine = signed(record(reference=f"dub of {whose}"), STUDIO)
     place.give("ann", mine)
     asked = film(None, actor_id="ann") if whose == "actor" else film(mine)
     with place.running.connect() as connection:
-        dub = client.dub(connection, **asked | {"output": "stopped.mp4", "footage": LONG})
+        dub = client.dub(connection, **asked | {"output": "stopped.mp4", "footage": long_footage})
         until(lambda: bool(list((place.running.data / "jobs").iterdir())))
         client.revoke_consent(connection, record_sha256=digest_of(mine))
         with pytest.raises(DubstageCallError) as caught:
@@ -235,10 +233,10 @@ def test_a_withdrawal_stops_a_running_dub_and_leaves_nothing(whose: str, place: 
     assert not list((place.running.data / "jobs").iterdir())
 
 
-def test_a_withdrawal_stops_an_enrolment(place: Place) -> None:
+def test_a_withdrawal_stops_an_enrolment(place: Place, long_footage: str) -> None:
     mine = signed(record(reference="enrolment"), STUDIO)
     with place.running.connect() as connection:
-        enrolling = client.enrol(connection, **person("stopped", mine) | {"footage": LONG})
+        enrolling = client.enrol(connection, **person("stopped", mine) | {"footage": long_footage})
         until(lambda: bool(list((place.running.data / "jobs").iterdir())))
         client.revoke_consent(connection, record_sha256=digest_of(mine))
         with pytest.raises(DubstageCallError) as caught:

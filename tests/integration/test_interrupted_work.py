@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import wave
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -142,13 +143,16 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
 
 
 async def test_the_film_of_a_still_survives_lost_replicas(stages: RunningStages, media: Media, tmp_path: Path) -> None:
-    portrait = tmp_path / "astronaut.png"
+    portrait, speech = tmp_path / "astronaut.png", tmp_path / "word.wav"
     assert cv2.imwrite(str(portrait), astronaut()[..., ::-1])
+    with wave.open(str(media.speech)) as source, wave.open(str(speech), "wb") as target:
+        target.setparams(source.getparams())
+        target.writeframes(source.readframes(source.getnframes() // 2))
     settings = GatewaySettings(**stages.endpoints())
 
     async def film(stages_: Stages, name: str) -> bytes:
         output = tmp_path / f"{name}.mp4"
-        request = DubRequest(footage=portrait, speech=media.speech, output=output, method="headpose")
+        request = DubRequest(footage=portrait, speech=speech, output=output, method="headpose")
         await DubJob(request, stages_, ArtefactStore(str(stages.artefacts)), tmp_path / name).run(lambda *_: None)
         return output.read_bytes()
 

@@ -138,17 +138,6 @@ def test_frames_come_as_soon_as_the_declared_look_ahead_is_heard(
     assert np.median(waits[: 25 - look_ahead // 40 - 1]) > METHODS[method].motion.look_ahead_ms
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if not METHODS[name].live])
-def test_an_actor_of_a_method_that_is_not_live_is_refused(
-    gateway: RunningGateway, live_actor: Callable[[str], str], method: str
-) -> None:
-    enrolled = live_actor(method)
-    with gateway.connect() as connection:
-        refused = failure(connection, [config(enrolled)])
-    assert refused.reason == "ACTOR_NOT_READY"
-    assert all(name in refused.message for name in METHODS if METHODS[name].live)
-
-
 def with_the_actors_of(gateway: RunningGateway, folder: Path) -> Path:
     """A data folder whose gateway knows the same people."""
     shutil.copy(gateway.data / "actors.sqlite", folder)

@@ -13,6 +13,7 @@ from skimage.data import astronaut
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
+from gateway.methods import METHODS
 from tests.integration.conftest import NUM_FRAMES, Media, RunningGateway, RunningStages, StartGateway, dubbing, enrolment
 from tests.integration.test_actors import blobs
 
@@ -52,6 +53,7 @@ def test_a_person_enrolled_from_a_picture_speaks_and_can_be_erased(
         with pytest.raises(DubstageCallError, match="cannot be used live") as caught:
             next(client.live(connection, [np.zeros(640, np.float32)], actor_id="pictured", sample_rate_hz=16000))
         assert caught.value.reason == "ACTOR_NOT_READY"
+        assert all(name in caught.value.message for name in METHODS if METHODS[name].live)
         receipt = client.erase_actor(connection, "pictured")
     assert {item.sha256 for item in made.artefacts} <= set(receipt.erased_sha256)
     assert blobs(stages) <= before

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,54 +10,52 @@ import pytest
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
-from tests.integration.conftest import OTHER, Media, RunningStages, StartGateway, dubbing
-from tests.integration.test_operations import until
+from gateway.stages.local import compose_stages
+from services.common.chassis.server import StageServer
+from services.common.chassis.settings import StageSettings
+from services.common.chassis.stage import server_of
+from tests.integration.conftest import OTHER, LoopThread, Media, RunningStages, StartGateway, dubbing
 from tests.integration.test_serve import free_ports
 
 
 @contextmanager
-def texture_stage(folder: Path, artefacts: Path, port: int) -> Iterator[str]:
-    """The texture stage as a process of its own; where it listens."""
-    ready = folder / "ready"
-    ready.unlink(missing_ok=True)
-    environment = {
-        **os.environ,
-        "DUBSTAGE_PORT": str(port),
-        "DUBSTAGE_READY_FILE": str(ready),
-        "DUBSTAGE_ARTEFACTS_URL": str(artefacts),
-        "DUBSTAGE_DRAIN_GRACE_S": "0",
-    }
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "services.texture"], env=environment, stdout=log, stderr=log)
-        try:
-            until(lambda: ready.exists() or process.poll() is not None, seconds=240)
-            assert process.poll() is None, (folder / "log").read_text()
-            yield ready.read_text().strip()
-        finally:
-            process.terminate()
-            process.wait()
+def texture_stage(loop_thread: LoopThread, artefacts: Path, port: int) -> Iterator[str]:
+    """The texture stage as a server of its own, warm; where it listens. Nobody listens there before and after."""
+    settings = StageSettings(port=port, artefacts_url=str(artefacts), drain_grace_s=0.0)
+
+    async def start() -> StageServer:
+        server = server_of("texture", settings, compose_stages(settings.artefacts_url)["texture"])
+        await server.start()
+        await server.warm_up()
+        return server
+
+    server = loop_thread.run(start())
+    try:
+        yield server.address
+    finally:
+        loop_thread.run(server.drain(grace_s=0))
 
 
 def test_an_operation_waits_for_a_stage_that_is_started_for_it(
-    start_gateway: StartGateway, stages: RunningStages, media: Media, tmp_path: Path
+    start_gateway: StartGateway, stages: RunningStages, media: Media, loop_thread: LoopThread
 ) -> None:
     (port,) = free_ports(1)
-    with texture_stage(tmp_path, stages.artefacts, port) as endpoint:
+    with texture_stage(loop_thread, stages.artefacts, port) as endpoint:
         running = start_gateway(texture_endpoint=endpoint, stages_start_s=300)
     with running.connect() as connection:
         dub = client.dub(connection, **dubbing("rested.mp4", footage=OTHER))
-        with pytest.raises(DubstageCallError):
-            dub.wait(timeout_s=2)
-        with texture_stage(tmp_path, stages.artefacts, port):
+        with pytest.raises(DubstageCallError, match="has not ended"):
+            dub.wait(timeout_s=1)
+        with texture_stage(loop_thread, stages.artefacts, port):
             result = dub.wait(timeout_s=300)
     assert result.num_dubbed > 0
 
 
 def test_a_stage_that_nobody_starts_ends_the_operation_and_is_named(
-    start_gateway: StartGateway, stages: RunningStages, media: Media, tmp_path: Path
+    start_gateway: StartGateway, stages: RunningStages, media: Media, loop_thread: LoopThread
 ) -> None:
-    with texture_stage(tmp_path, stages.artefacts, *free_ports(1)) as endpoint:
-        running = start_gateway(texture_endpoint=endpoint, stages_start_s=10)
+    with texture_stage(loop_thread, stages.artefacts, *free_ports(1)) as endpoint:
+        running = start_gateway(texture_endpoint=endpoint, stages_start_s=4)
     with running.connect() as connection, pytest.raises(DubstageCallError) as caught:
         client.dub(connection, **dubbing("never.mp4", footage=OTHER)).wait(timeout_s=300)
     assert caught.value.reason == "STAGE_DEADLINE_EXCEEDED"

@@ -32,7 +32,8 @@ HOLDS_S = 300
 ENDS_S = 3
 """Lease of a gateway that is paused until its lease has ended, seconds."""
 DATABASE = "several_gateways"
-FRAMES = 64
+FRAMES = 48
+"""Of the film: two windows, so that a gateway may be lost between the windows."""
 TOKENS = {"default": "a-token-of-nobody-in-particular", "acme": "a-token-of-acme"}
 ROOT = Path(__file__).parents[2]
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 import wave
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib import import_module
@@ -28,6 +29,7 @@ from gateway.methods import LAG_FEATURES, METHODS, Method, Predictor, Renderer, 
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolOptions
+from gateway.pipeline.motion_clip import MIN_ENROLMENT_FRAMES
 from gateway.pipeline.outcome import DubOutcome
 from gateway.pipeline.plan import RENDERED
 from gateway.pipeline.progress import OnProgress
@@ -38,12 +40,22 @@ from services.common.errors import ActorNotReady, ArtefactNotFound, InvalidReque
 from services.common.face.neural_texture import ARRAY_NAME, TEXTURE_SHAPE
 from services.common.store.artefacts import ArtefactStore
 from services.motion.predictors.registry import PREDICTORS
+from services.motion.types import MAX_LAG
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.renderer import ExportJob
 from services.render.renderers.registry import RENDERERS
-from tests.integration.conftest import SPEECH, LoopThread, Media, RunningStages, StartGateway, serving_stages, write_short_clip
+from tests.integration.conftest import (
+    SPEECH,
+    LoopThread,
+    Media,
+    RunningGateway,
+    RunningStages,
+    StartGateway,
+    serving_stages,
+    write_short_clip,
+)
 
-NUM_FRAMES = 80
+NUM_FRAMES = 2 * MIN_ENROLMENT_FRAMES + MAX_LAG + 3
 """Frames of the footage: enough for the motion personalisation at any lag."""
 QUIET_S = 1.0
 """Silence before the speech begins."""
@@ -88,9 +100,13 @@ def toy(stages: RunningStages, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def footage(media: Media, carphone: Path) -> Path:
+    return write_film(media.root / "toy_footage.mkv", carphone, NUM_FRAMES)
+
+
+def write_film(path: Path, carphone: Path, num_frames: int) -> Path:
     """A short clip of a real man, with sound: the beginning of the demo's speech."""
-    silent, path = media.root / "toy_silent.mp4", media.root / "toy_footage.mkv"
-    write_short_clip(carphone, silent, NUM_FRAMES)
+    silent = path.with_suffix(".mp4")
+    write_short_clip(carphone, silent, num_frames)
     rate, samples = demo_speech()
     with av.open(str(silent)) as film, av.open(str(path), "w") as target:
         pictures = target.add_stream_from_template(film.streams.video[0])
@@ -99,7 +115,7 @@ def footage(media: Media, carphone: Path) -> Path:
             if packet.dts is not None:
                 packet.stream = pictures
                 target.mux(packet)
-        heard = av.AudioFrame.from_ndarray(samples[None, : rate * NUM_FRAMES // 25], format="s16", layout="mono")
+        heard = av.AudioFrame.from_ndarray(samples[None, : rate * num_frames // 25], format="s16", layout="mono")
         heard.sample_rate, heard.pts, heard.time_base = rate, 0, Fraction(1, rate)
         target.mux([*sound.encode(heard), *sound.encode(None)])
     return path
@@ -139,12 +155,18 @@ class Installation:
         """Names of all files of the artefact store."""
         return {path.name for path in Path(self.settings.artefacts_url).rglob("*") if path.is_file()}
 
-    def dub(self, request: DubRequest, on_progress: OnProgress = lambda *_: None) -> DubOutcome:
+    @contextmanager
+    def dubbing(self, request: DubRequest, on_progress: OnProgress = lambda *_: None) -> Iterator[DubOutcome]:
+        """Dub. Within the context, the artefacts of an actor made in passing are there."""
         job = DubJob(request, self.host.stages, self.artefacts, self.folder / "jobs")
         outcome = self.host.run(job.run(on_progress))
-        job.discard()
         assert np.isin(outcome.plan.reason, RENDERED).mean() > 0.9
-        return outcome
+        yield outcome
+        job.discard()
+
+    def dub(self, request: DubRequest) -> DubOutcome:
+        with self.dubbing(request) as outcome:
+            return outcome
 
 
 @pytest.fixture(scope="module")
@@ -165,16 +187,42 @@ def dubbed(footage: Path, speech: Path, here: Installation) -> Path:
     return request.output
 
 
+@dataclass(frozen=True)
+class Films:
+    """Dubs of one actor with the renderer that takes all inputs: without a reference and with one; done."""
+
+    request: DubRequest
+    lit: DubRequest
+    steps: list[str]
+
+
 @pytest.fixture(scope="module")
-def all_inputs(footage: Path, speech: Path, here: Installation) -> DubRequest:
-    """A dub with the renderer that takes all inputs, without a reference; done."""
+def films(footage: Path, speech: Path, here: Installation) -> Films:
     request = DubRequest(footage=footage, speech=speech, output=here.folder / "all.mkv", method="toy_all", codec="ffv1")
+    picture = here.folder / "reference.png"
+    assert cv2.imwrite(str(picture), pictures_of(footage)[10, ..., ::-1])
     steps: list[str] = []
-    here.dub(request, lambda step, *_: steps.append(step) if step not in steps else None)
-    order = [step.removeprefix("enrol ") for step in steps if step.startswith("enrol ")]
-    # What the bank holds of the frames is known before the bank is built.
-    assert order == ["style", "identity", "coefficients", "bank", "motion", "renderer"]
-    return request
+    with here.dubbing(request, lambda step, *_: steps.append(step) if step not in steps else None) as outcome:
+        lit = replace(request, output=here.folder / "lit.mkv", reference=picture, actor=outcome.actor)
+        here.dub(lit)
+    return Films(request, lit, steps)
+
+
+@pytest.fixture(scope="module")
+def all_inputs(films: Films) -> DubRequest:
+    return films.request
+
+
+@pytest.fixture(scope="module")
+def over_grpc(
+    gateway_factory: StartGateway, loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningGateway]:
+    """A gateway with five servers that know the toy."""
+    with serving_stages(loop_thread, tmp_path_factory.mktemp("toy_grpc")) as stages:
+        # The watermark differs between installations.
+        running = gateway_factory(artefacts_url=str(stages.artefacts), watermark=False, **stages.endpoints())
+        yield running
+        loop_thread.run(running.server.drain(grace_s=0))
 
 
 def pictures_of(path: Path) -> UInt8:
@@ -198,19 +246,19 @@ def test_mouths_show_what_the_toy_drew(footage: Path, dubbed: Path) -> None:
     assert speaking.max() > 120
 
 
-def test_the_toy_dubs_over_grpc_as_in_process(
-    footage: Path, speech: Path, dubbed: Path, loop_thread: LoopThread, start_gateway: StartGateway, tmp_path: Path
-) -> None:
+def test_the_toy_dubs_over_grpc_as_in_process(footage: Path, speech: Path, dubbed: Path, over_grpc: RunningGateway) -> None:
     output = footage.with_name("toy_grpc.mkv")
-    with serving_stages(loop_thread, tmp_path / "artefacts") as stages:
-        # The watermark differs between installations.
-        running = start_gateway(artefacts_url=str(stages.artefacts), watermark=False, **stages.endpoints())
-        with running.connect() as connection:
-            result = client.dub(
-                connection, footage=footage.name, speech=speech.name, output=output.name, method="toy", codec="ffv1"
-            ).wait(timeout_s=300)
+    with over_grpc.connect() as connection:
+        result = client.dub(
+            connection, footage=footage.name, speech=speech.name, output=output.name, method="toy", codec="ffv1"
+        ).wait(timeout_s=300)
     assert result.num_frames == NUM_FRAMES
     np.testing.assert_array_equal(pictures_of(output), pictures_of(dubbed))
+
+
+def test_enrolment_makes_what_the_bank_holds_of_the_frames_before_the_bank(films: Films) -> None:
+    order = [step.removeprefix("enrol ") for step in films.steps if step.startswith("enrol ")]
+    assert order == ["style", "identity", "coefficients", "bank", "motion", "renderer"]
 
 
 def test_a_neural_texture_is_learned_from_the_bank_and_shown_with_the_speech(footage: Path, all_inputs: DubRequest) -> None:
@@ -223,16 +271,10 @@ def test_a_neural_texture_is_learned_from_the_bank_and_shown_with_the_speech(foo
     assert blue[0] < 0.8 * np.median(blue)
 
 
-def test_a_reference_is_taken_from_its_face_for_the_whole_film(
-    footage: Path, all_inputs: DubRequest, here: Installation, tmp_path: Path
-) -> None:
-    picture = tmp_path / "reference.png"
-    assert cv2.imwrite(str(picture), pictures_of(footage)[10, ..., ::-1])
-    request = replace(all_inputs, output=tmp_path / "lit.mkv", reference=picture)
-    here.dub(request)
-    without, lit = pictures_of(all_inputs.output).astype(int), pictures_of(request.output).astype(int)
+def test_a_reference_is_taken_from_its_face_for_the_whole_film(films: Films) -> None:
+    without, lit = (pictures_of(request.output).astype(np.int16) for request in (films.request, films.lit))
     assert np.percentile(np.abs(without - lit), 99.5, axis=(1, 2, 3)).min() > 15
-    with av.open(str(request.output)) as film:
+    with av.open(str(films.lit.output)) as film:
         assert any("appearance of another picture: no consent on record" in text for text in film.metadata.values())
 
 
@@ -253,10 +295,11 @@ def test_a_renderer_that_takes_no_reference_refuses_one(all_inputs: DubRequest, 
 
 
 def test_an_erased_actor_leaves_no_texture_and_cannot_be_dubbed(
-    footage: Path, all_inputs: DubRequest, here: Installation, tmp_path: Path
+    carphone: Path, all_inputs: DubRequest, here: Installation, tmp_path: Path
 ) -> None:
     before = here.blobs()
-    request = EnrolRequest(actor_id="ann", footage=footage, method="toy_all", options=EnrolOptions(personalize_motion=False))
+    film = write_film(tmp_path / "ann.mkv", carphone, 34)
+    request = EnrolRequest(actor_id="ann", footage=film, method="toy_all", options=EnrolOptions(personalize_motion=False))
     with open_workplace(here.settings) as place:
         enrolling = create_actor(
             request,
@@ -284,21 +327,13 @@ def test_an_erased_actor_leaves_no_texture_and_cannot_be_dubbed(
 
 
 def test_all_inputs_over_grpc_give_the_same_film(
-    footage: Path,
-    speech: Path,
-    all_inputs: DubRequest,
-    loop_thread: LoopThread,
-    start_gateway: StartGateway,
-    tmp_path: Path,
+    footage: Path, speech: Path, all_inputs: DubRequest, over_grpc: RunningGateway
 ) -> None:
     output = footage.with_name("toy_all_grpc.mkv")
-    with serving_stages(loop_thread, tmp_path / "artefacts") as stages:
-        # The watermark differs between installations.
-        running = start_gateway(artefacts_url=str(stages.artefacts), watermark=False, **stages.endpoints())
-        with running.connect() as connection:
-            wanted = {"footage": footage.name, "speech": speech.name, "output": output.name, "codec": "ffv1"}
-            client.dub(connection, method="toy_all", **wanted).wait(timeout_s=300)
-            with pytest.raises(DubstageCallError, match="takes no reference picture") as caught:
-                client.dub(connection, method="toy", reference=footage.name, **wanted)
+    with over_grpc.connect() as connection:
+        wanted = {"footage": footage.name, "speech": speech.name, "output": output.name, "codec": "ffv1"}
+        client.dub(connection, method="toy_all", **wanted).wait(timeout_s=300)
+        with pytest.raises(DubstageCallError, match="takes no reference picture") as caught:
+            client.dub(connection, method="toy", reference=footage.name, **wanted)
     assert caught.value.field == "reference_uri"
     np.testing.assert_array_equal(pictures_of(output), pictures_of(all_inputs.output))

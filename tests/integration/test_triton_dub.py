@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 import tritonclient.grpc as tritongrpc
 from tritonclient.utils import InferenceServerException
 
@@ -55,15 +53,12 @@ def heals(server: StageServer) -> float:
     return server.metrics.registry.get_sample_value("dubstage_triton_heals_total", {"outcome": "healed"}) or 0.0
 
 
-@pytest.mark.parametrize("shared_memory", [False, True])
 def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_meanwhile(
     start_gateway: StartGateway,
     stages: RunningStages,
     loop_thread: LoopThread,
     media: Media,
     triton: TritonProcess,
-    tmp_path: Path,
-    shared_memory: bool,
 ) -> None:
     def dubbed(name: str, **endpoints: str) -> str:
         with start_gateway(watermark=False, **endpoints).connect() as connection:
@@ -87,17 +82,17 @@ def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_m
         return loop_thread.run(begin())
 
     def dubbed_on_triton(number: int) -> set[bytes]:
-        server = started(backend="triton", triton_url=triton.url, triton_shared_memory=shared_memory)
+        server = started(backend="triton", triton_url=triton.url, triton_shared_memory=True)
         killer = KillOnce(triton, after=10)
         killer.start()
         try:
-            films = {dubbed(f"on_triton_{shared_memory}_{number}_a.mp4", render_endpoint=f"127.0.0.1:{server.port}")}
+            films = {dubbed(f"on_triton_{number}_a.mp4", render_endpoint=f"127.0.0.1:{server.port}")}
             killer.over.set()
             killer.join(60.0)
             assert killer.killed_at
             if not heals(server):
                 # The killer came behind the last frame of the dub: the next dub meets what it left.
-                films.add(dubbed(f"on_triton_{shared_memory}_{number}_b.mp4", render_endpoint=f"127.0.0.1:{server.port}"))
+                films.add(dubbed(f"on_triton_{number}_b.mp4", render_endpoint=f"127.0.0.1:{server.port}"))
             assert heals(server) >= 1.0
             return films
         finally:
@@ -117,7 +112,7 @@ def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_m
         on_triton = dubbed_on_triton(RESTARTS)
     server = started(backend="onnxruntime", precision=Precision.INT8)
     try:
-        in_process = dubbed(f"in_process_{shared_memory}.mp4", render_endpoint=f"127.0.0.1:{server.port}")
+        in_process = dubbed("in_process.mp4", render_endpoint=f"127.0.0.1:{server.port}")
     finally:
         loop_thread.run(server.drain(grace_s=0))
     assert on_triton == {in_process}

@@ -15,6 +15,7 @@ from gateway.stages.host import StageHost
 from services.audio.models import AudioModels
 from services.common.chassis.settings import load_settings
 from services.common.store.artefacts import ArtefactStore
+from tests.forked import run_forked
 from tests.system.dubbing import ROOT, Dubber
 
 
@@ -57,5 +58,22 @@ def dubstage(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, env={**environment, **more}, check=False, cwd=ROOT
         )
+
+    return run
+
+
+@pytest.fixture
+def forked_dubstage(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line in a process of its own, as `dubstage` does, without the seconds that its imports take."""
+    environment = {
+        **os.environ,
+        "DUBSTAGE_DATA_DIR": str(tmp_path / "data"),
+        "DUBSTAGE_ARTEFACTS_URL": str(tmp_path / "artefacts"),
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
+
+    def run(*arguments: object, timeout: float = 600.0, **more: str) -> subprocess.CompletedProcess[str]:
+        return run_forked([str(argument) for argument in arguments], {**environment, **more}, cwd=ROOT, timeout=timeout)
 
     return run

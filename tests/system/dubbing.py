@@ -111,6 +111,12 @@ def first_seconds(source: Path, target: Path, seconds: float) -> Path:
     return target
 
 
+def frame_seconds(path: Path) -> list[Fraction]:
+    """The exact presentation time of every frame, seconds."""
+    video = probe(path).video
+    return [int(pts) * video.time_base for pts in video.pts]
+
+
 def write_wav(path: Path, samples: npt.NDArray[np.float64], rate: int) -> Path:
     """16-bit sound from float [T] or [T, channels] in -1 to 1."""
     with wave.open(str(path), "wb") as file:

@@ -14,11 +14,11 @@ OWN = "signed with a certificate of this installation"
 Dubstage = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def test_a_dub_from_the_restored_store_has_the_same_bytes(dubstage: Dubstage, carphone: Path, tmp_path: Path) -> None:
+def test_a_dub_from_the_restored_store_has_the_same_bytes(forked_dubstage: Dubstage, carphone: Path, tmp_path: Path) -> None:
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.2)
 
     def run(*arguments: object) -> str:
-        done = dubstage(*arguments)
+        done = forked_dubstage(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
@@ -31,7 +31,7 @@ def test_a_dub_from_the_restored_store_has_the_same_bytes(dubstage: Dubstage, ca
     assert "1 actors" in run("backup", tmp_path / "backup.tar")
     shutil.rmtree(tmp_path / "data")
     shutil.rmtree(tmp_path / "artefacts")
-    assert dubstage("dub", footage, "--audio", SPEECH, "--actor", "ann", "-o", tmp_path / "none.mp4").returncode != 0
+    assert forked_dubstage("dub", footage, "--audio", SPEECH, "--actor", "ann", "-o", tmp_path / "none.mp4").returncode != 0
     assert OWN not in run("inspect", tmp_path / "before.mp4")
     assert "1 actors" in run("restore", tmp_path / "backup.tar")
     assert OWN in run("inspect", tmp_path / "before.mp4")

@@ -11,7 +11,14 @@ import av
 import numpy as np
 import pytest
 
-from tests.system.dubbing import SPEECH, cut, write_wav
+from gateway.actors.create import EnrolRequest, create_actor
+from gateway.actors.workplace import open_workplace
+from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.enrol import EnrolOptions
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+from services.common.errors import NoUsableFootage
+from tests.system.dubbing import SPEECH, Dubber, cut, write_wav
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -38,6 +45,11 @@ def assert_fails_well(result: subprocess.CompletedProcess[str], output: Path, *s
         assert text in result.stderr
     assert not output.exists()
     assert [path.name for path in output.parent.iterdir() if "partial" in path.name] == []
+
+
+@pytest.fixture
+def dubstage(forked_dubstage: Run) -> Run:
+    return forked_dubstage
 
 
 @pytest.fixture
@@ -99,28 +111,27 @@ def test_a_deployment_that_requires_consent_refuses_without(dubstage: Run, outpu
     assert_fails_well(result, output, "consent", "--consent FILE", code=11)
 
 
-def test_stages_that_do_not_answer_are_named(dubstage: Run, output: Path, carphone: Path) -> None:
-    result = dubstage(
-        "dub", carphone, "--audio", SPEECH, "-o", output, DUBSTAGE_STAGES_HOST="127.0.0.1", DUBSTAGE_AUDIO_ENDPOINT="127.0.0.1:9"
-    )
-    assert_fails_well(result, output, "audio", code=20)
-
-
-def test_footage_without_any_face_passes_through_with_a_warning(dubstage: Run, output: Path, tmp_path: Path) -> None:
+def test_footage_without_any_face_passes_through_with_a_warning(dubber: Dubber, output: Path, tmp_path: Path) -> None:
     noise = write_video(tmp_path / "noise.mp4", 30)
-    result = dubstage("dub", noise, "--audio", SPEECH, "-o", output)
-    assert result.returncode == 0, result.stderr
-    assert "shows no face" in result.stderr
+    outcome = dubber(DubRequest(footage=noise, speech=SPEECH, output=output, method="ugc"))
+    assert any("shows no face" in warning for warning in outcome.warnings)
     with av.open(str(output)) as film:
         assert film.metadata["comment"].startswith("No mouth in this film is synthetic (made with dubstage)")
 
 
-def test_nobody_is_enrolled_from_footage_without_a_face(dubstage: Run, tmp_path: Path) -> None:
+def test_nobody_is_enrolled_from_footage_without_a_face(dubber: Dubber, tmp_path: Path) -> None:
     noise = write_video(tmp_path / "noise.mp4", 30)
-    result = dubstage("actor", "create", "nobody", noise)
-    assert result.returncode == 11, result.stderr
-    assert "shows no face" in result.stderr
-    assert "nobody" not in dubstage("actor", "list").stdout
+    settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
+    with open_workplace(settings) as place:
+        request = EnrolRequest(actor_id="nobody", footage=noise, method="ugc")
+        with pytest.raises(NoUsableFootage, match="shows no face") as caught:
+            dubber.host.run(
+                create_actor(
+                    request, dubber.host.stages, place.actors, place.artefacts, tmp_path / "jobs", on_progress=lambda *_: None
+                )
+            )
+        assert caught.value.exit_code == 11
+        assert list(place.actors.list()) == []
 
 
 def test_the_speech_is_never_the_output(dubstage: Run, carphone: Path, tmp_path: Path) -> None:
@@ -162,8 +173,10 @@ def test_speech_without_a_sample_is_no_silence(dubstage: Run, output: Path, carp
 
 @pytest.mark.parametrize("method", ["headpose", "headpose+ugc"])
 def test_footage_too_short_to_learn_how_a_head_moves_is_refused(
-    method: str, dubstage: Run, output: Path, carphone: Path, tmp_path: Path
+    method: str, dubber: Dubber, output: Path, carphone: Path, tmp_path: Path
 ) -> None:
     short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.5)
-    result = dubstage("dub", short, "--audio", SPEECH, "--method", method, "-o", output)
-    assert_fails_well(result, output, "frames show the face well enough", "at least 25", code=11)
+    with pytest.raises(NoUsableFootage, match=r"frames show the face well enough.*at least 25") as caught:
+        dubber(DubRequest(footage=short, speech=SPEECH, output=output, method=method), EnrolOptions())
+    assert caught.value.exit_code == 11
+    assert list(output.parent.iterdir()) == []

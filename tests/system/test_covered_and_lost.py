@@ -11,7 +11,7 @@ import numpy as np
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.media.probe import probe
 from gateway.pipeline.dub_request import DubRequest
-from tests.system.dubbing import SPEECH, Dubber, cut, decoded
+from tests.system.dubbing import SPEECH, Dubber, cut, decoded, frame_seconds
 
 
 def test_a_face_that_comes_back_is_the_same_and_fades_in(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
@@ -29,6 +29,7 @@ def test_a_face_that_comes_back_is_the_same_and_fades_in(clips: Any, dubber: Dub
     np.testing.assert_allclose(plan.strength[[before - 2, before - 1, before]], [1, 2 / 3, 1 / 3], atol=1e-6)
     np.testing.assert_allclose(plan.strength[[after, after + 1, after + 2]], [1 / 3, 2 / 3, 1], atol=1e-6)
 
+    assert frame_seconds(output) == frame_seconds(footage)
     for index, (old, new) in enumerate(zip(decoded(footage), decoded(output), strict=True)):
         if not rendered[index]:
             assert all(np.array_equal(a, b) for a, b in zip(old, new, strict=True)), index
@@ -36,7 +37,7 @@ def test_a_face_that_comes_back_is_the_same_and_fades_in(clips: Any, dubber: Dub
 
 def test_what_moves_in_front_of_the_mouth_is_never_painted_over(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """The patch lies over the mouth at 30 to 74 of the clip, and beside it before and after; it is one flat colour."""
-    footage, output = clips.path("derived/d07_moving_occluder.mp4"), tmp_path / "dub.mp4"
+    footage, output = cut(clips.path("derived/d07_moving_occluder.mp4"), tmp_path / "footage.mp4", 0, 3.6), tmp_path / "dub.mp4"
     clear = clips.path("video/vr_face5.mp4")
     outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
     covered = outcome.plan.reason == common_pb2.FRAME_REASON_OCCLUDED_MOUTH
@@ -60,5 +61,6 @@ def test_a_stage_performance_with_cuts_is_finished_and_nothing_is_painted_on_it(
     counts = outcome.plan.counts()
     assert {"NO_FACE", "TARGET_NOT_PRESENT", "PROFILE_VIEW", "OCCLUDED_MOUTH", "LOW_CONFIDENCE"} == set(counts)
     assert outcome.facts.mask_area_px == {}
+    assert frame_seconds(output) == frame_seconds(footage)
     for old, new in zip(decoded(footage), decoded(output), strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(old, new, strict=True))

@@ -10,23 +10,20 @@ import pytest
 
 from gateway.evaluation.aggregate import BootstrapSettings
 from gateway.evaluation.head_scores import HEAD_FIGURES, HEAD_ROWS
-from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
-from gateway.evaluation.retrack import StageRetrack
-from gateway.evaluation.session import PipelineSession
-from gateway.evaluation.types import ClipResult
+from gateway.evaluation.protocol import EvaluationSettings
 from gateway.methods import METHODS
 from gateway.stages.host import StageHost
 from tests.system.dubbing import UNPERSONALIZED, cut
+from tests.system.evaluating import Evaluator
 
-SETTINGS = EvaluationSettings(variants=("mean_mouth", "oracle_full"), bootstrap=BootstrapSettings(replicates=2), sample_count=0)
+SETTINGS = EvaluationSettings(
+    variants=("mean_mouth", "oracle_full"), bootstrap=BootstrapSettings(replicates=2), sample_count=0, only_fold=0
+)
 
 
-def evaluated(method: str, clip: Path, host: StageHost, folder: Path) -> ClipResult:
-    session = PipelineSession(host, clip, clip.name, folder, method, UNPERSONALIZED)
-    try:
-        return evaluate_clip(session, StageRetrack(host), settings=SETTINGS)
-    finally:
-        session.close()
+@pytest.fixture(scope="module")
+def evaluate(host: StageHost, tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
+    return Evaluator(host, tmp_path_factory.mktemp("evaluations"))
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +32,8 @@ def clip(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cut(clips.path("video/vr_face5.mp4"), tmp_path_factory.mktemp("evaluate") / "clip.mkv", 0.0, 3.0)
 
 
-def test_the_truths_landmarks_give_smaller_expression_and_landmark_errors_than_one_mouth(
-    clip: Path, host: StageHost, tmp_path: Path
-) -> None:
-    found = evaluated("ugc", clip, host, tmp_path / "ugc")
+def test_the_truths_landmarks_give_smaller_expression_and_landmark_errors_than_one_mouth(clip: Path, evaluate: Evaluator) -> None:
+    found = evaluate("ugc", clip, UNPERSONALIZED, SETTINGS)
     mean, oracle = (found.variants[name].paper for name in SETTINGS.variants)
     for name in ("expression_error", "landmark_error_px"):
         assert 0.0 < oracle[name] < 0.6 * mean[name]
@@ -46,8 +41,8 @@ def test_the_truths_landmarks_give_smaller_expression_and_landmark_errors_than_o
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].own_timeline])
-def test_a_moved_head_is_measured_in_place_and_its_motion_apart(method: str, clip: Path, host: StageHost, tmp_path: Path) -> None:
-    found = evaluated(method, clip, host, tmp_path / method)
+def test_a_moved_head_is_measured_in_place_and_its_motion_apart(method: str, clip: Path, evaluate: Evaluator) -> None:
+    found = evaluate(method, clip, UNPERSONALIZED, SETTINGS)
     assert found.variants["oracle_full"].metrics["mouth_psnr_db"] > 18.0
     assert found.variants["oracle_full"].passed_through == 0
     head = found.head_motion

@@ -16,11 +16,11 @@ from tests.system.test_speech_lengths import demo_speech
 
 
 def test_the_film_is_as_long_as_the_speech_and_shows_the_footage_in_its_order(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
-    footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 3.0)
-    speech = write_wav(tmp_path / "speech.wav", demo_speech(16000, 4.1), 16000)
+    footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 1.8)
+    speech = write_wav(tmp_path / "speech.wav", demo_speech(16000, 2.5), 16000)
     output = tmp_path / "dub.nut"
     outcome = dubber(DubRequest(footage=footage, speech=speech, output=output, method="ugc", retime=True))
-    assert outcome.plan.num_frames == probe(output).video.num_frames == 103
+    assert outcome.plan.num_frames == probe(output).video.num_frames == 63
     assert outcome.plan.rendered().all()
     assert len(probe(output).audio) == 1
     # Rows above the face are untouched: they tell which footage frame is shown.
@@ -39,7 +39,7 @@ def test_the_film_is_as_long_as_the_speech_and_shows_the_footage_in_its_order(cl
     ],
 )
 def test_what_does_not_go_together_is_refused(request_: Any, field: str, clips: Any, dubber: Dubber, tmp_path: Path) -> None:
-    footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 2.0)
+    footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 1.2)
     with pytest.raises(InvalidRequest) as caught:
         dubber(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", **request_))
     assert caught.value.field == field

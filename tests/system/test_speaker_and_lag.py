@@ -11,13 +11,13 @@ import pytest
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.faces import FaceChoice, parse_face
 from services.common.errors import InvalidRequest
-from tests.system.dubbing import SPEECH, Dubber, decoded
+from tests.system.dubbing import SPEECH, Dubber, decoded, first_seconds
 
 TWO_FACES = "derived/d06_two_faces_left_speaks.mp4"
 
 
 def test_the_speaker_is_dubbed_and_the_listener_keeps_every_sample(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
-    footage, output = clips.path(TWO_FACES), tmp_path / "dub.mp4"
+    footage, output = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4), tmp_path / "dub.mp4"
     dub = dubber.with_faces(
         DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", face=FaceChoice("speaker"), codec="ffv1")
     )
@@ -32,31 +32,30 @@ def test_the_speaker_is_dubbed_and_the_listener_keeps_every_sample(clips: Any, d
             half = old.shape[1] // 2
             np.testing.assert_array_equal(old[:, half:], new[:, half:])
         changed += int(not np.array_equal(before[0], after[0]))
-    assert changed > 100
+    assert changed > 40
 
 
 def test_a_point_of_the_picture_names_the_face_there(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
-    request = DubRequest(
-        footage=clips.path(TWO_FACES), speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", face=parse_face("960,320")
-    )
+    footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 1.4)
+    request = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", face=parse_face("960,320"))
     dub = dubber.with_faces(request)
     (chosen,) = dub.faces[(dub.faces["face_id"] == dub.outcome.face_id) & (dub.faces["frame"] == 0)]
     assert chosen["box"][0] > 640
 
 
 def test_a_point_without_a_face_is_refused_and_leaves_no_output(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
-    output = tmp_path / "dub.mp4"
-    request = DubRequest(footage=clips.path(TWO_FACES), speech=SPEECH, output=output, method="ugc", face=parse_face("640,5"))
+    footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 0.4)
+    request = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", face=parse_face("640,5"))
     with pytest.raises(InvalidRequest, match="faces are at"):
         dubber(request)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [footage]
 
 
 def test_sound_that_was_delayed_by_five_frames_is_reported_five_frames_later(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     lags = []
     for number, clip in enumerate(("video/vr_face2.mp4", "derived/d09_audio_late_200ms.mp4")):
-        request = DubRequest(footage=clips.path(clip), speech=SPEECH, output=tmp_path / f"{number}.mp4", method="ugc")
-        actor = dubber(request).actor
+        footage = first_seconds(clips.path(clip), tmp_path / f"{number}-footage.mp4", 2.6)
+        actor = dubber(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / f"{number}.mp4", method="ugc")).actor
         assert actor is not None
         assert actor.lag_frames is not None
         lags.append(actor.lag_frames)

@@ -21,7 +21,7 @@ from tests.system.dubbing import Dubber, track, write_wav
 from tests.system.test_bad_input import assert_fails_well
 from tests.system.test_speech_lengths import demo_speech
 
-SECONDS = 3.0
+SECONDS = 2.0
 
 
 @pytest.fixture

@@ -19,21 +19,23 @@ from services.training.networks import networks
 from tests.conftest import Clips
 from tests.system.dubbing import Dubber, first_seconds
 
-FOLDER = (
-    "video/vr_face5.mp4",
-    "video/vr_face2.mp4",
-    "video/lp_s32.mp4",
-    "video/lp_d18.mp4",
-    "derived/d03_prores422lt_2997.mov",
-    "derived/d04_mpeg2_422_720p25.mxf",
-    "derived/d06_two_faces_left_speaks.mp4",
-    "derived/d07_moving_occluder.mp4",
-    "derived/d09_audio_late_200ms.mp4",
-    "derived/d10_50fps_no_audio.mp4",
-)
-"""Ten clips of many kinds, without transcripts and without a catalogue."""
-MOST_S = 3.0
-"""Of each clip. Networks that learn from sound need 1.6 s of it in the first 60 % of a clip."""
+FOLDER = {
+    "video/vr_face5.mp4": 3.0,
+    "video/vr_face2.mp4": 1.6,
+    "video/lp_s32.mp4": 1.6,
+    "video/lp_d18.mp4": 1.6,
+    "derived/d03_prores422lt_2997.mov": 3.0,
+    "derived/d04_mpeg2_422_720p25.mxf": 3.0,
+    "derived/d06_two_faces_left_speaks.mp4": 1.6,
+    "derived/d07_moving_occluder.mp4": 1.6,
+    "derived/d09_audio_late_200ms.mp4": 3.0,
+    "derived/d10_50fps_no_audio.mp4": 1.6,
+}
+"""Ten clips of many kinds, without transcripts and without a catalogue, and most seconds of each.
+
+The last has no sound: it is refused. Networks that learn from sound need 1.6 s of it in the first 60 % of a clip, so some clips are
+longer.
+"""
 STAGES = ("audio", "motion", "texture", "render")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -44,13 +46,14 @@ def test_a_folder_of_clips_becomes_networks_that_dub(
 ) -> None:
     footage, trainset, runs, weights = (tmp_path / name for name in ("clips", "set", "runs", "weights"))
     footage.mkdir()
-    for name in FOLDER:
-        first_seconds(clips.path(name), footage / Path(name).name, MOST_S)
+    for name, most_s in FOLDER.items():
+        first_seconds(clips.path(name), footage / Path(name).name, most_s)
 
     made = dubstage("trainset", footage, "--output", trainset, "--processes", 2)
     assert made.returncode == 0, made.stderr
     rows = [json.loads(line) for line in (trainset / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
     refused = [json.loads(line) for line in (trainset / "refused.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert "d10_50fps_no_audio.mp4" in [row["file"] for row in refused]
     assert len(rows) + len(refused) == len(FOLDER)
     assert len(rows) >= 8
     assert {row["split"] for row in rows} == {"train", "val"}
@@ -71,9 +74,9 @@ def test_a_folder_of_clips_becomes_networks_that_dub(
     assert all(str(weights / stage) in looked.stdout for stage in STAGES)
 
     film = tmp_path / "dubbed.mp4"
-    dubbed = dubstage("dub", footage / "vr_face5.mp4", "--output", film, "--no-personalize", **own)
+    dubbed = dubstage("dub", footage / "vr_face2.mp4", "--output", film, "--no-personalize", **own)
     assert dubbed.returncode == 0, dubbed.stderr
-    assert probe(film).video.num_frames == probe(footage / "vr_face5.mp4").video.num_frames >= 70
+    assert probe(film).video.num_frames == probe(footage / "vr_face2.mp4").video.num_frames >= 30
 
     # Adapting the networks to the person works with them too. The command takes no number of steps, and its own takes a minute.
     for name, folder in own.items():
@@ -81,5 +84,5 @@ def test_a_folder_of_clips_becomes_networks_that_dub(
     settings = GatewaySettings(data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
     with StageHost(settings) as host:
         dubber = Dubber(host, ArtefactStore(settings.artefacts_url), tmp_path / "jobs")
-        request = DubRequest(footage=footage / "vr_face5.mp4", speech=None, output=tmp_path / "adapted.mp4", method="ugc")
+        request = DubRequest(footage=footage / "vr_face2.mp4", speech=None, output=tmp_path / "adapted.mp4", method="ugc")
         assert dubber(request, EnrolOptions(renderer_steps=1)).plan.rendered().all()

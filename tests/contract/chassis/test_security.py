@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,41 @@ async def test_a_replaced_token_file_counts_without_a_restart(echo: Any, token_f
     fresh.replace(token_file)
     with pytest.raises(errors.Unauthenticated):
         await client.call("Unary", policy=ONCE)
+
+
+def _becomes_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+WITHOUT_TOKENS: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda file: os.truncate(file, 0),
+    "blank": lambda file: file.write_text(" \n\n\t\n"),
+    "comments only": lambda file: file.write_text("# old-token\n"),
+    "no text": lambda file: file.write_bytes(b"\xff\xfe\x00"),
+    "not plain ASCII": lambda file: file.write_text("old-token ü\n"),
+    "gone": lambda file: file.unlink(),
+    "a folder": _becomes_a_folder,
+}
+
+
+@pytest.mark.parametrize("change", WITHOUT_TOKENS.values(), ids=WITHOUT_TOKENS)
+async def test_while_the_token_file_holds_no_token_every_call_is_refused(
+    echo: Any, token_file: Path, tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    server = await echo.serve(answer, auth_token_file=token_file)
+    client = echo.connect(server, auth_token_file=presenting(tmp_path, "old-token"))
+    await client.call("Unary", policy=ONCE)
+    change(token_file)
+    for kind in ("Unary", "Upload", "Stream"):
+        with pytest.raises(errors.Unauthenticated, match="token file is empty or cannot be read") as caught:
+            await client.call(kind, policy=ONCE)
+        assert str(token_file) not in caught.value.message
+    assert await health(client) == SERVING
+    if token_file.is_dir():
+        token_file.rmdir()
+    token_file.write_text("old-token\n")
+    await client.call("Stream", policy=ONCE)
 
 
 def test_no_token_travels_in_plain_text_to_another_machine(token_file: Path) -> None:

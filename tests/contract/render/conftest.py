@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,23 +71,32 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def new_triton(repository: Path, log: Path, home: Path) -> TritonProcess:
+    """A server that is not started yet."""
+    server = TritonProcess(repository, log, home=home, start_timeout_s=120.0)
+    # No other process takes these ports, neither before the server starts nor while it restarts.
+    server.grpc_port, server.http_port, server.metrics_port = (free_port() for _ in range(3))
+    return server
+
+
 @pytest.fixture
 def start_triton(triton_home: Path, tmp_path: Path) -> Iterator[StartTriton]:
     """Starts servers that end with the test."""
     with ExitStack() as running:
-
-        def start(repository: Path) -> TritonProcess:
-            server = TritonProcess(repository, tmp_path / "triton.log", home=triton_home, start_timeout_s=120.0)
-            # No other process takes these ports, neither before the server starts nor while it restarts.
-            server.grpc_port, server.http_port, server.metrics_port = (free_port() for _ in range(3))
-            return running.enter_context(server)
-
-        yield start
+        yield lambda repository: running.enter_context(new_triton(repository, tmp_path / "triton.log", triton_home))
 
 
 @pytest.fixture
 def triton(start_triton: StartTriton, repository: Path) -> TritonProcess:
+    """A server without any state of other tests: no model is loaded, and no inference is counted."""
     return start_triton(repository)
+
+
+@pytest.fixture(scope="module")
+def shared_triton(triton_home: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonProcess]:
+    """One server for the tests of a file. Loading the models takes longer than most tests: they stay loaded from test to test."""
+    with new_triton(repository, tmp_path_factory.mktemp("triton") / "log", triton_home) as server:
+        yield server
 
 
 @pytest.fixture
@@ -155,14 +167,31 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtefactStore:
     return ArtefactStore(tmp_path_factory.mktemp("artefacts"))
 
 
+@pytest.fixture(scope="module")
+def address(store: ArtefactStore) -> Iterator[str]:
+    """Where a real server listens, with the models that come with it. The server has a loop of its own, for all tests of a file."""
+    settings = RenderSettings(
+        port=0, artefacts_url=store.url, compute_threads=1, personalize_threads=1, batch_size=2, drain_grace_s=0.0
+    )
+    loop, ended, found = asyncio.new_event_loop(), asyncio.Event(), Future[str]()
+
+    async def serve() -> None:
+        async with server_of("render", settings, compose(settings)) as server:
+            found.set_result(server.address)
+            await ended.wait()
+
+    serving = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    serving.start()
+    yield found.result(timeout=120)
+    loop.call_soon_threadsafe(ended.set)
+    serving.join()
+    loop.close()
+
+
 @pytest_asyncio.fixture
-async def stub(store: ArtefactStore) -> AsyncIterator[RenderServiceAsyncStub]:
-    """A real server, with the models that come with it."""
-    settings = RenderSettings(port=0, artefacts_url=store.url, compute_threads=1, personalize_threads=1, batch_size=2)
-    async with (
-        server_of("render", settings, compose(settings)) as server,
-        grpc.aio.insecure_channel(server.address) as channel,
-    ):
+async def stub(address: str) -> AsyncIterator[RenderServiceAsyncStub]:
+    """Calls the real server."""
+    async with grpc.aio.insecure_channel(address) as channel:
         yield RenderServiceStub(channel)
 
 

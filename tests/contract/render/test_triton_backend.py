@@ -35,6 +35,20 @@ from tests.contract.render.conftest import Connect, StartTriton, actor_states, s
 from tests.unit.render.rendering import render
 
 
+@pytest.fixture
+def triton(shared_triton: TritonProcess) -> TritonProcess:
+    return shared_triton
+
+
+@pytest.fixture(scope="module")
+def ugc_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of one model, for servers of a test's own: loading the others takes seconds."""
+    folder = tmp_path_factory.mktemp("weights")
+    for path in WEIGHTS_FOLDER.glob("ugc.*"):
+        shutil.copy(path, folder)
+    return folder
+
+
 def boxes(rendered: list[RenderedFrame]) -> bytes:
     return b"".join(frame.box.tobytes() for frame in rendered)
 
@@ -59,10 +73,15 @@ def test_real_frames_get_the_bytes_of_the_backend_in_the_process(
 
 
 def test_a_batch_that_is_larger_than_the_server_takes_is_cut(
-    start_triton: StartTriton, connect: Connect, in_process: Backend, footage: list[RenderFrame], tmp_path: Path
+    start_triton: StartTriton,
+    connect: Connect,
+    in_process: Backend,
+    footage: list[RenderFrame],
+    ugc_alone: Path,
+    tmp_path: Path,
 ) -> None:
-    write_repository(tmp_path / "small", WEIGHTS_FOLDER, RepositorySpec(max_batch_size=2))
-    models = connect(start_triton(tmp_path / "small"))
+    write_repository(tmp_path / "small", ugc_alone, RepositorySpec(max_batch_size=2))
+    models = connect(start_triton(tmp_path / "small"), weights=ugc_alone)
     (state,) = actor_states(1)
     got = render(models.backend, models.files["ugc"], footage[:5], state)
     assert boxes(got) == boxes(render(in_process, models.files["ugc"], footage[:5], state))
@@ -88,12 +107,17 @@ def test_the_answer_of_list_models_says_what_computes_where(triton: TritonProces
 
 
 def test_several_actors_share_a_batch_on_one_loaded_model(
-    start_triton: StartTriton, connect: Connect, in_process: Backend, footage: list[RenderFrame], tmp_path: Path
+    start_triton: StartTriton,
+    connect: Connect,
+    in_process: Backend,
+    footage: list[RenderFrame],
+    ugc_alone: Path,
+    tmp_path: Path,
 ) -> None:
     """Each actor has one frame underway at a time, so any inference of more than one frame is of several actors."""
-    write_repository(tmp_path / "patient", WEIGHTS_FOLDER, RepositorySpec(queue_delay_us=500_000, max_batch_size=4))
+    write_repository(tmp_path / "patient", ugc_alone, RepositorySpec(queue_delay_us=300_000, max_batch_size=4))
     server = start_triton(tmp_path / "patient")
-    models = connect(server)
+    models = connect(server, weights=ugc_alone)
     # Two so far: the warm-ups of the server and of the stage.
     before = batches(server, total=2)
     states = actor_states(4)
@@ -131,10 +155,11 @@ def batches(server: TritonProcess, total: int) -> dict[int, int]:
 
 
 def test_more_inferences_than_allowed_wait_here_and_are_refused_in_time(
-    start_triton: StartTriton, connect: Connect, footage: list[RenderFrame], tmp_path: Path
+    start_triton: StartTriton, connect: Connect, footage: list[RenderFrame], ugc_alone: Path, tmp_path: Path
 ) -> None:
-    write_repository(tmp_path / "slow", WEIGHTS_FOLDER, RepositorySpec(queue_delay_us=2_500_000))
-    models = connect(start_triton(tmp_path / "slow"), max_in_flight=1, timeout_s=7.0)
+    # In four seconds, one at a time, no more than nine inferences of half a second can begin.
+    write_repository(tmp_path / "slow", ugc_alone, RepositorySpec(queue_delay_us=500_000))
+    models = connect(start_triton(tmp_path / "slow"), weights=ugc_alone, max_in_flight=1, timeout_s=4.0)
     (state,) = actor_states(1)
 
     def attempt(_: int) -> bool:
@@ -144,9 +169,9 @@ def test_more_inferences_than_allowed_wait_here_and_are_refused_in_time(
             return False
         return True
 
-    with ThreadPoolExecutor(8) as streams:
-        answered = list(streams.map(attempt, range(8)))
-    assert 1 <= sum(answered) < 8
+    with ThreadPoolExecutor(12) as streams:
+        answered = list(streams.map(attempt, range(12)))
+    assert 1 <= sum(answered) < 12
 
 
 def test_nobody_at_the_address_is_said_in_time() -> None:
@@ -173,14 +198,14 @@ def test_a_repository_without_the_model_is_refused(start_triton: StartTriton, co
         connect(start_triton(tmp_path / "empty"))
 
 
-def test_a_damaged_file_is_not_served(start_triton: StartTriton, connect: Connect, repository: Path, tmp_path: Path) -> None:
-    shutil.copytree(repository, tmp_path / "damaged")
+def test_a_damaged_file_is_not_served(start_triton: StartTriton, connect: Connect, ugc_alone: Path, tmp_path: Path) -> None:
+    write_repository(tmp_path / "damaged", ugc_alone, RepositorySpec())
     path = tmp_path / "damaged" / "ugc" / "1" / "model.onnx"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(BackendUnavailable, match="is damaged: sha256"):
-        connect(start_triton(tmp_path / "damaged"))
+        connect(start_triton(tmp_path / "damaged"), weights=ugc_alone)
 
 
 def test_a_batch_that_the_model_cannot_take_is_our_own_mistake(triton: TritonProcess, connect: Connect) -> None:
@@ -191,14 +216,14 @@ def test_a_batch_that_the_model_cannot_take_is_our_own_mistake(triton: TritonPro
 
 
 def test_a_renderer_gets_the_version_of_its_own_weights_and_an_upgrade_unloads_the_older(
-    start_triton: StartTriton, connect: Connect, footage: list[RenderFrame], repository: Path, tmp_path: Path
+    start_triton: StartTriton, connect: Connect, footage: list[RenderFrame], ugc_alone: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(repository, tmp_path / "versions")
-    newer = newer_weights(tmp_path / "weights")
+    write_repository(tmp_path / "versions", ugc_alone, RepositorySpec())
+    newer = newer_weights(ugc_alone, tmp_path / "weights")
     write_repository(tmp_path / "versions", newer, RepositorySpec())
     server = start_triton(tmp_path / "versions")
     (state,) = actor_states(1)
-    old = connect(server)
+    old = connect(server, weights=ugc_alone)
     assert served_versions(server) == ["1"]
     before = boxes(render(old.backend, old.files["ugc"], footage[:2], state))
     new = connect(server, weights=newer)
@@ -216,9 +241,9 @@ def test_a_renderer_that_comes_back_finds_its_model_loaded(triton: TritonProcess
     assert {path.name for path in (repository / "ugc" / "1").iterdir()} == {"model.onnx", "model.py"}
 
 
-def newer_weights(folder: Path) -> Path:
+def newer_weights(weights: Path, folder: Path) -> Path:
     """The committed export as another export would be: other bytes of the network's file."""
-    shutil.copytree(WEIGHTS_FOLDER, folder)
+    shutil.copytree(weights, folder)
     path = folder / "ugc.int8.onnx"
     model = onnx.load(path)
     model.doc_string = "a later export"

@@ -9,29 +9,25 @@ from itertools import chain
 import pytest
 import tritonclient.grpc as tritongrpc
 
+from services.render.backends.registry import WEIGHTS_FOLDER, read_models
 from services.render.backends.triton_healing import TritonHealer, TritonMonitor
 from services.render.backends.triton_options import TritonOptions
 from services.render.backends.triton_types import CurableError, Cure
-from services.render.models import RenderModels
 from services.render.triton.launch import TritonProcess
-from tests.contract.render.conftest import Connect
+from services.render.types import Precision
 
 MODELS = ("headpose", "ugc")
 LOST = CurableError("Request for unknown model", Cure.RELOAD)
 
 
 @pytest.fixture
-def models(triton: TritonProcess, connect: Connect) -> RenderModels:
-    return connect(triton)
-
-
-@pytest.fixture
-def healer(triton: TritonProcess, models: RenderModels) -> Iterator[TritonHealer]:
+def healer(triton: TritonProcess) -> Iterator[TritonHealer]:
     """A healer of two models, which never probes by itself."""
     options = TritonOptions(url=triton.url, timeout_s=30.0, heal_wait_s=60.0, probe_interval_s=600.0)
     made = TritonHealer(options, TritonMonitor())
+    files = read_models(WEIGHTS_FOLDER, Precision.INT8)
     for name in MODELS:
-        made.load(models.files[name])
+        made.load(files[name])
     yield made
     made.close()
 

@@ -218,8 +218,9 @@ async def test_an_operation_that_ends_while_the_server_is_away_is_written_when_i
         def finish(self, record: OperationRecord, *, owner: str = "") -> OperationRecord:
             try:
                 return super().finish(record, owner=owner)
-            except BackendUnavailable:
+            except BackendUnavailable as problem:
                 loop.call_soon_threadsafe(away.set)
+                problem.retry_after_s = 0.2
                 raise
 
     database = Database(postgres_url, tmp_path)

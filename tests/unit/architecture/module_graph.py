@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -21,15 +22,50 @@ def modules() -> Mapping[str, Path]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Import:
+    """An import statement.
+
+    Attributes:
+        module: module that the names are imported from; empty: the names are modules.
+        names: what is imported.
+        inside_function: the statement is in a function or method.
+        for_types_alone: the statement is for type checkers alone.
+    """
+
+    module: str
+    names: tuple[str, ...]
+    inside_function: bool
+    for_types_alone: bool
+
+
+@cache
+def import_statements(path: Path) -> tuple[Import, ...]:
+    """Return the import statements of a file, anywhere in its text. Relative imports do not count."""
+    return tuple(_imports_below(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def _imports_below(node: ast.AST, *, inside_function: bool = False, for_types_alone: bool = False) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield Import("", tuple(alias.name for alias in child.names), inside_function, for_types_alone)
+        elif isinstance(child, ast.ImportFrom):
+            if child.module and child.level == 0:
+                yield Import(child.module, tuple(alias.name for alias in child.names), inside_function, for_types_alone)
+        elif isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):  # no expression holds a statement
+            yield from _imports_below(
+                child,
+                inside_function=inside_function or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef),
+                for_types_alone=for_types_alone or (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)),
+            )
+
+
 @cache
 def imported_names(path: Path) -> tuple[str, ...]:
     """Return every name that a file imports, anywhere in its text: modules, and `module.name` for the names from a module."""
     found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found += (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found += (node.module, *(f"{node.module}.{name.name}" for name in node.names))
+    for each in import_statements(path):
+        found += (each.module, *(f"{each.module}.{name}" for name in each.names)) if each.module else each.names
     return tuple(found)
 
 
@@ -41,22 +77,14 @@ def imports(name: str, *, inside_functions: bool = True) -> frozenset[str]:
         name: dotted name of the module.
         inside_functions: count imports inside functions and methods too. Imports for type checkers alone never count.
     """
-    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
-    return frozenset(found for found in _imported(tree, inside_functions=inside_functions) if found in modules() and found != name)
-
-
-def _imported(node: ast.AST, *, inside_functions: bool) -> Iterator[str]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not inside_functions:
+    found: set[str] = set()
+    for each in import_statements(modules()[name]):
+        if each.for_types_alone or (each.inside_function and not inside_functions):
             continue
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        if isinstance(child, ast.Import):
-            yield from (alias.name for alias in child.names)
-        elif isinstance(child, ast.ImportFrom) and child.module and child.level == 0:
-            whole = [f"{child.module}.{alias.name}" for alias in child.names]
-            yield from (full if full in modules() else child.module for full in whole)
-        yield from _imported(child, inside_functions=inside_functions)
+        for imported in each.names:
+            whole = f"{each.module}.{imported}" if each.module else imported
+            found.add(whole if whole in modules() else each.module)
+    return frozenset(found & modules().keys() - {name})
 
 
 def package(name: str) -> str:

@@ -1,105 +1,31 @@
-"""Worker processes that cannot work, die or hang before their first shot. tests/system/test_batch.py has those that dub."""
+"""What the engine of one machine refuses, and what it sends to workers. tests/integration/batch/test_local.py starts workers."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-from asyncio.subprocess import Process
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 from gateway.batch.lines import Answer, Setup
 from gateway.batch.local import run_local
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import Shot, ShotRecord
-from gateway.batch.worker_process import MODULE, WorkerDied, WorkerProcess
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
-from services.common.errors import BatchNotFound, StageDeadlineExceeded, StorageFull, Unexpected
-
-
-def settings_in(folder: Path, **more: object) -> GatewaySettings:
-    """Settings of stages that nobody serves, so that workers wait for them. Servers of this machine listen at other addresses."""
-    return load_settings(GatewaySettings, data_dir=folder / "data", stages_host="127.9.9.9", **more)
-
-
-def setup_in(folder: Path) -> Setup:
-    settings = settings_in(folder, stages_start_s=60.0)
-    return Setup(settings=settings.model_dump(mode="json"), store=str(folder / "batches"), name="night", beat_s=0.2)
-
-
-@dataclass
-class Started:
-    """Workers that were started, and the signal that each gets before it can say anything; None: no signal."""
-
-    sends: signal.Signals | None = None
-    workers: list[Process] = field(default_factory=list)
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Started:
-    """Keeps the worker processes that a test starts."""
-    started, start = Started(), asyncio.create_subprocess_exec
-
-    async def started_one(*command: Any, **more: Any) -> Process:
-        worker = await start(*command, **more)
-        assert MODULE in command
-        if started.sends is not None:
-            worker.send_signal(started.sends)
-        started.workers.append(worker)
-        return worker
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", started_one)
-    return started
-
-
-async def test_where_no_worker_can_work_no_shot_is_to_blame(tmp_path: Path) -> None:
-    store = BatchStore(str(tmp_path / "batches"))
-    store.create(manifest_of("night", [Shot(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
-    with pytest.raises(StageDeadlineExceeded):
-        await run_local(settings_in(tmp_path, stages_start_s=0.2), store, "night", workers=1)
-    assert store.records("night") == [ShotRecord(id="a")]
+from services.common.errors import BatchNotFound, StorageFull, Unexpected
 
 
 async def test_a_batch_that_is_not_there_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(BatchNotFound, match="no batch 'night'"):
-        await run_local(settings_in(tmp_path), BatchStore(str(tmp_path / "batches")), "night", workers=1)
+        await run_local(
+            load_settings(GatewaySettings, data_dir=tmp_path / "data"), BatchStore(str(tmp_path / "batches")), "night", workers=1
+        )
     assert not (tmp_path / "batches" / "night").exists()
 
 
-@pytest.mark.parametrize(
-    ("sent", "silent_s", "said"), [(signal.SIGKILL, 60.0, "signal 9"), (signal.SIGSTOP, 0.5, "no sign of life for 0.5 s")]
-)
-async def test_a_worker_that_dies_or_hangs_is_told_and_is_gone(
-    sent: signal.Signals, silent_s: float, said: str, tmp_path: Path, started: Started
-) -> None:
-    started.sends = sent
-    with pytest.raises(WorkerDied, match=said):
-        await WorkerProcess.start(setup_in(tmp_path), tmp_path / "log", silent_s=silent_s)
-    (worker,) = started.workers
-    assert not psutil.pid_exists(worker.pid)
-
-
-async def test_a_worker_whose_engine_gives_up_ends_by_itself(tmp_path: Path, started: Started) -> None:
-    starting = asyncio.create_task(WorkerProcess.start(setup_in(tmp_path), tmp_path / "log"))
-    while not (tmp_path / "data" / "jobs").is_dir():  # noqa: ASYNC110 - another process makes the folder
-        await asyncio.sleep(0.02)
-    starting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await starting
-    (worker,) = started.workers
-    assert not psutil.pid_exists(worker.pid)
-    assert os.path.getsize(tmp_path / "log") == 0
-
-
 def test_the_settings_of_a_command_reach_its_workers_whole(tmp_path: Path) -> None:
-    settings = settings_in(tmp_path, require_consent=True, compute_threads=3, media_dir=tmp_path)
+    settings = load_settings(
+        GatewaySettings, data_dir=tmp_path / "data", require_consent=True, compute_threads=3, media_dir=tmp_path
+    )
     setup = Setup(settings=settings.model_dump(mode="json"), store="s3://b", name="night", beat_s=1.0)
     assert Setup.parsed(setup.line()).gateway_settings() == settings
 

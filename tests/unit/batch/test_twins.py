@@ -23,6 +23,11 @@ def row(**more: Any) -> Shot:
     return Shot.model_validate({"id": "a", "footage": "/f.mp4", "output": "/o.mp4", **more})
 
 
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twins, "WAIT_S", 0.02)
+
+
 @pytest.fixture
 def request_(tmp_path: Path) -> DubRequest:
     footage, speech = tmp_path / "f.mp4", tmp_path / "s.wav"

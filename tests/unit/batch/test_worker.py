@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.batch import worker
 from gateway.batch.bench import Bench, open_bench
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
@@ -64,6 +65,9 @@ async def test_a_shot_that_is_lost_while_it_is_dubbed_keeps_the_record_of_the_ot
     assert (record.state, record.attempts, record.error) == (ShotState.RUNNING, 1, "")
 
 
-async def test_a_database_that_is_away_for_a_moment_costs_no_attempt(bench: Bench, store: BatchStore) -> None:
+async def test_a_database_that_is_away_for_a_moment_costs_no_attempt(
+    bench: Bench, store: BatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_TRIES_S", (0.02,))
     record = await run_shot(bench, store, "night", 0, confirm=Confirm(BackendUnavailable("the database restarts")))
     assert (record.state, record.attempts, record.exit_code) == (ShotState.FAILED, 1, 10)

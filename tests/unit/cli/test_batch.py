@@ -1,4 +1,4 @@
-"""`dubstage batch`: what users type and see. Shots that are dubbed to the end are in tests/system/test_batch.py."""
+"""`dubstage batch`: what users type and see. Worker processes are in tests/integration/cli/test_batch.py."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.batch.alone import alone
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import Shot, ShotRecord, ShotState
 from gateway.cli import batch_watch
 from gateway.cli.app import run
 from gateway.cli.batch_watch import BatchProgress
-from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 
 Printed = Callable[[], tuple[str, str]]
 
@@ -325,24 +322,6 @@ def test_a_report_is_written(store: BatchStore, printed: Printed, tmp_path: Path
     assert run(["batch", "report", "night", str(tmp_path / "report")]) == 0
     assert printed()[0] == f"{tmp_path}/report/index.html\n"
     assert {"index.html", "shots.csv", "shots.json"} <= {path.name for path in (tmp_path / "report").iterdir()}
-
-
-def test_local_workers_try_every_shot_and_the_exit_code_tells_of_failures(
-    shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path(shots).write_text("".join(Path(shots).read_text().splitlines(keepends=True)[:2]))
-    assert run(["batch", "submit", shots, "--workers", "1"]) == 10
-    shown = capsys.readouterr()
-    assert shown.out == "batch night: 2 shots, 0 done, 2 failed\n"
-    assert shown.err.count("warning: s") == 2
-    assert run(["batch", "submit", shots, "--workers", "1"]) == 10
-    assert "batch night exists and goes on: 2 shots, 0 done, 2 failed" in capsys.readouterr().err
-    store = BatchStore(str(tmp_path / "data" / "batches"))
-    assert [record.attempts for record in store.records("night")] == [1, 1]
-    with alone(load_settings(GatewaySettings), store, "night"):
-        assert run(["batch", "retry", "night"]) == 10
-    assert "another `dubstage batch submit` runs batch night" in capsys.readouterr().err
-    assert [record.state for record in store.records("night")] == [ShotState.FAILED, ShotState.FAILED]
 
 
 def test_a_batch_that_has_ended_is_removed_and_its_films_stay(store: BatchStore, printed: Printed, tmp_path: Path) -> None:

@@ -14,8 +14,11 @@ from gateway.provenance.opening import open_sealer
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
+from tests.unit.provenance.conftest import carphone
 from tests.unit.provenance.signed_films import chain_for, flip, pem_of, write_film
 from tests.unit.provenance.time_stamps import STAMPED_AT, authority, new_stamper
+
+__all__ = ["carphone"]
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_a_film_of_a_stranger_is_valid_and_not_trusted_until_its_authority_is_na
     shown = capsys.readouterr()
     assert shown.out.startswith("content credentials: valid, but the signer is not trusted\nmanifest: sidecar\n")
     assert "no trusted authority vouches for the signer" in shown.err
-    assert run(["inspect", f"{film}.c2pa", "--trust", str(tmp_path / "elsewhere" / KEY_FILE)]) == 0
+    assert run(["inspect", "--no-watermark", f"{film}.c2pa", "--trust", str(tmp_path / "elsewhere" / KEY_FILE)]) == 0
     assert capsys.readouterr().out.startswith("content credentials: valid, and the signer is trusted\n")
     assert not data.exists()
 
@@ -73,11 +76,11 @@ def test_a_film_of_a_studio_shows_the_time_of_its_authority_and_whether_that_is_
         film = write_film(tmp_path / "film.mp4", carphone, open_sealer(load_settings(GatewaySettings)))
     signed = f"signed by: Test Studio, Test Studio (Ed25519, {STAMPED_AT.isoformat()}"
     for trust, told in (("both.pem", ")"), ("one.pem", ", time stamp of an authority that is not trusted)")):
-        assert run(["inspect", str(film), "--trust", str(tmp_path / trust)]) == 0
+        assert run(["inspect", "--no-watermark", str(film), "--trust", str(tmp_path / trust)]) == 0
         printed = capsys.readouterr().out.splitlines()
         assert printed[0] == "content credentials: valid, and the signer is trusted"
         assert f"{signed}{told}" in printed
-        assert run(["inspect", "--json", str(film), "--trust", str(tmp_path / trust)]) == 0
+        assert run(["inspect", "--no-watermark", "--json", str(film), "--trust", str(tmp_path / trust)]) == 0
         assert json.loads(capsys.readouterr().out)["time_is_trusted"] is (trust == "both.pem")
     assert not data.exists()
 
@@ -91,7 +94,7 @@ def test_a_changed_film_and_a_film_without_a_manifest_have_exit_codes_of_their_o
     shown = capsys.readouterr()
     assert shown.out.startswith("content credentials: NOT VALID\n")
     assert "the film was changed after it was signed" in shown.err
-    assert run(["inspect", str(carphone)]) == 4
+    assert run(["inspect", "--no-watermark", str(carphone)]) == 4
     assert capsys.readouterr().out.startswith("content credentials: none\n")
 
 
@@ -102,7 +105,7 @@ def test_everything_is_there_as_json(carphone: Path, data: Path, tmp_path: Path,
     assert (told["file"], told["state"], told["place"], told["reasons"]) == (str(film), "trusted", "embedded", [])
     assert told["dub"]["dubbed"] == [[2, 5], [8, 9]]
     assert told["signer"]["alg"] == "Ed25519"
-    assert run(["inspect", "--json", str(carphone)]) == 4
+    assert run(["inspect", "--no-watermark", "--json", str(carphone)]) == 4
     assert json.loads(capsys.readouterr().out)["dub"] is None
 
 

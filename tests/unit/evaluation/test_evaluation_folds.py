@@ -48,6 +48,13 @@ def test_more_enrolment_than_the_clip_has_before_its_test_part_is_refused() -> N
         folds_of(1500, Fraction(25), 60.0)
 
 
+def test_one_fold_can_be_chosen_by_its_number() -> None:
+    both = folds_of(125, Fraction(25))
+    assert [folds_of(125, Fraction(25), only=number) for number in (0, 1)] == [(both[0],), (both[1],)]
+    with pytest.raises(InvalidRequest, match="fold 1: this clip has 1, numbered from 0"):
+        folds_of(607, Fraction(25), only=1)
+
+
 def test_circular_shifts_keep_every_sample_and_never_the_own_alignment() -> None:
     own = np.arange(16_000, dtype=np.float32)
     speeches = wrong_speeches(own)

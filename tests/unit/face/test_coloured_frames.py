@@ -1,6 +1,7 @@
 """Stage 3 on a stream: coefficients and light of each frame, with smoothing, and what a cut and the order of calls change."""
 
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pytest
@@ -18,7 +19,11 @@ from tests.unit.face.test_streaming_fit import FACE, SCENE, known
 
 FRAMES = 6
 READINGS = [raw_face(points.astype(np.float32)) for points in SCENE.landmarks()[:FRAMES]]
-PICTURES = SCENE.pictures(range(FRAMES))
+
+
+@cache
+def pictures():
+    return SCENE.pictures(range(FRAMES))
 
 
 def stream(cut_before=-1, half_width=2):
@@ -26,7 +31,7 @@ def stream(cut_before=-1, half_width=2):
     for frame in range(FRAMES):
         if frame == cut_before:
             fitter.cut()
-        fitter.see(0, frame, READINGS[frame], PICTURES[frame])
+        fitter.see(0, frame, READINGS[frame], pictures()[frame])
     found = []
     for frame in range(FRAMES):
         first = max(0, frame - half_width)
@@ -34,25 +39,27 @@ def stream(cut_before=-1, half_width=2):
     return found
 
 
-PLAIN = stream()
+@cache
+def plain_stream():
+    return stream()
 
 
 def test_expression_pose_and_light_of_a_known_person_are_found():
-    expression = np.stack([each.expression for each in PLAIN])
+    expression = np.stack([each.expression for each in plain_stream()])
     assert relative_expression_error(expression, SCENE.expression[:FRAMES]) < 0.12
-    rotation = np.stack([each.pose.rotation for each in PLAIN])
+    rotation = np.stack([each.pose.rotation for each in plain_stream()])
     assert np.degrees(geodesic_angle(rotation, SCENE.weak.rotation[:FRAMES])).max() < 1.0
-    scale = np.array([each.pose.scale for each in PLAIN])
+    scale = np.array([each.pose.scale for each in plain_stream()])
     assert scale == pytest.approx(SCENE.weak.scale[:FRAMES], rel=0.01)
-    place = np.stack([each.pose.translation[:2] for each in PLAIN])
+    place = np.stack([each.pose.translation[:2] for each in plain_stream()])
     assert place == pytest.approx(SCENE.weak.translation[:FRAMES, :2], abs=0.7)
-    assert max(each.landmark_error for each in PLAIN) < 0.4
+    assert max(each.landmark_error for each in plain_stream()) < 0.4
 
 
 def test_the_light_is_the_frames_own():
-    assert not np.array_equal(PLAIN[0].light, PLAIN[-1].light)
-    assert all(np.abs(each.light[0] - SCENE.light[0]).max() < 0.3 for each in PLAIN)
-    assert np.array_equal(PLAIN[0].albedo, known().albedo)
+    assert not np.array_equal(plain_stream()[0].light, plain_stream()[-1].light)
+    assert all(np.abs(each.light[0] - SCENE.light[0]).max() < 0.3 for each in plain_stream())
+    assert np.array_equal(plain_stream()[0].albedo, known().albedo)
 
 
 def test_a_cut_begins_anew():
@@ -64,8 +71,8 @@ def test_a_cut_begins_anew():
 
 def test_a_gap_begins_anew():
     one, other = ColouredFrames(FACE, known()), ColouredFrames(FACE, known())
-    one.fit(0, 0, READINGS[0], PICTURES[0])
-    late, fresh = one.fit(0, 2, READINGS[2], PICTURES[2]), other.fit(0, 2, READINGS[2], PICTURES[2])
+    one.fit(0, 0, READINGS[0], pictures()[0])
+    late, fresh = one.fit(0, 2, READINGS[2], pictures()[2]), other.fit(0, 2, READINGS[2], pictures()[2])
     assert np.array_equal(late.fits.expression, fresh.fits.expression)
     assert np.array_equal(late.light, fresh.light)
 
@@ -73,8 +80,8 @@ def test_a_gap_begins_anew():
 def test_two_faces_of_a_stream_do_not_mix():
     both, alone = ColouredFrames(FACE, known()), ColouredFrames(FACE, known())
     for frame in range(2):
-        both.fit(1, frame, READINGS[frame + 3], PICTURES[frame + 3])
-        first, second = (each.fit(0, frame, READINGS[frame], PICTURES[frame]) for each in (both, alone))
+        both.fit(1, frame, READINGS[frame + 3], pictures()[frame + 3])
+        first, second = (each.fit(0, frame, READINGS[frame], pictures()[frame]) for each in (both, alone))
         assert np.array_equal(first.fits.expression, second.fits.expression)
 
 
@@ -83,7 +90,7 @@ def test_the_roll_of_the_head_is_kept():
     points = SCENE.landmarks()[1].copy()
     points[:, :2] = (points[:, :2] - 128.0) @ turn.T + 128.0
     raw = raw_face(points.astype(np.float32))
-    found = ColouredFrames(FACE, known()).fit(0, 0, raw, PICTURES[1])
+    found = ColouredFrames(FACE, known()).fit(0, 0, raw, pictures()[1])
     own = fit_head_pose(points)
     assert np.degrees(geodesic_angle(found.fits.poses().rotation[0], own.rotation)) < 4.0
 

@@ -1,6 +1,7 @@
 """FitIdentity's algorithm: which frames are used, how many are held, and what comes out."""
 
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pytest
@@ -21,7 +22,11 @@ from tests.unit.face.synthetic_face import scene
 FACE = model_landmarks(default_model())
 SCENE = scene()
 TRACKED = SCENE.landmarks().astype(np.float32)
-PICTURES = SCENE.pictures(np.arange(0, 40, 8))
+
+
+@cache
+def pictures():
+    return SCENE.pictures(np.arange(0, 40, 8))
 
 
 def face(frame, reason=Reason.DUBBED, pose=None):
@@ -42,12 +47,17 @@ def face(frame, reason=Reason.DUBBED, pose=None):
 def fitted(frames, **options):
     fitter = IdentityFitter(FACE, **options)
     for frame in frames:
-        fitter.push(PICTURES[frame // 8 if frame % 8 == 0 else 0], face(frame))
+        fitter.push(pictures()[frame // 8 if frame % 8 == 0 else 0], face(frame))
     return fitter.finish()
 
 
+@cache
+def of_five_frames():
+    return fitted(range(0, 40, 8))
+
+
 def test_a_person_is_fitted_with_shape_colours_and_texture():
-    found = fitted(range(0, 40, 8))
+    found = of_five_frames()
     assert (found.model, found.model_digest, found.num_frames) == ("mediapipe_468", default_model().digest, 5)
     assert found.landmark_error < 0.3
     assert found.photometric_error < 5.0
@@ -61,7 +71,7 @@ def test_a_person_is_fitted_with_shape_colours_and_texture():
 
 
 def test_the_three_stage_fit_finds_the_same_shape_and_its_own_colours():
-    plain, found = fitted(range(0, 40, 8)), fitted(range(0, 40, 8), three_stage=True)
+    plain, found = of_five_frames(), fitted(range(0, 40, 8), three_stage=True)
     assert np.array_equal(found.offset, plain.offset)
     # From few frames the other fit lets the colours move the identity a little.
     assert np.abs(found.identity - plain.identity).max() < 0.1
@@ -90,8 +100,8 @@ def test_a_single_still_is_enough_and_gives_the_same_bytes_again():
 
 def test_frames_that_cannot_be_used_are_passed_over_and_none_at_all_is_an_error():
     fitter = IdentityFitter(FACE)
-    fitter.push(PICTURES[0], face(0, Reason.OCCLUDED_MOUTH))
-    fitter.push(PICTURES[0], face(0, Reason.LOW_CONFIDENCE))
+    fitter.push(pictures()[0], face(0, Reason.OCCLUDED_MOUTH))
+    fitter.push(pictures()[0], face(0, Reason.LOW_CONFIDENCE))
     with pytest.raises(NoUsableFootage, match="none of 2 frames"):
         fitter.finish()
 
@@ -103,10 +113,10 @@ def test_a_portrait_in_three_quarter_view_serves_and_a_full_profile_does_not():
         return HeadPose(1.0, rotation, np.zeros(3))
 
     fitter = IdentityFitter(FACE)
-    fitter.push(PICTURES[0], face(0, Reason.PROFILE_VIEW, turned(70.0)))
+    fitter.push(pictures()[0], face(0, Reason.PROFILE_VIEW, turned(70.0)))
     with pytest.raises(NoUsableFootage):
         fitter.finish()
-    fitter.push(PICTURES[0], face(0, Reason.PROFILE_VIEW, turned(36.0)))
+    fitter.push(pictures()[0], face(0, Reason.PROFILE_VIEW, turned(36.0)))
     assert fitter.finish().num_frames == 1
 
 
@@ -114,7 +124,7 @@ def test_memory_is_bounded_and_the_frames_held_are_spread_over_the_footage(monke
     monkeypatch.setattr(held_frames, "MAX_FRAMES", 6)
     held = held_frames.HeldFrames()
     for frame in range(40):
-        held.push(PICTURES[0], face(frame))
+        held.push(pictures()[0], face(frame))
         assert len(held.frames) <= 6
     assert [_which(placed.landmarks) for placed in held.frames] == [0, 8, 16, 24, 32]
 
@@ -133,7 +143,7 @@ def _which(landmarks):
         return shape / np.linalg.norm(shape, axis=(-2, -1), keepdims=True)
 
     poses = [fit_head_pose(points) for points in TRACKED]
-    placed = [held_frames._placed(PICTURES[0], face(frame)).landmarks for frame in range(len(poses))]
+    placed = [held_frames._placed(pictures()[0], face(frame)).landmarks for frame in range(len(poses))]
     return int(np.abs(np.stack([centred(each) for each in placed]) - centred(landmarks)).sum((1, 2)).argmin())
 
 
@@ -146,7 +156,7 @@ def test_a_model_without_colours_or_texture_coordinates_gives_what_it_can(withou
     else:
         model = dataclasses.replace(model, uv=np.zeros((0, 2), np.float32), uv_triangles=np.zeros((0, 3), np.int32))
     fitter = IdentityFitter(model_landmarks(model))
-    fitter.push(PICTURES[0], face(0))
+    fitter.push(pictures()[0], face(0))
     found = fitter.finish()
     assert found.texture.shape == (0, 0, 3)
     assert found.light.shape == (9, 3)

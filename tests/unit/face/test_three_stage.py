@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+from functools import cache
 
 import numpy as np
 import pytest
@@ -20,16 +21,25 @@ from tests.unit.face.synthetic_face import scene
 
 SCENE = scene(frames=8)
 TRACKED = SCENE.landmarks()
-PICTURES = SCENE.pictures(range(8))
 QUICK = Schedule(shared_steps=25, first_steps=15, frame_steps=6)
 
 
-def fitted_to_landmarks(face, tracked=TRACKED, pictures=PICTURES):
+@cache
+def pictures():
+    return SCENE.pictures(range(8))
+
+
+def fitted_to_landmarks(face, tracked=TRACKED):
     clip = fit_clip(face, tracked)
     image, camera = face.measured(tracked), clip.frames.poses()
     frames = [
         CropFit(
-            pictures[t], image[t], clip.frames.expression[t], float(camera.scale[t]), camera.rotation[t], camera.translation[t, :2]
+            pictures()[t],
+            image[t],
+            clip.frames.expression[t],
+            float(camera.scale[t]),
+            camera.rotation[t],
+            camera.translation[t, :2],
         )
         for t in range(len(tracked))
     ]
@@ -37,11 +47,22 @@ def fitted_to_landmarks(face, tracked=TRACKED, pictures=PICTURES):
 
 
 FACE = model_landmarks(default_model())
-PERSON, FRAMES = fitted_to_landmarks(FACE)
+
+
+@cache
+def fitted():
+    """The person of the scene, and the frames of the person."""
+    return fitted_to_landmarks(FACE)
 
 
 def fit(schedule=QUICK, **options):
-    return ThreeStageFit(FACE, surface_of(default_model()), PERSON.identity, PERSON.offset, schedule=schedule, **options)
+    person, _ = fitted()
+    return ThreeStageFit(FACE, surface_of(default_model()), person.identity, person.offset, schedule=schedule, **options)
+
+
+@cache
+def shared_stage():
+    return fit().fit_shared(fitted()[1])
 
 
 def test_adam_takes_first_steps_of_the_given_sizes_against_the_gradient():
@@ -58,7 +79,7 @@ def test_adam_finds_the_bottom_of_a_bowl():
 
 
 def test_the_shared_stage_finds_the_colours_of_the_face():
-    shared = fit().fit_shared(FRAMES)
+    shared = shared_stage()
     assert shared.rows.tolist() == sorted(shared.rows.tolist())
     assert np.mean([frame.photo for frame in shared.frames]) < 4.0
     assert np.mean([frame.land for frame in shared.frames]) < 0.4
@@ -69,26 +90,26 @@ def test_the_shared_stage_finds_the_colours_of_the_face():
 
 
 def test_more_steps_lower_the_loss():
-    few, many = (fit(Schedule(shared_steps=steps)).fit_shared(FRAMES[:3]) for steps in (3, 40))
+    few, many = (fit(Schedule(shared_steps=steps)).fit_shared(fitted()[1][:3]) for steps in (3, 40))
     assert np.mean([frame.photo for frame in many.frames]) < np.mean([frame.photo for frame in few.frames])
 
 
 def test_each_frame_starts_from_the_frame_before():
-    own = fit()
-    albedo = own.fit_shared(FRAMES).albedo
-    first = own.fit_frame(FRAMES[0], albedo, None)
-    again, after = own.fit_frame(FRAMES[1], albedo, None), own.fit_frame(FRAMES[1], albedo, first)
+    own, (_, frames), albedo = fit(), fitted(), shared_stage().albedo
+    first = own.fit_frame(frames[0], albedo, None)
+    again, after = own.fit_frame(frames[1], albedo, None), own.fit_frame(frames[1], albedo, first)
     assert not np.array_equal(after.light, again.light)
     assert after.photo < 4.0
     assert np.abs(after.light - first.light).max() < 0.3
-    for one, other in zip(own.fit_frame(FRAMES[1], albedo, first)[:5], after[:5], strict=True):
+    for one, other in zip(own.fit_frame(frames[1], albedo, first)[:5], after[:5], strict=True):
         assert np.array_equal(one, other)
 
 
 def test_a_heavier_prior_gives_smaller_expressions():
     light, heavy = (fit(weights=LossWeights(reg=reg)) for reg in (0.0, 50.0))
-    albedo = light.fit_shared(FRAMES[:2]).albedo
-    one, other = (own.fit_frame(FRAMES[1], albedo, None).expression for own in (light, heavy))
+    _, frames = fitted()
+    albedo = light.fit_shared(frames[:2]).albedo
+    one, other = (own.fit_frame(frames[1], albedo, None).expression for own in (light, heavy))
     assert np.linalg.norm(other) < np.linalg.norm(one)
 
 
@@ -122,7 +143,7 @@ def test_a_model_of_few_landmarks_is_held_by_its_colours():
     before, errors = None, []
     for t in range(4):
         pose = float(camera.scale[t]), camera.rotation[t], camera.translation[t, :2]
-        before = own.fit_frame(CropFit(PICTURES[t], image[t], start.expression[t], *pose), SCENE.albedo, None)
+        before = own.fit_frame(CropFit(pictures()[t], image[t], start.expression[t], *pose), SCENE.albedo, None)
         shapes = [default_model().shape(SCENE.identity, each) for each in (start.expression[t], before.expression)]
         errors.append([np.sqrt(((shape - SCENE.shapes[t])[:, :2] ** 2).sum(-1).mean()) for shape in shapes])
     landmarks, colours = np.mean(errors, axis=0)

@@ -13,7 +13,7 @@ import pytest
 from gateway.media.opening import open_input
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.media.types import DecodedFrame
+from gateway.media.types import DecodedFrame, MediaInfo
 from services.common.errors import MediaUnsupported
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, drawn_planes, make_clip
 
@@ -118,9 +118,10 @@ def test_a_damaged_film_says_where_it_breaks(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_length_of_the_film(tmp_path: Path) -> None:
-    def peak(frames: int, *, keep: bool = False) -> int:
-        clip = Clip(codec="libx264", pts=tuple(range(0, frames * 512, 512)))
-        info = probe(make_clip(tmp_path / f"{frames}.mp4", clip))
+    def film(frames: int) -> MediaInfo:
+        return probe(make_clip(tmp_path / f"{frames}.mp4", Clip(codec="libx264", pts=tuple(range(0, frames * 512, 512)))))
+
+    def peak(info: MediaInfo, *, keep: bool = False) -> int:
         kept: list[DecodedFrame] = []
         gc.collect()
         tracemalloc.start()
@@ -134,7 +135,7 @@ def test_memory_does_not_grow_with_the_length_of_the_film(tmp_path: Path) -> Non
         finally:
             tracemalloc.stop()
 
-    # Some kilobytes come and go with other threads and the collector. 150 frames that somebody keeps are far more, even without
+    # Some kilobytes come and go with other threads and the collector. 75 frames that somebody keeps are far more, even without
     # their samples, which lie in FFmpeg's memory.
-    short = peak(50)
-    assert peak(200) - short < (peak(200, keep=True) - short) / 2
+    short, long = peak(film(25)), film(100)
+    assert peak(long) - short < (peak(long, keep=True) - short) / 2

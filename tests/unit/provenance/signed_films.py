@@ -26,14 +26,14 @@ PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey
 
 
 def claim_of(footage: Path, speech: Path | None = None) -> Claim:
-    """The claim of a film in which the frames 2 to 4 and 8 are dubbed."""
+    """The claim of a film of the fixture `carphone` in which the frames 2 to 4 and 8 are dubbed."""
     return Claim(
         version="9.8.7",
         description="The mouth in this film is synthetic.",
         synthetic=True,
         method="a method",
         models=(ModelFacts(stage="render", name="drawer", version="ab" * 32),),
-        num_frames=120,
+        num_frames=12,
         frame_rate=Fraction(30000, 1001),
         dubbed=(range(2, 5), range(8, 9)),
         consents={"person": "cd" * 32},

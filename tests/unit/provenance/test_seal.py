@@ -114,7 +114,7 @@ def test_the_manifest_says_what_was_done_and_names_nobody(carphone: Path, sealer
         "version": 1,
         "method": "a method",
         "models": [{"stage": "render", "name": "drawer", "version": "ab" * 32}],
-        "frames": 120,
+        "frames": 12,
         "frame_rate": "30000/1001",
         "dubbed": [[2, 5], [8, 9]],
         "sources": [

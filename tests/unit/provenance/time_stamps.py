@@ -259,7 +259,7 @@ Answer = Callable[[Door, Request], None]
 def authority(answer: Answer) -> Iterator[str]:
     """Serve a time stamp authority, and yield its URL."""
     with _Server(answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}/stamps"
         finally:

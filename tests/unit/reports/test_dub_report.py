@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -59,10 +60,16 @@ def report() -> DubReport:
     )
 
 
-def test_the_page_holds_the_figures_that_it_was_given(tmp_path: Path) -> None:
-    page = write_dub_report(report(), tmp_path / "report")
-    text = page.read_text()
-    assert page == tmp_path / "report" / "index.html"
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the report. No test changes the folder."""
+    folder = tmp_path_factory.mktemp("dub") / "report"
+    assert write_dub_report(report(), folder) == folder / "index.html"
+    return folder
+
+
+def test_the_page_holds_the_figures_that_it_was_given(written: Path) -> None:
+    text = (written / "index.html").read_text()
     for shown in (
         "interview &lt;1&gt;.mp4",
         "no consent on record",
@@ -89,7 +96,7 @@ def test_the_page_holds_the_figures_that_it_was_given(tmp_path: Path) -> None:
         "fitting.jpg",
         "head_motion.svg",
     ):
-        assert (tmp_path / "report" / name).stat().st_size > 100, name
+        assert (written / name).stat().st_size > 100, name
 
 
 def test_a_page_of_names_with_any_bytes_is_written(tmp_path: Path) -> None:
@@ -99,45 +106,42 @@ def test_a_page_of_names_with_any_bytes_is_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text())["title"] == name
 
 
-def test_a_report_that_fails_leaves_the_older_one_as_it_was(tmp_path: Path) -> None:
-    page = write_dub_report(report(), tmp_path / "report")
-    before = {file.name: file.read_bytes() for file in page.parent.iterdir()}
+def test_a_report_that_fails_leaves_the_older_one_as_it_was(written: Path, tmp_path: Path) -> None:
+    older = shutil.copytree(written, tmp_path / "report")
+    before = {file.name: file.read_bytes() for file in older.iterdir()}
 
     def break_off() -> Iterator[np.ndarray]:
         yield np.zeros((64, 64, 3), np.uint8)
         raise OSError(5, "Input/output error")
 
-    for folder in (page.parent, tmp_path / "new"):
+    for folder in (older, tmp_path / "new"):
         with pytest.raises(InvalidRequest, match=r"cannot be written: Input/output error"):
             write_dub_report(replace(report(), video=SideBySide(break_off(), RATE)), folder)
-    assert {file.name: file.read_bytes() for file in page.parent.iterdir()} == before
+    assert {file.name: file.read_bytes() for file in older.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_frames_stand_in_rows_of_four(tmp_path: Path) -> None:
-    write_dub_report(report(), tmp_path)
-    with av.open(str(tmp_path / "frames.jpg")) as picture:
+def test_frames_stand_in_rows_of_four(written: Path) -> None:
+    with av.open(str(written / "frames.jpg")) as picture:
         (frame,) = picture.decode(video=0)
     assert (frame.width, frame.height) == (4 * 104 + 3 * 4, 2 * 80 + 4)
 
 
-def test_the_head_motion_is_plotted_in_degrees_with_a_panel_an_angle(tmp_path: Path) -> None:
-    write_dub_report(report(), tmp_path)
-    text = (tmp_path / "head_motion.svg").read_text()
+def test_the_head_motion_is_plotted_in_degrees_with_a_panel_an_angle(written: Path) -> None:
+    text = (written / "head_motion.svg").read_text()
     for shown in ("pitch, degrees", "yaw, degrees", "roll, degrees", "predicted", "seconds"):
         assert shown in text
     assert ">20<" in text, "fifty steps of .01 rad are 28.6 degrees"
 
 
-def test_the_page_refers_to_nothing_outside_its_folder(tmp_path: Path) -> None:
-    text = write_dub_report(report(), tmp_path).read_text()
+def test_the_page_refers_to_nothing_outside_its_folder(written: Path) -> None:
+    text = (written / "index.html").read_text()
     assert "http" not in text
-    assert str(tmp_path) not in text
+    assert str(written.parent) not in text
 
 
-def test_the_json_beside_the_page_has_the_times(tmp_path: Path) -> None:
-    write_dub_report(report(), tmp_path)
-    document = json.loads((tmp_path / "report.json").read_text())
+def test_the_json_beside_the_page_has_the_times(written: Path) -> None:
+    document = json.loads((written / "report.json").read_text())
     assert document["times"]["frames_per_second"] == pytest.approx(20.0)
     assert document["times"]["total_s"] == pytest.approx(44.25)
     assert document["times"]["stages"][1] == {"name": "render", "wall_s": 1.234, "cpu_s": 1.1, "frames": 38}

@@ -14,7 +14,7 @@ from gateway.settings import GatewaySettings
 from gateway.stages import local
 from gateway.stages.opening import open_stages
 from services.common.chassis.stage import StageParts
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBroken, InvalidRequest, StageDeadlineExceeded
 
 
 class Lists:
@@ -59,3 +59,11 @@ async def test_endpoints_of_some_stages_only_are_refused(settings: GatewaySettin
     with pytest.raises(InvalidRequest, match="DUBSTAGE_FACE_ENDPOINT"):
         async with open_stages(some):
             pass
+
+
+async def test_a_stage_that_does_not_answer_is_named(settings: GatewaySettings) -> None:
+    nowhere = settings.model_copy(update={"stages_host": "127.0.0.1", "audio_endpoint": "127.0.0.1:9"})
+    with pytest.raises(StageDeadlineExceeded, match="audio") as caught:
+        async with open_stages(nowhere, connect_s=0.3):
+            pass
+    assert caught.value.exit_code == 20

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.tenants import gate as gate_module
 from gateway.tenants.gate import TenantGate
 from gateway.tenants.limits import Limits
 from services.common.errors import TransientError
@@ -29,6 +30,11 @@ class World:
     def limit(self, **limits: int) -> None:
         lines = [f"{name} = {number}" for name, number in limits.items()]
         self.file.write_text("\n".join(["[tenants.acme]", *lines]))
+
+
+@pytest.fixture(autouse=True)
+def frequent_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_module, "LOOK_S", 0.02)
 
 
 @pytest.fixture

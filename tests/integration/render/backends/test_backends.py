@@ -49,7 +49,7 @@ def digest_of(backend: Backend, name: str) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_batches_of_several_actors_change_no_byte(models: RenderModels, name: str) -> None:
-    count = 11
+    count = 7
     frames = given(name, count)
 
     def computed(size: int) -> np.ndarray:

@@ -62,7 +62,7 @@ def cost(path: tuple[int, ...], costs: Costs) -> float:
 @given(data=st.data())
 @settings(max_examples=80, deadline=None)
 def test_no_other_path_costs_less(data: st.DataObject) -> None:
-    states, keyframes = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 5))
+    states, keyframes = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5))
     random = np.random.default_rng(data.draw(st.integers(0, 100_000)))
     poses = random.standard_normal((states, 2))
     if states > 3 and data.draw(st.booleans()):

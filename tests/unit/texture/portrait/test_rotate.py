@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,12 @@ from services.texture.portrait.rotate import EXACT_TURN_DEGREES, MAX_TURN_DEGREE
 from tests.unit.texture.people import LANDMARKS, MODEL, POSE, SIZE, WHITE_OF_EYES, a_person, a_portrait, turned
 
 PORTRAIT = a_portrait()
-ROTATION = PortraitRotation(PORTRAIT, LANDMARKS, POSE, a_person(), MODEL)
 NOSE, CHEEK, FOREHEAD, CHIN = 1, 234, 10, 152
+
+
+@cache
+def rotation() -> PortraitRotation:
+    return PortraitRotation(PORTRAIT, LANDMARKS, POSE, a_person(), MODEL)
 
 
 def moved(
@@ -29,7 +35,7 @@ def shown(picture: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 
 def test_in_its_own_pose_the_portrait_is_itself() -> None:
-    same = ROTATION.turn(POSE)
+    same = rotation().turn(POSE)
     np.testing.assert_array_equal(same.picture, PORTRAIT)
     np.testing.assert_allclose(same.landmarks, LANDMARKS, atol=1e-3)
 
@@ -40,20 +46,20 @@ def test_in_its_own_pose_the_portrait_is_itself() -> None:
     ids=["turn", "nod", "tilt"],
 )
 def test_the_landmarks_stand_in_the_wanted_pose(pose: HeadPose) -> None:
-    found = fit_head_pose(ROTATION.turn(pose).landmarks)
+    found = fit_head_pose(rotation().turn(pose).landmarks)
     np.testing.assert_allclose(found.rotation, pose.rotation, atol=2e-3)
     np.testing.assert_allclose(found.translation[:2], pose.translation[:2], atol=0.1)
     assert found.scale == pytest.approx(pose.scale, rel=1e-3)
 
 
 def test_tilt_place_and_size_take_the_face_along_exactly() -> None:
-    answer = ROTATION.turn(moved(roll=6.0, shift=(5.0, 3.0), scale=1.05))
+    answer = rotation().turn(moved(roll=6.0, shift=(5.0, 3.0), scale=1.05))
     for point in (NOSE, CHEEK, FOREHEAD, CHIN, 13, 33, 263):
         np.testing.assert_allclose(shown(answer.picture, answer.landmarks[point]), LANDMARKS[point, :2], atol=1.6)
 
 
 def test_a_turn_moves_the_nose_further_than_the_cheeks() -> None:
-    answer = ROTATION.turn(moved(yaw=10.0))
+    answer = rotation().turn(moved(yaw=10.0))
     nose = LANDMARKS[NOSE, 0] - shown(answer.picture, LANDMARKS[NOSE])[0]
     cheek = LANDMARKS[CHEEK, 0] - shown(answer.picture, LANDMARKS[CHEEK])[0]
     assert nose > 2.0
@@ -64,7 +70,7 @@ def test_a_turn_moves_the_nose_further_than_the_cheeks() -> None:
     "pose", [moved(yaw=12.0), moved(yaw=-12.0), moved(pitch=12.0), moved(pitch=-12.0), moved(7, 7, 7, (5, -3), 1.03)]
 )
 def test_nothing_tears_and_nothing_folds(pose: HeadPose) -> None:
-    picture = ROTATION.turn(pose).picture.astype(int)
+    picture = rotation().turn(pose).picture.astype(int)
     across, down = np.diff(picture[..., 0], axis=1), np.diff(picture[..., 1], axis=0)
     assert min(across.min(), down.min()) >= -1
     assert max(across.max(), down.max()) <= 6
@@ -72,14 +78,14 @@ def test_nothing_tears_and_nothing_folds(pose: HeadPose) -> None:
 
 @pytest.mark.parametrize("pose", [moved(yaw=12.0, shift=(9.0, 9.0)), moved(roll=10.0, scale=0.9)])
 def test_the_border_stays(pose: HeadPose) -> None:
-    picture = ROTATION.turn(pose).picture.astype(int)
+    picture = rotation().turn(pose).picture.astype(int)
     for border in ((0, slice(None)), (-1, slice(None)), (slice(None), 0), (slice(None), -1)):
         np.testing.assert_allclose(picture[border], PORTRAIT[border].astype(int), atol=1)
 
 
 def test_an_answer_depends_on_its_pose_alone() -> None:
-    first = ROTATION.turn(moved(yaw=7.0), 0.4)
-    ROTATION.turn(moved(pitch=5.0), 1.0)
+    first = rotation().turn(moved(yaw=7.0), 0.4)
+    rotation().turn(moved(pitch=5.0), 1.0)
     again = PortraitRotation(PORTRAIT, LANDMARKS, POSE, a_person(), MODEL).turn(moved(yaw=7.0), 0.4)
     assert first.picture.tobytes() == again.picture.tobytes()
     assert first.landmarks.tobytes() == again.landmarks.tobytes()
@@ -101,7 +107,7 @@ def test_large_turns_are_kept_within_reach() -> None:
 
 @pytest.mark.parametrize("pose", [POSE, moved(yaw=8.0, pitch=-5.0)], ids=["still", "turned"])
 def test_shut_eyes_show_hardly_anything_of_the_eye(pose: HeadPose) -> None:
-    opened, half, shut = (ROTATION.turn(pose, blink) for blink in (0.0, 0.5, 1.0))
+    opened, half, shut = (rotation().turn(pose, blink) for blink in (0.0, 0.5, 1.0))
     seen = [float(answer.picture[..., 2].sum()) for answer in (opened, half, shut)]
     assert seen[0] > 100 * WHITE_OF_EYES
     assert 0.3 * seen[0] < seen[1] < 0.8 * seen[0]
@@ -109,7 +115,7 @@ def test_shut_eyes_show_hardly_anything_of_the_eye(pose: HeadPose) -> None:
 
 
 def test_the_lids_of_shut_eyes_meet() -> None:
-    opened, shut = (ROTATION.turn(POSE, blink).landmarks for blink in (0.0, 1.0))
+    opened, shut = (rotation().turn(POSE, blink).landmarks for blink in (0.0, 1.0))
     for upper, lower in zip(UPPER_LIDS, LOWER_LIDS, strict=True):
         before, after = (
             np.linalg.norm(points[list(upper[1:-1]), :2] - points[list(lower[1:-1]), :2], axis=1) for points in (opened, shut)

@@ -76,7 +76,7 @@ def test_network_and_textures_learn_together_and_the_served_file_holds_no_textur
     training: EveryoneTrainer, tmp_path: Path
 ) -> None:
     before = [texture.detach().clone() for texture in training.textures.people]
-    reports = [training.learn(step, [training.batch(step, 0)]) for step in range(6)]
+    reports = [training.learn(step, [training.batch(step, 0)]) for step in range(4)]
     assert {"reconstruction", "texture", "perceptual"} <= reports[0].keys()
     assert "adversarial" not in reports[0]
     assert {"adversarial", "judge"} <= reports[2].keys()
@@ -90,7 +90,7 @@ def test_network_and_textures_learn_together_and_the_served_file_holds_no_textur
 
 
 def test_only_the_textures_of_the_batch_move(training: EveryoneTrainer) -> None:
-    for step in range(12):
+    for step in range(5):
         batch = training.batch(step, 0)
         learned = {number for number, fresh in zip(batch.people, batch.fresh, strict=True) if not fresh}
         before = [texture.detach().clone() for texture in training.textures.people]

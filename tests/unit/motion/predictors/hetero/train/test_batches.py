@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,29 +19,34 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
     return heterogeneous_set(tmp_path_factory.mktemp("hetero") / "set")
 
 
-def sampler(data: TrainSet, heard: int = 2) -> BatchSampler:
+def sampler_of(data: TrainSet, heard: int = 2) -> BatchSampler:
     clips, basis = clips_of(data, "train"), committed_basis()
     speech = [row for row in data.of("train") if not row.has_face]
     config = replace(TINY.batches, heard=heard)
     return BatchSampler(data, clips, speech if heard else [], basis, fit_teacher(clips, basis, TeacherConfig()), config)
 
 
-def test_the_same_random_numbers_give_the_same_batch(data: TrainSet) -> None:
-    first, second = (sampler(data).draw(np.random.default_rng(3)) for _ in range(2))
+@pytest.fixture(scope="module")
+def sampler(data: TrainSet) -> BatchSampler:
+    return sampler_of(data)
+
+
+def test_the_same_random_numbers_give_the_same_batch(data: TrainSet, sampler: BatchSampler) -> None:
+    first, second = (each.draw(np.random.default_rng(3)) for each in (sampler, sampler_of(data)))
     for one, other in zip(first, second, strict=True):
         assert one.tobytes() == other.tobytes()
 
 
-def test_a_batch_has_stretches_with_a_face_and_stretches_of_speech_alone(data: TrainSet) -> None:
-    batches = [sampler(data).draw(np.random.default_rng(seed)) for seed in range(5)]
+def test_a_batch_has_stretches_with_a_face_and_stretches_of_speech_alone(sampler: BatchSampler) -> None:
+    batches = [sampler.draw(np.random.default_rng(seed)) for seed in range(5)]
     assert all(not batch.valid[2:].any() and not batch.offsets[2:].any() for batch in batches)
     assert any(batch.valid[:2].any() for batch in batches)
     assert any(batch.inside[2:].any() and batch.taught[2:].any() for batch in batches)
     assert all(batch.reference.any(axis=(1, 2, 3)).all() for batch in batches)
 
 
-def test_shapes_fit_the_network(data: TrainSet) -> None:
-    batch, frames = sampler(data).draw(np.random.default_rng(0)), TINY.batches.frames
+def test_shapes_fit_the_network(sampler: BatchSampler) -> None:
+    batch, frames = sampler.draw(np.random.default_rng(0)), TINY.batches.frames
     assert batch.mel.shape == (4, frames + SHRINKS, 4, 80)
     assert batch.phones.shape == (4, PHONES_BEFORE + frames + PHONES_AFTER, 4, 40)
     assert batch.offsets.shape == (4, frames, 59, 3)
@@ -50,9 +54,9 @@ def test_shapes_fit_the_network(data: TrainSet) -> None:
 
 
 def test_without_speech_alone_only_faces_are_drawn(data: TrainSet) -> None:
-    assert len(sampler(data, heard=0).draw(np.random.default_rng(0)).mel) == TINY.batches.seen
+    assert len(sampler_of(data, heard=0).draw(np.random.default_rng(0)).mel) == TINY.batches.seen
 
 
-def test_clips_without_phone_labels_are_taught_by_the_posteriorgram_alone(data: TrainSet, tmp_path: Path) -> None:
-    batches = [sampler(data).draw(np.random.default_rng(seed)) for seed in range(5)]
+def test_clips_without_phone_labels_are_taught_by_the_posteriorgram_alone(sampler: BatchSampler) -> None:
+    batches = [sampler.draw(np.random.default_rng(seed)) for seed in range(5)]
     assert any(batch.phones[..., 1].max() > 0.5 for batch in batches)

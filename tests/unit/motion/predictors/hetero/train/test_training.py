@@ -26,23 +26,28 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
     return heterogeneous_set(tmp_path_factory.mktemp("hetero") / "set")
 
 
-def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, tmp_path: Path) -> None:
-    train_briefly(NETWORK, data, TINY, tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(data: TrainSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("hetero") / "run"
+    train_briefly(NETWORK, data, TINY, run)
+    return run
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train_briefly(NETWORK, data, TINY, tmp_path / "killed", killed_at=3)
-    train_briefly(NETWORK, data, TINY, tmp_path / "killed", resume=True)
-    assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
-    with (tmp_path / "whole" / "curves.csv").open(newline="") as curves:
+        train_briefly(NETWORK, data, TINY, tmp_path, killed_at=3)
+    train_briefly(NETWORK, data, TINY, tmp_path, resume=True)
+    assert (tmp_path / BEST).read_bytes() == (whole / BEST).read_bytes()
+    with (whole / "curves.csv").open(newline="") as curves:
         figures = {row["figure"] for row in csv.DictReader(curves)}
     assert figures >= {"total", "phones", "taught", "score", "new r_opening"}
 
 
-def test_what_was_trained_is_exported_and_served(data: TrainSet, tmp_path: Path) -> None:
-    run, out = tmp_path / "run", tmp_path / "motion"
-    train_briefly(NETWORK, data, TINY, run)
+def test_what_was_trained_is_exported_and_served(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "motion"
     shutil.copytree(WEIGHTS, out)
     assert NETWORK.export is not None
-    paths = NETWORK.export(run, out)
+    paths = NETWORK.export(whole, out)
     assert {path.name for path in paths} == {
         "hetero_generator.onnx", "hetero_person.onnx", "hetero_constants.safetensors", "hetero.json", "hetero.card.md",
     }  # fmt: skip

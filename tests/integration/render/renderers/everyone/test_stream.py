@@ -24,8 +24,11 @@ from services.render.renderers.everyone.pairs import Look, pair_of, seen_window
 from services.render.streams import open_stream
 from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.types import Precision, RenderFrame
+from tests.unit.render.conftest import small_weights
 from tests.unit.render.renderers.everyone.person import CONFIG, speaking, surface, write_weights
 from tests.unit.render.rendering import render
+
+__all__ = ["small_weights"]
 
 UPRIGHT = HeadPose(1.0, np.eye(3), np.zeros(3))
 

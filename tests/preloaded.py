@@ -1,4 +1,4 @@
-"""What the fork server imports before the first case: the whole command line, and nothing that starts threads."""
+"""What the fork server of the tests imports before the first command: the whole command line, and nothing that starts threads."""
 
 import sqlalchemy.dialects.sqlite  # noqa: F401
 

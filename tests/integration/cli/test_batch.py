@@ -1,0 +1,40 @@
+"""`dubstage batch submit` with worker processes. Shots that are dubbed to the end are in tests/system/test_batch.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.batch.alone import alone
+from gateway.batch.store import BatchStore
+from gateway.batch.types import ShotState
+from gateway.cli.app import run
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+from tests.integration.conftest import RunningStages
+
+
+def test_local_workers_try_every_shot_and_the_exit_code_tells_of_failures(
+    stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, place in {"data_dir": str(tmp_path / "data"), "artefacts_url": str(stages.artefacts), **stages.endpoints()}.items():
+        monkeypatch.setenv(f"DUBSTAGE_{name.upper()}", place)
+    (tmp_path / "plate.mp4").write_bytes(b"no film")
+    rows = [{"id": f"s{number}", "footage": "plate.mp4", "output": f"out/{number}.mp4"} for number in range(2)]
+    shots = str(tmp_path / "night.jsonl")
+    Path(shots).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert run(["batch", "submit", shots, "--workers", "1"]) == 10
+    shown = capsys.readouterr()
+    # The servers of the stages run in this process, and log to standard output too.
+    assert shown.out.splitlines()[-1] == "batch night: 2 shots, 0 done, 2 failed"
+    assert shown.err.count("warning: s") == 2
+    assert run(["batch", "submit", shots, "--workers", "1"]) == 10
+    assert "batch night exists and goes on: 2 shots, 0 done, 2 failed" in capsys.readouterr().err
+    store = BatchStore(str(tmp_path / "data" / "batches"))
+    assert [record.attempts for record in store.records("night")] == [1, 1]
+    with alone(load_settings(GatewaySettings), store, "night"):
+        assert run(["batch", "retry", "night"]) == 10
+    assert "another `dubstage batch submit` runs batch night" in capsys.readouterr().err
+    assert [record.state for record in store.records("night")] == [ShotState.FAILED, ShotState.FAILED]
