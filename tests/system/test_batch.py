@@ -117,7 +117,8 @@ async def test_whatever_dies_each_shot_of_a_batch_is_done_once(
     told: list[ShotRecord] = []
     batch = asyncio.create_task(run_local(settings, store, "night", workers=2, on_record=told.append))
     pid = await until(lambda: running(store, "killed"))
-    await until(lambda: list(tmp_path.glob("data/jobs/*/faces.bin")))
+    await until(lambda: list(tmp_path.glob("data/jobs/*/faces.bin")) or batch.done())
+    assert not batch.done(), await batch
     os.kill(pid, signal.SIGKILL)
     await until(lambda: running(store, "cancelled") or store.record("night", "cancelled").state is ShotState.DONE)
     store.cancel("night", ["cancelled"])
