@@ -152,7 +152,7 @@ async def test_what_production_configures_is_a_connection_with_certificates_and_
     (tmp_path / "gateway" / "tokens").mkdir()
     (tmp_path / "gateway" / "tokens" / "tokens").write_text("another")
     free = {"DUBSTAGE_PORT": "0", "DUBSTAGE_HEALTH_PORT": str(health_port), "DUBSTAGE_METRICS_PORT": str(metrics_port)}
-    # Nobody collects traces here: the server would wait for the collector when it ends.
+    # No collector of traces runs here. A server that ends would wait for the collector.
     free["DUBSTAGE_OTLP_ENDPOINT"] = ""
     stage = settings_in_pod("audio", tmp_path / "audio", monkeypatch, **free)
     gateway = settings_in_pod("gateway", tmp_path / "gateway", monkeypatch)

@@ -47,7 +47,7 @@ def test_a_stage_that_is_killed_fails_the_dub_clearly_and_leaves_no_output(
     long_footage: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Retries for about 3 s instead of 18 s: nobody starts the stage again.
+    # The gateway tries again for about 3 s instead of 18 s, because this test does not start the stage again.
     monkeypatch.setattr(attempts, "JOB_POLICY", replace(attempts.JOB_POLICY, max_attempts=4))
     process, endpoint = face_process
     running = start_gateway(face_endpoint=endpoint)

@@ -20,7 +20,7 @@ from tests.integration.test_serve import free_ports
 
 @contextmanager
 def texture_stage(loop_thread: LoopThread, artefacts: Path, port: int) -> Iterator[str]:
-    """The texture stage as a server of its own, warm; where it listens. Nobody listens there before and after."""
+    """Serve the texture stage, warm, and give the address of the server. Before and after the context, the port refuses calls."""
     settings = StageSettings(port=port, artefacts_url=str(artefacts), drain_grace_s=0.0)
 
     async def start() -> StageServer:

@@ -97,10 +97,10 @@ class Suite:
     def everyone(self) -> list[Replica]:
         return [*(replica for replicas in self.stages.values() for replica in replicas), self.gateway]
 
-    def replace(self, *replicas: Replica) -> None:
+    def replace(self, *replicas: Replica, by: signal.Signals = signal.SIGTERM) -> None:
         """End replicas, start their successors, and wait until all successors serve."""
         for replica in replicas:
-            replica.end()
+            replica.end(by)
             replica.start()
         for replica in replicas:
             replica.wait_until_ready()
@@ -110,9 +110,7 @@ class Suite:
         for _ in range(20):
             lost = self.lost_calls()
             until(lambda: replica.calls_in_flight(rpc) > 0, seconds=120)
-            replica.end(signal.SIGKILL)
-            replica.start()
-            replica.wait_until_ready()
+            self.replace(replica, by=signal.SIGKILL)
             if self.lost_calls() > lost:
                 return
         raise AssertionError(f"no {rpc} was lost with its replica")

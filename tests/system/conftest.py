@@ -43,9 +43,9 @@ def models() -> AudioModels:
 
 
 @pytest.fixture
-def dubstage(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command line in a process of its own, with its data below the test's folder."""
-    environment = {
+def command_environment(tmp_path: Path) -> dict[str, str]:
+    """Variables of a command whose data lie below the test's folder."""
+    return {
         **os.environ,
         "DUBSTAGE_DATA_DIR": str(tmp_path / "data"),
         "DUBSTAGE_ARTEFACTS_URL": str(tmp_path / "artefacts"),
@@ -53,27 +53,25 @@ def dubstage(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         "COLUMNS": "200",
     }
 
+
+@pytest.fixture
+def dubstage(command_environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line in a process of its own, with its data below the test's folder."""
+
     def run(*arguments: object, timeout: float = 600.0, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "gateway.cli", *map(str, arguments)]
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env={**environment, **more}, check=False, cwd=ROOT
+            command, capture_output=True, text=True, timeout=timeout, env={**command_environment, **more}, check=False, cwd=ROOT
         )
 
     return run
 
 
 @pytest.fixture
-def forked_dubstage(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def forked_dubstage(command_environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the command line in a process of its own, as `dubstage` does, without the seconds that its imports take."""
-    environment = {
-        **os.environ,
-        "DUBSTAGE_DATA_DIR": str(tmp_path / "data"),
-        "DUBSTAGE_ARTEFACTS_URL": str(tmp_path / "artefacts"),
-        "NO_COLOR": "1",
-        "COLUMNS": "200",
-    }
 
     def run(*arguments: object, timeout: float = 600.0, **more: str) -> subprocess.CompletedProcess[str]:
-        return run_forked([str(argument) for argument in arguments], {**environment, **more}, cwd=ROOT, timeout=timeout)
+        return run_forked([str(argument) for argument in arguments], {**command_environment, **more}, cwd=ROOT, timeout=timeout)
 
     return run

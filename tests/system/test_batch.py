@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -29,6 +28,7 @@ from gateway.provenance.media_digest import media_sha256
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest
+from tests.file_limit import files_of_at_most
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
 
 
@@ -226,13 +226,8 @@ async def test_a_worker_tells_by_the_record_why_a_shot_failed(bench: Bench, carp
     store.cancel("night", ["cancelled"])
     await bench.stages()
 
-    # To a process that may write no long file, the disk is full.
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
+    with files_of_at_most(100_000):
         full = await run_shot(bench, store, "night", 0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     records = [full, *[await run_shot(bench, store, "night", row) for row in range(1, len(rows))]]
     assert records == store.records("night")
     ends = [(record.state.value, exit_code_of(record), record.attempts) for record in records]

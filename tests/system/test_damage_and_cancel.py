@@ -6,13 +6,11 @@ import hashlib
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.faces import FaceChoice
 from services.common.errors import InvalidRequest, StorageFull
+from tests.file_limit import files_of_at_most
 from tests.forked import run_forked
 from tests.system.dubbing import ROOT, SPEECH, UNPERSONALIZED, Dubber, cut, first_seconds
 from tests.system.test_bad_input import assert_fails_well
@@ -53,17 +52,6 @@ def output(tmp_path: Path) -> Path:
 
 def environment(data: Path) -> dict[str, str]:
     return {**os.environ, "DUBSTAGE_DATA_DIR": str(data), "DUBSTAGE_ARTEFACTS_URL": str(data / "artefacts"), "COLUMNS": "200"}
-
-
-@contextmanager
-def files_of_at_most(limit: int) -> Iterator[None]:
-    """To a process that may write no file longer than `limit` bytes, the disk is full there."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_damaged_artefact_of_an_actor_is_named_with_both_digests(

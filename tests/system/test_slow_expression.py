@@ -83,7 +83,7 @@ def test_a_dub_that_is_run_again_finds_the_expression_and_gives_the_same_bytes(r
 
 
 def assert_kept(footage: Path, kept: Path, neutral: Path, share: float) -> None:
-    """Over a second, the lips are as wide as in the footage: nearer than those of a neutral dub, by the factor `share`."""
+    """The mean error of the lips' width over a second is less than `share` times the error of a neutral dub."""
     real = slow_width(footage)
     errors = [np.abs(slow_width(dub) - real).mean() for dub in (kept, neutral)]
     assert errors[0] < share * errors[1]

@@ -25,7 +25,7 @@ from services.common.errors import StageDeadlineExceeded
 
 
 def settings_in(folder: Path, **more: object) -> GatewaySettings:
-    """Settings of stages that nobody serves, so that workers wait for them. Servers of this machine listen at other addresses."""
+    """Settings of stages at an address without servers, so that workers wait. Servers of this machine listen at other addresses."""
     return load_settings(GatewaySettings, data_dir=folder / "data", stages_host="127.9.9.9", **more)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import resource
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +14,7 @@ import pytest
 
 from gateway.batch.media import delivered, digest_of, fetched, input_problem, is_url, local_path, output_problem
 from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest, StorageFull
+from tests.file_limit import files_of_at_most
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -32,16 +31,6 @@ def site(tmp_path: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@contextlib.contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +98,7 @@ def test_footage_of_a_web_server_is_copied_up_to_a_limit(site: str, tmp_path: Pa
 def test_a_full_disk_leaves_no_part_of_a_copy(site: str, tmp_path: Path) -> None:
     folder = tmp_path / "aside"
     folder.mkdir()
-    with largest_file(100_000), pytest.raises(StorageFull, match=r"no space left in .*aside: free some"):
+    with files_of_at_most(100_000), pytest.raises(StorageFull, match=r"no space left in .*aside: free some"):
         fetched(f"{site}/plate.mov", folder, field="footage", max_bytes=1 << 30)
     assert list(folder.iterdir()) == []
 

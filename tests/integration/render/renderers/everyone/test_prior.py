@@ -7,15 +7,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from services.common.array_types import UInt8
-from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import MouthBank
-from services.common.face.neural_texture import TEXTURE_SHAPE, sample
+from services.common.face.neural_texture import TEXTURE_SHAPE
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.models import RenderModels
 from services.render.renderers.everyone.network import WEIGHTS
 from services.render.streams import default_state, open_stream
 from services.render.types import RenderedFrame, RenderFrame
-from tests.unit.render.renderers.everyone.person import speaking, surface
+from tests.unit.render.renderers.everyone.person import shown_frames
 from tests.unit.render.rendering import committed_models
 
 GREY = np.full(TEXTURE_SHAPE, 128, np.uint8)
@@ -28,20 +27,7 @@ def models(request: pytest.FixtureRequest) -> RenderModels:
 
 @pytest.fixture(scope="module")
 def film(bank: MouthBank, mask: UInt8) -> list[RenderFrame]:
-    drawn, spoken = surface(), speaking(bank)
-    assert spoken.speech is not None
-    return [
-        RenderFrame(
-            frame_index=row,
-            background=bank.boxes[row],
-            texture=None,
-            mask=mask,
-            box_landmarks=bank.box_landmarks[row],
-            speech_features=spoken.speech[row],
-            neural_features=sample(GREY, drawn.uv_of(drawn.expression_of(bank.mouth[row]), HeadPose(1.0, np.eye(3), np.zeros(3)))),
-        )
-        for row in range(6)
-    ]
+    return shown_frames(bank, mask, GREY, 6)
 
 
 def drawn(models: RenderModels, *chunks: list[RenderFrame]) -> list[RenderedFrame]:

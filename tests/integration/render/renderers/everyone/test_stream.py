@@ -8,9 +8,7 @@ import pytest
 
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest
-from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import MouthBank
-from services.common.face.neural_texture import sample
 from services.render.backends.onnxruntime_backend import OnnxRuntimeBackend
 from services.render.backends.registry import ModelFile
 from services.render.models import load_models
@@ -25,12 +23,10 @@ from services.render.streams import open_stream
 from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.types import Precision, RenderFrame
 from tests.unit.render.conftest import small_weights
-from tests.unit.render.renderers.everyone.person import CONFIG, speaking, surface, write_weights
+from tests.unit.render.renderers.everyone.person import CONFIG, shown_frames, surface, write_weights
 from tests.unit.render.rendering import render
 
 __all__ = ["small_weights"]
-
-UPRIGHT = HeadPose(1.0, np.eye(3), np.zeros(3))
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +44,7 @@ def texture(bank: MouthBank) -> UInt8:
 
 @pytest.fixture(scope="module")
 def frames(bank: MouthBank, mask: UInt8, texture: UInt8) -> list[RenderFrame]:
-    drawn, spoken = surface(), speaking(bank)
-    assert spoken.speech is not None
-    return [
-        RenderFrame(
-            frame_index=row,
-            background=bank.boxes[row],
-            texture=None,
-            mask=mask,
-            box_landmarks=bank.box_landmarks[row],
-            speech_features=spoken.speech[row],
-            neural_features=sample(texture, drawn.uv_of(drawn.expression_of(bank.mouth[row]), UPRIGHT)),
-        )
-        for row in range(8)
-    ]
+    return shown_frames(bank, mask, texture, 8)
 
 
 @pytest.fixture(scope="module")
