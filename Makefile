@@ -72,9 +72,9 @@ unit: setup
 test: setup
 	@# Types are checked while Triton and the scanner are downloaded.
 	$(MAKE) --jobs=3 lint triton scanner
-	@# Processes that tests start find compiled modules, also where PYTHONDONTWRITEBYTECODE is set.
+	@# Processes that tests start find compiled modules.
 	$(BIN)/python -m compileall -q services gateway protos
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES)
 
 # 10,000 hostile cases against real servers and the command line; the report is in out/hostile (docs/hostile.md).
 hostile: setup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,8 @@ def redirect(stdout: Path, stderr: Path) -> None:
 
 def _child(arguments: Sequence[str], environment: Mapping[str, str], cwd: Path, said: Path) -> None:
     redirect(said / "stdout", said / "stderr")
+    # Ctrl-C, as in a terminal: a test run in the background hands an ignored signal on to its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
@@ -47,29 +50,53 @@ def _child(arguments: Sequence[str], environment: Mapping[str, str], cwd: Path, 
         os._exit(code)
 
 
-def run_forked(
-    arguments: Sequence[str], environment: Mapping[str, str], *, cwd: Path, timeout: float
-) -> subprocess.CompletedProcess[str]:
-    """Run one command line, as `subprocess.run` would.
+class Forked:
+    """A command line that runs.
 
     Args:
         arguments: behind `dubstage`.
         environment: all variables of the process. Libraries that read variables when they are imported have the variables of the
             first caller.
         cwd: folder in which the process runs.
-        timeout: seconds after which the process is killed.
-
-    Raises:
-        subprocess.TimeoutExpired: the process had not ended in time.
     """
-    with tempfile.TemporaryDirectory(prefix="dubstage-said-") as folder:
-        said = Path(folder)
-        process = context().Process(target=_child, args=(list(arguments), dict(environment), cwd, said))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(list(arguments), timeout)
-        stdout, stderr = ((said / name).read_text(errors="replace") for name in ("stdout", "stderr"))
-        return subprocess.CompletedProcess(list(arguments), process.exitcode, stdout, stderr)
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], *, cwd: Path) -> None:
+        self._arguments = list(arguments)
+        self._folder = tempfile.TemporaryDirectory(prefix="dubstage-said-")
+        self._process = context().Process(target=_child, args=(self._arguments, dict(environment), cwd, Path(self._folder.name)))
+        self._process.start()
+
+    @property
+    def runs(self) -> bool:
+        """Whether the process has not ended yet."""
+        return self._process.exitcode is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if the process has not ended yet."""
+        if self._process.pid is not None and self.runs:
+            os.kill(self._process.pid, number)
+
+    def ended(self, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Wait for the end, and return what `subprocess.run` would return.
+
+        Args:
+            timeout: seconds after which the process is killed.
+
+        Raises:
+            subprocess.TimeoutExpired: the process had not ended in time.
+        """
+        with self._folder as folder:
+            self._process.join(timeout)
+            if self._process.exitcode is None:
+                self._process.kill()
+                self._process.join()
+                raise subprocess.TimeoutExpired(self._arguments, timeout)
+            stdout, stderr = (Path(folder, name).read_text(errors="replace") for name in ("stdout", "stderr"))
+            return subprocess.CompletedProcess(self._arguments, self._process.exitcode, stdout, stderr)
+
+
+def run_forked(
+    arguments: Sequence[str], environment: Mapping[str, str], *, cwd: Path, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run one command line as `Forked` does, and wait for the end as `Forked.ended` does."""
+    return Forked(arguments, environment, cwd=cwd).ended(timeout)

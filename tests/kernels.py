@@ -3,20 +3,34 @@
 Other plugins load NumPy, whose BLAS chooses its kernel and its threads then. Tests compute with the kernel of the product. To see
 that they hold with another one too, name it: OPENBLAS_CORETYPE=Nehalem make unit (docs/determinism.md).
 
-All processes of a run share compiled kernels of numba: compiling them takes two seconds of each process that draws faces.
+All processes share compiled kernels of numba: compiling them takes two seconds of each process that draws faces.
 """
 
 from __future__ import annotations
 
-import atexit
+import hashlib
 import os
-import shutil
-import tempfile
+import sys
+from pathlib import Path
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def _folder() -> Path:
+    """Return the folder of the kernels of these sources. Other sources have another folder, so that no kernel of them is taken."""
+    digest = hashlib.sha256()
+    for path in sorted((_CHECKOUT / "services").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return _CHECKOUT / ".pytest_cache" / "kernels" / digest.hexdigest()[:16]
+
 
 if "NUMBA_CACHE_DIR" not in os.environ:
-    # Workers and all processes that tests start inherit the variable. A folder of the run: no kernel of other sources is in it.
-    os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="dubstage-kernels-")
-    atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
+    # Workers and all processes that tests start inherit the variable.
+    os.environ["NUMBA_CACHE_DIR"] = str(_folder())
+
+# Test modules and ours are compiled once for all runs, also where PYTHONDONTWRITEBYTECODE is set: each process would take seconds.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 _wanted = os.environ.get("OPENBLAS_CORETYPE")
 

@@ -1,8 +1,17 @@
-"""What the fork server of the tests imports before the first command: the whole command line, and nothing that starts threads."""
+"""What the fork server of the tests imports before the first command: the command line and the stages, which start no threads."""
 
-import sqlalchemy.dialects.sqlite  # noqa: F401
+import importlib
 
-import gateway.stages.remote  # noqa: F401
 from gateway.cli import app as _app
 
 _app.register_commands([])
+for _name in (
+    "gateway.stages.local",
+    "gateway.stages.remote",
+    *(f"services.{stage}.__main__" for stage in ("audio", "face", "motion", "render", "texture")),
+    # The audio stage imports both when it warms up.
+    "librosa.feature",
+    "librosa.filters",
+    "sqlalchemy.dialects.sqlite",
+):
+    importlib.import_module(_name)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Annotated, Any, Final, cast
 
@@ -77,6 +78,12 @@ def register_commands(arguments: Sequence[str]) -> None:
         importlib.import_module(f"gateway.cli.{command}")
 
 
+@lru_cache(maxsize=1)
+def _program(num_registered: int) -> Any:
+    """Return the parser of all registered commands. A process that runs many command lines builds the parser once."""
+    return typer.main.get_command(app)
+
+
 def run_async(job: Coroutine[Any, Any, None]) -> None:
     """Run a command's coroutine. Ctrl-C and SIGTERM cancel the coroutine and the work of its stages. No half-written file stays.
 
@@ -116,7 +123,7 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each 
     _quiet_libraries()
     try:
         register_commands(arguments)
-        code = app(arguments, standalone_mode=False)
+        code = _program(len(app.registered_commands) + len(app.registered_groups))(arguments, standalone_mode=False)
     except SystemExit as end:
         return int(end.code or 0) if isinstance(end.code, int | None) else Unexpected.exit_code
     except KeyboardInterrupt:

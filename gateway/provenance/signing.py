@@ -63,7 +63,7 @@ def sign_aside(
     limit_s = _BASE_S + time_stamp_limit_s + sum(os.fstat(file).st_size for file in files) / _BYTES_PER_S
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "gateway.provenance.signing_child"],
+            [sys.executable, "-S", "-P", "-m", "gateway.provenance.signing_child"],
             input=json.dumps(request).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import wave
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.actors.receipts import FORMAT
 from gateway.actors.store import ActorStore
+from tests.forked import Forked
 from tests.integration.conftest import (
     OTHER,
     Media,
@@ -41,16 +40,8 @@ def environment(data: Path, stages: RunningStages) -> dict[str, str]:
     return {**os.environ, **{f"DUBSTAGE_{name.upper()}": value for name, value in settings.items()}}
 
 
-def command(*arguments: str, data: Path, stages: RunningStages) -> subprocess.Popen[str]:
-    line = [sys.executable, "-m", "gateway.cli", *arguments]
-    return subprocess.Popen(
-        line,
-        env=environment(data, stages),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
+def command(*arguments: str, data: Path, stages: RunningStages) -> Forked:
+    return Forked(arguments, environment(data, stages), cwd=Path(__file__).parents[2])
 
 
 @pytest.fixture
@@ -87,8 +78,9 @@ def test_beside_a_gateway_it_ends_live_streams_and_operations_and_leaves_no_row_
         with pytest.raises(DubstageCallError) as caught:
             list(stream)
         goes_on.set()
-        receipt = json.loads(erasing.communicate(timeout=300)[0])
-        assert erasing.returncode == 0
+        erased = erasing.ended(timeout=300)
+        assert erased.returncode == 0, erased.stderr
+        receipt = json.loads(erased.stdout)
         assert (caught.value.reason, "was erased" in caught.value.message) == ("ACTOR_NOT_READY", True)
         assert list(client.list_operations(connection)) == []
         assert list(client.list_actors(connection)) == []
@@ -117,13 +109,13 @@ def test_a_dub_of_another_process_ends_with_the_actor_and_leaves_no_blob(
         client.enrol(connection, **enrolment("busy", footage=OTHER)).wait(timeout_s=300)
     dub = ["dub", str(film), "--actor", "busy", "--audio", str(media.speech), "-o", str(output)]
     dubbing_it = command(*dub, data=running.data, stages=stages)
-    until(lambda: bool(list((running.data / "jobs").glob("*/journal/[0-9a-f]*"))) or dubbing_it.poll() is not None, seconds=300)
+    until(lambda: bool(list((running.data / "jobs").glob("*/journal/[0-9a-f]*"))) or not dubbing_it.runs, seconds=300)
     with ActorStore(running.settings) as asking:
         # As the command does, without the time that it takes to start.
         assert asking.erasures.erase_or_ask("busy").actor_id == "busy"
-    said = dubbing_it.communicate(timeout=300)[1]
-    assert dubbing_it.returncode == 11, said
-    assert "actor 'busy' was erased" in said
+    dubbed = dubbing_it.ended(timeout=300)
+    assert dubbed.returncode == 11, dubbed.stderr
+    assert "actor 'busy' was erased" in dubbed.stderr
     assert blobs(stages) <= before
     assert not list((running.data / "jobs").glob("*/"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["long.mp4"]
@@ -137,11 +129,11 @@ def test_without_a_gateway_the_command_erases_by_itself(
     with running.connect() as connection:
         client.enrol(connection, **enrolment("gone", footage=OTHER)).wait(timeout_s=300)
     stop_gateway(running)
-    erasing = command("actor", "erase", "gone", data=running.data, stages=stages)
-    assert json.loads(erasing.communicate(timeout=300)[0])["actor_id"] == "gone"
+    erased = command("actor", "erase", "gone", data=running.data, stages=stages).ended(timeout=300)
+    assert json.loads(erased.stdout)["actor_id"] == "gone"
     assert blobs(stages) <= before
     with start_gateway(data_dir=running.data).connect() as connection:
         assert list(client.list_operations(connection)) == []
-    again = command("actor", "erase", "gone", data=running.data, stages=stages)
-    assert "no actor 'gone' is enrolled" in again.communicate(timeout=300)[1]
+    again = command("actor", "erase", "gone", data=running.data, stages=stages).ended(timeout=300)
+    assert "no actor 'gone' is enrolled" in again.stderr
     assert again.returncode == 11

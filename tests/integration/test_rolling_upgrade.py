@@ -9,8 +9,6 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -27,6 +25,7 @@ from gateway.cli.serve import MODULES
 from gateway.provenance.media_digest import media_sha256
 from gateway.stages.interface import STAGE_NAMES
 from tests.integration.conftest import Media, dubbing, write_short_clip
+from tests.integration.server_process import ServerProcess
 from tests.integration.test_operations import until
 from tests.integration.test_serve import free_ports
 
@@ -44,7 +43,7 @@ class Replica:
     metrics_port: int
     folder: Path
     environment: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
+    process: ServerProcess | None = None
     started: int = 0
 
     @property
@@ -53,13 +52,7 @@ class Replica:
 
     def start(self) -> None:
         self.started += 1
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", MODULES[self.name]],
-                env={**self.environment, "DUBSTAGE_READY_FILE": str(self._ready())},
-                stdout=log,
-                stderr=log,
-            )
+        self.process = ServerProcess(MODULES[self.name], {**self.environment, "DUBSTAGE_READY_FILE": str(self._ready())}, self.log)
 
     def wait_until_ready(self) -> None:
         assert self.process is not None
@@ -68,8 +61,8 @@ class Replica:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         assert self.process is not None
-        self.process.send_signal(number)
-        assert self.process.wait(timeout=120) == (0 if number is signal.SIGTERM else -number)
+        self.process.send(number)
+        assert self.process.ended(timeout=120) == (0 if number is signal.SIGTERM else -number)
 
     def calls_in_flight(self, rpc: str) -> int:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=60) as page:
@@ -81,7 +74,7 @@ class Replica:
         return self.folder / f"{self.name}-{self.port}-{self.started}.ready"
 
     def _ended(self) -> bool:
-        return self.process is not None and self.process.poll() is not None
+        return self.process is not None and self.process.exit_code is not None
 
 
 @dataclass
@@ -168,9 +161,7 @@ def suite(tmp_path: Path, media: Media, carphone: Path) -> Iterator[Suite]:
     finally:
         for one in suite.everyone():
             if one.process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    one.process.kill()
-                one.process.wait()
+                one.process.kill()
 
 
 @dataclass

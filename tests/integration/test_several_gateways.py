@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.provenance.media_digest import media_sha256
 from tests.contract.stores.postgres_servers import PostgresServer, postgres
 from tests.integration.conftest import Media, RunningStages, dubbing, enrolment, write_short_clip
+from tests.integration.server_process import ServerProcess
 from tests.integration.test_operations import until
 
 __all__ = ["postgres"]
@@ -35,7 +34,6 @@ DATABASE = "several_gateways"
 FRAMES = 48
 """Of the film: two windows, so that a gateway may be lost between the windows."""
 TOKENS = {"default": "a-token-of-nobody-in-particular", "acme": "a-token-of-acme"}
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -45,13 +43,17 @@ class Gateway:
     name: str
     folder: Path
     environment: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
+    process: ServerProcess | None = None
     started: int = 0
     opened: list[Connection] = field(default_factory=list)
 
     @property
     def log(self) -> str:
-        return (self.folder / f"{self.name}.log").read_text()
+        return self._log.read_text()
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / f"{self.name}.log"
 
     @property
     def _ready(self) -> Path:
@@ -59,18 +61,8 @@ class Gateway:
 
     def start(self, *, lease_s: int = HOLDS_S) -> None:
         self.started += 1
-        with (self.folder / f"{self.name}.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gateway"],
-                env={
-                    **self.environment,
-                    "DUBSTAGE_READY_FILE": str(self._ready),
-                    "DUBSTAGE_OPERATION_LEASE_S": str(lease_s),
-                },
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-            )
+        own = {"DUBSTAGE_READY_FILE": str(self._ready), "DUBSTAGE_OPERATION_LEASE_S": str(lease_s)}
+        self.process = ServerProcess("gateway", {**self.environment, **own}, self._log)
 
     def connect(self, tenant: str = "default") -> Connection:
         """A connection of a tenant to the gateway, as soon as it serves."""
@@ -81,19 +73,18 @@ class Gateway:
 
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None
-        self.process.send_signal(number)
+        self.process.send(number)
         if number is signal.SIGKILL:
-            self.process.wait(timeout=60)
+            self.process.ended(timeout=60)
 
     def stop(self) -> None:
         while self.opened:
             self.opened.pop().close()
-        if self.process is not None and not self._has_ended():
+        if self.process is not None:
             self.process.kill()
-            self.process.wait(timeout=60)
 
     def _has_ended(self) -> bool:
-        return self.process is None or self.process.poll() is not None
+        return self.process is None or self.process.exit_code is not None
 
 
 @dataclass

@@ -77,8 +77,14 @@ def cut(source: Path, target: Path, begin_s: float, end_s: float) -> Path:
         video.codec_context.time_base = pictures.time_base
         audio = output.add_stream("flac", rate=sounds.rate) if sounds else None
         to_flac = AudioResampler(format="s16", layout=sounds.layout.name, rate=sounds.rate) if sounds else None
+        over: set[type] = set()
         for frame in film.decode(*(stream for stream in (pictures, sounds) if stream)):
-            if frame.time is None or not begin_s - 1e-6 <= frame.time < end_s - 1e-6:
+            if frame.time is None or frame.time < begin_s - 1e-6:
+                continue
+            if frame.time >= end_s - 1e-6:
+                over.add(type(frame))
+                if len(over) == (2 if sounds else 1):
+                    break
                 continue
             frame.pts -= round(Fraction(begin_s) / frame.time_base)
             if isinstance(frame, av.VideoFrame):

@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from gateway.batch.worker import exit_code_of, run_shot
 from gateway.batch.worker_process import WorkerProcess
 from gateway.provenance.media_digest import media_sha256
 from gateway.settings import GatewaySettings
+from gateway.stages.host import StageHost
+from gateway.stages.interface import Stages
 from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest
 from tests.file_limit import files_of_at_most
@@ -163,9 +166,15 @@ async def test_whatever_dies_each_shot_of_a_batch_is_done_once(
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with open_bench(settings_in(tmp_path)) as opened:
-        yield opened
+async def bench(host: StageHost, settings: GatewaySettings, tmp_path: Path) -> AsyncIterator[Bench]:
+    """A bench with stores of its own, and with the stages and the artefact store of all system tests."""
+
+    async def serving() -> Stages:
+        return host.stages
+
+    own = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=settings.artefacts_url)
+    async with open_bench(own) as opened, AsyncExitStack() as stack:
+        yield Bench(opened.place, opened.jobs, stack, serving)
 
 
 async def test_a_worker_computes_a_shot_again_only_if_the_film_is_gone_or_changed(

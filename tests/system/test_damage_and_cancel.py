@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,18 +23,11 @@ from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.faces import FaceChoice
 from services.common.errors import InvalidRequest, StorageFull
 from tests.file_limit import files_of_at_most
-from tests.forked import run_forked
+from tests.forked import Forked, run_forked
 from tests.system.dubbing import ROOT, SPEECH, UNPERSONALIZED, Dubber, cut, first_seconds
 from tests.system.test_bad_input import assert_fails_well
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-AS_IN_A_TERMINAL = """
-import runpy, signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-runpy.run_module("gateway.cli", run_name="__main__")
-"""
-"""A test run in the background hands an ignored SIGINT on to its children."""
 
 
 @pytest.fixture
@@ -135,27 +127,19 @@ def test_too_little_of_a_face_enrols_nobody(dubstage: Run, carphone: Path, tmp_p
 
 def test_an_interrupted_dub_leaves_no_output_and_goes_on_when_run_again(carphone: Path, output: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    # Long enough that seconds of work are left when the first window is finished.
-    arguments = ["dub", str(carphone), "--audio", str(SPEECH), "-o", str(output), "--no-personalize"]
-    command = [sys.executable, "-c", AS_IN_A_TERMINAL, *arguments]
+    # Long enough that two windows are left when the first window is finished.
+    footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 3.2)
+    arguments = ["dub", str(footage), "--audio", str(SPEECH), "-o", str(output), "--no-personalize"]
 
     def journalled() -> int:
         return sum(1 for path in data.glob("jobs/*/journal/*") if not path.name.startswith("."))
 
-    process = subprocess.Popen(
-        command,
-        env=environment(data),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+    process = Forked(arguments, environment(data), cwd=ROOT)
     # The enrolment and one window.
-    while process.poll() is None and journalled() < 2:
+    while process.runs and journalled() < 2:
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=120)
-    assert_fails_well(subprocess.CompletedProcess(command, process.returncode, printed, errors), output, "interrupted", code=130)
+    process.send(signal.SIGINT)
+    assert_fails_well(process.ended(120), output, "interrupted", code=130)
 
     again = run_forked(arguments, environment(data), cwd=ROOT, timeout=600)
     assert again.returncode == 0, again.stderr

@@ -26,7 +26,7 @@ from services.face.stream import FaceTracker, Networks
 from services.face.types import TrackedFace, TrackOptions
 from tests.conftest import clips_root
 
-MOST_FRAMES = 100
+MOST_FRAMES = 60
 SLOW_WINDOW = 9
 
 

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,17 +17,15 @@ from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.outcome import DubOutcome
 from gateway.provenance.media_digest import media_sha256
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from tests.forked import Forked
 from tests.system.dubbing import ROOT, SPEECH, UNPERSONALIZED, Dubber, cut, sha256
 
-NO_ADAPTATION = "--no-personalize"
 
-
-def start(footage: Path, output: Path, data: Path) -> subprocess.Popen[str]:
+def start(footage: Path, output: Path, data: Path) -> Forked:
     environment = {**os.environ, "DUBSTAGE_DATA_DIR": str(data), "DUBSTAGE_ARTEFACTS_URL": str(data / "artefacts")}
     # A film of this process, which has no watermark, is compared with it.
     environment["DUBSTAGE_WATERMARK"] = "false"
-    command = [sys.executable, "-m", "gateway.cli", "dub", str(footage), "--audio", str(SPEECH), "-o", str(output), NO_ADAPTATION]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    return Forked(["dub", str(footage), "--audio", str(SPEECH), "-o", str(output), "--no-personalize"], environment, cwd=ROOT)
 
 
 def windows_journalled(data: Path) -> int:
@@ -47,20 +43,18 @@ def test_killed_at_random_windows_and_run_again_the_bytes_are_the_same(dubber: D
     kept = 0
     for steps in sorted(generator.sample(range(1, 4), 2)):
         process = start(footage, output, data)
-        while process.poll() is None and windows_journalled(data) < steps:
+        while process.runs and windows_journalled(data) < steps:
             time.sleep(0.01)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        assert not output.exists() or process.returncode == 0
+        process.send(signal.SIGKILL)
+        killed = process.ended(600)
+        assert not output.exists() or killed.returncode == 0
         kept = windows_journalled(data)
 
-    last = start(footage, output, data)
-    _, errors = last.communicate(timeout=600)
-    assert last.returncode == 0, errors
+    last = start(footage, output, data).ended(600)
+    assert last.returncode == 0, last.stderr
     assert media_sha256(output) == sha256(whole)
     # The enrolment is a step too; every window that was journalled is taken, none is computed again.
-    assert f"{max(0, kept - 1)} windows taken from an earlier run" in errors or kept <= 1
+    assert f"{max(0, kept - 1)} windows taken from an earlier run" in last.stderr or kept <= 1
 
 
 def flip(file: Path) -> None:

@@ -112,8 +112,7 @@ CASES = {
     "ugc": Case("ugc", footage_s=LONG_S - 0.1, speech_s=LONG_S),
     "ugc retimed": Case("ugc", retime=True),
     "everybody": Case("everybody", EnrolOptions(renderer_steps=2)),
-    # The renderer learns from 100 frames or more.
-    "headpose": Case("headpose", EnrolOptions(renderer_steps=2), footage_s=3.6),
+    "headpose": Case("headpose", EnrolOptions(renderer_steps=2)),
     "headpose of a still": Case("headpose", still=True),
     "hetero": Case("hetero", EnrolOptions(renderer_steps=2)),
     "everyone": Case("everyone", EnrolOptions(renderer_steps=2)),

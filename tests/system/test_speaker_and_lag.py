@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gateway.actors.create import EnrolRequest, create_actor
+from gateway.actors.store import ActorStore
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.faces import FaceChoice, parse_face
+from gateway.settings import GatewaySettings
+from gateway.stages.host import StageHost
 from services.common.errors import InvalidRequest
-from tests.system.dubbing import SPEECH, Dubber, decoded, first_seconds
+from services.common.store.artefacts import ArtefactStore
+from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded, first_seconds
 
 TWO_FACES = "derived/d06_two_faces_left_speaks.mp4"
 
@@ -51,12 +56,19 @@ def test_a_point_without_a_face_is_refused_and_leaves_no_output(clips: Any, dubb
     assert list(tmp_path.iterdir()) == [footage]
 
 
-def test_sound_that_was_delayed_by_five_frames_is_reported_five_frames_later(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+def test_sound_that_was_delayed_by_five_frames_is_reported_five_frames_later(
+    clips: Any, host: StageHost, settings: GatewaySettings, tmp_path: Path
+) -> None:
     lags = []
+    own = settings.model_copy(update={"data_dir": tmp_path / "data"})
+    store = ArtefactStore(settings.artefacts_url)
     for number, clip in enumerate(("video/vr_face2.mp4", "derived/d09_audio_late_200ms.mp4")):
         footage = first_seconds(clips.path(clip), tmp_path / f"{number}-footage.mp4", 2.6)
-        actor = dubber(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / f"{number}.mp4", method="ugc")).actor
-        assert actor is not None
+        request = EnrolRequest(actor_id=f"person-{number}", footage=footage, method="ugc", options=UNPERSONALIZED)
+        with ActorStore(own) as actors:
+            actor = host.run(
+                create_actor(request, host.stages, actors, store, tmp_path / "jobs", on_progress=lambda *_: None)
+            ).enrolled
         assert actor.lag_frames is not None
         lags.append(actor.lag_frames)
     assert abs(lags[0]) <= 1

@@ -27,7 +27,7 @@ from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, track, wri
 
 SHUT_PX, SINGLE_FRAME_PX = 1.5, 4.0
 """See test_silence."""
-FOOTAGE_S = 2.4
+FOOTAGE_S = 2.08
 
 
 def demo_speech(rate: int, seconds: float) -> npt.NDArray[np.float64]:

@@ -56,10 +56,10 @@ def test_wrong_audio_obeys_its_command_but_not_the_truth(result: ClipResult) -> 
 
 
 def test_both_variants_of_foreign_speech_are_means_over_all_foreign_speeches() -> None:
-    clip = DrawnClip(num_frames=75)
+    clip = DrawnClip(num_frames=50)
     settings = replace(QUICK, variants=("full", "wrong_audio_kept"))
     wrong = evaluate_clip(clip, read_mouths, settings=settings).variants["wrong_audio_kept"]
-    assert wrong.frames == 75
+    assert wrong.frames == 50
     assert abs(wrong.metrics["mouth_opening_correlation"]) < 0.35
     asked = [variant for _, variant in clip.asked]
     assert asked.count("wrong_audio_kept") == 10 * asked.count("full")
@@ -91,11 +91,11 @@ def test_given_seconds_of_enrolment_are_tested_on_the_last_fifth() -> None:
 def test_the_cut_into_pieces_changes_no_mean() -> None:
     whole, cut = (
         evaluate_clip(
-            DrawnClip(gain=0.7),
+            DrawnClip(gain=0.7, num_frames=75),
             read_mouths,
             settings=EvaluationSettings(variants=("full",), piece_frames=length, bootstrap=BootstrapSettings(replicates=2)),
         )
-        for length in (250, 40)
+        for length in (250, 24)
     )
     a, b = whole.variants["full"].metrics, cut.variants["full"].metrics
     for name in set(METRICS) - {"frame_difference_ratio", "closure"}:  # the first frame of a piece has no frame before it
@@ -133,7 +133,7 @@ def test_pictures_and_curves_are_kept_for_the_report(result: ClipResult) -> None
 
 
 def test_the_same_evaluation_gives_the_same_numbers() -> None:
-    first, again = (evaluate_clip(DrawnClip(gain=0.8), read_mouths, settings=FULL) for _ in range(2))
+    first, again = (evaluate_clip(DrawnClip(gain=0.8, num_frames=50), read_mouths, settings=FULL) for _ in range(2))
     assert set(first.cost) == set(COSTS)
     # Times and memory are the machine's.
     assert to_json([replace(first, cost={})], "ugc") == to_json([replace(again, cost={})], "ugc")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.unit.render.conftest import bank, frames, mask
+from tests.unit.render.conftest import bank, frames, mask, small_weights
 
-__all__ = ["bank", "frames", "mask"]
+__all__ = ["bank", "frames", "mask", "small_weights"]

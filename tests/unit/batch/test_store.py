@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from gateway.batch.types import Shot, ShotRecord, ShotState
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.errors import ArtefactCorrupt, BatchNotFound, InvalidRequest, StorageRefused
-from services.common.store.blob_files import PARTIAL
 
 SHOTS = [Shot(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(6)]
 NIGHT = manifest_of("night", SHOTS)
@@ -111,21 +108,6 @@ def test_records_of_other_processes_are_seen_and_unchanged_ones_are_not_read_aga
     assert [record.frames for record in store.records("night")] == [1, 1, 100, 1, 0, 1]
 
 
-def test_a_writer_that_is_killed_leaves_the_old_record(store: BatchStore, folder: Path) -> None:
-    store.put("night", ShotRecord(id="s1", frames=7))
-    code = (
-        "import os, sys\n"
-        "from gateway.batch.store import BatchStore\n"
-        "from gateway.batch.types import ShotRecord\n"
-        "os.replace = lambda *names: os._exit(9)\n"
-        f"BatchStore({store.url!r}).put('night', ShotRecord(id='s1', frames=8))\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
-    assert [path.name.startswith(PARTIAL) for path in sorted((folder / "shots").iterdir())] == [True, False]
-    assert store.record("night", "s1").frames == 7
-    assert store.records("night")[1].frames == 7
-
-
 def test_cancelled_shots_do_not_wait_and_wait_again_after_a_reset(store: BatchStore) -> None:
     store.put("night", ShotRecord(id="s0", state=ShotState.DONE))
     store.put("night", ShotRecord(id="s1", state=ShotState.RUNNING, attempts=1))
@@ -215,28 +197,6 @@ def test_the_settings_name_the_store(tmp_path: Path) -> None:
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
     elsewhere = load_settings(GatewaySettings, data_dir=tmp_path / "data", batches_url=f"file://{tmp_path}/shared")
     assert open_batches(elsewhere).url == f"file://{tmp_path}/shared"
-
-
-def test_a_reader_never_misses_a_record_while_others_write(store: BatchStore) -> None:
-    for shot in SHOTS:
-        store.put("night", ShotRecord(id=shot.id, attempts=1))
-    code = (
-        "from gateway.batch.store import BatchStore\n"
-        "from gateway.batch.types import ShotRecord\n"
-        f"store = BatchStore({store.url!r})\n"
-        "print('ready', flush=True)\n"
-        "while True:\n"
-        "    for number in range(6):\n"
-        "        store.put('night', ShotRecord(id=f's{number}', attempts=2))\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
-        try:
-            assert writer.stdout is not None
-            writer.stdout.readline()
-            reader = BatchStore(store.url)
-            assert all(record.attempts for _ in range(150) for record in reader.records("night"))
-        finally:
-            writer.kill()
 
 
 def test_a_batch_is_removed_with_all_that_is_known_of_it(store: BatchStore, folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.actors.store import ActorStore
 from gateway.cli.app import run
+from gateway.cli.demo import SPEECH
 from gateway.consent.files import read_consent
 from gateway.consent.record import Consent, digest_of
 from gateway.settings import GatewaySettings
@@ -119,8 +120,7 @@ def test_commands_refuse_each_faulty_record_before_any_work(
     if found.withdrawn and file is not None:
         assert run(["consent", "revoke", file]) == 0
     enrolled(found.record, geometry)
-    film, speech = ["-o", str(tmp_path / "film.mp4")], ["--audio", str(tmp_path / "speech.wav")]
-    (tmp_path / "speech.wav").write_bytes((Path(__file__).parents[3] / "assets" / "demo_speech.wav").read_bytes())
+    film, speech = ["-o", str(tmp_path / "film.mp4")], ["--audio", str(SPEECH)]
     manifest = tmp_path / "night.jsonl"
     row = {"id": "a", "footage": str(carphone), "speech": speech[1], "output": film[1], "project": "night", "language": "de"}
     manifest.write_text(json.dumps(row | ({"consent": file} if file is not None else {})))

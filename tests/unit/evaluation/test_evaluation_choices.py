@@ -14,13 +14,13 @@ from services.common.errors import InvalidRequest
 from tests.conftest import Clips
 
 
-def test_a_folder_stands_for_its_films_with_sound_of_the_splits(clips: Clips, tmp_path: Path) -> None:
-    for name in ("vr_face5.mp4", "lp_d13.mp4"):
-        (tmp_path / name).symlink_to(clips.path(f"video/{name}"))
+def test_a_folder_stands_for_its_films_with_sound_of_the_splits(clips: Clips, carphone: Path, tmp_path: Path) -> None:
+    single = tmp_path / "carphone.mp4"
+    (tmp_path / "vr_face5.mp4").symlink_to(clips.path("video/vr_face5.mp4"))
+    single.symlink_to(carphone)
     (tmp_path / "page.txt").write_text("no film")
-    rows = ("vr_face5.mp4,dev", "lp_d13.mp4,dev", "page.txt,dev", "elsewhere.mp4,train")
+    rows = ("vr_face5.mp4,dev", "carphone.mp4,dev", "page.txt,dev", "elsewhere.mp4,train")
     (tmp_path / "catalogue.csv").write_text("\n".join(("file,use", *rows)))
-    single = tmp_path / "lp_d13.mp4"
     assert chosen_clips([tmp_path, single], ["dev"]) == [tmp_path / "vr_face5.mp4", single]
     assert chosen_clips([single], []) == [single]
     with pytest.raises(InvalidRequest, match="elsewhere"):

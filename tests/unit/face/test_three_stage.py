@@ -141,7 +141,7 @@ def test_a_model_of_few_landmarks_is_held_by_its_colours():
     start = fit_frames(face, base, image, SCENE.weak)
     camera, own = start.poses(), ThreeStageFit(face, surface_of(few), SCENE.identity, np.zeros((468, 3)), schedule=Schedule())
     before, errors = None, []
-    for t in range(4):
+    for t in range(2):
         pose = float(camera.scale[t]), camera.rotation[t], camera.translation[t, :2]
         before = own.fit_frame(CropFit(pictures()[t], image[t], start.expression[t], *pose), SCENE.albedo, None)
         shapes = [default_model().shape(SCENE.identity, each) for each in (start.expression[t], before.expression)]

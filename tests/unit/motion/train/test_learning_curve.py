@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import InvalidRequest
-from services.motion.predictors.ugc.train.network import NETWORK
 from services.motion.train import learning_curve
 from services.motion.train.clips import clips_of
 from services.motion.train.curve_parts import (
@@ -26,7 +25,6 @@ from services.motion.train.learning_curve import CURVE, PICTURE, draw, main, rea
 from services.motion.train.selection import groups_of
 from services.training.trainset.manifest import ClipRow
 from tests.unit.motion.made_clips import made_clip, row_of, small_set, write_set
-from tests.unit.motion.predictors.ugc.train.tiny import TINY
 
 ROW = row_of(made_clip(0))
 SECOND = 25
@@ -100,23 +98,6 @@ def test_a_part_leaves_the_groups_of_held_out_clips_as_they_are(tmp_path: Path) 
     assert clips_of(cut, "train").rows == part.rows
     before, after = ({name: [row.name for row in group.rows] for name, group in groups_of(each).items()} for each in (data, cut))
     assert after == before == {"known": ["clip3", "clip5"], "new": ["clip4"]}
-
-
-def test_the_command_measures_each_part_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, folder = small_set(tmp_path / "set").folder, tmp_path / "curve"
-    command = ["--data", str(data), "--output", str(folder), "--steps", "2"]
-    monkeypatch.setattr(learning_curve, "network_named", {"ugc_motion": replace(NETWORK, configs={"default": TINY})}.__getitem__)
-    assert main(command) == 0
-    measured = read_curve(folder / CURVE)
-    assert [(each.axis, each.speakers, each.group) for each in measured] == [
-        ("minutes", 2, "new"), ("speakers", 1, "new"), ("speakers", 2, "new"),
-    ]  # fmt: skip
-    assert all(-1.0 <= each.r_opening <= 1.0 and each.lmd_ratio > 0.0 for each in measured)
-    assert (folder / PICTURE).stat().st_size > 10_000
-
-    monkeypatch.setattr(learning_curve, "train", None)
-    assert main(command) == 0
-    assert read_curve(folder / CURVE) == measured
 
 
 def test_another_set_or_number_of_steps_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

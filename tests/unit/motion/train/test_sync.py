@@ -9,22 +9,13 @@ import pytest
 import torch
 
 from services.common.errors import InvalidRequest
-from services.motion.networks.sync import SyncConfig
 from services.motion.train.networks import SYNC
-from services.motion.train.run_files import BEST
 from services.motion.train.sync import contrastive_loss
 from services.motion.train.sync_batches import SyncTrainingConfig
-from services.training.loop_settings import LoopSettings
 from services.training.trainset.reader import TrainSet
-from tests.unit.motion.brief_training import opened, train_briefly
+from tests.unit.motion.brief_training import opened
 from tests.unit.motion.made_clips import made_clip, small_set, write_set
-
-TINY = SyncTrainingConfig(
-    network=SyncConfig(num_coefficients=4, channels=8, embedding=4),
-    loop=LoopSettings(steps=4, check_every=2),
-    batch_size=2,
-    frames=40,
-)
+from tests.unit.motion.train.tiny import TINY_SYNC
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +23,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
     return small_set(tmp_path_factory.mktemp("sync") / "set")
 
 
-def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, tmp_path: Path) -> None:
-    train_briefly(SYNC, data, TINY, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train_briefly(SYNC, data, TINY, tmp_path / "killed", killed_at=3)
-    train_briefly(SYNC, data, TINY, tmp_path / "killed", resume=True)
-    assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
-
-
 def test_a_batch_depends_on_step_and_index_alone(data: TrainSet) -> None:
-    training, again = opened(SYNC, data, TINY), opened(SYNC, data, TINY)
+    training, again = opened(SYNC, data, TINY_SYNC), opened(SYNC, data, TINY_SYNC)
     again.batch(0, 0)
     for one, other in zip(training.batch(3, 1), again.batch(3, 1), strict=True):
         np.testing.assert_array_equal(one, other)

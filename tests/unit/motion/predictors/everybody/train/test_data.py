@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
+import pytest
 
 from services.motion.predictors.everybody.inputs import NUM_HEARD, WINDOW, WINDOW_PAST
 from services.motion.predictors.everybody.train.config import EverybodyTrainingConfig
 from services.motion.predictors.everybody.train.data import (
     EverybodySampler,
-    fit_filter,
     prepare,
     silent_row,
-    windows_of,
-    without_its_corpus,
 )
 from services.motion.train.basis import committed_basis
 from services.motion.train.clips import Clips
 from services.motion.train.expression_space import ExpressionSpace
-from tests.unit.motion.made_clips import in_memory, made_clip
+from services.motion.train.ridge import Filter, Fitted
 from tests.unit.motion.predictors.everybody.made import clip, fitted, predicted
 
 CONFIG = EverybodyTrainingConfig(batch_size=5, noise=0.0, level=0.0)
+SPACE = ExpressionSpace.of(committed_basis())
+SILENCE = np.zeros(20, np.float32)
 
 
-def test_the_filter_finds_what_the_expression_follows() -> None:
-    linear = fitted([clip(seed) for seed in range(4)], 0.01)
+@pytest.fixture(scope="module")
+def linear() -> Filter:
+    return fitted([clip(seed) for seed in range(4)], 0.01)
+
+
+def test_the_filter_finds_what_the_expression_follows(linear: Filter) -> None:
     other = clip(9)
     for k in range(2):
         assert np.corrcoef(predicted(linear, other)[:, k], other.expression[:, k])[0, 1] > 0.6
@@ -34,13 +36,13 @@ def test_the_filter_finds_what_the_expression_follows() -> None:
     assert np.unravel_index(weight.argmax(), weight.shape) == (WINDOW_PAST, 1, 3)
 
 
-def test_pairs_are_neighbouring_frames_of_a_clip_and_seeded(clips: Clips) -> None:
-    space, silence = ExpressionSpace.of(committed_basis()), np.zeros(20, np.float32)
-    sampler = EverybodySampler(clips, space, silence, fit_filter(clips, space, silence, CONFIG), CONFIG)
+def test_pairs_are_neighbouring_frames_of_a_clip_and_seeded(clips: Clips, linear: Filter) -> None:
+    # No clip is of a narrow corpus, so no filter of a corpus is needed.
+    sampler = EverybodySampler(clips, SPACE, SILENCE, Fitted(linear, {}), CONFIG)
     drawn = sampler.draw(np.random.default_rng(3))
     np.testing.assert_array_equal(drawn.window[:, 0, 1:], drawn.window[:, 1, :-1])
     np.testing.assert_array_equal(drawn.window, sampler.draw(np.random.default_rng(3)).window)
-    every = [prepare(each, space, silence) for each in clips]
+    every = [prepare(each, SPACE, SILENCE) for each in clips]
     for window, expression in zip(drawn.window, drawn.expression, strict=True):
         places = [
             (whole, frame)
@@ -50,19 +52,6 @@ def test_pairs_are_neighbouring_frames_of_a_clip_and_seeded(clips: Clips) -> Non
         ]
         ((whole, frame),) = places
         np.testing.assert_array_equal(expression, whole.expression[frame : frame + 2])
-
-
-def test_the_expression_of_a_narrow_corpus_lacks_what_holds_in_the_corpus_alone() -> None:
-    space, silence = ExpressionSpace.of(committed_basis()), np.zeros(20, np.float32)
-    narrow = replace(made_clip(0), apart="commands")
-    fitted_to = fit_filter(in_memory([narrow, made_clip(2)]), space, silence, CONFIG)
-    with_corpus, elsewhere = prepare(narrow, space, silence), prepare(made_clip(2), space, silence)
-    windows = windows_of(with_corpus.rows).reshape(len(narrow), -1)
-    alone = fitted_to.apart["commands"](windows)
-    found = without_its_corpus(with_corpus, fitted_to)
-    assert np.abs(alone).max() > 0.01
-    np.testing.assert_allclose(found.expression + alone, with_corpus.expression, atol=1e-5)
-    assert without_its_corpus(elsewhere, fitted_to) is elsewhere
 
 
 def test_silence_is_heard_where_nobody_speaks_or_else_where_speech_is_least_likely(clips: Clips) -> None:

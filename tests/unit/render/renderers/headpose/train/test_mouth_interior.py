@@ -1,18 +1,13 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 
-from services.common.errors import InvalidRequest
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import KeyPictures
-from services.render.renderers.headpose.mouth_interior import LEVEL, mean_mouth
-from services.render.renderers.headpose.train.mouth_interior import NETWORK, MouthInteriorRecipe, mean_interior, widest
+from services.render.renderers.headpose.mouth_interior import LEVEL
+from services.render.renderers.headpose.train.mouth_interior import mean_interior, widest
 from services.render.train.people import Person
 from tests.unit.render.renderers.headpose.test_mouth_interior import inside_of
-from tests.unit.render.train.tiny_training import opened, run, small_set
 
 
 def test_the_mean_of_people_is_relative_to_their_lips(bank: MouthBank) -> None:
@@ -22,17 +17,3 @@ def test_the_mean_of_people_is_relative_to_their_lips(bank: MouthBank) -> None:
     made = mean_interior([found, bright])
     relative = np.array([40.0, 15.0, 15.0]) / (280 / 3) * LEVEL
     assert np.allclose(inside_of(made.picture, made.landmarks), relative, atol=12)
-
-
-def test_a_run_without_steps_makes_the_mean_of_the_set_and_the_stage_shows_it(bank: MouthBank, tmp_path: Path) -> None:
-    recipe = MouthInteriorRecipe()
-    training = opened(NETWORK, recipe, small_set(tmp_path / "set", bank), {})
-    folder = run(training, NETWORK, recipe, tmp_path / "run")
-    assert NETWORK.export is not None
-    (tmp_path / "render").mkdir()
-    (path,) = NETWORK.export(folder, tmp_path / "render")
-    assert path.read_bytes() == (folder / "mouth_interior.safetensors").read_bytes()
-    assert not np.array_equal(mean_mouth(tmp_path / "render").picture, mean_mouth().picture)
-    assert np.array_equal(mean_mouth(tmp_path / "set").picture, mean_mouth().picture)
-    with pytest.raises(InvalidRequest, match="--resume"):
-        NETWORK.export(tmp_path, tmp_path / "render")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,22 @@ BESIDE = (".mkv", ".nut", ".mxf")
 @pytest.fixture(scope="module")
 def sealer(tmp_path_factory: pytest.TempPathFactory) -> Sealer:
     return Sealer(installation_credential(tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture(scope="module")
+def signed(carphone: Path, sealer: Sealer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the signed films film.mp4 and film.mkv, for tests that change copies of the films."""
+    folder = tmp_path_factory.mktemp("signed")
+    for suffix in (".mp4", ".mkv"):
+        write_film(folder / f"film{suffix}", carphone, sealer)
+    return folder
+
+
+def _copy(signed: Path, suffix: str, folder: Path) -> Path:
+    """Copy a signed film with its sidecar into a folder, and return the copy."""
+    for file in signed.glob(f"film{suffix}*"):
+        shutil.copy(file, folder)
+    return folder / f"film{suffix}"
 
 
 def _packets(film: Path) -> list[tuple[int, bytes]]:
@@ -73,8 +90,8 @@ def test_other_films_have_the_manifest_beside_them_and_not_a_byte_more(
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.99])
-def test_one_bit_changed_in_a_film_is_told(part: float, suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
-    film = write_film(tmp_path / f"film{suffix}", carphone, sealer)
+def test_one_bit_changed_in_a_film_is_told(part: float, suffix: str, signed: Path, tmp_path: Path) -> None:
+    film = _copy(signed, suffix, tmp_path)
     size, manifest = film.stat().st_size, 16_384 if suffix == ".mp4" else 0
     flip(film, manifest + int(part * (size - manifest)))
     verdict = verdict_of(film)
@@ -82,8 +99,8 @@ def test_one_bit_changed_in_a_film_is_told(part: float, suffix: str, carphone: P
     assert any("was changed after it was signed" in reason for reason in verdict.reasons)
 
 
-def test_a_changed_claim_is_told(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
-    film = write_film(tmp_path / "film.mp4", carphone, sealer)
+def test_a_changed_claim_is_told(signed: Path, tmp_path: Path) -> None:
+    film = _copy(signed, ".mp4", tmp_path)
     flip(film, film.read_bytes().index(b"a method"))
     verdict = verdict_of(film)
     assert verdict.state == State.INVALID
@@ -143,16 +160,17 @@ def test_a_film_that_shows_nothing_synthetic_does_not_say_so(carphone: Path, sea
 
 
 @pytest.mark.parametrize(("footage", "film"), [(".mp4", ".mp4"), (".mp4", ".mkv"), (".mkv", ".mkv"), (".mkv", ".mov")])
-def test_the_manifest_of_the_footage_is_kept(footage: str, film: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
-    first = write_film(tmp_path / f"first{footage}", carphone, sealer)
-    second = write_film(tmp_path / f"second{film}", carphone, sealer, source=first)
+def test_the_manifest_of_the_footage_is_kept(
+    footage: str, film: str, carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path
+) -> None:
+    second = write_film(tmp_path / f"second{film}", carphone, sealer, source=signed / f"film{footage}")
     verdict = verdict_of(second)
     assert verdict.state == State.VALID
     assert verdict.ingredients == ({"title": "footage", "relationship": "parentOf", "has_manifest": True, "valid": True},)
 
 
-def test_footage_that_was_changed_after_it_was_signed_is_told(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
-    first = write_film(tmp_path / "first.mp4", carphone, sealer)
+def test_footage_that_was_changed_after_it_was_signed_is_told(carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path) -> None:
+    first = _copy(signed, ".mp4", tmp_path)
     flip(first, first.stat().st_size - 100)
     second = verdict_of(write_film(tmp_path / "second.mp4", carphone, sealer, source=first))
     assert (second.state, second.ingredients[0]["has_manifest"], second.ingredients[0]["valid"]) == (State.VALID, True, False)
@@ -252,8 +270,8 @@ def test_a_film_is_signed_without_a_copy(carphone: Path, sealer: Sealer, tmp_pat
     assert (verdict_of(first).state, verdict_of(second).state) == (State.VALID, State.VALID)
 
 
-def test_bytes_behind_the_manifest_cannot_be_used_to_hide_something(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
-    film = write_film(tmp_path / "film.mp4", carphone, sealer)
+def test_bytes_behind_the_manifest_cannot_be_used_to_hide_something(signed: Path, tmp_path: Path) -> None:
+    film = _copy(signed, ".mp4", tmp_path)
     with film.open("rb") as file:
         box = manifest_boxes(file)[0]
     flip(film, box.end - 1)

@@ -21,7 +21,7 @@ from tests.unit.motion.brief_training import train_briefly
 from tests.unit.motion.made_clips import small_set
 from tests.unit.motion.predictors.ugc.train.tiny import TINY as UGC_TINY
 from tests.unit.motion.synthesised import random_features
-from tests.unit.motion.train.test_sync import TINY as SYNC_TINY
+from tests.unit.motion.train.tiny import TINY_SYNC
 
 CONSTANTS = "motion_constants.safetensors"
 
@@ -30,7 +30,7 @@ CONSTANTS = "motion_constants.safetensors"
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     data = small_set(folder / "set")
-    train_briefly(SYNC, data, SYNC_TINY, folder / "sync")
+    train_briefly(SYNC, data, TINY_SYNC, folder / "sync")
     train_briefly(UGC, data, UGC_TINY, folder / "ugc_motion")
     return folder
 
@@ -75,7 +75,7 @@ def test_each_export_replaces_its_own_part_and_the_folder_can_be_served(runs: Pa
     assert models.version == sheet["version"] != old.metadata["version"]
     assert len(UgcGrid(models, models.neutral_style()).push(random_features(5)).mouth_landmarks) == 3
     assert np.isfinite(models.embed_audio(np.zeros((40, 4, 25), np.float32))).all()
-    assert sheet["sync_training"]["config"]["frames"] == SYNC_TINY.frames
+    assert sheet["sync_training"]["config"]["frames"] == TINY_SYNC.frames
     assert sheet["style_training"]["card"] == "motion.card.md"
     assert {each["name"] for each in sheet["specs"]} == set(sheet["parity"])
 

@@ -1,0 +1,67 @@
+"""The store of batches while another process writes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.batch.manifest import manifest_of
+from gateway.batch.store import BatchStore
+from gateway.batch.types import Shot, ShotRecord
+from services.common.store.blob_files import PARTIAL
+
+SHOTS = [Shot(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(6)]
+NIGHT = manifest_of("night", SHOTS)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BatchStore:
+    store = BatchStore(str(tmp_path / "batches [1]"))
+    store.create(NIGHT, "local")
+    return store
+
+
+@pytest.fixture
+def folder(store: BatchStore, tmp_path: Path) -> Path:
+    """Folder of the batch."""
+    return tmp_path / "batches [1]" / "night"
+
+
+def test_a_writer_that_is_killed_leaves_the_old_record(store: BatchStore, folder: Path) -> None:
+    store.put("night", ShotRecord(id="s1", frames=7))
+    code = (
+        "import os, sys\n"
+        "from gateway.batch.store import BatchStore\n"
+        "from gateway.batch.types import ShotRecord\n"
+        "os.replace = lambda *names: os._exit(9)\n"
+        f"BatchStore({store.url!r}).put('night', ShotRecord(id='s1', frames=8))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert [path.name.startswith(PARTIAL) for path in sorted((folder / "shots").iterdir())] == [True, False]
+    assert store.record("night", "s1").frames == 7
+    assert store.records("night")[1].frames == 7
+
+
+def test_a_reader_never_misses_a_record_while_others_write(store: BatchStore) -> None:
+    for shot in SHOTS:
+        store.put("night", ShotRecord(id=shot.id, attempts=1))
+    code = (
+        "from gateway.batch.store import BatchStore\n"
+        "from gateway.batch.types import ShotRecord\n"
+        f"store = BatchStore({store.url!r})\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    for number in range(6):\n"
+        "        store.put('night', ShotRecord(id=f's{number}', attempts=2))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
+        try:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            reader = BatchStore(store.url)
+            assert all(record.attempts for _ in range(150) for record in reader.records("night"))
+        finally:
+            writer.kill()

@@ -1,0 +1,34 @@
+"""The closed-form filter of a narrow corpus."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from services.motion.predictors.everybody.train.config import EverybodyTrainingConfig
+from services.motion.predictors.everybody.train.data import (
+    fit_filter,
+    prepare,
+    windows_of,
+    without_its_corpus,
+)
+from services.motion.train.basis import committed_basis
+from services.motion.train.expression_space import ExpressionSpace
+from tests.unit.motion.made_clips import in_memory, made_clip
+
+CONFIG = EverybodyTrainingConfig(batch_size=5, noise=0.0, level=0.0)
+SPACE = ExpressionSpace.of(committed_basis())
+SILENCE = np.zeros(20, np.float32)
+
+
+def test_the_expression_of_a_narrow_corpus_lacks_what_holds_in_the_corpus_alone() -> None:
+    narrow = replace(made_clip(0), apart="commands")
+    fitted_to = fit_filter(in_memory([narrow, made_clip(2)]), SPACE, SILENCE, CONFIG)
+    with_corpus, elsewhere = prepare(narrow, SPACE, SILENCE), prepare(made_clip(2), SPACE, SILENCE)
+    windows = windows_of(with_corpus.rows).reshape(len(narrow), -1)
+    alone = fitted_to.apart["commands"](windows)
+    found = without_its_corpus(with_corpus, fitted_to)
+    assert np.abs(alone).max() > 0.01
+    np.testing.assert_allclose(found.expression + alone, with_corpus.expression, atol=1e-5)
+    assert without_its_corpus(elsewhere, fitted_to) is elsewhere

@@ -1,0 +1,7 @@
+"""Fixtures of the tests of signed films."""
+
+from __future__ import annotations
+
+from tests.unit.provenance.conftest import carphone
+
+__all__ = ["carphone"]

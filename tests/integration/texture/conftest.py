@@ -1,0 +1,7 @@
+"""Fixtures of the texture stage's tests."""
+
+from __future__ import annotations
+
+from tests.unit.texture.conftest import person
+
+__all__ = ["person"]
