@@ -30,7 +30,7 @@ _REFLECTION = "/grpc.reflection."
 _MAX_IDENTIFIER_CHARACTERS = 128
 # Seconds for which further requests of a failed call are read: altogether, and for each request.
 _HEARING_S = 1.0
-_NEXT_REQUEST_S = 0.1
+_NEXT_REQUEST_S = 0.3
 # Seconds that a status may take to leave. It waits behind earlier answers where the caller reads nothing.
 _STATUS_S = 5.0
 

@@ -21,6 +21,8 @@ _MESSAGE_BYTES: Final = 2**31 - 1
 _LIVE_TIMEOUT_S: Final = 1.0
 _ANSWER_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.1
+_IN_USE: Final = "currently in use"
+"""What Triton says of shared memory that an inference holds."""
 
 
 def new_client(url: str) -> Any:
@@ -144,6 +146,8 @@ class TritonControl:
     def forget_regions(self) -> None:
         """Have the server drop shared memory whose files are gone. Otherwise the server keeps such memory until it ends.
 
+        Memory that an inference still holds, because its model hangs, stays until this method is called again.
+
         Raises:
             BackendUnavailable: the server does not answer.
         """
@@ -151,9 +155,16 @@ class TritonControl:
             known = self._client.get_system_shared_memory_status(client_timeout=_ANSWER_TIMEOUT_S)
             for name in list(known.regions):
                 if name.startswith(PREFIX) and not is_present(name):
-                    self._client.unregister_system_shared_memory(name, client_timeout=_ANSWER_TIMEOUT_S)
+                    self._forget(name)
         except InferenceServerException as error:
             raise BackendUnavailable(f"Triton at {self._options.url}: {error.message()}") from error
+
+    def _forget(self, name: str) -> None:
+        try:
+            self._client.unregister_system_shared_memory(name, client_timeout=_ANSWER_TIMEOUT_S)
+        except InferenceServerException as error:
+            if _IN_USE not in str(error.message()):
+                raise
 
     def close(self) -> None:
         """Close the connection."""

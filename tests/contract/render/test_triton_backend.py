@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import queue
+import re
 import shutil
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -21,6 +24,7 @@ from services.common.errors import BackendUnavailable, ContractBroken, ModelNotF
 from services.render.backends.base import Backend
 from services.render.backends.make import make_backend
 from services.render.backends.registry import WEIGHTS_FOLDER, file_sha256
+from services.render.backends.triton_control import TritonControl
 from services.render.backends.triton_healing import TritonMonitor
 from services.render.backends.triton_memory import SharedRegion
 from services.render.backends.triton_options import TritonOptions
@@ -284,6 +288,51 @@ def test_memory_of_a_renderer_that_was_killed_is_given_back_by_the_server(triton
     connect(triton)
     assert region.name not in client.get_system_shared_memory_status().regions
     client.close()
+
+
+def test_memory_that_a_hanging_inference_holds_is_given_back_later(
+    triton: TritonProcess, connect: Connect, footage: list[RenderFrame]
+) -> None:
+    connect(triton)
+    pictures = network_picture(footage[0].background, footage[3].background, footage[0].mask, footage[0].box_landmarks)[None]
+    state = actor_states(1)[0][None]
+    region = SharedRegion(pictures.nbytes)
+    region.write(pictures, 0)
+    client = tritongrpc.InferenceServerClient(triton.url)
+    client.register_system_shared_memory(region.name, f"/{region.name}", region.size)
+    region.close()
+    shared = tritongrpc.InferInput(INPUT_PICTURES, list(pictures.shape), "UINT8")
+    own = tritongrpc.InferInput(INPUT_STATE, list(state.shape), "FP32")
+    shared.set_shared_memory(region.name, region.size)
+    own.set_data_from_numpy(state)
+    control = TritonControl(TritonOptions(url=triton.url))
+    answered: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+    model = stub_of(triton)
+    model.suspend()
+    try:
+        sent = 0
+        while not num_waiting(triton):
+            assert answered.empty(), str(answered.get())
+            client.async_infer("ugc", [shared, own], lambda result, error: answered.put(error))
+            sent += 1
+            time.sleep(0.1)
+        control.forget_regions()
+        assert region.name in registered(client)
+    finally:
+        model.resume()
+    assert {answered.get(timeout=60) for _ in range(sent)} == {None}
+    control.forget_regions()
+    assert region.name not in registered(client)
+    control.close()
+    client.close()
+
+
+def num_waiting(server: TritonProcess) -> int:
+    """Inferences of the model that wait for their turn. None waits while the model computes nothing else."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=60) as page:
+        found = re.search(r'^nv_inference_pending_request_count\{model="ugc",.*\} (\d+)$', page.read().decode(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
 
 
 def registered(client: tritongrpc.InferenceServerClient) -> set[str]:

@@ -1,7 +1,6 @@
 """Faces as pictures: albedo times shading, seen through a camera."""
 
 import numpy as np
-import pytest
 
 from services.common.face.drawing import FaceMesh, draw_detailed_face, draw_face
 from services.common.geometry.camera import Perspective, WeakPerspective
@@ -18,7 +17,7 @@ SIZE = (256, 256)
 def test_under_ambient_light_a_face_has_the_colour_of_its_albedo():
     albedo = np.broadcast_to([0.8, 0.6, 0.4], SHAPE.shape)
     face = draw_face(MESH, SHAPE, CAMERA, albedo, ambient((0.5, 0.5, 0.5)), SIZE)
-    assert face.picture[face.covered] == pytest.approx(np.broadcast_to([102.0, 76.5, 51.0], (face.covered.sum(), 3)), abs=0.01)
+    assert np.abs(face.picture[face.covered] - [102.0, 76.5, 51.0]).max() < 0.01
     assert not face.picture[~face.covered].any()
     assert 0.3 < face.covered.mean() < 0.7
 
@@ -36,7 +35,7 @@ def test_a_texture_of_one_colour_draws_as_that_albedo():
     detailed = draw_detailed_face(MESH, SHAPE, CAMERA, texture, ambient(), SIZE)
     plain = draw_face(MESH, SHAPE, CAMERA, np.full(SHAPE.shape, 128.0 / 255.0), ambient(), SIZE)
     assert np.array_equal(detailed.covered, plain.covered)
-    assert detailed.picture == pytest.approx(plain.picture, abs=0.01)
+    assert np.abs(detailed.picture - plain.picture).max() < 0.01
 
 
 def test_the_open_mouth_has_no_skin():
