@@ -67,7 +67,13 @@ SET_BY_THE_CHART: Final = frozenset(
             "stages_tls_ca_file",
         ),
         *("stages_tls_certificate_file", "stages_tls_key_file", "stages_token_file"),
-        *("provenance_certificate_file", "provenance_key_file", "provenance_time_stamp_url"),
+        *(
+            "provenance_certificate_file",
+            "provenance_key_file",
+            "provenance_signer_command",
+            "provenance_time_stamp_url",
+            "watermark_key_file",
+        ),
         "signing_key_file",
         *(f"{stage}_endpoint" for stage in ("audio", "face", "motion", "texture", "render")),
     }

@@ -302,7 +302,9 @@ GLOBAL: Final[Schema] = {
                 "Secret with the certificate that films are signed with; empty: each data folder gets a self-signed one",
                 certificateKey="key of the PEM chain in the Secret",
                 privateKeyKey="key of the PEM private key in the Secret",
+                watermarkKeyKey="key of the secret that watermarks follow from, beside a signerCommand",
             ),
+            "signerCommand": text("program with arguments that signs in place of the Secret's private key; empty: the key signs"),
             "timeStampUrl": text("time stamp authority that dates manifests; empty: manifests have no time", r"^(https?://.+)?$"),
         }
     ),

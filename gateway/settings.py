@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self
@@ -146,12 +147,22 @@ class GatewaySettings(StageSettings):
         "installation's own",
     )
     provenance_key_file: Path | None = Field(None, description="PEM private key of provenance_certificate_file")
+    provenance_signer_command: str = Field(
+        "",
+        max_length=4000,
+        description="program with arguments that signs with the key of provenance_certificate_file, in place of "
+        "provenance_key_file: the bytes to sign come by its standard input, the signature goes to its standard output",
+    )
     signing_key_file: Path | None = Field(
         None,
         description="PEM file with the Ed25519 key that signs receipts and audit logs; None: signing.pem in data_dir",
     )
     watermark: bool = Field(
         True, description="put a watermark into the dubbed mouths, which `dubstage inspect` finds after re-encoding"
+    )
+    watermark_key_file: Path | None = Field(
+        None,
+        description="file of at least 32 secret bytes that the watermark follows from; None: the key that films are signed with",
     )
     provenance_time_stamp_url: str = Field(
         "",
@@ -179,9 +190,23 @@ class GatewaySettings(StageSettings):
 
     @model_validator(mode="after")
     def _certificate_with_key(self) -> Self:
-        if (self.provenance_certificate_file is None) != (self.provenance_key_file is None):
+        if self.provenance_signer_command:
+            if self.provenance_certificate_file is None or self.provenance_key_file is not None:
+                raise ValueError("provenance_signer_command needs provenance_certificate_file, and no provenance_key_file")
+            if self.watermark and self.watermark_key_file is None:
+                raise ValueError("provenance_signer_command needs watermark_key_file, or watermark=false")
+        elif (self.provenance_certificate_file is None) != (self.provenance_key_file is None):
             raise ValueError("provenance_certificate_file and provenance_key_file are given together or not at all")
         return self
+
+    @field_validator("provenance_signer_command")
+    @classmethod
+    def _words(cls, command: str) -> str:
+        try:
+            shlex.split(command)
+        except ValueError as problem:
+            raise ValueError(f"the command is not written as for a shell: {problem}") from problem
+        return command.strip()
 
     @field_validator("provenance_time_stamp_url")
     @classmethod

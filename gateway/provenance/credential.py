@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -61,11 +62,11 @@ def credential_of(chain: bytes, key: bytes) -> Credential:
 
 
 def _algorithm(key: object) -> str:
-    if isinstance(key, Ed25519PrivateKey):
+    if isinstance(key, Ed25519PrivateKey | Ed25519PublicKey):
         return "ed25519"
-    if isinstance(key, EllipticCurvePrivateKey) and key.curve.name in _CURVES:
+    if isinstance(key, EllipticCurvePrivateKey | EllipticCurvePublicKey) and key.curve.name in _CURVES:
         return _CURVES[key.curve.name]
-    if isinstance(key, RSAPrivateKey) and key.key_size >= 2048:
+    if isinstance(key, RSAPrivateKey | RSAPublicKey) and key.key_size >= 2048:
         return "ps256"
     raise ValueError("the key is of no kind that C2PA takes: Ed25519, ECDSA P-256, P-384 or P-521, or RSA of 2048 bits or more")
 
@@ -89,8 +90,30 @@ def credential_from_files(chain: Path, key: Path) -> Credential:
         raise InvalidRequest(f"{CERTIFICATE_SETTING}={chain}, {_KEY_SETTING}={key}: {problem}", field=setting) from problem
 
 
-def certificates_in(file: Path) -> bytes:
+def credential_of_command(chain: Path, command: Sequence[str]) -> Credential:
+    """Return the credential of a certificate whose private key a command has.
+
+    Args:
+        chain: PEM file that the settings name.
+        command: program and arguments.
+
+    Raises:
+        InvalidRequest: the file cannot be read or used.
+    """
+    certificates = certificates_in(chain, field=CERTIFICATE_SETTING)
+    try:
+        algorithm = _algorithm(x509.load_pem_x509_certificates(certificates)[0].public_key())
+    except ValueError as problem:
+        raise InvalidRequest(f"{CERTIFICATE_SETTING}={chain}: {problem}", field=CERTIFICATE_SETTING) from problem
+    return Credential(certificates, b"", algorithm, tuple(command))
+
+
+def certificates_in(file: Path, *, field: str = "trust") -> bytes:
     """Return the certificates of a PEM file, PEM, without what else the file holds.
+
+    Args:
+        file: the file.
+        field: option or setting that names the file.
 
     Raises:
         InvalidRequest: the file cannot be read or has no certificate.
@@ -98,11 +121,10 @@ def certificates_in(file: Path) -> bytes:
     try:
         found = x509.load_pem_x509_certificates(bounded_bytes(file, _MOST_BYTES))
     except OSError as problem:
-        raise InvalidRequest(f"{file} cannot be read: {problem.strerror}", field="trust") from problem
+        raise InvalidRequest(f"{file} cannot be read: {problem.strerror}", field=field) from problem
     except ValueError:
-        raise InvalidRequest(
-            f"{file} has no PEM certificate; give the certificates of the trusted authorities", field="trust"
-        ) from None
+        asked = "the certificates of the trusted authorities" if field == "trust" else "the chain of a certificate"
+        raise InvalidRequest(f"{file} has no PEM certificate; give {asked}", field=field) from None
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in found)
 
 

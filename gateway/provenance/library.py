@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import io
 import json
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from gateway.provenance.signer_command import SignerError, signature
 from gateway.provenance.signing_key import Credential
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ def sign(
     *,
     time_stamp_url: str = "",
     before_signature: Callable[[], None] | None = None,
+    connection: socket.socket | None = None,
 ) -> bytes:
     """Return a signed manifest.
 
@@ -71,19 +74,21 @@ def sign(
         ingredients: files that the file was made of.
         credential: what signs.
         time_stamp_url: time stamp authority; empty: the manifest has no time.
-        before_signature: called when all files are read. After this call, only the authority is waited for.
+        before_signature: called when all files are read. After this call, only the signature and the authority are waited for.
+        connection: connection to the command of the credential (`gateway.provenance.signer_command.running`); None: its key signs.
 
     Raises:
         LibraryError: c2pa refuses the definition or the credential, or the time stamp authority gives no time stamp of this
             manifest.
+        SignerError: the command gives no signature.
     """
     import c2pa
 
-    info = c2pa.C2paSignerInfo(credential.algorithm.encode(), credential.chain, credential.key, time_stamp_url.encode() or None)
+    faults: list[SignerError] = []
     settings = {"builder": _BUILDER, "verify": {**_VERIFY, "verify_trust": False}}
     try:
         with (
-            c2pa.Context.from_dict(settings, signer=c2pa.Signer.from_info(info)) as context,
+            c2pa.Context.from_dict(settings, signer=_signer(credential, time_stamp_url, connection, faults)) as context,
             c2pa.Builder(definition, context=context) as builder,
         ):
             for ingredient in ingredients:
@@ -92,8 +97,31 @@ def sign(
                 before_signature()
             return _signed(builder)
     except c2pa.C2paError as problem:
+        if faults:
+            raise faults[0] from problem
         of_time_stamp = isinstance(problem, c2pa.C2paError.Signature) and _OF_TIME_STAMP in str(problem)
         raise LibraryError(_reason(problem), of_time_stamp=bool(time_stamp_url) and of_time_stamp) from problem
+
+
+def _signer(
+    credential: Credential, time_stamp_url: str, connection: socket.socket | None, faults: list[SignerError]
+) -> c2pa.Signer:
+    """Return c2pa's signer. c2pa does not tell why a callback failed: faults of the command are added to `faults`."""
+    import c2pa
+
+    algorithm, url = credential.algorithm, time_stamp_url or None
+    if connection is None:
+        info = c2pa.C2paSignerInfo(algorithm.encode(), credential.chain, credential.key, url.encode() if url else None)
+        return c2pa.Signer.from_info(info)
+
+    def by_command(content: bytes) -> bytes:
+        try:
+            return signature(connection, content, chain=credential.chain, algorithm=algorithm)
+        except SignerError as fault:
+            faults.append(fault)
+            raise
+
+    return c2pa.Signer.from_callback(by_command, c2pa.C2paSigningAlg[algorithm.upper()], credential.chain.decode("ascii"), url)
 
 
 def _signed(builder: c2pa.Builder) -> bytes:

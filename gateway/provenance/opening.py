@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 import os
+import shlex
+from typing import Final
 
+from gateway.bounded_file import bounded_bytes
 from gateway.provenance.credential import (
     CERTIFICATE_SETTING,
     KEY_FILE,
     certificates_in,
     credential_from_files,
+    credential_of_command,
     installation_credential,
 )
+from gateway.provenance.credential_check import check_credential
 from gateway.provenance.library import LibraryError
 from gateway.provenance.seal import Sealer
+from gateway.provenance.signer_command import SIGNER_SETTING, SignerError
 from gateway.provenance.signing_key import Credential
 from gateway.provenance.watermark.payload import watermark_key
 from gateway.settings import GatewaySettings
-from services.common.errors import InvalidRequest
+from services.common.errors import BackendUnavailable, InvalidRequest
+
+WATERMARK_SETTING: Final = "DUBSTAGE_WATERMARK_KEY_FILE"
+_SECRET_BYTES: Final = 32
+_MOST_BYTES: Final = 1 << 20
 
 
 def open_sealer(settings: GatewaySettings) -> Sealer:
     """Return what signs the films of an installation. Without a certificate in the settings, the first call makes a key.
 
     Raises:
+        BackendUnavailable: the command of the settings gives no signature.
         InvalidRequest: the files of the settings cannot be used.
         StorageRefused: the installation's own key cannot be made or read.
     """
     credential = _credential(settings)
-    key = watermark_key(credential.key) if settings.watermark else None
+    key = watermark_key(_watermark_secret(settings)) if settings.watermark else None
     sealer = Sealer(credential, settings.provenance_time_stamp_url, watermark_key=key)
     chain = settings.provenance_certificate_file
     if chain is None:
         return sealer
     try:
-        sealer.check_credential()
+        check_credential(credential)
+    except SignerError as fault:
+        raise BackendUnavailable(f"the command of {SIGNER_SETTING} gave no signature ({fault})") from fault
     except LibraryError as problem:
         raise InvalidRequest(
             f"{CERTIFICATE_SETTING}={chain}: C2PA does not accept the certificate ({problem}); give the chain of a certificate for "
@@ -50,13 +63,37 @@ def own_watermark_key(settings: GatewaySettings) -> bytes | None:
         InvalidRequest: the files of the settings cannot be used.
         StorageRefused: the installation's own key cannot be read.
     """
-    if settings.provenance_certificate_file is None and not os.path.lexists(settings.data_dir / KEY_FILE):
-        return None
-    return watermark_key(_credential(settings).key)
+    if settings.watermark_key_file is None:
+        if settings.provenance_signer_command:
+            return None
+        if settings.provenance_certificate_file is None and not os.path.lexists(settings.data_dir / KEY_FILE):
+            return None
+    return watermark_key(_watermark_secret(settings))
+
+
+def _watermark_secret(settings: GatewaySettings) -> bytes:
+    """Return what the key of the watermarks is derived from."""
+    file = settings.watermark_key_file
+    if file is None:
+        return _credential(settings).key
+    try:
+        secret = bounded_bytes(file, _MOST_BYTES)
+    except OSError as problem:
+        raise InvalidRequest(
+            f"{WATERMARK_SETTING}: {file} cannot be read: {problem.strerror}", field=WATERMARK_SETTING
+        ) from problem
+    if len(secret) < _SECRET_BYTES:
+        raise InvalidRequest(
+            f"{WATERMARK_SETTING}: {file} has {len(secret)} bytes; give a file of at least {_SECRET_BYTES} random bytes",
+            field=WATERMARK_SETTING,
+        )
+    return secret
 
 
 def _credential(settings: GatewaySettings) -> Credential:
     chain, key = settings.provenance_certificate_file, settings.provenance_key_file
+    if chain is not None and settings.provenance_signer_command:
+        return credential_of_command(chain, shlex.split(settings.provenance_signer_command))
     if chain is None or key is None:
         return installation_credential(settings.data_dir)
     return credential_from_files(chain, key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,20 +12,15 @@ from gateway.media.film_room import copy_with_room, room_of
 from gateway.media.output_file import OutputFile
 from gateway.provenance.binding import embedded_binding, put_manifest, room_for, sidecar_binding
 from gateway.provenance.claim import Claim, definition
-from gateway.provenance.library import UNKNOWN, LibraryError, read, sign
 from gateway.provenance.places import embedded_type, read_sidecar, sidecar_of
-from gateway.provenance.signing import TIME_STAMP_SETTING, sign_aside
+from gateway.provenance.refusal import FAULTS, refused
+from gateway.provenance.signing import sign_aside
 from gateway.provenance.signing_key import Credential
 from gateway.provenance.sources import manifest_bytes_of, opened
 from gateway.provenance.watermark.embedding import Mark
 from gateway.provenance.watermark.payload import Payload
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import InvalidRequest
 
-_CREATED: Final = {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
-_PROBE: Final[dict[str, Any]] = {
-    "claim_generator_info": [{"name": "dubstage"}],
-    "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [_CREATED]}}],
-}
 _SMALLEST_ROOM: Final = 16 << 10
 """Room for the parts of a manifest whose size does not depend on the film, bytes."""
 _ROOM_FOR_A_TIME: Final = 16 << 10
@@ -48,21 +42,6 @@ class Sealer:
     time_stamp_url: str = ""
     time_stamp_limit_s: float = 30.0
     watermark_key: bytes | None = field(default=None, repr=False)
-
-    def check_credential(self) -> None:
-        """Sign a few bytes and read the manifest back.
-
-        Raises:
-            LibraryError: c2pa refuses the credential, or readers would call its manifests invalid. The text is c2pa's reason.
-        """
-        probe = io.BytesIO(b"dubstage")
-        asked = {**_PROBE, "assertions": [*_PROBE["assertions"], sidecar_binding(probe)]}
-        manifest = sign(asked, (), self.credential)
-        told = read(probe, UNKNOWN, sidecar=manifest)
-        faults = told["validation_results"]["activeManifest"]["failure"] if told else [{"code": "no manifest"}]
-        reasons = [fault.get("explanation") or fault["code"] for fault in faults if fault["code"] != "signingCredential.untrusted"]
-        if reasons:
-            raise LibraryError("; ".join(reasons))
 
     def check_place(self, film: Path, *, overwrite: bool) -> None:
         """Check before any work that the manifest of a film can be written.
@@ -130,7 +109,8 @@ class Seal:
             The sidecar, which must get its name together with the film; None: the manifest is in the film.
 
         Raises:
-            BackendUnavailable: the time stamp authority does not answer, or answers no time stamp of this film.
+            BackendUnavailable: the time stamp authority does not answer, or answers no time stamp of this film; or the command
+                that signs gives no signature.
             InvalidRequest: the film cannot be signed, or another job is writing the sidecar.
             MediaUnsupported: a source of the film cannot be read any more.
             OSError: the manifest cannot be written.
@@ -141,8 +121,8 @@ class Seal:
                 return None
             with file.content() as content:
                 manifest = self._sign(content, sidecar_binding)
-        except (LibraryError, ValueError, OverflowError) as problem:
-            raise self._refused(problem) from problem
+        except FAULTS as problem:
+            raise refused(problem, self.film, self.sealer.time_stamp_url) from problem
         sidecar = OutputFile(sidecar_of(self.film), overwrite=True, takes_over=self.takes_over)
         try:
             with sidecar.content() as beside:
@@ -175,11 +155,3 @@ class Seal:
                 time_stamp_url=self.sealer.time_stamp_url,
                 time_stamp_limit_s=self.sealer.time_stamp_limit_s,
             )
-
-    def _refused(self, problem: Exception) -> BackendUnavailable | InvalidRequest:
-        if isinstance(problem, LibraryError) and problem.of_time_stamp:
-            return BackendUnavailable(
-                f"the time stamp authority {self.sealer.time_stamp_url} gave no time stamp ({problem}); {self.film} was not "
-                f"written. {TIME_STAMP_SETTING} must name an authority that answers as RFC 3161 says"
-            )
-        return InvalidRequest(f"{self.film}: its manifest cannot be signed ({problem})", field="output")

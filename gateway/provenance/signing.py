@@ -13,11 +13,13 @@ import subprocess
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.child_process import child_environment
 from gateway.provenance.library import Ingredient, LibraryError
+from gateway.provenance.signer_command import SignerError, running
 from gateway.provenance.signing_child import ASKING, LARGEST_ANSWER
 from gateway.provenance.signing_key import Credential
 
@@ -45,6 +47,7 @@ def sign_aside(
 
     Raises:
         LibraryError: as `sign`, or the process ended without an answer, or took too long.
+        SignerError: as `sign`, or the command of the credential cannot be started.
         OSError: temporary files cannot be written.
     """
     request = {
@@ -53,6 +56,7 @@ def sign_aside(
             {"description": each.description, "file": each.file.fileno(), "sidecar": b64encode(each.sidecar).decode()}
             for each in ingredients
         ],
+        "signer": None,
         "chain": credential.chain.decode("ascii"),
         "key": credential.key.decode("ascii"),
         "algorithm": credential.algorithm,
@@ -62,20 +66,26 @@ def sign_aside(
     files = [each.file.fileno() for each in ingredients]
     limit_s = _BASE_S + time_stamp_limit_s + sum(os.fstat(file).st_size for file in files) / _BYTES_PER_S
     try:
-        done = subprocess.run(
-            [sys.executable, "-S", "-P", "-m", "gateway.provenance.signing_child"],
-            input=json.dumps(request).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            pass_fds=files,
-            start_new_session=True,  # Ctrl-C goes to the parent alone, which waits for the short rest
-            env=child_environment(TMPDIR=str(folder.absolute())),
-            timeout=limit_s,
-            check=False,
-        )
+        with ExitStack() as stack:
+            if credential.command:
+                # Started here: the command has the gateway's environment and none of the limits of the process that signs.
+                signer = stack.enter_context(running(credential.command)).fileno()
+                request["signer"] = signer
+                files.append(signer)
+            done = subprocess.run(
+                [sys.executable, "-S", "-P", "-m", "gateway.provenance.signing_child"],
+                input=json.dumps(request).encode(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                pass_fds=files,
+                start_new_session=True,  # Ctrl-C goes to the parent alone, which waits for the short rest
+                env=child_environment(TMPDIR=str(folder.absolute())),
+                timeout=limit_s,
+                check=False,
+            )
+            return _manifest(done, time_stamp_limit_s)
     except subprocess.TimeoutExpired:
         raise LibraryError(f"it took more than {limit_s:.0f} s") from None
-    return _manifest(done, time_stamp_limit_s)
 
 
 def _manifest(done: subprocess.CompletedProcess[bytes], time_stamp_limit_s: float) -> bytes:
@@ -91,6 +101,8 @@ def _manifest(done: subprocess.CompletedProcess[bytes], time_stamp_limit_s: floa
         raise OSError(answer["errno"], os.strerror(answer["errno"]))
     if "refused" in answer:
         raise LibraryError(answer["refused"], of_time_stamp=answer["of_time_stamp"])
+    if "no_signature" in answer:
+        raise SignerError(answer["no_signature"])
     return b64decode(answer["manifest"])
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import sys
 from base64 import b64decode, b64encode
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ def main() -> None:
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     from gateway.provenance.library import Ingredient, LibraryError, sign
+    from gateway.provenance.signer_command import SignerError
     from gateway.provenance.signing_key import Credential
 
     def bound_the_authority() -> None:
@@ -56,6 +58,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         ]
         credential = Credential(request["chain"].encode(), request["key"].encode(), request["algorithm"])
         url = request["time_stamp_url"]
+        connection = stack.enter_context(socket.socket(fileno=request["signer"])) if request["signer"] is not None else None
         try:
             manifest = sign(
                 request["definition"],
@@ -63,9 +66,12 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
                 credential,
                 time_stamp_url=url,
                 before_signature=bound_the_authority if url else None,
+                connection=connection,
             )
         except LibraryError as problem:
             return {"refused": str(problem), "of_time_stamp": problem.of_time_stamp}
+        except SignerError as problem:
+            return {"no_signature": str(problem)}
         except OSError as problem:
             return {"errno": problem.errno}
         finally:

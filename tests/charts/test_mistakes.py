@@ -92,6 +92,10 @@ IN_A_TEMPLATE = {
         ["global.auth.stagesTokenSecret.name=token"],
         "global.auth.stagesTokenSecret: a token is never sent in plain text",
     ),
+    "a command that signs with the key of no certificate": (
+        ["global.provenance.signerCommand=sign"],
+        "global.provenance.signerCommand: a command signs with the key of a certificate; set global.provenance.secret.name",
+    ),
     "a stage that is nowhere": (["render.enabled=false"], "gateway.endpoints.render: the gateway needs all five stages"),
     "secrets for TLS that are not named": (
         ["global.tls.enabled=true", "global.tls.source=secrets"],

@@ -47,6 +47,18 @@ def test_gateway_and_workers_have_the_certificate_and_the_stages_have_not() -> N
         assert "provenance" not in {volume["name"] for volume in pod_spec(rendered.deployment(stage))["volumes"]}
 
 
+def test_a_command_signs_in_place_of_the_key_and_the_watermark_has_a_key_of_its_own() -> None:
+    rendered = render("batch", SECRET, "global.provenance.signerCommand=kms-sign --key films")
+    told = {
+        "DUBSTAGE_PROVENANCE_CERTIFICATE_FILE": "/etc/dubstage/provenance/chain.pem",
+        "DUBSTAGE_PROVENANCE_SIGNER_COMMAND": "kms-sign --key films",
+    }
+    assert gateway(rendered) == {"chain.pem": ("films", "tls.crt"), "watermark.key": ("films", "watermark.key")}
+    for variables in (rendered.environment("gateway"), environment(rendered)):
+        assert of_provenance(variables) == told
+        assert variables["DUBSTAGE_WATERMARK_KEY_FILE"] == "/etc/dubstage/provenance/watermark.key"
+
+
 def test_without_a_secret_the_installation_makes_its_own_key() -> None:
     rendered = render("batch", "global.provenance.timeStampUrl=http://tsa.example.com")
     stamped = {"DUBSTAGE_PROVENANCE_TIME_STAMP_URL": "http://tsa.example.com"}

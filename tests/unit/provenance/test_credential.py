@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from gateway.provenance.credential import KEY_FILE, installation_credential
+from gateway.provenance.credential_check import check_credential
 from gateway.provenance.opening import open_sealer, trusted_authorities
 from gateway.provenance.verdict import State, verdict_of
 from gateway.settings import GatewaySettings
@@ -95,7 +96,7 @@ def test_files_that_cannot_sign_are_refused_before_any_work(case: str, tmp_path:
 def test_the_installations_own_credential_is_one_that_c2pa_takes(tmp_path: Path) -> None:
     settings = GatewaySettings(data_dir=tmp_path / "data")
     assert trusted_authorities(settings) == b""
-    open_sealer(settings).check_credential()
+    check_credential(open_sealer(settings).credential)
     trusted = trusted_authorities(settings)
     assert trusted.count(b"BEGIN CERTIFICATE") == 2
     assert b"PRIVATE" not in trusted

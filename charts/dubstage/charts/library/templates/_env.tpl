@@ -74,7 +74,12 @@
 {{- with .Values.global.provenance }}
 {{- if .secret.name }}
 {{ include "dubstage.variable" (list "DUBSTAGE_PROVENANCE_CERTIFICATE_FILE" "/etc/dubstage/provenance/chain.pem") }}
+{{- if .signerCommand }}
+{{ include "dubstage.variable" (list "DUBSTAGE_PROVENANCE_SIGNER_COMMAND" .signerCommand) }}
+{{ include "dubstage.variable" (list "DUBSTAGE_WATERMARK_KEY_FILE" "/etc/dubstage/provenance/watermark.key") }}
+{{- else }}
 {{ include "dubstage.variable" (list "DUBSTAGE_PROVENANCE_KEY_FILE" "/etc/dubstage/provenance/key.pem") }}
+{{- end }}
 {{- end }}
 {{- if .timeStampUrl }}
 {{ include "dubstage.variable" (list "DUBSTAGE_PROVENANCE_TIME_STAMP_URL" .timeStampUrl) }}
@@ -93,8 +98,13 @@ secret:
   items:
     - key: {{ .certificateKey }}
       path: chain.pem
+    {{- if $.Values.global.provenance.signerCommand }}
+    - key: {{ .watermarkKeyKey }}
+      path: watermark.key
+    {{- else }}
     - key: {{ .privateKeyKey }}
       path: key.pem
+    {{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}
