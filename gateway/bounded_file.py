@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from services.common.errors import InvalidRequest
+
 
 def open_regular_file(file: Path) -> BinaryIO:
     """Return a stream of the bytes of a regular file.
@@ -37,3 +39,20 @@ def bounded_bytes(file: Path, most_bytes: int) -> bytes:
     if len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"larger than {most_bytes >> 10} KiB, the most that is read", str(file))
     return content
+
+
+def setting_bytes(file: Path, setting: str, most_bytes: int) -> bytes:
+    """Return the content of a regular file that a setting names.
+
+    Args:
+        file: the file.
+        setting: name of the setting, for errors.
+        most_bytes: largest content, bytes.
+
+    Raises:
+        InvalidRequest: the file cannot be read, or is larger.
+    """
+    try:
+        return bounded_bytes(file, most_bytes)
+    except OSError as problem:
+        raise InvalidRequest(f"{setting}: {file} cannot be read: {problem.strerror}", field=setting) from problem

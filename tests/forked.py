@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -50,7 +50,39 @@ def _child(arguments: Sequence[str], environment: Mapping[str, str], cwd: Path, 
         os._exit(code)
 
 
-class Forked:
+class ForkedProcess:
+    """A process that is forked from the fork server.
+
+    Args:
+        target: function that the process calls, with `arguments`.
+        arguments: what can be pickled.
+    """
+
+    def __init__(self, target: Callable[..., None], *arguments: object) -> None:
+        self._process = context().Process(target=target, args=arguments)
+        self._process.start()
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code, or the negative number of the signal that ended the process; None: the process runs."""
+        return self._process.exitcode
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if the process has not ended yet."""
+        if self._process.pid is not None and self.exit_code is None:
+            os.kill(self._process.pid, number)
+
+    def wait(self, timeout: float) -> None:
+        """Wait for the end, for so many seconds at most."""
+        self._process.join(timeout)
+
+    def kill(self) -> None:
+        """End the process at once, and wait for the end."""
+        self.send(signal.SIGKILL)
+        self._process.join()
+
+
+class Forked(ForkedProcess):
     """A command line that runs.
 
     Args:
@@ -63,18 +95,12 @@ class Forked:
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], *, cwd: Path) -> None:
         self._arguments = list(arguments)
         self._folder = tempfile.TemporaryDirectory(prefix="dubstage-said-")
-        self._process = context().Process(target=_child, args=(self._arguments, dict(environment), cwd, Path(self._folder.name)))
-        self._process.start()
+        super().__init__(_child, self._arguments, dict(environment), cwd, Path(self._folder.name))
 
     @property
     def runs(self) -> bool:
         """Whether the process has not ended yet."""
-        return self._process.exitcode is None
-
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal, if the process has not ended yet."""
-        if self._process.pid is not None and self.runs:
-            os.kill(self._process.pid, number)
+        return self.exit_code is None
 
     def ended(self, timeout: float) -> subprocess.CompletedProcess[str]:
         """Wait for the end, and return what `subprocess.run` would return.
@@ -86,13 +112,12 @@ class Forked:
             subprocess.TimeoutExpired: the process had not ended in time.
         """
         with self._folder as folder:
-            self._process.join(timeout)
-            if self._process.exitcode is None:
-                self._process.kill()
-                self._process.join()
+            self.wait(timeout)
+            if self.exit_code is None:
+                self.kill()
                 raise subprocess.TimeoutExpired(self._arguments, timeout)
             stdout, stderr = (Path(folder, name).read_text(errors="replace") for name in ("stdout", "stderr"))
-            return subprocess.CompletedProcess(self._arguments, self._process.exitcode, stdout, stderr)
+            return subprocess.CompletedProcess(self._arguments, self.exit_code, stdout, stderr)
 
 
 def run_forked(

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from gateway.bounded_file import bounded_bytes
+from gateway.bounded_file import bounded_bytes, setting_bytes
 from gateway.private_files import own_key
 from gateway.provenance.signing_key import Credential
 from services.common.errors import InvalidRequest, StorageRefused
@@ -45,10 +45,7 @@ def credential_of(chain: bytes, key: bytes) -> Credential:
         ValueError: one of the two is no PEM, or the key is of an unknown kind, too short or encrypted, or belongs to another
             certificate. The message says which.
     """
-    try:
-        signer = x509.load_pem_x509_certificates(chain)[0]
-    except ValueError:
-        raise ValueError("the certificate file has no PEM certificate") from None
+    signer = _signer_of(chain)
     try:
         private = load_pem_private_key(key, password=None)
     except TypeError:
@@ -59,6 +56,13 @@ def credential_of(chain: bytes, key: bytes) -> Credential:
     if private.public_key() != signer.public_key():
         raise ValueError("the key does not belong to the first certificate of the chain")
     return Credential(chain, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), algorithm)
+
+
+def _signer_of(chain: bytes) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificates(chain)[0]
+    except ValueError:
+        raise ValueError("the certificate file has no PEM certificate") from None
 
 
 def _algorithm(key: object) -> str:
@@ -77,12 +81,8 @@ def credential_from_files(chain: Path, key: Path) -> Credential:
     Raises:
         InvalidRequest: a file cannot be read or used.
     """
-    contents = []
-    for file, setting in ((chain, CERTIFICATE_SETTING), (key, _KEY_SETTING)):
-        try:
-            contents.append(bounded_bytes(file, _MOST_BYTES))
-        except OSError as problem:
-            raise InvalidRequest(f"{setting}: {file} cannot be read: {problem.strerror}", field=setting) from problem
+    files = ((chain, CERTIFICATE_SETTING), (key, _KEY_SETTING))
+    contents = [setting_bytes(file, setting, _MOST_BYTES) for file, setting in files]
     try:
         return credential_of(*contents)
     except ValueError as problem:
@@ -100,20 +100,16 @@ def credential_of_command(chain: Path, command: Sequence[str]) -> Credential:
     Raises:
         InvalidRequest: the file cannot be read or used.
     """
-    certificates = certificates_in(chain, field=CERTIFICATE_SETTING)
+    certificates = setting_bytes(chain, CERTIFICATE_SETTING, _MOST_BYTES)
     try:
-        algorithm = _algorithm(x509.load_pem_x509_certificates(certificates)[0].public_key())
+        algorithm = _algorithm(_signer_of(certificates).public_key())
     except ValueError as problem:
         raise InvalidRequest(f"{CERTIFICATE_SETTING}={chain}: {problem}", field=CERTIFICATE_SETTING) from problem
     return Credential(certificates, b"", algorithm, tuple(command))
 
 
-def certificates_in(file: Path, *, field: str = "trust") -> bytes:
+def certificates_in(file: Path) -> bytes:
     """Return the certificates of a PEM file, PEM, without what else the file holds.
-
-    Args:
-        file: the file.
-        field: option or setting that names the file.
 
     Raises:
         InvalidRequest: the file cannot be read or has no certificate.
@@ -121,10 +117,11 @@ def certificates_in(file: Path, *, field: str = "trust") -> bytes:
     try:
         found = x509.load_pem_x509_certificates(bounded_bytes(file, _MOST_BYTES))
     except OSError as problem:
-        raise InvalidRequest(f"{file} cannot be read: {problem.strerror}", field=field) from problem
+        raise InvalidRequest(f"{file} cannot be read: {problem.strerror}", field="trust") from problem
     except ValueError:
-        asked = "the certificates of the trusted authorities" if field == "trust" else "the chain of a certificate"
-        raise InvalidRequest(f"{file} has no PEM certificate; give {asked}", field=field) from None
+        raise InvalidRequest(
+            f"{file} has no PEM certificate; give the certificates of the trusted authorities", field="trust"
+        ) from None
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in found)
 
 

@@ -26,11 +26,8 @@ def check_credential(credential: Credential) -> None:
     """
     probe = io.BytesIO(b"dubstage")
     asked = {**_PROBE, "assertions": [*_PROBE["assertions"], sidecar_binding(probe)]}
-    if credential.command:
-        with running(credential.command) as connection:
-            manifest = sign(asked, (), credential, connection=connection)
-    else:
-        manifest = sign(asked, (), credential)
+    with running(credential.command) as connection:
+        manifest = sign(asked, (), credential, connection=connection)
     told = read(probe, UNKNOWN, sidecar=manifest)
     faults = told["validation_results"]["activeManifest"]["failure"] if told else [{"code": "no manifest"}]
     reasons = [fault.get("explanation") or fault["code"] for fault in faults if fault["code"] != "signingCredential.untrusted"]

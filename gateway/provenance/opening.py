@@ -6,7 +6,7 @@ import os
 import shlex
 from typing import Final
 
-from gateway.bounded_file import bounded_bytes
+from gateway.bounded_file import setting_bytes
 from gateway.provenance.credential import (
     CERTIFICATE_SETTING,
     KEY_FILE,
@@ -76,12 +76,7 @@ def _watermark_secret(settings: GatewaySettings) -> bytes:
     file = settings.watermark_key_file
     if file is None:
         return _credential(settings).key
-    try:
-        secret = bounded_bytes(file, _MOST_BYTES)
-    except OSError as problem:
-        raise InvalidRequest(
-            f"{WATERMARK_SETTING}: {file} cannot be read: {problem.strerror}", field=WATERMARK_SETTING
-        ) from problem
+    secret = setting_bytes(file, WATERMARK_SETTING, _MOST_BYTES)
     if len(secret) < _SECRET_BYTES:
         raise InvalidRequest(
             f"{WATERMARK_SETTING}: {file} has {len(secret)} bytes; give a file of at least {_SECRET_BYTES} random bytes",

@@ -31,15 +31,18 @@ class SignerError(Exception):
 
 
 @contextmanager
-def running(command: Sequence[str]) -> Iterator[socket.socket]:
+def running(command: Sequence[str]) -> Iterator[socket.socket | None]:
     """Start the command, and return the connection for one signature (`signature`), which another process may inherit.
 
     Args:
-        command: program and arguments.
+        command: program and arguments; empty: there is no command, and no connection.
 
     Raises:
         SignerError: the command cannot be started. A SignerError of the context is raised with what the command said about its end.
     """
+    if not command:
+        yield None
+        return
     ours, theirs = socket.socketpair()
     with ours, tempfile.TemporaryFile() as said:
         with theirs:

@@ -13,7 +13,6 @@ import subprocess
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,12 +65,11 @@ def sign_aside(
     files = [each.file.fileno() for each in ingredients]
     limit_s = _BASE_S + time_stamp_limit_s + sum(os.fstat(file).st_size for file in files) / _BYTES_PER_S
     try:
-        with ExitStack() as stack:
-            if credential.command:
-                # Started here: the command has the gateway's environment and none of the limits of the process that signs.
-                signer = stack.enter_context(running(credential.command)).fileno()
-                request["signer"] = signer
-                files.append(signer)
+        # Started here: the command has the gateway's environment and none of the limits of the process that signs.
+        with running(credential.command) as connection:
+            if connection is not None:
+                request["signer"] = connection.fileno()
+                files.append(connection.fileno())
             done = subprocess.run(
                 [sys.executable, "-S", "-P", "-m", "gateway.provenance.signing_child"],
                 input=json.dumps(request).encode(),

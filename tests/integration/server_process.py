@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
-from tests.forked import context
+from tests.forked import ForkedProcess
 
 
 def _child(module: str, environment: Mapping[str, str], log: Path) -> None:
@@ -28,7 +27,7 @@ def _child(module: str, environment: Mapping[str, str], log: Path) -> None:
         os._exit(code)
 
 
-class ServerProcess:
+class ServerProcess(ForkedProcess):
     """A server that runs as `python -m MODULE` does, without the seconds that the imports take.
 
     Args:
@@ -38,18 +37,7 @@ class ServerProcess:
     """
 
     def __init__(self, module: str, environment: Mapping[str, str], log: Path) -> None:
-        self._process = context().Process(target=_child, args=(module, dict(environment), log))
-        self._process.start()
-
-    @property
-    def exit_code(self) -> int | None:
-        """Exit code, or the negative number of the signal that ended the process; None: the process runs."""
-        return self._process.exitcode
-
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal, if the process has not ended yet."""
-        if self._process.pid is not None and self.exit_code is None:
-            os.kill(self._process.pid, number)
+        super().__init__(_child, module, dict(environment), log)
 
     def ended(self, timeout: float) -> int:
         """Wait for the end, and return the exit code.
@@ -60,12 +48,7 @@ class ServerProcess:
         Raises:
             TimeoutError: the process had not ended in time.
         """
-        self._process.join(timeout)
+        self.wait(timeout)
         if self.exit_code is None:
-            raise TimeoutError(f"process {self._process.pid} runs on after {timeout:g} s")
+            raise TimeoutError(f"the server runs on after {timeout:g} s")
         return self.exit_code
-
-    def kill(self) -> None:
-        """End the process at once, and wait for the end."""
-        self.send(signal.SIGKILL)
-        self._process.join()

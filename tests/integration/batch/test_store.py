@@ -6,28 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import Shot, ShotRecord
+from gateway.batch.types import ShotRecord
 from services.common.store.blob_files import PARTIAL
+from tests.unit.batch.test_store import SHOTS, folder, store
 
-SHOTS = [Shot(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(6)]
-NIGHT = manifest_of("night", SHOTS)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> BatchStore:
-    store = BatchStore(str(tmp_path / "batches [1]"))
-    store.create(NIGHT, "local")
-    return store
-
-
-@pytest.fixture
-def folder(store: BatchStore, tmp_path: Path) -> Path:
-    """Folder of the batch."""
-    return tmp_path / "batches [1]" / "night"
+__all__ = ["folder", "store"]
 
 
 def test_a_writer_that_is_killed_leaves_the_old_record(store: BatchStore, folder: Path) -> None:

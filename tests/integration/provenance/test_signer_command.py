@@ -82,7 +82,7 @@ def test_the_watermark_follows_from_its_own_file(tmp_path: Path) -> None:
 
 
 FAULTS = {
-    "nobody may use the key": (
+    "access to the key is denied": (
         "import sys\nsys.exit('AccessDenied: not your key')",
         "ended with status 1: AccessDenied: not your key",
     ),
@@ -96,7 +96,7 @@ FAULTS = {
     ),
     "text in place of a signature": ("import sys\nsys.stdin.read()\nprint('signed')", "the answer of 7 bytes is no signature"),
     "an answer without end": ("import sys\nwhile True: sys.stdout.buffer.write(bytes(65536))", "is no signature"),
-    "it reads nothing": ("", "no signature came"),
+    "the command reads nothing": ("", "no signature came"),
 }
 
 

@@ -6,20 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from services.motion.predictors.everybody.train.config import EverybodyTrainingConfig
 from services.motion.predictors.everybody.train.data import (
     fit_filter,
     prepare,
     windows_of,
     without_its_corpus,
 )
-from services.motion.train.basis import committed_basis
-from services.motion.train.expression_space import ExpressionSpace
 from tests.unit.motion.made_clips import in_memory, made_clip
-
-CONFIG = EverybodyTrainingConfig(batch_size=5, noise=0.0, level=0.0)
-SPACE = ExpressionSpace.of(committed_basis())
-SILENCE = np.zeros(20, np.float32)
+from tests.unit.motion.predictors.everybody.train.test_data import CONFIG, SILENCE, SPACE
 
 
 def test_the_expression_of_a_narrow_corpus_lacks_what_holds_in_the_corpus_alone() -> None:
