@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from gateway.provenance.signer_command import SignerError, signature
@@ -64,7 +65,7 @@ def sign(
     credential: Credential,
     *,
     time_stamp_url: str = "",
-    before_signature: Callable[[], None] | None = None,
+    before_authority: Callable[[], None] = lambda: None,
     connection: socket.socket | None = None,
 ) -> bytes:
     """Return a signed manifest.
@@ -74,7 +75,8 @@ def sign(
         ingredients: files that the file was made of.
         credential: what signs.
         time_stamp_url: time stamp authority; empty: the manifest has no time.
-        before_signature: called when all files are read. After this call, only the signature and the authority are waited for.
+        before_authority: called when all files are read and the command has signed. After this call, only the authority is waited
+            for.
         connection: connection to the command of the credential (`gateway.provenance.signer_command.running`); None: its key signs.
 
     Raises:
@@ -85,16 +87,27 @@ def sign(
     import c2pa
 
     faults: list[SignerError] = []
+
+    def signed_by(command: socket.socket, content: bytes) -> bytes:
+        try:
+            made = signature(command, content, chain=credential.chain, algorithm=credential.algorithm)
+        except SignerError as fault:
+            faults.append(fault)  # c2pa does not tell why a callback failed
+            raise
+        before_authority()
+        return made
+
+    by_command = partial(signed_by, connection) if connection is not None else None
     settings = {"builder": _BUILDER, "verify": {**_VERIFY, "verify_trust": False}}
     try:
         with (
-            c2pa.Context.from_dict(settings, signer=_signer(credential, time_stamp_url, connection, faults)) as context,
+            c2pa.Context.from_dict(settings, signer=_signer(credential, time_stamp_url, by_command)) as context,
             c2pa.Builder(definition, context=context) as builder,
         ):
             for ingredient in ingredients:
                 _add(builder, ingredient)
-            if before_signature is not None:
-                before_signature()
+            if connection is None:
+                before_authority()
             return _signed(builder)
     except c2pa.C2paError as problem:
         if faults:
@@ -103,24 +116,14 @@ def sign(
         raise LibraryError(_reason(problem), of_time_stamp=bool(time_stamp_url) and of_time_stamp) from problem
 
 
-def _signer(
-    credential: Credential, time_stamp_url: str, connection: socket.socket | None, faults: list[SignerError]
-) -> c2pa.Signer:
-    """Return c2pa's signer. c2pa does not tell why a callback failed: faults of the command are added to `faults`."""
+def _signer(credential: Credential, time_stamp_url: str, by_command: Callable[[bytes], bytes] | None) -> c2pa.Signer:
+    """Return c2pa's signer: `by_command` signs, or the key of the credential."""
     import c2pa
 
     algorithm, url = credential.algorithm, time_stamp_url or None
-    if connection is None:
+    if by_command is None:
         info = c2pa.C2paSignerInfo(algorithm.encode(), credential.chain, credential.key, url.encode() if url else None)
         return c2pa.Signer.from_info(info)
-
-    def by_command(content: bytes) -> bytes:
-        try:
-            return signature(connection, content, chain=credential.chain, algorithm=algorithm)
-        except SignerError as fault:
-            faults.append(fault)
-            raise
-
     return c2pa.Signer.from_callback(by_command, c2pa.C2paSigningAlg[algorithm.upper()], credential.chain.decode("ascii"), url)
 
 

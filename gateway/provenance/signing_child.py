@@ -65,7 +65,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
                 ingredients,
                 credential,
                 time_stamp_url=url,
-                before_signature=bound_the_authority if url else None,
+                before_authority=bound_the_authority if url else lambda: None,
                 connection=connection,
             )
         except LibraryError as problem:

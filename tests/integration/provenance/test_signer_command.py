@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from services.common.chassis.settings import load_settings
 from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest
 from tests.unit.provenance.signed_films import PrivateKey, chain_for, pem_of, write_film
 from tests.unit.provenance.test_credential import KEYS
+from tests.unit.provenance.time_stamps import authority, new_stamper
 
 SIGNER = """
     import sys
@@ -124,6 +126,17 @@ def test_a_film_that_the_command_no_longer_signs_is_not_written(carphone: Path, 
     with pytest.raises(BackendUnavailable, match=r"the key was disabled\); .*film\.mp4 was not written"):
         write_film(film, carphone, sealer)
     assert not list(tmp_path.glob("*film*"))
+
+
+def test_the_wait_for_the_command_does_not_count_as_the_authoritys(carphone: Path, tmp_path: Path) -> None:
+    settings, anchor = signing(tmp_path, Ed25519PrivateKey.generate())
+    sealer = open_sealer(settings)
+    command_of(tmp_path, f"import time\ntime.sleep(5.0)\n{textwrap.dedent(SIGNER)}")
+    stamper = new_stamper()
+    with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
+        stamped = replace(sealer, time_stamp_url=url, time_stamp_limit_s=4.0)
+        verdict = verdict_of(write_film(tmp_path / "film.mp4", carphone, stamped), anchors=anchor + stamper.anchor)
+    assert (verdict.state, verdict.time_is_trusted) == (State.TRUSTED, True)
 
 
 @pytest.mark.parametrize(
