@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import grpc
@@ -22,15 +22,13 @@ from services.common.chassis.caller import TENANT_KEY, Caller, named_by, set_cur
 from services.common.chassis.limits import Admission
 from services.common.chassis.messages import Received, decoder, encoder
 from services.common.chassis.observation import Observer
+from services.common.chassis.requests import RequestStream
 from services.common.chassis.watchdog import Watchdog
 from services.common.errors import DubstageError, StageDeadlineExceeded
 
 _HEALTH = "/grpc.health."
 _REFLECTION = "/grpc.reflection."
 _MAX_IDENTIFIER_CHARACTERS = 128
-# Seconds for which further requests of a failed call are read: altogether, and for each request.
-_HEARING_S = 1.0
-_NEXT_REQUEST_S = 0.3
 # Seconds that a status may take to leave. It waits behind earlier answers where the caller reads nothing.
 _STATUS_S = 5.0
 
@@ -114,8 +112,8 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, behaviour: Any, method: str, encode: Callable[[Any], bytes]) -> Any:
         async def answer(request: Any, context: Context) -> Any:
-            async with self._call(method, context, requests_stream=hasattr(request, "__aiter__")) as call:
-                response = await behaviour(_checked(request, call), context)
+            async with self._call(method, context, request) as (call, requests):
+                response = await behaviour(requests or _checked(request, call), context)
                 # Encoded inside the call: an answer that is too large is an error like any other.
                 data = encode(response)
                 _count_sent(response, call)
@@ -127,8 +125,8 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         # A coroutine that writes, not a generator: a cancelled call then ends inside the coroutine, and the call's place is free at
         # once. A generator would stay suspended.
         async def answer(request: Any, context: Context) -> None:
-            async with self._call(method, context, requests_stream=hasattr(request, "__aiter__")) as call:
-                responses = behaviour(_checked(request, call), context)
+            async with self._call(method, context, request) as (call, requests):
+                responses = behaviour(requests or _checked(request, call), context)
                 if not hasattr(responses, "__aiter__"):
                     await responses
                     return
@@ -142,7 +140,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         return answer
 
     @asynccontextmanager
-    async def _call(self, method: str, context: Context, *, requests_stream: bool) -> AsyncIterator[calls.Call]:
+    async def _call(self, method: str, context: Context, request: Any) -> AsyncIterator[tuple[calls.Call, RequestStream | None]]:
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         allowed_s = self._allowed_s(context)
         call = calls.Call(
@@ -153,6 +151,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
             deadline=time.monotonic() + allowed_s,
             max_memory_bytes=self._max_call_memory_bytes,
         )
+        requests = RequestStream(request, call) if hasattr(request, "__aiter__") else None
         async with self._observer.observed(call, metadata) as outcome:
             try:
                 set_current_caller(self._caller(metadata))
@@ -162,7 +161,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                         async with slot:
                             with self._watchdog.watching(call):
                                 try:
-                                    yield call
+                                    yield call, requests
                                 finally:
                                     # Before the place is free and before any answer: work for the call that waits must not begin.
                                     call.finish()
@@ -175,7 +174,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                 raise
             except asyncio.CancelledError:
                 if call.failure is not None:
-                    # The watchdog ended the call. The cancelled read cannot be followed by another read.
+                    # The watchdog ended the call.
                     outcome.fail(call.failure)
                     _uncancel()
                     await self._send(context, call.failure)
@@ -189,7 +188,8 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                     outcome.code = "UNIMPLEMENTED"
                 else:
                     outcome.fail(call.failure or error_status.domain_error(error))
-                await _hear_out(context, streaming=requests_stream)
+                if requests is not None:
+                    await requests.hear_out()
                 if unimplemented:
                     await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the {self._stage} stage has no {call.rpc}")
                 assert outcome.error is not None
@@ -213,45 +213,15 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         return min(self._default_deadline_s if asked_s is None else asked_s, self._max_deadline_s)
 
 
-def _checked(request: Any, call: calls.Call) -> Any:
-    """Return the request of a handler, or the iterator of its requests: decoded, counted and within their bounds."""
-    if isinstance(request, Received):
-        call.messages_received += 1
-        return request.checked()
-
-    async def messages() -> AsyncIterator[Any]:
-        source = aiter(request)
-        while True:
-            with call.awaited():
-                received = await anext(source, None)
-            if received is None:
-                return
-            call.messages_received += 1
-            yield received.checked()
-
-    return messages()
+def _checked(request: Received, call: calls.Call) -> Any:
+    call.messages_received += 1
+    return request.checked()
 
 
 def _uncancel() -> None:
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()
-
-
-async def _hear_out(context: Context, *, streaming: bool) -> None:
-    """Read further requests of a failed call, so that the error reaches the caller.
-
-    A caller on grpc.aio whose write meets the end of the call sees INTERNAL in place of the status
-    (https://github.com/grpc/grpc/issues/36066). The reading ends after a pause of the caller, or after _HEARING_S.
-    """
-    if not streaming:
-        return
-    end = time.monotonic() + _HEARING_S
-    with suppress(TimeoutError):
-        while time.monotonic() < end:
-            async with asyncio.timeout(_NEXT_REQUEST_S):
-                if await context.read() is grpc.aio.EOF:
-                    return
 
 
 def _count_sent(response: Any, call: calls.Call) -> None:

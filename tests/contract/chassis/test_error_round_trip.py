@@ -14,6 +14,8 @@ from structlog.testing import capture_logs
 from services.common import consent_errors, errors, tenant_errors
 from services.common.chassis.error_status import TABLE, from_rpc_error
 from services.common.chassis.retries import RetryPolicy
+from tests.contract.chassis.conftest import sent
+from tests.contract.chassis.helpers import answer
 
 EXAMPLES: list[errors.DubstageError] = [
     errors.InvalidRequest("landmarks have shape [3, 58, 3], not [3, 59, 3]", field="frames[2].landmarks"),
@@ -181,6 +183,16 @@ async def test_error_reaches_a_caller_that_waits_for_an_answer_before_it_sends_m
         _ = [answer async for answer in client.stage.stream(client.method("Stream"), one_and_wait(), timeout_s=60)]
 
 
+async def test_error_reaches_a_caller_whose_requests_are_read_ahead(echo: Any) -> None:
+    server = await echo.serve(answer, register=lambda target: target.add_generic_rpc_handlers([_reads_ahead()]))
+    client = echo.connect(server)
+    method = client.stage.channel.stream_stream("/dubstage.echo.v1.AheadService/Stream")
+
+    for _ in range(30):
+        with pytest.raises(errors.InvalidRequest):
+            _ = [answered async for answered in client.stage.stream(method, sent(b"x" * 65_536, 64), timeout_s=60)]
+
+
 async def test_a_failed_caller_that_never_stops_sending_is_cut_off(echo: Any) -> None:
     client = echo.connect(await echo.serve(_refuse))
 
@@ -192,6 +204,21 @@ async def test_a_failed_caller_that_never_stops_sending_is_cut_off(echo: Any) ->
     # Which of the two it sees is a race that grpc.aio decides; that it ends before its deadline is not.
     with pytest.raises((errors.InvalidRequest, errors.BackendUnavailable)):
         _ = [answer async for answer in client.stage.stream(client.method("Stream"), endless(), timeout_s=60)]
+
+
+def _reads_ahead() -> grpc.GenericRpcHandler:
+    async def stream(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        requests = aiter(requests)
+        first, ahead = await anext(requests), asyncio.ensure_future(anext(requests, None))
+        await asyncio.sleep(0)  # the second read begins
+        try:
+            yield await _refuse(first)
+        finally:
+            ahead.cancel()
+
+    return grpc.method_handlers_generic_handler(
+        "dubstage.echo.v1.AheadService", {"Stream": grpc.stream_stream_rpc_method_handler(stream)}
+    )
 
 
 async def _refuse(_: bytes) -> bytes:
