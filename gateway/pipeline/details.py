@@ -11,7 +11,7 @@ from gateway.pipeline.textures import Texture
 from gateway.pipeline.window_config import WindowConfig
 from services.common.array_types import UInt8
 from services.common.face.crops import BOX_SIZE
-from services.common.face.mouth_detail import with_own_interior
+from services.common.face.mouth_detail import with_fitting_interior
 from services.common.wire.arrays import from_image
 
 
@@ -34,5 +34,5 @@ def details_of(config: WindowConfig, textures: Sequence[Texture], boxes: Sequenc
         assert texture.detail is not None, "the texture stage was asked for detail"
         row[:] = from_image(texture.detail, "detail", channels=1, size=(side, side))
         if config.texture is not TextureInput.WARPED:
-            row[:] = with_own_interior(row, box, texture.landmarks)
+            row[:] = with_fitting_interior(row, box, texture.landmarks)
     return details

@@ -30,6 +30,10 @@ FINE_SIGMA_PX: Final = 1.0
 NO_DETAIL: Final = 128
 """Value of a detail picture that changes nothing."""
 _LIPS_FEATHER_PX: Final = 1.0
+_FIT_SIGMA_PX: Final = 3.0
+"""Standard deviation of the Gaussian over which box and detail are compared, box pixels."""
+_FULL_FIT: Final = 0.5
+"""Correlation from which the detail between the lips has its whole strength (docs/decisions/0010-native-detail.md)."""
 _SUBPIXEL_BITS: Final = 4
 _SUBPIXELS: Final = 1 << _SUBPIXEL_BITS
 _NO_SECOND_MAP: Final = np.empty(0, np.float32)
@@ -112,11 +116,17 @@ def warped_detail(bank: MouthBank, row: int, backward: Float32, scale: int) -> U
     return _stored(detail_of(moved.astype(np.float32), scale))
 
 
-def with_own_interior(detail: UInt8, box: UInt8, landmarks: Float32) -> UInt8:
-    """Return detail whose part between the lips is that of a rendered box, so that the box keeps its own there.
+def with_fitting_interior(detail: UInt8, box: UInt8, landmarks: Float32) -> UInt8:
+    """Return detail that is left out between the lips where the detail does not fit a rendered box.
 
-    A renderer that does not start from the bank's frame draws its own teeth and tongue, which outlines of the frame's teeth would
-    not fit.
+    A renderer that does not start from the bank's frame draws its own teeth and tongue. Outlines of the frame's teeth sharpen the
+    same teeth in the box, and are scratches on a dark mouth or on a tongue. The middle bands tell the one from the other. With b
+    the box's and d the detail's, and G a Gaussian of _FIT_SIGMA_PX, the local correlation is
+
+        G(b d) / (sqrt(G(b b) G(d d)) + 1)
+
+    The detail keeps its whole strength from a correlation of _FULL_FIT. Where the correlation is smaller, the detail passes over
+    into the box's own middle band, and from 0 downwards no fine structure is left.
 
     Args:
         detail: uint8 [160 S, 160 S], from `warped_detail`.
@@ -130,8 +140,17 @@ def with_own_interior(detail: UInt8, box: UInt8, landmarks: Float32) -> UInt8:
     cv2.fillPoly(inside, [np.rint(lips * _SUBPIXELS).astype(np.int32)], (1.0,), lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
     inside = np.asarray(cv2.GaussianBlur(inside, (0, 0), _LIPS_FEATHER_PX * scale, borderType=cv2.BORDER_REPLICATE), np.float32)
     given = detail.astype(np.float32) - NO_DETAIL
-    own = detail_of(luma_of(enlarged(box, scale)), scale)
-    return _stored(given + inside * (own - given))
+    luma = luma_of(box)
+    own, frame = middle_of(luma - coarse_of(luma)), middle_of(on_box_grid(given))
+    unfit = inside * (1.0 - np.clip(at_scale(_correlation(own, frame), scale) / _FULL_FIT, 0.0, 1.0))
+    return _stored(given + unfit * (at_scale(own, scale) - given))
+
+
+def _correlation(one: Float32, other: Float32) -> Float32:
+    products = cv2.merge([one * other, one * one, other * other])
+    around = cv2.GaussianBlur(products, (0, 0), _FIT_SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
+    # One grey level keeps the noise of two flat pictures from being a fit.
+    return np.asarray(around[..., 0] / (np.sqrt(around[..., 1] * around[..., 2]) + np.float32(1.0)), np.float32)
 
 
 def _stored(detail: Float32) -> UInt8:

@@ -17,12 +17,13 @@ from services.common.face.mouth_detail import (
     FINE_SIGMA_PX,
     NO_DETAIL,
     at_scale,
+    coarse_of,
     detail_of,
     luma_of,
     middle_of,
     on_box_grid,
     warped_detail,
-    with_own_interior,
+    with_fitting_interior,
 )
 from services.common.face.native_pictures import encoded, packed
 
@@ -94,18 +95,35 @@ def test_the_luma_of_grey_is_grey() -> None:
     assert np.unique(luma_of(np.full((4, 4, 3), 77, np.uint8))).tolist() == [77.0]
 
 
-@pytest.mark.parametrize("scale", [1, 2])
-def test_between_the_lips_a_box_keeps_its_own_detail(scale: int) -> None:
-    side = BOX_SIZE * scale
+def open_mouth() -> np.ndarray:
+    """Return landmarks whose inner lips are an ellipse about (80, 70), float32 [59, 2], box pixels."""
     landmarks = np.zeros((NUM_MOUTH_AREA, 2), np.float32)
     turn = np.linspace(0, 2 * np.pi, NUM_LIPS - len(LIPS_OUTER), endpoint=False)
     landmarks[len(LIPS_OUTER) : NUM_LIPS] = np.stack([80 + 30 * np.cos(turn), 70 + 20 * np.sin(turn)], 1)
-    box = np.repeat(stripes(1, 4.0)[..., None], 3, axis=-1)
-    large = cv2.resize(box, (side, side), interpolation=cv2.INTER_CUBIC)
-    detail = np.full((side, side), 200, np.uint8)
-    found = with_own_interior(detail, box, landmarks)
-    own = np.clip(np.rint(detail_of(luma_of(large), scale) + NO_DETAIL), 0, 255)
-    middle = (slice(65 * scale, 75 * scale), slice(70 * scale, 90 * scale))
-    np.testing.assert_allclose(found[middle].astype(int), own[middle], atol=1)
-    assert (found[100 * scale :] == 200).all()
-    assert (found[:, : 40 * scale] == 200).all()
+    return landmarks
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_between_the_lips_a_detail_that_fits_the_box_stays(scale: int) -> None:
+    detail = warped_detail(bank(2, 6.0), 0, REST, scale)
+    box = np.repeat(cv2.resize(stripes(2, 6.0), (160, 160), interpolation=cv2.INTER_AREA)[..., None], 3, axis=-1)
+    np.testing.assert_allclose(with_fitting_interior(detail, box, open_mouth()).astype(int), detail, atol=1)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_between_the_lips_other_structures_than_the_boxs_give_way_to_its_middle_band(scale: int) -> None:
+    detail = warped_detail(bank(2, 6.0), 0, REST, scale)
+    other = np.ascontiguousarray(stripes(1, 6.0).T)  # the stripes of the box lie flat
+    found = with_fitting_interior(detail, np.repeat(other[..., None], 3, axis=-1), open_mouth())
+    luma = other.astype(np.float32)
+    own = at_scale(middle_of(luma - coarse_of(luma)), scale) + NO_DETAIL
+    middle = (slice(62 * scale, 78 * scale), slice(70 * scale, 90 * scale))
+    np.testing.assert_allclose(found[middle].astype(float), own[middle], atol=4.0)
+    assert (found[100 * scale :] == detail[100 * scale :]).all()
+    assert (found[:, : 40 * scale] == detail[:, : 40 * scale]).all()
+
+
+def test_between_the_lips_of_a_flat_box_nothing_is_scratched() -> None:
+    flat = np.full((160, 160, 3), 40, np.uint8)
+    found = with_fitting_interior(warped_detail(bank(2, 3.0), 0, REST, 2), flat, open_mouth())
+    assert np.abs(found[130:150, 140:180].astype(int) - NO_DETAIL).max() <= 1
