@@ -151,7 +151,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
             deadline=time.monotonic() + allowed_s,
             max_memory_bytes=self._max_call_memory_bytes,
         )
-        requests = RequestStream(request, call) if hasattr(request, "__aiter__") else None
+        requests = RequestStream(context, call) if hasattr(request, "__aiter__") else None
         async with self._observer.observed(call, metadata) as outcome:
             try:
                 set_current_caller(self._caller(metadata))
@@ -177,6 +177,8 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                     # The watchdog ended the call.
                     outcome.fail(call.failure)
                     _uncancel()
+                    if requests is not None:
+                        await requests.hear_out()
                     await self._send(context, call.failure)
                 # The caller, the caller's deadline or the server's shutdown ended the call: gRPC itself answers.
                 remaining = context.time_remaining()

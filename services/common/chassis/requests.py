@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any, Self
 
+import grpc.aio
+
 from services.common.chassis.calls import Call
-from services.common.chassis.messages import Received
 
 # Seconds for which further requests of a failed call are read: altogether, and for each request.
 _HEARING_S = 1.0
@@ -19,20 +19,18 @@ class RequestStream:
     """Asynchronous iterator of the checked requests of one call.
 
     gRPC cannot take a read back: the request of a cancelled read is lost, and the next read ends at once as if the caller had sent
-    all. Each read is therefore a task of its own. A handler that is cancelled, such as one that reads ahead, leaves the task
-    alone, and whoever reads next gets the task's request.
+    all. Each read is therefore a task of its own. If a handler is cancelled during a read, for example while it reads ahead, the
+    task goes on, and the next read waits for the same task.
 
     Args:
-        received: gRPC's requests.
+        context: context of the call.
         call: counts the requests, and the time for which the handler waits for the caller.
     """
 
-    def __init__(self, received: AsyncIterable[Received], call: Call) -> None:
-        self._received = received
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], call: Call) -> None:
+        self._context = context
         self._call = call
-        # Opened by the first read: a call that ends before leaves no iterator behind that nobody waited for.
-        self._iterator: AsyncIterator[Received] | None = None
-        self._reading: asyncio.Future[Received | None] | None = None
+        self._reading: asyncio.Future[Any] | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -41,7 +39,7 @@ class RequestStream:
         with self._call.awaited():
             received = await asyncio.shield(self._read())
         self._reading = None
-        if received is None:
+        if received is grpc.aio.EOF:
             raise StopAsyncIteration
         self._call.messages_received += 1
         return received.checked()
@@ -58,19 +56,17 @@ class RequestStream:
             if not (await asyncio.wait({reading}, timeout=_NEXT_REQUEST_S))[0]:
                 return
             self._reading = None
-            if reading.result() is None:
+            if reading.result() is grpc.aio.EOF:
                 return
 
-    def _read(self) -> asyncio.Future[Received | None]:
-        if self._iterator is None:
-            self._iterator = aiter(self._received)
+    def _read(self) -> asyncio.Future[Any]:
         if self._reading is None:
-            self._reading = asyncio.ensure_future(anext(self._iterator, None))
-            self._reading.add_done_callback(_look_at)
+            self._reading = asyncio.ensure_future(self._context.read())
+            self._reading.add_done_callback(_retrieve)
         return self._reading
 
 
-def _look_at(reading: asyncio.Future[Received | None]) -> None:
-    # A read that outlives the call fails, and asyncio reports failures that nobody looked at.
+def _retrieve(reading: asyncio.Future[Any]) -> None:
+    # A read that is still open when its call ends may fail. asyncio logs a failure that no code has retrieved.
     if not reading.cancelled():
         reading.exception()

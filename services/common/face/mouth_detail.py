@@ -140,8 +140,7 @@ def with_fitting_interior(detail: UInt8, box: UInt8, landmarks: Float32) -> UInt
     cv2.fillPoly(inside, [np.rint(lips * _SUBPIXELS).astype(np.int32)], (1.0,), lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
     inside = np.asarray(cv2.GaussianBlur(inside, (0, 0), _LIPS_FEATHER_PX * scale, borderType=cv2.BORDER_REPLICATE), np.float32)
     given = detail.astype(np.float32) - NO_DETAIL
-    luma = luma_of(box)
-    own, frame = middle_of(luma - coarse_of(luma)), middle_of(on_box_grid(given))
+    own, frame = middle_of(detail_of(luma_of(box), 1)), middle_of(on_box_grid(given))
     unfit = inside * (1.0 - np.clip(at_scale(_correlation(own, frame), scale) / _FULL_FIT, 0.0, 1.0))
     return _stored(given + unfit * (at_scale(own, scale) - given))
 

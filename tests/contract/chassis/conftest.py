@@ -20,6 +20,7 @@ from services.common.chassis.client import ClientConfig, StageClient
 from services.common.chassis.server import StageServer
 from services.common.chassis.settings import StageSettings
 from tests.contract import ports
+from tests.contract.chassis.helpers import sent
 
 SERVICE = "dubstage.echo.v1.EchoService"
 Behaviour = Callable[[bytes], Awaitable[bytes]]
@@ -51,11 +52,6 @@ def echo_handlers(behave: Behaviour) -> grpc.GenericRpcHandler:
             "Stream": grpc.stream_stream_rpc_method_handler(stream),
         },
     )
-
-
-async def sent(message: bytes, times: int) -> AsyncIterator[bytes]:
-    for _ in range(times):
-        yield message
 
 
 @dataclass

@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,11 @@ def process_of(code: str, *arguments: str, **environment: str) -> subprocess.Pop
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "DUBSTAGE_LOG_FORMAT": "json", **environment},
     )
+
+
+async def sent(message: bytes, times: int) -> AsyncIterator[bytes]:
+    for _ in range(times):
+        yield message
 
 
 async def answer(message: bytes) -> bytes:

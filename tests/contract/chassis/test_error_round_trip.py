@@ -12,10 +12,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.common import consent_errors, errors, tenant_errors
+from services.common.chassis.calls import current_call
 from services.common.chassis.error_status import TABLE, from_rpc_error
 from services.common.chassis.retries import RetryPolicy
-from tests.contract.chassis.conftest import sent
-from tests.contract.chassis.helpers import answer
+from tests.contract.chassis.helpers import answer, sent
 
 EXAMPLES: list[errors.DubstageError] = [
     errors.InvalidRequest("landmarks have shape [3, 58, 3], not [3, 59, 3]", field="frames[2].landmarks"),
@@ -148,9 +148,6 @@ async def test_an_error_that_crosses_two_servers_names_the_stage_where_it_arose(
 
 
 async def test_an_unknown_method_is_a_broken_contract(echo: Any) -> None:
-    async def answer(message: bytes) -> bytes:
-        return message
-
     client = echo.connect(await echo.serve(answer))
     with pytest.raises(errors.ContractBroken, match="echo at 127"):
         await client.stage.unary(client.stage.channel.unary_unary(f"/{echo.service}/Missing"), b"", policy=ONCE)
@@ -191,6 +188,20 @@ async def test_error_reaches_a_caller_whose_requests_are_read_ahead(echo: Any) -
     for _ in range(30):
         with pytest.raises(errors.InvalidRequest):
             _ = [answered async for answered in client.stage.stream(method, sent(b"x" * 65_536, 64), timeout_s=60)]
+
+
+async def test_error_of_a_call_that_is_ended_from_outside_reaches_a_caller_that_is_still_sending(echo: Any) -> None:
+    async def ended(_: bytes) -> bytes:
+        call = current_call()
+        assert call is not None
+        asyncio.get_running_loop().call_soon(call.end, errors.CallTooLarge("2.1 GiB are over the 2 GiB that one call may hold"))
+        await asyncio.sleep(60)
+        return b""
+
+    client = echo.connect(await echo.serve(ended))
+    for _ in range(30):
+        with pytest.raises(errors.CallTooLarge):
+            await client.call("Stream", b"x" * 65_536, times=64)
 
 
 async def test_a_failed_caller_that_never_stops_sending_is_cut_off(echo: Any) -> None:

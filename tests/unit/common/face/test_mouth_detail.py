@@ -17,7 +17,6 @@ from services.common.face.mouth_detail import (
     FINE_SIGMA_PX,
     NO_DETAIL,
     at_scale,
-    coarse_of,
     detail_of,
     luma_of,
     middle_of,
@@ -115,8 +114,7 @@ def test_between_the_lips_other_structures_than_the_boxs_give_way_to_its_middle_
     detail = warped_detail(bank(2, 6.0), 0, REST, scale)
     other = np.ascontiguousarray(stripes(1, 6.0).T)  # the stripes of the box lie flat
     found = with_fitting_interior(detail, np.repeat(other[..., None], 3, axis=-1), open_mouth())
-    luma = other.astype(np.float32)
-    own = at_scale(middle_of(luma - coarse_of(luma)), scale) + NO_DETAIL
+    own = at_scale(middle_of(detail_of(other.astype(np.float32), 1)), scale) + NO_DETAIL
     middle = (slice(62 * scale, 78 * scale), slice(70 * scale, 90 * scale))
     np.testing.assert_allclose(found[middle].astype(float), own[middle], atol=4.0)
     assert (found[100 * scale :] == detail[100 * scale :]).all()
