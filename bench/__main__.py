@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from bench.concurrency import read_concurrency
@@ -24,6 +22,7 @@ from bench.inside import read_inside
 from bench.methods import DUBSTAGE, measure_method
 from bench.process import CommandFailedError, measure
 from bench.result import BenchResult, lines_of, write_json
+from bench.work import tell, work_folder
 from gateway.methods import DEFAULT_METHOD, METHODS
 
 ACTOR = "bench"
@@ -86,11 +85,6 @@ def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, wo
     )
 
 
-def tell(text: str) -> None:
-    """Progress, on the error stream."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> int:
     """Parse the command line, measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
@@ -101,17 +95,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/bench.json"))
     parser.add_argument("--keep", type=Path, default=None, help="folder that keeps films, logs and report")
     options = parser.parse_args()
-    work = options.keep or Path(tempfile.mkdtemp(prefix="dubstage-bench-"))
-    work.mkdir(parents=True, exist_ok=True)
     try:
-        clip = options.clip or default_clip()
-        result = run(clip, options.speech, options.seconds, options.long_seconds, work)
+        with work_folder(options.keep) as work:
+            clip = options.clip or default_clip()
+            result = run(clip, options.speech, options.seconds, options.long_seconds, work)
     except (CommandFailedError, ValueError, FileNotFoundError) as problem:
         tell(f"bench failed: {problem}")
         return 1
-    finally:
-        if options.keep is None:
-            shutil.rmtree(work, ignore_errors=True)
     print("\n".join(lines_of(result)))
     write_json(options.out, result)
     tell(f"written to {options.out}")

@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +23,7 @@ import psutil
 from bench.footage import default_clip, make_footage
 from bench.methods import DUBSTAGE
 from bench.process import CommandFailedError, measure, tree_memory_mib
+from bench.work import tell, work_folder
 from gateway.methods import DEFAULT_METHOD
 
 ACTOR: Final = "long"
@@ -162,11 +161,6 @@ def _ends(windows: Sequence[tuple[float, int]]) -> tuple[float, float]:
     return one, other
 
 
-def tell(text: str) -> None:
-    """Progress, on the error stream."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> int:
     """Parse the command line, measure, print and write; 1 if memory grew, or speed changed."""
     parser = argparse.ArgumentParser(prog="python -m bench.long", description=__doc__)
@@ -176,16 +170,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/bench-long.json"))
     parser.add_argument("--keep", type=Path, default=None, help="folder that keeps films and logs")
     options = parser.parse_args()
-    work = options.keep or Path(tempfile.mkdtemp(prefix="dubstage-bench-"))
-    work.mkdir(parents=True, exist_ok=True)
     try:
-        result = run(options.clip or default_clip(), options.speech, options.seconds, work)
+        with work_folder(options.keep) as work:
+            result = run(options.clip or default_clip(), options.speech, options.seconds, work)
     except (CommandFailedError, ValueError, FileNotFoundError) as problem:
         tell(f"bench failed: {problem}")
         return 1
-    finally:
-        if options.keep is None:
-            shutil.rmtree(work, ignore_errors=True)
     print(f"{result.frames} frames in {result.wall_s:.0f} s")
     print(
         f"peak memory {result.minute_peak_mib:.0f} MiB for a minute, {result.long_peak_mib:.0f} MiB ({result.memory_growth:+.1%})"

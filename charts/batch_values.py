@@ -11,29 +11,19 @@ from charts.rules import (
     Schema,
     closed,
     flag,
-    gpu,
     image,
     labels,
     many,
+    placement,
     quantity,
-    resources,
-    spread,
     text,
-    toleration,
     whole,
     word,
 )
 
 _PROFILE: Final = closed(
     {
-        "resources": resources(),
-        "gpu": gpu(),
-        "nodeSelector": labels("labels that a node must have"),
-        "tolerations": many("taints that the pods tolerate", toleration()),
-        "affinity": {**ANY, "description": "affinity of the pods"},
-        "topologySpreadConstraints": many("how the pods spread over nodes and zones", spread()),
-        "priorityClassName": text("priority class of the pods", OBJECT_NAME),
-        "runtimeClassName": text("runtime class of the pods, such as nvidia", OBJECT_NAME),
+        **placement({**ANY, "description": "affinity of the pods"}),
         "extraEnv": many("environment variables of this profile", ANY),
     }
 )

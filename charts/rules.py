@@ -177,6 +177,24 @@ def spread() -> Schema:
     )
 
 
+def placement(affinity: Schema) -> Schema:
+    """Return the rules of what a pod takes of a node, and of the nodes that it may run on.
+
+    Args:
+        affinity: rule of the pod's affinity.
+    """
+    return {
+        "resources": resources(),
+        "gpu": gpu(),
+        "nodeSelector": labels("labels that a node must have"),
+        "tolerations": many("taints that the pods tolerate", toleration()),
+        "affinity": affinity,
+        "topologySpreadConstraints": many("how the pods spread over nodes and zones", spread()),
+        "priorityClassName": text("priority class of the pods", OBJECT_NAME),
+        "runtimeClassName": text("runtime class of the pods, such as nvidia", OBJECT_NAME),
+    }
+
+
 def autoscaling() -> Schema:
     """Return the schema of autoscaling: which autoscaler sets the number of replicas, and by which metric."""
     keda = closed(

@@ -20,14 +20,13 @@ from charts.rules import (
     labels,
     many,
     models,
+    placement,
     port,
     probe,
     quantity,
     resources,
     secret,
-    spread,
     text,
-    toleration,
     volume,
     when,
     whole,
@@ -55,6 +54,8 @@ def component_properties(name: str) -> Schema:
             "maxSurge": "additional pods that may run during a rollout",
         }.items()
     }
+    kinds = ("nodeAffinity", "podAffinity", "podAntiAffinity")
+    affinity = closed({kind: {**ANY, "description": f"{kind} of the pods"} for kind in kinds}, "affinity of the pods")
     properties = {
         "replicas": whole("number of pods; ignored if an autoscaler sets the number", 0, 1000),
         "strategy": closed(
@@ -66,17 +67,7 @@ def component_properties(name: str) -> Schema:
         "healthPort": port("port of the health service without TLS, for probes; open only with TLS"),
         "drainGraceSeconds": whole("seconds that running calls have after SIGTERM; the pod has 15 s more", 0, 7200),
         "image": image(),
-        "resources": resources(),
-        "gpu": gpu(),
-        "nodeSelector": labels("labels that a node must have"),
-        "tolerations": many("taints that the pods tolerate", toleration()),
-        "affinity": closed(
-            {kind: {**ANY, "description": f"{kind} of the pods"} for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")},
-            "affinity of the pods",
-        ),
-        "topologySpreadConstraints": many("how the pods spread over nodes and zones", spread()),
-        "priorityClassName": text("priority class of the pods", OBJECT_NAME),
-        "runtimeClassName": text("runtime class of the pods, such as nvidia", OBJECT_NAME),
+        **placement(affinity),
         "hostNetwork": flag(
             "whether the pods use the network of the node; violates the Pod Security Standard; for `podman kube play`"
         ),

@@ -19,6 +19,7 @@ from bench.watermark.drawing import markdown_of_dubs, plot_dubs, plot_undubbed, 
 from bench.watermark.dubs import append_row, read_rows, rows_of_clip
 from bench.watermark.studio import open_studio
 from bench.watermark.undubbed import faces_of_film, films_below, readings_of, write_readings
+from bench.work import tell
 from gateway.cli.options import gateway_settings
 from gateway.evaluation.clip_choice import chosen_clips
 from gateway.methods import DEFAULT_METHOD, METHODS
@@ -28,11 +29,6 @@ from gateway.stages.one_stage import open_stage
 from services.common.errors import DubstageError
 
 _TURNS: Final = 3
-
-
-def tell(text: str) -> None:
-    """Print progress on the error stream."""
-    print(text, file=sys.stderr, flush=True)
 
 
 async def dubs(asked: argparse.Namespace) -> int:

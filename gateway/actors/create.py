@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -119,65 +120,67 @@ async def create_actor(
     """
     consents = actors.consents
     await asyncio.to_thread(consents.check, request.consent, request.use, request.actor_id)
-    enrolling = _create(request, stages, actors, artefacts, jobs, on_progress=on_progress, operation=operation, max_bytes=max_bytes)
-    return await while_allowed(lambda: consents.check_lasting([request.consent], subject=request.actor_id), enrolling)
 
-
-async def _create(
-    request: EnrolRequest,
-    stages: Stages,
-    actors: ActorStore,
-    artefacts: ArtefactStore,
-    jobs: Path,
-    *,
-    on_progress: OnProgress,
-    operation: ForOperation,
-    max_bytes: int,
-) -> StoredActor:
-    await asyncio.to_thread(actors.check_free, request.actor_id)
-    method = method_named(request.method)
-    await models_for(stages, method)
-    info = await inspect_film_aside(request.footage)
-    check_footage(method, request.footage, info)
-    footage_sha256 = await asyncio.to_thread(sha256_of, request.footage)
-    folder = folder_of(jobs, step_key("enrol", footage=footage_sha256, actor=request.actor_id))
-    made: list[ArtefactRef] = []
-    with open_workspace(folder, operation.name, max_bytes=max_bytes) as workspace:
-        folder = workspace.folder
+    async def enrol() -> StoredActor:
+        await asyncio.to_thread(actors.check_free, request.actor_id)
+        method = method_named(request.method)
+        await models_for(stages, method)
+        info = await inspect_film_aside(request.footage)
+        check_footage(method, request.footage, info)
+        footage_sha256 = await asyncio.to_thread(sha256_of, request.footage)
+        folder = folder_of(jobs, step_key("enrol", footage=footage_sha256, actor=request.actor_id))
         ledger = JobLedger(actors, belongs_to=operation.name or f"actors/{request.actor_id}")
-
-        def forget() -> None:
-            for ref in ledger.release(folder, made):
-                artefacts.delete(ref)
-            shutil.rmtree(folder, ignore_errors=True)
-
-        async def note(ref: ArtefactRef) -> None:
-            await asyncio.to_thread(ledger.hold, folder, ref)
-            made.append(ref)
-
-        try:
-            await asyncio.to_thread(ledger.begin, folder)
-            facts = {"kind": "enrol", "footage": request.footage.name, "method": method.name, "actor": request.actor_id}
-            await asyncio.to_thread(workspace.describe, facts)
-            shot = await Shot.open(stages, method, info, workspace, threads=request.threads)
-            enrolled = await _learn(shot, request, note, on_progress)
-            more = await _keep_for_live(shot, request.footage, artefacts, note)
-            await in_thread(operation.confirm)
-            return await asyncio.to_thread(
-                lambda: actors.create(
-                    request.actor_id,
-                    method=method.name,
-                    enrolled=enrolled,
-                    footage_sha256=footage_sha256,
-                    consent=request.consent,
-                    more=more,
-                    superseded=made,
-                    operation=operation.name,
+        made: list[ArtefactRef] = []
+        with open_workspace(folder, operation.name, max_bytes=max_bytes) as workspace:
+            async with _counted(ledger, workspace.folder, artefacts, made) as note:
+                facts = {"kind": "enrol", "footage": request.footage.name, "method": method.name, "actor": request.actor_id}
+                await asyncio.to_thread(workspace.describe, facts)
+                shot = await Shot.open(stages, method, info, workspace, threads=request.threads)
+                enrolled = await _learn(shot, request, note, on_progress)
+                more = await _keep_for_live(shot, request.footage, artefacts, note)
+                await in_thread(operation.confirm)
+                return await asyncio.to_thread(
+                    lambda: actors.create(
+                        request.actor_id,
+                        method=method.name,
+                        enrolled=enrolled,
+                        footage_sha256=footage_sha256,
+                        consent=request.consent,
+                        more=more,
+                        superseded=made,
+                        operation=operation.name,
+                    )
                 )
-            )
-        finally:
-            # Artefacts that the actor uses stay. After a failed or cancelled enrolment no actor uses them, so all of them go.
-            await in_thread(forget)
+
+    return await while_allowed(lambda: consents.check_lasting([request.consent], subject=request.actor_id), enrol())
+
+
+@asynccontextmanager
+async def _counted(ledger: JobLedger, folder: Path, artefacts: ArtefactStore, made: list[ArtefactRef]) -> AsyncIterator[OnBlob]:
+    """Give what counts each artefact of an enrolment. At the end, the artefacts that no actor uses and the folder are removed.
+
+    Args:
+        ledger: counts the artefacts.
+        folder: folder of the enrolment.
+        artefacts: artefact store of the stages.
+        made: gets each artefact as the artefact is counted.
+    """
+
+    async def note(ref: ArtefactRef) -> None:
+        await asyncio.to_thread(ledger.hold, folder, ref)
+        made.append(ref)
+
+    def forget() -> None:
+        for ref in ledger.release(folder, made):
+            artefacts.delete(ref)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    try:
+        await asyncio.to_thread(ledger.begin, folder)
+        yield note
+    finally:
+        # Artefacts that the actor uses stay. After a failed or cancelled enrolment no actor uses them, so all of them go.
+        await in_thread(forget)
 
 
 async def _learn(shot: Shot, request: EnrolRequest, note: OnBlob, on_progress: OnProgress) -> EnrolledActor:

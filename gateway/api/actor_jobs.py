@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
@@ -16,22 +17,22 @@ from gateway.pipeline.dub_files import sha256_of
 from gateway.stages.interface import Stages
 
 
+@dataclass(frozen=True, slots=True)
 class ActorJobs:
     """Handler of CreateActor's operations.
 
-    Args:
+    Attributes:
         context: what the operations work with.
         stages: returns the opened stages.
     """
 
-    def __init__(self, context: JobContext, stages: Callable[[], Stages]) -> None:
-        self._context = context
-        self._stages = stages
+    context: JobContext
+    stages: Callable[[], Stages]
 
     async def __call__(self, job: Job) -> bytes:
         """Enrol a person; return the serialised Actor. A resumed job that had stored the actor answers that actor."""
         message = pb.CreateActorRequest.FromString(job.record.request)
-        context = self._context
+        context = self.context
 
         def report(stage: str, done: int, total: int) -> None:
             job.report(pb.ActorProgress(stage=stage, done=done, total=total).SerializeToString())
@@ -43,7 +44,7 @@ class ActorJobs:
             if actor is None:
                 actor = await create_actor(
                     request,
-                    self._stages(),
+                    self.stages(),
                     context.actors,
                     context.artefacts,
                     context.jobs,
@@ -57,7 +58,7 @@ class ActorJobs:
 
     async def _made_before(self, actor_id: str, footage: Path) -> StoredActor | None:
         """Return the actor that an earlier process stored from this footage; None: there is none."""
-        actor = await asyncio.to_thread(self._context.actors.find, actor_id)
+        actor = await asyncio.to_thread(self.context.actors.find, actor_id)
         if actor is None or actor.footage_sha256 != await asyncio.to_thread(sha256_of, footage):
             return None
         return actor

@@ -17,7 +17,6 @@ from gateway.api.batch_rows import RowReader, refusal
 from gateway.api.batch_views import BatchView
 from gateway.api.batches import Batches
 from gateway.api.job_context import JobContext
-from gateway.api.opened_stages import OpenedStages
 from gateway.api.operation_messages import page_size_from
 from gateway.batch.manifest import Manifest, batch_name
 from gateway.settings import GatewaySettings
@@ -34,22 +33,16 @@ MOST_MISTAKES: Final = 10_000
 class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
     """Submits, shows, changes and removes batches.
 
-    Attributes:
-        batches: the batches.
-
     Args:
         settings: settings of the process.
         context: what the operations work with.
-        stages: the stages of this process.
-        shots: as for `BatchJobs`.
+        batches: the batches.
     """
 
-    def __init__(
-        self, settings: GatewaySettings, context: JobContext, stages: OpenedStages, shots: asyncio.Semaphore | None = None
-    ) -> None:
+    def __init__(self, settings: GatewaySettings, context: JobContext, batches: Batches) -> None:
         self._may_use_cluster = settings.is_default_tenant
         self._context = context
-        self.batches = Batches(settings, context, stages, shots)
+        self._batches = batches
         self._rows = RowReader(context)
         self._watchers = 0
         self._reports = asyncio.Semaphore(MOST_REPORTS)
@@ -67,26 +60,26 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         if not isinstance(found, Manifest):
             raise refusal(found, of_rows=bool(request.rows))
         await self._context.gate.check_storage()
-        view = await self.batches.submit(found, engine, profile=request.profile, workers=request.workers)
+        view = await self._batches.submit(found, engine, profile=request.profile, workers=request.workers)
         return pb.SubmitBatchResponse(batch=self._message(view))
 
     async def GetBatch(self, request: pb.GetBatchRequest, context: Any) -> pb.GetBatchResponse:  # noqa: N802
         """Return a batch with its progress."""
-        return pb.GetBatchResponse(batch=self._message(await self.batches.view(batch_id_from(request.batch_id))))
+        return pb.GetBatchResponse(batch=self._message(await self._batches.view(batch_id_from(request.batch_id))))
 
     async def ListBatches(self, request: pb.ListBatchesRequest, context: Any) -> pb.ListBatchesResponse:  # noqa: N802
         """List batches in the order of their ids."""
         size = page_size_from(request.page_size)
         if request.page_token:
             batch_id_from(request.page_token, field="page_token")
-        facts = [one for one in await in_thread(self.batches.views.facts) if one.name > request.page_token]
+        facts = [one for one in await in_thread(self._batches.views.facts) if one.name > request.page_token]
         token = facts[size - 1].name if len(facts) > size else ""
         return pb.ListBatchesResponse(batches=map(batch_message, facts[:size]), next_page_token=token)
 
     async def ListShots(self, request: pb.ListShotsRequest, context: Any) -> pb.ListShotsResponse:  # noqa: N802
         """List shots in the order of the rows."""
         size, after = page_size_from(request.page_size), row_from(request.page_token)
-        view = await self.batches.view(batch_id_from(request.batch_id))
+        view = await self._batches.view(batch_id_from(request.batch_id))
         chosen = selected(view.records, request.states, to_look_at=request.to_look_at, after=after)
         rows = list(islice(chosen, size + 1))
         token = str(rows[size - 1]) if len(rows) > size else ""
@@ -103,7 +96,7 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
             )
         self._watchers += 1
         try:
-            async with aclosing(self.batches.watch(name)) as views:
+            async with aclosing(self._batches.watch(name)) as views:
                 async for view in views:
                     yield pb.WatchBatchResponse(batch=self._message(view))
         finally:
@@ -111,24 +104,24 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
 
     async def CancelBatch(self, request: pb.CancelBatchRequest, context: Any) -> pb.CancelBatchResponse:  # noqa: N802
         """Cancel shots, or all that have not ended."""
-        view = await self.batches.cancel(batch_id_from(request.batch_id), list(request.shot_ids))
+        view = await self._batches.cancel(batch_id_from(request.batch_id), list(request.shot_ids))
         return pb.CancelBatchResponse(batch=self._message(view))
 
     async def RetryBatch(self, request: pb.RetryBatchRequest, context: Any) -> pb.RetryBatchResponse:  # noqa: N802
         """Let shots begin anew, or all that failed or were cancelled."""
-        view = await self.batches.retry(batch_id_from(request.batch_id), list(request.shot_ids))
+        view = await self._batches.retry(batch_id_from(request.batch_id), list(request.shot_ids))
         return pb.RetryBatchResponse(batch=self._message(view))
 
     async def DeleteBatch(self, request: pb.DeleteBatchRequest, context: Any) -> pb.DeleteBatchResponse:  # noqa: N802
         """Remove a batch whose shots have all ended."""
-        await self.batches.remove(batch_id_from(request.batch_id))
+        await self._batches.remove(batch_id_from(request.batch_id))
         return pb.DeleteBatchResponse()
 
     async def GetReport(self, request: pb.GetReportRequest, context: Any) -> AsyncIterator[pb.GetReportResponse]:  # noqa: N802
         """Send the files of the report."""
         name = batch_id_from(request.batch_id)
-        async with self._reports, self.batches.folder_aside() as folder:
-            view, (store, _) = await self.batches.view(name), await in_thread(self.batches.views.store, name)
+        async with self._reports, self._batches.folder_aside() as folder:
+            view, (store, _) = await self._batches.view(name), await in_thread(self._batches.views.store, name)
             await in_thread(write_files, store, view.facts, view.records, request.format, self._context.names.told, folder)
             async with aclosing(pieces(folder)) as found:
                 async for piece in found:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from opentelemetry import trace
 
 from gateway.api.batch_servicer import BatchServicer
+from gateway.api.batches import Batches
 from gateway.api.chores import eraser_of, expire_hourly
 from gateway.api.handlers import runner_of
 from gateway.api.installation import Installation
@@ -76,12 +77,12 @@ class Room:
             max_message_bytes=settings.max_message_bytes,
             admission=shared.live,
         )
-        servicer = BatchServicer(settings, context, stages, shared.shots)
-        self._batches = servicer.batches
+        self._batches = Batches(settings, context, stages, shared.shots)
         self._eraser = eraser_of(settings, context, runner, live)
-        self._expire = functools.partial(expire_hourly, settings, context, servicer.batches.views)
+        self._expire = functools.partial(expire_hourly, settings, context, self._batches.views)
         self._chores: list[asyncio.Task[None]] = []
-        self.servicers: Servicers = Servicers.of(context, runner, self._eraser, live, servicer)
+        batches = BatchServicer(settings, context, self._batches)
+        self.servicers: Servicers = Servicers.of(context, runner, self._eraser, live, batches)
 
     @property
     def unfinished(self) -> int:

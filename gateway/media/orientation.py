@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-import cv2
 import numpy as np
 
 from services.common.array_types import Float64, UInt8
@@ -81,6 +80,9 @@ class Orientation:
 
     def upright(self, coded: UInt8) -> UInt8:
         """Return a coded picture [height, width, 3] upright. If nothing is to be done, the same array is returned."""
+        # Here and not above: the process that inspects a file turns no picture, and starts a quarter faster without OpenCV.
+        import cv2
+
         picture = coded
         if self.square_size != (self.width, self.height):
             picture = np.asarray(cv2.resize(picture, self.square_size, interpolation=cv2.INTER_LINEAR), np.uint8)

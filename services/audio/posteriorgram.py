@@ -9,25 +9,16 @@ import numpy as np
 
 from services.audio.features import silent_rows
 from services.audio.kind import Heard, Kind
-from services.audio.phones import NUM_PHONES, SILENCE
 from services.audio.sessions import run_windows
 from services.audio.types import ROWS_PER_VIDEO_FRAME
 from services.audio.windows import LOOK_AHEAD_ROWS, MEAN_CONTEXT_ROWS, normalise
 from services.common.array_types import Float32
 from services.common.store.network_session import open_network
+from services.common.wire.phones import NUM_PHONES, SILENCE
 
 
 class PosteriorgramModel:
-    """The loaded phone network.
-
-    Args:
-        weights: folder with ppg.onnx.
-        threads: threads inside one run of the network. The number does not change a bit of the answer.
-
-    Raises:
-        ModelNotFound: the file is missing.
-        ArtefactCorrupt: the file is damaged.
-    """
+    """The loaded phone network, ppg.onnx. Arguments and errors: see Kind.load."""
 
     def __init__(self, weights: Path, threads: int = 1) -> None:
         self._session = open_network(weights / "ppg.onnx", threads)
@@ -87,4 +78,4 @@ class PosteriorgramRows:
 
 
 POSTERIORGRAM: Final = Kind(name="posteriorgram", frame_shape=(ROWS_PER_VIDEO_FRAME, NUM_PHONES), load=PosteriorgramModel)
-"""Phone probabilities, class order of `phones.PHONES`."""
+"""Phone probabilities, class order of `services.common.wire.phones.PHONES`."""

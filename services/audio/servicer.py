@@ -13,7 +13,7 @@ from services.audio.models import AudioModels
 from services.audio.types import FeatureBlock
 from services.common.chassis.calls import count_frames
 from services.common.chassis.limits import WorkerPool
-from services.common.errors import InvalidRequest
+from services.common.chassis.requests import config_message
 
 MAX_FRAMES_PER_REPLY: Final = 256
 """Largest number of frames of a reply: about 700 kB."""
@@ -37,9 +37,7 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
     ) -> AsyncIterator[pb.ExtractFeaturesResponse]:
         """Take a config, then PCM. Reply as soon as frames are complete."""
         requests = aiter(request_iterator)
-        config = await anext(requests, None)
-        if config is None:
-            raise InvalidRequest("the stream ended before its config", field="config")
+        config = await config_message(requests)
         # Designing the filter of an odd sample rate takes a second.
         extractor = await self._workers.run(extractor_from_proto, config, self._models())
         async for request in requests:
@@ -50,7 +48,7 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
             yield reply
 
     async def _replies(self, blocks: Iterator[FeatureBlock]) -> AsyncIterator[pb.ExtractFeaturesResponse]:
-        """Return a reply is sent before the next one is computed: what a long chunk answers is never held as a whole."""
+        """Yield replies, each before the next one is computed: the answer to a long chunk is never held as a whole."""
         count = MAX_FRAMES_PER_REPLY
         while count == MAX_FRAMES_PER_REPLY:
             found = await self._workers.run(lambda: list(islice(blocks, MAX_FRAMES_PER_REPLY)))

@@ -4,7 +4,7 @@
     store       artefacts and their arrays as bytes
     geometry    face models, cameras, light, rasteriser
     face        landmarks, crops, drawing, mouth bank, identities
-    wire        messages of the contracts to and from our own types
+    wire        messages of the contracts to and from our own types, and the order of the phones
 
 errors.py and array_types.py stand before all rooms.
 """

@@ -9,6 +9,7 @@ from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1 import face_pb2_grpc
 from services.common.chassis.calls import charge, check_still_wanted, count_frames, count_reason
 from services.common.chassis.limits import WorkerPool
+from services.common.chassis.requests import config_message
 from services.common.errors import InvalidRequest
 from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
 from services.common.geometry.rasterise import Backend
@@ -65,9 +66,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     ) -> AsyncIterator[pb.TrackResponse]:
         """Take a config, then frames. Answer each frame once its smoothing window is complete."""
         requests = aiter(request_iterator)
-        config = await anext(requests, None)
-        if config is None:
-            raise InvalidRequest("the stream ended before its config", field="config")
+        config = await config_message(requests)
         options = options_from_proto(config)
         order = fitting_from_proto(config)
         fitter = None if order is None else await self._workers.run(self._fitter, order)

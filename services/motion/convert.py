@@ -73,17 +73,12 @@ class FeatureBlock:
     features: SpeechFeatures
 
 
-def config_from_proto(request: pb.PredictMotionRequest | None) -> PredictConfig:
+def config_from_proto(request: pb.PredictMotionRequest) -> PredictConfig:
     """Return the config in the first message of a stream.
 
-    Args:
-        request: the first message. None: the stream has no message.
-
     Raises:
-        InvalidRequest: no message, no config, or an invalid config. The caller checks the method.
+        InvalidRequest: no config, or an invalid config. The caller checks the method.
     """
-    if request is None:
-        raise InvalidRequest("the stream ended before its config", field="config")
     if not request.HasField("config"):
         raise InvalidRequest("the first message of the stream must be the config", field="config")
     config = request.config

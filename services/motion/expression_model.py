@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
 from services.common.array_types import Float32
 from services.common.store.network_session import open_network
 from services.motion.basis import LandmarkBasis
-from services.motion.models import MotionModels
+from services.motion.models import PredictorModel
 from services.motion.runtime import read_constants
 
 
-class ExpressionModel:
-    """Network and constants of a predictor of expression coefficients. Calls from several threads are safe.
+class ExpressionModel(PredictorModel):
+    """Network and constants of a predictor of expression coefficients.
 
     Attributes:
-        version: digest of the network.
         face_model: digest of the morphable model that the coefficients belong to.
         num_expression: number of expression coefficients of the morphable model. The network predicts the first ones.
         basis: the morphable model's expression basis at the mouth-area points.
@@ -31,27 +30,14 @@ class ExpressionModel:
     """File name of the arrays that belong to the network."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        """Load the network and the constants.
-
-        Args:
-            folder: folder of the exported network.
-            threads: threads inside one inference.
-
-        Raises:
-            ModelNotFound: a file is missing.
-            ArtefactCorrupt: a file is damaged.
-        """
+        """Load the network and the constants; see PredictorModel."""
+        super().__init__(folder, threads)
         self.constants = read_constants(folder / self.constants_file)
         self.version = self.constants.metadata["version"]
         self.face_model = self.constants.metadata["face_model"]
         self.num_expression = int(self.constants.metadata["num_expression"])
         self.basis = LandmarkBasis.named(self.constants)
         self._network = open_network(folder / self.network_file, threads)
-
-    @classmethod
-    def of(cls, models: MotionModels) -> Self:
-        """Return the model that belongs to the shared networks; the first call loads the model."""
-        return models.own(cls)
 
     def coefficients(self, offsets: Float32) -> Float32:
         """Return coefficients of the whole model: offsets from the rest mouth float32 [T, 59, 3] -> [T, num_expression]."""

@@ -11,15 +11,8 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32
+from services.common.wire.phones import PHONES, SILENCE
 from services.motion.types import NUM_MELS, NUM_PHONES, ROWS_PER_FRAME, SpeechFeatures
-
-PHONES: Final[tuple[str, ...]] = (
-    "SIL",
-    "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY",
-    "F", "G", "HH", "IH", "IY", "JH", "K", "L", "M", "N", "NG", "OW", "OY", "P",
-    "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
-)  # fmt: skip
-"""Class order of the posteriorgram. A test compares this order with the audio stage's."""
 
 ARTICULATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ("SIL",),
@@ -57,7 +50,6 @@ _PAUSE_WEIGHT: Final = 0.02
 _ENERGY_LIMIT: Final = 3.0
 _ENERGY_BEFORE: Final = -1.5
 """Relative energy of the silence before a stream: the typical value of quiet frames in speech."""
-SILENCE: Final = 0
 BILABIAL: Final = 1
 
 _LOG_FLOOR: Final = float(np.log(1e-6))
@@ -161,6 +153,6 @@ def bilabial_probability(features: SpeechFeatures) -> Float32:
 def silence(num_frames: int) -> SpeechFeatures:
     """Return features of digital silence, which surrounds every stream."""
     posteriorgram = np.zeros((num_frames, ROWS_PER_FRAME, NUM_PHONES), np.float32)
-    posteriorgram[..., PHONES.index("SIL")] = 1.0
+    posteriorgram[..., SILENCE] = 1.0
     mel = np.full((num_frames, ROWS_PER_FRAME, NUM_MELS), _LOG_FLOOR, np.float32)
     return SpeechFeatures(posteriorgram, mel, np.zeros(num_frames, np.float32))

@@ -7,12 +7,14 @@ of a stream there is silence.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from services.common.array_types import Float32
+from services.common.chassis.calls import check_still_wanted
 from services.motion.constraints import CONTEXT_PAST, LIVE, ConstraintConfig, apply_constraints
 from services.motion.features import bilabial_probability, silence
 from services.motion.style import Style
@@ -27,6 +29,26 @@ same, and mouths are livelier (docs/models/motion.md).
 def expected(mouth: Float32, style: Style) -> Float32:
     """Return mouths with their movement about the mean mouth scaled by AMPLITUDE, float32 [..., 59, 3]."""
     return style.mean_mouth + np.float32(AMPLITUDE) * (mouth - style.mean_mouth)
+
+
+def motion_of_windows(first: int, heard: Float32, speaking: Float32, length: int, mouth_of: Callable[[Float32], Float32]) -> Motion:
+    """Return the motion of frames that each depend on a window of network inputs alone, see Grid._predict.
+
+    Args:
+        first: as Grid._predict takes it.
+        heard: as Grid._predict takes it.
+        speaking: as Grid._predict takes it.
+        length: frames of a window. The first window begins with `heard`.
+        mouth_of: returns the mouth of a window, float32 [59, 3].
+
+    Raises:
+        Cancelled: the call that this is done for is over.
+    """
+    mouths = []
+    for frame in range(len(speaking)):
+        check_still_wanted()
+        mouths.append(mouth_of(heard[frame : frame + length]))
+    return Motion(first, np.stack(mouths), speaking)
 
 
 class Grid(ABC):

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 import numpy as np
 
@@ -117,3 +117,32 @@ class MotionModels:
         """Return sync embeddings of mouths: float32 [T, K] in units of the clip's own spread -> unit rows [T, E]."""
         embedded: Float32 = run(self._mouth, coefficients=coefficients[None])[0][0]
         return embedded
+
+
+class PredictorModel:
+    """Base of a predictor's own networks, beside the networks that all predictors share. Calls from several threads are safe."""
+
+    version: str
+    """Digest of the networks."""
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        """Load the networks.
+
+        Args:
+            folder: folder of the exported networks.
+            threads: threads inside one inference.
+
+        Raises:
+            ModelNotFound: a file is missing.
+            ArtefactCorrupt: a file is damaged.
+        """
+
+    @classmethod
+    def of(cls, models: MotionModels) -> Self:
+        """Return the model that belongs to the shared networks; the first call loads the model."""
+        return models.own(cls)
+
+    @classmethod
+    def version_of(cls, models: MotionModels) -> str:
+        """Return the digest of the networks that belong to the shared networks."""
+        return cls.of(models).version

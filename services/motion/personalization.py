@@ -9,10 +9,12 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Bool, Float32, Float64
+from services.common.array_types import Bool, Float32, Float64, Floating
 from services.common.chassis.calls import check_still_wanted
 from services.common.errors import NoUsableFootage
+from services.motion.basis import LandmarkBasis
 from services.motion.style import Style
+from services.motion.types import Footage
 
 MAX_FRAMES: Final = 250
 """Frames that a correction is learned from: the first ten seconds of usable frames."""
@@ -65,6 +67,22 @@ def frames_to_learn_from(usable: Bool, max_frames: int = MAX_FRAMES) -> npt.NDAr
             subject="mouth_landmarks",
         )
     return frames
+
+
+def true_coefficients(
+    footage: Footage, frames: npt.NDArray[np.intp], style: Style, basis: LandmarkBasis, spread: Floating
+) -> Float64:
+    """Return the coefficients of frames of footage in units of the person's spread, float64 [T, K].
+
+    Args:
+        footage: tracked footage of the person.
+        frames: indices of the T frames.
+        style: style of the person.
+        basis: basis of the coefficients.
+        spread: float [K], the person's spread of each coefficient.
+    """
+    offsets = footage.mouth_landmarks[frames] - style.rest_mouth
+    return np.asarray(basis.project(offsets).astype(np.float64) / spread)
 
 
 def predict_in_blocks(

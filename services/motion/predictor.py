@@ -38,10 +38,13 @@ class Predictor:
         name: the method's name, as requests give it.
         frames_ahead: frames of features (25 per second) that a frame waits for.
         version: returns the digest of the networks.
-        open: returns the predictor of one person on the 25 frames/s grid. Raises InvalidRequest if the style lacks what the
-            predictor needs. None as constraints means the default constraints.
-        personalize: refines a style; yields progress, and the refined style in the last step. The footage has as many frames as the
-            features.
+        open: returns the predictor of one person on the 25 frames/s grid. Arguments: the networks; the style of the person; closure
+            of the lips on p, b, m and in silence, None: the default constraints. Raises InvalidRequest if the style lacks what the
+            predictor needs.
+        personalize: refines a style. Arguments: the style of the person, encoded for this predictor; features of the enrolment
+            footage without lag, T frames; the enrolment footage, T frames; the networks. Yields progress, and the refined style in
+            the last step. Arrays that other predictors added stay as they are. Raises NoUsableFootage if fewer than 50 frames are
+            usable.
         features: tensors of AudioFeatureBlock that the predictor hears besides the speech probability.
         moves_head: whether the predictor answers head poses; then the predictor needs the head poses of the footage too.
         style_arrays: arrays that this predictor adds to the style artefact: name -> shape.

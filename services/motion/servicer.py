@@ -10,6 +10,7 @@ from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from dubstage.motion.v1alpha1 import motion_pb2_grpc
 from services.common.chassis.calls import check_still_wanted, set_model_version
 from services.common.chassis.limits import WorkerPool
+from services.common.chassis.requests import config_message
 from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
 from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
 from services.motion.constraints import LIVE, WHOLE
@@ -51,7 +52,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
     ) -> AsyncIterator[pb.PredictMotionResponse]:
         """Take the config, then features; answer motion as soon as the features after a frame are there."""
         requests = aiter(request_iterator)
-        config = config_from_proto(await anext(requests, None))
+        config = config_from_proto(await config_message(requests))
         predictor = predictor_named(config.method, "config.method")
         models = self._serving(predictor)
         stream = await self._workers.run(self._open, predictor, config, models)

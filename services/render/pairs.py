@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from services.common.array_types import Float32, Int64, UInt8
 from services.common.chassis.calls import check_still_wanted
+from services.common.face.actor_geometry import lower_face_mask
+from services.common.face.crops import HeadPose, head_to_box
 from services.common.face.landmarks import NUM_LIPS
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import KeyPictures
@@ -73,6 +75,36 @@ def perturbed(mouth: Float32, noise: LandmarkNoise, rng: np.random.Generator) ->
     return moved
 
 
+class WantedMouth(NamedTuple):
+    """What a pair asks for in one frame of a bank.
+
+    Attributes:
+        pose: head pose in the render box.
+        mask: uint8 [160, 160], the lower-face mask.
+        mouth: float32 [59, 3], wanted landmarks, head space.
+        points: float32 [59, 2], wanted landmarks, box pixels.
+    """
+
+    pose: HeadPose
+    mask: UInt8
+    mouth: Float32
+    points: Float32
+
+
+def wanted_mouth(bank: MouthBank, row: int, noise: LandmarkNoise, seed: int) -> WantedMouth:
+    """Return what a pair asks for in a frame: the landmarks of the frame itself, as a predictor might give them.
+
+    Args:
+        bank: landmarks and poses of the person.
+        row: row of the frame.
+        noise: strength of the noise.
+        seed: random seed of the noise.
+    """
+    pose = HeadPose(1.0, bank.rotation[row], np.zeros(3))
+    mouth = perturbed(bank.mouth[row], noise, np.random.default_rng(seed))
+    return WantedMouth(pose, lower_face_mask(bank.geometry, pose), mouth, head_to_box(mouth, pose))
+
+
 def window_rows(frame_index: Int64, row: int, length: int) -> tuple[int, ...]:
     """Return the rows of a frame and of the `length` - 1 frames before it.
 
@@ -105,13 +137,17 @@ class KeyedWindow(NamedTuple):
     Attributes:
         rows: rows of the window's frames, the frame to draw last.
         keys: key pictures, each more than NEAREST_FRAMES from the frame to draw.
+        noise_seed: random seed of the noise on the window's landmarks.
     """
 
     rows: tuple[int, ...]
     keys: KeyPictures
+    noise_seed: int
 
 
-def keyed_windows(bank: MouthBank, keys: KeyPictures, *, length: int, fewest_keys: int, count: int) -> Iterator[KeyedWindow]:
+def keyed_windows(
+    bank: MouthBank, keys: KeyPictures, *, length: int, fewest_keys: int, count: int, seed: int
+) -> Iterator[KeyedWindow]:
     """Yield windows of a bank, evenly spread, each with key pictures of other moments only: near ones would hold the answer.
 
     Args:
@@ -120,6 +156,7 @@ def keyed_windows(bank: MouthBank, keys: KeyPictures, *, length: int, fewest_key
         length: frames of a window.
         fewest_keys: key pictures that a network is shown. Frames for which fewer are far enough are left out.
         count: largest number of windows.
+        seed: random seed of the windows' seeds.
 
     Raises:
         Cancelled: the call that this is done for is over.
@@ -128,7 +165,8 @@ def keyed_windows(bank: MouthBank, keys: KeyPictures, *, length: int, fewest_key
     reachable = np.flatnonzero(far.sum(axis=1) >= fewest_keys)
     if not len(reachable):
         return
+    rng = np.random.default_rng((seed, 0))
     for row in spread_rows(reachable, count):
         check_still_wanted()
         others = KeyPictures(keys.pictures[far[row]], keys.landmarks[far[row]])
-        yield KeyedWindow(window_rows(bank.frame_index, int(row), length), others)
+        yield KeyedWindow(window_rows(bank.frame_index, int(row), length), others, int(rng.integers(1 << 31)))

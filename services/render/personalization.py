@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from services.common.array_types import Float32
-from services.common.chassis.calls import check_still_wanted
 from services.render.losses import (
     LossWeights,
     compose,
@@ -30,7 +29,7 @@ from services.render.networks.perceptual import PerceptualNetwork, load_perceptu
 from services.render.networks.tensors import to_tensor
 from services.render.pairs import Pair
 from services.render.renderer import PersonalizeJob
-from services.render.search import FrameJudge, shuffled_batches
+from services.render.search import FrameJudge, shuffled_batches, step_reports
 from services.render.types import PersonalizeProgress
 
 
@@ -138,14 +137,10 @@ class StateSearch:
     def run(self, pairs: Sequence[Pair], seed: int) -> Iterator[PersonalizeProgress]:
         """Run all steps, each on a batch of the pairs in random order; yield progress, see `personalized`."""
         recipe, steps = self._recipe, self._num_steps
-        rng = np.random.default_rng((seed, 1))
-        losses: list[float] = []
-        for step, chosen in enumerate(shuffled_batches(len(pairs), recipe.batch_size, steps, rng), start=1):
-            check_still_wanted()
-            losses.append(self.step([pairs[index] for index in chosen]))
-            if step % recipe.report_every == 0 or step == steps:
-                yield PersonalizeProgress(step, steps, float(np.mean(losses)), self.average.numpy().copy())
-                losses.clear()
+        batches = shuffled_batches(len(pairs), recipe.batch_size, steps, np.random.default_rng((seed, 1)))
+        losses = (self.step([pairs[index] for index in chosen]) for chosen in batches)
+        for report in step_reports(losses, steps, recipe.report_every):
+            yield PersonalizeProgress(report.step, steps, report.loss, self.average.numpy().copy())
 
     def step(self, pairs: Sequence[Pair]) -> float:
         """Do one step on a batch; return the mean absolute error inside the mask, grey levels."""

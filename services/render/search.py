@@ -1,13 +1,15 @@
-"""What the searches of personalisations share: batches in random order, and the discriminator that learns beside the search."""
+"""What the searches of personalisations share: batches in random order, reports, and a discriminator that learns as well."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from services.common.chassis.calls import check_still_wanted
 from services.render.losses import adversarial_loss, discriminator_loss
 from services.render.networks.discriminators import PatchDiscriminator
 
@@ -20,13 +22,40 @@ def shuffled_batches(count: int, batch_size: int, num_steps: int, rng: np.random
         batch_size: numbers of a batch.
         num_steps: batches.
         rng: random numbers. The same state gives the same batches.
+
+    Raises:
+        Cancelled: the call that this is done for is over. The search looks before every batch.
     """
     order: list[int] = []
     for _ in range(num_steps):
         while len(order) < batch_size:
             order.extend(rng.permutation(count).tolist())
         chosen, order = order[:batch_size], order[batch_size:]
+        check_still_wanted()
         yield chosen
+
+
+class StepReport(NamedTuple):
+    """Number of a step, and the mean loss of the steps since the last report."""
+
+    step: int
+    loss: float
+
+
+def step_reports(losses: Iterable[float], num_steps: int, report_every: int) -> Iterator[StepReport]:
+    """Yield a report every few steps and after the last step.
+
+    Args:
+        losses: loss of each step. A step is done when its loss is asked for.
+        num_steps: number of steps.
+        report_every: steps between reports.
+    """
+    since: list[float] = []
+    for step, loss in enumerate(losses, start=1):
+        since.append(loss)
+        if step % report_every == 0 or step == num_steps:
+            yield StepReport(step, float(np.mean(since)))
+            since.clear()
 
 
 class FrameJudge:

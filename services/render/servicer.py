@@ -12,7 +12,7 @@ from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1 import render_pb2_grpc
 from services.common.chassis.calls import check_still_wanted, set_model_version
 from services.common.chassis.limits import WorkerPool
-from services.common.errors import InvalidRequest
+from services.common.chassis.requests import config_message
 from services.render.actors import ActorStore
 from services.render.convert import (
     actor_from_proto,
@@ -69,10 +69,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
     ) -> AsyncIterator[pb.RenderResponse]:
         """Answer a stream: config, then frames. Frames that arrived while the batch before was computed form the next batch."""
         requests = aiter(request_iterator)
-        first = await anext(requests, None)
-        if first is None:
-            raise InvalidRequest("the stream ended before its config", field="config")
-        config, models = config_from_proto(first), self._models()
+        config, models = config_from_proto(await config_message(requests)), self._models()
         model = model_from_proto(config.model, models.files, "config.model")
         renderer = renderer_named(model.name)
         set_model_version(model.sha256[:12])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import kubernetes_validate
@@ -14,6 +13,7 @@ from gateway.settings import GatewaySettings
 from services.common.chassis.settings import PREFIX
 from services.render.settings import RenderSettings
 from tests.charts.rendering import NAMESPACE, STAGES, Rendered, pod_spec, render, template
+from tests.kubernetes_objects import schemas_read_once
 
 ON = ("batch.enabled=true", "batch.url=s3://films/batches")
 VERSIONS = ("1.29", "1.34", "1.35", "1.36", "1.37")
@@ -37,9 +37,7 @@ def environment(rendered: Rendered, profile: int = 0) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _schemas_read_once() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("schema_contents", "all_versions", "latest_version"):
-            patch.setattr(kubernetes_validate.utils, name, cache(getattr(kubernetes_validate.utils, name)))
+    with schemas_read_once():
         yield
 
 

@@ -6,7 +6,6 @@ import json
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
 
 import jsonschema
 import kubernetes_validate
@@ -30,6 +29,7 @@ from tests.charts.rendering import (
     text_of,
     values_of,
 )
+from tests.kubernetes_objects import RESTRICTED, schemas_read_once
 
 KUBERNETES = ("1.29", "1.30", "1.31", "1.32", "1.33")
 every_case = pytest.mark.parametrize("case", CASES)
@@ -57,10 +57,7 @@ def test_the_chart_has_the_version_of_the_project() -> None:
 
 @pytest.fixture(scope="module")
 def _schemas_read_once() -> Iterator[None]:
-    # The library reads a megabyte of JSON for each object.
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("schema_contents", "all_versions", "latest_version"):
-            patch.setattr(kubernetes_validate.utils, name, cache(getattr(kubernetes_validate.utils, name)))
+    with schemas_read_once():
         yield
 
 
@@ -264,13 +261,7 @@ def test_pods_keep_the_restricted_pod_security_standard(case: str) -> None:
         if case not in ("folders", "everything"):
             assert not any("hostPath" in volume for volume in spec["volumes"])
         for container in [*spec["containers"], *spec.get("initContainers", [])]:
-            assert container["securityContext"] == {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "runAsNonRoot": True,
-                "capabilities": {"drop": ["ALL"]},
-                "seccompProfile": {"type": "RuntimeDefault"},
-            }
+            assert container["securityContext"] == RESTRICTED
             assert {"requests", "limits"} <= container["resources"].keys()
             assert any(mount["mountPath"] == "/tmp" for mount in container["volumeMounts"])
 

@@ -25,8 +25,9 @@ from dubstage.texture.v1alpha1 import texture_pb2
 from services.common.face.crops import to_frame
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
-from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.store.artefacts import ArtefactStore
 from services.common.wire.arrays import to_gray_image, to_rgb_image, to_tensor
+from services.common.wire.artefact_messages import ref_to_proto
 from services.common.wire.pose_messages import pose_to_proto
 from services.motion.convert import FeatureBlock
 from services.texture.types import BankFrame
@@ -95,18 +96,13 @@ def every_rpc() -> dict[str, Rpc]:
     return found
 
 
-def ref_message(ref: ArtefactRef) -> common_pb2.ArtefactRef:
-    """The message of a reference."""
-    return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
-
-
 def refs_of(call: Call, store: ArtefactStore) -> dict[str, common_pb2.ArtefactRef]:
     """Artefacts that requests name: two styles, a bank, an identity, two renderers' actors, and one of no kind."""
     person = a_person()
     refs = {
-        "identity": ref_message(store.put_arrays(person.arrays(), person.metadata())),
-        "neural": ref_message(store.put_arrays(_neural_actor(), {"format": ACTOR_FORMAT})),
-        "other": ref_message(store.put_arrays({"boxes": np.zeros(3, np.float32)}, {"format": "another"})),
+        "identity": ref_to_proto(store.put_arrays(person.arrays(), person.metadata())),
+        "neural": ref_to_proto(store.put_arrays(_neural_actor(), {"format": ACTOR_FORMAT})),
+        "other": ref_to_proto(store.put_arrays({"boxes": np.zeros(3, np.float32)}, {"format": "another"})),
     }
     for name, method in (("style", "ugc"), ("head_style", "headpose")):
         (answer,) = call("motion", "/dubstage.motion.v1alpha1.MotionService/EncodeStyle", [_style(method)])

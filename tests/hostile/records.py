@@ -16,7 +16,7 @@ from gateway.signatures.installation import installation_key
 from tests.hostile.case import EXIT_OK, NOT_DONE, TOLD, Case, Outcome
 from tests.hostile.commands import ANSWERS, run
 from tests.hostile.media import hostile_file
-from tests.hostile.stores import damaged, wrong_column
+from tests.hostile.stores import damaged, with_bad_database, wrong_column
 from tests.hostile.world import World
 
 CHANGED = frozenset({"exit 3"})
@@ -148,15 +148,11 @@ def _changed_log(rng: Random) -> Case:
     line = list(rng.choice(AUDIT_LINES))
     seed = rng.getrandbits(64)
 
-    def act(world: World) -> Outcome:
-        own = Random(seed)
-        folder = world.kept.copy(world, world.sandbox())
-        file = folder / "data" / "actors.sqlite"
-        what = damaged(file, own) if own.random() < 0.2 else wrong_column(file, own, own.choice(("audit_log", "audit_people")))
-        outcome = run(world, folder, line, DUBSTAGE_ARTEFACTS_URL=str(folder / "artefacts"))
-        return Outcome(outcome.code, f"{what}: {outcome.said}", outcome.faults)
+    def damage(file: Path, own: Random) -> str:
+        return damaged(file, own) if own.random() < 0.2 else wrong_column(file, own, own.choice(("audit_log", "audit_people")))
 
-    return Case("store", f"{' '.join(line)} after damage to the log, seed {seed}", act, ANSWERS | CHANGED)
+    name = f"{' '.join(line)} after damage to the log, seed {seed}"
+    return Case("store", name, with_bad_database(line, seed, damage), ANSWERS | CHANGED)
 
 
 def _hostile_record(rng: Random) -> Case:

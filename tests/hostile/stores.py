@@ -149,15 +149,29 @@ def database_case(rng: Random) -> Case:
     line = list(rng.choice(ACTOR_LINES))
     seed = rng.getrandbits(64)
 
+    def damage(file: Path, own: Random) -> str:
+        return damaged(file, own) if own.random() < 0.5 else wrong_column(file, own)
+
+    name = f"{' '.join(line)} after damage to the database, seed {seed}"
+    return Case("store", name, with_bad_database(line, seed, damage), allowed=ANSWERS)
+
+
+def with_bad_database(line: list[str], seed: int, damage: Callable[[Path, Random], str]) -> Callable[[World], Outcome]:
+    """Return an act that runs a command beside a damaged actors.sqlite.
+
+    Args:
+        line: the command.
+        seed: seed of the damage.
+        damage: damages the file, and says what was done.
+    """
+
     def act(world: World) -> Outcome:
-        own = Random(seed)
         folder = world.kept.copy(world, world.sandbox())
-        file = folder / "data" / "actors.sqlite"
-        what = damaged(file, own) if own.random() < 0.5 else wrong_column(file, own)
+        what = damage(folder / "data" / "actors.sqlite", Random(seed))
         outcome = run(world, folder, line, DUBSTAGE_ARTEFACTS_URL=str(folder / "artefacts"))
         return Outcome(outcome.code, f"{what}: {outcome.said}", outcome.faults)
 
-    return Case("store", f"{' '.join(line)} after damage to the database, seed {seed}", act, allowed=ANSWERS)
+    return act
 
 
 def wrong_column(file: Path, rng: Random, table: str = "") -> str:

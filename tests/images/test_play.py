@@ -19,7 +19,7 @@ from scripts.play.manifests import PLAYED, playable, probes, render_chart, serve
 from scripts.play.replicas import PORTS, STEP, Document
 from scripts.play.shots import MANIFEST, write_shots
 from tests.images.dockerfile import SERVICE, SERVICES, read
-from tests.integration.conftest import write_short_clip
+from tests.integration.films import write_short_clip
 
 SECOND = "play-dubstage-gateway-2"
 SETTINGS = ["global.artefacts.volume.hostPath=/a", "gateway.data.hostPath=/d", "gateway.media.hostPath=/m"]

@@ -2,67 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import wave
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dubstage.client import Connection, connect
 from dubstage.client import gateway as gateway_client
 from gateway.api.server import GatewayServer
 from gateway.settings import GatewaySettings
-from gateway.stages.local import compose_stages
-from services.common.chassis.server import StageServer
-from services.common.chassis.settings import StageSettings
-from services.common.chassis.stage import server_of
-
-T = TypeVar("T")
-
-SPEECH = Path(__file__).parents[2] / "assets" / "demo_speech.wav"
-NUM_FRAMES = 40
-OTHER = "other.mp4"
-
-
-class LoopThread:
-    """An event loop of its own, so that tests call the servers as other processes would: over their ports, synchronously."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=300)
-
-    def close(self) -> None:
-        self.run(self._loop.shutdown_asyncgens())
-        self.run(self._loop.shutdown_default_executor())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-@dataclass(frozen=True)
-class RunningStages:
-    """Where the five stages listen, and the store that they share."""
-
-    ports: dict[str, int]
-    artefacts: Path
-
-    def endpoints(self) -> dict[str, str]:
-        return {f"{name}_endpoint": f"127.0.0.1:{port}" for name, port in self.ports.items()}
-
-    def connect(self, name: str) -> Connection:
-        return connect(f"127.0.0.1:{self.ports[name]}", timeout_s=300)
+from tests.integration.client_calls import enrolment
+from tests.integration.films import NUM_FRAMES, OTHER, SPEECH, Media, write_short_clip
+from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway, serving_stages, started
 
 
 @pytest.fixture(scope="session")
@@ -72,35 +26,6 @@ def loop_thread() -> Iterator[LoopThread]:
     loop.close()
 
 
-@contextmanager
-def serving_at(loop_thread: LoopThread, artefacts_url: str) -> Iterator[dict[str, int]]:
-    """The ports of five servers on one store, warm, with the networks that the environment names."""
-    settings = StageSettings(port=0, artefacts_url=artefacts_url, drain_grace_s=0.0)
-    parts = compose_stages(artefacts_url)
-    servers: dict[str, StageServer] = {}
-
-    async def start() -> None:
-        for name, part in parts.items():
-            servers[name] = server_of(name, settings, part)
-            await servers[name].start()
-        await asyncio.gather(*(server.warm_up() for server in servers.values()))
-
-    async def stop() -> None:
-        for server in servers.values():
-            await server.drain(grace_s=0)
-
-    loop_thread.run(start())
-    yield {name: server.port for name, server in servers.items()}
-    loop_thread.run(stop())
-
-
-@contextmanager
-def serving_stages(loop_thread: LoopThread, artefacts: Path) -> Iterator[RunningStages]:
-    """Five servers as `serving_at` starts them, on a store in a folder."""
-    with serving_at(loop_thread, str(artefacts)) as ports:
-        yield RunningStages(ports, artefacts)
-
-
 @pytest.fixture(scope="session")
 def stages(loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStages]:
     """Five servers with the committed networks, warm."""
@@ -108,26 +33,10 @@ def stages(loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory) ->
         yield running
 
 
-@dataclass(frozen=True)
-class Media:
-    """The gateway's media folder with a short clip of a real man and a short speech."""
-
-    root: Path
-
-    @property
-    def footage(self) -> Path:
-        return self.root / "footage.mp4"
-
-    @property
-    def speech(self) -> Path:
-        return self.root / "speech.wav"
-
-
 @pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory, carphone: Path) -> Media:
     found = Media(tmp_path_factory.mktemp("media"))
     write_short_clip(carphone, found.footage, NUM_FRAMES)
-    # For gateways with a database of their own: equal footage has equal blobs, and only one database counts them.
     write_short_clip(carphone, found.root / OTHER, NUM_FRAMES - 8)
     with wave.open(str(SPEECH)) as source, wave.open(str(found.speech), "wb") as target:
         target.setparams(source.getparams())
@@ -142,22 +51,6 @@ def long_footage(media: Media, carphone: Path) -> str:
     return "long_footage.mp4"
 
 
-def write_short_clip(source: Path, target: Path, num_frames: int, *, times: int = 1) -> None:
-    """The last frames of a film, `times` times, twice as large and with square pixels: a face too small would be passed through."""
-    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
-        pictures = [frame.to_ndarray(format="rgb24") for frame in reader.decode(video=0)][-num_frames:]
-        stream = writer.add_stream("libx264", rate=25)
-        assert isinstance(stream, av.VideoStream)
-        height, width, _ = pictures[0].shape
-        stream.width, stream.height, stream.pix_fmt = 2 * width, 2 * height, "yuv420p"
-        # The preset costs a third of the default preset's time, and has frames in another order than they are shown, too.
-        stream.options = {"crf": "12", "preset": "superfast"}
-        for picture in pictures * times:
-            larger = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(2 * width, 2 * height)
-            writer.mux(stream.encode(larger))
-        writer.mux(stream.encode(None))
-
-
 @pytest.fixture(scope="session")
 def samples() -> tuple[npt.NDArray[np.float32], int]:
     """Two seconds of speech, float32 [n], and its rate."""
@@ -166,21 +59,6 @@ def samples() -> tuple[npt.NDArray[np.float32], int]:
         rate = source.getframerate()
         pcm = np.frombuffer(source.readframes(2 * rate), "<i2")
     return (pcm / 32768.0).astype(np.float32), rate
-
-
-@dataclass(frozen=True)
-class RunningGateway:
-    """A gateway, its folders and how to reach it."""
-
-    server: StageServer
-    data: Path
-    settings: GatewaySettings
-
-    def connect(self, **options: Any) -> Connection:
-        return connect(self.server.address, **{"timeout_s": 300, **options})
-
-
-StartGateway = Callable[..., RunningGateway]
 
 
 @pytest.fixture(scope="session")
@@ -204,17 +82,7 @@ def gateway_factory(
             }
         )
 
-        async def begin() -> GatewayServer:
-            server = GatewayServer(chosen)
-            try:
-                await server.start()
-                await server.warm_up()
-            except BaseException:
-                await server.drain(grace_s=0)
-                raise
-            return server
-
-        return RunningGateway(loop_thread.run(begin()), data, chosen)
+        return RunningGateway(loop_thread.run(started(lambda: GatewayServer(chosen))), data, chosen)
 
     return start
 
@@ -252,20 +120,3 @@ def actor(gateway: RunningGateway) -> str:
     with gateway.connect() as connection:
         made = gateway_client.enrol(connection, **enrolment("driver")).wait(timeout_s=300)
     return made.actor_id
-
-
-def enrolment(actor_id: str, *, consent: bool = True, footage: str = "footage.mp4", method: str = "") -> dict[str, Any]:
-    """What the client's `enrol` is given for the man of the short clip."""
-    record = {"subject": "driver", "granted_by": "driver", "scope": "tests", "date": "2026-01-31", "reference": "box 7"}
-    return {
-        "actor_id": actor_id,
-        "footage": footage,
-        "method": method,
-        "skip_personalization": True,
-        "consent": record if consent else None,
-    }
-
-
-def dubbing(output: str, /, **fields: Any) -> dict[str, Any]:
-    """What the client's `dub` is given for the short clip and the short speech."""
-    return {"footage": "footage.mp4", "speech": "speech.wav", "output": output, "skip_personalization": True, **fields}

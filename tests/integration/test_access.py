@@ -14,7 +14,8 @@ from cryptography.x509.oid import NameOID
 
 from dubstage.client import DubstageCallError, TlsFiles
 from dubstage.client import gateway as client
-from tests.integration.conftest import RunningGateway, StartGateway, dubbing, enrolment
+from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.servers import RunningGateway, StartGateway
 
 
 @dataclass(frozen=True)

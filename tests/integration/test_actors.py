@@ -15,18 +15,16 @@ from gateway.actors.receipts import verified
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import Shot
-from tests.integration.conftest import OTHER, RunningGateway, RunningStages, StartGateway, dubbing, enrolment
-
-
-def blobs(stages: RunningStages) -> set[str]:
-    return {path.name for path in stages.artefacts.rglob("*") if path.is_file()}
+from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.films import OTHER
+from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 
 
 def test_erasing_a_person_removes_every_blob_and_signs_what_it_removed(
     start_gateway: StartGateway, actor: str, stages: RunningStages
 ) -> None:
     running = start_gateway()
-    before = blobs(stages)
+    before = stages.blobs()
     with running.connect() as connection:
         made = client.enrol(connection, **enrolment("erased", footage=OTHER)).wait(timeout_s=300)
         assert made.consent.reference == "box 7"
@@ -42,8 +40,8 @@ def test_erasing_a_person_removes_every_blob_and_signs_what_it_removed(
         with pytest.raises(DubstageCallError, match="no actor"):
             client.erase_actor(connection, "erased")
     assert {item.sha256 for item in made.artefacts} <= set(receipt.erased_sha256)
-    assert blobs(stages) <= before
-    assert not any(name in blobs(stages) for name in receipt.erased_sha256)
+    assert stages.blobs() <= before
+    assert not any(name in stages.blobs() for name in receipt.erased_sha256)
     assert not list((running.data / "jobs").iterdir())
     key = load_pem_public_key(receipt.public_key.encode())
     assert isinstance(key, Ed25519PublicKey)

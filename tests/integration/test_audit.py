@@ -15,7 +15,9 @@ from gateway.actors.store import ActorStore
 from gateway.batch import worker
 from gateway.provenance.media_digest import media_sha256
 from services.common.chassis.caller import fingerprint_of
-from tests.integration.conftest import OTHER, Media, StartGateway, dubbing, enrolment
+from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.films import OTHER, Media
+from tests.integration.servers import StartGateway
 from tests.unit.api.test_audited_rpcs import LEAVES
 
 TOKEN = "a-token-of-the-audit-test"

@@ -14,7 +14,9 @@ from gateway.cli.app import run
 from gateway.provenance.media_digest import media_sha256
 from gateway.provenance.opening import trusted_authorities
 from gateway.provenance.verdict import verdict_of
-from tests.integration.conftest import Media, StartGateway, dubbing, write_short_clip
+from tests.integration.client_calls import dubbing
+from tests.integration.films import Media, write_short_clip
+from tests.integration.servers import StartGateway
 
 
 @pytest.mark.parametrize("on", [True, False], ids=["on", "off"])

@@ -16,8 +16,9 @@ from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
 from gateway.batch import worker
 from gateway.provenance.media_digest import media_sha256
-from tests.integration.conftest import OTHER, Media, RunningGateway, StartGateway, dubbing, write_short_clip
-from tests.integration.test_operations import until
+from tests.integration.client_calls import dubbing, until
+from tests.integration.films import OTHER, Media, write_short_clip
+from tests.integration.servers import RunningGateway, StartGateway
 
 DAMAGED = "damaged.mp4"
 THIRD = "third.mp4"

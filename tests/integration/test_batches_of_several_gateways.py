@@ -18,8 +18,8 @@ from gateway.provenance.media_digest import media_sha256
 from gateway.settings import TENANTS_FOLDER
 from services.common.chassis.caller import fingerprint_of
 from tests.contract.stores.postgres_servers import PostgresServer
-from tests.integration.conftest import write_short_clip
-from tests.integration.test_operations import until
+from tests.integration.client_calls import until
+from tests.integration.films import write_short_clip
 from tests.integration.test_several_gateways import DATABASE, TOKENS, Pair, pair, postgres
 
 __all__ = ["pair", "postgres"]

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from services.common.chassis.settings import DEFAULT_PORTS
-from tests.integration.conftest import Media, RunningStages, StartGateway, write_short_clip
+from tests.integration.films import Media, write_short_clip
+from tests.integration.servers import RunningStages, StartGateway
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "integrating.md"

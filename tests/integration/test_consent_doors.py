@@ -22,8 +22,9 @@ from gateway.consent.keys import signed
 from gateway.consent.record import Consent, digest_of
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow
-from tests.integration.conftest import Media, RunningGateway, StartGateway, dubbing, enrolment, write_short_clip
-from tests.integration.test_operations import until
+from tests.integration.client_calls import dubbing, enrolment, until
+from tests.integration.films import Media, write_short_clip
+from tests.integration.servers import RunningGateway, StartGateway
 from tests.unit.consent.records import STUDIO, allowed, faults, record, trusted
 
 FOOTAGE = "consented.mp4"

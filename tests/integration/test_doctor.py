@@ -17,7 +17,7 @@ from gateway.cli.checks import READ_ARTEFACTS, check_stage
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
 from services.common.errors import BackendUnavailable, InvalidRequest, StorageRefused
-from tests.integration.conftest import RunningStages
+from tests.integration.servers import RunningStages
 
 
 @pytest.fixture

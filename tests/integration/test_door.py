@@ -15,7 +15,9 @@ from dubstage.client import Connection, DubstageCallError, rpcs
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.provenance.media_digest import media_sha256
-from tests.integration.conftest import OTHER, Media, RunningGateway, StartGateway, dubbing, enrolment
+from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.films import OTHER, Media
+from tests.integration.servers import RunningGateway, StartGateway
 
 CONSENT = {"subject": "driver", "granted_by": "driver", "scope": "tests", "reference": "box 7"}
 

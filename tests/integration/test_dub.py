@@ -9,7 +9,9 @@ from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from tests.integration.conftest import NUM_FRAMES, Media, RunningGateway, RunningStages, dubbing
+from tests.integration.client_calls import dubbing
+from tests.integration.films import NUM_FRAMES, Media
+from tests.integration.servers import RunningGateway, RunningStages
 
 
 def frames_of(path: object) -> list[bytes]:

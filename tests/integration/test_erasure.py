@@ -19,17 +19,9 @@ from dubstage.client import gateway as client
 from gateway.actors.receipts import FORMAT
 from gateway.actors.store import ActorStore
 from tests.forked import Forked
-from tests.integration.conftest import (
-    OTHER,
-    Media,
-    RunningGateway,
-    RunningStages,
-    StartGateway,
-    dubbing,
-    enrolment,
-    write_short_clip,
-)
-from tests.integration.test_operations import blobs, until
+from tests.integration.client_calls import dubbing, enrolment, until
+from tests.integration.films import OTHER, Media, write_short_clip
+from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 
 Samples = tuple[npt.NDArray[np.float32], int]
 
@@ -59,7 +51,7 @@ def test_beside_a_gateway_it_ends_live_streams_and_operations_and_leaves_no_row_
 ) -> None:
     speech, rate = samples
     running = start_gateway(max_concurrent_jobs=1, max_idle_s=600.0)
-    before = blobs(stages)
+    before = stages.blobs()
     goes_on = threading.Event()
 
     def spoken() -> Iterator[npt.NDArray[np.float32]]:
@@ -88,7 +80,7 @@ def test_beside_a_gateway_it_ends_live_streams_and_operations_and_leaves_no_row_
             dub.state()
     assert receipt["actor_id"] == "shown"
     assert receipt["format"] == FORMAT
-    assert blobs(stages) <= before
+    assert stages.blobs() <= before
     assert not list((running.data / "jobs").glob("*/"))
     assert not list(media.root.glob("*of_shown*"))
     assert b"box 7" not in (running.data / "actors.sqlite").read_bytes(), "the consent record is overwritten"
@@ -104,7 +96,7 @@ def test_a_dub_of_another_process_ends_with_the_actor_and_leaves_no_blob(
     film, output = tmp_path / "long.mp4", tmp_path / "dubbed.mp4"
     write_short_clip(carphone, film, 120, times=2)
     running = start_gateway()
-    before = blobs(stages)
+    before = stages.blobs()
     with running.connect() as connection:
         client.enrol(connection, **enrolment("busy", footage=OTHER)).wait(timeout_s=300)
     dub = ["dub", str(film), "--actor", "busy", "--audio", str(media.speech), "-o", str(output)]
@@ -116,7 +108,7 @@ def test_a_dub_of_another_process_ends_with_the_actor_and_leaves_no_blob(
     dubbed = dubbing_it.ended(timeout=300)
     assert dubbed.returncode == 11, dubbed.stderr
     assert "actor 'busy' was erased" in dubbed.stderr
-    assert blobs(stages) <= before
+    assert stages.blobs() <= before
     assert not list((running.data / "jobs").glob("*/"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["long.mp4"]
 
@@ -125,13 +117,13 @@ def test_without_a_gateway_the_command_erases_by_itself(
     start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None], stages: RunningStages
 ) -> None:
     running = start_gateway()
-    before = blobs(stages)
+    before = stages.blobs()
     with running.connect() as connection:
         client.enrol(connection, **enrolment("gone", footage=OTHER)).wait(timeout_s=300)
     stop_gateway(running)
     erased = command("actor", "erase", "gone", data=running.data, stages=stages).ended(timeout=300)
     assert json.loads(erased.stdout)["actor_id"] == "gone"
-    assert blobs(stages) <= before
+    assert stages.blobs() <= before
     with start_gateway(data_dir=running.data).connect() as connection:
         assert list(client.list_operations(connection)) == []
     again = command("actor", "erase", "gone", data=running.data, stages=stages).ended(timeout=300)

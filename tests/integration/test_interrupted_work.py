@@ -42,8 +42,9 @@ from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.remote import RemoteStages
 from services.common.errors import BackendUnavailable
 from services.common.store.artefacts import ArtefactStore
-from tests.integration.conftest import OTHER, Media, RunningGateway, RunningStages, StartGateway, dubbing
-from tests.integration.test_operations import progress, until
+from tests.integration.client_calls import dubbing, progress, until
+from tests.integration.films import OTHER, Media
+from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.integration.test_serve import free_ports
 
 Q = TypeVar("Q", bound=Message)

@@ -14,8 +14,8 @@ from dubstage.client import Connection, DubstageCallError, rpcs
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.methods import DEFAULT_METHOD, METHODS
-from tests.integration.conftest import RunningGateway, StartGateway, enrolment
-from tests.integration.test_operations import until
+from tests.integration.client_calls import enrolment, until
+from tests.integration.servers import RunningGateway, StartGateway
 
 FEATURES_AHEAD_MS = 60
 """Look-ahead of the audio stage (docs/coordinates.md)."""
@@ -144,7 +144,16 @@ def with_the_actors_of(gateway: RunningGateway, folder: Path) -> Path:
     return folder
 
 
-def test_a_stream_that_is_given_up_frees_its_place(
+def is_free(connection: Connection, actor: str, samples: Samples) -> bool:
+    """Whether the gateway has a place for a stream."""
+    speech, rate = samples
+    try:
+        return bool(list(client.live(connection, pieces(speech[: rate // 4], rate), actor_id=actor, sample_rate_hz=rate)))
+    except DubstageCallError as error:
+        return error.reason != "OVERLOADED"
+
+
+def test_a_second_stream_is_told_when_to_come_again_and_finds_the_place_of_a_stream_that_is_given_up(
     start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
 ) -> None:
     speech, rate = samples
@@ -153,16 +162,11 @@ def test_a_stream_that_is_given_up_frees_its_place(
         stream = client.live(connection, pieces(speech, rate), actor_id=actor, sample_rate_hz=rate)
         next(stream)
         second = failure(connection, [config(actor, rate)])
-        assert second.reason == "OVERLOADED"
+        assert (second.reason, second.code, second.retryable) == ("OVERLOADED", "RESOURCE_EXHAUSTED", True)
+        assert second.retry_after_s > 0
         stream.close()
 
-        def free() -> bool:
-            try:
-                return bool(list(client.live(connection, pieces(speech[: rate // 4], rate), actor_id=actor, sample_rate_hz=rate)))
-            except DubstageCallError as error:
-                return error.reason != "OVERLOADED"
-
-        until(free)
+        until(lambda: is_free(connection, actor, samples))
 
 
 @pytest.mark.parametrize(
@@ -256,11 +260,5 @@ def test_a_stream_whose_frames_nobody_takes_ends_and_its_place_is_free_again(
         stream = client.live(slow, without_end(), actor_id=actor, sample_rate_hz=rate)
         next(stream)
 
-        def free() -> bool:
-            try:
-                return bool(list(client.live(other, pieces(speech[: rate // 4], rate), actor_id=actor, sample_rate_hz=rate)))
-            except DubstageCallError as error:
-                return error.reason != "OVERLOADED"
-
-        until(free)
+        until(lambda: is_free(other, actor, samples))
         stream.close()

@@ -1,10 +1,9 @@
-"""Live streams that break, that are read slowly, and that the gateway has no time for."""
+"""Live streams that break, that are read slowly, and that ask for what a gateway cannot promise."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ import numpy.typing as npt
 from dubstage.client import Connection, DubstageCallError
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from tests.integration.conftest import RunningGateway, StartGateway
-from tests.integration.test_live import Samples, config, failure, pieces, with_the_actors_of
-from tests.integration.test_operations import until
+from tests.integration.client_calls import until
+from tests.integration.servers import RunningGateway
+from tests.integration.test_live import Samples, failure, pieces
 
 
 def all_frames(connection: Connection, speech: npt.NDArray[np.float32], **options: Any) -> list[client.LiveFrame]:
@@ -78,20 +77,6 @@ def test_frames_that_a_slow_reader_misses_are_left_out_for_that_reader_alone(
     assert len(indices) < 100
     # The picture never stands still for longer than a second.
     assert max(np.diff(indices)) <= 25
-
-
-def test_streams_of_one_gateway_are_refused_with_a_time_to_come_again(
-    start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
-) -> None:
-    speech, rate = samples
-    running = start_gateway(max_live_streams=1, data_dir=with_the_actors_of(gateway, tmp_path))
-    with running.connect() as connection:
-        stream = client.live(connection, pieces(speech, rate), actor_id=actor, sample_rate_hz=rate)
-        next(stream)
-        refused = failure(connection, [config(actor, rate)])
-        assert (refused.code, refused.retryable) == ("RESOURCE_EXHAUSTED", True)
-        assert refused.retry_after_s > 0
-        stream.close()
 
 
 def test_a_lateness_that_cannot_be_promised_is_refused(gateway: RunningGateway, actor: str) -> None:

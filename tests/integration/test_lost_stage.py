@@ -15,8 +15,9 @@ import pytest
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.stages import attempts
-from tests.integration.conftest import Media, RunningStages, StartGateway, dubbing
-from tests.integration.test_operations import progress, until
+from tests.integration.client_calls import dubbing, progress, until
+from tests.integration.films import Media
+from tests.integration.servers import RunningStages, StartGateway
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from gateway.batch.aside import ASIDE
 from gateway.provenance.media_digest import media_sha256
 from gateway.provenance.verdict import State, verdict_of
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
-from tests.integration.conftest import OTHER, Media, RunningGateway, StartGateway, dubbing, enrolment
-from tests.integration.test_operations import progress, until
+from tests.integration.client_calls import dubbing, enrolment, progress, until
+from tests.integration.films import OTHER, Media
+from tests.integration.servers import RunningGateway, StartGateway
 
 __all__ = ["aws", "s3"]
 

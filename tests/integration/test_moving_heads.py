@@ -14,8 +14,9 @@ from skimage.data import astronaut
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.methods import METHODS
-from tests.integration.conftest import NUM_FRAMES, Media, RunningGateway, RunningStages, StartGateway, dubbing, enrolment
-from tests.integration.test_actors import blobs
+from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.films import NUM_FRAMES, Media
+from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 
 PICTURE = "astronaut.png"
 SPEECH_FRAMES = math.ceil(1.5 * 25)
@@ -43,7 +44,7 @@ def test_a_person_enrolled_from_a_picture_speaks_and_can_be_erased(
     start_gateway: StartGateway, stages: RunningStages, media: Media
 ) -> None:
     running = start_gateway()
-    before = blobs(stages)
+    before = stages.blobs()
     with running.connect() as connection:
         made = client.enrol(connection, **enrolment("pictured", footage=PICTURE, method="headpose")).wait(timeout_s=300)
         assert made.num_enrolled_frames == 1
@@ -56,7 +57,7 @@ def test_a_person_enrolled_from_a_picture_speaks_and_can_be_erased(
         assert all(name in caught.value.message for name in METHODS if METHODS[name].live)
         receipt = client.erase_actor(connection, "pictured")
     assert {item.sha256 for item in made.artefacts} <= set(receipt.erased_sha256)
-    assert blobs(stages) <= before
+    assert stages.blobs() <= before
 
 
 @pytest.mark.parametrize(

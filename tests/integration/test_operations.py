@@ -12,22 +12,9 @@ from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.api import operation_messages
 from gateway.media.output_file import OutputFile
-from tests.integration.conftest import (
-    NUM_FRAMES,
-    OTHER,
-    Media,
-    RunningGateway,
-    RunningStages,
-    StartGateway,
-    dubbing,
-    enrolment,
-    write_short_clip,
-)
-
-
-def progress(state: client.OperationState) -> pb.DubProgress:
-    assert isinstance(state.progress, pb.DubProgress)
-    return state.progress
+from tests.integration.client_calls import dubbing, enrolment, progress, until
+from tests.integration.films import NUM_FRAMES, OTHER, Media, write_short_clip
+from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 
 
 def _stage_of(state: client.OperationState) -> str:
@@ -35,22 +22,10 @@ def _stage_of(state: client.OperationState) -> str:
     return state.progress.stage
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for a condition. The bound only keeps a test that fails from waiting for ever."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def blobs(stages: RunningStages) -> set[str]:
-    return {path.name for path in stages.artefacts.rglob("*") if path.is_file()}
-
-
 def test_a_cancelled_dub_stops_and_leaves_nothing(
     gateway: RunningGateway, actor: str, media: Media, stages: RunningStages, long_footage: str
 ) -> None:
-    before = blobs(stages)
+    before = stages.blobs()
     with gateway.connect() as connection:
         dub = client.dub(connection, **dubbing("cancelled.mp4", footage=long_footage))
         until(lambda: progress(dub.state()).frames_done > 3)
@@ -65,7 +40,7 @@ def test_a_cancelled_dub_stops_and_leaves_nothing(
         assert error.code == "CANCELLED"
     assert not list(media.root.glob("*cancelled*"))
     assert not list((gateway.data / "jobs").iterdir())
-    assert blobs(stages) == before
+    assert stages.blobs() == before
 
 
 def test_operations_are_listed_and_deleted(start_gateway: StartGateway, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +128,7 @@ def test_a_cancelled_dub_that_waits_to_be_taken_up_again_leaves_nothing(
 ) -> None:
     # Three windows: the dubs are stopped when they have begun to learn the person.
     write_short_clip(carphone, media.root / "waits.mp4", 32, times=3)
-    before = blobs(stages)
+    before = stages.blobs()
     first = start_gateway(max_concurrent_jobs=2)
     jobs = first.data / "jobs"
     with first.connect() as connection:
@@ -179,7 +154,7 @@ def test_a_cancelled_dub_that_waits_to_be_taken_up_again_leaves_nothing(
         assert [(state.name, state.done) for state in client.list_operations(connection)] == [(name, True) for name in names]
     assert not left.exists()
     assert not list(media.root.glob("*waits_*"))
-    assert blobs(stages) == before
+    assert stages.blobs() == before
 
 
 def test_progress_is_told_about_twice_a_second(gateway: RunningGateway, long_footage: str) -> None:

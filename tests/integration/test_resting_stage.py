@@ -14,7 +14,9 @@ from gateway.stages.local import compose_stages
 from services.common.chassis.server import StageServer
 from services.common.chassis.settings import StageSettings
 from services.common.chassis.stage import server_of
-from tests.integration.conftest import OTHER, LoopThread, Media, RunningStages, StartGateway, dubbing
+from tests.integration.client_calls import dubbing
+from tests.integration.films import OTHER, Media
+from tests.integration.servers import LoopThread, RunningStages, StartGateway
 from tests.integration.test_serve import free_ports
 
 

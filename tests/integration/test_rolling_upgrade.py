@@ -24,9 +24,9 @@ from dubstage.client import gateway as client
 from gateway.cli.serve import MODULES
 from gateway.provenance.media_digest import media_sha256
 from gateway.stages.interface import STAGE_NAMES
-from tests.integration.conftest import Media, dubbing, write_short_clip
+from tests.integration.client_calls import dubbing, until
+from tests.integration.films import Media, write_short_clip
 from tests.integration.server_process import ServerProcess
-from tests.integration.test_operations import until
 from tests.integration.test_serve import free_ports
 
 REPLICAS = 2

@@ -11,7 +11,9 @@ import pytest
 from dubstage.client import gateway as gateway_client
 from tests.contract.stores.postgres_servers import PostgresServer, postgres, postgres_url
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
-from tests.integration.conftest import NUM_FRAMES, LoopThread, Media, StartGateway, dubbing, enrolment, serving_at
+from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.films import NUM_FRAMES, Media
+from tests.integration.servers import LoopThread, StartGateway, serving_at
 
 __all__ = ["aws", "postgres", "postgres_url", "s3"]
 

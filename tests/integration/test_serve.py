@@ -15,7 +15,7 @@ import pytest
 
 from gateway.cli.serve import MODULES
 from tests.contract.ports import free_port
-from tests.integration.test_operations import until
+from tests.integration.client_calls import until
 
 
 def free_ports(count: int) -> list[int]:

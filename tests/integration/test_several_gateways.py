@@ -20,9 +20,10 @@ from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.provenance.media_digest import media_sha256
 from tests.contract.stores.postgres_servers import PostgresServer, postgres
-from tests.integration.conftest import Media, RunningStages, dubbing, enrolment, write_short_clip
+from tests.integration.client_calls import dubbing, enrolment, until
+from tests.integration.films import Media, write_short_clip
 from tests.integration.server_process import ServerProcess
-from tests.integration.test_operations import until
+from tests.integration.servers import RunningStages
 
 __all__ = ["postgres"]
 

@@ -11,7 +11,8 @@ import pytest
 
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import DubstageCallError, audio, face, motion, render
-from tests.integration.conftest import Media, RunningStages
+from tests.integration.films import Media
+from tests.integration.servers import RunningStages
 
 
 def pictures(path: Path, count: int) -> list[npt.NDArray[np.uint8]]:

@@ -19,8 +19,9 @@ from gateway.api.registration import SERVICES
 from gateway.consent.record import Consent, digest_of
 from gateway.settings import TENANTS_FOLDER
 from services.common.store.artefacts import ArtefactStore
-from tests.integration.conftest import Media, RunningGateway, RunningStages, StartGateway, dubbing, enrolment, write_short_clip
-from tests.integration.test_operations import until
+from tests.integration.client_calls import dubbing, enrolment, until
+from tests.integration.films import Media, write_short_clip
+from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 
 TOKENS = {"acme": "token-of-acme-1234", "beta": "token-of-beta-1234", "default": "token-without-a-tenant"}
 ANNA, NIGHT = "anna", "night"

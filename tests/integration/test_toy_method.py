@@ -25,7 +25,7 @@ from dubstage.client import gateway as client
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.dub_prepare import prepared
 from gateway.actors.workplace import open_workplace
-from gateway.methods import LAG_FEATURES, METHODS, Method, Predictor, Renderer, TextureInput
+from gateway.methods import LAG_FEATURES, METHODS, Method, Predictor, Renderer
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolOptions
@@ -44,31 +44,14 @@ from services.motion.types import MAX_LAG
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.renderer import ExportJob
 from services.render.renderers.registry import RENDERERS
-from tests.integration.conftest import (
-    SPEECH,
-    LoopThread,
-    Media,
-    RunningGateway,
-    RunningStages,
-    StartGateway,
-    serving_stages,
-    write_short_clip,
-)
+from tests.integration.films import SPEECH, Media, write_short_clip
+from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway, serving_stages
 
 NUM_FRAMES = 2 * MIN_ENROLMENT_FRAMES + MAX_LAG + 3
 """Frames of the footage: enough for the motion personalisation at any lag."""
 QUIET_S = 1.0
 """Silence before the speech begins."""
-ALL_INPUTS = Renderer(
-    name="toy_all",
-    frames_before=1,
-    frames_after=1,
-    texture=TextureInput.NEURAL,
-    speech=True,
-    reference=True,
-    needs_actor=True,
-    needs_identity=True,
-)
+ALL_INPUTS = replace(METHODS["everyone"].renderer, name="toy_all", reference=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -21,7 +21,9 @@ from services.render.settings import RenderSettings
 from services.render.triton.launch import TritonProcess
 from services.render.types import Precision
 from tests.contract.render.conftest import RESTARTS, gave_up, repository, start_triton, stub_of, triton, triton_home
-from tests.integration.conftest import OTHER, LoopThread, Media, RunningStages, StartGateway, dubbing
+from tests.integration.client_calls import dubbing
+from tests.integration.films import OTHER, Media
+from tests.integration.servers import LoopThread, RunningStages, StartGateway, started
 
 __all__ = ["repository", "start_triton", "triton", "triton_home"]
 
@@ -66,23 +68,12 @@ def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_m
         assert result.num_dubbed > 0.9 * result.num_frames
         return media_sha256(media.root / name)
 
-    def started(**chosen: Any) -> StageServer:
+    def renderer(**chosen: Any) -> StageServer:
         settings = RenderSettings(port=0, artefacts_url=str(stages.artefacts), drain_grace_s=0.0, **chosen)
-
-        async def begin() -> StageServer:
-            server = server_of("render", settings, compose(settings))
-            try:
-                await server.start()
-                await server.warm_up()
-            except BaseException:
-                await server.drain(grace_s=0)
-                raise
-            return server
-
-        return loop_thread.run(begin())
+        return loop_thread.run(started(lambda: server_of("render", settings, compose(settings))))
 
     def dubbed_on_triton(number: int) -> set[bytes]:
-        server = started(backend="triton", triton_url=triton.url, triton_shared_memory=True)
+        server = renderer(backend="triton", triton_url=triton.url, triton_shared_memory=True)
         killer = KillOnce(triton, after=10)
         killer.start()
         try:
@@ -110,7 +101,7 @@ def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_m
             triton.start()
     else:
         on_triton = dubbed_on_triton(RESTARTS)
-    server = started(backend="onnxruntime", precision=Precision.INT8)
+    server = renderer(backend="onnxruntime", precision=Precision.INT8)
     try:
         in_process = dubbed("in_process.mp4", render_endpoint=f"127.0.0.1:{server.port}")
     finally:

@@ -75,3 +75,11 @@ def forked_dubstage(command_environment: dict[str, str]) -> Callable[..., subpro
         return run_forked([str(argument) for argument in arguments], {**command_environment, **more}, cwd=ROOT, timeout=timeout)
 
     return run
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """Place of a film, in a folder of its own."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder / "dub.mp4"

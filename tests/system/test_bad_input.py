@@ -52,13 +52,6 @@ def dubstage(forked_dubstage: Run) -> Run:
     return forked_dubstage
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder / "dub.mp4"
-
-
 def test_a_missing_file_is_named(dubstage: Run, output: Path) -> None:
     assert_fails_well(dubstage("dub", "nowhere.mp4", "-o", output), output, "nowhere.mp4")
 

@@ -35,13 +35,6 @@ def dubstage(forked_dubstage: Run) -> Run:
     return forked_dubstage
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder / "dub.mp4"
-
-
 def environment(data: Path) -> dict[str, str]:
     return {**os.environ, "DUBSTAGE_DATA_DIR": str(data), "DUBSTAGE_ARTEFACTS_URL": str(data / "artefacts"), "COLUMNS": "200"}
 

@@ -69,44 +69,63 @@ class Pause(NamedTuple):
 Steps = Generator[Ask | Pause, Any, T]
 
 
+class _Running(Generic[T]):
+    """Steps under way: the step to carry out now, and the result once there is no further step."""
+
+    step: Ask | Pause | None
+    result: T
+
+    def __init__(self, steps: Steps[T]) -> None:
+        self._steps = steps
+        self.reply(None)
+
+    def reply(self, reply: Any) -> None:
+        """Go on with the reply to a request."""
+        self._go_on(self._steps.send, reply)
+
+    def fail(self, error: DubstageCallError) -> None:
+        """Go on with the error of a request."""
+        self._go_on(self._steps.throw, error)
+
+    def _go_on(self, resume: Callable[[Any], Ask | Pause], value: Any) -> None:
+        try:
+            self.step = resume(value)
+        except StopIteration as end:
+            self.step, self.result = None, end.value
+
+
 def run(connection: Connection, steps: Steps[T]) -> T:
     """Carry out steps over a connection and return their result."""
-    reply: Any = None
-    error: DubstageCallError | None = None
-    while True:
-        try:
-            step = steps.send(reply) if error is None else steps.throw(error)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        reply, error = None, None
+    running = _Running(steps)
+    while (step := running.step) is not None:
+        reply: Any = None
         try:
             if isinstance(step, Pause):
                 time.sleep(step.seconds)
             else:
                 reply = connection.unary(step.rpc, step.request, timeout_s=step.timeout_s)
-        except DubstageCallError as failed:
-            error = failed
+        except DubstageCallError as error:
+            running.fail(error)
+        else:
+            running.reply(reply)
+    return running.result
 
 
 async def run_aio(connection: AsyncConnection, steps: Steps[T]) -> T:
     """Carry out steps over a connection and return their result."""
-    reply: Any = None
-    error: DubstageCallError | None = None
-    while True:
-        try:
-            step = steps.send(reply) if error is None else steps.throw(error)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        reply, error = None, None
+    running = _Running(steps)
+    while (step := running.step) is not None:
+        reply: Any = None
         try:
             if isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
             else:
                 reply = await connection.unary(step.rpc, step.request, timeout_s=step.timeout_s)
-        except DubstageCallError as failed:
-            error = failed
+        except DubstageCallError as error:
+            running.fail(error)
+        else:
+            running.reply(reply)
+    return running.result
 
 
 class Patience:

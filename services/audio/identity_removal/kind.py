@@ -24,16 +24,7 @@ from services.common.store.network_session import open_network
 
 
 class IdentityRemovalModel:
-    """The loaded Audio ID-Removing Network.
-
-    Args:
-        weights: folder with id_removal.onnx.
-        threads: threads inside one run of the network. The number does not change a bit of the answer.
-
-    Raises:
-        ModelNotFound: the file is missing.
-        ArtefactCorrupt: the file is damaged.
-    """
+    """The loaded Audio ID-Removing Network, id_removal.onnx. Arguments and errors: see Kind.load."""
 
     def __init__(self, weights: Path, threads: int = 1) -> None:
         self._session = open_network(weights / "id_removal.onnx", threads)

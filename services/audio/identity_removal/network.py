@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from services.audio.identity_removal.normalise import IDENTITY_PAST_ROWS
-from services.audio.phones import NUM_PHONES
 from services.audio.types import NUM_CEPSTRA, ROWS_PER_VIDEO_FRAME
+from services.common.wire.phones import NUM_PHONES
 
 ROWS_PER_STEP: Final = 4
 """Four 10 ms rows make one LSTM step."""

@@ -15,9 +15,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from services.audio.phones import NUM_PHONES
 from services.audio.types import NUM_CEPSTRA, ROWS_PER_VIDEO_FRAME
 from services.audio.windows import PAST_ROWS
+from services.common.wire.phones import NUM_PHONES
 
 _ROWS_PER_STEP: Final = 2
 """Two 10 ms rows make one LSTM step: half the recurrence for the same context."""

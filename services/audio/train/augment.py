@@ -12,10 +12,10 @@ import scipy.fft
 import scipy.signal
 import soxr
 
-from services.audio.phones import SILENCE
 from services.audio.train.recordings import LabelledSignal
 from services.audio.types import HOP_SAMPLES, SAMPLE_RATE_HZ
 from services.common.array_types import Float32
+from services.common.wire.phones import SILENCE
 
 _MU: Final = 255.0
 

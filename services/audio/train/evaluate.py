@@ -22,14 +22,15 @@ import numpy as np
 import numpy.typing as npt
 
 from services.audio.models import WEIGHTS
-from services.audio.phones import PHONE_INDEX, SILENCE
 from services.audio.posteriorgram import PosteriorgramModel
 from services.audio.train.labelling import speech_by_given_times
 from services.audio.train.recordings import GUESSED, IGNORED, LabelledSignal, WordSpan, evenly, read_recording, read_sound
 from services.audio.train.sphinx import Sphinx
 from services.audio.train.visemes import BILABIALS, VISEME_OF_PHONE
 from services.audio.train.windows import served_windows
-from services.common.errors import DubstageError, InvalidRequest
+from services.common.errors import InvalidRequest
+from services.common.wire.phones import PHONE_INDEX, SILENCE
+from services.training.tools import command_line
 from services.training.trainset.manifest import ClipRow
 from services.training.trainset.reader import TrainSet
 
@@ -136,6 +137,7 @@ def _share(right: npt.NDArray[np.bool_]) -> float:
     return round(float(right.mean()), 4) if len(right) else 0.0
 
 
+@command_line
 def main() -> int:
     """Run the command line, which prints one JSON object, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -144,13 +146,7 @@ def main() -> int:
     parser.add_argument("--no-baseline", action="store_true", help="leave pocketsphinx out (it takes minutes)")
     parser.add_argument("--sources", nargs="*", default=[], help="only these sources (default: all)")
     arguments = parser.parse_args()
-    try:
-        report = evaluate(
-            TrainSet(arguments.data), arguments.weights, baseline=not arguments.no_baseline, sources=arguments.sources
-        )
-    except DubstageError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return error.exit_code
+    report = evaluate(TrainSet(arguments.data), arguments.weights, baseline=not arguments.no_baseline, sources=arguments.sources)
     print(json.dumps(report, indent=1))
     return 0
 

@@ -8,11 +8,11 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from services.audio.phones import SILENCE
 from services.audio.train.recordings import IGNORED, WordSpan
 from services.audio.train.sphinx import Sphinx, WordRows, num_rows, rows_of
 from services.audio.types import HOP_SAMPLES, ROWS_PER_SECOND
 from services.common.array_types import Float32
+from services.common.wire.phones import SILENCE
 
 WORD_PROBABILITY: Final = 0.7
 """Least posterior of a recognised word. Words with a lower posterior count only where free phone recognition agrees."""

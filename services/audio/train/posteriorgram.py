@@ -13,7 +13,6 @@ from torch import Tensor
 
 from services.audio.models import WEIGHTS
 from services.audio.networks.ppg import PpgConfig, PpgNetwork
-from services.audio.phones import SILENCE
 from services.audio.train.augment import AugmentConfig, augment, no_speech
 from services.audio.train.exported_ppg import load_exported
 from services.audio.train.network_file import save_network
@@ -29,6 +28,7 @@ from services.audio.train.windows import (
     with_hidden_spans,
 )
 from services.audio.types import ROWS_PER_SECOND
+from services.common.wire.phones import SILENCE
 from services.training.loop_settings import LoopSettings
 from services.training.networks import Opening
 from services.training.training import Check, OptimiserSettings, Supervised

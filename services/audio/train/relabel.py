@@ -16,13 +16,13 @@ from typing import Final
 import numpy as np
 
 from services.audio.models import WEIGHTS
-from services.audio.phones import NUM_PHONES
 from services.audio.posteriorgram import PosteriorgramModel
 from services.audio.train.labelling import PhoneLabels
 from services.audio.train.prepare_phones import write_labels
 from services.audio.train.recordings import GUESSED, IGNORED, LabelledSignal, read_sound
 from services.audio.train.windows import served_windows
-from services.common.errors import DubstageError
+from services.common.wire.phones import NUM_PHONES
+from services.training.tools import command_line
 from services.training.trainset.manifest import write_manifest
 from services.training.trainset.reader import TrainSet
 
@@ -54,17 +54,14 @@ def relabel(data: TrainSet, weights: Path) -> int:
     return len(rows)
 
 
+@command_line
 def main() -> int:
     """Run the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="training set with phones, made by `dubstage trainset`")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder with ppg.onnx")
     arguments = parser.parse_args()
-    try:
-        print(f"{relabel(TrainSet(arguments.data), arguments.weights)} clips")
-    except DubstageError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return error.exit_code
+    print(f"{relabel(TrainSet(arguments.data), arguments.weights)} clips")
     return 0
 
 

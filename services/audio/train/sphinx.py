@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pocketsphinx
 
-from services.audio.phones import PHONE_INDEX, SILENCE
 from services.audio.types import HOP_SAMPLES
+from services.common.wire.phones import PHONE_INDEX, SILENCE
 
 FRAME_SHIFT_ROWS: Final = 1
 _FLITE_TO_ARPABET: Final = {"ax": "AH", "axr": "ER", "hv": "HH", "pau": "SIL"}

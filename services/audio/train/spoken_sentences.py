@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from services.common.errors import DubstageError, InvalidRequest
+from services.common.errors import InvalidRequest
+from services.training.tools import command_line
 
 VOICES: Final = ("slt", "rms", "awb")
 SENTENCES_PATH: Final = Path(__file__).with_name("sentences.txt")
@@ -44,15 +45,12 @@ def speak_sentences(output: Path) -> int:
     return len(VOICES) * len(sentences)
 
 
+@command_line
 def main() -> int:
     """Run the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder that gets one folder a voice")
-    try:
-        print(f"{speak_sentences(parser.parse_args().output)} sentences")
-    except DubstageError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return error.exit_code
+    print(f"{speak_sentences(parser.parse_args().output)} sentences")
     return 0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from services.audio.phones import PHONES
+from services.common.wire.phones import PHONES
 
 BILABIALS: Final[tuple[str, ...]] = ("P", "B", "M")
 """Phones on which the lips touch. Viewers notice at once when the lips do not."""

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from services.audio.features import HIGHEST_HZ, LOWEST_HZ, silent_rows, spectral_rows
-from services.audio.phones import NUM_PHONES
 from services.audio.train.recordings import IGNORED, LabelledSignal
 from services.audio.types import NUM_CEPSTRA, NUM_MELS, ROWS_PER_VIDEO_FRAME
 from services.audio.windows import LOOK_AHEAD_ROWS, MEAN_CONTEXT_ROWS, PAST_ROWS, WINDOW_ROWS, normalise
 from services.common.array_types import Float32, Float64
+from services.common.wire.phones import NUM_PHONES
 
 ANSWERED: Final = slice(PAST_ROWS, PAST_ROWS + ROWS_PER_VIDEO_FRAME)
 """Rows of a window that the network answers in serving."""

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Self
+from collections.abc import AsyncIterator
+from typing import Any, Self, TypeVar
 
 import grpc.aio
 
 from services.common.chassis.calls import Call
+from services.common.errors import InvalidRequest
+
+Request = TypeVar("Request")
 
 # Seconds for which further requests of a failed call are read: altogether, and for each request.
 _HEARING_S = 1.0
 _NEXT_REQUEST_S = 0.3
+
+
+async def config_message(requests: AsyncIterator[Request]) -> Request:
+    """Return the first message of a stream, which has to hold the stream's config.
+
+    Raises:
+        InvalidRequest: the stream has no message.
+    """
+    async for request in requests:
+        return request
+    raise InvalidRequest("the stream ended before its config", field="config")
 
 
 class RequestStream:

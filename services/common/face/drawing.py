@@ -119,19 +119,9 @@ def draw_detailed_face(
     *,
     backend: Backend = "numba",
 ) -> FacePicture:
-    """Draw a face with a texture of albedo (the detailed albedo of Yi et al.).
+    """Draw a face with a texture of albedo (the detailed albedo of Yi et al.): float [S, S, 3], 0..255.
 
-    Args:
-        mesh: drawn surface of the model.
-        shape: [V, 3], head space.
-        camera: camera of one frame, without leading axes.
-        texture: [S, S, 3], albedo, 0..255.
-        light: [9, 3], camera axes.
-        size: height and width of the picture.
-        backend: rasteriser.
-
-    Raises:
-        BackendUnavailable: the rasteriser is not installed.
+    The other arguments and the errors are those of `draw_face`.
     """
     shaded = np.clip(shading(mesh.camera_normals(shape, camera), light), 0.0, None)
     fragments = _fragments(mesh, camera.project(shape), camera, size, backend)

@@ -71,14 +71,7 @@ class IdentityDrawing:
         return self._texture.size > 0
 
     def expression_of(self, mouth: Floating) -> Float32:
-        """Return expression coefficients, float32 [E], that bring the person's mouth to the given landmarks.
-
-        Args:
-            mouth: float [59, 3], mouth-area landmarks in head space.
-
-        Raises:
-            InvalidRequest: the shape is another one, or a value is not finite.
-        """
+        """Return expression coefficients, float32 [E], see ExpressionFit.expression_of."""
         return self._face.expression_of(mouth)
 
     def shape_of(self, expression: Floating) -> Float64:

@@ -102,12 +102,7 @@ class NeuralSurface:
     """
 
     def __init__(self, identity: FaceIdentity, model: MorphableModel, *, backend: Backend = "numba") -> None:
-        """Prepare the mesh.
-
-        Args:
-            identity: identity of FitIdentity.
-            model: the morphable model of the identity.
-            backend: rasteriser.
+        """Prepare the mesh. Arguments: see services.common.face.identity_drawing.IdentityDrawing.
 
         Raises:
             InvalidRequest: the model has no texture coordinates, or lacks landmarks of the mouth or the chin.
@@ -139,14 +134,7 @@ class NeuralSurface:
         return self._textured_corners
 
     def expression_of(self, mouth: Floating) -> Float32:
-        """Return expression coefficients, float32 [E], that bring the person's mouth to the given landmarks.
-
-        Args:
-            mouth: float [59, 3], mouth-area landmarks in head space.
-
-        Raises:
-            InvalidRequest: the shape is another one, or a value is not finite.
-        """
+        """Return expression coefficients, float32 [E], see ExpressionFit.expression_of."""
         return self._face.expression_of(mouth)
 
     def uv_of(self, expression: Floating, pose: HeadPose) -> Float32:

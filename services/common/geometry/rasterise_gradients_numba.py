@@ -37,12 +37,7 @@ def interpolate_backward(
     g_k = gradient . attributes_k. An edge function is bilinear in the two vertices of the edge.
 
     Args:
-        index: int32 [P], row by row; -1: background.
-        points: float64 [V, 2], pixels.
-        depth: float64 [V].
-        triangles: int32 [F, 3].
-        perspective: whether weights are divided by depth.
-        width: pixels per row.
+        index, points, depth, triangles, perspective, width: as `weights_at` takes them.
         corners: int32 [F, 3], rows of `attributes`.
         attributes: float64 [A, C].
         weights: float64 [P, 3], result of `weights_at`.

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from services.common.errors import DubstageError
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictor import Predictor
@@ -25,6 +24,7 @@ from services.motion.train.protocol import Encode, Fold, evaluate_clip, mean_sco
 from services.motion.train.selection import SELECTED_ON, Groups, groups_of
 from services.motion.train.served import ServedPredictor
 from services.motion.types import EXTRA_FEATURES
+from services.training.tools import command_line, data_parser
 from services.training.trainset.reader import TrainSet
 
 OFF = ConstraintConfig(
@@ -127,13 +127,6 @@ def evaluate(
     return report
 
 
-def data_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the option --data."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="Training set, made by `dubstage trainset`.")
-    return parser
-
-
 def extra_features(predictor: Predictor) -> list[str]:
     """Return the further tensors of the sound that a predictor hears."""
     return [name for name in predictor.features if name in EXTRA_FEATURES]
@@ -147,6 +140,7 @@ def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+@command_line
 def run(predictor: Predictor, arguments: argparse.Namespace, ablations: Sequence[tuple[str, Ablation]] = ()) -> int:
     """Evaluate a predictor with the arguments of an evaluation_parser, and return the exit code.
 
@@ -155,12 +149,8 @@ def run(predictor: Predictor, arguments: argparse.Namespace, ablations: Sequence
         arguments: parsed arguments.
         ablations: names and style changes of further variants.
     """
-    try:
-        models = MotionModels(arguments.weights)
-        groups = groups_of(TrainSet(arguments.data), extra_features(predictor))
-    except DubstageError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return error.exit_code
+    models = MotionModels(arguments.weights)
+    groups = groups_of(TrainSet(arguments.data), extra_features(predictor))
     further = [Variant(name, encoded(predictor, models, change)) for name, change in ablations]
     report = evaluate(predictor, models, groups, [*variants(predictor, models), *further])
     if arguments.json:

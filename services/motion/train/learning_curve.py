@@ -31,17 +31,17 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
-from services.common.errors import DubstageError, InvalidRequest
+from services.common.errors import InvalidRequest
 from services.motion.predictors.registry import PREDICTORS
 from services.motion.train.clips import clips_of
 from services.motion.train.curve_parts import Part, Point, all_parts, with_part
-from services.motion.train.evaluate import data_parser
 from services.motion.train.training import PredictorTraining
 from services.training.configuration import DEFAULT, with_settings
 from services.training.device import CPU
 from services.training.loop import train
 from services.training.networks import Opening, TrainableNetwork, network_named
 from services.training.run_folder import RunFolder
+from services.training.tools import command_line, data_parser
 from services.training.trainset.layout import MANIFEST
 from services.training.trainset.reader import TrainSet
 
@@ -246,6 +246,7 @@ def _keep_settings(folder: Path, settings: dict[str, Any]) -> None:
         raise InvalidRequest(f"{folder} cannot be written: {problem.strerror}; choose another folder", field="output") from problem
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
     parser = data_parser(__doc__)
@@ -260,16 +261,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="Number of seeds. Each seed draws other parts and trains other networks; the plot shows the means. Default: 1.",
     )
     given = parser.parse_args(arguments)
-    try:
-        data = TrainSet(given.data)
-        rows = clips_of(data, "train").rows
-        curve = LearningCurve(data, network_named(f"{given.predictor}_motion"), given.output, given.steps)
-        for seed in range(given.seeds):
-            for part in all_parts(rows, seed):
-                curve.measure(part)
-    except DubstageError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return error.exit_code
+    data = TrainSet(given.data)
+    rows = clips_of(data, "train").rows
+    curve = LearningCurve(data, network_named(f"{given.predictor}_motion"), given.output, given.steps)
+    for seed in range(given.seeds):
+        for part in all_parts(rows, seed):
+            curve.measure(part)
     return 0
 
 

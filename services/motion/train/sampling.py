@@ -1,4 +1,4 @@
-"""Random choice of clips with balanced speakers, and batches on their way to a device."""
+"""Random choice of clips with balanced speakers, rows at another tempo, and batches on their way to a device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from services.common.array_types import Float32, Float64
+from services.common.array_types import Float32, Float64, Floating
 from services.training.trainset.manifest import ClipRow
 
 
@@ -42,6 +42,18 @@ class Draw:
     def __call__(self, rng: np.random.Generator) -> int:
         """Draw a number."""
         return min(int(np.searchsorted(self._sums, rng.random(), side="right")), len(self._sums) - 1)
+
+
+def rows_between(values: Floating, places: Floating) -> Float32:
+    """Return rows at places between the rows of values, by linear interpolation: float32 [N, ...].
+
+    Args:
+        values: float [T, ...], T >= 2.
+        places: float [N], counted in rows, not negative. Beyond the last row the last row holds.
+    """
+    low = np.minimum(places.astype(np.intp), len(values) - 2)
+    share = np.clip(places - low, 0.0, 1.0).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
+    return np.asarray((1.0 - share) * values[low] + share * values[low + 1], np.float32)
 
 
 def batch_rng(seed: int, step: int, index: int) -> np.random.Generator:

@@ -7,21 +7,21 @@ and sharpness at several scales. The loss compares these features.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from services.render.networks.weights import load_network
+from services.render.networks.weights import StoredConfig, load_network
 
 _SLOPE: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PerceptualConfig:
+class PerceptualConfig(StoredConfig):
     """Shape of the network.
 
     Attributes:
@@ -33,10 +33,6 @@ class PerceptualConfig:
     widths: tuple[int, ...] = (16, 32, 64, 96)
     num_values: int = 119
     num_speakers: int = 2
-
-    def to_metadata(self) -> dict[str, Any]:
-        """Return plain values, for the header of a weights file."""
-        return asdict(self)
 
 
 class Recognised(NamedTuple):
@@ -100,4 +96,4 @@ def load_perceptual(path: Path) -> PerceptualNetwork:
     Raises:
         ModelNotFound: the file is missing or holds another network.
     """
-    return load_network(path, lambda config: PerceptualNetwork(PerceptualConfig(**{**config, "widths": tuple(config["widths"])})))
+    return load_network(path, lambda config: PerceptualNetwork(PerceptualConfig.from_metadata(config)))

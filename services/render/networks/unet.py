@@ -117,6 +117,24 @@ class UNetTrunk(nn.Module):
         """Return the prior's own state, float32 [S]: zeros, which change nothing."""
         return torch.zeros(self.state_size)
 
+    def way_down(self, pictures: Tensor, state: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the maps of the lowest level, and those of the levels above, the largest first: float [B, C, h, w] each.
+
+        Args:
+            pictures: float [B, in_channels, H, W] in [0, 1].
+            state: float [B, S].
+        """
+        x: Tensor = self.stem(F.pixel_unshuffle(pictures * 2.0 - 1.0, 2), state)
+        above: list[Tensor] = []
+        for level, blocks in enumerate(self.down_blocks):
+            if level:
+                above.append(x)
+                x = self.down[level - 1](x, state)
+            assert isinstance(blocks, nn.ModuleList)
+            for block in blocks:
+                x = block(x, state)
+        return x, above
+
     def trunk(self, pictures: Tensor, state: Tensor) -> Tensor:
         """Return the last convolution's output, float [B, out_channels, H / 2, W / 2].
 
@@ -124,15 +142,7 @@ class UNetTrunk(nn.Module):
             pictures: float [B, in_channels, H, W] in [0, 1].
             state: float [B, S].
         """
-        x: Tensor = self.stem(F.pixel_unshuffle(pictures * 2.0 - 1.0, 2), state)
-        skips: list[Tensor] = []
-        for level, blocks in enumerate(self.down_blocks):
-            if level:
-                skips.append(x)
-                x = self.down[level - 1](x, state)
-            assert isinstance(blocks, nn.ModuleList)
-            for block in blocks:
-                x = block(x, state)
+        x, skips = self.way_down(pictures, state)
         for up, block in zip(self.up, self.up_blocks, strict=True):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             x = block(up(torch.cat([x, skips.pop()], dim=1), state), state)

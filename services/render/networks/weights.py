@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +17,24 @@ from services.common.store.exported_network import write_whole
 from services.common.store.tensor_bytes import encode_arrays
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredConfig:
+    """Base of the configurations that the headers of weights files hold. Fields are numbers, switches and tuples of numbers."""
+
+    @classmethod
+    def from_metadata(cls, values: Mapping[str, Any]) -> Self:
+        """Return the configuration in a header. JSON has lists where a configuration has tuples.
+
+        Raises:
+            TypeError: the values are those of another configuration.
+        """
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Return plain values, for the header of a weights file."""
+        return asdict(self)
 
 
 def save_weights(path: Path, network: nn.Module, config: Mapping[str, Any], **metadata: str) -> None:

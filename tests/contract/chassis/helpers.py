@@ -70,6 +70,13 @@ async def outlasted(client: Any, *, begun: Callable[[], bool]) -> float:
     raise AssertionError("no call arrived before its deadline")
 
 
+def presenting(folder: Path, token: str) -> Path:
+    """Write the token file of a client into a folder, and return the file."""
+    file = folder / f"own-{token}"
+    file.write_text(token)
+    return file
+
+
 async def eventually(condition: Any, timeout_s: float = 60.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - the condition lies in another process or in a metric

@@ -52,17 +52,28 @@ def start_process(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     return process_of(STAGE, *arguments, **environment)
 
 
+async def listening(process: subprocess.Popen[str]) -> str:
+    """Return the address that a process says it listens on."""
+    assert process.stdout is not None
+    line = await asyncio.to_thread(process.stdout.readline)
+    assert line.startswith("dubstage echo listening on 127.0.0.1:")
+    return line.split()[-1]
+
+
+async def begun(echo: Any, target: str, message: bytes) -> tuple[Any, asyncio.Task[Any]]:
+    """Return a client of the server at an address, and a call of the client that the server has begun to answer."""
+    client = echo.connect(type("Address", (), {"address": target})())
+    running = asyncio.create_task(client.call("Stream", message))
+    await eventually(lambda: client.received == [b"first"])
+    return client, running
+
+
 async def test_sigterm_lets_the_running_call_end_and_the_process_exits_with_zero(echo: Any, tmp_path: Path) -> None:
     with start_process(DUBSTAGE_READY_FILE=str(tmp_path / "ready")) as process:
         try:
-            assert process.stdout is not None
-            line = await asyncio.to_thread(process.stdout.readline)
-            assert line.startswith("dubstage echo listening on 127.0.0.1:")
-            target = line.split()[-1]
+            target = await listening(process)
             assert (tmp_path / "ready").read_text().strip() == target
-            client = echo.connect(type("Address", (), {"address": target})())
-            running = asyncio.create_task(client.call("Stream", b"slow"))
-            await eventually(lambda: client.received == [b"first"])
+            client, running = await begun(echo, target, b"slow")
             process.send_signal(signal.SIGTERM)
             await running
             assert client.received == [b"first", b"slow"]
@@ -89,11 +100,7 @@ async def test_sigterm_in_mid_warm_up_ends_the_process_at_once() -> None:
 async def test_a_computation_that_does_not_look_up_does_not_hold_the_process_beyond_the_grace(echo: Any) -> None:
     with start_process(DUBSTAGE_DRAIN_GRACE_S="0.1") as process:
         try:
-            assert process.stdout is not None
-            target = (await asyncio.to_thread(process.stdout.readline)).split()[-1]
-            client = echo.connect(type("Address", (), {"address": target})())
-            running = asyncio.create_task(client.call("Stream", b"stuck"))
-            await eventually(lambda: client.received == [b"first"])
+            _, running = await begun(echo, await listening(process), b"stuck")
             process.send_signal(signal.SIGTERM)
             with pytest.raises(errors.BackendUnavailable):
                 await running
@@ -135,11 +142,8 @@ async def test_a_fault_of_our_own_ends_the_process_with_the_code_of_a_bug_and_it
 async def test_a_server_that_is_killed_in_mid_stream_is_an_error_worth_trying_elsewhere(echo: Any) -> None:
     with start_process() as process:
         try:
-            assert process.stdout is not None
-            target = (await asyncio.to_thread(process.stdout.readline)).split()[-1]
-            client = echo.connect(type("Address", (), {"address": target})())
-            running = asyncio.create_task(client.call("Stream", b"stuck"))
-            await eventually(lambda: client.received == [b"first"])
+            target = await listening(process)
+            client, running = await begun(echo, target, b"stuck")
             process.kill()
             with pytest.raises(errors.BackendUnavailable, match=target):
                 await running

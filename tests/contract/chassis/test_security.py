@@ -11,7 +11,7 @@ import pytest
 
 from services.common import errors
 from services.common.chassis.client import ClientConfig, StageClient
-from tests.contract.chassis.helpers import ONCE, SERVING, answer, health
+from tests.contract.chassis.helpers import ONCE, SERVING, answer, health, presenting
 
 # Sizes
 
@@ -40,12 +40,6 @@ async def test_an_oversized_message_is_named_and_not_tried_again(echo: Any, dire
 def token_file(tmp_path: Path) -> Path:
     file = tmp_path / "tokens"
     file.write_text("# farm\nold-token\nnew-token\n")
-    return file
-
-
-def presenting(tmp_path: Path, token: str) -> Path:
-    file = tmp_path / "own"
-    file.write_text(token)
     return file
 
 

@@ -11,7 +11,7 @@ from services.common import errors
 from services.common.chassis.caller import acting_for, current_caller
 from services.common.store.array_cache import ArrayCache
 from services.common.store.artefacts import ArtefactRef, ArtefactStore, tenants_store
-from tests.contract.chassis.helpers import ONCE
+from tests.contract.chassis.helpers import ONCE, presenting
 
 KINDS = ["Unary", "Download", "Upload", "Stream"]
 
@@ -20,12 +20,6 @@ KINDS = ["Unary", "Download", "Upload", "Stream"]
 def token_file(tmp_path: Path) -> Path:
     file = tmp_path / "tokens"
     file.write_text("token-of-the-gateway\nacme token-of-acme\nbeta token-of-beta\n")
-    return file
-
-
-def presenting(tmp_path: Path, token: str) -> Path:
-    file = tmp_path / f"own-{token}"
-    file.write_text(token)
     return file
 
 

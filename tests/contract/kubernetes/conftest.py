@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 
 from gateway.batch.kubernetes.cluster import Cluster, connect
@@ -18,6 +16,7 @@ from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import Shot
 from tests.contract.kubernetes.job_api import NAMESPACE, JobApi, serve
+from tests.kubernetes_objects import schemas_read_once
 
 NAME = "night-1"
 QUICK = Timing(watch_s=1, first_s=0.02, longest_s=0.1, patience_s=60)
@@ -25,9 +24,7 @@ QUICK = Timing(watch_s=1, first_s=0.02, longest_s=0.1, patience_s=60)
 
 @pytest.fixture(scope="session", autouse=True)
 def _schemas_read_once() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("schema_contents", "all_versions", "latest_version"):
-            patch.setattr(kubernetes_validate.utils, name, cache(getattr(kubernetes_validate.utils, name)))
+    with schemas_read_once():
         yield
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
 from gateway.api.batch_servicer import BatchServicer
+from gateway.api.batches import Batches
 from gateway.api.installation import Installation
 from gateway.api.opened_stages import OpenedStages
 from gateway.batch.store import BatchStore
@@ -44,7 +45,8 @@ def call(store: BatchStore, tmp_path: Path) -> Iterator[Call[Any]]:
 
     def run(work: Callable[[BatchServicer], Coroutine[Any, Any, T]]) -> T:
         async def once() -> T:
-            return await work(BatchServicer(settings, installation.context, OpenedStages(settings)))
+            batches = Batches(settings, installation.context, OpenedStages(settings))
+            return await work(BatchServicer(settings, installation.context, batches))
 
         return asyncio.run(once())
 

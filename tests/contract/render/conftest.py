@@ -25,8 +25,9 @@ from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from services.common.chassis.stage import server_of
 from services.common.errors import BackendUnavailable
 from services.common.face.crops import BOX_SIZE
-from services.common.face.mouth_bank import MouthBank
+from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.store.artefacts import ArtefactStore
+from services.common.wire.artefact_messages import ref_to_proto
 from services.render.__main__ import compose
 from services.render.backends.base import Backend
 from services.render.backends.make import make_backend
@@ -203,6 +204,14 @@ async def rendered(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderReq
             yield message
 
     return [rendered_from_proto(response) async for response in stub.Render(stream())]
+
+
+async def personalised(
+    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, model: str, **options: Any
+) -> list[pb.PersonalizeResponse]:
+    """The reports of a personalisation on a bank. `options` are further fields of the request."""
+    ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
+    return [report async for report in stub.Personalize(pb.PersonalizeRequest(model=model, bank=ref, **options))]
 
 
 def actor_states(count: int) -> list[npt.NDArray[np.float32]]:

@@ -12,16 +12,15 @@ import numpy.typing as npt
 import pytest
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
-from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
+from services.common.face.mouth_bank import MouthBank
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.artefact_messages import ref_to_proto
 from services.render.backends.make import make_backend
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
 from services.render.models import load_models
 from services.render.streams import default_state, open_stream
 from services.render.types import RenderFrame
-from tests.contract.render.conftest import rendered
+from tests.contract.render.conftest import personalised, rendered
 
 if TYPE_CHECKING:
     from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
@@ -54,9 +53,7 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsync
 async def test_an_actor_is_personalised_and_a_stream_is_cut_without_a_trace(
     stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
 ) -> None:
-    ref = store.put_arrays(bank_arrays(bank), {"format": FORMAT})
-    request = pb.PersonalizeRequest(model="everybody", bank=ref_to_proto(ref), num_steps=1)
-    reports = [report async for report in stub.Personalize(request)]
+    reports = await personalised(stub, store, bank, "everybody", num_steps=1)
     assert [report.HasField("actor") for report in reports] == [False, True]
     actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
     whole = await rendered(stub, [actor, *map(frame_to_proto, film)])
@@ -72,9 +69,7 @@ async def test_an_actor_is_personalised_and_a_stream_is_cut_without_a_trace(
 async def test_an_actor_of_one_model_is_refused_by_the_other(
     stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
 ) -> None:
-    few = store.put_arrays(bank_arrays(bank), {"format": FORMAT})
-    request = pb.PersonalizeRequest(model="ugc", bank=ref_to_proto(few), num_steps=1)
-    reports = [report async for report in stub.Personalize(request)]
+    reports = await personalised(stub, store, bank, "ugc", num_steps=1)
     actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await rendered(stub, [actor, frame_to_proto(film[0])])

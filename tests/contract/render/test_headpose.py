@@ -24,7 +24,7 @@ from services.render.renderer import PersonalizeJob
 from services.render.renderers.headpose.personalize import personalize_headpose
 from services.render.streams import open_stream
 from services.render.types import RenderFrame
-from tests.contract.render.conftest import rendered
+from tests.contract.render.conftest import personalised, rendered
 from tests.unit.render.drawn_person import drawing, person
 
 if TYPE_CHECKING:
@@ -53,10 +53,8 @@ async def test_a_still_picture_is_personalised_and_the_wire_gives_the_bytes_of_t
     stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
 ) -> None:
     one = make_bank(bank.boxes[:1], bank.mouth[:1], bank.rotation[:1], bank.frame_index[:1], bank.geometry)
-    stored = store.put_arrays(bank_arrays(one), {"format": FORMAT})
     identity = store.put_arrays(person().arrays(), person().metadata())
-    request = pb.PersonalizeRequest(model="headpose", bank=ref_to_proto(stored), identity=ref_to_proto(identity))
-    *_, report = [report async for report in stub.Personalize(request)]
+    *_, report = await personalised(stub, store, one, "headpose", identity=ref_to_proto(identity))
     assert (report.step, report.num_steps, report.HasField("actor")) == (0, 0, True)
     actor = pb.RenderRequest(config=pb.RenderConfig(model="headpose", actor=report.actor))
     answers = await rendered(stub, [actor, *map(frame_to_proto, film)])
@@ -77,10 +75,8 @@ async def test_a_still_picture_is_personalised_and_the_wire_gives_the_bytes_of_t
 async def test_an_actor_is_personalised_in_steps(
     stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
 ) -> None:
-    stored = store.put_arrays(bank_arrays(bank), {"format": FORMAT})
     identity = store.put_arrays(person().arrays(), person().metadata())
-    request = pb.PersonalizeRequest(model="headpose", bank=ref_to_proto(stored), identity=ref_to_proto(identity), num_steps=1)
-    reports = [report async for report in stub.Personalize(request)]
+    reports = await personalised(stub, store, bank, "headpose", identity=ref_to_proto(identity), num_steps=1)
     assert [report.HasField("actor") for report in reports] == [False, True]
     other = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
     with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -13,7 +13,7 @@ import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2 as pb
-from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
+from services.common.face.mouth_bank import MouthBank
 from services.common.face.neural_texture import ACTOR_FORMAT
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.artefact_messages import ref_to_proto
@@ -23,7 +23,7 @@ from services.render.convert import frame_to_proto
 from services.render.models import load_models
 from services.render.streams import default_state
 from services.render.types import RenderFrame
-from tests.contract.render.conftest import rendered
+from tests.contract.render.conftest import personalised, rendered
 from tests.unit.render.rendering import render
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ async def test_the_first_picture_comes_before_the_stream_is_half_closed(
 async def test_personalisation_reports_progress_and_its_actor_can_be_rendered(
     stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, frames: list[RenderFrame]
 ) -> None:
-    ref = store.put_arrays(bank_arrays(bank), {"format": FORMAT})
-    request = pb.PersonalizeRequest(model="ugc", bank=ref_to_proto(ref), num_steps=2)
-    reports = [report async for report in stub.Personalize(request)]
+    reports = await personalised(stub, store, bank, "ugc", num_steps=2)
     assert [report.step for report in reports] == [2, 2]
     assert [report.HasField("actor") for report in reports] == [False, True]
     actor = pb.RenderRequest(config=pb.RenderConfig(model="ugc", actor=reports[-1].actor))
@@ -80,9 +78,7 @@ async def test_personalisation_reports_progress_and_its_actor_can_be_rendered(
 async def test_without_training_the_state_is_what_the_bank_gives_at_once(
     model: str, stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank
 ) -> None:
-    ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
-    request = pb.PersonalizeRequest(model=model, bank=ref, num_steps=2, skip_training=True)
-    *_, last = [report async for report in stub.Personalize(request)]
+    *_, last = await personalised(stub, store, bank, model, num_steps=2, skip_training=True)
     assert (last.step, last.num_steps) == (0, 0)
     state = store.get_arrays(ArtefactRef(last.actor.uri, last.actor.sha256, last.actor.size_bytes))["actor_state"]
     assert state.any() == (model != "ugc"), "pictures of the person are in the state, and ugc has none"

@@ -19,15 +19,14 @@ from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from services.common.array_types import Array
 from services.common.chassis.stage import server_of
 from services.common.errors import ModelNotFound
-from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
+from services.common.face.mouth_bank import MouthBank
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.arrays import to_rgb_image, to_tensor
-from services.common.wire.artefact_messages import ref_to_proto
 from services.render.__main__ import compose
 from services.render.convert import frame_to_proto
 from services.render.settings import RenderSettings
 from services.render.types import Precision
-from tests.contract.render.conftest import rendered
+from tests.contract.render.conftest import personalised, rendered
 from tests.unit.render.toy import NAME, SPEECH, Toy
 
 if TYPE_CHECKING:
@@ -111,8 +110,7 @@ async def test_every_input_an_actor_and_a_larger_box(tmp_path: Path, monkeypatch
     async with serving(toy, tmp_path, monkeypatch) as stub:
         (model,) = (await stub.ListModels(pb.ListModelsRequest())).models
         store = ArtefactStore(tmp_path / "artefacts")
-        ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
-        reports = [report async for report in stub.Personalize(pb.PersonalizeRequest(model=NAME, bank=ref))]
+        reports = await personalised(stub, store, bank, NAME)
         config = pb.RenderConfig(model=NAME, actor=reports[-1].actor, reference=to_rgb_image(reference))
         made = await rendered(stub, [pb.RenderRequest(config=config), *map(frame_to_proto, frames)])
     assert (model.frames_before, model.frames_after, model.box_multiple) == (1, 2, 2)

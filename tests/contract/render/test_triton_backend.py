@@ -38,6 +38,8 @@ from tests.contract.ports import free_port
 from tests.contract.render.conftest import Connect, StartTriton, actor_states, stub_of
 from tests.unit.render.rendering import render
 
+StartUgc = Callable[[RepositorySpec], TritonProcess]
+
 
 @pytest.fixture
 def triton(shared_triton: TritonProcess) -> TritonProcess:
@@ -51,6 +53,17 @@ def ugc_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in WEIGHTS_FOLDER.glob("ugc.*"):
         shutil.copy(path, folder)
     return folder
+
+
+@pytest.fixture
+def start_ugc(start_triton: StartTriton, ugc_alone: Path, tmp_path: Path) -> StartUgc:
+    """Starts servers of one model that end with the test."""
+
+    def start(spec: RepositorySpec) -> TritonProcess:
+        write_repository(tmp_path / "repository", ugc_alone, spec)
+        return start_triton(tmp_path / "repository")
+
+    return start
 
 
 def boxes(rendered: list[RenderedFrame]) -> bytes:
@@ -77,15 +90,9 @@ def test_real_frames_get_the_bytes_of_the_backend_in_the_process(
 
 
 def test_a_batch_that_is_larger_than_the_server_takes_is_cut(
-    start_triton: StartTriton,
-    connect: Connect,
-    in_process: Backend,
-    footage: list[RenderFrame],
-    ugc_alone: Path,
-    tmp_path: Path,
+    start_ugc: StartUgc, connect: Connect, in_process: Backend, footage: list[RenderFrame], ugc_alone: Path
 ) -> None:
-    write_repository(tmp_path / "small", ugc_alone, RepositorySpec(max_batch_size=2))
-    models = connect(start_triton(tmp_path / "small"), weights=ugc_alone)
+    models = connect(start_ugc(RepositorySpec(max_batch_size=2)), weights=ugc_alone)
     (state,) = actor_states(1)
     got = render(models.backend, models.files["ugc"], footage[:5], state)
     assert boxes(got) == boxes(render(in_process, models.files["ugc"], footage[:5], state))
@@ -111,16 +118,10 @@ def test_the_answer_of_list_models_says_what_computes_where(triton: TritonProces
 
 
 def test_several_actors_share_a_batch_on_one_loaded_model(
-    start_triton: StartTriton,
-    connect: Connect,
-    in_process: Backend,
-    footage: list[RenderFrame],
-    ugc_alone: Path,
-    tmp_path: Path,
+    start_ugc: StartUgc, connect: Connect, in_process: Backend, footage: list[RenderFrame], ugc_alone: Path
 ) -> None:
     """Each actor has one frame underway at a time, so any inference of more than one frame is of several actors."""
-    write_repository(tmp_path / "patient", ugc_alone, RepositorySpec(queue_delay_us=300_000, max_batch_size=4))
-    server = start_triton(tmp_path / "patient")
+    server = start_ugc(RepositorySpec(queue_delay_us=300_000, max_batch_size=4))
     models = connect(server, weights=ugc_alone)
     # Two so far: the warm-ups of the server and of the stage.
     before = batches(server, total=2)
@@ -159,11 +160,10 @@ def batches(server: TritonProcess, total: int) -> dict[int, int]:
 
 
 def test_more_inferences_than_allowed_wait_here_and_are_refused_in_time(
-    start_triton: StartTriton, connect: Connect, footage: list[RenderFrame], ugc_alone: Path, tmp_path: Path
+    start_ugc: StartUgc, connect: Connect, footage: list[RenderFrame], ugc_alone: Path
 ) -> None:
     # In four seconds, one at a time, no more than nine inferences of half a second can begin.
-    write_repository(tmp_path / "slow", ugc_alone, RepositorySpec(queue_delay_us=500_000))
-    models = connect(start_triton(tmp_path / "slow"), weights=ugc_alone, max_in_flight=1, timeout_s=4.0)
+    models = connect(start_ugc(RepositorySpec(queue_delay_us=500_000)), weights=ugc_alone, max_in_flight=1, timeout_s=4.0)
     (state,) = actor_states(1)
 
     def attempt(_: int) -> bool:

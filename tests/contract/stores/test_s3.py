@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -188,36 +188,37 @@ def test_no_credentials_at_all_are_told(s3: S3Server, aws: Aws, url: str) -> Non
         ArtefactStore(url).put_bytes(b"mouth")
 
 
-def test_a_server_that_is_away_is_told_and_found_again(s3: S3Server, aws: Aws, url: str) -> None:
-    proxy = Proxy(int(s3.endpoint.rpartition(":")[2]))
+@pytest.fixture
+def proxy(s3: S3Server, aws: Aws) -> Iterator[Proxy]:
+    """The way to the server, which a test cuts."""
+    found = Proxy(int(s3.endpoint.rpartition(":")[2]))
     try:
-        aws(proxy.endpoint)
-        store = ArtefactStore(url)
-        ref = store.put_bytes(b"mouth")
-        proxy.cut()
-        begin = time.monotonic()
-        for use in (lambda: store.put_bytes(b"nose"), lambda: store.get_bytes(ref), lambda: store.exists(ref)):
-            with pytest.raises(BackendUnavailable, match=url) as caught:
-                use()
-            assert proxy.endpoint in caught.value.message
-            assert caught.value.retry_after_s > 0
-        assert time.monotonic() - begin < 3 * GIVEN_UP_S
-        proxy.heal()
-        assert store.get_bytes(ref) == b"mouth"
+        aws(found.endpoint)
+        yield found
     finally:
-        proxy.close()
+        found.close()
 
 
-def test_a_connection_that_breaks_once_is_not_noticed(s3: S3Server, aws: Aws, url: str) -> None:
-    proxy = Proxy(int(s3.endpoint.rpartition(":")[2]))
-    try:
-        aws(proxy.endpoint)
-        store = ArtefactStore(url)
-        ref = store.put_bytes(b"mouth")
-        proxy.cut(connections=1)
-        assert store.get_bytes(ref) == b"mouth"
-    finally:
-        proxy.close()
+def test_a_server_that_is_away_is_told_and_found_again(proxy: Proxy, url: str) -> None:
+    store = ArtefactStore(url)
+    ref = store.put_bytes(b"mouth")
+    proxy.cut()
+    begin = time.monotonic()
+    for use in (lambda: store.put_bytes(b"nose"), lambda: store.get_bytes(ref), lambda: store.exists(ref)):
+        with pytest.raises(BackendUnavailable, match=url) as caught:
+            use()
+        assert proxy.endpoint in caught.value.message
+        assert caught.value.retry_after_s > 0
+    assert time.monotonic() - begin < 3 * GIVEN_UP_S
+    proxy.heal()
+    assert store.get_bytes(ref) == b"mouth"
+
+
+def test_a_connection_that_breaks_once_is_not_noticed(proxy: Proxy, url: str) -> None:
+    store = ArtefactStore(url)
+    ref = store.put_bytes(b"mouth")
+    proxy.cut(connections=1)
+    assert store.get_bytes(ref) == b"mouth"
 
 
 def test_a_port_where_nothing_listens_is_told_at_once(aws: Aws, url: str) -> None:

@@ -84,3 +84,21 @@ def portrait_frame_to_proto(frame: PortraitFrame) -> pb.RotatePortraitRequest:
     return pb.RotatePortraitRequest(
         frame=pb.PortraitFrame(frame_index=frame.frame_index, pose=pose_to_proto(frame.pose), blink=frame.blink)
     )
+
+
+def face_stream(
+    mode: WarpMode, identity: common_pb2.ArtefactRef | None, frames: Iterable[TargetFrame] = ()
+) -> AsyncIterator[pb.RetrieveWarpRequest]:
+    """The requests of RetrieveWarp that draw a person's face, without a bank."""
+    return sent([warp_config_to_proto(None, mode, identity), *map(target_to_proto, frames)])
+
+
+def portrait_stream(
+    picture: npt.NDArray[np.uint8],
+    landmarks: npt.NDArray[np.float32],
+    pose: HeadPose,
+    identity: common_pb2.ArtefactRef,
+    frames: Iterable[PortraitFrame] = (),
+) -> AsyncIterator[pb.RotatePortraitRequest]:
+    """The requests of RotatePortrait that turn a portrait."""
+    return sent([portrait_to_proto(picture, landmarks, pose, identity), *map(portrait_frame_to_proto, frames)])

@@ -18,20 +18,14 @@ from services.common.face.crops import HeadPose
 from services.common.face.head_pose_vectors import pose_vectors
 from services.common.face.identity_drawing import IdentityDrawing
 from services.common.face.landmarks import MOUTH_AREA
-from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.store.artefacts import ArtefactStore
 from services.common.wire.arrays import from_image, from_tensor, to_tensor
+from services.common.wire.artefact_messages import ref_to_proto
 from services.texture.backgrounds.match import match_backgrounds
 from services.texture.draw_identity import IdentityStream
 from services.texture.portrait.rotate import PortraitRotation
 from services.texture.types import PortraitFrame, TargetFrame, WarpedFrame, WarpMode
-from tests.contract.texture.requests import (
-    portrait_frame_to_proto,
-    portrait_to_proto,
-    sent,
-    target_to_proto,
-    warp_config_to_proto,
-    warped_from_proto,
-)
+from tests.contract.texture.requests import face_stream, portrait_stream, portrait_to_proto, sent, warped_from_proto
 from tests.unit.texture.people import HEAD, LANDMARKS, MODEL, POSE, a_person, a_portrait, turned
 
 if TYPE_CHECKING:
@@ -48,11 +42,7 @@ class Service:
     def kept(self, **changes: object) -> common_pb2.ArtefactRef:
         """An identity in the store."""
         person = a_person(**changes)
-        return message(self.store.put_arrays(person.arrays(), person.metadata()))
-
-
-def message(ref: ArtefactRef) -> common_pb2.ArtefactRef:
-    return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
+        return ref_to_proto(self.store.put_arrays(person.arrays(), person.metadata()))
 
 
 @pytest.fixture
@@ -77,8 +67,8 @@ def wandering(count: int, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", [WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILED_ALBEDO])
 async def test_the_wire_gives_the_drawn_faces_of_the_function(service: Service, mode: WarpMode) -> None:
-    requests = [warp_config_to_proto(None, mode, service.kept()), *map(target_to_proto, targets(3))]
-    replies = [warped_from_proto(reply) async for reply in service.stub.RetrieveWarp(sent(requests))]
+    call = service.stub.RetrieveWarp(face_stream(mode, service.kept(), targets(3)))
+    replies = [warped_from_proto(reply) async for reply in call]
     stream = IdentityStream(IdentityDrawing(a_person(), MODEL), mode)
     assert len(replies) == 3
     for reply, frame in zip(replies, targets(3), strict=True):
@@ -103,8 +93,8 @@ async def test_the_wire_gives_the_backgrounds_of_the_function(service: Service) 
 
 async def test_the_wire_gives_the_turned_portrait_of_the_function(service: Service) -> None:
     frames = [PortraitFrame(number, pose, 0.25 * number) for number, pose in enumerate(poses())]
-    requests = [portrait_to_proto(PORTRAIT, LANDMARKS, POSE, service.kept()), *map(portrait_frame_to_proto, frames)]
-    replies = [reply async for reply in service.stub.RotatePortrait(sent(requests))]
+    call = service.stub.RotatePortrait(portrait_stream(PORTRAIT, LANDMARKS, POSE, service.kept(), frames))
+    replies = [reply async for reply in call]
     rotation = PortraitRotation(PORTRAIT, LANDMARKS, POSE, a_person(), MODEL)
     assert [reply.frame_index for reply in replies] == [0, 1, 2]
     for reply, frame in zip(replies, frames, strict=True):
@@ -130,16 +120,16 @@ async def refusal(replies: AsyncIterator[object]) -> grpc.aio.AioRpcError:
     ],
 )
 async def test_what_a_mode_needs_is_named(service: Service, mode: WarpMode, field: str) -> None:
-    error = await refusal(service.stub.RetrieveWarp(sent([warp_config_to_proto(None, mode)])))
+    error = await refusal(service.stub.RetrieveWarp(face_stream(mode, None)))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert field in (error.details() or "")
 
 
 async def test_an_artefact_that_is_no_identity_is_refused(service: Service) -> None:
-    other = message(service.store.put_arrays({"boxes": np.zeros(3, np.float32)}, {"format": "another"}))
+    other = ref_to_proto(service.store.put_arrays({"boxes": np.zeros(3, np.float32)}, {"format": "another"}))
     for call in (
-        service.stub.RetrieveWarp(sent([warp_config_to_proto(None, WarpMode.DETAILED_ALBEDO, other)])),
-        service.stub.RotatePortrait(sent([portrait_to_proto(PORTRAIT, LANDMARKS, POSE, other)])),
+        service.stub.RetrieveWarp(face_stream(WarpMode.DETAILED_ALBEDO, other)),
+        service.stub.RotatePortrait(portrait_stream(PORTRAIT, LANDMARKS, POSE, other)),
     ):
         error = await refusal(call)
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -147,8 +137,8 @@ async def test_an_artefact_that_is_no_identity_is_refused(service: Service) -> N
 
 
 async def test_an_identity_of_a_model_that_is_not_here_is_not_found(service: Service) -> None:
-    config = warp_config_to_proto(None, WarpMode.DETAILED_ALBEDO, service.kept(model="somebodys_own"))
-    assert (await refusal(service.stub.RetrieveWarp(sent([config])))).code() is grpc.StatusCode.NOT_FOUND
+    asked = face_stream(WarpMode.DETAILED_ALBEDO, service.kept(model="somebodys_own"))
+    assert (await refusal(service.stub.RetrieveWarp(asked))).code() is grpc.StatusCode.NOT_FOUND
 
 
 def portrait_config(**changes: object) -> pb.RotatePortraitRequest:
@@ -177,11 +167,8 @@ async def test_a_wrong_portrait_is_named(service: Service, field: str, request_m
 
 @pytest.mark.parametrize("blink", [-0.1, 1.5, float("nan")])
 async def test_a_wrong_blink_is_named(service: Service, blink: float) -> None:
-    requests = [
-        portrait_to_proto(PORTRAIT, LANDMARKS, POSE, service.kept()),
-        portrait_frame_to_proto(PortraitFrame(0, POSE, blink)),
-    ]
-    error = await refusal(service.stub.RotatePortrait(sent(requests)))
+    asked = portrait_stream(PORTRAIT, LANDMARKS, POSE, service.kept(), [PortraitFrame(0, POSE, blink)])
+    error = await refusal(service.stub.RotatePortrait(asked))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "frame.blink" in (error.details() or "")
 

@@ -20,6 +20,7 @@ from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE, NeuralSurface, sample
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.arrays import from_tensor, to_tensor
+from services.common.wire.artefact_messages import ref_to_proto
 from services.common.wire.pose_messages import pose_to_proto
 from tests.contract.texture.requests import sent
 from tests.unit.texture.people import HEAD, MODEL, POSE, a_person, turned
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
 TEXTURE = np.random.default_rng(4).integers(0, 256, TEXTURE_SHAPE).astype(np.uint8)
 UV = np.random.default_rng(5).uniform(-0.3, 1.0, (48, 64, 2)).astype(np.float32)
 Frame = texture_client.Target | tuple[int, np.ndarray]
-
-
-def message(ref: ArtefactRef) -> common_pb2.ArtefactRef:
-    return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
 
 
 def mouth(number: int) -> np.ndarray:
@@ -59,10 +56,10 @@ class Service:
 
     def identity(self, **changes: object) -> common_pb2.ArtefactRef:
         person = a_person(**changes)
-        return message(self.store.put_arrays(person.arrays(), person.metadata()))
+        return ref_to_proto(self.store.put_arrays(person.arrays(), person.metadata()))
 
     def actor(self, arrays: dict[str, np.ndarray], form: str = ACTOR_FORMAT) -> common_pb2.ArtefactRef:
-        return message(self.store.put_arrays(arrays, {"format": form}))
+        return ref_to_proto(self.store.put_arrays(arrays, {"format": form}))
 
     async def sampled(
         self,
@@ -70,7 +67,7 @@ class Service:
         texture: common_pb2.ArtefactRef | None = None,
         identity: common_pb2.ArtefactRef | None = None,
     ) -> list[pb.SampleNeuralTextureResponse]:
-        made = texture_client.sample_neural_texture.requests(texture=texture or message(self.kept), identity=identity)
+        made = texture_client.sample_neural_texture.requests(texture=texture or ref_to_proto(self.kept), identity=identity)
         requests = [made.config, *(made.item(frame) for frame in frames)]
         return [reply async for reply in self.stub.SampleNeuralTexture(sent(requests), timeout=60)]
 
@@ -108,7 +105,7 @@ async def test_the_wire_gives_the_features_of_the_function(service: Service) -> 
 
 
 async def test_each_reply_comes_before_the_next_frame_is_sent(service: Service) -> None:
-    made = texture_client.sample_neural_texture.requests(texture=message(service.kept), identity=service.identity())
+    made = texture_client.sample_neural_texture.requests(texture=ref_to_proto(service.kept), identity=service.identity())
     call = service.stub.SampleNeuralTexture()
     await call.write(made.config)
     for number in range(2):
@@ -137,7 +134,7 @@ async def test_an_identity_of_another_model_is_refused(service: Service) -> None
     assert "fitted on another" in (error.details() or "")
     error = await service.refusal([target(0)], identity=service.identity(model="somebodys_own"))
     assert error.code() is grpc.StatusCode.NOT_FOUND
-    error = await service.refusal([target(0)], identity=message(service.kept))
+    error = await service.refusal([target(0)], identity=ref_to_proto(service.kept))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "no face identity" in (error.details() or "")
 

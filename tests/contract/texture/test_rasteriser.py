@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from services.common.chassis.settings import load_settings
 from services.common.errors import BackendUnavailable, InvalidRequest
@@ -18,20 +17,14 @@ from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
 from services.common.geometry.rasterise import Backend
 from services.common.geometry.rasterise_pytorch3d import is_installed
-from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.store.artefacts import ArtefactStore
 from services.common.wire.arrays import from_image, from_tensor
+from services.common.wire.artefact_messages import ref_to_proto
 from services.texture.__main__ import compose
 from services.texture.servicer import TextureServicer
 from services.texture.settings import TextureSettings
 from services.texture.types import PortraitFrame, TargetFrame, WarpMode
-from tests.contract.texture.requests import (
-    portrait_frame_to_proto,
-    portrait_to_proto,
-    sent,
-    target_to_proto,
-    warp_config_to_proto,
-    warped_from_proto,
-)
+from tests.contract.texture.requests import face_stream, portrait_stream, sent, target_to_proto, warped_from_proto
 from tests.unit.texture.people import HEAD, LANDMARKS, POSE, a_person, a_portrait, turned
 
 MOUTH = HEAD[list(MOUTH_AREA)]
@@ -40,10 +33,6 @@ MOUTH = HEAD[list(MOUTH_AREA)]
 @pytest.fixture
 def settings(tmp_path: Path) -> TextureSettings:
     return load_settings(TextureSettings, port=0, artefacts_url=str(tmp_path), rasteriser="pytorch3d")
-
-
-def message(ref: ArtefactRef) -> common_pb2.ArtefactRef:
-    return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
 
 
 class Drawings:
@@ -55,16 +44,15 @@ class Drawings:
         self._servicer = self._parts.servicer
         store, person = ArtefactStore(settings.artefacts_url), a_person()
         texture = np.random.default_rng(4).integers(0, 256, TEXTURE_SHAPE).astype(np.uint8)
-        self._identity = message(store.put_arrays(person.arrays(), person.metadata()))
-        self._texture = message(store.put_arrays({ARRAY_NAME: texture}, {"format": ACTOR_FORMAT}))
+        self._identity = ref_to_proto(store.put_arrays(person.arrays(), person.metadata()))
+        self._texture = ref_to_proto(store.put_arrays({ARRAY_NAME: texture}, {"format": ACTOR_FORMAT}))
 
     def close(self) -> None:
         for pool in self._parts.workers:
             pool.shutdown()
 
     def face(self, mode: WarpMode) -> AsyncIterator[pb.RetrieveWarpResponse]:
-        requests = [warp_config_to_proto(None, mode, self._identity), target_to_proto(TargetFrame(0, MOUTH, POSE))]
-        return self._servicer.RetrieveWarp(sent(requests), None)
+        return self._servicer.RetrieveWarp(face_stream(mode, self._identity, [TargetFrame(0, MOUTH, POSE)]), None)
 
     def features(self) -> AsyncIterator[pb.SampleNeuralTextureResponse]:
         config = pb.SampleNeuralTextureConfig(texture=self._texture, identity=self._identity)
@@ -74,8 +62,7 @@ class Drawings:
 
     def portrait(self) -> AsyncIterator[pb.RotatePortraitResponse]:
         pose = PortraitFrame(0, replace(POSE, rotation=turned(yaw=6.0)), 0.0)
-        requests = [portrait_to_proto(a_portrait(), LANDMARKS, POSE, self._identity), portrait_frame_to_proto(pose)]
-        return self._servicer.RotatePortrait(sent(requests), None)
+        return self._servicer.RotatePortrait(portrait_stream(a_portrait(), LANDMARKS, POSE, self._identity, [pose]), None)
 
 
 @pytest.fixture

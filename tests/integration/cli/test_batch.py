@@ -13,7 +13,7 @@ from gateway.batch.types import ShotState
 from gateway.cli.app import run
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
-from tests.integration.conftest import RunningStages
+from tests.integration.servers import RunningStages
 
 
 def test_local_workers_try_every_shot_and_the_exit_code_tells_of_failures(

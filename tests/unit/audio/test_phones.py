@@ -1,5 +1,5 @@
-from services.audio.phones import NUM_PHONES, PHONE_INDEX, PHONES, SILENCE
 from services.audio.train.visemes import BILABIALS, VISEME_OF_PHONE, VISEMES
+from services.common.wire.phones import NUM_PHONES, PHONE_INDEX, PHONES, SILENCE
 
 
 def test_there_are_39_phones_and_silence_first() -> None:

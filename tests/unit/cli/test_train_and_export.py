@@ -7,27 +7,12 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.app import run
-from tests.unit.texture.conftest import DrawnPerson
-from tests.unit.texture.train_sets import drawn_set
+from tests.unit.cli.train_command import tiny_set, told, train
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    clips = {"a": ("ann", "train", 60), "b": ("bob", "val", 50)}
-    return drawn_set(tmp_path_factory.mktemp("set"), DrawnPerson(), clips, licence="CC0-1.0").folder
-
-
-def train(data: Path, output: Path, *more: str, network: str = "temporal_warp") -> int:
-    return run(["train", network, "--data", str(data), "--output", str(output), *more])
-
-
-def told(capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the one line of an error."""
-    printed = capsys.readouterr()
-    assert printed.err.startswith("error: ")
-    assert len(printed.err.splitlines()) == 1, printed.err
-    assert not printed.out
-    return printed.err
+    return tiny_set(tmp_path_factory.mktemp("set"))
 
 
 def test_the_networks_are_listed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:

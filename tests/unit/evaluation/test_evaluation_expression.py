@@ -105,7 +105,7 @@ def test_too_few_tracked_frames_make_no_person() -> None:
 
 def test_the_evaluation_reports_both_errors_for_every_variant() -> None:
     settings = EvaluationSettings(variants=("mean_mouth", "full"), bootstrap=BootstrapSettings(replicates=2))
-    found = evaluate_clip(DrawnClip(num_frames=75), read_mouths, settings=settings).variants
+    found = evaluate_clip(DrawnClip(num_frames=40), read_mouths, settings=settings).variants
     assert found["full"].paper["expression_error"] == found["full"].paper["landmark_error_px"] == 0.0
     assert found["mean_mouth"].paper["expression_error"] > 0.01
     assert found["mean_mouth"].paper["landmark_error_px"] > 0.1

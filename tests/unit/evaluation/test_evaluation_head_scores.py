@@ -71,7 +71,7 @@ def test_an_evaluation_has_them_for_methods_that_move_the_head(moved: ClipResult
 
 def test_and_none_for_the_others() -> None:
     settings = EvaluationSettings(variants=("full",), bootstrap=BootstrapSettings(replicates=2))
-    found = evaluate_clip(DrawnClip(num_frames=75), read_mouths, settings=settings)
+    found = evaluate_clip(DrawnClip(num_frames=40), read_mouths, settings=settings)
     assert found.head_motion is None
     assert "hs" not in found.variants["full"].paper
     assert all(check.target.metric != "hs" for check in check_targets([found]))

@@ -14,13 +14,13 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.api.dub_messages import check_dub, dub_request_from
 from gateway.api.media_folder import MediaFolder
 from gateway.cli.app import run
+from gateway.cli.demo import SPEECH
 from gateway.consent.record import Consent
 from gateway.methods import METHODS, combined, method_named
 from gateway.pipeline.dub_files import consents
 from gateway.pipeline.dub_request import DubRequest, check_reference
 from services.common.errors import InvalidRequest
 from tests.unit.cli.test_commands import CONSENT, FILM
-from tests.unit.media.made_footage import Clip, make_clip
 
 TAKES = next(name for name, row in METHODS.items() if row.renderer.reference)
 TAKES_NONE = next(name for name, row in METHODS.items() if not row.renderer.reference)
@@ -79,8 +79,7 @@ def test_the_command_line_refuses_in_one_line(
     monkeypatch.chdir(tmp_path)
     if "out.mkv" in arguments:
         (tmp_path / "out.mkv").write_bytes(picture.read_bytes())
-    speech = make_clip(tmp_path / "speech.mp4", Clip(sound_rate=16000))
-    assert run(["dub", str(FILM), "--audio", str(speech), "-o", "out.mkv", *arguments]) == code
+    assert run(["dub", str(FILM), "--audio", str(SPEECH), "-o", "out.mkv", *arguments]) == code
     printed = capsys.readouterr()
     assert said in printed.err.replace("\n", " ")
     assert "Traceback" not in printed.err
@@ -90,8 +89,7 @@ def test_where_consent_is_required_the_person_in_the_reference_needs_a_record_to
     picture: Path, record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DUBSTAGE_REQUIRE_CONSENT", "true")
-    speech = make_clip(tmp_path / "speech.mp4", Clip(sound_rate=16000))
-    command = ["dub", str(FILM), "--audio", str(speech), "-o", str(tmp_path / "out.mkv"), "--method", TAKES]
+    command = ["dub", str(FILM), "--audio", str(SPEECH), "-o", str(tmp_path / "out.mkv"), "--method", TAKES]
     assert run([*command, "--reference", str(picture), "--consent", str(record)]) == 11
     assert "the person in the reference picture" in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "out.mkv").exists()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import av
 import numpy as np
@@ -60,8 +62,20 @@ def tone(rate: int, samples: int, start: int = 0) -> npt.NDArray[np.float32]:
 
 
 def make_clip(path: Path, clip: Clip | None = None) -> Path:
-    """Encodes a clip."""
-    clip = clip or Clip()
+    """Writes a clip's file. Each clip is encoded once for a kind of file."""
+    path.write_bytes(_encoded(path.suffix, clip or Clip()))
+    return path
+
+
+@lru_cache(maxsize=64)
+def _encoded(suffix: str, clip: Clip) -> bytes:
+    with TemporaryDirectory(prefix="dubstage-clip-") as folder:
+        path = Path(folder, f"clip{suffix}")
+        _encode(path, clip)
+        return path.read_bytes()
+
+
+def _encode(path: Path, clip: Clip) -> None:
     options = {}
     if path.suffix in (".mp4", ".mov"):
         options = {"movie_timescale": str(clip.time_base.denominator), "video_track_timescale": str(clip.time_base.denominator)}
@@ -101,7 +115,6 @@ def make_clip(path: Path, clip: Clip | None = None) -> Path:
             packet.pts = packet.dts = 100
             packet.duration, packet.time_base, packet.stream = 200, Fraction(1, 1000), subtitles
             output.mux(packet)
-    return path
 
 
 def _encode_video(output: av.container.OutputContainer, video: av.VideoStream, clip: Clip) -> None:

@@ -182,10 +182,9 @@ def test_a_file_is_replaced_if_dubstage_wrote_it_or_the_user_says_so(tmp_path: P
     notes = tmp_path / "notes.mp4"
     notes.write_text("no film")
     _write(made)
-    for path in (foreign, notes):
-        for refuse in (check_place, OutputFile):
-            with pytest.raises(InvalidRequest, match=r"exists and is no film of dubstage; .*--overwrite"):
-                refuse(path)
+    for path, refuse in ((foreign, check_place), (notes, OutputFile)):
+        with pytest.raises(InvalidRequest, match=r"exists and is no film of dubstage; .*--overwrite"):
+            refuse(path)
         _write(path, overwrite=True)
     assert [path.read_bytes() for path in (made, foreign, notes)] == [b"new"] * 3
 

@@ -135,7 +135,7 @@ def test_memory_does_not_grow_with_the_length_of_the_film(tmp_path: Path) -> Non
         finally:
             tracemalloc.stop()
 
-    # Some kilobytes come and go with other threads and the collector. 75 frames that somebody keeps are far more, even without
+    # Some kilobytes come and go with other threads and the collector. 50 frames that somebody keeps are far more, even without
     # their samples, which lie in FFmpeg's memory.
-    short, long = peak(film(25)), film(100)
+    short, long = peak(film(25)), film(75)
     assert peak(long) - short < (peak(long, keep=True) - short) / 2

@@ -8,7 +8,8 @@ import numpy as np
 
 from services.common.array_types import Float32, Float64
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LIP_CORNERS, NUM_LIPS, mouth_area_positions
-from services.motion.features import PHONES, silence
+from services.common.wire.phones import PHONES
+from services.motion.features import silence
 from services.motion.types import SpeechFeatures
 
 

@@ -5,13 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.audio import phones as audio_phones
 from services.audio.features import spectral_rows
+from services.common.wire.phones import PHONES
 from services.motion.features import (
     ARTICULATIONS,
     NUM_CONTENT,
     NUM_SYNC,
-    PHONES,
     ContentStream,
     bilabial_probability,
     content_rows,
@@ -19,10 +18,6 @@ from services.motion.features import (
     sync_rows,
 )
 from tests.unit.motion.synthesised import random_features, speech
-
-
-def test_class_order_is_the_audio_stages() -> None:
-    assert PHONES == audio_phones.PHONES
 
 
 def test_every_phone_has_exactly_one_articulation() -> None:

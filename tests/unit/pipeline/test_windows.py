@@ -27,15 +27,7 @@ from services.common.wire.arrays import from_image, from_tensor, to_gray_image, 
 WARP = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="a" * 64, size_bytes=1)
 IDENTITY = common_pb2.ArtefactRef(uri="file:///b", sha256="b" * 64, size_bytes=1)
-NEURAL = Renderer(
-    name="toy",
-    frames_before=1,
-    frames_after=1,
-    texture=TextureInput.NEURAL,
-    speech=True,
-    needs_actor=True,
-    needs_identity=True,
-)
+NEURAL = METHODS["everyone"].renderer
 
 
 @pytest.fixture

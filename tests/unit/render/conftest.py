@@ -19,6 +19,7 @@ from services.render.networks.perceptual import PerceptualConfig, PerceptualNetw
 from services.render.networks.weights import save_weights
 from services.render.renderers.ugc.network import UgcConfig, UgcNetwork
 from services.render.types import RenderFrame
+from tests.unit.render.zero_weights import fill_zero_weights
 
 UPRIGHT = HeadPose(1.0, np.eye(3), np.zeros(3))
 
@@ -75,9 +76,7 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(3)
     ugc = UgcNetwork(UgcConfig(widths=(8, 12, 16, 16), depths=(1, 1, 1, 1)))
-    for name, value in ugc.named_parameters():
-        if name.endswith("weight") and not value.any():
-            torch.nn.init.normal_(value, std=0.05)
+    fill_zero_weights(ugc)
     save_weights(folder / "ugc.safetensors", ugc, ugc.config.to_metadata())
     perceptual = PerceptualNetwork(PerceptualConfig(widths=(4, 8, 8, 8)))
     save_weights(folder / "perceptual.safetensors", perceptual, perceptual.config.to_metadata())

@@ -101,7 +101,8 @@ def test_the_page_holds_the_figures_that_it_was_given(written: Path) -> None:
 
 def test_a_page_of_names_with_any_bytes_is_written(tmp_path: Path) -> None:
     name = b"caf\xe9 [x]\n.mp4".decode("utf-8", "surrogateescape")
-    page = write_dub_report(replace(report(), title=name, input=(Fact("file", name),), warnings=(name,)), tmp_path)
+    named = replace(report(), title=name, input=(Fact("file", name),), warnings=(name,), head_motion=None)
+    page = write_dub_report(named, tmp_path)
     assert page.read_text(encoding="utf-8").count(r"caf\udce9 [x]") == 4
     assert json.loads((tmp_path / "report.json").read_text())["title"] == name
 
@@ -116,7 +117,7 @@ def test_a_report_that_fails_leaves_the_older_one_as_it_was(written: Path, tmp_p
 
     for folder in (older, tmp_path / "new"):
         with pytest.raises(InvalidRequest, match=r"cannot be written: Input/output error"):
-            write_dub_report(replace(report(), video=SideBySide(break_off(), RATE)), folder)
+            write_dub_report(replace(report(), video=SideBySide(break_off(), RATE), head_motion=None), folder)
     assert {file.name: file.read_bytes() for file in older.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 

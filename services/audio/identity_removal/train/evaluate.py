@@ -24,11 +24,11 @@ from services.audio.identity_removal.normalise import IDENTITY_AHEAD_ROWS, IDENT
 from services.audio.identity_removal.train.fresh_classifiers import SEGMENT_ROWS, Labelled, fit, row_accuracy, speaker_accuracy
 from services.audio.identity_removal.train.speech import Heard, divided, hear
 from services.audio.models import WEIGHTS
-from services.audio.phones import NUM_PHONES
 from services.audio.train.recordings import IGNORED
 from services.audio.types import ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME
 from services.common.array_types import Float32
 from services.common.errors import DubstageError, InvalidRequest
+from services.common.wire.phones import NUM_PHONES
 from services.training.trainset.manifest import ClipRow
 from services.training.trainset.reader import TrainSet, by_speaker
 

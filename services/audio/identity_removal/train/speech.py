@@ -19,10 +19,10 @@ import soxr
 
 from services.audio.features import cepstra, spectral_rows
 from services.audio.identity_removal.normalise import RunningNormaliser
-from services.audio.phones import NUM_PHONES
 from services.audio.train.recordings import IGNORED, read_recording, scaled
 from services.audio.types import HOP_SAMPLES, NUM_CEPSTRA, ROWS_PER_SECOND, SAMPLE_RATE_HZ
 from services.common.array_types import Float32
+from services.common.wire.phones import NUM_PHONES
 from services.training.trainset.manifest import ClipRow
 from services.training.trainset.reader import BoundedCache, TrainSet, by_speaker
 

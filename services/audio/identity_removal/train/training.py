@@ -30,11 +30,11 @@ from services.audio.identity_removal.train.expression import (
 )
 from services.audio.identity_removal.train.speaker_critic import SpeakerCritic, confusion_loss, recognition_loss
 from services.audio.identity_removal.train.speech import SegmentSampler, Speech, SpeechBatch, SpeechPart, divided, global_speaker
-from services.audio.phones import NUM_PHONES
 from services.audio.train.network_file import save_network
 from services.audio.train.recordings import IGNORED, evenly, grouped
 from services.audio.types import ROWS_PER_SECOND
 from services.common.errors import InvalidRequest
+from services.common.wire.phones import NUM_PHONES
 from services.training.loop_settings import LoopSettings
 from services.training.networks import Opening
 from services.training.training import Check, OptimiserSettings, Stateful, Training

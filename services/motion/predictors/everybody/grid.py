@@ -12,13 +12,11 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from services.common.array_types import Float32
-from services.common.chassis.calls import check_still_wanted
 from services.motion.constraints import ConstraintConfig
 from services.motion.expression_grid import ExpressionGrid
 from services.motion.features import ContentStream
+from services.motion.grid import motion_of_windows
 from services.motion.models import MotionModels
 from services.motion.predictors.everybody.inputs import (
     WINDOW,
@@ -42,13 +40,7 @@ class EverybodyGrid(ExpressionGrid):
     """The predictor `everybody` of one person on the grid, with four frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
-        """Start at the first frame.
-
-        Args:
-            models: the networks.
-            style: the person.
-            constraints: closure of the lips on p, b, m and in silence. None: the default constraints.
-        """
+        """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open."""
         self._model = EverybodyModel.of(models)
         before = (self._silence(WINDOW_PAST), heard_silence(WINDOW_PAST, self._model.silence))
         super().__init__(self._model, models, style, constraints, *before, WINDOW_AHEAD)
@@ -62,11 +54,9 @@ class EverybodyGrid(ExpressionGrid):
         return heard_rows(identity_removed(features), self._contents.push(features))
 
     def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
-        mouths = [self._mouth(self._corrected(heard[frame : frame + WINDOW])) for frame in range(len(speaking))]
-        return Motion(first, np.stack(mouths), speaking)
+        return motion_of_windows(first, heard, speaking, WINDOW, lambda window: self._mouth(self._corrected(window)))
 
     def _corrected(self, window: Float32) -> Float32:
         """Return the coefficients of one window with the person's correction, float32 [E] in units of the person's spread."""
-        check_still_wanted()
         coefficients = self._model.predict(window)
         return coefficients if self._correction is None else coefficients + self._correction @ pooled_window(window)

@@ -19,7 +19,7 @@ import numpy as np
 from services.motion.correction import fit_correction, remaining_error
 from services.motion.expression import expression_spread, movement_weights
 from services.motion.models import MotionModels
-from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks
+from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictors.everybody.grid import CORRECTION
 from services.motion.predictors.everybody.inputs import WINDOW, heard_clip, pooled_window
 from services.motion.predictors.everybody.model import EverybodyModel
@@ -28,13 +28,7 @@ from services.motion.types import Footage, SpeechFeatures
 
 
 def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
-    """Refine a style for `everybody`. Arrays that other predictors added stay as they are.
-
-    Args:
-        style: style of the person.
-        features: of the enrolment footage with ID-removed cepstra, without lag, T frames.
-        footage: the enrolment footage, T frames.
-        models: the networks.
+    """Refine a style for `everybody`. Arguments and errors: see services.motion.predictor.Predictor.
 
     Yields:
         One step per block of frames, then the refined style. The loss of the last step is the squared error that remains on this
@@ -42,13 +36,12 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
 
     Raises:
         InvalidRequest: the features have no ID-removed cepstra.
-        NoUsableFootage: fewer than 50 usable frames.
     """
     frames = frames_to_learn_from(footage.usable)
     model = EverybodyModel.of(models)
     rows = heard_clip(features, model.silence)
     spread = expression_spread(style.spread, models.basis, model.basis).astype(np.float64)
-    target = model.basis.project(footage.mouth_landmarks[frames] - style.rest_mouth).astype(np.float64) / spread
+    target = true_coefficients(footage, frames, style, model.basis, spread)
 
     def predict(frame: int) -> WindowPrediction:
         window = rows[frame : frame + WINDOW]

@@ -13,10 +13,6 @@ from services.motion.predictors.everybody.personalize import personalize
 from services.motion.types import SHARED_FEATURES
 
 
-def _version(models: MotionModels) -> str:
-    return EverybodyModel.of(models).version
-
-
 def _correction_shape(models: MotionModels) -> tuple[int, int]:
     return len(EverybodyModel.of(models).basis.typical_spread), NUM_POOLED_WINDOW
 
@@ -24,7 +20,7 @@ def _correction_shape(models: MotionModels) -> tuple[int, int]:
 PREDICTOR: Final = Predictor(
     name="everybody",
     frames_ahead=WINDOW_AHEAD,
-    version=_version,
+    version=EverybodyModel.version_of,
     open=EverybodyGrid,
     personalize=personalize,
     features=(*SHARED_FEATURES, FEATURE),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from services.motion.export_spec import ExportSpec
 from services.motion.features import NUM_CONTENT
 from services.motion.predictors.everyone.inputs import WINDOW
 from services.motion.predictors.everyone.model import EveryoneModel
@@ -17,21 +17,13 @@ from services.motion.types import ROWS_PER_FRAME
 
 NAME: Final = "everyone_motion"
 """Name of the network on the command line."""
-SPEC: Final = ExportSpec(
-    name=Path(EveryoneModel.network_file).stem,
-    inputs={"content": (1, WINDOW, ROWS_PER_FRAME, NUM_CONTENT)},
-    outputs=("expression",),
-    parity_runs=32,
-)
 
 
-def export(run: Path, out: Path, spec: ExportSpec = SPEC) -> list[Path]:
-    """Export the network with its constants, or nothing; see services.motion.train.expression_export."""
-    return export_expression(
-        run,
-        out,
-        spec,
-        name=NAME,
-        constants_file=EveryoneModel.constants_file,
-        make=lambda sizes: EveryoneNetwork(TypeAdapter(EveryoneConfig).validate_python(sizes)),
-    )
+def _network(sizes: Mapping[str, Any]) -> EveryoneNetwork:
+    return EveryoneNetwork(TypeAdapter(EveryoneConfig).validate_python(sizes))
+
+
+def export(run: Path, out: Path) -> list[Path]:
+    """Export the network with its constants, or nothing. Arguments and errors: see export_expression."""
+    content = (1, WINDOW, ROWS_PER_FRAME, NUM_CONTENT)
+    return export_expression(run, out, name=NAME, model=EveryoneModel, inputs={"content": content}, make=_network)

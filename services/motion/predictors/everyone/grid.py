@@ -14,13 +14,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-
 from services.common.array_types import Float32
-from services.common.chassis.calls import check_still_wanted
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.expression_grid import ExpressionGrid
 from services.motion.features import ContentStream, content_before, silence
+from services.motion.grid import motion_of_windows
 from services.motion.models import MotionModels
 from services.motion.predictors.everyone.inputs import WINDOW, WINDOW_AHEAD, WINDOW_PAST, pooled_content
 from services.motion.predictors.everyone.model import EveryoneModel
@@ -38,13 +36,10 @@ class EveryoneGrid(ExpressionGrid):
     """The predictor `everyone` of one person on the grid, with ten frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
-        """Start at the first frame.
+        """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open.
 
-        Args:
-            models: the networks.
-            style: the person.
-            constraints: closure of the lips on p, b, m and in silence. None: constraints for whole speech. A frame waits for ten
-                frames anyway, so silence is looked for in all of them, also if the constraints ask for fewer.
+        The default constraints are those for whole speech. A frame waits for ten frames anyway, so silence is looked for in all of
+        them, also if the constraints ask for fewer.
         """
         self._model = EveryoneModel.of(models)
         before = silence(WINDOW_PAST), content_before(WINDOW_PAST)
@@ -58,12 +53,10 @@ class EveryoneGrid(ExpressionGrid):
         return self._contents.push(features)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
-        mouths = [self._mouth(self._personal(heard[frame : frame + WINDOW])) for frame in range(len(speaking))]
-        return Motion(first, np.stack(mouths), speaking)
+        return motion_of_windows(first, heard, speaking, WINDOW, lambda window: self._mouth(self._personal(window)))
 
     def _personal(self, window: Float32) -> Float32:
         """Return the coefficients of one window as the person speaks, float32 [E] in units of the person's spread."""
-        check_still_wanted()
         coefficients = self._model.predict(window)
         if self._layer is not None:
             coefficients = apply_layer(self._layer, coefficients)

@@ -17,7 +17,7 @@ import numpy as np
 from services.motion.correction import choose_ridge, fit_correction, remaining_error
 from services.motion.expression import expression_spread, movement_weights
 from services.motion.models import MotionModels
-from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks
+from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictors.everyone.grid import CORRECTION, PERSON_LAYER
 from services.motion.predictors.everyone.inputs import WINDOW, heard_clip, pooled_content
 from services.motion.predictors.everyone.model import EveryoneModel
@@ -27,26 +27,17 @@ from services.motion.types import Footage, SpeechFeatures
 
 
 def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
-    """Refine a style for `everyone`. Arrays that other predictors added stay as they are.
-
-    Args:
-        style: style of the person.
-        features: of the enrolment footage, without lag, T frames.
-        footage: the enrolment footage, T frames.
-        models: the networks.
+    """Refine a style for `everyone`. Arguments and errors: see services.motion.predictor.Predictor.
 
     Yields:
         One step per block of frames, then the refined style. The loss of the last step is the squared error that remains on this
         footage, relative to the network alone. A coefficient counts by how far the coefficient moves the mouth.
-
-    Raises:
-        NoUsableFootage: fewer than 50 usable frames.
     """
     frames = frames_to_learn_from(footage.usable)
     rows, model = heard_clip(features), EveryoneModel.of(models)
     spread = expression_spread(style.spread, models.basis, model.basis).astype(np.float64)
     weight = movement_weights(spread, model.basis)
-    target = model.basis.project(footage.mouth_landmarks[frames] - style.rest_mouth).astype(np.float64) / spread
+    target = true_coefficients(footage, frames, style, model.basis, spread)
 
     def predict(frame: int) -> WindowPrediction:
         window = rows[frame : frame + WINDOW]

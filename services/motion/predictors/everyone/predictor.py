@@ -13,10 +13,6 @@ from services.motion.predictors.everyone.model import EveryoneModel
 from services.motion.predictors.everyone.personalize import personalize
 
 
-def _version(models: MotionModels) -> str:
-    return EveryoneModel.of(models).version
-
-
 def _num_coefficients(models: MotionModels) -> int:
     return len(EveryoneModel.of(models).basis.typical_spread)
 
@@ -24,7 +20,7 @@ def _num_coefficients(models: MotionModels) -> int:
 PREDICTOR: Final = Predictor(
     name="everyone",
     frames_ahead=WINDOW_AHEAD,
-    version=_version,
+    version=EveryoneModel.version_of,
     open=EveryoneGrid,
     personalize=personalize,
     style_arrays={

@@ -17,12 +17,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from services.common.errors import InvalidRequest
-from services.motion.export_spec import Delivery, ExportSpec, admit, digests, write_constants, write_onnx, write_sheet
+from services.motion.export_spec import Delivery, ExportSpec, admit, write_onnx
 from services.motion.predictors.headpose.model import HeadposeModel
 from services.motion.predictors.headpose.network import NUM_HEARD, HeadposeConfig, HeadposeNetwork
 from services.motion.predictors.headpose.predictor import PREDICTOR
-from services.motion.train.basis import check_style_basis
-from services.motion.train.run_files import load_network, origin_of, read_best
+from services.motion.train.run_export import open_run
+from services.motion.train.run_files import load_network
 from services.motion.types import ROWS_PER_FRAME
 from services.training.run_folder import read_config
 
@@ -92,8 +92,8 @@ def export(run: Path, out: Path, spec: ExportSpec | None = None) -> list[Path]:
         InvalidRequest: the run is not finished or is an ablation, or the folder holds another landmark basis.
         ContractBroken: the exported network differs from its source.
     """
-    kept = read_best(run, NAME)
-    check_style_basis(kept, out, NAME)
+    sheet = Path(HeadposeModel.network_file).stem
+    opened = open_run(run, out, name=NAME, constants_file=HeadposeModel.constants_file, sheet=sheet)
     held = read_config(run, NAME)
     config = HeadposeConfig(**held["network"])
     if held["heard"] != "both" or config.ahead != PREDICTOR.frames_ahead:
@@ -104,7 +104,7 @@ def export(run: Path, out: Path, spec: ExportSpec | None = None) -> list[Path]:
         )
     spec = spec or spec_of(config)
     network = HeadposeNetwork(config)
-    load_network(network, kept)
+    load_network(network, opened.kept)
     _round_as_stored(network)
     with Delivery(out) as delivery:
         path = write_onnx(network, delivery.folder, spec)
@@ -112,16 +112,8 @@ def export(run: Path, out: Path, spec: ExportSpec | None = None) -> list[Path]:
         onnx.checker.check_model(str(path))
         difference = measure_sequence(network, path, spec)
         admit(spec.name, difference, spec)
-        constants = delivery.folder / HeadposeModel.constants_file
-        sheet = {
-            **write_constants(constants, path, kept, past=config.past, ahead=config.ahead, hidden=config.hidden),
-            "training": origin_of(run, NAME, delivery.folder / f"{spec.name}.card.md"),
-            "parity": difference,
-            "spec": asdict(spec),
-            "files": digests([path, constants]),
-        }
-        write_sheet(delivery.folder / f"{spec.name}.json", sheet)
-        return delivery.deliver()
+        measured = {"parity": difference, "spec": asdict(spec)}
+        return opened.deliver(delivery, [path], measured, past=config.past, ahead=config.ahead, hidden=config.hidden)
 
 
 @torch.no_grad()

@@ -30,12 +30,7 @@ class HeadposeGrid(ExpressionGrid):
     """The predictor `headpose` of one person on the grid, with two frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
-        """Start at the first frame.
-
-        Args:
-            models: the networks.
-            style: the person, encoded for `headpose`.
-            constraints: closure of the lips on p, b, m and in silence. None: the default constraints.
+        """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open.
 
         Raises:
             InvalidRequest: the style does not tell how the head moves.

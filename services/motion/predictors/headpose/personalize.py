@@ -24,7 +24,7 @@ import numpy as np
 from services.motion.correction import fit_correction, remaining_error
 from services.motion.expression import expression_spread, movement_weights
 from services.motion.models import MotionModels
-from services.motion.personalization import Step, frames_to_learn_from
+from services.motion.personalization import Step, frames_to_learn_from, true_coefficients
 from services.motion.predictors.headpose.head_fit import corrected_steps, fit_weights
 from services.motion.predictors.headpose.head_style import independent_scores
 from services.motion.predictors.headpose.hear import hear
@@ -38,13 +38,7 @@ MAX_FRAMES: Final = 300
 
 
 def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
-    """Refine a style for `headpose`. Arrays that other predictors added stay as they are.
-
-    Args:
-        style: style of the person, encoded for `headpose`.
-        features: of the enrolment footage, without lag, T frames.
-        footage: the enrolment footage with head poses, T frames.
-        models: the networks.
+    """Refine a style for `headpose`. Arguments and errors: see services.motion.predictor.Predictor.
 
     Yields:
         Progress, then the refined style. The loss of the last step is the squared error of the mouth that remains on this footage,
@@ -52,7 +46,6 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
 
     Raises:
         InvalidRequest: the style does not tell how the head moves.
-        NoUsableFootage: fewer than 50 usable frames.
     """
     assert footage.head_poses is not None, "a predictor that moves the head gets head poses"
     head = head_style_of(style)
@@ -64,7 +57,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     steps = corrected_steps(heard.signals, features.speech_probability[:last], poses, head, weights, chosen, models)
     model = HeadposeModel.of(models)
     spread = expression_spread(style.spread, models.basis, model.basis).astype(np.float64)
-    target = model.basis.project(footage.mouth_landmarks[frames] - style.rest_mouth).astype(np.float64) / spread
+    target = true_coefficients(footage, frames, style, model.basis, spread)
     residual, pooled = target - heard.coefficients[frames], heard.pooled[frames]
     correction = fit_correction(pooled, residual)
     loss = remaining_error(pooled, residual, correction, movement_weights(spread, model.basis))

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.motion.models import MotionModels
 from services.motion.predictor import Predictor
 from services.motion.predictors.headpose.grid import HeadposeGrid
 from services.motion.predictors.headpose.model import HeadposeModel
 from services.motion.predictors.headpose.personalize import personalize
 from services.motion.predictors.headpose.style import STYLE_ARRAYS, encode_head_style, mean_head_speaker
 
-
-def _version(models: MotionModels) -> str:
-    return HeadposeModel.of(models).version
-
-
 PREDICTOR: Final = Predictor(
     name="headpose",
     frames_ahead=2,
-    version=_version,
+    version=HeadposeModel.version_of,
     open=HeadposeGrid,
     personalize=personalize,
     moves_head=True,

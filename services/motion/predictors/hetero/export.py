@@ -9,21 +9,12 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from services.common.face.landmark_layout import NUM_UPPER
-from services.motion.export_spec import (
-    Delivery,
-    ExportSpec,
-    admit,
-    digests,
-    measure_parity,
-    write_constants,
-    write_onnx,
-    write_sheet,
-)
+from services.motion.export_spec import Delivery, ExportSpec, admit, measure_parity, write_onnx
 from services.motion.predictors.hetero.inputs import WINDOW
 from services.motion.predictors.hetero.model import CONSTANTS_FILE, GENERATOR, PERSON
 from services.motion.predictors.hetero.network import HeteroConfig, HeteroNetwork
-from services.motion.train.basis import check_style_basis
-from services.motion.train.run_files import load_network, origin_of, read_best
+from services.motion.train.run_export import open_run
+from services.motion.train.run_files import load_network
 from services.motion.types import NUM_MELS, NUM_POINTS, ROWS_PER_FRAME
 from services.training.run_folder import read_config
 
@@ -49,24 +40,16 @@ def specs(config: HeteroConfig) -> tuple[ExportSpec, ExportSpec]:
 
 
 def export(run: Path, out: Path) -> list[Path]:
-    """Export the networks with their constants, or nothing.
-
-    Args:
-        run: folder of the run.
-        out: folder of weights. Its landmark basis must be the basis that the run was trained on.
-
-    Returns:
-        Paths of the files.
+    """Export the networks with their constants, or nothing; return the paths of the files.
 
     Raises:
-        InvalidRequest: the run is not finished, or the folder holds another landmark basis.
+        InvalidRequest: see services.motion.train.run_export.open_run.
         ContractBroken: an exported network differs from its source.
     """
-    kept = read_best(run, NAME)
-    check_style_basis(kept, out, NAME)
+    opened = open_run(run, out, name=NAME, constants_file=CONSTANTS_FILE, sheet=SHEET)
     config = TypeAdapter(HeteroConfig).validate_python(read_config(run, NAME)["network"])
     network = HeteroNetwork(config)
-    load_network(network, kept)
+    load_network(network, opened.kept)
     described = specs(config)
     with Delivery(out) as delivery:
         paths, parity = [], {}
@@ -74,13 +57,4 @@ def export(run: Path, out: Path) -> list[Path]:
             paths.append(write_onnx(module, delivery.folder, spec))
             parity[spec.name] = measure_parity(module, paths[-1], spec, spec.examples())
             admit(spec.name, parity[spec.name], spec)
-        constants = delivery.folder / CONSTANTS_FILE
-        sheet = {
-            **write_constants(constants, paths[0], kept),
-            "training": origin_of(run, NAME, delivery.folder / f"{SHEET}.card.md"),
-            "parity": parity,
-            "specs": [asdict(spec) for spec in described],
-            "files": digests([*paths, constants]),
-        }
-        write_sheet(delivery.folder / f"{SHEET}.json", sheet)
-        return delivery.deliver()
+        return opened.deliver(delivery, paths, {"parity": parity, "specs": [asdict(spec) for spec in described]})

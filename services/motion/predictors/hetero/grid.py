@@ -14,10 +14,9 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32
-from services.common.chassis.calls import check_still_wanted
 from services.motion.constraints import ConstraintConfig
 from services.motion.features import silence
-from services.motion.grid import Grid, expected
+from services.motion.grid import Grid, expected, motion_of_windows
 from services.motion.models import MotionModels
 from services.motion.predictors.hetero.inputs import (
     WINDOW,
@@ -41,12 +40,7 @@ class HeteroGrid(Grid):
     """The predictor `hetero` of one person on the grid, with five frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
-        """Start at the first frame.
-
-        Args:
-            models: the networks.
-            style: the person.
-            constraints: closure of the lips on p, b, m and in silence. None: the default constraints.
+        """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open.
 
         Raises:
             InvalidRequest: the style was encoded for another method.
@@ -61,13 +55,12 @@ class HeteroGrid(Grid):
         return self._stream.push(features)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
-        full_size = np.stack([self._mouth(heard[n : n + WINDOW]) for n in range(len(speaking))])
-        return Motion(first, expected(full_size, self._style), speaking)
+        return motion_of_windows(first, heard, speaking, WINDOW, self._mouth)
 
     def _mouth(self, window: Float32) -> Float32:
-        """Return the mouth of a window of rows [19, 4, 124]: float32 [59, 3], full size, before constraints."""
-        check_still_wanted()
+        """Return the mouth of a window of rows [19, 4, 124]: float32 [59, 3], before constraints."""
         coefficients = self._model.predict(mel_of(window), self._reference, self._pose)
         if self._correction is not None:
             coefficients = coefficients + self._correction @ pooled_window(window)
-        return self._style.rest_mouth + self._basis.reconstruct((coefficients * self._style.spread).astype(np.float32))
+        offsets = self._basis.reconstruct((coefficients * self._style.spread).astype(np.float32))
+        return expected(self._style.rest_mouth + offsets, self._style)

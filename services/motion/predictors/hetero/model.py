@@ -9,7 +9,7 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.store.network_session import open_network
-from services.motion.models import MotionModels
+from services.motion.models import PredictorModel
 from services.motion.runtime import read_constants, run
 
 GENERATOR: Final = "hetero_generator"
@@ -27,11 +27,10 @@ GAIN: Final = 1.4
 """
 
 
-class HeteroModel:
-    """Landmark generator and its constants. The networks' basis is MotionModels.basis. Calls from several threads are safe.
+class HeteroModel(PredictorModel):
+    """Landmark generator and its constants. The networks' basis is MotionModels.basis.
 
     Attributes:
-        version: digest of the generator.
         mean_reference: float32 [C], mean vector of the training speakers' reference mouths.
         mean_pose: float32 [C], mean vector of the training speakers' pose landmarks.
         mean_face: float32 [99, 3], mean pose landmarks of the training speakers, head space.
@@ -39,16 +38,8 @@ class HeteroModel:
     """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        """Load the networks.
-
-        Args:
-            folder: folder of the exported networks.
-            threads: threads inside one inference.
-
-        Raises:
-            ModelNotFound: a file is missing.
-            ArtefactCorrupt: a file is damaged.
-        """
+        """Load the networks; see PredictorModel."""
+        super().__init__(folder, threads)
         constants = read_constants(folder / CONSTANTS_FILE)
         self.version = constants.metadata.get("version", "")
         self.mean_reference: Float32 = constants["mean_reference"]
@@ -56,11 +47,6 @@ class HeteroModel:
         self.mean_face: Float32 = constants["mean_face"]
         self.typical: Float32 = constants["typical"]
         self._generator, self._person = (open_network(folder / f"{name}.onnx", threads) for name in (GENERATOR, PERSON))
-
-    @classmethod
-    def of(cls, models: MotionModels) -> HeteroModel:
-        """Return the model that belongs to the shared networks; the first call loads the model."""
-        return models.own(cls)
 
     def encode(self, mouths: Float32, pose_landmarks: Float32 | None) -> tuple[Float32, Float32]:
         """Return the vectors of a person's reference mouths and of the pose landmarks, float32 [C] each.

@@ -16,7 +16,7 @@ import numpy as np
 
 from services.motion.correction import choose_ridge, fit_correction
 from services.motion.models import MotionModels
-from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks
+from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictors.hetero.grid import CORRECTION
 from services.motion.predictors.hetero.inputs import WINDOW, heard_clip, mel_of, pooled_window
 from services.motion.predictors.hetero.model import HeteroModel
@@ -26,27 +26,20 @@ from services.motion.types import Footage, SpeechFeatures
 
 
 def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
-    """Refine a style for `hetero`. Arrays that other predictors added stay as they are.
+    """Refine a style for `hetero`. Arguments and errors: see services.motion.predictor.Predictor.
 
-    Args:
-        style: style of the person. If the style was encoded for another method, this footage is the reference.
-        features: of the enrolment footage, without lag, T frames.
-        footage: the enrolment footage, T frames.
-        models: the networks.
+    If the style was encoded for another method, the footage is the reference.
 
     Yields:
         One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks
         (correction.choose_ridge).
-
-    Raises:
-        NoUsableFootage: fewer than 50 usable frames.
     """
     frames = frames_to_learn_from(footage.usable)
     if not knows_person(style):
         style = with_person(style, footage, models)
     rows, model = heard_clip(features), HeteroModel.of(models)
     reference, pose = person_of(style)
-    target = models.basis.project(footage.mouth_landmarks[frames] - style.rest_mouth).astype(np.float64) / style.spread
+    target = true_coefficients(footage, frames, style, models.basis, style.spread)
 
     def predict(frame: int) -> WindowPrediction:
         window = rows[frame : frame + WINDOW]

@@ -14,10 +14,6 @@ from services.motion.predictors.hetero.personalize import personalize
 from services.motion.predictors.hetero.style import POSE, REFERENCE, encode_hetero_style, mean_hetero_speaker
 
 
-def _version(models: MotionModels) -> str:
-    return HeteroModel.of(models).version
-
-
 def _vector_shape(models: MotionModels) -> tuple[int, ...]:
     return HeteroModel.of(models).mean_reference.shape
 
@@ -25,7 +21,7 @@ def _vector_shape(models: MotionModels) -> tuple[int, ...]:
 PREDICTOR: Final = Predictor(
     name="hetero",
     frames_ahead=WINDOW_AHEAD,
-    version=_version,
+    version=HeteroModel.version_of,
     open=HeteroGrid,
     personalize=personalize,
     style_arrays={

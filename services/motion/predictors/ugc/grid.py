@@ -15,10 +15,9 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32
-from services.common.chassis.calls import check_still_wanted
 from services.motion.constraints import ConstraintConfig
 from services.motion.features import ContentStream, content_before, silence
-from services.motion.grid import Grid, expected
+from services.motion.grid import Grid, expected, motion_of_windows
 from services.motion.models import MotionModels
 from services.motion.predictors.ugc.inputs import WINDOW, WINDOW_AHEAD, WINDOW_PAST, pooled_content
 from services.motion.predictors.ugc.memory import remembered
@@ -47,13 +46,7 @@ class UgcGrid(Grid):
     """The predictor `ugc` of one person on the grid, with two frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
-        """Start at the first frame.
-
-        Args:
-            models: the networks.
-            style: the person.
-            constraints: closure of the lips on p, b, m and in silence. None: the default constraints.
-        """
+        """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open."""
         super().__init__(style, constraints, silence(WINDOW_PAST), content_before(WINDOW_PAST), WINDOW_AHEAD)
         self._models = models
         self._contents = ContentStream()
@@ -62,10 +55,7 @@ class UgcGrid(Grid):
         return self._contents.push(features)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
-        windows = [heard[n : n + WINDOW] for n in range(len(speaking))]
-        full_size = np.stack([self._mouth(window) for window in windows])
-        return Motion(first, expected(full_size, self._style), speaking)
+        return motion_of_windows(first, heard, speaking, WINDOW, self._mouth)
 
     def _mouth(self, window: Float32) -> Float32:
-        check_still_wanted()
-        return landmarks_of_frame(window, self._style, self._models)
+        return expected(landmarks_of_frame(window, self._style, self._models), self._style)

@@ -21,7 +21,7 @@ import numpy as np
 
 from services.motion.correction import choose_ridge, fit_correction
 from services.motion.models import MotionModels
-from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks
+from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictors.ugc.grid import CORRECTION
 from services.motion.predictors.ugc.inputs import WINDOW, heard_clip, pooled_content
 from services.motion.predictors.ugc.memory import MEMORY, MOMENTS, learned_memory
@@ -34,24 +34,15 @@ MAX_FRAMES: Final = 7500
 
 
 def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
-    """Refine a style for `ugc`. Arrays that other predictors added stay as they are.
-
-    Args:
-        style: style of the person.
-        features: of the enrolment footage, without lag, T frames.
-        footage: the enrolment footage, T frames.
-        models: the networks.
+    """Refine a style for `ugc`. Arguments and errors: see services.motion.predictor.Predictor.
 
     Yields:
         One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks
         (correction.choose_ridge).
-
-    Raises:
-        NoUsableFootage: fewer than 50 usable frames.
     """
     frames = frames_to_learn_from(footage.usable, MAX_FRAMES)
     rows, model = heard_clip(features), UgcModel.of(models)
-    target = models.basis.project(footage.mouth_landmarks[frames] - style.rest_mouth).astype(np.float64) / style.spread
+    target = true_coefficients(footage, frames, style, models.basis, style.spread)
 
     def predict(frame: int) -> WindowPrediction:
         window = rows[frame : frame + WINDOW]

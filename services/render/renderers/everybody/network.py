@@ -11,9 +11,9 @@ services/render/networks/unet.py with other inputs and another way out. Departur
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from services.render.key_pictures import NUM_KEYS
 from services.render.networks.unet import UNetTrunk
-from services.render.networks.weights import load_network
+from services.render.networks.weights import StoredConfig, load_network
 from services.render.renderers.everybody.inputs import KEYS_AFTER, KEYS_BEFORE, WINDOW_CHANNELS
 
 WEIGHTS: Final = "everybody.safetensors"
@@ -29,7 +29,7 @@ WEIGHTS: Final = "everybody.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EverybodyConfig:
+class EverybodyConfig(StoredConfig):
     """Shape of the network.
 
     Attributes:
@@ -39,10 +39,6 @@ class EverybodyConfig:
 
     widths: tuple[int, ...] = (24, 48, 80, 104)
     depths: tuple[int, ...] = (1, 1, 1, 2)
-
-    def to_metadata(self) -> dict[str, Any]:
-        """Return plain values, for the header of a weights file."""
-        return asdict(self)
 
 
 class EverybodyNetwork(UNetTrunk):
@@ -78,6 +74,4 @@ def load(path: Path) -> EverybodyNetwork:
     Raises:
         ModelNotFound: the file is missing or holds another network.
     """
-    return load_network(
-        path, lambda config: EverybodyNetwork(EverybodyConfig(widths=tuple(config["widths"]), depths=tuple(config["depths"])))
-    )
+    return load_network(path, lambda config: EverybodyNetwork(EverybodyConfig.from_metadata(config)))

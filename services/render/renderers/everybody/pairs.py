@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.common.array_types import Float32, UInt8
-from services.common.face.actor_geometry import lower_face_mask
-from services.common.face.crops import HeadPose, head_to_box
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import KeyPictures, matched_keys
-from services.render.pairs import LandmarkNoise, Pair, perturbed
+from services.render.pairs import LandmarkNoise, Pair, wanted_mouth
 from services.render.renderers.everybody.inputs import frame_channels, window_picture
 
 
@@ -45,9 +43,7 @@ def window_pair(bank: MouthBank, view: WindowView, noise: LandmarkNoise, seed: i
     for place, row in enumerate(view.rows):
         if row in channels:
             continue
-        pose = HeadPose(1.0, bank.rotation[row], np.zeros(3))
-        mask = lower_face_mask(bank.geometry, pose)
-        points = head_to_box(perturbed(bank.mouth[row], noise, np.random.default_rng(seed)), pose)
+        _, mask, _, points = wanted_mouth(bank, row, noise, seed)
         channels[row] = frame_channels(view.boxes[place], mask, points, int(bank.frame_index[row]))
     target: UInt8 = view.boxes[-1]
     keys = matched_keys(view.keys, target, mask, points)

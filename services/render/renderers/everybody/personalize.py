@@ -22,7 +22,7 @@ from services.render.renderers.everybody.pairs import WindowView, window_pair
 from services.render.types import PersonalizeProgress
 
 
-def personalize_everybody(job: PersonalizeJob, recipe: PersonalizeRecipe | None = None) -> Iterator[PersonalizeProgress]:
+def personalize_everybody(job: PersonalizeJob, recipe: PersonalizeRecipe = PersonalizeRecipe()) -> Iterator[PersonalizeProgress]:
     """Search the state of the bank's person; yield progress as services.render.personalization.personalized does.
 
     An actor's state is the FiLM state, then the key pictures. A bank of a few frames, all near its key pictures, has nothing to
@@ -30,14 +30,11 @@ def personalize_everybody(job: PersonalizeJob, recipe: PersonalizeRecipe | None 
 
     Args:
         job: the bank, the prior's weights and settings. `train=False` skips the search.
-        recipe: settings of the search; None: PersonalizeRecipe().
+        recipe: settings of the search.
 
-    Raises:
-        Cancelled: the call that this is done for is over.
-        ModelNotFound: a weights file is missing.
+    Errors are those of `personalized`.
     """
     torch.set_num_threads(job.num_threads)
-    recipe = recipe or PersonalizeRecipe()
     network = load(job.weights / WEIGHTS)
     keys = choose_keys(job.bank, np.arange(job.bank.num_frames))
     pairs = actor_windows(job.bank, keys, recipe, job.seed) if job.train else []
@@ -45,20 +42,9 @@ def personalize_everybody(job: PersonalizeJob, recipe: PersonalizeRecipe | None 
 
 
 def actor_windows(bank: MouthBank, keys: KeyPictures, recipe: PersonalizeRecipe, seed: int) -> list[Pair]:
-    """Return pairs of the bank's windows, each with key pictures of other moments only.
-
-    Args:
-        bank: textures and landmarks of the person.
-        keys: key pictures of the bank.
-        recipe: number of pairs.
-        seed: random seed of the noise.
-
-    Raises:
-        Cancelled: the call that this is done for is over.
-    """
-    rng = np.random.default_rng((seed, 0))
-    pairs = []
-    for rows, others in keyed_windows(bank, keys, length=WINDOW_FRAMES, fewest_keys=NUM_KEYS, count=recipe.num_pairs):
-        view = WindowView(rows, bank.boxes[list(rows)], others)
-        pairs.append(window_pair(bank, view, LandmarkNoise(), int(rng.integers(1 << 31))))
-    return pairs
+    """Return pairs of the windows of a bank, as many as the recipe says. Arguments and errors: see pairs.keyed_windows."""
+    windows = keyed_windows(bank, keys, length=WINDOW_FRAMES, fewest_keys=NUM_KEYS, count=recipe.num_pairs, seed=seed)
+    return [
+        window_pair(bank, WindowView(rows, bank.boxes[list(rows)], others), LandmarkNoise(), noise_seed)
+        for rows, others, noise_seed in windows
+    ]

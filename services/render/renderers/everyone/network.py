@@ -14,10 +14,10 @@ texture, which is part of the input, and the offset of W, which is the actor's s
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import SPEECH_SHAPE
 from services.common.face.neural_texture import NUM_CHANNELS
 from services.render.networks.modulated import ModulatedConv
-from services.render.networks.weights import load_network
+from services.render.networks.weights import StoredConfig, load_network
 from services.render.pairs import BASE
 from services.render.renderers.everyone.inputs import MORE, NEIGHBOURS, NUM_MORE, PICTURE_CHANNELS, SPEECH, WINDOW_FRAMES
 
@@ -46,7 +46,7 @@ _SPEECH_STEPS: Final = tuple(BOX_SIZE // size for size in SPEECH_SHAPE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EveryoneConfig:
+class EveryoneConfig(StoredConfig):
     """Shape of the network.
 
     Attributes:
@@ -66,10 +66,6 @@ class EveryoneConfig:
     frames: int = WINDOW_FRAMES
     texture_channels: int = NUM_CHANNELS
     audio_style: bool = True
-
-    def to_metadata(self) -> dict[str, Any]:
-        """Return plain values, for the header of a weights file."""
-        return asdict(self)
 
 
 class EveryoneNetwork(nn.Module):
@@ -234,8 +230,4 @@ def load(path: Path) -> EveryoneNetwork:
     Raises:
         ModelNotFound: the file is missing or holds another network.
     """
-
-    def build(config: dict[str, Any]) -> EveryoneNetwork:
-        return EveryoneNetwork(EveryoneConfig(**{**config, **{name: tuple(config[name]) for name in ("widths", "audio_widths")}}))
-
-    return load_network(path, build)
+    return load_network(path, lambda config: EveryoneNetwork(EveryoneConfig.from_metadata(config)))

@@ -8,12 +8,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from services.common.array_types import Float32, Int64, UInt8
-from services.common.face.actor_geometry import lower_face_mask
-from services.common.face.crops import HeadPose, head_to_box
 from services.common.face.mouth_bank import MouthBank
 from services.common.face.neural_texture import NeuralSurface, sample
 from services.render.lip_pictures import lip_pictures
-from services.render.pairs import LandmarkNoise, Pair, perturbed
+from services.render.pairs import LandmarkNoise, Pair, wanted_mouth
 from services.render.renderers.everyone.inputs import feature_bytes, filled_frame, ground_picture, network_picture
 
 
@@ -90,12 +88,11 @@ def seen_window(bank: MouthBank, row: int, surface: NeuralSurface, look: Look) -
     for place in rows:
         if place in made:
             continue
-        pose = HeadPose(1.0, bank.rotation[place], np.zeros(3))
-        mouth = perturbed(bank.mouth[place], look.noise, np.random.default_rng(look.seed))
-        box, mask = paint(bank.boxes[place]), lower_face_mask(bank.geometry, pose)
+        pose, mask, mouth, points = wanted_mouth(bank, place, look.noise, look.seed)
+        box = paint(bank.boxes[place])
         made[place] = box, ground_picture(box, mask, reference), mask, surface.uv_of(surface.expression_of(mouth), pose)
         if place == row:
-            lips = lip_pictures(head_to_box(mouth, pose))[..., 0]
+            lips = lip_pictures(points)[..., 0]
     boxes, grounds, masks, uv = (np.stack(parts) for parts in zip(*(made[place] for place in rows), strict=True))
     return SeenWindow(boxes, grounds, masks, uv, reference, lips, look.speech)
 

@@ -21,7 +21,7 @@ from services.render.renderers.everyone.texture_search import TextureRecipe, Tex
 from services.render.types import PersonalizeProgress
 
 
-def personalize_everyone(job: PersonalizeJob, recipe: TextureRecipe | None = None) -> Iterator[PersonalizeProgress]:
+def personalize_everyone(job: PersonalizeJob, recipe: TextureRecipe = TextureRecipe()) -> Iterator[PersonalizeProgress]:
     """Find the texture and the state of the bank's person; yield progress. The last report holds the result.
 
     The state is the offset of W and the reference picture (actor_state.py). The result is the same for the same seed and number of
@@ -30,14 +30,13 @@ def personalize_everyone(job: PersonalizeJob, recipe: TextureRecipe | None = Non
     Args:
         job: the bank, what draws the person, the prior's weights and settings. `train=False` skips the search: the only report, of
             step 0 of 0, holds the first texture and no offset. So does a bank of one frame, which has nothing to learn from.
-        recipe: settings of the search; None: TextureRecipe().
+        recipe: settings of the search.
 
     Raises:
         Cancelled: the call that this is done for is over.
         ModelNotFound: a weights file is missing.
     """
     torch.set_num_threads(job.num_threads)
-    recipe = recipe or TextureRecipe()
     assert job.drawing is not None  # the renderer declares needs_identity
     bank = job.bank
     network = load(job.weights / WEIGHTS)

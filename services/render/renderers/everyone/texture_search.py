@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from services.common.array_types import Float32, UInt8
-from services.common.chassis.calls import check_still_wanted
 from services.render.losses import critic_view, perceptual_loss, reconstruction_loss
 from services.render.networks.discriminators import load_discriminator
 from services.render.networks.perceptual import load_perceptual
@@ -22,7 +21,7 @@ from services.render.renderers.everyone.loss_weights import EveryoneWeights
 from services.render.renderers.everyone.network import EveryoneNetwork
 from services.render.renderers.everyone.pairs import SeenWindow, stacked
 from services.render.renderers.everyone.style_features import with_style
-from services.render.search import FrameJudge, shuffled_batches
+from services.render.search import FrameJudge, shuffled_batches, step_reports
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,15 +111,11 @@ class TextureSearch:
         """
         torch.manual_seed(seed)
         rng = np.random.default_rng((seed, 1))
-        losses: list[float] = []
         batches = shuffled_batches(len(windows), self._recipe.batch_size, self._num_steps, rng)
-        for step, chosen in enumerate(batches, start=1):
-            check_still_wanted()
-            losses.append(self.step([windows[place] for place in chosen]))
-            if step % self._recipe.report_every == 0 or step == self._num_steps:
-                texture, style = self._average
-                yield SearchProgress(step, float(np.mean(losses)), style.numpy().copy(), as_bytes(texture))
-                losses.clear()
+        losses = (self.step([windows[place] for place in chosen]) for chosen in batches)
+        for report in step_reports(losses, self._num_steps, self._recipe.report_every):
+            texture, style = self._average
+            yield SearchProgress(report.step, report.loss, style.numpy().copy(), as_bytes(texture))
 
     def step(self, windows: Sequence[SeenWindow]) -> float:
         """Do one step on a batch; return the mean absolute error inside the mask, grey levels."""

@@ -7,21 +7,21 @@ sharpness, so that the vector says whose mouth, chin and cheeks the picture show
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from services.render.networks.weights import load_network
+from services.render.networks.weights import StoredConfig, load_network
 
 _SLOPE: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class IdentityEmbeddingConfig:
+class IdentityEmbeddingConfig(StoredConfig):
     """Shape of the network.
 
     Attributes:
@@ -31,10 +31,6 @@ class IdentityEmbeddingConfig:
 
     widths: tuple[int, ...] = (24, 32, 48, 64, 96)
     size: int = 64
-
-    def to_metadata(self) -> dict[str, Any]:
-        """Return plain values, for the header of a weights file."""
-        return asdict(self)
 
 
 class IdentityEmbedding(nn.Module):
@@ -61,8 +57,4 @@ def load(path: Path) -> IdentityEmbedding:
     Raises:
         ModelNotFound: the file is missing or holds another network.
     """
-
-    def build(config: dict[str, Any]) -> IdentityEmbedding:
-        return IdentityEmbedding(IdentityEmbeddingConfig(**{**config, "widths": tuple(config["widths"])}))
-
-    return load_network(path, build)
+    return load_network(path, lambda config: IdentityEmbedding(IdentityEmbeddingConfig.from_metadata(config)))

@@ -15,9 +15,9 @@ The actor's own state is added to scale and shift. Departures from the paper:
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from services.render.networks.perceptual import PerceptualConfig
 from services.render.networks.unet import UNetTrunk
-from services.render.networks.weights import load_network
+from services.render.networks.weights import StoredConfig, load_network
 from services.render.renderers.headpose.identity_memory import IdentityMemory, MemoryConfig, SpatialFeatures
 from services.render.renderers.headpose.inputs import FIRST_KEY, OTHER_KEYS, PICTURE_CHANNELS, RENDERED, RENDERED_BEFORE, SHOWN_KEYS
 
@@ -35,7 +35,7 @@ _COLOURS: Final = 4 * (3 + SHOWN_KEYS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HeadposeConfig:
+class HeadposeConfig(StoredConfig):
     """Shape of the network.
 
     Attributes:
@@ -55,10 +55,6 @@ class HeadposeConfig:
     identity_size: int = 64
     spatial_size: int = 64
     spatial_widths: tuple[int, ...] = (16, 32, 64, 96)
-
-    def to_metadata(self) -> dict[str, Any]:
-        """Return plain values, for the header of a weights file."""
-        return asdict(self)
 
 
 class Masks(NamedTuple):
@@ -182,9 +178,4 @@ def load(path: Path) -> HeadposeNetwork:
     Raises:
         ModelNotFound: the file is missing or holds another network.
     """
-
-    def build(config: dict[str, Any]) -> HeadposeNetwork:
-        lists = {name: tuple(config[name]) for name in ("widths", "depths", "spatial_widths")}
-        return HeadposeNetwork(HeadposeConfig(**{**config, **lists}))
-
-    return load_network(path, build)
+    return load_network(path, lambda config: HeadposeNetwork(HeadposeConfig.from_metadata(config)))

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.common.array_types import UInt8
-from services.common.face.actor_geometry import lower_face_mask
-from services.common.face.crops import HeadPose, head_to_box
 from services.common.face.identity_drawing import IdentityDrawing
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import KeyPictures
 from services.render.lip_pictures import lip_pictures
-from services.render.pairs import LandmarkNoise, Pair, perturbed
+from services.render.pairs import LandmarkNoise, Pair, wanted_mouth
 from services.render.renderers.headpose.inputs import SHOWN_KEYS, coverage, drawn_picture, rendered_frame, shown_keys
 from services.render.renderers.headpose.mouth_interior import MouthInterior
 
@@ -57,10 +55,7 @@ def drawn_pair(bank: MouthBank, view: DrawnView, noise: LandmarkNoise, seed: int
     for place, row in enumerate(view.rows):
         if row in rendered:
             continue
-        pose = HeadPose(1.0, bank.rotation[row], np.zeros(3))
-        mask = lower_face_mask(bank.geometry, pose)
-        mouth = perturbed(bank.mouth[row], noise, np.random.default_rng(seed))
-        points = head_to_box(mouth, pose)
+        pose, mask, mouth, points = wanted_mouth(bank, row, noise, seed)
         drawn = view.drawing.draw(mouth, pose, detailed=view.detailed)
         covered = coverage(drawn)
         keys = shown_keys(view.keys, view.boxes[place], mask, points, view.mean)

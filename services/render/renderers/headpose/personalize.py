@@ -65,21 +65,13 @@ def personalize_headpose(job: PersonalizeJob, recipe: PersonalizeRecipe | None =
 
 
 def actor_drawn(footage: ActorFootage, recipe: PersonalizeRecipe, seed: int) -> list[Pair]:
-    """Return pairs of the bank's windows, drawn with either albedo in turn, each with key pictures of other moments only.
+    """Return pairs of the windows of footage, drawn with either albedo in turn, as many as the recipe says.
 
-    Args:
-        footage: footage of the person.
-        recipe: number of pairs.
-        seed: random seed of the noise.
-
-    Raises:
-        Cancelled: the call that this is done for is over.
+    Arguments and errors: see pairs.keyed_windows.
     """
-    rng = np.random.default_rng((seed, 0))
-    pairs = []
-    bank, drawing = footage.bank, footage.drawing
-    windows = keyed_windows(bank, footage.keys, length=DRAWN_WINDOW, fewest_keys=SHOWN_KEYS, count=recipe.num_pairs)
-    for place, (rows, others) in enumerate(windows):
-        view = footage.view(rows, others, detailed=drawing.has_detail and place % 2 == 1)
-        pairs.append(drawn_pair(bank, view, LandmarkNoise(), int(rng.integers(1 << 31))))
-    return pairs
+    bank, has_detail = footage.bank, footage.drawing.has_detail
+    windows = keyed_windows(bank, footage.keys, length=DRAWN_WINDOW, fewest_keys=SHOWN_KEYS, count=recipe.num_pairs, seed=seed)
+    return [
+        drawn_pair(bank, footage.view(rows, others, detailed=has_detail and place % 2 == 1), LandmarkNoise(), noise_seed)
+        for place, (rows, others, noise_seed) in enumerate(windows)
+    ]

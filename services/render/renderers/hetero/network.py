@@ -18,10 +18,10 @@ Departures from the paper:
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from services.render.networks.gated import GatedConv
 from services.render.networks.unet import FilmConv, UNetTrunk
-from services.render.networks.weights import load_network
+from services.render.networks.weights import StoredConfig, load_network
 from services.render.renderers.hetero.inputs import REFERENCE, SHOWN
 from services.render.renderers.hetero.reference import EMBEDDING_SIZE
 
@@ -46,7 +46,7 @@ _CELLS: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HeteroConfig:
+class HeteroConfig(StoredConfig):
     """Shape of the networks.
 
     Attributes:
@@ -68,10 +68,6 @@ class HeteroConfig:
     neighbours: bool = True
     skips: bool = True
     details: bool = True
-
-    def to_metadata(self) -> dict[str, Any]:
-        """Return plain values, for the header of a weights file."""
-        return asdict(self)
 
 
 class Appearance(NamedTuple):
@@ -176,15 +172,7 @@ class HeteroNetwork(UNetTrunk):
         affine = (appearance.vector[:, None] * self.affine).sum(dim=-1)
         numbers = torch.cat([layers[:, : self.adain_size] + affine, layers[:, self.adain_size :]], dim=1)
         seen = torch.cat([pictures[:, part] for part in self._shown], dim=1)
-        x: Tensor = self.stem(F.pixel_unshuffle(seen * 2.0 - 1.0, 2), numbers)
-        skips: list[Tensor] = []
-        for level, blocks in enumerate(self.down_blocks):
-            if level:
-                skips.append(x)
-                x = self.down[level - 1](x, numbers)
-            assert isinstance(blocks, nn.ModuleList)
-            for block in blocks:
-                x = block(x, numbers)
+        x, skips = self.way_down(seen, numbers)
         for level, (up, block) in enumerate(zip(self.up, self.up_blocks, strict=True)):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             parts = [x, skips.pop(), appearance.maps[-1 - level]] if self.config.skips else [x, skips.pop()]
@@ -211,9 +199,4 @@ def load(path: Path) -> HeteroNetwork:
     Raises:
         ModelNotFound: the file is missing or holds another network.
     """
-
-    def build(config: dict[str, Any]) -> HeteroNetwork:
-        lists = {name: tuple(config[name]) for name in ("widths", "depths", "embedder_widths")}
-        return HeteroNetwork(HeteroConfig(**{**config, **lists}))
-
-    return load_network(path, build)
+    return load_network(path, lambda config: HeteroNetwork(HeteroConfig.from_metadata(config)))

@@ -9,10 +9,8 @@ import numpy.typing as npt
 
 from services.common.array_types import Int64, UInt8
 from services.common.chassis.calls import check_still_wanted
-from services.common.face.actor_geometry import lower_face_mask
-from services.common.face.crops import HeadPose, head_to_box
 from services.common.face.mouth_bank import MouthBank
-from services.render.pairs import NEAREST_FRAMES, LandmarkNoise, Pair, perturbed, spread_rows
+from services.render.pairs import NEAREST_FRAMES, LandmarkNoise, Pair, spread_rows, wanted_mouth
 from services.render.renderers.hetero.inputs import REACH, composite, window_picture
 
 
@@ -57,16 +55,10 @@ def composite_pair(bank: MouthBank, view: CompositeView, noise: LandmarkNoise, s
         noise: strength of the noise on the wanted landmarks. All five frames get the same noise, as from a predictor.
         seed: random seed of the noise.
     """
-    window, middle = list[UInt8](), view.boxes[REACH]
-    mask, points = np.zeros(middle.shape[:2], np.uint8), bank.box_landmarks[view.rows[REACH]]
-    for place, (row, box) in enumerate(zip(view.rows, view.boxes, strict=True)):
-        pose = HeadPose(1.0, bank.rotation[row], np.zeros(3))
-        own_mask = lower_face_mask(bank.geometry, pose)
-        own_points = head_to_box(perturbed(bank.mouth[row], noise, np.random.default_rng(seed)), pose)
-        window.append(composite(box, own_mask, own_points))
-        if place == REACH:
-            mask, points = own_mask, own_points
-    return Pair(window_picture(window, middle, mask, points, view.reference), middle)
+    middle = view.boxes[REACH]
+    asked = [wanted_mouth(bank, row, noise, seed) for row in view.rows]
+    window = [composite(box, wanted.mask, wanted.points) for box, wanted in zip(view.boxes, asked, strict=True)]
+    return Pair(window_picture(window, middle, asked[REACH].mask, asked[REACH].points, view.reference), middle)
 
 
 def actor_pairs(bank: MouthBank, references: npt.NDArray[np.intp], count: int, seed: int) -> list[Pair]:

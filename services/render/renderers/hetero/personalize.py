@@ -9,6 +9,7 @@ reference pictures, as in Zakharov et al. 2019, on whom the paper's two phases a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +28,11 @@ from services.render.renderers.hetero.pairs import actor_pairs
 from services.render.renderers.hetero.reference import choose_references, packed
 from services.render.types import PersonalizeProgress
 
+RECIPE: Final = PersonalizeRecipe(num_steps=100, learning_rate=5e-3, weights=LossWeights(frame=0.02))
+"""Settings of the search: less than a minute on one core."""
 
-def personalize_hetero(job: PersonalizeJob, recipe: PersonalizeRecipe | None = None) -> Iterator[PersonalizeProgress]:
+
+def personalize_hetero(job: PersonalizeJob, recipe: PersonalizeRecipe = RECIPE) -> Iterator[PersonalizeProgress]:
     """Search the state of the bank's person; yield progress as services.render.personalization.personalized does.
 
     A bank of a few frames, all near its reference pictures, has nothing to learn from: its state holds the reference picture with
@@ -36,14 +40,11 @@ def personalize_hetero(job: PersonalizeJob, recipe: PersonalizeRecipe | None = N
 
     Args:
         job: the bank, the prior's weights and settings. `train=False` skips the search.
-        recipe: settings of the search; None: 100 steps, less than a minute on one core.
+        recipe: settings of the search.
 
-    Raises:
-        Cancelled: the call that this is done for is over.
-        ModelNotFound: a weights file is missing.
+    Errors are those of `personalized`.
     """
     torch.set_num_threads(job.num_threads)
-    recipe = recipe or PersonalizeRecipe(num_steps=100, learning_rate=5e-3, weights=LossWeights(frame=0.02))
     network, bank = load(job.weights / WEIGHTS), job.bank
     rows = choose_references(bank)
     generator = FixedEmbedder(network, bank, rows)

@@ -9,15 +9,15 @@ Paper `ugc`, Sec. III-B.3 (module Refine): a U-Net (services/render/networks/une
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from services.render.networks.unet import UNetTrunk
-from services.render.networks.weights import load_network
+from services.render.networks.weights import StoredConfig, load_network
 from services.render.renderers.ugc.inputs import NUM_PICTURE_CHANNELS
 
 WEIGHTS: Final = "ugc.safetensors"
@@ -25,7 +25,7 @@ WEIGHTS: Final = "ugc.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UgcConfig:
+class UgcConfig(StoredConfig):
     """Shape of the network.
 
     Attributes:
@@ -35,10 +35,6 @@ class UgcConfig:
 
     widths: tuple[int, ...] = (24, 48, 96, 144)
     depths: tuple[int, ...] = (1, 1, 1, 2)
-
-    def to_metadata(self) -> dict[str, Any]:
-        """Return plain values, for the header of a weights file."""
-        return asdict(self)
 
 
 class UgcNetwork(UNetTrunk):
@@ -69,4 +65,4 @@ def load(path: Path) -> UgcNetwork:
     Raises:
         ModelNotFound: the file is missing or holds another network.
     """
-    return load_network(path, lambda config: UgcNetwork(UgcConfig(widths=tuple(config["widths"]), depths=tuple(config["depths"]))))
+    return load_network(path, lambda config: UgcNetwork(UgcConfig.from_metadata(config)))

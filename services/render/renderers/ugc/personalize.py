@@ -21,21 +21,13 @@ BLENDED: Final = 3
 """Largest number of textures that are blended, as many as retrieval blends."""
 
 
-def personalize_ugc(job: PersonalizeJob, recipe: PersonalizeRecipe | None = None) -> Iterator[PersonalizeProgress]:
+def personalize_ugc(job: PersonalizeJob, recipe: PersonalizeRecipe = PersonalizeRecipe()) -> Iterator[PersonalizeProgress]:
     """Search the state of the bank's person; yield progress as services.render.personalization.personalized does.
 
-    A bank whose frames all lie within a few of each other has no pair to learn from.
-
-    Args:
-        job: the bank, the prior's weights and settings. `train=False` skips the search.
-        recipe: settings of the search; None: PersonalizeRecipe().
-
-    Raises:
-        Cancelled: the call that this is done for is over.
-        ModelNotFound: a weights file is missing.
+    A bank whose frames all lie within a few of each other has no pair to learn from. With `job.train=False` there is no search.
+    Errors are those of `personalized`.
     """
     torch.set_num_threads(job.num_threads)
-    recipe = recipe or PersonalizeRecipe()
     network = load(job.weights / WEIGHTS)
     pairs = actor_pairs(job.bank, recipe, job.seed) if job.train else []
     yield from personalized(network, pairs, job, recipe)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.audio.phones import PHONE_INDEX
 from services.audio.train import sphinx as sphinx_module
 from services.audio.train.labelling import label, words_of
 from services.audio.train.recordings import IGNORED, WordSpan
 from services.audio.train.sphinx import Sphinx
 from services.common.array_types import Float32
+from services.common.wire.phones import PHONE_INDEX
 
 SAID = "Hello, and welcome."
 

@@ -11,11 +11,11 @@ import pytest
 from safetensors import safe_open
 
 from services.audio.models import WEIGHTS
-from services.audio.phones import NUM_PHONES
 from services.audio.train.networks import PREPARATIONS
 from services.audio.train.recordings import IGNORED
 from services.audio.train.relabel import relabel
 from services.common.array_types import Float32
+from services.common.wire.phones import NUM_PHONES
 from services.training.trainset.layout import part_path
 from services.training.trainset.manifest import ClipRow, read_manifest
 from services.training.trainset.reader import TrainSet

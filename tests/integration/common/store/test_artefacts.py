@@ -17,11 +17,6 @@ from services.common.errors import ArtefactNotFound
 from services.common.store.artefacts import ArtefactStore
 
 
-@pytest.fixture(params=["folder", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtefactStore:
-    return ArtefactStore(tmp_path / "store" if request.param == "folder" else f"memory://{tmp_path.name}")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "store"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from services.audio.models import WEIGHTS
-from services.audio.phones import PHONE_INDEX, SILENCE
 from services.audio.train.evaluate import accuracy, evaluate, silence_agreement
 from services.audio.train.recordings import IGNORED, WordSpan
 from services.common.errors import InvalidRequest
+from services.common.wire.phones import PHONE_INDEX, SILENCE
 from services.training.trainset.reader import TrainSet
 from tests.unit.audio.speech_sets import speech_set, write_rows
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from services.audio.phones import PHONE_INDEX
 from services.audio.train.labelling import cut, mask_by_given_times, words_of
 from services.audio.train.recordings import IGNORED, WordSpan
 from services.audio.train.sphinx import WordRows
+from services.common.wire.phones import PHONE_INDEX
 
 
 def test_words_lose_their_punctuation_and_keep_apostrophes() -> None:

@@ -9,12 +9,12 @@ import torch
 
 from services.audio.features import cepstra, silent_rows, spectral_rows
 from services.audio.networks.ppg import PpgConfig, PpgNetwork, ServedPpg
-from services.audio.phones import SILENCE
 from services.audio.train.augment import AugmentConfig, augment, no_speech
 from services.audio.train.recordings import IGNORED, LabelledSignal
 from services.audio.train.windows import row_weights, soft_targets, windows_of, with_hidden_spans
 from services.audio.windows import LOOK_AHEAD_ROWS, MEAN_CONTEXT_ROWS, PAST_ROWS, WINDOW_ROWS, normalise
 from services.common.array_types import Float32
+from services.common.wire.phones import SILENCE
 
 
 def test_targets_share_with_their_neighbours_and_skip_the_unknown() -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import kubernetes_validate
@@ -18,6 +17,7 @@ from gateway.batch.kubernetes.job_spec import job_of
 from gateway.batch.kubernetes.settings import JobSettings, read_settings
 from gateway.batch.types import MAX_ATTEMPTS
 from services.common import errors
+from tests.kubernetes_objects import RESTRICTED, schemas_read_once
 
 VERSIONS = ("1.29", "1.34", "1.35", "1.36", "1.37")
 """The first version that has all fields, and the last four."""
@@ -65,9 +65,7 @@ def pod(found: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _schemas_read_once() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("schema_contents", "all_versions", "latest_version"):
-            patch.setattr(kubernetes_validate.utils, name, cache(getattr(kubernetes_validate.utils, name)))
+    with schemas_read_once():
         yield
 
 
@@ -175,13 +173,7 @@ def test_pods_meet_the_restricted_standard_and_have_no_token() -> None:
     assert found["securityContext"]["runAsNonRoot"] is True
     assert found["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     (container,) = found["containers"]
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "runAsNonRoot": True,
-        "capabilities": {"drop": ["ALL"]},
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
+    assert container["securityContext"] == RESTRICTED
     writable = [mount for mount in container["volumeMounts"] if not mount.get("readOnly")]
     assert [mount["mountPath"] for mount in writable] == ["/tmp"]
 

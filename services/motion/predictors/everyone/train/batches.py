@@ -18,7 +18,7 @@ from services.motion.train.clips import Clips, array_bytes
 from services.motion.train.content_augmentation import ContentAugmentation, augmented
 from services.motion.train.expression_space import ExpressionSpace
 from services.motion.train.ridge import Fitted
-from services.motion.train.sampling import Draw, clip_chances, tensors
+from services.motion.train.sampling import Draw, clip_chances, rows_between, tensors
 from services.motion.types import ROWS_PER_FRAME
 from services.training.trainset.reader import BoundedCache
 
@@ -98,22 +98,18 @@ class BatchSampler:
         last = clip.frames - 0.5 * WINDOW * speed
         start = MARGIN + rng.uniform(-0.5 * WINDOW, max(last, 1.0 - 0.5 * WINDOW))
         frames = start + speed * np.arange(WINDOW)
-        left = frames.astype(np.intp)
-        share = (frames - left)[:, None, None].astype(np.float32)
+        left, nearest = frames.astype(np.intp), np.round(frames).astype(np.intp)
         rows = clip.content.reshape(-1, clip.content.shape[-1])
-        at = (start - speed * FILTER_PAST) * ROWS_PER_FRAME + speed * np.arange(HEARD * ROWS_PER_FRAME)
-        low = at.astype(np.intp)
-        part = (at - low)[:, None].astype(np.float32)
-        content = augmented((1.0 - part) * rows[low] + part * rows[low + 1], rows, self._config, rng)
+        heard = (start - speed * FILTER_PAST) * ROWS_PER_FRAME + speed * np.arange(HEARD * ROWS_PER_FRAME)
+        content = augmented(rows_between(rows, heard), rows, self._config, rng)
         jitter = rng.normal(0.0, self._config.rest_jitter) * clip.movement
-        nearest = np.round(frames).astype(np.intp)
         return (
             content.reshape(HEARD, ROWS_PER_FRAME, -1),
-            (1.0 - share) * clip.offsets[left] + share * clip.offsets[left + 1] - jitter,
+            rows_between(clip.offsets, frames) - jitter,
             clip.rest + jitter,
             clip.valid[left] & clip.valid[left + 1],
             clip.spread,
             clip.closed[nearest],
             np.asarray(clip.closed_opening, np.float32),
-            (1.0 - share[..., 0]) * clip.alone[left] + share[..., 0] * clip.alone[left + 1],
+            rows_between(clip.alone, frames),
         )

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float64
-from services.common.errors import DubstageError, NoUsableFootage
+from services.common.errors import NoUsableFootage
 from services.common.store.tensor_bytes import encode_arrays
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictors.headpose.grid import HeadposeGrid
@@ -24,8 +24,8 @@ from services.motion.predictors.headpose.personalize import personalize
 from services.motion.predictors.headpose.style import encode_head_style, mean_head_speaker
 from services.motion.predictors.headpose.train.correlation import angle_correlation, audio_pose_correlation
 from services.motion.train.clips import TrainingClip, clips_of, footage_of
-from services.motion.train.evaluate import data_parser
 from services.motion.train.served import served_poses
+from services.training.tools import command_line, data_parser
 from services.training.trainset.reader import TrainSet
 
 ENROLMENT: Final = 0.6
@@ -63,6 +63,7 @@ def evaluate(clips: Iterable[TrainingClip], models: MotionModels) -> dict[str, F
     return arrays
 
 
+@command_line
 def main() -> int:
     """Run the command line, and return the exit code."""
     parser = data_parser(__doc__)
@@ -70,11 +71,7 @@ def main() -> int:
     parser.add_argument("--split", default="dev", help="Split of the clips to evaluate. Default: dev.")
     parser.add_argument("--out", type=Path, required=True, help="File of poses to write (.safetensors).")
     arguments = parser.parse_args()
-    try:
-        arrays = evaluate(clips_of(TrainSet(arguments.data), arguments.split), MotionModels(arguments.weights))
-    except DubstageError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return error.exit_code
+    arrays = evaluate(clips_of(TrainSet(arguments.data), arguments.split), MotionModels(arguments.weights))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_bytes(encode_arrays(arrays, {"format": "dubstage.head_motion/1", "frame_rate": "25"}))
     return 0

@@ -19,7 +19,7 @@ from services.motion.predictors.hetero.train.sources import Source, heard_source
 from services.motion.predictors.hetero.train.spectrum import SpectrumNoise, changed_spectrum
 from services.motion.predictors.hetero.train.teacher import Teacher, TeacherConfig, fit_teacher
 from services.motion.train.clips import Clips, array_bytes
-from services.motion.train.sampling import Draw, clip_chances, tensors
+from services.motion.train.sampling import Draw, clip_chances, rows_between, tensors
 from services.motion.types import NUM_MELS, NUM_PHONES, ROWS_PER_FRAME
 from services.training.trainset.manifest import ClipRow
 from services.training.trainset.reader import BoundedCache, TrainSet
@@ -135,26 +135,20 @@ class BatchSampler:
         speed = float(np.exp(rng.uniform(*np.log(config.speed_range))))
         have = len(source.valid)
         start = rng.uniform(0.0, max(have - speed * length - 1.0, 0.0))
-        mel, phones = _rows(source, start, speed, length)
+        heard = start * ROWS_PER_FRAME + speed * np.arange(length * ROWS_PER_FRAME)
         answered = start + speed * (WINDOW_PAST + np.arange(config.frames))
         left = np.minimum(answered.astype(np.intp), have - 2)
-        share = np.clip(answered - left, 0.0, 1.0).astype(np.float32)
-
-        def between(values: Float32) -> Float32:
-            part = share.reshape(-1, *[1] * (values.ndim - 1))
-            return np.asarray((1.0 - part) * values[left] + part * values[left + 1], np.float32)
-
         named = slice((WINDOW_PAST - PHONES_BEFORE) * ROWS_PER_FRAME, (WINDOW_PAST + config.frames + PHONES_AFTER) * ROWS_PER_FRAME)
         beyond = answered > have - 1
         mouths, pose = self._person(rng, person)
         return (
-            changed_spectrum(mel, config.noise, rng).reshape(length, ROWS_PER_FRAME, NUM_MELS),
-            phones[named].reshape(-1, ROWS_PER_FRAME, NUM_PHONES),
-            between(source.taught),
+            changed_spectrum(rows_between(source.mel, heard), config.noise, rng).reshape(length, ROWS_PER_FRAME, NUM_MELS),
+            rows_between(source.phones, heard)[named].reshape(-1, ROWS_PER_FRAME, NUM_PHONES),
+            rows_between(source.taught, answered),
             source.inside[left] & source.inside[left + 1] & ~beyond,
-            between(source.offsets),
+            rows_between(source.offsets, answered),
             source.valid[left] & source.valid[left + 1] & ~beyond,
-            between(source.alone),
+            rows_between(source.alone, answered),
             source.spread,
             mouths,
             pose,
@@ -171,17 +165,6 @@ class BatchSampler:
         mouths = size * mouths + rng.normal(0.0, self._config.rest_jitter, (1, 1, 3)).astype(np.float32)
         pose = size * pose + rng.normal(0.0, self._config.rest_jitter, pose.shape).astype(np.float32)
         return mouths, pose
-
-
-def _rows(source: Source, start: float, speed: float, length: int) -> tuple[Float32, Float32]:
-    """Return spectrum [4 length, 80] and phones [4 length, 40] from a frame on at a tempo; silence follows the end of the clip."""
-    at = start * ROWS_PER_FRAME + speed * np.arange(length * ROWS_PER_FRAME)
-    last = len(source.mel) - 1
-    low = np.minimum(at.astype(np.intp), last - 1)
-    part = np.clip(at - low, 0.0, 1.0)[:, None].astype(np.float32)
-    mel = (1.0 - part) * source.mel[low] + part * source.mel[low + 1]
-    phones = (1.0 - part) * source.phones[low] + part * source.phones[low + 1]
-    return mel, phones
 
 
 def taught_sampler(

@@ -14,7 +14,6 @@ from dataclasses import replace
 import numpy as np
 
 from services.common.array_types import Float32
-from services.common.errors import DubstageError
 from services.common.face.crops import HeadPose, to_head_space
 from services.common.face.landmark_layout import pose_landmarks
 from services.motion.models import MotionModels
@@ -27,6 +26,7 @@ from services.motion.train.evaluate import Variant, evaluate, evaluation_parser
 from services.motion.train.protocol import Encode, Fold
 from services.motion.train.selection import groups_of
 from services.motion.types import Footage
+from services.training.tools import command_line
 from services.training.trainset.manifest import ClipRow
 from services.training.trainset.reader import TrainSet
 
@@ -75,15 +75,12 @@ class _Person:
         return lambda clip, fold: self.encode(clip, fold).adding(**{name: vector})
 
 
+@command_line
 def main() -> int:
     """Run the command line, and return the exit code."""
     arguments = evaluation_parser(__doc__).parse_args()
-    try:
-        models, data = MotionModels(arguments.weights), TrainSet(arguments.data)
-        groups, model = groups_of(data), HeteroModel.of(models)
-    except DubstageError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return error.exit_code
+    models, data = MotionModels(arguments.weights), TrainSet(arguments.data)
+    groups, model = groups_of(data), HeteroModel.of(models)
     person = _Person(data, models)
     compared = [
         Variant("full", person.encode),

@@ -11,7 +11,7 @@ from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.crops import HeadPose, to_head_space
 from services.common.face.landmark_layout import NUM_UPPER, pose_landmarks
 from services.motion.basis import LandmarkBasis
-from services.motion.features import SILENCE, content_rows
+from services.motion.features import content_rows, silence
 from services.motion.predictors.hetero.inputs import QUIET, WINDOW, relative_mel
 from services.motion.predictors.hetero.train.teacher import Teacher
 from services.motion.style import measure_mouth
@@ -139,8 +139,7 @@ def _phone_targets(features: SpeechFeatures, labels: UInt8 | None, begin: int) -
         known = np.flatnonzero(kept < NUM_PHONES)
         rows[known] *= 1.0 - LABEL_SHARE
         rows[known, kept[known]] += LABEL_SHARE
-    quiet = np.zeros((PAD * ROWS_PER_FRAME, NUM_PHONES), np.float32)
-    quiet[:, SILENCE] = 1.0
+    quiet = silence(PAD).posteriorgram.reshape(-1, NUM_PHONES)
     return np.concatenate([quiet, rows, quiet])
 
 

@@ -19,7 +19,7 @@ from services.motion.predictors.ugc.train.prior import Prior
 from services.motion.style import measure_mouth
 from services.motion.train.clips import Clips, TrainingClip, array_bytes
 from services.motion.train.content_augmentation import ContentAugmentation, augmented
-from services.motion.train.sampling import Draw, clip_chances, tensors
+from services.motion.train.sampling import Draw, clip_chances, rows_between, tensors
 from services.motion.types import ROWS_PER_FRAME
 from services.training.trainset.reader import BoundedCache
 
@@ -139,27 +139,21 @@ class BatchSampler:
         length = len(clip.valid)
         start = rng.uniform(WINDOW // 3, length - WINDOW * 1.34 * max(speed, 1.0))
         frames = start + speed * np.arange(WINDOW)
-        left = frames.astype(np.intp)
-        share = (frames - left)[:, None, None].astype(np.float32)
-        offsets = (1.0 - share) * clip.offsets[left] + share * clip.offsets[left + 1]
-        nearest = np.round(frames).astype(np.intp)
+        left, nearest = frames.astype(np.intp), np.round(frames).astype(np.intp)
         rows = clip.content.reshape(-1, clip.content.shape[-1])
-        at = start * ROWS_PER_FRAME + speed * np.arange(WINDOW * ROWS_PER_FRAME)
-        low = at.astype(np.intp)
-        part = (at - low)[:, None].astype(np.float32)
-        content = (1.0 - part) * rows[low] + part * rows[low + 1]
-        content = augmented(content, rows, config, rng).reshape(WINDOW, ROWS_PER_FRAME, -1)
+        heard = start * ROWS_PER_FRAME + speed * np.arange(WINDOW * ROWS_PER_FRAME)
+        content = augmented(rows_between(rows, heard), rows, config, rng)
         jitter = rng.normal(0.0, config.rest_jitter) * clip.offsets.std(axis=0)
         return (
-            content,
-            offsets - jitter,
+            content.reshape(WINDOW, ROWS_PER_FRAME, -1),
+            rows_between(clip.offsets, frames) - jitter,
             clip.rest + jitter,
             clip.valid[left] & clip.valid[left + 1],
             clip.spread,
             self._style(self._speaker_of[place], rng),
             clip.closed[nearest],
             np.asarray(clip.closed_opening, np.float32),
-            (1.0 - share[..., 0]) * clip.alone[left] + share[..., 0] * clip.alone[left + 1],
+            rows_between(clip.alone, frames),
         )
 
     def _style(self, speaker: str, rng: np.random.Generator) -> Float32:

@@ -13,7 +13,7 @@ from services.render.renderers.everyone.actor_footage import bank_texture
 from services.render.renderers.everyone.actor_state import reference_row
 from services.render.renderers.everyone.pairs import Look, pair_of, seen_window
 from services.render.renderers.everyone.train.speech import read_speech
-from services.render.renderers.everyone.train.surfaces import read_drawing, surface_of
+from services.render.renderers.everyone.train.surfaces import read_surface
 from services.render.train.held_out import Clip, HeldOut, TwoParts, held_out
 from services.render.train.people import Stretch
 
@@ -58,4 +58,4 @@ def read_windows(
 
 def read_held_out(clip: Clip, num_frames: int) -> HeldOut:
     """Return a held-out clip with windows for an actor who was not personalised; see services.render.train.held_out."""
-    return read_windows(clip, num_frames, surface_of(read_drawing(clip.data, clip.row.speaker)))
+    return read_windows(clip, num_frames, read_surface(clip.data, clip.row.speaker))

@@ -18,7 +18,7 @@ from services.render.renderers.everyone.network import WEIGHTS, EveryoneNetwork,
 from services.render.renderers.everyone.texture_search import TextureRecipe, TextureSearch
 from services.render.renderers.everyone.train.drawn_face import drawn_face
 from services.render.renderers.everyone.train.held_out import Looks, read_windows
-from services.render.renderers.everyone.train.surfaces import read_drawing, surface_of
+from services.render.renderers.everyone.train.surfaces import read_surface
 from services.render.train.held_out import Clip
 from services.render.train.shown import Shown, figures
 
@@ -76,7 +76,7 @@ def measure(clip: Clip, weights: Path, frames: Sequence[int] = FRAMES, steps: Se
         InvalidRequest: the training set has no identity of the person.
         ModelNotFound: a weights file is missing.
     """
-    surface = surface_of(read_drawing(clip.data, clip.row.speaker))
+    surface = read_surface(clip.data, clip.row.speaker)
     whole = read_windows(clip, 2, surface).bank
     for count in dict.fromkeys(min(number or whole.num_frames, whole.num_frames) for number in frames):
         bank = _first(whole, count)

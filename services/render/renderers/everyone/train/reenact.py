@@ -14,7 +14,8 @@ from services.render.renderers.everyone.actor_state import unpacked
 from services.render.renderers.everyone.personalize import personalize_everyone
 from services.render.renderers.everyone.train.held_out import Looks, read_windows
 from services.render.renderers.everyone.train.speech import read_speech
-from services.render.renderers.everyone.train.surfaces import read_drawing, surface_of
+from services.render.renderers.everyone.train.surfaces import surface_of
+from services.render.train.identities import read_drawing
 from services.render.train.people import Stretch
 from services.render.train.reenactment import PERSONALISED, Reenactment, Rows
 from services.render.train.shown import Shown, base_faces, still_mouth

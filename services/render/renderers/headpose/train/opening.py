@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.common.errors import InvalidRequest
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.renderers.headpose.identity_features import EMBEDDING, IdentityFeatures, read_identity_features
-from services.render.renderers.headpose.train.drawings import HOW_TO_GET_IDENTITIES, has_drawings, read_drawings
+from services.render.renderers.headpose.train.drawings import read_drawings
 from services.render.renderers.headpose.train.footage import DrawnSource
 from services.render.renderers.headpose.train.held_out import read_drawn
 from services.render.renderers.headpose.train.trainer import HeadposeTrainer
 from services.render.train.held_out import Clip, HeldOut
+from services.render.train.identities import identified_rows
 from services.render.train.people import People, person_clips
 from services.render.train.renderer_network import open_perceptual, trainer_inputs
 from services.training.networks import Opening
@@ -25,10 +25,7 @@ def open_headpose(opening: Opening) -> HeadposeTrainer:
         ModelNotFound: a weights file is missing.
     """
     recipe, data = opening.config, opening.data
-    without = {row.speaker for row in data.rows if not has_drawings(data, row.speaker)}
-    rows = [row for row in data.of("train", pixels=True) if row.speaker not in without]
-    if not rows:
-        raise InvalidRequest(f"{data.folder}/identities: nobody has an identity: {HOW_TO_GET_IDENTITIES}", field="data")
+    rows, without = identified_rows(data, needs_still=True)
     people = People(data, person_clips(rows), recipe.people, seed=recipe.loop.seed)
     source = DrawnSource(people, lambda speaker: read_drawings(data, speaker), seed=recipe.loop.seed)
     perceptual = open_perceptual(opening)

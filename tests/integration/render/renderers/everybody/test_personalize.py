@@ -16,6 +16,7 @@ from services.render.renderer import PersonalizeJob
 from services.render.renderers.everybody.network import EverybodyConfig, EverybodyNetwork, load
 from services.render.renderers.everybody.personalize import actor_windows, personalize_everybody
 from services.render.types import PersonalizeProgress
+from tests.unit.render.zero_weights import fill_zero_weights
 
 RECIPE = PersonalizeRecipe(num_steps=2, batch_size=1, num_pairs=3, report_every=1)
 
@@ -26,9 +27,7 @@ def weights(small_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     shutil.copytree(small_weights, folder)
     torch.manual_seed(6)
     network = EverybodyNetwork(EverybodyConfig(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1)))
-    for name, value in network.named_parameters():
-        if name.endswith("weight") and not value.any():
-            torch.nn.init.normal_(value, std=0.05)
+    fill_zero_weights(network)
     save_weights(folder / "everybody.safetensors", network, network.config.to_metadata())
     return folder
 

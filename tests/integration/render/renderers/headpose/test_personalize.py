@@ -20,6 +20,7 @@ from services.render.renderers.headpose.network import HeadposeConfig, HeadposeN
 from services.render.renderers.headpose.personalize import FEWEST_FRAMES, personalize_headpose
 from services.render.types import PersonalizeProgress
 from tests.unit.render.drawn_person import drawing
+from tests.unit.render.zero_weights import fill_zero_weights
 
 RECIPE = PersonalizeRecipe(num_steps=2, batch_size=1, num_pairs=3, report_every=1)
 
@@ -36,9 +37,7 @@ def weights(small_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
             widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), items=4, actor_items=2, identity_size=6, spatial_widths=(4, 4, 4, 4)
         )
     )
-    for name, value in network.named_parameters():
-        if name.endswith("weight") and not value.any():
-            torch.nn.init.normal_(value, std=0.05)
+    fill_zero_weights(network)
     digest = {EMBEDDING: file_sha256(folder / f"{EMBEDDING}.safetensors")}
     save_weights(folder / "headpose.safetensors", network, network.config.to_metadata(), **digest)
     return folder

@@ -12,11 +12,6 @@ from services.render.types import RenderFrame
 from tests.unit.render.rendering import RUNTIMES, committed_models, render
 
 
-@pytest.fixture(scope="module", params=RUNTIMES)
-def models(request: pytest.FixtureRequest) -> RenderModels:
-    return committed_models(request.param)
-
-
 def test_outside_the_mask_the_box_is_the_background(models: RenderModels, frames: list[RenderFrame]) -> None:
     file = models.files["ugc"]
     for frame, made in zip(frames, render(models.backend, file, frames, default_state(file)), strict=True):

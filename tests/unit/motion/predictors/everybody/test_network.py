@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from services.motion.predictors.everybody.network import EverybodyConfig, EverybodyNetwork
+from services.motion.predictors.everybody.network import WINDOW_SIZE, EverybodyConfig, EverybodyNetwork
 from services.motion.predictors.everybody.train.data import windows_of
 from services.motion.predictors.everybody.train.torch_predictor import filter_alone
-from tests.unit.motion.predictors.everybody.made import clip, fitted, predicted
+from services.motion.train.ridge import Filter
+from tests.unit.motion.predictors.everybody.made import clip, predicted
 
 
 def test_the_network_is_trained_without_its_filter_and_served_with_half_of_it() -> None:
     network = EverybodyNetwork(EverybodyConfig(num_expression=2, dropout=0.0))
-    linear = fitted([clip(0)], 0.1)
+    rng = np.random.default_rng(5)
+    linear = Filter(rng.normal(0.0, 0.02, (2, WINDOW_SIZE)).astype(np.float32), np.array([0.1, -0.2], np.float32))
     network.set_filter(torch.from_numpy(linear.weight), torch.from_numpy(linear.bias))
     windows = torch.from_numpy(windows_of(clip(1).rows)[:4].copy())
     with torch.inference_mode():

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64
+from services.common.wire.phones import PHONES
 from services.common.wire.timeline import Timeline
-from services.motion.features import PHONES
 from services.motion.models import MotionModels
 from services.motion.predictors.headpose.grid import HeadposeGrid
 from services.motion.stream import MotionStream

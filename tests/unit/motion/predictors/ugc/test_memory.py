@@ -14,10 +14,10 @@ from services.motion.predictors.ugc.memory import MEMORY, MIN_FRAMES, MOMENTS, N
 from services.motion.predictors.ugc.personalize import personalize
 from services.motion.style import Style
 from services.motion.types import NUM_PHONES, ROWS_PER_FRAME, Footage, SpeechFeatures
-from tests.unit.motion.synthesised import random_features
+from tests.unit.motion.synthesised import mouths, random_features
 
-FRAMES = 700
-TAUGHT = 600
+FRAMES = 600
+TAUGHT = 520
 
 
 def sentence(frames: int) -> SpeechFeatures:
@@ -67,7 +67,8 @@ def test_minutes_of_a_person_teach_what_the_person_does_at_some_moments(models: 
 def test_seconds_of_a_person_have_no_memory_and_forget_an_older_one(models: MotionModels, style: Style) -> None:
     features = sentence(MIN_FRAMES - 1)
     older = with_habits(style, features)
-    refined = personalised(older, features, spoken_by(older, features, models), models)
+    opening = 5.0 + 4.0 * np.sin(np.arange(len(features)) * 0.7)
+    refined = personalised(older, features, mouths(opening.astype(np.float32)), models)
     assert MEMORY not in refined.added
     assert MOMENTS not in refined.added
     assert remembered(pooled_content(windows(features)[0]), refined) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -11,26 +10,25 @@ import numpy as np
 import pytest
 
 from services.common.errors import InvalidRequest
-from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 from services.motion.models import WEIGHTS
 from services.motion.predictors.everybody.model import EverybodyModel
 from services.motion.predictors.everybody.network import EverybodyConfig
 from services.motion.predictors.everybody.train.config import EverybodyTrainingConfig
 from services.motion.predictors.everybody.train.network import NETWORK
 from services.training.loop_settings import LoopSettings
+from services.training.trainset.reader import TrainSet
+from tests.integration.motion.predictors.runs import change_landmark_basis, figures_of
 from tests.unit.motion.brief_training import train_briefly
-from tests.unit.motion.made_clips import small_set
 
 TINY = EverybodyTrainingConfig(
     network=EverybodyConfig(num_expression=6, projection=8, hidden=8), loop=LoopSettings(steps=2, check_every=2), batch_size=4
 )
 
 
-def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(tmp_path: Path) -> None:
+def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(data: TrainSet, tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "motion"
-    train_briefly(NETWORK, small_set(tmp_path / "set"), TINY, run)
-    with (run / "curves.csv").open(newline="") as curves:
-        assert {row["figure"] for row in csv.DictReader(curves)} >= {"velocity", "baseline new r_opening"}
+    train_briefly(NETWORK, data, TINY, run)
+    assert figures_of(run) >= {"velocity", "baseline new r_opening"}
     assert NETWORK.export is not None
     shutil.copytree(WEIGHTS, out)
     paths = NETWORK.export(run, out)
@@ -44,9 +42,6 @@ def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(tm
     assert sheet["training"]["config"]["network"]["hidden"] == 8
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
-    constants = out / "motion_constants.safetensors"
-    (out / "export.json").unlink()  # which holds the digest of these constants
-    held = decode_arrays(constants.read_bytes())
-    constants.write_bytes(encode_arrays({**held.arrays, "typical_spread": 2.0 * held["typical_spread"]}, held.metadata))
+    change_landmark_basis(out)
     with pytest.raises(InvalidRequest, match="another landmark basis"):
         NETWORK.export(run, out)

@@ -18,16 +18,10 @@ from services.motion.predictors.headpose.train.training import HeadposeTraining
 from services.training.loop_settings import LoopSettings
 from services.training.trainset.reader import TrainSet
 from tests.unit.motion.brief_training import opened, train_briefly
-from tests.unit.motion.made_clips import small_set
 from tests.unit.motion.predictors.headpose.tiny import SMALL
 
 SERVED = replace(SMALL, past=1, ahead=2)
 TINY = HeadposeTrainingConfig(network=SERVED, loop=LoopSettings(steps=2, check_every=2), batch_size=2, length=40)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
-    return small_set(tmp_path_factory.mktemp("headpose") / "set")
 
 
 def test_what_was_trained_is_exported_with_how_heads_move(data: TrainSet, tmp_path: Path) -> None:

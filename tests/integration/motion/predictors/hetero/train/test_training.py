@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from dataclasses import replace
@@ -16,7 +15,8 @@ from services.motion.predictors.hetero.model import HeteroModel
 from services.motion.predictors.hetero.train.network import NETWORK
 from services.motion.train.run_files import BEST
 from services.training.trainset.reader import TrainSet
-from tests.unit.motion.brief_training import opened, train_briefly
+from tests.integration.motion.predictors.runs import figures_of, killed_and_resumed
+from tests.unit.motion.brief_training import opened
 from tests.unit.motion.predictors.hetero.made import TINY, heterogeneous_set, upper_face
 from tests.unit.motion.synthesised import mouths
 
@@ -26,21 +26,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
     return heterogeneous_set(tmp_path_factory.mktemp("hetero") / "set")
 
 
-@pytest.fixture(scope="module")
-def whole(data: TrainSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("hetero") / "run"
-    train_briefly(NETWORK, data, TINY, run)
-    return run
-
-
 def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        train_briefly(NETWORK, data, TINY, tmp_path, killed_at=3)
-    train_briefly(NETWORK, data, TINY, tmp_path, resume=True)
-    assert (tmp_path / BEST).read_bytes() == (whole / BEST).read_bytes()
-    with (whole / "curves.csv").open(newline="") as curves:
-        figures = {row["figure"] for row in csv.DictReader(curves)}
-    assert figures >= {"total", "phones", "taught", "score", "new r_opening"}
+    resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
+    assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
+    assert figures_of(whole) >= {"total", "phones", "taught", "score", "new r_opening"}
 
 
 def test_what_was_trained_is_exported_and_served(whole: Path, tmp_path: Path) -> None:

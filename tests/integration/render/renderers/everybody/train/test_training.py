@@ -3,9 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from services.common.face.mouth_bank import MouthBank
 from services.render.renderers.everybody.inputs import WINDOW_CHANNELS
 from services.render.renderers.everybody.network import EverybodyConfig, load
 from services.render.renderers.everybody.train.footage import WindowSource
@@ -16,9 +14,7 @@ from services.training.loop_settings import LoopSettings
 from services.training.trainset.reader import TrainSet
 from tests.unit.render.train.tiny_training import (
     people_of,
-    perceptual_run,
     run_whole_and_killed,
-    small_set,
     weights_of,
 )
 
@@ -35,13 +31,7 @@ RECIPE = EverybodyRecipe(
 )
 
 
-@pytest.fixture(scope="module")
-def data(bank: MouthBank, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
-    return small_set(tmp_path_factory.mktemp("set"), bank)
-
-
-def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, tmp_path: Path) -> None:
-    runs = {"perceptual": perceptual_run(tmp_path / "perceptual")}
+def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
     assert weights_of(broken) == weights_of(whole)
     assert load(whole / "everybody.safetensors").config == RECIPE.network

@@ -22,7 +22,7 @@ from services.training.trainset.layout import identity_path, part_path
 from services.training.trainset.reader import TrainSet
 from tests.unit.render.drawn_person import person
 from tests.unit.render.renderers.everyone.person import CONFIG
-from tests.unit.render.train.tiny_training import opened, perceptual_run, run_whole_and_killed, small_set, weights_of
+from tests.unit.render.train.tiny_training import opened, run_whole_and_killed, small_set, weights_of
 
 RECIPE = EveryoneRecipe(
     loop=LoopSettings(steps=3, seed=2, check_every=1, bfloat16=True),
@@ -52,11 +52,6 @@ def spoken_set(folder: Path, bank: MouthBank, *, identities: tuple[str, ...] = (
 @pytest.fixture(scope="module")
 def data(bank: MouthBank, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
     return spoken_set(tmp_path_factory.mktemp("set"), bank)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {"perceptual": perceptual_run(tmp_path_factory.mktemp("perceptual"))}
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,6 @@ from tests.unit.render.drawn_person import drawing, person
 from tests.unit.render.train.tiny_training import (
     opened,
     people_of,
-    perceptual_run,
     run_whole_and_killed,
     small_set,
     weights_of,
@@ -51,11 +50,6 @@ def data(bank: MouthBank, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
     for speaker in ("anna", "cleo"):
         add_identity(folder, speaker)
     return data
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {"perceptual": perceptual_run(tmp_path_factory.mktemp("perceptual"))}
 
 
 def add_identity(folder: Path, speaker: str) -> None:

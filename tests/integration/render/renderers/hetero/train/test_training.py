@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from services.common.face.landmarks import mouth_opening
 from services.common.face.mouth_bank import MouthBank
@@ -18,10 +17,8 @@ from services.training.trainset.reader import TrainSet
 from tests.unit.render.train.tiny_training import (
     opened,
     people_of,
-    perceptual_run,
     run,
     run_whole_and_killed,
-    small_set,
     weights_of,
 )
 
@@ -36,21 +33,14 @@ RECIPE = HeteroRecipe(
 )
 
 
-@pytest.fixture(scope="module")
-def data(bank: MouthBank, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
-    return small_set(tmp_path_factory.mktemp("set"), bank)
-
-
-def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, tmp_path: Path) -> None:
-    runs = {"perceptual": perceptual_run(tmp_path / "perceptual")}
+def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
     assert weights_of(broken) == weights_of(whole)
     assert load(whole / "hetero.safetensors").config == RECIPE.network
     assert {"spatial_judge", "temporal_judge", "temporal_matching"} <= figures_of(whole)
 
 
-def test_without_its_weight_there_is_no_temporal_discriminator(data: TrainSet, tmp_path: Path) -> None:
-    runs = {"perceptual": perceptual_run(tmp_path / "perceptual")}
+def test_without_its_weight_there_is_no_temporal_discriminator(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
     recipe = replace(RECIPE, weights=HeteroWeights(temporal=0.0))
     folder = run(opened(NETWORK, recipe, data, runs), NETWORK, recipe, tmp_path / "run")
     assert "spatial_judge" in figures_of(folder)

@@ -21,9 +21,7 @@ from tests.unit.render.train.tiny_training import (
     first_frames,
     opened,
     people_of,
-    perceptual_run,
     run_whole_and_killed,
-    small_set,
     weights_of,
 )
 
@@ -36,16 +34,6 @@ RECIPE = UgcRecipe(
     check_clips=1,
     calibration_pictures=2,
 )
-
-
-@pytest.fixture(scope="module")
-def data(bank: MouthBank, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
-    return small_set(tmp_path_factory.mktemp("set"), bank)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {"perceptual": perceptual_run(tmp_path_factory.mktemp("perceptual"))}
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:

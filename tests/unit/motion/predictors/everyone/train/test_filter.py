@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from services.motion.features import NUM_CONTENT, PHONES
+from services.common.wire.phones import PHONES
+from services.motion.features import NUM_CONTENT
 from services.motion.predictors.everyone.network import FILTER_PAST
 from services.motion.predictors.everyone.train.filter import FilterConfig, alone, filter_inputs, fit_filter
 from services.motion.train.basis import committed_basis

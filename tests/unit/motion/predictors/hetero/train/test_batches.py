@@ -23,7 +23,9 @@ def sampler_of(data: TrainSet, heard: int = 2) -> BatchSampler:
     clips, basis = clips_of(data, "train"), committed_basis()
     speech = [row for row in data.of("train") if not row.has_face]
     config = replace(TINY.batches, heard=heard)
-    return BatchSampler(data, clips, speech if heard else [], basis, fit_teacher(clips, basis, TeacherConfig()), config)
+    return BatchSampler(
+        data, clips, speech if heard else [], basis, fit_teacher(clips, basis, TeacherConfig(past=2, ahead=1)), config
+    )
 
 
 @pytest.fixture(scope="module")

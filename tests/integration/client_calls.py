@@ -1,0 +1,41 @@
+"""What tests ask of a gateway as a client, and how they wait for what they asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dubstage.client import gateway as client
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+
+
+def enrolment(actor_id: str, *, consent: bool = True, footage: str = "footage.mp4", method: str = "") -> dict[str, Any]:
+    """What the client's `enrol` is given for the man of the short clip."""
+    record = {"subject": "driver", "granted_by": "driver", "scope": "tests", "date": "2026-01-31", "reference": "box 7"}
+    return {
+        "actor_id": actor_id,
+        "footage": footage,
+        "method": method,
+        "skip_personalization": True,
+        "consent": record if consent else None,
+    }
+
+
+def dubbing(output: str, /, **fields: Any) -> dict[str, Any]:
+    """What the client's `dub` is given for the short clip and the short speech."""
+    return {"footage": "footage.mp4", "speech": "speech.wav", "output": output, "skip_personalization": True, **fields}
+
+
+def progress(state: client.OperationState) -> pb.DubProgress:
+    """The progress of an operation that dubs."""
+    assert isinstance(state.progress, pb.DubProgress)
+    return state.progress
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for a condition. The bound only keeps a test that fails from waiting for ever."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
