@@ -267,7 +267,7 @@ def parameter_groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]
     """
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in parameters:
-        scale = min(1.0, _FULL_RATE_FAN_IN / parameter[0].numel()) if parameter.ndim > 1 else 1.0
+        scale = min(1.0, _FULL_RATE_FAN_IN / parameter.shape[1:].numel()) if parameter.ndim > 1 else 1.0
         groups.setdefault(scale, []).append(parameter)
     return [{"params": members, "rate_scale": scale} for scale, members in groups.items()]
 

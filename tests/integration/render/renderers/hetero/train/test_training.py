@@ -40,9 +40,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str
     assert {"spatial_judge", "temporal_judge", "temporal_matching"} <= figures_of(whole)
 
 
-def test_without_its_weight_there_is_no_temporal_discriminator(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
-    recipe = replace(RECIPE, weights=HeteroWeights(temporal=0.0))
+def test_a_recipe_can_leave_blocks_out(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
+    network = replace(RECIPE.network, neighbours=False, adain_levels=0, skips=False, details=False)
+    recipe = replace(RECIPE, network=network, weights=HeteroWeights(temporal=0.0))
     folder = run(opened(NETWORK, recipe, data, runs), NETWORK, recipe, tmp_path / "run")
+    assert load(folder / "hetero.safetensors").config == network
     assert "spatial_judge" in figures_of(folder)
     assert "temporal_judge" not in figures_of(folder)
 
