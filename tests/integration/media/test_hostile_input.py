@@ -47,8 +47,8 @@ def _children() -> list[str]:
 def test_a_file_that_takes_too_much_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _black_picture(tmp_path / "large.png", 11_000)
     assert path.stat().st_size < 3_000_000
-    monkeypatch.setattr(inspection, "PROBE_MEMORY_BYTES", 640 << 20)
-    with pytest.raises(MediaUnsupported, match=r"large\.png .* takes more than 640 MiB of memory"):
+    monkeypatch.setattr(inspection, "PROBE_MEMORY_BYTES", 400 << 20)
+    with pytest.raises(MediaUnsupported, match=r"large\.png .* takes more than 400 MiB of memory"):
         inspect_film(path)
 
 
