@@ -121,7 +121,7 @@ def draw_detailed_face(
 ) -> FacePicture:
     """Draw a face with a texture of albedo (the detailed albedo of Yi et al.): float [S, S, 3], 0..255.
 
-    The other arguments and the errors are those of `draw_face`.
+    Other arguments and errors: see `draw_face`.
     """
     shaded = np.clip(shading(mesh.camera_normals(shape, camera), light), 0.0, None)
     fragments = _fragments(mesh, camera.project(shape), camera, size, backend)

@@ -118,7 +118,7 @@ class UNetTrunk(nn.Module):
         return torch.zeros(self.state_size)
 
     def way_down(self, pictures: Tensor, state: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the maps of the lowest level, and those of the levels above, the largest first: float [B, C, h, w] each.
+        """Return the maps of the lowest level, and a list of the other levels' maps, largest first: float [B, C, h, w] each.
 
         Args:
             pictures: float [B, in_channels, H, W] in [0, 1].

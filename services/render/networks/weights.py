@@ -28,7 +28,7 @@ class StoredConfig:
         """Return the configuration in a header. JSON has lists where a configuration has tuples.
 
         Raises:
-            TypeError: the values are those of another configuration.
+            TypeError: the header belongs to another configuration: a field is missing or unknown.
         """
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 

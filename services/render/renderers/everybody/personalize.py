@@ -32,7 +32,7 @@ def personalize_everybody(job: PersonalizeJob, recipe: PersonalizeRecipe = Perso
         job: the bank, the prior's weights and settings. `train=False` skips the search.
         recipe: settings of the search.
 
-    Errors are those of `personalized`.
+    Errors: see `personalized`.
     """
     torch.set_num_threads(job.num_threads)
     network = load(job.weights / WEIGHTS)

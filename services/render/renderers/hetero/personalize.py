@@ -42,7 +42,7 @@ def personalize_hetero(job: PersonalizeJob, recipe: PersonalizeRecipe = RECIPE) 
         job: the bank, the prior's weights and settings. `train=False` skips the search.
         recipe: settings of the search.
 
-    Errors are those of `personalized`.
+    Errors: see `personalized`.
     """
     torch.set_num_threads(job.num_threads)
     network, bank = load(job.weights / WEIGHTS), job.bank

@@ -25,7 +25,7 @@ def personalize_ugc(job: PersonalizeJob, recipe: PersonalizeRecipe = Personalize
     """Search the state of the bank's person; yield progress as services.render.personalization.personalized does.
 
     A bank whose frames all lie within a few of each other has no pair to learn from. With `job.train=False` there is no search.
-    Errors are those of `personalized`.
+    Errors: see `personalized`.
     """
     torch.set_num_threads(job.num_threads)
     network = load(job.weights / WEIGHTS)
