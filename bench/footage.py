@@ -1,4 +1,4 @@
-"""Footage of a wanted length and size, made by looping a clip."""
+"""Footage of a wanted length and height, made by looping a clip."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, files
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import av
 import numpy as np
 
-WIDTH: Final = 1280
 HEIGHT: Final = 720
+_SHAPE: Final = Fraction(16, 9)
 SAMPLE_RATE_HZ: Final = 48_000
 _AUDIO_BLOCK: Final = 1024
 _PREFERRED: Final = "video/hp_31.mp4"
@@ -38,21 +39,20 @@ def default_clip() -> Path:
     raise FileNotFoundError("no footage to bench on: give --clip FILE")
 
 
-def _pictures(clip: Path) -> Iterator[Any]:
-    """Frames of a clip over and over, fitted into 1280 x 720 with black bars."""
-    while True:
-        with av.open(str(clip)) as container:
-            for frame in container.decode(video=0):
-                scale = min(WIDTH / frame.width, HEIGHT / frame.height)
-                width, height = int(frame.width * scale) // 2 * 2, int(frame.height * scale) // 2 * 2
-                small = frame.reformat(width=width, height=height, format="rgb24")
-                if (width, height) == (WIDTH, HEIGHT):
-                    yield small
-                    continue
-                canvas = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-                top, left = (HEIGHT - height) // 2, (WIDTH - width) // 2
-                canvas[top : top + height, left : left + width] = small.to_ndarray()
-                yield av.VideoFrame.from_ndarray(canvas, format="rgb24")
+def _pictures(clip: Path, film_width: int, film_height: int) -> Iterator[Any]:
+    """Frames of a clip, fitted into the film's width and height with black bars."""
+    with av.open(str(clip)) as container:
+        for frame in container.decode(video=0):
+            scale = min(film_width / frame.width, film_height / frame.height)
+            width, height = int(frame.width * scale) // 2 * 2, int(frame.height * scale) // 2 * 2
+            small = frame.reformat(width=width, height=height, format="rgb24")
+            if (width, height) == (film_width, film_height):
+                yield small
+                continue
+            canvas = np.zeros((film_height, film_width, 3), np.uint8)
+            top, left = (film_height - height) // 2, (film_width - width) // 2
+            canvas[top : top + height, left : left + width] = small.to_ndarray()
+            yield av.VideoFrame.from_ndarray(canvas, format="rgb24")
 
 
 def read_sound(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -66,14 +66,15 @@ def read_sound(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.concatenate([block.to_ndarray().ravel() for block in blocks]).astype(np.float32)
 
 
-def make_footage(clip: Path, speech: Path | None, seconds: float, out: Path) -> int:
-    """Write an H.264 film of 1280 x 720 with looped picture and sound; returns its frames.
+def make_footage(clip: Path, speech: Path | None, seconds: float, out: Path, height: int = HEIGHT) -> int:
+    """Write an H.264 film of 16 to 9 with looped picture and sound; returns its frames.
 
     Args:
         clip: where the picture comes from.
         speech: where the sound comes from; None: the clip's own.
         seconds: length.
         out: .mp4 to write.
+        height: of the film, an even number of pixels.
 
     Raises:
         ValueError: neither clip nor speech has sound.
@@ -85,19 +86,28 @@ def make_footage(clip: Path, speech: Path | None, seconds: float, out: Path) -> 
     with av.open(str(clip)) as container:
         rate = container.streams.video[0].average_rate or Fraction(25)
     frames = int(seconds * rate)
+    width = round(height * _SHAPE / 2) * 2
     with av.open(str(out), "w") as container:
-        video = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        video = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast", "bf": "0"})
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         audio = container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono")
-        pictures = _pictures(clip)
-        for index in range(frames):
-            picture = next(pictures)
+        loop = []
+        for index, picture in enumerate(islice(_pictures(clip, width, height), frames)):
             picture.pts, picture.time_base = index, 1 / rate
-            container.mux(video.encode(picture))
-        container.mux(video.encode(None))
-        for start in range(0, len(sound), _AUDIO_BLOCK):
-            block = av.AudioFrame.from_ndarray(sound[None, start : start + _AUDIO_BLOCK], format="fltp", layout="mono")
-            block.sample_rate, block.pts = SAMPLE_RATE_HZ, start
-            container.mux(audio.encode(block))
+            loop += video.encode(picture)
+        loop += video.encode(None)
+        heard = 0
+        for index in range(frames):
+            # The loop is encoded once. Without B-frames, its packets are in the order of its pictures.
+            packet = av.Packet(bytes(loop[index % len(loop)]))
+            packet.is_keyframe = loop[index % len(loop)].is_keyframe
+            packet.stream, packet.pts, packet.dts, packet.time_base = video, index, index, 1 / rate
+            container.mux(packet)
+            # Sound lies beside its pictures, as in a film of a camera.
+            while heard < min(len(sound), (index + 1) * SAMPLE_RATE_HZ / rate):
+                block = av.AudioFrame.from_ndarray(sound[None, heard : heard + _AUDIO_BLOCK], format="fltp", layout="mono")
+                block.sample_rate, block.pts = SAMPLE_RATE_HZ, heard
+                container.mux(audio.encode(block))
+                heard += _AUDIO_BLOCK
         container.mux(audio.encode(None))
     return frames

@@ -20,7 +20,7 @@ from typing import Final
 
 import psutil
 
-from bench.footage import default_clip, make_footage
+from bench.footage import HEIGHT, default_clip, make_footage
 from bench.methods import DUBSTAGE
 from bench.process import CommandFailedError, measure, tree_memory_mib
 from bench.work import tell, work_folder
@@ -72,13 +72,14 @@ class LongResult:
         return self.memory_growth <= ALLOWED and abs(self.slowdown) <= ALLOWED
 
 
-def run(clip: Path, speech: Path | None, seconds: float, work: Path) -> LongResult:
+def run(clip: Path, speech: Path | None, seconds: float, height: int, work: Path) -> LongResult:
     """Measure in a folder that holds nothing else.
 
     Args:
         clip: footage with one face.
         speech: speech of the films; None: the clip's own.
         seconds: length of the long film.
+        height: of both films, an even number of pixels.
         work: for films, logs, actors and artefacts.
 
     Raises:
@@ -87,11 +88,11 @@ def run(clip: Path, speech: Path | None, seconds: float, work: Path) -> LongResu
     """
     environment = {**os.environ, "XDG_DATA_HOME": str(work / "data")}
     minute, film = work / "minute.mp4", work / "long.mp4"
-    make_footage(clip, speech, min(MINUTE_S, seconds), minute)
-    frames = make_footage(clip, speech, seconds, film)
+    make_footage(clip, speech, min(MINUTE_S, seconds), minute, height)
+    frames = make_footage(clip, speech, seconds, film, height)
     enrol = [*DUBSTAGE, "actor", "create", ACTOR, str(minute), "--method", DEFAULT_METHOD, "--no-personalize"]
     measure(enrol, work / "enrol.log", environment)
-    tell(f"footage: {clip.name}, {frames} frames of 1280 x 720; the actor is enrolled")
+    tell(f"footage: {clip.name}, {frames} frames, {height} pixels high; the actor is enrolled")
     minute_peak = measure(_dub(minute), work / "minute.log", environment).peak_memory_mib
     tell(f"a minute takes {minute_peak:.0f} MiB")
     watched = _Watched(_dub(film), work / "long.log", environment, work / "data" / "dubstage" / "jobs")
@@ -167,12 +168,13 @@ def main() -> int:
     parser.add_argument("--clip", type=Path, default=None, help="footage with one face")
     parser.add_argument("--speech", type=Path, default=None, help="speech of the films; without it, the clip's own")
     parser.add_argument("--seconds", type=float, default=TWO_HOURS_S, help="length of the long film")
+    parser.add_argument("--height", type=int, default=HEIGHT, help="height of the films, an even number of pixels")
     parser.add_argument("--out", type=Path, default=Path("out/bench-long.json"))
     parser.add_argument("--keep", type=Path, default=None, help="folder that keeps films and logs")
     options = parser.parse_args()
     try:
         with work_folder(options.keep) as work:
-            result = run(options.clip or default_clip(), options.speech, options.seconds, work)
+            result = run(options.clip or default_clip(), options.speech, options.seconds, options.height, work)
     except (CommandFailedError, ValueError, FileNotFoundError) as problem:
         tell(f"bench failed: {problem}")
         return 1

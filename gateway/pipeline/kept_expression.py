@@ -32,7 +32,7 @@ async def find_expression(shot: Shot, actor: EnrolledActor, on_step: OnProgress)
     Args:
         shot: the footage, tracked, with its face selected.
         actor: the person.
-        on_step: called with the number of finished frames.
+        on_step: called with the number of finished frames of each step: own speech, own motion, expression.
 
     Raises:
         InvalidRequest, StorageFull: the records would take more disk space than they may.
@@ -45,8 +45,7 @@ async def find_expression(shot: Shot, actor: EnrolledActor, on_step: OnProgress)
     size = total * EXPRESSION_RECORD.itemsize
     await asyncio.to_thread(workspace.allowance.check, size, f"the expression of {total} frames")
     workspace.expression.clear()
-    on_step("expression", 0, total)
-    async with own_motion(shot, actor.style) as heard:
+    async with own_motion(shot, actor.style, on_step) as heard:
         for begin in range(0, total, _BLOCK):
             explained = heard if heard is not None else actor.geometry.mean_mouth
             workspace.expression.append(await asyncio.to_thread(_block, shot, begin, explained))

@@ -14,6 +14,7 @@ from gateway.pipeline.messages import timeline_of
 from gateway.pipeline.motion_clip import clip_of, enrolment_rows
 from gateway.pipeline.personalize import measured_lag
 from gateway.pipeline.plan import SILENT_BELOW
+from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.pipeline.shot import Shot
 from gateway.pipeline.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
@@ -25,7 +26,7 @@ _READ_ROWS = 512
 
 
 @asynccontextmanager
-async def own_motion(shot: Shot, style: common_pb2.ArtefactRef) -> AsyncIterator[RecordFile | None]:
+async def own_motion(shot: Shot, style: common_pb2.ArtefactRef, on_step: OnProgress) -> AsyncIterator[RecordFile | None]:
     """Yield MOTION_RECORDs that are predicted from all of the footage's own sound, one per frame. The records end with the context.
 
     The sound is moved by its lag, so that sound and picture agree. None: the footage has no sound, the lag cannot be measured, or
@@ -34,6 +35,7 @@ async def own_motion(shot: Shot, style: common_pb2.ArtefactRef) -> AsyncIterator
     Args:
         shot: the footage, tracked, with its face selected.
         style: speaking style of the person.
+        on_step: called with the number of frames that were heard, then with the number of frames that were predicted.
 
     Raises:
         InvalidRequest, StorageFull: the records would take more disk space than they may.
@@ -50,9 +52,18 @@ async def own_motion(shot: Shot, style: common_pb2.ArtefactRef) -> AsyncIterator
     await asyncio.to_thread(shot.workspace.allowance.check, size, f"the features of {float(duration):,.0f} s of own sound")
     with _passing(shot.workspace, ".own_motion", MOTION_RECORD) as motion:
         with _passing(shot.workspace, ".own_features", FEATURE_RECORD) as features:
-            await extract_features(shot.stages, speech, features, frames, duration, predictor.features)
+            kinds = predictor.features
+
+            def heard(done: int) -> None:
+                on_step("own speech", done, frames)
+
+            await extract_features(shot.stages, speech, features, frames, duration, kinds, on_frames=heard)
             request = MotionRequest(predictor=predictor, style=style, timeline=timeline_of(info), num_frames=info.video.num_frames)
-            await predict_motion(shot.stages, request, features, motion)
+
+            def predicted(done: int) -> None:
+                on_step("own motion", done, request.num_frames)
+
+            await predict_motion(shot.stages, request, features, motion, on_frames=predicted)
         yield motion if await asyncio.to_thread(_speaks, motion) else None
 
 

@@ -244,7 +244,11 @@ class Passes:
             num_frames=num_frames,
             block=self.request.feature_block,
         )
-        await predict_motion(shot.stages, motion, workspace.speech, workspace.motion)
+
+        def predicted(done: int) -> None:
+            self.on_progress("motion", done, num_frames)
+
+        await predict_motion(shot.stages, motion, workspace.speech, workspace.motion, on_frames=predicted)
 
     def _mouths(self, begin: int, end: int) -> Float32:
         return wanted_mouths(self.shot.workspace, begin, end)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -71,7 +71,14 @@ class SpeechExtent:
 
 
 async def extract_features(
-    stages: Stages, speech: Speech, features: RecordFile, num_frames: int, film: Fraction, kinds: FeatureKinds = LAG_FEATURES
+    stages: Stages,
+    speech: Speech,
+    features: RecordFile,
+    num_frames: int,
+    film: Fraction,
+    kinds: FeatureKinds = LAG_FEATURES,
+    *,
+    on_frames: Callable[[int], None] | None = None,
 ) -> SpeechExtent:
     """Fill `features` with FEATURE_RECORDs of `num_frames` frames of the motion grid.
 
@@ -82,6 +89,7 @@ async def extract_features(
         num_frames: frames of the motion grid.
         film: length of the film, seconds. Speech after this time is not heard.
         kinds: kinds of features to extract.
+        on_frames: called with the number of finished frames.
 
     Raises:
         DubstageError: from the audio stage, or from reading the sound.
@@ -117,6 +125,8 @@ async def extract_features(
         features.clear()
         async for reply in stages.stream(rpcs.audio.EXTRACT_FEATURES, requests()):
             features.append(feature_records(reply.block))
+            if on_frames is not None:
+                on_frames(features.num_rows)
         features.sync()
 
     await until_done(hear)
@@ -193,7 +203,14 @@ class MotionRequest:
     block: int = FEATURE_BLOCK
 
 
-async def predict_motion(stages: Stages, request: MotionRequest, features: RecordFile, motion: RecordFile) -> None:
+async def predict_motion(
+    stages: Stages,
+    request: MotionRequest,
+    features: RecordFile,
+    motion: RecordFile,
+    *,
+    on_frames: Callable[[int], None] | None = None,
+) -> None:
     """Fill `motion` with a MOTION_RECORD for every frame of the film; records that are there already are removed.
 
     Args:
@@ -201,6 +218,7 @@ async def predict_motion(stages: Stages, request: MotionRequest, features: Recor
         request: what the motion is predicted from.
         features: FEATURE_RECORDs of the speech.
         motion: gets the records.
+        on_frames: called with the number of finished frames.
 
     Raises:
         DubstageError: from the motion stage.
@@ -224,6 +242,8 @@ async def predict_motion(stages: Stages, request: MotionRequest, features: Recor
         motion.clear()
         async for reply in stages.stream(rpcs.motion.PREDICT_MOTION, requests()):
             motion.append(motion_records(reply.frames))
+            if on_frames is not None:
+                on_frames(motion.num_rows)
         motion.sync()
 
     await until_done(predict)
