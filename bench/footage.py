@@ -104,7 +104,7 @@ def make_footage(clip: Path, speech: Path | None, seconds: float, out: Path, hei
             packet.stream, packet.pts, packet.dts, packet.time_base = video, index, index, 1 / rate
             container.mux(packet)
             # Sound lies beside its pictures, as in a film of a camera.
-            while heard < min(len(sound), (index + 1) * SAMPLE_RATE_HZ / rate):
+            while heard < len(sound) and heard * rate < (index + 1) * SAMPLE_RATE_HZ:
                 block = av.AudioFrame.from_ndarray(sound[None, heard : heard + _AUDIO_BLOCK], format="fltp", layout="mono")
                 block.sample_rate, block.pts = SAMPLE_RATE_HZ, heard
                 container.mux(audio.encode(block))
