@@ -24,6 +24,7 @@ class MethodTime:
         end_to_end_s: decode to mux, actor enrolled before, models loaded.
         cpu_s: processor time over the same span.
         personalize_s: enrolling and personalising the actor from the same film, the whole command.
+        peak_memory_mib: of the dub's process tree.
     """
 
     method: str
@@ -31,6 +32,7 @@ class MethodTime:
     end_to_end_s: float
     cpu_s: float
     personalize_s: float
+    peak_memory_mib: float
 
     @property
     def frames_per_second(self) -> float:
@@ -55,16 +57,24 @@ def measure_method(method: str, actor: str, film: Path, work: Path, environment:
     enrolled = measure(create, work / f"{actor}_create.log", environment)
     report = work / f"{actor}_report"
     dub = [*DUBSTAGE, "dub", str(film), "--actor", actor, "-o", str(work / f"{actor}.mp4"), "--report", str(report)]
-    measure(dub, work / f"{actor}_dub.log", environment)
+    dubbed = measure(dub, work / f"{actor}_dub.log", environment)
     document = json.loads((report / "report.json").read_text(encoding="utf-8"))
     times = document["times"]
-    return MethodTime(method, int(document["frames"]), float(times["end_to_end_s"]), float(times["cpu_s"]), enrolled.wall_s)
+    return MethodTime(
+        method,
+        frames=int(document["frames"]),
+        end_to_end_s=float(times["end_to_end_s"]),
+        cpu_s=float(times["cpu_s"]),
+        personalize_s=enrolled.wall_s,
+        peak_memory_mib=dubbed.peak_memory_mib,
+    )
 
 
 def lines_of_methods(rows: tuple[MethodTime, ...]) -> list[str]:
     """One line a method for the terminal."""
     return [
         f"method {row.method}: {row.frames_per_second:.1f} frames a second end to end "
-        f"({1000.0 * row.cpu_s / max(1, row.frames):.1f} ms CPU a frame), personalised in {row.personalize_s:.1f} s"
+        f"({1000.0 * row.cpu_s / max(1, row.frames):.1f} ms CPU a frame, at most {row.peak_memory_mib:.0f} MiB), "
+        f"personalised in {row.personalize_s:.1f} s"
         for row in rows
     ]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from bench.footage import make_footage, read_sound
@@ -44,6 +45,23 @@ def test_footage_is_looped_to_720p_with_sound(carphone: Path, tmp_path: Path) ->
     assert len(decoded) == frames == 14
     assert (decoded[0].width, decoded[0].height) == (1280, 720)
     assert len(read_sound(tmp_path / "film.mp4")) == pytest.approx(24_000, abs=2048)
+
+
+def test_footage_that_is_longer_than_the_clip_begins_the_clip_again(carphone: Path, tmp_path: Path) -> None:
+    speech = Path(__file__).parents[3] / "assets" / "demo_speech.wav"
+    with av.open(str(carphone)) as container:
+        of_clip, rate = sum(1 for _ in container.decode(video=0)), container.streams.video[0].average_rate
+    assert rate is not None
+    seconds = float((of_clip + 10) / rate)
+    frames = make_footage(carphone, speech, seconds, tmp_path / "film.mp4", height=90)
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        decoded = [(frame.pts, frame.to_ndarray(format="gray")) for frame in container.decode(video=0)]
+    assert len(decoded) == frames
+    assert decoded[0][1].shape == (90, 160)
+    assert len({pts for pts, _ in decoded}) == frames
+    for place in (0, 1, frames - of_clip - 1):
+        np.testing.assert_array_equal(decoded[of_clip + place][1], decoded[place][1])
+    assert not np.array_equal(decoded[of_clip - 1][1], decoded[0][1])
 
 
 def test_footage_without_any_sound_is_refused(carphone: Path, tmp_path: Path) -> None:

@@ -28,6 +28,6 @@ def test_what_frames_are_chosen_by_looks_like_a_person() -> None:
     assert np.abs(np.diff(np.degrees(poses[:, 1]))).max() < 3.0
 
 
-def test_a_methods_line_says_frames_a_second() -> None:
-    (line,) = lines_of_methods((MethodTime("ugc", 250, 10.0, 20.0, 30.0),))
-    assert line == "method ugc: 25.0 frames a second end to end (80.0 ms CPU a frame), personalised in 30.0 s"
+def test_a_methods_line_says_frames_a_second_and_memory() -> None:
+    (line,) = lines_of_methods((MethodTime("ugc", 250, 10.0, 20.0, 30.0, 900.0),))
+    assert line == "method ugc: 25.0 frames a second end to end (80.0 ms CPU a frame, at most 900 MiB), personalised in 30.0 s"

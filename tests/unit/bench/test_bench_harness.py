@@ -40,7 +40,7 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
         long_frames=7500,
         inside=read_inside(tmp_path / "inside.json"),
         concurrency=(ConcurrentTimes("triton", 16, 140.0, 400.0, 500.0, 600.0, 1.2, 9.5, 11.0),),
-        methods=(MethodTime("everybody", 250, 10.0, 20.0, 30.0),),
+        methods=(MethodTime("everybody", 250, 10.0, 20.0, 30.0, 900.0),),
     )
     document = to_json(result)
     assert document["end_to_end_frames_per_second"] == 20.0
@@ -52,7 +52,14 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
     assert document["renderer_network"][0]["precision"] == "int8"
     assert document["rasteriser"][0]["forward_backward_ms"] == 2.9
     assert document["methods"] == [
-        {"method": "everybody", "frames": 250, "end_to_end_s": 10.0, "cpu_s": 20.0, "personalize_s": 30.0}
+        {
+            "method": "everybody",
+            "frames": 250,
+            "end_to_end_s": 10.0,
+            "cpu_s": 20.0,
+            "personalize_s": 30.0,
+            "peak_memory_mib": 900.0,
+        }
     ]
     assert document["renderer_models"][0] == {"model": "everybody", "network_ms": 9.8, "frame_ms": 13.1}
     assert document["renderer_actors"][0]["many_fps"] == 38.0
