@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway.actors.footage import digest_of_footage, one_film
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
@@ -22,7 +23,6 @@ from gateway.media.regular_file import reading
 from gateway.methods import method_named
 from gateway.pipeline.allowance import MAX_JOB_BYTES
 from gateway.pipeline.analysis import folder_of
-from gateway.pipeline.dub_files import sha256_of
 from gateway.pipeline.dub_request import check_footage
 from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
 from gateway.pipeline.faces import FaceChoice
@@ -50,6 +50,7 @@ class EnrolRequest:
     Attributes:
         actor_id: id of the new actor.
         footage: video file, or a picture for methods that take one.
+        more_footage: further video files of the person, which are joined to the first.
         method: name of the method that the person is enrolled for.
         face: face to enrol.
         consent: consent record of the person; None: there is none.
@@ -61,11 +62,17 @@ class EnrolRequest:
     actor_id: str
     footage: Path
     method: str
+    more_footage: tuple[Path, ...] = ()
     face: FaceChoice = FaceChoice("largest")
     consent: Consent | None = None
     project: str = ""
     options: EnrolOptions = EnrolOptions()
     threads: int = 2
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of footage."""
+        return (self.footage, *self.more_footage)
 
     @property
     def use(self) -> ConsentUse:
@@ -125,9 +132,11 @@ async def create_actor(
         await asyncio.to_thread(actors.check_free, request.actor_id)
         method = method_named(request.method)
         await models_for(stages, method)
-        info = await inspect_film_aside(request.footage)
-        check_footage(method, request.footage, info)
-        footage_sha256 = await asyncio.to_thread(sha256_of, request.footage)
+        takes = []
+        for file in request.files:
+            takes.append(await inspect_film_aside(file))
+            check_footage(method, file, takes[-1])
+        footage_sha256 = await asyncio.to_thread(digest_of_footage, request.files)
         folder = folder_of(jobs, step_key("enrol", footage=footage_sha256, actor=request.actor_id))
         ledger = JobLedger(actors, belongs_to=operation.name or f"actors/{request.actor_id}")
         made: list[ArtefactRef] = []
@@ -135,9 +144,10 @@ async def create_actor(
             async with _counted(ledger, workspace.folder, artefacts, made) as note:
                 facts = {"kind": "enrol", "footage": request.footage.name, "method": method.name, "actor": request.actor_id}
                 await asyncio.to_thread(workspace.describe, facts)
+                info = await one_film(takes, workspace, request.threads, on_progress)
                 shot = await Shot.open(stages, method, info, workspace, threads=request.threads)
                 enrolled = await _learn(shot, request, note, on_progress)
-                more = await _keep_for_live(shot, request.footage, artefacts, note)
+                more = await _keep_for_live(shot, info.path, artefacts, note)
                 await in_thread(operation.confirm)
                 return await asyncio.to_thread(
                     lambda: actors.create(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from gateway.actors.create import ForOperation, create_actor
+from gateway.actors.create import EnrolRequest, ForOperation, create_actor
+from gateway.actors.footage import digest_of_footage
 from gateway.actors.stored import StoredActor
 from gateway.api.actor_messages import actor_message, enrol_request_from
 from gateway.api.job_context import JobContext
 from gateway.operations.job import Job
-from gateway.pipeline.dub_files import sha256_of
 from gateway.stages.interface import Stages
 
 
@@ -40,7 +39,7 @@ class ActorJobs:
         async with context.media.opened() as media:
             request = enrol_request_from(message, media, threads=context.threads)
             await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
-            actor = await self._made_before(request.actor_id, request.footage) if job.resumed else None
+            actor = await self._made_before(request) if job.resumed else None
             if actor is None:
                 actor = await create_actor(
                     request,
@@ -56,9 +55,9 @@ class ActorJobs:
             await context.forget_others(job.record)
         return actor_message(actor.summary).SerializeToString()
 
-    async def _made_before(self, actor_id: str, footage: Path) -> StoredActor | None:
+    async def _made_before(self, request: EnrolRequest) -> StoredActor | None:
         """Return the actor that an earlier process stored from this footage; None: there is none."""
-        actor = await asyncio.to_thread(self.context.actors.find, actor_id)
-        if actor is None or actor.footage_sha256 != await asyncio.to_thread(sha256_of, footage):
+        actor = await asyncio.to_thread(self.context.actors.find, request.actor_id)
+        if actor is None or actor.footage_sha256 != await asyncio.to_thread(digest_of_footage, request.files):
             return None
         return actor

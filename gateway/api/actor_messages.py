@@ -31,6 +31,7 @@ def enrol_request_from(message: pb.CreateActorRequest, media: LocalMedia, *, thr
     return EnrolRequest(
         actor_id=check_actor_id(message.actor_id),
         footage=media.source(message.footage_uri, "footage_uri"),
+        more_footage=tuple(media.source(uri, f"more_footage_uris[{place}]") for place, uri in enumerate(message.more_footage_uris)),
         method=method_named(message.method or DEFAULT_METHOD).name,
         face=face_from(message.face),
         consent=consent_from(message.consent) if message.HasField("consent") else None,

@@ -32,12 +32,12 @@ def create(
     actor_id: Annotated[
         str, typer.Argument(metavar="ACTOR", help="Id of the new actor: lower-case letters, digits and inner dashes, at most 63.")
     ],
-    video: Annotated[
-        Path,
+    videos: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="VIDEO",
-            help="Footage of the person. Ten seconds are enough; up to five minutes are used. A single picture is enough for these "
-            f"methods: {options.STILL_METHODS}.",
+            metavar="VIDEO...",
+            help="Footage of the person, in one or several files. Ten seconds are enough; up to five minutes are used. A single "
+            f"picture is enough for these methods: {options.STILL_METHODS}.",
         ),
     ],
     method: Annotated[
@@ -55,11 +55,12 @@ def create(
     personalize: options.Personalize = True,
     seed: options.Seed = 0,
 ) -> None:
-    """Enrol a person from VIDEO as ACTOR."""
+    """Enrol a person from one or several VIDEO files as ACTOR."""
     settings = options.gateway_settings(stages)
     request = EnrolRequest(
         actor_id=actor_id,
-        footage=video,
+        footage=videos[0],
+        more_footage=tuple(videos[1:]),
         method=combined(method, motion, renderer),
         face=parse_face(face),
         consent=options.consent_record(consent),

@@ -102,6 +102,7 @@ def test_an_actor_that_is_not_there_or_is_of_another_method_is_refused_at_the_do
         ({"seed": -1}, "seed"),
         ({"method": "magic"}, "method"),
         ({"footage": "a\\b.mp4"}, "footage_uri"),
+        ({"more_footage": ["footage.mp4", "../other.mp4"]}, "more_footage_uris[1]"),
     ],
 )
 def test_an_enrolment_that_cannot_be_is_refused_at_the_door(gateway: RunningGateway, fields: dict[str, Any], field: str) -> None:

@@ -100,6 +100,7 @@ def enrol(
     skip_personalization: bool = False,
     seed: int = 0,
     project: str = "",
+    more_footage: Sequence[str] = (),
 ) -> pb.CreateActorRequest:
     """Begin to enrol a person and return the operation, whose result is an Actor.
 
@@ -112,6 +113,7 @@ def enrol(
         skip_personalization: leave the networks as they are instead of adapting them to the person: quicker, less like the person.
         seed: random seed for personalisation.
         project: project that the enrolment belongs to; a consent record that names projects must name this one.
+        more_footage: further files of the person, at most 15, which are joined to the first.
     """
     return pb.CreateActorRequest(
         actor_id=actor_id,
@@ -122,6 +124,7 @@ def enrol(
         skip_personalization=skip_personalization,
         seed=seed,
         project=project,
+        more_footage_uris=more_footage,
     )
 
 

@@ -231,7 +231,7 @@ DUB_FILES = {"footage_uri": "footage", "speech_uri": "speech", "output_uri": "ou
 def test_every_field_of_a_dub_and_an_enrolment_can_be_said() -> None:
     for call, message, renamed in (
         (gateway.dub, gateway_pb2.CreateDubRequest, DUB_FILES),
-        (gateway.enrol, gateway_pb2.CreateActorRequest, {"footage_uri": "footage"}),
+        (gateway.enrol, gateway_pb2.CreateActorRequest, {"footage_uri": "footage", "more_footage_uris": "more_footage"}),
     ):
         fields = {renamed.get(field.name, field.name) for field in message.DESCRIPTOR.fields}
         names = set(call.request.__annotations__) - {"return"}  # type: ignore[attr-defined]

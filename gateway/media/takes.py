@@ -1,0 +1,174 @@
+"""Several takes of a person as one film: their pictures and sounds one after the other.
+
+Enrolment reads one film. A person's footage often lies in several files, of one camera or of many. The joined film is as wide as
+the widest and as high as the highest take. A smaller take lies in the upper left corner, in its own resolution, on black.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import soxr
+
+from gateway.media.orientation import orientation
+from gateway.media.pixels import ColourTags, pixel_format
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.sound import SoundReader, Speech
+from gateway.media.stills import frame_of_picture, is_still
+from gateway.media.types import MediaInfo, VideoInfo
+from gateway.media.write_settings import WriteSettings
+from gateway.media.writer import VideoWriter
+from services.common.array_types import Float32, Int64, UInt8
+from services.common.errors import InvalidRequest
+
+TAKES_SUFFIX: Final = ".mp4"
+"""Ending of a joined film. MP4 keeps every time."""
+MAX_TAKES: Final = 16
+_TIME_BASE: Final = Fraction(1, 90_000)
+_SOUND_HZ: Final = 48_000
+_BT709: Final = ColourTags(matrix=1, color_range=1, primaries=1, transfer=1)
+_CRF: Final = 8
+"""Quality of the joined film: the bank takes detail of the size of a pixel from the film."""
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A part of the joined film.
+
+    Attributes:
+        info: the take.
+        num_frames: frames of the take that the film shows, the first ones.
+        begin_s: time of the take's first frame in the film, seconds.
+        end_s: time at which the take ends in the film, seconds.
+    """
+
+    info: MediaInfo
+    num_frames: int
+    begin_s: Fraction
+    end_s: Fraction
+
+    def pts(self) -> Int64:
+        """Return the presentation times of the shown frames in the film, int64 [num_frames], ticks of 1 / 90,000 s."""
+        video = self.info.video
+        own = (video.pts[: self.num_frames] - video.pts[0]).astype(np.float64) * float(video.time_base / _TIME_BASE)
+        return np.asarray(np.rint(own), np.int64) + round(self.begin_s / _TIME_BASE)
+
+
+def one_after_the_other(infos: Sequence[MediaInfo], most_s: Fraction) -> list[Take]:
+    """Return the takes of a joined film of at most `most_s` seconds. What comes later is left out.
+
+    Raises:
+        InvalidRequest: there are more than MAX_TAKES, or one is a single picture.
+    """
+    if len(infos) > MAX_TAKES:
+        raise InvalidRequest(f"{len(infos)} files of footage were given; at most {MAX_TAKES} are joined", field="footage")
+    takes: list[Take] = []
+    begin = Fraction(0)
+    for info in infos:
+        if is_still(info):
+            raise InvalidRequest(f"{info.path} is a single picture: a picture cannot be joined to other footage", field="footage")
+        video = info.video
+        seconds = (video.pts - video.pts[0]).astype(np.float64) * float(video.time_base)
+        shown = int(np.searchsorted(seconds, float(most_s - begin)))
+        if not shown:
+            break
+        end = min(begin + video.duration, most_s)
+        takes.append(Take(info, shown, begin, end))
+        begin = end
+    return takes
+
+
+def join_takes(takes: Sequence[Take], target: Path, *, threads: int, on_frame: Callable[[int, int], None]) -> MediaInfo:
+    """Write the joined film, and return its description. The first sound track of each take is kept, in mono.
+
+    Args:
+        takes: from `one_after_the_other`, at least one.
+        target: film to write, ending in TAKES_SUFFIX.
+        threads: threads of decoder and encoder.
+        on_frame: called with the number of written frames and of all frames.
+
+    Raises:
+        MediaUnsupported: a take breaks off or cannot be decoded.
+        StorageFull: no space is left.
+    """
+    film = _film(takes)
+    speech = Speech(_SOUND_HZ, 1, _Sound(tuple(takes))) if any(take.info.audio for take in takes) else None
+    settings = WriteSettings(codec="h264", crf=_CRF, carry=False, threads=threads, overwrite=True)
+    total, done = film.video.num_frames, 0
+    with VideoWriter(target, film, speech=speech, settings=settings) as writer:
+        for take in takes:
+            with VideoReader(take.info, threads=threads) as reader:
+                for frame in reader.frames(0, take.num_frames):
+                    writer.write(frame_of_picture(_on_canvas(to_rgb(frame), film.video), done, film.video))
+                    done += 1
+                    on_frame(done, total)
+    found = probe(target)
+    # Combs are smoothed if any take has them: the smoothing looks for combs first.
+    return replace(found, video=replace(found.video, interlaced=any(take.info.video.interlaced for take in takes)))
+
+
+def _film(takes: Sequence[Take]) -> MediaInfo:
+    """Return the description of the film to write."""
+    first = takes[0].info
+    sizes = [take.info.video.orientation.upright_size for take in takes]
+    width, height = (max(side) + max(side) % 2 for side in zip(*sizes, strict=True))
+    pts = np.concatenate([take.pts() for take in takes])
+    pts.setflags(write=False)
+    video = replace(
+        first.video,
+        codec="h264",
+        stored_format="yuv420p",
+        pixel=pixel_format("yuv420p"),
+        orientation=orientation(width, height, None, None),
+        colour=_BT709,
+        time_base=_TIME_BASE,
+        pts=pts,
+        last_duration=max(1, round(takes[-1].end_s / _TIME_BASE) - int(pts[-1])),
+        interlaced=False,
+        metadata={},
+    )
+    return replace(first, video=video, audio=(), others=(), metadata={})
+
+
+def _on_canvas(picture: UInt8, video: VideoInfo) -> UInt8:
+    """Return a picture, uint8 [h, w, 3], in the upper left corner of a black picture of the film's size."""
+    if picture.shape[:2] == (video.height, video.width):
+        return picture
+    canvas = np.zeros((video.height, video.width, 3), np.uint8)
+    canvas[: picture.shape[0], : picture.shape[1]] = picture
+    return canvas
+
+
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    """The sound of the joined film in pieces, float32 [samples, 1]. Every iteration begins with the first sample."""
+
+    takes: tuple[Take, ...]
+
+    def __iter__(self) -> Iterator[Float32]:
+        for take in self.takes:
+            left = round(take.end_s * _SOUND_HZ) - round(take.begin_s * _SOUND_HZ)
+            for piece in _mono(take.info):
+                if left <= 0:
+                    break
+                yield piece[:left, None]
+                left -= len(piece)
+            if left > 0:
+                yield np.zeros((left, 1), np.float32)
+
+
+def _mono(info: MediaInfo) -> Iterator[Float32]:
+    """Yield the first sound track of a take from its first frame on, float32 [samples] at 48 kHz; nothing if there is none."""
+    if not info.audio:
+        return
+    reader = SoundReader(info.path, origin=info.video.start)
+    stream = soxr.ResampleStream(reader.info.sample_rate_hz, _SOUND_HZ, 1, dtype="float32", quality="VHQ")
+    for chunk in reader:
+        yield np.asarray(stream.resample_chunk(chunk.samples.mean(axis=1)), np.float32)
+    yield np.asarray(stream.resample_chunk(np.zeros(0, np.float32), last=True), np.float32)
