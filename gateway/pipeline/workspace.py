@@ -188,7 +188,7 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
     tries = 0
     while True:
         if make:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make(folder)
         try:
             handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
@@ -212,6 +212,23 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
         if _still_there(handle, folder / LOCK):
             return handle
         os.close(handle)
+
+
+def _make(folder: Path) -> None:
+    """Create a job's folder, unless the folder is there.
+
+    Raises:
+        OSError: the folder cannot be created, or a file is in its place.
+    """
+    for left in reversed(range(_LOCK_TRIES)):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError:
+            # `mkdir` looks twice. Another process may remove the folder in between.
+            if not left:
+                raise
+        else:
+            return
 
 
 def is_running(folder: Path) -> bool:

@@ -103,7 +103,8 @@ def test_the_mark_of_a_dub_is_read_and_is_the_one_that_the_manifest_names(host: 
     found = _found(host, film, key)
     assert found.found
     assert found.right
-    assert found.agreeing == 64
+    # Bits before the correction of errors. The payload is another one in each run, and single bits may be read wrongly.
+    assert found.agreeing >= 61
     dub = verdict_of(film).dub
     assert dub is not None
     assert str(found.payload) == dub.watermark
