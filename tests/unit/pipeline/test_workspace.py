@@ -57,3 +57,22 @@ def test_a_process_that_only_asks_for_the_lock_is_not_taken_for_one_that_works(
     os.close(lock_folder(tmp_path / KEY))
     os.close(asking)
     assert sum(waits) > 0.4
+
+
+def test_a_folder_that_vanishes_between_two_looks_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, refused = os.mkdir, [1]
+
+    def removed_meanwhile(path: Path, *given: int) -> None:
+        if refused:
+            raise FileExistsError(refused.pop(), "File exists", str(path))
+        make(path, *given)
+
+    monkeypatch.setattr(os, "mkdir", removed_meanwhile)
+    os.close(lock_folder(tmp_path / "job"))
+    assert (tmp_path / "job" / LOCK).is_file()
+
+
+def test_a_file_in_the_place_of_a_jobs_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "job").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        lock_folder(tmp_path / "job")
