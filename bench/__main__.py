@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from bench.inside import read_inside
 from bench.methods import DUBSTAGE, measure_method
 from bench.process import CommandFailedError, measure
 from bench.result import BenchResult, lines_of, write_json
-from bench.work import tell, work_folder
+from bench.work import footage_parser, tell, work_folder
 from gateway.methods import DEFAULT_METHOD, METHODS
 
 ACTOR = "bench"
@@ -87,9 +86,7 @@ def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, wo
 
 def main() -> int:
     """Parse the command line, measure, print and write."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--clip", type=Path, default=None, help="footage with one face")
-    parser.add_argument("--speech", type=Path, default=None, help="new speech; without it, the clip's own")
+    parser = footage_parser("python -m bench", __doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the short film")
     parser.add_argument("--long-seconds", type=float, default=300.0, help="length of the long film; 0 leaves it out")
     parser.add_argument("--out", type=Path, default=Path("out/bench.json"))

@@ -6,23 +6,19 @@ large the face is in pixels decides how much detail is warped and blended: give 
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from pathlib import Path
 
 from bench.footage import default_clip, make_footage
 from bench.methods import lines_of_methods, measure_method
 from bench.process import CommandFailedError
-from bench.work import tell, work_folder
+from bench.work import footage_parser, tell, work_folder
 from gateway.methods import DEFAULT_METHOD, METHODS
 
 
 def main() -> int:
     """Parse the command line, measure and print; 1 if a command failed."""
-    parser = argparse.ArgumentParser(prog="python -m bench.close", description=__doc__)
-    parser.add_argument("--clip", type=Path, default=None, help="footage with one face")
-    parser.add_argument("--speech", type=Path, default=None, help="speech of the film; without it, the clip's own")
+    parser = footage_parser("python -m bench.close", __doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the film")
     parser.add_argument("--height", type=int, default=1080, help="height of the film, an even number of pixels")
     parser.add_argument("--method", choices=list(METHODS), default=DEFAULT_METHOD)

@@ -6,7 +6,6 @@ before. While the long film is dubbed, the memory of the process tree and the fi
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -23,7 +22,7 @@ import psutil
 from bench.footage import HEIGHT, default_clip, make_footage
 from bench.methods import DUBSTAGE
 from bench.process import CommandFailedError, measure, tree_memory_mib
-from bench.work import tell, work_folder
+from bench.work import footage_parser, tell, work_folder
 from gateway.methods import DEFAULT_METHOD
 
 ACTOR: Final = "long"
@@ -164,9 +163,7 @@ def _ends(windows: Sequence[tuple[float, int]]) -> tuple[float, float]:
 
 def main() -> int:
     """Parse the command line, measure, print and write; 1 if memory grew, or speed changed."""
-    parser = argparse.ArgumentParser(prog="python -m bench.long", description=__doc__)
-    parser.add_argument("--clip", type=Path, default=None, help="footage with one face")
-    parser.add_argument("--speech", type=Path, default=None, help="speech of the films; without it, the clip's own")
+    parser = footage_parser("python -m bench.long", __doc__)
     parser.add_argument("--seconds", type=float, default=TWO_HOURS_S, help="length of the long film")
     parser.add_argument("--height", type=int, default=HEIGHT, help="height of the films, an even number of pixels")
     parser.add_argument("--out", type=Path, default=Path("out/bench-long.json"))

@@ -1,8 +1,9 @@
-"""What the commands of the bench share: a folder to work in, and a line of progress."""
+"""What the commands of the bench share: the options that name the footage, a folder to work in, and a line of progress."""
 
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,14 @@ def work_folder(keep: Path | None) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="dubstage-bench-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
+
+
+def footage_parser(prog: str, description: str | None) -> ArgumentParser:
+    """Return a parser with the options that name the footage: `--clip` and `--speech`."""
+    parser = ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--clip", type=Path, default=None, help="footage with one face")
+    parser.add_argument("--speech", type=Path, default=None, help="speech of the films; without it, the clip's own")
+    return parser
 
 
 def tell(text: str) -> None:

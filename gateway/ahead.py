@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -74,9 +75,15 @@ async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
     """Call a function in a thread as `asyncio.to_thread` does. A cancelled wait still waits until the call has ended, so that the
     caller can close what the call uses.
     """
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    return await stoppable(partial(function, *args, **kwargs), lambda: None)
+
+
+async def stoppable(function: Callable[[], T], stop: Callable[[], None]) -> T:
+    """Call a function in a thread. A cancelled wait calls `stop`, which makes the function end soon, and waits for that end."""
+    work = asyncio.ensure_future(asyncio.to_thread(function))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
+        stop()
         await asyncio.gather(work, return_exceptions=True)
         raise

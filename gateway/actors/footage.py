@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import threading
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-from gateway.ahead import in_thread
+from gateway.ahead import in_thread, stoppable
 from gateway.media.takes import TAKES_SUFFIX, Take, join_takes, one_after_the_other
 from gateway.media.types import MediaInfo
 from gateway.pipeline.disk import job_folder
@@ -65,13 +64,7 @@ async def one_film(infos: Sequence[MediaInfo], workspace: Workspace, threads: in
         with job_folder(workspace.folder):
             return join_takes(takes, workspace.folder / f"takes{TAKES_SUFFIX}", threads=threads, on_frame=on_frame)
 
-    work = asyncio.ensure_future(asyncio.to_thread(join))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        stopped.set()
-        await asyncio.gather(work, return_exceptions=True)
-        raise
+    return await stoppable(join, stopped.set)
 
 
 def _size(takes: Sequence[Take]) -> int:

@@ -6,7 +6,6 @@ Only a file that this process read to the end is opened in the gateway's own pro
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import signal
@@ -18,6 +17,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from gateway.ahead import stoppable
 from gateway.child_process import child_environment
 from gateway.media.bounds import PROBE_BASE_S, PROBE_BYTES_PER_S, PROBE_MEMORY_BYTES
 from gateway.media.regular_file import reading
@@ -67,14 +67,7 @@ async def inspect_film_aside(path: Path) -> MediaInfo:
         MediaUnsupported: as `inspect_film`.
     """
     inspection = _Inspection("film", path, "video")
-    work = asyncio.ensure_future(asyncio.to_thread(inspection.answer))
-    try:
-        facts, tail = await asyncio.shield(work)
-    except asyncio.CancelledError:
-        inspection.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-        raise
-    return film_from(facts, tail, path)
+    return film_from(*await stoppable(inspection.answer, inspection.cancel), path)
 
 
 _answers: Final[OrderedDict[tuple[object, ...], bytes]] = OrderedDict()

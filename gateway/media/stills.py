@@ -46,18 +46,26 @@ def as_shown(info: MediaInfo) -> MediaInfo:
     if min(width, height) < MIN_SIDE:
         raise InvalidRequest(f"{info.path}: a picture of {width} x {height} is too small to be an actor", field="footage")
     film = own_timeline(info, 1)
-    video = replace(
-        film.video,
-        codec="ffv1",
+    video = replace(plain(film.video, width, height), codec="ffv1", time_base=1 / STILL_RATE, average_rate=STILL_RATE)
+    return replace(film, video=video)
+
+
+def plain(video: VideoInfo, width: int, height: int) -> VideoInfo:
+    """Return the description of a film that `frame_of_picture` makes frames for: upright, square pixels, yuv420p in BT.709.
+
+    Args:
+        video: gives what the pictures do not decide, such as the times.
+        width: even number of pixels.
+        height: even number of pixels.
+    """
+    return replace(
+        video,
         stored_format="yuv420p",
         pixel=pixel_format("yuv420p"),
         orientation=orientation(width, height, None, None),
         colour=_BT709,
-        time_base=1 / STILL_RATE,
-        average_rate=STILL_RATE,
         interlaced=False,
     )
-    return replace(film, video=video)
 
 
 def open_footage(info: MediaInfo, folder: Path, *, threads: int) -> MediaInfo:
@@ -91,7 +99,7 @@ def _picture(info: MediaInfo) -> UInt8:
 
 
 def frame_of_picture(picture: UInt8, index: int, video: VideoInfo) -> DecodedFrame:
-    """Return frame `index` of a film that `as_shown` described, from uint8 RGB [height, width, 3]."""
+    """Return frame `index` of a film that `plain` described, from uint8 RGB [height, width, 3]."""
     shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
         format=video.pixel.name,
         dst_colorspace=video.colour_model.swscale_matrix,

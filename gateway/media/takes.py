@@ -15,12 +15,10 @@ from typing import Final
 import numpy as np
 import soxr
 
-from gateway.media.orientation import orientation
-from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader, Speech
-from gateway.media.stills import frame_of_picture, is_still
+from gateway.media.stills import frame_of_picture, is_still, plain
 from gateway.media.types import MediaInfo, VideoInfo
 from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import VideoWriter
@@ -32,7 +30,6 @@ TAKES_SUFFIX: Final = ".mp4"
 MAX_TAKES: Final = 16
 _TIME_BASE: Final = Fraction(1, 90_000)
 _SOUND_HZ: Final = 48_000
-_BT709: Final = ColourTags(matrix=1, color_range=1, primaries=1, transfer=1)
 _CRF: Final = 8
 """Quality of the joined film: the bank takes detail of the size of a pixel from the film."""
 
@@ -121,16 +118,11 @@ def _film(takes: Sequence[Take]) -> MediaInfo:
     pts = np.concatenate([take.pts() for take in takes])
     pts.setflags(write=False)
     video = replace(
-        first.video,
+        plain(first.video, width, height),
         codec="h264",
-        stored_format="yuv420p",
-        pixel=pixel_format("yuv420p"),
-        orientation=orientation(width, height, None, None),
-        colour=_BT709,
         time_base=_TIME_BASE,
         pts=pts,
         last_duration=max(1, round(takes[-1].end_s / _TIME_BASE) - int(pts[-1])),
-        interlaced=False,
         metadata={},
     )
     return replace(first, video=video, audio=(), others=(), metadata={})

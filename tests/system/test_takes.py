@@ -30,9 +30,9 @@ def files(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [cut(source, folder / f"take{number}.mkv", begin, begin + SECONDS) for number, begin in enumerate(begins)]
 
 
-def request_of(files: list[Path], actor_id: str = "ada") -> EnrolRequest:
+def request_of(files: list[Path]) -> EnrolRequest:
     return EnrolRequest(
-        actor_id=actor_id, footage=files[0], more_footage=tuple(files[1:]), method="ugc", options=UNPERSONALIZED, threads=1
+        actor_id="ada", footage=files[0], more_footage=tuple(files[1:]), method="ugc", options=UNPERSONALIZED, threads=1
     )
 
 
