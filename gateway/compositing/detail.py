@@ -90,7 +90,7 @@ def luma_under_box(luma: Plane, bits: int, colour: ColourModel, coded_from_nativ
         coded_from_native: float64 [2, 3], pixels of the box -> coded luma samples.
         side: pixels of the box.
     """
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     seen = cv2.warpAffine(luma, coded_from_native, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     white = (1 << bits) - 1 if colour.full_range else 219 << (bits - 8)
     return np.asarray(seen.astype(np.float32) * np.float32(255.0 / white), np.float32)

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from gateway.compositing.resampling import picture_at, weight_at
 from gateway.media.pixels import ColourModel, PixelFormat
 from gateway.media.types import Plane
 from services.common.array_types import Array, Bool, Float32, Float64
@@ -29,8 +30,6 @@ from services.common.errors import ContractBroken
 
 _LEAST_ALPHA: Final = 1.0 / 512
 """Smallest weight. Smaller weights change nothing in 8 bits; they are set to 0 so that the support of the mask is sharp."""
-_SHARP_FROM: Final = 0.75
-"""Scale below which a box is smoothed before resampling, against aliasing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +107,24 @@ def composite(
     luma_map = _shifted(coded_from_box, x * step[0], y * step[1])
     chroma_map = _shifted(_chroma_map(coded_from_box, step), x, y)
     luma_shape = (rows * step[1], columns * step[0])
-    alpha = _warp(mask.astype(np.float32), luma_map, luma_shape, cv2.BORDER_CONSTANT)
+    alpha = weight_at(mask.astype(np.float32), luma_map, luma_shape)
     alpha[alpha < _LEAST_ALPHA] = 0.0
     # The frame may end inside its last row or column of cells, so the weights are cut there.
     top, left = y * step[1], x * step[0]
     alpha = alpha[: planes[0].shape[0] - top, : planes[0].shape[1] - left]
-    offsets = None if shift is None else _warp(shift, luma_map, luma_shape, cv2.BORDER_CONSTANT)[: alpha.shape[0], : alpha.shape[1]]
+    offsets = None if shift is None else weight_at(shift, luma_map, luma_shape)[: alpha.shape[0], : alpha.shape[1]]
     cells = _any_of_cells(alpha if offsets is None else alpha + _length(offsets), step, (rows, columns))
     chroma_alpha, chroma_offsets = alpha, offsets
     if step != (1, 1):
-        chroma_alpha = _warp(mask.astype(np.float32), chroma_map, (rows, columns), cv2.BORDER_CONSTANT)
+        chroma_alpha = weight_at(mask.astype(np.float32), chroma_map, (rows, columns))
         chroma_alpha[(chroma_alpha < _LEAST_ALPHA) | ~cells] = 0.0
         if shift is not None:
-            chroma_offsets = _warp(shift, chroma_map, (rows, columns), cv2.BORDER_CONSTANT)
+            chroma_offsets = weight_at(shift, chroma_map, (rows, columns))
             chroma_offsets[~cells] = 0.0
     for number in range(pixel.num_colour_planes):
         subsampled = number > 0 and step != (1, 1)
         weight, mapping = (chroma_alpha, chroma_map) if subsampled else (alpha, luma_map)
-        rendered = _warp(samples[number], mapping, weight.shape, cv2.BORDER_REPLICATE)
+        rendered = picture_at(samples[number], mapping, weight.shape)
         plane_top, plane_left = (y, x) if subsampled else (top, left)
         target = result[number][plane_top : plane_top + weight.shape[0], plane_left : plane_left + weight.shape[1]]
         offset = chroma_offsets if subsampled else offsets
@@ -229,19 +228,6 @@ def _shifted(affine: Float64, x: int, y: int) -> Float64:
     moved = affine.copy()
     moved[:, 2] -= (x, y)
     return moved
-
-
-def _warp(box: Float32, mapping: Float64, shape: tuple[int, ...], border: int) -> Float32:
-    """Return a box resampled at the sites of a window of a plane. If the box is reduced much, it is smoothed first."""
-    scale = float(np.sqrt(abs(np.linalg.det(mapping[:, :2]))))
-    if scale < _SHARP_FROM and border == cv2.BORDER_REPLICATE:
-        # Variance of a box filter as wide as one sample of the plane, minus the variance of a box filter of one box pixel.
-        sigma = float(np.sqrt((1.0 / scale**2 - 1.0) / 12.0))
-        box = np.asarray(cv2.GaussianBlur(box, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
-    sharp = scale > 1.0 and border == cv2.BORDER_REPLICATE
-    method = cv2.INTER_CUBIC if sharp else cv2.INTER_LINEAR
-    size = (int(shape[1]), int(shape[0]))
-    return np.asarray(cv2.warpAffine(box, mapping, size, flags=method, borderMode=border, borderValue=0.0), np.float32)
 
 
 def _any_of_cells(alpha: Float32, step: tuple[int, int], cells_shape: tuple[int, int]) -> Bool:

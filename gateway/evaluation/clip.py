@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from gateway.evaluation.native import NativeTruth
+from gateway.evaluation.native import NativeTruth, footage_patch
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.pipeline.messages import reason_name
 from gateway.pipeline.native_boxes import native_luma, scale_of
@@ -43,7 +43,7 @@ def truth_of(shot: Shot) -> Truth:
     crops = np.zeros((total, CROP_SIZE, CROP_SIZE, 3), np.uint8)
     poses = np.full((total, POSE_SIZE), np.nan)
     scale = scale_of(shot.workspace.faces, rows[rows >= 0].tolist())
-    native = NativeTruth(np.zeros((total, scale * BOX_SIZE, scale * BOX_SIZE), np.uint8), np.full(total, np.nan))
+    native = NativeTruth(np.zeros((total, scale * BOX_SIZE, scale * BOX_SIZE), np.uint8), [None] * total)
     reasons: list[str] = []
     with VideoReader(shot.info) as reader:
         for frame in reader:
@@ -56,8 +56,9 @@ def truth_of(shot: Shot) -> Truth:
             reason = reason_name(record["reason"])
             reasons.append("" if record["reason"] == DUBBED else reason)
             affine, rgb = crop_from_frame(pose_of(record)), to_rgb(frame)
-            native.luma[frame.index] = native_luma(grey(rgb), pose_of(record), scale)
-            native.footage_scale[frame.index] = record["scale"]
+            luma = grey(rgb)
+            native.luma[frame.index] = native_luma(luma, pose_of(record), scale)
+            native.patches[frame.index] = footage_patch(luma, pose_of(record), scale)
             crop = cv2.warpAffine(
                 rgb,
                 affine,

@@ -168,9 +168,8 @@ class PipelineSession:
 
     def truth(self, frames: FrameRange) -> Rendered:
         """Return face crops of the real film."""
-        energy = np.array(
-            [self._truth.native.energy(frame) if self._usable[frame] else np.nan for frame in range(frames.start, frames.stop)]
-        )
+        patches = self._truth.native.patches[frames.start : frames.stop]
+        energy = np.array([patch.energy() if patch is not None else np.nan for patch in patches])
         part = slice(frames.start, frames.stop)
         return Rendered(self._truth.crops[part], self._truth.reasons[part], native_energy=energy)
 
@@ -221,7 +220,7 @@ class PipelineSession:
                 mask, detail = window.mask[place], window.detail[place]
                 box, luma = finished_box(window.box[place], mask, window.skin(place), detail, native.luma[index])
                 crops[index - frames.start] = insert_box(self._truth.crops[index], box, mask, window.shift(place))
-                energy[index - frames.start] = native.energy_of(index, luma)
+                energy[index - frames.start] = native.energy_of(index, luma, mask)
                 commanded[index - frames.start] = mouth_opening(window.landmarks[place])
         diagnostics = _diagnostics(windows)
         return Rendered(crops, self._truth.reasons[frames.start : frames.stop], commanded, energy, diagnostics)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.lib.recfunctions import repack_fields
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.media.types import MediaInfo
@@ -15,8 +14,9 @@ from gateway.pipeline.records import RecordFile, pose_of
 from services.common.array_types import Array, Bool, Float32, Float64, Int64
 from services.common.errors import NoUsableFootage
 from services.common.face.crops import to_head_space
-from services.common.face.head_pose_vectors import pose_vectors
-from services.common.face.landmark_layout import pose_landmarks
+from services.common.face.head_pose_vectors import POSE_SIZE, pose_vectors
+from services.common.face.landmark_layout import NUM_UPPER, pose_landmarks
+from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.wire.timeline import MOTION_RATE
 
 ENROLMENT_SECONDS: Final = 300
@@ -28,7 +28,10 @@ FEW_SECONDS: Final = 10
 """Seconds of usable footage that are looked for however far apart they are, and that a face is compared with the sound on."""
 MIN_ENROLMENT_FRAMES: Final = 25
 """Fewest usable frames that make a texture bank and a speaking style."""
-_MOTION_FIELDS: Final = ["frame", "scale", "rotation", "translation", "mouth", "landmarks"]
+MOVED_RECORD: Final = np.dtype(
+    [("frame", "<i8"), ("pose", "<f8", (POSE_SIZE,)), ("mouth", "<f4", (NUM_MOUTH_AREA, 3)), ("upper", "<f4", (NUM_UPPER, 3))]
+)
+"""Motion of a face in one frame: index of the frame, head-pose vector, mouth-area and upper landmarks in head space."""
 _READ_ROWS: Final = 256
 
 
@@ -119,24 +122,32 @@ def clip_of(faces: RecordFile, rows: list[int], seconds: Float64) -> tuple[Motio
 
 
 def motion_records(faces: RecordFile, rows: list[int]) -> Array:
-    """Return the fields of face records that tell the motion. Pixels of minutes of footage would fill the memory."""
+    """Return what face records tell of the motion, MOVED_RECORD [R]. Pixels and meshes of minutes would fill the memory."""
     begins = range(0, len(rows), _READ_ROWS)
-    return np.concatenate([repack_fields(faces.read_rows(rows[begin : begin + _READ_ROWS])[_MOTION_FIELDS]) for begin in begins])
+    return np.concatenate([moved_records(faces.read_rows(rows[begin : begin + _READ_ROWS])) for begin in begins])
+
+
+def moved_records(records: Array) -> Array:
+    """Return what FACE_RECORDs tell of the motion, MOVED_RECORD [R]."""
+    heads = [pose_of(record) for record in records]
+    moved = np.empty(len(records), MOVED_RECORD)
+    moved["frame"], moved["mouth"], moved["pose"] = records["frame"], records["mouth"], pose_vectors(heads)
+    for row, landmarks, head in zip(moved["upper"], records["landmarks"], heads, strict=True):
+        row[...] = to_head_space(pose_landmarks(landmarks), head)
+    return moved
 
 
 def on_motion_grid(records: Array, seconds: Float64, begin_s: float) -> MotionClip:
-    """Return landmarks and head poses of face records on the motion grid, by linear interpolation in time.
+    """Return landmarks and head poses on the motion grid, by linear interpolation in time.
 
     Args:
-        records: FACE_RECORDs in the order of their frames; `pixels` are not needed.
+        records: MOVED_RECORD [R], in the order of their frames.
         seconds: float64 [T], presentation time of every frame of the footage from the first frame.
         begin_s: time of grid frame 0, seconds.
     """
-    heads = [pose_of(record) for record in records]
-    vectors = pose_vectors(heads)
-    upper = np.stack([to_head_space(pose_landmarks(each), head) for each, head in zip(records["landmarks"], heads, strict=True)])
+    vectors, upper = records["pose"], records["upper"]
     if len(records) == 1:
-        return MotionClip(np.asarray(records["mouth"], np.float32), np.ones(1, np.bool_), vectors, upper)
+        return MotionClip(records["mouth"], np.ones(1, np.bool_), vectors, upper)
     times = seconds[records["frame"]] - begin_s
     step = float(1 / MOTION_RATE)
     grid = np.arange(int(np.floor(times[-1] / step)) + 1) * step

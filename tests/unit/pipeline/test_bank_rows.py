@@ -15,6 +15,7 @@ def chosen(folder: Path, count: int, rate: float) -> BankRows:
     """The frames for a bank of a mouth that opens and shuts, all of whose frames are usable."""
     records = np.zeros(count, FACE_RECORD)
     records["frame"] = np.arange(count)
+    records["scale"], records["rotation"] = 1.0, np.eye(3)
     records["mouth"][:, :, 1] = np.sin(0.7 * np.arange(count))[:, None] * np.arange(59)
     records["mouth"][count // 3, :, 1] += 20.0
     with RecordFile(folder / "faces.bin", FACE_RECORD) as faces:
