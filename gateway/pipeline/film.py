@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from gateway.ahead import in_thread
 from gateway.media.reader import VideoReader
 from gateway.media.types import DecodedFrame, MediaInfo, Plane
@@ -17,6 +19,7 @@ from gateway.pipeline.rendered_window import RenderedWindow
 from gateway.provenance.watermark.embedding import Mark
 from gateway.provenance.watermark.strength import Strength
 from gateway.stages.times import StageClock
+from services.common.array_types import Int32
 
 
 @dataclass(slots=True)
@@ -24,11 +27,11 @@ class FilmFacts:
     """What the last pass saw.
 
     Attributes:
-        mask_area_px: mask area in luma samples of every rendered frame, by frame index.
+        mask_area_px: int32 [T], mask area of every frame of the film, luma samples; 0: the frame is not rendered.
         damaged: frames of the footage of which the decoder had to fill in a part.
     """
 
-    mask_area_px: dict[int, int] = field(default_factory=dict)
+    mask_area_px: Int32
     damaged: list[int] = field(default_factory=list)
 
 
@@ -72,7 +75,7 @@ class Film:
             MediaUnsupported: the footage breaks off.
             StorageFull: the disk is full; nothing of the output is left.
         """
-        facts, strength = FilmFacts(), Strength()
+        facts, strength = FilmFacts(np.zeros(plan.num_frames, np.int32)), Strength()
 
         def write_window(frames: Iterator[DecodedFrame], span: range, window: RenderedWindow) -> None:
             position = {int(index): place for place, index in enumerate(window.frame)}

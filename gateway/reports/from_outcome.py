@@ -133,7 +133,5 @@ def _facts(info: MediaInfo, name: str) -> list[Fact]:
 
 
 def _mask_share(outcome: DubOutcome) -> Float32:
-    share = np.zeros(outcome.plan.num_frames, np.float32)
-    for index, area in outcome.facts.mask_area_px.items():
-        share[index] = area / (outcome.film.video.width * outcome.film.video.height)
-    return share
+    video = outcome.film.video
+    return np.asarray(outcome.facts.mask_area_px / (video.width * video.height), np.float32)

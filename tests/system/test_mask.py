@@ -79,10 +79,10 @@ def test_every_sample_outside_the_lower_face_and_the_neck_is_as_it_was(
     assert info.video.pixel.name == probe(output).video.pixel.name == pixel_format
     assert actor is not None
     assert plan.rendered().mean() >= 0.98
-    assert set(areas) == set(np.flatnonzero(plan.rendered()).tolist())
+    np.testing.assert_array_equal(areas > 0, plan.rendered())
     with VideoReader(info) as reader:
         for frame, dubbed in zip(reader, decoded(output), strict=True):
-            if frame.index not in areas:
+            if not areas[frame.index]:
                 continue
             record = dub.faces[plan.row[frame.index]]
             mask = mask_of(actor.geometry, record, frame, info, float(plan.strength[frame.index]))
