@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 from av.sidedata.sidedata import Type
 
@@ -144,6 +145,19 @@ def test_other_streams_are_carried_over_packet_by_packet(tmp_path: Path) -> None
     assert packets(tmp_path / "out.mp4", "audio", 0) != packets(info.path, "audio", 0)
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["Opening"]
+
+
+@pytest.mark.parametrize(("tracks", "is_open"), [(1, False), (2, True)])
+def test_footage_stays_open_only_for_streams_that_are_carried(tmp_path: Path, tracks: int, is_open: bool) -> None:
+    """The index of long footage takes memory for as long as the file is open."""
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(sound_rate=44100, sound_tracks=tracks, chapters=True)))
+    speech = Speech(16000, 1, [tone(16000, 8000)])
+    with VideoWriter(tmp_path / "out.mp4", info, speech=speech) as writer:
+        assert (str(info.path) in {file.path for file in psutil.Process().open_files()}) is is_open
+        with VideoReader(info) as reader:
+            for frame in reader:
+                writer.write(frame)
+    assert writer.report.carried == ("audio stream 2 (aac)",) * is_open
 
 
 def test_streams_that_the_container_does_not_hold_are_named(tmp_path: Path) -> None:
