@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from gateway.ahead import in_thread
 from gateway.media.reader import VideoReader
@@ -19,7 +20,6 @@ from gateway.pipeline.rendered_window import RenderedWindow
 from gateway.provenance.watermark.embedding import Mark
 from gateway.provenance.watermark.strength import Strength
 from gateway.stages.times import StageClock
-from services.common.array_types import Int32
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class FilmFacts:
         damaged: frames of the footage of which the decoder had to fill in a part.
     """
 
-    mask_area_px: Int32
+    mask_area_px: npt.NDArray[np.int32]
     damaged: list[int] = field(default_factory=list)
 
 
