@@ -52,13 +52,14 @@ def truth_of(shot: Shot) -> Truth:
                 reasons.append("TARGET_NOT_PRESENT")
                 continue
             (record,) = shot.workspace.faces.read(row, row + 1)
-            poses[frame.index] = pose_vectors([pose_of(record)])[0]
+            pose = pose_of(record)
+            poses[frame.index] = pose_vectors([pose])[0]
             reason = reason_name(record["reason"])
             reasons.append("" if record["reason"] == DUBBED else reason)
-            affine, rgb = crop_from_frame(pose_of(record)), to_rgb(frame)
+            affine, rgb = crop_from_frame(pose), to_rgb(frame)
             luma = grey(rgb)
-            native.luma[frame.index] = native_luma(luma, pose_of(record), scale)
-            native.patches[frame.index] = footage_patch(luma, pose_of(record), scale)
+            native.luma[frame.index] = native_luma(luma, pose, scale)
+            native.patches[frame.index] = footage_patch(luma, pose, scale)
             crop = cv2.warpAffine(
                 rgb,
                 affine,

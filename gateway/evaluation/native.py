@@ -42,16 +42,18 @@ class FootagePatch:
     mouth: Bool = field(repr=False)
 
     def energy(self) -> float:
-        """Return the energy of the finest band of the real mouth."""
+        """Return the energy of the finest band of the real mouth; NaN: the mouth is outside of the frame."""
         return self._energy(self.luma.astype(np.float32))
 
     def energy_of(self, luma: Float32, mask: UInt8) -> float:
-        """Return the energy of the finest band of a mouth that is blended into the film.
+        """Return the energy of the finest band of a mouth that is blended into the film; NaN: the mouth is outside of the frame.
 
         Args:
             luma: float32 [160 S, 160 S], the finished box.
             mask: uint8 [160, 160], weight of the box; 255 = 1.
         """
+        if not self.mouth.any():
+            return float("nan")
         shape = self.luma.shape
         weight = np.asarray(cv2.resize(mask, luma.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32) / np.float32(255.0)
         blended = self.luma + weight_at(weight, self.from_native, shape) * (picture_at(luma, self.from_native, shape) - self.luma)
@@ -104,18 +106,19 @@ def footage_patch(luma: UInt8, pose: HeadPose, scale: int) -> FootagePatch:
     """
     frame_from_native = invert(native_affine(box_from_frame(pose), scale))
     x, y = (scale * (anchor - origin) for anchor, origin in zip(ANCHOR_IN_CROP, BOX_ORIGIN, strict=True))
-    high, wide = scale * MOUTH_BOX_HEIGHT / 2, scale * MOUTH_BOX_WIDTH / 2
-    native = np.array([[x - wide, y - high], [x + wide, y - high], [x + wide, y + high], [x - wide, y + high]]) - 0.5
+    half_height, half_width = scale * MOUTH_BOX_HEIGHT / 2, scale * MOUTH_BOX_WIDTH / 2
+    signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    native = (x, y) + signs * (half_width, half_height) - 0.5
     corners = native @ frame_from_native[:, :2].T + frame_from_native[:, 2]
-    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - _MARGIN_PX, 0, luma.shape[::-1])
-    high_end = np.clip(np.ceil(corners.max(axis=0)).astype(int) + _MARGIN_PX + 1, low, luma.shape[::-1])
-    part = luma[low[1] : high_end[1], low[0] : high_end[0]].copy()
+    begin = np.clip(np.floor(corners.min(axis=0)).astype(int) - _MARGIN_PX, 0, luma.shape[::-1])
+    end = np.clip(np.ceil(corners.max(axis=0)).astype(int) + _MARGIN_PX + 1, begin, luma.shape[::-1])
+    part = luma[begin[1] : end[1], begin[0] : end[0]].copy()
     mouth = np.zeros(part.shape, np.uint8)
     if mouth.size:
-        places = np.rint((corners - low) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        places = np.rint((corners - begin) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
         cv2.fillConvexPoly(mouth, places, (1,), lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
     from_native = frame_from_native.copy()
-    from_native[:, 2] -= low
+    from_native[:, 2] -= begin
     return FootagePatch(part, from_native, mouth.astype(np.bool_))
 
 

@@ -63,7 +63,9 @@ def test_without_a_mask_the_film_is_as_it_was() -> None:
 
 
 def test_a_mouth_outside_of_the_frame_has_no_energy() -> None:
-    assert np.isnan(footage_patch(film(), head(1.7, x=-900.0), 2).energy())
+    patch = footage_patch(film(), head(1.7, x=-900.0), 2)
+    assert np.isnan(patch.energy())
+    assert np.isnan(patch.energy_of(np.zeros((320, 320), np.float32), ALL))
 
 
 def test_a_box_with_detail_is_finer_at_both_sizes() -> None:
