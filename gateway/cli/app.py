@@ -17,6 +17,7 @@ import typer
 
 from gateway.cli.console import say, say_error, say_result
 from gateway.unforeseen import machine_fault, write_traceback
+from services.common.chassis.memory import limit_arenas
 from services.common.errors import Cancelled, DubstageError, StorageRefused, Unexpected
 
 app = typer.Typer(
@@ -120,6 +121,7 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
 
 def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each kind of error
     """Run one command line and return the exit code."""
+    limit_arenas()
     _quiet_libraries()
     try:
         register_commands(arguments)

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from services.common.chassis import error_status
+from services.common.chassis.memory import limit_arenas
 from services.common.chassis.server import StageServer
 from services.common.chassis.settings import StageSettings
 from services.common.chassis.telemetry import configure_logging
@@ -71,6 +72,7 @@ def run_stage(settings: StageSettings, stage: str, build: Callable[[StageSetting
         stage: name for logs.
         build: composes the stage's server; called inside the running event loop.
     """
+    limit_arenas()
     configure_logging(level=settings.log_level, log_format=settings.log_format, stage=stage)
 
     async def main() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from services.common.array_types import Float32, UInt8
-from services.common.geometry.rasterise_numba import kernel
+from services.common.geometry.kernels import kernel
 
 
 @kernel

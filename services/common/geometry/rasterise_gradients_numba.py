@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32, Float64, Int32, Int64
-from services.common.geometry.rasterise_numba import edge_function, kernel
+from services.common.geometry.kernels import kernel
+from services.common.geometry.rasterise_numba import edge_function
 
 _LONGEST_WALK: Final = 64
 

@@ -6,21 +6,18 @@ Shewchuk's predicates use), so the sign is right and the value has at least six 
 of the edge function, so the two triangles of an edge cannot both take a pixel or both leave the pixel out.
 
 Kernels release the interpreter's lock and write only their own rows, so bands of rows may run in threads. The result does not
-depend on the number of threads. Compiled code is stored on disk only if NUMBA_CACHE_DIR is set, because an installation may be
-read-only. Callers check shapes, dtypes and indices; kernels do not.
+depend on the number of threads. Callers check shapes, dtypes and indices; kernels do not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast
+from typing import Final
 
 import numpy as np
-from numba import njit
-from numba.core import config
 
 from services.common.array_types import Float32, Float64, Int32
+from services.common.geometry.kernels import kernel
 
 MAX_COORDINATE: Final = float(1 << 28)
 """Largest sum of a triangle's absolute coordinates, pixels.
@@ -29,14 +26,6 @@ With 24 binary places, differences of coordinates are exact in float64.
 """
 _NEAR_ZERO: Final = 1e-8
 _SPLIT: Final = 134217729.0  # 2**27 + 1: splits a float64's digits into two halves
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def kernel(function: _Function) -> _Function:
-    """Compile a function at its first call."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "cache": bool(config.CACHE_DIR)}  # type: ignore[attr-defined]
-    return cast(_Function, njit(**options)(function))
 
 
 @kernel

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[4]
+CODE = """
+from services.common.geometry.rasterise import warm_up
+from services.common.geometry.rasterise_numba import rasterise_rows
+warm_up()
+print(sum(rasterise_rows.stats.cache_hits.values()), end="")
+"""
+
+
+def _loaded_kernels(home: Path) -> int:
+    """Rasterise in a process of its own and return how often it loaded a compiled kernel instead of compiling one."""
+    command = [sys.executable, "-c", CODE]
+    result = subprocess.run(command, check=True, env={"PATH": "", "HOME": str(home)}, cwd=ROOT, capture_output=True, text=True)
+    return int(result.stdout)
+
+
+def _kernels_beside_the_sources() -> set[Path]:
+    return set((ROOT / "services/common/geometry/__pycache__").glob("*.nb*"))
+
+
+def test_a_second_process_loads_what_the_first_has_compiled_from_the_users_cache_folder(tmp_path: Path) -> None:
+    before = _kernels_beside_the_sources()
+    assert _loaded_kernels(tmp_path) == 0
+    assert list((tmp_path / ".cache/dubstage/kernels").rglob("rasterise_numba.rasterise_rows-*.nbc"))
+    assert _loaded_kernels(tmp_path) == 1
+    assert _kernels_beside_the_sources() == before
+
+
+def test_a_process_that_cannot_write_any_folder_compiles(tmp_path: Path) -> None:
+    code = (
+        """
+from numba.core import caching
+def refuse(*_): raise OSError("read-only")
+caching._CacheLocator.ensure_cache_path = refuse
+"""
+        + CODE
+    )
+    environment = {"PATH": "", "HOME": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "0"
+    assert not os.listdir(tmp_path)

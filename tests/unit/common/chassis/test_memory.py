@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+ARENAS = """
+import ctypes, sys, threading
+from services.common.chassis.memory import limit_arenas
+if sys.argv[1] == "limited":
+    limit_arenas()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+meeting = threading.Barrier(8)
+def work():
+    libc.malloc(ctypes.c_size_t(1000))
+    meeting.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+"""A program that allocates in eight threads at once and prints what glibc says of its arenas."""
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
+
+
+def _arenas(how: str, **variables: str) -> int:
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"} | variables
+    command = [sys.executable, "-c", ARENAS, how]
+    return subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout.count("<heap nr=")
+
+
+def test_threads_share_two_arenas() -> None:
+    assert _arenas("limited") == 2
+    assert _arenas("free", MALLOC_ARENA_MAX="8") > 2
+
+
+def test_the_user_may_choose_another_number_of_arenas() -> None:
+    assert _arenas("limited", MALLOC_ARENA_MAX="5") == 5
