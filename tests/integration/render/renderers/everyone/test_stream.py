@@ -11,6 +11,7 @@ from services.common.errors import InvalidRequest
 from services.common.face.mouth_bank import MouthBank
 from services.render.backends.onnxruntime_backend import OnnxRuntimeBackend
 from services.render.backends.registry import ModelFile
+from services.render.drawer import with_residual, without_dots
 from services.render.models import load_models
 from services.render.pairs import NO_NOISE
 from services.render.renderer import ExportJob
@@ -75,10 +76,10 @@ def test_training_and_serving_show_the_network_the_same_picture(
     assert speech is not None
     pair = pair_of(seen_window(bank, 3, surface(), Look(bank.boxes[20], speech, NO_NOISE, 0)), texture)
     residual = backend.infer(file.name, {INPUT_PICTURES: pair.picture[None], INPUT_STATE: state[None, : -160 * 160 * 3]})
-    drawn = np.clip(np.rint(pair.picture[..., 3:6] + residual[OUTPUT_RESIDUAL][0]), 0, 255).astype(np.uint8)
+    base = pair.picture[..., 3:6]
+    drawn = with_residual(frames[3], base, without_dots(base, residual[OUTPUT_RESIDUAL][0]))
     features = frames[3].neural_features
     assert features is not None
-    drawn = np.where(frames[3].mask[..., None] > 0, drawn, bank.boxes[3])
     expected = with_filmed_border(drawn, bank.boxes[3], features.any(axis=-1))
     # Landmarks that were disturbed by nothing have other last bits.
     assert np.abs(served.box.astype(int) - expected).mean() < 0.05
