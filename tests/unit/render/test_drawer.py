@@ -30,8 +30,8 @@ def test_patterns_of_two_pixels_vanish(across: int, down: int) -> None:
     assert np.allclose(_drawn(100.0 + _waves(across, down)), 100.0, atol=1e-3)
 
 
-@pytest.mark.parametrize(("period", "passed"), [(4, 0.875), (5, 0.959), (8, 0.997), (40, 1.0)])
+@pytest.mark.parametrize(("period", "passed"), [(3, 0.763), (4, 0.969), (8, 1.0), (40, 1.0)])
 def test_wider_structures_stay(period: int, passed: float) -> None:
     wave = _waves(period, 0)
-    inside = (slice(8, -8), slice(8, -8))
+    inside = (slice(16, -16), slice(16, -16))
     assert np.allclose(_drawn(100.0 + wave)[inside], (100.0 + passed * wave)[inside], atol=0.02)
