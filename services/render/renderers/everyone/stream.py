@@ -1,7 +1,7 @@
 """Drawer of `everyone`: each frame with its neighbours, from features of the actor's neural texture and from speech.
 
 face = first three features in the light of the frame + residual(window, reference, lips, speech; offset of W),
-then the filmed border (border.py)
+then smooth chroma (chroma.py) and the filmed border (border.py)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from services.render.lip_pictures import lip_pictures
 from services.render.renderer import StreamSetup
 from services.render.renderers.everyone.actor_state import unpacked
 from services.render.renderers.everyone.border import with_filmed_border
+from services.render.renderers.everyone.chroma import with_smooth_chroma
 from services.render.renderers.everyone.inputs import (
     FilledFrame,
     feature_bytes,
@@ -68,5 +69,6 @@ class EveryoneDrawer:
     def draw(self, window: Window[Prepared], shown: Shown, outputs: Mapping[str, Array]) -> UInt8:
         """See FrameDrawer.draw."""
         frame = window.frame
-        face = with_residual(frame, shown.base, without_dots(shown.base, outputs[OUTPUT_RESIDUAL]))
+        residual = with_smooth_chroma(shown.base, without_dots(shown.base, outputs[OUTPUT_RESIDUAL]))
+        face = with_residual(frame, shown.base, residual)
         return with_filmed_border(face, frame.background, window.now.covered)

@@ -18,6 +18,7 @@ from services.render.renderer import ExportJob
 from services.render.renderers.everyone.actor_footage import bank_texture
 from services.render.renderers.everyone.actor_state import packed
 from services.render.renderers.everyone.border import with_filmed_border
+from services.render.renderers.everyone.chroma import with_smooth_chroma
 from services.render.renderers.everyone.export import export_everyone
 from services.render.renderers.everyone.pairs import Look, pair_of, seen_window
 from services.render.streams import open_stream
@@ -77,7 +78,7 @@ def test_training_and_serving_show_the_network_the_same_picture(
     pair = pair_of(seen_window(bank, 3, surface(), Look(bank.boxes[20], speech, NO_NOISE, 0)), texture)
     residual = backend.infer(file.name, {INPUT_PICTURES: pair.picture[None], INPUT_STATE: state[None, : -160 * 160 * 3]})
     base = pair.picture[..., 3:6]
-    drawn = with_residual(frames[3], base, without_dots(base, residual[OUTPUT_RESIDUAL][0]))
+    drawn = with_residual(frames[3], base, with_smooth_chroma(base, without_dots(base, residual[OUTPUT_RESIDUAL][0])))
     features = frames[3].neural_features
     assert features is not None
     expected = with_filmed_border(drawn, bank.boxes[3], features.any(axis=-1))
