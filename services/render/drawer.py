@@ -59,18 +59,26 @@ class FrameDrawer(Protocol[T]):
         """
 
 
-def without_dots(base: UInt8, residual: Float32) -> Float32:
-    """Return the residual with which the drawn face has no structure two pixels wide: float32 [H, W, 3], grey levels.
-
-    The last layer of a network that makes four pixels at once draws dots there: a checkerboard, or rows or columns of two pixels
-    (Odena et al., Deconvolution and Checkerboard Artifacts, 2016). The filter passes .97 of structures four pixels wide.
+def drawn_face(base: UInt8, residual: Float32) -> Float32:
+    """Return base + residual: float32 [H, W, 3], grey levels.
 
     Args:
         base: uint8 [H, W, 3].
         residual: float32 [H, W, 3], grey levels.
     """
-    face = base + residual
-    return np.asarray(cv2.sepFilter2D(face, -1, _NOTCH, _NOTCH, borderType=cv2.BORDER_REFLECT_101) - base, np.float32)
+    return np.asarray(base + residual, np.float32)
+
+
+def without_dots(face: Float32) -> Float32:
+    """Return a drawn face without structures two pixels wide: float32 [H, W, 3], grey levels.
+
+    The last layer of a network that makes four pixels at once draws dots there: a checkerboard, or rows or columns of two pixels
+    (Odena et al., Deconvolution and Checkerboard Artifacts, 2016). The filter passes .97 of structures four pixels wide.
+
+    Args:
+        face: float32 [H, W, 3], grey levels.
+    """
+    return np.asarray(cv2.sepFilter2D(face, -1, _NOTCH, _NOTCH, borderType=cv2.BORDER_REFLECT_101), np.float32)
 
 
 def with_residual(frame: RenderFrame, base: UInt8, residual: Float32) -> UInt8:
@@ -81,5 +89,15 @@ def with_residual(frame: RenderFrame, base: UInt8, residual: Float32) -> UInt8:
         base: uint8 [H, W, 3].
         residual: float32 [H, W, 3], grey levels.
     """
-    face = np.clip(np.rint(base + residual), 0.0, 255.0).astype(np.uint8)
-    return np.where(frame.mask[:, :, None] > 0, face, frame.background)
+    return with_face(frame, drawn_face(base, residual))
+
+
+def with_face(frame: RenderFrame, face: Float32) -> UInt8:
+    """Return a drawn face, rounded, where the mask is above 0, and the background elsewhere: uint8 [H, W, 3].
+
+    Args:
+        frame: background and mask.
+        face: float32 [H, W, 3], grey levels.
+    """
+    drawn = np.clip(np.rint(face), 0.0, 255.0).astype(np.uint8)
+    return np.where(frame.mask[:, :, None] > 0, drawn, frame.background)

@@ -41,8 +41,8 @@ def _folder() -> str:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     except RuntimeError:
         return ""
-    # numba compares the file of a kernel with what the kernel was compiled from. Kernels of other files contain those of
-    # rasterise_numba.py, so other content of that file has another folder.
+    # numba compiles a kernel again if the kernel's own file has changed. Kernels of other files contain `edge_function` of
+    # rasterise_numba.py, and numba does not see changes there. So each content of rasterise_numba.py has a folder of its own.
     content = Path(__file__).with_name("rasterise_numba.py").read_bytes()
     return str(Path(base) / "dubstage" / "kernels" / hashlib.sha256(content).hexdigest()[:16])
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from services.common.array_types import Array, UInt8
-from services.render.drawer import Shown, with_residual, without_dots
+from services.render.drawer import Shown, drawn_face, with_face, without_dots
 from services.render.frame_window import Window
 from services.render.key_pictures import matched_keys, unpacked
 from services.render.renderer import StreamSetup
@@ -37,4 +37,4 @@ class EverybodyDrawer:
 
     def draw(self, window: Window[UInt8], shown: Shown, outputs: Mapping[str, Array]) -> UInt8:
         """See FrameDrawer.draw."""
-        return with_residual(window.frame, shown.base, without_dots(shown.base, outputs[OUTPUT_RESIDUAL]))
+        return with_face(window.frame, without_dots(drawn_face(shown.base, outputs[OUTPUT_RESIDUAL])))

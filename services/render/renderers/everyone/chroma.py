@@ -11,19 +11,17 @@ from typing import Final
 import cv2
 import numpy as np
 
-from services.common.array_types import Float32, UInt8
+from services.common.array_types import Float32
 
 _SIGMA: Final = 2.0
 
 
-def with_smooth_chroma(base: UInt8, residual: Float32) -> Float32:
-    """Return the residual with which the drawn face has the same luma and a smooth chroma: float32 [H, W, 3], grey levels.
+def with_smooth_chroma(face: Float32) -> Float32:
+    """Return a drawn face with the same luma and a smooth chroma: float32 [H, W, 3], grey levels.
 
     Args:
-        base: uint8 [H, W, 3], RGB.
-        residual: float32 [H, W, 3], grey levels.
+        face: float32 [H, W, 3], RGB, grey levels.
     """
-    face = base + residual
     smooth = cv2.GaussianBlur(face, (0, 0), _SIGMA)
     luma = cv2.cvtColor(face - smooth, cv2.COLOR_RGB2GRAY)
-    return np.asarray(smooth + luma[..., None] - base, np.float32)
+    return np.asarray(smooth + luma[..., None], np.float32)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from services.common.array_types import Array, Bool, UInt8
-from services.render.drawer import Shown, with_residual, without_dots
+from services.render.drawer import Shown, drawn_face, with_face, without_dots
 from services.render.frame_window import Window
 from services.render.lip_pictures import lip_pictures
 from services.render.renderer import StreamSetup
@@ -69,6 +69,5 @@ class EveryoneDrawer:
     def draw(self, window: Window[Prepared], shown: Shown, outputs: Mapping[str, Array]) -> UInt8:
         """See FrameDrawer.draw."""
         frame = window.frame
-        residual = with_smooth_chroma(shown.base, without_dots(shown.base, outputs[OUTPUT_RESIDUAL]))
-        face = with_residual(frame, shown.base, residual)
+        face = with_face(frame, with_smooth_chroma(without_dots(drawn_face(shown.base, outputs[OUTPUT_RESIDUAL]))))
         return with_filmed_border(face, frame.background, window.now.covered)

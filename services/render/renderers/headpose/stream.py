@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from services.common.array_types import Array, UInt8
-from services.render.drawer import Shown, with_residual, without_dots
+from services.render.drawer import Shown, drawn_face, with_face, without_dots
 from services.render.frame_window import Window
 from services.render.key_pictures import unpacked
 from services.render.lip_pictures import lip_pictures
@@ -53,5 +53,5 @@ class HeadposeDrawer:
     def draw(self, window: Window[Prepared], shown: Shown, outputs: Mapping[str, Array]) -> UInt8:
         """See FrameDrawer.draw."""
         frame = window.frame
-        face = with_residual(frame, shown.base, without_dots(shown.base, outputs[OUTPUT_RESIDUAL]))
+        face = with_face(frame, without_dots(drawn_face(shown.base, outputs[OUTPUT_RESIDUAL])))
         return with_detail(face, window.now.keys, frame.mask)

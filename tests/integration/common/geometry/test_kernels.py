@@ -14,9 +14,9 @@ print(sum(rasterise_rows.stats.cache_hits.values()), end="")
 """
 
 
-def _loaded_kernels(home: Path) -> int:
-    """Rasterise in a process of its own and return how often it loaded a compiled kernel instead of compiling one."""
-    command = [sys.executable, "-c", CODE]
+def _loaded_kernels(home: Path, code: str = CODE) -> int:
+    """Rasterise in another process and return how often that process loaded a compiled kernel instead of compiling one."""
+    command = [sys.executable, "-c", code]
     result = subprocess.run(command, check=True, env={"PATH": "", "HOME": str(home)}, cwd=ROOT, capture_output=True, text=True)
     return int(result.stdout)
 
@@ -42,7 +42,5 @@ caching._CacheLocator.ensure_cache_path = refuse
 """
         + CODE
     )
-    environment = {"PATH": "", "HOME": str(tmp_path)}
-    result = subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert result.stdout == "0"
+    assert _loaded_kernels(tmp_path, code) == 0
     assert not os.listdir(tmp_path)

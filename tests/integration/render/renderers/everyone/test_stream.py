@@ -11,7 +11,7 @@ from services.common.errors import InvalidRequest
 from services.common.face.mouth_bank import MouthBank
 from services.render.backends.onnxruntime_backend import OnnxRuntimeBackend
 from services.render.backends.registry import ModelFile
-from services.render.drawer import with_residual, without_dots
+from services.render.drawer import with_face, without_dots
 from services.render.models import load_models
 from services.render.pairs import NO_NOISE
 from services.render.renderer import ExportJob
@@ -77,8 +77,8 @@ def test_training_and_serving_show_the_network_the_same_picture(
     assert speech is not None
     pair = pair_of(seen_window(bank, 3, surface(), Look(bank.boxes[20], speech, NO_NOISE, 0)), texture)
     residual = backend.infer(file.name, {INPUT_PICTURES: pair.picture[None], INPUT_STATE: state[None, : -160 * 160 * 3]})
-    base = pair.picture[..., 3:6]
-    drawn = with_residual(frames[3], base, with_smooth_chroma(base, without_dots(base, residual[OUTPUT_RESIDUAL][0])))
+    face = pair.picture[..., 3:6] + residual[OUTPUT_RESIDUAL][0]
+    drawn = with_face(frames[3], with_smooth_chroma(without_dots(face)))
     features = frames[3].neural_features
     assert features is not None
     expected = with_filmed_border(drawn, bank.boxes[3], features.any(axis=-1))
