@@ -6,7 +6,7 @@ table with the stages' own ListModels answers when it opens the stages (gateway/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -42,6 +42,7 @@ class Predictor:
         look_ahead_ms: milliseconds of features after a frame that the predictor hears before it answers the frame, at 25 frames/s.
         moves_head: whether the predictor answers head poses. Its films have a timeline and background frames of their own.
         live: whether the predictor can be used in a live stream.
+        streamed: predictor of live streams in place of this one, for the same style. None: there is no other.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Predictor:
     look_ahead_ms: int
     moves_head: bool = False
     live: bool = False
+    streamed: Predictor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +115,7 @@ class Method:
 
     Attributes:
         name: name that users write.
-        motion: the motion predictor.
+        motion: the motion predictor of files.
         renderer: the renderer.
     """
 
@@ -147,14 +149,19 @@ class Method:
         return self.motion.moves_head and self.needs_identity
 
     @property
+    def streamed(self) -> Method:
+        """The method as live streams use it: with the predictor of live streams."""
+        return replace(self, motion=self.motion.streamed or self.motion)
+
+    @property
     def live(self) -> bool:
         """Whether the method can be used in a live stream: both parts have to be able to."""
-        return self.motion.live and self.renderer.live
+        return self.streamed.motion.live and self.renderer.live
 
     @property
     def why_not_live(self) -> str:
         """Why the method cannot be used in a live stream, with the name of each part in the way. Empty: it can be used."""
-        motion, renderer = self.motion, self.renderer
+        motion, renderer = self.streamed.motion, self.renderer
         reasons: list[str] = []
         if not motion.live:
             moved = "moves the head, so its films have a timeline of their own"
@@ -172,7 +179,12 @@ def _hears(motion: Predictor) -> str:
 METHODS: Final[dict[str, Method]] = {
     "ugc": Method(
         name="ugc",
-        motion=Predictor(name="ugc", features=LAG_FEATURES, look_ahead_ms=80, live=True),
+        motion=Predictor(
+            name="ensemble",
+            features=LAG_FEATURES,
+            look_ahead_ms=400,
+            streamed=Predictor(name="ugc", features=LAG_FEATURES, look_ahead_ms=80, live=True),
+        ),
         renderer=Renderer(name="ugc", texture=TextureInput.WARPED, live=True),
     ),
     "everybody": Method(

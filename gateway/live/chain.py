@@ -55,7 +55,7 @@ class Chain:
     """Requests of one live stream to each stage, made from the answers of the stage before."""
 
     def __init__(self, actor: StoredActor, performance: Performance, sound: LiveSound, stream: LiveStream) -> None:
-        self._method = method_named(actor.method)
+        self._method = method_named(actor.method).streamed
         self._style = actor.enrolled.style
         self._config = window_config(self._method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
         self._performance = performance

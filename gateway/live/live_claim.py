@@ -68,5 +68,5 @@ async def shown_actor(actor: StoredActor, stages: Stages) -> ShownActor:
         ModelNotFound: the stages do not have the actor's method.
         DubstageError: from the stages.
     """
-    method = method_named(actor.method)
+    method = method_named(actor.method).streamed
     return ShownActor(method.name, model_facts(method, await models_for(stages, method)), actor.consent)

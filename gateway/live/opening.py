@@ -26,7 +26,7 @@ async def allowed_actor(actors: ActorStore, stages: Stages, actor_id: str, use: 
     """
     actor = await asyncio.to_thread(actors.get, actor_id)
     await asyncio.to_thread(actors.consents.check, actor.consent, use, actor_id)
-    await models_for(stages, method_named(actor.method))
+    await models_for(stages, method_named(actor.method).streamed)
     return actor
 
 

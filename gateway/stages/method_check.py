@@ -42,13 +42,15 @@ def check_methods(motion: motion_pb2.ListModelsResponse, render: render_pb2.List
     renderers = {model.name: model for model in render.models}
     missing: list[str] = []
     for method in METHODS.values():
-        predictor, renderer = predictors.get(method.motion.name), renderers.get(method.renderer.name)
-        if predictor is not None:
-            _check("motion", method, _predictor_differences(predictor, method.motion))
+        rows, renderer = (method.motion, method.streamed.motion), renderers.get(method.renderer.name)
+        for row in rows:
+            if row.name in predictors:
+                _check("motion", method, _predictor_differences(predictors[row.name], row))
         if renderer is not None:
             _check("render", method, _renderer_differences(renderer, method.renderer))
-        if predictor is None or renderer is None:
-            stages = [name for name, model in (("motion", predictor), ("render", renderer)) if model is None]
+        there = {"motion": all(row.name in predictors for row in rows), "render": renderer is not None}
+        if not all(there.values()):
+            stages = [stage for stage, has in there.items() if not has]
             _log.warning("method_missing", method=method.name, stages=stages)
             missing.append(method.name)
     return missing

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -49,6 +49,31 @@ def motion_of_windows(first: int, heard: Float32, speaking: Float32, length: int
         check_still_wanted()
         mouths.append(mouth_of(heard[frame : frame + length]))
     return Motion(first, np.stack(mouths), speaking)
+
+
+class MotionGrid(Protocol):
+    """A predictor that was opened for one person: speech features in, mouths on the 25 frames/s grid out."""
+
+    @property
+    def num_features(self) -> int:
+        """Number of frames of features so far."""
+        ...
+
+    def push(self, features: SpeechFeatures) -> Motion:
+        """Return the mouths of the grid frames that these features complete, maybe none.
+
+        Raises:
+            InvalidRequest: the features lack a tensor that the predictor hears.
+        """
+        ...
+
+    def push_silence(self, num_frames: int) -> Motion:
+        """Return the mouths of the grid frames that silence after the end of the speech completes."""
+        ...
+
+    def expression(self, mouth_landmarks: Float32) -> Float32 | None:
+        """Return expression coefficients of mouths: float32 [T, 59, 3] -> [T, E]; None if the predictor answers landmarks alone."""
+        ...
 
 
 class Grid(ABC):

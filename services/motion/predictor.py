@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from services.motion.constraints import ConstraintConfig
-from services.motion.grid import Grid
+from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.style import Style, encode_style
@@ -55,7 +55,7 @@ class Predictor:
     name: str
     frames_ahead: int
     version: Callable[[MotionModels], str]
-    open: Callable[[MotionModels, Style, ConstraintConfig | None], Grid]
+    open: Callable[[MotionModels, Style, ConstraintConfig | None], MotionGrid]
     personalize: Callable[[Style, SpeechFeatures, Footage, MotionModels], Iterator[Step]]
     features: tuple[str, ...] = SHARED_FEATURES
     moves_head: bool = False

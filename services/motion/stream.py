@@ -11,7 +11,7 @@ from services.common.array_types import Float32, Float64
 from services.common.chassis.calls import check_still_wanted
 from services.common.errors import InvalidRequest
 from services.common.wire.timeline import MOTION_RATE, Timeline
-from services.motion.grid import Grid
+from services.motion.grid import MotionGrid
 from services.motion.interpolate import catmull_rom, grid_position
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
 
@@ -31,7 +31,7 @@ class _GridFrame(NamedTuple):
 class MotionStream:
     """Stream of motion on an output timeline."""
 
-    def __init__(self, grid: Grid, timeline: Timeline, num_frames: int = 0) -> None:
+    def __init__(self, grid: MotionGrid, timeline: Timeline, num_frames: int = 0) -> None:
         """Start a stream.
 
         Args:

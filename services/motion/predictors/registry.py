@@ -6,6 +6,7 @@ from collections.abc import Container
 from typing import Final
 
 from services.common.errors import InvalidRequest
+from services.motion.ensemble import ensemble_of
 from services.motion.models import MotionModels
 from services.motion.predictor import Predictor
 from services.motion.predictors.everybody.predictor import PREDICTOR as EVERYBODY
@@ -14,7 +15,11 @@ from services.motion.predictors.headpose.predictor import PREDICTOR as HEADPOSE
 from services.motion.predictors.hetero.predictor import PREDICTOR as HETERO
 from services.motion.predictors.ugc.predictor import PREDICTOR as UGC
 
-PREDICTORS: Final[dict[str, Predictor]] = {predictor.name: predictor for predictor in (UGC, EVERYBODY, HEADPOSE, HETERO, EVERYONE)}
+ENSEMBLE: Final = ensemble_of("ensemble", (UGC, HETERO, EVERYONE))
+"""The predictor for speech that is there as a whole: these three together have smaller errors than each of them, and than all five."""
+PREDICTORS: Final[dict[str, Predictor]] = {
+    predictor.name: predictor for predictor in (UGC, EVERYBODY, HEADPOSE, HETERO, EVERYONE, ENSEMBLE)
+}
 
 
 def predictor_named(name: str, field: str) -> Predictor:

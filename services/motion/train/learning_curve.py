@@ -32,7 +32,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from services.common.errors import InvalidRequest
-from services.motion.predictors.registry import PREDICTORS
+from services.motion.predictors.registry import ENSEMBLE, PREDICTORS
 from services.motion.train.clips import clips_of
 from services.motion.train.curve_parts import Part, Point, all_parts, with_part
 from services.motion.train.training import PredictorTraining
@@ -251,8 +251,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
     parser = data_parser(__doc__)
     parser.add_argument("--output", type=Path, required=True, help="Folder for curve.csv, curve.png and the training runs.")
-    first, *_ = PREDICTORS
-    parser.add_argument("--predictor", choices=tuple(PREDICTORS), default=first, help=f"Predictor to train. Default: {first}.")
+    first, *_ = trained = [name for name, predictor in PREDICTORS.items() if predictor is not ENSEMBLE]
+    parser.add_argument("--predictor", choices=trained, default=first, help=f"Predictor to train. Default: {first}.")
     parser.add_argument("--steps", type=_positive, default=600, help="Steps of each training. Default: 600.")
     parser.add_argument(
         "--seeds",

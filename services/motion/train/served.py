@@ -10,7 +10,7 @@ import numpy as np
 from services.common.array_types import Float32, Float64
 from services.common.wire.timeline import Timeline
 from services.motion.constraints import ConstraintConfig
-from services.motion.grid import Grid
+from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
 from services.motion.predictor import Predictor
 from services.motion.stream import MotionStream
@@ -18,7 +18,7 @@ from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
 
 
-def served_motion(grid: Grid, features: SpeechFeatures) -> list[Motion]:
+def served_motion(grid: MotionGrid, features: SpeechFeatures) -> list[Motion]:
     """Return the answers of a predictor for a clip of T frames at 25 frames per second."""
     stream = MotionStream(grid, Timeline(rate=Fraction(25)), len(features))
     parts = [stream.push(0, features)]
@@ -27,12 +27,12 @@ def served_motion(grid: Grid, features: SpeechFeatures) -> list[Motion]:
     return parts
 
 
-def served_mouths(grid: Grid, features: SpeechFeatures) -> Float32:
+def served_mouths(grid: MotionGrid, features: SpeechFeatures) -> Float32:
     """Return the mouths of a clip, float32 [T, 59, 3]."""
     return np.concatenate([part.mouth_landmarks for part in served_motion(grid, features)])
 
 
-def served_poses(grid: Grid, features: SpeechFeatures) -> Float64:
+def served_poses(grid: MotionGrid, features: SpeechFeatures) -> Float64:
     """Return the head-pose vectors of a clip, float64 [T, 6], from a predictor that moves the head."""
     return np.concatenate([part.poses for part in served_motion(grid, features) if part.poses is not None])
 

@@ -61,6 +61,14 @@ def test_a_combination_is_live_where_both_parts_are() -> None:
     assert not method_named("ugc+headpose").live
 
 
+def test_a_live_stream_has_a_predictor_that_waits_less_than_that_of_files() -> None:
+    method = method_named("ugc")
+    assert (method.motion.name, method.streamed.motion.name) == ("ensemble", "ugc")
+    assert method.streamed.motion.look_ahead_ms < method.motion.look_ahead_ms
+    assert method.streamed.renderer == method.renderer
+    assert method_named("everybody").streamed == method_named("everybody")
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -83,7 +91,8 @@ def test_what_cannot_be_live_says_which_part_needs_what(name: str, reason: str) 
 def test_every_method_says_why_it_is_not_live() -> None:
     methods = [method_named(combined(motion, renderer=renderer)) for motion in METHODS for renderer in METHODS]
     assert all(method.live is (method.why_not_live == "") for method in methods)
-    assert all(method.motion.live or method.motion.name in method.why_not_live for method in methods)
+    streamed = [method.streamed.motion for method in methods]
+    assert all(row.live or row.name in method.why_not_live for row, method in zip(streamed, methods, strict=True))
     assert all(method.renderer.live or method.renderer.name in method.why_not_live for method in methods)
 
 

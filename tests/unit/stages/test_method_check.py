@@ -17,7 +17,7 @@ from services.common.errors import ContractBroken, ModelNotFound
 
 
 def motion_models() -> motion_pb2.ListModelsResponse:
-    predictors = {method.motion.name: method.motion for method in METHODS.values()}
+    predictors = {row.name: row for method in METHODS.values() for row in (method.motion, method.streamed.motion)}
     return motion_pb2.ListModelsResponse(
         models=[
             motion_pb2.Model(name=row.name, features=row.features, frames_ahead=row.look_ahead_ms // 40, moves_head=row.moves_head)
@@ -70,13 +70,13 @@ def test_stages_that_say_what_the_table_says_are_all_right() -> None:
     ],
 )
 def test_a_predictor_that_differs_is_named_with_both_values(field: str, change: dict[str, Any]) -> None:
-    motion = motion_models()
-    motion.models[0].ClearField(next(iter(change)))
-    motion.models[0].MergeFrom(motion_pb2.Model(**change))
-    with pytest.raises(
-        ContractBroken, match=rf"the motion stage .* method '{motion.models[0].name}': {field} is .* in the gateway"
-    ):
-        check_methods(motion, render_models())
+    # The predictor of files and the predictor of live streams of `ugc`, and the predictor of `everybody`.
+    for index, method in ((0, "ugc"), (1, "ugc"), (2, "everybody")):
+        motion = motion_models()
+        motion.models[index].ClearField(next(iter(change)))
+        motion.models[index].MergeFrom(motion_pb2.Model(**change))
+        with pytest.raises(ContractBroken, match=rf"the motion stage .* method '{method}': {field} is .* in the gateway"):
+            check_methods(motion, render_models())
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,23 @@ async def test_a_method_that_the_stages_have_gets_its_models() -> None:
 @pytest.mark.parametrize("stage", ["motion", "render"])
 async def test_a_method_that_a_stage_lacks_is_refused_with_what_there_is(stage: str) -> None:
     motion, render = motion_models(), render_models()
-    gone = (motion if stage == "motion" else render).models.pop(0).name
+    models = (motion if stage == "motion" else render).models
+    models.remove(next(model for model in models if model.name == "everybody"))
     stages: Any = ListingStages(motion, render)
     with pytest.raises(
-        ModelNotFound, match=rf"'{gone}' cannot be used here: the {stage} stage has no model .* it has: \w+"
+        ModelNotFound, match=rf"'everybody' cannot be used here: the {stage} stage has no model .* it has: \w+"
     ) as caught:
-        await models_for(stages, method_named(gone))
-    assert caught.value.resource == gone
-    other = motion.models[-1].name
-    mixed = f"{other}+{gone}" if stage == "motion" else f"{gone}+{other}"
-    assert await models_for(stages, method_named(mixed))
+        await models_for(stages, method_named("everybody"))
+    assert caught.value.resource == "everybody"
+    assert await models_for(stages, method_named("everyone+everybody" if stage == "motion" else "everybody+everyone"))
+
+
+async def test_a_stage_without_the_predictor_of_files_still_streams() -> None:
+    motion = motion_models()
+    motion.models.remove(next(model for model in motion.models if model.name == METHODS["ugc"].motion.name))
+    stages: Any = ListingStages(motion, render_models())
+    with pytest.raises(ModelNotFound, match="the motion stage has no model 'ensemble'"):
+        await models_for(stages, method_named("ugc"))
+    assert await models_for(stages, method_named("ugc").streamed)
+    with capture_logs():
+        assert check_methods(motion, render_models()) == ["ugc"]

@@ -6,14 +6,15 @@ from dataclasses import asdict
 
 import pytest
 
-from services.motion.predictors.registry import PREDICTORS
+from services.motion.predictors.registry import ENSEMBLE, PREDICTORS
 from services.motion.train.networks import NETWORKS, PREPARATIONS
 from services.training.configuration import with_settings
 from services.training.networks import TrainableNetwork
 
 
-def test_there_is_the_sync_network_and_one_network_a_predictor() -> None:
-    assert [network.name for network in NETWORKS] == ["sync", *(f"{name}_motion" for name in PREDICTORS)]
+def test_there_is_the_sync_network_and_one_network_a_predictor_with_a_room() -> None:
+    rooms = [name for name, predictor in PREDICTORS.items() if predictor is not ENSEMBLE]
+    assert [network.name for network in NETWORKS] == ["sync", *(f"{name}_motion" for name in rooms)]
     assert [step.name for step in PREPARATIONS] == ["expression"]
 
 
