@@ -1,9 +1,9 @@
 """A predictor that answers the mean of several predictors.
 
 The members hear the speech in different ways, so their errors differ, and the mean has smaller errors than each member
-(docs/models/motion.md). The style of a person holds the arrays of every member, so each member can be used alone with the same style.
-A style that a member refuses was encoded for another method, such as the style of a person who was enrolled before there was an
-ensemble. The first member answers this style alone.
+(docs/models/motion.md). The style of a person holds the arrays of every member, so each member can be used alone with the same
+style. A style that a member refuses was encoded for another method, such as the style of a person who was enrolled before there was
+an ensemble. The first member answers this style alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STEPS: Final = 100
 
 
 class EnsembleGrid:
-    """Mean of several predictors of one person on the 25 frames/s grid. A frame is answered as soon as every member has answered."""
+    """Mean of several predictors of one person on the 25 frames/s grid. A frame is answered once every member has answered."""
 
     def __init__(self, members: Sequence[MotionGrid]) -> None:
         """Start at the first frame, with members that have heard nothing."""
