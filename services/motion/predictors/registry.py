@@ -16,7 +16,7 @@ from services.motion.predictors.hetero.predictor import PREDICTOR as HETERO
 from services.motion.predictors.ugc.predictor import PREDICTOR as UGC
 
 ENSEMBLE: Final = ensemble_of("ensemble", (UGC, HETERO, EVERYONE))
-"""The predictor for speech that is there as a whole. These three together have smaller errors than each of them, and than all five."""
+"""The predictor for speech that is there as a whole: the three together have smaller errors than one of them, or than all five."""
 PREDICTORS: Final[dict[str, Predictor]] = {
     predictor.name: predictor for predictor in (UGC, EVERYBODY, HEADPOSE, HETERO, EVERYONE, ENSEMBLE)
 }
