@@ -89,7 +89,8 @@ def ensemble_of(name: str, members: Sequence[Predictor]) -> Predictor:
 
     def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
         # The squared error of a mean is at most the mean of the members' squared errors, so this is the loss that is told.
-        count, losses = _STEPS * len(members), []
+        count = _STEPS * len(members)
+        losses: list[float] = []
         for member in members:
             done = _STEPS * len(losses)
             for step in member.personalize(style, features, footage, models):
