@@ -51,6 +51,7 @@ class ShotDub:
         self._on_progress = on_progress
         self._confirm = confirm
         self._job: DubJob | None = None
+        self._film_there = False
 
     async def run(self) -> Made:
         """Dub the shot, and return the figures of the film. The job's folder stays until `discard`.
@@ -74,6 +75,7 @@ class ShotDub:
             self._job = job
             async with ledger.recorded(request.method, batch=self._batch, row=self._row) as record:
                 outcome = await dub_while_allowed(job, ledger.check, self._on_progress)
+                self._film_there = True
                 await record.film(request.output, outcome.watermark)
                 self._on_progress("measure", 0, 1)
                 try:
@@ -81,9 +83,14 @@ class ShotDub:
                     return await figures_while_allowed(request, outcome, job, stages, ledger.check)
                 except FORBIDDEN:
                     # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
-                    await in_thread(job.remove_film)
-                    await self.discard()
+                    await self.withdraw()
                     raise
+
+    async def withdraw(self) -> None:
+        """Remove the film, if this run has written it, and what the dub keeps for another run."""
+        if self._job is not None and self._film_there:
+            await in_thread(self._job.remove_film)
+        await self.discard()
 
     async def discard(self) -> None:
         """Remove what the dub keeps for another run. The film stays. Errors go to the log."""

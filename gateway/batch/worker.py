@@ -141,7 +141,7 @@ class _Attempt:
             raise
         except Exception as problem:
             if isinstance(problem, Cancelled) and problem.message == CANCELLED:
-                await self._dub.discard()
+                await self._dub.withdraw()
                 return await self._put(cancelled(record, present_time()))
             return await self._put(failed(record, failure_of(problem), time.monotonic() - began, present_time()))
         if redone:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from gateway.actors.create import EnrolRequest, create_actor
+from gateway.batch import worker
 from gateway.batch.bench import Bench, open_bench
 from gateway.batch.local import run_local
 from gateway.batch.manifest import manifest_of
@@ -99,7 +100,7 @@ async def test_whatever_dies_each_shot_of_a_batch_is_done_once(
     damaged.write_bytes(short.read_bytes()[:2000])
     rows = [
         shot("killed", longer, tmp_path),
-        shot("cancelled", longer, tmp_path, seed=1, codec="ffv1"),
+        shot("cancelled", carphone, tmp_path, codec="ffv1"),
         shot("damaged", damaged, tmp_path),
         shot("nobody", nobody(tmp_path / "nobody.mkv"), tmp_path, quality=Quality(min_dubbed_share=0.5, min_r_opening=0.5)),
         shot("plain", short, tmp_path, quality=Quality(min_dubbed_share=0.9, min_r_opening=0.3)),
@@ -281,5 +282,23 @@ async def test_of_a_person_who_is_erased_while_the_film_is_measured_nothing_stay
     assert (record.state, record.exit_code, record.has_thumbnail) == (ShotState.FAILED, 11, False)
     assert "ada" in record.error
     assert store.thumbnail("night", "one") is None
+    assert list((tmp_path / "films").iterdir()) == []
+    assert list(bench.jobs.iterdir()) == []
+
+
+async def test_of_a_shot_that_is_cancelled_while_the_film_is_measured_nothing_stays(
+    bench: Bench, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "LOOK_S", 0.01)
+    row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path)
+    store = batch_of(tmp_path, row)
+
+    def cancel(step: str, *_: int) -> None:
+        if step == "measure":
+            assert Path(row.output).exists()
+            store.cancel("night", ["one"])
+
+    record = await run_shot(bench, store, "night", 0, on_progress=cancel)
+    assert (record.state, exit_code_of(record), record.has_thumbnail) == (ShotState.CANCELLED, 0, False)
     assert list((tmp_path / "films").iterdir()) == []
     assert list(bench.jobs.iterdir()) == []
