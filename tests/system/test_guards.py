@@ -42,9 +42,12 @@ FACE5: Final = ("video/vr_face5.mp4", 0)
 """A clip, and which of its folds."""
 CLOSE: Final = ("people/dev_7.mp4", 1)
 """The softest fold of all people: a close shot of a man with stubble."""
+STREAMED: Final = "ugc streamed"
+"""The method `ugc` with its predictor of live streams, measured on a file."""
 FIGURES: Final[dict[tuple[str, tuple[str, int]], Figures]] = {
-    ("ugc", FACE5): Figures(0.79, 0.81, 1.58, 0.83, 0.98),
-    ("ugc", CLOSE): Figures(0.55, 0.96, 0.51, 0.67, 0.76),
+    ("ugc", FACE5): Figures(0.77, 0.81, 1.56, 0.83, 0.96),
+    ("ugc", CLOSE): Figures(0.48, 0.95, 0.53, 0.67, 0.77),
+    (STREAMED, FACE5): Figures(0.79, 0.81, 1.58, 0.83, 0.98),
     ("everybody", FACE5): Figures(0.81, 0.84, 0.99, 0.91, 0.97),
     ("headpose", FACE5): Figures(0.65, 0.86, 0.94, 0.92, 1.02),
     ("hetero", FACE5): Figures(0.66, 0.87, 0.96, 0.59, 0.71),
@@ -70,7 +73,10 @@ def reached(method: str, clip: Path, fold: int, evaluate: Evaluator) -> Figures:
 
 
 @pytest.mark.parametrize(("method", "part"), FIGURES, ids=[f"{method}-{name}-{fold}" for method, (name, fold) in FIGURES])
-def test_a_dub_is_as_good_as_it_was(method: str, part: tuple[str, int], clips: Any, evaluate: Evaluator) -> None:
+def test_a_dub_is_as_good_as_it_was(
+    method: str, part: tuple[str, int], clips: Any, evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, STREAMED, replace(METHODS["ugc"].streamed, name=STREAMED))
     name, fold = part
     expected, found = FIGURES[method, part], reached(method, clips.path(name), fold, evaluate)
     assert found.correlation > expected.correlation - MARGINS.correlation, found
@@ -81,4 +87,4 @@ def test_a_dub_is_as_good_as_it_was(method: str, part: tuple[str, int], clips: A
 
 
 def test_every_method_has_a_guard() -> None:
-    assert {method for method, _ in FIGURES} == set(METHODS)
+    assert {method for method, _ in FIGURES} == {*METHODS, STREAMED}
