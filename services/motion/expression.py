@@ -16,7 +16,7 @@ import numpy as np
 from services.common.array_types import Float32, Float64
 from services.common.geometry.morphable_model import MorphableModel
 from services.motion.basis import LandmarkBasis
-from services.motion.grid import expected
+from services.motion.grid import amplified
 from services.motion.style import Style
 
 NUM_EXPRESSION: Final = 24
@@ -62,8 +62,8 @@ def expression_spread(spread: Float32, mouth: LandmarkBasis, expression: Landmar
 
 
 def expressed(coefficients: Float32, basis: LandmarkBasis, style: Style) -> Float32:
-    """Return mouths of expression coefficients from the rest mouth: [..., E] -> float32 [..., 59, 3], see grid.expected."""
-    return expected(style.rest_mouth + basis.reconstruct(coefficients), style)
+    """Return mouths of expression coefficients from the rest mouth: [..., E] -> float32 [..., 59, 3], see grid.amplified."""
+    return amplified(style.rest_mouth + basis.reconstruct(coefficients), style)
 
 
 def movement_weights(spread: Float64, expression: LandmarkBasis) -> Float64:

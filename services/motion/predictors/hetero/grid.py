@@ -16,7 +16,7 @@ import numpy as np
 from services.common.array_types import Float32
 from services.motion.constraints import ConstraintConfig
 from services.motion.features import silence
-from services.motion.grid import Grid, expected, motion_of_windows
+from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels
 from services.motion.predictors.hetero.inputs import (
     WINDOW,
@@ -63,4 +63,4 @@ class HeteroGrid(Grid):
         if self._correction is not None:
             coefficients = coefficients + self._correction @ pooled_window(window)
         offsets = self._basis.reconstruct((coefficients * self._style.spread).astype(np.float32))
-        return expected(self._style.rest_mouth + offsets, self._style)
+        return amplified(self._style.rest_mouth + offsets, self._style)

@@ -17,7 +17,7 @@ import numpy as np
 from services.common.array_types import Float32
 from services.motion.constraints import ConstraintConfig
 from services.motion.features import ContentStream, content_before, silence
-from services.motion.grid import Grid, expected, motion_of_windows
+from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels
 from services.motion.predictors.ugc.inputs import WINDOW, WINDOW_AHEAD, WINDOW_PAST, pooled_content
 from services.motion.predictors.ugc.memory import remembered
@@ -58,4 +58,4 @@ class UgcGrid(Grid):
         return motion_of_windows(first, heard, speaking, WINDOW, self._mouth)
 
     def _mouth(self, window: Float32) -> Float32:
-        return expected(landmarks_of_frame(window, self._style, self._models), self._style)
+        return amplified(landmarks_of_frame(window, self._style, self._models), self._style)

@@ -12,7 +12,7 @@ from services.common.face.landmarks import mouth_opening
 from services.common.geometry.default_model import default_model
 from services.common.wire.timeline import Timeline
 from services.motion.expression import expression_spread
-from services.motion.grid import AMPLITUDE, expected
+from services.motion.grid import AMPLITUDE, amplified
 from services.motion.models import MotionModels
 from services.motion.predictors.everybody.grid import CORRECTION, EverybodyGrid
 from services.motion.predictors.everybody.inputs import FEATURE, NUM_POOLED_WINDOW, WINDOW, WINDOW_AHEAD, heard_clip, silent_speech
@@ -53,7 +53,7 @@ def test_stream_and_whole_clip_hear_the_same(models: MotionModels, style: Style)
     rows = heard_clip(features, model.silence)
     basis, spread = model.basis, expression_spread(style.spread, models.basis, model.basis)
     full_size = style.rest_mouth + basis.reconstruct(model.predict(rows[5 : 5 + WINDOW]) * spread)
-    alone = expected(full_size, style)
+    alone = amplified(full_size, style)
     grid = EverybodyGrid(models, style)
     motion = grid.push(features)
     # Of p, b, m and silence there is little in these features at frame 5, whose width no constraint touches.

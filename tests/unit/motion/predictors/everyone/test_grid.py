@@ -10,7 +10,7 @@ from services.common.geometry.default_model import default_model
 from services.common.wire.timeline import Timeline
 from services.motion.constraints import LIVE, WHOLE, ConstraintConfig
 from services.motion.features import silence
-from services.motion.grid import AMPLITUDE, expected
+from services.motion.grid import AMPLITUDE, amplified
 from services.motion.models import MotionModels
 from services.motion.pooled_speech import NUM_POOLED
 from services.motion.predictors.everyone.grid import CORRECTION, PERSON_LAYER, EveryoneGrid
@@ -78,7 +78,7 @@ def test_stream_and_whole_clip_hear_the_same(models: MotionModels, style: Style)
     rows, spread = heard_clip(features), person_spread(models, style)
     alone = [style.rest_mouth + model.basis.reconstruct(model.predict(rows[n : n + WINDOW]) * spread) for n in range(12)]
     found, _ = joined(run(opened(models, style, PAL, NEVER), features))
-    np.testing.assert_allclose(found, expected(np.stack(alone), style), atol=1e-4)
+    np.testing.assert_allclose(found, amplified(np.stack(alone), style), atol=1e-4)
 
 
 def test_silence_is_the_closed_mouth(models: MotionModels, personal: Style) -> None:
@@ -126,7 +126,7 @@ def test_the_layer_scales_and_shifts_each_coefficient_by_itself(models: MotionMo
     plain = np.stack([EveryoneModel.of(models).predict(rows[n : n + WINDOW]) for n in range(20)])
     wanted = style.rest_mouth + basis.reconstruct((plain * layer[0] + layer[1]) * spread)
     found = EveryoneGrid(models, style.adding(**{PERSON_LAYER: layer}), NEVER).push(SpeechFeatures.joined([features, silence(10)]))
-    np.testing.assert_allclose(found.mouth_landmarks, expected(wanted, style), atol=1e-3)
+    np.testing.assert_allclose(found.mouth_landmarks, amplified(wanted, style), atol=1e-3)
 
 
 def test_a_correction_is_added_in_units_of_the_spread(models: MotionModels, style: Style) -> None:
