@@ -20,9 +20,9 @@ from services.motion.features import bilabial_probability, silence
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
 
-AMPLITUDE: Final = 1.12
-"""Gain of the predicted movement: a prediction of least error moves less than the person does. With this gain, dubs have more
-movement, and no larger errors in their pictures (docs/models/motion.md).
+AMPLITUDE: Final = 1.04
+"""Gain of the predicted movement: a prediction of least error moves less than the person does. Dubs have more movement with this
+gain, and their pictures are as close to the film as without (docs/models/motion.md).
 """
 
 
