@@ -25,5 +25,5 @@ def test_a_method_for_files_is_refused_with_the_part_in_the_way(method: str) -> 
     said = caught.value.message
     assert said.startswith(f"actor ann is enrolled for {method}, which cannot be used live: the ")
     assert said.endswith("enrol the person for one of: ugc, everybody")
-    assert ("of speech after a frame" in said) is (not row.motion.live and not row.motion.moves_head)
+    assert ("of speech after a frame" in said) is (not row.streamed.motion.live and not row.motion.moves_head)
     assert ("frames after a frame" in said) is (row.renderer.frames_after > 0)
