@@ -51,7 +51,9 @@ def test_a_stream_that_broke_goes_on_where_it_was(gateway: RunningGateway, actor
         apart = np.abs(pictures - frame.picture).mean(axis=(1, 2, 3))
         # The same footage, and a mouth that has heard a second of the speech before: hardly a pixel differs.
         assert apart[frame.frame_index] < 0.5
-        assert apart[frame.frame_index] < np.delete(apart, frame.frame_index).min()
+        # The footage is played forwards and backwards, so that two pictures of shut lips can be of one frame of the footage.
+        assert frame.silent or apart.argmin() == frame.frame_index
+    assert not all(frame.silent for frame in later)
 
 
 def test_frames_that_a_slow_reader_misses_are_left_out_for_that_reader_alone(

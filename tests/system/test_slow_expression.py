@@ -21,6 +21,9 @@ EXPRESSION_STEPS = ["own speech", "own motion", "expression"]
 """Steps that find the expression, in their order. Each step tells how far it is."""
 END_S = 4.88
 """End of the clip, in whose last seconds the woman begins to smile."""
+MAN_WIDENS_S = 1.4
+"""Begin of a stretch of the man without sound, at whose end his lips become 3 px wider. In his other seconds their width hardly
+changes over a second."""
 
 
 def film(dubber: Dubber, footage: Path, speech: Path, expression: Expression, folder: Path | None = None) -> Path:
@@ -55,7 +58,7 @@ def woman(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def man_without_sound(carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return cut(carphone, tmp_path_factory.mktemp("man") / "footage.mkv", 1.0, 1.0 + SECONDS)
+    return cut(carphone, tmp_path_factory.mktemp("man") / "footage.mkv", MAN_WIDENS_S, MAN_WIDENS_S + SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -84,23 +87,19 @@ def test_a_dub_that_is_run_again_finds_the_expression_and_gives_the_same_bytes(r
     assert len(first.expression) == round(SECONDS * 25) * EXPRESSION_RECORD.itemsize
 
 
-def assert_kept(footage: Path, kept: Path, neutral: Path, share: float) -> None:
-    """The mean error of the lips' width over a second is less than `share` times the error of a neutral dub."""
-    real = slow_width(footage)
-    errors = [np.abs(slow_width(dub) - real).mean() for dub in (kept, neutral)]
-    assert errors[0] < share * errors[1]
-
-
 def test_over_a_second_the_lips_are_as_wide_as_in_the_footage(woman: Path, runs: list[Run], dubber: Dubber) -> None:
     assert runs
-    assert_kept(woman, woman.with_name("keep.mkv"), film(dubber, woman, SPEECH, "neutral"), 0.6)
+    real, kept = slow_width(woman), slow_width(woman.with_name("keep.mkv"))
+    neutral = slow_width(film(dubber, woman, SPEECH, "neutral"))
+    assert np.abs(kept - real).mean() < 0.6 * np.abs(neutral - real).mean()
 
 
-def test_over_a_second_the_lips_of_a_man_without_sound_are_as_wide_as_in_the_footage(
-    man_without_sound: Path, dubber: Dubber
-) -> None:
-    kept, neutral = (film(dubber, man_without_sound, SPEECH, how) for how in ("keep", "neutral"))
-    assert_kept(man_without_sound, kept, neutral, 0.9)
+def test_the_lips_of_a_man_without_sound_widen_as_in_the_footage(man_without_sound: Path, dubber: Dubber) -> None:
+    kept, neutral = (slow_width(film(dubber, man_without_sound, SPEECH, how)) for how in ("keep", "neutral"))
+    real = slow_width(man_without_sound)
+    # Only the change counts: in a picture this small, the landmarks of any dub are a pixel wider than those of the footage.
+    errors = [np.abs((width - width.mean()) - (real - real.mean())).mean() for width in (kept, neutral)]
+    assert errors[0] < 0.8 * errors[1]
 
 
 def test_a_smile_shows_in_silence_on_shut_lips(woman: Path, dubber: Dubber, tmp_path: Path) -> None:
