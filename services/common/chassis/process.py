@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from services.common.chassis import error_status
-from services.common.chassis.memory import limit_arenas
+from services.common.chassis.memory import limit_arenas, skip_last_collection
 from services.common.chassis.server import StageServer
 from services.common.chassis.settings import StageSettings
 from services.common.chassis.telemetry import configure_logging
@@ -91,6 +91,7 @@ def run_stage(settings: StageSettings, stage: str, build: Callable[[StageSetting
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+    skip_last_collection()
     return 0
 
 

@@ -28,7 +28,21 @@ libc.fflush(None)
 """
 """A program that allocates in eight threads at once and prints what glibc says of its arenas."""
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
+UNUSED = """
+import sys
+from services.common.chassis.memory import skip_last_collection
+class Node:
+    def __del__(self):
+        print("searched")
+node = Node()
+node.itself = node
+del node
+if sys.argv[1] == "skipped":
+    skip_last_collection()
+"""
+"""A program that leaves an object that refers to itself."""
+
+needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
 
 
 def _arenas(how: str, **variables: str) -> int:
@@ -37,10 +51,18 @@ def _arenas(how: str, **variables: str) -> int:
     return subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout.count("<heap nr=")
 
 
+@needs_glibc
 def test_threads_share_two_arenas() -> None:
     assert _arenas("limited") == 2
     assert _arenas("free", MALLOC_ARENA_MAX="8") > 2
 
 
+@needs_glibc
 def test_the_user_may_choose_another_number_of_arenas() -> None:
     assert _arenas("limited", MALLOC_ARENA_MAX="5") == 5
+
+
+@pytest.mark.parametrize(("how", "printed"), [("skipped", ""), ("searched", "searched\n")])
+def test_a_process_that_ends_need_not_search_for_unused_objects(how: str, printed: str) -> None:
+    result = subprocess.run([sys.executable, "-c", UNUSED, how], check=True, capture_output=True, text=True)
+    assert result.stdout == printed
