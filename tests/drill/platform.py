@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -79,6 +80,8 @@ class Platform:
             if name == "render":
                 own |= {"DUBSTAGE_BACKEND": "triton", "DUBSTAGE_TRITON_URL": triton}
             self._start(stack, name, [sys.executable, "-m", f"services.{name}"], common | own)
+        watermark_key = self.folder / "watermark.key"
+        watermark_key.write_bytes(secrets.token_bytes(32))
         endpoints = {f"DUBSTAGE_{name.upper()}_ENDPOINT": f"127.0.0.1:{ports[name]}" for name in STAGE_NAMES}
         for name in GATEWAYS:
             data = self.data_of(name)
@@ -89,6 +92,8 @@ class Platform:
                 "DUBSTAGE_MEDIA_DIR": str(self.media),
                 "DUBSTAGE_DATABASE_URL": self.postgres.url(DATABASE),
                 "DUBSTAGE_BATCHES_URL": f"s3://{BUCKET}/batches",
+                # A gateway that takes a shot over gives the same pictures only with the same key.
+                "DUBSTAGE_WATERMARK_KEY_FILE": str(watermark_key),
             }
             command = [sys.executable, "-m", "gateway"]
             self._start(stack, name, _with_disk(data, command) if name == GATEWAYS[-1] else command, common | endpoints | own)
