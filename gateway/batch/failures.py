@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.unforeseen import machine_fault, write_traceback
-from services.common.errors import DubstageError, StorageRefused, Unexpected
+from services.common.errors import BackendUnavailable, DubstageError, StorageFull, StorageRefused, Unexpected
+from services.common.store.full_disk import FULL_DISK
 
 _log = structlog.stdlib.get_logger("dubstage.batch")
 
@@ -33,6 +34,8 @@ def failure_of(error: Exception) -> Failure:
 
     The traceback of an error of an unknown kind goes to a temporary file and to the log. The message names the file.
     """
+    if isinstance(error, StorageFull):
+        return _full(error.message)
     if isinstance(error, DubstageError):
         return Failure(error.message, error.exit_code, error.retryable)
     fault = machine_fault(error)
@@ -40,5 +43,13 @@ def failure_of(error: Exception) -> Failure:
     _log.error("shot_failed", error=type(error).__name__, details=file, traceback=text)
     where = f"the details are in {file} on {socket.gethostname()}" if file else "the details are in the log of the worker"
     if fault is not None:
-        return Failure(f"{fault}; {where}", StorageRefused.exit_code)
+        message, full = f"{fault}; {where}", isinstance(error, OSError) and error.errno in FULL_DISK
+        return _full(message) if full else Failure(message, StorageRefused.exit_code)
     return Failure(f"this should not happen, please report it; {where}", Unexpected.exit_code)
+
+
+def _full(message: str) -> Failure:
+    """Return the failure of a shot whose disk is full. For a single dub, a person has to make room. In a batch, another attempt may
+    succeed: shots that end beside this one give their room back, and another worker may have more.
+    """
+    return Failure(message, BackendUnavailable.exit_code, retryable=True)

@@ -24,6 +24,8 @@ from tests.drill.platform import Platform
 from tests.drill.report import Outcome, ShotResult, Strike, write_report
 from tests.drill.shots import Cut, cut_shots
 
+_STRIKES = 0.75
+"""Part of the undisturbed time over which the faults are spread, so that the last fault strikes before the batch ends."""
 console = Console(soft_wrap=True, highlight=False)
 QUIET, DRILL = "quiet", "drill"
 
@@ -65,7 +67,7 @@ def main(
             cuts = cut_shots(clips, platform.media, shots)
             batches = Batches(channel)
             outcome.quiet_s = _dubbed(batches, QUIET, cuts, outcome, None)
-            striker = Striker(platform, outcome, outcome.quiet_s / len(FAULTS))
+            striker = Striker(platform, outcome, _STRIKES * outcome.quiet_s / len(FAULTS))
             outcome.drill_s = _dubbed(batches, DRILL, cuts, outcome, striker)
             _compare(platform, batches, cuts, outcome)
         _keep_logs(Path(name) / "run", output)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.batch.failures import Failure, failure_of
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull
 
 
 def told(error: Exception) -> Failure:
@@ -39,6 +39,13 @@ def test_a_bug_is_told_without_its_traceback_which_lies_in_a_file(details: Path)
 
 
 def test_a_fault_of_the_machine_is_named(details: Path) -> None:
-    failure = told(OSError(errno.ENOSPC, "No space left on device", "/films/a.mp4"))
+    failure = told(OSError(errno.EROFS, "Read-only file system", "/films/a.mp4"))
     assert (failure.exit_code, failure.retryable) == (11, False)
+    assert failure.message.startswith("/films/a.mp4: Read-only file system; ")
+
+
+def test_another_attempt_may_find_room_on_a_disk_that_was_full(details: Path) -> None:
+    assert told(StorageFull("no space left")) == Failure("no space left", 20, retryable=True)
+    failure = told(OSError(errno.ENOSPC, "No space left on device", "/films/a.mp4"))
+    assert (failure.exit_code, failure.retryable) == (20, True)
     assert failure.message.startswith("/films/a.mp4: No space left on device; ")
