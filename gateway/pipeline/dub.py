@@ -24,7 +24,7 @@ from gateway.pipeline.film_claim import film_claim, film_watermark
 from gateway.pipeline.job_key import file_digests, job_key
 from gateway.pipeline.journal import Journal
 from gateway.pipeline.ledger import BlobLedger, OwnBlobs
-from gateway.pipeline.outcome import DubOutcome, about_damage, about_redone, about_speech
+from gateway.pipeline.outcome import DubOutcome, about_actor, about_damage, about_redone, about_speech
 from gateway.pipeline.passes import Passes
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.reference import find_reference
@@ -165,6 +165,7 @@ class DubJob:
             watermark=film_watermark(mark, dubbed=dubbed),
             warnings=[
                 *([] if own else about_speech(extent, info)),
+                *([] if own else about_actor(person.actor)),
                 *person.warnings,
                 *about_damage(facts),
                 *about_redone(workspace, journal),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from gateway.media.types import MediaInfo
 from gateway.media.writer import WriteReport
@@ -14,6 +15,10 @@ from gateway.pipeline.speech import SpeechExtent
 from gateway.pipeline.workspace import Workspace
 from gateway.provenance.facts import FilmWatermark
 from gateway.stages.times import StageTimes
+from services.common.face.landmarks import mouth_opening
+
+_SPEAKING_PX: Final = 1.0
+"""Mean opening of the mouth in footage of a person who speaks now and then, head-space pixels."""
 
 
 @dataclass(slots=True)
@@ -57,6 +62,16 @@ def about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
     if extent.used_s < film - 0.1:
         return [f"the speech ends at {extent.used_s:.2f} s of {film:.2f} s: the mouth stays shut after that"]
     return []
+
+
+def about_actor(actor: EnrolledActor | None) -> list[str]:
+    """Return warnings about what the enrolment has not seen of the person."""
+    if actor is None or mouth_opening(actor.geometry.mean_mouth) >= _SPEAKING_PX:
+        return []
+    return [
+        "the footage that the person was enrolled from hardly shows an open mouth, so the person's way of speaking, teeth and "
+        "tongue are not known: enrol the person from footage with speech"
+    ]
 
 
 def about_damage(facts: FilmFacts) -> list[str]:

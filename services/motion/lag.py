@@ -8,6 +8,7 @@ import numpy as np
 
 from services.common.array_types import Bool, Float32
 from services.common.errors import NoUsableFootage
+from services.common.face.landmarks import never_open
 from services.motion.basis import LandmarkBasis
 from services.motion.features import sync_rows
 from services.motion.types import MAX_LAG, LagEstimate, SpeechFeatures
@@ -63,12 +64,14 @@ def estimate_lag(
         model: the sync network.
 
     Raises:
-        NoUsableFootage: fewer than 30 usable frames.
+        NoUsableFootage: fewer than 30 usable frames, or a mouth that never opens.
     """
     if int(usable.sum()) < MIN_FRAMES:
         raise NoUsableFootage(
             f"a lag needs {MIN_FRAMES} usable frames (1.2 s), the footage has {int(usable.sum())}", subject="mouth_landmarks"
         )
+    if never_open(mouth_landmarks[usable]):
+        raise NoUsableFootage("a lag needs a mouth that opens, and the footage shows none", subject="mouth_landmarks")
     audio = model.embed_audio(sync_rows(features))
     mouth = model.embed_mouth(standardised(mouth_landmarks, usable, basis))
     scores = scores_at_lags(audio, mouth, usable)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from services.common.face.landmarks import never_open
 from services.motion.constraints import ConstraintConfig
 from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
@@ -19,10 +20,13 @@ Shape = Callable[[MotionModels], tuple[int, ...]]
 def encode_mouths(footage: Footage, models: MotionModels) -> Style:
     """Return the style of tracked mouths: the arrays that every style holds.
 
+    A person who is never seen with an open mouth gets the movement of the mean training speaker.
+
     Raises:
         NoUsableFootage: fewer than 25 usable frames.
     """
-    return encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
+    style = encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
+    return models.mean_speaker(style) if never_open(footage.mouth_landmarks[footage.usable]) else style
 
 
 def mean_speaker(style: Style, models: MotionModels) -> Style:

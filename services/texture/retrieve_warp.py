@@ -17,6 +17,7 @@ from services.common.face.thin_plate_spline import ThinPlateSpline, bending_ener
 from services.texture.frame_order import check_order
 from services.texture.models import MAX_WINDOWS, TemporalWarpModel
 from services.texture.types import TargetFrame, WarpedFrame, WarpMode
+from services.texture.unseen_inside import UnseenInside
 
 
 class WarpStream:
@@ -38,6 +39,7 @@ class WarpStream:
         self._mode = mode
         self._model = model
         self._detail_scale = detail_scale
+        self._inside = UnseenInside(bank)
         self._past: deque[tuple[Float32, Float32]] = deque(maxlen=WINDOW)
         self._last_index: int | None = None
 
@@ -71,7 +73,7 @@ class WarpStream:
         else:
             spline = fit_retrieved(self._bank, found, wanted, self._residual(found))
             grids = evaluate_grid(spline)
-            texture = warp_by_grids(self._bank, found, grids)
+            texture = self._inside.drawn(warp_by_grids(self._bank, found, grids), wanted)
             best = ThinPlateSpline(spline.centres, spline.weights[:, :2], spline.affine[:, :2])
             fitting = float(fitting_error(best, source, NUM_MOUTH_AREA))
             bending = float(bending_energy(grids[..., :2]))

@@ -37,6 +37,10 @@ INNER_LOWER_MIDDLE: Final[tuple[int, ...]] = (178, 87, 14, 317, 402)
 """Facing points of the middle of the inner lips. The mean of their five distances is the mouth opening."""
 LIP_CORNERS: Final[tuple[int, int]] = (61, 291)
 
+_PARTED_PX: Final = 4.0
+"""Opening from which on a mouth shows an inside, head-space pixels."""
+_GLIMPSES: Final = 0.02
+"""Share of the frames in which the tracker may see an opening by mistake."""
 _LOWER_LIP_SHARE: Final = 0.7
 """Share of the gap that the lower lip closes when a mouth shuts."""
 _INNER_UPPER: Final = len(LIPS_OUTER) + np.arange(1, len(LIPS_INNER) // 2)
@@ -88,6 +92,17 @@ def mouth_opening(mouth_landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.f
     upper = mouth_landmarks[..., mouth_area_positions(INNER_UPPER_MIDDLE), :2]
     lower = mouth_landmarks[..., mouth_area_positions(INNER_LOWER_MIDDLE), :2]
     return np.asarray(np.linalg.norm(lower - upper, axis=-1).mean(axis=-1), dtype=np.float32)
+
+
+def never_open(mouth_landmarks: npt.NDArray[np.floating]) -> bool:
+    """Return whether a person is never seen with an open mouth: at most one of fifty frames has lips further apart than 4 px.
+
+    Nothing can be learned from such frames about how the person speaks, or about the inside of the mouth.
+
+    Args:
+        mouth_landmarks: float [T, 59, 3], head space, T >= 1.
+    """
+    return bool(np.quantile(mouth_opening(mouth_landmarks), 1.0 - _GLIMPSES) <= _PARTED_PX)
 
 
 def lip_width(mouth_landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

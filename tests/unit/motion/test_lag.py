@@ -50,3 +50,8 @@ def test_a_lag_put_into_a_clip_is_found(models: MotionModels, style: Style, lag:
 def test_too_short_footage_is_named(models: MotionModels) -> None:
     with pytest.raises(NoUsableFootage, match="30 usable frames"):
         estimate_lag(_talk()[:40], mouths(np.ones(40, np.float32)), np.arange(40) < 20, models.sync_basis, models)
+
+
+def test_a_mouth_that_never_opens_has_no_lag(models: MotionModels) -> None:
+    with pytest.raises(NoUsableFootage, match="a mouth that opens"):
+        estimate_lag(_talk()[:40], mouths(np.zeros(40, np.float32)), np.ones(40, np.bool_), models.sync_basis, models)

@@ -10,8 +10,10 @@ from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.face.landmarks import mouth_opening
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 from services.motion.models import MotionModels
+from services.motion.predictor import encode_mouths
 from services.motion.predictors.registry import added_style_shapes
 from services.motion.style import STYLE_FORMAT, Style, encode_style, measure_mouth
+from services.motion.types import Footage
 from tests.unit.motion.synthesised import mouths
 
 
@@ -94,3 +96,12 @@ def test_unusable_frames_do_not_count(models: MotionModels) -> None:
 def test_too_little_footage_is_named(models: MotionModels) -> None:
     with pytest.raises(NoUsableFootage, match="25 usable frames"):
         encode_style(mouths(np.ones(60, np.float32)), np.arange(60) < 20, models.basis, models)
+
+
+def test_a_person_who_is_never_seen_with_an_open_mouth_moves_as_the_mean_speaker(models: MotionModels) -> None:
+    shut = Footage(mouths(np.zeros(100, np.float32)), np.ones(100, np.bool_))
+    measured, style = encode_style(shut.mouth_landmarks, shut.usable, models.basis, models), encode_mouths(shut, models)
+    np.testing.assert_array_equal(style.spread, models.basis.typical_spread)
+    np.testing.assert_array_equal(style.code, models.mean_code)
+    np.testing.assert_array_equal(style.rest_mouth, measured.rest_mouth)
+    np.testing.assert_array_equal(style.closed_mouth, measured.closed_mouth)

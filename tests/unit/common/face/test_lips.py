@@ -6,7 +6,16 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.face.crops import head_template
-from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS, lip_gaps, lip_width, mouth_opening, part_lips, shut_lips
+from services.common.face.landmarks import (
+    MOUTH_AREA,
+    NUM_LIPS,
+    lip_gaps,
+    lip_width,
+    mouth_opening,
+    never_open,
+    part_lips,
+    shut_lips,
+)
 
 SHUT: Float32 = shut_lips(head_template()[list(MOUTH_AREA)])
 
@@ -24,3 +33,13 @@ def test_the_chin_follows_the_lower_lip_and_the_ears_stay() -> None:
     chin = int(np.argmax(SHUT[NUM_LIPS:, 1]))
     assert moved[chin, 1] == moved[:, 1].max() == np.float32(7.0)
     assert moved[:, 1].min() == 0.0
+
+
+def test_a_person_is_never_seen_with_an_open_mouth_if_hardly_any_frame_shows_one() -> None:
+    still = np.tile(SHUT, (100, 1, 1))
+    opened = part_lips(SHUT, np.tile(np.float32([0.0, 10.0, 0.0]), (9, 1)))
+    assert never_open(still)
+    still[7] = opened
+    assert never_open(still)
+    still[[20, 40, 60]] = opened
+    assert not never_open(still)

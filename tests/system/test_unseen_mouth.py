@@ -1,0 +1,40 @@
+"""New speech for a woman whose mouth is shut in all of her footage, and whose footage has music for sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.outcome import DubOutcome
+from services.common.face.landmarks import mouth_opening
+from tests.system.dubbing import SPEECH, Dubber, cut, track
+
+
+@pytest.fixture(scope="module")
+def footage(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return cut(clips.path("video/lp_s18.mp4"), tmp_path_factory.mktemp("shut") / "footage.mkv", 0, 3)
+
+
+@pytest.fixture(scope="module")
+def outcome(footage: Path, dubber: Dubber) -> DubOutcome:
+    request = DubRequest(footage=footage, speech=SPEECH, output=footage.with_name("dub.mkv"), method="ugc", codec="ffv1")
+    return dubber(request)
+
+
+def test_the_mouth_opens_and_shuts(outcome: DubOutcome) -> None:
+    seen = mouth_opening(np.stack([frame.faces[0].mouth_landmarks for frame in track(outcome.written.path)]))
+    assert np.quantile(seen, 0.9) > 4.0
+    assert np.quantile(seen, 0.1) < 1.0
+
+
+def test_the_sound_has_no_lag_because_it_belongs_to_no_mouth(outcome: DubOutcome) -> None:
+    assert outcome.actor is not None
+    assert outcome.actor.lag_frames is None
+
+
+def test_a_warning_says_what_is_not_known_of_the_person(outcome: DubOutcome) -> None:
+    assert any("hardly shows an open mouth" in warning for warning in outcome.warnings)
