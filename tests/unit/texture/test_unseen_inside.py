@@ -26,7 +26,7 @@ def shut(person: DrawnPerson) -> MouthBank:
     """Ninety frames of the person, on which the lips are 1 px apart."""
     silent = copy.copy(person)
     apart = float(mouth_opening(person.mouth(0))) - person.opening(0)
-    silent.opening = lambda _: 1.0 - apart  # type: ignore[method-assign]
+    silent.opening = lambda _: 1.0 - apart  # type: ignore[method-assign,assignment]
     return build_bank([silent.bank_frame(frame) for frame in range(90)])
 
 
