@@ -16,6 +16,10 @@ from services.motion.types import MAX_LAG, LagEstimate, SpeechFeatures
 MIN_FRAMES = 2 * MAX_LAG
 """Fewest usable frames of a lag: at the largest lag, half of the frames still form pairs."""
 
+MIN_SPOKEN = 12
+"""Fewest frames with speech of a lag. Any other sound belongs to no mouth."""
+_SPEECH = 0.5
+
 
 class SyncModel(Protocol):
     """Both encoders of the sync network, in ONNX Runtime or PyTorch."""
@@ -64,7 +68,7 @@ def estimate_lag(
         model: the sync network.
 
     Raises:
-        NoUsableFootage: fewer than 30 usable frames, or a mouth that never opens.
+        NoUsableFootage: fewer than 30 usable frames, a mouth that never opens, or speech on fewer than 12 frames.
     """
     if int(usable.sum()) < MIN_FRAMES:
         raise NoUsableFootage(
@@ -72,6 +76,11 @@ def estimate_lag(
         )
     if never_open(mouth_landmarks[usable]):
         raise NoUsableFootage("a lag needs a mouth that opens, and the footage shows none", subject="mouth_landmarks")
+    spoken = int((features.speech_probability >= _SPEECH).sum())
+    if spoken < MIN_SPOKEN:
+        raise NoUsableFootage(
+            f"a lag needs {MIN_SPOKEN} frames with speech (half a second), the sound has {spoken}", subject="speech_probability"
+        )
     audio = model.embed_audio(sync_rows(features))
     mouth = model.embed_mouth(standardised(mouth_landmarks, usable, basis))
     scores = scores_at_lags(audio, mouth, usable)

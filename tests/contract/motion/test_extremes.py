@@ -56,6 +56,8 @@ MANY_POINTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "no numbers": lambda points: points * np.float32(np.nan),
 }
 REFUSED = {"beyond", "the largest float", "no numbers"}
+SHUT = {"zeros", "one place", "denormals"}
+"""Points of a mouth that never opens, which has no lag."""
 
 
 @dataclass
@@ -181,7 +183,7 @@ async def test_lags_of_any_clip_are_finite(service: Service) -> None:
         request = pb.EstimateLagRequest(
             features=block(FRAMES), mouth_landmarks=to_tensor(change(MOUTHS).astype(np.float32)), usable=flags
         )
-        assert await finite_or_refused(one(service.stub.EstimateLag(request, timeout=60))) == (name not in REFUSED), name
+        assert await finite_or_refused(one(service.stub.EstimateLag(request, timeout=60))) == (name not in REFUSED | SHUT), name
     for value in (0.0, 1e3, -1e3):
         loud = block(FRAMES, mel=lambda array, value=value: array * 0 + np.float32(value))
         request = pb.EstimateLagRequest(features=loud, mouth_landmarks=to_tensor(MOUTHS), usable=flags)

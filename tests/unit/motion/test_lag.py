@@ -55,3 +55,9 @@ def test_too_short_footage_is_named(models: MotionModels) -> None:
 def test_a_mouth_that_never_opens_has_no_lag(models: MotionModels) -> None:
     with pytest.raises(NoUsableFootage, match="a mouth that opens"):
         estimate_lag(_talk()[:40], mouths(np.zeros(40, np.float32)), np.ones(40, np.bool_), models.sync_basis, models)
+
+
+def test_sound_without_speech_has_no_lag(models: MotionModels) -> None:
+    silent, moving = speech(["SIL"] * 20), mouths(np.linspace(0.0, 20.0, 60, dtype=np.float32))
+    with pytest.raises(NoUsableFootage, match="12 frames with speech"):
+        estimate_lag(silent, moving, np.ones(60, np.bool_), models.sync_basis, models)
