@@ -164,8 +164,7 @@ class DubJob:
             ),
             watermark=film_watermark(mark, dubbed=dubbed),
             warnings=[
-                *([] if own else about_speech(extent, info)),
-                *([] if own else about_actor(person.actor)),
+                *([] if own else [*about_speech(extent, info), *about_actor(person.actor)]),
                 *person.warnings,
                 *about_damage(facts),
                 *about_redone(workspace, journal),

@@ -89,7 +89,7 @@ class _Known:
 
     Attributes:
         identity: the person on the morphable model; None: the method needs none.
-        lag: lag of the footage's sound; None: the footage has no sound, or is too short to measure the lag.
+        lag: lag of the footage's sound; None: the footage has no sound, or shows and says too little to measure the lag.
     """
 
     identity: common_pb2.ArtefactRef | None

@@ -44,7 +44,7 @@ async def estimate_lag(stages: Stages, clip: MotionClip, features: Array) -> mot
         features: FEATURE_RECORDs of the footage's sound, of the same frames of the motion grid.
 
     Raises:
-        NoUsableFootage: the clip is too short.
+        NoUsableFootage: the clip is too short, the mouth never opens, or hardly anybody is heard.
         DubstageError: from the motion stage.
     """
     count = min(len(clip.mouth), len(features))
@@ -55,7 +55,8 @@ async def estimate_lag(stages: Stages, clip: MotionClip, features: Array) -> mot
 
 
 async def measured_lag(stages: Stages, clip: MotionClip, features: Array) -> motion_pb2.EstimateLagResponse | None:
-    """Return the lag of the footage's sound, as `estimate_lag` does; None: the clip is too short to measure the lag.
+    """Return the lag of the footage's sound, as `estimate_lag` does; None: the clip is too short, the mouth never
+    opens, or hardly anybody is heard.
 
     Raises:
         DubstageError: from the motion stage.

@@ -32,7 +32,7 @@ class Lag:
 
 
 async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, heard: ClipFeatures) -> Lag:
-    """Return the lag of a clip. A clip of too few usable frames has none.
+    """Return the lag of a clip. A clip of too few usable frames, of a mouth that never opens, or of hardly any speech has none.
 
     Args:
         stages: the stages.

@@ -19,6 +19,7 @@ MIN_FRAMES = 2 * MAX_LAG
 MIN_SPOKEN = 12
 """Fewest frames with speech of a lag. Any other sound belongs to no mouth."""
 _SPEECH = 0.5
+"""Speech probability from which on a frame has speech."""
 
 
 class SyncModel(Protocol):

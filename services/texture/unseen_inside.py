@@ -1,7 +1,7 @@
 """The inside of a mouth that the footage never shows open.
 
 A warp opens shut lips only by stretching the line between them, so such a person would never be seen to speak. The inside is drawn
-dark instead, with soft borders, and without teeth: nobody knows the person's teeth from this footage.
+dark instead, with soft borders. Teeth are not drawn, because the footage does not show the person's teeth.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from services.common.array_types import Float32, UInt8
-from services.common.face.crops import BOX_SIZE
-from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS, mouth_opening, never_open
+from services.common.face.landmarks import mouth_opening, never_open
+from services.common.face.lip_pictures import lip_pictures
 from services.common.face.mouth_bank import MouthBank
 
 _SHADE: Final = np.array([0.26, 0.2, 0.2], np.float32)
@@ -21,9 +21,8 @@ _SHADE: Final = np.array([0.26, 0.2, 0.2], np.float32)
 _FIRST_PX: Final = 0.7
 _WHOLE_PX: Final = 2.5
 """Openings from which on the inside shows, and shows in full, box pixels: lips that hardly part show no dark line."""
-_FINE: Final = 4
-"""Mask pixels per box pixel, for smooth borders."""
 _SOFT_PX: Final = 0.6
+"""Softness of the border, the standard deviation of a Gaussian, box pixels."""
 
 
 class UnseenInside:
@@ -50,21 +49,16 @@ class UnseenInside:
         share = np.clip((opening - _FIRST_PX) / (_WHOLE_PX - _FIRST_PX), 0.0, 1.0)
         if not share:
             return texture
-        weight = share * _mask(wanted[len(LIPS_OUTER) : NUM_LIPS])[..., None]
+        weight = share * _soft(lip_pictures(wanted)[..., 1])[..., None]
         return np.asarray(np.rint(texture + weight * (self._colour - texture)), np.uint8)
 
 
 def _lip_colour(bank: MouthBank) -> Float32:
     """Return the mean colour of the lips in the picture with the most ordinary mouth, float32 [3]."""
-    mask = _mask(bank.box_landmarks[bank.medoid, : len(LIPS_OUTER)])
-    return np.asarray(np.average(bank.boxes[bank.medoid].reshape(-1, 3), axis=0, weights=mask.ravel() + 1e-6), np.float32)
+    lips = _soft(lip_pictures(bank.box_landmarks[bank.medoid])[..., 0])
+    return np.asarray(np.average(bank.boxes[bank.medoid].reshape(-1, 3), axis=0, weights=lips.ravel() + 1e-6), np.float32)
 
 
-def _mask(contour: Float32) -> Float32:
-    """Return 1 inside of a contour and 0 outside, float32 [160, 160]; contour: float32 [N, 2], box pixels."""
-    fine: UInt8 = np.zeros((_FINE * BOX_SIZE, _FINE * BOX_SIZE), np.uint8)
-    # Pixel centres are whole numbers in both pictures.
-    points = np.rint(_FINE * (contour + 0.5) - 0.5).astype(np.int32)
-    cv2.fillPoly(fine, [points], 255)
-    mask = cv2.resize(fine, (BOX_SIZE, BOX_SIZE), interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
-    return np.asarray(cv2.GaussianBlur(mask, (0, 0), _SOFT_PX), np.float32)
+def _soft(mask: UInt8) -> Float32:
+    """Return a mask, uint8 [160, 160], with soft borders: float32, 0 to 1."""
+    return np.asarray(cv2.GaussianBlur(mask.astype(np.float32) / 255.0, (0, 0), _SOFT_PX), np.float32)

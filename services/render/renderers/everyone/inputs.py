@@ -151,7 +151,7 @@ def network_picture(window: Sequence[FilledFrame], reference: UInt8, lips: UInt8
     Args:
         window: frames t-1, t and t+1.
         reference: uint8 [H, W, 3], the reference picture.
-        lips: uint8 [H, W], wanted lips of frame t (services.render.lip_pictures).
+        lips: uint8 [H, W], wanted lips of frame t (services.common.face.lip_pictures).
         speech: float32 [20, 40].
 
     Raises:

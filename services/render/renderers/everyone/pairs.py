@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from services.common.array_types import Float32, Int64, UInt8
+from services.common.face.lip_pictures import lip_pictures
 from services.common.face.mouth_bank import MouthBank
 from services.common.face.neural_texture import NeuralSurface, sample
-from services.render.lip_pictures import lip_pictures
 from services.render.pairs import LandmarkNoise, Pair, wanted_mouth
 from services.render.renderers.everyone.inputs import feature_bytes, filled_frame, ground_picture, network_picture
 

@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from services.common.array_types import Array, Bool, UInt8
+from services.common.face.lip_pictures import lip_pictures
 from services.render.drawer import Shown, drawn_face, with_face, without_dots
 from services.render.frame_window import Window
-from services.render.lip_pictures import lip_pictures
 from services.render.renderer import StreamSetup
 from services.render.renderers.everyone.actor_state import unpacked
 from services.render.renderers.everyone.border import with_filmed_border

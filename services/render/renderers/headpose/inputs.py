@@ -89,7 +89,7 @@ def drawn_picture(window: Sequence[UInt8], mask: UInt8, lips: UInt8, keys: UInt8
     Args:
         window: three results of `rendered_frame`, t-2 to t.
         mask: uint8 [H, W], mask of frame t.
-        lips: uint8 [H, W, 2], wanted lips and inside of the mouth in frame t (services.render.lip_pictures).
+        lips: uint8 [H, W, 2], wanted lips and inside of the mouth in frame t (services.common.face.lip_pictures).
         keys: uint8 [SHOWN_KEYS, H, W, 3], moved and matched to frame t, the nearest first.
 
     Raises:

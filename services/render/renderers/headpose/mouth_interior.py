@@ -18,9 +18,9 @@ import numpy.typing as npt
 from services.common.array_types import Float32, UInt8
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS
+from services.common.face.lip_pictures import lip_pictures
 from services.common.store.tensor_bytes import decode_arrays
 from services.render.key_pictures import KeyPictures, moved_keys
-from services.render.lip_pictures import lip_pictures
 
 FORMAT: Final = "dubstage.mouth_interior/1"
 LEVEL: Final = 96.0

@@ -9,9 +9,9 @@ import numpy as np
 
 from services.common.array_types import UInt8
 from services.common.face.identity_drawing import IdentityDrawing
+from services.common.face.lip_pictures import lip_pictures
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import KeyPictures
-from services.render.lip_pictures import lip_pictures
 from services.render.pairs import LandmarkNoise, Pair, wanted_mouth
 from services.render.renderers.headpose.inputs import SHOWN_KEYS, coverage, drawn_picture, rendered_frame, shown_keys
 from services.render.renderers.headpose.mouth_interior import MouthInterior

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from services.common.array_types import Array, UInt8
+from services.common.face.lip_pictures import lip_pictures
 from services.render.drawer import Shown, drawn_face, with_face, without_dots
 from services.render.frame_window import Window
 from services.render.key_pictures import unpacked
-from services.render.lip_pictures import lip_pictures
 from services.render.renderer import StreamSetup
 from services.render.renderers.headpose.detail import with_detail
 from services.render.renderers.headpose.inputs import drawn_picture, rendered_frame, shown_keys

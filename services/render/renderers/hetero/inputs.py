@@ -19,8 +19,8 @@ import numpy as np
 from services.common.array_types import Float32, UInt8
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import JAW, LIPS_OUTER, NUM_LIPS
+from services.common.face.lip_pictures import lip_pictures
 from services.render.colour_match import match_colour
-from services.render.lip_pictures import lip_pictures
 
 REACH: Final = 2
 """Frames before and after a frame that the network sees, p of the paper."""

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from services.common.array_types import Float32, UInt8
-from services.render.lip_pictures import lip_pictures
+from services.common.face.lip_pictures import lip_pictures
 
 NUM_PICTURE_CHANNELS: Final = 9
 """Masked background RGB, texture RGB, mask, wanted lips, wanted inside of the mouth."""

@@ -16,11 +16,10 @@ import numpy.typing as npt
 
 from services.common.array_types import Float32, UInt8
 from services.common.face.crops import BOX_SIZE
-from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS
+from services.common.face.lip_pictures import lip_pictures
 
 PATCH: Final = (96, 64)
 """Width and height of the patches round the mouth's centre."""
-_SHIFT: Final = 4
 _OUTERMOST: Final = (0, 5, 10, 15)
 """Places among the outer lips' points: right corner, top, left corner, bottom."""
 _DETAIL_SIGMA: Final = 2.5
@@ -52,7 +51,7 @@ def collect_teeth(boxes: UInt8, box_landmarks: Float32) -> TeethDatabase:
     width, height = PATCH
     masks, textures = [np.zeros((0, height, width), bool)], [np.zeros((0, height, width, 3), np.uint8)]
     for box, points in zip(boxes, box_landmarks, strict=True):
-        mask = _patch(_inside(points), points) > 127
+        mask = _patch(lip_pictures(points)[..., 1], points) > 127
         if mask.sum() >= _MIN_AREA_PX:
             masks.append(mask[None])
             textures.append(_patch(box, points)[None])
@@ -83,7 +82,7 @@ def with_teeth(face: UInt8, box_landmarks: Float32, database: TeethDatabase) -> 
         box_landmarks: float32 [59, 2], landmarks of the face, box pixels.
         database: open mouths of the person.
     """
-    mask = _patch(_inside(box_landmarks), box_landmarks) > 127
+    mask = _patch(lip_pictures(box_landmarks)[..., 1], box_landmarks) > 127
     if mask.sum() < _MIN_AREA_PX or not len(database.masks):
         return face
     best, overlap = most_similar(mask, database)
@@ -100,13 +99,6 @@ def with_teeth(face: UInt8, box_landmarks: Float32, database: TeethDatabase) -> 
     picture = face.astype(np.float32)
     own = picture - cv2.GaussianBlur(picture, (0, 0), _DETAIL_SIGMA)
     return np.asarray(np.clip(np.rint(picture + weight[..., None] * (lent - own)), 0, 255), dtype=np.uint8)
-
-
-def _inside(points: Float32) -> UInt8:
-    mask = np.zeros((BOX_SIZE, BOX_SIZE), np.uint8)
-    inner = np.clip(points[len(LIPS_OUTER) : NUM_LIPS], -BOX_SIZE, 2 * BOX_SIZE)
-    cv2.fillPoly(mask, [np.rint(inner * (1 << _SHIFT)).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=_SHIFT)
-    return mask
 
 
 def _to_patch(points: Float32) -> npt.NDArray[np.float64]:

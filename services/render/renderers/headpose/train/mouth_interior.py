@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
+from services.common.face.lip_pictures import lip_pictures
 from services.common.store.exported_network import write_whole
 from services.common.store.tensor_bytes import encode_arrays
 from services.render.key_pictures import KeyPictures, moved_keys
-from services.render.lip_pictures import lip_pictures
 from services.render.renderers.headpose.mouth_interior import FILE, FORMAT, LEVEL, MouthInterior, inner_area, lip_and_skin
 from services.render.train.people import People, PeopleSettings, Person, person_clips
 from services.training.device import Device

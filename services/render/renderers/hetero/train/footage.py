@@ -10,8 +10,8 @@ import numpy as np
 
 from services.common.array_types import Float32, UInt8
 from services.common.face.landmarks import mouth_opening
+from services.common.face.lip_pictures import lip_pictures
 from services.common.face.mouth_bank import MouthBank
-from services.render.lip_pictures import lip_pictures
 from services.render.pairs import Pair
 from services.render.renderers.hetero.pairs import CompositeView, composite_pair, rows_around
 from services.render.train.colours import random_colours

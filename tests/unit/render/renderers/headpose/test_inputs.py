@@ -5,9 +5,9 @@ import numpy.typing as npt
 import pytest
 
 from services.common.array_types import UInt8
+from services.common.face.lip_pictures import lip_pictures
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import KeyPictures, choose_keys, matched_keys
-from services.render.lip_pictures import lip_pictures
 from services.render.renderers.headpose.inputs import (
     DRAWN_WINDOW,
     PICTURE_CHANNELS,
