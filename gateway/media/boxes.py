@@ -9,11 +9,10 @@ from typing import IO, Final
 
 import numpy as np
 
-LARGEST_INDEX: Final = 1 << 30
-"""Largest box `moov` that is read, bytes."""
-_HOLDS_OFFSETS: Final = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
+_HOLDS_OFFSETS: Final = {b"trak", b"mdia", b"minf", b"stbl"}
 _OFFSETS: Final = {b"stco": ">u4", b"co64": ">u8"}
 _MOST_BOXES: Final = 10_000
+_PIECE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +45,9 @@ class Gap:
     size: int
 
 
-def boxes_of(file: IO[bytes]) -> Iterator[Box]:
-    """Yield the boxes of a file until one is damaged, and at most 10,000."""
-    begin, end = 0, file.seek(0, 2)
+def boxes_of(file: IO[bytes], within: Box | None = None) -> Iterator[Box]:
+    """Yield the boxes of a file, or the boxes within a box, until one is damaged, and at most 10,000."""
+    begin, end = (0, file.seek(0, 2)) if within is None else (within.body, within.end)
     for _ in range(_MOST_BOXES):
         box = _box(read_at(file, begin, 16), begin, end) if begin + 8 <= end else None
         if box is None:
@@ -63,10 +62,18 @@ def read_at(file: IO[bytes], place: int, size: int) -> bytes:
     return file.read(size)
 
 
-def moved_index(index: bytes, gaps: list[Gap]) -> bytes:
-    """Return a box `moov` whose samples have moved.
+def pieces_of(file: IO[bytes], begin: int, end: int) -> Iterator[bytes]:
+    """Yield the bytes of a file between two places, in pieces of at most 1 MiB. The file may be moved between two pieces."""
+    while begin < end and (piece := read_at(file, begin, min(_PIECE, end - begin))):
+        begin += len(piece)
+        yield piece
+
+
+def moved_index(file: IO[bytes], index: Box, gaps: list[Gap]) -> Iterator[bytes]:
+    """Return the bytes of a box `moov` whose samples have moved, in pieces of at most 1 MiB. The index of two hours has 8 MiB.
 
     Args:
+        file: the file that holds the box. The file may be moved between two pieces, and written to up to the end of the last piece.
         index: the box.
         gaps: what was put into the file or taken out. A sample moves by the sizes of all gaps whose place is not behind the
             sample's place before.
@@ -74,32 +81,59 @@ def moved_index(index: bytes, gaps: list[Gap]) -> bytes:
     Raises:
         OverflowError: a place does not fit into 32 bits any more.
     """
-    whole = bytearray(index)
-    waiting = [(0, len(whole))]
+    tables = sorted(_tables(file, index), key=lambda table: table.begin)
+    for table in tables:
+        for _ in _moved(file, table, gaps):
+            pass
+    return _pieces(file, index, tables, gaps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table of places of samples.
+
+    Attributes:
+        begin: place of its first byte in the file.
+        end: place behind its last byte.
+        kind: NumPy's name of the type of its numbers.
+    """
+
+    begin: int
+    end: int
+    kind: str
+
+
+def _tables(file: IO[bytes], index: Box) -> Iterator[_Table]:
+    waiting = [index]
     while waiting:
-        for box in _boxes_in(whole, *waiting.pop()):
+        for box in list(boxes_of(file, waiting.pop())):
             if box.kind in _HOLDS_OFFSETS:
-                waiting.append((box.body, box.end))
+                waiting.append(box)
             elif box.kind in _OFFSETS and box.end - box.body >= 8:
-                kind = np.dtype(_OFFSETS[box.kind])
-                count = min(struct.unpack_from(">I", whole, box.body + 4)[0], (box.end - box.body - 8) // kind.itemsize)
-                before = np.frombuffer(whole, kind, count, box.body + 8)
-                moved = before.astype(np.int64)
-                for gap in gaps:
-                    moved[before >= gap.place] += gap.size
-                if kind.itemsize == 4 and len(moved) and not 0 <= moved.min() <= moved.max() < 1 << 32:
-                    raise OverflowError("a place of samples needs more than 32 bits")
-                before[:] = moved
-    return bytes(whole)
+                kind, begin = _OFFSETS[box.kind], box.body + 8
+                count = struct.unpack(">I", read_at(file, box.body + 4, 4))[0]
+                size = np.dtype(kind).itemsize
+                yield _Table(begin, begin + size * min(count, (box.end - begin) // size), kind)
 
 
-def _boxes_in(data: bytearray, begin: int, end: int) -> Iterator[Box]:
-    for _ in range(_MOST_BOXES):
-        box = _box(bytes(data[begin : begin + 16]), begin, end) if begin + 8 <= end else None
-        if box is None:
-            return
-        yield box
-        begin = box.end
+def _pieces(file: IO[bytes], index: Box, tables: list[_Table], gaps: list[Gap]) -> Iterator[bytes]:
+    place = index.start
+    for table in tables:
+        yield from pieces_of(file, place, table.begin)
+        yield from _moved(file, table, gaps)
+        place = table.end
+    yield from pieces_of(file, place, index.end)
+
+
+def _moved(file: IO[bytes], table: _Table, gaps: list[Gap]) -> Iterator[bytes]:
+    for piece in pieces_of(file, table.begin, table.end):
+        before = np.frombuffer(piece, table.kind)
+        moved = before.astype(np.int64)
+        for gap in gaps:
+            moved[before >= gap.place] += gap.size
+        if before.itemsize == 4 and len(moved) and not 0 <= moved.min() <= moved.max() < 1 << 32:
+            raise OverflowError("a place of samples needs more than 32 bits")
+        yield moved.astype(table.kind).tobytes()
 
 
 def _box(head: bytes, start: int, end: int) -> Box | None:

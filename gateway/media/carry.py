@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -52,31 +51,25 @@ class CarriedStreams:
             skip: indices of streams that are not carried.
             shift: seconds that are added to all times.
         """
-        self._stack = ExitStack()
-        self._source = self._stack.enter_context(open_input(info.path))
-        self._shift = shift
+        self._path, self._shift = info.path, shift
         self._pairs: dict[int, Stream] = {}
         self._pending: Packet[Stream] | None = None
         self.carried: list[str] = []
         self.dropped: list[str] = []
-        chapters = self._source.chapters()
-        for stream in self._source.streams:
-            words = f"{stream.type} stream {stream.index} ({stream.name or 'no codec'})"
-            if stream.index in skip or _written_by_the_muxer(stream, bool(chapters)):
-                continue
-            if not _muxes(stream, container_format):
-                self.dropped.append(words)
-                continue
-            self._pairs[stream.index] = _add(stream, output)
-            self.carried.append(words)
+        with open_input(info.path) as source:
+            chapters = source.chapters()
+            for stream in source.streams:
+                words = f"{stream.type} stream {stream.index} ({stream.name or 'no codec'})"
+                if stream.index in skip or _written_by_the_muxer(stream, bool(chapters)):
+                    continue
+                if not _muxes(stream, container_format):
+                    self.dropped.append(words)
+                    continue
+                self._pairs[stream.index] = _add(stream, output)
+                self.carried.append(words)
         if chapters:
             output.set_chapters(chapters)
-        self._packets: Iterator[Packet[Stream]] = iter(())
-        if self._pairs:
-            self._packets = self._source.demux(*(self._source.streams[index] for index in self._pairs))
-        else:
-            # The index of two hours of footage takes 25 MB for as long as the file is open.
-            self.close()
+        self._packets = self._demuxed()  # opens the footage with the first packet that is asked for
 
     def copy_until(self, output: OutputContainer, time: Fraction | None) -> None:
         """Mux every packet before `time`, seconds of the footage; None: all remaining packets."""
@@ -97,9 +90,16 @@ class CarriedStreams:
                 packet.pts = None if packet.pts is None else packet.pts + ticks
             output.mux_one(packet)
 
+    def _demuxed(self) -> Generator[Packet[Stream]]:
+        if not self._pairs:
+            return
+        with open_input(self._path) as source:
+            yield from source.demux(*(source.streams[index] for index in self._pairs))
+
     def close(self) -> None:
         """Close the footage."""
-        self._stack.close()
+        self._pending = None
+        self._packets.close()
 
 
 def can_be_copied(path: Path, index: int, container_format: str) -> bool:

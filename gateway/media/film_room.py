@@ -9,11 +9,10 @@ import io
 import os
 from typing import IO, Final
 
-from gateway.media.boxes import LARGEST_INDEX, Box, Gap, boxes_of, moved_index, read_at
+from gateway.media.boxes import Box, Gap, boxes_of, moved_index, pieces_of, read_at
 
 BUFFER_BYTES: Final = 1 << 20
 """FFmpeg's buffer before each write, bytes."""
-_PIECE: Final = 1 << 20
 
 
 class RoomyFile:
@@ -103,8 +102,7 @@ def copy_with_room(old: IO[bytes], new: IO[bytes], room: int) -> None:
     new.write(read_at(old, 0, first.end))
     new.write(_header(room))
     new.seek(first.end + room)
-    old.seek(rest)
-    while piece := old.read(_PIECE):
+    for piece in pieces_of(old, rest, old.seek(0, 2)):
         new.write(piece)
     new.flush()
     _move_samples(new, Gap(rest, first.end + room - rest))
@@ -123,8 +121,9 @@ def _is_room(file: IO[bytes], box: Box) -> bool:
 
 def _move_samples(file: IO[bytes], gap: Gap) -> None:
     """Correct the places in the index of a film whose samples have moved."""
-    for index in [box for box in boxes_of(file) if box.kind == b"moov" and box.end - box.start <= LARGEST_INDEX]:
-        moved = moved_index(read_at(file, index.start, index.end - index.start), [gap])
-        file.seek(index.start)
-        file.write(moved)
+    for index in [box for box in boxes_of(file) if box.kind == b"moov"]:
+        place = index.start
+        for piece in moved_index(file, index, [gap]):
+            file.seek(place)
+            place += file.write(piece)
     file.flush()

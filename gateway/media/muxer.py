@@ -1,10 +1,14 @@
-"""The open output: encoder and muxer of the picture, new speech and carried streams, written in the order of time."""
+"""The open output: encoder of the picture, and muxer of picture, new speech and carried streams, written in the order of time.
+
+The pictures are encoded while the film is dubbed. The film is muxed in the end.
+"""
 
 from __future__ import annotations
 
 import math
 from contextlib import suppress
 from fractions import Fraction
+from pathlib import Path
 from typing import Final
 
 import av
@@ -15,11 +19,13 @@ from av.video.stream import VideoStream
 from gateway.media.carry import CarriedStreams, can_be_copied, carried_tags
 from gateway.media.encoders import EncoderChoice
 from gateway.media.film_room import BUFFER_BYTES, RoomyFile
+from gateway.media.packet_spool import PacketSpool
 from gateway.media.pixels import ColourTags, completed
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.speech_encoder import SpeechEncoder
 from gateway.media.types import MediaInfo
 from gateway.media.write_settings import WriteSettings
+from services.common.chassis.memory import give_back_freed_memory
 
 _MOST_TICKS: Final = 1 << 31
 _QSCALE_2: Final = 2 * 118
@@ -41,7 +47,14 @@ class FilmMuxer:
     """The output container, from the header to the trailer."""
 
     def __init__(
-        self, target: str | RoomyFile, info: MediaInfo, speech: Speech | None, settings: WriteSettings, choice: EncoderChoice
+        self,
+        target: str | RoomyFile,
+        info: MediaInfo,
+        speech: Speech | None,
+        settings: WriteSettings,
+        choice: EncoderChoice,
+        *,
+        folder: Path,
     ) -> None:
         """Open an output and write its header.
 
@@ -51,6 +64,7 @@ class FilmMuxer:
             speech: new speech; None: there is none.
             settings: how the film is written.
             choice: encoder and muxer.
+            folder: folder of temporary files.
 
         Raises:
             av.FFmpegError, OSError: the file cannot be written, or the container refuses its streams.
@@ -64,6 +78,7 @@ class FilmMuxer:
         container = av.open(target, "w", format=choice.container, container_options=options, buffer_size=BUFFER_BYTES)
         assert isinstance(container, OutputContainer)
         self._container = container
+        self._pictures = PacketSpool(folder)
         self._shift = -info.video.start if choice.frame_numbers else Fraction(0)
         self._carried: CarriedStreams | None = None
         try:
@@ -88,31 +103,41 @@ class FilmMuxer:
         """Streams that the container does not hold, in words."""
         return tuple(self._carried.dropped) if self._carried is not None else ()
 
-    def encode(self, picture: av.VideoFrame, time: Fraction) -> None:
-        """Encode the next picture, and the other streams up to `time`, seconds of the footage."""
+    def encode(self, picture: av.VideoFrame) -> None:
+        """Encode the next picture."""
         for packet in self._stream.encode(picture):
-            self._container.mux_one(packet)
-        if self._carried is not None:
-            self._carried.copy_until(self._container, time)
-        if self._speech is not None:
-            self._speech.encode_until(self._container, time + self._shift)
+            self._pictures.put(packet)
 
     def finish(self) -> None:
-        """Write what the encoders still hold, the rest of the other streams, and the trailer."""
+        """Encode what the encoder still holds, mux pictures, speech and carried streams, and write the trailer."""
         for packet in self._stream.encode(None):
+            self._pictures.put(packet)
+        # The muxer's table takes less than the pictures in flight took.
+        give_back_freed_memory()
+        for packet in self._pictures.packets():
+            packet.stream = self._stream
+            time = packet.dts * packet.time_base
             self._container.mux_one(packet)
-        if self._speech is not None:
-            self._speech.encode_until(self._container, None)
-        if self._carried is not None:
-            self._carried.copy_until(self._container, None)
+            self._others_until(time)
+        self._others_until(None)
         self._container.close()
-        if self._carried is not None:
-            self._carried.close()
+        self._close()
 
     def abandon(self) -> None:
         """Close the output without regard for the film."""
         with suppress(Exception):  # writing the trailer may fail as writing the frames did
             self._container.close()
+        self._close()
+
+    def _others_until(self, time: Fraction | None) -> None:
+        """Mux carried streams and speech up to `time`, seconds of the output; None: to their ends."""
+        if self._carried is not None:
+            self._carried.copy_until(self._container, None if time is None else time - self._shift)
+        if self._speech is not None:
+            self._speech.encode_until(self._container, time)
+
+    def _close(self) -> None:
+        self._pictures.close()
         if self._carried is not None:
             self._carried.close()
 

@@ -124,7 +124,7 @@ class VideoWriter:
         try:
             self._file = OutputFile(self._output, overwrite=self._settings.overwrite, takes_over=self._settings.takes_over)
             target = self._file.target(self._seal.room if self._seal is not None else 0)
-            self._muxer = FilmMuxer(target, self._info, self._speech, self._settings, self._choice)
+            self._muxer = FilmMuxer(target, self._info, self._speech, self._settings, self._choice, folder=self._output.parent)
         except BaseException as problem:
             self._give_up(problem)
         return self
@@ -132,11 +132,8 @@ class VideoWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
             self._discard()
-            return
-        try:
-            self._finish()
-        except BaseException as problem:
-            self._give_up(problem)
+        elif self._report is None:
+            self.finish()
 
     def write(self, frame: DecodedFrame, planes: Sequence[Plane] | None = None) -> None:
         """Encode the next frame of the film.
@@ -154,11 +151,44 @@ class VideoWriter:
         if frame.index != self._frames:
             raise ContractBroken(f"frame {frame.index} was written, frame {self._frames} was due")
         try:
-            self._muxer.encode(self._picture(frame, planes), frame.time)
+            self._muxer.encode(self._picture(frame, planes))
         except BaseException as problem:
             self._give_up(problem)
         self._frames += 1
         self._changed += planes is not None
+
+    def finish(self) -> None:
+        """Mux and sign the film, and give the film its name. Without this call, the end of the block does the same.
+
+        Two hours of film at 640 x 360 take 10 s, so call this in a thread where other work waits.
+
+        Raises:
+            ContractBroken: frames are missing.
+            StorageFull: the disk is full. The film is given up.
+            InvalidRequest, DubstageError: the film cannot be written, signed or named. The film is given up.
+        """
+        try:
+            self._finish()
+        except BaseException as problem:
+            self._give_up(problem)
+
+    def _finish(self) -> None:
+        assert self._muxer is not None
+        assert self._file is not None
+        if self._frames != self._info.video.num_frames:
+            raise ContractBroken(f"{self._frames} frames were written, the footage has {self._info.video.num_frames}")
+        self._muxer.finish()
+        self._file.settle()
+        commit_with(self._file, self._seal)
+        self._report = WriteReport(
+            path=self._output,
+            codec=self._choice.codec,
+            pixel_format=self._choice.pixel_format,
+            frames=self._frames,
+            changed_frames=self._changed,
+            carried=self._muxer.carried,
+            dropped=self._muxer.dropped,
+        )
 
     def _picture(self, frame: DecodedFrame, planes: Sequence[Plane] | None) -> av.VideoFrame:
         video = self._info.video
@@ -195,24 +225,6 @@ class VideoWriter:
         for target, plane in zip(plane_views(picture, video, writable=True), planes, strict=True):
             np.copyto(target, plane if lost_bits <= 0 else _rounded(plane, lost_bits, video.pixel.bits))
         return picture
-
-    def _finish(self) -> None:
-        assert self._muxer is not None
-        assert self._file is not None
-        if self._frames != self._info.video.num_frames:
-            raise ContractBroken(f"{self._frames} frames were written, the footage has {self._info.video.num_frames}")
-        self._muxer.finish()
-        self._file.settle()
-        commit_with(self._file, self._seal)
-        self._report = WriteReport(
-            path=self._output,
-            codec=self._choice.codec,
-            pixel_format=self._choice.pixel_format,
-            frames=self._frames,
-            changed_frames=self._changed,
-            carried=self._muxer.carried,
-            dropped=self._muxer.dropped,
-        )
 
     def _give_up(self, problem: BaseException) -> NoReturn:
         """Remove the output, and raise the error to report."""

@@ -205,6 +205,7 @@ class Passes:
                 mark=mark,
             )
             await in_thread(self.ledger.confirm)
+            await in_thread(writer.finish)
         return facts
 
     async def _enrolled(self) -> EnrolledActor:

@@ -9,9 +9,9 @@ import hashlib
 import struct
 from typing import Any, BinaryIO, Final
 
-from gateway.media.boxes import boxes_of, read_at
+from gateway.media.boxes import boxes_of, pieces_of, read_at
 from gateway.media.film_room import room_of
-from gateway.provenance.media_digest import MANIFEST_ID, is_manifest, manifest_boxes, pieces_of
+from gateway.provenance.media_digest import MANIFEST_ID, is_manifest, manifest_boxes
 
 _LEFT_OUT: Final = (b"ftyp", b"mfra")
 """Boxes that the digest of a film leaves out, besides the manifest, as the specification demands."""

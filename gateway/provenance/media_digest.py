@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
-from gateway.media.boxes import LARGEST_INDEX, Box, Gap, boxes_of, moved_index, read_at
+from gateway.media.boxes import Box, Gap, boxes_of, moved_index, pieces_of, read_at
 from gateway.media.regular_file import reading
 
 MANIFEST_ID: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 """Id of the `uuid` box of a C2PA manifest. Source: C2PA specification 2.2, A.5.1."""
-_PIECE: Final = 1 << 20
 
 
 def media_sha256(path: Path) -> str:
@@ -43,14 +42,6 @@ def is_manifest(file: IO[bytes], box: Box) -> bool:
     return box.kind == b"uuid" and read_at(file, box.body, len(MANIFEST_ID)) == MANIFEST_ID
 
 
-def pieces_of(file: IO[bytes], begin: int, end: int) -> Iterator[bytes]:
-    """Yield the bytes of a file between two places, in pieces."""
-    file.seek(begin)
-    while begin < end and (piece := file.read(min(_PIECE, end - begin))):
-        begin += len(piece)
-        yield piece
-
-
 def _without_manifest(file: IO[bytes]) -> Iterator[bytes]:
     """Yield the bytes of a film that had no manifest."""
     end = file.seek(0, 2)
@@ -64,13 +55,16 @@ def _without_manifest(file: IO[bytes]) -> Iterator[bytes]:
     for box in boxes:
         if box in manifests:
             pass
-        elif box.kind == b"moov" and box.end - box.start <= LARGEST_INDEX:
-            index = read_at(file, box.start, box.end - box.start)
-            try:
-                yield moved_index(index, gaps)
-            except OverflowError:  # the places are no places of this film
-                yield index
+        elif box.kind == b"moov":
+            yield from _index_before(file, box, gaps)
         else:
             yield from pieces_of(file, box.start, box.end)
         place = box.end
     yield from pieces_of(file, place, end)
+
+
+def _index_before(file: IO[bytes], index: Box, gaps: list[Gap]) -> Iterator[bytes]:
+    try:
+        return moved_index(file, index, gaps)
+    except OverflowError:  # the places are no places of this film
+        return pieces_of(file, index.start, index.end)

@@ -26,6 +26,15 @@ def limit_arenas() -> None:
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
+def give_back_freed_memory() -> None:
+    """Let the C library give freed memory back to the system. Otherwise the library keeps most of what small pieces were in.
+
+    Where the C library is not glibc, nothing happens.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def skip_last_collection() -> None:
     """Let the interpreter end without a last search for unused objects. Call this when the process is about to end.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from gateway.media.boxes import Gap, boxes_of, moved_index
@@ -18,6 +20,10 @@ ROOM = 5000
 def packets(film: Path) -> list[tuple[int | None, bytes]]:
     with av.open(str(film)) as container:
         return [(packet.pts, bytes(packet)) for packet in container.demux() if packet.size]
+
+
+def box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
 
 
 def with_room(footage: Path, film: Path, room: int) -> None:
@@ -71,9 +77,29 @@ def test_places_that_do_not_fit_into_32_bits_are_an_error() -> None:
         table = struct.pack(">II", 0, len(places)) + b"".join(struct.pack(">I", place) for place in places)
         return box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", box(b"stco", table))))))
 
-    def box(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I4s", 8 + len(body), kind) + body
+    def moved(before: bytes) -> bytes:
+        file = io.BytesIO(before)
+        (whole,) = boxes_of(file)
+        return b"".join(moved_index(file, whole, [Gap(20, 100)]))
 
-    assert moved_index(index(10, 2**32 - 101), [Gap(20, 100)]) == index(10, 2**32 - 1)
+    assert moved(index(10, 2**32 - 101)) == index(10, 2**32 - 1)
     with pytest.raises(OverflowError, match="32 bits"):
-        moved_index(index(10, 2**32 - 100), [Gap(20, 100)])
+        moved(index(10, 2**32 - 100))
+
+
+def test_an_index_of_many_samples_is_moved_in_pieces() -> None:
+    def index(tables: list[np.ndarray]) -> bytes:
+        return box(b"moov", b"".join(box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", stored(t))))) for t in tables))
+
+    def stored(table: np.ndarray) -> bytes:
+        kind = b"stco" if table.dtype.itemsize == 4 else b"co64"
+        return box(kind, struct.pack(">II", 0, len(table)) + table.tobytes()) + box(b"stsz", bytes(3_000_001))
+
+    short, long = np.arange(400_000, dtype=">u4"), np.arange(2**33, 2**33 + 300_000, dtype=">u8")
+    file = io.BytesIO(index([short, long]))
+    (whole,) = boxes_of(file)
+    pieces = list(moved_index(file, whole, [Gap(1000, 64)]))
+    short[1000:] += 64
+    long += 64
+    assert b"".join(pieces) == index([short, long])
+    assert max(map(len, pieces)) <= 1 << 20

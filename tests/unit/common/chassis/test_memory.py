@@ -42,6 +42,24 @@ if sys.argv[1] == "skipped":
 """
 """A program that leaves an object that refers to itself."""
 
+FREED = """
+import ctypes, sys
+from services.common.chassis.memory import give_back_freed_memory, resident_bytes
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+pieces = [libc.malloc(50_000) for _ in range(4000)]
+for piece in pieces:
+    ctypes.memset(piece, 1, 50_000)
+for number, piece in enumerate(pieces):
+    if number % 100:
+        libc.free(ctypes.c_void_p(piece))
+before = resident_bytes()
+if sys.argv[1] == "given back":
+    give_back_freed_memory()
+print(before - resident_bytes())
+"""
+"""A program that fills 200 MB with small pieces, frees all but every hundredth, and prints how much memory it has less then."""
+
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
 
 
@@ -66,3 +84,10 @@ def test_the_user_may_choose_another_number_of_arenas() -> None:
 def test_a_process_that_ends_need_not_search_for_unused_objects(how: str, printed: str) -> None:
     result = subprocess.run([sys.executable, "-c", UNUSED, how], check=True, capture_output=True, text=True)
     assert result.stdout == printed
+
+
+@needs_glibc
+@pytest.mark.parametrize(("how", "given_back"), [("given back", True), ("kept", False)])
+def test_memory_between_pieces_that_are_in_use_is_given_back(how: str, given_back: bool) -> None:
+    answer = subprocess.run([sys.executable, "-c", FREED, how], check=True, capture_output=True, text=True).stdout
+    assert (int(answer) > 150_000_000) is given_back
