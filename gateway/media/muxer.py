@@ -115,8 +115,8 @@ class FilmMuxer:
         # The muxer's table takes less than the pictures in flight took.
         give_back_freed_memory()
         for packet in self._pictures.packets():
-            packet.stream = self._stream
-            time = packet.dts * packet.time_base
+            assert packet.dts is not None
+            packet.stream, time = self._stream, packet.dts * packet.time_base
             self._container.mux_one(packet)
             self._others_until(time)
         self._others_until(None)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from av.packet import Packet
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 _HEAD: Final = struct.Struct("<qqqIII?")
@@ -51,7 +52,7 @@ class PacketSpool:
         self._files[-1].write(_HEAD.pack(*times, ticks.numerator, ticks.denominator, packet.size, packet.is_keyframe))
         self._files[-1].write(packet)
 
-    def packets(self) -> Iterator[Packet[VideoStream]]:
+    def packets(self) -> Iterator[Packet[Stream]]:
         """Yield the packets, without their stream.
 
         Raises:
@@ -62,7 +63,7 @@ class PacketSpool:
                 file.seek(0)
                 while head := file.read(_HEAD.size):
                     pts, dts, duration, numerator, denominator, size, is_keyframe = _HEAD.unpack(head)
-                    packet: Packet[VideoStream] = Packet(file.read(size))
+                    packet = Packet(file.read(size))
                     packet.pts, packet.dts, packet.duration = pts, dts, duration
                     packet.time_base, packet.is_keyframe = Fraction(numerator, denominator), is_keyframe
                     yield packet
