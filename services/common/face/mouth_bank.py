@@ -46,6 +46,11 @@ _TURN_COST_PER_DEGREE: Final = 0.15
 _OPENING_COST: Final = 0.25
 _OPENING_KNEE_PX: Final = 2.0
 """Opening in pixels from which on openings are compared on a logarithmic scale."""
+_HIDDEN_PX: Final = 1.5
+_SHOWN_PX: Final = 4.0
+"""Openings up to which a mouth shows nothing of its inside, and from which on the inside shows in full, head-space pixels."""
+_HIDDEN_COST: Final = 4.0
+"""Cost of a texture that shows nothing of the inside for a mouth that shows the inside in full, pixels."""
 _APART: Final = 3
 _ROTATION_TOLERANCE: Final = 1e-2
 _BLEND_SOFTNESS_PX: Final = 0.3
@@ -123,6 +128,11 @@ class MouthBank:
     def window_openings(self) -> Float32:
         """float32 [W]: how far the mouth of each window's last frame is open, on the scale of `opening_scale`."""
         return opening_scale(self.mouth[self.window_rows[:, -1]])
+
+    @cached_property
+    def window_insides(self) -> Float32:
+        """float32 [W], 0..1: how much each window's last frame shows of the inside of the mouth."""
+        return shown_inside(self.mouth[self.window_rows[:, -1]])
 
     @cached_property
     def medoid(self) -> int:
@@ -237,8 +247,9 @@ def window_costs(bank: MouthBank, window: Float32, rotation: Float64 | None = No
     """Return the costs of the bank's windows, float32 [W], head-space pixels. The best window has the lowest cost.
 
     The cost is the weighted mean L1 distance of landmarks (Eq. 4; past, jaw and depth count less), plus the difference of the
-    mouths' openings, which people see first and the mean over 59 points hides, plus a little per degree between the head
-    orientations, since a texture of another view fits worse than its landmarks say.
+    mouths' openings, which people see first and the mean over 59 points hides, plus a lot for shut lips where parted lips are
+    wanted, since a warp can shut a mouth but has no inside to open, plus a little per degree between the head orientations, since a
+    texture of another view fits worse than its landmarks say.
 
     Args:
         bank: the bank.
@@ -248,6 +259,7 @@ def window_costs(bank: MouthBank, window: Float32, rotation: Float64 | None = No
     flat = (window * _WINDOW_WEIGHTS).reshape(-1)
     costs = np.abs(bank.weighted_windows - flat).sum(axis=1) / _WINDOW_WEIGHTS.sum()
     costs += np.float32(_OPENING_COST) * np.abs(bank.window_openings - opening_scale(window[-1]))
+    costs += np.float32(_HIDDEN_COST) * np.maximum(shown_inside(window[-1]) - bank.window_insides, 0.0)
     if rotation is not None:
         last = bank.rotation[bank.window_rows[:, -1]]
         # Only the direction of the nose counts: the crop removes roll.
@@ -266,6 +278,16 @@ def opening_scale(mouth: Float32) -> Float32:
     """
     scale = 1.5 * _OPENING_KNEE_PX
     return np.asarray(scale * np.log1p(mouth_opening(mouth) / _OPENING_KNEE_PX), dtype=np.float32)
+
+
+def shown_inside(mouth: Float32) -> Float32:
+    """Return how much mouths show of their inside, float32 [...], 0..1.
+
+    Args:
+        mouth: float32 [..., 59, D], mouth-area landmarks, D >= 2, pixels.
+    """
+    share = (mouth_opening(mouth) - _HIDDEN_PX) / (_SHOWN_PX - _HIDDEN_PX)
+    return np.asarray(np.clip(share, 0.0, 1.0), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pytest
 from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ANCHORS, measure_geometry
 from services.common.face.crops import HeadPose, head_template, head_to_box
-from services.common.face.landmarks import MOUTH_AREA
+from services.common.face.landmarks import MOUTH_AREA, part_lips, shut_lips
 from services.common.face.mouth_bank import (
     FORMAT,
     MouthBank,
@@ -117,6 +117,16 @@ def test_a_mouth_of_the_same_opening_aside_is_nearer_than_a_wider_one_in_place()
     assert np.abs(aside - same).mean() > np.abs(wider - same).mean()
     costs = window_costs(bank_of(np.concatenate([aside, wider]), np.r_[0:6, 20:26]), same, np.eye(3))
     assert costs[0] < 0.9 * costs[1]
+
+
+def test_parted_lips_are_not_made_from_shut_lips_although_these_are_nearer() -> None:
+    shut = np.repeat(shut_lips(MOUTH)[None], 6, axis=0)
+    parted = np.repeat(part_lips(shut[0], np.repeat([[0.0, 7.0, 0.0]], 9, axis=0).astype(np.float32))[None], 6, axis=0)
+    aside = parted + np.array([4.0, 2.0, 0.0], np.float32)
+    assert np.abs(shut - parted).mean() < 0.8 * np.abs(aside - parted).mean()
+    bank = bank_of(np.concatenate([shut, aside]), np.r_[0:6, 20:26])
+    assert retrieve(bank, parted, np.eye(3)).rows[0, -1] == 11
+    assert retrieve(bank, shut, np.eye(3)).rows[0, -1] == 5
 
 
 def test_costs_are_zero_for_the_same_window_and_grow_with_the_difference() -> None:
