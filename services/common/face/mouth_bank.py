@@ -46,11 +46,12 @@ _TURN_COST_PER_DEGREE: Final = 0.15
 _OPENING_COST: Final = 0.25
 _OPENING_KNEE_PX: Final = 2.0
 """Opening in pixels from which on openings are compared on a logarithmic scale."""
-_HIDDEN_PX: Final = 1.5
-_SHOWN_PX: Final = 4.0
-"""Openings up to which a mouth shows nothing of its inside, and from which on the inside shows in full, head-space pixels."""
-_HIDDEN_COST: Final = 4.0
-"""Cost of a texture that shows nothing of the inside for a mouth that shows the inside in full, pixels."""
+_SHUT_PX: Final = (1.0, 2.5)
+"""Openings up to which lips are shut, and from which on lips are not, head-space pixels."""
+_PARTED_PX: Final = (3.0, 5.0)
+"""Openings up to which lips hardly show the inside of the mouth, and from which on lips do, head-space pixels."""
+_SHUT_COST: Final = 4.0
+"""Cost of a texture of shut lips where parted lips are wanted, pixels."""
 _APART: Final = 3
 _ROTATION_TOLERANCE: Final = 1e-2
 _BLEND_SOFTNESS_PX: Final = 0.3
@@ -130,9 +131,9 @@ class MouthBank:
         return opening_scale(self.mouth[self.window_rows[:, -1]])
 
     @cached_property
-    def window_insides(self) -> Float32:
-        """float32 [W], 0..1: how much each window's last frame shows of the inside of the mouth."""
-        return shown_inside(self.mouth[self.window_rows[:, -1]])
+    def window_shut(self) -> Float32:
+        """float32 [W], 0..1: how much the lips of each window's last frame are shut."""
+        return 1.0 - _share(mouth_opening(self.mouth[self.window_rows[:, -1]]), _SHUT_PX)
 
     @cached_property
     def medoid(self) -> int:
@@ -259,7 +260,7 @@ def window_costs(bank: MouthBank, window: Float32, rotation: Float64 | None = No
     flat = (window * _WINDOW_WEIGHTS).reshape(-1)
     costs = np.abs(bank.weighted_windows - flat).sum(axis=1) / _WINDOW_WEIGHTS.sum()
     costs += np.float32(_OPENING_COST) * np.abs(bank.window_openings - opening_scale(window[-1]))
-    costs += np.float32(_HIDDEN_COST) * np.maximum(shown_inside(window[-1]) - bank.window_insides, 0.0)
+    costs += np.float32(_SHUT_COST) * _share(mouth_opening(window[-1]), _PARTED_PX) * bank.window_shut
     if rotation is not None:
         last = bank.rotation[bank.window_rows[:, -1]]
         # Only the direction of the nose counts: the crop removes roll.
@@ -280,14 +281,9 @@ def opening_scale(mouth: Float32) -> Float32:
     return np.asarray(scale * np.log1p(mouth_opening(mouth) / _OPENING_KNEE_PX), dtype=np.float32)
 
 
-def shown_inside(mouth: Float32) -> Float32:
-    """Return how much mouths show of their inside, float32 [...], 0..1.
-
-    Args:
-        mouth: float32 [..., 59, D], mouth-area landmarks, D >= 2, pixels.
-    """
-    share = (mouth_opening(mouth) - _HIDDEN_PX) / (_SHOWN_PX - _HIDDEN_PX)
-    return np.asarray(np.clip(share, 0.0, 1.0), dtype=np.float32)
+def _share(opening: Float32, ends: tuple[float, float]) -> Float32:
+    """Return where openings lie between two ends, float32 [...], 0..1."""
+    return np.asarray(np.clip((opening - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
