@@ -10,6 +10,7 @@ import struct
 import tempfile
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Final
@@ -72,4 +73,5 @@ class PacketSpool:
     def close(self) -> None:
         """Give all files back to the disk."""
         while self._files:
-            self._files.popleft().close()
+            with suppress(OSError):  # the end of a file on a full disk is still waiting to be written
+                self._files.popleft().close()

@@ -11,6 +11,7 @@ import av
 import pytest
 
 from gateway.media.packet_spool import PacketSpool
+from tests.file_limit import files_of_at_most
 
 
 def encoded(codec: str) -> list[av.Packet[Any]]:
@@ -75,3 +76,14 @@ def _descriptors() -> list[str]:
 def test_a_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="gone"):
         PacketSpool(tmp_path / "gone").put(encoded("ffv1")[0])
+
+
+def test_files_on_a_full_disk_can_be_given_up(tmp_path: Path) -> None:
+    packets, spool = encoded("ffv1"), PacketSpool(tmp_path)
+    with files_of_at_most(2000):
+        with pytest.raises(OSError, match="large"):
+            for _ in range(100):
+                for packet in packets:
+                    spool.put(packet)
+        spool.close()
+    assert list(spool.packets()) == []
