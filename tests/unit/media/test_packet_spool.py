@@ -29,6 +29,11 @@ def encoded(codec: str) -> list[av.Packet[Any]]:
     return packets + context.encode(None)
 
 
+def put_all(spool: PacketSpool, packets: list[av.Packet[Any]]) -> None:
+    for packet in packets:
+        spool.put(packet)
+
+
 def facts(packet: av.Packet[Any]) -> tuple[object, ...]:
     times = (packet.pts, packet.dts, packet.duration, packet.time_base)
     return (*times, packet.is_keyframe, bytes(packet))
@@ -38,8 +43,7 @@ def facts(packet: av.Packet[Any]) -> tuple[object, ...]:
 @pytest.mark.parametrize("largest_file", [1, 900, 1 << 30])
 def test_packets_come_back_as_they_were(codec: str, largest_file: int, tmp_path: Path) -> None:
     packets, spool = encoded(codec), PacketSpool(tmp_path, largest_file=largest_file)
-    for packet in packets:
-        spool.put(packet)
+    put_all(spool, packets)
     before = [facts(packet) for packet in packets]
     assert len(before) == 40
     assert [facts(packet) for packet in spool.packets()] == before
@@ -48,8 +52,7 @@ def test_packets_come_back_as_they_were(codec: str, largest_file: int, tmp_path:
 
 def test_nothing_is_seen_in_the_folder(tmp_path: Path) -> None:
     spool = PacketSpool(tmp_path)
-    for packet in encoded("ffv1"):
-        spool.put(packet)
+    put_all(spool, encoded("ffv1"))
     assert list(tmp_path.iterdir()) == []
     spool.close()
     assert list(spool.packets()) == []
@@ -60,8 +63,7 @@ def test_a_file_goes_when_its_packets_were_read(tmp_path: Path) -> None:
         return sum(os.readlink(f"/proc/self/fd/{number}").startswith(str(tmp_path)) for number in _descriptors())
 
     spool = PacketSpool(tmp_path, largest_file=1)
-    for packet in encoded("ffv1"):
-        spool.put(packet)
+    put_all(spool, encoded("ffv1"))
     left = []
     for _ in spool.packets():
         left.append(open_files())
@@ -82,8 +84,6 @@ def test_files_on_a_full_disk_can_be_given_up(tmp_path: Path) -> None:
     packets, spool = encoded("ffv1"), PacketSpool(tmp_path)
     with files_of_at_most(2000):
         with pytest.raises(OSError, match="large"):
-            for _ in range(100):
-                for packet in packets:
-                    spool.put(packet)
+            put_all(spool, 100 * packets)
         spool.close()
     assert list(spool.packets()) == []
