@@ -28,6 +28,8 @@ from gateway.media.write_settings import WriteSettings
 from services.common.chassis.memory import give_back_freed_memory
 
 _MOST_TICKS: Final = 1 << 31
+_TIDY_FRAMES: Final = 500
+"""Frames after which freed memory is given back. What a dub takes and frees leaves holes of 60 MiB in an hour; this takes 7 ms."""
 _QSCALE_2: Final = 2 * 118
 """FFmpeg's quality number for quantiser 2, MPEG-2 at its best useful quality."""
 
@@ -78,7 +80,7 @@ class FilmMuxer:
         container = av.open(target, "w", format=choice.container, container_options=options, buffer_size=BUFFER_BYTES)
         assert isinstance(container, OutputContainer)
         self._container = container
-        self._pictures = PacketSpool(folder)
+        self._pictures, self._encoded = PacketSpool(folder), 0
         self._shift = -info.video.start if choice.frame_numbers else Fraction(0)
         self._carried: CarriedStreams | None = None
         try:
@@ -107,6 +109,9 @@ class FilmMuxer:
         """Encode the next picture."""
         for packet in self._stream.encode(picture):
             self._pictures.put(packet)
+        self._encoded += 1
+        if self._encoded % _TIDY_FRAMES == 0:
+            give_back_freed_memory()
 
     def finish(self) -> None:
         """Encode what the encoder still holds, mux pictures, speech and carried streams, and write the trailer."""

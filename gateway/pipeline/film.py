@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +20,6 @@ from gateway.pipeline.rendered_window import RenderedWindow
 from gateway.provenance.watermark.embedding import Mark
 from gateway.provenance.watermark.strength import Strength
 from gateway.stages.times import StageClock
-from services.common.chassis.memory import give_back_freed_memory
-
-_TIDY_FRAMES: Final = 500
-"""Frames after which freed memory is given back. Pictures of many sizes come and go, and leave holes of 60 MiB in an hour."""
 
 
 @dataclass(slots=True)
@@ -107,7 +102,5 @@ class Film:
             frames = iter(reader)
             async for span, window in windows:
                 await in_thread(write_window, frames, span, window)
-                if span.start // _TIDY_FRAMES < span.stop // _TIDY_FRAMES:
-                    await in_thread(give_back_freed_memory)
                 on_progress(span.stop)
         return facts

@@ -60,6 +60,8 @@ class LocalStages:
         return any(pool.pending for part in self._parts.values() for pool in part.workers)
 
     async def __aenter__(self) -> Self:
+        # librosa and numba import parts of this package. Threads that begin an import at both ends wait for each other.
+        await asyncio.to_thread(importlib.import_module, "scipy.linalg")
         await asyncio.gather(*(asyncio.to_thread(part.warm_up) for part in self._parts.values()))
         return self
 

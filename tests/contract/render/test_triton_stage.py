@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
+from gateway.ahead import in_thread
 from services.common.chassis.server import StageServer
 from services.common.chassis.stage import server_of
 from services.common.errors import BackendUnavailable
@@ -78,6 +79,25 @@ async def stage_on(triton: TritonProcess, artefacts: Path, **settings: Any) -> A
         yield server
 
 
+@asynccontextmanager
+async def started_again(triton: TritonProcess) -> AsyncIterator[None]:
+    """Start the server again when it ends by itself (`gave_up`), as a cluster does."""
+
+    async def watch() -> None:
+        while True:
+            if psutil.Process(triton.pid).status() == psutil.STATUS_ZOMBIE:
+                await in_thread(triton.stop, kill=True)
+                await in_thread(triton.start)
+            await asyncio.sleep(0.2)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
 async def many(frames: list[RenderFrame], times: int) -> AsyncIterator[pb.RenderRequest]:
     yield CONFIG
     for turn in range(times):
@@ -120,8 +140,9 @@ async def test_a_stream_whose_model_is_killed_in_its_middle_completes_with_the_s
     triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], expected: list[bytes], shared_memory: bool
 ) -> None:
     async with (
-        stage_on(triton, tmp_path, triton_shared_memory=shared_memory) as server,
+        stage_on(triton, tmp_path, triton_shared_memory=shared_memory, triton_heal_wait_s=60.0) as server,
         grpc.aio.insecure_channel(server.address) as channel,
+        started_again(triton),
     ):
         stub: RenderServiceAsyncStub = RenderServiceStub(channel)
         answers = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -98,3 +100,23 @@ async def test_the_request_of_a_download_is_checked() -> None:
     with pytest.raises(InvalidRequest, match="num_steps: 4294967295 is not within 0"):
         _ = [reply async for reply in stages(seen).download(rpcs.render.PERSONALIZE, TOO_MANY_STEPS)]
     assert seen.requests == []
+
+
+LIBRARIES = """
+import asyncio, sys
+from gateway.stages.local import LocalStages
+from services.common.chassis.stage import StageParts
+def warm_up():
+    print("scipy.linalg" in sys.modules)
+async def open_and_close():
+    print("scipy.linalg" in sys.modules)
+    async with LocalStages({"audio": StageParts(None, None, (), warm_up, ())}):
+        pass
+asyncio.run(open_and_close())
+"""
+"""A program that prints whether a library is loaded before the stages are opened, and when they warm up."""
+
+
+def test_stages_that_warm_up_side_by_side_find_the_library_that_two_others_import() -> None:
+    answer = subprocess.run([sys.executable, "-c", LIBRARIES], check=True, capture_output=True, text=True).stdout
+    assert answer.split() == ["False", "True"]
