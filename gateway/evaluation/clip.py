@@ -42,7 +42,7 @@ def truth_of(shot: Shot) -> Truth:
     total, rows = shot.info.video.num_frames, shot.rows
     crops = np.zeros((total, CROP_SIZE, CROP_SIZE, 3), np.uint8)
     poses = np.full((total, POSE_SIZE), np.nan)
-    scale = scale_of(shot.workspace.faces, rows[rows >= 0].tolist())
+    scale = scale_of(shot.workspace.faces, rows[rows >= 0])
     native = NativeTruth(np.zeros((total, scale * BOX_SIZE, scale * BOX_SIZE), np.uint8), [None] * total)
     reasons: list[str] = []
     with VideoReader(shot.info) as reader:

@@ -11,7 +11,7 @@ from gateway.media.combing import without_combs
 from gateway.media.reader import VideoReader
 from gateway.pipeline.record_pictures import record_pictures
 from gateway.pipeline.records import RecordFile, pose_of
-from services.common.array_types import UInt8
+from services.common.array_types import Int64, UInt8
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, corners_of_box, invert
 from services.common.face.mouth_detail import grey
 from services.common.face.native_pictures import native_affine, native_scale
@@ -23,7 +23,7 @@ _MARGIN: Final = 16
 """Pixels of the frame around the render box that are looked at for combs."""
 
 
-def scale_of(faces: RecordFile, rows: Sequence[int]) -> int:
+def scale_of(faces: RecordFile, rows: Sequence[int] | Int64) -> int:
     """Return the native pixels per box pixel of a face, 1 to 4: the median over its records.
 
     Args:
