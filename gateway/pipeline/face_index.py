@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gateway.pipeline.records import RecordFile
-from services.common.array_types import Float32, Float64, Int64
+from services.common.array_types import Float32, Float64, Int32, Int64
 from services.common.errors import ContractBroken
 
 
@@ -16,16 +16,16 @@ class FaceIndex:
     """Index of the face records of a film.
 
     Attributes:
-        frame, face_id, reason: int64 [R], one entry per record.
+        frame, face_id, reason: int32 [R], one entry per record.
         area: float32 [R], box area in frame pixels.
         centre: float32 [R, 2], box centre in frame pixels.
         shot_cuts: frames that begin a shot.
         num_frames: number of frames of the film.
     """
 
-    frame: Int64
-    face_id: Int64
-    reason: Int64
+    frame: Int32
+    face_id: Int32
+    reason: Int32
     area: Float32
     centre: Float32
     shot_cuts: tuple[int, ...]
@@ -62,9 +62,9 @@ def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceInd
     _check_index(table, shot_cuts, num_frames)
     assert isinstance(shot_cuts, list)
     return FaceIndex(
-        frame=table[:, 0].astype(np.int64),
-        face_id=table[:, 1].astype(np.int64),
-        reason=table[:, 2].astype(np.int64),
+        frame=table[:, 0].astype(np.int32),
+        face_id=table[:, 1].astype(np.int32),
+        reason=table[:, 2].astype(np.int32),
         area=table[:, 3].astype(np.float32),
         centre=table[:, 4:6].astype(np.float32),
         shot_cuts=tuple(shot_cuts),

@@ -84,7 +84,7 @@ async def rendered_windows(
     Raises:
         DubstageError: from the stages.
     """
-    spans = [range(begin, min(begin + WINDOW_FRAMES, num_frames)) for begin in range(0, num_frames, WINDOW_FRAMES)]
+    spans = (range(begin, min(begin + WINDOW_FRAMES, num_frames)) for begin in range(0, num_frames, WINDOW_FRAMES))
     if inputs is None:
         for span in spans:
             yield span, joined([])
