@@ -63,7 +63,7 @@ def read_at(file: IO[bytes], place: int, size: int) -> bytes:
 
 
 def pieces_of(file: IO[bytes], begin: int, end: int) -> Iterator[bytes]:
-    """Yield the bytes of a file between two places, in pieces of at most 1 MiB. The file may be moved between two pieces."""
+    """Yield the bytes of a file between two places, in pieces of at most 1 MiB. Callers may seek in the file between two pieces."""
     while begin < end and (piece := read_at(file, begin, min(_PIECE, end - begin))):
         begin += len(piece)
         yield piece
@@ -73,7 +73,8 @@ def moved_index(file: IO[bytes], index: Box, gaps: list[Gap]) -> Iterator[bytes]
     """Return the bytes of a box `moov` whose samples have moved, in pieces of at most 1 MiB. The index of two hours has 8 MiB.
 
     Args:
-        file: the file that holds the box. The file may be moved between two pieces, and written to up to the end of the last piece.
+        file: the file that holds the box. Callers may seek in the file between two pieces, and may replace the bytes of pieces that
+            they already have.
         index: the box.
         gaps: what was put into the file or taken out. A sample moves by the sizes of all gaps whose place is not behind the
             sample's place before.

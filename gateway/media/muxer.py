@@ -25,11 +25,8 @@ from gateway.media.sound import SoundReader, Speech
 from gateway.media.speech_encoder import SpeechEncoder
 from gateway.media.types import MediaInfo
 from gateway.media.write_settings import WriteSettings
-from services.common.chassis.memory import give_back_freed_memory
 
 _MOST_TICKS: Final = 1 << 31
-_TIDY_FRAMES: Final = 500
-"""Frames after which freed memory is given back. What a dub takes and frees leaves holes of 60 MiB in an hour; this takes 7 ms."""
 _QSCALE_2: Final = 2 * 118
 """FFmpeg's quality number for quantiser 2, MPEG-2 at its best useful quality."""
 
@@ -80,7 +77,7 @@ class FilmMuxer:
         container = av.open(target, "w", format=choice.container, container_options=options, buffer_size=BUFFER_BYTES)
         assert isinstance(container, OutputContainer)
         self._container = container
-        self._pictures, self._encoded = PacketSpool(folder), 0
+        self._pictures = PacketSpool(folder)
         self._shift = -info.video.start if choice.frame_numbers else Fraction(0)
         self._carried: CarriedStreams | None = None
         try:
@@ -109,16 +106,11 @@ class FilmMuxer:
         """Encode the next picture."""
         for packet in self._stream.encode(picture):
             self._pictures.put(packet)
-        self._encoded += 1
-        if self._encoded % _TIDY_FRAMES == 0:
-            give_back_freed_memory()
 
     def finish(self) -> None:
         """Encode what the encoder still holds, mux pictures, speech and carried streams, and write the trailer."""
         for packet in self._stream.encode(None):
             self._pictures.put(packet)
-        # The muxer's table takes less than the pictures in flight took.
-        give_back_freed_memory()
         for packet in self._pictures.packets():
             assert packet.dts is not None
             packet.stream, time = self._stream, packet.dts * packet.time_base

@@ -22,7 +22,7 @@ from services.common.chassis.memory import give_back_freed_memory
 from services.common.errors import MediaUnsupported
 
 _LARGE_INDEX: Final = 50_000
-"""Entries of an index from which freed memory is given back: those of twelve minutes of picture and sound."""
+"""Number of entries from which on an index is large. Twelve minutes of picture and sound have as many."""
 
 
 @contextmanager

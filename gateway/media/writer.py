@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Protocol, Self
+from typing import Final, NoReturn, Protocol, Self
 
 import av
 import numpy as np
@@ -24,7 +24,12 @@ from gateway.media.reader import plane_views
 from gateway.media.sound import Speech
 from gateway.media.types import DecodedFrame, MediaInfo, Plane
 from gateway.media.write_settings import WriteSettings
+from services.common.chassis.memory import give_back_freed_memory
 from services.common.errors import ContractBroken
+
+_TIDY_FRAMES: Final = 500
+"""Number of frames after which freed memory is given back to the system, which takes 7 ms. Without that, unused memory grows to
+60 MiB in an hour."""
 
 
 class Seal(Protocol):
@@ -156,6 +161,8 @@ class VideoWriter:
             self._give_up(problem)
         self._frames += 1
         self._changed += planes is not None
+        if self._frames % _TIDY_FRAMES == 0:
+            give_back_freed_memory()
 
     def finish(self) -> None:
         """Mux and sign the film, and give the film its name. Without this call, the end of the block does the same.
@@ -177,6 +184,8 @@ class VideoWriter:
         assert self._file is not None
         if self._frames != self._info.video.num_frames:
             raise ContractBroken(f"{self._frames} frames were written, the footage has {self._info.video.num_frames}")
+        # The muxer takes memory now. The dub has freed more than that, so the process stays as small as before.
+        give_back_freed_memory()
         self._muxer.finish()
         self._file.settle()
         commit_with(self._file, self._seal)

@@ -119,6 +119,7 @@ async def _rotate(portrait: _Portrait, shot: Shot, film: MediaInfo, poses: Float
                     await in_thread(take, writer, number, reply)
                     number += 1
                     on_frame(number, len(poses))
+                await in_thread(writer.finish)
         finally:
             await close(replies)
 

@@ -60,7 +60,8 @@ class LocalStages:
         return any(pool.pending for part in self._parts.values() for pool in part.workers)
 
     async def __aenter__(self) -> Self:
-        # librosa and numba import parts of this package. Threads that begin an import at both ends wait for each other.
+        # librosa and numba import parts of this package in different orders. Two threads that do so at the same time block each
+        # other, and Python then raises an error in one of them.
         await asyncio.to_thread(importlib.import_module, "scipy.linalg")
         await asyncio.gather(*(asyncio.to_thread(part.warm_up) for part in self._parts.values()))
         return self
