@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -13,43 +12,68 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
 class _End:
-    error: Exception | None
+    """Stands in the queue of a reader whose source has ended."""
 
 
-async def read_ahead(source: AsyncIterator[T], size: int) -> AsyncGenerator[T, None]:
-    """Yield the items of `source`. A task reads the source, at most `size` items ahead.
+class ReadAhead(AsyncIterator[T]):
+    """Items of a source, which a task reads, at most `size` items ahead. One task at a time may wait for items.
 
-    Closing the generator cancels the task and closes the source.
-
-    Raises:
-        Exception: the error of the source, after the items that came before the error.
+    Whoever makes the reader closes the reader. The items end then for every task, also for one that waits for the next item: gRPC
+    reads requests in a task of its own, which goes on when the call has failed.
     """
-    queue: asyncio.Queue[T | _End] = asyncio.Queue(size)
 
-    async def pump() -> None:
+    def __init__(self, source: AsyncIterator[T], size: int) -> None:
+        """Prepare a reader. Reading begins when the first item is wanted.
+
+        Args:
+            source: is closed with the reader.
+            size: most items that wait.
+        """
+        self._source = source
+        self._queue: asyncio.Queue[T | _End] = asyncio.Queue(size)
+        self._task: asyncio.Task[None] | None = None
+        self._ended = False
+
+    async def __anext__(self) -> T:
+        """Return the next item.
+
+        Raises:
+            StopAsyncIteration: the source has ended, or the reader is closed.
+            Exception: the error of the source, after the items that came before the error.
+        """
+        if self._ended:
+            raise StopAsyncIteration
+        if self._task is None:
+            self._task = asyncio.create_task(self._read())
+            self._task.add_done_callback(self._wake)
+        if not (self._task.done() and self._queue.empty()):
+            item = await self._queue.get()
+            if self._ended:
+                raise StopAsyncIteration
+            if not isinstance(item, _End):
+                return item
+        self._ended = True
+        self._task.result()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """End the items and close the source. Returns when both have ended, also where the wait is cancelled."""
+        self._ended = True
         try:
-            async for item in source:
-                await queue.put(item)
-        except Exception as error:
-            await queue.put(_End(error))
-        else:
-            await queue.put(_End(None))
+            if self._task is not None:
+                self._task.cancel()
+                await settled(self._task)
+        finally:
+            await close(self._source)
 
-    task = asyncio.create_task(pump())
-    try:
-        while True:
-            item = await queue.get()
-            if isinstance(item, _End):
-                if item.error is not None:
-                    raise item.error
-                return
-            yield item
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await close(source)
+    async def _read(self) -> None:
+        async for item in self._source:
+            await self._queue.put(item)
+
+    def _wake(self, task: asyncio.Task[None]) -> None:
+        if self._queue.empty():
+            self._queue.put_nowait(_End())
 
 
 async def close(source: AsyncIterator[T]) -> None:
@@ -71,6 +95,20 @@ async def all_together(works: Iterable[Coroutine[None, None, None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def settled(work: asyncio.Future[T]) -> None:
+    """Wait until a task has ended, and drop its result or error. A cancelled wait ends when the task has ended too."""
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if not work.cancelled():
+        work.exception()
+    if cancelled is not None:
+        raise cancelled
+
+
 async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in a thread as `asyncio.to_thread` does. A cancelled wait still waits until the call has ended, so that the
     caller can close what the call uses.
@@ -85,5 +123,5 @@ async def stoppable(function: Callable[[], T], stop: Callable[[], None]) -> T:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         stop()
-        await asyncio.gather(work, return_exceptions=True)
+        await settled(work)
         raise

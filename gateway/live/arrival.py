@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Final
 
 from dubstage.audio.v1alpha1 import audio_pb2
-from gateway.ahead import read_ahead
+from gateway.ahead import ReadAhead
 from gateway.live.chain import LiveSound
 from services.common.wire.timeline import MOTION_RATE
 
@@ -82,7 +82,7 @@ class Arrivals:
 
     async def chunks(self) -> AsyncGenerator[audio_pb2.AudioChunk, None]:
         """Yield the pieces, while a task takes the next ones."""
-        async with aclosing(read_ahead(self._stamped(), _CHUNKS)) as waiting:
+        async with aclosing(ReadAhead(self._stamped(), _CHUNKS)) as waiting:
             async for chunk in waiting:
                 self._taken = chunk.first_sample + self._samples(chunk)
                 self._room.set()

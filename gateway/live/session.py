@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from dubstage.client import rpcs
 from gateway.actors.stored import StoredActor
-from gateway.ahead import close, read_ahead
+from gateway.ahead import ReadAhead, close
 from gateway.live.admission import LiveStream
 from gateway.live.chain import Chain, LiveSound
 from gateway.live.performance import Performance
@@ -65,7 +65,7 @@ async def live_frames(
             return source
 
         def ahead(replies: AsyncIterator[T]) -> AsyncIterator[T]:
-            return closed(read_ahead(closed(replies), AHEAD))
+            return closed(ReadAhead(closed(replies), AHEAD))
 
         features = ahead(stages.stream(rpcs.audio.EXTRACT_FEATURES, closed(chain.audio_requests())))
         motions = ahead(stages.stream(rpcs.motion.PREDICT_MOTION, closed(chain.motion_requests(features))))

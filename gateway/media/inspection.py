@@ -115,7 +115,7 @@ class _Inspection:
             if self._process is not None:
                 self._process.kill()
 
-    def answer(self) -> tuple[dict[str, Any], bytes]:
+    def answer(self) -> tuple[dict[str, Any], memoryview]:
         """Return the facts of the answer and the bytes behind the facts.
 
         Raises:

@@ -20,20 +20,21 @@ from gateway.media.types import AudioInfo, MediaInfo, OtherStream, VideoInfo
 
 def pack(facts: dict[str, Any], tail: bytes = b"") -> bytes:
     """Return one line of JSON followed by bytes."""
-    return json.dumps(facts).encode("ascii") + b"\n" + tail
+    line = json.dumps(facts).encode("ascii")
+    # Blanks put the bytes at a multiple of eight, so that NumPy reads integers from a view of the answer as fast as from an array.
+    return line + b" " * (-(len(line) + 1) % 8) + b"\n" + tail
 
 
-def unpack(answer: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return the JSON of an answer and the bytes behind it.
+def unpack(answer: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Return the JSON of an answer, and a view of the bytes behind it.
 
     Raises:
         ValueError: the bytes are no answer, or are cut short.
     """
-    line, newline, tail = answer.partition(b"\n")
-    facts = json.loads(line)
-    if not newline or not isinstance(facts, dict):
+    end = answer.find(b"\n")
+    if end < 0 or not isinstance(facts := json.loads(answer[:end]), dict):
         raise ValueError("the answer is cut short")
-    return facts, tail
+    return facts, memoryview(answer)[end + 1 :]
 
 
 def pack_film(info: MediaInfo) -> bytes:
@@ -70,11 +71,12 @@ def pack_film(info: MediaInfo) -> bytes:
     return pack(facts, video.pts.astype("<i8").tobytes())
 
 
-def film_from(facts: dict[str, Any], tail: bytes, path: Path) -> MediaInfo:
+def film_from(facts: dict[str, Any], tail: bytes | memoryview, path: Path) -> MediaInfo:
     """Return the MediaInfo of the file `path` that `pack_film` packed."""
     video = facts["video"]
     width, height, turns, mirrored, aspect, matrix = video["orientation"]
-    times = np.frombuffer(tail, "<i8").astype(np.int64)
+    # The times of a long film are megabytes, and the answer is kept: the times are a view of the answer.
+    times = np.frombuffer(tail, "<i8").astype(np.int64, copy=False)
     times.setflags(write=False)
     return MediaInfo(
         path,

@@ -12,7 +12,7 @@ from dubstage.client import face as face_client
 from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
-from gateway.ahead import close, in_thread, read_ahead
+from gateway.ahead import ReadAhead, close, in_thread
 from gateway.media.reader import VideoReader
 from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.pipeline.footage import AHEAD, picture_for_tracker
@@ -121,9 +121,9 @@ async def _tracked(
     """Yield the frames of a stretch: index in the footage, faces, and footage pixels per pixel of the tracked picture."""
     scales: list[float] = []
     async with AsyncExitStack() as stack:
-        messages = read_ahead(_messages(info, stretch, identity, scales), AHEAD)
+        messages = ReadAhead(_messages(info, stretch, identity, scales), AHEAD)
         stack.push_async_callback(close, messages)
-        replies = await stack.enter_async_context(aclosing(read_ahead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
+        replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
         async for reply in replies:
             for frame in reply.frames:
                 place = int(frame.frame_index)

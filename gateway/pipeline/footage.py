@@ -15,7 +15,7 @@ import numpy as np
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
 from dubstage.face.v1alpha1 import face_pb2
-from gateway.ahead import close, in_thread, read_ahead
+from gateway.ahead import ReadAhead, close, in_thread
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.pipeline.face_records import face_records
@@ -107,9 +107,9 @@ async def tracked_frames(stages: Stages, info: MediaInfo, threads: int) -> Async
     waiting: deque[tuple[int, UInt8, float]] = deque()
     async with AsyncExitStack() as stack:
         # Frames are decoded, tracked and cut at the same time.
-        messages = read_ahead(_frame_messages(info, threads, waiting), AHEAD)
+        messages = ReadAhead(_frame_messages(info, threads, waiting), AHEAD)
         stack.push_async_callback(close, messages)
-        replies = await stack.enter_async_context(aclosing(read_ahead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
+        replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
         async for reply in replies:
             for frame in reply.frames:
                 index, rgb, scale = waiting.popleft()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from services.common.store.artefacts import ArtefactRef
+
+_NEWEST: Final = 64
+"""Artefacts that may be stored while their entries are not in the journal yet, with room to spare."""
 
 
 class BlobLedger(Protocol):
@@ -44,7 +48,8 @@ class OwnBlobs:
     actor_id = ""
 
     def __init__(self) -> None:
-        self._held: list[ArtefactRef] = []
+        # Earlier artefacts are in the journal of the job, whose artefacts callers pass. A list of all would grow with the film.
+        self._held: deque[ArtefactRef] = deque(maxlen=_NEWEST)
 
     def begin(self, folder: Path) -> None:
         """As BlobLedger."""

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from dubstage.client import rpcs
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
+from gateway.ahead import close
 from gateway.stages.interface import Stages
 from gateway.stages.times import StageClock
 
@@ -89,6 +90,7 @@ class TimedStages:
                 frames += frames_a_reply
                 yield reply
         finally:
+            await close(replies)
             self._clock.add(name, wall_s=time.perf_counter() - began, frames=frames)
 
     async def _single(self, rpc: Rpc[Q, R], reply: Awaitable[R]) -> R:
