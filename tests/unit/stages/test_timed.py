@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 from dubstage.client import rpcs
 from dubstage.client.rpcs import Stream
 from dubstage.face.v1alpha1 import face_pb2
 from dubstage.render.v1alpha1 import render_pb2
+from gateway.ahead import close
 from gateway.stages.interface import STAGE_NAMES, stage_of
 from gateway.stages.timed import LABELS, TimedStages
 from gateway.stages.times import StageClock
@@ -32,3 +36,22 @@ async def test_calls_are_counted_under_their_names() -> None:
     _ = [reply async for reply in timed.download(rpcs.render.PERSONALIZE, render_pb2.PersonalizeRequest(model="toy"))]
     await timed.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest())
     assert [(stage.name, stage.frames) for stage in clock.stages()] == [("face", 3), ("identity", 0), ("personalize renderer", 0)]
+
+
+class Endless(Seen):
+    """A servicer that answers for ever, and notes that its answers were closed."""
+
+    async def Track(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield face_pb2.TrackResponse()
+        finally:
+            self.requests.append("closed")
+
+
+async def test_who_closes_a_timed_stream_closes_the_stream_of_the_stage() -> None:
+    endless = Endless()
+    replies = TimedStages(stages(endless), StageClock()).stream(rpcs.face.TRACK, sent(TRACK))
+    await anext(replies)
+    await close(replies)
+    assert endless.requests == ["closed"]
