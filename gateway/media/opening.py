@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -18,38 +18,49 @@ from av.video.stream import VideoStream
 from gateway.media.bounds import MAX_SAMPLES
 from gateway.media.formats import INPUT_OPTIONS, external_reference, playlist_kind
 from gateway.media.regular_file import descriptor_url, reading
+from gateway.media.track_view import Only, TrackView, track_view
 from services.common.chassis.memory import give_back_freed_memory
 from services.common.errors import MediaUnsupported
 
 _LARGE_INDEX: Final = 50_000
 """Number of entries from which on an index is large. Twelve minutes of picture and sound have as many."""
+_VIEW_BUFFER: Final = 256 << 10
+"""Bytes that FFmpeg reads of a view at once. FFmpeg reads files itself, with its own buffer."""
 
 
 @contextmanager
-def open_input(path: Path, *, field: str = "video") -> Iterator[InputContainer]:
+def open_input(path: Path, *, field: str = "video", only: Only | None = None) -> Iterator[InputContainer]:
     """Open a media file for reading. The gateway and the command line open media here only.
 
     FFmpeg gets the descriptor of the checked file instead of the path. So FFmpeg takes no name for a protocol or a pattern, and the
     file cannot be exchanged between check and use. Formats that open other files are refused.
 
+    Args:
+        path: the file.
+        field: option or field that names the file, for errors.
+        only: what the caller reads; None: all. Of long films the other tracks are hidden, so streams may have other numbers.
+
     Raises:
         MediaUnsupported: the file is missing, not regular, unreadable, empty, or in a format that is not read. `field` names the
             option at fault.
     """
-    with reading(path, field=field) as handle:
-        container = _open(handle, path, field)
-    try:
+    with ExitStack() as stack:
+        with reading(path, field=field) as handle:
+            view = track_view(handle, only) if only is not None else None
+            if view is not None:
+                stack.callback(view.close)
+            container = _open(handle, path, field, view)
+        stack.callback(container.close)
         yield container
-    finally:
-        container.close()
 
 
-def _open(handle: int, path: Path, field: str) -> InputContainer:
+def _open(handle: int, path: Path, field: str, view: TrackView | None) -> InputContainer:
     playlist = playlist_kind(handle)
     if playlist is not None:
         raise MediaUnsupported(f"{path} is {playlist}, which only names media; give the media file itself", field=field)
     try:
-        container = av.open(descriptor_url(handle), metadata_errors="replace", container_options=INPUT_OPTIONS)
+        source = descriptor_url(handle) if view is None else view
+        container = av.open(source, "r", metadata_errors="replace", container_options=INPUT_OPTIONS, buffer_size=_VIEW_BUFFER)
     except (av.FFmpegError, OSError, ValueError) as problem:
         raise _not_opened(path, field, problem) from problem
     if container.format.name.startswith("mov,"):

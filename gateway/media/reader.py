@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from gateway.media.bounds import MAX_STILL_PIXELS
 from gateway.media.decoding import Reached, decoded
-from gateway.media.opening import broken_at, open_input
+from gateway.media.opening import broken_at, film_stream, open_input
 from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
 from services.common.array_types import UInt8
 from services.common.errors import MediaUnsupported
@@ -75,9 +75,8 @@ class VideoReader:
     def _decode(self, start: int, stop: int) -> Iterator[DecodedFrame]:
         info, video = self._info, self._info.video
         index = 0
-        with open_input(info.path) as container:
-            stream = container.streams[video.index]
-            assert isinstance(stream, VideoStream)
+        with open_input(info.path, only="picture") as container:
+            stream = film_stream(container, info.path)
             stream.codec_context.thread_count = self._threads
             stream.codec_context.thread_type = av.codec.context.ThreadType.AUTO
             # Pictures may grow in the middle of a film. A frame that is too large is refused before memory is taken for it.

@@ -172,7 +172,7 @@ class SoundReader:
 
     def _frames(self) -> Iterator[av.AudioFrame]:
         reached = Reached()
-        with open_input(self._path, field="audio") as container:
+        with open_input(self._path, field="audio", only="sound") as container:
             stream = _track(container, self._path, self._track)
             for frame in decoded(container, stream, self._path, reached, field="audio"):
                 if frame.sample_rate != self.info.sample_rate_hz or frame.layout.nb_channels != self.info.channels:

@@ -1,0 +1,110 @@
+"""A view of a film without its sound or without its pictures: the same frames and samples, and a shorter index in memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from gateway.media import track_view as views
+from gateway.media.opening import open_input
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.media.sound import SoundReader
+from gateway.media.track_view import Only, track_view
+from tests.unit.media.made_footage import Clip, make_clip
+
+FILM = Clip(codec="libx264", sound_rate=16000, sound_tracks=2, subtitles=True)
+
+
+@pytest.fixture
+def _every_index_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "_LONG_INDEX", 0)
+
+
+def kinds_of(path: Path, only: Only | None) -> list[str]:
+    with open_input(path, only=only) as container:
+        return [stream.type for stream in container.streams]
+
+
+def planes_of(path: Path) -> list[np.ndarray]:
+    with VideoReader(probe(path)) as reader:
+        return [plane for frame in reader for plane in frame.planes]
+
+
+def samples_of(path: Path, track: int) -> np.ndarray:
+    return np.concatenate([chunk.samples for chunk in SoundReader(path, track=track)])
+
+
+@pytest.mark.usefixtures("_every_index_is_long")
+def test_who_reads_pictures_sees_no_sound_and_who_reads_sound_sees_no_pictures(tmp_path: Path) -> None:
+    film = make_clip(tmp_path / "film.mp4", FILM)
+    assert sorted(kinds_of(film, None)) == ["audio", "audio", "subtitle", "video"]
+    assert sorted(kinds_of(film, "picture")) == ["subtitle", "video"]
+    assert sorted(kinds_of(film, "sound")) == ["audio", "audio", "subtitle"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_frames_and_samples_are_those_of_the_whole_file(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = make_clip(tmp_path / f"film{suffix}", replace(FILM, subtitles=suffix == ".mp4"))
+    pictures, sounds = planes_of(film), [samples_of(film, track) for track in (0, 1)]
+    monkeypatch.setattr(views, "_LONG_INDEX", 0)
+    for seen, wanted in zip(planes_of(film), pictures, strict=True):
+        np.testing.assert_array_equal(seen, wanted)
+    for track, wanted in enumerate(sounds):
+        np.testing.assert_array_equal(samples_of(film, track), wanted)
+
+
+@pytest.mark.usefixtures("_every_index_is_long")
+def test_a_view_differs_from_its_file_in_the_kinds_of_hidden_tracks_alone(tmp_path: Path) -> None:
+    film = make_clip(tmp_path / "film.mp4", FILM)
+    whole = film.read_bytes()
+    with film.open("rb") as file, track_view(file.fileno(), "picture") as view:  # type: ignore[union-attr]
+        seen = view.read()
+        assert view.seek(-5, os.SEEK_END) == len(whole) - 5
+        assert view.read(99) == whole[-5:]
+        assert view.read(1) == b""
+        view.seek(0)
+        # Pieces of any length end within the four letters of a kind.
+        assert b"".join(iter(lambda: view.read(3), b"")) == seen
+    assert len(seen) == len(whole)
+    assert (seen.count(b"trak"), whole.count(b"trak")) == (2, 4)
+    assert seen.replace(b"free", b"trak") == whole.replace(b"free", b"trak")
+
+
+@pytest.mark.usefixtures("_every_index_is_long")
+def test_files_without_something_to_hide_are_read_as_they_are(tmp_path: Path) -> None:
+    fragmented = tmp_path / "fragmented.mp4"
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    with av.open(str(make_clip(tmp_path / "film.mp4", FILM))) as film, av.open(str(fragmented), "w", options=options) as output:
+        pairs = {stream.index: output.add_stream_from_template(stream) for stream in (*film.streams.video, *film.streams.audio)}
+        for packet in film.demux(*film.streams.video, *film.streams.audio):
+            if packet.dts is not None:
+                packet.stream = pairs[packet.stream_index]
+                output.mux(packet)
+    silent = make_clip(tmp_path / "silent.mp4", Clip(codec="libx264"))
+    matroska = make_clip(tmp_path / "film.mkv", FILM)
+    for path in (fragmented, silent, matroska):
+        with path.open("rb") as file:
+            assert track_view(file.fileno(), "picture") is None
+    assert len(planes_of(fragmented)) == len(planes_of(make_clip(tmp_path / "film.mp4", FILM)))
+
+
+def test_short_films_are_read_as_they_are(tmp_path: Path) -> None:
+    with make_clip(tmp_path / "film.mp4", FILM).open("rb") as file:
+        assert track_view(file.fileno(), "picture") is None
+
+
+@pytest.mark.usefixtures("_every_index_is_long")
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    film = make_clip(tmp_path / "film.mp4", FILM)
+    planes_of(film)
+    before = sorted(os.listdir("/proc/self/fd"))
+    planes_of(film)
+    with VideoReader(probe(film)) as reader:
+        next(iter(reader))
+    assert sorted(os.listdir("/proc/self/fd")) == before
