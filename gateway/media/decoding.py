@@ -48,7 +48,8 @@ def decoded(container: InputContainer, stream: Stream, path: Path, reached: Reac
             if packet is None:
                 return
             frames = packet.decode()
-        except av.FFmpegError as problem:
+        # A read that the disk refuses is an OSError of the view (track_view.py), and an FFmpegError elsewhere.
+        except (av.FFmpegError, OSError) as problem:
             if reached.seconds is None and isinstance(problem, av.InvalidDataError):
                 continue
             raise broken_at(path, reached.seconds, reason_of(problem), field=field) from problem

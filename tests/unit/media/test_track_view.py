@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader
 from gateway.media.track_view import Only, track_view
+from services.common.errors import MediaUnsupported
 from tests.unit.media.made_footage import Clip, make_clip
 
 FILM = Clip(codec="libx264", sound_rate=16000, sound_tracks=2, subtitles=True)
@@ -97,6 +99,21 @@ def test_files_without_something_to_hide_are_read_as_they_are(tmp_path: Path) ->
 def test_short_films_are_read_as_they_are(tmp_path: Path) -> None:
     with make_clip(tmp_path / "film.mp4", FILM).open("rb") as file:
         assert track_view(file.fileno(), "picture") is None
+
+
+@pytest.mark.usefixtures("_every_index_is_long")
+def test_a_disk_that_refuses_a_read_is_told_as_a_file_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = make_clip(tmp_path / "film.mp4", replace(FILM, pts=range(0, 200 * 512, 512)))
+    with VideoReader(probe(film)) as reader:
+        frames = iter(reader)
+        next(frames)
+
+        def refused(descriptor: int, buffers: list[bytearray], place: int) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "preadv", refused)
+        with pytest.raises(MediaUnsupported, match=r"film\.mp4 breaks after .*: Input/output error"):
+            list(frames)
 
 
 @pytest.mark.usefixtures("_every_index_is_long")
