@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,8 +19,8 @@ class _End:
 class ReadAhead(AsyncIterator[T]):
     """Items of a source, which a task reads, at most `size` items ahead. One task at a time may wait for items.
 
-    Whoever makes the reader closes the reader. The items end then for every task, also for one that waits for the next item: gRPC
-    reads requests in a task of its own, which goes on when the call has failed.
+    The maker of a reader calls `aclose`. After that no task gets an item: a task that waits for the next item sees the end of the
+    items. gRPC reads requests in a task of its own, and when a call has failed, that task still waits for the next request.
     """
 
     def __init__(self, source: AsyncIterator[T], size: int) -> None:
@@ -62,8 +62,7 @@ class ReadAhead(AsyncIterator[T]):
         self._ended = True
         try:
             if self._task is not None:
-                self._task.cancel()
-                await settled(self._task)
+                await cancelled([self._task])
         finally:
             await close(self._source)
 
@@ -90,23 +89,31 @@ async def all_together(works: Iterable[Coroutine[None, None, None]]) -> None:
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(tasks)
 
 
-async def settled(work: asyncio.Future[T]) -> None:
-    """Wait until a task has ended, and drop its result or error. A cancelled wait ends when the task has ended too."""
-    cancelled: asyncio.CancelledError | None = None
-    while not work.done():
+async def cancelled(works: Collection[asyncio.Future[Any]]) -> None:
+    """Cancel tasks, wait until all have ended as `settled` does, and drop their results and errors."""
+    for work in works:
+        work.cancel()
+    await settled(works)
+
+
+async def settled(works: Collection[asyncio.Future[Any]]) -> None:
+    """Wait until all tasks have ended, and drop their results and errors. A wait that is cancelled waits on, and is cancelled after
+    the last task has ended.
+    """
+    stopped: asyncio.CancelledError | None = None
+    while going := [work for work in works if not work.done()]:
         try:
-            await asyncio.wait([work])
+            await asyncio.wait(going)
         except asyncio.CancelledError as error:
-            cancelled = error
-    if not work.cancelled():
-        work.exception()
-    if cancelled is not None:
-        raise cancelled
+            stopped = error
+    for work in works:
+        if not work.cancelled():
+            work.exception()
+    if stopped is not None:
+        raise stopped
 
 
 async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -123,5 +130,5 @@ async def stoppable(function: Callable[[], T], stop: Callable[[], None]) -> T:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         stop()
-        await settled(work)
+        await settled([work])
         raise

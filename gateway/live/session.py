@@ -65,7 +65,7 @@ async def live_frames(
             return source
 
         def ahead(replies: AsyncIterator[T]) -> AsyncIterator[T]:
-            return closed(ReadAhead(closed(replies), AHEAD))
+            return closed(ReadAhead(replies, AHEAD))
 
         features = ahead(stages.stream(rpcs.audio.EXTRACT_FEATURES, closed(chain.audio_requests())))
         motions = ahead(stages.stream(rpcs.motion.PREDICT_MOTION, closed(chain.motion_requests(features))))

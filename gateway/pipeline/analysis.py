@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gateway.ahead import cancelled
 from gateway.media.sound import Speech
 from gateway.media.types import MediaInfo
 from gateway.methods import FeatureKinds
@@ -30,9 +31,7 @@ async def together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]
     try:
         return await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(tasks)
 
 
 async def track_footage(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from gateway.ahead import in_thread
+from gateway.ahead import cancelled, in_thread
 from gateway.pipeline.journal import Journal, step_key
 from gateway.pipeline.records import RecordFile
 from gateway.pipeline.rendered_window import RenderedWindow
@@ -100,9 +100,7 @@ async def rendered_windows(
             done, task = pending.popleft()
             yield done, await task
     finally:
-        for _, task in pending:
-            task.cancel()
-        await asyncio.gather(*(task for _, task in pending), return_exceptions=True)
+        await cancelled([task for _, task in pending])
 
 
 async def _window(inputs: FilmInputs, journal: Journal, job_key: str, span: range) -> RenderedWindow:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.ahead import ReadAhead, all_together, in_thread
+from gateway.ahead import ReadAhead, all_together, in_thread, settled
 
 
 class Source:
@@ -168,3 +168,25 @@ async def test_the_first_error_of_works_that_run_together_ends_the_others_and_is
     with pytest.raises(ValueError, match="broken"):
         await all_together([lasting(), failing()])
     assert ended == ["lasting"]
+
+
+async def test_works_that_run_together_have_all_ended_when_a_cancelled_wait_returns_however_often_it_is_cancelled() -> None:
+    may_end, ended = asyncio.Event(), []
+
+    async def slow(name: str) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            try:
+                await settled([asyncio.ensure_future(may_end.wait())])
+            finally:
+                ended.append(name)
+
+    together = asyncio.create_task(all_together([slow("first"), slow("second")]))
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        together.cancel()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await together
+    assert sorted(ended) == ["first", "second"]
