@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, Final
 
 import numpy as np
@@ -56,6 +57,23 @@ def boxes_of(file: IO[bytes], within: Box | None = None) -> Iterator[Box]:
         begin = box.end
 
 
+def boxes_at_all_levels(file: IO[bytes], holders: Collection[bytes], within: Box | None = None) -> Iterator[Box]:
+    """Yield the boxes of a file, or the boxes within a box, and the boxes within the boxes that they hold: at most 10,000 together.
+
+    Args:
+        file: the file.
+        holders: kinds of the boxes to look into.
+        within: the box; None: the whole file.
+    """
+    waiting, left = [within], _MOST_BOXES
+    while waiting and left:
+        for box in islice(boxes_of(file, waiting.pop()), left):
+            left -= 1
+            yield box
+            if box.kind in holders:
+                waiting.append(box)
+
+
 def read_at(file: IO[bytes], place: int, size: int) -> bytes:
     """Return the bytes of a file from a place on, fewer at its end."""
     file.seek(place)
@@ -105,16 +123,12 @@ class _Table:
 
 
 def _tables(file: IO[bytes], index: Box) -> Iterator[_Table]:
-    waiting = [index]
-    while waiting:
-        for box in list(boxes_of(file, waiting.pop())):
-            if box.kind in _HOLDS_OFFSETS:
-                waiting.append(box)
-            elif box.kind in _OFFSETS and box.end - box.body >= 8:
-                kind, begin = _OFFSETS[box.kind], box.body + 8
-                count = struct.unpack(">I", read_at(file, box.body + 4, 4))[0]
-                size = np.dtype(kind).itemsize
-                yield _Table(begin, begin + size * min(count, (box.end - begin) // size), kind)
+    for box in boxes_at_all_levels(file, _HOLDS_OFFSETS, index):
+        if box.kind in _OFFSETS and box.end - box.body >= 8:
+            kind, begin = _OFFSETS[box.kind], box.body + 8
+            count = struct.unpack(">I", read_at(file, box.body + 4, 4))[0]
+            size = np.dtype(kind).itemsize
+            yield _Table(begin, begin + size * min(count, (box.end - begin) // size), kind)
 
 
 def _pieces(file: IO[bytes], index: Box, tables: list[_Table], gaps: list[Gap]) -> Iterator[bytes]:

@@ -10,6 +10,8 @@ import os
 import struct
 from typing import Final
 
+from gateway.media.boxes import boxes_at_all_levels, read_at
+
 _FILMS: Final = (
     "mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "mxf", "flv", "live_flv", "ogg", "asf", "asf_o", "nut", "gxf", "dv",
     "rm", "wtv", "lxf", "nsv", "ivf", "yuv4mpegpipe", "h261", "h263", "h264", "hevc", "vvc", "av1", "obu", "m4v", "vc1", "vc1test",
@@ -45,7 +47,6 @@ _PLAYLISTS: Final = (
     (b"<smil", "a playlist (SMIL)"),
 )
 _HOLDS_TRACKS: Final = {b"moov", b"trak", b"mdia", b"minf", b"dinf"}
-_MOST_BOXES: Final = 10_000
 
 
 def playlist_kind(handle: int) -> str | None:
@@ -58,27 +59,11 @@ def playlist_kind(handle: int) -> str | None:
 
 def external_reference(handle: int) -> bool:
     """Return whether a track of an MP4 or MOV file has its pictures or sound in another file, which a `dref` entry names."""
-    size = os.fstat(handle).st_size
-    waiting, seen = [(0, size)], 0
-    while waiting:
-        start, end = waiting.pop()
-        while start + 8 <= end and seen < _MOST_BOXES:
-            seen += 1
-            head = os.pread(handle, 16, start)
-            if len(head) < 8:
-                break
-            (length,), kind, body = struct.unpack(">I", head[:4]), head[4:8], start + 8
-            if length == 1 and len(head) == 16:
-                length, body = struct.unpack(">Q", head[8:])[0], start + 16
-            stop = end if length == 0 else start + length
-            if stop < body or stop > end:
-                break
-            if kind in _HOLDS_TRACKS:
-                waiting.append((body, stop))
-            elif kind == b"dref" and _names_a_file(os.pread(handle, min(stop - body, _HEAD_BYTES), body)):
-                return True
-            start = stop
-    return False
+    with open(f"/proc/self/fd/{handle}", "rb") as file:
+        return any(
+            box.kind == b"dref" and _names_a_file(read_at(file, box.body, min(box.end - box.body, _HEAD_BYTES)))
+            for box in boxes_at_all_levels(file, _HOLDS_TRACKS)
+        )
 
 
 def _names_a_file(dref: bytes) -> bool:
