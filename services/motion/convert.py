@@ -173,6 +173,8 @@ def footage_from_proto(
 ) -> Footage:
     """Return tracked faces at 25 frames per second. At another rate, the nearest frame is taken, so that no mouth is made up.
 
+    A single frame is a picture, which has no rate, and stays one frame.
+
     Args:
         mouth_landmarks: of the request.
         usable: of the request.
@@ -190,6 +192,8 @@ def footage_from_proto(
     poses = None if head_poses is None else _head_poses(head_poses, flags)
     upper = None if pose_landmarks is None or not pose_landmarks.shape else _pose_landmarks(pose_landmarks, len(mouths))
     rate = MOTION_RATE if frame_rate is None else rate_from_proto(frame_rate, "frame_rate")
+    if len(mouths) == 1:
+        rate = MOTION_RATE
     count = int(len(mouths) / rate * MOTION_RATE)
     if count > MAX_FOOTAGE_FRAMES:
         raise InvalidRequest(

@@ -104,7 +104,7 @@ class MotionStream:
         found: list[_GridFrame] = []
         while len(found) < MAX_FRAMES_AT_ONCE and not self._complete(target, until):
             at = grid_position(self._timeline.seconds(self._next))
-            if at.last_needed >= self._base + len(self._frames):
+            if max(at.last_needed, 0) >= self._base + len(self._frames):
                 # After a gap in the times, no frame of the gap is kept.
                 self._forget(at.index - 1)
                 break

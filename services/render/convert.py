@@ -133,17 +133,6 @@ def rendered_to_proto(frame: RenderedFrame) -> pb.RenderResponse:
     return pb.RenderResponse(frame_index=frame.frame_index, box=to_rgb_image(frame.box), mask=to_gray_image(frame.mask))
 
 
-def rendered_from_proto(response: pb.RenderResponse) -> RenderedFrame:
-    """Return the picture of a message.
-
-    Raises:
-        InvalidRequest: a picture of another form, or the mask has another size than the box.
-    """
-    box = from_image(response.box, "box", channels=3)
-    mask = from_image(response.mask, "mask", channels=1, size=(box.shape[1], box.shape[0]))
-    return RenderedFrame(response.frame_index, box, mask)
-
-
 def bank_from_proto(request: pb.PersonalizeRequest) -> ArtefactRef:
     """Return the reference of the bank that a personalisation learns from.
 

@@ -60,10 +60,12 @@ def train(training: Training[Any], folder: RunFolder, *, resume: bool, title: st
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console, disable=not device.is_first) as bar:
         task = bar.add_task(title, total=settings.steps, completed=progress.step)
-        if progress.step == 0:
+        if held is None:
             _check(training, folder, progress, bar.console)
         sums: dict[str, list[float]] = {}
-        for step, batches in _batches(training, progress.step):
+        # A run that ended early, and was killed before its card was written, has nothing left to learn.
+        first = settings.steps if _is_over(training, progress) else progress.step
+        for step, batches in _batches(training, first):
             for name, value in training.learn(step, batches).items():
                 sums.setdefault(name, []).append(_finite(device.mean(value), name, step))
             progress.step = step + 1
@@ -93,7 +95,6 @@ def _finite(value: float, name: str, step: int) -> float:
 
 def _check(training: Training[Any], folder: RunFolder, progress: Progress, console: Console) -> bool:
     """Check, keep the network if it is the best, write the checkpoint; return whether the training ends early."""
-    settings = training.settings
     if training.device.is_first:
         found = training.check(progress.step, folder.path)
         folder.log(progress.step, found.figures if found.score is None else {**found.figures, "score": found.score})
@@ -110,7 +111,12 @@ def _check(training: Training[Any], folder: RunFolder, progress: Progress, conso
             folder.draw_curves()
         folder.save({"parts": {name: part.state_dict() for name, part in training.parts().items()}, "progress": asdict(progress)})
     progress.worse = int(training.device.same_everywhere(progress.worse))
-    return bool(settings.patience) and progress.worse >= settings.patience
+    return _is_over(training, progress)
+
+
+def _is_over(training: Training[Any], progress: Progress) -> bool:
+    """Return whether the training ends early."""
+    return bool(training.settings.patience) and progress.worse >= training.settings.patience
 
 
 def _batches(training: Training[BatchT], first: int) -> Iterator[tuple[int, Sequence[BatchT]]]:

@@ -198,7 +198,7 @@ def _batch() -> batch_pb2.SubmitBatchRequest:
             shot_id=shot,
             footage_uri="footage.mp4",
             speech_uri="speech.wav",
-            output_uri=f"{shot}.mp4",
+            output_uri=f"case-{shot}.mp4",
             skip_personalization=True,
             quality=batch_pb2.BatchQuality(min_dubbed_share=0.5, max_warnings=1),
         )
@@ -208,7 +208,7 @@ def _batch() -> batch_pb2.SubmitBatchRequest:
 
 
 def _manifest() -> batch_pb2.SubmitBatchRequest:
-    rows = b'{"defaults": {"retime": true}}\n{"id": "one", "footage": "footage.mp4", "output": "one.mp4"}\n'
+    rows = b'{"defaults": {"retime": true}}\n{"id": "one", "footage": "footage.mp4", "output": "case-one.mp4"}\n'
     return batch_pb2.SubmitBatchRequest(batch_id=BATCH, manifest=rows, validate_only=True)
 
 

@@ -120,6 +120,20 @@ def from_image(message: pb.Image) -> Pixels:
     return np.frombuffer(message.data, np.uint8).reshape(shapes[message.encoding])
 
 
+def as_pcm(piece: npt.NDArray[Any], channels: int) -> bytes:
+    """Return the bytes of a piece of sound, float32 [n] or [n, channels]: little-endian, the channels of a sample side by side.
+
+    Raises:
+        TypeError: the piece has another number of channels.
+    """
+    if piece.ndim not in (1, 2) or (piece.shape[1] if piece.ndim == 2 else 1) != channels:
+        raise TypeError(
+            f"a sound of {channels} channels comes in pieces [n, {channels}], such as audio.pieces(samples) cuts, "
+            f"not {list(piece.shape)}"
+        )
+    return np.ascontiguousarray(piece, "<f4").tobytes()
+
+
 def rational(value: Fraction | int) -> pb.Rational:
     """Return the Rational message of a number."""
     return pb.Rational(num=value.numerator, den=value.denominator)

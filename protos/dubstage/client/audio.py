@@ -11,7 +11,7 @@ import numpy as np
 
 from dubstage.audio.v1alpha1 import audio_pb2 as pb
 from dubstage.client import rpcs
-from dubstage.client.arrays import Float32, Times, as_tensor, as_timeline, from_tensor, number_of
+from dubstage.client.arrays import Float32, Times, as_pcm, as_tensor, as_timeline, from_tensor, number_of
 from dubstage.client.calls import Requests, stream_call
 
 PIECE_SAMPLES: Final = 8000
@@ -136,9 +136,7 @@ def extract_features(
         nonlocal sent
         if isinstance(piece, pb.AudioChunk):
             return pb.ExtractFeaturesRequest(chunk=piece)
-        if piece.ndim == 0 or (piece.ndim == 1 and channels > 1):
-            raise TypeError(f"a sound of {channels} channels comes in pieces [n, channels]: cut an array by audio.pieces(samples)")
-        chunk = pb.AudioChunk(first_sample=sent, pcm_f32=np.ascontiguousarray(piece, "<f4").tobytes())
+        chunk = pb.AudioChunk(first_sample=sent, pcm_f32=as_pcm(piece, channels))
         sent += len(piece)
         return pb.ExtractFeaturesRequest(chunk=chunk)
 

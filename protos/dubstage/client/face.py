@@ -201,8 +201,9 @@ def fit_identity(
 ) -> Requests[tuple[Picture, Face | pb.FaceTrack], pb.FitIdentityRequest]:
     """Return the Identity of one person: from a single picture, or from many frames of their track.
 
-    Items are pairs: an upright picture, uint8 RGB [H, W, 3], and the person's face in the picture as `track` answered. Faces whose
-    reason is not DUBBED are passed over. The call fails with NO_USABLE_FOOTAGE if no frame shows the face well enough.
+    Items are pairs: an upright picture, uint8 RGB [H, W, 3], and the person's face in the picture as `track` answered. The stage
+    takes the faces whose reason is DUBBED, or, if there is none, the least turned one whose reason is PROFILE_VIEW. The call fails
+    with NO_USABLE_FOOTAGE if no frame shows the face well enough.
 
     Args:
         morphable_model: name of the model to fit; empty: mediapipe_468.

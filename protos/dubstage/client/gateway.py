@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from dubstage.client import rpcs
-from dubstage.client.arrays import Float32, Pixels, from_image
+from dubstage.client.arrays import Float32, Pixels, as_pcm, from_image
 from dubstage.client.calls import Requests, paged_call, stream_call, unary_call
 from dubstage.client.operations import (
     DUB,
@@ -270,9 +268,8 @@ def live(
         nonlocal sent
         if isinstance(piece, pb.LiveAudio):
             return pb.LiveRequest(audio=piece)
-        pcm = np.ascontiguousarray(piece, "<f4")
-        audio = pb.LiveAudio(first_sample=sent, pcm_f32=pcm.tobytes())
-        sent += pcm.size // channels
+        audio = pb.LiveAudio(first_sample=sent, pcm_f32=as_pcm(piece, channels))
+        sent += len(piece)
         return pb.LiveRequest(audio=audio)
 
     config = pb.LiveConfig(

@@ -194,7 +194,7 @@ def personalize(
         mouth_landmarks: of the same frames, float32 [T, 59, 3] in head space.
         usable: bool [T], frames that may be used.
         head_poses: head-pose vectors of the frames, float64 [T, 6] (docs/coordinates.md), for predictors that move the head.
-        seed: random seed.
+        seed: random seed. No predictor of today draws random numbers.
     """
     return pb.PersonalizeRequest(
         method=method,

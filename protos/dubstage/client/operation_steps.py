@@ -158,7 +158,7 @@ class Patience:
         """
         now = time.monotonic()
         self._since = self._since or now
-        wait_s: float = max(min(0.1 * 2**self._times, 2.0), min(error.retry_after_s, 10.0)) * random.uniform(1.0, 1.1)
+        wait_s: float = max(min(0.1 * 2 ** min(self._times, 5), 2.0), min(error.retry_after_s, 10.0)) * random.uniform(1.0, 1.1)
         self._times += 1
         left = self.left_s()
         if now + wait_s - self._since > self._outage_s or (left is not None and left <= wait_s):

@@ -52,7 +52,8 @@ def choose_frames(mouth: Float32, index: npt.NDArray[np.int64], max_frames: int,
 def _farthest(points: Float32, count: int) -> npt.NDArray[np.intp]:
     chosen = [int(np.argmax(np.abs(points - np.median(points, axis=0)).mean(axis=1)))]
     nearest = np.abs(points - points[chosen[0]]).mean(axis=1)
-    while len(chosen) < count:
+    # Mouths that equal chosen ones would add nothing.
+    while len(chosen) < count and nearest.max() > 0:
         check_still_wanted()
         chosen.append(int(np.argmax(nearest)))
         np.minimum(nearest, np.abs(points - points[chosen[-1]]).mean(axis=1), out=nearest)

@@ -195,7 +195,7 @@ def _stretches(usable: Bool, shot_cuts: Int64, wanted: int) -> list[tuple[int, i
 
 
 def _between(keyframes: Int64, path: Int64) -> Int64:
-    """Return linear interpolation of the index, rounded down of halves: int64 [keyframes[-1] + 1]."""
+    """Return linear interpolation of the index, rounded to the nearest whole number, halves up: int64 [keyframes[-1] + 1]."""
     indices = [path[:1]]
     for k in range(1, len(path)):
         gap, way = int(keyframes[k] - keyframes[k - 1]), int(path[k] - path[k - 1])

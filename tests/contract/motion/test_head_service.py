@@ -57,6 +57,13 @@ async def test_headpose_over_the_wire_is_the_motion_of_the_algorithm(stub: Motio
         ]
 
 
+@pytest.mark.parametrize(("num", "den"), [(50, 1), (30000, 1001), (12, 1), (1, 1)])
+async def test_a_picture_has_one_style_whatever_rate_it_is_said_to_have(stub: MotionServiceAsyncStub, num: int, den: int) -> None:
+    request = head_request(1)
+    request.frame_rate.num, request.frame_rate.den = num, den
+    assert (await stub.EncodeStyle(request)).style == (await stub.EncodeStyle(head_request(1))).style
+
+
 async def test_headpose_answers_poses_and_blinks_that_can_be_read_back(stub: MotionServiceAsyncStub) -> None:
     config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), PAL, 130, without_style=False))
     parts = [motion_from_proto(reply) async for reply in stub.PredictMotion(stream(config, random_features(30)))]

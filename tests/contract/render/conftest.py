@@ -20,6 +20,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from dubstage.client.arrays import from_image
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from services.common.chassis.stage import server_of
@@ -35,7 +36,6 @@ from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.backends.triton_backend import TritonBackend
 from services.render.backends.triton_healing import TritonMonitor
 from services.render.backends.triton_options import TritonOptions
-from services.render.convert import rendered_from_proto
 from services.render.models import RenderModels, load_models
 from services.render.settings import RenderSettings
 from services.render.triton.installation import DEFAULT_HOME, install
@@ -194,6 +194,11 @@ async def stub(address: str) -> AsyncIterator[RenderServiceAsyncStub]:
     """Calls the real server."""
     async with grpc.aio.insecure_channel(address) as channel:
         yield RenderServiceStub(channel)
+
+
+def rendered_from_proto(response: pb.RenderResponse) -> RenderedFrame:
+    """The picture of an answer."""
+    return RenderedFrame(response.frame_index, from_image(response.box), from_image(response.mask))
 
 
 async def rendered(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> list[RenderedFrame]:

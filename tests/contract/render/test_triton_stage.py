@@ -25,14 +25,14 @@ from services.render.__main__ import compose
 from services.render.backends.base import Backend
 from services.render.backends.make import make_backend
 from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.convert import frame_to_proto, rendered_from_proto
+from services.render.convert import frame_to_proto
 from services.render.models import load_models
 from services.render.settings import RenderSettings
 from services.render.streams import default_state
 from services.render.triton.launch import TritonProcess
 from services.render.types import Precision, RenderFrame
 from tests.contract.ports import free_port
-from tests.contract.render.conftest import RESTARTS, gave_up, stub_of
+from tests.contract.render.conftest import RESTARTS, gave_up, rendered_from_proto, stub_of
 from tests.unit.render.rendering import render
 
 if TYPE_CHECKING:

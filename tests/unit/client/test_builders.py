@@ -59,10 +59,17 @@ def test_two_channels_are_interleaved() -> None:
     assert requests[1].chunk.pcm_f32 == np.array([6, 7, 8, 9], "<f4").tobytes()
 
 
-@pytest.mark.parametrize(("piece", "channels"), [(np.float32(0.5), 1), (np.zeros(4, np.float32), 2)])
-def test_a_sound_that_was_not_cut_is_refused(piece: Any, channels: int) -> None:
-    with pytest.raises(TypeError, match=r"audio\.pieces"):
-        audio.extract_features.requests(sample_rate_hz=16000, channels=channels).item(np.asarray(piece))
+@pytest.mark.parametrize(
+    ("piece", "channels"),
+    [(np.float32(0.5), 1), (np.zeros(4, np.float32), 2), (np.zeros((4, 2), np.float32), 1), (np.zeros((4, 2), np.float32), 4)],
+)
+def test_a_sound_that_was_not_cut_or_has_other_channels_is_refused(piece: Any, channels: int) -> None:
+    for made in (
+        audio.extract_features.requests(sample_rate_hz=16000, channels=channels),
+        gateway.live.requests(actor_id="ann", sample_rate_hz=16000, channels=channels),
+    ):
+        with pytest.raises(TypeError, match=rf"{channels} channels .*audio\.pieces"):
+            made.item(np.asarray(piece))
 
 
 def test_features_become_a_block() -> None:

@@ -82,6 +82,12 @@ def test_patience_ends_with_the_outages_longest_time(clock: Clock) -> None:
     assert 100.1 <= clock.now <= 100.3
 
 
+def test_patience_lasts_through_a_long_outage(clock: Clock) -> None:
+    with pytest.raises(DubstageCallError):
+        begun(clock, *[away(unsent=True)] * 5000, patience=Patience(7200.0))
+    assert clock.now > 7290.0
+
+
 def test_patience_ends_with_the_callers_time() -> None:
     with pytest.raises(DubstageCallError):
         Patience(30.0, 0.05).pause_s(away(retry_after_s=5.0))

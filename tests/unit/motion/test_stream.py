@@ -64,6 +64,15 @@ def test_explicit_times_with_a_gap_are_answered(models: MotionModels, style: Sty
     np.testing.assert_array_equal(joined(result)[0], on_grid[0])
 
 
+@pytest.mark.parametrize("cut", [1, 30])
+def test_times_before_the_first_frame_get_the_first_frame(models: MotionModels, style: Style, cut: int) -> None:
+    timeline = Timeline(pts=np.arange(-2, 3), time_base=Fraction(1, 25))
+    found = joined(run(models, style, random_features(30), timeline, cut=cut))
+    assert len(found) == 5
+    for early in found[:2]:
+        np.testing.assert_array_equal(early, found[2])
+
+
 def test_speech_behind_the_end_is_silence_with_the_mouth_shut(models: MotionModels, style: Style) -> None:
     result = joined(run(models, style, random_features(20), PAL, num_frames=40))
     np.testing.assert_allclose(result[33:], np.repeat(style.closed_mouth[None], 7, axis=0), atol=1e-4)

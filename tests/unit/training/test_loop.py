@@ -54,6 +54,24 @@ def test_training_ends_early_when_the_score_stays_worse_and_the_best_step_is_kep
     assert (tmp_path / RESULT).read_bytes() == (tmp_path / "short" / RESULT).read_bytes()
 
 
+def test_a_run_that_ended_early_is_not_changed_by_resuming(tmp_path: Path) -> None:
+    config = replace(with_loop(steps=100, patience=2), scores=(0.1, 0.7, 0.5, 0.6, 0.9, *[0.0] * 30))
+    ended = run(tmp_path, config)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".png"}
+    assert run(tmp_path, config, resume=True) == ended
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".png"} == before
+
+
+def test_a_run_that_was_killed_before_its_second_check_is_checked_once_at_each_step(tmp_path: Path) -> None:
+    config = replace(with_loop(steps=24, patience=2), scores=(0.5, 0.4, 0.6, 0.7, *[0.0] * 30))
+    unbroken = run(tmp_path / "unbroken", config)
+    with pytest.raises(Killed):
+        run(tmp_path / "resumed", config, training=Tiny(config, killed_at=2))
+    assert run(tmp_path / "resumed", config, resume=True) == unbroken
+    assert curves(tmp_path / "resumed") == curves(tmp_path / "unbroken")
+    assert (tmp_path / "resumed" / RESULT).read_bytes() == (tmp_path / "unbroken" / RESULT).read_bytes()
+
+
 def test_without_scores_the_last_step_is_kept(tmp_path: Path) -> None:
     assert run(tmp_path, with_loop(steps=10)).best_step == 10
 

@@ -83,7 +83,12 @@ def sampled(textures: list[Tensor], uv: Tensor) -> Tensor:
 
 
 def shown(
-    windows: SeenWindow, textures: list[Tensor], device: torch.device | None = None, colours: Colours | None = None
+    windows: SeenWindow,
+    textures: list[Tensor],
+    device: torch.device | None = None,
+    colours: Colours | None = None,
+    *,
+    generator: torch.Generator | None = None,
 ) -> ShownWindow:
     """Return what the network is shown of windows with textures that learn. inputs.network_picture does the same with bytes.
 
@@ -95,6 +100,7 @@ def shown(
         textures: B textures, float [16, 256, 256] in 0..1, on the device.
         device: device of the tensors; None: the CPU.
         colours: colours that the windows were brought to and the textures were not; None: as filmed.
+        generator: source of the noise, on the CPU; None: the generator of the process.
     """
     count = len(windows.boxes)
 
@@ -107,7 +113,7 @@ def shown(
     features = sampled(textures, uv)
     rgb = features[:, :, :3] if colours is None else _recoloured(features[:, :, :3], colours)
     # From the CPU, so that the numbers are the same on every device.
-    features = features + (torch.rand(features.shape).to(features.device) - 0.5) / 255.0
+    features = features + (torch.rand(features.shape, generator=generator).to(features.device) - 0.5) / 255.0
     masks, targets, grounds = frames(windows.masks[..., None]), frames(windows.boxes), frames(windows.grounds)
     inside = covered & (masks > 0.0)
     weight = torch.from_numpy(_face_weights(windows)).to(rgb.device)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
+from services.common.errors import InvalidRequest
 from services.common.face.neural_texture import NeuralSurface
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.everyone.actor_footage import actor_windows, bank_texture
@@ -34,13 +35,21 @@ def personalize_everyone(job: PersonalizeJob, recipe: TextureRecipe = TextureRec
 
     Raises:
         Cancelled: the call that this is done for is over.
+        InvalidRequest: the expressions of the bank are of another model than the identity.
         ModelNotFound: a weights file is missing.
     """
     torch.set_num_threads(job.num_threads)
     assert job.drawing is not None  # the renderer declares needs_identity
     bank = job.bank
     network = load(job.weights / WEIGHTS)
-    surface = NeuralSurface(job.drawing.identity, job.drawing.mesh.model)
+    model = job.drawing.mesh.model
+    if bank.expression is not None and bank.expression.shape[1] != model.num_expression:
+        raise InvalidRequest(
+            f"the bank has {bank.expression.shape[1]} expression coefficients a frame, and the identity's model has "
+            f"{model.num_expression}: build the bank with coefficients of the identity's model",
+            field="bank",
+        )
+    surface = NeuralSurface(job.drawing.identity, model)
     reference = bank.boxes[reference_row(bank)]
     texture = bank_texture(bank, surface, job.seed)
     steps = job.num_steps or recipe.num_steps

@@ -100,6 +100,7 @@ class TextureSearch:
         if recipe.network_learning_rate:
             groups.append({"params": list(network.requires_grad_(True).parameters()), "lr": recipe.network_learning_rate})
         self._optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        self._noise = torch.Generator()
         falling = lambda step: 0.1 + 0.9 * 0.5 * (1.0 + np.cos(np.pi * step / num_steps))  # noqa: E731
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, falling)
 
@@ -109,7 +110,8 @@ class TextureSearch:
         Raises:
             Cancelled: the call that this is done for is over. The search looks before every step.
         """
-        torch.manual_seed(seed)
+        # A generator of its own: searches of other calls take turns with this one.
+        self._noise.manual_seed(seed)
         rng = np.random.default_rng((seed, 1))
         batches = shuffled_batches(len(windows), self._recipe.batch_size, self._num_steps, rng)
         losses = (self.step([windows[place] for place in chosen]) for chosen in batches)
@@ -120,7 +122,7 @@ class TextureSearch:
     def step(self, windows: Sequence[SeenWindow]) -> float:
         """Do one step on a batch; return the mean absolute error inside the mask, grey levels."""
         weights = self._recipe.weights
-        seen = shown(stacked(windows), [self._texture] * len(windows))
+        seen = shown(stacked(windows), [self._texture] * len(windows), generator=self._noise)
         pictures = seen.pictures.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             residual = self._network(pictures, self._style.expand(len(windows), -1))

@@ -54,3 +54,9 @@ def test_footage_without_neighbours_is_thinned_frame_by_frame() -> None:
     kept = choose_frames(talking(50), np.arange(50) * 3, 12)
     assert len(kept) == 12
     assert (np.diff(kept) > 0).all()
+
+
+def test_no_frame_is_chosen_twice_where_all_mouths_are_the_same() -> None:
+    same = np.repeat(talking(1), 50, axis=0)
+    assert len(choose_frames(same, np.arange(50) * 2, 12)) == 1
+    assert len(choose_frames(same, np.arange(50), 3)) == 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from services.common.errors import ModelNotFound
+from services.common.errors import InvalidRequest, ModelNotFound
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.everyone.actor_footage import actor_windows, bank_texture
@@ -63,6 +63,24 @@ def test_the_same_seed_gives_the_same_bytes(bank: MouthBank, weights: Path, repo
     assert reports[-1].texture.tobytes() == again.texture.tobytes()
     assert reports[-1].state.tobytes() == again.state.tobytes()
     assert again.texture.tobytes() != other.texture.tobytes()
+
+
+def test_two_searches_that_take_turns_give_the_bytes_of_each_alone(
+    bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]
+) -> None:
+    alone = reports[-1]
+    turns = zip(*(personalize_everyone(job(bank, weights, seed=seed), RECIPE) for seed in (0, 2)), strict=True)
+    *_, (beside, _) = turns
+    assert beside.texture is not None
+    assert alone.texture is not None
+    assert beside.texture.tobytes() == alone.texture.tobytes()
+    assert beside.state.tobytes() == alone.state.tobytes()
+
+
+def test_expressions_of_another_model_than_the_identity_are_refused(bank: MouthBank, weights: Path) -> None:
+    other = replace(bank, expression=np.zeros((bank.num_frames, 500), np.float32))
+    with pytest.raises(InvalidRequest, match="the bank has 500 expression coefficients a frame"):
+        next(personalize_everyone(job(other, weights), RECIPE))
 
 
 def test_the_search_lowers_the_error(bank: MouthBank, weights: Path) -> None:
