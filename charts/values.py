@@ -41,8 +41,7 @@ _NOT_OF_THE_GATEWAY: Final = ("autoscaling", "strategy", "models", "replicas", "
 
 def component_properties(name: str) -> Schema:
     """Return the rules of the values that every component may have."""
-    # The image of the face stage has no client of an object store.
-    sources = ("image", "claim", "hostPath", *(("objectStore",) if name != "face" else ()))
+    sources = ("image", "claim", "hostPath", "objectStore")
     ids = {
         kind: {"type": ["integer", "null"], "minimum": 1, "description": f"{kind} of the pod; null: chosen by the cluster"}
         for kind in ("runAsUser", "runAsGroup", "fsGroup")

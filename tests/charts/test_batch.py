@@ -87,6 +87,23 @@ def test_workers_trust_the_keys_of_consent_records_that_the_gateway_trusts() -> 
     assert volume["secret"]["secretName"] == "studios"
 
 
+def test_workers_have_the_settings_of_the_gateway_that_change_films() -> None:
+    given = ("gateway.settings.watermark=false", "gateway.settings.face_model=basel", "gateway.settings.compute_threads=3")
+    names = ("DUBSTAGE_WATERMARK", "DUBSTAGE_FACE_MODEL", "DUBSTAGE_COMPUTE_THREADS")
+    rendered = render("batch", *given)
+    own, gateway = environment(rendered), rendered.environment("gateway")
+    assert [own[name] for name in names] == ["false", "basel", "3"]
+    assert [gateway[name] for name in names] == ["false", "basel", "3"]
+    assert not environment(render("batch")).keys() & set(names)
+
+
+def test_threads_of_all_components_are_threads_of_the_workers_unless_the_gateway_has_others() -> None:
+    every = "global.defaults.settings.compute_threads=4"
+    assert environment(render("batch", every))["DUBSTAGE_COMPUTE_THREADS"] == "4"
+    assert environment(render("batch", every, "gateway.settings.compute_threads=3"))["DUBSTAGE_COMPUTE_THREADS"] == "3"
+    assert environment(render("batch", every, "gateway.enabled=false"))["DUBSTAGE_COMPUTE_THREADS"] == "4"
+
+
 def test_workers_call_the_stages_as_the_gateway_does_if_they_are_told_to() -> None:
     rendered = render("batch")
     own, gateway = environment(rendered), rendered.environment("gateway")

@@ -10,6 +10,7 @@ from typing import Any
 import promql_parser
 import pytest
 
+from dubstage.client import rpcs
 from services.common.chassis.limits import Admission
 from services.common.chassis.telemetry import Metrics
 from tests.charts.rendering import CHART, COMPONENTS, NAMESPACE, ROOT, Object, label, render
@@ -69,6 +70,12 @@ def asked_labels(expression: Any, grouped: frozenset[str] = frozenset()) -> Iter
             yield from asked_labels(getattr(expression, part), grouped)
     for argument in getattr(expression, "args", []):
         yield from asked_labels(argument, grouped)
+
+
+def conditions(query: str, metric: str) -> list[dict[str, tuple[str, str]]]:
+    """Operator and value by label, for each selector of a metric in a query."""
+    found = re.findall(rf"\b{metric}\{{([^}}]*)\}}", query)
+    return [{name: (how, value) for name, how, value in re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', text)} for text in found]
 
 
 def rules(case: str = "everything") -> list[Object]:
@@ -146,6 +153,33 @@ def test_alerts_and_monitors_see_this_release_only() -> None:
     for rule in rules():
         assert f'namespace="{NAMESPACE}"' in rule["expr"]
         assert "service=" in rule["expr"]
+
+
+def test_a_refused_live_stream_is_no_full_queue() -> None:
+    (alert,) = [rule["expr"] for rule in rules() if rule["alert"] == "DubstageQueueFull"]
+    (level,) = [query for query in levels() if "RESOURCE_EXHAUSTED" in query]
+    for query in (alert, level):
+        for asked in conditions(query, "dubstage_rpcs_total"):
+            how, pattern = asked["rpc"]
+            assert how == "!~"
+            assert re.fullmatch(pattern, rpcs.gateway.LIVE.path)
+            assert not any(re.fullmatch(pattern, rpc.path) for rpc in rpcs.ALL if rpc is not rpcs.gateway.LIVE)
+
+
+def test_a_model_that_was_loaded_again_is_told_and_an_attempt_that_failed_is_not() -> None:
+    panels = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    alerts = [rule["expr"] for rule in rules()]
+    asked = [one for query in (*panels, *alerts) for one in conditions(query, "dubstage_triton_heals_total")]
+    assert [one["outcome"] for one in asked] == [("=", "healed")] * 2
+
+
+def test_operations_that_wait_for_any_gateway_are_not_added_up_over_gateways() -> None:
+    panels = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    (query,) = [query for query in panels if "dubstage_operations" in query]
+    expression = promql_parser.parse(query)
+    assert isinstance(expression, promql_parser.AggregateExpr)
+    assert expression.modifier is not None
+    assert expression.modifier.labels == ["pod"]
 
 
 def test_a_services_metrics_are_scraped_once() -> None:

@@ -130,6 +130,21 @@ def test_the_gateway_reaches_the_bucket_of_its_batches_beside_artefacts_on_a_vol
     assert not Pods(folder).may_leave("gateway", 443, None)
 
 
+@pytest.mark.parametrize(
+    ("setting", "leaves"),
+    [
+        ("media_url=s3://films/day", True),
+        ("batches_url=s3://films/batches", True),
+        ("batches_url=file:///data/gateway/batches", False),
+        ("batches_url=/data/gateway/batches", False),
+    ],
+)
+def test_the_gateway_reaches_the_buckets_of_its_files_beside_artefacts_on_a_volume(setting: str, leaves: bool) -> None:
+    pods = Pods(render("default", f"gateway.settings.{setting}"))
+    assert pods.may_leave("gateway", 443, None) == leaves
+    assert not any(pods.may_leave(stage, 443, None) for stage in STAGES)
+
+
 def test_traces_go_to_the_collectors_namespace() -> None:
     pods = Pods(render("production"))
     for component in COMPONENTS:

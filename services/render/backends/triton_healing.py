@@ -34,6 +34,8 @@ class TritonMonitor:
         self.serving = True
         self._on_close: list[Callable[[], None]] = []
         self.heals = Counter("dubstage_triton_heals", "Attempts to reload a model that did not compute", ["outcome"], registry=None)
+        for outcome in ("healed", "failed"):
+            self.heals.labels(outcome)  # 0 from the start, so that Prometheus sees the first increase
         self.failures = Counter("dubstage_triton_failures", "Inferences that failed at Triton", ["cure"], registry=None)
         self.in_flight = Gauge("dubstage_triton_in_flight", "Inferences that are at Triton now", registry=None)
 

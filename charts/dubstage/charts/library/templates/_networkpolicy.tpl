@@ -48,7 +48,12 @@
 {{- $global := .root.Values.global -}}
 {{- $gateway := eq .component "gateway" -}}
 {{- $sendsBatches := and $gateway .values.batchesOnKubernetes -}}
-{{- $remoteBatches := and $sendsBatches (contains "://" (.values.settings.batches_url | default "")) -}}
+{{- $remoteFiles := false -}}
+{{- if $gateway -}}
+{{- range $url := list (.values.settings.batches_url | default "") (.values.settings.media_url | default "") -}}
+{{- if and (contains "://" $url) (not (hasPrefix "file://" $url)) }}{{ $remoteFiles = true }}{{ end -}}
+{{- end -}}
+{{- end -}}
 {{- if $policy.enabled }}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -91,7 +96,7 @@ spec:
     {{- include "dubstage.componentRule" (dict "root" $.root "component" $stage) | trim | nindent 4 }}
     {{- end }}
     {{- end }}
-    {{- if or (and .values.usesArtefacts (eq $global.artefacts.store "s3")) (eq .values.models.source "objectStore") $remoteBatches }}
+    {{- if or (and .values.usesArtefacts (eq $global.artefacts.store "s3")) (eq .values.models.source "objectStore") $remoteFiles }}
     {{- include "dubstage.egressRule" $policy.objectStore | nindent 4 }}
     {{- end }}
     {{- if $global.telemetry.otlpEndpoint }}
