@@ -26,7 +26,7 @@ from gateway.pipeline.analysis import folder_of
 from gateway.pipeline.dub_request import check_footage
 from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
 from gateway.pipeline.faces import FaceChoice
-from gateway.pipeline.journal import step_key
+from gateway.pipeline.job_key import enrolment_key
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import FACE_RECORD
 from gateway.pipeline.shot import Shot
@@ -131,13 +131,13 @@ async def create_actor(
     async def enrol() -> StoredActor:
         await asyncio.to_thread(actors.check_free, request.actor_id)
         method = method_named(request.method)
-        await models_for(stages, method)
+        models = await models_for(stages, method)
         takes = []
         for file in request.files:
             takes.append(await inspect_film_aside(file))
             check_footage(method, file, takes[-1])
         footage_sha256 = await asyncio.to_thread(digest_of_footage, request.files)
-        folder = folder_of(jobs, step_key("enrol", footage=footage_sha256, actor=request.actor_id))
+        folder = folder_of(jobs, enrolment_key(footage_sha256, request.actor_id, method, models, stages.face_model))
         ledger = JobLedger(actors, belongs_to=operation.name or f"actors/{request.actor_id}")
         made: list[ArtefactRef] = []
         with open_workspace(folder, operation.name, max_bytes=max_bytes) as workspace:

@@ -1,17 +1,18 @@
-"""Choice of the encoder of an output: by the container, the footage's codec and pixel format, and the user's wish.
+"""Choice of the encoder of an output: by the container, the footage's codec, pixel format and size, and the user's wish.
 
 | container  | default                                              | also                | frame times             |
 |------------|------------------------------------------------------|---------------------|-------------------------|
-| .mp4 .m4v  | h264 (hevc, then ffv1 for formats that h264 lacks)   | hevc, ffv1          | every one exact         |
+| .mp4 .m4v  | h264 (hevc, then ffv1 for pictures that h264 lacks)  | hevc, ffv1          | every one exact         |
 | .mov       | prores if the footage is ProRes, otherwise as .mp4   | hevc, prores        | every one exact         |
 | .mkv       | h264                                                 | hevc, ffv1, prores  | in milliseconds (see below) |
 | .nut       | ffv1                                                 | h264, hevc          | every one exact         |
 | .mxf       | mpeg2video (8 bits), prores (10 bits)                | h264                | constant rates only     |
 
 Matroska takes constant rates, which readers recover, and footage that is itself timed in milliseconds. Depth and chroma of samples
-never change: an encoder that lacks the footage's format is refused. There is one exception. ProRes 4444 is decoded to 12 bits
-per sample, alpha included; its encoder takes 10 bits. Samples are rounded to 10 bits if the user asks for ProRes, or if no other
-codec of the container keeps 12 bits (.mov with alpha, .mxf).
+never change: an encoder that lacks the footage's format is refused, and so is one that lacks its size (h264 and hevc take no odd
+sizes in 4:2:0). There is one exception. ProRes 4444 is decoded to 12 bits per sample, alpha included; its encoder takes 10 bits.
+Samples are rounded to 10 bits if the user asks for ProRes, or if no other codec of the container keeps 12 bits (.mov with alpha,
+.mxf).
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, 
 
     Raises:
         InvalidRequest: there is no such container or codec, or the container does not hold the codec.
-        MediaUnsupported: the container cannot keep the footage's frame times, or the codec cannot keep its samples.
+        MediaUnsupported: the container cannot keep the footage's frame times, or the codec cannot keep its samples or its size.
     """
     check_target(output, codec)
     suffix, container = output.suffix.lower(), _container(output)
@@ -160,7 +161,7 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, 
         encoder=_ENCODERS[chosen],
         container=container.format,
         pixel_format=pixel_format,
-        options=_options(chosen, pixel_format, crf, preset),
+        options=_options(chosen, pixel_format, crf, preset, whole_cells=_has_whole_cells(video)),
         time_base=1 / rate if frame_numbers and rate is not None else video.time_base,
         frame_numbers=frame_numbers,
         sound_codec=container.lossless_sound if chosen in ("ffv1", "prores") else container.sound,
@@ -185,9 +186,9 @@ def _check_times(output: Path, suffix: str, video: VideoInfo) -> None:
 
 
 def _default(container: _Container, suffix: str, video: VideoInfo, pixel_format: str) -> str | None:
-    if suffix == ".mov" and video.codec == "prores" and _holds("prores", pixel_format):
+    if suffix == ".mov" and video.codec == "prores" and _holds("prores", pixel_format) and _holds_size("prores", video):
         return "prores"
-    keeps = next((codec for codec in container.video if _holds(codec, pixel_format)), None)
+    keeps = next((codec for codec in container.video if _holds(codec, pixel_format) and _holds_size(codec, video)), None)
     if keeps is None and "prores" in container.video and video.codec == "prores" and _format_for("prores", video) is not None:
         return "prores"
     return keeps
@@ -195,8 +196,10 @@ def _default(container: _Container, suffix: str, video: VideoInfo, pixel_format:
 
 def _format_for(codec: str, video: VideoInfo) -> str | None:
     """Return the pixel format in which a codec gets the footage: the footage's own, or 10 bits for the 12 bits of ProRes; None: the
-    codec has no such format.
+    codec has no such format, or not in this size.
     """
+    if not _holds_size(codec, video):
+        return None
     name = video.pixel.name
     plain = name.replace("yuvj", "yuv")
     candidates = [name, plain, *([plain.replace("12le", "10le")] if codec == "prores" and video.codec == "prores" else [])]
@@ -204,9 +207,9 @@ def _format_for(codec: str, video: VideoInfo) -> str | None:
 
 
 def _nothing_keeps(codec: str | None, suffix: str, video: VideoInfo) -> str:
-    """Return the text of an error that says which codecs keep the footage's pixel format."""
+    """Return the text of an error that says which codecs keep the footage's size and pixel format."""
     named = f"{codec} does not keep" if codec is not None else f"no codec of {suffix} keeps"
-    problem = f"{named} the footage's pixel format {video.pixel.name}"
+    problem = f"{named} the footage's {video.width} x {video.height} samples of {video.pixel.name}"
     keeping = [item for item in CODECS if _format_for(item, video) is not None]
     there = "; ".join(f"{item} in {_endings_for(item)}" for item in keeping)
     if there:
@@ -225,14 +228,31 @@ def _holds(codec: str, pixel_format: str) -> bool:
     return pixel_format in {item.name for item in formats}
 
 
-def _options(codec: str, pixel_format: str, crf: int, preset: str) -> dict[str, str]:
+def _holds_size(codec: str, video: VideoInfo) -> bool:
+    if codec == "prores":
+        return video.width % 2 == 0
+    if codec not in ("h264", "hevc"):
+        return True
+    # x264 takes each field of an interlaced frame as a picture.
+    fields = 2 if video.interlaced and codec == "h264" else 1
+    return _has_whole_cells(video, fields)
+
+
+def _has_whole_cells(video: VideoInfo, fields: int = 1) -> bool:
+    """Return whether every chroma sample has all of its luma samples, in each of the fields of a frame."""
+    step_x, step_y = video.pixel.chroma_step
+    return video.width % step_x == 0 and video.height % (step_y * fields) == 0
+
+
+def _options(codec: str, pixel_format: str, crf: int, preset: str, *, whole_cells: bool) -> dict[str, str]:
     if codec == "h264":
         return {"preset": preset, "crf": str(crf), **_x264_without_avx512()}
     if codec == "hevc":
         # One frame thread: with several, x265 is deterministic only on equal machines.
         return {"preset": preset, "crf": str(crf), "x265-params": "log-level=error:frame-threads=1"}
     if codec == "ffv1":
-        return {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
+        # FFmpeg divides not every odd size into four slices. It chooses a number that fits if it is given none.
+        return {"level": "3", **({"slices": "4"} if whole_cells else {}), "slicecrc": "1", "g": "1"}
     if codec == "prores":
         # 4444 or 422 HQ. The encoder `prores` gives the picture of `prores_ks` in a fifth of its time.
         return {"profile": "4" if "444" in pixel_format else "3", "vendor": "apl0"}

@@ -135,6 +135,15 @@ class OutputFile:
         """Wait until the whole file is on the disk, and give the file its name.
 
         Raises:
+            InvalidRequest, OSError: as `prepare` and `take_name`.
+        """
+        self.prepare()
+        self.take_name()
+
+    def prepare(self) -> None:
+        """Wait until the whole file is on the disk, and check that the file may take its name.
+
+        Raises:
             InvalidRequest: a file that may not be replaced appeared under the output's name, or the temporary file was exchanged.
             OSError: the file cannot be finished.
         """
@@ -145,6 +154,13 @@ class OutputFile:
             check_replaceable(self._output, there, overwrite=self._overwrite)
         if not os.path.samestat(os.stat(self._name, dir_fd=self._folder, follow_symlinks=False), os.fstat(self._handle)):
             raise InvalidRequest(f"{self._output}: its temporary file was exchanged while it was written", field="output")
+
+    def take_name(self) -> None:
+        """Give the prepared file its name.
+
+        Raises:
+            OSError: the file cannot be renamed.
+        """
         os.replace(self._name, self._output.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._close()
 
@@ -156,12 +172,29 @@ class OutputFile:
             os.unlink(self._name, dir_fd=self._folder)
         self._close()
 
-    def withdraw(self) -> None:
-        """Remove the file, also after its commit."""
-        if self._handle is not None:
-            self.discard()
-            return
-        self._output.unlink(missing_ok=True)
+    @contextmanager
+    def putting_back(self) -> Iterator[None]:
+        """Keep the file that has the output's name, and give that file its name back if the block ends with an error.
+
+        If there is no such file and the block ends with an error, no file has the name.
+        """
+        name, kept = self._output.name, f".dubstage-{self._tag}-{secrets.token_hex(8)}.partial"
+        folder = os.dup(self._folder)
+        try:
+            with suppress(FileNotFoundError):
+                os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=folder)
+            try:
+                yield
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
+                with suppress(FileNotFoundError):
+                    os.rename(kept, name, src_dir_fd=folder, dst_dir_fd=folder)
+                raise
+            with suppress(OSError):  # the film is complete; the next run removes what is left here
+                os.unlink(kept, dir_fd=folder)
+        finally:
+            os.close(folder)
 
     def _close(self) -> None:
         assert self._handle is not None
@@ -171,12 +204,12 @@ class OutputFile:
 
 
 def commit_with(film: OutputFile, seal: Callable[[OutputFile], OutputFile | None] | None) -> None:
-    """Give a finished film its name.
+    """Give a finished film its name. If the film cannot get its name, the files of an earlier film stay as they are.
 
     Args:
         film: the finished film.
-        seal: called with the film before. May return a second file, which gets its name first, and is removed if the film cannot
-            get its name. None: there is nothing to do before.
+        seal: called with the film before. May return a second file, which gets its name right before the film. None: there is
+            nothing to do before.
 
     Raises:
         InvalidRequest, OSError: as `OutputFile.commit`.
@@ -187,11 +220,13 @@ def commit_with(film: OutputFile, seal: Callable[[OutputFile], OutputFile | None
         film.commit()
         return
     try:
-        beside.commit()
-        film.commit()
-    except BaseException:
-        beside.withdraw()
-        raise
+        film.prepare()
+        beside.prepare()
+        with beside.putting_back():
+            beside.take_name()
+            film.take_name()
+    finally:
+        beside.discard()
 
 
 def remove_leftovers(output: Path) -> None:

@@ -181,7 +181,8 @@ def completed(tags: ColourTags, width: int, height: int) -> ColourTags:
 def colour_model(pixel: PixelFormat, tags: ColourTags, width: int, height: int) -> ColourModel:
     """Return the map between RGB and the samples of a stream of this format, these tags and this size.
 
-    Unspecified range is limited, except for planar RGB and yuvj formats. Grey is Y' alone.
+    Unspecified range is limited, except for planar RGB and yuvj formats. Grey is Y' alone, in full range whatever its tag
+    says, because swscale reads grey so when it makes the RGB of a frame.
     """
     top = (1 << pixel.bits) - 1
     if pixel.kind == "rgb":
@@ -193,7 +194,7 @@ def colour_model(pixel: PixelFormat, tags: ColourTags, width: int, height: int) 
     unit = np.stack(
         [luma, (np.array([0.0, 0.0, 1.0]) - luma) / (2 * (1 - kb)), (np.array([1.0, 0.0, 0.0]) - luma) / (2 * (1 - kr))]
     )
-    full = pixel.full_range_name or tags.color_range == 2
+    full = pixel.full_range_name or pixel.kind == "grey" or tags.color_range == 2
     step = 1 << (pixel.bits - 8)
     scale = np.array([top, top, top] if full else [219.0 * step, 224.0 * step, 224.0 * step], dtype=np.float64)
     offset = np.array([0.0 if full else 16.0 * step, 128.0 * step, 128.0 * step])

@@ -115,7 +115,8 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> None:
     """
     film = info
     if has_own_timeline(request, info):
-        film = as_shown(info) if is_still(info) else own_timeline(info, 1)
+        # Two frames, because a film of one frame has no rate.
+        film = own_timeline(as_shown(info) if is_still(info) else info, 2)
     open_writer(request, film, speech)
 
 

@@ -55,7 +55,7 @@ def parse_face(text: str) -> FaceChoice:
 
 
 ScoreSpeaker = Callable[[int], Awaitable[float]]
-"""Returns how well the mouth of a face fits the sound of the footage; higher is better."""
+"""Returns how well the mouth of a face fits the sound of the footage; higher is better, -inf: unknown."""
 
 
 async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: ScoreSpeaker | None) -> int | None:
@@ -64,7 +64,8 @@ async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: Score
     Args:
         index: faces of the footage.
         choice: the user's choice.
-        score_speaker: scores a face, for the choice `speaker`; None: the footage has no sound, and the largest face is taken.
+        score_speaker: scores a face, for the choice `speaker`; None: the footage has no sound, and the largest face is taken. The
+            largest face is also taken if no face can be scored.
 
     Raises:
         InvalidRequest: the chosen face is not in the footage.
@@ -81,9 +82,11 @@ async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: Score
     weights = np.array([_presence(index, face) for face in ids])
     if choice.kind == "largest" or score_speaker is None or len(ids) == 1:
         return int(ids[np.argmax(weights)])
-    candidates = ids[weights >= 0.05 * weights.max()]
-    scores = [await score_speaker(int(face)) for face in candidates]
-    return int(candidates[int(np.argmax(scores))])
+    candidates = weights >= 0.05 * weights.max()
+    scores = [await score_speaker(int(face)) for face in ids[candidates]]
+    # Of faces that fit equally well the largest one is taken. If no face can be compared with the sound, all fit equally.
+    best = max(zip(scores, weights[candidates], ids[candidates], strict=True), key=lambda scored: scored[:2])
+    return int(best[2])
 
 
 def check_one_face(still: FaceIndex, choice: FaceChoice) -> None:

@@ -1,4 +1,4 @@
-"""The key of a dub: a digest of everything that the mouths of the output depend on."""
+"""The keys of jobs: the digest of everything that the mouths of a dub, or what is kept of an enrolment, depend on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.pipeline.enrolment_artefact import actor_refs
 from gateway.pipeline.journal import step_key
 from gateway.stages.method_check import Listed
 
-PIPELINE_VERSION: Final = 11
+PIPELINE_VERSION: Final = 12
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
 
 
@@ -42,16 +42,37 @@ def job_key(request: DubRequest, method: Method, models: Listed, digests: Mappin
     files = [request.footage, request.speech or request.footage, *([request.reference] if request.reference is not None else [])]
     return step_key(
         "dub",
-        version=PIPELINE_VERSION,
+        **_made_with(method, models, face_model),
         files=[digests[file] for file in files],
-        method=[method.name, method.motion.name, method.renderer.name],
-        models=[[m.name, m.sha256, m.backend, m.precision, m.num_threads] for m in models.render.models],
-        motion_models=[[m.name, m.version] for m in models.motion.models],
+        own_sound=request.speech is None,
         face=[request.face.kind, request.face.face_id, list(request.face.point)],
         actor=[ref.sha256 for ref in actor_refs(request.actor).values()] if request.actor is not None else [],
         enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
         warp=int(request.warp),
         retime=request.retime,
         expression=request.keeps_expression,
-        face_model=face_model,
     )
+
+
+def enrolment_key(footage_sha256: str, actor_id: str, method: Method, models: Listed, face_model: str = "") -> str:
+    """Return the key of an enrolment. Enrolments with the same key leave the same records in their folder.
+
+    Args:
+        footage_sha256: digest of the footage.
+        actor_id: id of the new actor.
+        method: method that the person is enrolled for.
+        models: the models of the stages.
+        face_model: face model that people are fitted on.
+    """
+    return step_key("enrol", **_made_with(method, models, face_model), footage=footage_sha256, actor=actor_id)
+
+
+def _made_with(method: Method, models: Listed, face_model: str) -> dict[str, object]:
+    """Return what every job depends on, whatever the job is about: the pipeline, the method and the networks."""
+    return {
+        "version": PIPELINE_VERSION,
+        "method": [method.name, method.motion.name, method.renderer.name],
+        "models": [[m.name, m.sha256, m.backend, m.precision, m.num_threads] for m in models.render.models],
+        "motion_models": [[m.name, m.version] for m in models.motion.models],
+        "face_model": face_model,
+    }

@@ -56,7 +56,8 @@ class Journal:
         self.computed = 0
         self.reused = 0
         self.redone = 0
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with job_folder(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def find(self, key: str, decode: Callable[[NamedArrays], T]) -> T | None:
         """Return the result of a finished step; None: the step has to be done.

@@ -147,12 +147,13 @@ class Shot:
             DubstageError: from the audio stage, or from reading the sound.
         """
         workspace, info = self.workspace, self.info
-        if await asyncio.to_thread(workspace.finished, "sound", workspace.sound) is None:
+        said = {"features": list(self.method.features)}
+        if await asyncio.to_thread(workspace.finished, "sound", workspace.sound) != said:
             workspace.sound.clear()
             own = SoundReader(info.path, origin=info.video.start).speech()
             wanted = min(motion_frames_for(info.video.duration), int(SOUND_SECONDS * MOTION_RATE))
             await extract_features(self.stages, own, workspace.sound, wanted, wanted / MOTION_RATE, self.method.features)
-            workspace.finish("sound", {}, workspace.sound)
+            workspace.finish("sound", said, workspace.sound)
         return workspace.sound
 
     @property

@@ -60,18 +60,23 @@ class Workspace:
             InvalidRequest: another job works in the folder.
             StorageFull: no space is left.
         """
-        with job_folder(folder):
-            self._lock: int | None = lock_folder(folder)
         self.folder = folder
         self.redone: list[str] = []
         self.allowance = Allowance(folder, max_bytes)
-        _sweep(folder)
-        self.faces = self._records("faces.bin", FACE_RECORD)
-        self.speech = self._records("speech.bin", FEATURE_RECORD)
-        self.sound = self._records("sound.bin", FEATURE_RECORD)
-        self.motion = self._records("motion.bin", MOTION_RECORD)
-        self.expression = self._records("expression.bin", EXPRESSION_RECORD)
-        self.backgrounds = self._records("backgrounds.bin", FACE_RECORD)
+        with job_folder(folder), ExitStack() as files:
+            files.callback(os.close, lock_folder(folder))
+            _sweep(folder)
+
+            def records(name: str, dtype: Any) -> RecordFile:
+                return files.enter_context(RecordFile(folder / name, dtype, self.allowance))
+
+            self.faces = records("faces.bin", FACE_RECORD)
+            self.speech = records("speech.bin", FEATURE_RECORD)
+            self.sound = records("sound.bin", FEATURE_RECORD)
+            self.motion = records("motion.bin", MOTION_RECORD)
+            self.expression = records("expression.bin", EXPRESSION_RECORD)
+            self.backgrounds = records("backgrounds.bin", FACE_RECORD)
+            self._files = files.pop_all()
 
     def finished(self, name: str, *files: RecordFile | Path) -> dict[str, Any] | None:
         """Return the note of a finished pass; None: the pass has to be done.
@@ -130,18 +135,7 @@ class Workspace:
 
     def close(self) -> None:
         """Close all files, even if one of them cannot be written to its end. The files stay."""
-        with ExitStack() as files:
-            files.callback(self._unlock)
-            for file in (self.faces, self.speech, self.sound, self.motion, self.expression, self.backgrounds):
-                files.callback(file.close)
-
-    def _records(self, name: str, dtype: Any) -> RecordFile:
-        return RecordFile(self.folder / name, dtype, self.allowance)
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._files.close()
 
     def __enter__(self) -> Self:
         return self

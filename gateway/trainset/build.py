@@ -11,7 +11,7 @@ from gateway.trainset.catalogue import list_clips
 from gateway.trainset.clip import Networks
 from gateway.trainset.corpus import read_corpus
 from gateway.trainset.made import Made, Say
-from gateway.trainset.output_folder import Refusal, open_output
+from gateway.trainset.output_folder import Refusal, in_output, open_output
 from gateway.trainset.stages import networks_digest
 from gateway.trainset.tasks import Tasks
 from gateway.trainset.worker import clip_worker
@@ -58,7 +58,7 @@ def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow
     corpus = None if order.corpus is None else read_corpus(order.corpus, order.folder)
     listing = list_clips(order.folder, order.splits, corpus)
     networks = Networks(audio=networks_digest("audio"), sync=networks_digest("motion") if order.with_lags else "")
-    with open_output(order.output) as working:
+    with open_output(order.output) as working, in_output(order.output):
         made = Made(order.output, listing.entries, listing.refused, say)
         tasks = Tasks(order.folder, order.output, listing.entries, made.refuse_unread)
         start = partial(clip_worker, networks, order.folder, order.output, working)

@@ -39,11 +39,18 @@ class ClipFiles:
         return part_path(self.folder, self.shard, self.name, part)
 
     def put(self, part: Part, arrays: Mapping[str, Array], about: Mapping[str, str]) -> None:
-        """Write a file with its arrays and metadata."""
+        """Write a file with its arrays and metadata.
+
+        Raises:
+            OSError: the file cannot be written. Nothing of it is left, so that a full disk has room for the manifest.
+        """
         path = self.path(part)
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(encode_arrays(arrays, {"format": FORMAT_VERSION, **about}))
-        os.replace(partial, path)
+        try:
+            partial.write_bytes(encode_arrays(arrays, {"format": FORMAT_VERSION, **about}))
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def get(self, part: Part, *names: str) -> dict[str, Any]:
         """Return arrays of a file.

@@ -31,6 +31,17 @@ def _regex_with(*groups: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _path_pattern(text: str) -> str:
+    try:
+        re.compile(_regex(text))
+    except re.error as problem:
+        raise ValueError(f"{text!r} is no pattern of paths: {problem}") from problem
+    return text
+
+
+_PathPattern = Annotated[str, AfterValidator(_path_pattern)]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -87,7 +98,7 @@ class Source(_Table):
     """
 
     name: str = Field(pattern=r"^[^/\\\x00-\x1f]+$", max_length=80)
-    files: tuple[str, ...] = Field(min_length=1)
+    files: tuple[_PathPattern, ...] = Field(min_length=1)
     licence: str = ""
     speaker: Annotated[str, _regex_with(SPEAKER)] | None = None
     transcripts: str | TranscriptTable = ""
@@ -95,7 +106,7 @@ class Source(_Table):
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     narrow: bool = False
     has_pixels: bool = True
-    splits: Mapping[str, tuple[str, ...]] = {}
+    splits: Mapping[str, tuple[_PathPattern, ...]] = {}
 
     @model_validator(mode="after")
     def _known_places(self) -> Source:
@@ -108,12 +119,14 @@ class Source(_Table):
         known = _OF_EVERY_PATH | set(re.compile(self.speaker or "").groupindex)
         for place, pattern in patterns.items():
             try:
-                names = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+                fields = [field for field in string.Formatter().parse(pattern) if field[1] is not None]
             except ValueError as problem:
                 raise ValueError(f"{place}: {pattern!r}: {problem}") from problem
-            unknown = sorted(names - known)
-            if unknown:
-                raise ValueError(f"{place}: {{{unknown[0]}}} is unknown; there are {', '.join(sorted(known))}")
+            for _, name, spec, conversion in fields:
+                if name not in known:
+                    raise ValueError(f"{place}: {{{name}}} is unknown; there are {', '.join(sorted(known))}")
+                if spec or conversion:
+                    raise ValueError(f"{place}: {pattern!r}: write {{{name}}} without a conversion and without a format")
         return self
 
     def takes(self, file: str) -> bool:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from gateway.trainset.record import recorded_shards
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequest, StorageFull
+from services.common.store.full_disk import FULL_DISK
 from services.training.trainset.layout import CLIPS_A_SHARD, INCOMPLETE, REFUSED, shard_name
 
 _WORKING: Final = ".working"
@@ -60,6 +61,21 @@ def open_output(output: Path) -> Iterator[Path]:
             shutil.rmtree(output / _WORKING, ignore_errors=True)
     finally:
         os.close(lock)
+
+
+@contextmanager
+def in_output(output: Path) -> Iterator[None]:
+    """Translate errors of a full disk, for code that writes to the folder of a training set.
+
+    Raises:
+        StorageFull: no space is left in the folder.
+    """
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in FULL_DISK:
+            raise
+        raise StorageFull(f"no space left in {output}: free some, and run the same command again", subject=str(output)) from problem
 
 
 class Shards:

@@ -12,11 +12,10 @@ import cv2
 from threadpoolctl import threadpool_limits
 
 from gateway.trainset.clip import ClipMaker, ClipTask, Networks
-from gateway.trainset.output_folder import Refusal
+from gateway.trainset.output_folder import Refusal, in_output
 from gateway.trainset.record import ClipRecord
 from gateway.trainset.stages import StagesOnDemand
-from services.common.errors import DubstageError, NoUsableFootage, RequestError, StorageFull
-from services.common.store.full_disk import FULL_DISK
+from services.common.errors import DubstageError, NoUsableFootage, RequestError
 
 
 @contextmanager
@@ -40,16 +39,13 @@ def clip_worker(
 
 async def _made(maker: ClipMaker, task: ClipTask, output: Path) -> ClipRecord | Refusal:
     try:
-        return await maker.make(task)
+        with in_output(output):
+            return await maker.make(task)
     except (RequestError, NoUsableFootage) as problem:
         return Refusal(task.file, problem.message)
     except DubstageError:
         raise
     except OSError as problem:
-        if problem.errno in FULL_DISK:
-            raise StorageFull(
-                f"no space left in {output}: free some, and run the same command again", subject=str(output)
-            ) from problem
         return Refusal(task.file, f"it cannot be read or written: {problem}")
     except Exception as problem:
         where = traceback.extract_tb(problem.__traceback__)[-1]

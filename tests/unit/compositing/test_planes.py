@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -8,8 +10,11 @@ import pytest
 from gateway.compositing.planes import Composite, composite
 from gateway.media.orientation import orientation
 from gateway.media.pixels import ColourModel, ColourTags, PixelFormat, colour_model, pixel_format
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import Plane
 from services.common.errors import ContractBroken
+from tests.unit.media.made_footage import Clip, make_clip
 
 FORMATS = ["yuv420p", "yuv420p10le", "yuv422p10le", "yuv422p", "yuv444p", "yuv411p", "yuv440p", "yuva420p", "yuv420p16le"]
 FORMATS += ["gray", "gray10le", "gbrp"]
@@ -90,6 +95,19 @@ def test_a_box_of_the_footages_own_colour_changes_nothing(name: str) -> None:
     planes = _flat(pixel, colour, rgb)
     result = composite(planes, pixel, colour, _affine(1.1, 20, 100, 90), np.full((160, 160, 3), rgb, np.uint8), _disc())
     assert all(np.array_equal(a, b) for a, b in zip(planes, result.planes, strict=True))
+
+
+@pytest.mark.parametrize("color_range", [0, 1, 2])
+def test_a_box_of_a_grey_frame_gives_the_frames_own_samples_back(tmp_path: Path, color_range: int) -> None:
+    info = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format="gray", colour=(2, color_range, 2, 2), pts=(0,))))
+    assert info.video.colour.color_range == color_range
+    with VideoReader(info) as reader:
+        frame = next(iter(reader))
+        box = to_rgb(frame)[10:50, 20:80]
+        place = np.array([[1.0, 0.0, 20.0], [0.0, 1.0, 10.0]])
+        mask = np.ones(box.shape[:2], np.float32)
+        result = composite(frame.planes, info.video.pixel, info.video.colour_model, place, box, mask)
+        np.testing.assert_array_equal(result.planes[0], frame.planes[0])
 
 
 @pytest.mark.parametrize("name", ["yuv420p", "yuv422p", "yuv411p", "yuv440p"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -117,3 +118,51 @@ def test_a_pixel_format_that_no_codec_keeps_comes_with_a_conversion_that_helps(t
         choose_encoder(tmp_path / "a.mov", video, None, 16, "veryfast")
     converted = make_clip(tmp_path / "converted.mkv", Clip(codec="ffv1", pixel_format="gbrap10le"))
     assert _written(converted, tmp_path / "out.mkv").pixel_format == "gbrap10le"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("yuv420p", (99, 79), {".mp4": "ffv1", ".mkv": "ffv1", ".nut": "ffv1", ".mxf": "mpeg2video"}),
+        ("yuv422p", (98, 79), {".mp4": "h264", ".mov": "h264"}),
+        ("yuv422p10le", (99, 80), {".mp4": "ffv1"}),
+        ("yuv444p", (99, 79), {".mp4": "h264"}),
+    ],
+)
+def test_footage_of_an_odd_size_goes_to_a_codec_that_holds_the_size(
+    tmp_path: Path, name: str, size: tuple[int, int], expected: dict[str, str]
+) -> None:
+    source = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=name, size=size))
+    for suffix, codec in expected.items():
+        report = _written(source, tmp_path / f"out{suffix}")
+        written = probe(report.path).video
+        assert (report.codec, written.width, written.height) == (codec, *size)
+
+
+@pytest.mark.parametrize(
+    ("output", "codec", "words"),
+    [
+        (
+            "a.mp4",
+            "h264",
+            r"h264 does not keep the footage's 99 x 79 samples of yuv420p; these do: ffv1 in \.mp4 \.m4v \.mkv \.nut",
+        ),
+        ("a.mp4", "hevc", "hevc does not keep the footage's 99 x 79 samples of yuv420p; these do: ffv1"),
+        ("a.mov", None, r"no codec of \.mov keeps the footage's 99 x 79 samples of yuv420p; these do: ffv1"),
+    ],
+)
+def test_an_odd_size_that_a_codec_lacks_is_named_with_the_codecs_that_keep_it(
+    tmp_path: Path, output: str, codec: str | None, words: str
+) -> None:
+    video = probe(make_clip(tmp_path / "clip.mkv", Clip(size=(99, 79)))).video
+    with pytest.raises(MediaUnsupported, match=words) as caught:
+        choose_encoder(tmp_path / output, video, codec, 16, "veryfast")
+    assert caught.value.field == "codec"
+
+
+def test_h264_takes_interlaced_footage_only_if_each_field_has_whole_chroma_samples(tmp_path: Path) -> None:
+    video = probe(make_clip(tmp_path / "clip.mkv", Clip(size=(96, 82)))).video
+    choices = [
+        choose_encoder(tmp_path / "a.mp4", replace(video, interlaced=fields), None, 16, "veryfast") for fields in (False, True)
+    ]
+    assert [choice.codec for choice in choices] == ["h264", "hevc"]

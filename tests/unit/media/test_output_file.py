@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.media.marking import MARK
-from gateway.media.output_file import OutputFile, remove_leftovers
+from gateway.media.output_file import OutputFile, commit_with, remove_leftovers
 from gateway.media.output_place import check_place
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
@@ -125,6 +126,61 @@ def test_who_takes_over_a_job_removes_what_its_paused_process_holds_and_that_pro
     other.discard()
     assert _names(tmp_path) == ["a.mp4"]
     assert (tmp_path / "a.mp4").read_bytes() == b"whole"
+
+
+def _film_with_sidecar(folder: Path) -> tuple[OutputFile, Callable[[OutputFile], OutputFile]]:
+    """Return a finished film, and what makes its sidecar. Film and sidecar of an earlier run are there."""
+    for name in ("a.mkv", "a.mkv.c2pa"):
+        (folder / name).write_bytes(b"old")
+    film = OutputFile(folder / "a.mkv", overwrite=True)
+    _fill(film, b"new")
+
+    def seal(_: OutputFile) -> OutputFile:
+        sidecar = OutputFile(folder / "a.mkv.c2pa", overwrite=True)
+        _fill(sidecar, b"new")
+        return sidecar
+
+    return film, seal
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_film_and_its_sidecar_replace_an_earlier_pair(tmp_path: Path) -> None:
+    film, seal = _film_with_sidecar(tmp_path)
+    commit_with(film, seal)
+    assert _contents(tmp_path) == {"a.mkv": b"new", "a.mkv.c2pa": b"new"}
+
+
+def test_a_film_that_cannot_be_finished_leaves_the_earlier_pair(tmp_path: Path) -> None:
+    film, seal = _film_with_sidecar(tmp_path)
+    next(tmp_path.glob(".dubstage-*")).unlink()
+    with pytest.raises(FileNotFoundError):
+        commit_with(film, seal)
+    film.discard()
+    assert _contents(tmp_path) == {"a.mkv": b"old", "a.mkv.c2pa": b"old"}
+
+
+@pytest.mark.parametrize("earlier", [{"a.mkv": b"old", "a.mkv.c2pa": b"old"}, {"a.mkv": b"old"}])
+def test_a_film_that_cannot_be_renamed_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: dict[str, bytes]
+) -> None:
+    film, seal = _film_with_sidecar(tmp_path)
+    for name in {"a.mkv", "a.mkv.c2pa"} - set(earlier):
+        (tmp_path / name).unlink()
+    replace = os.replace
+
+    def failing(source: str, target: str, **folders: int) -> None:
+        if target == "a.mkv":
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, target, **folders)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        commit_with(film, seal)
+    film.discard()
+    assert _contents(tmp_path) == earlier
 
 
 def _loop(path: Path) -> None:

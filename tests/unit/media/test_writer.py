@@ -55,8 +55,9 @@ def test_every_frame_keeps_its_exact_time(tmp_path: Path, clip: Clip, name: str,
 
 @pytest.mark.parametrize("name", ["yuv420p", "yuv420p10le", "yuv422p10le", "yuv422p", "yuv444p", "gray", "yuva420p"])
 @pytest.mark.parametrize("output", ["out.mp4", "out.mkv"])
-def test_a_lossless_film_holds_exactly_the_samples_given(tmp_path: Path, name: str, output: str) -> None:
-    info = probe(make_clip(tmp_path / "clip.mp4", Clip(pixel_format=name, size=(50, 38))))
+@pytest.mark.parametrize("size", [(50, 38), (51, 39)])
+def test_a_lossless_film_holds_exactly_the_samples_given(tmp_path: Path, name: str, output: str, size: tuple[int, int]) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(pixel_format=name, size=size)))
     report = _write(info, tmp_path / output, codec="ffv1")
     assert (report.pixel_format, report.frames, report.changed_frames) == (name, 12, 4)
     with VideoReader(info) as before, VideoReader(probe(tmp_path / output)) as after:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
+import cv2
+import numpy as np
 import pytest
 
 from gateway.media.marking import is_marked
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.pipeline.dub_files import open_speech, open_writer, sha256_of
+from gateway.pipeline.dub_files import check_output, open_speech, open_writer, sha256_of
 from gateway.pipeline.dub_request import DubRequest
 from services.common.errors import MediaUnsupported
-from tests.unit.media.made_footage import Clip, make_clip
+from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,23 @@ def test_a_digest_is_taken_of_files_only(tmp_path: Path) -> None:
     assert sha256_of(tmp_path / "file").startswith("ba7816bf")
     with pytest.raises(MediaUnsupported, match="is a folder"):
         sha256_of(tmp_path)
+
+
+@pytest.mark.parametrize(("method", "still"), [("ugc", False), ("headpose", False), ("headpose", True)])
+def test_a_film_with_its_own_timeline_can_be_an_mxf(tmp_path: Path, method: str, *, still: bool) -> None:
+    footage, speech = tmp_path / "footage.png", make_sound(tmp_path / "speech.wav", tone(16000, 1600), 16000)
+    if still:
+        assert cv2.imwrite(str(footage), np.full((120, 100, 3), 90, np.uint8))
+    else:
+        footage = make_clip(tmp_path / "clip.mp4")
+    request = DubRequest(footage=footage, speech=speech, output=tmp_path / "out.mxf", method=method, retime=method == "ugc")
+    info = probe(footage)
+    check_output(request, info, open_speech(request, info))
+
+
+def test_a_film_with_its_own_timeline_is_no_mxf_at_a_rate_that_mxf_lacks(tmp_path: Path) -> None:
+    footage = make_clip(tmp_path / "clip.mp4", Clip(pts=range(0, 12 * 800, 800), sound_rate=16000))
+    request = DubRequest(footage=footage, speech=None, output=tmp_path / "out.mxf", method="ugc", retime=True)
+    info = probe(footage)
+    with pytest.raises(MediaUnsupported, match="mpeg2video cannot run at 16 frames a second"):
+        check_output(request, info, open_speech(request, info))

@@ -62,6 +62,14 @@ async def test_without_sound_the_speaker_falls_back_to_the_largest(two_faces: Fa
     assert await choose_face(two_faces, FaceChoice("speaker"), None) == 3
 
 
+async def test_the_speaker_falls_back_to_the_largest_if_no_face_can_be_compared_with_the_sound(two_faces: FaceIndex) -> None:
+    async def unknown(_: int) -> float:
+        return float("-inf")
+
+    two_faces.area[:] = two_faces.area[::-1].copy()  # the largest face is not the first one
+    assert await choose_face(two_faces, FaceChoice("speaker"), unknown) == 7
+
+
 async def test_a_point_names_the_face_around_it(two_faces: FaceIndex) -> None:
     assert await choose_face(two_faces, FaceChoice("point", point=(195.0, 63.0)), None) == 7
 

@@ -9,7 +9,7 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from gateway.methods import Method, method_named
 from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.job_key import file_digests, job_key
+from gateway.pipeline.job_key import enrolment_key, file_digests, job_key
 from gateway.stages.method_check import Listed
 
 
@@ -70,3 +70,25 @@ async def test_the_expression_is_part_of_the_key_of_films_that_can_keep_it(reque
     assert await key_of(replace(request_of, expression="neutral"), method, listed()) != kept
     retimed = replace(request_of, retime=True)
     assert await key_of(replace(retimed, expression="neutral"), method, listed()) == await key_of(retimed, method, listed())
+
+
+async def test_the_footages_own_sound_gives_another_key_than_the_same_file_as_speech(request_of: DubRequest) -> None:
+    """The own sound begins with the first frame, and the sound of a file with its first sample."""
+    method = method_named("ugc")
+    own = await key_of(request_of, method, listed())
+    assert await key_of(replace(request_of, speech=request_of.footage), method, listed()) != own
+
+
+def test_an_enrolment_for_another_method_or_by_other_networks_has_another_key() -> None:
+    ugc, everybody = method_named("ugc"), method_named("everybody")
+    keys = [
+        enrolment_key("f" * 64, "ann", ugc, listed()),
+        enrolment_key("f" * 64, "ann", everybody, listed()),
+        enrolment_key("f" * 64, "ann", ugc, listed(motion="m2")),
+        enrolment_key("f" * 64, "ann", ugc, listed(render="r2")),
+        enrolment_key("f" * 64, "ann", ugc, listed(), "flame"),
+        enrolment_key("f" * 64, "bob", ugc, listed()),
+        enrolment_key("e" * 64, "ann", ugc, listed()),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert enrolment_key("f" * 64, "ann", ugc, listed()) == keys[0]

@@ -13,10 +13,11 @@ import pytest
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.media.probe import probe
 from gateway.media.stills import is_still
-from gateway.methods import method_named
+from gateway.methods import FeatureKinds, method_named
+from gateway.pipeline import shot as shot_module
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import FaceChoice
-from gateway.pipeline.records import FACE_RECORD
+from gateway.pipeline.records import FACE_RECORD, FEATURE_RECORD, RecordFile
 from gateway.pipeline.shot import Shot
 from gateway.pipeline.workspace import Workspace
 from services.common.errors import InvalidRequest, NoUsableFootage
@@ -94,3 +95,23 @@ async def test_a_still_whose_face_cannot_be_used_enrols_nobody(tmp_path: Path, w
     await shot.select(FaceChoice("largest"))
     with pytest.raises(NoUsableFootage, match="PROFILE_VIEW"):
         await shot.enrol(EnrolOptions(), lambda *_: None)
+
+
+async def test_sound_is_heard_again_for_a_method_with_other_features(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[FeatureKinds] = []
+
+    async def extract(_stages: Any, _speech: Any, features: RecordFile, _frames: int, _film: Any, kinds: FeatureKinds) -> None:
+        heard.append(kinds)
+        features.append(np.zeros(4, FEATURE_RECORD))
+
+    monkeypatch.setattr(shot_module, "extract_features", extract)
+    footage = make_clip(tmp_path / "clip.mp4", Clip(sound_rate=16000))
+    tracked(workspace, [(0, 0)])
+    ugc, everybody = await shot_of(footage, workspace, "ugc"), await shot_of(footage, workspace, "everybody")
+    await ugc.hear()
+    await ugc.hear()
+    await everybody.hear()
+    assert heard == [ugc.method.features, everybody.method.features]
+    assert workspace.redone == []

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from gateway.pipeline import workspace
+from gateway.pipeline.records import RecordFile
 from gateway.pipeline.workspace import LOCK, is_running, lock_folder, open_workspace
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequest, StorageFull
 
 KEY = "0123456789abcdef" * 2
 OPERATION = "operations/" + "ab" * 16
@@ -76,3 +79,23 @@ def test_a_file_in_the_place_of_a_jobs_folder_is_an_error(tmp_path: Path) -> Non
     (tmp_path / "job").write_bytes(b"")
     with pytest.raises(FileExistsError):
         lock_folder(tmp_path / "job")
+
+
+def test_a_disk_without_room_for_a_record_file_is_full_and_the_job_can_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[RecordFile] = []
+
+    def open_until_full(path: Path, *given: Any) -> RecordFile:
+        if path.name == "motion.bin":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        opened.append(RecordFile(path, *given))
+        return opened[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(workspace, "RecordFile", open_until_full)
+        with pytest.raises(StorageFull, match="no space left for the job's records"):
+            open_workspace(tmp_path / KEY)
+    assert opened
+    assert all(file._file.closed for file in opened)
+    open_workspace(tmp_path / KEY).close()

@@ -34,6 +34,13 @@ def read_example(name: str, folder: Path) -> Source:
         (GOOD + "speaker = 's.'", r"source 1: speaker: the regular expression needs a group \(\?P<speaker>"),
         (GOOD + "transcripts = '{chapter}.txt'", "source 1: transcripts: {chapter} is unknown; there are folder, stem"),
         (GOOD + "words = { file = '{stem' }", "source 1: words.file: "),
+        (GOOD + "transcripts = '{stem!z}.txt'", r"source 1: transcripts: '\{stem!z\}\.txt': write \{stem\} without a conversion"),
+        (
+            GOOD + "words = { file = '{stem:d}.txt' }",
+            r"source 1: words\.file: '\{stem:d\}\.txt': write \{stem\} without a conversion",
+        ),
+        (GOOD.replace("*", "[z-a].wav"), r"source 1: files\.0: '\[z-a\]\.wav' is no pattern of paths: bad character range"),
+        (GOOD + "splits = { val = ['a', '[z-a]'] }", r"source 1: splits\.val\.1: '\[z-a\]' is no pattern of paths"),
         (GOOD + "words = { units_per_second = 5 }", "source 1: words.file: Field required"),
         (GOOD + "words = { file = 'x', units_per_second = 0 }", "source 1: words.units_per_second: "),
         (GOOD + "transcripts = { file = 'x', line = '.*' }", r"source 1: transcripts.line: .*group \(\?P<key>"),
