@@ -8,7 +8,9 @@ from charts.rules import Schema, closed, whole
 
 _TENANT: Final = r"^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$"
 _LIMITS: Final = {
-    "concurrent_dubs": whole("dubs and enrolments that run or wait, and shots of batches that run in a gateway"),
+    "concurrent_dubs": whole(
+        "dubs and enrolments that run or wait, and shots of batches that run in a gateway or wait only for a free slot of it"
+    ),
     "live_streams": whole("live streams at once in a gateway"),
     "frames_per_minute": whole("frames of films and live streams that a gateway makes within a minute"),
     "storage_bytes": whole("size of the artefacts that the tenant's actors and jobs use, bytes"),

@@ -108,10 +108,16 @@ class Rooms:
                 raise BackendUnavailable("the gateway is shutting down")
             await in_thread(remember_tenant, self.default.installation.context.actors.database, tenant)
             room = await in_thread(Room, self._shared, settings_of(self._shared.settings, tenant), self.default)
-            # From here on the room is closed with the others, whatever happens to its start.
+            try:
+                room.watch()
+                await room.start(self._tracer)
+            except BaseException:
+                # Calls find only rooms that have started. The tenant's next call tries again, with a new room.
+                await room.stop()
+                await room.close_batches()
+                await room.close()
+                raise
             self._rooms[tenant] = room
-            room.watch()
-            await room.start(self._tracer)
             _log.info("tenant_opened", tenant=tenant)
             return room
 

@@ -20,6 +20,7 @@ from gateway.audit.entry import Event, Happening
 from gateway.backup.archive import FORMAT, ArchiveWriter, Manifest
 from gateway.backup.keys import keys_in
 from gateway.backup.rows import kept_tables, lines_of
+from gateway.database import sqlite_file
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow, LineageRow
 from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest, StorageFull
@@ -57,16 +58,19 @@ def write_backup(
         ArtefactCorrupt: a blob is damaged.
     """
     database = place.actors.database
-    with _written_whole(file, overwrite=overwrite) as archive, _moment(database) as connection:
-        members = {f"tables/{table.name}.jsonl": lines_of(connection, table, without) for table in kept_tables()}
+    with _written_whole(file, overwrite=overwrite) as archive:
+        # The moment ends before the blobs are copied: a gateway cannot write to SQLite's file meanwhile.
+        with _moment(database) as connection:
+            members = {f"tables/{table.name}.jsonl": lines_of(connection, table, without) for table in kept_tables()}
+            refs = _blobs(connection, without)
+            actors = [actor for actor in connection.scalars(select(ActorRow.actor_id)) if actor not in without]
         members |= keys_in(place.settings.data_dir)
-        refs = _blobs(connection, without)
         manifest = Manifest(
             format=FORMAT,
             dubstage=version("dubstage-suite"),
             created_at=now(),
             artefacts_url=place.artefacts.url,
-            actors=len([actor for actor in connection.scalars(select(ActorRow.actor_id)) if actor not in without]),
+            actors=len(actors),
             blobs=len(refs),
             blob_bytes=sum(ref.size_bytes for ref in refs),
             members={name: hashlib.sha256(content).hexdigest() for name, content in members.items()},
@@ -90,7 +94,7 @@ def write_backup(
 def _moment(database: Database) -> Iterator[Connection]:
     """Give a connection that sees the rows of one moment, whatever is written meanwhile."""
     with database.told():
-        options = {} if database.file is not None else {"isolation_level": "REPEATABLE READ"}
+        options = {"isolation_level": "REPEATABLE READ"} if database.shared else {sqlite_file.BEGIN: "DEFERRED"}
         with database.engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 

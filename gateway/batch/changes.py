@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from gateway.batch.current import current_records
 from gateway.batch.progress import progress_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ENDED, ShotState
+from gateway.batch.types import ENDED, ShotRecord, ShotState
 from services.common.errors import InvalidRequest
 
 
@@ -61,10 +61,16 @@ def retry_in_cluster(store: BatchStore, name: str, ids: Sequence[str]) -> None:
     open_engine_of(store.facts(name)).retry(store, name, tuple(ids))
 
 
-def remove(store: BatchStore, name: str) -> None:
+def remove(store: BatchStore, name: str, *, force: bool = False) -> None:
     """Remove a batch whose shots have all ended: rows, records, pictures, and its Jobs in a cluster. The films stay.
 
     A removal that was cut is completed.
+
+    Args:
+        store: store of batches.
+        name: name of the batch.
+        force: a shot that is cancelled and still RUNNING counts as ended. The record of a shot whose worker was killed stays so.
+            Only a person knows that no worker has the shot any more.
 
     Raises:
         BatchNotFound: there is no such batch.
@@ -72,11 +78,21 @@ def remove(store: BatchStore, name: str) -> None:
     """
     facts = store.facts(name)
     if not facts.removing:
-        left = progress_of(current_records(store, facts)[0]).left
+        records = current_records(store, facts)[0]
+        killed = _cancelled_and_running(records, store.cancelled(name)) if force else 0
+        left = progress_of(records).left - killed
         if left:
-            raise InvalidRequest(f"{left} shots of batch {name} have not ended: wait, or cancel the batch first", field="name")
+            raise InvalidRequest(
+                f"{left} shots of batch {name} have not ended: wait, or cancel the batch first; if their workers were killed, "
+                f"cancel the batch and remove it with `dubstage batch remove {name} --force`",
+                field="name",
+            )
         if facts.engine == "kubernetes":
             from gateway.batch.kubernetes import open_engine_of
 
             open_engine_of(facts).remove_jobs(name)
     store.remove(name)
+
+
+def _cancelled_and_running(records: Sequence[ShotRecord], marked: Collection[str]) -> int:
+    return sum(record.state is ShotState.RUNNING and record.id in marked for record in records)

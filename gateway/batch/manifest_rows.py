@@ -33,9 +33,10 @@ def shots_by_line(content: bytes, *, told_as: str) -> tuple[dict[int, Shot], lis
         InvalidRequest: there are more than `MOST_ROWS` rows.
     """
     lines = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
-    if len(lines) > MOST_ROWS + 1:
+    rows = len(lines) - (bool(lines) and _gives_defaults(lines[0][1]))
+    if rows > MOST_ROWS:
         raise InvalidRequest(
-            f"{told_as}: {len(lines)} rows, and a batch has at most {MOST_ROWS}: cut the manifest into several", field="manifest"
+            f"{told_as}: {rows} rows, and a batch has at most {MOST_ROWS}: cut the manifest into several", field="manifest"
         )
     shots: dict[int, Shot] = {}
     mistakes: list[Mistake] = []
@@ -55,6 +56,14 @@ def shots_by_line(content: bytes, *, told_as: str) -> tuple[dict[int, Shot], lis
         if shot is not None:
             shots[number] = shot
     return shots, mistakes
+
+
+def _gives_defaults(line: bytes) -> bool:
+    """Return whether the first line of a manifest gives defaults, so that it is no row."""
+    try:
+        return "defaults" in _object(line)
+    except ValueError:
+        return False
 
 
 def _object(line: bytes) -> dict[str, Any]:

@@ -123,10 +123,20 @@ def retry(name: Name, ids: Ids = None, workers: Workers = 0, stages: options.Sta
 
 
 @commands.command("remove")
-def remove(name: Name) -> None:
+def remove(
+    name: Name,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Remove the batch although cancelled shots count as running, because their workers were killed. Safe if no worker "
+            "of the batch runs any more, on any machine.",
+        ),
+    ] = False,
+) -> None:
     """Remove the rows, the records and the pictures of a batch whose shots have all ended. The films stay."""
     settings = options.gateway_settings()
-    remove_batch(settings, open_batches(settings), name)
+    remove_batch(settings, open_batches(settings), name, force=force)
     record_change(settings, "removed", name)
 
 

@@ -27,7 +27,8 @@ def cancel_shots(store: BatchStore, name: str, ids: Sequence[str]) -> None:
     progress = progress_of(store.records(name))
     say_result(f"batch {name}: {counts(progress)}")
     if progress.running and not ids:
-        say(f"{progress.running} running shots stop within seconds")
+        say(f"{progress.running} running shots stop within seconds; a shot whose worker was killed goes on counting as running")
+        say(f"if no worker runs any more: dubstage batch remove {name} --force")
 
 
 def retry_shots(settings: GatewaySettings, store: BatchStore, name: str, ids: Sequence[str], workers: int) -> int:
@@ -65,8 +66,14 @@ def retry_shots(settings: GatewaySettings, store: BatchStore, name: str, ids: Se
     return 0
 
 
-def remove_batch(settings: GatewaySettings, store: BatchStore, name: str) -> None:
+def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, force: bool) -> None:
     """Remove a batch whose shots have all ended. The films stay.
+
+    Args:
+        settings: settings of the command.
+        store: store of batches.
+        name: name of the batch.
+        force: as for `remove`.
 
     Raises:
         BatchNotFound: there is no such batch.
@@ -74,7 +81,7 @@ def remove_batch(settings: GatewaySettings, store: BatchStore, name: str) -> Non
     """
     if store.facts(name).engine == "local":
         with alone(settings, store, name):
-            remove(store, name)
+            remove(store, name, force=force)
     else:
-        remove(store, name)
+        remove(store, name, force=force)
     say_result(f"batch {name} is removed; its films stay")

@@ -58,7 +58,11 @@ class BatchProgress:
 
 
 def watch_batch(store: BatchStore, name: str) -> int:
-    """Show the progress of a batch until every shot has ended, or nothing works on the batch any more. Return the exit code."""
+    """Show the progress of a batch until every shot has ended, and return the exit code.
+
+    In a cluster, the watch also ends when no Job works on the batch any more. Elsewhere nothing tells that a worker was killed: its
+    shot counts as running.
+    """
     facts = store.facts(name)
     said: set[str] = set()
     records: list[ShotRecord] = []

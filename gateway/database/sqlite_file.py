@@ -14,7 +14,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 BEGIN: Final = "dubstage_begin"
-"""Execution option: IMMEDIATE for transactions that change something. Without the option, each statement stands alone."""
+"""Execution option: IMMEDIATE for transactions that change something, DEFERRED for reading the rows of one moment. Without the
+option, each statement stands alone."""
 
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 _REFUSED: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -20,10 +21,13 @@ from gateway.operations.job import Abandon, Handler, Job
 from gateway.operations.queue import OperationQueue, Taken
 from gateway.operations.store import OperationRecord, OperationStore, taken_over
 from services.common.chassis import calls
-from services.common.errors import BackendUnavailable, Cancelled, DubstageError, OperationNotFound
+from services.common.errors import Cancelled, DubstageError, OperationNotFound, TransientError
 
 DATABASE_SECONDS: Final = 600.0
-"""Most seconds that an ended operation waits for a database that does not answer. Then the next process does the work again."""
+"""Most seconds that an ended operation waits for a shared database that cannot be written. Then a gateway does the work again."""
+
+WRITE_AGAIN_S: Final = 5.0
+"""Seconds before a further try to store an end, if the database does not say when to try again."""
 
 PROGRESS_S: Final = 2.0
 """Least seconds between two writes of one operation's progress for other gateways."""
@@ -148,10 +152,13 @@ class Execution:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
         if self._interrupted:
-            # If the database is away, the leases end on their own.
-            with suppress(BackendUnavailable):
-                await asyncio.to_thread(self._queue.release, self._interrupted)
+            await self._release(self._interrupted)
         await asyncio.to_thread(self._thread.shutdown)
+
+    async def _release(self, numbers: Collection[int]) -> None:
+        # If the database cannot be written, the leases end on their own.
+        with suppress(DubstageError):
+            await asyncio.to_thread(self._queue.release, numbers)
 
     async def _work(self, active: Active) -> bytes:
         calls.set_current_call(active.call)
@@ -203,6 +210,11 @@ class Execution:
         except Cancelled:
             active.lost = True
             await self._lost(active)
+        except DubstageError as problem:
+            # Nobody has this end: a gateway does the work again, and callers that wait go on waiting.
+            active.lost = True
+            _log.error("operation_not_written", operation=name, reason=problem.reason, message=problem.message)
+            await self._release({active.record.number})
         finally:
             del self._active[name]
             active.ended.set()
@@ -232,18 +244,21 @@ class Execution:
     async def _written(self, ended: OperationRecord) -> OperationRecord:
         """Store how an operation ended, and return the record.
 
-        Waits for a database that restarts, so that no hours of work are lost.
+        Waits for a database that restarts, and for space on a full disk, so that no hours of work are lost.
 
         Raises:
             Cancelled: another gateway has taken the operation.
-            BackendUnavailable: the database did not answer in time, or the gateway shuts down.
+            DubstageError: a shared database could not be written in time, or the gateway shuts down.
         """
-        deadline = time.monotonic() + DATABASE_SECONDS
+        # If no other gateway uses the database, nobody else can do the work: the wait ends with this process.
+        deadline = math.inf if self._queue.lease_s is None else time.monotonic() + DATABASE_SECONDS
         while True:
             try:
                 return await asyncio.to_thread(lambda: self._store.finish(ended, owner=self._queue.owner))
-            except BackendUnavailable as problem:
+            except Cancelled:
+                raise
+            except DubstageError as problem:
                 if self._closed or time.monotonic() > deadline:
                     raise
                 _log.warning("operation_not_written_yet", operation=ended.name, message=problem.message)
-                await asyncio.sleep(problem.retry_after_s)
+                await asyncio.sleep(problem.retry_after_s if isinstance(problem, TransientError) else WRITE_AGAIN_S)

@@ -52,7 +52,7 @@ class Submitted:
     Attributes:
         record: the operation.
         mine: whether this gateway has leased the operation; False: the operation waits.
-        waiting: number of operations that wait now.
+        waiting: number of operations that wait now, without those that somebody cancelled.
     """
 
     record: OperationRecord
@@ -122,7 +122,8 @@ class OperationQueue:
         with self._database.writing() as session:
             self._database.one_by_one(session)
             admit(count_unfinished(session, self._kinds))
-            waiting = self._count(session, busy)
+            # Cancelled operations need no slot: a look ends them.
+            waiting = self._count(session, self._is_free(busy), LeaseRow.cancel.is_(False))
             if waiting - free >= most_waiting:
                 raise Overloaded(
                     f"{len(busy) + waiting} operations run or wait already, as many as the gateway takes: try again later",
@@ -161,7 +162,7 @@ class OperationQueue:
         )
         with self._database.reading() as session:
             # Most looks find nothing, and change nothing.
-            if not self._count(session, busy):
+            if not self._count(session, self._is_free(busy)):
                 return (), 0
         with self._database.writing() as session:
             taken = []
@@ -170,7 +171,7 @@ class OperationQueue:
                 lease.owner, lease.begun = self.owner, True
                 lease.until = self._end()
             session.flush()
-            return taken, self._count(session, busy)
+            return taken, self._count(session, self._is_free(busy))
 
     def renew(self, numbers: Collection[int], progress: Mapping[int, bytes]) -> dict[int, bool]:
         """Renew the leases of operations. Return the operations that still are this gateway's, and whether somebody cancelled them.
@@ -216,8 +217,8 @@ class OperationQueue:
             mine = select(OperationRow.number).where(OperationRow.actor_id == actor_id, OperationRow.done.is_(False))
             return session.scalar(mine.limit(1)) is not None
 
-    def _count(self, session: Session, busy: Collection[int]) -> int:
-        return session.scalar(select(func.count()).select_from(LeaseRow).where(self._is_free(busy))) or 0
+    def _count(self, session: Session, *conditions: ColumnElement[bool]) -> int:
+        return session.scalar(select(func.count()).select_from(LeaseRow).where(*conditions)) or 0
 
     def _is_free(self, busy: Collection[int]) -> ColumnElement[bool]:
         # An operation of this process whose lease ended, because the database was away, is still this process's.

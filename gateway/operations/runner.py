@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import structlog
 from opentelemetry import trace
@@ -32,6 +32,8 @@ BEAT_S: Final = 1.0
 
 _MOST_AT_ONCE: Final = 100
 _LAST_LOOK_S: Final = 5.0
+
+T = TypeVar("T")
 
 _log = structlog.stdlib.get_logger("dubstage.operations")
 
@@ -72,6 +74,7 @@ class JobRunner:
         self._max_queued = max_queued
         self._asked_by: dict[str, trace.SpanContext] = {}
         self._waiting = 0
+        self._has_unwanted = False
         self._turn = self._slots.turn
         self._look = asyncio.Event()
         self._begun = self._slots.join(self._filled, self._look.set)
@@ -99,6 +102,8 @@ class JobRunner:
         if self._beat_s is None:
             await asyncio.to_thread(self._queue.release_all)
         self._keep_looking()
+        async with self._turn:
+            await self._end_unwanted()
         await self._fill()
 
     async def submit(
@@ -120,26 +125,30 @@ class JobRunner:
             InvalidRequest: another operation writes this output.
         """
         self._keep_looking()
-        async with self._turn:
-            if self._closed:
-                raise BackendUnavailable("the gateway is shutting down")
-            leased_at, busy, free = since_boot_s(), self._busy(), self._free()
-            new = await asyncio.to_thread(
-                lambda: self._queue.submit(
-                    kind,
-                    request,
-                    actor_id=actor_id,
-                    output=output,
-                    busy=busy,
-                    free=free,
-                    most_waiting=self._max_queued,
-                    admit=admit,
-                )
+        return await self._in_turn(lambda: self._submit(kind, request, actor_id=actor_id, output=output, admit=admit))
+
+    async def _submit(self, kind: str, request: bytes, *, actor_id: str, output: str, admit: Admit) -> OperationRecord:
+        if self._closed:
+            raise BackendUnavailable("the gateway is shutting down")
+        leased_at, busy, free = since_boot_s(), self._busy(), self._free()
+        new = await asyncio.to_thread(
+            lambda: self._queue.submit(
+                kind,
+                request,
+                actor_id=actor_id,
+                output=output,
+                busy=busy,
+                free=free,
+                most_waiting=self._max_queued,
+                admit=admit,
             )
-            self._waiting = new.waiting
-            self._asked_by[new.record.name] = trace.get_current_span().get_span_context()
-            if new.mine:
-                self._begin(Taken(new.record, begun=False), leased_at)
+        )
+        self._waiting = new.waiting
+        self._asked_by[new.record.name] = trace.get_current_span().get_span_context()
+        if new.mine:
+            self._begin(Taken(new.record, begun=False), leased_at)
+        elif free:
+            self._look.set()
         return new.record
 
     async def get(self, name: str) -> OperationRecord:
@@ -184,15 +193,17 @@ class JobRunner:
             OperationNotFound: there is no operation of this name.
         """
         # No operation is taken meanwhile: it is either seen to run here, or taken with the wish in its row.
-        async with self._turn:
-            active = self._running.find(name)
-            if active is not None:
-                active.cancel()
-                return
-            record = await asyncio.to_thread(self._store.get, name)
-            if not record.done:
-                await asyncio.to_thread(self._queue.cancel, record.number)
-                await self._end_unwanted()
+        await self._in_turn(lambda: self._cancel(name))
+
+    async def _cancel(self, name: str) -> None:
+        active = self._running.find(name)
+        if active is not None:
+            active.cancel()
+            return
+        record = await asyncio.to_thread(self._store.get, name)
+        if not record.done:
+            await asyncio.to_thread(self._queue.cancel, record.number)
+            await self._end_unwanted()
 
     async def delete(self, name: str) -> None:
         """Forget an operation that has ended.
@@ -215,11 +226,7 @@ class JobRunner:
         Raises:
             Overloaded: the work did not stop within CANCEL_SECONDS.
         """
-        async with self._turn:
-            await asyncio.to_thread(self._queue.cancel_work_on, actor_id)
-            for active in self._running_on(actor_id):
-                active.cancel()
-            await self._end_unwanted()
+        await self._in_turn(lambda: self._cancel_work_on(actor_id))
         try:
             async with asyncio.timeout(CANCEL_SECONDS):
                 while await self.concerns(actor_id):
@@ -230,6 +237,12 @@ class JobRunner:
                         await asyncio.sleep(BEAT_S / 4)
         except TimeoutError:
             raise Overloaded(f"work on {actor_id} has not stopped yet: try again", retry_after_s=5.0) from None
+
+    async def _cancel_work_on(self, actor_id: str) -> None:
+        await asyncio.to_thread(self._queue.cancel_work_on, actor_id)
+        for active in self._running_on(actor_id):
+            active.cancel()
+        await self._end_unwanted()
 
     async def forget_actor(self, actor_id: str) -> None:
         """Delete the ended operations that concern a person, because their requests hold the consent record."""
@@ -246,6 +259,22 @@ class JobRunner:
             await asyncio.gather(self._looking, return_exceptions=True)
         async with self._turn:  # a submission that is being stored begins first, and counts as interrupted
             await self._running.close()
+        self._slots.leave(self._filled)
+
+    async def _in_turn(self, section: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do a section while this runner has the turn. A section that has begun ends, also if its caller leaves.
+
+        Otherwise the thread would store a lease, and nobody would begin the operation.
+        """
+        await self._turn.acquire()
+        task = asyncio.create_task(section())
+        task.add_done_callback(self._turn_is_over)
+        return await asyncio.shield(task)
+
+    def _turn_is_over(self, task: asyncio.Task[Any]) -> None:
+        self._turn.release()
+        if not task.cancelled():
+            task.exception()  # Python does not report the error of a section whose caller has left
 
     def _running_on(self, actor_id: str) -> Sequence[Active]:
         return [active for active in self._running.all() if active.record.actor_id == actor_id]
@@ -274,7 +303,7 @@ class JobRunner:
                     await self._look.wait()
             self._look.clear()
             try:
-                if self._beat_s is not None:
+                if self._beat_s is not None or self._has_unwanted:
                     async with self._turn:
                         await self._end_unwanted()
                 await self._fill()
@@ -294,7 +323,14 @@ class JobRunner:
 
     async def _end_unwanted(self) -> None:
         """End the cancelled operations that no gateway runs. The caller holds the turn."""
-        await self._take(_MOST_AT_ONCE, unwanted=True)
+        try:
+            await self._take(_MOST_AT_ONCE, unwanted=True)
+        except DubstageError:
+            # Their cancellation is stored: a look tries again.
+            self._has_unwanted = True
+            self._look.set()
+            raise
+        self._has_unwanted = False
 
     async def _take(self, limit: int, *, unwanted: bool = False) -> None:
         leased_at, busy = since_boot_s(), self._busy()

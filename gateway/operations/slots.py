@@ -46,6 +46,10 @@ class Slots:
 
         return begun
 
+    def leave(self, running: Callable[[], int]) -> None:
+        """Share the slots no more with the runner that joined with this function."""
+        self._users = [user for user in self._users if user.running != running]
+
     def free(self) -> int:
         """Return the number of operations that can begin now."""
         return max(0, self._number - sum(user.running() for user in self._users))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from gateway.tenants.frames import FrameMeter
 from gateway.tenants.limits import Limits, TenantLimits
+from services.common.errors import TransientError
 from services.common.tenant_errors import TenantDubsReached, TenantFramesReached, TenantStorageReached, TenantStreamsReached
 
 LOOK_S: Final = 1.0
@@ -134,7 +135,11 @@ class TenantGate:
     async def begin_shot(self) -> None:
         """Wait until the limits allow a further shot of a batch, and count the shot."""
         # Dubs end in other gateways, frames get old, and the file of limits changes: nothing tells of these.
-        while not await self._may_begin_shot():  # noqa: ASYNC110
+        while True:
+            # While the database is away this shot waits, and those that run go on.
+            with suppress(TransientError):
+                if await self._may_begin_shot():
+                    return
             await asyncio.sleep(LOOK_S)
 
     def end_shot(self) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import shutil
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, Table, text
 
 from gateway.actors.store import ActorStore
 from gateway.actors.workplace import Workplace, open_workplace
+from gateway.backup import write
 from gateway.backup.archive import members, read_manifest
 from gateway.backup.restore import restore_backup
+from gateway.backup.rows import lines_of
 from gateway.backup.write import write_backup
-from gateway.database.tables import Base
+from gateway.database.tables import ActorRow, Base, LineageRow
 from gateway.operations.store import OperationStore
 from gateway.provenance.credential import KEY_FILE, installation_credential
 from gateway.provenance.opening import trusted_authorities
@@ -90,6 +94,47 @@ def test_a_wiped_installation_comes_back_whole(place: Workplace, tmp_path: Path)
         name for name, lines in tables_of(tmp_path / "second.tar").items() if lines != tables_of(tmp_path / "backup.tar")[name]
     }
     assert changed == {"tables/operations.jsonl", "tables/audit_log.jsonl"}, "the log knows of the backup and of the restore"
+
+
+def enrol_at_once(place: Workplace, name: str) -> None:
+    """Store what an enrolment stores in one transaction, or raise BackendUnavailable if the database may not be written now."""
+    style = place.artefacts.put_bytes(f"style of {name}".encode())
+    database = place.actors.database
+    with database.writing() as session:
+        if not database.shared:
+            session.execute(text("PRAGMA busy_timeout = 0"))
+        created = {"created_at": "2026-11-23T00:00:00+00:00", "footage_sha256": "0" * 64, "enrolment_sha256": style.sha256}
+        session.add(ActorRow(actor_id=name, method="hetero", consent=None, **created))
+        session.flush()
+        session.add(LineageRow(actor_id=name, sha256=style.sha256, kind="style", uri=style.uri, size_bytes=style.size_bytes))
+
+
+def test_an_enrolment_that_ends_while_the_rows_are_read_leaves_a_backup_of_one_moment(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lines_before_an_enrolment(connection: Connection, table: Table, without: frozenset[str]) -> bytes:
+        lines = lines_of(connection, table, without)
+        if table.name == ActorRow.__tablename__:
+            with suppress(BackendUnavailable):  # SQLite's file is written when the rows are read
+                enrol_at_once(place, "dan")
+        return lines
+
+    monkeypatch.setattr(write, "lines_of", lines_before_an_enrolment)
+    write_backup(place, tmp_path / "backup.tar")
+    monkeypatch.undo()
+    assert all(b"dan" not in content for content in tables_of(tmp_path / "backup.tar").values())
+    wipe(place)
+    with open_workplace(place.settings) as again:
+        assert restore_backup(again, tmp_path / "backup.tar").actors == 2
+
+
+def test_the_database_can_be_written_while_blobs_are_copied(place: Workplace, tmp_path: Path) -> None:
+    def enrolled_meanwhile(step: str, done: int, total: int) -> None:
+        if not done:
+            enrol_at_once(place, "dan")
+
+    assert write_backup(place, tmp_path / "backup.tar", on_blob=enrolled_meanwhile).actors == 2
+    assert len(place.actors.list()) == 3
 
 
 def test_an_actor_can_be_left_out(place: Workplace, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.rpc import status_pb2
@@ -19,7 +20,7 @@ from gateway.operations.queue import OperationQueue
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import LeaseRow, OperationRecord, OperationStore
 from services.common.chassis import error_status
-from services.common.errors import Cancelled, InvalidRequest, OperationNotFound, Overloaded
+from services.common.errors import Cancelled, InvalidRequest, OperationNotFound, Overloaded, StorageRefused
 
 LEASE_S = 600.0
 """No lease ends on its own, however long this process pauses. A test that needs the end of a lease writes the end."""
@@ -341,3 +342,22 @@ async def test_work_on_a_person_is_stopped_in_all_gateways(databases: Callable[[
             assert was_cancelled(await first.get(record.name))
         assert not (await first.get(of_bob.name)).done
     assert sorted(stopped[:2]) == sorted(record.name for record in of_ann[:2])
+
+
+async def test_an_end_that_cannot_be_stored_for_long_lets_a_gateway_do_the_work_again(
+    databases: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "DATABASE_SECONDS", 0.0)
+    finish, failures = OperationStore.finish, [StorageRefused("the database may not be written")]
+
+    def failing_once(*args: Any, **more: Any) -> OperationRecord:
+        if failures:
+            raise failures.pop()
+        return finish(*args, **more)
+
+    monkeypatch.setattr(OperationStore, "finish", failing_once)
+    begun: list[str] = []
+    async with gateway(databases(), saying("film", begun)) as first:
+        record = await first.submit("work", b"")
+        assert (await first.wait(record.name, PATIENCE_S)).response == b"film"
+    assert begun == [record.name] * 2

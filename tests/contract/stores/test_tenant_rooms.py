@@ -12,7 +12,7 @@ from opentelemetry import trace
 
 from gateway.api import rooms as rooms_module
 from gateway.api.opened_stages import OpenedStages
-from gateway.api.room import Shared
+from gateway.api.room import Room, Shared
 from gateway.api.rooms import Rooms
 from gateway.live.admission import LiveAdmission
 from gateway.operations.slots import Slots
@@ -84,4 +84,24 @@ async def test_a_tenant_whose_places_cannot_be_used_is_told_so_and_no_other(tmp_
     (tmp_path / "data" / "tenants").unlink()
     with acting_for("acme"):
         assert await rooms.of_caller() is not rooms.default
+    await closed(rooms)
+
+
+async def test_a_room_that_could_not_start_is_opened_anew_by_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms = rooms_at(tmp_path / "data", "")
+    await rooms.start(trace.NoOpTracer())
+    start, failures, started = Room.start, [BackendUnavailable("the database is locked")], list[Room]()
+
+    async def failing_once(self: Room, tracer: trace.Tracer) -> None:
+        await start(self, tracer)
+        if failures:
+            raise failures.pop()
+        started.append(self)
+
+    monkeypatch.setattr(Room, "start", failing_once)
+    with acting_for("acme"):
+        with pytest.raises(BackendUnavailable, match="locked"):
+            await rooms.of_caller()
+        assert [await rooms.of_caller(), await rooms.of_caller()] == started * 2
+    assert len(started) == 1
     await closed(rooms)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.batch import manifest_rows
 from gateway.batch.manifest import batch_name, manifest_of, manifest_or_mistakes, read_manifest, shots_of
 from gateway.batch.types import Quality, Shot
 from services.common.errors import ActorNotReady, InvalidRequest
@@ -187,6 +188,17 @@ def test_files_are_left_alone_if_only_workers_reach_them(write: Write) -> None:
 def test_a_folder_that_may_not_be_written_is_told(write: Write, tmp_path: Path) -> None:
     (tmp_path / "de").chmod(0o500)
     assert "may not be written" in mistakes(write(row("a", output="de/films/a.mp4")))[0]
+
+
+def test_only_rows_count_against_the_most_rows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest_rows, "MOST_ROWS", 2)
+    defaults = {"defaults": {"retime": True}}
+    for first in ((), (defaults,)):
+        assert len(read_manifest(write(*first, row("a"), row("b"))).shots) == 2
+        with pytest.raises(InvalidRequest, match="3 rows, and a batch has at most 2"):
+            read_manifest(write(*first, row("a"), row("b"), row("c")))
+    with pytest.raises(InvalidRequest, match="3 rows"):
+        read_manifest(write("no JSON", row("a"), row("b")))
 
 
 def test_a_file_that_is_no_manifest_is_refused(write: Write, tmp_path: Path) -> None:

@@ -337,6 +337,21 @@ def test_a_batch_that_has_ended_is_removed_and_its_films_stay(store: BatchStore,
     assert film.exists()
 
 
+def test_a_batch_whose_worker_was_killed_is_removed_by_force_when_it_is_cancelled(store: BatchStore, printed: Printed) -> None:
+    store.put("night", ShotRecord(id="s0", state=ShotState.RUNNING, attempts=1, worker="node7:99"))
+    for number in (1, 2, 3):
+        store.put("night", done(number))
+    for force in ([], ["--force"]):
+        assert run(["batch", "remove", "night", *force]) == 10, "a worker may have the shot"
+    assert run(["batch", "cancel", "night"]) == 0
+    assert "dubstage batch remove night --force" in printed()[1]
+    assert run(["batch", "remove", "night"]) == 10
+    assert "1 shots of batch night have not ended" in (said := printed()[1])
+    assert "dubstage batch remove night --force" in said
+    assert run(["batch", "remove", "night", "--force"]) == 0
+    assert store.names() == []
+
+
 def test_a_batch_of_the_gateways_is_retried_by_a_gateway(store: BatchStore, printed: Printed) -> None:
     store.create(manifest_of("theirs", [Shot(id="a", footage="/a.mp4", output="/b.mp4")]), "gateway")
     assert run(["batch", "cancel", "theirs"]) == 0

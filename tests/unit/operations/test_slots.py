@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,3 +73,13 @@ async def test_no_operation_of_a_tenant_is_known_to_another(stores: dict[str, Op
         await beta.get(name)
     await acme.close()
     await beta.close()
+
+
+async def test_the_slots_keep_no_runner_that_has_closed(stores: dict[str, OperationStore]) -> None:
+    slots = Slots(1)
+    jobs = JobRunner(stores["acme"], {}, max_concurrent=1, max_queued=1, slots=slots)
+    closed = weakref.ref(jobs)
+    await jobs.close()
+    del jobs
+    gc.collect()
+    assert closed() is None

@@ -8,7 +8,7 @@ import pytest
 from gateway.tenants import gate as gate_module
 from gateway.tenants.gate import TenantGate
 from gateway.tenants.limits import Limits
-from services.common.errors import TransientError
+from services.common.errors import BackendUnavailable, TransientError
 from services.common.tenant_errors import TenantDubsReached, TenantFramesReached, TenantStorageReached, TenantStreamsReached
 
 
@@ -21,10 +21,13 @@ class World:
         self.unfinished = 0
         file.write_text("")
         self.looks = 0
+        self.away = False
         self.gate = TenantGate("acme", Limits(file), stored_bytes=lambda: self.stored, unfinished=self._unfinished)
 
     def _unfinished(self) -> int:
         self.looks += 1
+        if self.away:
+            raise BackendUnavailable("the database does not answer")
         return self.unfinished
 
     def limit(self, **limits: int) -> None:
@@ -136,6 +139,26 @@ async def test_a_dub_keeps_a_shot_waiting_until_the_limits_change(world: World) 
             await asyncio.sleep(0.01)
     assert not begun.is_set()
     world.limit(concurrent_dubs=2)
+    async with asyncio.timeout(60):
+        await waiting
+    assert begun.is_set()
+
+
+async def test_a_shot_waits_while_the_database_is_away(world: World) -> None:
+    world.limit(concurrent_dubs=1)
+    world.away = True
+    begun = asyncio.Event()
+
+    async def shot() -> None:
+        async with world.gate.shots(asyncio.Semaphore(1)):
+            begun.set()
+
+    waiting = asyncio.create_task(shot())
+    async with asyncio.timeout(60):
+        while world.looks < 2 and not waiting.done():  # noqa: ASYNC110 - the count changes in a thread
+            await asyncio.sleep(0.01)
+    assert not begun.is_set()
+    world.away = False
     async with asyncio.timeout(60):
         await waiting
     assert begun.is_set()
