@@ -132,14 +132,17 @@ class Consents:
         Raises:
             ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold any more.
         """
+        if actor_id or any(record is not None for record in records):
+            with self._database.reading() as session:
+                self.check_within(session, records, actor_id=actor_id, subject=subject)
+
+    def check_within(self, session: Session, records: Collection[Consent | None], *, actor_id: str = "", subject: str = "") -> None:
+        """Check as `check_lasting`, in a transaction of the caller."""
         found = [record for record in records if record is not None]
-        if not found and not actor_id:
-            return
-        with self._database.reading() as session:
-            row = session.get(ActorRow, actor_id) if actor_id else None
-            own = consent_of(row, self._database.where) if row is not None else None
-            asked = [*found, *([own] if own is not None else [])]
-            withdrawn = _withdrawn(session, {digest_of(record) for record in asked})
+        row = session.get(ActorRow, actor_id) if actor_id else None
+        own = consent_of(row, self._database.where) if row is not None else None
+        asked = [*found, *([own] if own is not None else [])]
+        withdrawn = _withdrawn(session, {digest_of(record) for record in asked})
         for record in found:
             self._check_holds(record, withdrawn, actor_id or subject)
         if own is not None:

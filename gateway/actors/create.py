@@ -29,11 +29,12 @@ from gateway.pipeline.faces import FaceChoice
 from gateway.pipeline.job_key import enrolment_key
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import FACE_RECORD
+from gateway.pipeline.removal import delete_unused
 from gateway.pipeline.shot import Shot
 from gateway.pipeline.workspace import open_workspace
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
-from services.common.errors import NoUsableFootage
+from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.artefact_messages import ref_from_proto
 
@@ -106,8 +107,8 @@ async def create_actor(
 ) -> StoredActor:
     """Learn a person from footage, and return the stored actor. The store keeps the footage too, for live streams.
 
-    An enrolment that fails or is cancelled leaves nothing. The artefacts of a killed enrolment are counted in the database until
-    the same enrolment runs again or the person is erased.
+    An enrolment that fails or is cancelled leaves nothing. (A cancellation while the actor is stored comes too late.) The artefacts
+    of a killed enrolment are counted in the database until the same enrolment runs again or the person is erased.
 
     Args:
         request: who is enrolled, and from what.
@@ -121,7 +122,7 @@ async def create_actor(
 
     Raises:
         ConsentRefused: the consent record does not allow the enrolment, ends meanwhile, or is missing and required.
-        InvalidRequest: the id is taken, or the footage does not show the chosen face.
+        InvalidRequest: the id is taken, the footage does not show the chosen face, or the footage changed meanwhile.
         ModelNotFound: the stages do not have the method.
         NoUsableFootage: the footage shows no face, or too few frames show the face.
     """
@@ -148,8 +149,14 @@ async def create_actor(
                 shot = await Shot.open(stages, method, info, workspace, threads=request.threads)
                 enrolled = await _learn(shot, request, note, on_progress)
                 more = await _keep_for_live(shot, info.path, artefacts, note)
+                if len(takes) == 1 and more["footage"].sha256 != footage_sha256:
+                    raise InvalidRequest(
+                        f"{request.footage} changed while the person was enrolled: enrol again when no program writes the file",
+                        field="video",
+                    )
                 await in_thread(operation.confirm)
-                return await asyncio.to_thread(
+                # A thread goes on when its caller is cancelled: nobody may take the enrolment for ended before the actor is stored.
+                return await in_thread(
                     lambda: actors.create(
                         request.actor_id,
                         method=method.name,
@@ -159,6 +166,7 @@ async def create_actor(
                         more=more,
                         superseded=made,
                         operation=operation.name,
+                        folder=workspace.folder,
                     )
                 )
 
@@ -181,8 +189,7 @@ async def _counted(ledger: JobLedger, folder: Path, artefacts: ArtefactStore, ma
         made.append(ref)
 
     def forget() -> None:
-        for ref in ledger.release(folder, made):
-            artefacts.delete(ref)
+        delete_unused(folder, ledger.release(folder, made), ledger, artefacts)
         shutil.rmtree(folder, ignore_errors=True)
 
     try:

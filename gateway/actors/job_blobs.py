@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from gateway.actors.actor_id import not_enrolled
+from gateway.database import postgres_locks
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
-from services.common.errors import ActorNotReady, Cancelled
+from services.common.errors import ActorNotReady, BackendUnavailable, Cancelled, InvalidRequest
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 
@@ -63,10 +65,13 @@ class JobBlobs:
         Raises:
             ActorNotReady: the actor was erased, or is being erased now.
             Cancelled: the job was given up.
+            BackendUnavailable: the end of another job that had the same blob deleted the blob before it was counted. The blob has
+                to be stored again.
         """
         with self._database.writing() as session:
             # With the row locked, an erasure in another process either comes first, or sees this blob.
             begun = session.get(JobFolderRow, str(folder), with_for_update=True)
+            self._wait_for_turn(session, {ref.sha256})
             gone = begun is None or _is_over(session, folder, actor_id)
             if gone:
                 if ref.sha256 not in counted(session, {ref.sha256}):
@@ -75,6 +80,11 @@ class JobBlobs:
                 session.merge(JobBlobRow(folder=str(folder), sha256=ref.sha256, uri=ref.uri, size_bytes=ref.size_bytes))
         if gone:
             raise erased_meanwhile(actor_id) if actor_id else Cancelled("the job was given up while the job ran")
+        # From now on nothing deletes the blob. Between its storing and its counting, the end of another job may have done so.
+        if self._is_lost(ref):
+            raise BackendUnavailable(
+                f"another job that had made the same artefact {ref.sha256} ended and deleted it: start this work again"
+            )
 
     def release(self, folder: Path) -> Sequence[ArtefactRef]:
         """Forget a job, and return the blobs that were counted for the job."""
@@ -94,6 +104,28 @@ class JobBlobs:
             known = counted(session, {ref.sha256 for ref in found}, but=str(folder))
         return [ref for ref in found if ref.sha256 not in known]
 
+    @contextmanager
+    def unused(self, refs: Sequence[ArtefactRef], *, but: Path | None = None) -> Iterator[Sequence[ArtefactRef]]:
+        """Give the blobs among `refs` that no actor and no job counts, so that the caller can delete them.
+
+        No job counts one of the blobs before the context ends. With SQLite, no other process writes anything until then.
+
+        Args:
+            refs: a few blobs.
+            but: folder of a job that does not count; None: all jobs count.
+        """
+        with self._database.writing() as session:
+            digests = {ref.sha256 for ref in refs}
+            self._wait_for_turn(session, digests)
+            known = counted(session, digests, but=str(but) if but is not None else "")
+            yield [ref for ref in refs if ref.sha256 not in known]
+
+    def delete_unused(self, refs: Sequence[ArtefactRef]) -> None:
+        """Delete the blobs among a few that no actor and no job counts."""
+        with self.unused(refs) as unused:
+            for ref in unused:
+                self._artefacts.delete(ref)
+
     def folders_of(self, operation: str) -> Sequence[Path]:
         """Return the folders of the jobs that an operation began and has not ended, one for each gateway that did."""
         with self._database.reading() as session:
@@ -112,6 +144,20 @@ class JobBlobs:
             known = counted(session, {ref.sha256 for ref in refs})
         return [ref for ref in refs if ref.sha256 not in known]
 
+    def _wait_for_turn(self, session: Session, digests: AbstractSet[str]) -> None:
+        """Wait for transactions that count or delete one of these blobs. SQLite orders its writers anyway."""
+        if self._database.shared:
+            # All processes lock in the same order, and after rows, so that no two wait for each other.
+            for key in sorted(int.from_bytes(bytes.fromhex(digest)[:8], signed=True) for digest in digests):
+                postgres_locks.wait_in_transaction(session.connection(), key)
+
+    def _is_lost(self, ref: ArtefactRef) -> bool:
+        try:
+            return not self._artefacts.exists(ref)
+        except InvalidRequest:
+            # The stages have another store, from which this process deletes nothing.
+            return False
+
 
 def erased_meanwhile(actor_id: str) -> ActorNotReady:
     """Return the error for work with an actor that was erased while the work ran."""
@@ -129,6 +175,17 @@ def counted(session: Session, digests: AbstractSet[str], *, but: str = "") -> se
         found.update(session.scalars(select(LineageRow.sha256).where(LineageRow.sha256.in_(part))))
         found.update(session.scalars(select(JobBlobRow.sha256).where(JobBlobRow.sha256.in_(part), JobBlobRow.folder != but)))
     return found
+
+
+def check_enrolment(session: Session, folder: Path, actor_id: str) -> None:
+    """Check that the job of an enrolment may store its actor.
+
+    Raises:
+        ActorNotReady: an erasure has ended the job, or is about to.
+    """
+    # With the row locked, an erasure in another process either comes first, or finds the actor.
+    if session.get(JobFolderRow, str(folder), with_for_update=True) is None or is_open(session, actor_id):
+        raise erased_meanwhile(actor_id)
 
 
 def _check_there(session: Session, actor_id: str) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
+from typing import Final
 
 from gateway.actors.store import ActorStore
 from gateway.audit import Event, Happening
 from gateway.audit.work import Recorded, batch_work, recorded
 from gateway.consent.record import Consent, digest_of
+from services.common.errors import TransientError
 from services.common.store.artefacts import ArtefactRef
+
+_TRIES_S: Final = (1.0, 2.0, 4.0, 8.0)
+"""Seconds before each further look at a database that does not answer."""
 
 
 class JobLedger:
@@ -99,6 +105,7 @@ class JobLedger:
         Raises:
             ActorNotReady: the actor was erased meanwhile. The blob was deleted again.
             Cancelled: the job was given up meanwhile. The blob was deleted again.
+            BackendUnavailable: the end of another job has just deleted the blob, which has to be stored again.
         """
         self._jobs.hold(folder, ref, actor_id=self._actor_id)
 
@@ -106,14 +113,25 @@ class JobLedger:
         """Return the blobs, of the job and of `refs`, that no actor and no other job counts."""
         return self._jobs.only_of(folder, refs)
 
+    def unused(self, folder: Path, refs: Sequence[ArtefactRef]) -> AbstractContextManager[Sequence[ArtefactRef]]:
+        """Give those of a few blobs that no actor and no other job counts. None is counted before the context ends."""
+        return self._jobs.unused(refs, but=folder)
+
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """Forget the job, and return the blobs that no actor and no job counts any more."""
         return self._jobs.uncounted([*refs, *self._jobs.release(folder)])
 
     def confirm(self) -> None:
-        """Check that the operation is still this gateway's.
+        """Check that the operation is still this gateway's, and that the job may go on. Waits for a database that restarts.
 
         Raises:
             Cancelled: another gateway does the operation now.
+            ActorNotReady, ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: as `check`.
         """
         self._confirm()
+        for wait_s in _TRIES_S:
+            try:
+                return self.check()
+            except TransientError:
+                time.sleep(wait_s)
+        return self.check()

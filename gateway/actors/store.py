@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from gateway.actors.actor_id import check_actor_id, is_actor_id, not_enrolled, taken
 from gateway.actors.consents import Consents
 from gateway.actors.erasure import Erasures
-from gateway.actors.job_blobs import JobBlobs
+from gateway.actors.job_blobs import JobBlobs, check_enrolment
 from gateway.actors.receipts import ErasureReceipt, now
 from gateway.actors.stored import (
     ENROLMENT,
@@ -92,8 +93,11 @@ class ActorStore:
         more: Mapping[str, ArtefactRef] | None = None,
         superseded: Sequence[ArtefactRef] = (),
         operation: str = "",
+        folder: Path | None = None,
     ) -> StoredActor:
         """Store an actor, and return the actor as `get` would.
+
+        An erasure or a withdrawal in any process either comes first, and the actor is refused, or finds the actor.
 
         Args:
             actor_id: id of the new actor.
@@ -105,8 +109,11 @@ class ActorStore:
             superseded: all blobs that the enrolment made. Those that the actor does not use are counted too, so that an erasure
                 deletes them.
             operation: name of the operation that enrols the person; empty: none.
+            folder: folder of the enrolment's job, which an erasure ends; None: there is no job.
 
         Raises:
+            ActorNotReady: the person was erased meanwhile, or is being erased now.
+            ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold any more.
             InvalidRequest: the id is taken or not allowed.
         """
         check_actor_id(actor_id)
@@ -114,11 +121,14 @@ class ActorStore:
         actor = StoredActor(actor_id, method, consent, footage_sha256, now(), enrolled, artefacts)
         try:
             with self._database.writing() as session:
+                self._database.one_by_one(session)
+                if folder is not None:
+                    check_enrolment(session, folder, actor_id)
+                self.consents.check_within(session, [consent], subject=actor_id)
                 add_actor(session, actor)
                 self.audit.append(session, created_by(actor, operation), continues=operation)
         except BaseException as problem:
-            for ref in self.jobs.uncounted([artefacts[ENROLMENT]]):
-                self._artefacts.delete(ref)
+            self.jobs.delete_unused([artefacts[ENROLMENT]])
             if not isinstance(problem, IntegrityError):
                 raise
             raise taken(actor_id) from None

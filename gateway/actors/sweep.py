@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from gateway.actors.receipts import Looked
 from gateway.audit.tables import AuditPersonRow
 from gateway.database.tables import Base, ErasureRow
+from gateway.pipeline.aside import remove_left_copies
 from gateway.pipeline.journal import journalled
 from gateway.pipeline.workspace import JOURNAL
 from services.common.errors import StorageRefused
@@ -135,7 +136,8 @@ def sweep_folder(
 ) -> None:
     """Look for erased files, and for journals that name erased blobs, in the data folder: jobs, copies of uploads, batches.
 
-    Files of jobs that are not the person's stay: somebody else's work uses equal bytes.
+    Copies of media that killed processes left are removed first, whomever they show. Files of jobs that are not the person's stay:
+    somebody else's work uses equal bytes.
 
     Args:
         data_dir: the gateway's data folder.
@@ -145,6 +147,7 @@ def sweep_folder(
         beat: as for `sweep_artefacts`.
         sweep: takes what was found.
     """
+    remove_left_copies(data_dir)
     left = [f"folder {folder}" for folder in folders if folder.exists()]
     number = 0
     for file, size in regular_files(data_dir):

@@ -15,7 +15,7 @@ from gateway.api.local_media import LocalMedia, Media
 from gateway.batch.media import is_url
 from gateway.operations.store import OperationRecord
 from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.removal import give_up, remove_partial_film
+from gateway.pipeline.removal import delete_unused, give_up, remove_partial_film
 from gateway.provenance.seal import Sealer
 from gateway.tenants.gate import TenantGate
 from services.common.store.artefacts import ArtefactStore
@@ -88,9 +88,8 @@ class JobContext:
         await asyncio.to_thread(self._give_up_folders, record)
 
     def _give_up_folders(self, record: OperationRecord) -> None:
-        jobs = self.actors.jobs
-        for folder in jobs.folders_of(record.name):
-            if give_up(folder, JobLedger(self.actors), self.artefacts) is None and not folder.is_dir():
+        ledger = JobLedger(self.actors)
+        for folder in self.actors.jobs.folders_of(record.name):
+            if give_up(folder, ledger, self.artefacts) is None and not folder.is_dir():
                 # The folder is gone, or on the disk of another gateway.
-                for ref in jobs.uncounted(jobs.release(folder)):
-                    self.artefacts.delete(ref)
+                delete_unused(folder, ledger.release(folder, ()), ledger, self.artefacts)

@@ -14,8 +14,8 @@ from typing import Final, Self
 from gateway.ahead import in_thread
 from gateway.api.media_folder import MediaFolder
 from gateway.api.media_places import MediaPlaces
-from gateway.batch.aside import Aside
 from gateway.batch.media import check_replaceable, fetched, input_problem, is_url, upload
+from gateway.pipeline.aside import Aside
 from gateway.pipeline.progress import OnProgress
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequest

@@ -55,6 +55,7 @@ class Happening:
         work: name of the work, such as `operations/…`; empty: none.
         actor_id: whose face; empty: nobody's, or a person who is not enrolled. The log holds a random name in place of the id.
         consents: digests of the consent records that allowed the work, hexadecimal.
+        own_record: whether the actor's own record allowed the work too.
         outputs: digests of what was made, hexadecimal.
         details: further facts: names of settings, methods, reasons, numbers. No names of people or files.
     """
@@ -63,6 +64,7 @@ class Happening:
     work: str = ""
     actor_id: str = ""
     consents: tuple[str, ...] = ()
+    own_record: bool = False
     outputs: tuple[str, ...] = ()
     details: Mapping[str, str | int | bool] = field(default_factory=dict)
 

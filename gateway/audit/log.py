@@ -47,6 +47,7 @@ class AuditLog:
         Args:
             session: the transaction. Other gateways that append wait until it ends.
             happening: what is recorded. If it names an actor and no consent record, the entry has the actor's own record.
+                With `own_record` the entry has it besides others.
             continues: name of work that has begun. The entry has the caller of that beginning, and its face and consent records if
                 `happening` has none. Empty, or no such work: the present caller.
         """
@@ -58,8 +59,8 @@ class AuditLog:
         if begun is not None:
             by, face = begun["by"], face or begun["face"]
             happening = replace(happening, consents=happening.consents or tuple(begun["consents"]))
-        elif happening.actor_id and not happening.consents:
-            happening = replace(happening, consents=_own_record(session, happening.actor_id))
+        elif happening.actor_id and (happening.own_record or not happening.consents):
+            happening = replace(happening, consents=(*happening.consents, *_own_record(session, happening.actor_id)))
         last = session.scalar(select(AuditRow).order_by(AuditRow.sequence.desc()).limit(1))
         sequence, previous = (last.sequence + 1, last.digest) if last is not None else (1, START)
         line = line_of(happening, sequence=sequence, previous=previous, time=_now(), by=by, face=face)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from gateway.actors.workplace import Workplace, open_workplace
 from gateway.ahead import in_thread
-from gateway.batch.aside import Aside
 from gateway.housekeeping.cleaning import expire
 from gateway.housekeeping.jobs_folder import open_jobs_folder
+from gateway.pipeline.aside import Aside
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages

@@ -51,6 +51,7 @@ class ShotDub:
         self._on_progress = on_progress
         self._confirm = confirm
         self._job: DubJob | None = None
+        self._ledger: JobLedger | None = None
         self._film_there = False
 
     async def run(self) -> Made:
@@ -72,7 +73,7 @@ class ShotDub:
             job = DubJob(
                 request, stages, place.artefacts, bench.jobs, ledger, max_bytes=bench.settings.max_job_bytes, sealer=sealer
             )
-            self._job = job
+            self._job, self._ledger = job, ledger
             async with ledger.recorded(request.method, batch=self._batch, row=self._row) as record:
                 outcome = await dub_while_allowed(job, ledger.check, self._on_progress)
                 self._film_there = True
@@ -85,6 +86,16 @@ class ShotDub:
                     # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
                     await self.withdraw()
                     raise
+
+    def check(self) -> None:
+        """Check that the person may be shown. Blocks.
+
+        Raises:
+            ActorNotReady: the actor was erased meanwhile.
+            ConsentRefused: the consent has ended.
+        """
+        if self._ledger is not None:
+            self._ledger.check()
 
     async def withdraw(self) -> None:
         """Remove the film, if this run has written it, and what the dub keeps for another run."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from gateway.actors.watch import while_allowed
+from gateway.actors.watch import FORBIDDEN, while_allowed
 from gateway.ahead import in_thread
 from gateway.batch.bench import Bench
 from gateway.batch.failures import failure_of
@@ -157,6 +157,11 @@ class _Attempt:
     async def _finished(self, record: ShotRecord, made: Made, seconds: float) -> ShotRecord:
         if made.thumbnail:
             await self._kept(lambda: self._store.put_thumbnail(self._name, self._shot.id, made.thumbnail))
+            try:
+                # Only now: an erasure that begins later finds the picture. The film was complete before, and stays.
+                await self._kept(self._dub.check)
+            except FORBIDDEN:
+                await self._kept(lambda: self._store.remove_thumbnails(self._name, [self._shot.id]))
         record = done(record, made, seconds, present_time())
         record = await self._put(record.model_copy(update={"look": reasons_to_look(self._shot.quality, record)}))
         # Until the record is stored, a worker that takes the shot over can go on from the job's folder.
@@ -175,13 +180,14 @@ class _Attempt:
         await self._kept(write)
         return record
 
-    async def _kept(self, write: Callable[[], None]) -> None:
+    async def _kept(self, write: Callable[[], object]) -> None:
         """Write to the store of batches, and try again while the store, or the database of `confirm`, does not answer."""
         for wait_s in _TRIES_S:
             try:
-                return await in_thread(write)
+                await in_thread(write)
+                return
             except DubstageError as problem:
                 if not problem.retryable:
                     raise
             await asyncio.sleep(wait_s)
-        return await in_thread(write)
+        await in_thread(write)

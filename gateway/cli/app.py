@@ -85,6 +85,16 @@ def _program(num_registered: int) -> Any:
     return typer.main.get_command(app)
 
 
+def interrupt_on_sigterm() -> None:
+    """Let SIGTERM do what Ctrl-C does, so that a command cleans up. A second SIGTERM ends the process at once."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
 def run_async(job: Coroutine[Any, Any, None]) -> None:
     """Run a command's coroutine. Ctrl-C and SIGTERM cancel the coroutine and the work of its stages. No half-written file stays.
 

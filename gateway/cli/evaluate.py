@@ -99,7 +99,10 @@ def evaluate(
     ] = None,
     stages: options.Stages = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing --json file even if it holds no results of an evaluation.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace an existing --json or --table file even if it holds no results of an evaluation."
+        ),
     ] = False,
 ) -> None:
     """Enrol the person on one part of each CLIP, dub the rest with its own sound, and compare the result with the real film.
@@ -127,6 +130,7 @@ def evaluate(
         perceptual=networks.accumulator if networks is not None else None,
         json_file=json_file if json_file is not None or table is None else table.with_suffix(".json"),
         enrol_frames=enrol_frames,
+        perceptual_sha256=networks.sha256 if networks is not None else {},
     )
     check_places([*request.clips, *supplied], request.json_file, report, overwrite=overwrite)
     if table is not None:

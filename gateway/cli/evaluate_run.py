@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.cli.progress import StepProgress
@@ -35,6 +35,7 @@ class EvaluationRequest:
         json_file: file that gets all figures after every clip; None: no file is written.
         enrol_frames: usable frames that each renderer is adapted with; None: all of the enrolment part.
         enrol_seconds: seconds of each enrolment part; None: as clips are split otherwise (folds.folds_of).
+        perceptual_sha256: digests of the files that `perceptual` measures with, by the name of the figure.
     """
 
     clips: list[Path]
@@ -46,6 +47,7 @@ class EvaluationRequest:
     json_file: Path | None
     enrol_frames: int | None = None
     enrol_seconds: float | None = None
+    perceptual_sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_clips(clips: list[Path]) -> dict[Path, str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gateway.cli.evaluate_run import EvaluationRequest, check_clips, evaluate_on
 from gateway.cli.progress import StepProgress
 from gateway.cli.table_choice import TableChoice
-from gateway.evaluation.cases import Configuration
 from gateway.evaluation.kept_results import KeptResults, evaluation_key, networks_of
 from gateway.evaluation.result_json import clip_document
-from gateway.evaluation.table_run import TableRun, check_table_place
+from gateway.evaluation.table_run import TableRun, check_table_place, labels_of
 from gateway.evaluation.types import Variant
 from gateway.evaluation.weights_overlay import overlaid
 from gateway.settings import GatewaySettings
@@ -30,7 +30,7 @@ def write_table(settings: GatewaySettings, each: EvaluationRequest, choice: Tabl
         each: what every evaluation has in common; its `json_file` keeps the results.
         choice: the rows.
         table: Markdown file.
-        overwrite: whether a JSON file of other content is replaced.
+        overwrite: whether files of other content are replaced.
 
     Raises:
         InvalidRequest: a clip, a folder of weights or a place of a file is wrong.
@@ -41,7 +41,7 @@ def write_table(settings: GatewaySettings, each: EvaluationRequest, choice: Tabl
     folders = choice.folders(rows)
     if folders and settings.endpoint("render"):
         raise InvalidRequest("--weights needs stages in this process: leave out --stages", field="weights")
-    check_table_place(table, each.json_file)
+    check_table_place(table, each.json_file, overwrite=overwrite)
     transcripts = check_clips(each.clips)
     kept = KeptResults(each.json_file, overwrite=overwrite)
     run = TableRun(choice.title, rows, each.variants, table, kept)
@@ -66,11 +66,12 @@ def _fill(
     progress: StepProgress,
 ) -> None:
     """Evaluate all configurations with the networks that the stages serve now."""
+    labels = labels_of(each.clips)
     cases = [(of, variants, clip) for of, variants in run.configurations(weights).items() for clip in each.clips]
     for number, (of, variants, clip) in enumerate(cases):
         progress(f"evaluations {weights}".rstrip(), number, len(cases))
         try:
-            key = _key(host, of, variants, clip, each)
+            key = evaluation_key(clip, of, _asked(each, variants, transcripts[clip]), host.run(networks_of(host.stages, of.method)))
             document = kept.get(key)
             if document is None:
                 asked = replace(
@@ -89,19 +90,19 @@ def _fill(
                 document = clip_document(evaluate_on(host, asked, clip, transcripts[clip], progress))
                 kept.add(key, of, document)
         except DubstageError as problem:
-            run.refuse(of, clip.name, str(problem))
+            run.refuse(of, labels[clip], str(problem))
             continue
-        run.add(of, clip.name, document)
+        run.add(of, labels[clip], document)
         run.write()
     progress(f"evaluations {weights}".rstrip(), len(cases), len(cases))
 
 
-def _key(host: StageHost, of: Configuration, variants: Sequence[Variant], clip: Path, each: EvaluationRequest) -> str:
-    networks = host.run(networks_of(host.stages, of.method))
-    asked = {
+def _asked(each: EvaluationRequest, variants: Sequence[Variant], transcript: str) -> dict[str, Any]:
+    """Return what the figures of a clip depend on besides the clip, the configuration and the method's networks."""
+    return {
         "variants": list(variants),
         "seed": each.enrol.seed,
         "wrong_count": each.wrong_count,
-        "perceptual": each.perceptual is not None,
+        "transcript": transcript,
+        "perceptual": dict(each.perceptual_sha256),
     }
-    return evaluation_key(clip, of, asked, networks)

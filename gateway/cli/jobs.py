@@ -145,7 +145,12 @@ def _agreed(what: str, *, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise InvalidRequest(f"{what}? There is no terminal to ask at: give --yes to remove without asking", field="yes")
-    if not typer.confirm(f"{what}?"):
+    try:
+        agreed = typer.confirm(f"{what}?")
+    except typer.Abort:
+        say("")  # Ctrl-C and Ctrl-D do not end the line of the question
+        agreed = False
+    if not agreed:
         raise Cancelled("nothing was removed")
     return True
 

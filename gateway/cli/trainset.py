@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -59,7 +58,6 @@ def trainset(
         processes=processes or min(len(os.sched_getaffinity(0)), _MOST_PROCESSES),
         with_lags=lags,
     )
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         with StepProgress() as progress:
             build(order, progress, say)
@@ -91,7 +89,3 @@ def _summary(rows: Sequence[ClipRow]) -> list[str]:
         speakers, hours = len({row.speaker for row in mine}), sum(row.seconds for row in mine) / 3600
         lines.append(f"{split}: clips {len(mine)}, speakers {speakers}, hours {hours:.2f}, with a face {faces}")
     return lines
-
-
-def _interrupt(_number: int, _frame: Any) -> None:
-    raise KeyboardInterrupt

@@ -1,11 +1,13 @@
 """Scores of one variant from its runs: means over folds and speeches, with bootstrap intervals over blocks of frames.
 
 Neighbouring frames are alike, so single frames are no independent samples. Blocks of one second are drawn with replacement within
-each run (circular block bootstrap, Politis & Romano 1992). Bilabials are drawn one by one.
+each fold (circular block bootstrap, Politis & Romano 1992). Bilabials are drawn one by one. The runs of one fold show the same film
+with several speeches, so they are no independent samples either: each draw is used for all of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -78,19 +80,17 @@ def _block_indices(generator: np.random.Generator, length: int, block: int) -> I
     return np.asarray((starts[:, None] + np.arange(block)).ravel()[:length] % length, dtype=np.intp)
 
 
-def _intervals(runs: Sequence[RunMeasures], settings: BootstrapSettings) -> dict[str, Interval]:
+def _intervals(folds: Sequence[Sequence[RunMeasures]], settings: BootstrapSettings) -> dict[str, Interval]:
     generator = np.random.default_rng(settings.seed)
-    frames = [np.flatnonzero(run.measured) for run in runs]
+    runs = [run for fold in folds for run in fold]
+    measured = [np.flatnonzero(np.any([run.measured for run in fold], axis=0)) for fold in folds]
     drawn: dict[str, list[float]] = {name: [] for name in METRICS}
     for _ in range(settings.replicates):
-        per_run = [
-            run_metrics(
-                run,
-                known[_block_indices(generator, len(known), settings.block_frames)],
-                generator.integers(0, max(1, _events(run)), size=_events(run)),
-            )
-            for run, known in zip(runs, frames, strict=True)
-        ]
+        per_run: list[dict[str, float]] = []
+        for fold, known in zip(folds, measured, strict=True):
+            frames = known[_block_indices(generator, len(known), settings.block_frames)]
+            events = generator.integers(0, max(1, _events(fold[0])), size=_events(fold[0]))
+            per_run += [run_metrics(run, frames[run.measured[frames]], events) for run in fold]
         for name in METRICS:
             drawn[name].append(_weighted(per_run, runs, name))
     intervals: dict[str, Interval] = {}
@@ -121,11 +121,12 @@ def score(runs: Sequence[RunMeasures], speeches: int = 1, settings: BootstrapSet
     """Return the scores of one variant.
 
     Args:
-        runs: one run per fold and speech, at least one.
+        runs: one run per fold and speech, at least one; the runs of a fold are consecutive and have the same bilabials.
         speeches: runs per fold, more than 1 for wrong_audio. Frames are counted once.
         settings: settings of the intervals; None: the defaults.
     """
-    usable = [run for run in runs if run.measured.any()]
+    folds = [[run for run in runs[start : start + speeches] if run.measured.any()] for start in range(0, len(runs), speeches)]
+    usable = [run for fold in folds for run in fold]
     frames = sum(int(run.measured.sum()) for run in runs)
     total = sum(len(run.measured) for run in runs)
     if not usable:
@@ -133,9 +134,9 @@ def score(runs: Sequence[RunMeasures], speeches: int = 1, settings: BootstrapSet
     per_run = [run_metrics(run, np.flatnonzero(run.measured), np.arange(_events(run))) for run in usable]
     return VariantScores(
         metrics={name: _weighted(per_run, usable, name) for name in METRICS},
-        intervals=_intervals(usable, settings or BootstrapSettings()),
+        intervals=_intervals([fold for fold in folds if fold], settings or BootstrapSettings()),
         paper=_paper(usable),
         frames=frames // speeches,
         passed_through=(total - frames) // speeches,
-        lost_faces=sum(run.lost_faces for run in usable),
+        lost_faces=math.ceil(sum(run.lost_faces for run in usable) / speeches),
     )

@@ -1,20 +1,20 @@
 """Results of many evaluations in one JSON file, so that a clip that was evaluated is not evaluated again.
 
 The file is a list of evaluations, each with a key. The key is a digest of all that the figures depend on: the clip, the
-configuration, the variants, and the networks. The file is replaced as a whole after each evaluation.
+configuration, the request with the words of the clip, and the networks. The file is replaced as a whole after each evaluation.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.evaluation.cases import Configuration
+from gateway.evaluation.result_file import write_whole
 from gateway.evaluation.result_json import check_json_place
 from gateway.methods import method_named
 from gateway.pipeline.dub_files import sha256_of
@@ -56,7 +56,8 @@ def evaluation_key(clip: Path, of: Configuration, asked: dict[str, Any], network
     Args:
         clip: the clip.
         of: the configuration.
-        asked: further things that the figures depend on, as JSON values: variants, seed, number of foreign speeches.
+        asked: further things that the figures depend on, as JSON values: variants, seed, number of foreign speeches, transcript,
+            digests of the networks for LPIPS and FID.
         networks: digest of the networks.
     """
     content = {"version": PIPELINE_VERSION, "clip": sha256_of(clip), "of": asdict(of), "asked": asked, "networks": networks}
@@ -97,13 +98,7 @@ class KeptResults:
             InvalidRequest: the file cannot be written.
         """
         content = {"method": "", "clips": list(self._documents.values()), "rows": list(rows)}
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._path.with_name(f".{self._path.name}.partial")
-            partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            os.replace(partial, self._path)
-        except OSError as problem:
-            raise InvalidRequest(f"{self._path} cannot be written: {problem.strerror or problem}", field="table") from problem
+        write_whole(self._path, json.dumps(content, indent=2, allow_nan=False) + "\n", "json")
 
     def _read(self, overwrite: bool) -> list[dict[str, Any]]:
         try:

@@ -118,8 +118,8 @@ def closures(truth: Curve, result: Curve, frame_times_s: npt.NDArray[np.floating
     """Return whether the lips close on each bilabial.
 
     A mouth closes on an event if its opening falls below CLOSED_OPENING_PX on a frame shown during the event, or on the frame
-    before or after the event, because alignment and lag are known to one frame. Events without a frame that is known in both curves
-    are left out.
+    before or after the event, because alignment and lag are known to one frame. Events without a frame are left out. On an event
+    without a frame that is known in both curves, both mouths count as open: all results of one truth have the same events.
 
     Args:
         truth: opening float [T], crop pixels.
@@ -131,8 +131,8 @@ def closures(truth: Curve, result: Curve, frame_times_s: npt.NDArray[np.floating
     step = float(np.median(np.diff(frame_times_s))) if len(frame_times_s) > 1 else 0.04
     known = np.isfinite(truth) & np.isfinite(result)
     for start, end in events_s:
-        inside = (frame_times_s > start - 2.0 * step) & (frame_times_s < end + step) & known
-        if inside.any():
-            truth_closes.append(bool(truth[inside].min() < CLOSED_OPENING_PX))
-            result_closes.append(bool(result[inside].min() < CLOSED_OPENING_PX))
+        shown = (frame_times_s > start - 2.0 * step) & (frame_times_s < end + step)
+        if shown.any():
+            truth_closes.append(bool((truth[shown & known] < CLOSED_OPENING_PX).any()))
+            result_closes.append(bool((result[shown & known] < CLOSED_OPENING_PX).any()))
     return Closures(np.array(truth_closes, dtype=np.bool_), np.array(result_closes, dtype=np.bool_))

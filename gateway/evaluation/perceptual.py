@@ -8,6 +8,7 @@ FID (Heusel et al. 2017): a file whose module is called as `module(pictures, ret
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,9 @@ from services.common.array_types import Float64, UInt8
 from services.common.errors import InvalidRequest
 
 _BATCH: Final = 16
+_SIDE: Final = 256
+_LPIPS: Final = {"resize_images": False, "return_lpips": True}
+_FID: Final = {"return_features": True}
 MIN_FID_FRAMES: Final = 50
 """Fewest pictures from which a covariance is estimated."""
 
@@ -35,7 +39,18 @@ def frechet_distance(a: Float64, b: Float64) -> float:
     return max(0.0, shift + float(np.trace(covariance_a) + np.trace(covariance_b)) - 2.0 * cross)
 
 
-def _load(path: Path, what: str) -> Any:
+def _features(module: Any, pictures: UInt8, options: dict[str, bool]) -> Float64:
+    import torch
+
+    rows: list[Float64] = []
+    with torch.inference_mode():
+        for start in range(0, len(pictures), _BATCH):
+            batch = torch.from_numpy(pictures[start : start + _BATCH].astype(np.float32)).permute(0, 3, 1, 2)
+            rows.append(module(batch, **options).flatten(1).double().numpy())
+    return np.concatenate(rows)
+
+
+def _load(path: Path, what: str, options: dict[str, bool]) -> Any:
     # Path.is_file raises an error for a name that is too long; os.path.isfile does not.
     if not os.path.isfile(path):
         raise InvalidRequest(f"{what} weights {path} do not exist; give the TorchScript file or leave the option out")
@@ -44,22 +59,37 @@ def _load(path: Path, what: str) -> Any:
     except ImportError:
         raise InvalidRequest(f"{what} needs PyTorch: pip install torch, or leave its weights out") from None
     try:
-        return torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InvalidRequest(f"{what} weights {path} are not a TorchScript file: {first}") from error
+    # A file of another network is noticed now, and not after the first clip was rendered.
+    try:
+        _features(module, np.zeros((1, _SIDE, _SIDE, 3), np.uint8), options)
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InvalidRequest(
+            f"--{what.lower()}-weights {path}: this network gives no {what} features ({first}); give the file of an {what} network",
+            field=f"{what.lower()}_weights",
+        ) from error
+    return module
 
 
 class SuppliedNetworks:
     """Networks that the user supplied. `lpips` and `fid` are measured if their file was given.
 
+    Attributes:
+        sha256: digest of each file, by the name of its figure.
+
     Raises:
-        InvalidRequest: a file is missing or is not TorchScript.
+        InvalidRequest: a file is missing, is not TorchScript, or holds another network.
     """
 
     def __init__(self, lpips_weights: Path | None, fid_weights: Path | None) -> None:
-        self.lpips = None if lpips_weights is None else _load(lpips_weights, "LPIPS")
-        self.fid = None if fid_weights is None else _load(fid_weights, "FID")
+        self.lpips = None if lpips_weights is None else _load(lpips_weights, "LPIPS", _LPIPS)
+        self.fid = None if fid_weights is None else _load(fid_weights, "FID", _FID)
+        files = {"lpips": lpips_weights, "fid": fid_weights}
+        self.sha256 = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file is not None}
 
     def accumulator(self) -> PerceptualAccumulator:
         """Return a new accumulator for one variant."""
@@ -75,29 +105,16 @@ class PerceptualAccumulator:
         self._truth: list[Float64] = []
         self._result: list[Float64] = []
 
-    @staticmethod
-    def _features(module: Any, pictures: UInt8, options: dict[str, bool]) -> Float64:
-        import torch
-
-        rows: list[Float64] = []
-        with torch.inference_mode():
-            for start in range(0, len(pictures), _BATCH):
-                batch = torch.from_numpy(pictures[start : start + _BATCH].astype(np.float32)).permute(0, 3, 1, 2)
-                rows.append(module(batch, **options).flatten(1).double().numpy())
-        return np.concatenate(rows)
-
     def add(self, truth: UInt8, result: UInt8) -> None:
         """Add T frames of truth and result, uint8 [T, 256, 256, 3] each; T may be 0."""
         if not len(truth):
             return
         if self._networks.lpips is not None:
-            options = {"resize_images": False, "return_lpips": True}
-            a, b = (self._features(self._networks.lpips, pictures, options) for pictures in (truth, result))
+            a, b = (_features(self._networks.lpips, pictures, _LPIPS) for pictures in (truth, result))
             self._distances.append(np.square(a - b).sum(axis=1))
         if self._networks.fid is not None:
-            options = {"return_features": True}
-            self._truth.append(self._features(self._networks.fid, truth, options))
-            self._result.append(self._features(self._networks.fid, result, options))
+            self._truth.append(_features(self._networks.fid, truth, _FID))
+            self._result.append(_features(self._networks.fid, result, _FID))
 
     def values(self) -> dict[str, float]:
         """Return `lpips` (mean over frames) and `fid`, each if its network was supplied and there were enough frames."""

@@ -253,7 +253,7 @@ class _Evaluation(Generic[Handle]):
     def _closures(self, pieces: Sequence[RunMeasures], test: FrameRange, lag_frames: int) -> Closures | None:
         if self.events_s is None:
             return None
-        shown_s = np.arange(test.start, test.stop) / float(self._session.frame_rate)
+        shown_s = self._session.frame_seconds[test.start : test.stop]
         return closures(
             np.concatenate([piece.truth_opening for piece in pieces]),
             np.concatenate([piece.result_opening for piece in pieces]),

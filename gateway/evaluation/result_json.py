@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gateway.evaluation.result_file import check_writable, told, write_whole
 from gateway.evaluation.targets import check_targets, cost_means, head_means, variant_means
 from gateway.evaluation.types import METRICS, VARIANTS, ClipResult, VariantScores
 from services.common.errors import InvalidRequest
@@ -89,15 +87,7 @@ def write_json(path: Path, results: Sequence[ClipResult], method: str) -> None:
     Raises:
         InvalidRequest: the file cannot be written.
     """
-    text = json.dumps(to_json(results, method), indent=2, allow_nan=False)
-    with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = _partial_beside(path)
-        try:
-            partial.write_text(text + "\n", encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    write_whole(path, json.dumps(to_json(results, method), indent=2, allow_nan=False) + "\n", "json")
 
 
 def check_json_place(path: Path, inputs: Sequence[Path], *, overwrite: bool = False) -> None:
@@ -111,7 +101,7 @@ def check_json_place(path: Path, inputs: Sequence[Path], *, overwrite: bool = Fa
     Raises:
         InvalidRequest: `path` is one of the inputs, exists and holds no results of an evaluation, or cannot be written.
     """
-    with _told(path):
+    with told(path, "json"):
         for file in inputs:
             if path.exists() and file.exists() and path.samefile(file):
                 raise InvalidRequest(f"{path} is read by this command ({file}); give the results another name", field="json")
@@ -122,14 +112,7 @@ def check_json_place(path: Path, inputs: Sequence[Path], *, overwrite: bool = Fa
                 f"{path} exists and holds no results of an evaluation; give another name, or replace it with --overwrite",
                 field="json",
             )
-        folder = path.parent
-        while not folder.exists():
-            folder = folder.parent
-        # The name may be too long, also if a folder above is still missing.
-        with suppress(FileNotFoundError):
-            (folder / path.name).lstat()
-        partial = _partial_beside(folder / path.name)
-        partial.unlink()
+    check_writable(path, "json")
 
 
 def _holds_results(path: Path) -> bool:
@@ -138,23 +121,3 @@ def _holds_results(path: Path) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(document, dict) and {"method", "clips"} <= set(document)
-
-
-def _partial_beside(path: Path) -> Path:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".dubstage-", suffix=".json")
-    # mkstemp makes a file that no other user may read. A new file gets the usual permissions.
-    mask = os.umask(0)
-    os.umask(mask)
-    os.fchmod(descriptor, 0o666 & ~mask)
-    os.close(descriptor)
-    return Path(name)
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as problem:
-        raise InvalidRequest(
-            f"{path} cannot be written: {problem.strerror or problem}; give another name", field="json"
-        ) from problem

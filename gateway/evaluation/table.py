@@ -12,6 +12,9 @@ from gateway.evaluation.types import COSTS, METRICS
 
 Better = Literal["higher", "lower", "one"]
 
+_LEGEND: Final = "Each cell has the mean over clips and, in brackets, the worst clip. `-`: not measured."
+"""A line of every table."""
+
 _AGAINST_M: Final = {"mouth_psnr_minus_m": "mouth_psnr_db", "mouth_lmd_over_m": "mouth_lmd_px"}
 _PAPER: Final = (
     "nme",
@@ -138,12 +141,17 @@ def markdown(title: str, rows: Sequence[FilledRow]) -> str:
     return "\n".join((*_lines(title, rows), ""))
 
 
+def is_table(text: str) -> bool:
+    """Return whether a Markdown text is a table of evaluations."""
+    return _LEGEND in text.splitlines()
+
+
 def _lines(title: str, rows: Sequence[FilledRow]) -> Iterator[str]:
     clips = list(dict.fromkeys(clip for filled in rows for clip in filled.per_clip))
     yield f"# {title}"
     yield ""
     yield f"Clips ({len(clips)}): {', '.join(clips) or 'none'}."
-    yield "Each cell has the mean over clips and, in brackets, the worst clip. `-`: not measured."
+    yield _LEGEND
     for heading, names in _GROUPS:
         shown = [name for name in names if any(not math.isnan(filled.mean(name)) for filled in rows)]
         if not shown:

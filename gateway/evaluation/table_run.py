@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.evaluation.cases import Configuration, TableRow
 from gateway.evaluation.kept_results import KeptResults
-from gateway.evaluation.table import FilledRow, Refused, figures_of, markdown, rows_document
+from gateway.evaluation.result_file import check_writable, told, write_whole
+from gateway.evaluation.table import FilledRow, Refused, figures_of, is_table, markdown, rows_document
 from gateway.evaluation.types import VARIANTS, Variant
 from services.common.errors import InvalidRequest
 
@@ -50,11 +53,11 @@ class TableRun:
         return tuple(dict.fromkeys(row.of.weights for row in self._rows))
 
     def add(self, of: Configuration, clip: str, document: Mapping[str, Any]) -> None:
-        """Add the document of one clip (result_json.clip_document)."""
+        """Add the document (result_json.clip_document) of one clip, which has a label of its own (`labels_of`)."""
         self._documents.setdefault(of, {})[clip] = dict(document)
 
     def refuse(self, of: Configuration, clip: str, reason: str) -> None:
-        """Add a clip that cannot be evaluated."""
+        """Add a clip that cannot be evaluated, by its label."""
         self._refused.setdefault(of, []).append(Refused(clip, reason))
 
     def lack(self, weights: str, reason: str) -> None:
@@ -81,25 +84,40 @@ class TableRun:
         """
         rows = self.filled()
         self._kept.write(rows_document(rows))
-        try:
-            self._path.write_text(markdown(self._title, rows), encoding="utf-8")
-        except OSError as problem:
-            raise InvalidRequest(f"{self._path} cannot be written: {problem.strerror or problem}", field="table") from problem
+        write_whole(self._path, markdown(self._title, rows), "table")
 
 
-def check_table_place(path: Path, results: Path) -> None:
+def labels_of(clips: Sequence[Path]) -> dict[Path, str]:
+    """Return what a table calls each clip: the file name, or the shortest end of the path that no other clip has."""
+    parts = {clip: Path(os.path.abspath(clip)).parts for clip in clips}
+    endings = Counter(each[-length:] for each in set(parts.values()) for length in range(1, len(each) + 1))
+    return {
+        clip: str(Path(*next(own[-length:] for length in range(1, len(own) + 1) if endings[own[-length:]] == 1)))
+        for clip, own in parts.items()
+    }
+
+
+def check_table_place(path: Path, results: Path, *, overwrite: bool = False) -> None:
     """Check that a table can be written to a place: a new Markdown file, or one that holds an older table.
 
     Args:
         path: the Markdown file.
-        results: the JSON file of its results, which an older table has beside it.
+        results: the JSON file of its results.
+        overwrite: allow to replace a file of any content.
 
     Raises:
-        InvalidRequest: the name does not end with .md, is no file, or is a file that no table wrote.
+        InvalidRequest: the name does not end with .md, is the name of the results, is no file, is a file that no table wrote, or
+            cannot be written.
     """
     if path.suffix != ENDING:
         raise InvalidRequest(f"{path} does not end with {ENDING}: the table is Markdown", field="table")
-    if path.exists() and not path.is_file():
-        raise InvalidRequest(f"{path} is not a file; give the name of a Markdown file", field="table")
-    if path.exists() and not results.exists():
-        raise InvalidRequest(f"{path} exists, and no table wrote it ({results} is missing); give another name", field="table")
+    if os.path.realpath(path) == os.path.realpath(results):
+        raise InvalidRequest(f"{path} cannot hold the table and its figures; give --table and --json two names", field="table")
+    with told(path, "table"):
+        if path.exists() and not path.is_file():
+            raise InvalidRequest(f"{path} is not a file; give the name of a Markdown file", field="table")
+        if path.exists() and not overwrite and not is_table(path.read_text(encoding="utf-8", errors="replace")):
+            raise InvalidRequest(
+                f"{path} exists, and no table wrote it; give another name, or replace it with --overwrite", field="table"
+            )
+    check_writable(path, "table")

@@ -197,6 +197,11 @@ class SelfReenactment(Protocol[Handle]):
         ...
 
     @property
+    def frame_seconds(self) -> Float64:
+        """Presentation time of every frame from the first frame, seconds, float64 [T]."""
+        ...
+
+    @property
     def speech(self) -> Float32:
         """Sound of the clip: float32 [N], 16 kHz mono, sample 0 at the first frame."""
         ...
@@ -260,7 +265,7 @@ class VariantScores:
             method moves the head.
         frames: measured frames over all folds. With several foreign speeches, a frame counts once.
         passed_through: frames of the test parts that were not dubbed, or whose truth has no tracked mouth.
-        lost_faces: dubbed frames on which the tracker finds no face.
+        lost_faces: dubbed frames on which the tracker finds no face. With several foreign speeches: their mean, rounded up.
     """
 
     metrics: Mapping[str, float]

@@ -21,7 +21,10 @@ from services.common.store.artefacts import ArtefactStore, StoredBlob
 
 DAY_S: Final = 86400.0
 LEAST_BLOB_AGE_S: Final = DAY_S
-"""Least age of an uncounted blob that is removed, seconds. Work that made a younger blob may be about to count the blob."""
+"""Least age of an uncounted blob that is removed, seconds. Work that made a younger blob may be about to count the blob.
+
+In a folder, a blob that is made again is young again. Other stores keep the time when the blob was made first.
+"""
 
 _log = structlog.stdlib.get_logger("dubstage.jobs")
 

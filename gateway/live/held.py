@@ -31,9 +31,11 @@ class HeldPerformances:
         self._held: OrderedDict[str, Performance] = OrderedDict()
         # Streams of one actor share one footage.
         self._shown: WeakValueDictionary[str, Performance] = WeakValueDictionary()
+        self._times_cleared = 0
 
     def clear(self) -> None:
         """Remove all footage from memory, except that of running streams."""
+        self._times_cleared += 1
         self._held.clear()
         self._shown.clear()
 
@@ -47,6 +49,7 @@ class HeldPerformances:
         # The actor was read from the store before, so footage of an erased actor is never shown from memory.
         key = actor.artefacts["enrolment"].sha256
         found = self._held.pop(key, None) or self._shown.get(key)
+        times_cleared = self._times_cleared
         if found is None:
             found = await asyncio.to_thread(load_performance, actor, self._artefacts)
             picture_bytes = found.frames[0].nbytes
@@ -57,6 +60,9 @@ class HeldPerformances:
                     "DUBSTAGE_MAX_MESSAGE_BYTES higher on both sides, or enrol from smaller footage",
                     subject=actor.actor_id,
                 )
+        if times_cleared != self._times_cleared:
+            # The actor may have been erased while the footage was decoded: only the caller gets the footage.
+            return found
         self._held[key] = self._shown[key] = found
         while len(self._held) > HELD_PERFORMANCES:
             self._held.popitem(last=False)

@@ -105,10 +105,11 @@ def load_performance(actor: StoredActor, artefacts: ArtefactStore) -> Performanc
     run = _first_run(faces)
     if len(run) < MIN_FRAMES:
         raise ActorNotReady(f"the footage of actor {actor.actor_id} has no unbroken stretch to show live", subject=actor.actor_id)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "footage"
-        path.write_bytes(artefacts.get_bytes(actor.artefacts["footage"]))
-        with VideoReader(inspect_film(path)) as reader:
+    # A file without a name: a process that is killed leaves nothing of the person.
+    with tempfile.TemporaryFile() as film:
+        film.write(artefacts.get_bytes(actor.artefacts["footage"]))
+        film.flush()
+        with VideoReader(inspect_film(Path(f"/proc/self/fd/{film.fileno()}"))) as reader:
             frames = tuple(to_rgb(frame) for frame in reader.frames(int(run["frame"][0]), int(run["frame"][-1]) + 1))
     poses = tuple(pose_of(face) for face in run)
     boxes = tuple(face["pixels"].copy() for face in run)

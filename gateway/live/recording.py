@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +10,7 @@ from typing import Final, Self
 
 import av
 import numpy as np
+import soxr
 
 from gateway.media.encoders import container_format
 from gateway.media.film_room import BUFFER_BYTES
@@ -21,6 +22,9 @@ from services.common.errors import InvalidRequest
 from services.common.wire.timeline import MOTION_RATE
 
 CODEC: Final = "libx264"
+_SOUND_CODEC: Final = "aac"
+_SOUND_RATE_HZ: Final = 48_000
+"""Rate of the sound if the codec does not have the rate of the speech."""
 _ENDINGS: Final = (".mp4", ".m4v", ".mov", ".mkv")
 """File extensions of containers that hold H.264 and AAC."""
 
@@ -74,6 +78,8 @@ class Recording:
         self._output, self._overwrite = output, overwrite
         self._samples = samples
         self._rate = sample_rate_hz
+        rates = av.Codec(_SOUND_CODEC, "w").audio_rates or ()
+        self._sound_rate = sample_rate_hz if sample_rate_hz in rates else _SOUND_RATE_HZ
         self._marking = marking
         self._seal_of = seal_of
         self._file: OutputFile | None = None
@@ -117,7 +123,7 @@ class Recording:
         stream.width, stream.height = width - width % 2, height - height % 2
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "16", "preset": "veryfast"}
-        sound = self._container.add_stream("aac", rate=self._rate)
+        sound = self._container.add_stream(_SOUND_CODEC, rate=self._sound_rate)
         assert isinstance(sound, av.AudioStream)
         sound.layout = "mono" if self._samples.shape[1] == 1 else "stereo"
         self._picture, self._sound = stream, sound
@@ -129,13 +135,14 @@ class Recording:
         end = self._written * self._rate // int(MOTION_RATE)
         layout = "mono" if self._samples.shape[1] == 1 else "stereo"
         sound = self._samples[:end, :2] if self._samples.shape[1] > 1 else self._samples[:end]
-        for begin in range(0, len(sound), self._rate):
-            block = np.ascontiguousarray(sound[begin : begin + self._rate].T)
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
-            frame.sample_rate = self._rate
+        begin = 0
+        for block in _blocks(sound, self._rate, self._sound_rate):
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.T), format="fltp", layout=layout)
+            frame.sample_rate = self._sound_rate
             frame.pts = begin
-            frame.time_base = Fraction(1, self._rate)
+            frame.time_base = Fraction(1, self._sound_rate)
             self._container.mux(self._sound.encode(frame))
+            begin += len(block)
         self._container.mux(self._sound.encode(None))
         self._container.mux(self._picture.encode(None))
         self._container.close()
@@ -153,3 +160,14 @@ class Recording:
             if error is not None and self._container is not None:
                 self._container.close()
             self._file.discard()
+
+
+def _blocks(sound: Float32, rate_hz: int, wanted_hz: int) -> Iterator[Float32]:
+    """Yield sound, float32 [n, channels], at another rate in blocks of about a second; no block is empty."""
+    stream = soxr.ResampleStream(rate_hz, wanted_hz, sound.shape[1], dtype="float32") if wanted_hz != rate_hz else None
+    for begin in range(0, len(sound), rate_hz):
+        block = np.ascontiguousarray(sound[begin : begin + rate_hz])
+        if stream is not None:
+            block = np.asarray(stream.resample_chunk(block, last=begin + rate_hz >= len(sound)), np.float32)
+        if len(block):
+            yield block

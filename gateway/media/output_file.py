@@ -203,30 +203,37 @@ class OutputFile:
         self._handle = None
 
 
-def commit_with(film: OutputFile, seal: Callable[[OutputFile], OutputFile | None] | None) -> None:
+def commit_with(
+    film: OutputFile, seal: Callable[[OutputFile], OutputFile | None] | None, confirm: Callable[[], None] = lambda: None
+) -> None:
     """Give a finished film its name. If the film cannot get its name, the files of an earlier film stay as they are.
 
     Args:
         film: the finished film.
         seal: called with the film before. May return a second file, which gets its name right before the film. None: there is
             nothing to do before.
+        confirm: called when all is written and sealed, right before the film gets its name. Raises an error if the film may not be
+            shown any more: sealing can take a minute.
 
     Raises:
         InvalidRequest, OSError: as `OutputFile.commit`.
-        DubstageError: from `seal`.
+        DubstageError: from `seal` and `confirm`.
     """
     beside = seal(film) if seal is not None else None
-    if beside is None:
-        film.commit()
-        return
     try:
         film.prepare()
+        if beside is None:
+            confirm()
+            film.take_name()
+            return
         beside.prepare()
+        confirm()
         with beside.putting_back():
             beside.take_name()
             film.take_name()
     finally:
-        beside.discard()
+        if beside is not None:
+            beside.discard()
 
 
 def remove_leftovers(output: Path) -> None:

@@ -5,7 +5,7 @@ The film grows under a temporary name in the output's folder, and takes the outp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -164,10 +164,13 @@ class VideoWriter:
         if self._frames % _TIDY_FRAMES == 0:
             give_back_freed_memory()
 
-    def finish(self) -> None:
+    def finish(self, confirm: Callable[[], None] = lambda: None) -> None:
         """Mux and sign the film, and give the film its name. Without this call, the end of the block does the same.
 
         Two hours of film at 640 x 360 take 10 s, so call this in a thread where other work waits.
+
+        Args:
+            confirm: called right before the film gets its name. Raises an error if the film may not be shown any more.
 
         Raises:
             ContractBroken: frames are missing.
@@ -175,11 +178,11 @@ class VideoWriter:
             InvalidRequest, DubstageError: the film cannot be written, signed or named. The film is given up.
         """
         try:
-            self._finish()
+            self._finish(confirm)
         except BaseException as problem:
             self._give_up(problem)
 
-    def _finish(self) -> None:
+    def _finish(self, confirm: Callable[[], None]) -> None:
         assert self._muxer is not None
         assert self._file is not None
         if self._frames != self._info.video.num_frames:
@@ -188,7 +191,7 @@ class VideoWriter:
         give_back_freed_memory()
         self._muxer.finish()
         self._file.settle()
-        commit_with(self._file, self._seal)
+        commit_with(self._file, self._seal, confirm)
         self._report = WriteReport(
             path=self._output,
             codec=self._choice.codec,

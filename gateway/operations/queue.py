@@ -19,7 +19,7 @@ from gateway.audit.log import AuditLog
 from gateway.database.database import Database
 from gateway.operations.store import AuditOf, LeaseRow, OperationRecord, OperationRow, new_row, of_kinds, record_of
 from gateway.operations.unfinished import count_unfinished
-from services.common.errors import InvalidRequest, Overloaded
+from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest, Overloaded, StorageRefused
 
 Admit = Callable[[int], None]
 """Called before an operation is stored, with the number of operations of the queue's kinds that run or wait in any gateway. Refuses
@@ -117,32 +117,29 @@ class OperationQueue:
             DubstageError: from `admit`.
             Overloaded: as many operations wait as may wait.
             InvalidRequest: an operation that has not ended writes this output.
+            BackendUnavailable: the database does not answer. The operation is not stored.
+            StorageRefused: the database does not answer any more, and nobody knows whether the operation is stored.
         """
         row = new_row(kind, request, actor_id=actor_id, output=output)
-        with self._database.writing() as session:
-            self._database.one_by_one(session)
-            admit(count_unfinished(session, self._kinds))
-            # Cancelled operations need no slot: a look ends them.
-            waiting = self._count(session, self._is_free(busy), LeaseRow.cancel.is_(False))
-            if waiting - free >= most_waiting:
-                raise Overloaded(
-                    f"{len(busy) + waiting} operations run or wait already, as many as the gateway takes: try again later",
-                    retry_after_s=5.0,
-                )
-            same = select(OperationRow.number).where(OperationRow.done.is_(False), OperationRow.output == output).limit(1)
-            if output and session.scalar(same) is not None:
-                raise InvalidRequest(f"another operation writes {output}: wait for it, or choose another name", field="output_uri")
-            session.add(row)
-            session.flush()
-            mine = waiting < free
-            lease = LeaseRow(number=row.number, owner=self.owner if mine else "", begun=mine, cancel=False)
-            lease.until = self._end() if mine else 0.0  # type: ignore[assignment]  # an expression of the database's clock
-            session.add(lease)
-            session.flush()
-            happening = self._audit_of(record_of(row))
-            if happening is not None:
-                self._audit.append(session, happening)
-            return Submitted(record_of(row), mine, waiting + (not mine))
+        name, submitted = row.name, None
+        try:
+            with self._database.writing() as session:
+                self._database.one_by_one(session)
+                admit(count_unfinished(session, self._kinds))
+                waiting = self._waiting(session, busy)
+                if waiting - free >= most_waiting:
+                    raise Overloaded(
+                        f"{len(busy) + waiting} operations run or wait already, as many as the gateway takes: try again later",
+                        retry_after_s=5.0,
+                    )
+                submitted = self._add(session, row, waiting=waiting, mine=waiting < free)
+        except BackendUnavailable as problem:
+            # Before the COMMIT nothing is stored. If only its answer is lost, a caller who asks again would get the work twice.
+            stored = None if submitted is None else self._stored(name, busy, problem)
+            if stored is None:
+                raise
+            return stored
+        return submitted
 
     def take(self, limit: int, *, busy: Collection[int], unwanted: bool = False) -> tuple[Sequence[Taken], int]:
         """Lease the operations that have waited longest, or whose gateway died. Return them, and the number that still wait.
@@ -216,6 +213,58 @@ class OperationQueue:
         with self._database.reading() as session:
             mine = select(OperationRow.number).where(OperationRow.actor_id == actor_id, OperationRow.done.is_(False))
             return session.scalar(mine.limit(1)) is not None
+
+    def _add(self, session: Session, row: OperationRow, *, waiting: int, mine: bool) -> Submitted:
+        same = select(OperationRow.number).where(OperationRow.done.is_(False), OperationRow.output == row.output).limit(1)
+        if row.output and session.scalar(same) is not None:
+            raise InvalidRequest(f"another operation writes {row.output}: wait for it, or choose another name", field="output_uri")
+        session.add(row)
+        session.flush()
+        lease = LeaseRow(number=row.number, owner=self.owner if mine else "", begun=mine, cancel=False)
+        lease.until = self._end() if mine else 0.0  # type: ignore[assignment]  # an expression of the database's clock
+        session.add(lease)
+        session.flush()
+        happening = self._audit_of(record_of(row))
+        if happening is not None:
+            self._audit.append(session, happening)
+        return Submitted(record_of(row), mine, waiting + (not mine))
+
+    def _stored(self, name: str, busy: Collection[int], problem: BackendUnavailable) -> Submitted | None:
+        """Return a new operation as it is stored, after a COMMIT without an answer; None: it is not stored.
+
+        Args:
+            name: name of the operation.
+            busy: numbers of the operations that this process runs.
+            problem: error of the COMMIT.
+
+        Raises:
+            StorageRefused: the database cannot be asked.
+        """
+        query = (
+            select(OperationRow, LeaseRow.owner)
+            .outerjoin(LeaseRow, LeaseRow.number == OperationRow.number)
+            .where(OperationRow.name == name)
+        )
+        try:
+            with self._database.writing() as session:
+                # The server may still be at the COMMIT: the transaction holds this lock until its end.
+                self._database.one_by_one(session)
+                found = session.execute(query).one_or_none()
+                if found is None:
+                    return None
+                row, owner = found
+                return Submitted(record_of(row), owner == self.owner, self._waiting(session, busy))
+        except DubstageError as error:
+            # Not a BackendUnavailable, after which clients ask again.
+            raise StorageRefused(
+                f"{name} may have begun or not: the connection to the database broke while the operation was stored. Look for "
+                f"this operation before you ask for the work again. {problem.message}",
+                subject=name,
+            ) from error
+
+    def _waiting(self, session: Session, busy: Collection[int]) -> int:
+        # Cancelled operations need no slot: a look ends them.
+        return self._count(session, self._is_free(busy), LeaseRow.cancel.is_(False))
 
     def _count(self, session: Session, *conditions: ColumnElement[bool]) -> int:
         return session.scalar(select(func.count()).select_from(LeaseRow).where(*conditions)) or 0

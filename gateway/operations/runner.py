@@ -121,7 +121,8 @@ class JobRunner:
         Raises:
             DubstageError: from `admit`.
             Overloaded: the most operations that may run and wait already do.
-            BackendUnavailable: the gateway is shutting down.
+            BackendUnavailable: the gateway is shutting down, or the database does not answer. Nothing begins.
+            StorageRefused: the connection to the database broke, and nobody knows whether the work begins.
             InvalidRequest: another operation writes this output.
         """
         self._keep_looking()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -26,11 +27,19 @@ class BlobLedger(Protocol):
         ...
 
     def hold(self, folder: Path, ref: ArtefactRef) -> None:
-        """Count an artefact that the job of this folder has made."""
+        """Count an artefact that the job of this folder has made.
+
+        Raises:
+            BackendUnavailable: the end of another job has just deleted the artefact, which has to be made again.
+        """
         ...
 
     def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """Return those artefacts of the job of this folder, and of `refs`, that no actor and no other job uses. Nothing changes."""
+        ...
+
+    def unused(self, folder: Path, refs: Sequence[ArtefactRef]) -> AbstractContextManager[Sequence[ArtefactRef]]:
+        """Give those of a few artefacts that no actor and no other job uses. No other job counts them before the context ends."""
         ...
 
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
@@ -38,7 +47,11 @@ class BlobLedger(Protocol):
         ...
 
     def confirm(self) -> None:
-        """Check that the job may give its film a name; raise Cancelled if another process does the job now."""
+        """Check that the job may give its film a name.
+
+        Raises Cancelled if another process does the job now, and another DubstageError if the person was erased or the consent
+        has ended.
+        """
         ...
 
 
@@ -61,6 +74,10 @@ class OwnBlobs:
     def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """As BlobLedger."""
         return [*refs, *self._held]
+
+    def unused(self, folder: Path, refs: Sequence[ArtefactRef]) -> AbstractContextManager[Sequence[ArtefactRef]]:
+        """As BlobLedger."""
+        return nullcontext(refs)
 
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """As BlobLedger."""

@@ -204,7 +204,7 @@ class Passes:
                 mark=mark,
             )
             await in_thread(self.ledger.confirm)
-            await in_thread(writer.finish)
+            await in_thread(writer.finish, self.ledger.confirm)
         return facts
 
     async def _enrolled(self) -> EnrolledActor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -16,7 +18,10 @@ from gateway.pipeline.ledger import BlobLedger
 from gateway.pipeline.workspace import JOURNAL, lock_folder
 from gateway.provenance.places import sidecar_of
 from services.common.errors import InvalidRequest
-from services.common.store.artefacts import ArtefactStore
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+
+_AT_ONCE: Final = 10
+"""Artefacts that are deleted while no other job counts artefacts. Other jobs wait that long."""
 
 _log = structlog.stdlib.get_logger("dubstage.jobs")
 
@@ -57,23 +62,39 @@ def give_up(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Freed | N
 
 def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Freed:
     """Remove a job whose folder the caller has locked, and return what was freed."""
-    blobs, blob_bytes = 0, 0
     # Artefacts are deleted first. If the store fails, the job still counts the rest, and the next try deletes them.
-    alone = ledger.only_here(folder, list(journalled(folder / JOURNAL)))
-    for ref in alone:
-        try:
-            deleted = store.delete(ref)
-        except InvalidRequest as problem:
-            # The artefact was made before DUBSTAGE_ARTEFACTS_URL changed, so it is in another store.
-            _log.warning("blob_of_another_store_kept", job=folder.name, problem=problem.message)
-            continue
-        blobs, blob_bytes = blobs + deleted, blob_bytes + deleted * ref.size_bytes
+    found = delete_unused(folder, ledger.only_here(folder, list(journalled(folder / JOURNAL))), ledger, store)
     freed = folder_bytes(folder)
-    for ref in set(ledger.release(folder, ())) - set(alone):
-        # A thread of the cancelled job counted the artefact meanwhile.
-        blobs, blob_bytes = blobs + store.delete(ref), blob_bytes + ref.size_bytes
+    # A thread of the cancelled job counted further artefacts meanwhile, or another job that used the same artefact ended.
+    late = [ref for ref in ledger.release(folder, ()) if ref not in found]
+    found |= delete_unused(folder, late, ledger, store)
     shutil.rmtree(folder, ignore_errors=True)
-    return Freed(freed, blobs, blob_bytes)
+    sizes = [ref.size_bytes for ref, deleted in found.items() if deleted]
+    return Freed(freed, len(sizes), sum(sizes))
+
+
+def delete_unused(folder: Path, refs: Iterable[ArtefactRef], ledger: BlobLedger, store: ArtefactStore) -> dict[ArtefactRef, bool]:
+    """Delete the artefacts that nothing but the job of this folder uses.
+
+    Returns:
+        The artefacts that nothing else uses, and whether each was deleted: an artefact that is gone or in another store was not.
+    """
+    found: dict[ArtefactRef, bool] = {}
+    wanted = list(dict.fromkeys(refs))
+    for begin in range(0, len(wanted), _AT_ONCE):
+        with ledger.unused(folder, wanted[begin : begin + _AT_ONCE]) as unused:
+            for ref in unused:
+                found[ref] = _delete(ref, folder, store)
+    return found
+
+
+def _delete(ref: ArtefactRef, folder: Path, store: ArtefactStore) -> bool:
+    try:
+        return store.delete(ref)
+    except InvalidRequest as problem:
+        # The artefact was made before DUBSTAGE_ARTEFACTS_URL changed, so it is in another store.
+        _log.warning("blob_of_another_store_kept", job=folder.name, problem=problem.message)
+        return False
 
 
 def folder_bytes(folder: Path) -> int:

@@ -6,7 +6,7 @@ import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,31 +22,37 @@ NUM_SCALES: Final = 4
 _MS: Final = 1000.0
 
 
+_MOST_MS: Final = 1e6
+"""Most processor time of a frame: a larger figure is a mistake."""
+_Cost = Annotated[float, Field(gt=0, le=_MOST_MS)]
+_Extra = Annotated[float, Field(ge=0, le=_MOST_MS)]
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class StageFigures(_Strict):
     """Processor time of the stages that cost the same for every method, ms per frame."""
 
-    audio: float = Field(gt=0)
-    face: float = Field(gt=0)
-    motion: float = Field(gt=0)
-    texture: float = Field(gt=0)
+    audio: _Cost
+    face: _Cost
+    motion: _Cost
+    texture: _Cost
 
 
 class GatewayFigures(_Strict):
     """Processor time of the gateway, ms per frame of a film and of a live stream."""
 
-    film: float = Field(gt=0)
-    live: float = Field(gt=0)
+    film: _Cost
+    live: _Cost
 
 
 class DetailFigures(_Strict):
     """Processor time that the fine detail adds at 1 to 4 footage pixels per box pixel, ms per frame."""
 
-    texture: tuple[float, float, float, float]
-    gateway: tuple[float, float, float, float]
+    texture: tuple[_Extra, _Extra, _Extra, _Extra]
+    gateway: tuple[_Extra, _Extra, _Extra, _Extra]
 
 
 class Figures(_Strict):
@@ -61,7 +67,7 @@ class Figures(_Strict):
 
     stages: StageFigures
     gateway: GatewayFigures
-    render: dict[str, float]
+    render: dict[str, _Cost]
     detail: DetailFigures
 
 

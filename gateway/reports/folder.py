@@ -31,8 +31,8 @@ def check_report_folder(folder: Path, files: Sequence[Path] = ()) -> None:
         files: files that the command reads and writes.
 
     Raises:
-        InvalidRequest: `folder` is a file, cannot be written, has a name that is too long, holds other files than a report, or
-            holds one of `files`.
+        InvalidRequest: `folder` is a file, cannot be written, has a name that is too long, holds other files than a report, holds
+            one of `files`, or is or lies below one of `files`.
     """
     with _told(folder):
         existing = _existing(folder)
@@ -46,6 +46,10 @@ def check_report_folder(folder: Path, files: Sequence[Path] = ()) -> None:
                 field="report",
             )
         for file in files:
+            if _real(folder).is_relative_to(_real(file)):
+                raise InvalidRequest(
+                    f"the report {folder}: {file} is a file of this command; give the name of another folder", field="report"
+                )
             if _real(file.parent) == _real(folder):
                 raise InvalidRequest(
                     f"the report {folder}: {file} lies in this folder, which the report fills with its own files; "

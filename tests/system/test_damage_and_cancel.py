@@ -21,6 +21,8 @@ from gateway.media.probe import probe
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.faces import FaceChoice
+from gateway.pipeline.ledger import OwnBlobs
+from services.common.consent_errors import ConsentWithdrawn
 from services.common.errors import InvalidRequest, StorageFull
 from tests.file_limit import files_of_at_most
 from tests.forked import Forked, run_forked
@@ -71,6 +73,31 @@ def test_damaged_frames_are_dubbed_and_counted(clips: Any, dubber: Dubber, tmp_p
     outcome = dubber(DubRequest(footage=damaged, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc"))
     assert outcome.plan.num_frames == probe(source).video.num_frames
     assert any("filled in by the decoder: 1, the first is frame 40" in warning for warning in outcome.warnings)
+
+
+class Withdrawn(OwnBlobs):
+    """The ledger of a job whose consent ends while the film is muxed and sealed."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder, self.looks = folder, 0
+
+    def confirm(self) -> None:
+        self.looks += 1
+        if self.looks == 2:
+            (film,) = self.folder.glob(".dubstage-*.partial")
+            assert probe(film).video.num_frames == 36, "nothing is left to do but to name the film"
+            raise ConsentWithdrawn("the consent was withdrawn", subject="ada")
+
+
+def test_a_film_whose_consent_ends_while_it_is_sealed_gets_no_name(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
+    footage, films = cut(carphone, tmp_path / "short.mkv", 0.0, 1.2), tmp_path / "films"
+    films.mkdir()
+    asked = DubRequest(footage=footage, speech=SPEECH, output=films / "dub.mp4", method="ugc", enrol=UNPERSONALIZED)
+    job = DubJob(asked, dubber.host.stages, dubber.store, tmp_path / "jobs", Withdrawn(films))
+    with pytest.raises(ConsentWithdrawn):
+        dubber.host.run(job.run(lambda *_: None))
+    assert list(films.iterdir()) == []
 
 
 def test_a_dub_that_can_never_be_done_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:

@@ -169,8 +169,8 @@ class Patience:
 def begin_steps(rpc: Unary[Q, operations_pb2.Operation], request: Q, patience: Patience) -> Steps[str]:
     """Begin an operation and return its name.
 
-    The request is sent again while nothing can have begun: the gateway shuts down or warms up, or no connection came about. It is
-    not sent again if the connection broke, since the operation may have begun.
+    The request is sent again while nothing can have begun: the gateway shuts down, warms up or has no database, or no connection
+    came about. It is not sent again if the connection broke, since the operation may have begun.
     """
     while True:
         try:
@@ -185,7 +185,10 @@ def begin_steps(rpc: Unary[Q, operations_pb2.Operation], request: Q, patience: P
 
 
 def wait_steps(name: str, kind: Kind[M, G], patience: Patience, on_progress: Callable[[G], None] | None) -> Steps[M]:
-    """Wait for the end of an operation and return its result."""
+    """Wait for the end of an operation and return its result.
+
+    The request is sent again while the gateway is away, or refuses the request because of too many calls: the operation goes on.
+    """
     poll_s = POLL_SECONDS if on_progress is None else PROGRESS_SECONDS
     while True:
         left = patience.left_s()
@@ -196,7 +199,8 @@ def wait_steps(name: str, kind: Kind[M, G], patience: Patience, on_progress: Cal
             state: Any = yield Ask(rpcs.operations.WAIT_OPERATION, wait_request(name, left), left + 30)
         except DubstageCallError as error:
             # CANCELLED: not the operation, the call, by a gateway that was in a hurry to end.
-            if error.code not in _AWAY:
+            # OVERLOADED: the gateway has too many calls at once for this one.
+            if error.code not in _AWAY and error.reason != "OVERLOADED":
                 raise
             pause_s = patience.pause_s(error)
         else:

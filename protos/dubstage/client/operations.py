@@ -67,16 +67,17 @@ class Operation(Generic[M, G]):
     ) -> M:
         """Wait for the end of the operation and return its result.
 
-        A gateway that restarts in the meantime goes on with the operation, and `wait` asks again.
+        A gateway that restarts in the meantime goes on with the operation, and `wait` asks again. `wait` also asks again if the
+        gateway has too many calls at once.
 
         Args:
             timeout_s: longest wait, seconds; None: no limit.
             on_progress: called with the progress about twice a second.
-            outage_s: how long the gateway may be away, seconds.
+            outage_s: how long the gateway may be away or have too many calls, seconds.
 
         Raises:
             DubstageCallError: the operation failed or was cancelled, has not ended in the time (DEADLINE_EXCEEDED; the operation
-                goes on), or the gateway was away for too long.
+                goes on), or the gateway was away, or had too many calls, for too long.
         """
         return run(self._connection, wait_steps(self.name, self._kind, Patience(outage_s, timeout_s), on_progress))
 

@@ -140,8 +140,9 @@ class WorkerPool:
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` in a worker thread, in a copy of this context (log fields, trace, current call).
 
-        A cancelled wait removes a waiting computation from the queue. A computation whose call is over does not begin. A running
-        computation goes on to its end or to its next `calls.check_still_wanted()`, and keeps its thread until then.
+        A cancelled wait makes room in the queue, and lets go of the function and its arguments: until a thread comes to it, only an
+        empty entry of 5 kB is left. A computation whose call is over does not begin. A running computation goes on to its end
+        or to its next `calls.check_still_wanted()`, and keeps its thread until then.
 
         Raises:
             Overloaded: the queue is full.
@@ -155,6 +156,13 @@ class WorkerPool:
         call = calls.current_call()
         arrived = time.perf_counter()
 
+        def work() -> T:
+            context.run(calls.check_still_wanted)
+            return context.run(function, *args, **kwargs)
+
+        # The executor keeps cancelled entries until a thread comes to them. Arguments of megabytes must not wait so long.
+        waiting = [work]
+
         def compute() -> T:
             self.load.start()
             began = time.perf_counter()
@@ -162,13 +170,18 @@ class WorkerPool:
             with self._lock:
                 self._running.add(computation)
             try:
-                context.run(calls.check_still_wanted)
-                return context.run(function, *args, **kwargs)
+                return waiting.pop()()
             finally:
                 with self._lock:
                     self._running.discard(computation)
                 self.load.finish()
                 self.on_computed(began - arrived, time.perf_counter() - began)
+
+        def leave(done: Future[T]) -> None:
+            if done.cancelled():
+                waiting.clear()
+                self.load.give_up()
+            self._leave(call)
 
         self.load.arrive()
         if call is not None:
@@ -179,17 +192,15 @@ class WorkerPool:
             self._leave(call)
             self.load.give_up()
             raise
-        future.add_done_callback(lambda done: self._leave(call, done))
+        future.add_done_callback(leave)
         return await asyncio.wrap_future(future)
 
     def shutdown(self) -> None:
         """Drop computations that wait. Running computations go on (see `pending`)."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _leave(self, call: calls.Call | None, future: Future[T] | None = None) -> None:
+    def _leave(self, call: calls.Call | None) -> None:
         if call is not None:
             call.end_computation()
-        if future is not None and future.cancelled():
-            self.load.give_up()
         with self._lock:
             self._pending -= 1

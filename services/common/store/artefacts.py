@@ -16,7 +16,16 @@ import numpy.typing as npt
 from services.common.chassis.caller import DEFAULT_TENANT, current_caller
 from services.common.chassis.calls import charge
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageRefused
-from services.common.store.blob_files import PARTIAL, pieces_of, sha256_of, time_of, write_atomically
+from services.common.store.blob_files import (
+    PARTIAL,
+    changed_meanwhile,
+    digest_and_size,
+    pieces_of,
+    sha256_of,
+    time_of,
+    unchanged,
+    write_atomically,
+)
 from services.common.store.storage_backend import open_backend
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 
@@ -119,7 +128,7 @@ class ArtefactStore:
         return tenants_store(root, current_caller().tenant) if self._by_tenant else root
 
     def put_bytes(self, data: bytes) -> ArtefactRef:
-        """Store bytes and return their reference. Storing the same bytes again changes nothing.
+        """Store bytes and return their reference. Storing the same bytes again changes at most the blob's time.
 
         Raises:
             StorageFull: no space is left. No part of the blob stays behind.
@@ -127,7 +136,7 @@ class ArtefactStore:
         ref = self._ref(hashlib.sha256(data).hexdigest(), len(data))
         path = self._path(ref.uri)
         with self._backend.told():
-            if not self._intact(path, ref):
+            if not self._renew(path, ref):
                 if self._local:
                     write_atomically(Path(path), [data])
                 else:
@@ -139,24 +148,31 @@ class ArtefactStore:
         """Store a local file in pieces, so that a large file needs little memory.
 
         Raises:
-            InvalidRequest: there is no such file.
+            InvalidRequest: there is no such file, or the file changed while it was stored.
             StorageFull: no space is left. No part of the blob stays behind.
         """
         source = Path(file)
         if not source.is_file():
             raise InvalidRequest(f"no such file: {source}", field="file")
-        with source.open("rb") as stream:
-            ref = self._ref(sha256_of(stream), source.stat().st_size)
+        ref = self._ref(*digest_and_size(source))
         path = self._path(ref.uri)
         with self._backend.told():
-            if not self._intact(path, ref):
+            if not self._renew(path, ref):
+                # The file is read a second time, and may have changed since.
                 if self._local:
                     with source.open("rb") as stream:
-                        write_atomically(Path(path), pieces_of(stream))
+                        write_atomically(Path(path), unchanged(pieces_of(stream), ref.sha256, source))
                 else:
-                    with self._writing(path):
-                        self._fs.put_file(str(source), path)
+                    self._upload(source, path, ref)
         return ref
+
+    def _upload(self, source: Path, path: str, ref: ArtefactRef) -> None:
+        with self._writing(path):
+            self._fs.put_file(str(source), path)
+        if digest_and_size(source) != (ref.sha256, ref.size_bytes):
+            if not self._intact(path, ref):
+                self._fs.rm_file(path)
+            raise changed_meanwhile(source)
 
     def get_bytes(self, ref: ArtefactRef, *, max_bytes: int | None = None) -> bytes:
         """Return a blob whose digest was checked.
@@ -321,6 +337,24 @@ class ArtefactStore:
                 return int(self._fs.size(path))
         except FileNotFoundError:
             return None
+
+    def _renew(self, path: str, ref: ArtefactRef) -> bool:
+        """Return whether an intact blob lies there already, and let the blob count as new if so.
+
+        In a folder the blob's time becomes now, so that a removal of old blobs spares the blob until the caller has counted it.
+        Other stores cannot change the time.
+        """
+        if not self._intact(path, ref):
+            return False
+        try:
+            if self._local:
+                os.utime(path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            # Another user's file, or a folder that may only be read: the bytes are there all the same.
+            pass
+        return True
 
     def _intact(self, path: str, ref: ArtefactRef) -> bool:
         # The bytes are read, not only the size, so storing a blob again repairs a damaged blob.

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
+from services.common.errors import InvalidRequest
+
 PARTIAL: Final = ".partial-"
 """Beginning of the name of a file that is still being written."""
 _COPY_BYTES: Final = 1 << 20
@@ -53,6 +55,41 @@ def pieces_of(stream: IO[bytes]) -> Iterator[bytes]:
     """Yield the rest of a stream in pieces of at most 1 MiB."""
     while piece := stream.read(_COPY_BYTES):
         yield piece
+
+
+def unchanged(pieces: Iterable[bytes], sha256: str, source: Path) -> Iterator[bytes]:
+    """Yield the pieces of a file, and check at the end that they are the bytes of a digest.
+
+    Args:
+        pieces: the bytes of the file.
+        sha256: digest of the whole file.
+        source: the file.
+
+    Raises:
+        InvalidRequest: the bytes are others.
+    """
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+        yield piece
+    if digest.hexdigest() != sha256:
+        raise changed_meanwhile(source)
+
+
+def changed_meanwhile(source: Path) -> InvalidRequest:
+    """Return the error for a file that another program wrote to while the file was stored."""
+    name = os.path.realpath(source)  # The source may be a descriptor in /proc.
+    return InvalidRequest(f"{name} changed while it was stored: store it again when no program writes the file", field="file")
+
+
+def digest_and_size(file: Path) -> tuple[str, int]:
+    """Return the sha256 of a file, 64 hexadecimal digits, and the number of bytes that have this digest."""
+    digest, size = hashlib.sha256(), 0
+    with file.open("rb") as stream:
+        for piece in pieces_of(stream):
+            digest.update(piece)
+            size += len(piece)
+    return digest.hexdigest(), size
 
 
 def sha256_of(stream: IO[bytes]) -> str:

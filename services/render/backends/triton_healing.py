@@ -23,6 +23,11 @@ from services.render.backends.triton_types import CurableError, Cure, ServedMode
 
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 2.0
+_CLOSE_S: Final = 1.0
+"""Most seconds that `close` waits, first for the watchdog, then for a thread that heals."""
+
+_FAILURES: Final = (DubstageError, CurableError, ValueError)
+"""Errors of a reload or a probe. A ValueError is gRPC's error for a connection that `close` has closed meanwhile."""
 
 _log = structlog.stdlib.get_logger("dubstage.render.triton")
 
@@ -31,7 +36,8 @@ class TritonMonitor:
     """State of the backend that the stage's server shows: metrics, and whether the backend serves."""
 
     def __init__(self) -> None:
-        self.serving = True
+        self.lost: set[str] = set()
+        """Names of the models that could not be healed, until a further attempt heals them."""
         self._on_close: list[Callable[[], None]] = []
         self.heals = Counter("dubstage_triton_heals", "Attempts to reload a model that did not compute", ["outcome"], registry=None)
         for outcome in ("healed", "failed"):
@@ -44,8 +50,13 @@ class TritonMonitor:
         """Metrics for a Prometheus registry."""
         return (self.heals, self.failures, self.in_flight)
 
+    @property
+    def serving(self) -> bool:
+        """Whether all models compute, by the last inferences and probes."""
+        return not self.lost
+
     def is_serving(self) -> bool:
-        """Return whether the models compute, by the last inference or probe."""
+        """Return `serving`."""
         return self.serving
 
     def on_close(self, function: Callable[[], None]) -> None:
@@ -133,9 +144,14 @@ class TritonHealer:
         """Stop watching. Models stay loaded at the server."""
         self._closed.set()
         if self._watchdog is not None:
-            self._watchdog.join()
-        with self._lock:
+            self._watchdog.join(_CLOSE_S)
+        # A reload can last minutes, where Triton builds an engine or hangs. The end of the connection ends such a reload.
+        held = self._lock.acquire(timeout=_CLOSE_S)
+        try:
             self._control.close()
+        finally:
+            if held:
+                self._lock.release()
 
     def _reload(self, model: str, reason: str) -> None:
         pause_s, begun_s = _FIRST_PAUSE_S, time.monotonic()
@@ -145,7 +161,7 @@ class TritonHealer:
                 self._control.wait_live(self._options.heal_wait_s)
                 served = self._control.reload(self._served[model].file)
                 self._control.probe(served, self._options.timeout_s)
-            except (DubstageError, CurableError) as error:
+            except _FAILURES as error:
                 self._monitor.heals.labels("failed").inc()
                 reason = str(error)
                 _log.warning("triton_heal_failed", model=model, attempt=attempt, reason=reason)
@@ -156,18 +172,18 @@ class TritonHealer:
             self._served[model] = served
             self.generation += 1
             self._reloads[model] += 1
-            self._monitor.serving = True
+            self._monitor.lost.discard(model)
             self._monitor.heals.labels("healed").inc()
             self.answered(model)
             _log.info("triton_model_healed", model=model, attempt=attempt, duration_ms=round(1000.0 * (time.monotonic() - begun_s)))
             return
-        self._monitor.serving = False
+        self._monitor.lost.add(model)
         raise BackendUnavailable(f"Triton at {self._options.url} does not compute model {model!r}: {reason}", retry_after_s=5.0)
 
     def _computes(self, model: str) -> bool:
         try:
             self._control.probe(self._served[model], min(self._options.timeout_s, self._options.heal_wait_s))
-        except (DubstageError, CurableError):
+        except _FAILURES:
             return False
         self.answered(model)
         return True
@@ -176,13 +192,13 @@ class TritonHealer:
         while not self._closed.wait(self._options.probe_interval_s):
             for model in list(self._served):
                 idle_s = time.monotonic() - self._last_answer_s[model]
-                if self._monitor.serving and idle_s < self._options.probe_interval_s:
+                if model not in self._monitor.lost and idle_s < self._options.probe_interval_s:
                     continue
                 with self._lock:
                     if self._closed.is_set():
                         return
                     try:
-                        if not self._monitor.serving or not self._computes(model):
+                        if model in self._monitor.lost or not self._computes(model):
                             self._reload(model, "a probe of one frame failed")
                     except BackendUnavailable as error:
                         _log.error("triton_unavailable", model=model, reason=error.message)

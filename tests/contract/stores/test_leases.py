@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from google.rpc import status_pb2
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, event, select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from gateway.database.database import Database
 from gateway.operations import execution, runner
@@ -131,6 +133,24 @@ def was_cancelled(record: OperationRecord) -> bool:
 
 
 # The queue
+
+
+def test_an_operation_whose_commit_was_done_without_an_answer_goes_on_in_its_gateway(databases: Callable[[], Database]) -> None:
+    first, second = queue_on(databases()), queue_on(databases())
+    answers = ["lost"]
+
+    def lose(_: Session) -> None:
+        if answers:
+            raise OperationalError(answers.pop(), {}, Exception("server closed the connection unexpectedly"))
+
+    event.listen(Session, "after_commit", lose)
+    try:
+        submitted = first.submit("work", b"q", actor_id="", output="", busy=(), free=1, most_waiting=9)
+    finally:
+        event.remove(Session, "after_commit", lose)
+    assert (answers, submitted.mine, submitted.waiting) == ([], True, 0)
+    assert second.take(9, busy=()) == ((), 0)
+    assert set(first.renew({submitted.record.number}, {})) == {submitted.record.number}
 
 
 def test_an_operation_has_one_gateway_until_its_lease_ends(databases: Callable[[], Database]) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.evaluation import protocol
 from gateway.evaluation.aggregate import BootstrapSettings
+from gateway.evaluation.mouth_metrics import Closures
 from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
 from gateway.evaluation.result_json import to_json, write_json
 from gateway.evaluation.targets import Target, check_target
@@ -116,6 +118,29 @@ def test_passed_through_frames_are_not_measured_and_lost_faces_are_counted() -> 
     found = evaluate_clip(clip, read_mouths, settings=FULL).variants["full"]
     assert (found.frames, found.passed_through, found.lost_faces) == (122, 3, 2)
     assert np.isfinite(found.metrics["mouth_lmd_px"])
+
+
+def test_bilabials_are_sought_on_the_frames_that_were_shown_at_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Halting(DrawnClip):
+        """The second half is shown ten times as slowly as the first."""
+
+        @property
+        def frame_seconds(self) -> np.ndarray:
+            return np.cumsum(np.where(np.arange(self.num_frames) < self.num_frames // 2, 0.02, 0.2)) - 0.02
+
+    asked: list[np.ndarray] = []
+
+    def found(truth: np.ndarray, result: np.ndarray, times_s: np.ndarray, events_s: np.ndarray) -> Closures:
+        asked.append(times_s)
+        return Closures(np.ones(1, np.bool_), np.ones(1, np.bool_))
+
+    monkeypatch.setattr(protocol, "bilabial_times", lambda *_: np.zeros((1, 2)))
+    monkeypatch.setattr(protocol, "closures", found)
+    clip = Halting(num_frames=50)
+    folds = evaluate_clip(clip, read_mouths, settings=FULL, transcript="bib").folds
+    for times, of in zip(asked, folds, strict=True):
+        shown = clip.frame_seconds[of.fold.test.start : of.fold.test.stop]
+        np.testing.assert_allclose(times, shown + 0.04 * of.lag_frames)
 
 
 def test_lag_of_the_longer_enrolment_part_stands_for_the_clip(result: ClipResult) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.actors.consents import Consents
+from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.watch import while_allowed
 from gateway.consent.record import digest_of
@@ -19,7 +20,7 @@ from services.common.consent_errors import ConsentMissing, ConsentRefused, Conse
 from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
-from tests.unit.actors.installation import actors, blobs, database_url, geometry, learned, settings
+from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, settings
 from tests.unit.consent.records import STRANGER, STUDIO, allowed, faults, in_days, public_pem, record, trusted
 
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
@@ -97,6 +98,23 @@ def test_a_withdrawal_names_the_actors_and_keeps_its_time(
     actors.erase("ann")
     with ActorStore(settings) as again, pytest.raises(ConsentWithdrawn, match=re.escape(done.withdrawn_at)):
         again.consents.check(record(), NIGHT, "ann")
+
+
+def test_a_person_whose_record_was_withdrawn_meanwhile_is_not_enrolled(
+    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry
+) -> None:
+    actors.consents.withdraw(digest_of(CONSENT))
+    with pytest.raises(ConsentWithdrawn):
+        actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
+    assert actors.find("ann") is None
+
+
+def test_a_film_gets_no_name_when_the_consent_was_withdrawn_while_it_was_sealed(actors: ActorStore) -> None:
+    ledger = JobLedger(actors, consents=[CONSENT])
+    ledger.confirm()
+    actors.consents.withdraw(digest_of(CONSENT))
+    with pytest.raises(ConsentWithdrawn):
+        ledger.confirm()
 
 
 def test_who_withdrew_is_not_dubbed_with_another_record_either(

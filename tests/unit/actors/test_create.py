@@ -1,11 +1,13 @@
-"""Where an enrolment works."""
+"""Where an enrolment works, and footage that changes meanwhile."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dubstage.motion.v1alpha1 import motion_pb2
@@ -13,16 +15,35 @@ from dubstage.render.v1alpha1 import render_pb2
 from gateway.actors import create
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
+from gateway.actors.stored import StoredActor
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
 from gateway.pipeline.analysis import folder_of
+from gateway.pipeline.enrol import EnrolledActor
+from gateway.pipeline.records import FACE_RECORD
+from gateway.pipeline.shot import Shot
 from gateway.stages.method_check import Listed
-from services.common.errors import StorageFull
+from services.common.errors import InvalidRequest, StorageFull
+from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
-from tests.unit.actors.installation import actors, blobs, database_url, settings
+from tests.unit.actors.installation import actors, blobs, database_url, geometry, learned, settings
 from tests.unit.media.made_footage import make_clip
 
-__all__ = ["actors", "blobs", "database_url", "settings"]
+__all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
+
+
+@pytest.fixture(autouse=True)
+def no_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let enrolments ask no stage, and inspect footage in this process."""
+
+    async def models_for(*_: Any) -> Listed:
+        return Listed(motion_pb2.ListModelsResponse(), render_pb2.ListModelsResponse())
+
+    async def inspect(path: Path) -> MediaInfo:
+        return probe(path)
+
+    monkeypatch.setattr(create, "models_for", models_for)
+    monkeypatch.setattr(create, "inspect_film_aside", inspect)
 
 
 async def test_enrolments_for_two_methods_share_no_folder(
@@ -31,18 +52,10 @@ async def test_enrolments_for_two_methods_share_no_folder(
     """What a killed enrolment left for one method lacks what another method needs."""
     folders: list[Path] = []
 
-    async def models_for(*_: Any) -> Listed:
-        return Listed(motion_pb2.ListModelsResponse(), render_pb2.ListModelsResponse())
-
-    async def inspect(path: Path) -> MediaInfo:
-        return probe(path)
-
     def note_folder(jobs: Path, key: str) -> Path:
         folders.append(folder_of(jobs, key))
         raise StorageFull("the enrolment ends here", subject="")
 
-    monkeypatch.setattr(create, "models_for", models_for)
-    monkeypatch.setattr(create, "inspect_film_aside", inspect)
     monkeypatch.setattr(create, "folder_of", note_folder)
     footage, stages = make_clip(tmp_path / "clip.mp4"), SimpleNamespace(face_model="")
     for method in ("ugc", "everybody", "ugc"):
@@ -51,3 +64,51 @@ async def test_enrolments_for_two_methods_share_no_folder(
             await create_actor(request, stages, actors, blobs, tmp_path / "jobs", on_progress=lambda *_: None)  # type: ignore[arg-type]
     first, second, third = folders
     assert first == third != second
+
+
+Enrol = Callable[[Callable[[], None]], Awaitable[StoredActor]]
+"""Enrols ann from `clip.mp4`, and calls a function while the person is learned."""
+
+
+@pytest.fixture
+def enrol(
+    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Enrol:
+    footage = make_clip(tmp_path / "clip.mp4")
+
+    async def open_shot(*_: Any, **__: Any) -> Any:
+        faces = SimpleNamespace(read_rows=lambda rows: np.zeros(len(rows), FACE_RECORD))
+        return SimpleNamespace(info=probe(footage), rows=np.arange(3), workspace=SimpleNamespace(faces=faces))
+
+    async def run(meanwhile: Callable[[], None]) -> StoredActor:
+        async def learn(*_: Any) -> EnrolledActor:
+            meanwhile()
+            return learned(blobs, "ann", geometry)
+
+        monkeypatch.setattr(create, "_learn", learn)
+        request, stages = EnrolRequest(actor_id="ann", footage=footage, method="ugc"), SimpleNamespace(face_model="")
+        return await create_actor(request, stages, actors, blobs, tmp_path / "jobs", on_progress=lambda *_: None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Shot, "open", open_shot)
+    return run
+
+
+async def test_the_footage_of_an_actor_is_kept_for_live_streams(enrol: Enrol, blobs: ArtefactStore, tmp_path: Path) -> None:
+    actor = await enrol(lambda: None)
+    assert blobs.get_bytes(actor.artefacts["footage"]) == (tmp_path / "clip.mp4").read_bytes()
+    assert actor.artefacts["footage"].sha256 == actor.footage_sha256
+
+
+async def test_footage_that_changes_while_the_person_is_enrolled_is_refused_and_not_kept(
+    enrol: Enrol, actors: ActorStore, blobs: ArtefactStore, tmp_path: Path
+) -> None:
+    footage = tmp_path / "clip.mp4"
+
+    def change() -> None:
+        with footage.open("ab") as file:
+            file.write(b"another take")
+
+    with pytest.raises(InvalidRequest, match=r"clip\.mp4 changed while the person was enrolled"):
+        await enrol(change)
+    assert actors.find("ann") is None
+    assert footage.stat().st_size not in [blob.ref.size_bytes for blob in blobs.stored()]

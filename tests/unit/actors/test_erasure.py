@@ -18,6 +18,7 @@ from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.store import ActorStore
 from gateway.actors.watch import while_allowed
 from gateway.operations.store import OperationStore
+from gateway.pipeline.aside import ASIDE
 from gateway.pipeline.journal import Journal
 from gateway.pipeline.workspace import lock_folder
 from gateway.settings import GatewaySettings
@@ -168,6 +169,44 @@ def test_what_a_killed_enrolment_left_goes_with_the_person(
     assert len(actors.erasures.erase_or_ask("cleo").erased_sha256) == 1
     assert on_disk(settings) == set()
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("open_still", [True, False])
+def test_an_enrolment_that_an_erasure_has_ended_stores_no_actor(
+    actors: ActorStore, other: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, tmp_path: Path, open_still: bool
+) -> None:
+    folder = tmp_path / "data" / "jobs" / "1"
+    JobLedger(other, belongs_to="actors/ann").begin(folder)
+    if open_still:
+        actors.erasures.ask("ann")
+    else:
+        actors.erase("ann")
+    with pytest.raises(ActorNotReady, match="'ann' was erased"):
+        other.create(
+            "ann",
+            method="ugc",
+            enrolled=learned(blobs, "ann", geometry),
+            footage_sha256="0" * 64,
+            consent=CONSENT,
+            folder=folder,
+        )
+    assert actors.find("ann") is None
+
+
+def test_copies_of_media_that_a_killed_process_left_go_with_any_erasure(
+    actors: ActorStore, settings: GatewaySettings, ann: str
+) -> None:
+    left, held = (settings.data_dir / ASIDE / name for name in ("7-dead", "8-alive"))
+    for folder in (left, held):
+        folder.mkdir(parents=True)
+        (folder / "footage.mp4").write_bytes(b"ann speaks")
+    lock = lock_folder(held)
+    try:
+        actors.erase(ann)
+    finally:
+        os.close(lock)
+    assert not left.exists()
+    assert (held / "footage.mp4").exists()
 
 
 def test_where_a_gateway_holds_the_database_it_is_the_gateway_that_erases(actors: ActorStore, other: ActorStore, ann: str) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from gateway.batch import aside as aside_module
 from gateway.batch.bench import Bench, open_bench
 from gateway.batch.shot_request import shot_request
 from gateway.batch.types import Shot
 from gateway.consent.record import digest_of
+from gateway.pipeline import aside as aside_module
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import FaceChoice

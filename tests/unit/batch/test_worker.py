@@ -10,12 +10,14 @@ import pytest
 from gateway.batch import worker
 from gateway.batch.bench import Bench, open_bench
 from gateway.batch.manifest import manifest_of
+from gateway.batch.shot_dub import ShotDub
 from gateway.batch.store import BatchStore
+from gateway.batch.transitions import Made
 from gateway.batch.types import Shot, ShotRecord, ShotState
 from gateway.batch.worker import run_shot
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
-from services.common.errors import BackendUnavailable, Cancelled, DubstageError
+from services.common.errors import ActorNotReady, BackendUnavailable, Cancelled, DubstageError
 
 
 @pytest.fixture
@@ -63,6 +65,36 @@ async def test_a_shot_that_is_lost_while_it_is_dubbed_keeps_the_record_of_the_ot
         await run_shot(bench, store, "night", 0, confirm=Confirm(None, LOST))
     record = store.record("night", "a")
     assert (record.state, record.attempts, record.error) == (ShotState.RUNNING, 1, "")
+
+
+@pytest.mark.parametrize("erased", [True, False])
+async def test_the_picture_of_a_person_who_was_erased_meanwhile_is_removed_again(
+    bench: Bench, store: BatchStore, monkeypatch: pytest.MonkeyPatch, erased: bool
+) -> None:
+    made = Made(
+        frames=2,
+        frames_by_reason={"DUBBED": 2},
+        frames_dubbed=2,
+        output_sha256="0" * 64,
+        method="ugc",
+        r_opening=None,
+        warnings=(),
+        thumbnail=b"picture",
+    )
+
+    async def run(_: ShotDub) -> Made:
+        return made
+
+    def check(_: ShotDub) -> None:
+        assert store.thumbnail("night", "a") == b"picture", "an erasure that begins now finds the picture"
+        if erased:
+            raise ActorNotReady("actor 'ann' was erased", subject="ann")
+
+    monkeypatch.setattr(ShotDub, "run", run)
+    monkeypatch.setattr(ShotDub, "check", check)
+    record = await run_shot(bench, store, "night", 0)
+    assert record.state is ShotState.DONE
+    assert store.thumbnail("night", "a") == (None if erased else b"picture")
 
 
 async def test_a_database_that_is_away_for_a_moment_costs_no_attempt(

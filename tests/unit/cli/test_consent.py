@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from gateway.actors.store import ActorStore
 from gateway.cli.app import run
 from gateway.cli.demo import SPEECH
 from gateway.consent.files import read_consent
 from gateway.consent.record import Consent, digest_of
+from gateway.database.tables import ActorRow
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.face.actor_geometry import ActorGeometry
@@ -43,11 +45,13 @@ def write(folder: Path, consent: Consent, name: str = "record.json") -> str:
 
 
 def enrolled(consent: Consent | None, geometry: ActorGeometry) -> None:
-    """Enrol `ann` in the installation of the test, without footage."""
+    """Enrol `ann` in the installation of the test, without footage, as of a day on which the record allowed it."""
     settings = load_settings(GatewaySettings)
     with ActorStore(settings) as actors:
         learnt = learned(ArtefactStore(settings.artefacts_url), "ann", geometry)
-        actors.create("ann", method="ugc", enrolled=learnt, footage_sha256="0" * 64, consent=consent)
+        actors.create("ann", method="ugc", enrolled=learnt, footage_sha256="0" * 64, consent=None)
+        with actors.database.writing() as session:
+            session.execute(update(ActorRow).values(consent=consent.fields() if consent is not None else None))
 
 
 def test_a_record_is_signed_and_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,6 +112,23 @@ def test_a_running_job_is_never_removed(jobs: Path, capsys: pytest.CaptureFixtur
 def test_wrong_arguments_remove_nothing(arguments: list[str], said: str, jobs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["jobs", "clean", *arguments]) == 10
     assert said in capsys.readouterr().err
+    assert names(jobs) == ["aa", "bb"]
+
+
+@pytest.mark.parametrize("pressed", [KeyboardInterrupt, EOFError], ids=["Ctrl-C", "Ctrl-D"])
+def test_a_question_that_is_not_answered_removes_nothing(
+    pressed: type[BaseException], jobs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self, *_: Any) -> str:  # type: ignore[override]
+            raise pressed
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    assert run(["jobs", "clean", "--all"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "error: nothing was removed"
     assert names(jobs) == ["aa", "bb"]
 
 

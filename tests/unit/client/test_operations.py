@@ -69,7 +69,13 @@ def test_work_that_cannot_have_begun_is_asked_for_again(error: DubstageCallError
 
 @pytest.mark.parametrize(
     "error",
-    [away(), away(code="DEADLINE_EXCEEDED"), away(code="RESOURCE_EXHAUSTED", reason="OVERLOADED"), away(code="CANCELLED")],
+    [
+        away(),
+        away(code="DEADLINE_EXCEEDED"),
+        away(code="RESOURCE_EXHAUSTED", reason="OVERLOADED"),
+        away(code="CANCELLED"),
+        away(code="FAILED_PRECONDITION", reason="STORAGE_REFUSED"),
+    ],
 )
 def test_work_that_may_have_begun_or_was_refused_is_not_asked_for_again(error: DubstageCallError, clock: Clock) -> None:
     with pytest.raises(DubstageCallError):
@@ -160,17 +166,36 @@ async def test_the_same_for_asyncio(server: FakeServer) -> None:
     ]
 
 
-def test_waiting_rides_over_a_gateway_that_is_away(server: FakeServer, connection: Connection) -> None:
-    gone = refuse(grpc.StatusCode.UNAVAILABLE, "BACKEND_UNAVAILABLE")
-    dubbed(server, gone, gone, RUNNING, gone, ENDED)
+AWAY_OR_FULL = pytest.mark.parametrize(
+    ("code", "reason"),
+    [(grpc.StatusCode.UNAVAILABLE, "BACKEND_UNAVAILABLE"), (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")],
+)
+
+
+@AWAY_OR_FULL
+def test_waiting_rides_over_a_gateway_that_is_away_or_has_too_many_calls(
+    server: FakeServer, connection: Connection, code: grpc.StatusCode, reason: str
+) -> None:
+    refused = refuse(code, reason)
+    dubbed(server, refused, refused, RUNNING, refused, ENDED)
     assert gateway.dub(connection, footage="film.mp4", output="dubbed.mp4").wait(timeout_s=120).num_frames == 9
 
 
-def test_waiting_gives_up_a_gateway_that_stays_away(server: FakeServer, connection: Connection) -> None:
-    dubbed(server, *[refuse(grpc.StatusCode.UNAVAILABLE, "BACKEND_UNAVAILABLE")] * 99)
+@AWAY_OR_FULL
+def test_waiting_gives_up_a_gateway_that_stays_so(
+    server: FakeServer, connection: Connection, code: grpc.StatusCode, reason: str
+) -> None:
+    dubbed(server, *[refuse(code, reason)] * 99)
     with pytest.raises(DubstageCallError) as caught:
         gateway.dub(connection, footage="film.mp4", output="dubbed.mp4").wait(outage_s=0.3)
-    assert caught.value.reason == "BACKEND_UNAVAILABLE"
+    assert caught.value.reason == reason
+
+
+def test_waiting_ends_with_a_refusal_for_another_reason(server: FakeServer, connection: Connection) -> None:
+    dubbed(server, refuse(grpc.StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"), ENDED)
+    with pytest.raises(DubstageCallError) as caught:
+        gateway.dub(connection, footage="film.mp4", output="dubbed.mp4").wait(timeout_s=120)
+    assert caught.value.reason == "OPERATION_NOT_FOUND"
 
 
 def test_a_dub_that_is_cancelled_or_fails_is_an_error(server: FakeServer, connection: Connection) -> None:

@@ -64,6 +64,10 @@ class DrawnClip:
     asked: list[tuple[FrameRange, str]] = field(default_factory=list)
 
     @property
+    def frame_seconds(self) -> np.ndarray:
+        return np.arange(self.num_frames) / float(self.frame_rate)
+
+    @property
     def speech(self) -> np.ndarray:
         loudness = 0.5 + 0.5 * np.sin(np.arange(self.num_frames) * 0.9) * np.cos(np.arange(self.num_frames) * 0.23)
         return np.repeat(loudness, 640).astype(np.float32)

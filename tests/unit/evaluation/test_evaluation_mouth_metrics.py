@@ -93,6 +93,17 @@ def test_closure_far_from_the_phone_does_not_count() -> None:
     assert mouth.closures(truth, result, TIME, np.array([[1.2, 1.23]])).share == 0.0
 
 
+def test_all_results_of_one_truth_have_the_same_bilabials() -> None:
+    truth, lost = np.full(100, 8.0), np.full(100, 0.5)
+    truth[[10, 30]] = 0.5
+    lost[25:35] = np.nan
+    events = np.array([[t / 25.0, t / 25.0 + 0.03] for t in (10, 30, 500)])
+    assert mouth.closures(truth, truth, TIME, events).truth.tolist() == [True, True]
+    found = mouth.closures(truth, lost, TIME, events)
+    assert found.truth.tolist() == [True, False]
+    assert found.share == 1.0
+
+
 def test_closure_is_unknown_without_closed_truth() -> None:
     open_mouth = np.full(100, 8.0)
     assert np.isnan(mouth.closures(open_mouth, open_mouth, TIME, np.array([[1.0, 1.1]])).share)

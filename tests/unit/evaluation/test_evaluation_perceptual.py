@@ -19,6 +19,25 @@ class Means(torch.nn.Module):
         return x.mean(dim=(2, 3))
 
 
+class Features(torch.nn.Module):
+    """Network of FID that does not know the options of LPIPS."""
+
+    def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        return x.mean(dim=(2, 3))
+
+
+class Distances(torch.nn.Module):
+    """Network of LPIPS that does not know the options of FID."""
+
+    def forward(self, x: torch.Tensor, resize_images: bool = False, return_lpips: bool = False) -> torch.Tensor:
+        return x.mean(dim=(2, 3))
+
+
+def saved(module: torch.nn.Module, file: Path) -> Path:
+    torch.jit.script(module).save(str(file))  # type: ignore[no-untyped-call]
+    return file
+
+
 def test_frechet_distance_of_shifted_gaussians_is_the_squared_shift() -> None:
     rows = np.random.default_rng(0).normal(size=(500, 4))
     assert frechet_distance(rows, rows) == pytest.approx(0.0, abs=1e-9)
@@ -30,8 +49,7 @@ def test_frechet_distance_of_shifted_gaussians_is_the_squared_shift() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_supplied_networks_measure_pictures(tmp_path: Path) -> None:
-    file = tmp_path / "means.pt"
-    torch.jit.script(Means()).save(str(file))  # type: ignore[no-untyped-call]
+    file = saved(Means(), tmp_path / "means.pt")
     accumulator = SuppliedNetworks(file, file).accumulator()
     levels = np.random.default_rng(1).integers(50, 200, (60, 1, 1, 3))
     truth = np.broadcast_to(levels, (60, 8, 8, 3)).astype(np.uint8)
@@ -49,3 +67,14 @@ def test_missing_or_wrong_weights_are_named(tmp_path: Path) -> None:
     wrong.write_bytes(b"not a network")
     with pytest.raises(InvalidRequest, match="not a TorchScript file"):
         SuppliedNetworks(None, wrong)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_networks_under_the_wrong_option_are_refused_when_they_are_loaded(tmp_path: Path) -> None:
+    lpips, fid = saved(Distances(), tmp_path / "lpips.pt"), saved(Features(), tmp_path / "fid.pt")
+    with pytest.raises(InvalidRequest, match=r"--lpips-weights .*fid\.pt: this network gives no LPIPS features"):
+        SuppliedNetworks(fid, lpips)
+    with pytest.raises(InvalidRequest, match=r"--fid-weights .*lpips\.pt: this network gives no FID features") as caught:
+        SuppliedNetworks(None, lpips)
+    assert caught.value.field == "fid_weights"
+    assert set(SuppliedNetworks(lpips, fid).sha256) == {"lpips", "fid"}

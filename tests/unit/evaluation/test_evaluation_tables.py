@@ -13,7 +13,7 @@ from gateway.evaluation.kept_results import KeptResults, evaluation_key
 from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
 from gateway.evaluation.result_json import clip_document
 from gateway.evaluation.table import better_of, figures_of
-from gateway.evaluation.table_run import TableRun, check_table_place
+from gateway.evaluation.table_run import TableRun, check_table_place, labels_of
 from gateway.evaluation.types import COSTS, TABLE_VARIANTS
 from gateway.methods import METHODS
 from services.common.errors import InvalidRequest
@@ -146,6 +146,56 @@ def test_a_key_depends_on_clip_configuration_request_and_networks(tmp_path: Path
         evaluation_key(clips[0], A, asked, "m"),
     }
     assert len(others | {key}) == 5
+
+
+def test_clips_of_one_file_name_are_told_apart_by_their_folders() -> None:
+    clips = [Path(name) for name in ("s1/bbaf2n.mp4", "s2/bbaf2n.mp4", "s2/lgbf8n.mp4", "old/s2/bbaf2n.mp4", "/a.mp4", "a.mp4")]
+    labels = labels_of([*clips, clips[0]])
+    here = Path.cwd().name
+    assert list(labels) == clips
+    assert list(labels.values()) == [
+        "s1/bbaf2n.mp4",
+        f"{here}/s2/bbaf2n.mp4",
+        "lgbf8n.mp4",
+        "old/s2/bbaf2n.mp4",
+        "/a.mp4",
+        f"{here}/a.mp4",
+    ]
+
+
+def test_a_table_and_its_figures_are_two_files(near: dict[str, object], tmp_path: Path) -> None:
+    page = tmp_path / "t.md"
+    (tmp_path / "link.json").symlink_to(page)
+    for results in (page, tmp_path / "link.json", tmp_path / "." / "t.md"):
+        with pytest.raises(InvalidRequest, match="two names"):
+            check_table_place(page, results)
+
+
+def test_a_foreign_page_beside_results_of_a_table_is_replaced_on_request_only(near: dict[str, object], tmp_path: Path) -> None:
+    page, results = tmp_path / "notes.md", tmp_path / "t.json"
+    kept = KeptResults(results)
+    kept.add("key", A, near)
+    kept.write([])
+    page.write_text("mine")
+    with pytest.raises(InvalidRequest, match="no table wrote it"):
+        check_table_place(page, results)
+    check_table_place(page, results, overwrite=True)
+
+
+@pytest.mark.parametrize("where", ["file/t.md", f"new/{'x' * 300}.md", "/proc/new/t.md"])
+def test_a_table_that_cannot_be_written_is_refused_before_the_work(where: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(InvalidRequest, match="cannot be written") as caught:
+        check_table_place(tmp_path / where, tmp_path / "t.json")
+    assert caught.value.field == "table"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_table_makes_the_folders_above_it(near: dict[str, object], tmp_path: Path) -> None:
+    page = tmp_path / "new" / "t.md"
+    check_table_place(page, tmp_path / "t.json")
+    TableRun("Title", (TableRow("a", A),), TABLE_VARIANTS, page, KeptResults(tmp_path / "t.json")).write()
+    assert page.read_text(encoding="utf-8").startswith("# Title")
 
 
 def test_files_of_other_content_are_not_replaced(tmp_path: Path) -> None:

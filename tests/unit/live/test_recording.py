@@ -35,6 +35,24 @@ def test_a_recording_has_every_frame_and_the_sound_beside_it(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["live.mp4"]
 
 
+@pytest.mark.parametrize("rate_hz", [9_000, 192_000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_speech_at_a_rate_that_the_codec_lacks_keeps_its_length_and_its_place(rate_hz: int, channels: int, tmp_path: Path) -> None:
+    output, frames, click_s = tmp_path / "live.mp4", 60, 1.9
+    speech = np.zeros((3 * rate_hz, channels), np.float32)
+    speech[int(click_s * rate_hz) : int((click_s + 0.01) * rate_hz)] = 0.9
+    with Recording(output, tmp_path / "speech.wav", speech, rate_hz, marking="") as recording:
+        for _ in range(frames):
+            recording.write(np.zeros((64, 64, 3), np.uint8))
+    with av.open(str(output)) as film:
+        sound = film.streams.audio[0]
+        assert (sound.rate, sound.channels) == (48_000, channels)
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in film.decode(audio=0)])
+    # The codec fills its last block with silence.
+    assert len(heard) / 48_000 == pytest.approx(frames / 25, abs=1024 / 48_000)
+    assert np.argmax(np.abs(heard) > 0.3) / 48_000 == pytest.approx(click_s, abs=0.003)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_a_recording_is_signed_as_a_dub_is(suffix: str, tmp_path: Path) -> None:
     output, speech = tmp_path / f"live{suffix}", tmp_path / "speech.wav"

@@ -19,7 +19,7 @@ from gateway.media.reader import VideoReader
 from gateway.media.regular_file import confine
 from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import VideoWriter
-from services.common.errors import InvalidRequest
+from services.common.errors import Cancelled, InvalidRequest
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 
@@ -151,6 +151,22 @@ def test_a_film_and_its_sidecar_replace_an_earlier_pair(tmp_path: Path) -> None:
     film, seal = _film_with_sidecar(tmp_path)
     commit_with(film, seal)
     assert _contents(tmp_path) == {"a.mkv": b"new", "a.mkv.c2pa": b"new"}
+
+
+@pytest.mark.parametrize("has_sidecar", [True, False])
+def test_a_film_that_may_not_be_shown_any_more_leaves_the_earlier_one(tmp_path: Path, has_sidecar: bool) -> None:
+    film, seal = _film_with_sidecar(tmp_path)
+    sealed: list[bool] = []
+
+    def refuse() -> None:
+        sealed.append(True)
+        raise Cancelled("the consent has ended")
+
+    with pytest.raises(Cancelled):
+        commit_with(film, seal if has_sidecar else None, refuse)
+    film.discard()
+    assert sealed
+    assert _contents(tmp_path) == {"a.mkv": b"old", "a.mkv.c2pa": b"old"}
 
 
 def test_a_film_that_cannot_be_finished_leaves_the_earlier_pair(tmp_path: Path) -> None:

@@ -79,6 +79,14 @@ def test_files_of_the_command_do_not_lie_in_the_report(tmp_path: Path) -> None:
     check_report_folder(tmp_path / "report", [tmp_path / "dub.mp4"])
 
 
+@pytest.mark.parametrize("where", ["dub.mp4", "dub.mp4/report", "link/report"])
+def test_a_report_does_not_take_the_place_of_a_file_of_the_command(where: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("dub.mp4")
+    with pytest.raises(InvalidRequest, match=r"dub\.mp4 is a file of this command"):
+        check_report_folder(tmp_path / where, [tmp_path / "dub.mp4"])
+    assert names(tmp_path) == ["link"]
+
+
 def test_what_a_killed_process_left_goes_when_it_is_old(tmp_path: Path) -> None:
     for name, age in (("old", 3 * 86400), ("new", 0)):
         left = tmp_path / f".dubstage-report-{name}"

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
+import weakref
 
+import numpy as np
 import pytest
 
 from services.common.chassis.limits import Admission, WorkerPool
@@ -76,6 +79,25 @@ async def test_a_cancelled_wait_leaves_the_queue() -> None:
     await running
     await pool.run(lambda: None)
     assert ran == []
+    pool.shutdown()
+
+
+async def test_a_cancelled_wait_lets_go_of_its_arguments_while_every_thread_is_busy() -> None:
+    pool = WorkerPool(num_threads=1, max_queued=1)
+    may_end = threading.Event()
+    running = asyncio.create_task(pool.run(may_end.wait, 60))
+    await asyncio.sleep(0)
+    frames = np.zeros(3)
+    kept = weakref.ref(frames)
+    queued = asyncio.create_task(pool.run(np.sum, frames))
+    await asyncio.sleep(0)
+    queued.cancel()
+    await asyncio.wait({queued})
+    del queued, frames
+    gc.collect()
+    assert kept() is None
+    may_end.set()
+    assert await running
     pool.shutdown()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 
@@ -42,6 +43,29 @@ def test_a_file_has_the_reference_of_its_bytes(store: ArtefactStore, tmp_path: P
     assert ref == store.put_bytes(data)
     with pytest.raises(InvalidRequest, match="no such file"):
         store.put_file(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("change", ["appended", "overwritten"])
+def test_a_file_that_changes_while_it_is_stored_leaves_no_blob(
+    store: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    clip = tmp_path / "clip"
+    clip.write_bytes(b"x" * (3 << 20))
+    intact = ArtefactStore._intact
+
+    def changing(one: ArtefactStore, path: str, ref: ArtefactRef) -> bool:
+        with clip.open("r+b") as file:
+            file.seek(0, os.SEEK_END if change == "appended" else os.SEEK_SET)
+            file.write(b"y" * (1 << 20))
+        return intact(one, path, ref)
+
+    with monkeypatch.context() as patched:
+        # The digest of the file is known, and its bytes are not copied yet.
+        patched.setattr(ArtefactStore, "_intact", changing)
+        with pytest.raises(InvalidRequest, match=r"/clip changed while it was stored"):
+            store.put_file(clip)
+    assert list(store.stored()) == []
+    assert store.get_bytes(store.put_file(clip)) == clip.read_bytes()
 
 
 def test_exists_and_delete(store: ArtefactStore) -> None:

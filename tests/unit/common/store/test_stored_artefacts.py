@@ -27,6 +27,17 @@ def test_all_blobs_are_listed_with_their_references(store: ArtefactStore) -> Non
     assert all(began <= blob.put_at <= time.time() + 2.0 for blob in found)
 
 
+@pytest.mark.parametrize("by", ["bytes", "file"])
+def test_a_blob_of_a_folder_that_is_put_again_is_as_young_as_a_new_one(tmp_path: Path, by: str) -> None:
+    store, file = ArtefactStore(tmp_path / "store"), tmp_path / "clip"
+    file.write_bytes(b"one")
+    ref = store.put_bytes(b"one")
+    os.utime(ref.uri.removeprefix("file://"), (0, 0))
+    assert (store.put_bytes(b"one") if by == "bytes" else store.put_file(file)) == ref
+    (found,) = store.stored()
+    assert found.put_at > time.time() - 60
+
+
 def test_files_that_are_no_blobs_are_not_listed(tmp_path: Path) -> None:
     store = ArtefactStore(tmp_path)
     ref = store.put_bytes(b"one")

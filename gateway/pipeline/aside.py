@@ -53,6 +53,22 @@ class Aside:
 def _own_folder(root: Path, stack: ExitStack) -> Path:
     """Make a locked folder below `root`, and remove the folders that dead processes left. The stack removes the folder."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _remove_left(root)
+    folder = root / f"{os.getpid()}-{os.urandom(4).hex()}"
+    handle = lock_folder(folder)
+    stack.callback(os.close, handle)
+    stack.callback(shutil.rmtree, folder, True)
+    return folder
+
+
+def remove_left_copies(data_dir: Path) -> None:
+    """Remove the copies of media that killed processes left below a data folder. Blocks."""
+    root = data_dir / ASIDE
+    if root.is_dir():
+        _remove_left(root)
+
+
+def _remove_left(root: Path) -> None:
     for left in root.iterdir():
         if is_running(left):
             continue
@@ -61,8 +77,3 @@ def _own_folder(root: Path, stack: ExitStack) -> Path:
             handle = lock_folder(left, make=False)
             shutil.rmtree(left, ignore_errors=True)
             os.close(handle)
-    folder = root / f"{os.getpid()}-{os.urandom(4).hex()}"
-    handle = lock_folder(folder)
-    stack.callback(os.close, handle)
-    stack.callback(shutil.rmtree, folder, True)
-    return folder

@@ -1,0 +1,107 @@
+"""Blobs that several jobs make: the end of one job deletes nothing that another job uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.actors.ledger import JobLedger
+from gateway.actors.store import ActorStore
+from gateway.pipeline.journal import Journal
+from gateway.pipeline.removal import delete_unused, give_up
+from gateway.pipeline.workspace import JOURNAL
+from services.common.errors import BackendUnavailable
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from tests.unit.actors.installation import actors, blobs, database_url, settings
+
+__all__ = ["actors", "blobs", "database_url", "settings"]
+
+BANK = b"bank of the footage that both jobs dub"
+
+
+class CountedMeanwhile(JobLedger):
+    """Ledger of a job that ends while another job of the same footage counts the bank.
+
+    Args:
+        actors: store of actors.
+        other: ledger of the other job.
+        folder: folder of the other job.
+        bank: the bank.
+    """
+
+    def __init__(self, actors: ActorStore, other: JobLedger, folder: Path, bank: ArtefactRef) -> None:
+        super().__init__(actors)
+        self._other, self._others_folder, self._bank = other, folder, bank
+
+    def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
+        found = super().only_here(folder, refs)
+        self._other.hold(self._others_folder, self._bank)
+        return found
+
+
+@pytest.fixture
+def ending(actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> Path:
+    """Folder of a job that has made the bank and many windows."""
+    folder = tmp_path / "data" / "jobs" / "ending"
+    ledger = JobLedger(actors)
+    ledger.begin(folder)
+    ledger.hold(folder, blobs.put_bytes(BANK))
+    journal = Journal(folder / JOURNAL, blobs)
+    for number in range(25):
+        journal.record(f"window{number}", {"box": np.full(8, number, np.uint8)})
+    return folder
+
+
+@pytest.fixture
+def other(actors: ActorStore, tmp_path: Path) -> tuple[JobLedger, Path]:
+    """A job of the same footage that has begun, and its folder."""
+    folder = tmp_path / "data" / "jobs" / "other"
+    ledger = JobLedger(actors)
+    ledger.begin(folder)
+    return ledger, folder
+
+
+def test_a_blob_that_another_job_counts_during_the_removal_stays(
+    actors: ActorStore, blobs: ArtefactStore, ending: Path, other: tuple[JobLedger, Path]
+) -> None:
+    bank = blobs.put_bytes(BANK)
+    freed = give_up(ending, CountedMeanwhile(actors, *other, bank), blobs)
+    assert freed is not None
+    assert freed.blobs == 25
+    assert [blob.ref for blob in blobs.stored()] == [bank]
+
+
+def test_a_blob_goes_with_the_last_of_the_jobs_that_counted_it(
+    actors: ActorStore, blobs: ArtefactStore, ending: Path, other: tuple[JobLedger, Path]
+) -> None:
+    ledger, folder = other
+    bank = blobs.put_bytes(BANK)
+    ledger.hold(folder, bank)
+    give_up(ending, JobLedger(actors), blobs)
+    assert blobs.exists(bank)
+    assert delete_unused(folder, ledger.release(folder, []), ledger, blobs) == {bank: True}
+    assert not blobs.exists(bank)
+
+
+def test_a_job_whose_blob_was_deleted_before_it_was_counted_may_store_it_again(
+    actors: ActorStore, blobs: ArtefactStore, ending: Path, other: tuple[JobLedger, Path]
+) -> None:
+    ledger, folder = other
+    bank = blobs.put_bytes(BANK)
+    give_up(ending, JobLedger(actors), blobs)
+    with pytest.raises(BackendUnavailable, match="start this work again"):
+        ledger.hold(folder, bank)
+    ledger.hold(folder, blobs.put_bytes(BANK))
+    assert actors.jobs.uncounted([bank]) == []
+
+
+def test_a_blob_of_a_store_that_only_the_stages_use_is_counted(
+    blobs: ArtefactStore, other: tuple[JobLedger, Path], tmp_path: Path
+) -> None:
+    ledger, folder = other
+    ref = ArtefactStore(tmp_path / "stages").put_bytes(b"style")
+    ledger.hold(folder, ref)
+    assert list(ledger.only_here(folder, [])) == [ref]

@@ -1,0 +1,71 @@
+"""The process of the command line: signals, and streams that the caller closed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WAIT = """
+import sys, tempfile, threading
+from gateway.cli import app, main
+
+app.register_commands = lambda _: None
+
+@app.app.command("wait")
+def wait() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        print(folder, flush=True)
+        threading.Event().wait(60)
+
+sys.argv = ["dubstage", "wait"]
+main()
+"""
+
+
+def test_sigterm_lets_a_command_clean_up_and_ends_it_as_interrupted() -> None:
+    with subprocess.Popen([sys.executable, "-c", WAIT], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().rstrip())
+        assert folder.is_dir()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130
+    assert not folder.exists()
+
+
+WRITE = """
+import os, sys
+from gateway.cli import app, main
+
+app.register_commands = lambda _: None
+
+@app.app.command("write")
+def write(file: str) -> None:
+    with open(file, "wb", buffering=0) as output:
+        output.write(sys.stdin.read().encode())
+        for stream in (sys.stdout, sys.stderr):
+            print("a line of a stream", file=stream, flush=True)
+        os.system("echo a line of another process >&2")
+
+sys.argv = ["dubstage", "write", sys.argv[1]]
+main()
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&-", "1>&-", "2>&-", "<&- 1>&- 2>&-", "0>/dev/null 1</dev/null 2</dev/null"])
+def test_lines_for_a_closed_stream_go_nowhere(closed: str, tmp_path: Path) -> None:
+    file = tmp_path / "result"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" "$2" {closed}', sys.executable, WRITE, str(file)],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    line, other = "a line of a stream\n", "a line of another process\n"
+    assert (done.returncode, file.read_bytes()) == (0, b"")
+    assert done.stdout == ("" if "1" in closed else line)
+    assert done.stderr == ("" if "2" in closed else line + other)
