@@ -9,7 +9,8 @@ from charts.rules import Schema, closed, whole
 _TENANT: Final = r"^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$"
 _LIMITS: Final = {
     "concurrent_dubs": whole(
-        "dubs and enrolments that run or wait, and shots of batches that run in a gateway or wait only for a free slot of it"
+        "dubs and enrolments that run or wait, and shots of batches that a gateway dubs, or that wait for nothing but one of its "
+        "free slots"
     ),
     "live_streams": whole("live streams at once in a gateway"),
     "frames_per_minute": whole("frames of films and live streams that a gateway makes within a minute"),

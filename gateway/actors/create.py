@@ -27,6 +27,7 @@ from gateway.pipeline.dub_request import check_footage
 from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
 from gateway.pipeline.faces import FaceChoice
 from gateway.pipeline.job_key import enrolment_key
+from gateway.pipeline.ledger import MOST_TRIES, lost_again
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import FACE_RECORD
 from gateway.pipeline.removal import delete_unused
@@ -38,7 +39,7 @@ from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.artefact_messages import ref_from_proto
 
-OnBlob = Callable[[ArtefactRef], Awaitable[None]]
+OnBlob = Callable[[ArtefactRef], Awaitable[bool]]
 """Awaited with each artefact as enrolment creates it."""
 KEPT_FRAMES: Final = 300
 """Face records that are kept for live streams."""
@@ -184,9 +185,10 @@ async def _counted(ledger: JobLedger, folder: Path, artefacts: ArtefactStore, ma
         made: gets each artefact as the artefact is counted.
     """
 
-    async def note(ref: ArtefactRef) -> None:
-        await asyncio.to_thread(ledger.hold, folder, ref)
+    async def note(ref: ArtefactRef) -> bool:
+        there = await asyncio.to_thread(ledger.hold, folder, ref)
         made.append(ref)
+        return there
 
     def forget() -> None:
         delete_unused(folder, ledger.release(folder, made), ledger, artefacts)
@@ -216,11 +218,18 @@ async def _keep_for_live(shot: Shot, footage: Path, artefacts: ArtefactStore, no
     rows = shot.rows
     faces = await asyncio.to_thread(lambda: shot.workspace.faces.read_rows(rows[rows >= 0][:KEPT_FRAMES].tolist()))
     kept = {name: faces[name].copy() for name in FACE_RECORD.names or () if name != "landmarks"}
-    records = await asyncio.to_thread(artefacts.put_arrays, kept)
-    await note(records)
-    film = await asyncio.to_thread(_keep_footage, artefacts, footage)
-    await note(film)
+    records = await _stored(lambda: artefacts.put_arrays(kept), note)
+    film = await _stored(lambda: _keep_footage(artefacts, footage), note)
     return {"faces": records, "footage": film}
+
+
+async def _stored(put: Callable[[], ArtefactRef], note: OnBlob) -> ArtefactRef:
+    """Store an artefact until it is counted and there, and return its reference."""
+    for _ in range(MOST_TRIES):
+        ref = await asyncio.to_thread(put)
+        if await note(ref):
+            return ref
+    raise lost_again()
 
 
 def _keep_footage(artefacts: ArtefactStore, footage: Path) -> ArtefactRef:

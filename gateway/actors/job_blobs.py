@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -14,8 +16,11 @@ from gateway.actors.actor_id import not_enrolled
 from gateway.database import postgres_locks
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
-from services.common.errors import ActorNotReady, BackendUnavailable, Cancelled, InvalidRequest
+from services.common.errors import ActorNotReady, Cancelled, InvalidRequest
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
+
+_TURN_S: Final = 0.12
+"""Seconds in which each writer that waits for an SQLite database looks at it once."""
 
 
 class JobBlobs:
@@ -57,16 +62,17 @@ class JobBlobs:
             if _is_over(session, folder, actor_id):
                 raise erased_meanwhile(actor_id)
 
-    def hold(self, folder: Path, ref: ArtefactRef, *, actor_id: str = "") -> None:
-        """Count a blob that a job has stored.
+    def hold(self, folder: Path, ref: ArtefactRef, *, actor_id: str = "") -> bool:
+        """Count a blob that a job has stored, and return whether the blob is there.
+
+        The end of another job that had the same blob may have deleted the blob before it was counted. From now on the end of no job
+        deletes the blob, so the job can store it again.
 
         If the job may not go on, the blob is deleted, unless another job or actor counts the blob.
 
         Raises:
             ActorNotReady: the actor was erased, or is being erased now.
             Cancelled: the job was given up.
-            BackendUnavailable: the end of another job that had the same blob deleted the blob before it was counted. The blob has
-                to be stored again.
         """
         with self._database.writing() as session:
             # With the row locked, an erasure in another process either comes first, or sees this blob.
@@ -80,11 +86,7 @@ class JobBlobs:
                 session.merge(JobBlobRow(folder=str(folder), sha256=ref.sha256, uri=ref.uri, size_bytes=ref.size_bytes))
         if gone:
             raise erased_meanwhile(actor_id) if actor_id else Cancelled("the job was given up while the job ran")
-        # From now on nothing deletes the blob. Between its storing and its counting, the end of another job may have done so.
-        if self._is_lost(ref):
-            raise BackendUnavailable(
-                f"another job that had made the same artefact {ref.sha256} ended and deleted it: start this work again"
-            )
+        return self._is_there(ref)
 
     def release(self, folder: Path) -> Sequence[ArtefactRef]:
         """Forget a job, and return the blobs that were counted for the job."""
@@ -108,17 +110,21 @@ class JobBlobs:
     def unused(self, refs: Sequence[ArtefactRef], *, but: Path | None = None) -> Iterator[Sequence[ArtefactRef]]:
         """Give the blobs among `refs` that no actor and no job counts, so that the caller can delete them.
 
-        No job counts one of the blobs before the context ends. With SQLite, no other process writes anything until then.
+        No job counts one of the blobs before the context ends. With SQLite, no other process writes anything until then, and has
+        time to write afterwards.
 
         Args:
             refs: a few blobs.
             but: folder of a job that does not count; None: all jobs count.
         """
+        began = time.monotonic()
         with self._database.writing() as session:
             digests = {ref.sha256 for ref in refs}
             self._wait_for_turn(session, digests)
             known = counted(session, digests, but=str(but) if but is not None else "")
             yield [ref for ref in refs if ref.sha256 not in known]
+        if not self._database.shared:
+            time.sleep(min(time.monotonic() - began, _TURN_S))
 
     def delete_unused(self, refs: Sequence[ArtefactRef]) -> None:
         """Delete the blobs among a few that no actor and no job counts."""
@@ -151,12 +157,12 @@ class JobBlobs:
             for key in sorted(int.from_bytes(bytes.fromhex(digest)[:8], signed=True) for digest in digests):
                 postgres_locks.wait_in_transaction(session.connection(), key)
 
-    def _is_lost(self, ref: ArtefactRef) -> bool:
+    def _is_there(self, ref: ArtefactRef) -> bool:
         try:
-            return not self._artefacts.exists(ref)
+            return self._artefacts.exists(ref)
         except InvalidRequest:
             # The stages have another store, from which this process deletes nothing.
-            return False
+            return True
 
 
 def erased_meanwhile(actor_id: str) -> ActorNotReady:

@@ -99,15 +99,14 @@ class JobLedger:
         )
         return recorded(self._audit, begun, continues=batch_work(batch) if batch else "")
 
-    def hold(self, folder: Path, ref: ArtefactRef) -> None:
-        """Count a blob that the job has stored.
+    def hold(self, folder: Path, ref: ArtefactRef) -> bool:
+        """Count a blob that the job has stored, and return whether the blob is there. See JobBlobs.hold.
 
         Raises:
             ActorNotReady: the actor was erased meanwhile. The blob was deleted again.
             Cancelled: the job was given up meanwhile. The blob was deleted again.
-            BackendUnavailable: the end of another job has just deleted the blob, which has to be stored again.
         """
-        self._jobs.hold(folder, ref, actor_id=self._actor_id)
+        return self._jobs.hold(folder, ref, actor_id=self._actor_id)
 
     def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """Return the blobs, of the job and of `refs`, that no actor and no other job counts."""
@@ -128,10 +127,13 @@ class JobLedger:
             Cancelled: another gateway does the operation now.
             ActorNotReady, ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: as `check`.
         """
-        self._confirm()
         for wait_s in _TRIES_S:
             try:
-                return self.check()
+                return self._confirm_once()
             except TransientError:
                 time.sleep(wait_s)
-        return self.check()
+        return self._confirm_once()
+
+    def _confirm_once(self) -> None:
+        self._confirm()
+        self.check()

@@ -121,9 +121,9 @@ class ActorStore:
         actor = StoredActor(actor_id, method, consent, footage_sha256, now(), enrolled, artefacts)
         try:
             with self._database.writing() as session:
-                self._database.one_by_one(session)
                 if folder is not None:
                     check_enrolment(session, folder, actor_id)
+                self._database.one_by_one(session)
                 self.consents.check_within(session, [consent], subject=actor_id)
                 add_actor(session, actor)
                 self.audit.append(session, created_by(actor, operation), continues=operation)
@@ -132,6 +132,9 @@ class ActorStore:
             if not isinstance(problem, IntegrityError):
                 raise
             raise taken(actor_id) from None
+        if not self._artefacts.exists(artefacts[ENROLMENT]):
+            # Another enrolment of the same footage was refused before this one was counted, and deleted the same blob.
+            lineage_of(self._artefacts, enrolled, more or {}, superseded)
         return actor
 
     def check_free(self, actor_id: str) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from gateway.actors.watch import FORBIDDEN, while_allowed
+from gateway.actors.watch import while_allowed
 from gateway.ahead import in_thread
 from gateway.batch.bench import Bench
 from gateway.batch.failures import failure_of
@@ -160,7 +160,8 @@ class _Attempt:
             try:
                 # Only now: an erasure that begins later finds the picture. The film was complete before, and stays.
                 await self._kept(self._dub.check)
-            except FORBIDDEN:
+            except DubstageError:
+                # The person may not be shown any more, or nobody can say so now. The record does not depend on the picture.
                 await self._kept(lambda: self._store.remove_thumbnails(self._name, [self._shot.id]))
         record = done(record, made, seconds, present_time())
         record = await self._put(record.model_copy(update={"look": reasons_to_look(self._shot.quality, record)}))

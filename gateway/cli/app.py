@@ -86,7 +86,9 @@ def _program(num_registered: int) -> Any:
 
 
 def interrupt_on_sigterm() -> None:
-    """Let SIGTERM do what Ctrl-C does, so that a command cleans up. A second SIGTERM ends the process at once."""
+    """Let SIGTERM do what Ctrl-C does, so that a command cleans up. A second SIGTERM, after the
+    first was noticed, ends the process at once: Python notices a signal between two steps of its own.
+    """
 
     def interrupt(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -103,7 +105,7 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
     Raises:
         Cancelled: the command was interrupted.
     """
-    interrupted = False
+    interrupted, before = False, signal.getsignal(signal.SIGTERM)
 
     async def main() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -125,6 +127,9 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         if not interrupted:
             raise
+    finally:
+        if not interrupted:
+            signal.signal(signal.SIGTERM, before)
     if interrupted:
         raise Cancelled("interrupted: finished windows are kept; run the same command again to continue")
 
@@ -136,6 +141,8 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each 
     try:
         register_commands(arguments)
         code = _program(len(app.registered_commands) + len(app.registered_groups))(arguments, standalone_mode=False)
+        if code == Cancelled.exit_code:  # typer ends a command that Ctrl-C interrupts with this code, and says nothing
+            say_error("interrupted")
     except SystemExit as end:
         return int(end.code or 0) if isinstance(end.code, int | None) else Unexpected.exit_code
     except KeyboardInterrupt:

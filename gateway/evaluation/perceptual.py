@@ -66,10 +66,12 @@ def _load(path: Path, what: str, options: dict[str, bool]) -> Any:
     # A file of another network is noticed now, and not after the first clip was rendered.
     try:
         _features(module, np.zeros((1, _SIDE, _SIDE, 3), np.uint8), options)
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (torch.jit.Error, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+        # TorchScript's own errors say last what is wrong.
+        reason = str(error).strip().splitlines()[-1 if isinstance(error, torch.jit.Error) else 0]
         raise InvalidRequest(
-            f"--{what.lower()}-weights {path}: this network gives no {what} features ({first}); give the file of an {what} network",
+            f"--{what.lower()}-weights {path}: this network gives no {what} features ({reason}); "
+            f"give the file of an {what} network",
             field=f"{what.lower()}_weights",
         ) from error
     return module

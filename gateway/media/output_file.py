@@ -149,9 +149,7 @@ class OutputFile:
         """
         assert self._handle is not None
         os.fsync(self._handle)
-        there = existing(self._output)
-        if _identity(there) != self._before:
-            check_replaceable(self._output, there, overwrite=self._overwrite)
+        self._check_name()
         if not os.path.samestat(os.stat(self._name, dir_fd=self._folder, follow_symlinks=False), os.fstat(self._handle)):
             raise InvalidRequest(f"{self._output}: its temporary file was exchanged while it was written", field="output")
 
@@ -159,8 +157,10 @@ class OutputFile:
         """Give the prepared file its name.
 
         Raises:
+            InvalidRequest: a file that may not be replaced appeared under the output's name since `prepare`.
             OSError: the file cannot be renamed.
         """
+        self._check_name()
         os.replace(self._name, self._output.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._close()
 
@@ -177,7 +177,11 @@ class OutputFile:
         """Keep the file that has the output's name, and give that file its name back if the block ends with an error.
 
         If there is no such file and the block ends with an error, no file has the name.
+
+        Raises:
+            InvalidRequest: the file that has the name may not be replaced.
         """
+        self._check_name()
         name, kept = self._output.name, f".dubstage-{self._tag}-{secrets.token_hex(8)}.partial"
         folder = os.dup(self._folder)
         try:
@@ -195,6 +199,11 @@ class OutputFile:
                 os.unlink(kept, dir_fd=folder)
         finally:
             os.close(folder)
+
+    def _check_name(self) -> None:
+        there = existing(self._output)
+        if _identity(there) != self._before:
+            check_replaceable(self._output, there, overwrite=self._overwrite)
 
     def _close(self) -> None:
         assert self._handle is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from gateway.methods import Method
 from gateway.pipeline.bank import build_bank
 from gateway.pipeline.bank_extras import BankExtras, Seen, bank_extras
 from gateway.pipeline.identity import fit_identity
+from gateway.pipeline.ledger import MOST_TRIES, lost_again
 from gateway.pipeline.motion_clip import MotionClip
 from gateway.pipeline.personalize import Heard, encode_style, measured_lag, personalize_motion, personalize_renderer
 from gateway.pipeline.progress import OnProgress
@@ -22,12 +24,13 @@ from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float64
 from services.common.face.actor_geometry import ActorGeometry
 
-OnArtefact = Callable[[common_pb2.ArtefactRef], Awaitable[None]]
+OnArtefact = Callable[[common_pb2.ArtefactRef], Awaitable[bool]]
 """Awaited with each artefact as enrolment creates it, so that the caller can erase artefacts of an enrolment that later fails."""
 
 
-async def unnoted(_: common_pb2.ArtefactRef) -> None:
+async def unnoted(_: common_pb2.ArtefactRef) -> bool:
     """Do nothing: the `OnArtefact` of callers that keep every artefact."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,10 @@ class EnrolOptions:
     seed: int = 0
 
 
+class _ArtefactLostError(Exception):
+    """The end of another job that had made the same artefact deleted the artefact before it was counted."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """What is known of a person before the networks are adapted.
@@ -113,7 +120,7 @@ class Enrolment:
             renderer is not adapted with speech.
         options: which parts are done.
         on_step: called with every step.
-        on_artefact: awaited with every artefact.
+        on_artefact: awaited with every artefact. Returns False if the artefact is gone, so that the enrolment is done again.
     """
 
     stages: Stages
@@ -133,17 +140,24 @@ class Enrolment:
 
         Raises:
             DubstageError: from the stages.
+            BackendUnavailable: artefacts are gone each time they were made.
         """
+        for _ in range(MOST_TRIES):
+            with suppress(_ArtefactLostError):
+                return await self._once()
+        raise lost_again()
+
+    async def _once(self) -> EnrolledActor:
         method, clip = self.method, self.clip
         self.on_step("style", 0, 1)
         style = await encode_style(self.stages, method, clip)
-        await self.on_artefact(style)
+        await self._count(style)
         # A bank that holds coefficients and speech comes after the identity and the lag that these depend on.
         known = await self._known() if method.adapts_neural_texture else None
         extras = await self._extras(known) if known is not None else BankExtras()
         self.on_step("bank", 0, len(self.seen.rows))
         bank, geometry = await build_bank(self.stages, self.seen, self.on_step, extras)
-        await self.on_artefact(bank)
+        await self._count(bank)
         known = known if known is not None else await self._known()
         pose = np.median(clip.poses[clip.usable], axis=0)
         actor = EnrolledActor(style, bank, None, geometry, self.num_frames, pose, identity=known.identity)
@@ -161,7 +175,7 @@ class Enrolment:
             identity = await fit_identity(
                 self.stages, self.seen.info, self.seen.faces, self.first, self.on_step, three_stage=staged
             )
-            await self.on_artefact(identity)
+            await self._count(identity)
         if self.features is not None:
             lag = await measured_lag(self.stages, self.clip, self.features)
         return _Known(identity, lag)
@@ -187,8 +201,12 @@ class Enrolment:
             seed=self.options.seed,
             on_step=self.on_step,
         )
-        await self.on_artefact(style)
+        await self._count(style)
         return replace(actor, style=style)
+
+    async def _count(self, ref: common_pb2.ArtefactRef) -> None:
+        if not await self.on_artefact(ref):
+            raise _ArtefactLostError
 
     async def _with_renderer(self, actor: EnrolledActor) -> EnrolledActor:
         """Return the actor with a state for the renderer."""
@@ -201,5 +219,5 @@ class Enrolment:
             skip_training=not self.options.personalize_renderer,
         )
         renderer, trained = await personalize_renderer(self.stages, request, self.on_step)
-        await self.on_artefact(renderer)
+        await self._count(renderer)
         return replace(actor, renderer=renderer, renderer_trained=trained)

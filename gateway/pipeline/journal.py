@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 import structlog
 
 from gateway.pipeline.disk import job_folder
+from gateway.pipeline.ledger import MOST_TRIES, lost_again
 from services.common.array_types import Array
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
@@ -46,10 +47,11 @@ class Journal:
     Args:
         folder: folder of the journal.
         store: artefact store of the results.
-        hold: called with each result's artefact before the entry is written; raises an error if the job must stop.
+        hold: called with each result's artefact before the entry is written; returns False if the artefact is to be stored again,
+            and raises an error if the job must stop.
     """
 
-    def __init__(self, folder: Path, store: ArtefactStore, hold: Callable[[ArtefactRef], None] | None = None) -> None:
+    def __init__(self, folder: Path, store: ArtefactStore, hold: Callable[[ArtefactRef], bool] = lambda _: True) -> None:
         self._folder = folder
         self._store = store
         self._hold = hold
@@ -90,11 +92,15 @@ class Journal:
 
         Raises:
             StorageFull: no space is left; the journal has not changed.
+            BackendUnavailable: the artefact is gone each time it was stored; the journal has not changed.
             DubstageError: from `hold`; the journal has not changed.
         """
-        ref = self._store.put_arrays(arrays, metadata)
-        if self._hold is not None:
-            self._hold(ref)
+        for _ in range(MOST_TRIES):
+            ref = self._store.put_arrays(arrays, metadata)
+            if self._hold(ref):
+                break
+        else:
+            raise lost_again()
         entry = json.dumps({"uri": ref.uri, "sha256": ref.sha256, "size_bytes": ref.size_bytes})
         partial = self._folder / f".{key}.partial"
         with job_folder(self._folder):

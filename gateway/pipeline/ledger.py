@@ -8,10 +8,21 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final, Protocol
 
+from services.common.errors import BackendUnavailable
 from services.common.store.artefacts import ArtefactRef
 
 _NEWEST: Final = 64
 """Artefacts that may be stored while their entries are not in the journal yet, with room to spare."""
+
+MOST_TRIES: Final = 5
+"""Most times that a job makes an artefact that is gone when it is counted. Jobs that end at the same moment cost one try each."""
+
+
+def lost_again() -> BackendUnavailable:
+    """Return the error for an artefact that was gone after each of MOST_TRIES tries."""
+    return BackendUnavailable(
+        f"an artefact was gone right after it was stored, {MOST_TRIES} times: does another program delete files of the store?"
+    )
 
 
 class BlobLedger(Protocol):
@@ -26,11 +37,10 @@ class BlobLedger(Protocol):
         """Count a job that begins or continues in this folder."""
         ...
 
-    def hold(self, folder: Path, ref: ArtefactRef) -> None:
-        """Count an artefact that the job of this folder has made.
+    def hold(self, folder: Path, ref: ArtefactRef) -> bool:
+        """Count an artefact that the job of this folder has made. Return whether the artefact is there.
 
-        Raises:
-            BackendUnavailable: the end of another job has just deleted the artefact, which has to be made again.
+        The end of another job may have deleted the artefact before it was counted. The job makes the artefact again then.
         """
         ...
 
@@ -67,9 +77,10 @@ class OwnBlobs:
     def begin(self, folder: Path) -> None:
         """As BlobLedger."""
 
-    def hold(self, folder: Path, ref: ArtefactRef) -> None:
+    def hold(self, folder: Path, ref: ArtefactRef) -> bool:
         """As BlobLedger."""
         self._held.append(ref)
+        return True
 
     def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """As BlobLedger."""

@@ -104,7 +104,7 @@ class Shot:
             options: which parts of the enrolment are done.
             on_step: called with every step.
             frames: frames of the footage to learn from; None: all.
-            on_artefact: awaited with every artefact that the enrolment makes.
+            on_artefact: awaited with every artefact that the enrolment makes; see Enrolment.
             most: usable frames, the first ones, that bank, identity and renderer are made from; None: all. Style and lag are
                 always learned from all.
 

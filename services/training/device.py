@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from services.common.errors import InvalidRequest
 
 _LONGEST_WAIT: Final = timedelta(hours=1)
 """Longest wait of a process for the others. Process 0 checks the network alone while the others wait. If a process dies, torchrun
-ends the others at once."""
+ends the others at once by SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,8 @@ def open_device(kind: str) -> Iterator[Device]:
     if num_processes == 1:
         yield Device(place)
         return
+    # A process that waits for the others is ended by SIGTERM. Python would notice the signal after the wait only.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_LONGEST_WAIT)
     try:
         yield Device(place, distributed.get_rank(), num_processes)

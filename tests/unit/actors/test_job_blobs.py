@@ -92,9 +92,8 @@ def test_a_job_whose_blob_was_deleted_before_it_was_counted_may_store_it_again(
     ledger, folder = other
     bank = blobs.put_bytes(BANK)
     give_up(ending, JobLedger(actors), blobs)
-    with pytest.raises(BackendUnavailable, match="start this work again"):
-        ledger.hold(folder, bank)
-    ledger.hold(folder, blobs.put_bytes(BANK))
+    assert not ledger.hold(folder, bank)
+    assert ledger.hold(folder, blobs.put_bytes(BANK))
     assert actors.jobs.uncounted([bank]) == []
 
 
@@ -103,5 +102,28 @@ def test_a_blob_of_a_store_that_only_the_stages_use_is_counted(
 ) -> None:
     ledger, folder = other
     ref = ArtefactStore(tmp_path / "stages").put_bytes(b"style")
-    ledger.hold(folder, ref)
+    assert ledger.hold(folder, ref)
     assert list(ledger.only_here(folder, [])) == [ref]
+
+
+def test_a_result_that_the_end_of_another_job_deletes_meanwhile_is_stored_again(
+    blobs: ArtefactStore, other: tuple[JobLedger, Path]
+) -> None:
+    ledger, folder = other
+    lost: list[ArtefactRef] = []
+
+    def hold(ref: ArtefactRef) -> bool:
+        if not lost:
+            lost.append(ref)
+            blobs.delete(ref)
+        return ledger.hold(folder, ref)
+
+    Journal(folder / JOURNAL, blobs, hold).record("window", {"box": np.zeros(8, np.uint8)})
+    assert [blob.ref for blob in blobs.stored()] == lost
+
+
+def test_a_store_that_loses_everything_ends_the_job_with_an_error(blobs: ArtefactStore, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / JOURNAL, blobs, lambda _: False)
+    with pytest.raises(BackendUnavailable, match="was gone right after it was stored, 5 times"):
+        journal.record("window", {"box": np.zeros(8, np.uint8)})
+    assert list(journal.refs()) == []

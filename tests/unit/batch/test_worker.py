@@ -67,10 +67,13 @@ async def test_a_shot_that_is_lost_while_it_is_dubbed_keeps_the_record_of_the_ot
     assert (record.state, record.attempts, record.error) == (ShotState.RUNNING, 1, "")
 
 
-@pytest.mark.parametrize("erased", [True, False])
-async def test_the_picture_of_a_person_who_was_erased_meanwhile_is_removed_again(
-    bench: Bench, store: BatchStore, monkeypatch: pytest.MonkeyPatch, erased: bool
+@pytest.mark.parametrize(
+    "problem", [None, ActorNotReady("actor 'ann' was erased", subject="ann"), BackendUnavailable("the database is away")]
+)
+async def test_a_picture_stays_only_if_the_person_may_still_be_shown(
+    bench: Bench, store: BatchStore, monkeypatch: pytest.MonkeyPatch, problem: DubstageError | None
 ) -> None:
+    monkeypatch.setattr(worker, "_TRIES_S", ())
     made = Made(
         frames=2,
         frames_by_reason={"DUBBED": 2},
@@ -87,14 +90,14 @@ async def test_the_picture_of_a_person_who_was_erased_meanwhile_is_removed_again
 
     def check(_: ShotDub) -> None:
         assert store.thumbnail("night", "a") == b"picture", "an erasure that begins now finds the picture"
-        if erased:
-            raise ActorNotReady("actor 'ann' was erased", subject="ann")
+        if problem is not None:
+            raise problem
 
     monkeypatch.setattr(ShotDub, "run", run)
     monkeypatch.setattr(ShotDub, "check", check)
     record = await run_shot(bench, store, "night", 0)
     assert record.state is ShotState.DONE
-    assert store.thumbnail("night", "a") == (None if erased else b"picture")
+    assert store.thumbnail("night", "a") == (b"picture" if problem is None else None)
 
 
 async def test_a_database_that_is_away_for_a_moment_costs_no_attempt(

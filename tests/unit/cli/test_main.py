@@ -17,7 +17,11 @@ app.register_commands = lambda _: None
 
 @app.app.command("wait")
 def wait() -> None:
+    async def nothing() -> None:
+        pass
+
     with tempfile.TemporaryDirectory() as folder:
+        app.run_async(nothing())
         print(folder, flush=True)
         threading.Event().wait(60)
 
@@ -27,12 +31,14 @@ main()
 
 
 def test_sigterm_lets_a_command_clean_up_and_ends_it_as_interrupted() -> None:
-    with subprocess.Popen([sys.executable, "-c", WAIT], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-c", WAIT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         folder = Path(process.stdout.readline().rstrip())
         assert folder.is_dir()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 130
+        assert process.stderr.read() == "error: interrupted\n"
     assert not folder.exists()
 
 

@@ -19,6 +19,14 @@ class Means(torch.nn.Module):
         return x.mean(dim=(2, 3))
 
 
+class OfOneSize(torch.nn.Module):
+    """A network for pictures of one size only."""
+
+    def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        assert x.shape[2] == 299, "pictures have 299 pixels a side"
+        return x.flatten(1)
+
+
 class Features(torch.nn.Module):
     """Network of FID that does not know the options of LPIPS."""
 
@@ -77,4 +85,6 @@ def test_networks_under_the_wrong_option_are_refused_when_they_are_loaded(tmp_pa
     with pytest.raises(InvalidRequest, match=r"--fid-weights .*lpips\.pt: this network gives no FID features") as caught:
         SuppliedNetworks(None, lpips)
     assert caught.value.field == "fid_weights"
+    with pytest.raises(InvalidRequest, match=r"no FID features \(.*299 pixels"):
+        SuppliedNetworks(None, saved(OfOneSize(), tmp_path / "large.pt"))
     assert set(SuppliedNetworks(lpips, fid).sha256) == {"lpips", "fid"}

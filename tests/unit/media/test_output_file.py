@@ -169,6 +169,19 @@ def test_a_film_that_may_not_be_shown_any_more_leaves_the_earlier_one(tmp_path: 
     assert _contents(tmp_path) == {"a.mkv": b"old", "a.mkv.c2pa": b"old"}
 
 
+@pytest.mark.parametrize("has_sidecar", [True, False])
+def test_a_file_that_appears_while_the_film_is_checked_stays(tmp_path: Path, has_sidecar: bool) -> None:
+    film, sidecar = OutputFile(tmp_path / "a.mkv"), OutputFile(tmp_path / "a.mkv.c2pa")
+    appearing = tmp_path / ("a.mkv.c2pa" if has_sidecar else "a.mkv")
+    for file in (film, sidecar):
+        _fill(file, b"new")
+    with pytest.raises(InvalidRequest, match=r"a\.mkv"):
+        commit_with(film, lambda _: sidecar if has_sidecar else None, lambda: appearing.write_bytes(b"mine") and None)
+    for file in (film, sidecar):
+        file.discard()
+    assert _contents(tmp_path) == {appearing.name: b"mine"}
+
+
 def test_a_film_that_cannot_be_finished_leaves_the_earlier_pair(tmp_path: Path) -> None:
     film, seal = _film_with_sidecar(tmp_path)
     next(tmp_path.glob(".dubstage-*")).unlink()

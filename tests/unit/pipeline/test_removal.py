@@ -19,9 +19,9 @@ def test_all_steps_of_a_long_job_are_deleted_and_the_artefact_whose_entry_is_mis
     store, ledger, made = ArtefactStore(tmp_path / "store"), OwnBlobs(), list[ArtefactRef]()
     folder = tmp_path / "job"
 
-    def hold(ref: ArtefactRef) -> None:
-        ledger.hold(folder, ref)
+    def hold(ref: ArtefactRef) -> bool:
         made.append(ref)
+        return ledger.hold(folder, ref)
 
     journal = Journal(folder / JOURNAL, store, hold)
     for step in range(STEPS):
