@@ -81,8 +81,8 @@ SETTINGS = {
     "COLUMNS": ("0", "x", "1", "99999999"),
 }  # fmt: skip
 """Hostile values of the environment."""
-PARTIAL_S = 60.0
-"""Seconds for which a partial file may lie in the media folder of the gateway."""
+PARTIAL_S = 180.0
+"""Seconds for which a partial file may lie in the media folder of the gateway: a film is written while it is dubbed."""
 ANSWERS = TOLD | {"exit 1", "exit 20"}
 """`doctor` ends with 1 where a dub would fail; a stage or a store that is not there is worth another try (20)."""
 
