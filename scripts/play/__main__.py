@@ -30,7 +30,7 @@ from scripts.play.database import SECRET, database_url
 from scripts.play.film import dub_by_api
 from scripts.play.log import Log
 from scripts.play.manifests import playable, render_chart, servers
-from scripts.play.podman import Podman
+from scripts.play.podman import Podman, belongs
 from scripts.play.replicas import Document
 from scripts.play.shots import MANIFEST, write_shots
 
@@ -161,7 +161,9 @@ def main() -> int:
             volumes = prepare(folder)
             documents = render(given, folder, volumes, log)
             podman.keep_secret(SECRET, {"url": stack.enter_context(database_url(given.database))})
-            stack.callback(_tear_down, podman, folder, manifests, log, keep=given.keep)
+            deployments = [str(one["metadata"]["name"]) for one in documents if one["kind"] == "Deployment"]
+            podman.down(deployments)  # those of an earlier run that was kept or killed
+            stack.callback(_tear_down, podman, folder, deployments, log, keep=given.keep)
             for complaint in podman.play(manifests):
                 log(f"  podman: {complaint}")
             wait_for_probes(podman, documents, log)
@@ -173,13 +175,17 @@ def main() -> int:
     return 0 if same else 1
 
 
-def _tear_down(podman: Podman, folder: Path, manifests: Path, log: Log, *, keep: bool) -> None:
-    for (pod, own), full in podman.containers().items():
-        (folder / "logs" / f"{pod}-{own}.log").write_text(podman.logs(full), encoding="utf-8")
-    if not keep:
-        podman.down(manifests)
-        podman.forget_secret(SECRET)
-        log("torn down")
+def _tear_down(podman: Podman, folder: Path, deployments: list[str], log: Log, *, keep: bool) -> None:
+    try:
+        for (pod, own), full in podman.containers().items():
+            if belongs(pod, deployments):
+                (folder / "logs" / f"{pod}-{own}.log").write_text(podman.logs(full), encoding="utf-8")
+        if not keep:
+            podman.down(deployments)
+            podman.forget_secret(SECRET)
+            log("torn down")
+    except RuntimeError as problem:
+        log(f"not torn down: {problem}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,11 @@ class Facts:
     capabilities: tuple[str, ...]
     image: str
     running: bool
+
+
+def belongs(pod: str, deployments: Collection[str]) -> bool:
+    """Whether a pod is of one of the Deployments; versions of podman number the pods of one differently."""
+    return any(pod.startswith(f"{deployment}-pod") for deployment in deployments)
 
 
 class Podman:
@@ -49,9 +54,25 @@ class Podman:
         """
         return self._run("kube", "play", str(manifests)).stderr.splitlines()
 
-    def down(self, manifests: Path) -> None:
-        """Stop and remove them."""
-        self._run("kube", "down", str(manifests), check=False)
+    def down(self, deployments: Collection[str]) -> None:
+        """Stop and remove the pods of Deployments, as far as there are any.
+
+        `podman kube down` would remove nothing where one pod of a file is missing, as after a `kube play` that gave up half-way.
+
+        Raises:
+            RuntimeError: a pod stays; the message is podman's own.
+        """
+        left = self._pods_of(deployments)
+        if not left:
+            return
+        # podman also ends with an error where the pods are gone, but a cgroup of theirs was still busy.
+        done = self._run("pod", "rm", "--force", *left, check=False)
+        if self._pods_of(deployments):
+            raise RuntimeError(f"{self._program} pod rm failed: {done.stderr.strip()[-2000:]}")
+
+    def _pods_of(self, deployments: Collection[str]) -> list[str]:
+        pods = self._run("pod", "ps", "--format", "{{.Name}}").stdout.split()
+        return [pod for pod in pods if belongs(pod, deployments)]
 
     def keep_secret(self, name: str, values: Mapping[str, str]) -> None:
         """Store a secret that `secretKeyRef` of manifests can name, in the place of an older one of the name.
@@ -92,7 +113,7 @@ class Podman:
             RuntimeError: there is none.
         """
         for (pod, name), full in self.containers().items():
-            if name == own and pod.startswith(f"{deployment}-pod"):
+            if name == own and belongs(pod, [deployment]):
                 return full
         raise RuntimeError(f"podman has no container {own} of {deployment}")
 

@@ -16,6 +16,7 @@ from scripts.play.__main__ import KEY, TRITON_VALUES, VALUES, _beside_python
 from scripts.play.alone import CHECKOUT
 from scripts.play.database import SECRET
 from scripts.play.manifests import PLAYED, playable, probes, render_chart, servers
+from scripts.play.podman import Podman
 from scripts.play.replicas import PORTS, STEP, Document
 from scripts.play.shots import MANIFEST, write_shots
 from tests.images.dockerfile import SERVICE, SERVICES, read
@@ -198,3 +199,37 @@ def test_a_probe_that_podman_cannot_run_is_refused(rendered: list[Document]) -> 
     del document["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
     with pytest.raises(ValueError, match="no startup probe"):
         probes([document])
+
+
+@pytest.fixture
+def pods_of_podman(tmp_path: Path) -> Path:
+    """A folder with a file for each pod, beside a program `podman` that lists and removes them and then complains of a cgroup."""
+    folder = tmp_path / "pods"
+    folder.mkdir()
+    for pod in ("play-audio-pod-0", "play-gateway-pod", "play-audio2-pod-0", "another"):
+        (folder / pod).touch()
+    program = tmp_path / "podman"
+    program.write_text(
+        f"""#!/bin/sh
+cd {folder}
+case "$1 $2" in
+    "pod ps") ls ;;
+    "pod rm") shift 3; rm "$@"; echo "conmon cgroup: directory not empty" >&2; exit 1 ;;
+esac
+""",
+        encoding="utf-8",
+    )
+    program.chmod(0o755)
+    return folder
+
+
+def test_pods_of_a_play_that_gave_up_half_way_are_removed_and_no_others(pods_of_podman: Path) -> None:
+    Podman(str(pods_of_podman.with_name("podman"))).down(["play-audio", "play-gateway", "play-motion"])
+    assert sorted(pod.name for pod in pods_of_podman.iterdir()) == ["another", "play-audio2-pod-0"]
+
+
+def test_a_pod_that_stays_is_told_in_the_words_of_podman(pods_of_podman: Path) -> None:
+    program = pods_of_podman.with_name("podman")
+    program.write_text(program.read_text(encoding="utf-8").replace('rm "$@";', ""), encoding="utf-8")
+    with pytest.raises(RuntimeError, match="directory not empty"):
+        Podman(str(program)).down(["play-audio"])
