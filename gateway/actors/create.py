@@ -156,7 +156,7 @@ async def create_actor(
                         field="video",
                     )
                 await in_thread(operation.confirm)
-                # A thread goes on when its caller is cancelled: nobody may take the enrolment for ended before the actor is stored.
+                # A thread goes on when its caller is cancelled, so the enrolment ends only when the thread has stored the actor.
                 return await in_thread(
                     lambda: actors.create(
                         request.actor_id,

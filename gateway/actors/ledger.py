@@ -113,7 +113,7 @@ class JobLedger:
         return self._jobs.only_of(folder, refs)
 
     def unused(self, folder: Path, refs: Sequence[ArtefactRef]) -> AbstractContextManager[Sequence[ArtefactRef]]:
-        """Give those of a few blobs that no actor and no other job counts. None is counted before the context ends."""
+        """Give the blobs among `refs` that no actor and no other job counts. No job counts them before the context ends."""
         return self._jobs.unused(refs, but=folder)
 
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:

@@ -136,7 +136,7 @@ def sweep_folder(
 ) -> None:
     """Look for erased files, and for journals that name erased blobs, in the data folder: jobs, copies of uploads, batches.
 
-    Copies of media that killed processes left are removed first, whomever they show. Files of jobs that are not the person's stay:
+    Copies of media that killed processes left are removed first, of all people. Files of jobs that are not the person's stay:
     somebody else's work uses equal bytes.
 
     Args:

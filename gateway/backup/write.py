@@ -23,9 +23,9 @@ from gateway.backup.rows import kept_tables, lines_of
 from gateway.database import sqlite_file
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow, LineageRow
-from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest, StorageFull
+from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest
 from services.common.store.artefacts import ArtefactRef
-from services.common.store.full_disk import FULL_DISK
+from services.common.store.full_disk import told_of_full_disk
 
 STEP: Final = "copying blobs"
 """Name of the pass that copies blobs."""
@@ -119,15 +119,12 @@ def _written_whole(file: Path, *, overwrite: bool) -> Iterator[tarfile.TarFile]:
     except OSError as problem:
         raise InvalidRequest(f"{file} cannot be written: {problem.strerror or problem}", field="file") from problem
     try:
-        with os.fdopen(handle, "wb") as stream:
-            with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                yield archive
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    except OSError as problem:
-        if problem.errno not in FULL_DISK:
-            raise
-        raise StorageFull(f"no space left for the backup {file}: free some, or give another disk", subject=str(file)) from problem
+        with told_of_full_disk(f"no space left for the backup {file}: free some, or give another disk", file):
+            with os.fdopen(handle, "wb") as stream:
+                with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+                    yield archive
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)

@@ -161,7 +161,7 @@ class _Attempt:
                 # Only now: an erasure that begins later finds the picture. The film was complete before, and stays.
                 await self._kept(self._dub.check)
             except DubstageError:
-                # The person may not be shown any more, or nobody can say so now. The record does not depend on the picture.
+                # The person may not be shown any more, or the database does not say. The record is complete without the picture.
                 await self._kept(lambda: self._store.remove_thumbnails(self._name, [self._shot.id]))
         record = done(record, made, seconds, present_time())
         record = await self._put(record.model_copy(update={"look": reasons_to_look(self._shot.quality, record)}))

@@ -17,7 +17,7 @@ from gateway.cli.quantities import parse_age, parse_size, shown_age, shown_size
 from gateway.housekeeping.cleaning import DAY_S, LEAST_BLOB_AGE_S, Limits, remove_jobs, uncounted_blobs
 from gateway.housekeeping.job_list import JobFolder, find_job, list_jobs
 from gateway.housekeeping.jobs_folder import JOBS, open_jobs_folder
-from gateway.pipeline.removal import Freed
+from gateway.pipeline.removal import AT_ONCE, Freed
 from gateway.settings import GatewaySettings
 from services.common.errors import Cancelled, InvalidRequest
 from services.common.store.artefacts import ArtefactStore
@@ -26,8 +26,6 @@ commands = typer.Typer(no_args_is_help=True, help="List and remove the files of 
 app.add_typer(commands, name="jobs")
 
 _LINE: Final = "{:<14}{:<7}{:<18}{:>6}{:>10}{:>7}{:>10}  {:<9}{}"
-_BLOBS_AT_ONCE: Final = 10
-"""Blobs that are deleted in one transaction. No other process can write to an SQLite database meanwhile."""
 _SHOWN_DIGITS: Final = 12
 
 
@@ -139,8 +137,8 @@ def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: boo
             return
         # Counted again: somebody may have thought about the answer for an hour.
         deleted, refs = 0, [blob.ref for blob in found]
-        for begin in range(0, len(refs), _BLOBS_AT_ONCE):
-            with actors.jobs.unused(refs[begin : begin + _BLOBS_AT_ONCE]) as unused:
+        for begin in range(0, len(refs), AT_ONCE):
+            with actors.jobs.unused(refs[begin : begin + AT_ONCE]) as unused:
                 deleted += sum(ref.size_bytes for ref in unused if store.delete(ref))
     partials = store.remove_partials(time.time() - DAY_S)
     say_result(f"freed {shown_size(deleted + partials)} in the artefact store")

@@ -8,7 +8,6 @@ FID (Heusel et al. 2017): a file whose module is called as `module(pictures, ret
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ import numpy as np
 
 from services.common.array_types import Float64, UInt8
 from services.common.errors import InvalidRequest
+from services.common.store.blob_files import digest_and_size
 
 _BATCH: Final = 16
 _SIDE: Final = 256
@@ -91,7 +91,7 @@ class SuppliedNetworks:
         self.lpips = None if lpips_weights is None else _load(lpips_weights, "LPIPS", _LPIPS)
         self.fid = None if fid_weights is None else _load(fid_weights, "FID", _FID)
         files = {"lpips": lpips_weights, "fid": fid_weights}
-        self.sha256 = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file is not None}
+        self.sha256 = {name: digest_and_size(file)[0] for name, file in files.items() if file is not None}
 
     def accumulator(self) -> PerceptualAccumulator:
         """Return a new accumulator for one variant."""

@@ -211,7 +211,7 @@ class Execution:
             active.lost = True
             await self._lost(active)
         except DubstageError as problem:
-            # Nobody has this end: a gateway does the work again, and callers that wait go on waiting.
+            # How the operation ended is stored nowhere. A gateway does the work again, and callers wait for that.
             active.lost = True
             _log.error("operation_not_written", operation=name, reason=problem.reason, message=problem.message)
             await self._release({active.record.number})
@@ -250,7 +250,7 @@ class Execution:
             Cancelled: another gateway has taken the operation.
             DubstageError: a shared database could not be written in time, or the gateway shuts down.
         """
-        # If no other gateway uses the database, nobody else can do the work: the wait ends with this process.
+        # Without a lease, no other gateway can do the work again, so this process tries until it is closed.
         deadline = math.inf if self._queue.lease_s is None else time.monotonic() + DATABASE_SECONDS
         while True:
             try:

@@ -20,7 +20,7 @@ from gateway.provenance.places import sidecar_of
 from services.common.errors import InvalidRequest
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
-_AT_ONCE: Final = 10
+AT_ONCE: Final = 10
 """Artefacts that are deleted while no other job counts artefacts. Other jobs wait that long."""
 
 _log = structlog.stdlib.get_logger("dubstage.jobs")
@@ -81,8 +81,8 @@ def delete_unused(folder: Path, refs: Iterable[ArtefactRef], ledger: BlobLedger,
     """
     found: dict[ArtefactRef, bool] = {}
     wanted = list(dict.fromkeys(refs))
-    for begin in range(0, len(wanted), _AT_ONCE):
-        with ledger.unused(folder, wanted[begin : begin + _AT_ONCE]) as unused:
+    for begin in range(0, len(wanted), AT_ONCE):
+        with ledger.unused(folder, wanted[begin : begin + AT_ONCE]) as unused:
             for ref in unused:
                 found[ref] = _delete(ref, folder, store)
     return found

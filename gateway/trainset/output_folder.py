@@ -8,14 +8,14 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from gateway.trainset.record import recorded_shards
-from services.common.errors import InvalidRequest, StorageFull
-from services.common.store.full_disk import FULL_DISK
+from services.common.errors import InvalidRequest
+from services.common.store.full_disk import told_of_full_disk
 from services.training.trainset.layout import CLIPS_A_SHARD, INCOMPLETE, REFUSED, shard_name
 
 _WORKING: Final = ".working"
@@ -63,19 +63,13 @@ def open_output(output: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-@contextmanager
-def in_output(output: Path) -> Iterator[None]:
+def in_output(output: Path) -> AbstractContextManager[None]:
     """Translate errors of a full disk, for code that writes to the folder of a training set.
 
     Raises:
         StorageFull: no space is left in the folder.
     """
-    try:
-        yield
-    except OSError as problem:
-        if problem.errno not in FULL_DISK:
-            raise
-        raise StorageFull(f"no space left in {output}: free some, and run the same command again", subject=str(output)) from problem
+    return told_of_full_disk(f"no space left in {output}: free some, and run the same command again", output)
 
 
 class Shards:

@@ -84,12 +84,8 @@ def changed_meanwhile(source: Path) -> InvalidRequest:
 
 def digest_and_size(file: Path) -> tuple[str, int]:
     """Return the sha256 of a file, 64 hexadecimal digits, and the number of bytes that have this digest."""
-    digest, size = hashlib.sha256(), 0
     with file.open("rb") as stream:
-        for piece in pieces_of(stream):
-            digest.update(piece)
-            size += len(piece)
-    return digest.hexdigest(), size
+        return sha256_of(stream), stream.tell()
 
 
 def sha256_of(stream: IO[bytes]) -> str:

@@ -105,7 +105,7 @@ class TritonBackend:
         lost = CurableError("", Cure.RETRY)
         for _ in range(_TRIES):
             check_still_wanted()
-            if not self._monitor.serving:
+            if not self._monitor.is_serving():
                 raise BackendUnavailable(f"Triton at {self._options.url} does not compute now", retry_after_s=5.0)
             seen = self._healer.reloads(model)
             try:

@@ -50,14 +50,9 @@ class TritonMonitor:
         """Metrics for a Prometheus registry."""
         return (self.heals, self.failures, self.in_flight)
 
-    @property
-    def serving(self) -> bool:
-        """Whether all models compute, by the last inferences and probes."""
-        return not self.lost
-
     def is_serving(self) -> bool:
-        """Return `serving`."""
-        return self.serving
+        """Return whether all models compute, by the last inferences and probes."""
+        return not self.lost
 
     def on_close(self, function: Callable[[], None]) -> None:
         """Register a function that `close` calls."""
@@ -134,7 +129,7 @@ class TritonHealer:
         with self._lock:
             if self._reloads[model] != seen or failure.cure is Cure.RETRY or self._closed.is_set():
                 return
-            if not self._monitor.serving:
+            if not self._monitor.is_serving():
                 raise BackendUnavailable(f"Triton at {self._options.url} does not compute now", retry_after_s=5.0)
             if failure.cure is Cure.PROBE and self._computes(model):
                 return

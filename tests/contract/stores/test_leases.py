@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.rpc import status_pb2
@@ -23,6 +22,7 @@ from gateway.operations.runner import JobRunner
 from gateway.operations.store import LeaseRow, OperationRecord, OperationStore
 from services.common.chassis import error_status
 from services.common.errors import Cancelled, InvalidRequest, OperationNotFound, Overloaded, StorageRefused
+from tests.failing import fail_once
 
 LEASE_S = 600.0
 """No lease ends on its own, however long this process pauses. A test that needs the end of a lease writes the end."""
@@ -368,14 +368,7 @@ async def test_an_end_that_cannot_be_stored_for_long_lets_a_gateway_do_the_work_
     databases: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution, "DATABASE_SECONDS", 0.0)
-    finish, failures = OperationStore.finish, [StorageRefused("the database may not be written")]
-
-    def failing_once(*args: Any, **more: Any) -> OperationRecord:
-        if failures:
-            raise failures.pop()
-        return finish(*args, **more)
-
-    monkeypatch.setattr(OperationStore, "finish", failing_once)
+    fail_once(monkeypatch, OperationStore, "finish", StorageRefused("the database may not be written"))
     begun: list[str] = []
     async with gateway(databases(), saying("film", begun)) as first:
         record = await first.submit("work", b"")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -11,20 +10,12 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from gateway.database.database import Database
 from gateway.operations.queue import OperationQueue, Submitted
 from gateway.operations.store import OperationStore
 from services.common.errors import BackendUnavailable, StorageRefused
 
 Moment = Literal["before_commit", "after_commit"]
 Break = Callable[[Moment, int], None]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[OperationStore]:
-    database = Database("", tmp_path)
-    yield OperationStore(database)
-    database.close()
 
 
 @pytest.fixture

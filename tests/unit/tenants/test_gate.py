@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -127,41 +128,13 @@ async def test_a_shot_waits_for_its_turn_and_leaves_no_slot_behind(world: World)
 async def test_a_dub_keeps_a_shot_waiting_until_the_limits_change(world: World) -> None:
     world.limit(concurrent_dubs=1)
     world.unfinished = 1
-    begun = asyncio.Event()
-
-    async def shot() -> None:
-        async with world.gate.shots(asyncio.Semaphore(1)):
-            begun.set()
-
-    waiting = asyncio.create_task(shot())
-    async with asyncio.timeout(60):
-        while world.looks < 2:  # noqa: ASYNC110 - the count changes in a thread
-            await asyncio.sleep(0.01)
-    assert not begun.is_set()
-    world.limit(concurrent_dubs=2)
-    async with asyncio.timeout(60):
-        await waiting
-    assert begun.is_set()
+    await _shot_waits_until(world, lambda: world.limit(concurrent_dubs=2))
 
 
 async def test_a_shot_waits_while_the_database_is_away(world: World) -> None:
     world.limit(concurrent_dubs=1)
     world.away = True
-    begun = asyncio.Event()
-
-    async def shot() -> None:
-        async with world.gate.shots(asyncio.Semaphore(1)):
-            begun.set()
-
-    waiting = asyncio.create_task(shot())
-    async with asyncio.timeout(60):
-        while world.looks < 2 and not waiting.done():  # noqa: ASYNC110 - the count changes in a thread
-            await asyncio.sleep(0.01)
-    assert not begun.is_set()
-    world.away = False
-    async with asyncio.timeout(60):
-        await waiting
-    assert begun.is_set()
+    await _shot_waits_until(world, lambda: setattr(world, "away", False))
 
 
 async def test_a_shot_that_is_cancelled_while_others_shots_run_counts_no_more(world: World) -> None:
@@ -188,3 +161,22 @@ def _counts(gate: TenantGate) -> bool:
     except TenantDubsReached:
         return True
     return False
+
+
+async def _shot_waits_until(world: World, change: Callable[[], None]) -> None:
+    """Check that a shot waits, and begins after a change of the world."""
+    begun = asyncio.Event()
+
+    async def shot() -> None:
+        async with world.gate.shots(asyncio.Semaphore(1)):
+            begun.set()
+
+    waiting = asyncio.create_task(shot())
+    async with asyncio.timeout(60):
+        while world.looks < 2 and not waiting.done():  # noqa: ASYNC110 - the count changes in a thread
+            await asyncio.sleep(0.01)
+    assert not begun.is_set()
+    change()
+    async with asyncio.timeout(60):
+        await waiting
+    assert begun.is_set()

@@ -1,0 +1,34 @@
+"""Runners and work for tests of `JobRunner`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from google.rpc import status_pb2
+
+from gateway.operations.job import Handler, Job
+from gateway.operations.runner import JobRunner
+from gateway.operations.store import OperationRecord, OperationStore
+from services.common.chassis import error_status
+from services.common.errors import DubstageError
+
+
+def runner(store: OperationStore, handler: Handler, *, concurrent: int = 1, queued: int = 4) -> JobRunner:
+    return JobRunner(store, {"work": handler}, max_concurrent=concurrent, max_queued=queued)
+
+
+def error_of(record: OperationRecord) -> DubstageError:
+    assert record.error is not None
+    found = error_status.from_status(status_pb2.Status.FromString(record.error))
+    assert found is not None
+    return found
+
+
+async def echo(job: Job) -> bytes:
+    job.report(b"half")
+    return b"answer to " + job.record.request
+
+
+async def for_ever(job: Job) -> bytes:
+    await asyncio.sleep(3600)
+    return b""
