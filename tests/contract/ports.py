@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import random
 import socket
+from typing import Final
 
-_NOT_GIVEN_AWAY = range(10_000, 32_768)
+_NOT_GIVEN_AWAY: Final = range(10_000, 32_768)
 """The kernel takes ports of connections, and of servers that ask for any port, from 32768 on."""
+
+# Not the generator that pytest seeds: processes that test side by side must not choose the same ports.
+_choose: Final = random.SystemRandom().choice
+
+_held: Final[list[socket.socket]] = []
+"""The UDP ports with the numbers of all ports that this process gave. They are open until the process ends."""
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody uses, and that no other process gets by chance before the test uses the port."""
-    # Not the generator that pytest seeds: processes that test side by side must not choose the same ports.
-    choose = random.SystemRandom().choice
+    """Return a TCP port of 127.0.0.1 that nobody uses, and that no other caller gets, in this process or in another that tests."""
     while True:
-        port = choose(_NOT_GIVEN_AWAY)
-        with socket.socket() as probe:
-            try:
+        port = _choose(_NOT_GIVEN_AWAY)
+        held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            held.bind(("127.0.0.1", port))
+            with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+        except OSError:
+            held.close()
+            continue
+        _held.append(held)
+        return port
