@@ -22,6 +22,8 @@ from gateway.evaluation.types import METRICS, Interval, VariantScores
 from services.common.array_types import Float64
 
 _MEAN_METRICS: Final = ("face_psnr_db", "face_ssim", "face_ms_ssim", "mouth_psnr_db", "mouth_ssim", "mouth_lmd_px")
+_QUIET_SHARE: Final = 4
+"""One step in so many counts for the flicker of the skin: those in which the skin of the truth changes least."""
 Indices = npt.NDArray[np.intp]
 
 
@@ -39,6 +41,13 @@ def _ratio(result: Float64, truth: Float64) -> float:
     return finite_mean(result) / below if below > 0.0 else float("nan")
 
 
+def _skin_flicker(result: Float64, truth: Float64) -> float:
+    """Return how much the skin beside the mouth changes while that of the truth hardly does, divided by the truth's change."""
+    known = np.flatnonzero(np.isfinite(result) & np.isfinite(truth))
+    quiet = known[np.argsort(truth[known], kind="stable")][: -(-len(known) // _QUIET_SHARE)]
+    return _ratio(result[quiet], truth[quiet])
+
+
 def run_metrics(run: RunMeasures, frames: Indices, events: Indices) -> dict[str, float]:
     """Return METRICS of one run over a choice of its frames and bilabials, which may repeat."""
     columns = run.columns
@@ -50,6 +59,7 @@ def run_metrics(run: RunMeasures, frames: Indices, events: Indices) -> dict[str,
     metrics["sharpness_ratio"] = _ratio(columns["result_gradient"][frames], columns["truth_gradient"][frames])
     metrics["native_sharpness_ratio"] = _ratio(columns["result_native"][frames], columns["truth_native"][frames])
     metrics["frame_difference_ratio"] = _ratio(columns["result_step"][frames], columns["truth_step"][frames])
+    metrics["skin_flicker_ratio"] = _skin_flicker(columns["result_skin_step"][frames], columns["truth_skin_step"][frames])
     metrics["closure"] = float("nan")
     if run.closures is not None and run.closures.truth[events].any():
         metrics["closure"] = float(run.closures.result[events][run.closures.truth[events]].mean())

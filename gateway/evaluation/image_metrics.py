@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from services.common.array_types import Float32, Float64, UInt8
-from services.common.face.crops import ANCHOR_IN_CROP
+from services.common.face.crops import ANCHOR_IN_CROP, BOX_ORIGIN, BOX_SIZE
 
 MOUTH_BOX_WIDTH: Final = 104
 MOUTH_BOX_HEIGHT: Final = 80
@@ -141,6 +141,20 @@ def photometric_error(truth: UInt8, result: UInt8) -> float:
 def mean_absolute_difference(before: UInt8, after: UInt8) -> float:
     """Return the mean of |after - before| over pixels and channels of two uint8 pictures, 0 .. 255."""
     return float(cv2.absdiff(before, after).mean(dtype=np.float64))
+
+
+def skin_difference(before: UInt8, after: UInt8) -> float:
+    """Return the mean of |after - before|, 0 .. 255, over the skin beside the mouth: the render box without the mouth box.
+
+    Args:
+        before: uint8 [256, 256, 3], a face crop.
+        after: uint8 [256, 256, 3], the crop of the next frame.
+    """
+    x, y = BOX_ORIGIN
+    region = (slice(y, y + BOX_SIZE), slice(x, x + BOX_SIZE))
+    difference = cv2.absdiff(before[region], after[region])
+    mouth = cv2.absdiff(mouth_box(before), mouth_box(after))
+    return float(difference.sum(dtype=np.int64) - mouth.sum(dtype=np.int64)) / (difference.size - mouth.size)
 
 
 def finite_mean(values: Float64) -> float:

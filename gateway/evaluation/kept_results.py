@@ -16,6 +16,7 @@ from typing import Any, Final
 from gateway.evaluation.cases import Configuration
 from gateway.evaluation.result_file import write_whole
 from gateway.evaluation.result_json import check_json_place
+from gateway.evaluation.types import METRICS
 from gateway.methods import method_named
 from gateway.pipeline.dub_files import sha256_of
 from gateway.pipeline.job_key import PIPELINE_VERSION
@@ -60,7 +61,8 @@ def evaluation_key(clip: Path, of: Configuration, asked: dict[str, Any], network
             digests of the networks for LPIPS and FID.
         networks: digest of the networks.
     """
-    content = {"version": PIPELINE_VERSION, "clip": sha256_of(clip), "of": asdict(of), "asked": asked, "networks": networks}
+    content = {"version": PIPELINE_VERSION, "metrics": METRICS, "clip": sha256_of(clip), "of": asdict(of)}
+    content |= {"asked": asked, "networks": networks}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

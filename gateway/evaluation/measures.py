@@ -16,6 +16,7 @@ from gateway.evaluation.image_metrics import (
     photometric_error,
     psnr_db,
     similarities,
+    skin_difference,
     ssim,
 )
 from gateway.evaluation.mouth_metrics import Closures, MouthTrack, landmark_distance, mouth_track, normalised_mean_error
@@ -34,7 +35,7 @@ EXPRESSION_COLUMNS: Final = ("expression_error", "landmark_error_px")
 """See expression.py."""
 PAPER_COLUMNS: Final = ("photometric_error", *EXPRESSION_COLUMNS, "nme")
 """Columns whose means are figures of the papers."""
-_ENERGY_COLUMNS: Final = ("truth_gradient", "result_gradient", "truth_step", "result_step", "truth_native", "result_native")
+_ENERGY_COLUMNS: Final = tuple(f"{of}_{what}" for what in ("gradient", "step", "skin_step", "native") for of in ("truth", "result"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ class RunMeasures:
     Attributes:
         columns: float64 [T] each: PICTURE_COLUMNS; `truth_gradient`, `result_gradient` (gradient energy of the mouth
             box); `truth_native`, `result_native` (energy of the finest band at the footage's own resolution); `truth_step`,
-            `result_step` (mean |x_t - x_{t-1}| of the mouth box); `mouth_lmd_px`; `nme`; EXPRESSION_COLUMNS.
+            `result_step` (mean |x_t - x_{t-1}| of the mouth box); `truth_skin_step`, `result_skin_step` (the same of the skin
+            beside the mouth); `mouth_lmd_px`; `nme`; EXPRESSION_COLUMNS.
         truth_opening, result_opening: float32 [T], opening of the mouth, crop pixels.
         truth_width, result_width: float32 [T], width of the lips, crop pixels.
         commanded: float32 [T], the opening that the renderer was asked for; None: the variant has none.
@@ -124,6 +126,8 @@ def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> Ru
         if t and measured[t - 1]:
             columns["truth_step"][t] = mean_absolute_difference(truth_boxes[t - 1], mouth)
             columns["result_step"][t] = mean_absolute_difference(result_boxes[t - 1], dubbed_mouth)
+            columns["truth_skin_step"][t] = skin_difference(truth.crops[t - 1], face)
+            columns["result_skin_step"][t] = skin_difference(result.crops[t - 1], dubbed)
     for name, piece in (("truth_native", truth.native_energy), ("result_native", result.native_energy)):
         if piece is not None:
             columns[name] = np.where(measured, piece, np.nan)

@@ -61,7 +61,7 @@ def clip_document(result: ClipResult) -> dict[str, Any]:
 def to_json(results: Sequence[ClipResult], method: str) -> dict[str, Any]:
     """Return the results as dictionaries, lists, numbers and text.
 
-    Each variant has the twelve metrics, `intervals` (95 %, [low, high]), `paper` (the figures of the papers) and counts of frames.
+    Each variant has METRICS, `intervals` (95 %, [low, high]), `paper` (the figures of the papers) and counts of frames.
     Every clip and the top level have `cost` (cost.py). The top level has `means` (over clips) and `targets`. If the method moves
     the head, every clip and the top level have `head_motion`, {row: {figure: number}} (head_scores.py).
     """

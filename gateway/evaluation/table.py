@@ -38,7 +38,7 @@ _LOWER: Final = frozenset(
     {"mouth_lmd_px", "mouth_lmd_over_m", "wrong_audio_r", "nme", "photometric_error", "expression_error", "landmark_error_px"}
     | {"fitting_error", "sync_distance", "lpips", "fid", *COSTS}
 )
-_ONE: Final = frozenset({"opening_spread_ratio", "sharpness_ratio", "native_sharpness_ratio", "frame_difference_ratio"})
+_ONE: Final = frozenset(name for name in METRICS if name.endswith("_ratio"))
 _GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("Picture and mouth", (*METRICS, *_AGAINST_M, *CONTROLS)),
     ("Figures of the papers, and cost", (*_PAPER, *COSTS)),

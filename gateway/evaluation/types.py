@@ -70,6 +70,7 @@ METRICS: Final[tuple[str, ...]] = (
     "sharpness_ratio",
     "native_sharpness_ratio",
     "frame_difference_ratio",
+    "skin_flicker_ratio",
     "closure",
 )
 """The metrics of every variant, in the order of tables and JSON."""

@@ -34,6 +34,7 @@ HEADINGS: Final[Mapping[str, str]] = {
     "sharpness_ratio": "sharpness",
     "native_sharpness_ratio": "sharpness, native",
     "frame_difference_ratio": "frame difference",
+    "skin_flicker_ratio": "skin flicker",
     "closure": "closure",
 }
 DIGITS: Final[Mapping[str, int]] = {"face_psnr_db": 1, "mouth_psnr_db": 1, "face_ssim": 3, "face_ms_ssim": 3, "mouth_ssim": 3}

@@ -17,12 +17,13 @@ DARK = 20
 
 
 def draw(openings: np.ndarray, grain: int = 12) -> np.ndarray:
-    """uint8 [T, 256, 256, 3]: grained skin with a dark bar of the given height (pixels) at the mouth."""
+    """uint8 [T, 256, 256, 3]: grained skin with a dark bar of the given height (pixels) at the mouth, and a chin in its shade."""
     crops = np.empty((len(openings), 256, 256, 3), np.uint8)
     skin = np.random.default_rng(3).integers(150 - grain, 150 + grain + 1, (256, 256, 1)).astype(np.uint8)
     for crop, opening in zip(crops, openings, strict=True):
         crop[:] = skin
         cv2.rectangle(crop, (110, 150), (146, 150 + round(float(opening))), (DARK,) * 3, -1)
+        cv2.rectangle(crop, (100, 215), (156, 235), (170 - round(4.0 * float(opening)),) * 3, -1)
     return crops
 
 

@@ -16,7 +16,7 @@ SETTINGS = BootstrapSettings(replicates=100)
 COLUMNS = (
     *PICTURE_COLUMNS,
     *EXPRESSION_COLUMNS,
-    *(f"{of}_{what}" for of in ("truth", "result") for what in ("gradient", "step", "native")),
+    *(f"{of}_{what}" for of in ("truth", "result") for what in ("gradient", "step", "skin_step", "native")),
     "mouth_lmd_px",
     "nme",
 )
@@ -57,6 +57,13 @@ def test_further_folds_make_narrower_intervals() -> None:
 def test_a_speech_without_measured_frames_leaves_the_draws_of_its_fold() -> None:
     unmeasured = replace(run(), measured=np.zeros(FRAMES, np.bool_))
     assert score([run(), unmeasured], 2, SETTINGS).intervals == score([run()], 1, SETTINGS).intervals
+
+
+def test_the_flicker_of_the_skin_is_measured_where_the_real_skin_is_quiet() -> None:
+    truth = np.concatenate([np.tile([1.0, 5.0, 5.0, 5.0], FRAMES // 4), [np.nan, np.nan]])
+    steps = {"truth_skin_step": truth, "result_skin_step": np.where(truth == 1.0, 1.5, 10.0 * truth)}
+    of = replace(run(), columns={**run().columns, **steps})
+    assert score([of], 1, SETTINGS).metrics["skin_flicker_ratio"] == pytest.approx(1.5)
 
 
 def test_counts_of_frames_are_means_over_the_speeches() -> None:

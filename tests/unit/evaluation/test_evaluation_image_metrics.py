@@ -89,6 +89,17 @@ def test_mean_absolute_difference_counts_both_directions() -> None:
     assert metrics.mean_absolute_difference(before, after) == pytest.approx(7.0)
 
 
+def test_the_difference_of_the_skin_leaves_out_the_mouth_and_all_beyond_the_render_box() -> None:
+    before = picture(256, 256)
+    after = before.copy()
+    metrics.mouth_box(after)[:] = 0
+    after[:96], after[:, :48], after[:, 208:] = 0, 0, 0
+    assert metrics.skin_difference(before, after) == 0.0
+    after[96:256, 48:208] = before[96:256, 48:208]
+    after[230:250, 60:200] = np.where(before[230:250, 60:200] < 128, before[230:250, 60:200] + 5, before[230:250, 60:200] - 5)
+    assert metrics.skin_difference(before, after) == pytest.approx(5.0 * 20 * 140 / (160 * 160 - 80 * 104))
+
+
 @pytest.mark.parametrize("corner", [(0, 0), (40, 60), (62, 96)])
 def test_ssim_of_a_local_change_agrees_with_scikit_image(corner: tuple[int, int]) -> None:
     face = picture(80, 104)
