@@ -1,13 +1,14 @@
-"""Files that users name, read with a bound: never waits on a pipe, and never reads a device without an end."""
+"""Files that users name, read with a bound: never waits on a pipe, never reads a device without an end, and follows no link below a
+confined folder."""
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from gateway.confinement import open_regular
 from services.common.errors import InvalidRequest
 
 
@@ -15,11 +16,12 @@ def open_regular_file(file: Path) -> BinaryIO:
     """Return a stream of the bytes of a regular file.
 
     Raises:
-        OSError: the file is missing, may not be read, or is a folder, pipe, device or socket.
+        OSError: the file is missing, may not be read, is a folder, pipe, device or socket, or lies behind a link below a confined
+            folder.
+        ValueError: the path has a NUL byte.
     """
-    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
+    handle = open_regular(file)
+    if handle is None:
         raise OSError(errno.EINVAL, "not a regular file", str(file))
     return os.fdopen(handle, "rb")
 

@@ -23,7 +23,7 @@ from gateway.database.tables import ActorRow, WithdrawalRow
 from gateway.pipeline.dub_request import DubRequest
 from gateway.settings import GatewaySettings, RequireConsent
 from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentUnsigned, ConsentWithdrawn
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequest, StorageRefused
 
 _AT_ONCE: Final = 500
 """Most digests of one query: databases limit the length of a list."""
@@ -75,7 +75,8 @@ class Consents:
                 "public keys",
                 field=SETTING,
             )
-        self._keys()
+        if self._place is not None:
+            read_keys(self._place)
 
     def check(self, consent: Consent | None, use: ConsentUse, subject: str, *, what: str = "") -> None:
         """Check that a record allows a use now.
@@ -92,7 +93,7 @@ class Consents:
             ConsentSignerUnknown, ConsentAltered: the record is signed, and the signature cannot be trusted.
             ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold now.
             ConsentOutOfScope: the record does not cover the use.
-            InvalidRequest: the trusted keys cannot be read.
+            StorageRefused: the trusted keys cannot be read.
         """
         if consent is None:
             self._check_not_required(subject, what)
@@ -220,13 +221,17 @@ class Consents:
             else:
                 self._check_signed(consent, subject)
                 self._check_holds(consent, withdrawn, subject)
-        except (ConsentRefused, InvalidRequest) as problem:
+        except (ConsentRefused, StorageRefused) as problem:
             return problem.message
         return ""
 
     def _keys(self) -> Keys:
         # Read again for every record, so that keys change without a restart.
-        return read_keys(self._place) if self._place is not None else {}
+        try:
+            return read_keys(self._place) if self._place is not None else {}
+        except InvalidRequest as problem:
+            # The keys could be read when the process began: the fault is not the caller's.
+            raise StorageRefused(problem.message, subject=SETTING) from problem
 
 
 def check_digest(text: str) -> str:

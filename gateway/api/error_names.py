@@ -14,6 +14,7 @@ from typing import Any, Final
 import services
 from gateway.settings import GatewaySettings
 from services.common.chassis import error_status
+from services.common.chassis.settings import PREFIX
 from services.common.errors import DubstageError
 
 FIELDS: Final = {
@@ -39,7 +40,7 @@ Told = Callable[[DubstageError], DubstageError]
 
 
 class ErrorNames:
-    """Rewrites errors for callers. Files of the media folder are named from that folder on, other folders by their setting.
+    """Rewrites errors for callers. Files of the media folder are named from that folder on, all others by their setting.
 
     Args:
         settings: settings of the gateway.
@@ -54,6 +55,10 @@ class ErrorNames:
         if artefacts.startswith("file://"):
             names[artefacts.removeprefix("file://")] = "DUBSTAGE_ARTEFACTS_URL"
         folders = {settings.data_dir: "DUBSTAGE_DATA_DIR", Path(services.__file__).parents[1]: "dubstage"}
+        for name in type(settings).model_fields:
+            place = getattr(settings, name)
+            if isinstance(place, Path):
+                folders.setdefault(place, f"{PREFIX}{name.upper()}")
         if settings.media_dir is not None:
             folders[settings.media_dir] = ""
         for folder, name in folders.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from gateway.media.regular_file import confine
+from gateway.confinement import confine
 from gateway.settings import TENANTS_FOLDER
 from services.common.errors import InvalidRequest
 

@@ -51,7 +51,7 @@ def write_backup(
         on_blob: called with STEP, number of blobs copied, and number of all blobs.
 
     Raises:
-        InvalidRequest: the file exists, or its folder is missing or may not be written.
+        InvalidRequest: the file exists, its folder is missing or may not be written, or an actor to leave out does not exist.
         StorageFull: no space is left for the file.
         StorageRefused: a key of the installation cannot be read.
         BackendUnavailable: a person was erased while the backup ran, or a store does not answer.
@@ -61,16 +61,17 @@ def write_backup(
     with _written_whole(file, overwrite=overwrite) as archive:
         # The moment ends before the blobs are copied: a gateway cannot write to SQLite's file meanwhile.
         with _moment(database) as connection:
+            known = set(connection.scalars(select(ActorRow.actor_id)))
+            _check_known(without, known)
             members = {f"tables/{table.name}.jsonl": lines_of(connection, table, without) for table in kept_tables()}
             refs = _blobs(connection, without)
-            actors = [actor for actor in connection.scalars(select(ActorRow.actor_id)) if actor not in without]
         members |= keys_in(place.settings.data_dir)
         manifest = Manifest(
             format=FORMAT,
             dubstage=version("dubstage-suite"),
             created_at=now(),
             artefacts_url=place.artefacts.url,
-            actors=len(actors),
+            actors=len(known - without),
             blobs=len(refs),
             blob_bytes=sum(ref.size_bytes for ref in refs),
             members={name: hashlib.sha256(content).hexdigest() for name, content in members.items()},
@@ -88,6 +89,14 @@ def write_backup(
         on_blob(STEP, len(refs), len(refs))
     place.actors.audit.record(Happening(event=Event.BACKUP_WRITTEN, details={"actors": manifest.actors, "left_out": len(without)}))
     return manifest
+
+
+def _check_known(without: frozenset[str], known: set[str]) -> None:
+    """Check that all actors to leave out exist: a wrong id would leave the person in the backup."""
+    unknown = sorted(without - known)
+    if unknown:
+        named = ", ".join(map(repr, unknown))
+        raise InvalidRequest(f"there is no actor {named} to leave out: `dubstage actor list` shows all", field="without")
 
 
 @contextmanager

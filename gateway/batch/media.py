@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from gateway.confinement import make_folder
 from gateway.media.output_place import existing
 from gateway.pipeline.dub_files import sha256_of
 from gateway.provenance.places import SIDECAR, embedded_type, sidecar_of
@@ -153,7 +154,7 @@ def delivered(place: str, folder: Path) -> Iterator[Path]:
     if path is not None:
         output = Path(path)
         try:
-            output.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(output.parent)
         except (OSError, ValueError) as problem:
             raise InvalidRequest(f"the folder {output.parent} cannot be made: {_reason(problem)}", field="output") from problem
         yield output

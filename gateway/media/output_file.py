@@ -16,10 +16,11 @@ from typing import BinaryIO, Final
 
 import av
 
+from gateway.confinement import open_folder
 from gateway.media.film_room import RoomyFile
 from gateway.media.opening import reason_of
 from gateway.media.output_place import check_replaceable, existing
-from gateway.media.regular_file import descriptor_url, open_folder
+from gateway.media.regular_file import descriptor_url
 from services.common.errors import DubstageError, InvalidRequest, MediaUnsupported, StorageFull
 from services.common.store.full_disk import FULL_DISK
 

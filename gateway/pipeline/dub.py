@@ -10,7 +10,10 @@ from contextlib import asynccontextmanager
 from fractions import Fraction
 from pathlib import Path
 
+import structlog
+
 from gateway.ahead import in_thread
+from gateway.confinement import remove_file
 from gateway.media.background_film import own_timeline
 from gateway.media.inspection import inspect_film_aside
 from gateway.media.sound import Speech
@@ -41,6 +44,8 @@ from gateway.stages.timed import TimedStages
 from gateway.stages.times import StageClock, StageTimes
 from services.common.errors import ActorNotReady, NoUsableFootage, RequestError
 from services.common.store.artefacts import ArtefactStore
+
+_log = structlog.stdlib.get_logger("dubstage.jobs")
 
 
 class DubJob:
@@ -190,9 +195,12 @@ class DubJob:
             give_up(self._folder, self._ledger, self._store)
 
     def remove_film(self) -> None:
-        """Remove the film, and the manifest that lies beside it. Blocks."""
+        """Remove the film, and the manifest that lies beside it. Blocks. What cannot be removed is told in the log."""
         for file in (self._request.output, sidecar_of(self._request.output)):
-            file.unlink(missing_ok=True)
+            try:
+                remove_file(file)
+            except OSError as problem:
+                _log.warning("film_not_removed", film=str(file), problem=problem.strerror or str(problem))
 
     @asynccontextmanager
     async def _workspace(self, folder: Path) -> AsyncIterator[Workspace]:

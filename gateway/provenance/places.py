@@ -6,7 +6,7 @@ import mimetypes
 from pathlib import Path
 from typing import Final
 
-from gateway.media.regular_file import open_regular
+from gateway.confinement import open_regular
 from gateway.provenance.library import UNKNOWN
 
 SIDECAR: Final = ".c2pa"

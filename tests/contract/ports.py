@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import random
 import socket
 from typing import Final
@@ -11,9 +12,6 @@ _NOT_GIVEN_AWAY: Final = range(10_000, 32_768)
 
 # Not the generator that pytest seeds: processes that test side by side must not choose the same ports.
 _choose: Final = random.SystemRandom().choice
-
-_held: Final[list[socket.socket]] = []
-"""The UDP ports with the numbers of all ports that this process gave. They are open until the process ends."""
 
 
 def free_port() -> int:
@@ -28,5 +26,6 @@ def free_port() -> int:
         except OSError:
             held.close()
             continue
-        _held.append(held)
+        # The UDP port of the same number stays open until the process ends.
+        atexit.register(held.close)
         return port

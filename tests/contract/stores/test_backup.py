@@ -185,6 +185,12 @@ def test_a_key_that_is_made_while_blobs_are_restored_is_not_replaced_silently(pl
         assert again.actors.list() == []
 
 
+def test_a_backup_without_somebody_unknown_is_refused(place: Workplace, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="there is no actor 'bobby' to leave out"):
+        write_backup(place, tmp_path / "backup.tar", without=frozenset({"bob", "bobby"}))
+    assert not list(tmp_path.glob("*backup*"))
+
+
 def test_an_installation_that_has_signed_nothing_has_a_backup_without_that_key(place: Workplace, tmp_path: Path) -> None:
     made = write_backup(place, tmp_path / "backup.tar")
     assert KEY_FILE not in made.members

@@ -17,7 +17,7 @@ from gateway.consent.use import ConsentUse
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentWithdrawn
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequest, StorageRefused
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, settings
@@ -69,6 +69,14 @@ def test_keys_change_without_a_restart(actors: ActorStore, settings: GatewaySett
     strict.check(stranger, NIGHT, "ann")
     (place / "studio.pem").unlink()
     with pytest.raises(ConsentRefused):
+        strict.check(allowed(), NIGHT, "ann")
+
+
+def test_keys_that_are_gone_while_a_gateway_serves_are_no_fault_of_the_caller(
+    actors: ActorStore, settings: GatewaySettings, tmp_path: Path
+) -> None:
+    strict = rules(actors, settings, require_consent="signed", consent_keys=tmp_path / "absent")
+    with pytest.raises(StorageRefused, match=r"DUBSTAGE_CONSENT_KEYS: .*absent cannot be read"):
         strict.check(allowed(), NIGHT, "ann")
 
 

@@ -19,7 +19,12 @@ from services.common.errors import ArtefactCorrupt, DubstageError, InvalidReques
 def names(tmp_path: Path) -> ErrorNames:
     (tmp_path / "media").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "media")
-    settings = GatewaySettings(data_dir=tmp_path / "data", media_dir=tmp_path / "link")
+    settings = GatewaySettings(
+        data_dir=tmp_path / "data",
+        media_dir=tmp_path / "link",
+        consent_keys=tmp_path / "keys",
+        signing_key_file=tmp_path / "sign.pem",
+    )
     return ErrorNames(settings, f"sqlite:///{tmp_path / 'data' / 'actors.sqlite'}", f"file://{tmp_path / 'data' / 'blobs'}")
 
 
@@ -33,6 +38,8 @@ def names(tmp_path: Path) -> ErrorNames:
         ("no artefact at file://{root}/data/blobs/ab/cd", "no artefact at DUBSTAGE_ARTEFACTS_URL/ab/cd"),
         ("{root}/data/blobs/ab is damaged", "DUBSTAGE_ARTEFACTS_URL/ab is damaged"),
         ("the database sqlite:///{root}/data/actors.sqlite refuses", "the database DUBSTAGE_DATABASE_URL refuses"),
+        ("{root}/keys/studio.pem cannot be read", "DUBSTAGE_CONSENT_KEYS/studio.pem cannot be read"),
+        ("{root}/sign.pem is damaged", "DUBSTAGE_SIGNING_KEY_FILE is damaged"),
         ("{root}/media-of-another/x", "{root}/media-of-another/x"),
         ("{temporary}/tmpab12_cd/footage: moov atom not found", "footage: moov atom not found"),
         ("media/b.mp4 and data", "media/b.mp4 and data"),

@@ -15,6 +15,7 @@ ROOMS = ("services.motion.predictors", "services.render.renderers")
 REGISTRIES = tuple(f"{rooms}.registry" for rooms in ROOMS)
 MAY_NAME_METHODS = ("gateway/methods.py", "services/motion/predictors/", "services/render/renderers/")
 GATEWAY_LAYERS = (
+    ("gateway.confinement",),
     ("gateway.bounded_file",),
     (
         "gateway.ahead",

@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 import pytest
 
+from gateway.confinement import confine
 from gateway.media import bounds
 from gateway.media.inspection import inspect_film, inspect_sound
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.media.regular_file import confine
 from gateway.media.sound import SoundReader
 from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import VideoWriter

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.confinement import confine
 from gateway.media.marking import MARK
 from gateway.media.output_file import OutputFile, commit_with, remove_leftovers
 from gateway.media.output_place import check_place
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.media.regular_file import confine
 from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import VideoWriter
 from services.common.errors import Cancelled, InvalidRequest

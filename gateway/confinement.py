@@ -1,0 +1,119 @@
+"""Folders below which this process follows no symbolic link, and what is opened, made and removed below them.
+
+For folders that callers of the API may write to: a link that is put there between check and use leads nowhere. Nothing here waits
+on a pipe or opens a device.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+_CONFINED: Final[set[Path]] = set()
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def confine(folder: Path) -> None:
+    """From now on, open, make and remove nothing below `folder` through a symbolic link in this process.
+
+    Args:
+        folder: absolute path without symbolic links.
+    """
+    _CONFINED.add(folder)
+
+
+def confined_root(path: Path) -> Path | None:
+    """Return the confined folder that an absolute path lies in; None: there is none."""
+    return next((root for root in tuple(_CONFINED) if path.is_relative_to(root)), None)
+
+
+def open_folder(folder: Path) -> int:
+    """Return a descriptor of a folder. Below a confined folder, each part of the path is opened alone, and no part may be a link.
+
+    Raises:
+        OSError: the folder is missing, no folder, may not be entered, or lies behind a link.
+    """
+    absolute = Path(os.path.abspath(folder))
+    root = confined_root(absolute)
+    if root is None:
+        return os.open(folder, _FOLDER)
+    handle = os.open(root, _FOLDER)
+    for part in absolute.relative_to(root).parts:
+        try:
+            inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=handle)
+        finally:
+            os.close(handle)
+        handle = inner
+    return handle
+
+
+def open_regular(path: Path) -> int | None:
+    """Return a descriptor for reading a regular file; None: the path names a folder, pipe, device or socket, which is not opened.
+
+    Raises:
+        OSError: the file is missing, may not be read, or lies behind a link below a confined folder.
+        ValueError: the path has a NUL byte.
+    """
+    absolute = Path(os.path.abspath(path))
+    confined = confined_root(absolute) is not None
+    folder = open_folder(absolute.parent) if confined else None
+    try:
+        # O_PATH finds the file without opening it: opening alone can wait (a pipe) or act (a device).
+        found = os.open(
+            absolute.name if confined else path,
+            os.O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if confined else 0),
+            dir_fd=folder,
+        )
+    finally:
+        if folder is not None:
+            os.close(folder)
+    try:
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            return None
+        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(found)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and the folders above it that are missing. Below a confined folder, no part of the path may be a link.
+
+    Raises:
+        OSError: a part cannot be made, is no folder, or lies behind a link.
+        ValueError: the path has a NUL byte.
+    """
+    absolute = Path(os.path.abspath(folder))
+    root = confined_root(absolute)
+    if root is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    for part in (*reversed(absolute.parents), absolute):
+        if part.is_relative_to(root) and part != root:
+            above = open_folder(part.parent)
+            try:
+                os.mkdir(part.name, dir_fd=above)
+            except FileExistsError:
+                continue
+            finally:
+                os.close(above)
+    os.close(open_folder(absolute))
+
+
+def remove_file(file: Path) -> None:
+    """Remove a file if there is one. Below a confined folder, nothing behind a link is removed.
+
+    Raises:
+        OSError: the file may not be removed, is a folder, or lies behind a link.
+    """
+    try:
+        folder = open_folder(file.parent)
+    except FileNotFoundError:
+        return
+    try:
+        os.unlink(file.name, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    finally:
+        os.close(folder)

@@ -1,0 +1,75 @@
+"""Below a confined folder nothing is opened, made or removed through a symbolic link."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.batch.media import delivered
+from gateway.bounded_file import bounded_bytes
+from gateway.confinement import confine, make_folder, open_regular, remove_file
+from gateway.consent.files import read_consent
+from services.common.errors import InvalidRequest
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """A confined folder with a link to a folder outside of it, which holds a file."""
+    folder = tmp_path / "media"
+    folder.mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "film.mp4").write_bytes(b"another's")
+    (folder / "linked").symlink_to(tmp_path / "outside")
+    confine(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["linked/film.mp4", "film.mp4", "day/../linked/film.mp4"])
+def test_a_file_behind_a_link_is_not_read(media: Path, name: str) -> None:
+    (media / "film.mp4").symlink_to(media.parent / "outside" / "film.mp4")
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links|not a regular file|No such file"):
+        bounded_bytes(media / name, 100)
+
+
+def test_a_consent_record_behind_a_link_is_not_read(media: Path) -> None:
+    (media / "consent.json").symlink_to(media.parent / "outside" / "film.mp4")
+    with pytest.raises(InvalidRequest, match=r"consent\.json: cannot be read"):
+        read_consent(media / "consent.json")
+
+
+def test_links_elsewhere_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert bounded_bytes(tmp_path / "link", 100) == b"mine"
+    handle = open_regular(tmp_path / "link")
+    assert handle is not None
+    os.close(handle)
+
+
+def test_folders_are_made_with_all_that_is_missing_above_them(media: Path, tmp_path: Path) -> None:
+    for folder in (media / "a" / "b" / "c", tmp_path / "free" / "a" / "b"):
+        make_folder(folder)
+        make_folder(folder)
+        assert folder.is_dir()
+
+
+@pytest.mark.parametrize("name", ["linked/new/newer", "linked/new"])
+def test_no_folder_is_made_behind_a_link(media: Path, name: str) -> None:
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        make_folder(media / name)
+    with pytest.raises(InvalidRequest, match="cannot be made"), delivered(str(media / name / "film.mp4"), media):
+        pytest.fail("the film has a place")
+    assert [entry.name for entry in (media.parent / "outside").iterdir()] == ["film.mp4"]
+
+
+def test_a_file_is_removed_and_one_behind_a_link_stays(media: Path) -> None:
+    (media / "film.mp4").write_bytes(b"own")
+    remove_file(media / "film.mp4")
+    remove_file(media / "film.mp4")
+    remove_file(media / "absent" / "film.mp4")
+    assert not (media / "film.mp4").exists()
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        remove_file(media / "linked" / "film.mp4")
+    assert (media.parent / "outside" / "film.mp4").read_bytes() == b"another's"
