@@ -27,7 +27,9 @@ async def remote_live_frames(
     channels: int,
     use: ConsentUse = ConsentUse(),
 ) -> AsyncGenerator[LiveFrame, None]:
-    """Yield the dubbed frames of an actor of a gateway. The first chunk of `audio` is taken when the gateway is ready for sound.
+    """Yield the dubbed frames of an actor of a gateway.
+
+    The first chunk of `audio` is taken when the gateway is ready for sound. No chunk is taken if the gateway refuses the stream.
 
     Raises:
         DubstageError: from the gateway, or the gateway does not answer.
@@ -43,7 +45,11 @@ async def remote_live_frames(
             language=use.language or "",
         )
         yield made.config
-        await (await begun).initial_metadata()
+        call = await begun
+        await call.initial_metadata()
+        if call.done():
+            # The gateway refused the stream. gRPC gives such a call initial metadata too.
+            return
         async for chunk in audio:
             yield made.item(pb.LiveAudio(first_sample=chunk.first_sample, pcm_f32=chunk.pcm_f32))
 

@@ -210,6 +210,17 @@ def test_an_actor_that_is_not_there_is_named(gateway: RunningGateway) -> None:
         assert failure(connection, [config("nobody")]).reason == "ACTOR_NOT_READY"
 
 
+def test_a_refused_stream_leaves_its_sound_to_the_next_attempt(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+    speech, rate = samples
+    parts = pieces(speech[:rate], rate)
+    microphone = iter(parts)
+    with gateway.connect() as connection:
+        with pytest.raises(DubstageCallError, match="nobody"):
+            list(client.live(connection, microphone, actor_id="nobody", sample_rate_hz=rate))
+        frames = list(client.live(connection, microphone, actor_id=actor, sample_rate_hz=rate))
+    assert len(frames) == len(parts)
+
+
 def test_a_stream_that_sends_nothing_ends_and_its_place_is_free_again(
     start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
 ) -> None:

@@ -75,7 +75,8 @@ class AsyncConnection(ChannelCalls[grpc.aio.Channel]):
             rpc: the RPC.
             requests: read as fast as the server takes them.
             timeout_s: seconds that the whole stream may take; None: `connection.timeout_s`.
-            once_ready: take the second request only when the server has sent its initial metadata.
+            once_ready: take the second request only when the server has sent its initial metadata, and never if the server
+                refuses the call. A call that fails while it waits for a later request takes and drops that request.
 
         Raises:
             DubstageCallError: the call failed.
@@ -84,8 +85,11 @@ class AsyncConnection(ChannelCalls[grpc.aio.Channel]):
         source = _Source(requests)
         begun: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-        async def ready() -> None:
-            await (await begun).initial_metadata()
+        async def ready() -> bool:
+            call = await begun
+            await call.initial_metadata()
+            # gRPC gives a refused call initial metadata too, empty ones, once the call is over.
+            return not call.done()
 
         messages = source.messages(ready if once_ready else None)
         call = self._callable(rpc, self.channel.stream_stream)(messages, **self._options(timeout_s))
@@ -115,13 +119,14 @@ class _Source:
         self._requests = requests
         self.failure: Exception | None = None
 
-    async def messages(self, ready: Callable[[], Awaitable[object]] | None = None) -> AsyncIterator[Any]:
+    async def messages(self, ready: Callable[[], Awaitable[bool]] | None = None) -> AsyncIterator[Any]:
+        """Yield the requests. After the first one, `ready` waits for the server and returns whether the server wants the others."""
         try:
             first = True
             async for request in self._requests:
                 yield request
-                if first and ready is not None:
-                    await ready()
+                if first and ready is not None and not await ready():
+                    return
                 first = False
         except Exception as error:
             self.failure = error

@@ -58,8 +58,18 @@ def to_tensor(array: npt.NDArray[Any]) -> pb.Tensor:
 
 
 def as_tensor(value: Tensor, dtype: npt.DTypeLike) -> pb.Tensor:
-    """Return a Tensor message: of an array, converted to `dtype`, or the message that was given."""
-    return value if isinstance(value, pb.Tensor) else to_tensor(np.asarray(value, dtype))
+    """Return a Tensor message: of an array, converted to `dtype`, or the message that was given.
+
+    Raises:
+        TypeError: `dtype` is bool and the array holds floats: every number but 0 would be true.
+    """
+    if isinstance(value, pb.Tensor):
+        return value
+    array = np.asarray(value)
+    # An empty list is an array of floats.
+    if np.dtype(dtype) == np.bool_ and array.dtype.kind not in "biu" and array.size:
+        raise TypeError(f"flags are bool, not {array.dtype}: compare the numbers with a threshold, such as blink > 0.5")
+    return to_tensor(np.asarray(array, dtype))
 
 
 def from_tensor(message: pb.Tensor) -> npt.NDArray[Any]:
@@ -121,11 +131,13 @@ def from_image(message: pb.Image) -> Pixels:
 
 
 def as_pcm(piece: npt.NDArray[Any], channels: int) -> bytes:
-    """Return the bytes of a piece of sound, float32 [n] or [n, channels]: little-endian, the channels of a sample side by side.
+    """Return the bytes of a piece of sound, [n] or [n, channels]: float32, little-endian, the channels of a sample side by side.
 
     Raises:
-        TypeError: the piece has another number of channels.
+        TypeError: the piece is not of floats, or has another number of channels.
     """
+    if piece.dtype.kind != "f":
+        raise TypeError(f"a sound is float32 in [-1, 1], not {piece.dtype}: divide samples of int16 by 32768")
     if piece.ndim not in (1, 2) or (piece.shape[1] if piece.ndim == 2 else 1) != channels:
         raise TypeError(
             f"a sound of {channels} channels comes in pieces [n, {channels}], such as audio.pieces(samples) cuts, "

@@ -211,7 +211,7 @@ def stream_call(
     Args:
         rpc: the RPC.
         read: gives the results in one response.
-        once_ready: take the first item only when the server has sent its initial metadata.
+        once_ready: take the first item only when the server has sent its initial metadata, and none if the server refuses the call.
     """
     return lambda build: StreamCall(rpc, build, read, once_ready)
 

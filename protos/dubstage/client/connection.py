@@ -76,7 +76,8 @@ class Connection(ChannelCalls[grpc.Channel]):
             rpc: the RPC.
             requests: read in a thread of gRPC, as fast as the server takes them.
             timeout_s: seconds that the whole stream may take; None: `connection.timeout_s`.
-            once_ready: take the second request only when the server has sent its initial metadata.
+            once_ready: take the second request only when the server has sent its initial metadata, and never if the server
+                refuses the call. A call that fails while it waits for a later request takes and drops that request.
 
         Raises:
             DubstageCallError: the call failed.
@@ -84,8 +85,15 @@ class Connection(ChannelCalls[grpc.Channel]):
         """
         source = _Source(requests)
         begun: SimpleQueue[Any] = SimpleQueue()
-        ready: Callable[[], object] | None = (lambda: begun.get().initial_metadata()) if once_ready else None
-        call = self._callable(rpc, self.channel.stream_stream)(source.messages(ready), **self._options(timeout_s))
+
+        def ready() -> bool:
+            call = begun.get()
+            call.initial_metadata()
+            # gRPC gives a refused call initial metadata too, empty ones, once the call is over.
+            return bool(call.is_active())
+
+        messages = source.messages(ready if once_ready else None)
+        call = self._callable(rpc, self.channel.stream_stream)(messages, **self._options(timeout_s))
         begun.put(call)
         try:
             yield from call
@@ -112,12 +120,13 @@ class _Source:
         self._requests = requests
         self.failure: Exception | None = None
 
-    def messages(self, ready: Callable[[], object] | None = None) -> Iterator[Any]:
+    def messages(self, ready: Callable[[], bool] | None = None) -> Iterator[Any]:
+        """Yield the requests. After the first one, `ready` waits for the server and returns whether the server wants the others."""
         try:
             for number, request in enumerate(self._requests):
                 yield request
-                if number == 0 and ready is not None:
-                    ready()
+                if number == 0 and ready is not None and not ready():
+                    return
         except Exception as error:
             self.failure = error
             raise

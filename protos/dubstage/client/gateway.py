@@ -251,7 +251,9 @@ def live(
     """Yield a LiveFrame for each 40 ms of speech, while the sound comes. Closing the iterator ends the stream.
 
     Items are pieces of the sound without gaps: float32 [n] or [n, channels] in [-1, 1], 20 to 40 ms each for low latency. The first
-    piece is taken when the gateway is ready for it.
+    piece is taken when the gateway is ready for it. If the gateway refuses the stream, no piece is taken, and the same iterator
+    serves for the next attempt. A stream that ends later may be waiting for a piece: the stream takes and drops that piece, and
+    until the piece comes, a generator cannot be read by another stream.
 
     Args:
         actor_id: an enrolled person whose footage is stored.

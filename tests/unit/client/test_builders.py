@@ -72,6 +72,22 @@ def test_a_sound_that_was_not_cut_or_has_other_channels_is_refused(piece: Any, c
             made.item(np.asarray(piece))
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint8, np.complex64])
+def test_a_sound_that_is_not_of_floats_is_refused(dtype: type) -> None:
+    for made in (
+        audio.extract_features.requests(sample_rate_hz=16000),
+        gateway.live.requests(actor_id="ann", sample_rate_hz=16000),
+    ):
+        with pytest.raises(TypeError, match=rf"float32 in \[-1, 1\], not {dtype.__name__}: divide samples of int16 by 32768"):
+            made.item(np.zeros(4, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
+def test_a_sound_of_any_floats_is_sent_as_float32(dtype: str) -> None:
+    request = gateway.live.requests(actor_id="ann", sample_rate_hz=16000).item(np.array([0.5, -1], dtype))
+    assert request.audio.pcm_f32 == np.array([0.5, -1], "<f4").tobytes()
+
+
 def test_features_become_a_block() -> None:
     assert audio.as_block(FEATURES) == BLOCK
     assert audio.as_block(BLOCK) is BLOCK
@@ -142,6 +158,13 @@ def test_arrays_take_the_contracts_type() -> None:
     request = motion.encode_style.request(method="toy", mouth_landmarks=np.ones((1, 59, 3)), usable=np.ones(1, np.uint8))
     assert from_tensor(request.mouth_landmarks).dtype == np.float32
     assert from_tensor(request.usable).dtype == np.bool_
+
+
+def test_floats_are_no_flags() -> None:
+    with pytest.raises(TypeError, match=r"flags are bool, not float64: compare .* threshold"):
+        texture.select_frames.request(head_motion=[0.5, 0.5], blink=[0.01, 0.9], silent=[True, False])
+    nothing = texture.select_frames.request(head_motion=[], blink=[], silent=[])
+    assert from_tensor(nothing.blink).dtype == np.bool_
 
 
 def test_texture_requests() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -29,6 +31,7 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from tests.unit.client.fake_server import FakeServer, refuse
+from tests.unit.client.full_gateway import FullGateway, is_held
 
 STYLE = common_pb2.ArtefactRef(uri="file:///style", sha256="ab" * 32, size_bytes=9)
 PICTURE = np.zeros((4, 6, 3), np.uint8)
@@ -266,6 +269,39 @@ def test_live_takes_sound_only_when_the_gateway_is_ready(server: FakeServer, asy
             shown = list(gateway.live(connection, sound(), actor_id="ann", sample_rate_hz=16000))
     assert events == ["ready", "sound"]
     assert [(frame.frame_index, frame.silent) for frame in shown] == [(0, True)]
+
+
+def microphone() -> Iterator[Any]:
+    yield from (np.full(640, loudness, np.float32) for loudness in FullGateway.WHOLE)
+
+
+def test_a_refused_live_stream_takes_no_sound(server: FakeServer, connection: Connection) -> None:
+    full = server.answers[rpcs.gateway.LIVE] = FullGateway()
+    sound = microphone()
+    listener = (piece for piece in sound)
+    listening = weakref.ref(listener)
+    with pytest.raises(DubstageCallError, match="OVERLOADED"):
+        list(gateway.live(connection, listener, actor_id="ann", sample_rate_hz=16000))
+    del listener
+    while is_held(listening):
+        time.sleep(0.01)
+    shown = list(gateway.live(connection, sound, actor_id="ann", sample_rate_hz=16000))
+    assert (len(shown), full.heard) == (3, FullGateway.WHOLE)
+
+
+async def test_a_refused_live_stream_of_asyncio_takes_no_sound(server: FakeServer) -> None:
+    full = server.answers[rpcs.gateway.LIVE] = FullGateway()
+    sound = microphone()
+    listener = (piece for piece in sound)
+    listening = weakref.ref(listener)
+    async with connect_aio(server.target, timeout_s=60) as connection:
+        with pytest.raises(DubstageCallError, match="OVERLOADED"):
+            _ = [frame async for frame in gateway.live.aio(connection, listener, actor_id="ann", sample_rate_hz=16000)]
+        del listener
+        while is_held(listening):  # noqa: ASYNC110 - gRPC lets go of the sound when it likes
+            await asyncio.sleep(0.01)
+        shown = [frame async for frame in gateway.live.aio(connection, sound, actor_id="ann", sample_rate_hz=16000)]
+    assert (len(shown), full.heard) == (3, FullGateway.WHOLE)
 
 
 def test_a_call_carries_the_token_and_the_time(server: FakeServer) -> None:

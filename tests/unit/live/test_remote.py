@@ -1,0 +1,41 @@
+"""Live streams of a running gateway: what a refused stream takes of the sound."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import rpcs
+from gateway.live.remote import remote_live_frames
+from services.common.chassis.client import ClientConfig
+from services.common.errors import Overloaded
+from tests.unit.client.conftest import server
+from tests.unit.client.fake_server import FakeServer
+from tests.unit.client.full_gateway import FullGateway, is_held
+
+__all__ = ["server"]
+
+
+async def test_a_refused_stream_takes_no_sound(server: FakeServer) -> None:
+    full = server.answers[rpcs.gateway.LIVE] = FullGateway()
+    config = ClientConfig(stage="gateway", target=server.target)
+    pieces = iter([audio_pb2.AudioChunk(pcm_f32=np.full(640, loudness, "<f4").tobytes()) for loudness in FullGateway.WHOLE])
+
+    async def sound() -> AsyncIterator[audio_pb2.AudioChunk]:
+        for piece in pieces:
+            yield piece
+
+    listener = sound()
+    listening = weakref.ref(listener)
+    with pytest.raises(Overloaded):
+        _ = [frame async for frame in remote_live_frames(config, "ann", listener, sample_rate_hz=16000, channels=1)]
+    del listener
+    while is_held(listening):  # noqa: ASYNC110 - gRPC lets go of the sound when it likes
+        await asyncio.sleep(0.01)
+    shown = [frame async for frame in remote_live_frames(config, "ann", sound(), sample_rate_hz=16000, channels=1)]
+    assert (len(shown), full.heard) == (3, FullGateway.WHOLE)
