@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from gateway.actors.workplace import Workplace
 from gateway.ahead import in_thread
 from gateway.api.job_context import JobContext
-from gateway.api.opened_stages import OpenedStages
+from gateway.api.shared import Shared
 from gateway.batch.bench import Bench
 from gateway.batch.in_process import run_in_process
 from gateway.batch.store import open_batches
@@ -64,20 +64,17 @@ class BatchJobs:
     Args:
         settings: settings of the process.
         context: what the operations work with.
-        stages: the stages of this process.
-        shots: slots of shots that all tenants of this process share; None: the batches have slots of their own.
+        shared: what the tenants of the process share.
     """
 
-    def __init__(
-        self, settings: GatewaySettings, context: JobContext, stages: OpenedStages, shots: asyncio.Semaphore | None = None
-    ) -> None:
+    def __init__(self, settings: GatewaySettings, context: JobContext, shared: Shared) -> None:
         self._settings = settings
         self._rewrite = context.names.rewrite
         self.operations = OperationStore(context.actors.database, kinds=(BATCH,))
-        self._slots = context.gate.shots(shots or asyncio.Semaphore(settings.max_batch_shots))
+        self._slots = context.gate.shots(shared.shots)
         self._stack = AsyncExitStack()
         place = Workplace(settings, context.actors, context.artefacts)
-        self.bench = Bench(place, context.jobs, self._stack, stages.serving)
+        self.bench = Bench(place, context.jobs, self._stack, shared.stages.serving)
 
     async def __call__(self, job: Job) -> bytes:
         """Dub the shots of a batch until all have ended; the response is empty."""

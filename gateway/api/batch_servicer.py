@@ -20,12 +20,11 @@ from gateway.api.job_context import JobContext
 from gateway.api.operation_messages import page_size_from
 from gateway.batch.manifest import Manifest, batch_name
 from gateway.settings import GatewaySettings
-from services.common.errors import InvalidRequest, Overloaded
+from gateway.tenants.long_calls import LongCalls
+from services.common.errors import InvalidRequest
 
-MOST_WATCHERS: Final = 16
-"""Most streams of WatchBatch at once in one gateway, so that other calls find room."""
 MOST_REPORTS: Final = 2
-"""Most reports that one gateway writes at once. Further calls wait."""
+"""Most reports that one gateway writes at once for a tenant. Further calls wait."""
 MOST_MISTAKES: Final = 10_000
 """Most mistakes of one answer."""
 
@@ -37,14 +36,15 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         settings: settings of the process.
         context: what the operations work with.
         batches: the batches.
+        long_calls: long calls of all tenants.
     """
 
-    def __init__(self, settings: GatewaySettings, context: JobContext, batches: Batches) -> None:
+    def __init__(self, settings: GatewaySettings, context: JobContext, batches: Batches, long_calls: LongCalls) -> None:
         self._may_use_cluster = settings.is_default_tenant
         self._context = context
         self._batches = batches
         self._rows = RowReader(context)
-        self._watchers = 0
+        self._long_calls = long_calls
         self._reports = asyncio.Semaphore(MOST_REPORTS)
 
     async def SubmitBatch(self, request: pb.SubmitBatchRequest, context: Any) -> pb.SubmitBatchResponse:  # noqa: N802
@@ -90,17 +90,10 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
     async def WatchBatch(self, request: pb.WatchBatchRequest, context: Any) -> AsyncIterator[pb.WatchBatchResponse]:  # noqa: N802
         """Send a batch when its progress has changed, until all shots have ended."""
         name = batch_id_from(request.batch_id)
-        if self._watchers >= MOST_WATCHERS:
-            raise Overloaded(
-                f"{MOST_WATCHERS} calls watch batches already, the most of a gateway: call GetBatch", retry_after_s=5.0
-            )
-        self._watchers += 1
-        try:
+        with self._long_calls.place():
             async with aclosing(self._batches.watch(name)) as views:
                 async for view in views:
                     yield pb.WatchBatchResponse(batch=self._message(view))
-        finally:
-            self._watchers -= 1
 
     async def CancelBatch(self, request: pb.CancelBatchRequest, context: Any) -> pb.CancelBatchResponse:  # noqa: N802
         """Cancel shots, or all that have not ended."""
@@ -120,12 +113,13 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
     async def GetReport(self, request: pb.GetReportRequest, context: Any) -> AsyncIterator[pb.GetReportResponse]:  # noqa: N802
         """Send the files of the report."""
         name = batch_id_from(request.batch_id)
-        async with self._reports, self._batches.folder_aside() as folder:
-            view, (store, _) = await self._batches.view(name), await in_thread(self._batches.views.store, name)
-            await in_thread(write_files, store, view.facts, view.records, request.format, self._context.names.told, folder)
-            async with aclosing(pieces(folder)) as found:
-                async for piece in found:
-                    yield piece
+        with self._long_calls.place():
+            async with self._reports, self._batches.folder_aside() as folder:
+                view, (store, _) = await self._batches.view(name), await in_thread(self._batches.views.store, name)
+                await in_thread(write_files, store, view.facts, view.records, request.format, self._context.names.told, folder)
+                async with aclosing(pieces(folder)) as found:
+                    async for piece in found:
+                        yield piece
 
     def _message(self, view: BatchView) -> pb.Batch:
         return batch_message(view.facts, view.progress, [self._context.names.told(note) for note in view.notes])

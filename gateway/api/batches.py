@@ -14,7 +14,7 @@ from gateway.ahead import in_thread
 from gateway.api.batch_jobs import BATCH, BatchJobs, Order, outputs_of
 from gateway.api.batch_views import BatchView, BatchViews
 from gateway.api.job_context import JobContext
-from gateway.api.opened_stages import OpenedStages
+from gateway.api.shared import Shared
 from gateway.audit.entry import Event
 from gateway.batch import changes
 from gateway.batch.audit import batch_happening
@@ -39,17 +39,14 @@ class Batches:
     Args:
         settings: settings of the process.
         context: what the operations work with.
-        stages: the stages of this process.
-        shots: as for `BatchJobs`.
+        shared: what the tenants of the process share.
     """
 
-    def __init__(
-        self, settings: GatewaySettings, context: JobContext, stages: OpenedStages, shots: asyncio.Semaphore | None = None
-    ) -> None:
+    def __init__(self, settings: GatewaySettings, context: JobContext, shared: Shared) -> None:
         self._settings = settings
         self._shared = context.actors.database.shared
         self._audit = context.actors.audit
-        self._jobs = BatchJobs(settings, context, stages, shots)
+        self._jobs = BatchJobs(settings, context, shared)
         self._runner = self._jobs.runner()
         self.views = BatchViews(settings, self._jobs.operations)
         self._closing = asyncio.Event()

@@ -12,6 +12,7 @@ from gateway.api.operation_messages import done_filter_from, operation_message, 
 from gateway.audit.entry import Event, Happening
 from gateway.audit.log import AuditLog
 from gateway.operations.runner import JobRunner
+from gateway.tenants.long_calls import LongCalls
 from services.common.chassis import calls
 
 LONGEST_WAIT_S: Final = 3600.0
@@ -24,11 +25,13 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
     Args:
         runner: runs the operations.
         audit: the audit log.
+        long_calls: long calls of all tenants.
     """
 
-    def __init__(self, runner: JobRunner, audit: AuditLog) -> None:
+    def __init__(self, runner: JobRunner, audit: AuditLog, long_calls: LongCalls) -> None:
         self._runner = runner
         self._audit = audit
+        self._long_calls = long_calls
 
     async def ListOperations(  # noqa: N802
         self, request: operations_pb2.ListOperationsRequest, context: Any
@@ -63,9 +66,15 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
     async def WaitOperation(  # noqa: N802
         self, request: operations_pb2.WaitOperationRequest, context: Any
     ) -> operations_pb2.Operation:
-        """Return an operation when it has ended, or as it is when the timeout or most of the call's deadline has passed."""
+        """Return an operation when it has ended, or as it is when the timeout or most of the call's deadline has passed.
+
+        If too many calls wait already, return the operation as it is at once: other calls must find room.
+        """
+        if not self._long_calls.has_room():
+            return operation_message(await self._runner.get(request.name))
         asked_s = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else LONGEST_WAIT_S
         remaining_s = calls.remaining_s()
         # The answer must arrive before the caller's deadline.
         allowed_s = LONGEST_WAIT_S if remaining_s is None else remaining_s - min(0.5, remaining_s / 10)
-        return operation_message(await self._runner.wait(request.name, max(0.0, min(asked_s, allowed_s))))
+        with self._long_calls.place():
+            return operation_message(await self._runner.wait(request.name, max(0.0, min(asked_s, allowed_s))))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from dataclasses import dataclass
 
 from opentelemetry import trace
 
@@ -13,32 +12,11 @@ from gateway.api.batches import Batches
 from gateway.api.chores import eraser_of, expire_hourly
 from gateway.api.handlers import runner_of
 from gateway.api.installation import Installation
-from gateway.api.opened_stages import OpenedStages
 from gateway.api.servicers import Servicers
+from gateway.api.shared import Shared
 from gateway.audit.settings import record_settings
-from gateway.live.admission import LiveAdmission
 from gateway.live.streams import LiveStreams
-from gateway.operations.slots import Slots
 from gateway.settings import GatewaySettings
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What the tenants of one gateway process share.
-
-    Attributes:
-        settings: settings of the process, with the places of the default tenant.
-        stages: the stages of the process.
-        jobs: slots of dubs and enrolments.
-        shots: slots of shots of batches.
-        live: decides which live streams run.
-    """
-
-    settings: GatewaySettings
-    stages: OpenedStages
-    jobs: Slots
-    shots: asyncio.Semaphore
-    live: LiveAdmission
 
 
 class Room:
@@ -77,12 +55,12 @@ class Room:
             max_message_bytes=settings.max_message_bytes,
             admission=shared.live,
         )
-        self._batches = Batches(settings, context, stages, shared.shots)
+        self._batches = Batches(settings, context, shared)
         self._eraser = eraser_of(settings, context, runner, live)
         self._expire = functools.partial(expire_hourly, settings, context, self._batches.views)
         self._chores: list[asyncio.Task[None]] = []
-        batches = BatchServicer(settings, context, self._batches)
-        self.servicers: Servicers = Servicers.of(context, runner, self._eraser, live, batches)
+        batches = BatchServicer(settings, context, self._batches, shared.long_calls)
+        self.servicers: Servicers = Servicers.of(context, runner, self._eraser, live, batches, shared.long_calls)
 
     @property
     def unfinished(self) -> int:

@@ -10,7 +10,8 @@ import structlog
 from opentelemetry import trace
 
 from gateway.ahead import in_thread
-from gateway.api.room import Room, Shared
+from gateway.api.room import Room
+from gateway.api.shared import Shared
 from gateway.tenants.places import settings_of
 from gateway.tenants.register import remember_tenant, served_tenants
 from services.common.chassis.caller import DEFAULT_TENANT, current_caller

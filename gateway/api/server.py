@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from prometheus_client import Gauge
 
 from gateway.api.opened_stages import OpenedStages
 from gateway.api.registration import SERVICES, add_servicers
-from gateway.api.room import Shared
 from gateway.api.rooms import Rooms
-from gateway.live.admission import LiveAdmission
+from gateway.api.shared import Shared
 from gateway.live.metrics import LiveMetrics
-from gateway.operations.slots import Slots
 from gateway.settings import GatewaySettings
+from gateway.tenants.long_calls import most_calls_of_tenant
 from services.common.chassis.caller import DEFAULT_TENANT
 from services.common.chassis.server import StageServer
 from services.common.errors import InvalidRequest
@@ -36,13 +33,19 @@ class GatewayServer(StageServer):
                 field="DUBSTAGE_TENANT",
             )
         self._stages = OpenedStages(settings)
-        slots, shots = Slots(settings.max_concurrent_jobs), asyncio.Semaphore(settings.max_batch_shots)
-        live = LiveAdmission(settings.max_live_streams, settings.max_live_frame_ms / 1000)
-        self._rooms = rooms = Rooms(Shared(settings, self._stages, slots, shots, live))
-        super().__init__("gateway", settings, register=lambda server: add_servicers(server, rooms), services=SERVICES)
+        shared = Shared.of(settings, self._stages)
+        self._rooms = rooms = Rooms(shared)
+        super().__init__(
+            "gateway",
+            settings,
+            register=lambda server: add_servicers(server, rooms),
+            services=SERVICES,
+            # Without tokens there is one tenant alone.
+            most_calls_of_tenant=most_calls_of_tenant(settings.max_concurrent_rpcs) if settings.auth_token_file else None,
+        )
         unfinished = Gauge("dubstage_operations", "Operations that run here, or wait", registry=self.metrics.registry)
         unfinished.set_function(lambda: rooms.unfinished)
-        self.metrics.registry.register(LiveMetrics(live))
+        self.metrics.registry.register(LiveMetrics(shared.live))
 
     @property
     def busy(self) -> bool:

@@ -14,6 +14,7 @@ from gateway.api.job_context import JobContext
 from gateway.api.operations_servicer import OperationsServicer
 from gateway.live.streams import LiveStreams
 from gateway.operations.runner import JobRunner
+from gateway.tenants.long_calls import LongCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,15 @@ class Servicers:
     operations: Any
 
     @classmethod
-    def of(cls, context: JobContext, runner: JobRunner, eraser: ActorEraser, live: LiveStreams, batches: BatchServicer) -> Self:
+    def of(
+        cls,
+        context: JobContext,
+        runner: JobRunner,
+        eraser: ActorEraser,
+        live: LiveStreams,
+        batches: BatchServicer,
+        long_calls: LongCalls,
+    ) -> Self:
         """Return the servicers that work with these places.
 
         Args:
@@ -35,11 +44,12 @@ class Servicers:
             eraser: erases people.
             live: opens live streams.
             batches: the RPCs of batches.
+            long_calls: long calls of all tenants.
         """
         names = context.names
         return cls(
             with_names(ActorServicer(context, runner, eraser), names),
             with_names(DubServicer(context, runner, live), names),
             with_names(batches, names),
-            with_names(OperationsServicer(runner, context.actors.audit), names),
+            with_names(OperationsServicer(runner, context.actors.audit, long_calls), names),
         )

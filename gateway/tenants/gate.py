@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from gateway.tenants.fair_slots import FairSlots
 from gateway.tenants.frames import FrameMeter
 from gateway.tenants.limits import Limits, TenantLimits
 from services.common.errors import TransientError
@@ -124,13 +125,13 @@ class TenantGate:
 
         return count
 
-    def shots(self, slots: asyncio.Semaphore) -> ShotSlots:
+    def shots(self, slots: FairSlots) -> ShotSlots:
         """Return the slots of the tenant's shots.
 
         Args:
             slots: slots of the shots of all tenants.
         """
-        return ShotSlots(self, slots)
+        return ShotSlots(self, self._tenant, slots)
 
     async def begin_shot(self) -> None:
         """Wait until the limits allow a further shot of a batch, and count the shot."""
@@ -166,22 +167,24 @@ class ShotSlots:
 
     Args:
         gate: the tenant's gate.
+        tenant: name of the tenant.
         slots: slots of the shots of all tenants.
     """
 
-    def __init__(self, gate: TenantGate, slots: asyncio.Semaphore) -> None:
+    def __init__(self, gate: TenantGate, tenant: str, slots: FairSlots) -> None:
         self._gate = gate
+        self._tenant = tenant
         self._slots = slots
 
     async def __aenter__(self) -> Callable[[str, int, int], None]:
         await self._gate.begin_shot()
         try:
-            await self._slots.acquire()
+            await self._slots.acquire(self._tenant)
         except BaseException:
             self._gate.end_shot()
             raise
         return self._gate.counting()
 
     async def __aexit__(self, *_: object) -> None:
-        self._slots.release()
+        self._slots.release(self._tenant)
         self._gate.end_shot()

@@ -30,6 +30,8 @@ G = TypeVar("G", bound=Message)
 
 POLL_SECONDS: Final = 5.0
 """Seconds between two requests of `wait` without `on_progress`."""
+EARLY_SECONDS: Final = 1.0
+"""Most seconds before the next request of `wait` if the gateway answered at once, because too many calls wait there already."""
 PROGRESS_SECONDS: Final = 0.5
 """Seconds between two calls of `on_progress`."""
 OUTAGE_SECONDS: Final = 120.0
@@ -187,12 +189,14 @@ def begin_steps(rpc: Unary[Q, operations_pb2.Operation], request: Q, patience: P
 def wait_steps(name: str, kind: Kind[M, G], patience: Patience, on_progress: Callable[[G], None] | None) -> Steps[M]:
     """Wait for the end of an operation and return its result.
 
-    The request is sent again while the gateway is away, or refuses the request because of too many calls: the operation goes on.
+    The request is sent again while the gateway is away, or refuses the request because of too many calls: the operation goes on. If
+    too many calls wait there already, the gateway answers at once: the next request comes after a pause.
     """
     poll_s = POLL_SECONDS if on_progress is None else PROGRESS_SECONDS
     while True:
         left = patience.left_s()
         left = poll_s if left is None else min(poll_s, left)
+        asked_at = time.monotonic()
         if left <= 0:
             raise DubstageCallError(f"{name} has not ended yet; it goes on", code="DEADLINE_EXCEEDED", retryable=True)
         try:
@@ -211,8 +215,9 @@ def wait_steps(name: str, kind: Kind[M, G], patience: Patience, on_progress: Cal
                 raise from_status(state.error)
             if state.done:
                 return unpacked(state.response, kind.result, name)
-            continue
-        yield Pause(pause_s)
+            pause_s = min(asked_at + left - time.monotonic(), EARLY_SECONDS)
+        if pause_s > 0:
+            yield Pause(pause_s)
 
 
 def wait_request(name: str, longest_s: float) -> operations_pb2.WaitOperationRequest:

@@ -215,5 +215,8 @@ def delete_operation(name: str) -> operations_pb2.DeleteOperationRequest:
 
 @unary_call(rpcs.operations.WAIT_OPERATION, _state)
 def wait_operation(name: str, longest_s: float) -> operations_pb2.WaitOperationRequest:
-    """Return the OperationState of an operation when it has ended, at the latest after `longest_s` seconds."""
+    """Return the OperationState of an operation when it has ended, at the latest after `longest_s` seconds.
+
+    A gateway at which too many calls wait already returns the state at once: pause before the next call.
+    """
     return wait_request(name, longest_s)

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from services.common.chassis import calls
+from services.common.chassis.caller import current_caller
 from services.common.chassis.load import Load
 from services.common.chassis.memory import resident_bytes
 from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded, TransientError
@@ -26,10 +28,18 @@ class Admission:
 
     Before `open()` no call is admitted. After `close()` no further call is admitted, and calls that wait or run go on. Use the
     object from one event loop only.
+
+    Args:
+        max_active: most calls that run.
+        max_queued: most calls that wait.
+        most_of_tenant: most calls of one tenant that run or wait; None: one tenant may have all places.
+        retry_after_s: seconds after which a refused call may come again.
     """
 
-    def __init__(self, *, max_active: int, max_queued: int, retry_after_s: float = 1.0) -> None:
+    def __init__(self, *, max_active: int, max_queued: int, most_of_tenant: int | None = None, retry_after_s: float = 1.0) -> None:
         self._capacity = max_active + max_queued
+        self._most_of_tenant = most_of_tenant
+        self._of_tenant: Counter[str] = Counter()
         self._slots = asyncio.Semaphore(max_active)
         self._retry_after_s = retry_after_s
         self._present = 0
@@ -55,18 +65,25 @@ class Admission:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Hold one of the active places while the block runs.
+        """Hold one of the active places for the current caller while the block runs.
 
         Raises:
             ModelNotReady: `open()` has not been called yet.
             BackendUnavailable: `close()` has been called.
-            Overloaded: all places and the whole queue are taken.
+            Overloaded: all places and the whole queue are taken, or the caller's tenant has as many calls as one tenant may have.
         """
         if self._refusal is not None:
             raise type(self._refusal)(self._refusal.message, retry_after_s=self._retry_after_s)
         if self._present >= self._capacity:
             raise Overloaded(f"the stage already has {self._present} calls, as many as it takes", retry_after_s=self._retry_after_s)
+        tenant = current_caller().tenant
+        if self._most_of_tenant is not None and self._of_tenant[tenant] >= self._most_of_tenant:
+            raise Overloaded(
+                f"tenant {tenant} already has {self._most_of_tenant} calls, as many as one tenant may have",
+                retry_after_s=self._retry_after_s,
+            )
         self._present += 1
+        self._of_tenant[tenant] += 1
         self._idle.clear()
         try:
             arrived = time.perf_counter()
@@ -85,6 +102,7 @@ class Admission:
                 self.load.finish()
         finally:
             self._present -= 1
+            self._of_tenant[tenant] -= 1
             if not self._present:
                 self._idle.set()
 

@@ -63,6 +63,7 @@ class StageServer:
             None: always True.
         collectors: metrics of the stage's own, shown with the server's.
         close: called once, after the last call.
+        most_calls_of_tenant: most calls of one tenant that run or wait; None: one tenant may have all.
 
     Raises:
         InvalidRequest: a token or TLS file cannot be used.
@@ -80,6 +81,7 @@ class StageServer:
         is_serving: Callable[[], bool] | None = None,
         collectors: Sequence[Collector] = (),
         close: Callable[[], None] | None = None,
+        most_calls_of_tenant: int | None = None,
     ) -> None:
         self.stage = stage
         self.metrics = Metrics(stage)
@@ -94,7 +96,9 @@ class StageServer:
         self._close = close
         for collector in collectors:
             self.metrics.registry.register(collector)
-        self._admission = Admission(max_active=settings.max_concurrent_rpcs, max_queued=settings.max_queued_rpcs)
+        self._admission = Admission(
+            max_active=settings.max_concurrent_rpcs, max_queued=settings.max_queued_rpcs, most_of_tenant=most_calls_of_tenant
+        )
         self.metrics.watch(self._admission, self._workers)
         self._health = health.aio.HealthServicer()
         self._stop_metrics: Callable[[], None] = lambda: None

@@ -14,6 +14,7 @@ from gateway.api.batch_servicer import BatchServicer
 from gateway.api.batches import Batches
 from gateway.api.installation import Installation
 from gateway.api.opened_stages import OpenedStages
+from gateway.api.shared import Shared
 from gateway.batch.store import BatchStore
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequest
@@ -45,8 +46,9 @@ def call(store: BatchStore, tmp_path: Path) -> Iterator[Call[Any]]:
 
     def run(work: Callable[[BatchServicer], Coroutine[Any, Any, T]]) -> T:
         async def once() -> T:
-            batches = Batches(settings, installation.context, OpenedStages(settings))
-            return await work(BatchServicer(settings, installation.context, batches))
+            shared = Shared.of(settings, OpenedStages(settings))
+            batches = Batches(settings, installation.context, shared)
+            return await work(BatchServicer(settings, installation.context, batches, shared.long_calls))
 
         return asyncio.run(once())
 

@@ -12,10 +12,9 @@ from opentelemetry import trace
 
 from gateway.api import rooms as rooms_module
 from gateway.api.opened_stages import OpenedStages
-from gateway.api.room import Room, Shared
+from gateway.api.room import Room
 from gateway.api.rooms import Rooms
-from gateway.live.admission import LiveAdmission
-from gateway.operations.slots import Slots
+from gateway.api.shared import Shared
 from gateway.settings import GatewaySettings
 from services.common.chassis.caller import acting_for
 from services.common.errors import BackendUnavailable
@@ -23,8 +22,7 @@ from services.common.errors import BackendUnavailable
 
 def rooms_at(folder: Path, url: str) -> Rooms:
     settings = GatewaySettings(data_dir=folder, artefacts_url=str(folder.parent / "artefacts"), database_url=url)
-    stages = OpenedStages(settings)
-    return Rooms(Shared(settings, stages, Slots(1), asyncio.Semaphore(1), LiveAdmission(1)))
+    return Rooms(Shared.of(settings, OpenedStages(settings)))
 
 
 async def closed(rooms: Rooms) -> None:

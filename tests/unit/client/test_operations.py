@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2
 
 from dubstage.client import Connection, DubstageCallError, connect, connect_aio, gateway, operation_steps, rpcs
-from dubstage.client.operation_steps import Patience, Pause, begin_steps
+from dubstage.client.operation_steps import Ask, Patience, Pause, begin_steps, wait_steps
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from tests.unit.client.fake_server import Answer, FakeServer, refuse
 
@@ -189,6 +189,43 @@ def test_waiting_gives_up_a_gateway_that_stays_so(
     with pytest.raises(DubstageCallError) as caught:
         gateway.dub(connection, footage="film.mp4", output="dubbed.mp4").wait(outage_s=0.3)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(("on_progress", "pause_s"), [(None, 1.0), (lambda progress: None, 0.5)])
+def test_waiting_pauses_after_each_answer_that_comes_before_the_time_has_ended(
+    clock: Clock, on_progress: Any, pause_s: float
+) -> None:
+    """A gateway at which too many calls wait answers at once."""
+    steps = wait_steps(NAME, gateway.DUB, Patience(30.0), on_progress)
+    asked = next(steps)
+    for _ in range(3):
+        assert isinstance(asked, Ask)
+        pause = steps.send(RUNNING)
+        assert isinstance(pause, Pause)
+        assert pause.seconds == pytest.approx(pause_s)
+        clock.sleep(pause.seconds)
+        asked = steps.send(None)
+    with pytest.raises(StopIteration) as ended:
+        steps.send(ENDED)
+    assert ended.value.value.num_frames == 9
+
+
+def test_waiting_asks_again_at_once_when_the_gateway_has_waited(clock: Clock) -> None:
+    steps = wait_steps(NAME, gateway.DUB, Patience(30.0), None)
+    step = next(steps)
+    assert isinstance(step, Ask)
+    clock.sleep(operation_steps.POLL_SECONDS)
+    assert isinstance(steps.send(RUNNING), Ask)
+
+
+def test_a_pause_after_an_early_answer_is_no_longer_than_the_callers_time(clock: Clock) -> None:
+    steps = wait_steps(NAME, gateway.DUB, Patience(30.0, 0.2), None)
+    next(steps)
+    step = steps.send(RUNNING)
+    assert isinstance(step, Pause)
+    clock.sleep(step.seconds)
+    with pytest.raises(DubstageCallError, match="has not ended yet"):
+        steps.send(None)
 
 
 def test_waiting_ends_with_a_refusal_for_another_reason(server: FakeServer, connection: Connection) -> None:

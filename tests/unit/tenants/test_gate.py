@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.tenants import gate as gate_module
+from gateway.tenants.fair_slots import FairSlots
 from gateway.tenants.gate import TenantGate
 from gateway.tenants.limits import Limits
 from services.common.errors import BackendUnavailable, TransientError
@@ -52,7 +53,7 @@ async def test_without_limits_everything_may_begin(world: World) -> None:
     world.gate.check_frames()
     await world.gate.check_storage()
     with world.gate.stream(), world.gate.stream():
-        async with world.gate.shots(asyncio.Semaphore(1)):
+        async with world.gate.shots(FairSlots(1)):
             pass
 
 
@@ -102,7 +103,7 @@ def test_frames_of_a_film_count_as_they_are_written(world: World) -> None:
 
 async def test_a_shot_waits_for_its_turn_and_leaves_no_slot_behind(world: World) -> None:
     world.limit(concurrent_dubs=1)
-    slots = asyncio.Semaphore(1)
+    slots = FairSlots(1)
     mine = world.gate.shots(slots)
     async with mine:
         with pytest.raises(TenantDubsReached):
@@ -122,7 +123,22 @@ async def test_a_shot_waits_for_its_turn_and_leaves_no_slot_behind(world: World)
         await waiting
         await asyncio.gather(given_up, return_exceptions=True)
     world.gate.check_dubs(0)
-    assert not slots.locked()
+    assert slots.free == 1
+
+
+async def test_a_shot_of_a_second_tenant_begins_before_further_shots_of_the_first(world: World) -> None:
+    slots, begun = FairSlots(1), list[str]()
+    other = TenantGate("bolt", Limits(None), stored_bytes=lambda: 0, unfinished=lambda: 0)
+
+    async def shot(gate: TenantGate, name: str) -> None:
+        async with gate.shots(slots):
+            begun.append(name)
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(shot(world.gate, f"acme {number}") for number in range(4)), shot(other, "bolt"))
+    assert begun == ["acme 0", "bolt", "acme 1", "acme 2", "acme 3"]
+    assert slots.free == 1
 
 
 async def test_a_dub_keeps_a_shot_waiting_until_the_limits_change(world: World) -> None:
@@ -139,7 +155,7 @@ async def test_a_shot_waits_while_the_database_is_away(world: World) -> None:
 
 async def test_a_shot_that_is_cancelled_while_others_shots_run_counts_no_more(world: World) -> None:
     world.limit(concurrent_dubs=1)
-    slots = asyncio.Semaphore(0)
+    slots = FairSlots(0)
 
     async def shot() -> None:
         async with world.gate.shots(slots):
@@ -168,7 +184,7 @@ async def _shot_waits_until(world: World, change: Callable[[], None]) -> None:
     begun = asyncio.Event()
 
     async def shot() -> None:
-        async with world.gate.shots(asyncio.Semaphore(1)):
+        async with world.gate.shots(FairSlots(1)):
             begun.set()
 
     waiting = asyncio.create_task(shot())

@@ -9,6 +9,7 @@ import weakref
 import numpy as np
 import pytest
 
+from services.common.chassis.caller import acting_for
 from services.common.chassis.limits import Admission, WorkerPool
 from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded
 
@@ -42,6 +43,26 @@ async def test_waiting_calls_run_in_the_order_of_their_arrival() -> None:
 
     await asyncio.gather(*(call(number) for number in range(4)))
     assert order == [0, 1, 2, 3]
+
+
+async def test_a_tenant_with_as_many_calls_as_one_may_have_is_refused_and_others_are_admitted() -> None:
+    admission = Admission(max_active=4, max_queued=4, most_of_tenant=2)
+    admission.open()
+
+    async def call() -> None:
+        async with admission.slot():
+            pass
+
+    with acting_for("acme"):
+        async with admission.slot():
+            await call()
+            async with admission.slot():
+                with pytest.raises(Overloaded, match="tenant acme already has 2 calls") as caught:
+                    await call()
+                assert caught.value.retry_after_s > 0
+                with acting_for("bolt"):
+                    await call()
+            await call()
 
 
 async def test_the_pool_refuses_what_is_over_its_queue_and_takes_more_when_there_is_room() -> None:

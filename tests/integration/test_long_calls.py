@@ -1,0 +1,141 @@
+"""Calls that wait or watch for long at a gateway that takes few calls: others are answered, and all who wait get their result."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from dubstage.client import Connection, DubstageCallError, batch, rpcs
+from dubstage.client import gateway as client
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.settings import TENANTS_FOLDER
+from tests.integration.client_calls import dubbing, until
+from tests.integration.films import NUM_FRAMES, Media
+from tests.integration.servers import RunningGateway, StartGateway
+
+# No other test has these tenants: one database counts the blobs of a tenant's store.
+TOKENS = {"emma": "token-of-emma-1234", "finn": "token-of-finn-1234"}
+MAX_CALLS, MAX_QUEUED = 8, 2
+MOST_OF_TENANT, MOST_LONG_OF_TENANT = 6, 2
+WAITS = 80
+
+
+@dataclass(frozen=True)
+class Place:
+    """A gateway that takes few calls."""
+
+    running: RunningGateway
+
+    def connect(self, tenant: str) -> Connection:
+        return self.running.connect(token=TOKENS[tenant])
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    gateway_factory: StartGateway, loop_thread: Any, media: Media, long_footage: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("long_calls")
+    (folder / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in TOKENS.items()))
+    home = folder / "media" / TENANTS_FOLDER / "emma"
+    home.mkdir(parents=True)
+    for file in (media.footage, media.speech, media.root / long_footage):
+        shutil.copy(file, home)
+    running = gateway_factory(
+        auth_token_file=folder / "tokens",
+        media_dir=folder / "media",
+        max_concurrent_rpcs=MAX_CALLS,
+        max_queued_rpcs=MAX_QUEUED,
+    )
+    yield Place(running)
+    loop_thread.run(running.server.drain(grace_s=0))
+
+
+@pytest.fixture
+def place(gateway: Place) -> Iterator[Place]:
+    yield gateway
+    # The gateway hears somewhat later that a caller has left.
+    until(lambda: gateway.running.server._admission.load.running == 0)
+
+
+def waited(connection: Connection, name: str) -> client.OperationState | None:
+    """Wait for the end of an operation by one call. None: the tenant has too many calls."""
+    with contextlib.suppress(DubstageCallError):
+        return client.wait_operation(connection, name, 600)
+    return None
+
+
+def test_waits_of_one_tenant_leave_room_for_the_calls_of_another(place: Place, long_footage: str) -> None:
+    with place.connect("emma") as emma, place.connect("finn") as finn, ThreadPoolExecutor(WAITS) as threads:
+        dub = client.dub(emma, **dubbing("long.mp4", footage=long_footage))
+        waits = [threads.submit(waited, emma, dub.name) for _ in range(WAITS)]
+        try:
+            until(lambda: sum(wait.done() for wait in waits) >= WAITS - MAX_CALLS - MAX_QUEUED)
+            assert list(client.list_actors(finn)) == []
+            until(lambda: sum(wait.done() for wait in waits) == WAITS - MOST_LONG_OF_TENANT)
+            # Over the bound, an operation is shown as it is.
+            state = waited(emma, dub.name)
+            assert state is not None
+            assert not state.done
+        finally:
+            until(lambda: cancelled(dub))
+        ended = [state.error for wait in waits if (state := wait.result()) is not None and state.done]
+        assert [error.code for error in ended if error is not None] == ["CANCELLED"] * MOST_LONG_OF_TENANT
+
+
+def cancelled(dub: client.Operation[Any, Any]) -> bool:
+    """Cancel a dub, unless the tenant has too many calls."""
+    with contextlib.suppress(DubstageCallError):
+        dub.cancel()
+        return True
+    return False
+
+
+def test_streams_of_one_tenant_that_say_nothing_leave_room_for_the_calls_of_another(place: Place) -> None:
+    count = 2 * (MAX_CALLS + MAX_QUEUED)
+    spoken = threading.Event()
+
+    def silence() -> Iterator[pb.LiveRequest]:
+        spoken.wait(60)
+        yield from ()
+
+    def stream(connection: Connection) -> None:
+        with contextlib.suppress(DubstageCallError):
+            list(connection.stream(rpcs.gateway.LIVE, silence()))
+
+    with place.connect("emma") as emma, place.connect("finn") as finn, ThreadPoolExecutor(count) as threads:
+        streams = [threads.submit(stream, emma) for _ in range(count)]
+        try:
+            until(lambda: sum(one.done() for one in streams) >= count - MAX_CALLS - MAX_QUEUED)
+            assert list(client.list_actors(finn)) == []
+            until(lambda: sum(one.done() for one in streams) == count - MOST_OF_TENANT)
+        finally:
+            spoken.set()
+
+
+def test_all_who_wait_get_the_result(place: Place) -> None:
+    callers = 2 * MOST_LONG_OF_TENANT + 1
+    with place.connect("emma") as emma, ThreadPoolExecutor(callers) as threads:
+        dub = client.dub(emma, **dubbing("short.mp4"))
+        results = [threads.submit(dub.wait, timeout_s=300) for _ in range(callers)]
+        assert [result.result().num_frames for result in results] == [NUM_FRAMES] * callers
+
+
+def test_a_watch_over_the_bound_is_refused_with_a_time_to_come_again(place: Place, long_footage: str) -> None:
+    row = batch.row("a", footage=long_footage, output="watched.mp4", speech="speech.wav", skip_personalization=True)
+    with place.connect("emma") as emma, contextlib.ExitStack() as watches:
+        batch.submit(emma, "watched", rows=[row])
+        for _ in range(MOST_LONG_OF_TENANT):
+            assert next(watches.enter_context(contextlib.closing(batch.watch(emma, "watched")))).num_shots == 1
+        for call in (batch.watch, batch.report):
+            with pytest.raises(DubstageCallError, match="calls of one tenant that wait, watch or send reports") as caught:
+                next(call(emma, "watched"))
+            assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+            assert caught.value.retry_after_s > 0
+        assert batch.cancel(emma, "watched").num_shots == 1
