@@ -12,16 +12,17 @@ from typing import Self
 import grpc
 import grpc.aio
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry import trace
 from prometheus_client import start_http_server
 from prometheus_client.registry import Collector
 
 from services.common.chassis.auth import TokenCheck
+from services.common.chassis.health import HealthServicer
 from services.common.chassis.interceptor import ChassisInterceptor
 from services.common.chassis.limits import Admission, WorkerPool
-from services.common.chassis.listening import bracketed, server_credentials, server_options
+from services.common.chassis.listening import bracketed, health_options, server_credentials, server_options
 from services.common.chassis.observation import Observer
 from services.common.chassis.settings import StageSettings
 from services.common.chassis.telemetry import Metrics, make_tracing
@@ -30,6 +31,7 @@ from services.common.errors import InvalidRequest
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 # Seconds for the last responses and statuses to leave.
 _FLUSH_S = 0.5
 # Seconds between two questions whether the stage serves.
@@ -100,7 +102,10 @@ class StageServer:
             max_active=settings.max_concurrent_rpcs, max_queued=settings.max_queued_rpcs, most_of_tenant=most_calls_of_tenant
         )
         self.metrics.watch(self._admission, self._workers)
-        self._health = health.aio.HealthServicer()
+        # One servicer for the calls' port and one for the plain port: watchers of the plain port, which asks for no certificate,
+        # take no places of the gateways.
+        self._health = HealthServicer(stage)
+        self._plain_health = HealthServicer(stage)
         self._stop_metrics: Callable[[], None] = lambda: None
         self._tracing = make_tracing(stage=stage, otlp_endpoint=settings.otlp_endpoint)
         self._watchdog = Watchdog(
@@ -125,11 +130,11 @@ class StageServer:
         self._server = grpc.aio.server(interceptors=[interceptor], options=server_options(settings))
         register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        # A kubelet's probe knows no TLS: the same servicer answers on a plain-text port.
-        self._health_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)]) if settings.health_port else None
+        # A kubelet's probe knows no TLS: a plain-text port answers it.
+        self._health_server = grpc.aio.server(options=health_options()) if settings.health_port else None
         if self._health_server is not None:
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
-        reflection.enable_server_reflection([*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+            health_pb2_grpc.add_HealthServicer_to_server(self._plain_health, self._health_server)
+        reflection.enable_server_reflection([*self._services, _HEALTH, reflection.SERVICE_NAME], self._server)
 
     @property
     def tracer(self) -> trace.Tracer:
@@ -150,10 +155,9 @@ class StageServer:
             InvalidRequest: the address is in use or cannot be used.
         """
         settings = self._settings
-        # grpc_health begins with SERVING: set before the first client can ask.
-        for name in ("", *self._services):
-            await self._health.set(name, _NOT_SERVING)
-        await self._health.set(LIVENESS, _SERVING)
+        # Set before the first client can ask.
+        self._set_health(_NOT_SERVING, "", *self._services)
+        self._set_health(_SERVING, LIVENESS)
         address = wanted = f"{bracketed(settings.host)}:{settings.port}"
         variable = "DUBSTAGE_PORT"
         try:
@@ -194,8 +198,7 @@ class StageServer:
         if self._warm_up is not None:
             await _in_daemon_thread(self._warm_up)
         self._admission.open()
-        for name in ("", *self._services):
-            await self._health.set(name, _SERVING)
+        self._set_health(_SERVING, "", *self._services)
         self.metrics.serving.set(1)
         if self._is_serving is not None:
             self._watching = asyncio.create_task(self._watch(self._is_serving))
@@ -209,7 +212,8 @@ class StageServer:
         if self._watching is not None:
             self._watching.cancel()
         self.metrics.serving.set(0)
-        await self._health.enter_graceful_shutdown()
+        self._health.enter_graceful_shutdown()
+        self._plain_health.enter_graceful_shutdown()
         self._admission.close()
         grace_s = self._settings.drain_grace_s if grace_s is None else grace_s
         # gRPC's own grace would wait for calls that watch the health, and would refuse health checks.
@@ -229,6 +233,11 @@ class StageServer:
         await asyncio.to_thread(self._stop_metrics)
         await asyncio.to_thread(self._tracing.shutdown)
 
+    def _set_health(self, status: int, *names: str) -> None:
+        for servicer in (self._health, self._plain_health):
+            for name in names:
+                servicer.set(name, status)
+
     async def _watch(self, is_serving: Callable[[], bool]) -> None:
         """Keep health equal to what `is_serving` returns."""
         shown = True
@@ -236,8 +245,7 @@ class StageServer:
             await asyncio.sleep(_WATCH_S)
             if (serving := is_serving()) != shown:
                 shown = serving
-                for name in ("", *self._services):
-                    await self._health.set(name, _SERVING if serving else _NOT_SERVING)
+                self._set_health(_SERVING if serving else _NOT_SERVING, "", *self._services)
                 self.metrics.serving.set(int(serving))
                 (_log.info if serving else _log.error)("health_changed", serving=serving)
 

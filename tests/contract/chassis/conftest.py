@@ -95,7 +95,15 @@ class Echo:
     service: str = SERVICE
 
     async def serve(
-        self, behave: Behaviour, *, warm: bool = True, warm_up: Any = None, workers: Any = (), register: Any = None, **settings: Any
+        self,
+        behave: Behaviour,
+        *,
+        warm: bool = True,
+        warm_up: Any = None,
+        is_serving: Any = None,
+        workers: Any = (),
+        register: Any = None,
+        **settings: Any,
     ) -> StageServer:
         settings = {"drain_grace_s": 0.0, **settings}
 
@@ -111,6 +119,7 @@ class Echo:
             services=[SERVICE],
             warm_up=warm_up,
             workers=workers,
+            is_serving=is_serving,
         )
         self.ends.append(lambda: server.drain(grace_s=0))
         await server.start()

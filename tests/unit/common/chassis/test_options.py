@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.common.chassis.client import ClientConfig, _options
-from services.common.chassis.listening import server_options
+from services.common.chassis.listening import health_options, server_options
 from services.common.chassis.settings import StageSettings
 
 
@@ -17,7 +17,7 @@ def library() -> bytes:
     return Path(str(import_module("grpc._cython.cygrpc").__file__)).read_bytes()
 
 
-@pytest.mark.parametrize("name", [name for name, _ in server_options(StageSettings())])
+@pytest.mark.parametrize("name", [name for name, _ in [*server_options(StageSettings()), *health_options()]])
 def test_grpc_knows_every_option_of_a_server(library: bytes, name: str) -> None:
     assert name.encode() + b"\0" in library
 
