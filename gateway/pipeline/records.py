@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -70,12 +71,20 @@ class RecordFile:
         path: the file. Existing records stay.
         dtype: dtype of the records.
         allowance: disk space of the job; None: no limit.
+        in_folder: returns the context of code that writes to the file's folder, which says what to do if the disk is full.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype[Any], allowance: Allowance | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        dtype: np.dtype[Any],
+        allowance: Allowance | None = None,
+        in_folder: Callable[[Path], AbstractContextManager[None]] = job_folder,
+    ) -> None:
         self.path = path
         self.dtype = dtype
         self._allowance = allowance
+        self._in_folder = in_folder
         self._file = path.open("a+b")
         self._size = os.fstat(self._file.fileno()).st_size
         # The digest of records of an earlier run is found by reading them.
@@ -97,7 +106,7 @@ class RecordFile:
         data = rows.tobytes()
         if self._allowance is not None:
             self._allowance.take(len(data))
-        with job_folder(self.path.parent):
+        with self._in_folder(self.path.parent):
             self._file.write(data)
         if self._digest is not None:
             self._digest.update(data)
@@ -112,14 +121,14 @@ class RecordFile:
 
     def seal_on_disk(self) -> Seal:
         """Return length and digest of the file, read from beginning to end."""
-        with job_folder(self.path.parent):
+        with self._in_folder(self.path.parent):
             self._file.flush()
         return Seal.of_descriptor(self._file.fileno())
 
     def read(self, begin: int, end: int) -> Array:
         """Return the rows begin to end - 1, as far as they exist."""
         begin, end = max(0, begin), min(end, self.num_rows)
-        with job_folder(self.path.parent):
+        with self._in_folder(self.path.parent):
             self._file.flush()
         count = max(0, end - begin)
         data = os.pread(self._file.fileno(), count * self.dtype.itemsize, begin * self.dtype.itemsize)
@@ -144,13 +153,13 @@ class RecordFile:
 
     def sync(self) -> None:
         """Write all appended rows to the disk."""
-        with job_folder(self.path.parent):
+        with self._in_folder(self.path.parent):
             self._file.flush()
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file. The appended rows stay."""
-        with job_folder(self.path.parent):
+        with self._in_folder(self.path.parent):
             self._file.close()
 
     def __enter__(self) -> Self:

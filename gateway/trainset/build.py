@@ -59,7 +59,7 @@ def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow
     listing = list_clips(order.folder, order.splits, corpus)
     networks = Networks(audio=networks_digest("audio"), sync=networks_digest("motion") if order.with_lags else "")
     with open_output(order.output) as working, in_output(order.output):
-        made = Made(order.output, listing.entries, listing.refused, say)
+        made = Made(order.output, listing.entries, listing.refused, say, with_lags=order.with_lags)
         tasks = Tasks(order.folder, order.output, listing.entries, made.refuse_unread)
         start = partial(clip_worker, networks, order.folder, order.output, working)
         progress("clips", 0, len(listing.entries))

@@ -86,9 +86,10 @@ def list_clips(folder: Path, splits: frozenset[str], corpus: Corpus | None = Non
     """Return the clips of a folder, ordered by file.
 
     With a catalogue.csv (columns file, use, speaker, licence, transcript; others are ignored): its rows that name a film or a
-    recording. The use `train_motion` is the split `train` without pixels. A corpus file adds what the catalogue leaves open.
+    recording. The use `train_motion` is the split `train` without pixels. A corpus file adds what the catalogue leaves open. A row
+    without a speaker that no corpus table takes is a person of its own, whatever its folder.
     Without a catalogue: the files that a corpus file takes; without a corpus file, every film and recording below the folder. The
-    speaker is then the sub-folder, or the file itself if there is no sub-folder.
+    speaker is then what the corpus table says, otherwise the first sub-folder, or the file itself if there is no sub-folder.
 
     Args:
         folder: folder of the clips.
@@ -127,7 +128,7 @@ def _take_rows(listing: Listing, folder: Path, catalogue: Path, splits: frozense
             listing.refused[file] = why
             continue
         try:
-            speaker = row["speaker"] or (rules and rules.speaker_of(file)) or file.removesuffix(PurePosixPath(file).suffix)
+            speaker = row["speaker"] or (_speaker(file, rules) if rules else file.removesuffix(PurePosixPath(file).suffix))
         except InvalidRequest as problem:
             listing.refused[file] = problem.message
             continue
@@ -154,7 +155,9 @@ def _catalogue_rows(path: Path) -> list[dict[str, str]]:
             missing = _COLUMNS - set(reader.fieldnames or ())
             if missing:
                 raise InvalidRequest(f"{path} lacks the columns {', '.join(sorted(missing))}", field="folder")
-            return [row for row in reader if PurePosixPath(row["file"]).suffix.lower() in FILMS | RECORDINGS]
+            # One file has one path: a/b.mkv, also where the catalogue says ./a/b.mkv or a//b.mkv.
+            rows = ({**row, "file": PurePosixPath(row["file"]).as_posix()} for row in reader)
+            return [row for row in rows if PurePosixPath(row["file"]).suffix.lower() in FILMS | RECORDINGS]
     except (OSError, UnicodeDecodeError, csv.Error) as problem:
         raise InvalidRequest(f"{path}: not a table of comma-separated values in UTF-8: {problem}", field="folder") from problem
 
@@ -165,9 +168,8 @@ def _take_files(listing: Listing, folder: Path, splits: frozenset[str], corpus: 
         split = rules.split_of(file) if rules else BY_SPEAKER
         if (corpus is not None and rules is None) or (split not in splits and split != BY_SPEAKER):
             continue
-        path = PurePosixPath(file)
         try:
-            stated = rules.speaker_of(file) if rules else None
+            speaker = _speaker(file, rules)
             file.encode()
         except InvalidRequest as problem:
             listing.refused[file] = problem.message
@@ -179,7 +181,7 @@ def _take_files(listing: Listing, folder: Path, splits: frozenset[str], corpus: 
             ClipEntry(
                 file=file,
                 source=rules.name if rules else folder.resolve().name,
-                speaker=stated or (path.parts[0] if len(path.parts) > 1 else path.stem),
+                speaker=speaker,
                 split=split,
                 licence=rules.licence if rules else "",
                 has_pixels=rules is None or rules.has_pixels,
@@ -188,6 +190,16 @@ def _take_files(listing: Listing, folder: Path, splits: frozenset[str], corpus: 
                 rules=rules,
             )
         )
+
+
+def _speaker(file: str, rules: Source | None) -> str:
+    """Return the speaker that a corpus table states, otherwise the first folder, or the file itself if there is no folder.
+
+    Raises:
+        InvalidRequest: the table's expression does not match.
+    """
+    path = PurePosixPath(file)
+    return (rules and rules.speaker_of(file)) or (path.parts[0] if len(path.parts) > 1 else path.stem)
 
 
 def _media_below(folder: Path) -> Iterable[str]:

@@ -17,8 +17,8 @@ from gateway.media.inspection import inspect_film
 from gateway.media.sound import SoundReader
 from gateway.stages.interface import Stages
 from gateway.trainset.clip_files import ClipFiles, DamagedFileError
-from gateway.trainset.film import FEWEST_LAST_FRAMES, face_width, tracked
-from gateway.trainset.grid import GridTrack
+from gateway.trainset.film import FEWEST_LAST_FRAMES, tracked
+from gateway.trainset.grid import GridTrack, face_width
 from gateway.trainset.lag import Lag, measure_lag
 from gateway.trainset.listen import SAMPLES_A_FRAME, ClipFeatures, Int16, extract_features, fitted, read_pieces
 from gateway.trainset.record import MADE_HERE, PREPARED, ClipRecord, PieceFacts, files_of, forget, read_record, write_record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,15 +17,13 @@ from gateway.pipeline.records import FACE_RECORD, RecordFile
 from gateway.stages.interface import Stages
 from gateway.trainset.grid import LONGEST_GAP_S, GridTrack, on_grid
 from gateway.trainset.listen import PIECE_FRAMES
+from gateway.trainset.output_folder import in_output
 from services.common.array_types import Float64, Int64
 from services.common.errors import NoUsableFootage
-from services.common.face.crops import head_template
 from services.common.wire.timeline import MOTION_RATE
 
 FEWEST_LAST_FRAMES: Final = 25
 """Fewest frames of the last of several pieces. A shorter rest is left out."""
-_EARS: Final = (234, 454)
-"""Landmarks in front of both ears: their distance is the width of the face."""
 
 
 class TrackedFilm:
@@ -73,11 +70,12 @@ async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterat
     Raises:
         MediaUnsupported: the film cannot be read to its end.
         NoUsableFootage: the film shows no face.
+        StorageFull: no space is left for the records.
         DubstageError: from the face stage.
     """
     working.unlink(missing_ok=True)
     try:
-        with RecordFile(working, FACE_RECORD) as faces:
+        with RecordFile(working, FACE_RECORD, in_folder=in_output) as faces:
             cuts = await analyse_footage(stages, info, faces, threads=1, on_progress=lambda _: None)
             index = read_index(faces, cuts, info.video.num_frames)
             face_id = await choose_face(index, FaceChoice("largest"), None)
@@ -87,10 +85,3 @@ async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterat
             yield TrackedFilm(faces, index.rows_of(face_id), seconds, max(1, round(info.video.duration * MOTION_RATE)))
     finally:
         working.unlink(missing_ok=True)
-
-
-def face_width(track: GridTrack) -> float:
-    """Return the median width of the face over usable frames, pixels of the footage. 185 px is the resolution of the render box."""
-    template = head_template()
-    width = math.dist(template[_EARS[0]].tolist(), template[_EARS[1]].tolist())
-    return round(float(np.median(track.scale[track.usable])) * width, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
 from services.common.array_types import Bool, Float32, Float64, UInt8
+from services.common.face.crops import head_template
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.wire.timeline import MOTION_RATE
 
@@ -17,6 +19,8 @@ _STEP_S: Final = float(1 / MOTION_RATE)
 _SAME_MOMENT_S: Final = 1e-6
 LONGEST_GAP_S: Final = 2.5 * _STEP_S
 """Grid frames between two readings further apart than this are not interpolated."""
+_EARS: Final = (234, 454)
+"""Landmarks in front of both ears: their distance is the width of the face."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +90,10 @@ def on_grid(records: npt.NDArray[Any], seconds: Float64, num_frames: int, first_
         usable=inside & seen[left] & seen[right],
         boxes=boxes,
     )
+
+
+def face_width(track: GridTrack) -> float:
+    """Return the median width of the face over usable frames, pixels of the footage. 185 px is the resolution of the render box."""
+    template = head_template()
+    width = math.dist(template[_EARS[0]].tolist(), template[_EARS[1]].tolist())
+    return round(float(np.median(track.scale[track.usable])) * width, 1)

@@ -29,10 +29,13 @@ class Made:
         entries: all clips that may become finished.
         refused: reasons by file, of clips that are left out already.
         say: tells the user what is left out.
+        with_lags: whether the manifest has the lags.
     """
 
-    def __init__(self, output: Path, entries: Sequence[ClipEntry], refused: Mapping[str, str], say: Say) -> None:
-        self._output, self._entries, self._say = output, entries, say
+    def __init__(
+        self, output: Path, entries: Sequence[ClipEntry], refused: Mapping[str, str], say: Say, *, with_lags: bool
+    ) -> None:
+        self._output, self._entries, self._say, self._with_lags = output, entries, say, with_lags
         self._records: dict[str, ClipRecord] = {}
         self._earlier: dict[str, ClipRecord] | None = None
         self._phones: dict[str, str] = {}
@@ -74,7 +77,7 @@ class Made:
         if self.num_done < len(self._entries) and self._earlier is None:
             self._earlier = self._finished_earlier()
         waiting = {file: record for file, record in (self._earlier or {}).items() if file not in self._done}
-        found = rows_of(self._entries, {**waiting, **self._records}, self._phones)
+        found = rows_of(self._entries, {**waiting, **self._records}, self._phones, with_lags=self._with_lags)
         self.notes = found.notes
         if found.rows:
             write_manifest(self._output, found.rows)

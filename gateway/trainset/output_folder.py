@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,12 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from gateway.trainset.record import recorded_shards
-from services.common.errors import InvalidRequest
+from services.common.store.folder_lock import locked_folder
 from services.common.store.full_disk import told_of_full_disk
 from services.training.trainset.layout import CLIPS_A_SHARD, INCOMPLETE, REFUSED, shard_name
 
 _WORKING: Final = ".working"
-_LOCK: Final = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +40,12 @@ def open_output(output: Path) -> Iterator[Path]:
     Raises:
         InvalidRequest: the folder cannot be written, or another process makes the set.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock = os.open(output / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as problem:
-        raise InvalidRequest(f"{output} cannot be written: {problem.strerror}; choose another folder", field="output") from problem
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as problem:
-            raise InvalidRequest(
-                f"{output}: another process makes this training set; wait for its end", field="output"
-            ) from problem
+    with locked_folder(output, f"{output}: another process makes this training set; wait for its end"):
         shutil.rmtree(output / _WORKING, ignore_errors=True)
         try:
             yield output / _WORKING
         finally:
             shutil.rmtree(output / _WORKING, ignore_errors=True)
-    finally:
-        os.close(lock)
 
 
 def in_output(output: Path) -> AbstractContextManager[None]:

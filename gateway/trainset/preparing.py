@@ -10,7 +10,7 @@ from typing import Protocol
 from gateway.trainset.build import BuildOrder, Progress
 from gateway.trainset.clip_files import ClipFiles
 from gateway.trainset.made import Say
-from gateway.trainset.output_folder import open_output, write_incomplete
+from gateway.trainset.output_folder import in_output, open_output, write_incomplete
 from services.common.errors import DubstageError
 from services.training.trainset.manifest import ClipRow, read_manifest, write_manifest
 
@@ -42,10 +42,11 @@ def prepare(order: BuildOrder, steps: Sequence[Step], progress: Progress, say: S
 
     Raises:
         DubstageError: a preparation ended with this error.
+        StorageFull: no space is left for the set.
     """
     missing: dict[str, Mapping[str, str]] = {}
     failed: DubstageError | None = None
-    with open_output(order.output):
+    with open_output(order.output), in_output(order.output):
         for step in steps:
             try:
                 missing[step.name] = step.prepare(order.output, order.folder, max(1, order.processes), _shown(step.name, progress))

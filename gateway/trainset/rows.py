@@ -21,13 +21,14 @@ class Rows:
     notes: list[str]
 
 
-def rows_of(entries: Sequence[ClipEntry], records: Mapping[str, ClipRecord], phones: Mapping[str, str]) -> Rows:
+def rows_of(entries: Sequence[ClipEntry], records: Mapping[str, ClipRecord], phones: Mapping[str, str], *, with_lags: bool) -> Rows:
     """Return the rows of the finished clips, in the order of the files.
 
     Args:
         entries: all clips of the folder.
         records: finished clips, by file.
         phones: origin of phone labels, by name of the piece.
+        with_lags: whether the rows have the lags of the records. Otherwise all lags are 0 and count as not measured.
     """
     splits = split_by_speaker(entries)
     rows = [
@@ -36,6 +37,8 @@ def rows_of(entries: Sequence[ClipEntry], records: Mapping[str, ClipRecord], pho
         if entry.file in records
         for row in _rows_of_clip(entry, records[entry.file], splits[entry.file], phones)
     ]
+    if not with_lags:
+        rows = [replace(row, lag_frames=0, lag_confidence=-1.0) for row in rows]
     by_speaker = {entry.file for entry in entries if entry.split == BY_SPEAKER}
     rows, notes = with_validation(rows, lambda row: row.file in by_speaker)
     hours, lags = speaker_hours(rows), lags_by_clip(rows)

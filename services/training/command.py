@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from services.common.errors import InvalidRequest
+from services.common.store.folder_lock import make_folder
+from services.common.store.full_disk import told_of_full_disk
 from services.training.configuration import DEFAULT, configuration, with_settings
 from services.training.device import Device, open_device
 from services.training.loop import train
@@ -62,6 +65,7 @@ def train_one(order: TrainOrder, name: str, output: Path) -> None:
 
     Raises:
         InvalidRequest: something of the order cannot be used; see the message.
+        StorageFull: no space is left in the folder of the run.
     """
     network, data = network_named(name), TrainSet(order.data)
     with open_device(order.device) as device:
@@ -79,6 +83,7 @@ def train_all(order: TrainOrder, output: Path) -> None:
 
     Raises:
         InvalidRequest: something of the order cannot be used; see the message.
+        StorageFull: no space is left in the folder of the run.
     """
     data, runs = TrainSet(order.data), dict(order.runs)
     with open_device(order.device) as device:
@@ -102,7 +107,9 @@ def export_run(name: str, run: Path, output: Path) -> Sequence[Path]:
         output: folder that gets one folder of weights a stage.
 
     Raises:
-        InvalidRequest: there is no such network, the network is not served, or the folder holds no run of the network.
+        InvalidRequest: there is no such network, the network is not served, the folder holds no run of the network, or `output` is
+            no folder.
+        StorageFull: no space is left in `output`.
         DubstageError: the exported file differs from PyTorch by more than the stated tolerance; nothing was written.
     """
     network = network_named(name)
@@ -110,9 +117,12 @@ def export_run(name: str, run: Path, output: Path) -> Sequence[Path]:
         raise InvalidRequest(f"network {name!r} is only used in training: it has no export, its run is its result", field="network")
     read_config(run, name)
     folder = output / network.stage
-    if not folder.exists():
-        _copy_weights(network.stage, folder)
-    return network.export(run, folder)
+    with _in_output(output):
+        make_folder(output)
+        if not folder.exists():
+            _copy_weights(network.stage, folder)
+        make_folder(folder)
+        return network.export(run, folder)
 
 
 def export_all(runs: Path, output: Path) -> Sequence[Path]:
@@ -123,7 +133,8 @@ def export_all(runs: Path, output: Path) -> Sequence[Path]:
         output: folder that gets one folder of weights a stage.
 
     Raises:
-        InvalidRequest: the folder holds no run of a network that is served.
+        InvalidRequest: the folder holds no run of a network that is served, or `output` is no folder.
+        StorageFull: no space is left in `output`.
         DubstageError: an exported file differs from PyTorch; the networks before it are exported.
     """
     found = [name for name, network in networks().items() if network.export is not None and (runs / name / CONFIG).is_file()]
@@ -141,16 +152,29 @@ def _train(order: TrainOrder, network: TrainableNetwork, data: TrainSet, device:
     if unknown:
         raise InvalidRequest(f"--using {unknown[0]}: there is no such network; see `dubstage train list`", field="using")
     folder = RunFolder(output, network.name, asdict(config))
-    # Before the training is opened, which takes minutes on a large set.
-    folder.checkpoint(resume=order.resume)
-    training = network.open(Opening(config, data, device, runs))
-    train(training, folder, resume=order.resume, title=network.name, console=Console(stderr=True))
+    with folder.held() if device.is_first else nullcontext(), _in_output(output):
+        # Before the training is opened, which takes minutes on a large set.
+        folder.checkpoint(resume=order.resume)
+        training = network.open(Opening(config, data, device, runs))
+        train(training, folder, resume=order.resume, title=network.name, console=Console(stderr=True))
+
+
+def _in_output(output: Path) -> AbstractContextManager[None]:
+    """Translate errors of a full disk, for code that writes to the folder of a run or to folders of weights."""
+    return told_of_full_disk(f"no space left in {output}: free some, or choose another folder", output)
 
 
 def _copy_weights(stage: str, folder: Path) -> None:
     weights = Path(str(import_module(f"services.{stage}").__file__)).with_name("weights")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(weights, partial)
-    os.replace(partial, folder)
+    try:
+        # shutil.copytree would raise an error of its own kind, which no longer says that the disk is full.
+        for path in weights.rglob("*"):
+            if path.is_file():
+                copy = partial / path.relative_to(weights)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, copy)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

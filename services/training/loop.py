@@ -31,7 +31,7 @@ def train(training: Training[Any], folder: RunFolder, *, resume: bool, title: st
 
     Args:
         training: the training before its first step.
-        folder: folder of the run.
+        folder: folder of the run. The caller holds the folder (`RunFolder.held`) if other processes may train in it.
         resume: whether to go on with the run that the folder holds.
         title: name of the network, beside the progress bar.
         console: where progress is shown.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import pickle
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,11 +16,15 @@ from typing import Any, Final
 import torch
 
 from services.common.errors import InvalidRequest
+from services.common.store.exported_network import write_whole
+from services.common.store.folder_lock import locked_folder, make_folder
 
 CONFIG: Final = "config.json"
 CARD: Final = "CARD.md"
 _CHECKPOINT: Final = "checkpoint.pt"
 _CURVES: Final = "curves.csv"
+_UNREADABLE: Final = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError)
+"""What PyTorch raises for files that are cut or damaged, depending on the place of the damage."""
 
 
 @dataclass(slots=True)
@@ -53,6 +60,14 @@ class RunFolder:
         self.config: dict[str, Any] = {"network": network, "config": json.loads(json.dumps(config))}
         """Name of the network and configuration, as config.json holds them."""
 
+    def held(self) -> AbstractContextManager[None]:
+        """Create the folder, and keep other trainings out of the folder for as long as the context is open.
+
+        Raises:
+            InvalidRequest: the folder cannot be written, or another process trains in the folder.
+        """
+        return locked_folder(self.path, f"{self.path}: another process trains in this folder; wait for its end, or end the process")
+
     def begin(self, *, resume: bool) -> dict[str, Any] | None:
         """Create the folder, and return the state of the checkpoint of an earlier run; None: there is none.
 
@@ -61,14 +76,9 @@ class RunFolder:
 
         Raises:
             InvalidRequest: the folder cannot be written, or holds a run and `resume` is false, or the run has another
-                configuration.
+                configuration, or the checkpoint is damaged.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise InvalidRequest(
-                f"{self.path} cannot be written: {problem.strerror}; choose another folder", field="output"
-            ) from problem
+        make_folder(self.path)
         config, checkpoint = self.path / CONFIG, self.path / _CHECKPOINT
         if not checkpoint.is_file():
             (self.path / _CURVES).unlink(missing_ok=True)
@@ -95,14 +105,14 @@ class RunFolder:
                 "the run, or choose another folder",
                 field="config",
             )
-        state: dict[str, Any] = torch.load(checkpoint, "cpu", weights_only=True)
-        return state
+        return _read_checkpoint(checkpoint)
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write the checkpoint. If writing is interrupted, the checkpoint before stays."""
-        partial = self.path / f".{_CHECKPOINT}.partial"
-        torch.save(dict(state), partial)
-        partial.replace(self.path / _CHECKPOINT)
+        # PyTorch's own error of a full disk is no OSError, and leaves half a file.
+        content = io.BytesIO()
+        torch.save(dict(state), content)
+        write_whole(self.path / _CHECKPOINT, content.getvalue())
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Append figures to curves.csv: one line a figure, with the columns step, figure and value."""
@@ -170,6 +180,18 @@ def read_config(run: Path, network: str) -> dict[str, Any]:
         raise InvalidRequest(f"{run} holds a run of {held.get('network')!r}, not of {network!r}", field="run")
     config: dict[str, Any] = held["config"]
     return config
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, "cpu", weights_only=True)
+    except _UNREADABLE as problem:
+        # PyTorch's own text advises a setting that would run code of the file.
+        raise InvalidRequest(
+            f"{path} is damaged or cannot be read: a checkpoint of `dubstage train` was expected; train again in another folder",
+            field="run",
+        ) from problem
+    return state
 
 
 def _read_json(path: Path) -> dict[str, Any]:

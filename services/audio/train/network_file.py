@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from services.common.errors import InvalidRequest
+from services.common.store.exported_network import write_whole
 
 NETWORK_FILE: Final = "network.safetensors"
 
 
 def save_network(module: nn.Module, run: Path) -> None:
     """Write the parameters and buffers of a module into the folder of a run. An interrupted call leaves the earlier file."""
-    partial = run / f".{NETWORK_FILE}.partial"
-    save_file({name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}, partial)
-    os.replace(partial, run / NETWORK_FILE)
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    # Not save_file, whose error of a full disk is no OSError.
+    write_whole(run / NETWORK_FILE, save(state))
 
 
 def load_network(module: nn.Module, run: Path) -> None:

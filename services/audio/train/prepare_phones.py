@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from services.audio.train.labelling import PhoneLabels, label
 from services.audio.train.recordings import read_sound
 from services.audio.train.sphinx import Sphinx, num_rows
 from services.common.errors import DubstageError
+from services.common.store.exported_network import write_whole
 from services.common.store.tensor_bytes import encode_arrays
 from services.training.trainset.layout import FORMAT_VERSION, part_path
 from services.training.trainset.manifest import ClipRow, read_manifest
@@ -55,10 +55,7 @@ def write_labels(folder: Path, row: ClipRow, found: PhoneLabels) -> None:
     """Write the labels of a clip. An interrupted call leaves the earlier file."""
     about = {**_made_from(row), "origin": found.origin, "reason": found.reason}
     content = encode_arrays({"labels": found.labels, "heard": found.heard}, about)
-    path = part_path(folder, row.shard, row.name, "phones")
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    write_whole(part_path(folder, row.shard, row.name, "phones"), content)
 
 
 def _label_all(folder: Path, rows: Sequence[ClipRow], processes: int) -> Iterator[str]:

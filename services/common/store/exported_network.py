@@ -73,8 +73,15 @@ def card_of(network: Path) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file under a temporary name, then give it its own name, and return the path."""
+    """Write a file under a temporary name, then give it its own name, and return the path.
+
+    Raises:
+        OSError: the file cannot be written. An earlier file stays, and nothing of the new file is left.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path

@@ -15,16 +15,21 @@ from pathlib import Path
 from typing import Final
 
 import cv2
+from safetensors import SafetensorError, safe_open
 from threadpoolctl import threadpool_limits
 
-from services.face.train.identity_fit import fit_person
+from services.face.train.identity_fit import FOOTAGE, fit_person
 from services.face.train.people import Person, identity_paths, people_of
 from services.training.networks import Preparation
+from services.training.trainset.layout import all_identities
 from services.training.trainset.reader import TrainSet
 
 
 def prepare(folder: Path, clips: Path, processes: int, progress: Callable[[int, int], None]) -> Mapping[str, str]:
-    """Fit the identities of all people that have none yet.
+    """Fit the identities of all people that have none of the clips that the manifest names for them.
+
+    Identities of other clips are removed first: of people who have no pixels to learn from any more, and of people who have other
+    clips, another split or another name now.
 
     Args:
         folder: folder of the training set.
@@ -40,7 +45,11 @@ def prepare(folder: Path, clips: Path, processes: int, progress: Callable[[int, 
     """
     data = TrainSet(folder)
     people = people_of(data.rows)
-    waiting = [person for person in people if not all(path.is_file() for path in identity_paths(folder, person))]
+    waiting = [person for person in people if not _is_fitted(folder, person)]
+    kept = {path for person in people if person not in waiting for path in identity_paths(folder, person)}
+    for path in all_identities(folder):
+        if path not in kept:
+            path.unlink()
     done = len(people) - len(waiting)
     progress(done, len(people))
     reasons: dict[str, str] = {}
@@ -50,6 +59,19 @@ def prepare(folder: Path, clips: Path, processes: int, progress: Callable[[int, 
         if reason:
             reasons[person.name] = reason
     return reasons
+
+
+def _is_fitted(folder: Path, person: Person) -> bool:
+    return all(_footage_of(path) == person.footage for path in identity_paths(folder, person))
+
+
+def _footage_of(path: Path) -> str:
+    """Return what an identity was fitted to; an empty text if that is unknown."""
+    try:
+        with safe_open(path, "numpy") as file:
+            return str((file.metadata() or {}).get(FOOTAGE, ""))
+    except (OSError, SafetensorError):
+        return ""
 
 
 def _fitted(data: TrainSet, clips: Path, people: Sequence[Person], processes: int) -> Iterator[str]:

@@ -22,6 +22,8 @@ from services.face.train.people import Person, identity_paths
 from services.face.types import Reason, TrackedFace
 from services.training.trainset.reader import TrainSet
 
+FOOTAGE: Final = "footage"
+"""Metadata of an identity: `Person.footage` of the person when the identity was fitted."""
 FRAMES_A_PERSON: Final = 32
 ENROLMENT_SHARE: Final = 0.6
 """Share of a held-out clip's usable frames, from its beginning, that identities may be fitted to. Checks draw the rest."""
@@ -49,7 +51,7 @@ def fit_person(data: TrainSet, clips: Path, person: Person) -> str:
         for path, fitter in zip(identity_paths(data.folder, person), (many, still), strict=True):
             identity = fitter.finish()
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, encode_arrays(identity.arrays(), identity.metadata()))
+            write_whole(path, encode_arrays(identity.arrays(), {**identity.metadata(), FOOTAGE: person.footage}))
     except DubstageError as problem:
         problems.append(problem.message)
         return "; ".join(problems)

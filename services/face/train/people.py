@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,11 @@ class Person:
     name: str
     rows: tuple[ClipRow, ...]
     is_held_out: bool
+
+    @property
+    def footage(self) -> str:
+        """Clips that the identities are fitted to, as JSON: SHA-256, first frame, and whether the clip is held out."""
+        return json.dumps([[row.sha256, row.first_frame, self.is_held_out] for row in self.rows])
 
 
 def people_of(rows: Sequence[ClipRow]) -> list[Person]:

@@ -6,7 +6,6 @@ It writes the targets of the joint training of the Audio ID-Removing Network and
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,6 +16,7 @@ import numpy as np
 
 from services.common.array_types import Array
 from services.common.errors import DubstageError
+from services.common.store.exported_network import write_whole
 from services.common.store.tensor_bytes import encode_arrays
 from services.motion.style import MIN_FRAMES
 from services.motion.train.basis import committed_basis
@@ -77,9 +77,7 @@ def _write_clip(data: TrainSet, space: ExpressionSpace, row: ClipRow) -> str:
 
 
 def _write(path: Path, arrays: Mapping[str, Array]) -> None:
-    unfinished = path.with_name(f".{path.name}.partial")
-    unfinished.write_bytes(encode_arrays(arrays, _METADATA))
-    os.replace(unfinished, path)
+    write_whole(path, encode_arrays(arrays, _METADATA))
 
 
 EXPRESSION: Final = Preparation(

@@ -116,7 +116,8 @@ class LearningCurve:
         title = f"{point.axis}: {point.minutes:g} minutes, {point.speakers} speakers, seed {point.seed}"
         training = self._network.open(Opening(config, with_part(self._data, part), CPU, {}))
         assert isinstance(training, PredictorTraining)
-        train(training, run, resume=True, title=title, console=Console(stderr=True))
+        with run.held():
+            train(training, run, resume=True, title=title, console=Console(stderr=True))
         # Of the last step: a choice of the best step would add noise to the curve, and would favour the groups of the choice.
         for group, scores in training.scores().items():
             r_opening, lmd_ratio = (round(scores[score], 4) for score in _SCORES)

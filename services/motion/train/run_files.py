@@ -14,6 +14,7 @@ from torch import nn
 
 from services.common.array_types import Array
 from services.common.errors import InvalidRequest
+from services.common.store.exported_network import write_whole
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 from services.training.run_folder import CARD, read_config
 
@@ -32,9 +33,7 @@ def write_best(folder: Path, network: nn.Module, arrays: Mapping[str, Array], **
         metadata: further facts by name.
     """
     state = {f"{_PREFIX}{name}": value.detach().cpu().numpy() for name, value in network.state_dict().items()}
-    partial = folder / f".{BEST}.partial"
-    partial.write_bytes(encode_arrays({**state, **arrays}, metadata))
-    partial.replace(folder / BEST)
+    write_whole(folder / BEST, encode_arrays({**state, **arrays}, metadata))
 
 
 def read_best(run: Path, name: str) -> NamedArrays:

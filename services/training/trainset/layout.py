@@ -8,6 +8,7 @@ from typing import Final, Literal
 MANIFEST: Final = "manifest.jsonl"
 REFUSED: Final = "refused.jsonl"
 INCOMPLETE: Final = "incomplete.jsonl"
+_IDENTITIES: Final = "identities"
 FORMAT_VERSION: Final = "2"
 CLIPS_A_SHARD: Final = 1000
 
@@ -42,6 +43,11 @@ def part_path(folder: Path, shard: str, name: str, part: Part) -> Path:
     return folder / "shards" / shard / f"{name}.{part}.safetensors"
 
 
+def all_identities(folder: Path) -> list[Path]:
+    """Return the paths of the identities that a training set holds."""
+    return sorted((folder / _IDENTITIES).glob("*.safetensors"))
+
+
 def identity_path(folder: Path, speaker: str, *, still: bool) -> Path:
     """Return the path of a person's identity, fitted to many frames or, as for a still picture, to one."""
-    return folder / "identities" / f"{speaker.replace('/', '_')}{'.still' if still else ''}.safetensors"
+    return folder / _IDENTITIES / f"{speaker.replace('/', '_')}{'.still' if still else ''}.safetensors"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gateway.trainset.build import BuildOrder, build
+from gateway.trainset.record import record_path
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 from services.training.trainset.layout import Part, part_path
@@ -154,6 +155,23 @@ def test_other_networks_make_the_features_again_from_the_sound_in_the_set(
     assert read(copy, rows["dan__speech.flac"], "speech").metadata["audio_networks"] == "other audio"
     assert phones.exists()
     assert rows["ann__one.mkv"].phones == "aligned"
+
+
+def test_a_set_without_lags_keeps_what_was_measured_for_the_next_set_with_lags(copy: BuildOrder) -> None:
+    path = record_path(copy.output, "00000", "ann__one.mkv")
+    record = json.loads(path.read_text())
+    record["pieces"][0].update(lag_frames=3, lag_confidence=0.5)
+    path.write_text(json.dumps(record))
+    made = times(copy, "track", "sound", "speech")
+
+    def lag(order: BuildOrder) -> tuple[int, float]:
+        row = make(order)[0]["ann__one.mkv"]
+        return row.lag_frames, row.lag_confidence
+
+    assert lag(copy) == (3, 0.5)
+    assert lag(replace(copy, with_lags=False)) == (0, -1.0)
+    assert lag(copy) == (3, 0.5)
+    assert times(copy, "track", "sound", "speech") == made
 
 
 def test_another_transcript_is_noted_and_old_phone_labels_go(copy: BuildOrder) -> None:

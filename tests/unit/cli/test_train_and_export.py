@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.app import run
+from services.training.run_folder import RunFolder
+from tests.file_limit import files_of_at_most
 from tests.unit.cli.train_command import tiny_set, told, train
 
 
@@ -61,3 +63,44 @@ def test_a_folder_that_holds_no_run_is_not_exported(tmp_path: Path, capsys: pyte
     assert run(["export", "temporal_warp", "--run", str(tmp_path), "--output", str(tmp_path / "weights")]) == 10
     assert "holds no training run: it has no config.json" in told(capsys)
     assert not (tmp_path / "weights").exists()
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RunFolder(tmp_path, "temporal_warp", {}).held():
+        assert train(data, tmp_path, "--resume") == 10
+        assert "another process trains in this folder" in told(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def export_of_a_run(folder: Path, output: Path) -> int:
+    """Export a run that is not complete; return the exit code."""
+    RunFolder(folder, "temporal_warp", {}).begin(resume=False)
+    return run(["export", "temporal_warp", "--run", str(folder), "--output", str(output)])
+
+
+@pytest.mark.parametrize("place", ["weights", "weights/texture"])
+def test_a_file_in_place_of_a_folder_of_weights_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
+    file = tmp_path / place
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("no folder")
+    assert export_of_a_run(tmp_path / "run", tmp_path / "weights") == 10
+    assert f"{place} cannot be written: it is a file, and a folder was expected" in told(capsys)
+    assert file.read_text() == "no folder"
+
+
+def test_an_export_to_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with files_of_at_most(8192):
+        assert export_of_a_run(tmp_path / "run", tmp_path / "weights") == 11
+    assert "weights: free some, or choose another folder" in told(capsys)
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+def test_a_training_on_a_full_disk_says_so_and_leaves_no_part(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with files_of_at_most(4096):
+        assert train(data, tmp_path, "--steps", "1") == 11
+    assert "no space left in" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.partial"))

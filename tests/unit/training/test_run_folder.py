@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from services.common.errors import InvalidRequest
 from services.training.run_folder import RunFolder, read_config
+from tests.file_limit import files_of_at_most
 from tests.unit.training.tiny import CONFIG, Killed, Tiny, run, with_loop
 
 
@@ -70,6 +72,40 @@ def test_an_interrupted_checkpoint_leaves_the_one_before(tmp_path: Path) -> None
     folder.save(state)
     (tmp_path / ".checkpoint.pt.partial").write_bytes(b"half")
     assert RunFolder(tmp_path, "tiny", {}).begin(resume=True) == state
+
+
+def test_a_second_training_is_kept_out_of_the_folder_while_the_first_runs(tmp_path: Path) -> None:
+    def folder() -> RunFolder:
+        return RunFolder(tmp_path / "run", "tiny", {})
+
+    refused = pytest.raises(InvalidRequest, match="run: another process trains in this folder; wait")
+    with folder().held(), refused, folder().held():
+        pytest.fail("two trainings are in the folder")
+    with folder().held():
+        assert folder().begin(resume=True) is None
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "tiny", {})
+    folder.begin(resume=False)
+    state = {"progress": {"step": 4}}
+    folder.save(state)
+    with files_of_at_most(4096), pytest.raises(OSError, match="File too large"):
+        folder.save({"progress": {"step": 8}, "parts": torch.zeros(10_000)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "config.json"]
+    assert folder.begin(resume=True) == state
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.99])
+def test_a_checkpoint_that_was_cut_is_named(tmp_path: Path, kept: float) -> None:
+    folder = RunFolder(tmp_path, "tiny", {})
+    folder.begin(resume=False)
+    folder.save({"progress": {"step": 4}, "parts": torch.zeros(1000)})
+    checkpoint = tmp_path / "checkpoint.pt"
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(InvalidRequest, match=r"checkpoint\.pt is damaged or cannot be read: a checkpoint"):
+        folder.begin(resume=True)
 
 
 def test_a_folder_without_a_run_and_a_run_of_another_network_are_told_apart(tmp_path: Path) -> None:

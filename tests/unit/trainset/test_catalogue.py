@@ -49,6 +49,29 @@ def test_a_catalogue_says_whose_the_clips_are(tmp_path: Path) -> None:
     assert entries(list_clips(tmp_path, SPLITS | {"test"}))["a/2.mp4"].split == "test"
 
 
+def test_one_file_is_listed_once_however_its_path_is_written(tmp_path: Path) -> None:
+    touch(tmp_path, "eve/a.mkv", "eve/b.mkv")
+    (tmp_path / "catalogue.csv").write_text(f"{HEAD}eve/a.mkv,train,eve,,,\n./eve/a.mkv,val,ann,,,\n.//eve/./b.mkv,train,eve,,,\n")
+    listing = list_clips(tmp_path, SPLITS)
+    assert {entry.file: entry.split for entry in listing.entries} == {"eve/a.mkv": "train", "eve/b.mkv": "train"}
+    assert listing.refused == {"eve/a.mkv": "the catalogue lists the file twice"}
+
+
+def test_a_row_without_a_speaker_is_a_person_of_its_own_unless_a_corpus_table_takes_it(tmp_path: Path) -> None:
+    touch(tmp_path, "ann/1.mkv", "ann/2.mkv", "video/1.mkv", "video/2.mkv", "3.mkv")
+    rows = [f"{file},train,,,,\n" for file in ("ann/1.mkv", "ann/2.mkv", "video/1.mkv", "video/2.mkv", "3.mkv")]
+    (tmp_path / "catalogue.csv").write_text(HEAD + "".join(rows))
+    corpus = Corpus(source=(Source(name="x", files=("ann/*", "3.mkv")),))
+    found = entries(list_clips(tmp_path, SPLITS, corpus))
+    assert {file: entry.speaker for file, entry in found.items()} == {
+        "ann/1.mkv": "ann",
+        "ann/2.mkv": "ann",
+        "video/1.mkv": "video/1",
+        "video/2.mkv": "video/2",
+        "3.mkv": "3",
+    }
+
+
 def test_without_a_catalogue_the_sub_folder_is_the_speaker(tmp_path: Path) -> None:
     touch(tmp_path, "ann/1.mp4", "ann/more/2.MOV", "ann/._1.mp4", ".cache/3.mp4", "film.mkv", "notes.txt", "bob/1.wav", "bob/2.m4a")
     found = entries(list_clips(tmp_path, SPLITS))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.pipeline.records import FACE_RECORD, RecordFile
-from gateway.trainset.film import TrackedFilm, face_width
+from gateway.trainset import film as film_module
+from gateway.trainset.film import TrackedFilm, tracked
 from gateway.trainset.grid import on_grid
+from services.common.errors import StorageFull
+from tests.file_limit import files_of_at_most
 
 RATE = 30
 
@@ -57,7 +62,18 @@ def test_films_are_cut_into_minutes_without_a_short_rest(faces: RecordFile) -> N
     assert pieces(3100) == [(0, 1500), (1500, 1500), (3000, 100)]
 
 
-def test_the_width_of_a_face_is_that_of_the_mean_head_in_pixels_of_the_footage(faces: RecordFile) -> None:
-    track = film_of(faces).track(0, 3)
-    assert track is not None
-    assert face_width(track) == pytest.approx(185.0 * 1.04, abs=0.1)
+def test_a_full_disk_under_the_records_of_a_film_names_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def analyse(_stages: object, _info: object, faces: RecordFile, **_: object) -> list[int]:
+        faces.append(np.zeros(1, FACE_RECORD))
+        faces.sync()
+        return []
+
+    async def track() -> None:
+        async with tracked(cast("Any", None), cast("Any", None), tmp_path / "set" / "1.faces"):
+            pytest.fail("the records are not on the disk")
+
+    monkeypatch.setattr(film_module, "analyse_footage", analyse)
+    (tmp_path / "set").mkdir()
+    with files_of_at_most(1000), pytest.raises(StorageFull, match=r"no space left in .*/set: free some, and run the same command"):
+        asyncio.run(track())
+    assert list((tmp_path / "set").iterdir()) == []

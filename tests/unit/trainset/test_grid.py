@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.pipeline.records import FACE_RECORD
-from gateway.trainset.grid import on_grid
+from gateway.trainset.grid import face_width, on_grid
 
 
 def records(frames: list[int], seconds: np.ndarray) -> np.ndarray:
@@ -58,3 +59,9 @@ def test_frames_with_a_reason_are_kept_but_not_usable() -> None:
     track = on_grid(rows, seconds, 10)
     assert np.flatnonzero(~track.usable).tolist() == [4]
     assert track.boxes[4].any()
+
+
+def test_the_width_of_a_face_is_that_of_the_mean_head_in_pixels_of_the_footage() -> None:
+    seconds = np.arange(3) / 25
+    track = on_grid(records([0, 1, 2], seconds), seconds, 3)
+    assert face_width(track) == pytest.approx(185.0 * 1.04, abs=0.1)

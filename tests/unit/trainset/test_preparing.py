@@ -12,11 +12,12 @@ import pytest
 
 from gateway.trainset.build import BuildOrder
 from gateway.trainset.preparing import prepare
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequest, StorageFull
 from services.common.store.tensor_bytes import encode_arrays
 from services.training.trainset.layout import part_path
 from services.training.trainset.manifest import ClipRow, write_manifest
 from services.training.trainset.reader import TrainSet
+from tests.file_limit import files_of_at_most
 
 ROWS = [ClipRow(name=name, shard="00000", file=name, sha256="", source="x", speaker=name, split="train") for name in "ab"]
 
@@ -62,3 +63,8 @@ def test_a_preparation_that_fails_does_not_keep_the_others_from_their_work(order
     with pytest.raises(InvalidRequest, match="a network is missing"):
         prepare(order, [Step("identities", fail), Step("phones", label)], lambda *_: None, lambda _: None)
     assert [row.phones for row in TrainSet(order.output).rows] == ["recognised", ""]
+
+
+def test_a_full_disk_ends_the_preparations(order: BuildOrder) -> None:
+    with files_of_at_most(40), pytest.raises(StorageFull, match=r"no space left in .*/set: free some, and run the same command"):
+        prepare(order, [Step("phones", label)], lambda *_: None, lambda _: None)

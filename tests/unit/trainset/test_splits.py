@@ -36,7 +36,7 @@ def record(each: ClipEntry, *, lag: int = 0, confidence: float = -1.0, frames: i
 
 
 def rows(entries: Sequence[ClipEntry]) -> Rows:
-    return rows_of(entries, {each.file: record(each) for each in entries}, {})
+    return rows_of(entries, {each.file: record(each) for each in entries}, {}, with_lags=True)
 
 
 def held(found: Rows) -> list[str]:
@@ -108,7 +108,7 @@ def test_the_lag_of_short_clips_is_the_median_of_the_speakers_confident_clips() 
     records = {
         each.file: record(each, lag=lag, confidence=confidence) for each, (lag, confidence) in zip(entries, measured, strict=True)
     }
-    found = rows_of(entries, records, {"a__1.mp4": "aligned"}).rows
+    found = rows_of(entries, records, {"a__1.mp4": "aligned"}, with_lags=True).rows
     assert [row.lag_frames for row in found] == [1] * 4 + [2] * 4 + [0] * 4
     assert [row.lag_confidence for row in found[:4]] == [0.5, 0.5, 0.5, 0.1]
     assert [row.phones for row in found[:3]] == ["", "aligned", ""]
@@ -116,17 +116,19 @@ def test_the_lag_of_short_clips_is_the_median_of_the_speakers_confident_clips() 
     assert {row.weight for row in found} == {0.5}
 
 
-def test_a_long_confident_clip_keeps_its_own_lag() -> None:
+def test_a_long_confident_clip_keeps_its_own_lag_unless_the_set_has_no_lags() -> None:
     entries = [entry(f"anna/{number}.mp4", "train") for number in range(4)]
     measured = [(2, 0.5, 90), (2, 0.5, 90), (6, 0.4, 500), (9, 0.1, 500)]
     records = {
         each.file: record(each, lag=lag, confidence=confidence, frames=frames)
         for each, (lag, confidence, frames) in zip(entries, measured, strict=True)
     }
-    assert [row.lag_frames for row in rows_of(entries, records, {}).rows] == [2, 2, 6, 2]
+    assert [row.lag_frames for row in rows_of(entries, records, {}, with_lags=True).rows] == [2, 2, 6, 2]
+    without = rows_of(entries, records, {}, with_lags=False).rows
+    assert {(row.lag_frames, row.lag_confidence) for row in without} == {(0, -1.0)}
 
 
 def test_clips_that_are_not_finished_have_no_row() -> None:
     entries = [entry(f"{name}/1.wav") for name in "abcd"]
-    found = rows_of(entries, {"b/1.wav": record(entries[1])}, {})
+    found = rows_of(entries, {"b/1.wav": record(entries[1])}, {}, with_lags=True)
     assert [row.file for row in found.rows] == ["b/1.wav"]

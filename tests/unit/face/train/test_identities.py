@@ -1,5 +1,6 @@
 """Identities of the people of a training set, fitted to rendered films."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -21,8 +22,8 @@ FRAMES = 6
 
 
 def row_of(name, speaker, split="train", **facts):
-    known = {"has_face": True, "frames": FRAMES, "usable_frames": FRAMES, **facts}
-    return ClipRow(name=name, shard="00000", file=f"{name}.mkv", sha256="", source="made", speaker=speaker, split=split, **known)
+    known = {"sha256": "", "has_face": True, "frames": FRAMES, "usable_frames": FRAMES, **facts}
+    return ClipRow(name=name, shard="00000", file=f"{name}.mkv", source="made", speaker=speaker, split=split, **known)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,46 @@ def test_everybody_with_pixels_gets_two_identities_once_and_the_others_a_reason(
     prepare(footage, footage, 1, lambda done, count: steps.append((done, count)))
     assert steps == [(1, 2), (2, 2)]
     assert many.stat().st_mtime_ns == written
+
+
+def films_of(footage, *names):
+    """Write the film and the track of the set under further names."""
+    for name in names:
+        shutil.copyfile(footage / "ann.mkv", footage / f"{name}.mkv")
+        shutil.copyfile(part_path(footage, "00000", "ann", "track"), part_path(footage, "00000", name, "track"))
+
+
+def fitted(folder, *rows):
+    """Prepare a set of these rows; return the names of the people who were fitted, and the files of identities."""
+    (folder / MANIFEST).write_text("".join(map(manifest_line, rows)))
+    before = {path: path.stat().st_mtime_ns for path in (folder / "identities").glob("*")}
+    assert prepare(folder, folder, 1, lambda *_: None) == {}
+    now = {path: path.stat().st_mtime_ns for path in (folder / "identities").iterdir()}
+    new = {path.name.partition(".")[0] for path, time in now.items() if before.get(path) != time}
+    return new, sorted(path.name for path in now)
+
+
+def test_identities_follow_the_footage_that_may_be_learned_from(footage, tmp_path):
+    folder = shutil.copytree(footage, tmp_path / "set", ignore=shutil.ignore_patterns("identities"))
+    films_of(folder, "ann2", "bob")
+    first, second, bob = row_of("ann", "ann", sha256="1"), row_of("ann2", "ann", sha256="2"), row_of("bob", "bob", sha256="3")
+    of_ann, of_bob = ["ann.safetensors", "ann.still.safetensors"], ["bob.safetensors", "bob.still.safetensors"]
+    assert fitted(folder, first, second, bob) == ({"ann", "bob"}, [*of_ann, *of_bob])
+    assert fitted(folder, first, second, bob) == (set(), [*of_ann, *of_bob])
+    assert fitted(folder, first, replace(second, has_pixels=False), bob) == ({"ann"}, [*of_ann, *of_bob])
+    assert fitted(folder, first, bob) == (set(), [*of_ann, *of_bob])
+    assert fitted(folder, replace(first, speaker="bob"), replace(bob, speaker="ann")) == ({"ann", "bob"}, [*of_ann, *of_bob])
+    assert fitted(folder, replace(first, speaker="bob", split="val"), replace(bob, speaker="ann")) == ({"bob"}, [*of_ann, *of_bob])
+    assert fitted(folder, replace(first, has_pixels=False), bob) == ({"bob"}, of_bob)
+    assert fitted(folder, replace(bob, has_pixels=False)) == (set(), [])
+
+
+def test_an_identity_of_other_footage_goes_even_if_no_new_one_can_be_fitted(footage, tmp_path):
+    folder = shutil.copytree(footage, tmp_path / "set", ignore=shutil.ignore_patterns("identities"))
+    fitted(folder, row_of("ann", "ann"))
+    (folder / MANIFEST).write_text(manifest_line(row_of("gone", "ann", sha256="1")))
+    assert list(prepare(folder, folder, 1, lambda *_: None)) == ["ann"]
+    assert list((folder / "identities").iterdir()) == []
 
 
 def test_a_film_that_is_gone_is_a_reason(footage, tmp_path):
