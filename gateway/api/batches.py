@@ -166,13 +166,14 @@ class Batches:
         if facts.engine == "kubernetes":
             await in_thread(changes.retry_in_cluster, store, name, ids)
         elif facts.engine == "gateway":
-            await in_thread(lambda: store.reset(name, changes.to_retry(store, name, ids)))
-            await self._work_on(name, check_films=False)
+            await in_thread(changes.begin_anew, self._settings, store, name, ids)
         else:
             raise InvalidRequest(
                 f"batch {name} belongs to the engine {facts.engine}: retry its shots with `dubstage batch retry`", field="batch_id"
             )
         await in_thread(self._audit.record, batch_happening(Event.BATCH_RETRIED, name, ids))
+        if facts.engine == "gateway":
+            await self._work_on(name, check_films=False)
         return await self.view(name)
 
     async def remove(self, name: str) -> None:
@@ -180,7 +181,7 @@ class Batches:
 
         Raises:
             BatchNotFound: there is no such batch.
-            InvalidRequest: shots are left.
+            InvalidRequest: shots are left, or a submission of the batch runs on this machine.
             Overloaded: a gateway still looks at the films of the batch.
         """
         try:
@@ -188,7 +189,7 @@ class Batches:
                 await self._until_left_alone(name)
         except TimeoutError:
             raise Overloaded(f"a gateway still looks at batch {name}: try again", retry_after_s=5.0) from None
-        await in_thread(changes.remove, await in_thread(open_batches, self._settings), name)
+        await in_thread(changes.remove, self._settings, await in_thread(open_batches, self._settings), name)
         await in_thread(self._audit.record, batch_happening(Event.BATCH_REMOVED, name))
 
     @asynccontextmanager

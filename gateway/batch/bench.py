@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from gateway.actors.workplace import Workplace, open_workplace
 from gateway.ahead import in_thread
+from gateway.batch.turns import turn_of_shot
 from gateway.housekeeping.cleaning import expire
 from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.pipeline.aside import Aside
@@ -76,6 +77,10 @@ class Bench:
         if self._sealer is None:
             self._sealer = await in_thread(self.place.sealer)
         return self._sealer
+
+    def turn_of_shot(self, shot_url: str) -> AbstractAsyncContextManager[None]:
+        """Wait until no other worker of this machine has a shot, and keep the shot inside the block. See `turns.turn_of_shot`."""
+        return turn_of_shot(self.settings.data_dir, shot_url)
 
     @contextmanager
     def folder_aside(self) -> Iterator[Path]:

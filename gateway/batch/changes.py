@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 
+from gateway.batch.alone import alone
 from gateway.batch.current import current_records
 from gateway.batch.progress import progress_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ENDED, ShotRecord, ShotState
+from gateway.batch.types import ENDED, BatchFacts, ShotRecord, ShotState
+from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequest
 
 
@@ -44,6 +47,20 @@ def to_retry(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
     return list(ids) or [record.id for record in records if record.state in over]
 
 
+def begin_anew(settings: GatewaySettings, store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
+    """Let shots of a batch wait again, and return their ids; without ids, all that failed or were cancelled.
+
+    Raises:
+        BatchNotFound: there is no such batch or shot.
+        InvalidRequest: a named shot is running, or a submission of the batch runs on this machine.
+    """
+    chosen = to_retry(store, name, ids)
+    # A submission that runs now has its list of shots, and would not see that some begin anew.
+    with alone(settings, store, name) if store.facts(name).engine == "local" else nullcontext():
+        store.reset(name, chosen)
+    return chosen
+
+
 def send_to_cluster(store: BatchStore, name: str, *, profile: str, workers: int, config_map: str) -> None:
     """Send the shots of a batch that are left to the cluster that this process runs in. See `KubernetesEngine.submit`."""
     from gateway.batch.kubernetes import open_engine
@@ -61,12 +78,13 @@ def retry_in_cluster(store: BatchStore, name: str, ids: Sequence[str]) -> None:
     open_engine_of(store.facts(name)).retry(store, name, tuple(ids))
 
 
-def remove(store: BatchStore, name: str, *, force: bool = False) -> None:
+def remove(settings: GatewaySettings, store: BatchStore, name: str, *, force: bool = False) -> None:
     """Remove a batch whose shots have all ended: rows, records, pictures, and its Jobs in a cluster. The films stay.
 
     A removal that was cut is completed.
 
     Args:
+        settings: settings of the command or of the gateway.
         store: store of batches.
         name: name of the batch.
         force: a shot that is cancelled and still RUNNING counts as ended. The record of a shot whose worker was killed stays so.
@@ -74,9 +92,18 @@ def remove(store: BatchStore, name: str, *, force: bool = False) -> None:
 
     Raises:
         BatchNotFound: there is no such batch.
-        InvalidRequest: shots are left.
+        InvalidRequest: shots are left, or a submission of the batch runs on this machine.
     """
     facts = store.facts(name)
+    if facts.engine == "local":
+        with alone(settings, store, name):
+            _remove(store, facts, force=force)
+    else:
+        _remove(store, facts, force=force)
+
+
+def _remove(store: BatchStore, facts: BatchFacts, *, force: bool) -> None:
+    name = facts.name
     if not facts.removing:
         records = current_records(store, facts)[0]
         killed = _cancelled_and_running(records, store.cancelled(name)) if force else 0

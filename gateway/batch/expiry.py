@@ -86,7 +86,7 @@ def _removed(settings: GatewaySettings, batch: BatchFacts, is_worked_on: IsWorke
     try:
         if is_worked_on(batch.name):
             return False
-        remove(open_batches(settings), batch.name)
+        remove(settings, open_batches(settings), batch.name)
     except DubstageError as problem:
         _log.warning("batch_not_expired", batch=batch.name, reason=problem.reason, message=problem.message)
         return False

@@ -106,7 +106,7 @@ def row_mistakes(shots: Mapping[int, Shot], method_of: MethodOf | None, *, check
     Raises:
         StorageRefused, BackendUnavailable: the store of a URL refuses, or does not answer.
     """
-    mistakes = option_mistakes(shots, method_of) + repeat_mistakes(shots)
+    mistakes = option_mistakes(shots, method_of) + repeat_mistakes(shots, follow_links=check_files)
     return mistakes + file_mistakes(shots) if check_files else mistakes
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from gateway.batch.consent_places import consent_at
 from gateway.batch.media import input_problem, output_problem
+from gateway.batch.same_files import SameFiles, real_files
 from gateway.batch.types import Shot
 from gateway.media.encoders import check_target
 from gateway.methods import DEFAULT_METHOD, method_named
@@ -55,24 +56,39 @@ def option_mistakes(shots: Mapping[int, Shot], method_of: MethodOf | None) -> li
     return [Mistake(line, *wrong) for line, shot in shots.items() for wrong in _contradictions(shot, method_of or _method)]
 
 
-def repeat_mistakes(shots: Mapping[int, Shot]) -> list[Mistake]:
-    """Return ids and outputs that stand in several rows, and outputs that are the input of a row."""
+def repeat_mistakes(shots: Mapping[int, Shot], *, follow_links: bool) -> list[Mistake]:
+    """Return ids and outputs that stand in several rows, and outputs that are the input of a row.
+
+    Args:
+        shots: shots by line.
+        follow_links: whether two paths of this machine that differ only by symbolic links are the same file.
+    """
+    files = real_files(shots.values()) if follow_links else SameFiles({}, {})
     mistakes: list[Mistake] = []
     ids: dict[str, tuple[int, str]] = {}
-    outputs: dict[str, int] = {}
-    inputs = {getattr(shot, field): (line, field) for line, shot in shots.items() for field in _INPUTS}
+    outputs: dict[str, tuple[int, str]] = {}
+    inputs = {
+        file: (line, field, place)
+        for line, shot in shots.items()
+        for field in _INPUTS
+        if (place := getattr(shot, field)) is not None
+        for file in files.of_input(place)
+    }
     for line, shot in shots.items():
         # Files are named by the ids, and some file systems do not tell A from a.
         before, other = ids.setdefault(shot.id.lower(), (line, shot.id))
         if before != line:
             alike = "has this id already" if other == shot.id else f"has the id {other}, which differs only in case"
             mistakes.append(Mistake(line, "id", f"{shot.id}: line {before} {alike}"))
-        before = outputs.setdefault(shot.output, line)
+        film = files.of_output(shot.output)
+        before, other = outputs.setdefault(film, (line, shot.output))
         if before != line:
-            mistakes.append(Mistake(line, "output", f"{shot.output}: line {before} writes this film already"))
-        if shot.output in inputs:
-            reader, field = inputs[shot.output]
-            mistakes.append(Mistake(line, "output", f"{shot.output} is the {field} of line {reader}: give another name"))
+            linked = "" if other == shot.output else f" as {other}, through a link"
+            mistakes.append(Mistake(line, "output", f"{shot.output}: line {before} writes this film already{linked}"))
+        if film in inputs:
+            reader, field, place = inputs[film]
+            linked = "" if place == shot.output else f" ({place}, through a link)"
+            mistakes.append(Mistake(line, "output", f"{shot.output} is the {field} of line {reader}{linked}: give another name"))
     return mistakes
 
 

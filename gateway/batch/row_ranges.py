@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from gateway.batch.manifest_rows import MOST_ROWS
 from services.common.errors import InvalidRequest
 
 _RANGE: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
@@ -18,7 +19,7 @@ def parse_rows(text: str) -> tuple[int, ...]:
     """Return the rows of a text such as `0-3,7`. An empty text stands for no rows.
 
     Raises:
-        InvalidRequest: the text is not of this form, or the rows do not ascend.
+        InvalidRequest: the text is not of this form, the rows do not ascend, or a batch has no such row.
     """
     rows: list[int] = []
     for part in text.split(",") if text else ():
@@ -27,6 +28,10 @@ def parse_rows(text: str) -> tuple[int, ...]:
         last = int(found[2] or found[1]) if found else 0
         if found is None or last < first or (rows and first <= rows[-1]):
             raise InvalidRequest(f"rows: {part!r} in {text[:80]!r}: give ascending rows and ranges, such as 0-3,7", field="rows")
+        if last >= MOST_ROWS:
+            raise InvalidRequest(
+                f"rows: {part!r} in {text[:80]!r}: a batch has at most the rows 0 to {MOST_ROWS - 1}", field="rows"
+            )
         rows.extend(range(first, last + 1))
     return tuple(rows)
 

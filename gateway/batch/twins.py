@@ -5,24 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
-from gateway.ahead import in_thread
 from gateway.batch.alone import LOGS
 from gateway.batch.bench import Bench
+from gateway.batch.turns import WAIT_S, turn
 from gateway.batch.types import Shot
 from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.workspace import ALREADY_RUNNING, lock_folder
+from gateway.pipeline.workspace import ALREADY_RUNNING
 from services.common.errors import InvalidRequest
 
 T = TypeVar("T")
-
-WAIT_S: Final = 1.0
-"""Seconds between two tries while a twin is dubbed."""
 
 
 async def when_free(dub: Callable[[], Awaitable[T]]) -> T:
@@ -48,33 +43,8 @@ async def without_twins(bench: Bench, shot: Shot, request: DubRequest) -> AsyncI
         request: its request.
     """
     place = bench.settings.data_dir / LOGS / f"twin-{twin_key(shot, request)}"
-    while True:
-        try:
-            handle = await _locked(place)
-            break
-        except InvalidRequest:
-            await asyncio.sleep(WAIT_S)
-    try:
+    async with turn(place):
         yield
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-        os.close(handle)
-
-
-async def _locked(place: Path) -> int:
-    """Lock a folder and return the open lock file. A task that is cancelled meanwhile leaves no lock.
-
-    Raises:
-        InvalidRequest: a twin is dubbed now.
-    """
-    held: list[int] = []
-    try:
-        await in_thread(lambda: held.append(lock_folder(place)))
-    except asyncio.CancelledError:
-        for handle in held:
-            os.close(handle)
-        raise
-    return held[0]
 
 
 def twin_key(shot: Shot, request: DubRequest) -> str:

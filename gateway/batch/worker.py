@@ -20,7 +20,7 @@ from gateway.batch.quality import reasons_to_look
 from gateway.batch.shot_dub import ShotDub
 from gateway.batch.store import BatchStore
 from gateway.batch.transitions import CANCELLED, Made, begun, cancelled, died, done, failed, interrupted, present_time
-from gateway.batch.types import MAX_ATTEMPTS, Shot, ShotRecord, ShotState
+from gateway.batch.types import ENDED, MAX_ATTEMPTS, Shot, ShotRecord, ShotState
 from gateway.pipeline.progress import OnProgress
 from services.common.errors import BackendUnavailable, Cancelled, DubstageError, MediaUnsupported, StorageRefused
 
@@ -60,8 +60,8 @@ async def run_shot(
     """Dub one shot of a batch, and return the shot's new record, which is stored.
 
     A shot that has ended is not computed again: its record is returned. A shot that is done is computed again only if its film is
-    gone or was changed. An error of the shot is told by its record. If the task is cancelled, the shot waits again, and the attempt
-    does not count.
+    gone or was changed. If another worker of this machine has the shot, this one waits for that worker's end. An error of the shot
+    is told by its record. If the task is cancelled, the shot waits again, and the attempt does not count.
 
     Args:
         bench: what the worker dubs with.
@@ -79,7 +79,8 @@ async def run_shot(
     """
     shot = (await in_thread(store.manifest, name))[index]
     attempt = _Attempt(bench, store, name, shot, index, worker=worker or worker_name(), on_progress=on_progress, confirm=confirm)
-    return await attempt.run()
+    async with bench.turn_of_shot(f"{store.url}/{name}/{shot.id}"):
+        return await attempt.run()
 
 
 async def film_fault(shot: Shot, record: ShotRecord) -> str:
@@ -126,7 +127,7 @@ class _Attempt:
         if await in_thread(self._store.is_cancelled, self._name, self._shot.id):
             return await self._put(cancelled(record, present_time()))
         if record.state is ShotState.RUNNING and record.attempts >= MAX_ATTEMPTS:
-            return await self._put(died(record, "it left the shot running", present_time()))
+            return await self._end(record, died(record, "it left the shot running", present_time()))
         record = await self._put(begun(record, self._worker, self._shot.output, present_time()))
         return await self._dubbed(record, redone)
 
@@ -137,13 +138,13 @@ class _Attempt:
         except asyncio.CancelledError:
             # If another process has taken the shot over, the record is that process's.
             with suppress(Cancelled):
-                await self._put(interrupted(record))
+                await self._end(record, interrupted(record))
             raise
         except Exception as problem:
             if isinstance(problem, Cancelled) and problem.message == CANCELLED:
                 await self._dub.withdraw()
-                return await self._put(cancelled(record, present_time()))
-            return await self._put(failed(record, failure_of(problem), time.monotonic() - began, present_time()))
+                return await self._end(record, cancelled(record, present_time()))
+            return await self._end(record, failed(record, failure_of(problem), time.monotonic() - began, present_time()))
         if redone:
             made = replace(made, warnings=(*made.warnings, f"the film of an earlier run {redone}: it was made anew"))
         # A film that is written is never dubbed again because its worker was told to end in the wrong moment.
@@ -172,6 +173,26 @@ class _Attempt:
     def _check(self) -> None:
         if self._store.is_cancelled(self._name, self._shot.id):
             raise Cancelled(CANCELLED)
+
+    async def _end(self, before: ShotRecord, record: ShotRecord) -> ShotRecord:
+        """Store how an attempt without a film ended, and return the record that counts.
+
+        The end is stored only in place of `before`, the record that the attempt knows. Another machine may have done the shot
+        meanwhile, or have begun the shot, or a person may have reset the shot: then the stored record stays.
+        """
+        counts = record
+
+        def write() -> None:
+            nonlocal counts
+            self._confirm()
+            found = self._store.record(self._name, before.id)
+            if found == before:
+                self._store.put(self._name, record)
+            elif found.state in ENDED:
+                counts = found
+
+        await self._kept(write)
+        return counts
 
     async def _put(self, record: ShotRecord) -> ShotRecord:
         def write() -> None:

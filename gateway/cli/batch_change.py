@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.batch.alone import alone
-from gateway.batch.changes import cancel, remove, to_retry
+from gateway.batch.audit import record_change
+from gateway.batch.changes import begin_anew, cancel, remove
 from gateway.batch.progress import progress_of
 from gateway.batch.row_ranges import format_rows
 from gateway.batch.store import BatchStore
@@ -34,6 +34,8 @@ def cancel_shots(store: BatchStore, name: str, ids: Sequence[str]) -> None:
 def retry_shots(settings: GatewaySettings, store: BatchStore, name: str, ids: Sequence[str], workers: int) -> int:
     """Let shots of a batch begin anew and give them to the engine of the batch; without ids, all that failed or were cancelled.
 
+    The audit log gets an entry when the shots are reset.
+
     Returns:
         The exit code.
 
@@ -46,19 +48,17 @@ def retry_shots(settings: GatewaySettings, store: BatchStore, name: str, ids: Se
         from gateway.batch.kubernetes import open_engine_of
 
         submitted = open_engine_of(facts).retry(store, name, tuple(ids))
+        record_change(settings, "retried", name, ids)
         show_jobs(name, submitted.jobs, submitted.rows)
         return 0
     if facts.engine == "gateway":
         raise InvalidRequest(f"the gateways dub batch {name}: let a gateway retry it (the RPC RetryBatch)", field="name")
-    chosen = to_retry(store, name, ids)
-    if facts.engine == "local":
-        # A submission that runs now has its list of shots, and would not see that some begin anew.
-        with alone(settings, store, name):
-            store.reset(name, chosen)
-        say(f"{len(chosen)} shots begin anew")
-        return run_here(settings, store, facts, workers)
-    store.reset(name, chosen)
+    chosen = begin_anew(settings, store, name, ids)
+    # The local engine returns when the batch has ended, so the entry is written before.
+    record_change(settings, "retried", name, ids)
     say(f"{len(chosen)} shots begin anew")
+    if facts.engine == "local":
+        return run_here(settings, store, facts, workers)
     rows = [row for row, shot in enumerate(store.manifest(name)) if shot.id in set(chosen)]
     if rows:
         say("start these rows on the farm again:")
@@ -79,9 +79,5 @@ def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, for
         BatchNotFound: there is no such batch.
         InvalidRequest: shots are left, or a submission of the batch runs on this machine.
     """
-    if store.facts(name).engine == "local":
-        with alone(settings, store, name):
-            remove(store, name, force=force)
-    else:
-        remove(store, name, force=force)
+    remove(settings, store, name, force=force)
     say_result(f"batch {name} is removed; its films stay")

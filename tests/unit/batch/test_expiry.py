@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.batch.alone import alone
 from gateway.batch.expiry import expire_batches
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore, open_batches
@@ -68,6 +69,7 @@ def test_batches_expire_when_the_last_shot_ended_long_ago(settings: GatewaySetti
     store.create(manifest_of("waiting", [Shot(id="s1", footage="/plate.mp4", output="/out/w.mp4")]), "local")
     assert expire_batches(settings, never) == ["old", "old-and-cancelled"]
     assert store.names() == ["retried", "running", "waiting", "young"]
+    assert sorted(path.name for path in (settings.data_dir / "batches").iterdir()) == store.names(), "no folder is left"
     assert expire_batches(settings.model_copy(update={"batch_max_age_days": 0.0}), never) == []
 
 
@@ -76,6 +78,13 @@ def test_a_batch_that_a_gateway_still_looks_at_stays(settings: GatewaySettings, 
         batch(store, name, made=50, ended=[49])
     assert expire_batches(settings, lambda name: name == "looked-at") == ["left"]
     assert store.names() == ["looked-at"]
+
+
+def test_a_batch_whose_films_a_command_looks_at_stays(settings: GatewaySettings, store: BatchStore) -> None:
+    batch(store, "old", made=50, ended=[49])
+    with alone(settings, store, "old"):
+        assert expire_batches(settings, never) == []
+    assert expire_batches(settings, never) == ["old"]
 
 
 def test_the_oldest_batches_go_where_all_are_too_large(settings: GatewaySettings, store: BatchStore) -> None:

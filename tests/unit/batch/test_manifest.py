@@ -164,6 +164,34 @@ def test_ids_and_outputs_are_unique_and_no_film_replaces_an_input(write: Write, 
     ]
 
 
+def test_a_link_gives_a_film_or_an_input_no_second_name(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "outlink").symlink_to("out")
+    (tmp_path / "delink").symlink_to(tmp_path / "de")
+    (tmp_path / "here").symlink_to(".")
+    (tmp_path / "speech.wav").symlink_to("out/speech.mp4")
+    (tmp_path / "out" / "speech.mp4").write_bytes(b"sound")
+    path = write(
+        row("a"),
+        row("b", output="outlink/a.mp4"),
+        row("c", output="here/plate.mp4"),
+        row("d", output="delink/d.mp4"),
+        row("e", speech="speech.wav"),
+        row("f", output="here/outlink/speech.mp4"),
+        row("g", output="outlink/not/there/g.mp4"),
+        row("h", output="here/outlink/not/there/g.mp4"),
+    )
+    assert mistakes(path) == [
+        f"2: output: {tmp_path}/outlink/a.mp4: line 1 writes this film already as {tmp_path}/out/a.mp4, through a link",
+        f"3: output: {tmp_path}/here/plate.mp4 is the footage of line 8 ({tmp_path}/plate.mp4, through a link): give another name",
+        f"6: output: {tmp_path}/here/outlink/speech.mp4 is the speech of line 5 ({tmp_path}/speech.wav, through a link): "
+        "give another name",
+        f"8: output: {tmp_path}/here/outlink/not/there/g.mp4: line 7 writes this film already as "
+        f"{tmp_path}/outlink/not/there/g.mp4, through a link",
+    ]
+    assert len(read_manifest(path, check_files=False).shots) == 8, "links of other machines are unknown"
+
+
 def test_actors_are_looked_up_and_their_method_decides_what_goes_together(write: Write) -> None:
     def method_of(shot: Shot) -> str:
         if shot.actor == "nobody":

@@ -32,3 +32,10 @@ def test_what_is_written_is_read(rows: set[int]) -> None:
 def test_other_text_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(InvalidRequest, match="such as 0-3,7"):
         parse_rows(text)
+
+
+@pytest.mark.parametrize("text", ["0-999999999", "7,100000", "99999-100000"])
+def test_rows_that_no_batch_has_are_refused_before_they_are_counted(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="a batch has at most the rows 0 to 99999"):
+        parse_rows(text)
+    assert parse_rows("99998-99999") == (99998, 99999)

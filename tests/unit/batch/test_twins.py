@@ -1,19 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.batch import twins
+from gateway.batch import turns, twins
 from gateway.batch.bench import open_bench
 from gateway.batch.twins import twin_key, when_free, without_twins
 from gateway.batch.types import Shot
 from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.workspace import Workspace, lock_folder
+from gateway.pipeline.workspace import Workspace
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest
@@ -25,7 +24,8 @@ def row(**more: Any) -> Shot:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(twins, "WAIT_S", 0.02)
+    for module in (turns, twins):
+        monkeypatch.setattr(module, "WAIT_S", 0.02)
 
 
 @pytest.fixture
@@ -98,32 +98,3 @@ async def test_a_dub_waits_for_a_job_that_another_process_runs_and_for_no_other_
 
     with pytest.raises(InvalidRequest, match="no method"):
         await when_free(wrong)
-
-
-async def test_a_shot_that_is_cancelled_while_it_locks_leaves_no_lock(
-    request_: DubRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    locking, go_on = threading.Event(), threading.Event()
-
-    def slow(place: Path) -> int:
-        locking.set()
-        assert go_on.wait(60)
-        return lock_folder(place)
-
-    settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
-    async with open_bench(settings) as bench:
-
-        async def dubbed() -> None:
-            async with without_twins(bench, row(), request_):
-                pass
-
-        with monkeypatch.context() as patch:
-            patch.setattr(twins, "lock_folder", slow)
-            cancelled = asyncio.create_task(dubbed())
-            assert await asyncio.to_thread(locking.wait, 60)
-            cancelled.cancel()
-            await asyncio.sleep(0)
-            go_on.set()
-            await asyncio.wait([cancelled])
-        assert cancelled.cancelled()
-        await asyncio.wait_for(dubbed(), 60)

@@ -1,23 +1,27 @@
-"""A worker whose shot another process has taken over writes nothing any more."""
+"""Of several workers of one shot, none writes over what another has done."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gateway.batch import worker
+from gateway.batch import turns, worker
 from gateway.batch.bench import Bench, open_bench
 from gateway.batch.manifest import manifest_of
 from gateway.batch.shot_dub import ShotDub
 from gateway.batch.store import BatchStore
-from gateway.batch.transitions import Made
-from gateway.batch.types import Shot, ShotRecord, ShotState
+from gateway.batch.transitions import CANCELLED, Made
+from gateway.batch.types import ENDED, MAX_ATTEMPTS, Shot, ShotRecord, ShotState
 from gateway.batch.worker import run_shot
+from gateway.pipeline.workspace import lock_folder
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
-from services.common.errors import ActorNotReady, BackendUnavailable, Cancelled, DubstageError
+from services.common.errors import ActorNotReady, BackendUnavailable, Cancelled, DubstageError, InvalidRequest
 
 
 @pytest.fixture
@@ -49,6 +53,55 @@ class Confirm:
             raise answer
 
 
+FILM = b"film"
+MADE = Made(
+    frames=2,
+    frames_by_reason={"DUBBED": 2},
+    frames_dubbed=2,
+    output_sha256=hashlib.sha256(FILM).hexdigest(),
+    method="ugc",
+    r_opening=None,
+    warnings=(),
+    thumbnail=b"",
+)
+DONE = ShotRecord(id="a", state=ShotState.DONE, attempts=1, worker="other:1", begun_at="2026-11-21T20:00:00.000Z", exit_code=0)
+
+
+class Dubs:
+    """Dubs of the workers of a test, which end when the test says."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.go_on = asyncio.Event()
+        self.problem: DubstageError | None = None
+
+    async def run(self, film: Path) -> Made:
+        self.begun += 1
+        await self.go_on.wait()
+        if self.problem is not None:
+            raise self.problem
+        film.write_bytes(FILM)
+        return MADE
+
+
+@pytest.fixture
+async def dubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dubs:
+    found = Dubs()
+
+    async def run(_: ShotDub) -> Made:
+        return await found.run(tmp_path / "film.mp4")
+
+    monkeypatch.setattr(ShotDub, "run", run)
+    monkeypatch.setattr(turns, "WAIT_S", 0.02)
+    return found
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - a thread counts
+            await asyncio.sleep(0.01)
+
+
 LOST = Cancelled("another gateway has the batch")
 
 
@@ -74,16 +127,7 @@ async def test_a_picture_stays_only_if_the_person_may_still_be_shown(
     bench: Bench, store: BatchStore, monkeypatch: pytest.MonkeyPatch, problem: DubstageError | None
 ) -> None:
     monkeypatch.setattr(worker, "_TRIES_S", ())
-    made = Made(
-        frames=2,
-        frames_by_reason={"DUBBED": 2},
-        frames_dubbed=2,
-        output_sha256="0" * 64,
-        method="ugc",
-        r_opening=None,
-        warnings=(),
-        thumbnail=b"picture",
-    )
+    made = replace(MADE, thumbnail=b"picture")
 
     async def run(_: ShotDub) -> Made:
         return made
@@ -106,3 +150,110 @@ async def test_a_database_that_is_away_for_a_moment_costs_no_attempt(
     monkeypatch.setattr(worker, "_TRIES_S", (0.02,))
     record = await run_shot(bench, store, "night", 0, confirm=Confirm(BackendUnavailable("the database restarts")))
     assert (record.state, record.attempts, record.exit_code) == (ShotState.FAILED, 1, 10)
+
+
+OTHERS = [
+    DONE,
+    DONE.model_copy(update={"state": ShotState.RUNNING, "attempts": 2, "exit_code": None}),
+    ShotRecord(id="a"),
+    DONE.model_copy(update={"state": ShotState.FAILED, "exit_code": 11, "error": "no actor"}),
+]
+"""Records that somebody else may store while an attempt goes on: another machine, or a person who resets the shot."""
+
+
+@pytest.mark.parametrize("others", OTHERS, ids=lambda record: record.state)
+async def test_a_worker_that_is_told_to_end_leaves_the_record_of_another(
+    bench: Bench, store: BatchStore, dubs: Dubs, others: ShotRecord
+) -> None:
+    attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
+    await until(lambda: dubs.begun == 1)
+    store.put("night", others)
+    attempt.cancel()
+    await asyncio.wait([attempt])
+    assert attempt.cancelled()
+    assert store.record("night", "a") == others
+
+
+@pytest.mark.parametrize("others", OTHERS, ids=lambda record: record.state)
+@pytest.mark.parametrize("problem", [ActorNotReady("no actor 'ann'"), Cancelled(CANCELLED)], ids=["failed", "cancelled"])
+async def test_a_worker_whose_attempt_fails_leaves_the_record_of_another(
+    bench: Bench, store: BatchStore, dubs: Dubs, others: ShotRecord, problem: DubstageError
+) -> None:
+    dubs.problem = problem
+    attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
+    await until(lambda: dubs.begun == 1)
+    store.put("night", others)
+    dubs.go_on.set()
+    told = await attempt
+    assert store.record("night", "a") == others
+    if others.state in ENDED:
+        assert told == others, "the exit code is that of the shot"
+    else:
+        assert told.state is (ShotState.CANCELLED if problem.message == CANCELLED else ShotState.FAILED)
+
+
+async def test_a_worker_whose_film_is_written_says_so_whoever_has_begun_the_shot_meanwhile(
+    bench: Bench, store: BatchStore, dubs: Dubs
+) -> None:
+    attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
+    await until(lambda: dubs.begun == 1)
+    store.put("night", OTHERS[1])
+    dubs.go_on.set()
+    assert (await attempt).state is ShotState.DONE
+    assert store.record("night", "a") == await attempt
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Locks that workers asked for in vain."""
+    found: list[Path] = []
+
+    def noted(place: Path) -> int:
+        try:
+            return lock_folder(place)
+        except InvalidRequest:
+            found.append(place)
+            raise
+
+    monkeypatch.setattr(turns, "lock_folder", noted)
+    return found
+
+
+async def test_a_second_worker_of_this_machine_waits_and_does_not_dub_again(
+    bench: Bench, store: BatchStore, dubs: Dubs, refused: list[Path]
+) -> None:
+    first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
+    await until(lambda: dubs.begun == 1)
+    second = asyncio.create_task(run_shot(bench, store, "night", 0, worker="second"))
+    await until(lambda: bool(refused) or dubs.begun == 2)
+    assert store.record("night", "a").worker == "first"
+    dubs.go_on.set()
+    assert await second == await first == store.record("night", "a")
+    assert ((await first).state, (await first).attempts, dubs.begun) == (ShotState.DONE, 1, 1)
+
+
+async def test_a_second_worker_that_is_told_to_end_while_it_waits_changes_nothing(
+    bench: Bench, store: BatchStore, dubs: Dubs, refused: list[Path]
+) -> None:
+    first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
+    await until(lambda: dubs.begun == 1)
+    before = store.record("night", "a")
+    second = asyncio.create_task(run_shot(bench, store, "night", 0, worker="second"))
+    await until(lambda: bool(refused) or dubs.begun == 2)
+    second.cancel()
+    await asyncio.wait([second])
+    assert store.record("night", "a") == before
+    dubs.go_on.set()
+    assert (await first).state is ShotState.DONE
+
+
+async def test_a_live_worker_in_its_last_attempt_is_not_taken_for_dead(
+    bench: Bench, store: BatchStore, dubs: Dubs, refused: list[Path]
+) -> None:
+    store.put("night", ShotRecord(id="a", attempts=MAX_ATTEMPTS - 1))
+    first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
+    await until(lambda: dubs.begun == 1)
+    second = asyncio.create_task(run_shot(bench, store, "night", 0, worker="second"))
+    await until(lambda: bool(refused) or second.done())
+    dubs.go_on.set()
+    assert (await second).state is (await first).state is ShotState.DONE

@@ -11,12 +11,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from gateway.actors.store import ActorStore
+from gateway.batch.alone import alone
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import Shot, ShotRecord, ShotState
 from gateway.cli import batch_watch
 from gateway.cli.app import run
 from gateway.cli.batch_watch import BatchProgress
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
 
 Printed = Callable[[], tuple[str, str]]
 
@@ -281,6 +285,7 @@ def test_a_worker_takes_its_row_from_the_index_of_its_farm(
         (["night", "--index", "4"], "there is no row 4: batch night has the rows 0 to 3"),
         (["night", "--index", "2", "--rows", "0-1"], "there is no row 2"),
         (["night", "--index", "1", "--rows", "0,7"], "there is no row 1"),
+        (["night", "--index", "0", "--rows", "0-999999999"], "a batch has at most the rows 0 to 99999"),
         (["none", "--index", "0"], "no batch 'none'"),
         (["none.jsonl", "--index", "0"], "none.jsonl: cannot be read: No such file"),
     ],
@@ -335,6 +340,35 @@ def test_a_batch_that_has_ended_is_removed_and_its_films_stay(store: BatchStore,
     assert "batch night is removed" in printed()[0]
     assert store.names() == []
     assert film.exists()
+
+
+def test_a_batch_of_this_machine_leaves_no_folder(store: BatchStore, printed: Printed, tmp_path: Path) -> None:
+    store.create(manifest_of("here", [Shot(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
+    assert run(["batch", "cancel", "here"]) == 0
+    with alone(load_settings(GatewaySettings), store, "here"):
+        assert run(["batch", "remove", "here"]) == 10
+        assert "another `dubstage batch submit` runs batch here" in printed()[1]
+    assert run(["batch", "remove", "here"]) == 0
+    assert [path.name for path in (tmp_path / "data" / "batches").iterdir()] == ["night"]
+
+
+def test_the_audit_log_says_what_was_retried_and_not_what_was_refused(store: BatchStore, tmp_path: Path) -> None:
+    def recorded() -> list[dict[str, object]]:
+        with ActorStore(load_settings(GatewaySettings)) as actors:
+            return [entry["details"] for entry in actors.audit.newest(100) if entry["event"] == "batch.retried"]
+
+    store.create(manifest_of("theirs", [Shot(id="a", footage="/a.mp4", output="/b.mp4")]), "gateway")
+    store.create(manifest_of("here", [Shot(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
+    store.put("night", ShotRecord(id="s1", state=ShotState.RUNNING, worker="node7:99"))
+    for arguments in (["night", "s9"], ["night", "s1"], ["none"], ["theirs"], ["here", "b"]):
+        assert run(["batch", "retry", *arguments]) == 10
+    with alone(load_settings(GatewaySettings), store, "here"):
+        assert run(["batch", "retry", "here"]) == 10
+    assert recorded() == []
+    store.put("night", failed(0))
+    assert run(["batch", "retry", "night"]) == 0
+    assert run(["batch", "retry", "night", "s2"]) == 0
+    assert recorded() == [{"shots": "all"}, {"shots": 1}]
 
 
 def test_a_batch_whose_worker_was_killed_is_removed_by_force_when_it_is_cancelled(store: BatchStore, printed: Printed) -> None:

@@ -1,0 +1,62 @@
+"""What the audit log says of batches that callers of a gateway retry: what happened, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.api.batches import Batches
+from gateway.api.installation import Installation
+from gateway.api.opened_stages import OpenedStages
+from gateway.batch.manifest import manifest_of
+from gateway.batch.store import BatchStore, open_batches
+from gateway.batch.types import Shot, ShotRecord, ShotState
+from gateway.operations.runner import JobRunner
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+from services.common.errors import BackendUnavailable, BatchNotFound
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> GatewaySettings:
+    return load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"), media_dir=tmp_path)
+
+
+@pytest.fixture
+def installation(settings: GatewaySettings) -> Iterator[Installation]:
+    found = Installation(settings)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def store(settings: GatewaySettings) -> BatchStore:
+    """Store with a batch of one shot, which failed."""
+    found = open_batches(settings)
+    found.create(manifest_of("night", [Shot(id="a", footage="/plate.mp4", output="/film.mp4")]), "gateway")
+    found.put("night", ShotRecord(id="a", state=ShotState.FAILED, exit_code=10))
+    return found
+
+
+def events(installation: Installation) -> list[str]:
+    return [entry["event"] for entry in installation.context.actors.audit.newest(10)]
+
+
+async def test_a_retry_is_recorded_once_the_shots_wait_again(
+    settings: GatewaySettings, installation: Installation, store: BatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object, **__: object) -> None:
+        raise BackendUnavailable("the database is away")
+
+    monkeypatch.setattr(JobRunner, "submit", away)
+    batches = Batches(settings, installation.context, OpenedStages(settings))
+    with pytest.raises(BatchNotFound, match="no shot 'b'"):
+        await batches.retry("night", ["b"])
+    assert events(installation) == []
+    # The shot begins anew in any case: the next submission or gateway dubs it.
+    with pytest.raises(BackendUnavailable):
+        await batches.retry("night", ["a"])
+    assert store.record("night", "a").state is ShotState.WAITING
+    assert events(installation) == ["batch.retried"]
