@@ -25,6 +25,11 @@ DEFAULT_LEVELS: Final = 4
 SUPPORT_FEATHER_PX: Final = 4.0
 """Width of the rim in which the blend gives way to the footage, box pixels."""
 _FULL: Final = 255
+_MOUTH: Final = (slice(44, None), slice(34, 126))
+"""Rows and columns of the render box with lips, chin and the skin that moves with them, where footage and render may differ. The
+cheeks beside them are the same skin in both pictures, so their colours are matched under the whole mask: a narrow rim of the mask
+alone would say little of the light on a cheek, and the cheek would flicker.
+"""
 
 
 def blend_box(rendered: UInt8, original: UInt8, mask: UInt8) -> UInt8:
@@ -39,7 +44,8 @@ def blend_box(rendered: UInt8, original: UInt8, mask: UInt8) -> UInt8:
         ContractBroken: shapes that do not match.
     """
     soft = mask.astype(np.float32) / 255.0
-    inner = (mask == _FULL).astype(np.float32)
+    inner = np.zeros(mask.shape, np.float32)
+    inner[_MOUTH] = mask[_MOUTH] == _FULL
     matched = match_colour(rendered, original, inner, soft)
     blended = laplacian_blend(matched, original, soft)
     return np.asarray(np.clip(np.rint(blended), 0, 255), np.uint8)

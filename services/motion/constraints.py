@@ -17,6 +17,8 @@ CONTEXT_PAST: Final = 12
 """Frames that `apply_constraints` needs before the first frame."""
 CONTEXT_AHEAD: Final = 2
 """Fewest frames that `apply_constraints` needs after the last frame: 80 ms."""
+_PAUSE: Final = 6
+"""Frames of the longest pause in which a person's correction counts in full: people have their own way to pause."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +61,23 @@ WHOLE: Final = ConstraintConfig(frames_ahead=10)
 def _smoothstep(x: Float32, low: float, high: float) -> Float32:
     t = np.clip((x - low) / (high - low), 0.0, 1.0)
     return np.asarray(t * t * (3.0 - 2.0 * t), dtype=np.float32)
+
+
+def voiced_share(speech_probability: Float32, config: ConstraintConfig) -> Float32:
+    """Return how far frames belong to speech: float32 [T] in [0, 1], 1 in speech and in pauses of up to six frames.
+
+    A person's correction is learned from seconds of footage, which may have no silence at all. Applied to a long silence, the
+    correction would open the mouth after the last word. So the correction counts by this share.
+
+    Args:
+        speech_probability: float32 [12 + T + A], with twelve frames before the T frames and A = `frames_ahead` after.
+        config: see ConstraintConfig.
+    """
+    voiced = _smoothstep(speech_probability, config.speech_low, config.speech_high)
+    ahead = min(_PAUSE, config.frames_ahead - 1)
+    near = np.lib.stride_tricks.sliding_window_view(voiced, ahead + 1).max(axis=-1)
+    smooth = (near[:-2] + near[1:-1] + near[2:]) / np.float32(3.0)
+    return np.asarray(smooth[CONTEXT_PAST - 1 : len(speech_probability) - config.frames_ahead - 1], dtype=np.float32)
 
 
 def closure_weights(bilabial: Float32, config: ConstraintConfig) -> Float32:

@@ -15,7 +15,7 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.chassis.calls import check_still_wanted
-from services.motion.constraints import CONTEXT_PAST, LIVE, ConstraintConfig, apply_constraints
+from services.motion.constraints import CONTEXT_PAST, LIVE, ConstraintConfig, apply_constraints, voiced_share
 from services.motion.features import bilabial_probability, silence
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
@@ -31,15 +31,18 @@ def amplified(mouth: Float32, style: Style) -> Float32:
     return style.mean_mouth + np.float32(AMPLITUDE) * (mouth - style.mean_mouth)
 
 
-def motion_of_windows(first: int, heard: Float32, speaking: Float32, length: int, mouth_of: Callable[[Float32], Float32]) -> Motion:
+def motion_of_windows(
+    first: int, heard: Float32, speaking: Float32, voiced: Float32, length: int, mouth_of: Callable[[Float32, float], Float32]
+) -> Motion:
     """Return the motion of frames that each depend on a window of network inputs alone, see Grid._predict.
 
     Args:
         first: as Grid._predict takes it.
         heard: as Grid._predict takes it.
         speaking: as Grid._predict takes it.
+        voiced: as Grid._predict takes it.
         length: frames of a window. The first window begins with `heard`.
-        mouth_of: returns the mouth of a window, float32 [59, 3].
+        mouth_of: returns the mouth of a window and of the share of the person's correction, float32 [59, 3].
 
     Raises:
         Cancelled: the call that this is done for is over.
@@ -47,7 +50,7 @@ def motion_of_windows(first: int, heard: Float32, speaking: Float32, length: int
     mouths = []
     for frame in range(len(speaking)):
         check_still_wanted()
-        mouths.append(mouth_of(heard[frame : frame + length]))
+        mouths.append(mouth_of(heard[frame : frame + length], float(voiced[frame])))
     return Motion(first, np.stack(mouths), speaking)
 
 
@@ -135,7 +138,7 @@ class Grid(ABC):
         """Return the network inputs of the next frames of the stream, float32 [T, 4, C]."""
 
     @abstractmethod
-    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
+    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         """Return the motion of the grid frames `first` .. first + R - 1, before constraints.
 
         Args:
@@ -143,6 +146,7 @@ class Grid(ABC):
             heard: network inputs, float32 [P + R + A, 4, C], with the P frames before these R frames, and at least the frames after
                 them that the network needs.
             speaking: float32 [R], speech probability of the R frames; R >= 1.
+            voiced: float32 [R] in [0, 1], the share of the person's correction (constraints.voiced_share).
         """
 
     def _advance(self, features: SpeechFeatures) -> Motion:
@@ -154,8 +158,9 @@ class Grid(ABC):
         self._next += ready
         if not ready:
             return Motion(first, np.zeros((0, NUM_POINTS, 3), np.float32), np.zeros(0, np.float32))
-        motion = self._predict(first, heard, held.speech_probability[self._past : self._past + ready])
         around = slice(self._past - CONTEXT_PAST, self._past + ready + self._constraints.frames_ahead)
+        voiced = voiced_share(held.speech_probability[around], self._constraints)
+        motion = self._predict(first, heard, held.speech_probability[self._past : self._past + ready], voiced)
         constrained = apply_constraints(
             motion.mouth_landmarks,
             self._style.closed_mouth,

@@ -52,7 +52,7 @@ class ToyGrid(Grid):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return features.extra["mfcc"][..., :1]
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
+    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         found = np.repeat(self._style.rest_mouth[None], len(speaking), axis=0)
         found[..., 0] += heard[CONTEXT_PAST : CONTEXT_PAST + len(speaking), :1, 0] + self._style.added["toy_shift"]
         return Motion(first, found, speaking)

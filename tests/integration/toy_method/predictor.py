@@ -35,7 +35,7 @@ class ToyGrid(Grid):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return features.mel
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
+    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         mouths = np.repeat(self._style.closed_mouth[None], len(speaking), axis=0)
         mouths[:, mouth_area_positions(INNER_LOWER_MIDDLE), 1] += self._drop_px * speaking[:, None]
         return Motion(first, mouths, speaking)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gateway.compositing.blend import laplacian_blend, support_weight
+from gateway.compositing.blend import blend_box, laplacian_blend, support_weight
 from gateway.compositing.colour_match import match_colour
 from services.common.errors import ContractBroken
 
@@ -90,6 +90,19 @@ def test_a_jaw_that_hangs_lower_in_the_footage_does_not_change_the_chin(change: 
     original[(ROWS >= 100) & (RADIUS >= 40)] += change
     matched = match_colour(rendered, original, inner, MASK)
     assert np.abs((matched - rendered)[inner > 0]).mean() < 1.0
+
+
+def test_a_cheek_under_the_mask_has_the_light_of_the_footage() -> None:
+    original = _skin(0).astype(np.uint8)
+    light = 12.0 * np.exp(-(((COLUMNS - 24) / 20.0) ** 2))[..., None]
+    rendered = np.clip(_skin(1) + light, 0, 255).astype(np.uint8)
+    rim = np.clip(np.minimum(COLUMNS - 4, 156 - COLUMNS) / 6.0, 0.0, 1.0)
+    blended = blend_box(rendered, original, (255 * rim).astype(np.uint8))
+
+    def error(picture: np.ndarray) -> float:
+        return float(np.abs((picture.astype(float) - original)[50:90, 14:32].mean(axis=(0, 2))).mean())
+
+    assert error(blended) < 0.25 * error(rendered)
 
 
 def test_without_a_ring_nothing_is_changed() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from services.common.face.landmarks import lip_width, mouth_opening
 from services.motion.constraints import (
@@ -11,6 +12,7 @@ from services.motion.constraints import (
     apply_constraints,
     closure_weights,
     silence_weights,
+    voiced_share,
 )
 from tests.unit.motion.synthesised import mouths, rest_mouth
 
@@ -90,6 +92,24 @@ def test_weak_speech_beside_strong_speech_is_spoken() -> None:
     speaking = np.full(60, 0.9, np.float32)
     speaking[20:26] = 0.35
     np.testing.assert_allclose(silence_weights(speaking, CONFIG), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("pause", "share"), [(3, 1.0), (6, 1.0), (12, 0.0)])
+def test_a_correction_counts_in_short_pauses_and_not_in_long_ones(pause: int, share: float) -> None:
+    speaking = np.full(CONTEXT_PAST + 60 + WHOLE.frames_ahead, 0.9, np.float32)
+    speaking[CONTEXT_PAST + 20 : CONTEXT_PAST + 20 + pause] = 0.0
+    found = voiced_share(speaking, WHOLE)
+    assert found[:19].min() == found[20 + pause :].min() == 1.0
+    assert found[20:].min() == share
+
+
+def test_a_correction_ends_with_the_speech() -> None:
+    speaking = np.zeros(CONTEXT_PAST + 60 + WHOLE.frames_ahead, np.float32)
+    speaking[CONTEXT_PAST : CONTEXT_PAST + 20] = 0.9
+    found = voiced_share(speaking, WHOLE)
+    np.testing.assert_allclose(found[[18, 19, 20, 21, 40]], [1.0, 2 / 3, 1 / 3, 0.0, 0.0], atol=1e-6)
+    live = voiced_share(speaking[: CONTEXT_PAST + 60 + LIVE.frames_ahead], LIVE)
+    np.testing.assert_array_equal(live[15:], found[15:])
 
 
 def test_a_piece_of_a_stretch_gives_the_same_frames() -> None:

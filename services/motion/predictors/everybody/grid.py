@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 from services.common.array_types import Float32
 from services.motion.constraints import ConstraintConfig
 from services.motion.expression_grid import ExpressionGrid
@@ -53,10 +55,14 @@ class EverybodyGrid(ExpressionGrid):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return heard_rows(identity_removed(features), self._contents.push(features))
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
-        return motion_of_windows(first, heard, speaking, WINDOW, lambda window: self._mouth(self._corrected(window)))
+    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
+        return motion_of_windows(
+            first, heard, speaking, voiced, WINDOW, lambda window, share: self._mouth(self._corrected(window, share))
+        )
 
-    def _corrected(self, window: Float32) -> Float32:
+    def _corrected(self, window: Float32, voiced: float) -> Float32:
         """Return the coefficients of one window with the person's correction, float32 [E] in units of the person's spread."""
         coefficients = self._model.predict(window)
-        return coefficients if self._correction is None else coefficients + self._correction @ pooled_window(window)
+        if self._correction is None:
+            return coefficients
+        return coefficients + np.float32(voiced) * (self._correction @ pooled_window(window))

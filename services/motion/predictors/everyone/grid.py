@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+
 from services.common.array_types import Float32
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.expression_grid import ExpressionGrid
@@ -52,12 +54,16 @@ class EveryoneGrid(ExpressionGrid):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return self._contents.push(features)
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
-        return motion_of_windows(first, heard, speaking, WINDOW, lambda window: self._mouth(self._personal(window)))
+    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
+        return motion_of_windows(
+            first, heard, speaking, voiced, WINDOW, lambda window, share: self._mouth(self._personal(window, share))
+        )
 
-    def _personal(self, window: Float32) -> Float32:
+    def _personal(self, window: Float32, voiced: float) -> Float32:
         """Return the coefficients of one window as the person speaks, float32 [E] in units of the person's spread."""
-        coefficients = self._model.predict(window)
+        predicted = personal = self._model.predict(window)
         if self._layer is not None:
-            coefficients = apply_layer(self._layer, coefficients)
-        return coefficients if self._correction is None else coefficients + self._correction @ pooled_content(window)
+            personal = apply_layer(self._layer, predicted)
+        if self._correction is not None:
+            personal = personal + self._correction @ pooled_content(window)
+        return predicted + np.float32(voiced) * (personal - predicted)

@@ -46,19 +46,20 @@ class HeadposeGrid(ExpressionGrid):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return self._stream.push(features)
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
+    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         mouths, poses = [], []
-        for frame, probability in enumerate(speaking.tolist(), self._past):
+        for place, probability in enumerate(speaking.tolist()):
             check_still_wanted()
-            expression, pose = self._step(heard[frame - self._model.past : frame + self._model.ahead + 1])
+            frame = self._past + place
+            expression, pose = self._step(heard[frame - self._model.past : frame + self._model.ahead + 1], float(voiced[place]))
             poses.append(self._head.push(pose, content_of(heard[frame]), probability))
             mouths.append(self._mouth(expression))
         return Motion(first, np.stack(mouths), speaking, None, np.stack(poses), blinks(np.arange(first, first + len(speaking))))
 
-    def _step(self, window: Float32) -> tuple[Float32, Float32]:
+    def _step(self, window: Float32, voiced: float) -> tuple[Float32, Float32]:
         """Run one step of the LSTM; return the expression [E] with the person's correction, and the pose [6]."""
         step = self._model.step(window, self._h, self._c)
         self._h, self._c = step.h, step.c
         if self._correction is None:
             return step.expression, step.pose
-        return step.expression + self._correction @ pooled_content(window, self._model.past), step.pose
+        return step.expression + np.float32(voiced) * (self._correction @ pooled_content(window, self._model.past)), step.pose

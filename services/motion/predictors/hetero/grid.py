@@ -54,13 +54,13 @@ class HeteroGrid(Grid):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return self._stream.push(features)
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
-        return motion_of_windows(first, heard, speaking, WINDOW, self._mouth)
+    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
+        return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._mouth)
 
-    def _mouth(self, window: Float32) -> Float32:
+    def _mouth(self, window: Float32, voiced: float) -> Float32:
         """Return the mouth of a window of rows [19, 4, 124]: float32 [59, 3], before constraints."""
         coefficients = self._model.predict(mel_of(window), self._reference, self._pose)
         if self._correction is not None:
-            coefficients = coefficients + self._correction @ pooled_window(window)
+            coefficients = coefficients + np.float32(voiced) * (self._correction @ pooled_window(window))
         offsets = self._basis.reconstruct((coefficients * self._style.spread).astype(np.float32))
         return amplified(self._style.rest_mouth + offsets, self._style)

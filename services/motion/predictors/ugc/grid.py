@@ -29,16 +29,23 @@ CORRECTION: Final = "landmark_correction"
 """Name of the style's array C, float32 [K, 126]. A style has this array once it is personalised for `ugc`."""
 
 
-def landmarks_of_frame(content: Float32, style: Style, models: MotionModels) -> Float32:
-    """Return the mouth of a window of content rows [35, 4, 44]: float32 [59, 3], full size, before constraints."""
+def landmarks_of_frame(content: Float32, style: Style, models: MotionModels, voiced: float = 1.0) -> Float32:
+    """Return the mouth of a window of content rows [35, 4, 44]: float32 [59, 3], full size, before constraints.
+
+    Args:
+        content: the rows.
+        style: the person.
+        models: the shared networks.
+        voiced: share of the person's correction, 0 to 1.
+    """
     coefficients = UgcModel.of(models).predict(content, style.modulation)
     correction = style.added.get(CORRECTION)
     if correction is not None:
         pooled = pooled_content(content)
-        coefficients = coefficients + correction @ pooled
+        coefficients = coefficients + np.float32(voiced) * (correction @ pooled)
         memory = remembered(pooled, style)
         if memory is not None:
-            coefficients = coefficients + memory
+            coefficients = coefficients + np.float32(voiced) * memory
     return style.rest_mouth + models.basis.reconstruct((coefficients * style.spread).astype(np.float32))
 
 
@@ -54,8 +61,8 @@ class UgcGrid(Grid):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return self._contents.push(features)
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32) -> Motion:
-        return motion_of_windows(first, heard, speaking, WINDOW, self._mouth)
+    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
+        return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._mouth)
 
-    def _mouth(self, window: Float32) -> Float32:
-        return amplified(landmarks_of_frame(window, self._style, self._models), self._style)
+    def _mouth(self, window: Float32, voiced: float) -> Float32:
+        return amplified(landmarks_of_frame(window, self._style, self._models, voiced), self._style)

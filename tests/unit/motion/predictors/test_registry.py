@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from services.common.errors import InvalidRequest
+from services.motion.constraints import WHOLE
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor
@@ -15,6 +18,8 @@ from services.motion.types import EXTRA_FEATURES, SHARED_FEATURES, Footage, Spee
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed
 
 FRAMES = 60
+OPEN_IN_SILENCE = replace(WHOLE, attack_low=0.999, presence_low=-1.0, presence_high=-0.5)
+"""Constraints that let the mouth do in silence what is predicted."""
 
 
 @pytest.fixture(params=sorted(PREDICTORS))
@@ -101,3 +106,18 @@ def test_a_style_that_all_predictors_refined_works_for_each(footage: Footage, mo
 def test_predictors_with_networks_of_their_own_share_no_array() -> None:
     names = [name for predictor in PREDICTORS.values() if predictor is not ENSEMBLE for name in predictor.style_arrays]
     assert len(names) == len(set(names))
+
+
+def test_a_long_silence_is_predicted_without_the_correction_of_the_person(
+    predictor: Predictor, footage: Footage, models: MotionModels
+) -> None:
+    spoken = heard(predictor, FRAMES)
+    plain = predictor.encode_style(footage, models)
+
+    def said(style: Style) -> np.ndarray:
+        grid = predictor.open(models, style, OPEN_IN_SILENCE)
+        return np.concatenate([grid.push(spoken).mouth_landmarks, grid.push_silence(60).mouth_landmarks])[: FRAMES + 40]
+
+    with_correction, without = said(refined(predictor, footage, models)), said(plain)
+    assert np.abs(with_correction - without)[:FRAMES].max() > 0.5
+    np.testing.assert_allclose(with_correction[FRAMES + 2 :], without[FRAMES + 2 :], atol=1e-4)
