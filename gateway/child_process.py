@@ -25,9 +25,15 @@ def child_environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([_ROOT, *(entry for entry in sys.path if entry)]), **more}
 
 
-def confine(memory_bytes: int) -> None:
-    """Limit this process to so much address space, bytes. It writes no core file, and ends before its parent if memory runs out."""
+def confine(memory_bytes: int, cpu_s: int) -> None:
+    """Limit this process. It writes no core file, and ends before its parent if memory runs out.
+
+    Args:
+        memory_bytes: address space, bytes.
+        cpu_s: processor time, seconds.
+    """
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # where a container's memory ends, this process goes before the gateway

@@ -5,7 +5,6 @@ The process sets its limits before it loads a library that reads media. The answ
 
 from __future__ import annotations
 
-import resource
 import sys
 from contextlib import suppress
 
@@ -19,8 +18,7 @@ def main(arguments: list[str]) -> None:
         arguments: question (film, sound or tags), descriptor, bytes of address space, seconds of processor time.
     """
     question, handle, memory_bytes, seconds = arguments
-    confine(int(memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
+    confine(int(memory_bytes), int(seconds))
     sys.stdout.buffer.write(_answer(question, int(handle)))
     sys.stdout.buffer.flush()
 

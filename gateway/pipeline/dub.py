@@ -173,6 +173,7 @@ class DubJob:
                 *person.warnings,
                 *about_damage(facts),
                 *about_redone(workspace, journal),
+                *(seal.warnings if seal is not None else ()),
             ],
         )
 

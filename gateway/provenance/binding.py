@@ -18,8 +18,6 @@ _LEFT_OUT: Final = (b"ftyp", b"mfra")
 _PURPOSE: Final = bytes(4) + b"manifest\0" + bytes(8)
 """Version and flags, what the box holds, and where further boxes of the kind begin: there are none."""
 _JUMBF: Final = b"jumb"
-_LARGEST_BOX: Final = 256 << 20
-"""Bytes of a box that are looked at."""
 _HEAD: Final = 8 + len(MANIFEST_ID) + len(_PURPOSE)
 
 
@@ -72,9 +70,12 @@ def put_manifest(film: BinaryIO, manifest: bytes) -> None:
 def room_is_clean(film: BinaryIO) -> bool:
     """Return whether zeros alone follow the manifest in its box. The digest of the film does not cover these bytes."""
     for box in manifest_boxes(film):
-        body = read_at(film, box.start, min(box.end - box.start, _LARGEST_BOX))
-        if body[_HEAD + 4 : _HEAD + 8] == _JUMBF and any(body[_HEAD + int.from_bytes(body[_HEAD : _HEAD + 4], "big") :]):
-            return False
+        begin = box.start + _HEAD
+        head = read_at(film, begin, 8)
+        if head[4:] == _JUMBF:
+            behind = pieces_of(film, begin + int.from_bytes(head[:4], "big"), box.end)
+            if any(piece.count(0) < len(piece) for piece in behind):
+                return False
     return True
 
 

@@ -58,6 +58,10 @@ class Ingredient:
     file: IO[bytes]
     sidecar: bytes = b""
 
+    def without_manifest(self) -> Ingredient:
+        """Return the file as one whose own manifest is not looked for."""
+        return Ingredient({**self.description, "format": UNKNOWN}, self.file)
+
 
 def sign(
     definition: dict[str, Any],
@@ -147,7 +151,10 @@ def _signed(builder: c2pa.Builder) -> bytes:
 
 
 def _add(builder: c2pa.Builder, ingredient: Ingredient) -> None:
-    """Add an ingredient with its manifest. A file that c2pa cannot parse is added without one."""
+    """Add an ingredient with its manifest. A file that c2pa cannot parse is added without one.
+
+    c2pa looks at parts of a manifest only when it signs, and may then refuse the manifest (`gateway.provenance.signing`).
+    """
     import c2pa
 
     description, file = ingredient.description, ingredient.file
@@ -172,11 +179,38 @@ def _add(builder: c2pa.Builder, ingredient: Ingredient) -> None:
         builder.add_ingredient(description, description["format"], file)
     except c2pa.C2paError:
         file.seek(0)
-        builder.add_ingredient({**description, "format": UNKNOWN}, UNKNOWN, file)
+        builder.add_ingredient(ingredient.without_manifest().description, UNKNOWN, file)
 
 
-def read(file: IO[bytes], media_type: str, *, sidecar: bytes = b"", anchors: bytes = b"") -> dict[str, Any] | None:
-    """Return what c2pa says of a file's manifests, as c2pa's Reader writes it; None: the file has none.
+def check_kept(manifest: bytes) -> None:
+    """Check that readers find the manifests of all ingredients in a signed manifest.
+
+    c2pa signs some damaged manifests of ingredients, and every reader then calls the film itself invalid.
+
+    Raises:
+        LibraryError: the manifest of an ingredient cannot be read.
+    """
+    told = read(io.BytesIO(), UNKNOWN, sidecar=manifest) or {}
+    manifests = told.get("manifests", {})
+    names = {
+        item["active_manifest"] for each in manifests.values() for item in each.get("ingredients", ()) if "active_manifest" in item
+    }
+    if not names <= manifests.keys():
+        raise LibraryError("it is signed, but readers cannot load it")
+
+
+def read(file: IO[bytes], media_type: str, *, sidecar: bytes = b"") -> dict[str, Any] | None:
+    """Return what `read_json` returns, parsed. Files of strangers are read in a separate process alone (`read_aside`).
+
+    Raises:
+        LibraryError: as `read_json`.
+    """
+    told = read_json(file, media_type, sidecar=sidecar)
+    return json.loads(told) if told is not None else None
+
+
+def read_json(file: IO[bytes], media_type: str, *, sidecar: bytes = b"", anchors: str = "") -> str | None:
+    """Return what c2pa says of a file's manifests, as JSON of c2pa's Reader; None: the file has none.
 
     Args:
         file: content of the file.
@@ -191,11 +225,11 @@ def read(file: IO[bytes], media_type: str, *, sidecar: bytes = b"", anchors: byt
 
     settings: dict[str, Any] = {"verify": {**_VERIFY, "verify_trust": True}}
     if anchors:
-        settings["trust"] = {"trust_anchors": anchors.decode("ascii", "replace")}
+        settings["trust"] = {"trust_anchors": anchors}
     file.seek(0)
     try:
         with c2pa.Context.from_dict(settings) as context, c2pa.Reader(media_type, file, sidecar or None, context=context) as reader:
-            told: dict[str, Any] = json.loads(reader.json())
+            told: str = reader.json()
             return told
     except (c2pa.C2paError.ManifestNotFound, c2pa.C2paError.NotSupported):
         return None

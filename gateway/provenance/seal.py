@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import structlog
+
 from gateway.media.film_room import copy_with_room, room_of
 from gateway.media.output_file import OutputFile
 from gateway.provenance.binding import embedded_binding, put_manifest, room_for, sidecar_binding
@@ -21,6 +23,7 @@ from gateway.provenance.watermark.embedding import Mark
 from gateway.provenance.watermark.payload import Payload
 from services.common.errors import InvalidRequest
 
+_log = structlog.stdlib.get_logger("dubstage.provenance")
 _SMALLEST_ROOM: Final = 16 << 10
 """Room for the parts of a manifest whose size does not depend on the film, bytes."""
 _ROOM_FOR_A_TIME: Final = 16 << 10
@@ -81,12 +84,21 @@ class Sealer:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """Puts the manifest of one film into the film, or beside it. `Sealer.seal` makes it."""
+    """Puts the manifest of one film into the film, or beside it. `Sealer.seal` makes it.
+
+    Attributes:
+        sealer: what signs.
+        claim: what the manifest says.
+        film: name that the film gets.
+        takes_over: as in `Sealer.seal`.
+        warnings: warnings for the user about the signed manifest. Complete when the film is signed.
+    """
 
     sealer: Sealer
     claim: Claim
     film: Path
     takes_over: bool
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def room(self) -> int:
@@ -147,7 +159,7 @@ class Seal:
     def _sign(self, film: BinaryIO, binding: Callable[[BinaryIO], dict[str, Any]]) -> bytes:
         with ExitStack() as stack:
             sources = [opened(source, stack) for source in self.claim.sources]
-            return sign_aside(
+            signed = sign_aside(
                 definition(self.claim, {source.role: source.sha256 for source in sources}, binding(film)),
                 [source.ingredient for source in sources],
                 self.sealer.credential,
@@ -155,3 +167,16 @@ class Seal:
                 time_stamp_url=self.sealer.time_stamp_url,
                 time_stamp_limit_s=self.sealer.time_stamp_limit_s,
             )
+        self._warn(signed.left_out)
+        return signed.manifest
+
+    def _warn(self, left_out: str) -> None:
+        """Tell why the film has no manifests of its sources; empty: the film has them."""
+        self.warnings.clear()  # a film that is copied is signed twice
+        if left_out:
+            roles = ", ".join(source.role for source in self.claim.sources)
+            self.warnings.append(
+                f"the film's manifest names its sources ({roles}) without their own manifests: one of these is damaged and could "
+                f"not be carried over ({left_out})"
+            )
+            _log.warning("source_manifests_left_out", sources=roles, reason=left_out)

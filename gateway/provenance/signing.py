@@ -1,7 +1,6 @@
 """Signs manifests in a separate process, with bounds on memory and time.
 
-c2pa reads manifests that strangers wrote, and what a time stamp authority answers. With a process of its own, what these do ends
-with the process.
+c2pa reads manifests that strangers wrote, and what a time stamp authority answers.
 """
 
 from __future__ import annotations
@@ -10,22 +9,34 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.child_process import child_environment
+from gateway.provenance.aside import ask_aside, limit_s
 from gateway.provenance.library import Ingredient, LibraryError
 from gateway.provenance.signer_command import SignerError, running
-from gateway.provenance.signing_child import ASKING, LARGEST_ANSWER
+from gateway.provenance.signing_child import ANSWERED, ASKING, LARGEST_ANSWER
 from gateway.provenance.signing_key import Credential
 
 TIME_STAMP_SETTING: Final = "DUBSTAGE_PROVENANCE_TIME_STAMP_URL"
 _BASE_S: Final = 300.0
-_BYTES_PER_S: Final = 2_000_000
-"""Slowest rate at which the sources of a film are read before the process is ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signed manifest.
+
+    Attributes:
+        manifest: the manifest.
+        left_out: why the manifests of the ingredients are not in it, in c2pa's words; empty: they are in it.
+    """
+
+    manifest: bytes
+    left_out: str = ""
 
 
 def sign_aside(
@@ -36,8 +47,10 @@ def sign_aside(
     folder: Path,
     time_stamp_url: str = "",
     time_stamp_limit_s: float = 30.0,
-) -> bytes:
+) -> Signed:
     """Return what `gateway.provenance.library.sign` returns. All files must be files of the system. Blocks.
+
+    A damaged manifest of an ingredient can prevent the signature. The manifest is then signed without those of the ingredients.
 
     Args:
         definition, ingredients, credential, time_stamp_url: as in `sign`.
@@ -49,6 +62,33 @@ def sign_aside(
         SignerError: as `sign`, or the command of the credential cannot be started.
         OSError: temporary files cannot be written.
     """
+    sign = partial(
+        _sign,
+        definition,
+        credential=credential,
+        folder=folder,
+        time_stamp_url=time_stamp_url,
+        time_stamp_limit_s=time_stamp_limit_s,
+    )
+    try:
+        return Signed(sign(ingredients))
+    except LibraryError as problem:
+        if problem.of_time_stamp or not ingredients:
+            raise
+        # If the credential is at fault, this raises the same error.
+        return Signed(sign([each.without_manifest() for each in ingredients]), left_out=str(problem))
+
+
+def _sign(
+    definition: dict[str, Any],
+    ingredients: Sequence[Ingredient],
+    *,
+    credential: Credential,
+    folder: Path,
+    time_stamp_url: str,
+    time_stamp_limit_s: float,
+) -> bytes:
+    """Return a manifest, signed by one process."""
     request = {
         "definition": definition,
         "ingredients": [
@@ -63,36 +103,31 @@ def sign_aside(
         "time_stamp_limit_s": time_stamp_limit_s,
     }
     files = [each.file.fileno() for each in ingredients]
-    limit_s = _BASE_S + time_stamp_limit_s + sum(os.fstat(file).st_size for file in files) / _BYTES_PER_S
+    longest_s = limit_s(_BASE_S + time_stamp_limit_s, files)
     try:
         # Started here: the command has the gateway's environment and none of the limits of the process that signs.
         with running(credential.command) as connection:
             if connection is not None:
                 request["signer"] = connection.fileno()
                 files.append(connection.fileno())
-            done = subprocess.run(
-                [sys.executable, "-S", "-P", "-m", "gateway.provenance.signing_child"],
-                input=json.dumps(request).encode(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                pass_fds=files,
-                start_new_session=True,  # Ctrl-C goes to the parent alone, which waits for the short rest
-                env=child_environment(TMPDIR=str(folder.absolute())),
-                timeout=limit_s,
-                check=False,
+            done = ask_aside(
+                "gateway.provenance.signing_child",
+                json.dumps(request).encode(),
+                files,
+                limit_s=longest_s,
+                TMPDIR=str(folder.absolute()),
             )
             return _manifest(done, time_stamp_limit_s)
     except subprocess.TimeoutExpired:
-        raise LibraryError(f"it took more than {limit_s:.0f} s") from None
+        raise LibraryError(f"it took more than {longest_s:.0f} s") from None
 
 
 def _manifest(done: subprocess.CompletedProcess[bytes], time_stamp_limit_s: float) -> bytes:
     """Return the manifest of an answer, or raise what the answer says."""
-    asked = done.stdout.startswith(ASKING)
     try:
-        answer = json.loads(done.stdout.removeprefix(ASKING))
+        answer = json.loads(done.stdout.removeprefix(ASKING).removeprefix(ANSWERED))
     except ValueError:
-        if asked:
+        if done.stdout == ASKING:
             raise LibraryError(_unanswered(done.returncode, time_stamp_limit_s), of_time_stamp=True) from None
         raise LibraryError(f"the process that signs ended with status {done.returncode}") from None
     if "errno" in answer:

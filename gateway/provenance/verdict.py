@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from gateway.media.regular_file import reading
 from gateway.provenance.binding import room_is_clean
 from gateway.provenance.facts import DUB_LABEL, DubFacts
-from gateway.provenance.library import UNKNOWN, LibraryError, read
+from gateway.provenance.library import LibraryError
 from gateway.provenance.media_digest import media_sha256
 from gateway.provenance.places import SIDECAR, media_type_of, read_sidecar, sidecar_of
+from gateway.provenance.reading import read_aside
 from services.common.errors import InvalidRequest
 
 _UNTRUSTED: Final = "signingCredential.untrusted"
@@ -88,23 +89,21 @@ def verdict_of(file: Path, *, anchors: bytes = b"") -> Verdict:
     """
     film, sidecar = _film_and_sidecar(file)
     digest = media_sha256(film)
-    with reading(film, field="file") as handle, open(handle, "rb", closefd=False) as content:
+    with reading(film, field="file") as handle:
         try:
-            told = None if film != file else read(content, media_type_of(film), anchors=anchors)
-            place = "embedded" if told else ""
-            if told is None and sidecar:
-                told, place = read(content, UNKNOWN, sidecar=sidecar, anchors=anchors), "sidecar"
+            found = read_aside(handle, media_type_of(film) if film == file else None, sidecar=sidecar, anchors=anchors)
         except LibraryError as problem:
             place = "sidecar" if sidecar else "embedded"
             return Verdict(film, State.INVALID, (f"the manifest cannot be read: {problem}",), place, digest)
-        clean = room_is_clean(content)
-    if told is None:
+        with open(handle, "rb", closefd=False) as content:
+            clean = room_is_clean(content)
+    if found.told is None:
         return Verdict(film, State.NONE, ("the file has no content credentials",), "", digest)
-    if place == "embedded" and not clean:
+    if found.place == "embedded" and not clean:
         return Verdict(
-            film, State.INVALID, ("the bytes behind the manifest were changed after the film was signed",), place, digest
+            film, State.INVALID, ("the bytes behind the manifest were changed after the film was signed",), found.place, digest
         )
-    return _verdict(film, told, place, digest)
+    return _verdict(film, found.told, found.place, digest)
 
 
 def _film_and_sidecar(file: Path) -> tuple[Path, bytes]:

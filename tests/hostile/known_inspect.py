@@ -8,11 +8,13 @@ from pathlib import Path
 from random import Random
 
 from gateway.provenance.credential import installation_credential
+from gateway.provenance.seal import Sealer
 from tests.hostile.case import Case
 from tests.hostile.known_records import KEYS, NO_FILES
 from tests.hostile.lines import WRONG, command_line
 from tests.hostile.records import CHANGED, UNSIGNED
 from tests.hostile.world import World
+from tests.unit.provenance.signed_films import claim_gigabytes, write_film
 
 
 def _inspections() -> list[Case]:
@@ -58,6 +60,10 @@ def _inspections() -> list[Case]:
         world.shelf.copy("clip.mkv", place, "film.mkv")
         os.mkfifo(place / "film.mkv.c2pa")
 
+    def gigabytes(world: World, place: Path) -> None:
+        footage = world.shelf.folder / "mute.mp4"
+        claim_gigabytes(write_film(place / "film.mp4", footage, Sealer(installation_credential(place.parent / "data"))))
+
     jumb = b"\x00\x00\x00\x20jumb"
     return [
         case("a film without a manifest", clip, none),
@@ -68,6 +74,7 @@ def _inspections() -> list[Case]:
         case("an empty file", lambda world, place: (place / "film.mp4").touch(), WRONG),
         case("half a film", cut, any_end),
         case("a film with a hole", hole, any_end),
+        case("a film whose manifest claims 6 GiB", gigabytes, CHANGED),
         case("a pipe", lambda world, place: os.mkfifo(place / "film.mp4"), WRONG),
         case("a folder", lambda world, place: (place / "film.mp4").mkdir(), WRONG),
         case("a device", lambda world, place: None, WRONG, "/dev/zero"),

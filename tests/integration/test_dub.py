@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import av
@@ -9,9 +10,14 @@ from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.media.output_file import OutputFile, commit_with
+from gateway.provenance.credential import installation_credential
+from gateway.provenance.seal import Sealer
+from gateway.provenance.verdict import State, verdict_of
 from tests.integration.client_calls import dubbing
 from tests.integration.films import NUM_FRAMES, Media
 from tests.integration.servers import RunningGateway, RunningStages
+from tests.unit.provenance.signed_films import claim_gigabytes, claim_of
 
 
 def frames_of(path: object) -> list[bytes]:
@@ -36,6 +42,24 @@ def test_a_dub_with_an_actor_gives_a_film_with_every_frame_and_the_new_mouth(
     original, dubbed = frames_of(media.footage), frames_of(media.root / "with_actor.mp4")
     assert len(dubbed) == NUM_FRAMES
     assert sum(a != b for a, b in zip(original, dubbed, strict=True)) >= 0.9 * NUM_FRAMES
+
+
+def test_footage_whose_own_manifest_is_damaged_gives_a_signed_film_and_a_warning(
+    gateway: RunningGateway, actor: str, media: Media, tmp_path: Path
+) -> None:
+    footage = OutputFile(media.root / "damaged_manifest.mp4")
+    with footage.content() as content:
+        content.write(media.footage.read_bytes())
+    commit_with(
+        footage, Sealer(installation_credential(tmp_path)).seal(claim_of(media.footage), media.root / "damaged_manifest.mp4")
+    )
+    claim_gigabytes(media.root / "damaged_manifest.mp4")
+    with gateway.connect() as connection:
+        request = dubbing("of_damaged_manifest.mp4", actor_id=actor, footage="damaged_manifest.mp4")
+        result = client.dub(connection, **request).wait(timeout_s=300)
+    assert any("without their own manifests" in warning for warning in result.warnings)
+    verdict = verdict_of(media.root / "of_damaged_manifest.mp4")
+    assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (State.VALID, False)
 
 
 def test_an_actor_made_in_passing_ends_with_its_job(gateway: RunningGateway, actor: str, stages: RunningStages) -> None:

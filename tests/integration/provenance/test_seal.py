@@ -6,20 +6,23 @@ import hashlib
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import av
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.media.film_room import copy_with_room
 from gateway.media.output_file import OutputFile, commit_with
 from gateway.provenance.credential import KEY_FILE, certificates_in, installation_credential
 from gateway.provenance.media_digest import manifest_boxes, media_sha256
+from gateway.provenance.places import sidecar_of
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import State, verdict_of
 from services.common.errors import BackendUnavailable, InvalidRequest, MediaUnsupported
-from tests.unit.provenance.signed_films import claim_of, flip, write_film
+from tests.unit.provenance.signed_films import claim_gigabytes, claim_of, flip, write_film
 
 EMBEDDED = (".mp4", ".mov", ".m4v")
 BESIDE = (".mkv", ".nut", ".mxf")
@@ -181,6 +184,46 @@ def test_footage_that_c2pa_cannot_parse_has_no_manifest_to_keep(carphone: Path, 
     odd.write_bytes(b"no film at all, whatever the name says")
     verdict = verdict_of(write_film(tmp_path / "film.mp4", carphone, sealer, source=odd))
     assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (State.VALID, False)
+
+
+def _unreadable(manifest: Path) -> None:
+    """Turn the text "method", a key, into bytes: c2pa signs such a manifest, and its reader does not load it."""
+    content = manifest.read_bytes()
+    assert content.count(b"\x66method") == 1
+    manifest.write_bytes(content.replace(b"\x66method", b"\x46method"))
+
+
+@pytest.mark.parametrize("damage", [claim_gigabytes, _unreadable])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_damaged_manifest_of_the_footage_is_left_out_with_a_warning(
+    suffix: str, damage: Callable[[Path], object], carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path
+) -> None:
+    footage = _copy(signed, suffix, tmp_path)
+    damage(footage if suffix == ".mp4" else sidecar_of(footage))
+    film = OutputFile(tmp_path / "second.mp4")
+    with film.content() as content:
+        content.write(carphone.read_bytes())
+    seal = sealer.seal(claim_of(footage), tmp_path / "second.mp4")
+    with capture_logs() as logs:
+        commit_with(film, seal)
+    verdict = verdict_of(tmp_path / "second.mp4")
+    assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (State.VALID, False)
+    assert verdict.dub is not None
+    assert verdict.dub.sources[0].sha256 == hashlib.sha256(footage.read_bytes()).hexdigest()
+    assert len(seal.warnings) == 1
+    assert "names its sources (footage) without their own manifests" in seal.warnings[0]
+    assert "source_manifests_left_out" in {line["event"] for line in logs}
+
+
+def test_a_manifest_of_the_footage_that_is_kept_gives_no_warning(
+    carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path
+) -> None:
+    film = OutputFile(tmp_path / "second.mp4")
+    with film.content() as content:
+        content.write(carphone.read_bytes())
+    seal = sealer.seal(claim_of(signed / "film.mp4"), tmp_path / "second.mp4")
+    commit_with(film, seal)
+    assert seal.warnings == []
 
 
 def test_the_certificates_of_the_installation_make_its_films_trusted(carphone: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from gateway.provenance.places import sidecar_of
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import State, verdict_of
 from services.common.errors import BackendUnavailable, InvalidRequest
-from tests.unit.provenance.signed_films import chain_for, claim_of, flip, pem_of, write_film
+from tests.unit.provenance.signed_films import chain_for, claim_gigabytes, claim_of, flip, pem_of, write_film
 from tests.unit.provenance.time_stamps import STAMPED_AT, Answer, Door, Request, Stamper, authority, new_stamper, refusal
 
 FILMS = (".mp4", ".mkv")
@@ -127,6 +127,18 @@ def test_a_film_that_was_changed_is_told_in_spite_of_its_time(
         film = write_film(tmp_path / "film.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
     flip(film, film.stat().st_size - 100)
     assert verdict_of(film, anchors=studio.anchor + stamper.anchor).state == State.INVALID
+
+
+def test_footage_with_a_damaged_manifest_is_not_the_authoritys_fault(
+    carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
+) -> None:
+    footage = claim_gigabytes(write_film(tmp_path / "footage.mp4", carphone, studio.sealer))
+    with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
+        stamped = replace(studio.sealer, time_stamp_url=url)
+        film = write_film(tmp_path / "film.mp4", carphone, stamped, source=footage)
+    verdict = verdict_of(film, anchors=studio.anchor + stamper.anchor)
+    assert (verdict.state, verdict.time_is_trusted) == (State.TRUSTED, True)
+    assert not verdict.ingredients[0]["has_manifest"]
 
 
 @pytest.mark.parametrize(("case", "suffix"), list(zip(WRONG, cycle(FILMS), strict=False)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from gateway.provenance.binding import embedded_binding, put_manifest
 from gateway.provenance.claim import definition
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.library import sign
+from gateway.provenance.places import sidecar_of
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import State, verdict_of
 from services.common.errors import InvalidRequest, MediaUnsupported
-from tests.unit.provenance.signed_films import claim_of, write_film
+from tests.unit.provenance.signed_films import claim_gigabytes, claim_of, write_film
 
 FACTS = {"footage": "ab" * 32}
 
@@ -31,7 +33,7 @@ def lying(film: Path, tmp_path: Path, **facts: Any) -> Path:
     """A film whose manifest is signed, and says of the dub what no dub says."""
     output = tmp_path / "lying.mp4"
     with film.open("rb") as source, output.open("w+b") as target:
-        copy_with_room(source, target, 64 << 10)
+        copy_with_room(source, target, 2 << 20)
         told = definition(claim_of(film), FACTS, embedded_binding(target))
     told["assertions"][0]["data"]["actions"] = [
         {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
@@ -85,6 +87,33 @@ def test_whatever_bytes_of_a_manifest_are_changed_there_is_a_verdict(signed: Pat
         states.add(verdict_of(tmp_path / "film.mp4").state)
     assert State.INVALID in states
     assert State.TRUSTED not in states
+
+
+def peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_manifest_that_claims_gigabytes_is_invalid_and_takes_no_memory_here(suffix: str, carphone: Path, tmp_path: Path) -> None:
+    film = write_film(tmp_path / f"film{suffix}", carphone, Sealer(installation_credential(tmp_path / "data")))
+    claim_gigabytes(film if suffix == ".mp4" else sidecar_of(film))
+    before = peak_bytes()
+    verdict = verdict_of(film)
+    assert verdict.state == State.INVALID
+    assert verdict.reasons
+    assert peak_bytes() - before < 100 << 20
+
+
+def test_a_manifest_that_says_too_much_to_be_shown_is_invalid(carphone: Path, tmp_path: Path) -> None:
+    size = 900_000
+    film = lying(carphone, tmp_path, method="Q" * size)
+    # CBOR: in place of the text, an array of as many empty arrays, which c2pa prints as 14 characters each
+    said = b"\x7a" + size.to_bytes(4, "big") + b"Q" * size
+    film.write_bytes(film.read_bytes().replace(said, b"\x9a" + size.to_bytes(4, "big") + b"\x80" * size))
+    before = peak_bytes()
+    verdict = verdict_of(film)
+    assert (verdict.state, verdict.reasons) == (State.INVALID, ("the manifest cannot be read: it says more than 8 MB",))
+    assert peak_bytes() - before < 100 << 20
 
 
 @pytest.mark.parametrize("part", [0.01, 0.05, 0.5, 0.999])
