@@ -101,9 +101,10 @@ async def test_work_in_a_thread_stops_when_its_call_is_cancelled(echo: Any) -> N
 
 
 async def test_a_consumer_that_stops_early_ends_the_stream_at_the_server(echo: Any) -> None:
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def wait(_: bytes) -> bytes:
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -115,6 +116,7 @@ async def test_a_consumer_that_stops_early_ends_the_stream_at_the_server(echo: A
     async with contextlib.aclosing(client.stage.download(method, b"")) as responses:
         async for response in responses:
             assert response == b"first"
+            await asyncio.wait_for(begun.wait(), 60)
             break
     await asyncio.wait_for(ended.wait(), 60)
 
