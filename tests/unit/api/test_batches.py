@@ -10,6 +10,7 @@ import pytest
 from gateway.api.batches import Batches
 from gateway.api.installation import Installation
 from gateway.api.opened_stages import OpenedStages
+from gateway.api.shared import Shared
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import Shot, ShotRecord, ShotState
@@ -51,7 +52,7 @@ async def test_a_retry_is_recorded_once_the_shots_wait_again(
         raise BackendUnavailable("the database is away")
 
     monkeypatch.setattr(JobRunner, "submit", away)
-    batches = Batches(settings, installation.context, OpenedStages(settings))
+    batches = Batches(settings, installation.context, Shared.of(settings, OpenedStages(settings)))
     with pytest.raises(BatchNotFound, match="no shot 'b'"):
         await batches.retry("night", ["b"])
     assert events(installation) == []
