@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,7 +66,9 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
         )
     if config.channels not in LIVE_CHANNELS:
         raise InvalidRequest(f"config.channels: {config.channels} is not within 1 .. 8", field="config.channels")
-    use = use_of(config.project, config.language)
+    with _within_config():
+        actor_id = check_actor_id(config.actor_id)
+        use = use_of(config.project, config.language)
     if config.max_late_ms and config.max_late_ms < LEAST_LATE_MS:
         raise InvalidRequest(
             f"config.max_late_ms: {config.max_late_ms} is less than {LEAST_LATE_MS}, and no frame can be promised so soon: give "
@@ -72,8 +76,16 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
             field="config.max_late_ms",
         )
     max_late_s = config.max_late_ms / 1000 if config.max_late_ms else None
-    actor_id = check_actor_id(config.actor_id)
     return LiveOptions(actor_id, config.sample_rate_hz, config.channels, use, config.first_frame, max_late_s)
+
+
+@contextmanager
+def _within_config() -> Iterator[None]:
+    """Let errors name the field of the config, where a check is shared with requests that have the same field elsewhere."""
+    try:
+        yield
+    except InvalidRequest as error:
+        raise InvalidRequest(f"config.{error.message}", field=f"config.{error.field}") from None
 
 
 class LiveAudioReader:

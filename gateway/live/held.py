@@ -9,7 +9,6 @@ from weakref import WeakValueDictionary
 
 from gateway.actors.stored import StoredActor
 from gateway.live.performance import Performance, load_performance
-from services.common.errors import ActorNotReady
 from services.common.store.artefacts import ArtefactStore
 
 HELD_PERFORMANCES: Final = 2
@@ -51,15 +50,8 @@ class HeldPerformances:
         found = self._held.pop(key, None) or self._shown.get(key)
         times_cleared = self._times_cleared
         if found is None:
-            found = await asyncio.to_thread(load_performance, actor, self._artefacts)
-            picture_bytes = found.frames[0].nbytes
-            if picture_bytes + MESSAGE_ROOM > self._max_message_bytes:
-                height, width, _ = found.frames[0].shape
-                raise ActorNotReady(
-                    f"pictures of {actor.actor_id} ({width} x {height}) are larger than a message may be: set "
-                    "DUBSTAGE_MAX_MESSAGE_BYTES higher on both sides, or enrol from smaller footage",
-                    subject=actor.actor_id,
-                )
+            max_picture_bytes = self._max_message_bytes - MESSAGE_ROOM
+            found = await asyncio.to_thread(load_performance, actor, self._artefacts, max_picture_bytes)
         if times_cleared != self._times_cleared:
             # The actor may have been erased while the footage was decoded: only the caller gets the footage.
             return found

@@ -5,28 +5,21 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
-from dubstage.common.v1alpha1 import common_pb2
 from gateway.actors.stored import StoredActor
 from gateway.compositing.jaw import jaw_shift, moved
 from gateway.compositing.paste import paste_box
+from gateway.live.stretch import at_motion_rate, pictures_of, unbroken_stretches
 from gateway.media.inspection import inspect_film
-from gateway.media.reader import VideoReader, to_rgb
 from gateway.methods import METHODS, method_named
 from gateway.pipeline.records import FACE_RECORD, pose_of
-from services.common.array_types import Array, Float32, UInt8
+from services.common.array_types import Float32, UInt8
 from services.common.errors import ActorNotReady
 from services.common.face.actor_geometry import lower_face_mask
 from services.common.face.crops import HeadPose, head_to_box
 from services.common.store.artefacts import ArtefactStore
-
-MAX_FRAMES: Final = 75
-"""Most frames of footage that are kept decoded: three seconds, about 200 MB at 1280 x 720."""
-MIN_FRAMES: Final = 5
-"""Fewest consecutive usable frames that a live stream can show."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -34,7 +27,7 @@ class Performance:
     """Decoded footage of an actor.
 
     Attributes:
-        frames: consecutive frames, each uint8 [H, W, 3], RGB.
+        frames: frames at MOTION_RATE, each uint8 [H, W, 3], RGB.
         poses: head pose of every frame.
         boxes: render box of every frame, uint8 [160, 160, 3], RGB.
         masks: lower-face mask of every frame, uint8 [160, 160].
@@ -80,11 +73,17 @@ class Performance:
         return paste_box(self.frames[place], self.poses[place], box, self.background(index, shift), mask, shift)
 
 
-def load_performance(actor: StoredActor, artefacts: ArtefactStore) -> Performance:
-    """Return the longest unbroken stretch of usable frames of an actor's footage, at most MAX_FRAMES.
+def load_performance(actor: StoredActor, artefacts: ArtefactStore, max_picture_bytes: int) -> Performance:
+    """Return the longest unbroken stretch of usable frames of an actor's footage, at MOTION_RATE, at most MAX_FRAMES.
+
+    Args:
+        actor: the actor.
+        artefacts: store of the actor's footage.
+        max_picture_bytes: largest size of a picture.
 
     Raises:
-        ActorNotReady: the actor's method cannot be used live, the actor has no footage, or no stretch has MIN_FRAMES.
+        ActorNotReady: the actor's method cannot be used live, the actor has no footage, no stretch has MIN_FRAMES, or the pictures
+            are larger than `max_picture_bytes`.
     """
     method = method_named(actor.method)
     if not method.live:
@@ -102,24 +101,25 @@ def load_performance(actor: StoredActor, artefacts: ArtefactStore) -> Performanc
     faces = np.zeros(len(stored["frame"]), FACE_RECORD)
     for name in stored.arrays:
         faces[name] = stored[name]
-    run = _first_run(faces)
-    if len(run) < MIN_FRAMES:
+    stretches = unbroken_stretches(faces)
+    if not stretches:
         raise ActorNotReady(f"the footage of actor {actor.actor_id} has no unbroken stretch to show live", subject=actor.actor_id)
     # A file without a name: a process that is killed leaves nothing of the person.
     with tempfile.TemporaryFile() as film:
         film.write(artefacts.get_bytes(actor.artefacts["footage"]))
         film.flush()
-        with VideoReader(inspect_film(Path(f"/proc/self/fd/{film.fileno()}"))) as reader:
-            frames = tuple(to_rgb(frame) for frame in reader.frames(int(run["frame"][0]), int(run["frame"][-1]) + 1))
-    poses = tuple(pose_of(face) for face in run)
-    boxes = tuple(face["pixels"].copy() for face in run)
+        info = inspect_film(Path(f"/proc/self/fd/{film.fileno()}"))
+        width, height = info.video.orientation.upright_size
+        if 3 * width * height > max_picture_bytes:
+            raise ActorNotReady(
+                f"pictures of {actor.actor_id} ({width} x {height}) are larger than a message may be: set "
+                "DUBSTAGE_MAX_MESSAGE_BYTES higher on both sides, or enrol from smaller footage",
+                subject=actor.actor_id,
+            )
+        shown = max((at_motion_rate(stretch, info.video) for stretch in stretches), key=len)
+        frames = pictures_of(shown, info)
+    poses = tuple(pose_of(face) for face in shown)
+    boxes = tuple(face["pixels"].copy() for face in shown)
     masks = tuple(lower_face_mask(actor.enrolled.geometry, pose) for pose in poses)
-    filmed = tuple(head_to_box(face["mouth"], pose) for face, pose in zip(run, poses, strict=True))
+    filmed = tuple(head_to_box(face["mouth"], pose) for face, pose in zip(shown, poses, strict=True))
     return Performance(frames, poses, boxes, masks, filmed)
-
-
-def _first_run(faces: Array) -> Array:
-    usable = faces[faces["reason"] == common_pb2.FRAME_REASON_DUBBED]
-    breaks = np.nonzero(np.diff(usable["frame"]) != 1)[0] + 1
-    runs = np.split(usable, breaks)
-    return max((run[:MAX_FRAMES] for run in runs), key=len)

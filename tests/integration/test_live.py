@@ -183,7 +183,11 @@ def test_a_second_stream_is_told_when_to_come_again_and_finds_the_place_of_a_str
         ([config("driver"), sound(0, np.full(640, np.nan, np.float32))], "audio.pcm_f32"),
         ([config("driver"), sound(0, np.full(640, np.inf, np.float32))], "audio.pcm_f32"),
         ([config("driver", channels=2), sound(0, np.zeros(641, np.float32))], "audio.pcm_f32"),
-        ([config("Nobody!")], "actor_id"),
+        ([config("Nobody!")], "config.actor_id"),
+        (
+            [pb.LiveRequest(config=pb.LiveConfig(actor_id="driver", sample_rate_hz=16000, channels=1, language="?"))],
+            "config.language",
+        ),
     ],
 )
 def test_a_stream_that_breaks_the_contract_is_told_what_is_wrong(
