@@ -35,6 +35,11 @@ class ReadAhead(AsyncIterator[T]):
         self._task: asyncio.Task[None] | None = None
         self._ended = False
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether the next item, or the end, is known already."""
+        return not self._queue.empty()
+
     async def __anext__(self) -> T:
         """Return the next item.
 

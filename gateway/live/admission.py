@@ -81,7 +81,6 @@ class LiveStream:
 
     def begin(self) -> float:
         """Begin a frame whose motion is known. Return the seconds of this stream, without those in which its reader took frames."""
-        self._dropped_now = 0
         return self._now() - self._paused_s
 
     def took(self, begun: float) -> None:
@@ -95,6 +94,10 @@ class LiveStream:
         self._measured.append((self._now(), between if between < FASTEST_S and self.frames else end - begun))
         self.frames += 1
         self._shown.append((self._now(), self._paused_s))
+
+    def keep(self) -> None:
+        """Note that a frame is not left out."""
+        self._dropped_now = 0
 
     def may_drop(self) -> bool:
         """Return whether a frame may be left out: the picture does not stand still for longer than MOST_DROPPED frames."""

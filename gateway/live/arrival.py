@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -54,7 +55,7 @@ def live_sound(
         return LiveSound(chunks, sample_rate_hz, channels, begins, first_frame)
     arrivals = Arrivals(chunks, sample_rate_hz, channels)
     return LiveSound(
-        arrivals.chunks(), sample_rate_hz, channels, begins, first_frame, lambda frame: arrivals.age_s(frame) > max_late_s
+        arrivals.chunks(), sample_rate_hz, channels, begins, first_frame, lambda frame: arrivals.came_at(frame) + max_late_s
     )
 
 
@@ -88,8 +89,8 @@ class Arrivals:
                 self._room.set()
                 yield chunk
 
-    def age_s(self, frame: int) -> float:
-        """Return the seconds since the last sound that a frame shows came; 0: the sound has not come yet. Frames come in order.
+    def came_at(self, frame: int) -> float:
+        """Return the time at which the last sound that a frame shows came; infinite: not yet. Frames are asked for in order.
 
         Args:
             frame: counted from the beginning of the sound.
@@ -97,7 +98,7 @@ class Arrivals:
         last = (frame + 1) * self._rate // int(MOTION_RATE)
         while self._came and self._came[0][0] < last:
             self._came.popleft()
-        return self._now() - self._came[0][1] if self._came else 0.0
+        return self._came[0][1] if self._came else math.inf
 
     async def _stamped(self) -> AsyncGenerator[audio_pb2.AudioChunk, None]:
         async for chunk in self._chunks:

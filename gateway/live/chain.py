@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -18,7 +21,7 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.actors.stored import StoredActor
-from gateway.live.admission import LiveStream
+from gateway.live.admission import MOST_DROPPED, LiveStream
 from gateway.live.performance import Performance
 from gateway.methods import TextureInput, method_named
 from gateway.pipeline.plan import SILENT_BELOW
@@ -28,6 +31,13 @@ from services.common.array_types import Float32, UInt8
 from services.common.wire.arrays import from_image
 from services.common.wire.pose_messages import pose_to_proto
 from services.common.wire.timeline import MOTION_RATE
+
+MOST_UNDER_WAY: Final = 6
+"""Most frames of a stream in the texture stage, in the render stage and on the way between the gateway and both.
+
+Each stage computes one frame, and one or two wait for it. Requests to the texture stage are small: flow control of the connection
+alone would let hundreds of frames wait there.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +50,8 @@ class LiveSound:
         channels: number of channels.
         begins: frame of the stream at which the speech begins.
         first_frame: first frame of the stream that is shown.
-        is_late: returns whether it is too late to show a frame, counted from the beginning of the speech.
+        shown_until: returns the instant of `time.monotonic()` until which a frame, counted from the beginning of the speech, may be
+            shown. Called once for each frame, in order.
     """
 
     chunks: AsyncIterator[audio_pb2.AudioChunk]
@@ -48,7 +59,26 @@ class LiveSound:
     channels: int
     begins: int = 0
     first_frame: int = 0
-    is_late: Callable[[int], bool] = lambda _: False
+    shown_until: Callable[[int], float] = lambda _: math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class FrameUnderWay:
+    """A frame that the texture stage was sent.
+
+    Attributes:
+        index: counted from the beginning of the speech.
+        begun: what `LiveStream.begin` returned for the frame.
+        silent: whether nobody speaks.
+        shown_until: instant of `time.monotonic()` until which the frame may be shown.
+        sent: instant of `time.monotonic()` at which the frame was sent.
+    """
+
+    index: int
+    begun: float
+    silent: bool
+    shown_until: float
+    sent: float
 
 
 class Chain:
@@ -61,9 +91,13 @@ class Chain:
         self._performance = performance
         self._sound = sound
         self._stream = stream
-        # One entry per frame that the texture stage was sent, or the renderer, and that is not rendered.
-        self._begun: deque[tuple[float, bool]] = deque()
+        self._places = asyncio.Semaphore(MOST_UNDER_WAY)
+        self._ended = False
+        # One entry per frame that the texture stage was sent, or the renderer, and that was not taken from the renderer.
+        self._under_way: deque[FrameUnderWay] = deque()
         self._shifts: deque[Float32] = deque()
+        self._took_s = 0.0
+        self._last_shown = sound.first_frame - sound.begins - 1
 
     async def audio_requests(self) -> AsyncIterator[audio_pb2.ExtractFeaturesRequest]:
         """Yield the requests to the audio stage."""
@@ -89,7 +123,7 @@ class Chain:
     async def warp_requests(
         self, motions: AsyncIterator[motion_pb2.PredictMotionResponse]
     ) -> AsyncIterator[texture_pb2.RetrieveWarpRequest]:
-        """Yield the requests to the texture stage."""
+        """Yield the requests to the texture stage. A frame waits while MOST_UNDER_WAY frames are between here and `rendered`."""
         performance = self._performance
         requests = texture_client.retrieve_warp.requests(
             bank=self._config.bank, mode=self._config.mode, identity=self._config.identity
@@ -97,11 +131,21 @@ class Chain:
         yield requests.config
         async for reply in motions:
             for frame in reply.frames:
+                begun = self._stream.begin()
+                await self._places.acquire()
+                if self._ended:
+                    return
+                now, shown_until = time.monotonic(), self._sound.shown_until(frame.frame_index)
+                # Behind others, a frame takes as long as the frame that came last.
+                comes = now + self._took_s if self._under_way else now
                 # From here on, a frame costs most. The stages begin anew after a gap.
-                if self._stream.may_drop() and self._sound.is_late(frame.frame_index):
+                if comes > shown_until and self._stream.may_drop():
                     self._stream.drop()
+                    self._places.release()
                     continue
-                self._begun.append((self._stream.begin(), frame.speech_probability < SILENT_BELOW))
+                self._stream.keep()
+                silent = frame.speech_probability < SILENT_BELOW
+                self._under_way.append(FrameUnderWay(frame.frame_index, begun, silent, shown_until, sent=now))
                 pose = pose_to_proto(performance.poses[performance.at(self._sound.begins + frame.frame_index)])
                 yield requests.item(texture_client.Target(frame.frame_index, frame, pose))
 
@@ -127,12 +171,30 @@ class Chain:
                 )
             )
 
-    def rendered(self) -> tuple[float, bool, Float32]:
-        """Return when the frame that is rendered was begun, whether nobody speaks in it, and how its footage is moved."""
-        return (*self._begun.popleft(), self._shifts.popleft())
+    def rendered(self) -> tuple[FrameUnderWay, Float32]:
+        """Return the frame that is rendered, and how its footage is moved. Another frame may take its place in the stages."""
+        self._places.release()
+        frame = self._under_way.popleft()
+        self._took_s = time.monotonic() - frame.sent
+        return frame, self._shifts.popleft()
+
+    def may_skip(self, frame: FrameUnderWay) -> bool:
+        """Return whether a rendered frame is too late and may be left out.
+
+        The frame that follows must be under way, so that the picture does not stand still for longer than MOST_DROPPED frames.
+        """
+        if time.monotonic() <= frame.shown_until or not self._under_way:
+            return False
+        return self._under_way[0].index - self._last_shown <= MOST_DROPPED + 1
 
     def finished(self, reply: render_pb2.RenderResponse, shift: Float32) -> UInt8:
         """Return the frame of the performance with the rendered box in it, uint8 [H, W, 3], RGB."""
         box = from_image(reply.box, "box", channels=3, size=BOX)
         mask = from_image(reply.mask, "mask", channels=1, size=BOX)
+        self._last_shown = reply.frame_index
         return self._performance.with_mouth(self._sound.begins + reply.frame_index, box, mask, shift)
+
+    def end(self) -> None:
+        """Begin no further frame. gRPC reads requests in a task of its own, and may still wait there for a call that has failed."""
+        self._ended = True
+        self._places.release()

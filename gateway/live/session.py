@@ -1,4 +1,4 @@
-"""A live stream: a chain of the stages. Each stage pulls from the stage before, and little is buffered beyond look-ahead."""
+"""A live stream: a chain of the stages. Each stage pulls from the stage before, and few frames wait beyond look-ahead."""
 
 from __future__ import annotations
 
@@ -59,23 +59,31 @@ async def live_frames(
     """
     chain = Chain(actor, performance, sound, stream)
     async with AsyncExitStack() as stack:
+        stack.callback(chain.end)
 
         def closed(source: AsyncIterator[T]) -> AsyncIterator[T]:
             stack.push_async_callback(close, source)
             return source
 
-        def ahead(replies: AsyncIterator[T]) -> AsyncIterator[T]:
-            return closed(ReadAhead(replies, AHEAD))
+        def ahead(replies: AsyncIterator[T]) -> ReadAhead[T]:
+            reader = ReadAhead(replies, AHEAD)
+            stack.push_async_callback(close, reader)
+            return reader
 
         features = ahead(stages.stream(rpcs.audio.EXTRACT_FEATURES, closed(chain.audio_requests())))
         motions = ahead(stages.stream(rpcs.motion.PREDICT_MOTION, closed(chain.motion_requests(features))))
         warps = ahead(stages.stream(rpcs.texture.RETRIEVE_WARP, closed(chain.warp_requests(motions))))
-        async for reply in ahead(stages.stream(rpcs.render.RENDER, closed(chain.render_requests(warps)))):
-            begun, silent, shift = chain.rendered()
+        replies = ahead(stages.stream(rpcs.render.RENDER, closed(chain.render_requests(warps))))
+        async for reply in replies:
+            frame, shift = chain.rendered()
             index = sound.begins + reply.frame_index
             if index < sound.first_frame:
                 continue
+            # A late frame is left out if a newer one is ready: a slow reader gets the newer frame at once.
+            if replies.has_waiting and chain.may_skip(frame):
+                stream.drop()
+                continue
             picture = await asyncio.to_thread(chain.finished, reply, shift)
-            stream.took(begun)
+            stream.took(frame.begun)
             with stream.given():
-                yield LiveFrame(index, picture, silent)
+                yield LiveFrame(index, picture, frame.silent)

@@ -134,7 +134,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                     async for response in responses:
                         data = encode(response)
                         with call.offered():
-                            await context.write(data)
+                            await _write(context, data)
                         _count_sent(response, call)
 
         return answer
@@ -218,6 +218,15 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
 def _checked(request: Received, call: calls.Call) -> Any:
     call.messages_received += 1
     return request.checked()
+
+
+async def _write(context: Context, data: bytes) -> None:
+    try:
+        await context.write(data)
+    except grpc.aio.InternalError:
+        # A write that waits for a caller who leaves fails a moment before gRPC cancels this task, which says why.
+        await asyncio.sleep(_STATUS_S)
+        raise
 
 
 def _uncancel() -> None:

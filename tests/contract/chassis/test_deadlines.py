@@ -11,11 +11,12 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from structlog.testing import capture_logs
 
 from services.common import errors
 from services.common.chassis import calls
 from services.common.chassis.limits import WorkerPool
-from tests.contract.chassis.helpers import ONCE, answer, eventually, outlasted
+from tests.contract.chassis.helpers import ONCE, answer, eventually, outlasted, sent
 
 
 @pytest.mark.parametrize("kind", ["Unary", "Stream"])
@@ -132,3 +133,35 @@ async def test_a_failure_of_the_requests_own_iterator_comes_out_as_it_is(echo: A
             pass
     with pytest.raises(errors.MediaUnsupported, match="cut off"):
         await client.stage.upload(client.stage.channel.stream_unary(f"/{echo.service}/Upload"), requests)
+
+
+async def test_a_caller_who_leaves_while_an_answer_waits_is_no_error_of_the_server(echo: Any) -> None:
+    served: list[calls.Call] = []
+
+    async def large(_: bytes) -> bytes:
+        call = calls.current_call()
+        assert call is not None
+        served.append(call)
+        return bytes(1 << 20)
+
+    def answer_waits() -> bool:
+        # The connection takes no more. A write that need not wait takes less than a millisecond.
+        return bool(served) and served[-1].offered_at is not None and time.monotonic() - served[-1].offered_at > 0.05
+
+    server = await echo.serve(large)
+
+    def counted(code: str) -> float | None:
+        labels = {"stage": server.stage, "rpc": f"{echo.service}/Stream", "code": code}
+        return server.metrics.registry.get_sample_value("dubstage_rpcs_total", labels)
+
+    client = echo.connect(server)
+    with capture_logs() as lines:
+        for number in range(1, 11):
+            served.clear()
+            running = client.method("Stream")(sent(b"x", 1000))
+            assert await running.read() == b"first"
+            await eventually(answer_waits)
+            running.cancel()
+            await eventually(lambda number=number: sum(line["event"] == "rpc_finished" for line in lines) == number)
+    assert (counted("CANCELLED"), counted("INTERNAL")) == (10, None)
+    assert {line["log_level"] for line in lines} == {"info"}

@@ -16,8 +16,12 @@ import os, sys
 from pathlib import Path
 from services.common.store.folder_lock import locked_folder
 
+read, write = os.pipe()
 with locked_folder(Path(sys.argv[1]), "in use"):
-    if not os.fork():
+    if os.fork():
+        os.read(read, 1)  # the worker runs
+    else:
+        os.write(write, b"1")
         sys.stdin.read()
     os._exit(0)
 """

@@ -1,0 +1,168 @@
+"""Few frames of a live stream are between the stages, also where the connections to the stages would hold many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import rpcs
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.render.v1alpha1 import render_pb2
+from dubstage.texture.v1alpha1 import texture_pb2
+from gateway.live import chain
+from gateway.live.admission import MOST_DROPPED, LiveAdmission, LiveStream
+from gateway.live.chain import MOST_UNDER_WAY, LiveSound
+from gateway.live.session import LiveFrame, live_frames
+from services.common.errors import BackendUnavailable
+from services.common.face.crops import HeadPose
+from services.common.wire.arrays import to_gray_image, to_rgb_image, to_tensor
+
+BOX = to_rgb_image(np.zeros((160, 160, 3), np.uint8))
+MASK = to_gray_image(np.zeros((160, 160), np.uint8))
+LANDMARKS = to_tensor(np.zeros((59, 2), np.float32))
+SHOW: Any = SimpleNamespace(
+    poses=[HeadPose(1.0, np.eye(3), np.zeros(3))],
+    masks=[np.zeros((160, 160), np.uint8)],
+    at=lambda index: 0,
+    shift=lambda index, wanted: np.zeros((160, 160, 2), np.float32),
+    background=lambda index, shift: np.zeros((160, 160, 3), np.uint8),
+    with_mouth=lambda index, box, mask, shift: np.zeros((4, 4, 3), np.uint8),
+)
+REF = common_pb2.ArtefactRef(uri="file:///a", sha256="0" * 64)
+ENROLLED = SimpleNamespace(style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False)
+ANN: Any = SimpleNamespace(actor_id="ann", method="ugc", enrolled=ENROLLED)
+
+
+@dataclass
+class Stages:
+    """Stages that make one frame of each piece of sound. Connections to the stages hold any number of requests.
+
+    Attributes:
+        sent: number of frames that the texture stage was sent.
+        breaks_at: frame at which the texture stage goes away; None: it stays.
+    """
+
+    sent: int = 0
+    breaks_at: int | None = None
+    face_model: str = ""
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def stream(self, rpc: Any, requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+        waiting: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def read() -> None:
+            try:
+                async for request in requests:
+                    self.sent += rpc == rpcs.texture.RETRIEVE_WARP and request.HasField("frame")
+                    waiting.put_nowait(request)
+            finally:
+                waiting.put_nowait(None)
+
+        # As gRPC does, in a task that nobody waits for, and that goes on when the call has failed.
+        task = asyncio.create_task(read())
+        self.tasks.add(task)
+        assert (await waiting.get()).HasField("config")
+        number = 0
+        while (request := await waiting.get()) is not None:
+            yield self._reply(rpc, request, number)
+            number += 1
+        await task
+
+    def _reply(self, rpc: Any, request: Any, number: int) -> Any:
+        match rpc:
+            case rpcs.audio.EXTRACT_FEATURES:
+                return audio_pb2.ExtractFeaturesResponse()
+            case rpcs.motion.PREDICT_MOTION:
+                return motion_pb2.PredictMotionResponse(frames=[motion_pb2.MotionFrame(frame_index=number)])
+            case rpcs.texture.RETRIEVE_WARP:
+                index = request.frame.frame_index
+                if index == self.breaks_at:
+                    raise BackendUnavailable("the texture stage went away")
+                return texture_pb2.RetrieveWarpResponse(frame_index=index, warped=BOX, box_landmarks=LANDMARKS)
+            case _:
+                return render_pb2.RenderResponse(frame_index=request.frame.frame_index, box=BOX, mask=MASK)
+
+
+@pytest.fixture
+def stream() -> Iterator[LiveStream]:
+    with ExitStack() as stack:
+        yield stack.enter_context(LiveAdmission(1).stream("ann"))
+
+
+async def pieces(count: int) -> AsyncIterator[audio_pb2.AudioChunk]:
+    for number in range(count):
+        yield audio_pb2.AudioChunk(first_sample=640 * number, pcm_f32=bytes(4 * 640))
+
+
+async def stands_still(stages: Stages) -> int:
+    """Number of frames that the texture stage was sent when no further one is."""
+    before = -1
+    while before != stages.sent:
+        before = stages.sent
+        for _ in range(200):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.02)
+    return before
+
+
+def frames_of(stages: Any, sound: LiveSound, stream: LiveStream) -> AsyncGenerator[LiveFrame, None]:
+    return live_frames(stages, ANN, SHOW, sound, stream)
+
+
+async def test_few_frames_are_under_way_while_the_reader_takes_none(stream: LiveStream) -> None:
+    stages = Stages()
+    async with aclosing(frames_of(stages, LiveSound(pieces(400), 16000, 1), stream)) as frames:
+        for taken in range(1, 20):
+            assert (await anext(frames)).index == taken - 1
+            assert await stands_still(stages) <= taken + MOST_UNDER_WAY
+        assert [frame.index async for frame in frames] == [*range(19, 400)]
+    assert all(task.done() for task in stages.tasks)
+
+
+async def test_a_reader_who_was_away_gets_a_new_frame_and_the_late_ones_are_left_out(
+    stream: LiveStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(chain, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    stages = Stages()
+    # The sound of frame n comes at n / 25 s, and each frame may be a second late.
+    sound = LiveSound(pieces(400), 16000, 1, shown_until=lambda frame: frame / 25 + 1.0)
+    async with aclosing(frames_of(stages, sound, stream)) as frames:
+        assert (await anext(frames)).index == 0
+        await stands_still(stages)
+        clock.now = 10.0
+        later = [frame.index async for frame in frames]
+    # The picture never stands still for longer than a second, and frames come that are in time.
+    assert max(np.diff([0, *later])) <= MOST_DROPPED + 1
+    late = [index for index in later if index / 25 + 1.0 < clock.now]
+    assert len(late) <= 225 / MOST_DROPPED + MOST_UNDER_WAY
+    assert later[len(late) :] == [*range(225, 400)]
+    assert stream.dropped == 400 - 1 - len(later)
+
+
+async def test_a_stage_that_goes_away_ends_the_stream_and_nothing_waits_for_a_place(stream: LiveStream) -> None:
+    stages = Stages(breaks_at=30)
+    async with aclosing(frames_of(stages, LiveSound(pieces(400), 16000, 1), stream)) as frames:
+        assert [(await anext(frames)).index for _ in range(30)] == [*range(30)]
+        with pytest.raises(BackendUnavailable):
+            await anext(frames)
+    _, waiting = await asyncio.wait(stages.tasks, timeout=30)
+    assert not waiting
+
+
+async def test_a_reader_who_leaves_ends_everything(stream: LiveStream) -> None:
+    stages = Stages()
+    async with aclosing(frames_of(stages, LiveSound(pieces(400), 16000, 1), stream)) as frames:
+        await anext(frames)
+        await stands_still(stages)
+    _, waiting = await asyncio.wait(stages.tasks, timeout=30)
+    assert not waiting
