@@ -52,6 +52,12 @@ _PARTED_PX: Final = (3.0, 5.0)
 """Openings up to which lips hardly show the inside of the mouth, and from which on lips do, head-space pixels."""
 _SHUT_COST: Final = 4.0
 """Cost of a texture of shut lips where parted lips are wanted, pixels."""
+_STRETCH_COST: Final = 2.0
+"""Cost of a texture whose mouth must be stretched further than _STRETCH_SCALE, for each step of `opening_scale` beyond."""
+_STRETCH_SCALE: Final = 0.9
+"""Difference on `opening_scale` up to which a wide open mouth may be stretched: from 15 to 21 pixels."""
+_WIDE_PX: Final = (6.0, 10.0)
+"""Openings up to which a stretch does not show, and from which on teeth look too tall, head-space pixels."""
 _APART: Final = 3
 _ROTATION_TOLERANCE: Final = 1e-2
 _BLEND_SOFTNESS_PX: Final = 0.3
@@ -249,8 +255,9 @@ def window_costs(bank: MouthBank, window: Float32, rotation: Float64 | None = No
 
     The cost is the weighted mean L1 distance of landmarks (Eq. 4; past, jaw and depth count less), plus the difference of the
     mouths' openings, which people see first and the mean over 59 points hides, plus a lot for shut lips where parted lips are
-    wanted, since a warp can shut a mouth but has no inside to open, plus a little per degree between the head orientations, since a
-    texture of another view fits worse than its landmarks say.
+    wanted, since a warp can shut a mouth but has no inside to open, plus a lot for a mouth that must be stretched far, since teeth
+    would be stretched too, plus a little per degree between the head orientations, since a texture of another view fits worse than
+    its landmarks say.
 
     Args:
         bank: the bank.
@@ -259,8 +266,10 @@ def window_costs(bank: MouthBank, window: Float32, rotation: Float64 | None = No
     """
     flat = (window * _WINDOW_WEIGHTS).reshape(-1)
     costs = np.abs(bank.weighted_windows - flat).sum(axis=1) / _WINDOW_WEIGHTS.sum()
-    costs += np.float32(_OPENING_COST) * np.abs(bank.window_openings - opening_scale(window[-1]))
-    costs += np.float32(_SHUT_COST) * _share(mouth_opening(window[-1]), _PARTED_PX) * bank.window_shut
+    wider, opening = opening_scale(window[-1]) - bank.window_openings, mouth_opening(window[-1])
+    costs += np.float32(_OPENING_COST) * np.abs(wider)
+    costs += np.float32(_SHUT_COST) * _share(opening, _PARTED_PX) * bank.window_shut
+    costs += np.float32(_STRETCH_COST) * _share(opening, _WIDE_PX) * np.maximum(wider - np.float32(_STRETCH_SCALE), 0)
     if rotation is not None:
         last = bank.rotation[bank.window_rows[:, -1]]
         # Only the direction of the nose counts: the crop removes roll.

@@ -129,6 +129,24 @@ def test_parted_lips_are_not_made_from_shut_lips_although_these_are_nearer() -> 
     assert retrieve(bank, shut, np.eye(3)).rows[0, -1] == 5
 
 
+def gaping(gap_px: float) -> np.ndarray:
+    """Six frames of lips that are so far apart: float32 [6, 59, 3]."""
+    gaps = np.repeat([[0.0, gap_px, 0.0]], 9, axis=0).astype(np.float32)
+    return np.repeat(part_lips(shut_lips(MOUTH), gaps)[None], 6, axis=0)
+
+
+@pytest.mark.parametrize(("half", "taken"), [(12.0, "wide"), (18.0, "nearest")])
+def test_a_wide_mouth_is_not_made_from_one_of_half_its_height_although_this_is_nearer(half: float, taken: str) -> None:
+    wide = gaping(24.0)
+    aside = wide + np.array([5.0, 3.0, 0.0], np.float32)
+    assert np.abs(gaping(12.0) - wide).mean() < 0.7 * np.abs(aside - wide).mean()
+    bank = bank_of(np.concatenate([gaping(half), aside]), np.r_[0:6, 20:26])
+    assert retrieve(bank, wide, np.eye(3)).rows[0, -1] == {"nearest": 5, "wide": 11}[taken]
+    # A small mouth shows no teeth that a stretch could make taller.
+    small = bank_of(np.concatenate([gaping(3.0), gaping(6.0) + np.array([5.0, 3.0, 0.0], np.float32)]), np.r_[0:6, 20:26])
+    assert retrieve(small, gaping(6.0), np.eye(3)).rows[0, -1] == 5
+
+
 def test_costs_are_zero_for_the_same_window_and_grow_with_the_difference() -> None:
     bank = bank_of(opened(AMOUNTS))
     windows = causal_windows(bank.mouth)
