@@ -29,7 +29,7 @@ from services.render.networks.perceptual import PerceptualNetwork, load_perceptu
 from services.render.networks.tensors import to_tensor
 from services.render.pairs import Pair
 from services.render.renderer import PersonalizeJob
-from services.render.search import FrameJudge, shuffled_batches, step_reports
+from services.render.search import FrameJudge, forward_pass, shuffled_batches, step_reports
 from services.render.types import PersonalizeProgress
 
 
@@ -147,13 +147,13 @@ class StateSearch:
         weights = self._recipe.weights
         inputs = to_tensor(np.stack([pair.picture for pair in pairs]))
         targets = to_tensor(np.stack([pair.target for pair in pairs]))
-        with torch.autocast("cpu", torch.bfloat16):
+        with forward_pass():
             residual = self._network(inputs, self._state.expand(len(pairs), -1))
         made = compose(inputs, residual.float(), targets)
         drawn, wanted = critic_view(made.pictures), critic_view(targets)
         reconstruction = reconstruction_loss(made)
         loss = weights.reconstruction * reconstruction + weights.total_variation * total_variation_loss(made)
-        with torch.autocast("cpu", torch.bfloat16):
+        with forward_pass():
             judged = self._judge.fooled(drawn)
             loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, wanted) + weights.frame * judged
         self._optimiser.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""What the searches of personalisations share: batches in random order, reports, and a discriminator that learns as well."""
+"""What the searches of personalisations share: random batches, precision, reports, and a discriminator that learns as well."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from services.common.chassis.calls import check_still_wanted
+from services.common.chassis.cpu import computes_bfloat16, cpu_flags
 from services.render.losses import adversarial_loss, discriminator_loss
 from services.render.networks.discriminators import PatchDiscriminator
 
@@ -33,6 +34,11 @@ def shuffled_batches(count: int, batch_size: int, num_steps: int, rng: np.random
         chosen, order = order[:batch_size], order[batch_size:]
         check_still_wanted()
         yield chosen
+
+
+def forward_pass() -> torch.autocast:
+    """Return the context of a search's forward passes: bfloat16 on processors with instructions for it, float32 on all others."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16(cpu_flags()))
 
 
 class StepReport(NamedTuple):
@@ -79,7 +85,7 @@ class FrameJudge:
 
     def learn(self, wanted: Tensor, drawn: Tensor) -> None:
         """Do one step of the discriminator on footage and drawn pictures, float [B, 3, h, w]."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with forward_pass():
             loss = discriminator_loss(self._network(wanted), self._network(drawn.detach()))
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.float())

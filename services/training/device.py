@@ -15,6 +15,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from services.common.chassis.cpu import computes_bfloat16, cpu_flags
 from services.common.errors import InvalidRequest
 
 _LONGEST_WAIT: Final = timedelta(hours=1)
@@ -42,8 +43,9 @@ class Device:
         return self.rank == 0
 
     def autocast(self, *, bfloat16: bool) -> torch.autocast:
-        """Return a context in which forward passes compute in bfloat16, if that is wanted."""
-        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=bfloat16)
+        """Return a context in which forward passes compute in bfloat16, if that is wanted and the processor can."""
+        possible = self.torch_device.type != "cpu" or computes_bfloat16(cpu_flags())
+        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=bfloat16 and possible)
 
     def parallel(self, module: nn.Module, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function whose backward pass averages the gradients of `module` over all processes.

@@ -21,7 +21,8 @@ class LoopSettings:
         patience: checks without a better score after which the training ends early; 0: never.
         workers: processes that prepare batches; 0: one thread that prepares the next batch.
         threads: threads of PyTorch.
-        bfloat16: compute forward passes in bfloat16 where PyTorch allows that (autocast).
+        bfloat16: compute forward passes in bfloat16 where PyTorch allows that (autocast). A processor without instructions for
+            bfloat16 computes in float32.
     """
 
     steps: Annotated[int, Field(ge=0)]

@@ -27,5 +27,14 @@ def test_one_process_on_the_cpu_needs_no_others(monkeypatch: pytest.MonkeyPatch)
         assert device == CPU
         assert device.is_first
         assert device.mean(3.0) == device.same_everywhere(3.0) == 3.0
-        with device.autocast(bfloat16=True):
-            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("flags", "dtype"), [({"avx512_bf16"}, torch.bfloat16), ({"avx2"}, torch.float32)])
+def test_the_cpu_computes_in_bfloat16_where_it_has_instructions_for_bfloat16(
+    flags: set[str], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.training.device.cpu_flags", lambda: frozenset(flags))
+    with CPU.autocast(bfloat16=True):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+    with CPU.autocast(bfloat16=False):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32

@@ -21,7 +21,7 @@ from services.render.renderers.everyone.loss_weights import EveryoneWeights
 from services.render.renderers.everyone.network import EveryoneNetwork
 from services.render.renderers.everyone.pairs import SeenWindow, stacked
 from services.render.renderers.everyone.style_features import with_style
-from services.render.search import FrameJudge, shuffled_batches, step_reports
+from services.render.search import FrameJudge, forward_pass, shuffled_batches, step_reports
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +124,7 @@ class TextureSearch:
         weights = self._recipe.weights
         seen = shown(stacked(windows), [self._texture] * len(windows), generator=self._noise)
         pictures = seen.pictures.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with forward_pass():
             residual = self._network(pictures, self._style.expand(len(windows), -1))
         middle = slice(1, 2)
         now = seen._replace(targets=seen.targets[:, middle], masks=seen.masks[:, middle])
@@ -132,7 +132,7 @@ class TextureSearch:
         drawn, wanted = critic_view(made.pictures), critic_view(made.target)
         reconstruction = reconstruction_loss(made)
         loss = weights.reconstruction * reconstruction + weights.texture * seen.texture_error
-        with torch.autocast("cpu", torch.bfloat16):
+        with forward_pass():
             judged = self._judge.fooled(drawn)
             loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, wanted) + weights.adversarial * judged
         self._optimiser.zero_grad(set_to_none=True)

@@ -12,12 +12,22 @@ import pytest
 import scipy.linalg  # noqa: F401  # a BLAS beside that of NumPy
 import threadpoolctl
 
-from services.common.chassis.cpu import cpu_flags
+from services.common.chassis.cpu import computes_bfloat16, cpu_flags
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(), reason="names of Linux on x86")
 def test_every_x86_64_processor_has_sse2() -> None:
     assert "sse2" in cpu_flags()
+
+
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
+def test_a_processor_with_instructions_for_bfloat16_computes_in_bfloat16(flag: str) -> None:
+    assert computes_bfloat16(frozenset({"avx2", "fma", flag}))
+
+
+@pytest.mark.parametrize("flags", [frozenset(), {"avx2", "fma"}, {"avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"}])
+def test_all_other_processors_would_emulate_bfloat16(flags: set[str]) -> None:
+    assert not computes_bfloat16(frozenset(flags))
 
 
 def test_the_tests_compute_in_one_thread_with_the_kernel_that_is_named() -> None:
