@@ -52,8 +52,8 @@ TABLE: Final[dict[Processor, Choice]] = {
     Processor.AMX: Choice("openvino", Precision.BFLOAT16),
     # OpenVINO in int8 takes less time for most networks, but two threads lose the gain, and start-up takes longer.
     Processor.AVX512_VNNI: PLAIN["cpu"],
-    # Not measured.
     Processor.AVX2: PLAIN["cpu"],
+    # Not measured.
     Processor.X86: PLAIN["cpu"],
     Processor.ARM: PLAIN["cpu"],
     Processor.OTHER: PLAIN["cpu"],
