@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 
 from services.common.chassis.caller import DEFAULT_TENANT
 from services.common.chassis.client import ClientConfig
-from services.common.chassis.settings import DEFAULT_PORTS, PREFIX, StageSettings
+from services.common.chassis.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, PREFIX, StageSettings
 
 TENANTS_FOLDER: Final = ".tenants"
 """Folder of the media folder, and of the store of batches, that holds the folders of all tenants but the default tenant."""
@@ -279,6 +279,7 @@ class GatewaySettings(StageSettings):
             tls_certificate_file=self.stages_tls_certificate_file,
             tls_key_file=self.stages_tls_key_file,
             auth_token_file=self.stages_token_file,
-            max_message_bytes=self.max_message_bytes,
+            # The gateway's own limit is for its callers. What a stage does not take, the stage refuses by name.
+            max_message_bytes=max(self.max_message_bytes, LARGE_MESSAGE_BYTES),
             deadline_s=self.stage_deadline_s,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
+from services.common.chassis.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, StageSettings
 from services.common.geometry.rasterise import Backend
 
 
@@ -15,7 +15,7 @@ class FaceSettings(StageSettings):
 
     port: int = Field(default=DEFAULT_PORTS["face"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
     max_message_bytes: int = Field(
-        default=32 << 20, ge=1 << 10, le=1 << 30, description="largest message in or out; a 4K frame of RGB8 takes 25 MB"
+        default=LARGE_MESSAGE_BYTES, ge=1 << 10, le=1 << 30, description="largest message in or out; a 4K frame of RGB8 takes 25 MB"
     )
     morphable_models: Path | None = Field(
         default=None, description="folder of the user's own morphable models (FLAME, Basel, ICT-FaceKit), by file name"

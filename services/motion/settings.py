@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
+from services.common.chassis.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, StageSettings
 from services.motion.models import WEIGHTS
 
 
@@ -18,5 +18,8 @@ class MotionSettings(StageSettings):
     compute_threads: int = Field(1, ge=1, le=256, description="threads inside one run of a network; more than 1 brings nothing")
     personalize_threads: int = Field(1, ge=1, le=64, description="personalisations that run at the same time, beside serving")
     max_message_bytes: int = Field(
-        32 << 20, ge=1 << 10, le=1 << 30, description="largest message in or out; six minutes of enrolment footage take 30 MB"
+        LARGE_MESSAGE_BYTES,
+        ge=1 << 10,
+        le=1 << 30,
+        description="largest message in or out; six minutes of enrolment footage take 30 MB",
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
+from services.common.chassis.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, StageSettings
 from services.common.geometry.rasterise import Backend
 from services.texture.models import WEIGHTS
 
@@ -18,7 +18,7 @@ class TextureSettings(StageSettings):
     texture_weights: Path = Field(WEIGHTS, description="folder with temporal_warp.onnx, or the file itself")
     compute_threads: int = Field(1, ge=1, le=256, description="threads inside one run of the network; more bring nothing")
     max_message_bytes: int = Field(
-        32 << 20, ge=1 << 10, le=1 << 30, description="largest message in or out; a 4K portrait of RGB8 takes 25 MB"
+        LARGE_MESSAGE_BYTES, ge=1 << 10, le=1 << 30, description="largest message in or out; a 4K portrait of RGB8 takes 25 MB"
     )
     morphable_models: Path | None = Field(
         None, description="folder of the user's own morphable models (FLAME, Basel, ICT-FaceKit), by file name"

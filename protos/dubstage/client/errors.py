@@ -10,6 +10,8 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _RETRYABLE = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
+# Text of gRPC for a message above the limit of the connection, or far above the limit of the server.
+_TOO_LARGE = "message larger than max"
 # Texts of gRPC's load balancing, name resolver and transport for a call that found no connection.
 _NO_CONNECTION = ("connections to all backends failing", "failed to connect to all addresses", "DNS resolution failed")
 
@@ -20,7 +22,7 @@ class DubstageCallError(Exception):
     Attributes:
         message: text for a person.
         code: name of the gRPC status, such as INVALID_ARGUMENT.
-        reason: stable identifier of the failure, such as INVALID_REQUEST or CONSENT_MISSING; empty if gRPC itself ended the call.
+        reason: stable identifier of the failure, such as INVALID_REQUEST or MESSAGE_TOO_LARGE; empty for other failures of gRPC.
         field: field of the request that cannot be used; empty if no field is to blame.
         violations: all fields that cannot be used, each with what is wrong; of very many, the first.
         violation_reasons: reason of each violation, in the same order, such as CONSENT_WITHDRAWN; empty: that of the call.
@@ -66,6 +68,9 @@ def from_rpc_error(error: grpc.RpcError, peer: str) -> DubstageCallError:
             except DecodeError:
                 break
     details = call.details() or code
+    if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in details:
+        text = f"{peer}: {details}; max_message_bytes of `connect` and DUBSTAGE_MAX_MESSAGE_BYTES of the server are the limits"
+        return DubstageCallError(text, code=code, reason="MESSAGE_TOO_LARGE")
     unsent = code == "UNAVAILABLE" and any(words in details for words in _NO_CONNECTION)
     return DubstageCallError(f"{peer}: {details}", code=code, retryable=code in _RETRYABLE, unsent=unsent)
 

@@ -16,6 +16,9 @@ PREFIX = "DUBSTAGE_"
 DEFAULT_PORTS = {"gateway": 50050, "audio": 50051, "face": 50052, "motion": 50053, "texture": 50054, "render": 50055}
 """Default ports, also of `dubstage serve all`."""
 
+LARGE_MESSAGE_BYTES = 32 << 20
+"""Largest message of the stages that take 4K pictures (25 MB) or the motion of six minutes (30 MB), and of their callers."""
+
 
 def default_artefacts_url() -> str:
     """Return the address of a folder of the user's own, the same for every stage on this machine."""

@@ -28,7 +28,7 @@ class FakeServer:
         self.received: list[Any] = []
         self.metadata: dict[str, str] = {}
         self.seconds_left: float | None = None
-        self._server = grpc.server(futures.ThreadPoolExecutor(8))
+        self._server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1)])
         for service in {rpc.service for rpc in rpcs.ALL}:
             handlers = {rpc.method: self._handler(rpc) for rpc in rpcs.ALL if rpc.service == service}
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))

@@ -17,6 +17,7 @@ from dubstage.client import (
     DubstageCallError,
     connect,
     connect_aio,
+    face,
     gateway,
     motion,
     render,
@@ -26,6 +27,7 @@ from dubstage.client import (
     to_tensor,
 )
 from dubstage.common.v1alpha1 import common_pb2
+from dubstage.face.v1alpha1 import face_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
@@ -321,3 +323,18 @@ def test_a_server_that_is_not_there_has_seen_nothing_of_the_call() -> None:
     with connect("127.0.0.1:1", timeout_s=60) as connection, pytest.raises(DubstageCallError) as caught:
         render.list_models(connection)
     assert (caught.value.code, caught.value.unsent, caught.value.retryable) == ("UNAVAILABLE", True, True)
+
+
+def test_a_picture_of_4k_goes_through_a_connection_without_further_options(server: FakeServer, connection: Connection) -> None:
+    server.answers[rpcs.face.TRACK] = [face_pb2.TrackResponse(frames=[face_pb2.FrameFaces(frame_index=7)])]
+    tracked = list(face.track(connection, [np.zeros((2160, 3840, 3), np.uint8)]))
+    assert [frame.frame_index for frame in tracked] == [7]
+    assert len(server.received[1].frame.image.data) == 3 * 2160 * 3840
+
+
+def test_a_message_over_the_limit_of_the_connection_is_named_with_the_limit(server: FakeServer) -> None:
+    with connect(server.target, max_message_bytes=1000) as connection, pytest.raises(DubstageCallError) as caught:
+        list(face.track(connection, [np.zeros((100, 100, 3), np.uint8)]))
+    assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
+    assert "max_message_bytes" in caught.value.message
+    assert not caught.value.retryable

@@ -7,9 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dubstage.client import motion
+from dubstage.client.audio import feature_block
 from dubstage.common.v1alpha1 import common_pb2
-from gateway.pipeline.motion_clip import FEW_SECONDS, enrolment_rows, motion_records, moved_records, on_motion_grid
+from gateway.pipeline.motion_clip import (
+    ENROLMENT_SPAN_S,
+    FEW_SECONDS,
+    enrolment_rows,
+    motion_records,
+    moved_records,
+    on_motion_grid,
+)
 from gateway.pipeline.records import FACE_RECORD, RecordFile
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
 from services.common.errors import NoUsableFootage
 from services.common.face.landmark_layout import NUM_UPPER
 
@@ -101,3 +112,17 @@ def test_frames_outside_the_wanted_part_are_not_used(tmp_path: Path) -> None:
         faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 100))
         rows = enrolment_rows(faces, np.arange(100), np.arange(100) / 25.0, range(40, 200))
     assert rows == list(range(40, 100))
+
+
+def test_the_longest_span_of_an_enrolment_fits_into_one_message_to_the_motion_stage() -> None:
+    count = 25 * ENROLMENT_SPAN_S
+    features = {"mel": (4, 80), "posteriorgram": (4, 40), "identity_removed": (4, 20)}
+    request = motion.personalize.request(
+        method="headpose",
+        style=common_pb2.ArtefactRef(uri="file:///style", sha256="ab" * 32, size_bytes=9),
+        features=feature_block({name: np.zeros((count, *shape), np.float32) for name, shape in features.items()}, np.zeros(count)),
+        mouth_landmarks=np.zeros((count, 59, 3)),
+        usable=np.ones(count, np.bool_),
+        head_poses=np.zeros((count, 6)),
+    )
+    assert request.ByteSize() <= load_settings(GatewaySettings).client_config("motion").max_message_bytes
