@@ -26,6 +26,11 @@ ENROLMENT_SPAN_S: Final = 360
 the motion of the whole span."""
 FEW_SECONDS: Final = 10
 """Seconds of usable footage that are looked for however far apart they are, and that a face is compared with the sound on."""
+_MOST_FRAMES: Final = int(ENROLMENT_SPAN_S * MOTION_RATE)
+"""Frames of a clip at most: seconds of usable footage that lie far apart are brought together."""
+_KEPT_AROUND: Final = (100, 50, 25, 12)
+"""Frames that a long clip keeps before and after each usable frame: the first number that makes the clip short enough. Predictors
+compare a frame's loudness with 100 frames before."""
 MIN_ENROLMENT_FRAMES: Final = 25
 """Fewest usable frames that make a texture bank and a speaking style."""
 MOVED_RECORD: Final = np.dtype(
@@ -114,11 +119,29 @@ def still_row(faces: RecordFile, rows: Int64) -> list[int]:
     return [int(rows[0])]
 
 
-def clip_of(faces: RecordFile, rows: list[int], seconds: Float64) -> tuple[MotionClip, int]:
-    """Return the motion of face records on the motion grid, and the frame of the footage's motion grid at which the clip begins."""
+def clip_of(faces: RecordFile, rows: list[int], seconds: Float64) -> tuple[MotionClip, list[int]]:
+    """Return the motion of face records on the motion grid, and the frames of the footage's motion grid that the clip shows.
+
+    The frames follow each other, unless the clip would be longer than ENROLMENT_SPAN_S. Then frames far from usable frames are
+    left out.
+    """
     records = motion_records(faces, rows)
     begin = int(np.floor(seconds[records["frame"][0]] * float(MOTION_RATE)))
-    return on_motion_grid(records, seconds, begin / float(MOTION_RATE)), begin
+    clip = on_motion_grid(records, seconds, begin / float(MOTION_RATE))
+    kept = _kept_frames(clip.usable)
+    if len(kept) < len(clip.usable):
+        upper = None if clip.upper is None else clip.upper[kept]
+        clip = MotionClip(clip.mouth[kept], clip.usable[kept], clip.poses[kept], upper)
+    return clip, (begin + kept).tolist()
+
+
+def _kept_frames(usable: Bool) -> Int64:
+    """Return the frames of a clip that are kept, increasing: all, or those around usable frames if the clip is too long."""
+    kept = np.ones(len(usable), np.bool_)
+    for around in _KEPT_AROUND:
+        if kept.sum() > _MOST_FRAMES:
+            kept = np.convolve(usable, np.ones(2 * around + 1), "same") > 0.5
+    return np.flatnonzero(kept)
 
 
 def motion_records(faces: RecordFile, rows: list[int]) -> Array:

@@ -75,9 +75,9 @@ async def _lag(shot: Shot) -> int | None:
         rows = await asyncio.to_thread(enrolment_rows, shot.workspace.faces, shot.rows, shot.seconds)
     except NoUsableFootage:
         return None
-    clip, begin = await asyncio.to_thread(clip_of, shot.workspace.faces, rows, shot.seconds)
+    clip, frames = await asyncio.to_thread(clip_of, shot.workspace.faces, rows, shot.seconds)
     sound = await shot.hear()
-    found = await measured_lag(shot.stages, clip, sound.read(begin, begin + len(clip.mouth)))
+    found = await measured_lag(shot.stages, clip, sound.read_rows(frames))
     return found.lag_frames if found is not None else None
 
 

@@ -118,12 +118,12 @@ class Shot:
             faces, seconds = self.workspace.faces, self.seconds
             rows = await asyncio.to_thread(enrolment_rows, faces, self.rows, seconds, frames)
             first = await asyncio.to_thread(enrolment_rows, faces, self.rows, seconds, frames, most_s=FEW_SECONDS)
-        clip, begin = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
+        clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
         features: Array | None = None
         spoken: Spoken | None = None
         if self.info.audio:
             sound = await self.hear()
-            features = sound.read(begin, begin + len(clip.mouth))
+            features = sound.read_rows(heard)
             spoken = Spoken(sound, self.seconds) if self.method.renderer.speech else None
         enrolment = Enrolment(
             stages=self.stages,
@@ -193,8 +193,8 @@ class Shot:
         sound, faces = await self.hear(), self.workspace.faces
         try:
             rows = enrolment_rows(faces, self.index.rows_of(face_id), self.seconds, most_s=FEW_SECONDS)
-            clip, begin = await asyncio.to_thread(clip_of, faces, rows, self.seconds)
-            reply = await estimate_lag(self.stages, clip, sound.read(begin, begin + len(clip.mouth)))
+            clip, heard = await asyncio.to_thread(clip_of, faces, rows, self.seconds)
+            reply = await estimate_lag(self.stages, clip, sound.read_rows(heard))
         except NoUsableFootage:
             return float("-inf")
         return reply.confidence

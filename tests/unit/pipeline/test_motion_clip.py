@@ -13,6 +13,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from gateway.pipeline.motion_clip import (
     ENROLMENT_SPAN_S,
     FEW_SECONDS,
+    clip_of,
     enrolment_rows,
     motion_records,
     moved_records,
@@ -126,3 +127,27 @@ def test_the_longest_span_of_an_enrolment_fits_into_one_message_to_the_motion_st
         head_poses=np.zeros((count, 6)),
     )
     assert request.ByteSize() <= load_settings(GatewaySettings).client_config("motion").max_message_bytes
+
+
+def test_seconds_that_lie_far_apart_are_brought_together_with_their_surroundings(tmp_path: Path) -> None:
+    made = face_rows([common_pb2.FRAME_REASON_DUBBED] * 250)
+    made["frame"][125:] += 100_000
+    seconds = np.arange(made["frame"][-1] + 1) / 25.0
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(made)
+        clip, frames = clip_of(faces, list(range(250)), seconds)
+    # The first frame after a gap is not usable.
+    assert frames == [*range(225), *range(100_026, 100_250)]
+    assert len(clip.mouth) == len(clip.usable) == len(clip.poses) == len(frames)
+    assert np.flatnonzero(clip.usable).tolist() == [*range(125), *range(325, 449)]
+    np.testing.assert_allclose(clip.mouth[clip.usable], np.delete(made["mouth"], 125, axis=0), atol=1e-3)
+
+
+def test_a_clip_that_one_message_holds_keeps_all_frames(tmp_path: Path) -> None:
+    made = face_rows([common_pb2.FRAME_REASON_DUBBED] * 250)
+    made["frame"] += 50
+    made["frame"][125:] += 25 * (ENROLMENT_SPAN_S - 10)
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(made)
+        _, frames = clip_of(faces, list(range(250)), np.arange(made["frame"][-1] + 1) / 25.0)
+    assert frames == list(range(50, int(made["frame"][-1]) + 1))
