@@ -102,8 +102,10 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
         requests = aiter(request_iterator)
         portrait = portrait_from_proto(await anext(requests, pb.RotatePortraitRequest()))
         rotation = await self._workers.run(self._rotation, portrait)
+        last: int | None = None
         async for request in requests:
-            frame = portrait_frame_from_proto(request)
+            frame = portrait_frame_from_proto(request, last)
+            last = frame.frame_index
             yield turned_to_proto(frame.frame_index, await self._workers.run(rotation.turn, frame.pose, frame.blink))
 
     async def SampleNeuralTexture(  # noqa: N802  # the RPC's name

@@ -16,6 +16,7 @@ from services.common.wire.arrays import from_image, to_rgb_image, to_tensor
 from services.common.wire.artefact_messages import ref_from_proto
 from services.common.wire.face_messages import face_from_proto
 from services.common.wire.pose_messages import pose_from_proto
+from services.texture.frame_order import check_order
 from services.texture.types import PortraitFrame, TurnedPortrait
 
 MIN_PORTRAIT_SIDE: Final = 64
@@ -65,15 +66,20 @@ def portrait_from_proto(request: pb.RotatePortraitRequest) -> Portrait:
     )
 
 
-def portrait_frame_from_proto(request: pb.RotatePortraitRequest) -> PortraitFrame:
+def portrait_frame_from_proto(request: pb.RotatePortraitRequest, last: int | None) -> PortraitFrame:
     """Return a wanted pose.
 
+    Args:
+        request: the message.
+        last: index of the frame before; None: there was none.
+
     Raises:
-        InvalidRequest: the message is no frame, the pose cannot be used, or blink is outside 0..1.
+        InvalidRequest: the message is no frame, its index does not increase, the pose cannot be used, or blink is outside 0..1.
     """
     if not request.HasField("frame"):
         raise InvalidRequest("after the config every message must be a frame", field="frame")
     frame = request.frame
+    check_order(frame.frame_index, last)
     if not 0.0 <= frame.blink <= 1.0:
         raise InvalidRequest(f"frame.blink: must lie in 0..1, got {frame.blink}", field="frame.blink")
     return PortraitFrame(frame.frame_index, pose_from_proto(frame.pose, "frame.pose"), frame.blink)

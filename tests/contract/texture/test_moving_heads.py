@@ -165,6 +165,14 @@ async def test_a_wrong_portrait_is_named(service: Service, field: str, request_m
     assert field in (error.details() or "")
 
 
+@pytest.mark.parametrize("second", [7, 6])
+async def test_a_pose_that_does_not_come_after_the_pose_before_is_refused(service: Service, second: int) -> None:
+    frames = [PortraitFrame(number, POSE, 0.0) for number in (7, second)]
+    error = await refusal(service.stub.RotatePortrait(portrait_stream(PORTRAIT, LANDMARKS, POSE, service.kept(), frames)))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"{second} came after 7" in (error.details() or "")
+
+
 @pytest.mark.parametrize("blink", [-0.1, 1.5, float("nan")])
 async def test_a_wrong_blink_is_named(service: Service, blink: float) -> None:
     asked = portrait_stream(PORTRAIT, LANDMARKS, POSE, service.kept(), [PortraitFrame(0, POSE, blink)])
