@@ -18,7 +18,8 @@ CONTEXT_PAST: Final = 12
 CONTEXT_AHEAD: Final = 2
 """Fewest frames that `apply_constraints` needs after the last frame: 80 ms."""
 _PAUSE: Final = 6
-"""Frames of the longest pause in which a person's correction counts in full: people have their own way to pause."""
+"""Frames of the longest pause in which a person's correction counts in full: people have their own way to pause. Live speech looks
+one frame ahead, so one frame there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +65,7 @@ def _smoothstep(x: Float32, low: float, high: float) -> Float32:
 
 
 def voiced_share(speech_probability: Float32, config: ConstraintConfig) -> Float32:
-    """Return how far frames belong to speech: float32 [T] in [0, 1], 1 in speech and in pauses of up to six frames.
+    """Return how far frames belong to speech: float32 [T] in [0, 1], 1 in speech and in pauses of up to six frames (live: one).
 
     A person's correction is learned from seconds of footage, which may have no silence at all. Applied to a long silence, the
     correction would open the mouth after the last word. So the correction counts by this share.
