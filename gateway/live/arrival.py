@@ -102,8 +102,10 @@ class Arrivals:
 
     async def _stamped(self) -> AsyncGenerator[audio_pb2.AudioChunk, None]:
         async for chunk in self._chunks:
-            self._end = chunk.first_sample + self._samples(chunk)
-            self._came.append((self._end, self._now()))
+            before, self._end = self._end, chunk.first_sample + self._samples(chunk)
+            # An empty piece brings no sound. A sender of empty pieces would otherwise fill the memory.
+            if self._end > before:
+                self._came.append((self._end, self._now()))
             yield chunk
             while self._end - self._taken > WAITING_S * self._rate:
                 self._room.clear()

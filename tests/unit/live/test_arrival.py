@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -62,6 +63,23 @@ async def test_sound_waits_within_a_bound_and_the_rest_stays_with_its_sender() -
         for _ in range(5):
             await anext(chunks)
         assert await settled(speaker) == first + 5
+
+
+async def test_pieces_without_sound_take_no_memory() -> None:
+    async def empty() -> AsyncIterator[audio_pb2.AudioChunk]:
+        for _ in range(20_000):
+            yield audio_pb2.AudioChunk(first_sample=0)
+
+    arrivals = Arrivals(empty(), RATE, 1)
+    async with aclosing(arrivals.chunks()) as chunks:
+        await anext(chunks)
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        count = len([chunk async for chunk in chunks])
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert count == 20_000 - 1
+    assert after - before < 200_000
 
 
 async def test_sound_for_which_every_frame_is_wanted_is_not_taken_ahead() -> None:
