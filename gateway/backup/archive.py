@@ -11,22 +11,26 @@ Every member can be checked with what the file itself says.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
+
+from pydantic import TypeAdapter
 
 from services.common.errors import InvalidRequest
+from services.common.store.blob_files import sha256_of
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 _MAX_MANIFEST_BYTES: Final = 1 << 20
 _BLOBS: Final = "blobs/"
 _MODE: Final = 0o600
+# A damaged or hostile header can make tarfile raise any of these.
+_UNREADABLE: Final = (tarfile.TarError, OSError, ValueError, IndexError, KeyError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,23 +64,24 @@ class ArchiveWriter:
     Args:
         archive: open tar.
         manifest: what the backup holds.
-        members: bytes of the members that the manifest names.
+        members: contents of the members that the manifest names. They are read from their beginning.
     """
 
-    def __init__(self, archive: tarfile.TarFile, manifest: Manifest, members: Mapping[str, bytes]) -> None:
+    def __init__(self, archive: tarfile.TarFile, manifest: Manifest, members: Mapping[str, IO[bytes]]) -> None:
         self._archive = archive
-        self._add(MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
+        self._add(MANIFEST, io.BytesIO(json.dumps(asdict(manifest), indent=1).encode()))
         for name, content in members.items():
             self._add(name, content)
 
     def add_blob(self, sha256: str, content: bytes) -> None:
         """Write one blob."""
-        self._add(_BLOBS + sha256, content)
+        self._add(_BLOBS + sha256, io.BytesIO(content))
 
-    def _add(self, name: str, content: bytes) -> None:
+    def _add(self, name: str, content: IO[bytes]) -> None:
         member = tarfile.TarInfo(name)
-        member.size, member.mode = len(content), _MODE
-        self._archive.addfile(member, io.BytesIO(content))
+        member.size, member.mode = content.seek(0, io.SEEK_END), _MODE
+        content.seek(0)
+        self._archive.addfile(member, content)
 
 
 def read_manifest(file: Path) -> Manifest:
@@ -89,10 +94,10 @@ def read_manifest(file: Path) -> Manifest:
         return _manifest(file, archive)
 
 
-def members(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of every member behind the manifest, checked: the rows and the keys first, then the blobs.
+def members(file: Path) -> Generator[tuple[str, IO[bytes]], None, None]:
+    """Yield name and content of every member behind the manifest, checked: the rows and the keys first, then the blobs.
 
-    A blob's name is its SHA-256.
+    A blob's name is its SHA-256. A content can be read until the iterator ends, and takes no memory before.
 
     Raises:
         InvalidRequest: the file is no backup, is damaged, or ends too early. The message names the member.
@@ -102,11 +107,12 @@ def members(file: Path) -> Iterator[tuple[str, bytes]]:
         waiting, blobs = dict(manifest.members), 0
         while (member := _next(file, archive)) is not None:
             content = _content(file, archive, member)
-            found = hashlib.sha256(content).hexdigest()
+            found = sha256_of(content)
             is_blob = member.name.startswith(_BLOBS)
             if found != (member.name.removeprefix(_BLOBS) if is_blob else waiting.pop(member.name, "")):
                 raise _damaged(file, f"{member.name} is not what the backup's manifest says")
             blobs += is_blob
+            content.seek(0)
             yield (found if is_blob else member.name), content
         if waiting or blobs != manifest.blobs:
             raise _damaged(file, f"{len(waiting) + manifest.blobs - blobs} members are missing")
@@ -122,7 +128,7 @@ def opened(file: Path) -> tarfile.TarFile:
         return tarfile.open(file, "r:")
     except OSError as problem:
         raise InvalidRequest(f"{file} cannot be read: {problem.strerror or problem}", field="file") from problem
-    except tarfile.TarError as problem:
+    except _UNREADABLE as problem:
         raise InvalidRequest(f"{file} is no backup of dubstage: {problem}", field="file") from problem
 
 
@@ -131,34 +137,34 @@ def _manifest(file: Path, archive: tarfile.TarFile) -> Manifest:
     if member is None or member.name != MANIFEST or member.size > _MAX_MANIFEST_BYTES:
         raise InvalidRequest(f"{file} is no backup of dubstage: the first member is not {MANIFEST}", field="file")
     try:
-        fields = json.loads(_content(file, archive, member))
+        fields = json.loads(_content(file, archive, member).read())
         if fields["format"] != FORMAT:
             raise InvalidRequest(
                 f"{file} has layout {fields['format']!r}, and this version of dubstage reads layout {FORMAT}: restore it with the "
                 f"version {fields.get('dubstage')!r} that wrote it",
                 field="file",
             )
-        return Manifest(**fields)
-    except (ValueError, TypeError, KeyError) as problem:
-        raise _damaged(file, f"{MANIFEST} is not readable ({problem})") from problem
+        return TypeAdapter(Manifest).validate_python(fields)
+    except (ValueError, TypeError, KeyError, RecursionError) as problem:
+        said = " ".join(str(problem).split())[:200]
+        raise _damaged(file, f"{MANIFEST} is not readable ({said})") from problem
 
 
 def _next(file: Path, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
     try:
         return archive.next()
-    except (tarfile.TarError, OSError) as problem:
+    except _UNREADABLE as problem:
         raise _damaged(file, str(problem)) from problem
 
 
-def _content(file: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    try:
-        stream = archive.extractfile(member) if member.isreg() else None
-        content = stream.read() if stream is not None else b""
-    except (tarfile.TarError, OSError) as problem:
-        raise _damaged(file, str(problem)) from problem
-    if len(content) != member.size:
+def _content(file: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    # A sparse member can claim any size.
+    stream = archive.extractfile(member) if member.isreg() and not member.issparse() else None
+    if stream is None:
+        raise _damaged(file, f"{member.name} is no plain file")
+    if member.offset_data + member.size > file.stat().st_size:
         raise _damaged(file, f"{member.name} ends too early")
-    return content
+    return stream
 
 
 def _damaged(file: Path, found: str) -> InvalidRequest:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -52,34 +54,33 @@ def restore_backup(place: Workplace, file: Path, *, on_blob: Callable[[str, int,
     database.claim(alone=True)
     try:
         _check_empty(database)
-        rows, keys = _checked(file, manifest, on_blob)
+        keys = _checked(file, manifest, on_blob)
         check_keys(place.settings.data_dir, keys)
         done = 0
         for name, content in members(file):
             if name in manifest.members:
                 continue
-            place.artefacts.put_bytes(content)
+            place.artefacts.put_bytes(content.read())
             done += 1
             on_blob(RESTORE, done, manifest.blobs)
         keep_keys(place.settings.data_dir, keys)
-        _add(database, file, rows)
+        _add(database, file, manifest)
     finally:
         database.release_claim()
     return manifest
 
 
-def _checked(file: Path, manifest: Manifest, on_blob: Callable[[str, int, int], None]) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """Read the whole file, and return the lines of the tables by name, and the keys by name. An older backup may lack a key."""
-    kept: dict[str, bytes] = {}
+def _checked(file: Path, manifest: Manifest, on_blob: Callable[[str, int, int], None]) -> dict[str, bytes]:
+    """Check the whole file, and return the keys by name. An older backup may lack a key."""
+    keys: dict[str, bytes] = {}
     done = 0
     for name, content in members(file):
-        if name in manifest.members:
-            kept[name] = content
-        else:
+        if name in KEYS:
+            keys[name] = content.read()
+        elif name not in manifest.members:
             done += 1
             on_blob(CHECK, done, manifest.blobs)
-    keys = {name: key for name in KEYS if (key := kept.pop(name, b""))}
-    return kept, keys
+    return keys
 
 
 def _check_empty(database: Database) -> None:
@@ -100,16 +101,18 @@ def _is_fresh(session: Session) -> bool:
     return session.scalar(select(AuditRow.sequence).where(AuditRow.work != SETTINGS_WORK).limit(1)) is None
 
 
-def _add(database: Database, file: Path, rows: dict[str, bytes]) -> None:
+def _add(database: Database, file: Path, manifest: Manifest) -> None:
     try:
-        with database.writing() as session:
+        # The rows come before the blobs. They are read from the file while they are inserted.
+        with closing(members(file)) as found, database.writing() as session:
+            rows = {name: lines for name, lines in islice(found, len(manifest.members)) if name not in KEYS}
             # A chain has one beginning: that of the backup.
             session.execute(delete(AuditRow))
             for table in kept_tables():
-                add_rows(session.connection(), table, rows.pop(f"tables/{table.name}.jsonl", b""))
+                add_rows(session.connection(), table, rows.pop(f"tables/{table.name}.jsonl", ()))
             if rows:
                 raise ValueError(f"unknown tables {', '.join(sorted(rows))}")
             AuditLog(database).append(session, Happening(event=Event.BACKUP_RESTORED))
-    except (KeyError, TypeError, ValueError, SQLAlchemyError) as problem:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, SQLAlchemyError) as problem:
         said = " ".join(str(problem).split())[:200]
         raise InvalidRequest(f"the rows of {file} do not fit the tables of this version: {said}", field="file") from problem

@@ -25,28 +25,26 @@ def kept_tables() -> list[Table]:
     return [table for table in Base.metadata.sorted_tables if table.name not in TRANSIENT]
 
 
-def lines_of(connection: Connection, table: Table, without: frozenset[str]) -> bytes:
-    """Return the rows of a table, one line of JSON each, in the order of the primary key.
+def lines_of(connection: Connection, table: Table, without: frozenset[str]) -> Iterator[bytes]:
+    """Yield the rows of a table, one line of JSON each, in the order of the primary key. Few rows are in memory at a time.
 
     Args:
         connection: connection to the database.
         table: the table.
         without: ids of actors whose rows are left out.
     """
-    query = select(table).order_by(*table.primary_key.columns)
-    rows = (row._asdict() for row in connection.execute(query))
-    return b"".join(
-        json.dumps({name: _plain(value) for name, value in row.items()}).encode() + b"\n"
-        for row in rows
-        if row.get(_ACTOR) not in without
-    )
+    query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=_ROWS_AT_ONCE)
+    for found in connection.execute(query):
+        row = found._asdict()
+        if row.get(_ACTOR) not in without:
+            yield json.dumps({name: _plain(value) for name, value in row.items()}).encode() + b"\n"
 
 
-def add_rows(connection: Connection, table: Table, lines: bytes) -> None:
-    """Insert the rows that `lines_of` returned.
+def add_rows(connection: Connection, table: Table, lines: Iterable[bytes]) -> None:
+    """Insert the rows that `lines_of` yielded.
 
     Raises:
-        KeyError, TypeError, ValueError: the lines are no rows of this table.
+        AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError: the lines are no rows of this table.
     """
     for part in _parts(_rows(table, lines)):
         connection.execute(insert(table), part)
@@ -60,8 +58,8 @@ def add_rows(connection: Connection, table: Table, lines: bytes) -> None:
         )
 
 
-def _rows(table: Table, lines: bytes) -> Iterator[dict[str, Any]]:
-    for line in lines.splitlines():
+def _rows(table: Table, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
         row = json.loads(line)
         unknown = set(row) - set(table.columns.keys())
         if unknown:

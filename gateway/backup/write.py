@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import os
 import secrets
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from sqlalchemy import Connection, select
 
@@ -19,12 +20,12 @@ from gateway.actors.workplace import Workplace
 from gateway.audit.entry import Event, Happening
 from gateway.backup.archive import FORMAT, ArchiveWriter, Manifest
 from gateway.backup.keys import keys_in
+from gateway.backup.moment import moment
 from gateway.backup.rows import kept_tables, lines_of
-from gateway.database import sqlite_file
-from gateway.database.database import Database
 from gateway.database.tables import ActorRow, LineageRow
 from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest
 from services.common.store.artefacts import ArtefactRef
+from services.common.store.blob_files import sha256_of
 from services.common.store.full_disk import told_of_full_disk
 
 STEP: Final = "copying blobs"
@@ -58,14 +59,16 @@ def write_backup(
         ArtefactCorrupt: a blob is damaged.
     """
     database = place.actors.database
-    with _written_whole(file, overwrite=overwrite) as archive:
-        # The moment ends before the blobs are copied: a gateway cannot write to SQLite's file meanwhile.
-        with _moment(database) as connection:
+    with _written_whole(file, overwrite=overwrite) as archive, ExitStack() as files:
+        with moment(database, file.parent) as connection:
             known = set(connection.scalars(select(ActorRow.actor_id)))
             _check_known(without, known)
-            members = {f"tables/{table.name}.jsonl": lines_of(connection, table, without) for table in kept_tables()}
+            members: dict[str, IO[bytes]] = {
+                f"tables/{table.name}.jsonl": files.enter_context(_on_disk(lines_of(connection, table, without), file.parent))
+                for table in kept_tables()
+            }
             refs = _blobs(connection, without)
-        members |= keys_in(place.settings.data_dir)
+        members |= {name: io.BytesIO(key) for name, key in keys_in(place.settings.data_dir).items()}
         manifest = Manifest(
             format=FORMAT,
             dubstage=version("dubstage-suite"),
@@ -74,7 +77,7 @@ def write_backup(
             actors=len(known - without),
             blobs=len(refs),
             blob_bytes=sum(ref.size_bytes for ref in refs),
-            members={name: hashlib.sha256(content).hexdigest() for name, content in members.items()},
+            members={name: _digest(content) for name, content in members.items()},
         )
         writer = ArchiveWriter(archive, manifest, members)
         for number, ref in enumerate(refs):
@@ -99,13 +102,20 @@ def _check_known(without: frozenset[str], known: set[str]) -> None:
         raise InvalidRequest(f"there is no actor {named} to leave out: `dubstage actor list` shows all", field="without")
 
 
-@contextmanager
-def _moment(database: Database) -> Iterator[Connection]:
-    """Give a connection that sees the rows of one moment, whatever is written meanwhile."""
-    with database.told():
-        options = {"isolation_level": "REPEATABLE READ"} if database.shared else {sqlite_file.BEGIN: "DEFERRED"}
-        with database.engine.connect().execution_options(**options) as connection, connection.begin():
-            yield connection
+def _on_disk(lines: Iterable[bytes], folder: Path) -> IO[bytes]:
+    """Return an open file without a name that holds the lines: the rows of years need not fit into the memory."""
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the caller closes the file
+    try:
+        file.writelines(lines)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _digest(content: IO[bytes]) -> str:
+    content.seek(0)
+    return sha256_of(content)
 
 
 def _blobs(connection: Connection, without: frozenset[str]) -> Sequence[ArtefactRef]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import shutil
 import tarfile
-from collections.abc import Callable
-from contextlib import suppress
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from sqlalchemy import Connection, Table, text
 from gateway.actors.store import ActorStore
 from gateway.actors.workplace import Workplace, open_workplace
 from gateway.backup import write
-from gateway.backup.archive import members, read_manifest
+from gateway.backup.archive import ArchiveWriter, members, read_manifest
 from gateway.backup.restore import restore_backup
 from gateway.backup.rows import lines_of
 from gateway.backup.write import write_backup
@@ -28,9 +32,12 @@ from gateway.signatures.installation import KEY_FILE as SIGNING
 from services.common.errors import ArtefactCorrupt, BackendUnavailable, DubstageError, InvalidRequest, StorageRefused
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
+from tests.contract.stores.long_store import fill
 from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, on_disk, settings
 
 __all__ = ["actors", "blobs", "geometry", "settings"]
+
+MEMORY_BYTES = 10_000_000
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -63,8 +70,19 @@ def facts(place: Workplace, name: str) -> tuple[object, ...]:
     return actor.method, actor.consent, actor.created_at, actor.artefacts, actor.enrolled.geometry.mean_mouth.tobytes()
 
 
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Check that a block never holds more than MEMORY_BYTES."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < MEMORY_BYTES
+    finally:
+        tracemalloc.stop()
+
+
 def tables_of(file: Path) -> dict[str, bytes]:
-    return {name: content for name, content in members(file) if name.startswith("tables/")}
+    return {name: content.read() for name, content in members(file) if name.startswith("tables/")}
 
 
 def test_a_wiped_installation_comes_back_whole(place: Workplace, tmp_path: Path) -> None:
@@ -112,16 +130,15 @@ def enrol_at_once(place: Workplace, name: str) -> None:
 def test_an_enrolment_that_ends_while_the_rows_are_read_leaves_a_backup_of_one_moment(
     place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lines_before_an_enrolment(connection: Connection, table: Table, without: frozenset[str]) -> bytes:
-        lines = lines_of(connection, table, without)
+    def lines_before_an_enrolment(connection: Connection, table: Table, without: frozenset[str]) -> Iterator[bytes]:
+        yield from lines_of(connection, table, without)
         if table.name == ActorRow.__tablename__:
-            with suppress(BackendUnavailable):  # SQLite's file is written when the rows are read
-                enrol_at_once(place, "dan")
-        return lines
+            enrol_at_once(place, "dan")
 
     monkeypatch.setattr(write, "lines_of", lines_before_an_enrolment)
     write_backup(place, tmp_path / "backup.tar")
     monkeypatch.undo()
+    assert len(place.actors.list()) == 3, "a gateway need not wait for the backup"
     assert all(b"dan" not in content for content in tables_of(tmp_path / "backup.tar").values())
     wipe(place)
     with open_workplace(place.settings) as again:
@@ -135,6 +152,22 @@ def test_the_database_can_be_written_while_blobs_are_copied(place: Workplace, tm
 
     assert write_backup(place, tmp_path / "backup.tar", on_blob=enrolled_meanwhile).actors == 2
     assert len(place.actors.list()) == 3
+
+
+def test_the_rows_of_years_need_not_fit_into_the_memory(place: Workplace, tmp_path: Path) -> None:
+    fill(place.actors.database, actors=1, operations=20_000)
+    with place.actors.database.writing() as session:
+        session.execute(text("DELETE FROM lineage WHERE actor_id LIKE 'p%'"))  # these blobs are nowhere
+    with little_memory():
+        made = write_backup(place, tmp_path / "backup.tar")
+    lines = tables_of(tmp_path / "backup.tar")["tables/operations.jsonl"]
+    assert len(lines) > 2 * MEMORY_BYTES
+    wipe(place)
+    with open_workplace(place.settings) as again:
+        with little_memory():
+            assert restore_backup(again, tmp_path / "backup.tar") == made
+        write_backup(again, tmp_path / "second.tar")
+    assert tables_of(tmp_path / "second.tar")["tables/operations.jsonl"] == lines
 
 
 def test_an_actor_can_be_left_out(place: Workplace, tmp_path: Path) -> None:
@@ -263,7 +296,58 @@ def _other_tar(file: Path) -> None:
         archive.add(__file__, "notes.txt")
 
 
-@pytest.mark.parametrize("spoil", [_truncate, _flip, _forge, _other_file, _other_tar])
+def _rewrite(file: Path, manifest: bytes, extra: tarfile.TarInfo | None = None) -> None:
+    """Write a tar with a manifest, and a further member of 1 byte or of a size that is only claimed."""
+    with file.open("wb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        first = tarfile.TarInfo("manifest.json")
+        first.size = len(manifest)
+        archive.addfile(first, io.BytesIO(manifest))
+        if extra is not None:
+            archive.addfile(extra)
+            stream.write(b"x")
+
+
+def _manifest(file: Path, **changed: object) -> bytes:
+    with tarfile.open(file) as archive:
+        content = archive.extractfile("manifest.json")
+        assert content is not None
+        return json.dumps({**json.load(content), **changed}).encode()
+
+
+def _claims_a_petabyte(file: Path) -> None:
+    member = tarfile.TarInfo("blobs/" + "a" * 64)
+    member.size = 1 << 50
+    _rewrite(file, _manifest(file), member)
+
+
+def _claims_a_petabyte_of_holes(file: Path) -> None:
+    member = tarfile.TarInfo("x")
+    member.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.name": "blobs/" + "a" * 64, "GNU.sparse.size": str(1 << 50)}
+    _rewrite(file, _manifest(file), member)
+
+
+def _broken_map(file: Path) -> None:
+    member = tarfile.TarInfo("x")
+    member.pax_headers = {"GNU.sparse.map": "a,b"}
+    _rewrite(file, _manifest(file), member)
+
+
+def _members_are_a_list(file: Path) -> None:
+    _rewrite(file, _manifest(file, members=[1]))
+
+
+def _count_is_a_text(file: Path) -> None:
+    _rewrite(file, _manifest(file, members={}, blobs="many"))
+
+
+def _deep(file: Path) -> None:
+    _rewrite(file, b"[" * 100_000)
+
+
+HOSTILE = [_claims_a_petabyte, _claims_a_petabyte_of_holes, _broken_map, _members_are_a_list, _count_is_a_text, _deep]
+
+
+@pytest.mark.parametrize("spoil", [_truncate, _flip, _forge, _other_file, _other_tar, *HOSTILE])
 def test_a_file_that_is_not_a_whole_backup_changes_nothing(place: Workplace, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     file = tmp_path / "backup.tar"
     write_backup(place, file)
@@ -274,3 +358,20 @@ def test_a_file_that_is_not_a_whole_backup_changes_nothing(place: Workplace, tmp
             restore_backup(again, file)
         assert OperationStore(again.actors.database).list() == []
         assert on_disk(place.settings) == set()
+
+
+@pytest.mark.parametrize("row", ["[]", "5", '{"actor_id": 5, "method": {}}', '{"tenant": 1e400}', "[" * 100_000])
+def test_rows_that_are_no_rows_are_refused_and_change_nothing(place: Workplace, tmp_path: Path, row: str) -> None:
+    file = tmp_path / "backup.tar"
+    made = write_backup(place, file)
+    wipe(place)
+    lines = f"{row}\n".encode()
+    member = tarfile.TarInfo("tables/tenants.jsonl")
+    member.size = len(lines)
+    manifest = replace(made, blobs=0, members={member.name: hashlib.sha256(lines).hexdigest()})
+    with tarfile.open(file, "w") as archive:
+        ArchiveWriter(archive, manifest, {member.name: io.BytesIO(lines)})
+    with open_workplace(place.settings) as again:
+        with pytest.raises(InvalidRequest, match="do not fit the tables"):
+            restore_backup(again, file)
+        assert again.actors.list() == []
