@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.actors.dub_prepare import prepared
@@ -16,6 +17,7 @@ from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.settings import GatewaySettings
+from services.common.errors import DubstageError
 
 
 async def run_dub(
@@ -52,5 +54,7 @@ async def run_dub(
                 finally:
                     # The film is finished, so the job folder is not needed again, even if the report fails.
                     job.discard()
-                await asyncio.to_thread(expire, settings, place.actors, place.artefacts, jobs)
+                # The film is done, whatever becomes of old jobs. The next dub tries again.
+                with suppress(DubstageError, OSError):
+                    await asyncio.to_thread(expire, settings, place.actors, place.artefacts, jobs)
     show_outcome(request, outcome, report)

@@ -19,7 +19,7 @@ from gateway.housekeeping.job_list import JobFolder, find_job, list_jobs
 from gateway.housekeeping.jobs_folder import JOBS, open_jobs_folder
 from gateway.pipeline.removal import AT_ONCE, Freed
 from gateway.settings import GatewaySettings
-from services.common.errors import Cancelled, InvalidRequest
+from services.common.errors import Cancelled, InvalidRequest, StorageRefused
 from services.common.store.artefacts import ArtefactStore
 
 commands = typer.Typer(no_args_is_help=True, help="List and remove the files of failed and interrupted jobs.")
@@ -32,7 +32,7 @@ _SHOWN_DIGITS: Final = 12
 @commands.command("list")
 def list_all() -> None:
     """List all jobs on disk. The jobs used most recently are at the end. A finished job leaves no files."""
-    found = list_jobs(gateway_settings().data_dir / JOBS)
+    found = list_jobs(gateway_settings().data_dir / JOBS, _say_unreadable)
     if not found:
         say("no jobs on disk")
         return
@@ -99,7 +99,11 @@ def clean(
 
 def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: Limits, *, dry_run: bool, yes: bool) -> None:
     folder = open_jobs_folder(settings.data_dir)
-    found = list({job.key: job for job in (find_job(folder, key) for key in keys)}.values()) if keys else list_jobs(folder)
+    found = (
+        list({job.key: job for job in (find_job(folder, key) for key in keys)}.values())
+        if keys
+        else list_jobs(folder, _say_unreadable)
+    )
     for job in found:
         if keys and job.running:
             say(f"{job.key} is running: the job is kept")
@@ -157,6 +161,10 @@ def _agreed(what: str, *, yes: bool) -> bool:
     if not agreed:
         raise Cancelled("nothing was removed")
     return True
+
+
+def _say_unreadable(problem: StorageRefused) -> None:
+    say(problem.message)
 
 
 def _show(jobs: list[JobFolder]) -> None:

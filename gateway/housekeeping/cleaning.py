@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from gateway.pipeline.journal import journalled
 from gateway.pipeline.removal import Freed, give_up
 from gateway.pipeline.workspace import JOURNAL
 from gateway.settings import GatewaySettings
+from services.common.errors import StorageRefused
 from services.common.store.artefacts import ArtefactStore, StoredBlob
 
 DAY_S: Final = 86400.0
@@ -107,32 +109,48 @@ def remove_unknown(actors: ActorStore, store: ArtefactStore, jobs: Path) -> None
         DubstageError: the database or the artefact store cannot be used.
     """
     if actors.database.shared:
-        for folder in actors.jobs.unknown([job.folder for job in list_jobs(jobs)]):
-            if give_up(folder, JobLedger(actors), store) is not None:
-                _log.info("unknown_job_removed", job=folder.name)
+        for folder in actors.jobs.unknown([job.folder for job in list_jobs(jobs, _tell)]):
+            with _going_on(folder):
+                if give_up(folder, JobLedger(actors), store) is not None:
+                    _log.info("unknown_job_removed", job=folder.name)
 
 
 def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, jobs: Path) -> Freed:
     """Remove the jobs that are older, or together larger, than the settings allow, and return what the removal freed.
 
     Jobs that the database does not know (`remove_unknown`), and half-written files of the artefact store that are older than a day,
-    are removed too.
+    are removed too. A job that cannot be read or removed is logged, and keeps no other job.
 
     Raises:
         DubstageError: the database or the artefact store cannot be used.
     """
     remove_unknown(actors, store, jobs)
     now = time.time()
-    found = list_jobs(jobs)
+    found = list_jobs(jobs, _tell)
     chosen = []
     if settings.job_max_age_days:
         chosen = [job for job in found if Limits(older_than_s=settings.job_max_age_days * DAY_S).meets(job, now)]
     if settings.jobs_max_bytes:
         chosen += over_total([job for job in found if job not in chosen], settings.jobs_max_bytes)
     total = Freed()
-    for job, freed in remove_jobs(chosen, actors, store):
-        if freed is not None:
-            _log.info("job_expired", job=job.key, freed_bytes=freed.folder_bytes + freed.blob_bytes)
-            total += freed
+    for job in chosen:
+        with _going_on(job.folder):
+            freed = give_up(job.folder, JobLedger(actors), store)
+            if freed is not None:
+                _log.info("job_expired", job=job.key, freed_bytes=freed.folder_bytes + freed.blob_bytes)
+                total += freed
     store.remove_partials(now - DAY_S)
     return total
+
+
+def _tell(problem: StorageRefused) -> None:
+    _log.warning("job_unreadable", message=problem.message)
+
+
+@contextmanager
+def _going_on(folder: Path) -> Iterator[None]:
+    """Log that a job cannot be removed, and go on."""
+    try:
+        yield
+    except OSError as problem:
+        _log.warning("job_not_removed", job=folder.name, problem=str(problem))

@@ -19,10 +19,10 @@ _log = structlog.stdlib.get_logger("dubstage.chores")
 async def hourly(*chores: Callable[[], object]) -> None:
     """Do chores one after the other, now and once per hour, until cancelled.
 
-    A chore that fails, because the database or a store cannot be used, is logged, and is tried again an hour later.
+    A chore that fails, for whatever reason, is logged, and is tried again an hour later.
 
     Args:
-        chores: functions that block, and raise DubstageError or OSError.
+        chores: functions that block.
     """
     while True:
         for chore in chores:
@@ -30,4 +30,7 @@ async def hourly(*chores: Callable[[], object]) -> None:
                 await in_thread(chore)
             except (DubstageError, OSError) as problem:
                 _log.warning("chore_failed", problem=str(problem))
+            except Exception:
+                # Without this, a bug would end all chores for as long as the gateway runs, and the disk would fill.
+                _log.exception("chore_failed")
         await asyncio.sleep(HOUR_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +14,11 @@ from gateway.pipeline.removal import folder_bytes
 from gateway.pipeline.seals import read_note
 from gateway.pipeline.workspace import FACTS, JOURNAL, is_running
 from gateway.private_files import cannot_use
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequest, StorageRefused
 from services.common.store.artefacts import ArtefactRef
 
+OnUnreadable = Callable[[StorageRefused], None]
+"""Called with the error for a job that cannot be read, because another user made it or the disk is damaged."""
 _KEY: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -56,11 +58,15 @@ class JobFolder:
         return value if isinstance(value, str) else ""
 
 
-def list_jobs(jobs: Path) -> list[JobFolder]:
+def list_jobs(jobs: Path, on_unreadable: OnUnreadable | None = None) -> list[JobFolder]:
     """Return all jobs below a folder, the last used at the end. Files and folders that are no jobs are left out.
 
+    Args:
+        jobs: folder of all jobs.
+        on_unreadable: called with the error for each job that cannot be read, which is left out; None: the error is raised.
+
     Raises:
-        StorageRefused: the data folder cannot be used; the message names the path and DUBSTAGE_DATA_DIR.
+        StorageRefused: the data folder cannot be used; the message names the path and DUBSTAGE_DATA_DIR. Or a job cannot be read.
     """
     found = []
     try:
@@ -76,20 +82,33 @@ def list_jobs(jobs: Path) -> list[JobFolder]:
                 found.append(_job(folder))
             except FileNotFoundError:
                 continue  # the job ended in the meantime
+            except OSError as problem:
+                refused = _unreadable(folder, problem)
+                if on_unreadable is None:
+                    raise refused from problem
+                on_unreadable(refused)
     return sorted(found, key=lambda job: job.last_used)
 
 
 def find_job(jobs: Path, key: str) -> JobFolder:
-    """Return the job whose key begins with a text.
+    """Return the job whose key begins with a text. Jobs that cannot be read are left out.
 
     Raises:
         InvalidRequest: there is no such job, or there are several.
     """
-    found = [job for job in list_jobs(jobs) if key and job.key.startswith(key)]
+    found = [job for job in list_jobs(jobs, lambda _: None) if key and job.key.startswith(key)]
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} jobs begin with" if found else "there is no job"
     raise InvalidRequest(f"{what} {key[:80]!r}: see `dubstage jobs list`", field="key")
+
+
+def _unreadable(folder: Path, problem: OSError) -> StorageRefused:
+    return StorageRefused(
+        f"the job {folder} cannot be read: {problem.strerror or problem}: give its files to the user who runs dubstage, or remove "
+        "the folder",
+        subject=str(folder),
+    )
 
 
 def _job(folder: Path) -> JobFolder:

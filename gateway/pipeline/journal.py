@@ -19,7 +19,7 @@ from gateway.pipeline.disk import job_folder
 from gateway.pipeline.ledger import MOST_TRIES, lost_again
 from services.common.array_types import Array
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest
-from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.store.artefacts import ArtefactRef, ArtefactStore, check_ref
 from services.common.store.tensor_bytes import NamedArrays
 
 T = TypeVar("T")
@@ -130,6 +130,12 @@ def _ref(path: Path) -> ArtefactRef | None:
     except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return None
     match entry:
-        case {"uri": str(uri), "sha256": str(sha256), "size_bytes": int(size_bytes)} if type(size_bytes) is int and size_bytes >= 0:
-            return ArtefactRef(uri, sha256, size_bytes)
+        case {"uri": str(uri), "sha256": str(sha256), "size_bytes": int(size_bytes)} if type(size_bytes) is int:
+            ref = ArtefactRef(uri, sha256, size_bytes)
+            try:
+                check_ref(ref)
+            except InvalidRequest:
+                # One flipped bit makes most digests none. Nothing else would take such a reference.
+                return None
+            return ref
     return None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +198,41 @@ def test_old_jobs_expire_and_the_oldest_go_where_all_are_too_large(
     assert keys(list_jobs(jobs)) == [3]
 
 
+def _unreadable(folder: Path) -> None:
+    (folder / "journal" / "loop").symlink_to("loop")
+
+
+def _without_a_lock(folder: Path) -> None:
+    (folder / "lock").unlink()
+    (folder / "lock").mkdir()
+
+
+def _damaged_digest(folder: Path) -> None:
+    """Flip one bit of a digest: the letter is no hexadecimal digit any more."""
+    entry = folder / "journal" / "window"
+    found = json.loads(entry.read_text())
+    entry.write_text(json.dumps({**found, "sha256": chr(ord(found["sha256"][0]) ^ 0x10) + found["sha256"][1:]}))
+
+
+@pytest.mark.parametrize(("spoil", "left"), [(_unreadable, [1]), (_without_a_lock, [1]), (_damaged_digest, [])])
+def test_a_job_that_cannot_be_used_keeps_no_other_job(
+    spoil: Callable[[Path], None], left: list[int], settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore
+) -> None:
+    spoiled, _ = (interrupted(jobs, number, blobs, days=40) for number in (1, 2))
+    spoil(spoiled)
+    for part in (spoiled / "journal", spoiled):
+        os.utime(part, (0, 0))
+    told: list[str] = []
+    assert 2 in keys(list_jobs(jobs, lambda problem: told.append(problem.subject)))
+    assert told == [str(spoiled)] * len(left)
+    expire(settings, actors, blobs, jobs)
+    assert [int(folder.name, 16) for folder in jobs.iterdir()] == left
+    if left:
+        # Blobs of a journal that nobody can read must not count as blobs of nobody.
+        with pytest.raises(StorageRefused, match="cannot be read"):
+            list(uncounted_blobs(jobs, actors, blobs, older_than_s=DAY_S))
+
+
 async def test_a_gateway_expires_jobs_by_itself_and_goes_on_where_the_store_fails(
     settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +245,7 @@ async def test_a_gateway_expires_jobs_by_itself_and_goes_on_where_the_store_fail
     for part in (folder / "journal", folder / "job.json", folder):
         os.utime(part, (0, 0))
     deleted = asyncio.Event()
-    failures = [StorageRefused("the store refuses", subject="x"), OSError("the disk fails")]
+    failures: list[Exception] = [StorageRefused("the store refuses", subject="x"), OSError("the disk fails"), ValueError("a bug")]
     delete, loop = blobs.delete, asyncio.get_running_loop()
 
     def failing(ref: ArtefactRef) -> bool:

@@ -252,6 +252,9 @@ def test_a_step_whose_blob_is_damaged_counts_as_not_finished(tmp_path: Path) -> 
         '{"uri": "file:///x", "sha256": "x", "size_bytes": 3}',
         '{"uri": "file:///x", "sha256": null, "size_bytes": 3}',
         '{"uri": "file:///x", "sha256": "00", "size_bytes": true}',
+        json.dumps({"uri": "file:///x", "sha256": "q" + "0" * 63, "size_bytes": 3}),
+        json.dumps({"uri": "file:///x", "sha256": "\ud800", "size_bytes": 3}),
+        json.dumps({"uri": "x" * 5000, "sha256": "0" * 64, "size_bytes": 3}),
     ],
 )
 def test_an_entry_that_is_none_counts_as_not_finished(entry: str, tmp_path: Path) -> None:
@@ -259,6 +262,8 @@ def test_an_entry_that_is_none_counts_as_not_finished(entry: str, tmp_path: Path
     (tmp_path / "journal" / "k1").write_text(entry)
     assert journal.find("k1", whole) is None
     assert journal.redone == 1
+    # Whoever removes the job must not meet the entry either.
+    assert list(journal.refs()) == []
     journal.record("k1", {"box": np.zeros(8, np.uint8)})
     assert journal.find("k1", whole) is not None
     assert len(list(journalled(tmp_path / "journal"))) == 1
