@@ -10,6 +10,7 @@ from typing import Final
 
 from gateway.batch.lines import Answer, Kind, Setup
 from gateway.batch.types import ShotRecord
+from gateway.child_process import child_environment
 
 MODULE: Final = "gateway.batch.serve_shots"
 SILENT_S: Final = 180.0
@@ -52,6 +53,7 @@ class WorkerProcess:
         with log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # a file of the user's folder, such as signal.py, is no module of ours
                 "-m",
                 MODULE,
                 stdin=asyncio.subprocess.PIPE,
@@ -59,6 +61,7 @@ class WorkerProcess:
                 stderr=errors,
                 # Ctrl-C reaches all processes of a terminal's session. The engine ends the workers itself.
                 start_new_session=True,
+                env=child_environment(),
                 limit=_LONGEST_LINE,
             )
         worker = cls(process, silent_s)

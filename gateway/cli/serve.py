@@ -12,10 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
+from gateway.child_process import child_environment
 from gateway.cli.app import app
 from gateway.cli.console import say, say_error
 from gateway.settings import GatewaySettings
@@ -28,6 +29,8 @@ START_SECONDS = 180.0
 POLL_SECONDS = 0.1
 _COUNTED = ("metrics_port", "health_port")
 """Settings of further ports. Each server needs a port of its own."""
+_PYTHON: Final = (sys.executable, "-P", "-m")
+"""Begin of a server's command. Without -P, a file of the user's folder, such as signal.py, would count as a module."""
 
 
 @app.command("serve")
@@ -49,7 +52,7 @@ def serve(
     if settings.port:
         check_ports(settings.host, {what: settings.port}, variable="DUBSTAGE_PORT")
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", MODULES[what]])
+    os.execve(sys.executable, [*_PYTHON, MODULES[what]], child_environment())
 
 
 def settings_of(name: str, **changes: object) -> StageSettings:
@@ -140,8 +143,8 @@ class Servers:
     def start(self, name: str, environment: Mapping[str, str]) -> None:
         """Start one server. The server ends when this process ends for any reason. Ctrl-C ends the server only through `stop`."""
         child = subprocess.Popen(
-            [sys.executable, "-m", "gateway.cli.child", MODULES[name]],
-            env=dict(environment),
+            [*_PYTHON, "gateway.cli.child", MODULES[name]],
+            env={**environment, "PYTHONPATH": child_environment()["PYTHONPATH"]},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

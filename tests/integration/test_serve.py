@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gateway.child_process import child_environment
 from gateway.cli.serve import MODULES
 from tests.contract.ports import free_port
 from tests.integration.client_calls import until
@@ -53,6 +54,20 @@ def started(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
 def serve_all(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as out:
         return subprocess.Popen([sys.executable, "-m", "gateway.cli", "serve", "all"], env=environment, stdout=out, stderr=out)
+
+
+def test_files_of_the_folder_are_no_modules_of_a_server(
+    environment: dict[str, str], tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    (tmp_path / "signal.py").write_text("raise SystemExit('a file of the user')\n")
+    log = tmp_path / "log"
+    command = [sys.executable, "-P", "-m", "gateway.cli", "serve", "audio"]
+    with log.open("wb") as out:
+        started.append(
+            subprocess.Popen(command, cwd=tmp_path, env=child_environment(**environment, DUBSTAGE_PORT="0"), stdout=out, stderr=out)
+        )
+    until(lambda: started[0].poll() is not None or b"dubstage audio listening on " in log.read_bytes())
+    assert started[0].poll() is None, log.read_text()
 
 
 def gone(children: list[psutil.Process]) -> bool:

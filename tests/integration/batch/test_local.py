@@ -80,6 +80,14 @@ async def test_a_worker_that_dies_or_hangs_is_told_and_is_gone(
     assert not psutil.pid_exists(worker.pid)
 
 
+async def test_files_of_the_folder_are_no_modules_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "signal.py").write_text("raise SystemExit('a file of the user')\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    settings = settings_in(tmp_path, stages_start_s=0.2).model_dump(mode="json")
+    with pytest.raises(StageDeadlineExceeded):
+        await WorkerProcess.start(setup_in(tmp_path).model_copy(update={"settings": settings}), tmp_path / "log")
+
+
 async def test_a_worker_whose_engine_gives_up_ends_by_itself(tmp_path: Path, started: Started) -> None:
     starting = asyncio.create_task(WorkerProcess.start(setup_in(tmp_path), tmp_path / "log"))
     while not (tmp_path / "data" / "jobs").is_dir():  # noqa: ASYNC110 - another process makes the folder
