@@ -97,6 +97,10 @@ class Batches:
                 f"batch {manifest.name} exists with other rows: choose another batch_id, or submit the rows of the batch unchanged",
                 field="batch_id",
             )
+        kind, config_map = profile or "cpu", self._settings.batch_config_map
+        if engine == "kubernetes" and before is None:
+            # The rows of a batch cannot be corrected: wrong ones are told before there is a batch.
+            await in_thread(changes.check_for_cluster, store, manifest.shots, profile=kind, config_map=config_map)
         facts = await in_thread(store.create, manifest, engine)
         if facts.engine != engine:
             raise InvalidRequest(
@@ -105,8 +109,6 @@ class Batches:
         submitted = batch_happening(Event.BATCH_SUBMITTED, facts.name, rows=facts.rows, manifest_sha256=facts.manifest_sha256)
         await in_thread(self._audit.record, submitted)
         if engine == "kubernetes":
-            config_map = self._settings.batch_config_map
-            kind = profile or "cpu"
             await in_thread(changes.send_to_cluster, store, facts.name, profile=kind, workers=workers, config_map=config_map)
         else:
             await self._work_on(facts.name, check_films=True)

@@ -9,7 +9,7 @@ from gateway.batch.alone import alone
 from gateway.batch.current import current_records
 from gateway.batch.progress import progress_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ENDED, BatchFacts, ShotRecord, ShotState
+from gateway.batch.types import ENDED, BatchFacts, Shot, ShotRecord, ShotState
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequest
 
@@ -21,7 +21,7 @@ def cancel(store: BatchStore, name: str, ids: Sequence[str]) -> None:
         BatchNotFound: there is no such batch or shot.
     """
     facts = store.facts(name)
-    if facts.engine == "kubernetes":
+    if _has_jobs(facts):
         from gateway.batch.kubernetes import open_engine_of
 
         open_engine_of(facts).cancel(store, name, tuple(ids))
@@ -59,6 +59,13 @@ def begin_anew(settings: GatewaySettings, store: BatchStore, name: str, ids: Seq
     with alone(settings, store, name) if store.facts(name).engine == "local" else nullcontext():
         store.reset(name, chosen)
     return chosen
+
+
+def check_for_cluster(store: BatchStore, shots: Sequence[Shot], *, profile: str, config_map: str) -> None:
+    """Check that pods of the cluster that this process runs in can work on shots. See `KubernetesEngine.check`."""
+    from gateway.batch.kubernetes import open_engine
+
+    open_engine().check(shots, store, profile=profile, config_map=config_map)
 
 
 def send_to_cluster(store: BatchStore, name: str, *, profile: str, workers: int, config_map: str) -> None:
@@ -114,11 +121,20 @@ def _remove(store: BatchStore, facts: BatchFacts, *, force: bool) -> None:
                 f"cancel the batch and remove it with `dubstage batch remove {name} --force`",
                 field="name",
             )
-        if facts.engine == "kubernetes":
+        if _has_jobs(facts):
             from gateway.batch.kubernetes import open_engine_of
 
-            open_engine_of(facts).remove_jobs(name)
+            open_engine_of(facts).remove_jobs(facts)
     store.remove(name)
+
+
+def _has_jobs(facts: BatchFacts) -> bool:
+    """Return whether a cluster may have Jobs of a batch. A submission that the cluster refused leaves a batch without Jobs."""
+    if facts.engine != "kubernetes":
+        return False
+    from gateway.batch.kubernetes import was_sent
+
+    return was_sent(facts)
 
 
 def _cancelled_and_running(records: Sequence[ShotRecord], marked: Collection[str]) -> int:

@@ -77,6 +77,8 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
         DubstageError: the engine cannot work.
     """
     before = store.find(manifest.name)
+    if engine == "kubernetes" and before is None:
+        _check_for_cluster(store, manifest, chosen)
     facts = store.create(manifest, engine)
     if facts.engine != engine:
         raise InvalidRequest(
@@ -91,6 +93,15 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
     if engine == "farm":
         return _tell_farm(store, facts, records)
     return run_here(settings, store, facts, chosen.workers)
+
+
+def _check_for_cluster(store: BatchStore, manifest: Manifest, chosen: EngineOptions) -> None:
+    """Check that pods can work on a manifest, before its batch exists. The rows of a batch cannot be corrected."""
+    from gateway.batch.kubernetes.engine import CONFIG_MAP, open_engine
+
+    open_engine(chosen.namespace, chosen.context).check(
+        manifest.shots, store, profile=chosen.profile or "cpu", config_map=chosen.config_map or CONFIG_MAP
+    )
 
 
 def _submit_to_cluster(store: BatchStore, facts: BatchFacts, chosen: EngineOptions) -> int:

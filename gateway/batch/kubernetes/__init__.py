@@ -12,6 +12,6 @@ follow.py      watch of the Jobs over lost connections and expired versions
 engine.py      submit, snapshot, watch, cancel, retry
 """
 
-from gateway.batch.kubernetes.engine import KubernetesEngine, Snapshot, Submitted, open_engine, open_engine_of
+from gateway.batch.kubernetes.engine import KubernetesEngine, Snapshot, Submitted, open_engine, open_engine_of, was_sent
 
-__all__ = ["KubernetesEngine", "Snapshot", "Submitted", "open_engine", "open_engine_of"]
+__all__ = ["KubernetesEngine", "Snapshot", "Submitted", "open_engine", "open_engine_of", "was_sent"]

@@ -17,7 +17,7 @@ from gateway.batch.kubernetes.pod_state import PodEnd, pod_ends, waiting_notes
 from gateway.batch.kubernetes.settings import JobSettings, Object, read_settings
 from gateway.batch.store import BatchStore
 from gateway.batch.transitions import present_time
-from gateway.batch.types import ENDED, BatchFacts, ShotRecord, ShotState
+from gateway.batch.types import ENDED, BatchFacts, Shot, ShotRecord, ShotState
 from services.common.errors import ClusterRefused, DubstageError, InvalidRequest
 
 DETAILS: Final = "kubernetes"
@@ -73,8 +73,13 @@ def open_engine_of(facts: BatchFacts) -> KubernetesEngine:
     return open_engine(plan.namespace, plan.context)
 
 
+def was_sent(facts: BatchFacts) -> bool:
+    """Return whether a batch was sent to a cluster, so that there may be Jobs."""
+    return DETAILS in facts.details
+
+
 def _plan_of(facts: BatchFacts) -> BatchPlan:
-    if DETAILS not in facts.details:
+    if not was_sent(facts):
         raise InvalidRequest(
             f"batch {facts.name} has not been sent to a cluster: `dubstage batch submit ... --engine kubernetes`", field="name"
         )
@@ -87,6 +92,15 @@ class KubernetesEngine:
 
     cluster: Cluster
     timing: Timing = field(default_factory=Timing)
+
+    def check(self, shots: Iterable[Shot], store: BatchStore, *, profile: str = "cpu", config_map: str = CONFIG_MAP) -> None:
+        """Check that the pods of this cluster can work on shots, before there is a batch of them.
+
+        Raises:
+            InvalidRequest: the profile, the ConfigMap, the namespace or a file of a row is wrong.
+            ClusterRefused, Unauthenticated, BackendUnavailable, Overloaded, StageDeadlineExceeded: as `submit`.
+        """
+        self._checked(shots, store, profile, config_map)
 
     def submit(
         self, store: BatchStore, name: str, *, profile: str = "cpu", workers: int = 0, config_map: str = CONFIG_MAP
@@ -107,25 +121,25 @@ class KubernetesEngine:
             BackendUnavailable, Overloaded, StageDeadlineExceeded: the cluster does not answer.
         """
         facts = store.facts(name)
-        settings = read_settings(self.cluster.config_map(config_map), config_map)
-        check_reach(store.manifest(name), settings, profile, store.url)
+        settings = self._checked(store.manifest(name), store, profile, config_map)
         asked = BatchPlan(self.cluster.namespace, self.cluster.context, config_map, profile, workers)
-        plan = _plan_of(facts) if DETAILS in facts.details else asked
+        plan = _plan_of(facts) if was_sent(facts) else asked
         if plan.namespace != self.cluster.namespace:
             raise InvalidRequest(
                 f"batch {name} was sent to namespace {plan.namespace}: give --namespace {plan.namespace}, or another --name",
                 field="namespace",
             )
-        worked_on = {row for job in self._jobs(name) for row in job.open_rows()}
+        listed = self._listed(name)
+        worked_on = {row for job in listed if job.manifest_sha256 == facts.manifest_sha256 for row in job.open_rows()}
         records = store.records(name)
         rows = [row for row, record in enumerate(records) if record.state not in ENDED and row not in worked_on]
         if not rows:
             return Submitted((), 0)
-        return self._start(store, facts, replace(asked, rounds=plan.rounds), settings, rows)
+        return self._start(store, facts, replace(asked, rounds=plan.rounds), settings, rows, listed=listed)
 
     def snapshot(self, store: BatchStore, name: str) -> Snapshot:
         """Return the state of a batch. Shots that the cluster gave up are marked as failed in the store."""
-        return self._snapshot(store, name, self._jobs(name))
+        return self._snapshot(store, name, self._listed(name))
 
     def watch(self, store: BatchStore, name: str) -> Iterator[Snapshot]:
         """Yield the state of a batch after each change, and at least every 15 s, until nothing more will happen.
@@ -134,10 +148,10 @@ class KubernetesEngine:
         """
         told = 0.0
         for found in follow(self.cluster, _selector(name), self.timing):
-            jobs = _states(found.values())
-            if any(job.live for job in jobs) and time.monotonic() - told < _LEAST_PAUSE_S:
+            listed = _states(found.values())
+            if any(job.live for job in listed) and time.monotonic() - told < _LEAST_PAUSE_S:
                 continue
-            snapshot = self._snapshot(store, name, jobs)
+            snapshot = self._snapshot(store, name, listed)
             yield snapshot
             if snapshot.ended:
                 return
@@ -155,18 +169,18 @@ class KubernetesEngine:
         chosen = [shot for shot in ids or records if shot not in records or records[shot].state not in ENDED]
         store.cancel(name, chosen)
         if not ids:
-            for job in self._jobs(name):
+            for job in self._jobs(store.facts(name)):
                 if job.live:
                     self.cluster.delete_job(job.name)
         return len(chosen)
 
-    def remove_jobs(self, name: str) -> None:
+    def remove_jobs(self, facts: BatchFacts) -> None:
         """Remove the Jobs of a batch whose shots have all ended.
 
         Raises:
             ClusterRefused, Unauthenticated, BackendUnavailable, Overloaded, StageDeadlineExceeded: as `submit`.
         """
-        for job in self._jobs(name):
+        for job in self._jobs(facts):
             self.cluster.delete_job(job.name)
 
     def retry(self, store: BatchStore, name: str, ids: Sequence[str] = ()) -> Submitted:
@@ -197,7 +211,12 @@ class KubernetesEngine:
         if not left:
             store.reset(name, chosen)
             return Submitted((), 0)
-        return self._start(store, facts, plan, settings, left, anew=chosen)
+        return self._start(store, facts, plan, settings, left, listed=snapshot.jobs, anew=chosen)
+
+    def _checked(self, shots: Iterable[Shot], store: BatchStore, profile: str, config_map: str) -> JobSettings:
+        settings = read_settings(self.cluster.config_map(config_map), config_map)
+        check_reach(shots, settings, profile, store.url)
+        return settings
 
     def _start(
         self,
@@ -206,57 +225,98 @@ class KubernetesEngine:
         plan: BatchPlan,
         settings: JobSettings,
         rows: Sequence[int],
+        *,
+        listed: Sequence[JobState],
         anew: Sequence[str] = (),
     ) -> Submitted:
         """Create the Jobs of a new round, and let the shots `anew` begin anew.
 
         The plan is stored first, so that a submission that is cut can be continued. The shots are reset after the plan is stored
         and before the Jobs exist: otherwise a watcher would see them without their new Job and mark them as failed again.
-        """
-        profile = settings.profile(plan.profile)
-        shards, turn = shards_of(rows), len(plan.rounds)
-        plan = replace(plan, rounds=(*plan.rounds, shards))
-        store.set_details(facts.name, {**facts.details, DETAILS: plan.details()})
-        if anew:
-            store.reset(facts.name, anew)
-        jobs = jobs_of(facts.name, facts.manifest_sha256, turn, shards, plan.workers or settings.parallelism)
-        made: list[str] = []
-        for job in jobs:
-            body = job_of(job, settings, profile, self.cluster.namespace)
-            try:
-                if not self.cluster.create_job(body):
-                    self._expect_same(body)
-            except DubstageError as error:
-                error.message += f" ({len(made)} of {len(jobs)} Jobs were created; submit the batch again to continue)"
-                raise
-            made.append(job.name)
-        return Submitted(tuple(made), len(rows))
 
-    def _expect_same(self, body: Object) -> None:
-        """Check that a Job that exists already is the one that was to be made: another submission of the batch was faster."""
+        Args:
+            store: store of batches.
+            facts: the batch.
+            plan: the plan, without the new round.
+            settings: settings of the cluster.
+            rows: rows of the new Jobs.
+            listed: the Jobs that the cluster has.
+            anew: ids of shots.
+        """
+        name, profile, shards = facts.name, settings.profile(plan.profile), shards_of(rows)
+        # A batch of this name that was removed may have left Jobs that have ended or end now. Their names are not used again.
+        taken = [job.key[0] + 1 for job in listed if job.manifest_sha256 == facts.manifest_sha256 or not job.live]
+        turn = max(len(plan.rounds), *taken, 0)
+        while True:
+            unused = ((),) * (turn - len(plan.rounds))
+            plan = replace(plan, rounds=(*plan.rounds, *unused, shards))
+            store.set_details(name, {**facts.details, DETAILS: plan.details()})
+            if anew:
+                store.reset(name, anew)
+            wanted = jobs_of(name, facts.manifest_sha256, turn, shards, plan.workers or settings.parallelism)
+            made = self._create([job_of(job, settings, profile, self.cluster.namespace) for job in wanted])
+            if made:
+                return Submitted(made, sum(map(len, shards)))
+            # Another retry of the batch was faster, and has taken the round for its rows.
+            facts = store.facts(name)
+            plan = replace(plan, rounds=_plan_of(facts).rounds)
+            turn = max(turn + 1, len(plan.rounds))
+
+    def _create(self, bodies: Sequence[Object]) -> tuple[str, ...]:
+        """Create the Jobs of a round, and return their names; empty: another retry of the batch has taken the round."""
+        made: list[str] = []
+        for body in bodies:
+            try:
+                if not self.cluster.create_job(body) and not self._is_same(body):
+                    return ()
+            except DubstageError as error:
+                error.message += f" ({len(made)} of {len(bodies)} Jobs were created; submit the batch again to continue)"
+                raise
+            made.append(body["metadata"]["name"])
+        return tuple(made)
+
+    def _is_same(self, body: Object) -> bool:
+        """Return whether a Job that exists already is the one that was to be made: another submission was faster.
+
+        Raises:
+            ClusterRefused: the Job is one of another batch.
+        """
         name, wanted = body["metadata"]["name"], body["metadata"]["annotations"]
         found = self.cluster.job(name)["metadata"].get("annotations") or {}
-        if any(found.get(key) != wanted[key] for key in (MANIFEST_ANNOTATION, ROWS_ANNOTATION)):
+        if found.get(MANIFEST_ANNOTATION) != wanted[MANIFEST_ANNOTATION]:
             raise ClusterRefused(
                 f"namespace {self.cluster.namespace} has a Job {name} of another batch: choose another --name, or remove that Job: "
                 f"kubectl --namespace {self.cluster.namespace} delete job {name}",
                 subject=name,
             )
+        return bool(found.get(ROWS_ANNOTATION) == wanted[ROWS_ANNOTATION])
 
-    def _jobs(self, name: str) -> list[JobState]:
+    def _jobs(self, facts: BatchFacts) -> list[JobState]:
+        return [job for job in self._listed(facts.name) if job.manifest_sha256 == facts.manifest_sha256]
+
+    def _listed(self, name: str) -> list[JobState]:
+        """Return the Jobs with the label of a batch. A batch of the name that was removed may have left some."""
         return _states(self.cluster.jobs(_selector(name))[0])
 
-    def _snapshot(self, store: BatchStore, name: str, jobs: Sequence[JobState]) -> Snapshot:
-        facts = store.facts(name)
-        plan = _plan_of(facts)
+    def _snapshot(self, store: BatchStore, name: str, listed: Sequence[JobState]) -> Snapshot:
         # After the Jobs, for a worker writes its record before its pod ends.
         records = store.records(name)
+        # After the records, for a retry stores its plan before it resets records.
+        facts = store.facts(name)
+        newest = _plan_of(facts).newest_job()
+        jobs = [job for job in listed if job.manifest_sha256 == facts.manifest_sha256]
+        for job in jobs:
+            # Of two retries at once, the plan of one is stored. The Jobs know the rows of the other.
+            newest |= {row: max(job.key, newest.get(row, job.key)) for row in job.rows}
         ends = self._ends(name, jobs, records)
-        newest, by_key = plan.newest_job(), {job.key: job for job in jobs}
+        by_key = {job.key: job for job in jobs}
         found = merged(records, by_key, newest, ends, store.cancelled(name), present_time())
-        for before, after in zip(records, found, strict=True):
-            if after is not before:
-                store.put(name, after)
+        news = [row for row, record in enumerate(found) if record is not records[row]]
+        # The cluster took its time to answer: a record that a worker or a retry has written meanwhile stays.
+        present = store.records(name) if news else records
+        for row in news:
+            if present[row] == records[row]:
+                store.put(name, found[row])
         notes = [*self._waiting(name, jobs, found), *(f"Job {job.name}: {job.error}" for job in jobs if job.error)]
         worked_on = {row for job in jobs for row in job.open_rows()}
         lost = sum(record.state not in ENDED and row not in worked_on for row, record in enumerate(found))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.batch.failures import Failure
-from gateway.batch.kubernetes.job_spec import ROUND_LABEL, ROWS_ANNOTATION, SHARD_LABEL
+from gateway.batch.kubernetes.job_spec import MANIFEST_ANNOTATION, ROUND_LABEL, ROWS_ANNOTATION, SHARD_LABEL
 from gateway.batch.kubernetes.pod_state import PodEnd
 from gateway.batch.kubernetes.settings import Object
 from gateway.batch.row_ranges import parse_rows
@@ -22,6 +22,7 @@ class JobState:
     Attributes:
         name: name of the Job.
         key: round and shard.
+        manifest_sha256: digest of the rows of the batch. Another digest: the Job is of another batch of the same name.
         rows: rows of the manifest by index.
         completed: rows whose pod ended with exit code 0.
         failed: rows that the cluster does not try again.
@@ -34,6 +35,7 @@ class JobState:
 
     name: str
     key: tuple[int, int]
+    manifest_sha256: str
     rows: tuple[int, ...]
     completed: frozenset[int]
     failed: frozenset[int]
@@ -67,6 +69,7 @@ def job_state(job: Object) -> JobState:
     return JobState(
         name=metadata["name"],
         key=(int(metadata["labels"][ROUND_LABEL]), int(metadata["labels"][SHARD_LABEL])),
+        manifest_sha256=str(metadata["annotations"].get(MANIFEST_ANNOTATION, "")),
         rows=rows,
         completed=_rows(rows, status.get("completedIndexes")),
         failed=_rows(rows, status.get("failedIndexes")),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.batch.manifest import read_manifest
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotState
 from gateway.cli.app import run
@@ -91,3 +92,27 @@ def test_a_missing_permission_is_one_line_and_exit_code_11(api: JobApi, manifest
     assert code == 11
     assert "verbs: [create]" in said
     assert "Traceback" not in said
+
+
+def test_a_manifest_that_pods_cannot_read_is_corrected_under_the_same_name(
+    api: JobApi, store: BatchStore, manifest: Path, dubstage: Command, tmp_path: Path
+) -> None:
+    rows = manifest.read_text(encoding="utf-8")
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    manifest.write_text(rows.replace('"a.mp4"', f'"{tmp_path}/a.mp4"', 1), encoding="utf-8")
+    code, _, said = dubstage("batch", "submit", str(manifest), "--engine", "kubernetes")
+    assert (code, "row 1 (sh0): footage" in said) == (10, True), said
+    assert store.find("shots") is None
+
+    manifest.write_text(rows, encoding="utf-8")
+    assert dubstage("batch", "submit", str(manifest), "--engine", "kubernetes")[:2] == (0, f"{JOB}\n")
+
+
+def test_a_batch_that_never_reached_a_cluster_is_cancelled_and_removed(
+    api: JobApi, store: BatchStore, manifest: Path, dubstage: Command
+) -> None:
+    store.create(read_manifest(manifest), "kubernetes")
+    api.silent = True
+    assert dubstage("batch", "cancel", "shots")[0] == 0
+    assert dubstage("batch", "remove", "shots")[0] == 0
+    assert store.find("shots") is None

@@ -86,3 +86,4 @@ def test_files_that_pods_cannot_open_are_told_by_their_row(
     api.put("configmaps", config_map(store))
     with pytest.raises(InvalidRequest, match=r"row 1 .sh0.: footage: .* is a file that pods cannot open"):
         call(lambda gateway: gateway.SubmitBatch(request_of_three, None))
+    assert not call(lambda gateway: gateway.ListBatches(pb.ListBatchesRequest(), None)).batches

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from gateway.batch.kubernetes.cluster import Cluster
 from gateway.batch.kubernetes.engine import KubernetesEngine, Submitted, open_engine_of
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
@@ -193,3 +196,91 @@ def test_settings_of_another_version_are_named(api: JobApi, engine: KubernetesEn
     api.put("configmaps", config_map(store, colour="blue"))
     with pytest.raises(InvalidRequest, match=r"dubstage-batch, settings.json: colour: Extra inputs"):
         engine.submit(store, batch)
+
+
+def removed_and_made_anew(api: JobApi, engine: KubernetesEngine, store: BatchStore, rows: int) -> None:
+    """Remove the batch whose Job ends just now, and make a batch of the same name."""
+    engine.submit(store, NAME)
+    job = api.job(f"dubstage-{NAME}-0-0")
+    job["metadata"]["deletionTimestamp"] = "2026-11-24T12:00:00Z"
+    api.put("jobs", job)
+    store.remove(NAME)
+    store.create(manifest_of(NAME, shots(rows)), "kubernetes")
+
+
+@pytest.mark.parametrize("rows", [5, 4])
+def test_a_name_is_free_while_the_jobs_of_a_removed_batch_still_end(
+    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, rows: int
+) -> None:
+    removed_and_made_anew(api, engine, store, rows)
+    assert engine.submit(store, batch) == Submitted((f"dubstage-{NAME}-1-0",), rows)
+    assert args_of(api, f"dubstage-{NAME}-1-0")[-1] == f"0-{rows - 1}"
+    assert engine.submit(store, batch) == Submitted((), 0)
+
+
+def test_jobs_of_another_batch_of_the_name_say_nothing_about_the_shots(
+    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
+) -> None:
+    removed_and_made_anew(api, engine, store, rows=4)
+    del api.job(f"dubstage-{NAME}-0-0")["metadata"]["deletionTimestamp"]
+    with pytest.raises(ClusterRefused, match=f"Job dubstage-{NAME}-0-0 of another batch"):
+        engine.submit(store, batch)
+    api.set_status(f"dubstage-{NAME}-0-0", failedIndexes="0-4", active=0)
+    assert {record.state for record in engine.snapshot(store, batch).records} == {ShotState.WAITING}
+    engine.cancel(store, batch)
+    assert [job["metadata"]["name"] for job in api.jobs()] == [f"dubstage-{NAME}-0-0"]
+
+
+def test_two_retries_at_once_each_get_a_job(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    engine.submit(store, batch)
+    for shot in ("sh00001", "sh00003"):
+        store.put(batch, ShotRecord(id=shot, state=ShotState.FAILED))
+    api.finish(f"dubstage-{NAME}-0-0", completed="0,2,4", failed="1,3")
+    before = store.facts(batch)
+    assert engine.retry(store, batch, ["sh00001"]).jobs == (f"dubstage-{NAME}-1-0",)
+    # The second has read the batch before the first stored its plan, and the list before the Job of the first.
+    store.set_details(batch, before.details)
+    label = api.job(f"dubstage-{NAME}-1-0")["metadata"]["labels"].pop("dubstage.io/batch")
+    assert engine.retry(store, batch, ["sh00003"]).jobs == (f"dubstage-{NAME}-2-0",)
+    assert args_of(api, f"dubstage-{NAME}-2-0")[-1] == "3"
+
+    api.job(f"dubstage-{NAME}-1-0")["metadata"]["labels"]["dubstage.io/batch"] = label
+    store.reset(batch, ["sh00001"])
+    states = [record.state for record in engine.snapshot(store, batch).records]
+    assert (states[1], states[3]) == (ShotState.WAITING, ShotState.WAITING)
+
+
+def test_a_look_at_a_batch_does_not_undo_a_retry_that_comes_in_between(
+    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.submit(store, batch)
+    store.put(batch, ShotRecord(id="sh00001", state=ShotState.FAILED))
+    api.finish(f"dubstage-{NAME}-0-0", completed="0,2-4", failed="1")
+    read = store.records
+
+    def records_after_a_retry(name: str) -> list[ShotRecord]:
+        monkeypatch.undo()
+        engine.retry(store, batch)
+        return read(name)
+
+    monkeypatch.setattr(store, "records", records_after_a_retry)
+    assert engine.snapshot(store, batch).records[1].state is ShotState.WAITING
+
+
+def test_a_record_that_is_written_while_the_cluster_is_asked_stays(
+    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.submit(store, batch)
+    store.put(batch, ShotRecord(id="sh00001", state=ShotState.RUNNING, attempts=1))
+    api.finish(f"dubstage-{NAME}-0-0", completed="0,2-4", failed="1")
+    ask = type(engine.cluster).pods
+
+    def pods_after_a_retry(cluster: Cluster, *asked: Any) -> list[Any]:
+        monkeypatch.undo()
+        engine.snapshot(store, batch)
+        engine.retry(store, batch, ["sh00001"])
+        return ask(cluster, *asked)
+
+    monkeypatch.setattr(type(engine.cluster), "pods", pods_after_a_retry)
+    engine.snapshot(store, batch)
+    assert store.record(batch, "sh00001").state is ShotState.WAITING
