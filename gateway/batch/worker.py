@@ -128,17 +128,26 @@ class _Attempt:
             return await self._put(cancelled(record, present_time()))
         if record.state is ShotState.RUNNING and record.attempts >= MAX_ATTEMPTS:
             return await self._end(record, died(record, "it left the shot running", present_time()))
-        record = await self._put(begun(record, self._worker, self._shot.output, present_time()))
+        record = begun(record, self._worker, self._shot.output, present_time())
+        try:
+            await self._put(record)
+        except asyncio.CancelledError:
+            await self._put_back(record)
+            raise
         return await self._dubbed(record, redone)
+
+    async def _put_back(self, record: ShotRecord) -> None:
+        """Let the shot wait again, whose worker was told to end."""
+        # If another process has taken the shot over, the record is that process's.
+        with suppress(Cancelled):
+            await self._end(record, interrupted(record))
 
     async def _dubbed(self, record: ShotRecord, redone: str) -> ShotRecord:
         began = time.monotonic()
         try:
             made = await while_allowed(self._check, self._dub.run(), every_s=LOOK_S)
         except asyncio.CancelledError:
-            # If another process has taken the shot over, the record is that process's.
-            with suppress(Cancelled):
-                await self._end(record, interrupted(record))
+            await self._put_back(record)
             raise
         except Exception as problem:
             if isinstance(problem, Cancelled) and problem.message == CANCELLED:

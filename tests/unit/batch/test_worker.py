@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -257,3 +258,23 @@ async def test_a_live_worker_in_its_last_attempt_is_not_taken_for_dead(
     await until(lambda: bool(refused) or second.done())
     dubs.go_on.set()
     assert (await second).state is (await first).state is ShotState.DONE
+
+
+async def test_a_worker_that_is_told_to_end_as_it_begins_puts_the_shot_back(
+    bench: Bench, store: BatchStore, dubs: Dubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, put = asyncio.get_running_loop(), store.put
+
+    def put_while_told_to_end(name: str, record: ShotRecord) -> None:
+        if record.state is ShotState.RUNNING:
+            told = threading.Event()
+            loop.call_soon_threadsafe(attempt.cancel)
+            loop.call_soon_threadsafe(told.set)
+            assert told.wait(60)
+        put(name, record)
+
+    monkeypatch.setattr(store, "put", put_while_told_to_end)
+    attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
+    await asyncio.wait([attempt])
+    assert (attempt.cancelled(), dubs.begun) == (True, 0)
+    assert store.record("night", "a") == ShotRecord(id="a", output=store.manifest("night")[0].output)
