@@ -133,6 +133,10 @@ def _method(shot: Shot) -> str:
 
 def _contradictions(shot: Shot, method_of: MethodOf) -> Iterator[tuple[str, str, str]]:
     """Yield field, text and reason of what is wrong with a shot by itself."""
+    for field in LOCATIONS:
+        # A folder of the manifest's own path may have such a name, and a batch is stored as UTF-8.
+        if (place := getattr(shot, field)) is not None and not _is_utf8(place):
+            yield field, f"{place!r} has a folder whose name is no text in UTF-8: rename the folder", ""
     checks: tuple[tuple[str, Callable[[], object]], ...] = (
         ("face", lambda: parse_face(shot.face)),
         ("output", lambda: check_target(Path(shot.output), shot.codec)),
@@ -145,6 +149,14 @@ def _contradictions(shot: Shot, method_of: MethodOf) -> Iterator[tuple[str, str,
             named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentRefused) else ""
             reason = "" if isinstance(error, RequestError) else error.reason
             yield named if named in Shot.model_fields else field, error.message, reason
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_options(shot: Shot, method_of: MethodOf) -> None:

@@ -17,7 +17,15 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
 from gateway.cli.console import out, say, say_result, say_warning
 from gateway.cli.text import printable
-from services.common.errors import InvalidRequest, PreconditionError, RequestError, TransientError, Unexpected
+from services.common.errors import (
+    ArtefactCorrupt,
+    BatchNotFound,
+    InvalidRequest,
+    PreconditionError,
+    RequestError,
+    TransientError,
+    Unexpected,
+)
 
 STATES: Final = (*map(str, ShotState), "look")
 """Names of the states of shots, and `look` for shots that the quality gate wants a person to look at."""
@@ -41,14 +49,19 @@ def states_named(names: Sequence[str]) -> frozenset[str]:
 
 
 def show_batches(store: BatchStore) -> None:
-    """Print one line for each batch, the oldest first."""
+    """Print one line for each batch, the oldest first. Batches that cannot be read get a warning."""
     found = sorted(store.batches(), key=lambda facts: (facts.created_at, facts.name))
     if not found:
         say(f"no batches in {store.url}")
         return
     say_result(_LINE.format("batch", "engine", "created", "shots", "done", "failed", "cancelled", "left"))
     for facts in found:
-        now = progress_of(store.records(facts.name))
+        try:
+            now = progress_of(store.records(facts.name))
+        except (ArtefactCorrupt, BatchNotFound) as problem:
+            # The batch is damaged, or is being removed at this moment. The other batches are listed all the same.
+            say_warning(f"batch {facts.name} is left out: {problem.message}")
+            continue
         created = facts.created_at[:16].replace("T", " ")
         say_result(_LINE.format(facts.name, facts.engine, created, now.total, now.done, now.failed, now.cancelled, now.left))
 

@@ -264,3 +264,15 @@ def test_five_thousand_rows_with_many_mistakes_are_checked_in_seconds(write: Wri
     begun = time.thread_time()
     assert len(mistakes(path)) == 2500
     assert time.thread_time() - begun < 60, "a second or two on a free core"
+
+
+def test_a_folder_whose_name_is_no_utf8_is_told_by_each_row(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    (folder / "plate.mp4").write_bytes(b"film")
+    manifest = folder / "night.jsonl"
+    manifest.write_text('{"id": "a", "footage": "plate.mp4", "output": "film.mp4"}\n', encoding="utf-8")
+    found = manifest_or_mistakes(manifest)
+    assert isinstance(found, tuple)
+    assert [mistake.rpartition("jsonl:")[2].partition(": '")[0] for mistake in found] == ["1: footage", "1: output"]
+    assert all("rename the folder" in mistake for mistake in found)

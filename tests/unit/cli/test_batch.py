@@ -13,7 +13,7 @@ import pytest
 
 from gateway.actors.store import ActorStore
 from gateway.batch.alone import alone
-from gateway.batch.manifest import manifest_of
+from gateway.batch.manifest import manifest_of, read_manifest
 from gateway.batch.store import BatchStore
 from gateway.batch.types import Shot, ShotRecord, ShotState
 from gateway.cli import batch_watch
@@ -191,6 +191,16 @@ def test_batches_are_listed_with_their_counts(store: BatchStore, shots: str, pri
     ]
 
 
+def test_a_damaged_batch_hides_no_other_batch(store: BatchStore, shots: str, printed: Printed, tmp_path: Path) -> None:
+    assert run(["batch", "submit", shots, "--engine", "farm", "--name", "torn"]) == 0
+    (tmp_path / "data" / "batches" / "torn" / "manifest.jsonl").write_text("{}\n")
+    printed()
+    assert run(["batch", "list"]) == 0
+    out, err = printed()
+    assert [line.split()[0] for line in out.splitlines()] == ["batch", "night"]
+    assert "batch torn is left out" in err
+
+
 def test_without_batches_the_list_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["batch", "list"]) == 0
     assert "no batches in file:" in capsys.readouterr().err
@@ -315,7 +325,9 @@ def test_a_cluster_that_cannot_be_asked_is_a_warning_of_status_and_an_error_of_s
 ) -> None:
     assert run(["batch", "submit", shots, "--engine", "kubernetes", "--context", "studio"]) in (10, 11, 20)
     assert "error: " in capsys.readouterr().err
-    assert BatchStore(str(tmp_path / "data" / "batches")).facts("night").engine == "kubernetes"
+    store = BatchStore(str(tmp_path / "data" / "batches"))
+    assert store.find("night") is None
+    store.create(read_manifest(Path(shots)), "kubernetes")
     assert run(["batch", "status", "night"]) == 0
     shown = capsys.readouterr()
     assert shown.err.startswith("warning: the cluster was not asked: ")
