@@ -16,9 +16,12 @@ from gateway.batch.types import BatchFacts, ShotRecord
 from gateway.cli.batch_show import counts, pace, show_end
 from gateway.cli.console import err, say
 from gateway.cli.progress import LINE_SECONDS
+from services.common.errors import DubstageError
 
 POLL_SECONDS: Final = 3.0
 """Seconds between two looks at the records of a batch."""
+PATIENCE_S: Final = 900.0
+"""Seconds without an answer of the store of batches after which a watch gives up."""
 
 
 class BatchProgress:
@@ -84,8 +87,16 @@ def _snapshots(store: BatchStore, facts: BatchFacts) -> Iterator[tuple[list[Shot
         for snapshot in open_engine_of(facts).watch(store, facts.name):
             yield list(snapshot.records), snapshot.notes
         return
+    answered = time.monotonic()
     while True:
-        records = store.records(facts.name)
+        try:
+            records = store.records(facts.name)
+        except DubstageError as error:
+            if not error.retryable or time.monotonic() - answered > PATIENCE_S:
+                raise
+            time.sleep(POLL_SECONDS)
+            continue
+        answered = time.monotonic()
         progress = progress_of(records)
         idle = f"no shot is running now: submit the manifest of batch {facts.name} again to go on"
         yield records, (idle,) if progress.left and not progress.running else ()

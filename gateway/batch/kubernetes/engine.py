@@ -144,18 +144,24 @@ class KubernetesEngine:
     def watch(self, store: BatchStore, name: str) -> Iterator[Snapshot]:
         """Yield the state of a batch after each change, and at least every 15 s, until nothing more will happen.
 
-        Lost connections are made again. See `follow` for the errors.
+        Lost connections are made again, and a look that gets no answer from the store or from the cluster is repeated. See `follow`
+        for the errors.
         """
-        told = 0.0
+        told, answered = 0.0, time.monotonic()
         for found in follow(self.cluster, _selector(name), self.timing):
             listed = _states(found.values())
             if any(job.live for job in listed) and time.monotonic() - told < _LEAST_PAUSE_S:
                 continue
-            snapshot = self._snapshot(store, name, listed)
+            try:
+                snapshot = self._snapshot(store, name, listed)
+            except DubstageError as error:
+                if not error.retryable or time.monotonic() - answered > self.timing.patience_s:
+                    raise
+                continue
             yield snapshot
             if snapshot.ended:
                 return
-            told = time.monotonic()
+            told = answered = time.monotonic()
 
     def cancel(self, store: BatchStore, name: str, ids: Sequence[str] = ()) -> int:
         """Cancel shots, or the whole batch, and return how many shots were marked.

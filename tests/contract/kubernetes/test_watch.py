@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from gateway.batch.kubernetes.engine import KubernetesEngine, Snapshot
 from gateway.batch.kubernetes.follow import Timing, follow
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
-from services.common.errors import BackendUnavailable, ClusterRefused
+from services.common.errors import BackendUnavailable, ClusterRefused, Overloaded
 from tests.contract.kubernetes.conftest import QUICK
 from tests.contract.kubernetes.job_api import JobApi
 
@@ -103,6 +104,21 @@ def test_a_watch_tells_each_change_and_ends_with_the_batch(
     last: Snapshot = seen.end()[-1]
     assert {record.state for record in last.records} == {ShotState.DONE}
     assert last.ended
+
+
+def test_a_watch_outlives_a_call_beside_it_that_fails(
+    api: JobApi, engine: KubernetesEngine, store: BatchStore, sent: str, begin: Begin
+) -> None:
+    api.refused["list", "pods"] = (429, "too many requests")
+    api.set_status(JOB, active=2)
+    seen = begin(engine.watch(store, sent))
+    api.wait_for(lambda: any(path.endswith("/pods") for _, path, _ in api.requests))
+    api.refused.clear()
+    seen.until(lambda snapshot: not snapshot.ended)
+    impatient = KubernetesEngine(engine.cluster, replace(QUICK, patience_s=0.0))
+    api.refused["list", "pods"] = (429, "too many requests")
+    with pytest.raises(Overloaded, match="too many requests"):
+        list(impatient.watch(store, sent))
 
 
 def test_a_dropped_connection_goes_on_where_it_was(api: JobApi, cluster: Cluster, sent: str, begin: Begin) -> None:

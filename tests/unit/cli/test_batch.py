@@ -21,6 +21,7 @@ from gateway.cli.app import run
 from gateway.cli.batch_watch import BatchProgress
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
+from services.common.errors import BackendUnavailable
 
 Printed = Callable[[], tuple[str, str]]
 
@@ -234,6 +235,30 @@ def test_watch_ends_with_the_batch_and_its_exit_code_tells_of_failures(
     store.put("night", failed(0, 12))
     store.put("night", failed(1, 11))
     assert run(["batch", "watch", "night"]) == 12
+
+
+def test_a_watch_outlives_a_store_that_does_not_answer_for_a_while(
+    store: BatchStore, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        store.put("night", done(number))
+    answers = [BackendUnavailable("the store of batches does not answer")] * 2
+    read, pauses = BatchStore.records, list[float]()
+
+    def records(asked: BatchStore, name: str) -> list[ShotRecord]:
+        if answers:
+            raise answers.pop()
+        return read(asked, name)
+
+    monkeypatch.setattr(BatchStore, "records", records)
+    monkeypatch.setattr(batch_watch, "time", SimpleNamespace(sleep=pauses.append, monotonic=lambda: 0.0))
+    assert run(["batch", "watch", "night"]) == 0
+    assert len(pauses) == 2
+
+    answers.append(BackendUnavailable("the store of batches does not answer"))
+    monkeypatch.setattr(batch_watch, "PATIENCE_S", -1.0)
+    assert run(["batch", "watch", "night"]) == 20
+    assert "the store of batches does not answer" in printed()[1]
 
 
 def test_shots_are_cancelled_and_retried(store: BatchStore, printed: Printed) -> None:
