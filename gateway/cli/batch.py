@@ -117,7 +117,7 @@ def cancel(name: Name, ids: Ids = None) -> None:
 def retry(name: Name, ids: Ids = None, workers: Workers = 0, stages: options.Stages = None) -> None:
     """Dub shots of a batch again: those named, or all that failed or were cancelled."""
     settings = options.gateway_settings(stages)
-    raise typer.Exit(retry_shots(settings, open_batches(settings), name, ids or [], workers))
+    raise typer.Exit(retry_shots(settings, open_batches(settings), name, ids or [], workers, stages))
 
 
 @commands.command("remove")

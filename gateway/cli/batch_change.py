@@ -11,7 +11,7 @@ from gateway.batch.row_ranges import format_rows
 from gateway.batch.store import BatchStore
 from gateway.cli.batch_local import run_here
 from gateway.cli.batch_show import counts
-from gateway.cli.batch_submit import show_jobs
+from gateway.cli.batch_submit import EngineOptions, check_engine_options, show_jobs
 from gateway.cli.console import say, say_result
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequest
@@ -31,35 +31,48 @@ def cancel_shots(store: BatchStore, name: str, ids: Sequence[str]) -> None:
         say(f"if no worker runs any more: dubstage batch remove {name} --force")
 
 
-def retry_shots(settings: GatewaySettings, store: BatchStore, name: str, ids: Sequence[str], workers: int) -> int:
+def retry_shots(
+    settings: GatewaySettings, store: BatchStore, name: str, ids: Sequence[str], workers: int, stages: str | None = None
+) -> int:
     """Let shots of a batch begin anew and give them to the engine of the batch; without ids, all that failed or were cancelled.
 
     The audit log gets an entry when the shots are reset.
+
+    Args:
+        settings: settings of the command.
+        store: store of batches.
+        name: name of the batch.
+        ids: ids of the shots.
+        workers: shots at the same time; 0: the engine decides.
+        stages: host of running stages that the user gave, for workers of this machine.
 
     Returns:
         The exit code.
 
     Raises:
         BatchNotFound: there is no such batch or shot.
-        InvalidRequest: a named shot is running, or a submission of the batch runs on this machine.
+        InvalidRequest: a named shot is running, a submission of the batch runs on this machine, or the engine does not take an
+            option.
     """
     facts = store.facts(name)
+    if facts.engine == "gateway":
+        raise InvalidRequest(f"the gateways dub batch {name}: let a gateway retry it (the RPC RetryBatch)", field="name")
+    check_engine_options(EngineOptions(facts.engine, workers, stages))
     if facts.engine == "kubernetes":
         from gateway.batch.kubernetes import open_engine_of
 
-        submitted = open_engine_of(facts).retry(store, name, tuple(ids))
+        submitted = open_engine_of(facts).retry(store, name, tuple(ids), workers=workers)
         record_change(settings, "retried", name, ids)
         show_jobs(name, submitted.jobs, submitted.rows)
         return 0
-    if facts.engine == "gateway":
-        raise InvalidRequest(f"the gateways dub batch {name}: let a gateway retry it (the RPC RetryBatch)", field="name")
     chosen = begin_anew(settings, store, name, ids)
     # The local engine returns when the batch has ended, so the entry is written before.
     record_change(settings, "retried", name, ids)
     say(f"{len(chosen)} shots begin anew")
     if facts.engine == "local":
         return run_here(settings, store, facts, workers)
-    rows = [row for row, shot in enumerate(store.manifest(name)) if shot.id in set(chosen)]
+    anew = frozenset(chosen)
+    rows = [row for row, shot in enumerate(store.manifest(name)) if shot.id in anew]
     if rows:
         say("start these rows on the farm again:")
         say_result(format_rows(rows))

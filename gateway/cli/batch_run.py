@@ -61,9 +61,11 @@ def run_row(settings: GatewaySettings, store: BatchStore, batch: str, index: int
     name = store.facts(batch).name if _NAME.fullmatch(batch) else _batch_of(settings, store, Path(batch))
     total = len(store.manifest(name))
     chosen = range(total) if rows is None else parse_rows(rows)
-    if index >= len(chosen) or chosen[index] >= total:
-        raise InvalidRequest(f"there is no row {index}: batch {name} has the rows 0 to {total - 1}", field="index")
-    record = _dubbed(settings, store, name, chosen[index])
+    if rows is not None and index >= len(chosen):
+        raise InvalidRequest(f"there is no row {index}: --rows {rows[:80]} has {len(chosen)} rows, counted from 0", field="index")
+    if (row := chosen[index] if index < len(chosen) else index) >= total:
+        raise InvalidRequest(f"there is no row {row}: batch {name} has the rows 0 to {total - 1}", field="index")
+    record = _dubbed(settings, store, name, row)
     return _show(record)
 
 

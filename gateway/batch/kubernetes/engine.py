@@ -189,13 +189,14 @@ class KubernetesEngine:
         for job in self._jobs(facts):
             self.cluster.delete_job(job.name)
 
-    def retry(self, store: BatchStore, name: str, ids: Sequence[str] = ()) -> Submitted:
+    def retry(self, store: BatchStore, name: str, ids: Sequence[str] = (), *, workers: int = 0) -> Submitted:
         """Let shots that have ended begin anew, in new Jobs.
 
         Args:
             store: store of batches.
             name: name of the batch.
             ids: the shots; empty: all that failed or were cancelled.
+            workers: pods at the same time; 0: as the batch was sent.
 
         Raises:
             BatchNotFound: the batch has no such shot.
@@ -203,6 +204,7 @@ class KubernetesEngine:
         """
         facts = store.facts(name)
         plan = _plan_of(facts)
+        plan = replace(plan, workers=workers or plan.workers)
         settings = read_settings(self.cluster.config_map(plan.config_map), plan.config_map)
         snapshot = self.snapshot(store, name)
         rows = {record.id: row for row, record in enumerate(snapshot.records)}

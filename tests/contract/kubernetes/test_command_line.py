@@ -80,7 +80,8 @@ def test_a_batch_is_sent_worked_on_by_pods_cancelled_and_retried(
     assert dubstage("batch", "watch", "shots")[0] != 0
     assert [record.state.value for record in store.records("shots")] == ["failed", "failed", "cancelled", "failed"]
 
-    assert dubstage("batch", "retry", "shots", "sh1", "sh3")[:2] == (0, "dubstage-shots-1-0\n")
+    assert dubstage("batch", "retry", "shots", "sh1", "sh3", "--workers", "1")[:2] == (0, "dubstage-shots-1-0\n")
+    assert api.job("dubstage-shots-1-0")["spec"]["parallelism"] == 1
     # Index 1 of the new Job is row 3.
     assert as_a_pod(dubstage, api.job("dubstage-shots-1-0"), 1) == 10
     assert [record.state.value for record in store.records("shots")] == ["failed", "waiting", "cancelled", "failed"]

@@ -279,6 +279,16 @@ def test_shots_are_cancelled_and_retried(store: BatchStore, printed: Printed) ->
     assert "batch night has no shot 's9'" in printed()[1]
 
 
+def test_a_retry_takes_the_options_of_its_engine_only(store: BatchStore, printed: Printed) -> None:
+    store.put("night", failed(3))
+    assert run(["batch", "retry", "night", "--workers", "2"]) == 10
+    assert run(["batch", "retry", "night", "--stages", "localhost"]) == 10
+    said = printed()[1]
+    assert "--workers does not go with --engine farm" in said
+    assert "--stages is an option of --engine local, not of farm" in said
+    assert store.record("night", "s3").state is ShotState.FAILED
+
+
 def test_a_running_shot_is_not_retried_before_it_is_cancelled(store: BatchStore, printed: Printed) -> None:
     store.put("night", ShotRecord(id="s1", state=ShotState.RUNNING, worker="node7:99"))
     assert run(["batch", "retry", "night", "s1"]) == 10
@@ -318,8 +328,8 @@ def test_a_worker_takes_its_row_from_the_index_of_its_farm(
         (["night", "--index-from", "NOWHERE"], "NOWHERE must hold the index of a row"),
         (["night", "--index", "0", "--index-from", "HOME"], "not both"),
         (["night", "--index", "4"], "there is no row 4: batch night has the rows 0 to 3"),
-        (["night", "--index", "2", "--rows", "0-1"], "there is no row 2"),
-        (["night", "--index", "1", "--rows", "0,7"], "there is no row 1"),
+        (["night", "--index", "2", "--rows", "0-1"], "there is no row 2: --rows 0-1 has 2 rows, counted from 0"),
+        (["night", "--index", "1", "--rows", "0,7"], "there is no row 7: batch night has the rows 0 to 3"),
         (["night", "--index", "0", "--rows", "0-999999999"], "a batch has at most the rows 0 to 99999"),
         (["none", "--index", "0"], "no batch 'none'"),
         (["none.jsonl", "--index", "0"], "none.jsonl: cannot be read: No such file"),
