@@ -51,6 +51,11 @@ class Batches:
         self.views = BatchViews(settings, self._jobs.operations)
         self._closing = asyncio.Event()
 
+    @property
+    def unfinished(self) -> int:
+        """Number of batches that this process dubs, and of those that wait for any gateway."""
+        return self._runner.unfinished
+
     async def start(self, tracer: trace.Tracer) -> None:
         """Begin to take batches: those that wait, and those that gateways which ended left unfinished.
 

@@ -64,8 +64,8 @@ class Room:
 
     @property
     def unfinished(self) -> int:
-        """Number of operations that run in this process, and of those that wait for any gateway."""
-        return self._runner.unfinished
+        """Number of operations and batches that run in this process, and of those that wait for any gateway."""
+        return self._runner.unfinished + self._batches.unfinished
 
     def watch(self) -> None:
         """Begin to carry out erasures that other processes ask for, and to remove what is old."""

@@ -47,7 +47,7 @@ class Rooms:
 
     @property
     def unfinished(self) -> int:
-        """Number of operations that run in this process, and of those that wait for any gateway."""
+        """Number of operations and batches that run in this process, and of those that wait for any gateway."""
         return sum(room.unfinished for room in self._rooms.values())
 
     async def of_caller(self) -> Room:

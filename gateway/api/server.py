@@ -43,7 +43,7 @@ class GatewayServer(StageServer):
             # Without tokens there is one tenant alone.
             most_calls_of_tenant=most_calls_of_tenant(settings.max_concurrent_rpcs) if settings.auth_token_file else None,
         )
-        unfinished = Gauge("dubstage_operations", "Operations that run here, or wait", registry=self.metrics.registry)
+        unfinished = Gauge("dubstage_operations", "Operations and batches that run here, or wait", registry=self.metrics.registry)
         unfinished.set_function(lambda: rooms.unfinished)
         self.metrics.registry.register(LiveMetrics(shared.live))
 

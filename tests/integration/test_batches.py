@@ -291,3 +291,18 @@ def test_operations_show_no_work_of_batches(night: tuple[RunningGateway, pb.Batc
     with running.connect() as connection:
         kinds = {type(state.progress).__name__ for state in client.list_operations(connection)}
     assert kinds <= {"DubProgress"}
+
+
+def test_a_batch_is_work_of_the_gateway_until_its_shots_have_ended(start_gateway: StartGateway, films: Media) -> None:
+    running = start_gateway()
+
+    def work() -> float | None:
+        return running.server.metrics.registry.get_sample_value("dubstage_operations")
+
+    with running.connect() as connection:
+        assert work() == 0
+        batch.submit(connection, "work", rows=[row("work_one", THIRD)])
+        # An autoscaler that lets stages rest at zero replicas starts the stages by this metric.
+        assert work() == 1
+        watched(connection, "work")
+        until(lambda: work() == 0, seconds=60)
