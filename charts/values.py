@@ -138,6 +138,9 @@ def own_properties(name: str) -> Schema:
     )
     return {
         "replicas": whole("number of gateways; several need PostgreSQL, and volumes that pods of several nodes mount", 0, 100),
+        "preStopSeconds": whole(
+            "of several gateways: seconds in which a gateway that ends still takes calls, while the Service forgets the pod", 0, 600
+        ),
         "requireConsent": {
             "enum": [True, False, "signed"],
             "description": "whether a person without a consent record is refused; signed: without a signed record",

@@ -113,6 +113,22 @@ IN_A_TEMPLATE = {
         ["audio.autoscaling.type=keda"],
         "autoscaling.keda.prometheusAddress: give the address of Prometheus",
     ),
+    "workers of batches that call a stage which nothing starts": (
+        [
+            *(
+                "batch.enabled=true",
+                "batch.url=s3://films/batches",
+                "render.autoscaling.type=keda",
+                "render.autoscaling.minReplicas=0",
+            ),
+            "render.autoscaling.keda.prometheusAddress=http://prometheus",
+        ],
+        "render.autoscaling.minReplicas: nothing starts a stage at 0 replicas for the workers of batches",
+    ),
+    "a name that no Service may have": (
+        ["global.nameOverride=4k"],
+        "global.nameOverride: names of Services begin with a letter, and 4k-gateway does not",
+    ),
     "models of an object store without an address": (["render.models.source=objectStore"], "models.url: where the models lie"),
     "a folder without a path": (["gateway.media.type=hostPath"], "hostPath: a volume of type hostPath needs a path"),
     "signed consent without keys": (["gateway.requireConsent=signed"], "gateway.requireConsent: signed records need trusted keys"),

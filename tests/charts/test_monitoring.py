@@ -198,6 +198,15 @@ def test_a_services_metrics_are_scraped_once() -> None:
         assert scraped == has_metrics
 
 
+def test_a_stage_with_one_address_is_scraped_too() -> None:
+    rendered = render("production", "audio.service.type=ClusterIP")
+    service = rendered.one("Service", "dubstage-audio")
+    (monitor,) = [item for item in rendered.of("ServiceMonitor") if label(item, "component") == "audio"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert [port["name"] for port in service["spec"]["ports"]] == ["grpc", "metrics"]
+    assert service["spec"]["type"] == "ClusterIP"
+
+
 def test_the_gateways_public_service_has_no_metrics() -> None:
     (service,) = [item for item in render("everything").of("Service") if item["spec"].get("type") == "LoadBalancer"]
     assert [port["name"] for port in service["spec"]["ports"]] == ["grpc"]

@@ -172,6 +172,26 @@ def test_several_gateways_roll_over_and_spread_over_nodes() -> None:
     assert shared.environment("gateway")["DUBSTAGE_DATA_DIR"] == "/data/gateway"
 
 
+def test_a_gateway_of_several_takes_calls_until_the_service_has_forgotten_its_pod() -> None:
+    several = ("production", *TWO_GATEWAYS, "gateway.data.accessMode=ReadWriteMany")
+    grace_s = pod_spec(render(*several).deployment("gateway"))["terminationGracePeriodSeconds"]
+    assert render(*several).container("gateway")["lifecycle"] == {"preStop": {"exec": {"command": ["sleep", "5"]}}}
+    longer = render(*several, "gateway.preStopSeconds=60")
+    assert pod_spec(longer.deployment("gateway"))["terminationGracePeriodSeconds"] == grace_s + 55
+    assert "lifecycle" not in render(*several, "gateway.preStopSeconds=0").container("gateway")
+    assert not any("lifecycle" in render("production").container(component) for component in COMPONENTS)
+
+
+def test_a_stage_may_end_before_the_next_begins() -> None:
+    assert render("gpu", "render.strategy.type=Recreate").deployment("render")["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_a_release_with_dots_in_its_name_has_services_without() -> None:
+    rendered = render("default", release="studio.night")
+    assert all("." not in item["metadata"]["name"] for item in rendered.of("Service"))
+    assert rendered.environment("gateway")["DUBSTAGE_AUDIO_ENDPOINT"] == "dns:///studio-night-dubstage-audio:50051"
+
+
 def test_gateways_that_share_no_folder_have_different_ones() -> None:
     key = "gateway.signingKeySecret.name=signing"
     environment = render("production", *TWO_GATEWAYS, "gateway.data.type=emptyDir", key).environment("gateway")

@@ -75,3 +75,10 @@ spec:
         threshold: "1"
 {{- end }}
 {{- end -}}
+
+{{/* Whether KEDA may take a stage to 0 replicas, seen from the umbrella chart: "true" or empty. Argument: (dict "root" $ "component" …). */}}
+{{- define "dubstage.mayRest" -}}
+{{- $scaling := deepCopy .root.Values.global.defaults.autoscaling -}}
+{{- include "dubstage.mergeInto" (dict "dst" $scaling "src" ((index .root.Values .component).autoscaling | default dict)) -}}
+{{- if and (eq $scaling.type "keda") (eq (int $scaling.minReplicas) 0) }}true{{ end -}}
+{{- end -}}

@@ -2,6 +2,8 @@
 {{- define "dubstage.deployment" -}}
 {{- $own := printf "%s.%%s" .component -}}
 {{- $claims := .root.Values.global.image.pullSecrets -}}
+{{- /* A single gateway has no other that could take its calls meanwhile. */}}
+{{- $leaves := ternary (int64 .values.preStopSeconds) 0 (and (eq .component "gateway") (gt (int .values.replicas) 1)) -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -16,7 +18,8 @@ spec:
   revisionHistoryLimit: 3
   progressDeadlineSeconds: {{ .values.progressDeadlineSeconds }}
   strategy:
-    {{- toYaml .values.strategy | nindent 4 }}
+    {{- /* Kubernetes refuses rollingUpdate beside the type Recreate. */}}
+    {{- toYaml (ternary (omit .values.strategy "rollingUpdate") .values.strategy (eq .values.strategy.type "Recreate")) | nindent 4 }}
   selector:
     matchLabels:
       {{- include "dubstage.selector" . | nindent 6 }}
@@ -45,7 +48,7 @@ spec:
       {{- if .values.hostNetwork }}
       hostNetwork: true
       {{- end }}
-      terminationGracePeriodSeconds: {{ add (int64 .values.drainGraceSeconds) 15 }}
+      terminationGracePeriodSeconds: {{ add (int64 .values.drainGraceSeconds) $leaves 15 }}
       {{- with $claims }}
       imagePullSecrets:
         {{- range . }}
@@ -89,6 +92,13 @@ spec:
             {{- . | nindent 12 }}
             {{- end }}
           {{- include "dubstage.probes" . | trim | nindent 10 }}
+          {{- if $leaves }}
+          # After SIGTERM the server refuses calls. Until then, all nodes learn that this pod has left the Service.
+          lifecycle:
+            preStop:
+              exec:
+                command: [sleep, {{ $leaves | quote }}]
+          {{- end }}
           resources:
             {{- include "dubstage.resources" (dict "resources" .values.resources "gpu" .values.gpu) | nindent 12 }}
           securityContext:

@@ -1,11 +1,13 @@
-{{/* Beginning of every object's name: the name of the release, then "dubstage" unless the name of the release contains the word. */}}
+{{/* Beginning of every object's name: the name of the release, then "dubstage" unless the name of the release contains the word. A release
+     may have dots in its name, and a Service may not. */}}
 {{- define "dubstage.base" -}}
+{{- $release := .Release.Name | replace "." "-" -}}
 {{- if .Values.global.nameOverride -}}
 {{- .Values.global.nameOverride | trunc 40 | trimSuffix "-" -}}
-{{- else if contains "dubstage" .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else if contains "dubstage" $release -}}
+{{- $release | trunc 40 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-dubstage" .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- printf "%s-dubstage" $release | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 

@@ -55,7 +55,7 @@ metadata:
   namespace: {{ .root.Release.Namespace }}
   labels:
     {{- include "dubstage.labels" . | nindent 4 }}
-    {{- if eq .values.service.type "Headless" }}
+    {{- if ne .component "gateway" }}
     dubstage.io/metrics: "true"
     {{- end }}
   {{- with .values.service.annotations }}
@@ -75,7 +75,7 @@ spec:
       port: {{ .values.port }}
       targetPort: grpc
       appProtocol: grpc
-    {{- if eq .values.service.type "Headless" }}
+    {{- if ne .component "gateway" }}
     - name: metrics
       port: {{ .values.metricsPort }}
       targetPort: metrics
