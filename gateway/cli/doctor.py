@@ -26,30 +26,32 @@ from services.common.chassis.settings import load_settings
 from services.common.errors import DubstageError
 
 Check = Callable[[], str]
-PACKAGES = ("numpy", "grpcio", "protobuf", "opencv-python-headless", "av", "onnxruntime", "openvino", "torch", "mediapipe")
+PACKAGES = ("numpy", "grpcio", "protobuf", "opencv-python-headless", "av")
+STAGE_PACKAGES = ("onnxruntime", "openvino", "torch", "mediapipe")
+"""Packages that only a process with stages in it needs. The image of the gateway does not have them."""
 
 
 @app.command("doctor")
 def doctor() -> None:
     """Check packages, networks, folders, stores, remote stages and settings. The exit code is 1 if a dub would fail."""
     settings = load_settings(GatewaySettings)
+    remote = any(settings.endpoint(name) for name in STAGE_NAMES)
     checks: dict[str, Check] = {
         "python": platform.python_version,
         "cores": lambda: str(os.cpu_count()),
-        "mediapipe models": _mediapipe_models,
+        **({} if remote else {"mediapipe models": _mediapipe_models}),
         "artefact store": lambda: check_store(settings.artefacts_url),
         "data folder": lambda: _folder(settings.data_dir),
         "database": lambda: check_database(settings),
         "signing key": lambda: check_signing_key(settings),
         "face model": lambda: asyncio.run(check_face_model_of(settings)),
     }
-    remote = any(settings.endpoint(name) for name in STAGE_NAMES)
     if remote:
         checks |= asyncio.run(_stages(settings))
     else:
         checks["stages"] = lambda: "in this process"
     failed = False
-    for package in PACKAGES:
+    for package in PACKAGES if remote else PACKAGES + STAGE_PACKAGES:
         try:
             _say(package, version(package))
         except PackageNotFoundError:

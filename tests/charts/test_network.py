@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from services.common.chassis.settings import DEFAULT_PORTS
-from tests.charts.rendering import COMPONENTS, KEEP_ARTEFACTS, STAGES, Object, Rendered, label, render
+from tests.charts.rendering import CHART, COMPONENTS, KEEP_ARTEFACTS, ROOT, STAGES, Object, Rendered, helm, label, render
 
 Labels = dict[str, str]
 
@@ -188,3 +191,16 @@ def test_nobody_reaches_triton_from_outside_of_its_pod() -> None:
 def test_nobody_calls_the_pod_of_helm_test() -> None:
     pods = Pods(render("default"))
     assert not any(pods.may_enter("test", port, source) for port in (80, 50050) for source in pods.labels)
+
+
+def test_the_values_that_the_guide_gives_for_an_ingress_let_its_controller_in(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    (values,) = [block for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if "ingressFrom" in block]
+    (tmp_path / "values.yaml").write_text(values, encoding="utf-8")
+    objects = helm("template", "dubstage", str(CHART), "--namespace", "dubbing", "--values", str(tmp_path / "values.yaml")).stdout
+    rendered = Rendered(tuple(item for item in yaml.safe_load_all(objects) if item))
+    assert rendered.one("Ingress", "dubstage-gateway")["spec"]["rules"][0]["host"] == "dubstage.example.com"
+    pods, port = Pods(rendered), DEFAULT_PORTS["gateway"]
+    assert pods.may_enter("gateway", port, "neighbour")
+    assert pods.may_enter("gateway", port, "neighbour", {"kubernetes.io/metadata.name": "ingress-nginx"})
+    assert not pods.may_enter("gateway", port, "neighbour", {"kubernetes.io/metadata.name": "elsewhere"})

@@ -26,10 +26,12 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         f'{{{{- define "notes" }}}}{text}{{{{- end }}}}\nkind: Notes\ntext: |\n{{{{ include "notes" . | indent 2 }}}}\n',
         encoding="utf-8",
     )
+    cases = {case: tuple(values_of(case)) for case in ("default", "production", "folders", "batch", "batch-gateway", "everything")}
+    cases["tokens in plain text"] = ("--set", "gateway.tokensSecret.name=tokens")
     found = {}
-    for case in ("default", "production", "folders", "batch", "batch-gateway"):
+    for case, given in cases.items():
         only = ("--show-only", "templates/notes.yaml")
-        result = helm("template", "dubstage", str(chart), "--namespace", NAMESPACE, *values_of(case), *only)
+        result = helm("template", "dubstage", str(chart), "--namespace", NAMESPACE, *given, *only)
         found[case] = str(yaml.safe_load(result.stdout)["text"])
     return found
 
@@ -47,7 +49,7 @@ def test_the_script_that_dubs_a_clip_is_python_and_calls_what_the_client_has(not
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                assert {keyword.arg for keyword in node.keywords} <= known.get(name, {"tls", "token", "ca"})
+                assert {keyword.arg for keyword in node.keywords} <= known.get(name, {"tls", "token", "ca", "certificate", "key"})
 
 
 @pytest.mark.parametrize("case", ["default", "production"])
@@ -75,3 +77,17 @@ def test_the_notes_of_batches_name_the_settings_of_the_release(notes: dict[str, 
     assert "batch submit" not in notes["default"]
     assert "The gateway can create Jobs in namespace dubbing" in notes["batch-gateway"]
     assert "create Jobs" not in notes["batch"]
+
+
+def test_the_script_gives_what_the_gateway_asks_of_its_callers(notes: dict[str, str]) -> None:
+    assert 'TlsFiles(ca=Path("ca.crt"), certificate=Path("tls.crt"), key=Path("tls.key"))' in notes["everything"]
+    assert 'TlsFiles(ca=Path("ca.crt"))' in notes["production"]
+    assert 'tls=tls, token="..."' in notes["production"]
+    assert 'connect("localhost:50050", token="...")' in notes["tokens in plain text"]
+    assert 'connect("localhost:50050")' in notes["default"]
+
+
+def test_the_notes_of_a_gateway_with_a_door_to_the_outside_say_who_may_call(notes: dict[str, str]) -> None:
+    warning = "Only pods of namespace dubbing may call the gateway"
+    assert warning in notes["everything"]
+    assert not any(warning in notes[case] for case in ("default", "production", "folders"))

@@ -65,6 +65,10 @@ def test_every_base_is_an_argument_that_a_digest_fits_into(path: Path) -> None:
     assert file.defaults["BASE"] == "python:3.11-slim-bookworm"
 
 
+def test_a_shell_in_a_container_finds_the_services_own_programs_first() -> None:
+    assert read(SERVICE).target("service").environment()["PATH"] == "/opt/dubstage/bin:$PATH"
+
+
 @files
 def test_a_health_check_asks_the_server_itself(path: Path) -> None:
     (check,) = read(path).final.all("HEALTHCHECK")

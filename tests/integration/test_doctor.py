@@ -68,6 +68,37 @@ def test_healthy_stages_on_one_store_are_all_right_and_nothing_is_left_in_it(
     assert {path for path in stages.artefacts.rglob("*") if path.is_file()} <= before
 
 
+WITHOUT_STAGES = """
+import importlib.metadata, sys
+PACKAGES = {"onnxruntime", "openvino", "torch", "mediapipe"}
+MODULES = {f"services.{stage}" for stage in ("audio", "face", "motion", "texture", "render")}
+found = importlib.metadata.Distribution.from_name.__func__
+
+@classmethod
+def from_name(cls, name):
+    if name in PACKAGES:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(cls, name)
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in PACKAGES | MODULES:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+importlib.metadata.Distribution.from_name = from_name
+sys.meta_path.insert(0, Absent())
+"""
+"""Start of a Python that has what the image of the gateway has."""
+
+
+def test_a_process_that_calls_its_stages_needs_nothing_of_theirs(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_STAGES)
+    environment.setenv("PYTHONPATH", str(tmp_path))
+    said = doctor()
+    assert said.code == 0, said.printed + said.errors
+    assert "torch" not in said.printed
+
+
 @pytest.mark.parametrize("name", READ_ARTEFACTS)
 async def test_a_stage_on_another_store_is_named(stages: RunningStages, tmp_path: Path, name: str) -> None:
     elsewhere = settings(stages, tmp_path, artefacts_url=str(tmp_path / "elsewhere"))
