@@ -11,6 +11,8 @@ import promql_parser
 import pytest
 
 from dubstage.client import rpcs
+from gateway.live.admission import LiveAdmission
+from gateway.live.metrics import LiveMetrics
 from services.common.chassis.limits import Admission
 from services.common.chassis.telemetry import Metrics
 from tests.charts.rendering import CHART, COMPONENTS, NAMESPACE, ROOT, Object, label, render
@@ -33,6 +35,7 @@ def known_metrics() -> set[str]:
     names: set[str] = set()
     metrics = Metrics("audio")
     metrics.watch(Admission(max_active=1, max_queued=1), [])
+    metrics.registry.register(LiveMetrics(LiveAdmission(max_streams=1)))
     for family in metrics.registry.collect():
         names |= {family.name + suffix for suffix in suffixes.get(family.type, [])}
     for name, file in ELSEWHERE.items():
@@ -50,6 +53,9 @@ def known_labels() -> dict[str, set[str]]:
     metrics.duration.labels(*rpc).observe(1.0)
     metrics.in_flight.labels(*rpc).set(0)
     metrics.frames.labels(*rpc).inc()
+    live = LiveAdmission(max_streams=1)
+    live.refused["limit"] += 1
+    metrics.registry.register(LiveMetrics(live))
     found: dict[str, set[str]] = {"dubstage_operations": set(), "dubstage_triton_heals_total": {"outcome"}}
     for family in metrics.registry.collect():
         for sample in family.samples:
@@ -216,6 +222,11 @@ def test_the_gateways_public_service_has_no_metrics() -> None:
 def test_a_panel_asks_for_the_chosen_release(panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
         assert 'namespace="$namespace"' in target["expr"]
+
+
+def test_every_metric_of_live_streams_is_on_the_board() -> None:
+    shown = {name for panel in dashboard()["panels"] for target in panel["targets"] for name in METRIC.findall(target["expr"])}
+    assert {name for name in known_labels() if name.startswith("dubstage_live_") and not name.endswith("_created")} <= shown
 
 
 def test_panels_do_not_overlap() -> None:
