@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.common.chassis.settings import DEFAULT_PORTS
-from tests.charts.rendering import ROOT, STAGES, render
+from tests.charts.rendering import ROOT, STAGES, pod_spec, render
 
 
 def run(*targets: str, patience_s: str) -> subprocess.CompletedProcess[str]:
@@ -79,3 +79,15 @@ def test_the_pod_shows_the_gateways_certificate_where_there_is_tls() -> None:
     assert {"name": "DUBSTAGE_TLS_DIR", "value": "/etc/dubstage/tls"} in container["env"]
     (volume,) = [item for item in pod["spec"]["volumes"] if item["name"] == "tls"]
     assert volume["secret"]["secretName"] == "dubstage-gateway-tls"
+
+
+def test_its_pod_stays_until_its_log_was_read() -> None:
+    (pod,) = render("default").of("Pod")
+    assert pod["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
+
+
+def test_its_pod_runs_where_the_gateway_runs() -> None:
+    (pod,) = render("everything", "gateway.nodeSelector.zone=a").of("Pod")
+    gateway = pod_spec(render("everything", "gateway.nodeSelector.zone=a").deployment("gateway"))
+    assert pod["spec"]["nodeSelector"] == gateway["nodeSelector"] == {"pool": "media", "zone": "a"}
+    assert pod["spec"]["tolerations"] == gateway["tolerations"]
