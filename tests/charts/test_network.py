@@ -129,8 +129,10 @@ def test_the_gateway_reaches_the_bucket_of_its_batches_beside_artefacts_on_a_vol
     bucket = render("default", *sends, api, "gateway.settings.batches_url=s3://films/batches")
     assert Pods(bucket).may_leave("gateway", 443, None)
     mounts = [f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=films", "mountPath=/films")]
-    folder = render("default", *sends, api, "gateway.settings.batches_url=/films/batches", *mounts)
-    assert not Pods(folder).may_leave("gateway", 443, None)
+    on_folder = ("default", *sends, api, "gateway.settings.batches_url=/films/batches", *mounts)
+    assert not any(Pods(render(*on_folder)).may_leave(name, 443, None) for name in ("gateway", "batch-worker"))
+    media = Pods(render(*on_folder, "gateway.settings.media_url=s3://films/day"))
+    assert all(media.may_leave(name, 443, None) for name in ("gateway", "batch-worker"))
 
 
 @pytest.mark.parametrize(
