@@ -125,6 +125,11 @@ IN_A_TEMPLATE = {
         ],
         "render.autoscaling.minReplicas: nothing starts a stage at 0 replicas for the workers of batches",
     ),
+    "a gateway that its probe would end while it waits for its stages": (
+        ["gateway.settings.stages_start_s=600"],
+        "waits 600 s for its stages when it starts, and its startup probe ends it before: "
+        "set gateway.probes.startup.failureThreshold to 207",
+    ),
     "a name that no Service may have": (
         ["global.nameOverride=4k"],
         "global.nameOverride: names of Services begin with a letter, and 4k-gateway does not",
