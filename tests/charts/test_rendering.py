@@ -31,7 +31,7 @@ from tests.charts.rendering import (
 )
 from tests.kubernetes_objects import RESTRICTED, schemas_read_once
 
-KUBERNETES = ("1.29", "1.30", "1.31", "1.32", "1.33")
+KUBERNETES = ("1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
 every_case = pytest.mark.parametrize("case", CASES)
 
 
