@@ -16,6 +16,7 @@ from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.private_files import cannot_use, data_folder
 from gateway.provenance.opening import open_sealer
 from gateway.settings import GatewaySettings
+from gateway.tenants.limits import Limits
 from services.common.errors import InvalidRequest
 from services.common.store.artefacts import ArtefactStore
 
@@ -28,6 +29,7 @@ class Installation:
 
     Args:
         settings: settings of the process, with the places of the tenant.
+        limits: limits of all tenants.
         beside: another tenant's, whose connections to the database are used; None: there are none yet.
 
     Raises:
@@ -36,7 +38,7 @@ class Installation:
         StorageRefused, BackendUnavailable: the data folder or the database cannot be used.
     """
 
-    def __init__(self, settings: GatewaySettings, *, beside: Installation | None = None) -> None:
+    def __init__(self, settings: GatewaySettings, limits: Limits, *, beside: Installation | None = None) -> None:
         self._lock: int | None = _lock(settings.data_dir, together=may_be_shared(settings.database_url))
         self._actors: ActorStore | None = None
         self._media: Media | None = None
@@ -56,7 +58,7 @@ class Installation:
                 names=ErrorNames(settings, actors.database.where, artefacts.url),
                 max_job_bytes=settings.max_job_bytes,
                 sealer=open_sealer(settings),
-                gate=gate_of(settings, actors.database),
+                gate=gate_of(limits, actors.database),
             )
         except BaseException:
             self.close()

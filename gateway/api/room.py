@@ -37,7 +37,8 @@ class Room:
     """
 
     def __init__(self, shared: Shared, settings: GatewaySettings, beside: Room | None = None) -> None:
-        self.installation: Installation = Installation(settings, beside=beside.installation if beside is not None else None)
+        others = beside.installation if beside is not None else None
+        self.installation: Installation = Installation(settings, shared.limits, beside=others)
         try:
             self._furnish(shared, settings)
         except BaseException:

@@ -15,7 +15,7 @@ from gateway.api.shared import Shared
 from gateway.tenants.places import settings_of
 from gateway.tenants.register import remember_tenant, served_tenants
 from services.common.chassis.caller import DEFAULT_TENANT, current_caller
-from services.common.errors import BackendUnavailable, DubstageError
+from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest, StorageRefused
 
 LOOK_S: Final = 5.0
 """Seconds between two looks for tenants that other gateways serve: if such a gateway dies, this one goes on with its work."""
@@ -63,7 +63,10 @@ class Rooms:
         try:
             return await self._open(tenant)
         except DubstageError as problem:
-            raise self.default.installation.context.names.rewrite(problem) from None
+            # A file of the settings may have become wrong since the gateway started: the fault is not the caller's.
+            wrong = isinstance(problem, InvalidRequest)
+            told = StorageRefused(problem.message, subject=f"tenant {tenant}") if wrong else problem
+            raise self.default.installation.context.names.rewrite(told) from None
 
     async def start(self, tracer: trace.Tracer) -> None:
         """Resume interrupted operations and batches of all tenants. The stages are open.

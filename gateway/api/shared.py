@@ -10,6 +10,7 @@ from gateway.live.admission import LiveAdmission
 from gateway.operations.slots import Slots
 from gateway.settings import GatewaySettings
 from gateway.tenants.fair_slots import FairSlots
+from gateway.tenants.limits import Limits
 from gateway.tenants.long_calls import LongCalls
 
 
@@ -24,6 +25,7 @@ class Shared:
         shots: slots of shots of batches.
         live: decides which live streams run.
         long_calls: calls that wait, watch or send reports.
+        limits: limits of all tenants.
     """
 
     settings: GatewaySettings
@@ -32,10 +34,15 @@ class Shared:
     shots: FairSlots
     live: LiveAdmission
     long_calls: LongCalls
+    limits: Limits
 
     @classmethod
     def of(cls, settings: GatewaySettings, stages: OpenedStages) -> Self:
-        """Return what the settings of a process allow to all tenants together."""
+        """Return what the settings of a process allow to all tenants together.
+
+        Raises:
+            InvalidRequest: the file of limits cannot be used.
+        """
         return cls(
             settings,
             stages,
@@ -43,4 +50,5 @@ class Shared:
             shots=FairSlots(settings.max_batch_shots),
             live=LiveAdmission(settings.max_live_streams, settings.max_live_frame_ms / 1000),
             long_calls=LongCalls(settings.max_concurrent_rpcs),
+            limits=Limits(settings.tenant_limits_file),
         )

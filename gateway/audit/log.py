@@ -54,7 +54,11 @@ class AuditLog:
         self._database.audit_one_by_one(session)
         begun = _beginning(session, continues)
         caller = current_caller()
-        by: Mapping[str, str] = {"tenant": caller.tenant, "token": caller.fingerprint}
+        # Commands, and what a gateway does by itself, have no token. They act for the tenant of the database.
+        by: Mapping[str, str] = {
+            "tenant": caller.tenant if caller.fingerprint else self._database.tenant,
+            "token": caller.fingerprint,
+        }
         face = self._face(session, happening)
         if begun is not None:
             by, face = begun["by"], face or begun["face"]

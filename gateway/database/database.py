@@ -42,12 +42,13 @@ class Database:
     Attributes:
         engine: SQLAlchemy's engine.
         where: the URL without the password, for error texts.
+        tenant: whose tables these are.
         file: SQLite's file; None: PostgreSQL.
 
     Args:
         url: SQLAlchemy URL, such as `postgresql+psycopg://USER:PASSWORD@HOST/DATABASE`; empty: SQLite.
         data_dir: folder of the SQLite file.
-        tenant: whose tables these are. In PostgreSQL each tenant but the default tenant has a schema of its own.
+        tenant: see the attribute. In PostgreSQL each tenant but the default tenant has a schema of its own.
         beside: database of the same URL whose connections and claim are used; None: the database has its own.
 
     Raises:
@@ -56,6 +57,7 @@ class Database:
     """
 
     def __init__(self, url: str, data_dir: Path, *, tenant: str = DEFAULT_TENANT, beside: Database | None = None) -> None:
+        self.tenant = tenant
         self._is_guest = beside is not None and beside.shared
         if beside is not None and self._is_guest:
             self.engine: Engine = beside.engine

@@ -79,7 +79,7 @@ def read_limits(file: Path) -> LimitsFile:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False))
         raise InvalidRequest(f"the file of limits {file} is wrong: {wrong}", field=SETTING) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"cannot read the file of limits {file}: {error}", field=SETTING) from error
 
 
@@ -97,8 +97,9 @@ class Limits:
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
-        self._read = LimitsFile() if file is None else read_limits(file)
+        # Before the file is read: a file that changes meanwhile is read again.
         self._version = () if file is None else _version(file)
+        self._read = LimitsFile() if file is None else read_limits(file)
         self._lock = threading.Lock()
 
     def of(self, tenant: str) -> TenantLimits:

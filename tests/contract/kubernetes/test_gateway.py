@@ -17,6 +17,7 @@ from gateway.api.opened_stages import OpenedStages
 from gateway.api.shared import Shared
 from gateway.batch.store import BatchStore
 from gateway.settings import GatewaySettings
+from gateway.tenants.limits import Limits
 from services.common.errors import InvalidRequest
 from tests.contract.kubernetes.conftest import config_map
 from tests.contract.kubernetes.job_api import JobApi
@@ -42,7 +43,7 @@ def request_of_three(api: JobApi, store: BatchStore, tmp_path: Path) -> pb.Submi
 def call(store: BatchStore, tmp_path: Path) -> Iterator[Call[Any]]:
     """Call the RPCs of a gateway that dubs nothing itself."""
     settings = GatewaySettings(data_dir=tmp_path / "gateway", media_dir=tmp_path / "plates", batches_url=store.url)
-    installation = Installation(settings)
+    installation = Installation(settings, Limits(None))
 
     def run(work: Callable[[BatchServicer], Coroutine[Any, Any, T]]) -> T:
         async def once() -> T:

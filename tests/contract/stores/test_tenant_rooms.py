@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import structlog.testing
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from opentelemetry import trace
 
 from gateway.api import rooms as rooms_module
@@ -17,11 +19,12 @@ from gateway.api.rooms import Rooms
 from gateway.api.shared import Shared
 from gateway.settings import GatewaySettings
 from services.common.chassis.caller import acting_for
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailable, StorageRefused
+from services.common.tenant_errors import TenantDubsReached
 
 
-def rooms_at(folder: Path, url: str) -> Rooms:
-    settings = GatewaySettings(data_dir=folder, artefacts_url=str(folder.parent / "artefacts"), database_url=url)
+def rooms_at(folder: Path, url: str, **given: Path) -> Rooms:
+    settings = GatewaySettings(data_dir=folder, artefacts_url=str(folder.parent / "artefacts"), database_url=url, **given)
     return Rooms(Shared.of(settings, OpenedStages(settings)))
 
 
@@ -102,4 +105,30 @@ async def test_a_room_that_could_not_start_is_opened_anew_by_the_next_call(tmp_p
             await rooms.of_caller()
         assert [await rooms.of_caller(), await rooms.of_caller()] == started * 2
     assert len(started) == 1
+    await closed(rooms)
+
+
+async def test_a_mistake_in_the_file_of_limits_keeps_no_tenant_out(tmp_path: Path) -> None:
+    """The limits from before the mistake hold for tenants whose first call comes after the mistake, too."""
+    file = tmp_path / "limits.toml"
+    file.write_text("[every]\nconcurrent_dubs = 1")
+    rooms = rooms_at(tmp_path / "data", "", tenant_limits_file=file)
+    await rooms.start(trace.NoOpTracer())
+    file.write_text("[every]\nconcurent_dubs = 2")
+    with acting_for("acme"):
+        room = await rooms.of_caller()
+    with pytest.raises(TenantDubsReached, match="tenant acme"):
+        room.installation.context.gate.check_dubs(unfinished=1)
+    await closed(rooms)
+
+
+async def test_settings_that_became_wrong_are_not_the_callers_mistake(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.pem"
+    key = Ed25519PrivateKey.generate().public_key()
+    keys.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    rooms = rooms_at(tmp_path / "data", "", consent_keys=keys)
+    await rooms.start(trace.NoOpTracer())
+    keys.write_text("no key")
+    with acting_for("acme"), pytest.raises(StorageRefused, match="DUBSTAGE_CONSENT_KEYS"):
+        await rooms.of_caller()
     await closed(rooms)

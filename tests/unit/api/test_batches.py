@@ -16,6 +16,7 @@ from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import Shot, ShotRecord, ShotState
 from gateway.operations.runner import JobRunner
 from gateway.settings import GatewaySettings
+from gateway.tenants.limits import Limits
 from services.common.chassis.settings import load_settings
 from services.common.errors import BackendUnavailable, BatchNotFound
 
@@ -27,7 +28,7 @@ def settings(tmp_path: Path) -> GatewaySettings:
 
 @pytest.fixture
 def installation(settings: GatewaySettings) -> Iterator[Installation]:
-    found = Installation(settings)
+    found = Installation(settings, Limits(None))
     yield found
     found.close()
 

@@ -109,6 +109,15 @@ def test_the_end_of_work_has_the_caller_the_face_and_the_records_of_its_beginnin
     assert (ended["face"], ended["consents"], ended["outputs"]) == (begun["face"], ["f" * 64], ["e" * 64])
 
 
+def test_what_has_no_token_is_done_for_the_tenant_of_the_database(settings: GatewaySettings) -> None:
+    """Commands with DUBSTAGE_TENANT, and a gateway that carries out an erasure that a command asked for."""
+    own = settings.model_copy(update={"tenant": "acme", "data_dir": settings.data_dir / "tenants" / "acme"})
+    with ActorStore(own) as actors:
+        actors.consents.withdraw("0" * 64)
+        (line,) = lines(actors.audit)
+    assert json.loads(line)["by"] == {"tenant": "acme", "token": ""}
+
+
 @pytest.mark.parametrize(
     ("problem", "event", "reason"),
     [(InvalidRequest("no"), "dub.failed", "INVALID_REQUEST"), (asyncio.CancelledError(), "dub.cancelled", None)],
