@@ -200,6 +200,8 @@ class JobRunner:
         active = self._running.find(name)
         if active is not None:
             active.cancel()
+            # Stored too: if this process dies before the work has stopped, no other process goes on with the work.
+            await asyncio.to_thread(self._queue.cancel, active.record.number)
             return
         record = await asyncio.to_thread(self._store.get, name)
         if not record.done:

@@ -128,6 +128,30 @@ async def test_a_cancellation_that_a_dead_gateway_did_not_finish_is_finished_by_
     await jobs.close()
 
 
+async def test_a_cancellation_outlives_the_process_whose_work_did_not_stop(store: OperationStore) -> None:
+    """The caller was told that the operation is cancelled: no other process may end the work after all."""
+    began, stops = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(job: Job) -> bytes:
+        began.set()
+        try:
+            return await for_ever(job)
+        finally:
+            await stops.wait()
+
+    first = runner(store, stubborn)
+    record = await first.submit("work", b"")
+    await began.wait()
+    await first.cancel(record.name)
+    # The first process dies here, as far as the next one can tell.
+    again = runner(store, echo)
+    await again.start()
+    assert isinstance(error_of(await again.wait(record.name, 10)), Cancelled)
+    await again.close()
+    stops.set()
+    await first.close()
+
+
 async def test_a_cancelled_operation_that_has_not_ended_takes_no_slot_from_others(store: OperationStore) -> None:
     jobs = runner(store, echo)
     await jobs.start()
