@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final, Self
 
 from gateway.ahead import in_thread
 from gateway.api.media_folder import MediaFolder
 from gateway.api.media_places import MediaPlaces
-from gateway.batch.media import check_replaceable, fetched, input_problem, is_url, upload
+from gateway.batch.media import check_replaceable, copy_name, fetched, input_problem, is_url, upload
 from gateway.pipeline.aside import Aside
 from gateway.pipeline.progress import OnProgress
 from gateway.settings import GatewaySettings
@@ -175,7 +175,7 @@ class LocalMedia:
     def _copy(self, place: str, field: str) -> Path:
         if self._folder is None:
             self._folder = self._make_folder()
-        return self._folder / f"{field}{PurePosixPath(place).suffix}"
+        return self._folder / copy_name(field, place)
 
 
 def _uploaded(file: Path, place: str, overwrite: bool, confirm: Callable[[], None]) -> None:

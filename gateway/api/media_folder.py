@@ -14,6 +14,8 @@ from services.common.errors import InvalidRequest
 
 _LONGEST_URI: Final = 4096
 _LONGEST_NAME: Final = 255
+_LONGEST_PATH: Final = 4000
+"""Most bytes of a whole path, less than the 4095 of the system: partial films have longer names in the same folder."""
 _WINDOWS: Final = re.compile(r"^[A-Za-z]:[\\/]|\\")
 """Matches paths with a drive or a backslash."""
 
@@ -100,6 +102,10 @@ class MediaFolder:
             raise InvalidRequest(f"{field}: {uri!r} cannot be followed", field=field) from None
         if not found.is_relative_to(self._root) or found == self._root:
             raise InvalidRequest(f"{field}: {uri!r} lies outside of the media folder", field=field)
+        if len(os.fsencode(found)) > _LONGEST_PATH:
+            raise InvalidRequest(
+                f"{field}: with its folders, the name has more bytes than the path of a file can have", field=field
+            )
         return found
 
 

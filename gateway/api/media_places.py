@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.api.media_folder import MediaFolder
+from gateway.batch.media import url_problem
+from gateway.provenance.places import SIDECAR
 from gateway.settings import TENANTS_FOLDER
 from services.common.errors import InvalidRequest
 
@@ -30,7 +32,7 @@ class MediaPlaces:
         Raises:
             InvalidRequest: as `MediaFolder.source`, or the URL lies elsewhere.
         """
-        return self._object(place, field) if _is_url(place) else str(self._folder.source(place, field))
+        return self._object(place, field, place) if _is_url(place) else str(self._folder.source(place, field))
 
     def output(self, place: str, field: str, *, new_folder: bool) -> str:
         """Return the absolute path of a file that may be written, or a URL.
@@ -43,9 +45,21 @@ class MediaPlaces:
         Raises:
             InvalidRequest: as `MediaFolder.output`, or the URL lies elsewhere.
         """
-        return self._object(place, field) if _is_url(place) else str(self._folder.output(place, field, new_folder=new_folder))
+        if not _is_url(place):
+            return str(self._folder.output(place, field, new_folder=new_folder))
+        return self._object(place, field, f"{place}{SIDECAR}")
 
-    def _object(self, place: str, field: str) -> str:
+    def _object(self, place: str, field: str, longest: str) -> str:
+        """Return the URL of an object that callers may name.
+
+        Args:
+            place: the URL.
+            field: field of the request, for messages.
+            longest: the URL, or that of a file beside the object.
+
+        Raises:
+            InvalidRequest: the URL lies elsewhere, or can name no object.
+        """
         if not self._url:
             raise InvalidRequest(
                 f"{field}: {place[:200]!r} cannot be used: this gateway takes no URLs: set DUBSTAGE_MEDIA_URL to a folder of a "
@@ -58,6 +72,8 @@ class MediaPlaces:
                 f"{field}: {place[:200]!r} cannot be used: give a path in the media folder, or an object below {self._url}/",
                 field=field,
             )
+        if problem := url_problem(longest):
+            raise InvalidRequest(f"{field}: {place[:200]!r} cannot be used: {problem}", field=field)
         return place
 
 

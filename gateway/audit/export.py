@@ -13,7 +13,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.audit.chain import MOST_BYTES, ChainBroken, Head, document_of, follow
-from gateway.audit.log import AuditLog
+from gateway.audit.log import AuditLog, follow_row
 from gateway.bounded_file import open_regular_file
 from gateway.consent.keys import key_id
 from gateway.signatures.canonical import canonical
@@ -64,11 +64,8 @@ def write_export(log: AuditLog, key: InstallationKey, file: Path, *, at: str, ov
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as stream:
             for number, row in enumerate(log.lines(), 1):
-                line = row.line.encode("utf-8", "replace")
-                head = follow(head, line, number)
-                if row.digest != head.digest:
-                    raise ChainBroken(number, "the line is not the one that was written: it was changed in the database")
-                stream.write(line + b"\n")
+                head = follow_row(head, row, number)
+                stream.write(row.line.encode("ascii") + b"\n")
             stream.write(signed_head(head, key, at) + b"\n")
             stream.flush()
             os.fsync(stream.fileno())

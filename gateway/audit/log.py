@@ -18,9 +18,12 @@ from gateway.audit.tables import AuditPersonRow, AuditRow
 from gateway.consent.record import Consent, digest_of
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow
+from gateway.signatures.canonical import plain_json
 from services.common.chassis.caller import current_caller
 
 _AT_ONCE: Final = 1000
+_MOST_WORK: Final = 160
+"""Characters of the column with the name of the work."""
 _DAMAGE: Final = "the entry was changed: `dubstage audit verify` checks the log"
 BEGINNINGS: Final = (Event.DUB_BEGUN, Event.ENROLMENT_BEGUN, Event.LIVE_BEGUN, Event.BATCH_SUBMITTED)
 """Entries that tell who asked for a piece of work."""
@@ -69,7 +72,7 @@ class AuditLog:
         sequence, previous = (last.sequence + 1, last.digest) if last is not None else (1, START)
         line = line_of(happening, sequence=sequence, previous=previous, time=_now(), by=by, face=face)
         digest = digest_of_line(line.encode("ascii"))
-        session.add(AuditRow(sequence=sequence, line=line, digest=digest, work=happening.work[:160]))
+        session.add(AuditRow(sequence=sequence, line=line, digest=digest, work=_work_column(happening.work)))
         session.flush()
 
     def forget(self, session: Session, actor_id: str) -> None:
@@ -131,10 +134,7 @@ class AuditLog:
         """
         head = Head()
         for number, row in enumerate(self.lines(), 1):
-            line = row.line.encode("utf-8", "replace")
-            head = follow(head, line, number)
-            if row.digest != head.digest or row.sequence != head.sequence:
-                raise ChainBroken(number, "the line is not the one that was written: it was changed in the database")
+            head = follow_row(head, row, number)
             if head.sequence == since.sequence and head.digest != since.digest:
                 raise ChainBroken(number, "the entry is not that of the earlier export: the log was written anew")
         if head.sequence < since.sequence:
@@ -158,6 +158,30 @@ class AuditLog:
         return row.alias
 
 
+def follow_row(head: Head, row: AuditRow, number: int) -> Head:
+    """Return the head of a chain with one more row of the database.
+
+    Args:
+        head: head of the chain before the row.
+        row: the row.
+        number: number of the entry for errors.
+
+    Raises:
+        ChainBroken: the row is not as it was written, or not the next one.
+    """
+    found = follow(head, row.line.encode("utf-8", "replace"), number)
+    if row.digest != found.digest or row.sequence != found.sequence:
+        raise ChainBroken(number, "the line is not the one that was written: it was changed in the database")
+    # The end of a piece of work finds who asked for the work by this column.
+    if row.work != _work_column(plain_json(row.line.encode())["work"]):
+        raise ChainBroken(number, "the row names other work than its line: it was changed in the database")
+    return found
+
+
+def _work_column(work: str) -> str:
+    return work[:_MOST_WORK]
+
+
 def _is_of(entry: Mapping[str, Any], event: str) -> bool:
     """Return whether an entry is of an event, or of the kind of events that begins with this word. Empty: always."""
     return event in ("", entry["event"]) or str(entry["event"]).startswith(f"{event}.")
@@ -178,7 +202,7 @@ def _beginning(session: Session, work: str) -> dict[str, Any] | None:
         return None
     # Quotes inside of values are escaped, so that only the key of the entry itself looks like this.
     begun = or_(*(AuditRow.line.contains(f'"event":"{event}"', autoescape=True) for event in BEGINNINGS))
-    query = select(AuditRow).where(AuditRow.work == work[:160], begun).order_by(AuditRow.sequence.desc()).limit(1)
+    query = select(AuditRow).where(AuditRow.work == _work_column(work), begun).order_by(AuditRow.sequence.desc()).limit(1)
     row = session.scalar(query)
     return entry_from(row.line) if row is not None else None
 

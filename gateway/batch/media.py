@@ -27,6 +27,11 @@ _DIGEST: Final = "dubstage-sha256"
 """Name of the S3 metadata that holds a film's digest. An object with it was written by dubstage."""
 _GONE: Final = frozenset({404, 410})
 """Status codes of HTTP for a file that does not exist."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_LONGEST_KEY: Final = 1024
+"""Most bytes of the key of an object of S3."""
+_LONGEST_ENDING: Final = 16
+"""Most characters of the ending that a copy has of its URL: the names of files are shorter than those of objects."""
 _PIECE_BYTES: Final = 8 << 20
 PATIENCE_S: Final = 300.0
 """Seconds that a copy may take besides those that its bytes may take."""
@@ -47,6 +52,22 @@ def local_path(place: str) -> str | None:
     if place.startswith("file://"):
         return place.removeprefix("file://")
     return None if _URL.match(place) else place
+
+
+def url_problem(url: str) -> str:
+    """Return what keeps a URL from naming a file, in words; empty: nothing. The file is not looked up."""
+    if _CONTROL.search(url):
+        return "a URL has no line break and no other control character"
+    key = url.partition("://")[2].partition("/")[2].encode()
+    if url.startswith("s3://") and len(key) > _LONGEST_KEY:
+        return f"the key of an object has {_LONGEST_KEY} bytes at most, and this one has {len(key)}"
+    return ""
+
+
+def copy_name(field: str, url: str) -> str:
+    """Return the name of the copy of a URL's file: the field of the request, with the ending of the URL."""
+    ending = PurePosixPath(url.partition("?")[0]).suffix
+    return field + ending if len(ending) <= _LONGEST_ENDING else field
 
 
 def input_problem(place: str) -> str:
@@ -126,7 +147,7 @@ def fetched(place: str, folder: Path, *, field: str, max_bytes: int, confirm: Co
     size = _size(backend, place)
     if size is not None and size > max_bytes:
         raise _too_large(place, field, max_bytes)
-    copy = folder / f"{field}{PurePosixPath(place.partition('?')[0]).suffix}"
+    copy = folder / copy_name(field, place)
     partial = folder / f"{PARTIAL}{copy.name}"
     try:
         with backend.told(), backend.files.open(backend.root, "rb", block_size=_PIECE_BYTES) as source:
@@ -159,7 +180,7 @@ def delivered(place: str, folder: Path) -> Iterator[Path]:
             raise InvalidRequest(f"the folder {output.parent} cannot be made: {_reason(problem)}", field="output") from problem
         yield output
         return
-    film = folder / f"output{PurePosixPath(place).suffix}"
+    film = folder / copy_name("output", place)
     check_replaceable(place)
     yield film
     upload(film, place)
@@ -232,6 +253,8 @@ def _opened(place: str, protocols: tuple[str, ...], field: str) -> Backend:
         forms = {"s3": "s3://BUCKET/KEY", "https": "https://HOST/PATH", "http": "http://HOST/PATH"}
         expected = ", ".join(forms[name] for name in protocols)
         raise InvalidRequest(f"{place[:200]!r} cannot be used: give a path or {expected}", field=field)
+    if problem := url_problem(place):
+        raise InvalidRequest(f"{place[:200]!r} cannot be used: {problem}", field=field)
     return open_backend(place, what=f"the store of the {field}", setting="the URL")
 
 

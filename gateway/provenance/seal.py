@@ -12,6 +12,7 @@ import structlog
 
 from gateway.media.film_room import copy_with_room, room_of
 from gateway.media.output_file import OutputFile
+from gateway.media.output_place import existing
 from gateway.provenance.binding import embedded_binding, put_manifest, room_for, sidecar_binding
 from gateway.provenance.claim import Claim, definition
 from gateway.provenance.places import embedded_type, read_sidecar, sidecar_of
@@ -50,12 +51,13 @@ class Sealer:
         """Check before any work that the manifest of a film can be written.
 
         Raises:
-            InvalidRequest: the manifest belongs beside the film, and a file that is no manifest has its name.
+            InvalidRequest: the manifest belongs beside the film, and no file can have its name, or a file that is no manifest has it.
         """
-        if embedded_type(film) is not None or overwrite:
+        if embedded_type(film) is not None:
             return
         sidecar = sidecar_of(film)
-        if (sidecar.exists() or sidecar.is_symlink()) and not read_sidecar(sidecar):
+        there = existing(sidecar)
+        if there is not None and not overwrite and not read_sidecar(sidecar):
             raise InvalidRequest(
                 f"{sidecar} exists and is no manifest, and the manifest of {film.name} is written there; give the film another "
                 "name, or replace both files with --overwrite",

@@ -265,6 +265,13 @@ def test_a_file_that_is_no_manifest_is_not_replaced_by_one(sealer: Sealer, tmp_p
     sealer.check_place(tmp_path / "film.mp4", overwrite=False)
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_film_whose_manifest_can_have_no_name_is_refused_before_the_work(sealer: Sealer, tmp_path: Path, overwrite: bool) -> None:
+    sealer.check_place(tmp_path / f"{'a' * 251}.mp4", overwrite=overwrite)
+    with pytest.raises(InvalidRequest, match="255 at most"):
+        sealer.check_place(tmp_path / f"{'a' * 251}.mkv", overwrite=overwrite)
+
+
 def test_a_film_of_the_same_name_gets_the_new_manifest(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     film = write_film(tmp_path / "film.mkv", carphone, sealer)
     before = (tmp_path / "film.mkv.c2pa").read_bytes()

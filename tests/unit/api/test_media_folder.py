@@ -42,6 +42,8 @@ def test_files_in_the_folder_are_found(tmp_path: Path, media: MediaFolder, uri: 
         ("x" * 5000, "5000 characters, 4096 at most"),
         ("day/" + "x" * 300 + ".mp4", "more than 255 bytes"),
         (r"C:\films\clip.mp4", "is a path of Windows"),
+        ("/".join(["x" * 200] * 20) + "/a.mp4", "more bytes than the path"),
+        ("/".join(["é" * 100] * 30) + "/a.mp4", "more bytes than the path"),
         ("C:/films/clip.mp4", "is a path of Windows"),
         (r"day\clip.mp4", "is a path of Windows"),
     ],

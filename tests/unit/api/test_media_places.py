@@ -58,6 +58,30 @@ def test_other_urls_are_refused(folder: MediaFolder, place: str) -> None:
         assert caught.value.field == "footage"
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a\n.mov", "control character"),
+        ("a.m\0ov", "control character"),
+        ("a" * 1100 + ".mov", "1024 bytes at most, and this one has 11"),
+        ("é" * 550 + ".mov", "1024 bytes at most, and this one has 11"),
+    ],
+)
+def test_urls_that_can_name_no_object_are_refused(folder: MediaFolder, name: str, words: str) -> None:
+    places = MediaPlaces(folder, URL)
+    for find in (places.source, partial(places.output, new_folder=False)):
+        with pytest.raises(InvalidRequest, match=words) as caught:
+            find(f"{URL}/{name}", "footage")
+        assert caught.value.field == "footage"
+
+
+def test_the_manifest_beside_a_film_has_a_key_too(folder: MediaFolder) -> None:
+    longest = f"{URL}/{'a' * (1024 - len('day/'))}"
+    assert MediaPlaces(folder, URL).source(longest, "footage") == longest
+    with pytest.raises(InvalidRequest, match="1024 bytes at most"):
+        MediaPlaces(folder, URL).output(longest, "output", new_folder=False)
+
+
 def test_without_a_url_every_url_is_refused_and_the_setting_is_named(folder: MediaFolder) -> None:
     with pytest.raises(InvalidRequest, match="set DUBSTAGE_MEDIA_URL"):
         MediaPlaces(folder, "").source(f"{URL}/a.mov", "footage")

@@ -202,6 +202,22 @@ def test_a_damaged_entry_is_listed_as_damaged_and_is_in_nobodys_way(
         log.verify()
 
 
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"work": "dubs/other"}, "names other work"),
+        ({"digest": "0" * 64}, "was changed in the database"),
+        ({"sequence": 7}, "was changed in the database"),
+    ],
+)
+def test_a_changed_column_of_a_row_is_told(log: AuditLog, actors: ActorStore, changed: dict[str, str | int], says: str) -> None:
+    log.record(Happening(event=Event.DUB_BEGUN, work="dubs/1"))
+    with actors.database.writing() as session:
+        session.execute(update(AuditRow).values(**changed))
+    with pytest.raises(ChainBroken, match=says):
+        log.verify()
+
+
 def test_a_withdrawal_leaves_an_entry(actors: ActorStore, log: AuditLog, ann: str) -> None:
     actors.consents.withdraw(digest_of(CONSENT))
     entry = json.loads(lines(log)[-1])

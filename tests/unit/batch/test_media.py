@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.media import delivered, digest_of, fetched, input_problem, is_url, local_path, output_problem
+from gateway.batch.media import copy_name, delivered, digest_of, fetched, input_problem, is_url, local_path, output_problem
 from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest, StorageFull
 from tests.file_limit import files_of_at_most
 
@@ -55,6 +55,18 @@ def test_a_file_of_this_machine_is_used_where_it_lies(tmp_path: Path) -> None:
     assert fetched(str(plate), tmp_path / "aside", field="footage", max_bytes=1) == plate
     assert digest_of(str(plate)) == hashlib.sha256(b"film").hexdigest()
     assert digest_of(str(tmp_path / "none.mov")) is None
+
+
+def test_a_copy_has_the_ending_of_its_url_unless_that_is_no_ending_of_a_film(site: str, tmp_path: Path) -> None:
+    copy = fetched(f"{site}/plate.mov?signature=x.y", tmp_path, field="footage", max_bytes=1 << 30)
+    assert copy.name == "footage.mov"
+    assert copy_name("speech", f"s3://bucket/take.{'b' * 300}") == "speech"
+
+
+def test_urls_that_can_name_no_file_are_a_problem_of_the_row() -> None:
+    for place in ("s3://bucket/a\nb.mov", f"s3://bucket/{'a' * 1025}"):
+        assert "cannot be used" in input_problem(place)
+        assert "cannot be used" in output_problem(place)
 
 
 def test_a_film_of_this_machine_is_written_at_its_place_and_its_folder_is_made(tmp_path: Path) -> None:
