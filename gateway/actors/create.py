@@ -20,6 +20,7 @@ from gateway.consent.record import Consent
 from gateway.consent.use import ConsentUse
 from gateway.media.inspection import inspect_film_aside
 from gateway.media.regular_file import reading
+from gateway.media.takes import check_number
 from gateway.methods import method_named
 from gateway.pipeline.allowance import MAX_JOB_BYTES
 from gateway.pipeline.analysis import folder_of
@@ -123,7 +124,8 @@ async def create_actor(
 
     Raises:
         ConsentRefused: the consent record does not allow the enrolment, ends meanwhile, or is missing and required.
-        InvalidRequest: the id is taken, the footage does not show the chosen face, or the footage changed meanwhile.
+        InvalidRequest: the id is taken, there are too many files of footage, the footage does not show the chosen face, or the
+            footage changed meanwhile.
         ModelNotFound: the stages do not have the method.
         NoUsableFootage: the footage shows no face, or too few frames show the face.
     """
@@ -131,6 +133,7 @@ async def create_actor(
     await asyncio.to_thread(consents.check, request.consent, request.use, request.actor_id)
 
     async def enrol() -> StoredActor:
+        check_number(len(request.files))
         await asyncio.to_thread(actors.check_free, request.actor_id)
         method = method_named(request.method)
         models = await models_for(stages, method)

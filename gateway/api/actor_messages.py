@@ -11,6 +11,7 @@ from gateway.actors.stored import ActorSummary
 from gateway.api.consent_messages import consent_from, consent_message
 from gateway.api.local_media import LocalMedia
 from gateway.consent.use import use_of
+from gateway.media.takes import check_number
 from gateway.methods import DEFAULT_METHOD, method_named
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.pipeline.faces import FaceChoice, parse_face
@@ -28,6 +29,7 @@ def enrol_request_from(message: pb.CreateActorRequest, media: LocalMedia, *, thr
     Raises:
         InvalidRequest: a field cannot be used.
     """
+    check_number(1 + len(message.more_footage_uris))
     return EnrolRequest(
         actor_id=check_actor_id(message.actor_id),
         footage=media.source(message.footage_uri, "footage_uri"),

@@ -57,14 +57,23 @@ class Take:
         return np.asarray(np.rint(own), np.int64) + round(self.begin_s / _TIME_BASE)
 
 
+def check_number(files: int) -> None:
+    """Check the number of files of footage, before any of them is read.
+
+    Raises:
+        InvalidRequest: there are more than MAX_TAKES.
+    """
+    if files > MAX_TAKES:
+        raise InvalidRequest(f"{files} files of footage were given; at most {MAX_TAKES} are joined", field="footage")
+
+
 def one_after_the_other(infos: Sequence[MediaInfo], most_s: Fraction) -> list[Take]:
     """Return the takes of a joined film of at most `most_s` seconds. What comes later is left out.
 
     Raises:
         InvalidRequest: there are more than MAX_TAKES, or one is a single picture.
     """
-    if len(infos) > MAX_TAKES:
-        raise InvalidRequest(f"{len(infos)} files of footage were given; at most {MAX_TAKES} are joined", field="footage")
+    check_number(len(infos))
     takes: list[Take] = []
     begin = Fraction(0)
     for info in infos:

@@ -51,7 +51,7 @@ class Sealer:
         """Check before any work that the manifest of a film can be written.
 
         Raises:
-            InvalidRequest: the manifest belongs beside the film, and no file can have its name, or a file that is no manifest has it.
+            InvalidRequest: the manifest belongs beside the film, and its name is too long, or a file that is no manifest has it.
         """
         if embedded_type(film) is not None:
             return
