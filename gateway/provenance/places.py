@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from gateway.confinement import open_regular
+from gateway.media.output_place import existing
 from gateway.provenance.library import UNKNOWN
+from services.common.errors import InvalidRequest
 
 SIDECAR: Final = ".c2pa"
 """Ending that the name of a sidecar has more than the name of the film."""
@@ -46,3 +48,25 @@ def read_sidecar(file: Path) -> bytes:
     with open(handle, "rb") as sidecar:
         content = sidecar.read(LARGEST_SIDECAR + 1)
     return content if content[4:8] == _MAGIC and len(content) <= LARGEST_SIDECAR else b""
+
+
+def check_sidecar(film: Path, *, overwrite: bool) -> None:
+    """Check before any work that the manifest of a film can be written.
+
+    Args:
+        film: the film.
+        overwrite: whether a file that is no manifest may be replaced.
+
+    Raises:
+        InvalidRequest: the manifest belongs beside the film, and its name is too long, or a file that is no manifest has it.
+    """
+    if embedded_type(film) is not None:
+        return
+    sidecar = sidecar_of(film)
+    there = existing(sidecar)
+    if there is not None and not overwrite and not read_sidecar(sidecar):
+        raise InvalidRequest(
+            f"{sidecar} exists and is no manifest, and the manifest of {film.name} is written there; give the film another "
+            "name, or replace both files with --overwrite",
+            field="output",
+        )

@@ -12,17 +12,15 @@ import structlog
 
 from gateway.media.film_room import copy_with_room, room_of
 from gateway.media.output_file import OutputFile
-from gateway.media.output_place import existing
 from gateway.provenance.binding import embedded_binding, put_manifest, room_for, sidecar_binding
 from gateway.provenance.claim import Claim, definition
-from gateway.provenance.places import embedded_type, read_sidecar, sidecar_of
+from gateway.provenance.places import check_sidecar, embedded_type, sidecar_of
 from gateway.provenance.refusal import FAULTS, refused
 from gateway.provenance.signing import sign_aside
 from gateway.provenance.signing_key import Credential
 from gateway.provenance.sources import manifest_bytes_of, opened
 from gateway.provenance.watermark.embedding import Mark
 from gateway.provenance.watermark.payload import Payload
-from services.common.errors import InvalidRequest
 
 _log = structlog.stdlib.get_logger("dubstage.provenance")
 _SMALLEST_ROOM: Final = 16 << 10
@@ -53,16 +51,7 @@ class Sealer:
         Raises:
             InvalidRequest: the manifest belongs beside the film, and its name is too long, or a file that is no manifest has it.
         """
-        if embedded_type(film) is not None:
-            return
-        sidecar = sidecar_of(film)
-        there = existing(sidecar)
-        if there is not None and not overwrite and not read_sidecar(sidecar):
-            raise InvalidRequest(
-                f"{sidecar} exists and is no manifest, and the manifest of {film.name} is written there; give the film another "
-                "name, or replace both files with --overwrite",
-                field="output",
-            )
+        check_sidecar(film, overwrite=overwrite)
 
     def mark(self, job_key: str) -> Mark | None:
         """Return the watermark of the film of a job; None: films get none.
