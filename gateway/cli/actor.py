@@ -17,7 +17,7 @@ from gateway.actors.workplace import open_workplace
 from gateway.cli import options
 from gateway.cli.actor_run import run_create, run_erase
 from gateway.cli.app import app, run_async
-from gateway.cli.console import out, say_warning
+from gateway.cli.console import out, say_table, say_warning
 from gateway.cli.text import printable
 from gateway.consent.record import consent_line, digest_of
 from gateway.methods import DEFAULT_METHOD, combined
@@ -84,7 +84,7 @@ def list_actors() -> None:
         refused = " - refused" if actor.consent_problem else ""
         consent = "damaged" if actor.damage else printable(consent_line(actor.consent) + refused)
         table.add_row(actor.actor_id, actor.method, actor.created_at, frames, consent)
-    out.print(table)
+    say_table(table)
     for actor in actors:
         if actor.damage:
             say_warning(actor.damage)

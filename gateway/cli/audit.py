@@ -15,7 +15,7 @@ from gateway.audit.chain import ChainBroken, Head
 from gateway.audit.export import verify_export, write_export
 from gateway.cli import options
 from gateway.cli.app import app
-from gateway.cli.console import out, say, say_error, say_result
+from gateway.cli.console import say, say_error, say_result, say_table
 from gateway.cli.text import printable
 from gateway.cli.trusted_key import trusted_key
 
@@ -58,7 +58,7 @@ def list_entries(
     table = Table("no.", "time", "event", "tenant", "token", "actor", "consent", "details", box=None)
     for entry in found:
         table.add_row(*_cells(entry))
-    out.print(table)
+    say_table(table)
 
 
 @commands.command("export")

@@ -8,14 +8,13 @@ from dataclasses import asdict
 from typing import Final
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from gateway.batch.current import current_records
 from gateway.batch.progress import Progress, progress_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
-from gateway.cli.console import out, say, say_result, say_warning
+from gateway.cli.console import say, say_result, say_table, say_warning
 from gateway.cli.text import printable
 from services.common.errors import (
     ArtefactCorrupt,
@@ -30,7 +29,6 @@ from services.common.errors import (
 STATES: Final = (*map(str, ShotState), "look")
 """Names of the states of shots, and `look` for shots that the quality gate wants a person to look at."""
 _LINE: Final = "{:<41}{:<12}{:<18}{:>7}{:>7}{:>7}{:>10}{:>7}"
-_WIDE: Final = 4096
 _SHOWN_FAILURES: Final = 10
 """Most failed shots whose errors are printed at the end of a run."""
 _BY_URGENCY: Final = tuple(kind.exit_code for kind in (Unexpected, PreconditionError, RequestError))
@@ -81,7 +79,7 @@ def show_status(store: BatchStore, name: str, states: frozenset[str]) -> None:
         if shown(record, states):
             table.add_row(*_cells(record))
     if table.row_count:
-        _print(table)
+        say_table(table)
     for note in notes:
         say_warning(note)
     progress = progress_of(records)
@@ -142,12 +140,6 @@ def show_end(name: str, records: Sequence[ShotRecord]) -> int:
         codes = {exit_code_of(record) for record in failed}
         return next((code for code in _BY_URGENCY if code in codes), Unexpected.exit_code)
     return TransientError.exit_code if progress.left else 0
-
-
-def _print(table: Table) -> None:
-    """Print a table as wide as the terminal; without a terminal, each row in one line."""
-    wide = Console(file=out.file, width=_WIDE, highlight=False, markup=False, emoji=False)
-    (out if out.is_terminal else wide).print(table)
 
 
 def _cells(record: ShotRecord) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ def live(
     audio: Annotated[Path, typer.Option(metavar="FILE", help="Sound file with the speech, at most ten minutes long.")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Film to write. Default: measure the latency and write nothing."),
+        typer.Option("-o", "--output", metavar="FILE", help="Film to write. Without it, give --show-latency."),
     ] = None,
     show_latency: Annotated[
         bool,

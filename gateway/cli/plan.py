@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from gateway.cli.app import app
-from gateway.cli.console import out, say
+from gateway.cli.console import out, say, say_table
 from gateway.methods import DEFAULT_METHOD, METHODS
 from gateway.planning.plan import FIGURES, NUM_SCALES, Load, needs, read_figures
 
@@ -53,6 +53,6 @@ def plan(
             f"{need.film_processors:.2f}",
             str(need.replicas),
         )
-    out.print(table)
+    say_table(table)
     total = sum(need.replicas for need in found)
     say(f"{total} replicas of {processors:g} processors: {total * processors:g} processors")

@@ -71,7 +71,8 @@ def public_key(
     if output is not None:
         write_new_file(output, key.public_pem.encode())
     say(f"key {key.id}")
-    say_result(str(output) if output is not None else key.public_pem.strip())
+    for line in [str(output)] if output is not None else key.public_pem.splitlines():
+        say_result(line)
 
 
 def lines(receipt: ErasureReceipt) -> list[str]:

@@ -61,6 +61,25 @@ def test_the_log_is_listed_exported_and_checked(
     assert run(["audit", "verify", str(tmp_path)]) == 10
 
 
+def test_the_printed_public_key_is_the_key_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    public = tmp_path / "public.pem"
+    assert run(["receipt", "key", "-o", str(public)]) == 0
+    capsys.readouterr()
+    assert run(["receipt", "key"]) == 0
+    assert capsys.readouterr().out == public.read_text()
+
+
+def test_a_list_without_a_terminal_has_every_entry_whole_in_one_line(
+    actors: ActorStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    actors.audit.record(Happening(event=Event.LIVE_BEGUN, work=f"live/{'1' * 90}", actor_id="ann", details={}))
+    assert run(["audit", "list", "--event", "live"]) == 0
+    _, line = capsys.readouterr().out.splitlines()
+    assert f"work=live/{'1' * 90}" in line
+    assert run(["actor", "list"]) == 0
+    assert actors.show("ann").created_at in capsys.readouterr().out.splitlines()[1]
+
+
 def test_a_receipt_is_saved_and_checked_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

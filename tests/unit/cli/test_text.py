@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.table import Table
 
+from gateway.cli import console
 from gateway.cli.app import run
 from gateway.cli.console import say_error, say_result, say_warning
 from gateway.cli.text import printable
@@ -64,3 +68,12 @@ def test_a_wrong_argument_of_any_characters_is_a_usage_error(capsys: pytest.Capt
     printed = capsys.readouterr().err
     assert r"\x1b[31m\xff[/]" in printed
     assert "Usage: " in printed
+
+
+def test_a_table_on_a_narrow_terminal_folds_what_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "out", Console(file=screen, force_terminal=True, width=30, soft_wrap=True))
+    table = Table("id", "state", box=None)
+    table.add_row("x" * 40, "done")
+    console.say_table(table)
+    assert screen.getvalue().count("x") == 40
