@@ -36,7 +36,7 @@ from gateway.pipeline.window_config import window_config
 from gateway.pipeline.windows import WINDOW_FRAMES, render_window
 from gateway.pipeline.workspace import Workspace
 from gateway.stages.interface import Stages
-from gateway.stages.timed import TimedStages
+from gateway.stages.timed import Label, TimedStages
 from gateway.stages.times import StageClock, StageTime
 from services.common.face.native_pictures import native_scale
 
@@ -64,12 +64,12 @@ class _Meter:
 class _MeteredStages(TimedStages):
     """Counts processor time too."""
 
-    async def _stream(self, name: str, replies: AsyncIterator[T], frames_a_reply: int) -> AsyncIterator[T]:
+    async def _stream(self, label: Label, replies: AsyncIterator[T]) -> AsyncIterator[T]:
         wall, cpu, frames = time.perf_counter(), time.process_time(), 0
         async for reply in replies:
-            frames += frames_a_reply
+            frames += label.frames_in(reply) if label.frames_in is not None else 0
             yield reply
-        self._clock.add(name, wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu, frames=frames)
+        self._clock.add(label.name, wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu, frames=frames)
 
 
 async def measure_stages(stages: Stages, actor: StoredActor, film: Path, folder: Path, threads: int) -> tuple[StageTime, ...]:

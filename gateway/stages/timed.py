@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
@@ -24,28 +24,40 @@ class Label(NamedTuple):
 
     Attributes:
         name: of the row in reports.
-        frames_a_reply: video frames that one reply counts for. Unary calls and uploads count no frames.
+        frames_in: number of frames that a reply of a stream answers; None: the calls count no frames.
     """
 
     name: str
-    frames_a_reply: int = 0
+    frames_in: Callable[[Any], int] | None = None
+
+
+def _one(_: Message) -> int:
+    return 1
+
+
+def _listed(reply: Any) -> int:
+    return len(reply.frames)
+
+
+def _in_block(reply: Any) -> int:
+    return int(reply.block.num_frames)
 
 
 LABELS: Final[dict[Rpc[Any, Any], Label]] = {
-    rpcs.audio.EXTRACT_FEATURES: Label("audio", 1),
-    rpcs.face.TRACK: Label("face", 1),
+    rpcs.audio.EXTRACT_FEATURES: Label("audio", _in_block),
+    rpcs.face.TRACK: Label("face", _listed),
     rpcs.face.FIT_IDENTITY: Label("identity"),
-    rpcs.motion.PREDICT_MOTION: Label("motion", 1),
+    rpcs.motion.PREDICT_MOTION: Label("motion", _listed),
     rpcs.motion.ENCODE_STYLE: Label("style"),
     rpcs.motion.ESTIMATE_LAG: Label("lag"),
     rpcs.motion.PERSONALIZE: Label("personalize motion"),
     rpcs.texture.BUILD_BANK: Label("bank"),
-    rpcs.texture.RETRIEVE_WARP: Label("texture", 1),
+    rpcs.texture.RETRIEVE_WARP: Label("texture", _one),
     rpcs.texture.SELECT_FRAMES: Label("retiming"),
     rpcs.texture.MATCH_BACKGROUNDS: Label("backgrounds"),
-    rpcs.texture.ROTATE_PORTRAIT: Label("portrait", 1),
-    rpcs.texture.SAMPLE_NEURAL_TEXTURE: Label("neural texture", 1),
-    rpcs.render.RENDER: Label("render", 1),
+    rpcs.texture.ROTATE_PORTRAIT: Label("portrait", _one),
+    rpcs.texture.SAMPLE_NEURAL_TEXTURE: Label("neural texture", _one),
+    rpcs.render.RENDER: Label("render", _one),
     rpcs.render.PERSONALIZE: Label("personalize renderer"),
 }
 """RPCs that are timed. Other RPCs (ListModels) are passed on without a clock."""
@@ -81,17 +93,17 @@ class TimedStages:
 
     def _many(self, rpc: Rpc[Q, R], replies: AsyncIterator[R]) -> AsyncIterator[R]:
         label = LABELS.get(rpc)
-        return replies if label is None else self._stream(label.name, replies, label.frames_a_reply)
+        return replies if label is None else self._stream(label, replies)
 
-    async def _stream(self, name: str, replies: AsyncIterator[T], frames_a_reply: int) -> AsyncIterator[T]:
+    async def _stream(self, label: Label, replies: AsyncIterator[T]) -> AsyncIterator[T]:
         began, frames = time.perf_counter(), 0
         try:
             async for reply in replies:
-                frames += frames_a_reply
+                frames += label.frames_in(reply) if label.frames_in is not None else 0
                 yield reply
         finally:
             await close(replies)
-            self._clock.add(name, wall_s=time.perf_counter() - began, frames=frames)
+            self._clock.add(label.name, wall_s=time.perf_counter() - began, frames=frames)
 
     async def _single(self, rpc: Rpc[Q, R], reply: Awaitable[R]) -> R:
         label = LABELS.get(rpc)

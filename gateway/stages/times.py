@@ -17,7 +17,7 @@ class StageTime:
         name: such as "decode", "track", "motion", "render", "encode".
         wall_s: seconds from call to reply, summed over calls. Stages overlap, so their times add up to more than the whole.
         cpu_s: processor seconds of the stage, 0 if unknown.
-        frames: video frames that the stage worked on.
+        frames: frames that the stage answered, over all calls; 0 if it does not work by frames.
     """
 
     name: str
