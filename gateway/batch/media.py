@@ -31,7 +31,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST_KEY: Final = 1024
 """Most bytes of the key of an object of S3."""
 _LONGEST_ENDING: Final = 16
-"""Most characters of the ending that a copy has of its URL: the names of files are shorter than those of objects."""
+"""Most characters of the ending of a URL that its copy keeps. The name of a file has fewer bytes than the key of an object."""
 _PIECE_BYTES: Final = 8 << 20
 PATIENCE_S: Final = 300.0
 """Seconds that a copy may take besides those that its bytes may take."""

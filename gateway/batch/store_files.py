@@ -67,6 +67,6 @@ def damaged(place: str, problem: ValueError) -> ArtefactCorrupt:
     """
     first = problem.errors()[0] if isinstance(problem, ValidationError) else None
     where = "" if first is None else f" ({'.'.join(str(part) for part in first['loc']) or 'file'}: {first['msg']})"
-    # Without its facts or its rows, nobody can use what is left of a batch.
+    # A batch without its facts or its rows cannot be used.
     remove = "remove the file" if "/shots/" in place else f"remove the folder {place.rpartition('/')[0]}"
     return ArtefactCorrupt(f"{place} is damaged{where}: restore the file from a backup, or {remove}", resource=place)

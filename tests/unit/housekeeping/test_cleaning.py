@@ -228,7 +228,7 @@ def test_a_job_that_cannot_be_used_keeps_no_other_job(
     expire(settings, actors, blobs, jobs)
     assert [int(folder.name, 16) for folder in jobs.iterdir()] == left
     if left:
-        # Blobs of a journal that nobody can read must not count as blobs of nobody.
+        # Blobs of a journal that cannot be read stay: another job may need them.
         with pytest.raises(StorageRefused, match="cannot be read"):
             list(uncounted_blobs(jobs, actors, blobs, older_than_s=DAY_S))
 

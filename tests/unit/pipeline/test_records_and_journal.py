@@ -262,7 +262,7 @@ def test_an_entry_that_is_none_counts_as_not_finished(entry: str, tmp_path: Path
     (tmp_path / "journal" / "k1").write_text(entry)
     assert journal.find("k1", whole) is None
     assert journal.redone == 1
-    # Whoever removes the job must not meet the entry either.
+    # The removal of the job leaves the entry out too.
     assert list(journal.refs()) == []
     journal.record("k1", {"box": np.zeros(8, np.uint8)})
     assert journal.find("k1", whole) is not None
