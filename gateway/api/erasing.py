@@ -16,7 +16,7 @@ from gateway.ahead import in_thread
 from gateway.live.streams import LiveStreams
 from gateway.operations.runner import JobRunner
 from services.common.chassis import error_status
-from services.common.errors import DubstageError, Unexpected
+from services.common.errors import ActorNotReady, DubstageError, Unexpected
 
 LOOK_S: Final = 0.5
 """Seconds between two looks for erasures that other processes asked for."""
@@ -70,7 +70,7 @@ class ActorEraser:
                     # Another gateway may have seen the erasure first.
                     found = await asyncio.to_thread(self._erasures.answer, number)
                     if found is None and mine:
-                        found = await self._carry_out(actor_id)
+                        found = await self._receipt_of(number, actor_id)
                 if found is not None:
                     return found
                 await asyncio.sleep(LOOK_S)
@@ -132,6 +132,16 @@ class ActorEraser:
             fields = {"error_id": found.error_id, "exc_info": problem} if isinstance(found, Unexpected) else {}
             _log.warning("actor_not_erased", reason=found.reason, message=found.message, **fields)
             await asyncio.to_thread(self._erasures.fail, number, found)
+
+    async def _receipt_of(self, number: int, actor_id: str) -> ErasureReceipt:
+        try:
+            return await self._carry_out(actor_id)
+        except ActorNotReady:
+            # Another caller erased the person meanwhile. The receipt is for everybody who asked.
+            found = await asyncio.to_thread(self._erasures.answer, number)
+            if found is None:
+                raise
+            return found
 
     @asynccontextmanager
     async def _turn(self, number: int) -> AsyncIterator[bool]:

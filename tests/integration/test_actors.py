@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,21 @@ def test_erasing_a_person_removes_every_blob_and_signs_what_it_removed(
     key = load_pem_public_key(receipt.public_key.encode())
     assert isinstance(key, Ed25519PublicKey)
     assert verified(receipt.receipt.encode(), lambda _: key).erased_sha256 == tuple(receipt.erased_sha256)
+
+
+def test_callers_who_erase_a_person_at_the_same_moment_get_the_same_receipt(start_gateway: StartGateway) -> None:
+    running = start_gateway()
+    with running.connect() as connection:
+        client.enrol(connection, **enrolment("twice", footage=OTHER)).wait(timeout_s=300)
+        together = threading.Barrier(2)
+
+        def erase(_: int) -> bytes:
+            together.wait(60)
+            return client.erase_actor(connection, "twice").receipt.encode()
+
+        with ThreadPoolExecutor(2) as callers:
+            first, second = callers.map(erase, range(2))
+    assert first == second
 
 
 def test_erasing_stops_the_work_that_goes_on(start_gateway: StartGateway) -> None:
