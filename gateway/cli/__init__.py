@@ -5,13 +5,21 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+from typing import Final
+
+_INTERRUPTED: Final = 130
+"""Exit code of `services.common.errors.Cancelled`, which is not imported yet."""
 
 
 def main() -> None:
     """Run the command line and exit. A user's mistake ends with one clear line and an exit code, never with a traceback."""
     _open_closed_streams()
-    from gateway.cli.app import interrupt_on_sigterm, run
-    from services.common.chassis.memory import skip_last_collection
+    try:
+        from gateway.cli.app import interrupt_on_sigterm, run
+        from services.common.chassis.memory import skip_last_collection
+    except KeyboardInterrupt:  # these imports take a second or more
+        sys.stderr.write("error: interrupted\n")
+        sys.exit(_INTERRUPTED)
 
     interrupt_on_sigterm()
     code = run(sys.argv[1:])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from services.common.errors import Cancelled
+
 WAIT = """
 import sys, tempfile, threading
 from gateway.cli import app, main
@@ -40,6 +42,25 @@ def test_sigterm_lets_a_command_clean_up_and_ends_it_as_interrupted() -> None:
         assert process.wait(60) == 130
         assert process.stderr.read() == "error: interrupted\n"
     assert not folder.exists()
+
+
+IMPORTING = """
+import sys
+from gateway.cli import main
+
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "gateway.cli.app":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+main()
+"""
+
+
+def test_ctrl_c_while_the_command_starts_is_told_in_one_line() -> None:
+    ended = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (Cancelled.exit_code, "error: interrupted\n")
 
 
 WRITE = """
