@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 import av
+import numpy as np
 
 from gateway.media.types import VideoInfo
 from services.common.chassis.cpu import cpu_flags
@@ -71,7 +72,9 @@ class EncoderChoice:
         pixel_format: pixel format that the encoder gets: the footage's own. Full-range yuvj formats have their modern name, with
             the range tag.
         options: private options of the encoder.
-        time_base: time base of frame times for encoder and muxer.
+        time_base: time base of frame times for the muxer.
+        encoder_time_base: time base of the encoder: the time of one frame if all frames have the same, otherwise `time_base`. H.264
+            and HEVC write the time base into the film as the frame rate.
         frame_numbers: whether times are frame numbers at a constant rate (MXF), instead of the footage's pts.
         sound_codec: FFmpeg's name of the encoder of new speech.
     """
@@ -82,6 +85,7 @@ class EncoderChoice:
     pixel_format: str
     options: dict[str, str]
     time_base: Fraction
+    encoder_time_base: Fraction
     frame_numbers: bool
     sound_codec: str
 
@@ -156,16 +160,24 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, 
     if chosen == "mpeg2video" and rate not in _MPEG2_RATES:
         raise MediaUnsupported(f"mpeg2video cannot run at {rate} frames a second; write .mp4 or .mov", field="output")
     frame_numbers = suffix == ".mxf"
+    time_base = 1 / rate if frame_numbers and rate is not None else video.time_base
     return EncoderChoice(
         codec=chosen,
         encoder=_ENCODERS[chosen],
         container=container.format,
         pixel_format=pixel_format,
         options=_options(chosen, pixel_format, crf, preset, whole_cells=_has_whole_cells(video)),
-        time_base=1 / rate if frame_numbers and rate is not None else video.time_base,
+        time_base=time_base,
+        encoder_time_base=time_base if frame_numbers else time_base * _ticks_of_a_frame(video),
         frame_numbers=frame_numbers,
         sound_codec=container.lossless_sound if chosen in ("ffv1", "prores") else container.sound,
     )
+
+
+def _ticks_of_a_frame(video: VideoInfo) -> int:
+    """Return the ticks from frame to frame, if all times of the footage are whole numbers of them; otherwise 1."""
+    ticks = video.last_duration
+    return ticks if np.all(np.diff(video.pts) == ticks) and int(video.pts[0]) % ticks == 0 else 1
 
 
 def _check_times(output: Path, suffix: str, video: VideoInfo) -> None:

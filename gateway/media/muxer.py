@@ -146,7 +146,7 @@ class FilmMuxer:
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = video.width, video.height, choice.pixel_format
-        context.time_base = choice.time_base
+        context.time_base, stream.time_base = choice.encoder_time_base, choice.time_base
         context.thread_count = self._settings.threads
         context.flags |= CodecFlags.frame_duration
         if choice.codec == "mpeg2video":

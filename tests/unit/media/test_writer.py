@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def test_every_frame_keeps_its_exact_time(tmp_path: Path, clip: Clip, name: str,
     assert _exact_times(probe(tmp_path / name)) == _exact_times(info)
     if not name.endswith("nut"):  # NUT stores no durations
         assert probe(tmp_path / name).video.duration == info.video.duration
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.parametrize("late", [0, 1001 * 24])
+def test_pictures_of_a_constant_rate_state_the_rate_themselves(tmp_path: Path, codec: str, late: int) -> None:
+    pts = tuple(late + pts for pts in FILM_RATE.pts)
+    info = probe(make_clip(tmp_path / "clip.mp4", replace(FILM_RATE, pts=pts)))
+    _write(info, tmp_path / "out.mp4", codec=codec)
+    with av.open(str(tmp_path / "out.mp4")) as film:
+        assert film.streams.video[0].codec_context.framerate == Fraction(24000, 1001)
+        assert all(packet.duration == 1001 for packet in film.demux(video=0) if packet.size)
+    assert _exact_times(probe(tmp_path / "out.mp4")) == _exact_times(info)
 
 
 @pytest.mark.parametrize("name", ["yuv420p", "yuv420p10le", "yuv422p10le", "yuv422p", "yuv444p", "gray", "yuva420p"])
