@@ -137,7 +137,7 @@ class ActorEraser:
         try:
             return await self._carry_out(actor_id)
         except ActorNotReady:
-            # Another caller erased the person meanwhile. The receipt is for everybody who asked.
+            # Another caller erased the person meanwhile. All callers who asked get the receipt.
             found = await asyncio.to_thread(self._erasures.answer, number)
             if found is None:
                 raise
