@@ -1,6 +1,7 @@
 """Export of a network to ONNX: one specification and one routine for all renderers.
 
-The ONNX file holds weights in half precision and computes in the backend's precision. An export that does not agree with PyTorch
+The ONNX file computes in the backend's precision. Its large tensors are the half-precision tensors of the weights file beside it
+(ONNX external data), which personalisation reads too, so each weight is stored once. An export that does not agree with PyTorch
 fails and leaves no file.
 """
 
@@ -26,7 +27,7 @@ from services.common.array_types import Array, UInt8
 from services.common.errors import ContractBroken
 from services.common.face.crops import BOX_SIZE
 from services.common.store.exported_network import write_whole
-from services.render.backends.registry import BATCH_AXIS, WEIGHTS_FOLDER, TensorForm, file_sha256
+from services.render.backends.registry import BATCH_AXIS, WEIGHTS_DIGEST, WEIGHTS_FOLDER, TensorForm, file_sha256
 from services.render.networks.unet import UNetTrunk
 from services.render.quantisation import quantise
 from services.render.renderer import ExportJob
@@ -126,7 +127,9 @@ def export_network(spec: ExportSpec, job: ExportJob) -> Path:
         _write_raw(served, inputs, spec, raw, rng)
         model = _without_traces(onnx.load(raw))
         onnx.save(model, raw)
-        onnx.save(_with_half_weights(model), compact)
+        content = weights.read_bytes()
+        compact.with_name(spec.weights).write_bytes(content)
+        onnx.save(refer_to_weights(_with_half_weights(model), content, spec.weights), compact)
         output_shape, parity = _measured(served, inputs, compact, spec, rng)
         made = {"float": (f"{spec.name}.onnx", compact.read_bytes())}
         if job.calibration is not None:
@@ -134,13 +137,13 @@ def export_network(spec: ExportSpec, job: ExportJob) -> Path:
             quantise(raw, quantised, inputs, job.calibration)
             made["int8"] = f"{spec.name}.int8.onnx", quantised.read_bytes()
     job.folder.mkdir(parents=True, exist_ok=True)
-    for file, content in made.values():
-        write_whole(job.folder / file, content)
+    for file, data in ((spec.weights, content), *made.values()):
+        write_whole(job.folder / file, data)
+    files = {variant: {"path": file, "sha256": hashlib.sha256(data).hexdigest()} for variant, (file, data) in made.items()}
+    files["float"]["weights"] = spec.weights
     facts = {
         "name": spec.name,
-        "files": {
-            variant: {"path": file, "sha256": hashlib.sha256(content).hexdigest()} for variant, (file, content) in made.items()
-        },
+        "files": files,
         "prior_sha256": file_sha256(weights),
         "opset": spec.opset,
         "max_batch_size": spec.max_batch_size,
@@ -237,6 +240,28 @@ def _with_half_weights(model: Any) -> Any:
     del graph.node[:]
     graph.node.extend(nodes)
     onnx.checker.check_model(model)
+    return model
+
+
+def refer_to_weights(model: onnx.ModelProto, content: bytes, file: str) -> onnx.ModelProto:
+    """Return the model with each large tensor that the weights file holds too as a reference into that file.
+
+    The digest of the weights file goes into the model's metadata, so the digest of the ONNX file covers the weights.
+
+    Args:
+        model: network with half-precision constants. The function changes the model.
+        content: bytes of the weights file.
+        file: name of the weights file, which must lie in the folder of the ONNX file.
+    """
+    for tensor in model.graph.initializer:
+        data = numpy_helper.to_array(tensor).tobytes()
+        offset = content.find(data) if tensor.data_type == TensorProto.FLOAT16 else -1
+        if offset >= 0:
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            entries = {"location": file, "offset": str(offset), "length": str(len(data))}
+            tensor.external_data.extend(onnx.StringStringEntryProto(key=key, value=value) for key, value in entries.items())
+    helper.set_model_props(model, {WEIGHTS_DIGEST: hashlib.sha256(content).hexdigest()})
     return model
 
 

@@ -1,7 +1,8 @@
 """The networks of a folder of weights: their digests, compared with the descriptions beside them.
 
 A description is a JSON file of an export. It records the SHA-256 of NAME.onnx in NAME.json (`sha256`), or of several files
-(`files`: name of the file, or of its variant -> `sha256` and perhaps `path`).
+(`files`: name of the file, or of its variant -> `sha256` and perhaps `path`). A variant whose tensors lie in a weights file names
+that file (`weights`), whose SHA-256 is `prior_sha256`.
 """
 
 from __future__ import annotations
@@ -126,3 +127,5 @@ def _digests(stem: str, facts: Any) -> Iterator[tuple[str, str]]:
         yield f"{stem}.onnx", str(facts["sha256"])
     for name, entry in facts.get("files", {}).items():
         yield str(entry.get("path", name)), str(entry["sha256"])
+        if "weights" in entry:
+            yield str(entry["weights"]), str(facts["prior_sha256"])

@@ -15,6 +15,8 @@ from services.render.types import Precision
 
 WEIGHTS_FOLDER: Final = Path(__file__).parents[1] / "weights"
 """Models that come with dubstage."""
+WEIGHTS_DIGEST: Final = "weights_sha256"
+"""Key in an ONNX file's metadata: digest of the weights file that the ONNX file's large tensors lie in."""
 BATCH_AXIS: Final = "batch"
 """First axis of an export sheet's shape where the tensor has one row a frame."""
 
@@ -44,7 +46,8 @@ class ModelFile:
     Attributes:
         name: name in requests.
         path: path of the ONNX file.
-        sha256: digest of that file, hexadecimal.
+        sha256: digest of that file, hexadecimal. The digest covers the weights file too: the ONNX file states that file's digest.
+        weights: weights file in the same folder, which the ONNX file refers to; None: the ONNX file holds all its tensors.
         state_size: length of an actor's state.
         prior_sha256: digest of the weights that the network was exported from; an actor's state fits these weights only.
         inputs: the network's inputs.
@@ -56,6 +59,7 @@ class ModelFile:
     name: str
     path: Path
     sha256: str
+    weights: Path | None
     state_size: int
     prior_sha256: str
     inputs: tuple[TensorForm, ...]
@@ -101,24 +105,37 @@ def _read_model(sheet: Path, variant: str, precision: Precision) -> ModelFile:
     file = facts["files"].get(variant)
     if file is None:
         raise ModelNotFound(f"model {name!r} was not exported in {precision}: {sheet} has no {variant} variant", resource=name)
-    path = sheet.parent / str(file["path"])
-    if not path.is_file():
-        raise ModelNotFound(f"model {name!r}: no file {path}", resource=name)
-    digest = file_sha256(path)
-    if digest != file["sha256"]:
-        raise ArtefactCorrupt(f"{path} is damaged: sha256 {file['sha256']} expected, {digest} found", resource=str(path))
+    path, prior_sha256 = sheet.parent / str(file["path"]), str(facts["prior_sha256"])
+    _check_file(name, path, str(file["sha256"]))
+    weights = sheet.parent / str(file["weights"]) if "weights" in file else None
+    if weights is not None:
+        _check_file(name, weights, prior_sha256)
     inputs, outputs = tensor_forms(facts["inputs"]), tensor_forms(facts["outputs"])
     return ModelFile(
         name=name,
         path=path,
-        sha256=digest,
+        sha256=str(file["sha256"]),
+        weights=weights,
         state_size=int(facts["state_size"]),
-        prior_sha256=str(facts["prior_sha256"]),
+        prior_sha256=prior_sha256,
         inputs=inputs,
         outputs=outputs,
         max_batch_size=int(facts["max_batch_size"]),
         box_size=_box_size(sheet, outputs),
     )
+
+
+def _check_file(name: str, path: Path, sha256: str) -> None:
+    """Check that a file of a model is there and has the digest of the export sheet.
+
+    Raises:
+        ModelNotFound, ArtefactCorrupt: the file is missing or differs.
+    """
+    if not path.is_file():
+        raise ModelNotFound(f"model {name!r}: no file {path}", resource=name)
+    digest = file_sha256(path)
+    if digest != sha256:
+        raise ArtefactCorrupt(f"{path} is damaged: sha256 {sha256} expected, {digest} found", resource=str(path))
 
 
 def tensor_forms(entries: Mapping[str, Any]) -> tuple[TensorForm, ...]:

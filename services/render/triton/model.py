@@ -34,11 +34,7 @@ class TritonPythonModel:
         parameters = {name: str(value["string_value"]) for name, value in config["parameters"].items()}
         version = args["model_version"]
         path = Path(args["model_repository"]) / version / "model.onnx"
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if digest != parameters.get(f"sha256.{version}"):
-            raise pb_utils.TritonModelException(
-                f"{path} is damaged: sha256 {parameters.get(f'sha256.{version}')} expected, {digest} found"
-            )
+        _check_digest(path, parameters.get(f"sha256.{version}"))
         # Exactly the options of the backend in the process (backends/onnxruntime_backend.py), so that the bytes are the same.
         options = ort.SessionOptions()
         options.intra_op_num_threads = int(parameters["num_threads"])
@@ -47,6 +43,10 @@ class TritonPythonModel:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # The large tensors of a network in float32 lie in a weights file, whose digest the network states.
+        weights_sha256 = self._session.get_modelmeta().custom_metadata_map.get("weights_sha256")
+        for weights in path.parent.glob("*.safetensors"):
+            _check_digest(weights, weights_sha256)
         self._inputs = [one.name for one in self._session.get_inputs()]
         self._outputs = [one.name for one in self._session.get_outputs()]
         self._joins_requests = int(config["max_batch_size"]) > 0
@@ -79,3 +79,9 @@ class TritonPythonModel:
             responses.append(pb_utils.InferenceResponse(output_tensors=tensors))
             begin = end
         return responses
+
+
+def _check_digest(path: Path, sha256: str | None) -> None:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != sha256:
+        raise pb_utils.TritonModelException(f"{path} is damaged: sha256 {sha256} expected, {digest} found")

@@ -1,7 +1,7 @@
 """Triton's model repository, written from an export: `python -m services.render.triton.repository DIR`.
 
     DIR/<model>/config.pbtxt           from the export sheet beside the ONNX file (<model>.export.json)
-    DIR/<model>/<version>/model.onnx   and, for the Python backend, model.py
+    DIR/<model>/<version>/model.onnx   with its weights file in float32, and, for the Python backend, model.py
 
 A new digest becomes a new version. The version before stays in the folder, so that an older renderer still finds its network. This
 module needs neither PyTorch nor ONNX, so an image without them can write the repository.
@@ -100,6 +100,8 @@ def write_repository(folder: Path, weights: Path, spec: RepositorySpec) -> list[
         target = folder / name
         target.mkdir(exist_ok=True)
         contents = {"model.onnx": file.path} | ({"model.py": MODEL_FILE} if spec.flavour == "python" else {})
+        if file.weights is not None:
+            contents[file.weights.name] = file.weights
         version = _version_with(target, contents)
         kept = sorted(_versions(target))[-_KEPT_VERSIONS:]
         digests = {number: file_sha256(target / str(number) / "model.onnx") for number in {*kept, version}}

@@ -212,6 +212,28 @@ def test_a_damaged_file_is_not_served(start_triton: StartTriton, connect: Connec
         connect(start_triton(tmp_path / "damaged"), weights=ugc_alone)
 
 
+def test_a_network_in_float32_gets_its_weights_file(
+    start_ugc: StartUgc, connect: Connect, footage: list[RenderFrame], ugc_alone: Path
+) -> None:
+    models = connect(start_ugc(RepositorySpec(precision=Precision.FLOAT32)), weights=ugc_alone, precision=Precision.FLOAT32)
+    (state,) = actor_states(1)
+    alone = make_backend(device="cpu", backend="onnxruntime", precision=Precision.FLOAT32, num_threads=1)
+    file = load_models(ugc_alone, alone).files["ugc"]
+    assert boxes(render(models.backend, file, footage[:3], state)) == boxes(render(alone, file, footage[:3], state))
+
+
+def test_a_network_with_a_damaged_weights_file_is_not_served(
+    start_triton: StartTriton, connect: Connect, ugc_alone: Path, tmp_path: Path
+) -> None:
+    write_repository(tmp_path / "damaged", ugc_alone, RepositorySpec(precision=Precision.FLOAT32))
+    path = tmp_path / "damaged" / "ugc" / "1" / "ugc.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BackendUnavailable, match=r"ugc\.safetensors is damaged: sha256"):
+        connect(start_triton(tmp_path / "damaged"), weights=ugc_alone, precision=Precision.FLOAT32)
+
+
 def test_a_batch_that_the_model_cannot_take_is_our_own_mistake(triton: TritonProcess, connect: Connect) -> None:
     models = connect(triton)
     inputs = {INPUT_PICTURES: np.zeros((1, 80, 80, 9), np.uint8), INPUT_STATE: np.zeros((1, 3480), np.float32)}

@@ -4,10 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto
 
 from services.common.errors import ArtefactCorrupt, ModelNotFound
-from services.render.backends.registry import WEIGHTS_FOLDER, TensorForm, read_models, tensor_forms
+from services.render.backends.registry import WEIGHTS_DIGEST, WEIGHTS_FOLDER, TensorForm, read_models, tensor_forms
 from services.render.types import Precision
 
 
@@ -17,6 +19,24 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     (folder / "ugc.onnx").write_bytes(b"something else")
     with pytest.raises(ArtefactCorrupt, match="is damaged"):
         read_models(folder, Precision.FLOAT32)
+
+
+def test_a_damaged_weights_file_is_refused_in_float32_only(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(WEIGHTS_FOLDER, folder)
+    (folder / "ugc.safetensors").write_bytes(b"something else")
+    with pytest.raises(ArtefactCorrupt, match=r"ugc\.safetensors is damaged"):
+        read_models(folder, Precision.FLOAT32)
+    assert read_models(folder, Precision.INT8)["ugc"].weights is None
+
+
+@pytest.mark.parametrize("name", ["everybody", "everyone", "headpose", "hetero", "ugc"])
+def test_large_tensors_lie_in_the_weights_file_that_the_network_states(name: str) -> None:
+    file = read_models(WEIGHTS_FOLDER, Precision.FLOAT32)[name]
+    model = onnx.load(file.path, load_external_data=False)
+    held = [tensor for tensor in model.graph.initializer if tensor.data_location != TensorProto.EXTERNAL]
+    assert sum(len(tensor.raw_data) for tensor in held) < 64 * 1024
+    assert {entry.key: entry.value for entry in model.metadata_props} == {WEIGHTS_DIGEST: file.prior_sha256}
 
 
 def test_missing_models_and_variants_are_named(tmp_path: Path) -> None:

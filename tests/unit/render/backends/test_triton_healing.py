@@ -112,6 +112,7 @@ def healer(control: Control, monitor: TritonMonitor) -> Iterator[TritonHealer]:
                 name=name,
                 path=Path(name),
                 sha256="",
+                weights=None,
                 state_size=1,
                 prior_sha256="",
                 inputs=(),

@@ -54,7 +54,7 @@ def test_the_gpu_gets_the_servers_own_backend(tmp_path: Path) -> None:
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
     assert [one.name for one in config.optimization.execution_accelerators.gpu_execution_accelerator] == ["tensorrt"]
     assert config.parameters["runtime"].string_value == "tensorrt"
-    assert files_of(tmp_path) == {"ugc/config.pbtxt", "ugc/1/model.onnx"}
+    assert files_of(tmp_path) == {"ugc/config.pbtxt", "ugc/1/model.onnx", "ugc/1/ugc.safetensors"}
 
 
 def test_the_same_network_again_is_the_same_version(tmp_path: Path) -> None:
