@@ -5,29 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from gateway.actors.watch import while_allowed
 from gateway.ahead import in_thread
 from gateway.batch.opening import opening_correlation
 from gateway.batch.thumbnail import thumbnail_of
 from gateway.batch.transitions import Made
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
-from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_files import sha256_of
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.outcome import DubOutcome
+from gateway.pipeline.workspace import Workspace
 from gateway.stages.interface import Stages
 from services.common.errors import Cancelled, DubstageError
 
 
 async def figures_while_allowed(
-    request: DubRequest, outcome: DubOutcome, job: DubJob, stages: Stages, check: Callable[[], None]
+    request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages, check: Callable[[], None]
 ) -> Made:
-    """Measure the film of a dub as `figures_of`. An erasure of the actor removes the records that are measured.
+    """Measure the film of a dub as `figures_of`. The measurement ends as soon as the actor is erased or the consent ends.
 
     Args:
         request: the dub request.
         outcome: result of the dub.
-        job: the job, whose folder still exists.
+        workspace: the open folder of the job.
         stages: the stages, which track the film.
         check: blocks, and raises an error if the actor was erased or the consent has ended.
 
@@ -36,7 +37,7 @@ async def figures_while_allowed(
         DubstageError: the film cannot be read.
     """
     try:
-        made = await figures_of(request, outcome, job, stages)
+        made = await while_allowed(check, figures_of(request, outcome, workspace, stages))
     except Exception:
         await in_thread(check)
         raise
@@ -44,8 +45,8 @@ async def figures_while_allowed(
     return made
 
 
-async def figures_of(request: DubRequest, outcome: DubOutcome, job: DubJob, stages: Stages) -> Made:
-    """Measure the film of a dub, whose job's folder must still exist.
+async def figures_of(request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages) -> Made:
+    """Measure the film of a dub, whose job's folder is open.
 
     If the stages cannot track the film, the film is good all the same: the correlation is left out, and a warning says why.
 
@@ -53,7 +54,7 @@ async def figures_of(request: DubRequest, outcome: DubOutcome, job: DubJob, stag
         DubstageError: the film cannot be read.
     """
     film = await asyncio.to_thread(probe, request.output)
-    r_opening, unmeasured = await _measured(stages, film, outcome, job)
+    r_opening, unmeasured = await _measured(stages, film, outcome, workspace)
     rendered = outcome.plan.rendered()
     return Made(
         frames=outcome.plan.num_frames,
@@ -67,10 +68,12 @@ async def figures_of(request: DubRequest, outcome: DubOutcome, job: DubJob, stag
     )
 
 
-async def _measured(stages: Stages, film: MediaInfo, outcome: DubOutcome, job: DubJob) -> tuple[float | None, tuple[str, ...]]:
+async def _measured(
+    stages: Stages, film: MediaInfo, outcome: DubOutcome, workspace: Workspace
+) -> tuple[float | None, tuple[str, ...]]:
     """Return the correlation of wanted and shown opening, and a warning if the stages could not track the film."""
     try:
-        return await opening_correlation(stages, film, outcome, job), ()
+        return await opening_correlation(stages, film, outcome, workspace), ()
     except Cancelled:
         raise
     except DubstageError as problem:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
 import numpy as np
 
+from gateway.ahead import in_thread
 from gateway.evaluation.mouth_metrics import correlation
 from gateway.media.types import MediaInfo
-from gateway.pipeline.dub import DubJob
 from gateway.pipeline.outcome import DubOutcome
+from gateway.pipeline.workspace import Workspace
 from gateway.reports.job_records import boxes_of, commanded_opening
 from gateway.reports.tracked_output import track_output
 from gateway.stages.interface import Stages
 
 
-async def opening_correlation(stages: Stages, film: MediaInfo, outcome: DubOutcome, job: DubJob) -> float | None:
+async def opening_correlation(stages: Stages, film: MediaInfo, outcome: DubOutcome, workspace: Workspace) -> float | None:
     """Track the film of a dub, and return Pearson's r of the wanted and the shown opening of the mouth over the dubbed frames.
 
-    The job's folder must still exist. The result is the figure that the report of the dub shows.
+    The result is the figure that the report of the dub shows.
 
     Args:
         stages: the stages, which track the film.
         film: the film of the dub.
         outcome: result of the dub.
-        job: the job.
+        workspace: the open folder of the job.
 
     Returns:
         r, -1 to 1; None: fewer than three frames can be compared, or the film is too long to be tracked.
@@ -35,9 +35,9 @@ async def opening_correlation(stages: Stages, film: MediaInfo, outcome: DubOutco
     """
     (rendered,) = np.nonzero(outcome.plan.rendered())
     first = [int(frame) for frame in rendered[:1]]
-    boxes = await asyncio.to_thread(boxes_of, outcome, job, first)
+    boxes = await in_thread(boxes_of, outcome, workspace, first)
     tracked = await track_output(stages, film, outcome, boxes, first)
     if tracked is None:
         return None
-    r = correlation(await asyncio.to_thread(commanded_opening, outcome, job), tracked.opening)
+    r = correlation(await in_thread(commanded_opening, outcome, workspace), tracked.opening)
     return r if math.isfinite(r) else None

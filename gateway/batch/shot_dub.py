@@ -16,7 +16,9 @@ from gateway.batch.transitions import Made
 from gateway.batch.twins import when_free, without_twins
 from gateway.batch.types import Shot
 from gateway.pipeline.dub import DubJob
+from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.progress import OnProgress
+from gateway.stages.interface import Stages
 from services.common.errors import DubstageError
 
 _log = structlog.stdlib.get_logger("dubstage.batch")
@@ -74,18 +76,24 @@ class ShotDub:
                 request, stages, place.artefacts, bench.jobs, ledger, max_bytes=bench.settings.max_job_bytes, sealer=sealer
             )
             self._job, self._ledger = job, ledger
-            async with ledger.recorded(request.method, batch=self._batch, row=self._row) as record:
-                outcome = await dub_while_allowed(job, ledger.check, self._on_progress)
-                self._film_there = True
-                await record.film(request.output, outcome.watermark)
-                self._on_progress("measure", 0, 1)
-                try:
-                    # A film whose measurement is interrupted is dubbed again: its end is recorded once, behind the measurement.
-                    return await figures_while_allowed(request, outcome, job, stages, ledger.check)
-                except FORBIDDEN:
-                    # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
-                    await self.withdraw()
-                    raise
+            # The folder stays locked until the film is measured: a worker that removes the folder of a twin comes later.
+            with job:
+                return await self._dubbed(request, job, stages, ledger)
+
+    async def _dubbed(self, request: DubRequest, job: DubJob, stages: Stages, ledger: JobLedger) -> Made:
+        """Dub the shot, and return the figures of the film, which are measured while the job's folder is open."""
+        async with ledger.recorded(request.method, batch=self._batch, row=self._row) as record:
+            outcome = await dub_while_allowed(job, ledger.check, self._on_progress)
+            self._film_there = True
+            await record.film(request.output, outcome.watermark)
+            self._on_progress("measure", 0, 1)
+            try:
+                # A film whose measurement is interrupted is dubbed again: its end is recorded once, behind the measurement.
+                return await figures_while_allowed(request, outcome, job.workspace, stages, ledger.check)
+            except FORBIDDEN:
+                # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
+                await self.withdraw()
+                raise
 
     def check(self) -> None:
         """Check that the person may be shown. Blocks.

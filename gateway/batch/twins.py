@@ -35,7 +35,7 @@ async def when_free(dub: Callable[[], Awaitable[T]]) -> T:
 async def without_twins(bench: Bench, shot: Shot, request: DubRequest) -> AsyncIterator[None]:
     """Wait until no worker of this machine dubs a twin of a shot, and let no other worker begin with one inside the block.
 
-    Without the wait, a twin could take the job folder between the dub and the measurement of the film.
+    Without the wait, a twin would begin in vain again and again, because the first worker has locked the job folder.
 
     Args:
         bench: what the worker dubs with.

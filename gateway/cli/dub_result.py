@@ -5,24 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.cli.console import say, say_result, say_warning
-from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_files import consents
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.outcome import DubOutcome
+from gateway.pipeline.workspace import Workspace
 from gateway.stages.interface import Stages
 from services.common.errors import DubstageError
 from services.common.store.artefacts import ArtefactStore
 
 
 async def save_report(
-    request: DubRequest, outcome: DubOutcome, job: DubJob, stages: Stages, artefacts: ArtefactStore, folder: Path
+    request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages, artefacts: ArtefactStore, folder: Path
 ) -> None:
     """Write the report of a dub to a folder. If that fails, print that the film was written nevertheless.
 
     Args:
         request: the dub request.
         outcome: its result.
-        job: the job, whose folder still exists.
+        workspace: the open folder of the job, which has the records.
         stages: the stages.
         artefacts: artefact store of the stages.
         folder: folder of the report.
@@ -33,7 +33,7 @@ async def save_report(
     from gateway.reports.from_outcome import write_report
 
     try:
-        await write_report(request, outcome, job, stages, artefacts, folder)
+        await write_report(request, outcome, workspace, stages, artefacts, folder)
     except DubstageError:
         say(f"the film was written to {request.output}, but the report was not written")
         raise

@@ -44,16 +44,17 @@ async def run_dub(
             async with place.stages() as stages:
                 ledger = JobLedger(place.actors, actor_id or "", consents=request.consents)
                 job = DubJob(request, stages, place.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes, sealer=sealer)
-                async with ledger.recorded(request.method) as record:
-                    outcome = await dub_while_allowed(job, ledger.check, progress)
-                    await record.film(request.output, outcome.watermark)
-                try:
-                    if report is not None:
-                        progress.begin("writing the report")
-                        await save_report(request, outcome, job, stages, place.artefacts, report)
-                finally:
-                    # The film is finished, so the job folder is not needed again, even if the report fails.
-                    job.discard()
+                with job:
+                    async with ledger.recorded(request.method) as record:
+                        outcome = await dub_while_allowed(job, ledger.check, progress)
+                        await record.film(request.output, outcome.watermark)
+                    try:
+                        if report is not None:
+                            progress.begin("writing the report")
+                            await save_report(request, outcome, job.workspace, stages, place.artefacts, report)
+                    finally:
+                        # The film is finished, so the job folder is not needed again, even if the report fails.
+                        job.discard()
                 # The film is done, whatever becomes of old jobs. The next dub tries again.
                 with suppress(DubstageError, OSError):
                     await asyncio.to_thread(expire, settings, place.actors, place.artefacts, jobs)

@@ -6,9 +6,11 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import structlog
 
@@ -51,6 +53,9 @@ _log = structlog.stdlib.get_logger("dubstage.jobs")
 class DubJob:
     """A dub in a folder of its own. A run of the same request continues an interrupted run, and gives the same bytes.
 
+    Inside a `with` block of the job, the folder stays open and locked after `run`, so that a report can read the records. No other
+    process works in the folder or removes the folder until the block ends.
+
     Args:
         request: the dub request.
         stages: the stages.
@@ -88,7 +93,19 @@ class DubJob:
         self._operation = operation
         self._takes_over = takes_over
         self._folder: Path | None = None
+        self._keeps_open = False
+        self._open: Workspace | None = None
         self._analysed = False
+
+    def __enter__(self) -> Self:
+        self._keeps_open = True
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._keeps_open = False
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
     async def run(self, on_progress: OnProgress) -> DubOutcome:
         """Dub, and return the result. The job's folder stays until `discard`, so that a report can read it.
@@ -190,9 +207,21 @@ class DubJob:
         """The job's folder; None before `run`."""
         return self._folder
 
+    @property
+    def workspace(self) -> Workspace:
+        """The job's open folder, after `run` and inside a `with` block of the job."""
+        if self._open is None:
+            raise RuntimeError("the job has not run inside a `with` block of the job")
+        return self._open
+
     def discard(self) -> None:
-        """Remove the job's folder, and those of its artefacts that no other job and no actor uses."""
-        if self._folder is not None:
+        """Remove the job's folder, and those of its artefacts that no other job and no actor uses.
+
+        If another job works in the folder meanwhile, the folder is that job's, and stays.
+        """
+        if self._open is not None:
+            remove_locked(self._open.folder, self._ledger, self._store)
+        elif self._folder is not None:
             give_up(self._folder, self._ledger, self._store)
 
     def remove_film(self) -> None:
@@ -206,7 +235,8 @@ class DubJob:
     @asynccontextmanager
     async def _workspace(self, folder: Path) -> AsyncIterator[Workspace]:
         """Open the job's folder. If the work in the folder fails and no other run can continue from there, remove the folder."""
-        with open_workspace(folder, self._operation, max_bytes=self._max_bytes) as workspace:
+        with ExitStack() as stack:
+            workspace = stack.enter_context(open_workspace(folder, self._operation, max_bytes=self._max_bytes))
             self._folder = folder = workspace.folder
             try:
                 await in_thread(self._ledger.begin, folder)
@@ -218,6 +248,9 @@ class DubJob:
                 if hopeless or isinstance(problem, ActorNotReady) or not workspace.resumable():
                     await in_thread(remove_locked, folder, self._ledger, self._store)
                 raise
+            if self._keeps_open:
+                self._open = workspace
+                stack.pop_all()
 
     def _facts(self) -> dict[str, object]:
         """Return what `dubstage jobs` shows of the job."""

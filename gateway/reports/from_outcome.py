@@ -10,11 +10,11 @@ import numpy as np
 
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
-from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_files import consents
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.messages import reason_name
 from gateway.pipeline.outcome import DubOutcome
+from gateway.pipeline.workspace import Workspace
 from gateway.reports.dub_report import write_dub_report
 from gateway.reports.film_pictures import cut_around, pictures_of, side_by_side, sound_of, sound_rate_of
 from gateway.reports.fitting_sheet import TrackedPicture, fitting_sheet
@@ -36,14 +36,14 @@ FRAME_HEIGHT: Final = 240
 
 
 async def write_report(
-    request: DubRequest, outcome: DubOutcome, job: DubJob, stages: Stages, store: ArtefactStore, folder: Path
+    request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages, store: ArtefactStore, folder: Path
 ) -> Path:
-    """Write the report of a dub to `folder`/index.html, and return the path of the page. The job's folder must still exist.
+    """Write the report of a dub to `folder`/index.html, and return the path of the page.
 
     Args:
         request: the dub request.
         outcome: its result.
-        job: the job, which has the folder of records.
+        workspace: the open folder of the job, which has the records.
         stages: the stages, which track the output.
         store: holds the actor's identity.
         folder: gets the page and its pictures, all of them or none.
@@ -54,11 +54,11 @@ async def write_report(
     """
     result = await asyncio.to_thread(probe, request.output)
     chosen = _chosen(outcome)
-    boxes = await asyncio.to_thread(boxes_of, outcome, job, chosen)
+    boxes = await asyncio.to_thread(boxes_of, outcome, workspace, chosen)
     before = await asyncio.to_thread(pictures_of, outcome.film, set(chosen))
     after = await asyncio.to_thread(pictures_of, result, set(chosen))
     tracked = await track_output(stages, result, outcome, boxes, chosen)
-    commanded = await asyncio.to_thread(commanded_opening, outcome, job)
+    commanded = await asyncio.to_thread(commanded_opening, outcome, workspace)
     times = outcome.film.video
     labels = {frame: f"frame {frame}, {float((times.pts[frame] - times.pts[0]) * times.time_base):.2f} s" for frame in chosen}
     report = DubReport(
@@ -82,7 +82,7 @@ async def write_report(
         ],
         frames=[(labels[frame], reduced(after[frame], FRAME_HEIGHT)) for frame in chosen],
         fitting=await asyncio.to_thread(_fitting, outcome, store, after, tracked),
-        head_motion=await asyncio.to_thread(head_motion_of, request, outcome, job),
+        head_motion=await asyncio.to_thread(head_motion_of, request, outcome, workspace),
         commanded_opening=commanded,
         tracked_opening=tracked.opening if tracked is not None else None,
         video=SideBySide(

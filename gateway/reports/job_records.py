@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from gateway.methods import method_named
-from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.kept_expression import wanted_mouths
 from gateway.pipeline.outcome import DubOutcome
@@ -25,40 +24,35 @@ def film_faces(outcome: DubOutcome, workspace: Workspace) -> RecordFile:
     return workspace.faces if outcome.film.path == outcome.info.path else workspace.backgrounds
 
 
-def boxes_of(outcome: DubOutcome, job: DubJob, chosen: list[int]) -> dict[int, Box]:
+def boxes_of(outcome: DubOutcome, workspace: Workspace, chosen: list[int]) -> dict[int, Box]:
     """Return the face box of each chosen frame, by frame."""
-    if job.folder is None:
-        return {}
     boxes: dict[int, Box] = {}
-    with Workspace(job.folder) as workspace:
-        for frame in chosen:
-            row = int(outcome.plan.row[frame])
-            left, top, width, height = film_faces(outcome, workspace).read(row, row + 1)["box"][0]
-            boxes[frame] = (int(left), int(top), int(width), int(height))
+    for frame in chosen:
+        row = int(outcome.plan.row[frame])
+        left, top, width, height = film_faces(outcome, workspace).read(row, row + 1)["box"][0]
+        boxes[frame] = (int(left), int(top), int(width), int(height))
     return boxes
 
 
-def head_motion_of(request: DubRequest, outcome: DubOutcome, job: DubJob) -> dict[str, Float64] | None:
+def head_motion_of(request: DubRequest, outcome: DubOutcome, workspace: Workspace) -> dict[str, Float64] | None:
     """Return the head-pose vectors of the film and the predicted ones; None: the method does not move the head."""
-    if job.folder is None or not method_named(request.method).motion.moves_head:
+    if not method_named(request.method).motion.moves_head:
         return None
-    with Workspace(job.folder) as workspace:
-        predicted = workspace.motion.read(0, MOST_FRAMES)["pose"].copy()
-        film = np.full((min(outcome.plan.num_frames, MOST_FRAMES), POSE_SIZE), np.nan)
-        for frame in range(len(film)):
-            row = int(outcome.plan.row[frame])
-            if row >= 0:
-                film[frame] = pose_vectors([pose_of(film_faces(outcome, workspace).read(row, row + 1)[0])])[0]
+    predicted = workspace.motion.read(0, MOST_FRAMES)["pose"].copy()
+    film = np.full((min(outcome.plan.num_frames, MOST_FRAMES), POSE_SIZE), np.nan)
+    for frame in range(len(film)):
+        row = int(outcome.plan.row[frame])
+        if row >= 0:
+            film[frame] = pose_vectors([pose_of(film_faces(outcome, workspace).read(row, row + 1)[0])])[0]
     return {"film": film, "predicted": predicted}
 
 
-def commanded_opening(outcome: DubOutcome, job: DubJob) -> Float32:
+def commanded_opening(outcome: DubOutcome, workspace: Workspace) -> Float32:
     """Return the opening of the wanted mouths, float32 [T], crop pixels; NaN: the mouth of the frame is not rendered."""
     opening = np.full(outcome.plan.num_frames, np.nan, np.float32)
-    if job.folder is None or outcome.actor is None:
+    if outcome.actor is None:
         return opening
-    with Workspace(job.folder) as workspace:
-        mouths = wanted_mouths(workspace, 0, MOST_FRAMES)
+    mouths = wanted_mouths(workspace, 0, MOST_FRAMES)
     opening[: len(mouths)] = mouth_opening(mouths)
     opening[~outcome.plan.rendered()] = np.nan
     return opening

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -26,6 +27,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import MAX_ATTEMPTS, Quality, Shot, ShotRecord, ShotState
 from gateway.batch.worker import exit_code_of, run_shot
 from gateway.batch.worker_process import WorkerProcess
+from gateway.pipeline.dub import DubJob
 from gateway.provenance.media_digest import media_sha256
 from gateway.settings import GatewaySettings
 from gateway.stages.host import StageHost
@@ -222,6 +224,39 @@ async def test_a_worker_computes_a_shot_again_only_if_the_film_is_gone_or_change
     assert str(film) in record.error
 
 
+async def test_a_folder_that_is_removed_late_costs_a_twin_nothing(
+    bench: Bench, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0)
+    store = batch_of(tmp_path, shot("late", footage, tmp_path), shot("twin", footage, tmp_path, codec="ffv1"))
+    dubbed, removed, discard = threading.Event(), threading.Event(), DubJob.discard
+
+    def discard_late(job: DubJob) -> None:
+        """The first worker removes the folder as soon as the second has written its film, and not before."""
+        if dubbed.is_set():
+            discard(job)
+            return
+        assert dubbed.wait(300)
+        try:
+            discard(job)
+        finally:
+            removed.set()
+
+    def between_film_and_measurement(step: str, *_: int) -> None:
+        if step == "measure":
+            dubbed.set()
+            assert removed.wait(300)
+
+    monkeypatch.setattr(DubJob, "discard", discard_late)
+    late = asyncio.create_task(run_shot(bench, store, "night", 0))
+    await until(lambda: store.record("night", "late").state is ShotState.DONE)
+    twin = await run_shot(bench, store, "night", 1, on_progress=between_film_and_measurement)
+    assert (twin.state, twin.error, twin.exit_code) == (ShotState.DONE, "", 0)
+    assert twin.r_opening is not None
+    await late
+    assert list(bench.jobs.iterdir()) == []
+
+
 async def test_a_worker_tells_by_the_record_why_a_shot_failed(bench: Bench, carphone: Path, tmp_path: Path) -> None:
     short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.6)
     rows = [
@@ -274,12 +309,17 @@ async def test_of_a_person_who_is_erased_while_the_film_is_measured_nothing_stay
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path, actor="ada")
     store = batch_of(tmp_path, row)
 
+    erasing = threading.Thread(target=place.actors.erase, args=("ada",))
+
     def erase(step: str, *_: int) -> None:
         if step == "measure":
             assert Path(row.output).exists()
-            place.actors.erase("ada")
+            erasing.start()
+            while not place.actors.erasures.open():
+                time.sleep(0.01)
 
     record = await run_shot(bench, store, "night", 0, on_progress=erase)
+    await asyncio.to_thread(erasing.join)
     assert (record.state, record.exit_code, record.has_thumbnail) == (ShotState.FAILED, 11, False)
     assert "ada" in record.error
     assert store.thumbnail("night", "one") is None

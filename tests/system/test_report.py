@@ -29,10 +29,11 @@ def test_a_moved_head_has_frames_face_model_and_motion_in_its_report(
 
     async def dub_and_report() -> Path:
         outcome = await job.run(lambda *_: None)
-        return await write_report(request, outcome, job, host.stages, store, tmp_path / "report")
+        return await write_report(request, outcome, job.workspace, host.stages, store, tmp_path / "report")
 
-    page = host.run(dub_and_report())
-    job.discard()
+    with job:
+        page = host.run(dub_and_report())
+        job.discard()
     text = page.read_text(encoding="utf-8")
     for shown in ("footage.mkv", "dub.mp4", "Frames of the film", "Motion of the head", "The face model", *COLUMNS):
         assert shown in text, shown
