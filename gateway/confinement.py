@@ -29,6 +29,26 @@ def confined_root(path: Path) -> Path | None:
     return next((root for root in tuple(_CONFINED) if path.is_relative_to(root)), None)
 
 
+def entry_of(folder: Path, path: str) -> Path | None:
+    """Return the entry of `folder` that a stored path names; None: the path names another place, or the entry is a symbolic link.
+
+    For paths of a database or a file that lead to removal: whoever can write there must not choose what is removed.
+
+    Args:
+        folder: the folder, absolute or relative, with or without symbolic links in its own path.
+        path: the stored path.
+    """
+    name = Path(path).name
+    if name in ("", "..") or "\0" in path:
+        return None
+    try:
+        there = Path(path).parent.resolve() == folder.resolve()
+    except (OSError, RuntimeError):  # a circle of links
+        return None
+    entry = folder / name
+    return entry if there and not entry.is_symlink() else None
+
+
 def open_folder(folder: Path) -> int:
     """Return a descriptor of a folder. Below a confined folder, each part of the path is opened alone, and no part may be a link.
 

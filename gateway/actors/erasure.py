@@ -28,7 +28,7 @@ from gateway.actors.sweep import OtherStore, Sweep, sweep_artefacts, sweep_datab
 from gateway.audit import AuditLog, Event, Happening
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow, ErasureRow
-from gateway.pipeline.workspace import is_running
+from gateway.pipeline.workspace import JOBS, is_running
 from gateway.signatures.installation import InstallationKey, signing_key
 from services.common.chassis import error_status
 from services.common.errors import BackendUnavailable, DubstageError
@@ -61,6 +61,7 @@ class Erasures:
         self._database = database
         self._artefacts = artefacts
         self._data_dir = data_dir
+        self._jobs = data_dir / JOBS
         self._signing_key_file = signing_key_file
         self.audit = AuditLog(database)
 
@@ -167,7 +168,8 @@ class Erasures:
         """Erase a person whose erasure was asked for, look through all stores afterwards, and return the receipt.
 
         Jobs of other processes that use the actor notice the erasure and end. The folder of a job that does not end in time is
-        deleted all the same, and the job fails at its next step. Blobs that another actor or job counts are kept.
+        deleted all the same, and the job fails at its next step. Blobs that another actor or job counts are kept. Nothing outside of
+        the folder of jobs is removed, whatever path the database names: the log and the receipt name what was left there.
 
         Args:
             actor_id: id of the person.
@@ -184,7 +186,7 @@ class Erasures:
         for other in others:
             elsewhere.update(other.forget(actor_id))
         with self._database.reading() as session:
-            folders = folders_of(session, actor_id)
+            folders = folders_of(session, actor_id, self._jobs).own
         return self._perform(actor_id, files_of_jobs(folders), elsewhere, others)
 
     def erase_or_ask(self, actor_id: str, others: Sequence[OtherStore] = ()) -> ErasureReceipt:
@@ -227,7 +229,7 @@ class Erasures:
     def _wait_for_jobs(self, actor_id: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         with self._database.reading() as session:
-            folders = folders_of(session, actor_id)
+            folders = folders_of(session, actor_id, self._jobs).own
         while any(is_running(folder) for folder in folders) and time.monotonic() < deadline:
             time.sleep(_LOOK_S)
 
@@ -239,13 +241,13 @@ class Erasures:
                 # PostgreSQL ends a transaction that pauses, and the stores may take long.
                 session.execute(select(1))
 
-            removed = remove_person(session, actor_id, self._artefacts, beat)
+            removed = remove_person(session, actor_id, self._artefacts, self._jobs, beat)
             blobs = {ref.sha256 for ref in removed.gone}
             sizes = frozenset(ref.size_bytes for ref in removed.gone) | frozenset(files.values())
             sweep = Sweep()
             sweep_database(session, actor_id, blobs, sweep)
             sweep_artefacts(self._artefacts, removed.gone, beat, sweep)
-            sweep_folder(self._data_dir, removed.folders, blobs | files.keys(), sizes, beat, sweep)
+            sweep_folder(self._data_dir, removed.folders.own, blobs | files.keys(), sizes, beat, sweep)
             for other in others:
                 beat()
                 sweep.note(other.place, *other.left(actor_id))
@@ -256,7 +258,7 @@ class Erasures:
                 erased={**removed.by_kind(kept=False), JOB_FILE: files.keys() - sweep.in_use, **elsewhere},
                 kept={**removed.by_kind(kept=True), "file of other work": sweep.in_use},
                 looked_at=sweep.looked,
-                out_of_reach=self._out_of_reach(),
+                out_of_reach=self._out_of_reach(removed.folders.elsewhere),
             )
             mine = update(ErasureRow).where(
                 ErasureRow.actor_id == actor_id, ErasureRow.receipt.is_(None), ErasureRow.error.is_(None)
@@ -273,8 +275,12 @@ class Erasures:
         self.audit.append(session, happening)
         self.audit.forget(session, receipt.actor_id)
 
-    def _out_of_reach(self) -> list[str]:
-        """Return the places that may hold something of an erased person, and that this installation cannot look through."""
+    def _out_of_reach(self, elsewhere: Sequence[str]) -> list[str]:
+        """Return the places that may hold something of an erased person, and that this installation cannot look through.
+
+        Args:
+            elsewhere: paths that the database names as folders of the person's jobs, and that lie outside of the folder of jobs.
+        """
         places = [
             "backups that were written before: delete them, or write them anew",
             "footage, films and other files that users keep outside of the data folder",
@@ -282,6 +288,10 @@ class Erasures:
         ]
         if self._database.shared:
             places.append("folders of jobs on the disks of other gateways: each gateway removes them at its next look")
+        places += [
+            f"{path}, which the database names as the folder of a job, and which is no folder in {self._jobs}: it was left as it is"
+            for path in elsewhere
+        ]
         if self._artefacts.keeps_old_versions():
             places.append("old versions in the bucket of the artefact store, whose versioning is on: delete them there")
         return places

@@ -132,11 +132,10 @@ class JobBlobs:
             for ref in unused:
                 self._artefacts.delete(ref)
 
-    def folders_of(self, operation: str) -> Sequence[Path]:
-        """Return the folders of the jobs that an operation began and has not ended, one for each gateway that did."""
+    def folders_of(self, operation: str) -> Sequence[str]:
+        """Return the folders of the jobs that an operation began and has not ended, one for each gateway that did, as stored."""
         with self._database.reading() as session:
-            found = session.scalars(select(JobFolderRow.folder).where(JobFolderRow.belongs_to == operation))
-            return [Path(folder) for folder in sorted(found)]
+            return sorted(session.scalars(select(JobFolderRow.folder).where(JobFolderRow.belongs_to == operation)))
 
     def unknown(self, folders: Sequence[Path]) -> Sequence[Path]:
         """Return those of the folders whose jobs have ended or never begun, in every gateway: no row has a folder of that name."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
@@ -19,6 +20,7 @@ from gateway.actors.job_blobs import counted
 from gateway.actors.stored import SUPERSEDED
 from gateway.actors.sweep import digest_of_file, regular_files
 from gateway.audit.tables import AuditPersonRow
+from gateway.confinement import entry_of
 from gateway.database.tables import ActorRow, EnrolmentRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
 from gateway.operations.store import OperationRow
 from gateway.pipeline.journal import journalled
@@ -31,6 +33,23 @@ JOB_BLOB: Final = "job"
 JOB_FILE: Final = "job file"
 """Kind of the files in folders of jobs."""
 _BLOBS_AT_ONCE: Final = 50
+
+_log = structlog.stdlib.get_logger("dubstage.erasures")
+
+
+@dataclass(frozen=True, slots=True)
+class JobFolders:
+    """The folders of a person's jobs, as the database names them.
+
+    Attributes:
+        names: the paths as the database has them.
+        own: the folders in the folder of jobs. Only these are read and removed.
+        elsewhere: other paths that exist on this machine. A path of the database is no reason to remove what lies there.
+    """
+
+    names: Sequence[str]
+    own: Sequence[Path]
+    elsewhere: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +64,7 @@ class Removed:
 
     refs: dict[ArtefactRef, str]
     kept: AbstractSet[str]
-    folders: Sequence[Path]
+    folders: JobFolders
 
     @property
     def gone(self) -> list[ArtefactRef]:
@@ -67,13 +86,14 @@ def files_of_jobs(folders: Sequence[Path]) -> dict[str, int]:
     return {digest: size for file, size in found if size and (digest := digest_of_file(file))}
 
 
-def remove_person(session: Session, actor_id: str, artefacts: ArtefactStore, beat: Callable[[], None]) -> Removed:
-    """Delete a person's rows, blobs and folders of jobs.
+def remove_person(session: Session, actor_id: str, artefacts: ArtefactStore, jobs: Path, beat: Callable[[], None]) -> Removed:
+    """Delete a person's rows and blobs, and the person's folders in the folder of jobs.
 
     Args:
         session: the transaction of the erasure.
         actor_id: id of the person.
         artefacts: the store that the stages share.
+        jobs: folder of all jobs.
         beat: called often: keeps the transaction open.
 
     Raises:
@@ -81,21 +101,22 @@ def remove_person(session: Session, actor_id: str, artefacts: ArtefactStore, bea
     """
     # With the row locked, a job that another process begins either comes first and is seen here, or finds no actor.
     actor = session.get(ActorRow, actor_id, with_for_update=True)
-    folders = folders_of(session, actor_id)
+    folders = folders_of(session, actor_id, jobs)
     check_known(session, actor_id)
-    names = [str(folder) for folder in folders]
+    for path in folders.elsewhere:
+        _log.warning("folder_outside_of_jobs_kept", folder=path, jobs=str(jobs))
     # With the rows locked, a blob that a job counts now is either counted first and seen here, or not counted at all.
-    session.scalars(select(JobFolderRow).where(JobFolderRow.folder.in_(names)).with_for_update()).all()
+    session.scalars(select(JobFolderRow).where(JobFolderRow.folder.in_(folders.names)).with_for_update()).all()
     own = f"{artefacts.url}/"
-    refs = {ref: JOB_BLOB for folder in folders for ref in journalled(folder / JOURNAL) if ref.uri.startswith(own)}
-    for job in session.scalars(select(JobBlobRow).where(JobBlobRow.folder.in_(names))):
+    refs = {ref: JOB_BLOB for folder in folders.own for ref in journalled(folder / JOURNAL) if ref.uri.startswith(own)}
+    for job in session.scalars(select(JobBlobRow).where(JobBlobRow.folder.in_(folders.names))):
         refs[ArtefactRef(job.uri, job.sha256, job.size_bytes)] = JOB_BLOB
     for blob in session.scalars(select(LineageRow).where(LineageRow.actor_id == actor_id)):
         refs[ArtefactRef(blob.uri, blob.sha256, blob.size_bytes)] = blob.kind
     for table in (LineageRow, JobRow, EnrolmentRow, OperationRow):
         session.execute(delete(table).where(table.actor_id == actor_id))
-    for jobs in (JobBlobRow, JobFolderRow):
-        session.execute(delete(jobs).where(jobs.folder.in_(names)))
+    for counts in (JobBlobRow, JobFolderRow):
+        session.execute(delete(counts).where(counts.folder.in_(folders.names)))
     if actor is not None:
         session.delete(actor)
     session.flush()
@@ -104,7 +125,7 @@ def remove_person(session: Session, actor_id: str, artefacts: ArtefactStore, bea
         if number % _BLOBS_AT_ONCE == 0:
             beat()
         artefacts.delete(ref)
-    for folder in folders:
+    for folder in folders.own:
         beat()
         _remove(folder)
     return removed
@@ -119,12 +140,34 @@ def check_known(session: Session, actor_id: str) -> None:
     for table in (ActorRow, OperationRow, AuditPersonRow):
         if session.scalar(select(table.actor_id).where(table.actor_id == actor_id).limit(1)) is not None:
             return
-    if not folders_of(session, actor_id):
+    if not _folder_names(session, actor_id):
         raise not_enrolled(actor_id)
 
 
-def folders_of(session: Session, actor_id: str) -> list[Path]:
-    """Return the folders of all jobs that use an actor, and of the operations that enrol the person."""
+def folders_of(session: Session, actor_id: str, jobs: Path) -> JobFolders:
+    """Return the folders of all jobs that use an actor, and of the operations that enrol the person.
+
+    Args:
+        session: a transaction.
+        actor_id: id of the person.
+        jobs: folder of all jobs.
+    """
+    entries = {name: entry_of(jobs, name) for name in _folder_names(session, actor_id)}
+    return JobFolders(
+        names=list(entries),
+        own=[entry for entry in entries.values() if entry is not None],
+        elsewhere=[name for name, entry in entries.items() if entry is None and _exists(name)],
+    )
+
+
+def _exists(path: str) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # a NUL byte
+        return False
+
+
+def _folder_names(session: Session, actor_id: str) -> list[str]:
     mine = select(JobRow.folder).where(JobRow.actor_id == actor_id)
     enrolments = (
         select(JobFolderRow.folder)
@@ -132,7 +175,7 @@ def folders_of(session: Session, actor_id: str) -> list[Path]:
         .where(OperationRow.actor_id == actor_id)
     )
     others = select(JobFolderRow.folder).where(JobFolderRow.belongs_to == f"actors/{actor_id}")
-    return [Path(name) for name in sorted({name for query in (mine, enrolments, others) for name in session.scalars(query)})]
+    return sorted({name for query in (mine, enrolments, others) for name in session.scalars(query)})
 
 
 def _remove(folder: Path) -> None:

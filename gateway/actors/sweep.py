@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 from gateway.actors.receipts import Looked
 from gateway.audit.tables import AuditPersonRow
 from gateway.database.tables import Base, ErasureRow
-from gateway.pipeline.aside import remove_left_copies
+from gateway.pipeline.aside import ASIDE, remove_left_copies
 from gateway.pipeline.journal import journalled
-from gateway.pipeline.workspace import JOURNAL
+from gateway.pipeline.workspace import JOBS, JOURNAL
 from services.common.errors import StorageRefused
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
@@ -160,11 +160,11 @@ def sweep_folder(
         found = digest_of_file(file)
         if found not in digests:
             continue
-        if parts[0] in ("jobs", "fetched"):
+        if parts[0] in (JOBS, ASIDE):
             sweep.in_use.add(found)
         else:
             left.append(f"file {file}")
-    jobs = data_dir / "jobs"
+    jobs = data_dir / JOBS
     for journal in sorted(jobs.glob(f"*/{JOURNAL}")) if jobs.is_dir() else ():
         beat()
         left += [f"entry of the journal {journal}" for ref in journalled(journal) if ref.sha256 in digests]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import structlog
 
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.ledger import JobLedger
@@ -13,12 +16,15 @@ from gateway.api.dub_messages import dub_request_from
 from gateway.api.error_names import ErrorNames
 from gateway.api.local_media import LocalMedia, Media
 from gateway.batch.media import is_url
+from gateway.confinement import confined_root, entry_of
 from gateway.operations.store import OperationRecord
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.removal import delete_unused, give_up, remove_partial_film
 from gateway.provenance.seal import Sealer
 from gateway.tenants.gate import TenantGate
 from services.common.store.artefacts import ArtefactStore
+
+_log = structlog.stdlib.get_logger("dubstage.operations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,11 @@ class JobContext:
     def _abandon(self, record: OperationRecord) -> None:
         self._give_up_folders(record)
         if record.output and not is_url(record.output):
-            remove_partial_film(Path(record.output))
+            output = Path(os.path.abspath(record.output))
+            if confined_root(output) is not None:
+                remove_partial_film(output)
+            else:
+                _log.warning("output_outside_of_media_kept", operation=record.name, output=record.output)
 
     async def forget_others(self, record: OperationRecord) -> None:
         """Remove what other processes have left of an operation that succeeded here: job folders, and blobs that nothing counts.
@@ -89,7 +99,11 @@ class JobContext:
 
     def _give_up_folders(self, record: OperationRecord) -> None:
         ledger = JobLedger(self.actors)
-        for folder in self.actors.jobs.folders_of(record.name):
-            if give_up(folder, ledger, self.artefacts) is None and not folder.is_dir():
-                # The folder is gone, or on the disk of another gateway.
-                delete_unused(folder, ledger.release(folder, ()), ledger, self.artefacts)
+        for stored in self.actors.jobs.folders_of(record.name):
+            folder = Path(stored)
+            if entry_of(self.jobs, stored) is None:
+                # The folder is on the disk of another gateway, which removes the folder, or the path is wrong.
+                _log.info("folder_outside_of_jobs_kept", operation=record.name, folder=stored, jobs=str(self.jobs))
+            elif give_up(folder, ledger, self.artefacts) is not None or folder.is_dir():
+                continue
+            delete_unused(folder, ledger.release(folder, ()), ledger, self.artefacts)

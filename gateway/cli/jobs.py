@@ -16,8 +16,9 @@ from gateway.cli.options import gateway_settings
 from gateway.cli.quantities import parse_age, parse_size, shown_age, shown_size
 from gateway.housekeeping.cleaning import DAY_S, LEAST_BLOB_AGE_S, Limits, remove_jobs, uncounted_blobs
 from gateway.housekeeping.job_list import JobFolder, find_job, list_jobs
-from gateway.housekeeping.jobs_folder import JOBS, open_jobs_folder
+from gateway.housekeeping.jobs_folder import open_jobs_folder
 from gateway.pipeline.removal import AT_ONCE, Freed
+from gateway.pipeline.workspace import JOBS
 from gateway.settings import GatewaySettings
 from services.common.errors import Cancelled, InvalidRequest, StorageRefused
 from services.common.store.artefacts import ArtefactStore

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Final
 
 from gateway.pipeline.disk import job_folder
+from gateway.pipeline.workspace import JOBS
 from gateway.private_files import cannot_use, data_folder
-
-JOBS: Final = "jobs"
-"""Name of the folder in the data folder."""
 
 
 def open_jobs_folder(data_dir: Path) -> Path:

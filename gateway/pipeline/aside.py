@@ -70,7 +70,7 @@ def remove_left_copies(data_dir: Path) -> None:
 
 def _remove_left(root: Path) -> None:
     for left in root.iterdir():
-        if is_running(left):
+        if left.is_symlink() or is_running(left):
             continue
         # Under its lock: another process may have made it just now, and be about to lock it.
         with suppress(InvalidRequest, OSError):

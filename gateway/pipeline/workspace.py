@@ -21,6 +21,8 @@ from gateway.pipeline.records import EXPRESSION_RECORD, FACE_RECORD, FEATURE_REC
 from gateway.pipeline.seals import Seal, read_note, write_note
 from services.common.errors import InvalidRequest
 
+JOBS: Final = "jobs"
+"""Folder of the data folder that holds the folders of all jobs."""
 LOCK: Final = "lock"
 """File that is locked by the process that works in a job's folder."""
 FACTS: Final = "job.json"

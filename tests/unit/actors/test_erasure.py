@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import threading
 import time
@@ -11,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from gateway.actors import erasure
 from gateway.actors.ledger import JobLedger
 from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.store import ActorStore
 from gateway.actors.watch import while_allowed
+from gateway.database.tables import JobBlobRow, JobFolderRow, JobRow
 from gateway.operations.store import OperationStore
 from gateway.pipeline.aside import ASIDE
 from gateway.pipeline.journal import Journal
@@ -169,6 +173,44 @@ def test_what_a_killed_enrolment_left_goes_with_the_person(
     assert len(actors.erasures.erase_or_ask("cleo").erased_sha256) == 1
     assert on_disk(settings) == set()
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("how", ["absolute", "..", "link", "the folder of jobs", "above"])
+def test_a_path_that_the_database_names_outside_of_the_jobs_is_left_logged_and_told(
+    actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, ann: str, tmp_path: Path, how: str
+) -> None:
+    others = tmp_path / "photographs"
+    (others / "journal").mkdir(parents=True)
+    (others / "album.jpg").write_bytes(b"nobody's business")
+    jobs, own = settings.data_dir / "jobs", settings.data_dir / "jobs" / "1"
+    JobLedger(actors, ann).begin(own)
+    for folder, face in ((own, b"face"), (jobs / "of bob", b"face of bob")):
+        folder.mkdir(parents=True)
+        (folder / "faces.bin").write_bytes(face)
+    (jobs / "linked").symlink_to(others)
+    named = {
+        "absolute": str(others),
+        "..": f"{jobs}/1/../../../photographs",
+        "link": f"{jobs}/linked",
+        "the folder of jobs": str(jobs),
+        "above": f"{jobs}/..",
+    }[how]
+    of_blob = blobs.put_bytes(b"window of ann")
+    with actors.database.writing() as session:
+        session.add(JobRow(actor_id=ann, folder=named))
+        session.add(JobFolderRow(folder=named, belongs_to=""))
+        session.add(JobBlobRow(folder=named, sha256=of_blob.sha256, uri=of_blob.uri, size_bytes=of_blob.size_bytes))
+    with capture_logs() as logged:
+        receipt = actors.erase(ann)
+    assert sorted(path.name for path in others.iterdir()) == ["album.jpg", "journal"]
+    assert (jobs / "of bob" / "faces.bin").exists()
+    assert not own.exists()
+    assert not blobs.exists(of_blob)
+    assert [(line["event"], line["folder"]) for line in logged] == [("folder_outside_of_jobs_kept", named)]
+    assert [place for place in receipt.document["out_of_reach"] if place.startswith(f"{named}, which the database names")]
+    assert set(receipt.document["erased"]["job file"]) == {hashlib.sha256(b"face").hexdigest()}
+    with actors.database.reading() as session:
+        assert [session.scalars(select(table)).all() for table in (JobRow, JobFolderRow, JobBlobRow)] == [[], [], []]
 
 
 @pytest.mark.parametrize("open_still", [True, False])

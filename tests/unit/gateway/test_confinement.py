@@ -9,7 +9,7 @@ import pytest
 
 from gateway.batch.media import delivered
 from gateway.bounded_file import bounded_bytes
-from gateway.confinement import confine, make_folder, open_regular, remove_file
+from gateway.confinement import confine, entry_of, make_folder, open_regular, remove_file
 from gateway.consent.files import read_consent
 from services.common.errors import InvalidRequest
 
@@ -73,3 +73,19 @@ def test_a_file_is_removed_and_one_behind_a_link_stays(media: Path) -> None:
     with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
         remove_file(media / "linked" / "film.mp4")
     assert (media.parent / "outside" / "film.mp4").read_bytes() == b"another's"
+
+
+def test_a_stored_path_names_an_entry_of_a_folder_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, outside = tmp_path / "data" / "jobs", tmp_path / "outside"
+    for folder in (jobs / "1", outside / "1"):
+        folder.mkdir(parents=True)
+    (jobs / "link").symlink_to(outside / "1")
+    (tmp_path / "moved").symlink_to(tmp_path / "data")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    monkeypatch.chdir(tmp_path)
+    for same in (jobs / "1", jobs / "gone", "data/jobs/1", tmp_path / "moved" / "jobs" / "1", jobs / "2" / ".." / "1"):
+        assert entry_of(jobs, str(same)) == jobs / Path(same).name, same
+    assert entry_of(Path("moved/jobs"), str(jobs / "1")) == Path("moved/jobs/1")
+    others = (outside / "1", jobs, jobs / "..", jobs / "1" / "..", jobs / ".." / ".." / "outside" / "1", jobs / "1" / "inner")
+    for other in (*map(str, others), f"{jobs}/link", f"{jobs}/.", f"{jobs}/1\0", "", "/", ".", "1", f"{tmp_path}/circle/1"):
+        assert entry_of(jobs, other) is None, other
