@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import re
 import secrets
+import stat
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Final
@@ -30,6 +33,8 @@ from services.common.store.full_disk import told_of_full_disk
 
 STEP: Final = "copying blobs"
 """Name of the pass that copies blobs."""
+_PARTIAL: Final = re.compile(r"\..{1,100}\.[0-9a-f]{16}\.backup", re.DOTALL)
+"""Matches the hidden name of a backup that is being written."""
 
 
 def write_backup(
@@ -129,12 +134,16 @@ def _blobs(connection: Connection, without: frozenset[str]) -> Sequence[Artefact
 
 @contextmanager
 def _written_whole(file: Path, *, overwrite: bool) -> Iterator[tarfile.TarFile]:
-    """Give a tar that lies at `file` when the block has ended without an error. Otherwise nothing stays."""
+    """Give a tar that lies at `file` when the block has ended without an error. Otherwise nothing stays.
+
+    The partial file is locked until it has its name. Partial files in the same folder that no process has locked are removed: they
+    hold names and keys.
+    """
     if os.path.lexists(file) and not (overwrite and file.is_file()):
         raise InvalidRequest(f"{file} exists: give another name, or replace the file with --overwrite", field="file")
-    partial = file.with_name(f".{file.name[:100]}.{secrets.token_hex(8)}.partial")
     try:
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        _remove_left(file.parent)
+        partial, handle = _locked_partial(file)
     except OSError as problem:
         raise InvalidRequest(f"{file} cannot be written: {problem.strerror or problem}", field="file") from problem
     try:
@@ -144,6 +153,42 @@ def _written_whole(file: Path, *, overwrite: bool) -> Iterator[tarfile.TarFile]:
                     yield archive
                 stream.flush()
                 os.fsync(stream.fileno())
-            partial.replace(file)
+                partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _locked_partial(file: Path) -> tuple[Path, int]:
+    """Create and lock a partial file beside `file`, mode 0600. Return its path and its descriptor; closing it ends the lock.
+
+    Raises:
+        OSError: no file can be created in the folder.
+    """
+    while True:
+        partial = file.with_name(f".{file.name[:100]}.{secrets.token_hex(8)}.backup")
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if partial.exists():
+            return partial, handle
+        # Another backup removed the file before it was locked.
+        os.close(handle)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove the partial files of backups that were killed. On a file system without locks, all stay.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        found = [entry.path for entry in entries if _PARTIAL.fullmatch(entry.name)]
+    for left in found:
+        with suppress(OSError):  # gone meanwhile, another user's, or held by a backup that runs
+            handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if stat.S_ISREG(os.fstat(handle).st_mode):
+                    os.unlink(left)
+            finally:
+                os.close(handle)

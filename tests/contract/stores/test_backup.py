@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -268,6 +271,51 @@ def test_an_existing_file_is_kept_unless_it_may_be_replaced(place: Workplace, tm
     assert file.read_bytes() == b"letters"
     write_backup(place, file, overwrite=True)
     assert read_manifest(file).actors == 2
+
+
+def test_what_a_killed_backup_left_goes_with_the_next_and_what_a_live_one_writes_stays(place: Workplace, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir(mode=0o755)
+    for name in ("actors.tar", ".actors.0123456789abcdef.backup.gz", ".0123456789abcdef.backup"):
+        (folder / name).write_bytes(b"another's")
+
+    def partial() -> set[Path]:
+        return set(folder.glob(".*.tar.*"))
+
+    script = """
+import os, sys, time
+from pathlib import Path
+from gateway.actors.workplace import open_workplace
+from gateway.backup.write import write_backup
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+os.umask(0)
+with open_workplace(load_settings(GatewaySettings)) as place:
+    write_backup(place, Path(sys.argv[1]), on_blob=lambda *_: (print("writes", flush=True), time.sleep(600)))
+"""
+    named = {name: str(getattr(place.settings, name)) for name in ("data_dir", "artefacts_url", "database_url")}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment |= {f"DUBSTAGE_{name.upper()}": value for name, value in named.items() if value}
+    command = [sys.executable, "-c", script, str(folder / "killed.tar")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == b"writes\n"
+        (left,) = partial()
+        assert left.stat().st_mode & 0o777 == 0o600
+        killed.kill()
+    assert partial() == {left}
+
+    def write_another(*_: object) -> None:
+        (live,) = partial()
+        assert live != left
+        write_backup(place, folder / f"{len(list(folder.iterdir()))}.tar")
+        assert partial() == {live}
+
+    write_backup(place, folder / "live.tar", on_blob=write_another)
+    assert partial() == set()
+    assert read_manifest(folder / "live.tar").actors == 2
+    assert {path.read_bytes() for path in folder.iterdir() if path.suffix != ".tar"} == {b"another's"}
+    assert (folder / "actors.tar").read_bytes() == b"another's"
 
 
 def _truncate(file: Path) -> None:
