@@ -1,4 +1,4 @@
-"""What processes for files of strangers share: how they find this package, and the limits that they set for themselves.
+"""What processes for files of strangers share: the environment that they get, and the limits that they set for themselves.
 
 This module imports the standard library only: such a process sets its limits before it loads a library that reads the files.
 """
@@ -16,13 +16,42 @@ _ROOT: Final = str(Path(__file__).resolve().parents[1])
 """Folder that this package is imported from."""
 
 
-def child_environment(**more: str) -> dict[str, str]:
-    """Return the environment of a process that imports what this process imports.
+_HARMLESS: Final = (
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LC_MESSAGES",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONHOME",
+    "PYTHONPYCACHEPREFIX",
+    "TMPDIR",
+    "TZ",
+)
+"""Variables that a process for files of strangers inherits: where programs, libraries and temporary files are, and the language."""
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of a worker or server: everything of this process, and what the process needs to import the same."""
+    return {**os.environ, "PYTHONPATH": _import_path()}
+
+
+def bare_environment(**more: str) -> dict[str, str]:
+    """Return the environment of a process that opens files of strangers: no settings, tokens, passwords or keys of this process.
+
+    A library that such a file takes over finds nothing there that opens the database, the artefact store or another service.
 
     Args:
         more: further variables.
     """
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([_ROOT, *(entry for entry in sys.path if entry)]), **more}
+    kept = {name: os.environ[name] for name in _HARMLESS if name in os.environ}
+    return {**kept, "PYTHONPATH": _import_path(), **more}
+
+
+def _import_path() -> str:
+    return os.pathsep.join([_ROOT, *(entry for entry in sys.path if entry)])
 
 
 def confine(memory_bytes: int, cpu_s: int) -> None:

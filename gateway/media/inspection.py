@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from gateway.ahead import stoppable
-from gateway.child_process import child_environment
+from gateway.child_process import bare_environment
 from gateway.media.bounds import PROBE_BASE_S, PROBE_BYTES_PER_S, PROBE_MEMORY_BYTES
 from gateway.media.regular_file import reading
 from gateway.media.sound import SoundInfo
@@ -161,7 +161,7 @@ class _Inspection:
                 pass_fds=(handle,),
                 start_new_session=True,  # Ctrl-C goes to the parent alone, and the parent ends the child
                 # Without these, address space is reserved for threads that are not used here.
-                env=child_environment(OPENBLAS_NUM_THREADS="1", MALLOC_ARENA_MAX="2"),
+                env=bare_environment(OPENBLAS_NUM_THREADS="1", MALLOC_ARENA_MAX="2"),
             )
         return self._process
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Collection
 from typing import Final
 
-from gateway.child_process import child_environment, confine
+from gateway.child_process import bare_environment, confine
 
 MEMORY_BYTES: Final = 2 << 30
 """Address space of a process that calls c2pa, bytes. c2pa needs 0.6 GB of it for a film of any length."""
@@ -53,7 +53,7 @@ def ask_aside(
         stderr=subprocess.DEVNULL,
         pass_fds=tuple(handles),
         start_new_session=True,  # Ctrl-C goes to the parent alone, which waits for the short rest
-        env=child_environment(**environment),
+        env=bare_environment(**environment),
         timeout=limit_s,
         check=False,
     )

@@ -116,10 +116,18 @@ def _sign(
                 files,
                 limit_s=longest_s,
                 TMPDIR=str(folder.absolute()),
+                **(_way_to_the_authority() if time_stamp_url else {}),
             )
             return _manifest(done, time_stamp_limit_s)
     except subprocess.TimeoutExpired:
         raise LibraryError(f"it took more than {longest_s:.0f} s") from None
+
+
+def _way_to_the_authority() -> dict[str, str]:
+    """Return the variables with the proxies and the trusted certificates of this machine, which c2pa reads itself."""
+    names = [f"{kind}_PROXY" for kind in ("ALL", "HTTP", "HTTPS", "NO")]
+    names += [*map(str.lower, names), "SSL_CERT_DIR", "SSL_CERT_FILE"]
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _manifest(done: subprocess.CompletedProcess[bytes], time_stamp_limit_s: float) -> bytes:

@@ -1,0 +1,82 @@
+"""Processes that open files of strangers inherit no secret of the process that starts them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.media.inspection import inspect_film, inspect_sound, inspect_tags
+from gateway.provenance.library import LibraryError
+from gateway.provenance.reading import read_aside
+from gateway.provenance.signing import sign_aside
+from gateway.provenance.signing_key import Credential
+from services.common.errors import MediaUnsupported
+
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "secret-1",
+    "AWS_SECRET_ACCESS_KEY": "secret-2",
+    "AWS_SESSION_TOKEN": "secret-3",
+    "DUBSTAGE_DATABASE_URL": "postgresql+psycopg://dubstage:secret-4@database/actors",
+    "DUBSTAGE_AUTH_TOKEN": "secret-5",
+    "DUBSTAGE_PROVENANCE_SIGNER_COMMAND": "sign --pin secret-6",
+    "PGPASSWORD": "secret-7",
+    "SOMEBODY_ELSES_API_KEY": "secret-8",
+    "HTTPS_PROXY": "http://user:secret-9@proxy",
+}
+KEPT = {"LC_ALL": "C.UTF-8", "LD_LIBRARY_PATH": "/opt/lib", "PATH": "/usr/bin:/bin", "TZ": "Asia/Tokyo"}
+
+
+def signed(folder: Path, url: str = "") -> None:
+    credential = Credential(chain=b"", key=b"secret-10", algorithm="es256")
+    sign_aside({}, [], credential, folder=folder, time_stamp_url=url)
+
+
+def read(film: Path) -> None:
+    with film.open("rb") as file:
+        read_aside(file.fileno(), "video/mp4")
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], object]], dict[str, str]]:
+    """The environment of the process that a function starts, as the process itself sees it."""
+    dump, child = tmp_path / "environment", tmp_path / "python"
+    child.write_text(f"#!/bin/sh\ncat /proc/$$/environ > {dump}\nexit 1\n")
+    child.chmod(0o755)
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"film of a stranger")
+    monkeypatch.setattr(sys, "executable", str(child))
+    for name, value in {**SECRETS, **KEPT}.items():
+        monkeypatch.setenv(name, value)
+
+    def of(start: Callable[[Path], object]) -> dict[str, str]:
+        with pytest.raises((MediaUnsupported, LibraryError)):
+            start(film)
+        lines = dump.read_bytes().decode().split("\0")
+        return dict(line.split("=", 1) for line in lines if line)
+
+    return of
+
+
+@pytest.mark.parametrize(
+    "start",
+    [inspect_film, inspect_sound, inspect_tags, read, lambda film: signed(film.parent)],
+    ids=["film", "sound", "tags", "manifest", "signature"],
+)
+def test_a_process_for_files_of_strangers_gets_no_secret(
+    environment: Callable[[Callable[[Path], object]], dict[str, str]], start: Callable[[Path], object]
+) -> None:
+    found = environment(start)
+    assert [name for name, value in found.items() if "secret" in value] == []
+    assert SECRETS.keys().isdisjoint(found)
+    assert {name: found.get(name) for name in KEPT} == KEPT
+    assert sys.path[-1] in found["PYTHONPATH"].split(":")
+
+
+def test_a_process_that_asks_a_time_stamp_authority_knows_the_proxy_besides(
+    environment: Callable[[Callable[[Path], object]], dict[str, str]],
+) -> None:
+    found = environment(lambda film: signed(film.parent, "http://authority.test"))
+    assert {name for name, value in found.items() if "secret" in value} == {"HTTPS_PROXY"}
