@@ -168,8 +168,9 @@ class Erasures:
         """Erase a person whose erasure was asked for, look through all stores afterwards, and return the receipt.
 
         Jobs of other processes that use the actor notice the erasure and end. The folder of a job that does not end in time is
-        deleted all the same, and the job fails at its next step. Blobs that another actor or job counts are kept. Nothing outside of
-        the folder of jobs is removed, whatever path the database names: the log and the receipt name what was left there.
+        deleted all the same, and the job fails at its next step. Blobs that another actor or job counts are kept.
+
+        Nothing outside of the folder of jobs is removed, whatever path the database names: log and receipt name what was left there.
 
         Args:
             actor_id: id of the person.

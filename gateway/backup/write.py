@@ -147,13 +147,13 @@ def _written_whole(file: Path, *, overwrite: bool) -> Iterator[tarfile.TarFile]:
     except OSError as problem:
         raise InvalidRequest(f"{file} cannot be written: {problem.strerror or problem}", field="file") from problem
     try:
-        with told_of_full_disk(f"no space left for the backup {file}: free some, or give another disk", file):
-            with os.fdopen(handle, "wb") as stream:
-                with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                    yield archive
-                stream.flush()
-                os.fsync(stream.fileno())
-                partial.replace(file)
+        message = f"no space left for the backup {file}: free some, or give another disk"
+        with told_of_full_disk(message, file), os.fdopen(handle, "wb") as stream:
+            with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+                yield archive
+            stream.flush()
+            os.fsync(stream.fileno())
+            partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
 
