@@ -170,7 +170,7 @@ class Erasures:
         Jobs of other processes that use the actor notice the erasure and end. The folder of a job that does not end in time is
         deleted all the same, and the job fails at its next step. Blobs that another actor or job counts are kept.
 
-        Nothing outside of the folder of jobs is removed, whatever path the database names: log and receipt name what was left there.
+        Nothing outside of the folder of jobs is removed, whatever path the database names. Log and receipt name what stays.
 
         Args:
             actor_id: id of the person.
