@@ -62,10 +62,9 @@ def test_files_of_the_folder_are_no_modules_of_a_server(
     (tmp_path / "signal.py").write_text("raise SystemExit('a file of the user')\n")
     log = tmp_path / "log"
     command = [sys.executable, "-P", "-m", "gateway.cli", "serve", "audio"]
+    own = {**child_environment(), **environment, "DUBSTAGE_PORT": "0"}
     with log.open("wb") as out:
-        started.append(
-            subprocess.Popen(command, cwd=tmp_path, env=child_environment(**environment, DUBSTAGE_PORT="0"), stdout=out, stderr=out)
-        )
+        started.append(subprocess.Popen(command, cwd=tmp_path, env=own, stdout=out, stderr=out))
     until(lambda: started[0].poll() is not None or b"dubstage audio listening on " in log.read_bytes())
     assert started[0].poll() is None, log.read_text()
 
