@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
@@ -36,6 +37,7 @@ from services.common.errors import (
     BackendUnavailable,
     DubstageError,
     InvalidRequest,
+    ModelNotFound,
     RequestError,
     StorageRefused,
 )
@@ -143,6 +145,9 @@ async def _models(client: StageClient, name: str) -> str:
     """Return the models that a stage serves, with the first digits of their digests, and what computes the renderers.
 
     Empty if the stage cannot list models.
+
+    Raises:
+        ModelNotFound: the stage cannot compute one of its renderers; the message has the reason and the remedy.
     """
     once = RetryPolicy(max_attempts=1)
     found: dict[str, str] = {}
@@ -154,10 +159,32 @@ async def _models(client: StageClient, name: str) -> str:
     elif name == "render":
         render: Any = render_pb2_grpc.RenderServiceStub(client.channel)
         renderers = await client.unary(render.ListModels, render_pb2.ListModelsRequest(), policy=once)
+        _check_all_computed(renderers)
         found = {model.name: model.sha256 for model in renderers.models}
         runtimes = {f"{model.backend} {model.precision}" for model in renderers.models}
     computed = "".join(f", computed by {runtime}" for runtime in sorted(runtimes))
     return computed + "".join(f", {model} {digest[:_DIGITS]}" for model, digest in found.items())
+
+
+def _check_all_computed(renderers: render_pb2.ListModelsResponse) -> None:
+    if renderers.unavailable:
+        names = ", ".join(model.name for model in renderers.models)
+        lost = "; ".join(f"{model.name}: {model.reason}" for model in renderers.unavailable)
+        raise ModelNotFound(f"the render stage serves {names}, and cannot compute {lost}", resource=renderers.unavailable[0].name)
+
+
+async def check_renderers(settings: GatewaySettings) -> str:
+    """Load the renderers in this process as a dub does, and return how many there are.
+
+    Raises:
+        DubstageError: the render stage does not start, or cannot compute one of its renderers.
+    """
+    from gateway.stages.local import LocalStages, compose_stages
+
+    async with LocalStages(compose_stages(settings.artefacts_url, names=("render",))) as local:
+        renderers = await local.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest())
+    _check_all_computed(renderers)
+    return f"{len(renderers.models)} load"
 
 
 async def _check_serving(client: StageClient, name: str, service: str) -> None:
