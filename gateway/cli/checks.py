@@ -23,6 +23,7 @@ from dubstage.face.v1alpha1 import face_pb2
 from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
 from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
 from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
+from gateway.actors.store_owner import check_owner
 from gateway.database.database import Database
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
@@ -82,15 +83,24 @@ def check_database(settings: GatewaySettings) -> str:
     """Open the database, create missing tables, read all of a SQLite file, and return the place of the database.
 
     Raises:
-        DubstageError: the database cannot be used; the message has the remedy, and no password.
+        DubstageError: the database cannot be used, or the artefact store belongs to another one; the message has the remedy, and no
+            password.
     """
     data_folder(settings.data_dir)
+    store = ArtefactStore(settings.artefacts_url)
+    # Before the database is made: see `default_artefacts_url`.
+    store.make_folder()
     database = Database(settings.database_url, settings.data_dir, tenant=settings.tenant)
     try:
         database.check_integrity()
+        try:
+            store.owner()
+        except DubstageError:
+            return database.where  # the check of the store says what is wrong
+        owned = check_owner(store, database)
     finally:
         database.close()
-    return database.where
+    return f"{database.where}, {'owns' if owned else 'will own'} the artefact store"
 
 
 async def check_face_model_of(settings: GatewaySettings) -> str:

@@ -122,6 +122,7 @@ IN_A_TEMPLATE = {
             *(
                 "batch.enabled=true",
                 "batch.url=s3://films/batches",
+                POSTGRES,
                 "render.autoscaling.type=keda",
                 "render.autoscaling.minReplicas=0",
             ),

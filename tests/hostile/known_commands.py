@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from random import Random
 
+from services.common.store.artefacts import OWNER
 from tests.hostile.bases import ACTOR
 from tests.hostile.case import ANSWERED, EXIT_OK, EXIT_PERSON, EXIT_WRONG, NOT_DONE, TOLD, Case, Fault, Outcome
 from tests.hostile.commands import ANSWERS, CONSENTS, consent_file, run
@@ -207,7 +208,7 @@ def _stores() -> list[Case]:
 
     def blob(folder: Path) -> None:
         for path in (folder / "artefacts").rglob("*"):
-            if path.is_file():
+            if path.is_file() and path.name != OWNER:
                 path.write_bytes(b"damaged")
 
     def moved(folder: Path) -> None:
