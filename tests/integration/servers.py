@@ -72,7 +72,8 @@ class RunningStages:
 
     def let_another_database_own_the_store(self) -> None:
         """Tests with databases of their own share these stages and their store: each test has footage, and so blobs, of its own."""
-        (self.artefacts / OWNER).unlink(missing_ok=True)
+        for name in (*self.artefacts.glob(OWNER), *self.artefacts.glob(f"tenants/*/{OWNER}")):
+            name.unlink()
 
 
 @contextmanager
