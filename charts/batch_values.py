@@ -36,7 +36,9 @@ _IMAGE["properties"]["repository"] = text(
 
 BATCH: Final[Schema] = closed(
     {
-        "enabled": flag("whether the release has what `dubstage batch --engine kubernetes` needs"),
+        "enabled": flag(
+            "whether the release has what `dubstage batch --engine kubernetes` needs; needs PostgreSQL in gateway.database"
+        ),
         "url": text(
             "store of batches for workers and people who submit, such as s3://bucket/batches; empty: gateway.settings.batches_url",
             r"^(([a-z0-9]+:/)?/.+)?$",

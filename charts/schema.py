@@ -16,13 +16,14 @@ from typing import Any, Final
 import yaml
 
 from charts.batch_values import BATCH
-from charts.rules import Schema, closed
+from charts.rules import Schema, closed, when
 from charts.values import GATEWAY, GLOBAL, component_properties, own_properties
 from gateway.settings import GatewaySettings
 from services.audio.settings import AudioSettings
 from services.common.chassis.settings import StageSettings
 from services.face.settings import FaceSettings
 from services.motion.settings import MotionSettings
+from services.render.backends.choice import CHOICES, precisions_of
 from services.render.settings import RenderSettings
 from services.texture.settings import TextureSettings
 
@@ -101,14 +102,26 @@ def settings_schema(kind: type[StageSettings]) -> Schema:
     return closed(properties, "settings of the process, by their names in settings.py")
 
 
+def render_rules() -> Schema:
+    """Return the rules of the render stage's `settings` that name two values: which backend computes in which precision."""
+    backends = dict.fromkeys(choice.backend for choice in CHOICES)
+    return {
+        "allOf": [
+            when({"backend": backend}, {"precision": {"enum": [str(precision) for precision in precisions_of(backend)]}})
+            for backend in backends
+        ]
+    }
+
+
 def component_schema(name: str) -> Schema:
     """Return values.schema.json of the chart of a component."""
+    rules = render_rules() if name == "render" else {}
     properties = {
         "enabled": {"type": "boolean", "description": "whether the release installs the component"},
         "global": {"type": "object", "description": "see the umbrella chart"},
         **component_properties(name),
         **own_properties(name),
-        "settings": settings_schema(SETTINGS[name]),
+        "settings": settings_schema(SETTINGS[name]) | rules,
     }
     return {"$schema": _DRAFT, "title": f"Values of dubstage's {name} chart", **closed(properties)}
 

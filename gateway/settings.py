@@ -13,7 +13,14 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 
 from services.common.chassis.caller import DEFAULT_TENANT
 from services.common.chassis.client import ClientConfig
-from services.common.chassis.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, PREFIX, StageSettings
+from services.common.chassis.settings import (
+    DEFAULT_PORTS,
+    LARGE_MESSAGE_BYTES,
+    PREFIX,
+    StageSettings,
+    default_artefacts_url,
+    default_data_dir,
+)
 
 TENANTS_FOLDER: Final = ".tenants"
 """Folder of the media folder, and of the store of batches, that holds the folders of all tenants but the default tenant."""
@@ -23,14 +30,6 @@ _WITH_PORT: Final = re.compile(r"[^:/\[\]]+:\d+|\[.*\]:\d+")
 
 
 _BOOL: Final[TypeAdapter[bool]] = TypeAdapter(bool)
-
-
-def default_data_dir() -> Path:
-    """Return the folder of jobs and actors if no setting names one."""
-    import os
-
-    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "dubstage"
 
 
 class RequireConsent(StrEnum):
@@ -187,6 +186,13 @@ class GatewaySettings(StageSettings):
     stages_tls_key_file: Path | None = None
     stages_token_file: Path | None = Field(None, description="file whose first line is sent to the stages as bearer token")
     stage_deadline_s: float = Field(3600.0, gt=0, le=604_800, description="longest time of one call to a stage, seconds")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _artefacts_in_the_data_folder(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if given.get("artefacts_url"):
+            return given
+        return {**given, "artefacts_url": default_artefacts_url(Path(given.get("data_dir") or default_data_dir()))}
 
     @model_validator(mode="after")
     def _certificate_with_key(self) -> Self:

@@ -242,7 +242,7 @@ class Erasures:
                 # PostgreSQL ends a transaction that pauses, and the stores may take long.
                 session.execute(select(1))
 
-            removed = remove_person(session, actor_id, self._artefacts, self._jobs, beat)
+            removed = remove_person(self._database, session, actor_id, self._artefacts, self._jobs, beat)
             blobs = {ref.sha256 for ref in removed.gone}
             sizes = frozenset(ref.size_bytes for ref in removed.gone) | frozenset(files.values())
             sweep = Sweep()

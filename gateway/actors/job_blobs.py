@@ -13,7 +13,6 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from gateway.actors.actor_id import not_enrolled
-from gateway.database import postgres_locks
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
 from services.common.errors import ActorNotReady, Cancelled, InvalidRequest
@@ -77,7 +76,7 @@ class JobBlobs:
         with self._database.writing() as session:
             # With the row locked, an erasure in another process either comes first, or sees this blob.
             begun = session.get(JobFolderRow, str(folder), with_for_update=True)
-            self._wait_for_turn(session, {ref.sha256})
+            self._database.count_blobs(session, {ref.sha256})
             gone = begun is None or _is_over(session, folder, actor_id)
             if gone:
                 if ref.sha256 not in counted(session, {ref.sha256}):
@@ -120,7 +119,7 @@ class JobBlobs:
         began = time.monotonic()
         with self._database.writing() as session:
             digests = {ref.sha256 for ref in refs}
-            self._wait_for_turn(session, digests)
+            self._database.count_blobs(session, digests)
             known = counted(session, digests, but=str(but) if but is not None else "")
             yield [ref for ref in refs if ref.sha256 not in known]
         if not self._database.shared:
@@ -148,13 +147,6 @@ class JobBlobs:
         with self._database.reading() as session:
             known = counted(session, {ref.sha256 for ref in refs})
         return [ref for ref in refs if ref.sha256 not in known]
-
-    def _wait_for_turn(self, session: Session, digests: AbstractSet[str]) -> None:
-        """Wait for transactions that count or delete one of these blobs. SQLite orders its writers anyway."""
-        if self._database.shared:
-            # All processes lock in the same order, and after rows, so that no two wait for each other.
-            for key in sorted(int.from_bytes(bytes.fromhex(digest)[:8], signed=True) for digest in digests):
-                postgres_locks.wait_in_transaction(session.connection(), key)
 
     def _is_there(self, ref: ArtefactRef) -> bool:
         try:

@@ -21,6 +21,7 @@ from gateway.actors.stored import SUPERSEDED
 from gateway.actors.sweep import digest_of_file, regular_files
 from gateway.audit.tables import AuditPersonRow
 from gateway.confinement import entry_of
+from gateway.database.database import Database
 from gateway.database.tables import ActorRow, EnrolmentRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
 from gateway.operations.store import OperationRow
 from gateway.pipeline.journal import journalled
@@ -86,10 +87,13 @@ def files_of_jobs(folders: Sequence[Path]) -> dict[str, int]:
     return {digest: size for file, size in found if size and (digest := digest_of_file(file))}
 
 
-def remove_person(session: Session, actor_id: str, artefacts: ArtefactStore, jobs: Path, beat: Callable[[], None]) -> Removed:
+def remove_person(
+    database: Database, session: Session, actor_id: str, artefacts: ArtefactStore, jobs: Path, beat: Callable[[], None]
+) -> Removed:
     """Delete a person's rows and blobs, and the person's folders in the folder of jobs.
 
     Args:
+        database: database of the actors.
         session: the transaction of the erasure.
         actor_id: id of the person.
         artefacts: the store that the stages share.
@@ -107,6 +111,8 @@ def remove_person(session: Session, actor_id: str, artefacts: ArtefactStore, job
         _log.warning("folder_outside_of_jobs_kept", folder=path, jobs=str(jobs))
     # With the rows locked, a blob that a job counts now is either counted first and seen here, or not counted at all.
     session.scalars(select(JobFolderRow).where(JobFolderRow.folder.in_(folders.names)).with_for_update()).all()
+    # From here to the end of the transaction, no job and no enrolment counts a blob that this erasure may delete.
+    database.delete_blobs(session)
     own = f"{artefacts.url}/"
     refs = {ref: JOB_BLOB for folder in folders.own for ref in journalled(folder / JOURNAL) if ref.uri.startswith(own)}
     for job in session.scalars(select(JobBlobRow).where(JobBlobRow.folder.in_(folders.names))):

@@ -15,6 +15,7 @@ from gateway.actors.consents import Consents
 from gateway.actors.erasure import Erasures
 from gateway.actors.job_blobs import JobBlobs, check_enrolment
 from gateway.actors.receipts import ErasureReceipt, now
+from gateway.actors.store_owner import claim_store
 from gateway.actors.stored import (
     ENROLMENT,
     ActorSummary,
@@ -50,18 +51,29 @@ class ActorStore:
     Args:
         settings: data folder, database URL and artefact store.
         beside: store of another tenant, whose connections to the database this store uses; None: it has its own.
+        claim_artefacts: make the database the owner of the artefact store, or check that it is (`claim_store`). False: the caller
+            counts and deletes no blobs, and needs no artefact store that answers.
 
     Raises:
-        StorageRefused: the data folder or the database cannot be used, or the database is damaged.
-        BackendUnavailable: the database does not answer.
+        StorageRefused: the data folder, the database or the artefact store cannot be used, the database is damaged, or the artefact
+            store belongs to another database.
+        BackendUnavailable: the database or the artefact store does not answer.
     """
 
-    def __init__(self, settings: GatewaySettings, *, beside: ActorStore | None = None) -> None:
+    def __init__(self, settings: GatewaySettings, *, beside: ActorStore | None = None, claim_artefacts: bool = True) -> None:
         data_folder(settings.data_dir)
         self.data_dir = settings.data_dir
         shared = beside.database if beside is not None else None
-        self._database = Database(settings.database_url, settings.data_dir, tenant=settings.tenant, beside=shared)
         self._artefacts = ArtefactStore(settings.artefacts_url)
+        # Before the database is made: see `default_artefacts_url`.
+        self._artefacts.make_folder()
+        self._database = Database(settings.database_url, settings.data_dir, tenant=settings.tenant, beside=shared)
+        if claim_artefacts:
+            try:
+                claim_store(self._artefacts, self._database)
+            except BaseException:
+                self._database.close()
+                raise
         self.jobs = JobBlobs(self._database, self._artefacts)
         self.consents = Consents(self._database, settings)
         self.erasures = Erasures(self._database, self._artefacts, settings.data_dir, settings.signing_key_file)
@@ -124,6 +136,7 @@ class ActorStore:
                 if folder is not None:
                     check_enrolment(session, folder, actor_id)
                 self._database.one_by_one(session)
+                self._database.count_blobs(session, {ref.sha256 for ref in artefacts.values()})
                 self.consents.check_within(session, [consent], subject=actor_id)
                 add_actor(session, actor)
                 self.audit.append(session, created_by(actor, operation), continues=operation)

@@ -39,12 +39,17 @@ class Workplace:
 
 
 @contextmanager
-def open_workplace(settings: GatewaySettings) -> Iterator[Workplace]:
+def open_workplace(settings: GatewaySettings, *, claim_artefacts: bool = True) -> Iterator[Workplace]:
     """Open the stores that the settings name, and close the database at the end.
 
+    Args:
+        settings: settings of the process.
+        claim_artefacts: as for ActorStore.
+
     Raises:
-        StorageRefused: the data folder, the database or the artefact store cannot be used.
-        BackendUnavailable: the database does not answer.
+        StorageRefused: the data folder, the database or the artefact store cannot be used, or the artefact store belongs to another
+            database.
+        BackendUnavailable: the database or the artefact store does not answer.
     """
-    with ActorStore(settings) as actors:
+    with ActorStore(settings, claim_artefacts=claim_artefacts) as actors:
         yield Workplace(settings, actors, ArtefactStore(settings.artefacts_url))

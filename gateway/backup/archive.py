@@ -46,6 +46,7 @@ class Manifest:
         blobs: number of blobs.
         blob_bytes: size of all blobs, bytes.
         members: SHA-256 of each member that is neither the manifest nor a blob, by name.
+        database: id of the database, which the artefact store carries; empty: an earlier version wrote the backup.
     """
 
     format: int
@@ -56,6 +57,7 @@ class Manifest:
     blobs: int
     blob_bytes: int
     members: dict[str, str]
+    database: str = ""
 
 
 class ArchiveWriter:

@@ -12,6 +12,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from gateway.actors.store_owner import take_store
 from gateway.actors.workplace import Workplace
 from gateway.audit.entry import Event, Happening
 from gateway.audit.log import AuditLog
@@ -30,17 +31,18 @@ RESTORE: Final = "restoring blobs"
 def restore_backup(place: Workplace, file: Path, *, on_blob: Callable[[str, int, int], None] = lambda *_: None) -> Manifest:
     """Fill an empty installation from a backup, and return the backup's manifest.
 
-    The whole file is checked before anything is written. Then the blobs are stored, and at last all rows in one transaction. So an
-    interrupted restore leaves no actor, and the same command goes on.
+    The whole file is checked before anything is written. Then the database becomes the owner of the artefact store, the blobs are
+    stored, and at last all rows in one transaction. So an interrupted restore leaves no actor, and the same command goes on.
 
     Args:
-        place: open stores of the installation.
+        place: open stores of the installation, opened without a claim of the artefact store.
         file: the backup.
         on_blob: called with the name of the pass, blobs done, and all blobs.
 
     Raises:
         InvalidRequest: the file is no backup or is damaged, the installation holds actors or operations, a gateway works with its
             database, its artefact store has another URL, or it has other keys (KEYS).
+        StorageRefused: the artefact store belongs to another database than the backup's.
         StorageFull, StorageRefused, BackendUnavailable: a store or a key cannot be written.
     """
     manifest = read_manifest(file)
@@ -56,6 +58,8 @@ def restore_backup(place: Workplace, file: Path, *, on_blob: Callable[[str, int,
         _check_empty(database)
         keys = _checked(file, manifest, on_blob)
         check_keys(place.settings.data_dir, keys)
+        # Before the blobs: no other database may delete them.
+        take_store(place.artefacts, database, manifest.database)
         done = 0
         for name, content in members(file):
             if name in manifest.members:

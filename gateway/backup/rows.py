@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Integer, LargeBinary, Table, func, insert, select, text
 
-from gateway.database.tables import Base, JobBlobRow, JobFolderRow, JobRow
+from gateway.database.tables import Base, InstallationRow, JobBlobRow, JobFolderRow, JobRow
 from gateway.operations.store import LeaseRow, OperationRow
 
-TRANSIENT: Final = frozenset(table.__tablename__ for table in (JobFolderRow, JobBlobRow, JobRow, LeaseRow))
-"""Tables about the folders of running jobs and the gateways that run them. A backup leaves them out, because it holds neither."""
+TRANSIENT: Final = frozenset(table.__tablename__ for table in (JobFolderRow, JobBlobRow, JobRow, LeaseRow, InstallationRow))
+"""Tables about the folders of running jobs, the gateways that run them, and the database itself. A backup leaves them out, because
+it holds none of these. The id of the database is in the manifest."""
 _ROWS_AT_ONCE: Final = 500
 _ACTOR: Final = "actor_id"
 

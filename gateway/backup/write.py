@@ -83,6 +83,7 @@ def write_backup(
             blobs=len(refs),
             blob_bytes=sum(ref.size_bytes for ref in refs),
             members={name: _digest(content) for name, content in members.items()},
+            database=database.id,
         )
         writer = ArchiveWriter(archive, manifest, members)
         for number, ref in enumerate(refs):

@@ -55,5 +55,5 @@ def submission(facts: BatchFacts) -> Happening:
 
 
 def _record(settings: GatewaySettings, happening: Happening) -> None:
-    with ActorStore(settings) as actors:
+    with ActorStore(settings, claim_artefacts=False) as actors:
         actors.audit.record(happening)

@@ -49,7 +49,7 @@ def list_entries(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """List the newest entries. The id of an actor is shown until the person is erased."""
-    with ActorStore(options.gateway_settings()) as actors:
+    with ActorStore(options.gateway_settings(), claim_artefacts=False) as actors:
         found = actors.audit.newest(limit, actor_id=actor, event=event)
     if as_json:
         for entry in found:
@@ -68,7 +68,7 @@ def export(
 ) -> None:
     """Write the whole log to FILE: one entry per line, and a last line with the signed head."""
     at = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
-    with ActorStore(options.gateway_settings()) as actors:
+    with ActorStore(options.gateway_settings(), claim_artefacts=False) as actors:
         try:
             made = write_export(actors.audit, actors.erasures.signing_key(), file, at=at, overwrite=overwrite)
         except ChainBroken as problem:
@@ -107,7 +107,7 @@ def verify(
             head = exported.head
         else:
             earlier = verify_export(since, trusted_key(key)).head if since is not None else Head()
-            with ActorStore(options.gateway_settings()) as actors:
+            with ActorStore(options.gateway_settings(), claim_artefacts=False) as actors:
                 head = actors.audit.verify(earlier)
     except ChainBroken as problem:
         _say_broken(problem, place)

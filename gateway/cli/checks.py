@@ -17,11 +17,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
 from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
 from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
+from gateway.actors.store_owner import check_owner
 from gateway.database.database import Database
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
@@ -36,6 +38,7 @@ from services.common.errors import (
     BackendUnavailable,
     DubstageError,
     InvalidRequest,
+    ModelNotFound,
     RequestError,
     StorageRefused,
 )
@@ -80,15 +83,24 @@ def check_database(settings: GatewaySettings) -> str:
     """Open the database, create missing tables, read all of a SQLite file, and return the place of the database.
 
     Raises:
-        DubstageError: the database cannot be used; the message has the remedy, and no password.
+        DubstageError: the database cannot be used, or the artefact store belongs to another one; the message has the remedy, and no
+            password.
     """
     data_folder(settings.data_dir)
+    store = ArtefactStore(settings.artefacts_url)
+    # Before the database is made: see `default_artefacts_url`.
+    store.make_folder()
     database = Database(settings.database_url, settings.data_dir, tenant=settings.tenant)
     try:
         database.check_integrity()
+        try:
+            store.owner()
+        except DubstageError:
+            return database.where  # the check of the store says what is wrong
+        owned = check_owner(store, database)
     finally:
         database.close()
-    return database.where
+    return f"{database.where}, {'owns' if owned else 'will own'} the artefact store"
 
 
 async def check_face_model_of(settings: GatewaySettings) -> str:
@@ -143,6 +155,9 @@ async def _models(client: StageClient, name: str) -> str:
     """Return the models that a stage serves, with the first digits of their digests, and what computes the renderers.
 
     Empty if the stage cannot list models.
+
+    Raises:
+        ModelNotFound: the stage cannot compute one of its renderers; the message has the reason and the remedy.
     """
     once = RetryPolicy(max_attempts=1)
     found: dict[str, str] = {}
@@ -154,10 +169,32 @@ async def _models(client: StageClient, name: str) -> str:
     elif name == "render":
         render: Any = render_pb2_grpc.RenderServiceStub(client.channel)
         renderers = await client.unary(render.ListModels, render_pb2.ListModelsRequest(), policy=once)
+        _check_all_computed(renderers)
         found = {model.name: model.sha256 for model in renderers.models}
         runtimes = {f"{model.backend} {model.precision}" for model in renderers.models}
     computed = "".join(f", computed by {runtime}" for runtime in sorted(runtimes))
     return computed + "".join(f", {model} {digest[:_DIGITS]}" for model, digest in found.items())
+
+
+def _check_all_computed(renderers: render_pb2.ListModelsResponse) -> None:
+    if renderers.unavailable:
+        names = ", ".join(model.name for model in renderers.models)
+        lost = "; ".join(f"{model.name}: {model.reason}" for model in renderers.unavailable)
+        raise ModelNotFound(f"the render stage serves {names}, and cannot compute {lost}", resource=renderers.unavailable[0].name)
+
+
+async def check_renderers(settings: GatewaySettings) -> str:
+    """Load the renderers in this process as a dub does, and return how many there are.
+
+    Raises:
+        DubstageError: the render stage does not start, or cannot compute one of its renderers.
+    """
+    from gateway.stages.local import LocalStages, compose_stages
+
+    async with LocalStages(compose_stages(settings.artefacts_url, names=("render",))) as local:
+        renderers = await local.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest())
+    _check_all_computed(renderers)
+    return f"{len(renderers.models)} load"
 
 
 async def _check_serving(client: StageClient, name: str, service: str) -> None:

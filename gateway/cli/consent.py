@@ -117,7 +117,7 @@ def revoke(
 
 @contextmanager
 def _actors() -> Iterator[ActorStore]:
-    with ActorStore(options.gateway_settings()) as actors:
+    with ActorStore(options.gateway_settings(), claim_artefacts=False) as actors:
         yield actors
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from gateway.cli.app import app
 from gateway.cli.check_keys import check_signing_key
-from gateway.cli.checks import check_database, check_face_model_of, check_stage, check_store
+from gateway.cli.checks import check_database, check_face_model_of, check_renderers, check_stage, check_store
 from gateway.cli.console import out
 from gateway.cli.networks import NETWORK_STAGES, network_rows
 from gateway.cli.text import printable
@@ -50,6 +50,7 @@ def doctor() -> None:
         checks |= asyncio.run(_stages(settings))
     else:
         checks["stages"] = lambda: "in this process"
+        checks["renderers"] = lambda: asyncio.run(check_renderers(settings))
     failed = False
     for package in PACKAGES if remote else PACKAGES + STAGE_PACKAGES:
         try:

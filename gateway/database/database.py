@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import inspect, text
+from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -20,8 +21,9 @@ from sqlalchemy.schema import CreateSchema
 from gateway.database import postgres_locks, sqlite_file
 from gateway.database.engine import FIELD, engine_of
 from gateway.database.indices import add_missing_indices
-from gateway.database.tables import Base, WrongType
+from gateway.database.tables import Base, InstallationRow, WrongType
 from services.common.chassis.caller import DEFAULT_TENANT
+from services.common.chassis.settings import DATABASE_FILE
 from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull, StorageRefused
 
 SCHEMA_PREFIX: Final = "dubstage_"
@@ -44,6 +46,7 @@ class Database:
         where: the URL without the password, for error texts.
         tenant: whose tables these are.
         file: SQLite's file; None: PostgreSQL.
+        id: random id of these tables, 32 hexadecimal digits. The artefact store whose blobs the tables count carries the id.
 
     Args:
         url: SQLAlchemy URL, such as `postgresql+psycopg://USER:PASSWORD@HOST/DATABASE`; empty: SQLite.
@@ -62,7 +65,7 @@ class Database:
         if beside is not None and self._is_guest:
             self.engine: Engine = beside.engine
         else:
-            self.engine = engine_of(url or f"sqlite:///{data_dir / 'actors.sqlite'}")
+            self.engine = engine_of(url or f"sqlite:///{data_dir / DATABASE_FILE}")
         self._schema: str | None = None
         if self.shared and tenant != DEFAULT_TENANT:
             self._schema = f"{SCHEMA_PREFIX}{tenant}"
@@ -72,6 +75,7 @@ class Database:
         self._writer: Engine = self.engine.execution_options(**{sqlite_file.BEGIN: "IMMEDIATE"})
         self._claim: Connection | int | None = None
         self._is_gateway = False
+        self.id = ""
         if self.file is not None:
             sqlite_file.make_private(self.file, tighten=not url)
         try:
@@ -91,6 +95,7 @@ class Database:
                 connection.execute(CreateSchema(self._schema))
             Base.metadata.create_all(connection)
             add_missing_indices(connection, Base.metadata, self._schema)
+            self.id = _id_in(connection)
 
     @property
     def shared(self) -> bool:
@@ -171,6 +176,31 @@ class Database:
         """Let the transaction wait for other transactions that called this method. SQLite orders its writers anyway."""
         if self.shared:
             postgres_locks.wait_in_transaction(session.connection(), postgres_locks.QUEUE)
+
+    def count_blobs(self, session: Session, digests: Iterable[str]) -> None:
+        """Let the transaction wait for other transactions that count or delete one of a few blobs, and for erasures that delete
+        blobs. SQLite orders its writers anyway.
+
+        Rows are locked before, and locks of other kinds behind, so that no two transactions wait for each other.
+
+        Args:
+            session: session of the transaction.
+            digests: SHA-256 of the blobs that the transaction counts or deletes, hexadecimal.
+        """
+        if self.shared:
+            connection = session.connection()
+            postgres_locks.wait_in_transaction(connection, postgres_locks.BLOBS, together=True)
+            # All processes lock in the same order.
+            for key in sorted({int.from_bytes(bytes.fromhex(digest)[:8], signed=True) for digest in digests}):
+                postgres_locks.wait_in_transaction(connection, key)
+
+    def delete_blobs(self, session: Session) -> None:
+        """Let the transaction wait for all other transactions that called `count_blobs`, and keep them out until its end.
+
+        An erasure deletes more blobs than there are locks. SQLite orders its writers anyway.
+        """
+        if self.shared:
+            postgres_locks.wait_in_transaction(session.connection(), postgres_locks.BLOBS)
 
     def audit_one_by_one(self, session: Session) -> None:
         """Let the transaction wait for other transactions that write to the audit log. SQLite orders its writers anyway."""
@@ -289,6 +319,15 @@ class Database:
             f"the database {self.where} does not answer: {said}: check that it runs and that {FIELD} names its host and port",
             retry_after_s=5.0,
         )
+
+
+def _id_in(connection: Connection) -> str:
+    """Return the id of the tables, which the first call draws. No other process calls at the same time."""
+    found = connection.scalar(select(InstallationRow.id))
+    if found is None:
+        found = secrets.token_hex(16)
+        connection.execute(insert(InstallationRow).values(id=found))
+    return found
 
 
 def _file(engine: Engine) -> Path | None:

@@ -19,13 +19,22 @@ TURN: Final = 0x6475_6276
 """First key of the locks of single pieces of work. The second key is the number of the work."""
 AUDIT: Final = 0x6475_6277
 """Key of the lock of transactions that write to the audit log. No transaction waits for another lock behind this one."""
+BLOBS: Final = 0x6475_6278
+"""Key of the lock that transactions share while they count blobs, and that an erasure holds alone while it deletes blobs."""
 PAUSED_S: Final = 20
 """Seconds without a statement after which the server ends a transaction that changes something, and its connection."""
 
 
-def wait_in_transaction(connection: Connection, key: int) -> None:
-    """Wait until no other transaction holds a lock, and hold it until the transaction ends."""
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+def wait_in_transaction(connection: Connection, key: int, *, together: bool = False) -> None:
+    """Wait until no other transaction holds a lock, and hold it until the transaction ends.
+
+    Args:
+        connection: connection of the transaction.
+        key: key of the lock.
+        together: whether several transactions may hold the lock together.
+    """
+    kind = "pg_advisory_xact_lock_shared" if together else "pg_advisory_xact_lock"
+    connection.execute(text(f"SELECT {kind}(:key)"), {"key": key})
 
 
 def end_if_paused(connection: Connection) -> None:

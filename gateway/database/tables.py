@@ -50,6 +50,14 @@ def _check_texts(row: Base, _context: object) -> None:
             raise WrongType(f"{row.__tablename__}.{name} of a row holds {type(value).__name__}, not text")
 
 
+class InstallationRow(Base):
+    """The one row that tells these tables from those of every other installation and tenant."""
+
+    __tablename__ = "installation"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+
+
 class TenantRow(Base):
     """A tenant beside the default tenant, that a gateway has served. Only the default tenant's database has such rows."""
 

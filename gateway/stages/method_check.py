@@ -51,7 +51,8 @@ def check_methods(motion: motion_pb2.ListModelsResponse, render: render_pb2.List
         there = {"motion": all(row.name in predictors for row in rows), "render": renderer is not None}
         if not all(there.values()):
             stages = [stage for stage, has in there.items() if not has]
-            _log.warning("method_missing", method=method.name, stages=stages)
+            reason = _reason(render, method.renderer.name)
+            _log.warning("method_missing", method=method.name, stages=stages, **({"reason": reason} if reason else {}))
             missing.append(method.name)
     return missing
 
@@ -83,20 +84,26 @@ async def models_for(stages: Stages, method: Method) -> Listed:
     """Return the models of the stages, if the stages have the predictor and the renderer of a method.
 
     Raises:
-        ModelNotFound: a stage does not have its part of the method.
+        ModelNotFound: a stage does not have its part of the method, or cannot compute it.
         DubstageError: from the stages.
     """
     listed = await listed_models(stages)
     _check_there("motion", method, method.motion.name, [model.name for model in listed.motion.models])
-    _check_there("render", method, method.renderer.name, [model.name for model in listed.render.models])
+    reason = _reason(listed.render, method.renderer.name)
+    _check_there("render", method, method.renderer.name, [model.name for model in listed.render.models], reason)
     return listed
 
 
-def _check_there(stage: str, method: Method, wanted: str, names: list[str]) -> None:
+def _reason(render: render_pb2.ListModelsResponse, name: str) -> str:
+    """Return why the render stage cannot compute a model that it has on disk; empty: it says nothing of such a model."""
+    return next((model.reason for model in render.unavailable if model.name == name), "")
+
+
+def _check_there(stage: str, method: Method, wanted: str, names: list[str], reason: str = "") -> None:
     if wanted not in names:
+        lacks = f"cannot compute its model {wanted!r}: {reason}" if reason else f"has no model {wanted!r}"
         raise ModelNotFound(
-            f"method {method.name!r} cannot be used here: the {stage} stage has no model {wanted!r}; it has: "
-            f"{', '.join(sorted(names)) or 'none'}",
+            f"method {method.name!r} cannot be used here: the {stage} stage {lacks}; it has: {', '.join(sorted(names)) or 'none'}",
             resource=wanted,
         )
 

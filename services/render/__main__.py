@@ -6,6 +6,7 @@ import functools
 import sys
 
 import cv2
+import structlog
 
 from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
 from services.common.chassis.limits import WorkerPool
@@ -18,6 +19,8 @@ from services.render.backends.make import make_backend
 from services.render.models import RenderModels, load_models
 from services.render.servicer import RenderServicer
 from services.render.settings import RenderSettings
+
+_log = structlog.stdlib.get_logger("dubstage.render")
 
 
 def compose(settings: RenderSettings) -> StageParts:
@@ -41,7 +44,10 @@ def compose(settings: RenderSettings) -> StageParts:
             triton=triton,
             monitor=monitor,
         )
-        return load_models(settings.render_weights, backend)
+        loaded = load_models(settings.render_weights, backend)
+        for name, reason in loaded.unavailable.items():
+            _log.error("model_unavailable", model=name, backend=backend.name, precision=str(backend.precision), reason=reason)
+        return loaded
 
     def warm_up() -> None:
         models()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
@@ -13,6 +14,7 @@ from services.common.store.artefacts import ArtefactRef
 from services.common.wire.arrays import from_image, from_tensor, to_gray_image, to_rgb_image, to_tensor
 from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
 from services.render.backends.registry import ModelFile
+from services.render.models import RenderModels
 from services.render.renderer import Renderer
 from services.render.types import ModelInfo, PersonalizeProgress, RenderedFrame, RenderFrame, TextureInput
 
@@ -25,18 +27,22 @@ _TEXTURES: Final = {
 }
 
 
-def model_from_proto(name: str, models: dict[str, ModelFile], field: str) -> ModelFile:
+def model_from_proto(name: str, models: RenderModels, field: str) -> ModelFile:
     """Return the loaded model of a name.
 
     Raises:
         InvalidRequest: the name is empty; the message lists the names.
-        ModelNotFound: there is no model of this name; the message lists the names.
+        ModelNotFound: there is no model of this name, or the backend cannot read the model. The message lists the names, and has
+            the reason and the remedy.
     """
+    names = ", ".join(sorted(models.files))
     if not name:
-        raise InvalidRequest(f"{field} is empty: one of {', '.join(sorted(models))}", field=field)
-    if name not in models:
-        raise ModelNotFound(f"no model {name[:80]!r}: there are {', '.join(sorted(models))}", resource=name[:80])
-    return models[name]
+        raise InvalidRequest(f"{field} is empty: one of {names}", field=field)
+    if name in models.unavailable:
+        raise ModelNotFound(f"model {name!r} cannot be used here: {models.unavailable[name]}; there are {names}", resource=name)
+    if name not in models.files:
+        raise ModelNotFound(f"no model {name[:80]!r}: there are {names}", resource=name[:80])
+    return models.files[name]
 
 
 def config_from_proto(request: pb.RenderRequest) -> pb.RenderConfig:
@@ -169,9 +175,15 @@ def result_to_proto(progress: PersonalizeProgress, actor: ArtefactRef) -> pb.Per
     return response
 
 
-def models_to_proto(models: list[ModelInfo]) -> pb.ListModelsResponse:
-    """Return the answer of ListModels."""
+def models_to_proto(models: list[ModelInfo], unavailable: Mapping[str, str]) -> pb.ListModelsResponse:
+    """Return the answer of ListModels.
+
+    Args:
+        models: loaded models.
+        unavailable: names of the models that the backend cannot read, each with the reason and the remedy.
+    """
     return pb.ListModelsResponse(
+        unavailable=[pb.UnavailableModel(name=name, reason=reason) for name, reason in sorted(unavailable.items())],
         models=[
             pb.Model(
                 name=model.name,
@@ -188,5 +200,5 @@ def models_to_proto(models: list[ModelInfo]) -> pb.ListModelsResponse:
                 box_multiple=model.box_multiple,
             )
             for model in models
-        ]
+        ],
     )

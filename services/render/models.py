@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from services.common.array_types import UInt8
+from services.common.errors import ModelNotFound
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import SPEECH_SHAPE
 from services.common.face.neural_texture import NUM_CHANNELS
@@ -27,11 +28,13 @@ class RenderModels:
         backend: runtime that computes the models.
         files: exported networks by name.
         folder: folder of the weights that personalisation trains with.
+        unavailable: names of the exported networks that the backend cannot read, each with the reason and the remedy.
     """
 
     backend: Backend
     files: dict[str, ModelFile]
     folder: Path
+    unavailable: dict[str, str]
 
     def info(self) -> list[ModelInfo]:
         """Describe all models, ordered by name."""
@@ -55,21 +58,29 @@ class RenderModels:
 
 
 def load_models(folder: Path, backend: Backend) -> RenderModels:
-    """Load all models of a folder and draw one black frame with each.
+    """Load all models of a folder and draw one black frame with each. A model that the backend cannot read is left out.
 
     Raises:
-        ModelNotFound: a file is missing, or a model has the name of no renderer.
+        ModelNotFound: a file is missing, a model has the name of no renderer, or the backend can read none of the models.
         ArtefactCorrupt: a file is damaged.
+        BackendUnavailable: the backend's server does not answer.
     """
     files = read_models(folder, backend.precision)
     renderers = {name: renderer_named(name) for name in files}
+    unavailable: dict[str, str] = {}
     for name, file in files.items():
-        backend.load(file)
+        try:
+            backend.load(file)
+        except ModelNotFound as error:
+            unavailable[name] = error.message
+            continue
         reference = _black(file) if "reference" in renderers[name].inputs else None
         stream = open_stream(backend, file, default_state(file), reference)
         stream.render([blank_frame(file)])
         stream.finish()
-    return RenderModels(backend, files, folder)
+    if len(unavailable) == len(files):
+        raise ModelNotFound("; ".join(unavailable.values()), resource=str(folder))
+    return RenderModels(backend, {name: files[name] for name in files if name not in unavailable}, folder, unavailable)
 
 
 def blank_frame(model: ModelFile) -> RenderFrame:

@@ -70,7 +70,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         """Answer a stream: config, then frames. Frames that arrived while the batch before was computed form the next batch."""
         requests = aiter(request_iterator)
         config, models = config_from_proto(await config_message(requests)), self._models()
-        model = model_from_proto(config.model, models.files, "config.model")
+        model = model_from_proto(config.model, models, "config.model")
         renderer = renderer_named(model.name)
         set_model_version(model.sha256[:12])
         state = await self._workers.run(self._actors.state, actor_from_proto(config), model)
@@ -90,7 +90,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
     ) -> AsyncIterator[pb.PersonalizeResponse]:
         """Answer progress, then the actor."""
         models = self._models()
-        model = model_from_proto(request.model, models.files, "model")
+        model = model_from_proto(request.model, models, "model")
         renderer = renderer_named(model.name)
         set_model_version(model.sha256[:12])
         bank, identity = bank_from_proto(request), identity_from_proto(request, renderer)
@@ -114,8 +114,9 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
     async def ListModels(  # noqa: N802  # the RPC's name
         self, request: pb.ListModelsRequest, context: Any
     ) -> pb.ListModelsResponse:
-        """Answer all models that are loaded."""
-        return models_to_proto(self._models().info())
+        """Answer all models that are loaded, and those that the backend cannot read."""
+        models = self._models()
+        return models_to_proto(models.info(), models.unavailable)
 
 
 def _next_report(reports: Iterator[PersonalizeProgress]) -> PersonalizeProgress | None:

@@ -8,7 +8,8 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
-from services.render.backends.choice import BackendName, Device, default_choice, this_processor
+from services.common.errors import InvalidRequest
+from services.render.backends.choice import BackendName, Device, check_choice, default_choice, this_processor
 from services.render.backends.registry import WEIGHTS_FOLDER
 from services.render.backends.triton_options import TritonOptions
 from services.render.types import Precision
@@ -24,7 +25,9 @@ class RenderSettings(StageSettings):
     render_weights: Path = Field(default=WEIGHTS_FOLDER, description="folder with exported models and the prior's weights")
     device: Device = Field(default="cpu", description="device that computes networks")
     backend: BackendName | None = Field(default=None, description="runtime of networks; default: by the kind of processor")
-    precision: Precision | None = Field(default=None, description="float32, bfloat16 or int8; default: by the kind of processor")
+    precision: Precision | None = Field(
+        default=None, description="float32, bfloat16 (openvino) or int8 (onnxruntime, triton); default: by the kind of processor"
+    )
     batch_size: int = Field(default=4, ge=1, le=64, description="most frames of one stream that are computed at once")
     max_queued_personalizations: int = Field(
         default=4, ge=0, le=10_000, description="personalisations that may wait while one runs"
@@ -56,8 +59,15 @@ class RenderSettings(StageSettings):
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:
-        if self.backend != "triton" and (self.backend is None) != (self.precision is None):
+        if self.backend == "triton":
+            return self
+        if (self.backend is None) != (self.precision is None):
             raise ValueError("backend and precision must be given together, or neither of them")
+        if self.backend is not None and self.precision is not None:
+            try:
+                check_choice(self.backend, self.precision)
+            except InvalidRequest as problem:
+                raise ValueError(problem.message) from None
         return self
 
     def runtime(self) -> str:

@@ -15,7 +15,9 @@ from services.render.settings import RenderSettings
 from tests.charts.rendering import NAMESPACE, STAGES, Rendered, pod_spec, render, template
 from tests.kubernetes_objects import schemas_read_once
 
-ON = ("batch.enabled=true", "batch.url=s3://films/batches")
+DATABASE = "gateway.database.urlSecret.name=database"
+ON = ("batch.enabled=true", "batch.url=s3://films/batches", DATABASE)
+NO_DATABASE = "gateway.database: batches need PostgreSQL"
 VERSIONS = ("1.29", "1.34", "1.35", "1.36", "1.37")
 
 
@@ -70,11 +72,22 @@ def test_workers_and_components_share_the_store_the_image_tag_and_the_rule_of_co
 
 
 def test_the_store_of_the_gateway_is_the_store_of_the_workers_unless_values_name_another() -> None:
-    own = ("batch.enabled=true", "gateway.settings.batches_url=s3://films/gateway")
+    own = ("batch.enabled=true", "gateway.settings.batches_url=s3://films/gateway", DATABASE)
     assert environment(render("default", *own))["DUBSTAGE_BATCHES_URL"] == "s3://films/gateway"
     assert environment(render("default", *own, *ON))["DUBSTAGE_BATCHES_URL"] == "s3://films/batches"
     alone = render("default", *own, "gateway.enabled=false")
     assert environment(alone)["DUBSTAGE_BATCHES_URL"] == "s3://films/gateway"
+
+
+def test_workers_count_artefacts_in_the_database_of_the_gateway() -> None:
+    place = "gateway.database.url=postgresql+psycopg://dubstage@db/dubstage"
+    for sets in (ON, (*ON[:-1], place), (*ON, "batch.stages=own")):
+        rendered = render("default", *sets)
+        own, gateway = environment(rendered), rendered.environment("gateway")
+        for name in ("DUBSTAGE_DATABASE_URL", "DUBSTAGE_ARTEFACTS_URL"):
+            assert own[name] == gateway[name]
+    alone = environment(render("default", *ON[:-1], place, "gateway.enabled=false", "batch.stages=own"))
+    assert alone["DUBSTAGE_DATABASE_URL"] == "postgresql+psycopg://dubstage@db/dubstage"
 
 
 def test_workers_trust_the_keys_of_consent_records_that_the_gateway_trusts() -> None:
@@ -167,14 +180,14 @@ def test_nobody_calls_workers_and_they_call_the_stages_only_if_they_are_told_to(
     ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
     assert ports == {53, 443, 4317, 5432, *range(50051, 50056)}
     alone = render("default", *ON, "batch.stages=own").one("NetworkPolicy", "dubstage-batch-worker")["spec"]
-    assert {port["port"] for rule in alone["egress"] for port in rule["ports"]} == {53, 443}
+    assert {port["port"] for rule in alone["egress"] for port in rule["ports"]} == {53, 443, 5432}
     assert not render("default", *ON, "global.networkPolicy.enabled=false").of("NetworkPolicy")
 
 
 def test_batches_need_no_gateway() -> None:
     own = environment(render("default", *ON, "gateway.enabled=false"))
     assert own["DUBSTAGE_REQUIRE_CONSENT"] == "true"
-    assert "DUBSTAGE_DATABASE_URL" not in own
+    assert own["DUBSTAGE_DATABASE_URL"] == {"secretKeyRef": {"name": "database", "key": "url"}}
 
 
 def test_jobs_of_a_release_with_another_name_are_its_own() -> None:
@@ -191,6 +204,9 @@ def test_jobs_of_a_release_with_another_name_are_its_own() -> None:
         (("batch.enabled=true", "batch.url=/films/batches"), "batch.url: /films/batches is a folder, and no volume"),
         (("batch.enabled=true", "gateway.settings.batches_url=/films"), "batch.url: /films is a folder, and no volume"),
         (("batch.enabled=true", "batch.url=films"), "batch.url: Does not match pattern"),
+        (ON[:-1], NO_DATABASE),
+        ((*ON[:-1], "gateway.enabled=false", "batch.stages=own"), NO_DATABASE),
+        ((*ON[:-1], "gateway.database.url=sqlite:////data/actors.sqlite"), NO_DATABASE),
         ((*ON, "batch.profiles.cpu.gpus=1"), "batch.profiles.cpu: Additional property gpus is not allowed"),
         ((*ON, "gateway.enabled=false", "render.enabled=false"), "gateway.endpoints.render"),
     ],

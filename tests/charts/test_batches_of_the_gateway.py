@@ -22,7 +22,8 @@ from tests.contract.kubernetes.job_api import Handler, JobApi
 
 STORE = "gateway.settings.batches_url=s3://films/batches"
 SHARED = "gateway.media.accessMode=ReadWriteMany"
-ON = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", STORE, SHARED)
+DATABASE = "gateway.database.urlSecret.name=database"
+ON = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", STORE, DATABASE, SHARED)
 TOKEN = "token-of-the-gateway"
 
 

@@ -23,6 +23,10 @@ IN_A_SCHEMA = {
         ["render.settings.backend=tensorrt"],
         'settings.backend must be one of the following: "onnxruntime"',
     ),
+    "a precision that the backend does not compute in": (
+        ["render.settings.backend=openvino", "render.settings.precision=int8"],
+        'settings.precision must be one of the following: "float32", "bfloat16"',
+    ),
     "a port out of range": (["motion.metricsPort=99999"], "motion:\n- metricsPort: Must be less than or equal to 65535"),
     "a unit that Kubernetes does not know": (
         ["face.resources.limits.memory=2GB"],
@@ -118,6 +122,7 @@ IN_A_TEMPLATE = {
             *(
                 "batch.enabled=true",
                 "batch.url=s3://films/batches",
+                POSTGRES,
                 "render.autoscaling.type=keda",
                 "render.autoscaling.minReplicas=0",
             ),

@@ -112,7 +112,7 @@ def test_the_gateway_alone_reaches_the_database() -> None:
 
 def test_the_gateway_alone_reaches_the_api_of_kubernetes_and_only_if_it_sends_batches() -> None:
     folder = ("gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany", "gateway.settings.batches_url=s3://b/n")
-    pods = Pods(render("default", "batch.enabled=true", *folder))
+    pods = Pods(render("default", "batch.enabled=true", "gateway.database.urlSecret.name=database", *folder))
     assert {name for name in pods.labels if name != "neighbour" and pods.may_leave(name, 6443, None)} == {"gateway"}
     assert not any(Pods(render("batch")).may_leave(name, 6443, None) for name in (*COMPONENTS, "batch-worker", "test"))
 
@@ -124,7 +124,8 @@ def test_the_api_of_kubernetes_is_the_address_that_values_name() -> None:
 
 
 def test_the_gateway_reaches_the_bucket_of_its_batches_beside_artefacts_on_a_volume() -> None:
-    sends = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany")
+    database = "gateway.database.urlSecret.name=database"
+    sends = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany", database)
     api = "global.networkPolicy.kubernetesApi.ports={6443}"
     bucket = render("default", *sends, api, "gateway.settings.batches_url=s3://films/batches")
     assert Pods(bucket).may_leave("gateway", 443, None)

@@ -10,8 +10,10 @@ from contextlib import closing
 from pathlib import Path
 from random import Random
 
+from services.common.store.artefacts import OWNER
 from tests.hostile.bases import ACTOR
 from tests.hostile.case import ANSWERED, EXIT_OK, EXIT_PERSON, EXIT_WRONG, NOT_DONE, TOLD, Case, Fault, Outcome
+from tests.hostile.children import SHARES_THE_STORE
 from tests.hostile.commands import ANSWERS, CONSENTS, consent_file, run
 from tests.hostile.films import over_the_api
 from tests.hostile.lines import OK, WRONG, Prepare, command_line, dub_line, good_files
@@ -153,6 +155,7 @@ def _options() -> list[Case]:
         *(command_line(f"{count} threads", good(), ANSWERS, DUBSTAGE_COMPUTE_THREADS=count) for count in ("100000", "-1", "0")),
         *(command_line(f"a consent file: {kind}", consent(kind), WRONG, "consent") for kind in consents),
         command_line("live to sound", lines("live", "nobody", "--audio", "nowhere.wav", "-o", "x.wav"), NOT_DONE),
+        command_line("a store of another database", good(), NOT_DONE, "belongs to another database", **{SHARES_THE_STORE: ""}),
         command_line("an endpoint as host", lines("dub", "clip.mp4", "-o", "film.mp4", "--stages", "localhost:51051"), ANSWERS),
     ]
 
@@ -207,7 +210,7 @@ def _stores() -> list[Case]:
 
     def blob(folder: Path) -> None:
         for path in (folder / "artefacts").rglob("*"):
-            if path.is_file():
+            if path.is_file() and path.name != OWNER:
                 path.write_bytes(b"damaged")
 
     def moved(folder: Path) -> None:

@@ -14,6 +14,8 @@ from typing import Self
 
 import psutil
 
+from tests.hostile.children import SHARES_THE_STORE
+
 STAGES = ("audio", "face", "motion", "texture", "render")
 START_S = 600.0
 MAX_IDLE_S = 10.0
@@ -110,7 +112,7 @@ class Servers:
     def environment(self) -> dict[str, str]:
         """Variables with which a command line uses these stages and their store."""
         endpoints = {f"DUBSTAGE_{name.upper()}_ENDPOINT": self.addresses[name] for name in STAGES}
-        return {**endpoints, "DUBSTAGE_ARTEFACTS_URL": str(self.store)}
+        return {**endpoints, "DUBSTAGE_ARTEFACTS_URL": str(self.store), SHARES_THE_STORE: "1"}
 
 
 async def _serve(folder: Path, settings: dict[str, object]) -> None:

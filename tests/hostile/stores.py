@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 from gateway.provenance.places import sidecar_of
+from services.common.store.artefacts import OWNER
 from tests.hostile.bases import ACTOR
 from tests.hostile.case import EXIT_OK, TOLD, Case, Fault, Outcome
 from tests.hostile.children import dubstage
@@ -66,7 +67,7 @@ class Kept:
                 break
         else:
             raise RuntimeError("no dub could be stopped in the middle")
-        shutil.copytree(world.servers.store, self.folder / "artefacts")
+        shutil.copytree(world.servers.store, self.folder / "artefacts", ignore=shutil.ignore_patterns(OWNER))
 
     @staticmethod
     def dub(world: World, folder: Path) -> list[str]:

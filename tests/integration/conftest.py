@@ -33,6 +33,12 @@ def stages(loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory) ->
         yield running
 
 
+@pytest.fixture(autouse=True)
+def _database_of_the_test(request: pytest.FixtureRequest) -> None:
+    if "stages" in request.fixturenames:
+        request.getfixturevalue("stages").let_another_database_own_the_store()
+
+
 @pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory, carphone: Path) -> Media:
     found = Media(tmp_path_factory.mktemp("media"))
@@ -67,6 +73,7 @@ def gateway_factory(
 ) -> Callable[..., RunningGateway]:
     def start(**settings: Any) -> RunningGateway:
         data = settings.pop("data_dir", None) or tmp_path_factory.mktemp("gateway")
+        stages.let_another_database_own_the_store()
         chosen = GatewaySettings(
             **{
                 "port": 0,

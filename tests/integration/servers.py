@@ -16,6 +16,7 @@ from gateway.stages.local import compose_stages
 from services.common.chassis.server import StageServer
 from services.common.chassis.settings import StageSettings
 from services.common.chassis.stage import server_of
+from services.common.store.artefacts import OWNER
 
 T = TypeVar("T")
 Server = TypeVar("Server", bound=StageServer)
@@ -66,8 +67,13 @@ class RunningStages:
         return connect(f"127.0.0.1:{self.ports[name]}", timeout_s=300)
 
     def blobs(self) -> set[str]:
-        """Names of all files in the store."""
-        return {path.name for path in self.artefacts.rglob("*") if path.is_file()}
+        """Names of all files in the store but the one that names the store's database."""
+        return {path.name for path in self.artefacts.rglob("*") if path.is_file()} - {OWNER}
+
+    def let_another_database_own_the_store(self) -> None:
+        """Tests with databases of their own share these stages and their store: each test has footage, and so blobs, of its own."""
+        for name in (*self.artefacts.glob(OWNER), *self.artefacts.glob(f"tenants/*/{OWNER}")):
+            name.unlink()
 
 
 @contextmanager

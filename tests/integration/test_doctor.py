@@ -56,7 +56,7 @@ def settings(stages: RunningStages, tmp_path: Path, **changes: str) -> GatewaySe
 def test_healthy_stages_on_one_store_are_all_right_and_nothing_is_left_in_it(
     environment: pytest.MonkeyPatch, stages: RunningStages
 ) -> None:
-    before = {path for path in stages.artefacts.rglob("*") if path.is_file()}
+    before = stages.blobs()
     said = doctor()
     assert said.code == 0, said.printed
     assert said.errors == "", "notes of libraries are no findings"
@@ -65,7 +65,7 @@ def test_healthy_stages_on_one_store_are_all_right_and_nothing_is_left_in_it(
     assert all(re.search(r", ugc [0-9a-f]{12}", said[f"{name} stage"][1]) for name in ("motion", "render"))
     assert "put, read, deleted" in said["artefact store"][1]
     assert "actors.sqlite" in said["database"][1]
-    assert {path for path in stages.artefacts.rglob("*") if path.is_file()} <= before
+    assert stages.blobs() <= before
 
 
 WITHOUT_STAGES = """

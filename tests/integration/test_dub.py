@@ -63,14 +63,14 @@ def test_footage_whose_own_manifest_is_damaged_gives_a_signed_film_and_a_warning
 
 
 def test_an_actor_made_in_passing_ends_with_its_job(gateway: RunningGateway, actor: str, stages: RunningStages) -> None:
-    before = sorted(path.name for path in stages.artefacts.rglob("*") if path.is_file())
+    before = stages.blobs()
     with gateway.connect() as connection:
         result = client.dub(connection, **dubbing("in_passing.mp4")).wait(timeout_s=300)
         assert result.num_dubbed > 0
         assert not result.consent_on_record
         # The enrolled actor learned the same from the same footage: their blobs are theirs still.
         assert client.dub(connection, **dubbing("again.mp4", actor_id=actor)).wait(timeout_s=300).num_dubbed > 0
-    assert sorted(path.name for path in stages.artefacts.rglob("*") if path.is_file()) == before
+    assert stages.blobs() == before
     assert not list((gateway.data / "jobs").iterdir())
 
 

@@ -38,7 +38,7 @@ from gateway.stages.host import StageHost
 from services.common.array_types import Float64, UInt8
 from services.common.errors import ActorNotReady, ArtefactNotFound, InvalidRequest, NoUsableFootage
 from services.common.face.neural_texture import ARRAY_NAME, TEXTURE_SHAPE
-from services.common.store.artefacts import ArtefactStore
+from services.common.store.artefacts import OWNER, ArtefactStore
 from services.motion.predictors.registry import PREDICTORS
 from services.motion.types import MAX_LAG
 from services.render.backends.registry import WEIGHTS_FOLDER
@@ -135,8 +135,8 @@ class Installation:
         return ArtefactStore(self.settings.artefacts_url)
 
     def blobs(self) -> set[str]:
-        """Names of all files of the artefact store."""
-        return {path.name for path in Path(self.settings.artefacts_url).rglob("*") if path.is_file()}
+        """Names of all files of the artefact store but the one that names the store's database."""
+        return {path.name for path in Path(self.settings.artefacts_url).rglob("*") if path.is_file()} - {OWNER}
 
     @contextmanager
     def dubbing(self, request: DubRequest, on_progress: OnProgress = lambda *_: None) -> Iterator[DubOutcome]:

@@ -14,7 +14,7 @@ from gateway.settings import GatewaySettings
 from gateway.stages.host import StageHost
 from services.audio.models import AudioModels
 from services.common.chassis.settings import load_settings
-from services.common.store.artefacts import ArtefactStore
+from services.common.store.artefacts import OWNER, ArtefactStore
 from tests.forked import run_forked
 from tests.system.dubbing import ROOT, Dubber
 
@@ -23,6 +23,13 @@ from tests.system.dubbing import ROOT, Dubber
 def settings(tmp_path_factory: pytest.TempPathFactory) -> GatewaySettings:
     folder = tmp_path_factory.mktemp("dubstage")
     return load_settings(GatewaySettings, data_dir=folder, artefacts_url=str(folder / "artefacts"))
+
+
+@pytest.fixture(autouse=True)
+def _database_of_the_test(request: pytest.FixtureRequest) -> None:
+    """Tests with databases of their own share the stages and their store: each test has footage, and so blobs, of its own."""
+    if "settings" in request.fixturenames:
+        (Path(request.getfixturevalue("settings").artefacts_url) / OWNER).unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

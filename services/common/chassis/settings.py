@@ -13,6 +13,10 @@ from services.common.errors import InvalidRequest
 
 PREFIX = "DUBSTAGE_"
 
+DATABASE_FILE = "actors.sqlite"
+"""Name of the SQLite file in a data folder."""
+_ARTEFACTS = "artefacts"
+
 DEFAULT_PORTS = {"gateway": 50050, "audio": 50051, "face": 50052, "motion": 50053, "texture": 50054, "render": 50055}
 """Default ports, also of `dubstage serve all`."""
 
@@ -20,10 +24,26 @@ LARGE_MESSAGE_BYTES = 32 << 20
 """Largest message of the stages that take 4K pictures (25 MB) or the motion of six minutes (30 MB), and of their callers."""
 
 
-def default_artefacts_url() -> str:
-    """Return the address of a folder of the user's own, the same for every stage on this machine."""
-    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return str(Path(data) / "dubstage" / "artefacts")
+def default_data_dir() -> Path:
+    """Return the data folder if DUBSTAGE_DATA_DIR names none: a folder of the user's own."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "dubstage"
+
+
+def default_artefacts_url(data_dir: Path | None = None) -> str:
+    """Return the store of artefacts if DUBSTAGE_ARTEFACTS_URL names none: a folder in the data folder.
+
+    Earlier versions kept the artefacts of every data folder in the default data folder. A data folder of such a version has a
+    database and no folder of artefacts, and keeps that place.
+
+    Args:
+        data_dir: the data folder; None: the one that the environment names, so that stages on this machine find the same store.
+    """
+    default = default_data_dir()
+    folder = (data_dir or Path(os.environ.get(f"{PREFIX}DATA_DIR") or default)).absolute()
+    own, before = folder / _ARTEFACTS, default / _ARTEFACTS
+    is_earlier = (folder / DATABASE_FILE).exists() and not own.exists() and before.exists()
+    return str(before if is_earlier else own)
 
 
 class StageSettings(BaseSettings):

@@ -19,6 +19,7 @@ from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidReq
 from services.common.store.blob_files import (
     PARTIAL,
     changed_meanwhile,
+    create_atomically,
     digest_and_size,
     pieces_of,
     sha256_of,
@@ -34,6 +35,8 @@ _BLOB_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})")
 # One request per piece: small pieces would cost a remote store more in round trips than in bytes.
 _REMOTE_BYTES = 8 << 20
 _MAX_URI_CHARACTERS: Final = 2048
+OWNER: Final = "dubstage-database.json"
+"""Name of the object that names the owner of a store. It is no blob's name."""
 MAX_ARRAYS_BYTES: Final = 1 << 30
 """Largest artefact whose arrays a stage reads, bytes: 20 times a mouth bank of ten minutes."""
 
@@ -308,6 +311,47 @@ class ArtefactStore:
         except FileNotFoundError:
             return False
         return True
+
+    def make_folder(self) -> None:
+        """Make the folder of a store in a folder, if that is possible. Whoever writes to the store is told what is wrong."""
+        if self._local:
+            with contextlib.suppress(OSError):
+                os.makedirs(self._root, exist_ok=True)
+
+    @property
+    def owner_url(self) -> str:
+        """Url of the object that names the owner of the store."""
+        return f"{self.url}/{OWNER}"
+
+    def owner(self) -> bytes | None:
+        """Return the owner of the store, as `set_owner` was given it; None: the store has none yet."""
+        try:
+            with self._backend.told():
+                found: bytes = self._fs.cat_file(f"{self._root}/{OWNER}")
+                return found
+        except FileNotFoundError:
+            return None
+
+    def set_owner(self, owner: bytes, *, replace: bool = False) -> bool:
+        """Store who counts the blobs of this store, and return whether that was done.
+
+        Args:
+            owner: name of the owner, as `owner` returns it.
+            replace: replace an owner. False: an owner that is there stays, and of several processes that call at the same time, one
+                becomes the owner.
+
+        Raises:
+            StorageFull: no space is left.
+        """
+        path = f"{self._root}/{OWNER}"
+        if not self._local:
+            with self._writing(path):
+                return self._backend.write(path, owner, replace=replace)
+        with self._backend.told():
+            if replace:
+                write_atomically(Path(path), [owner])
+                return True
+            return create_atomically(Path(path), owner)
 
     def keeps_old_versions(self) -> bool:
         """Return whether the store keeps the bytes of deleted blobs, as an S3 bucket with versioning. False where that is

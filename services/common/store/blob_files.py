@@ -34,6 +34,32 @@ def time_of(facts: Mapping[str, Any]) -> float | None:
 
 def write_atomically(path: Path, pieces: Iterable[bytes]) -> None:
     """Write a file and its folder. A reader sees the whole file or no file; a failure leaves nothing behind."""
+    with _written(path, pieces) as temporary:
+        os.replace(temporary, path)
+
+
+def create_atomically(path: Path, content: bytes) -> bool:
+    """Write a file and its folder as `write_atomically` does, unless there is a file, and return whether the file was written.
+
+    Of several processes that call at the same time, one writes the file.
+    """
+    with _written(path, [content]) as temporary:
+        try:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                with path.open("xb") as stream:
+                    stream.write(content)
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _written(path: Path, pieces: Iterable[bytes]) -> Iterator[str]:
+    """Give a temporary file with the content beside `path`. If the block fails, or leaves the file there, the file is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL)
     try:
@@ -44,11 +70,10 @@ def write_atomically(path: Path, pieces: Iterable[bytes]) -> None:
             # Without fsync, a machine that loses power could keep the name and lose the bytes.
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o640)
-        os.replace(temporary, path)
-    except BaseException:
+        yield temporary
+    finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        raise
 
 
 def pieces_of(stream: IO[bytes]) -> Iterator[bytes]:

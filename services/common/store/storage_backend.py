@@ -24,6 +24,9 @@ S3_CONNECTIONS: Final = 64
 """Most requests at once: the records of a batch are read together."""
 
 _FULL_CODES: Final = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "507"})
+_EXISTS_CODES: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
+"""Codes of a refused If-None-Match: the object is there, or another request writes it."""
+_UNCONDITIONAL_CODES: Final = frozenset({"NotImplemented", "501"})
 _BUSY_STATUS: Final = 429
 _SERVERS_FAULT: Final = 500
 ARTEFACTS: Final = "the artefact store"
@@ -68,6 +71,33 @@ class Backend:
         """Root and its server's address, for error texts."""
         endpoint = "" if self.local else _s3_endpoint()
         return f"{self.url} at {endpoint}" if endpoint and self.url.startswith("s3://") else self.url
+
+    def write(self, path: str, content: bytes, *, replace: bool) -> bool:
+        """Write a small object of a remote store, and return whether it was written.
+
+        Args:
+            path: path of the object.
+            content: the bytes.
+            replace: whether an object that is there is replaced; False: it stays.
+        """
+        if replace:
+            self.files.pipe_file(path, content)
+            return True
+        try:
+            self.files.pipe_file(path, content, mode="create")
+        except FileExistsError:
+            return False
+        except Exception as error:
+            code, _ = _code_and_status(error)
+            if code in _EXISTS_CODES:
+                return False
+            if code not in _UNCONDITIONAL_CODES:
+                raise
+            # The server does not know If-None-Match.
+            if self.files.exists(path):
+                return False
+            self.files.pipe_file(path, content)
+        return True
 
     def keeps_old_versions(self) -> bool:
         """Return whether deleted blobs stay behind as old versions; False where the store cannot be asked."""
@@ -126,9 +156,9 @@ class Backend:
         return None
 
     def _remote_failure(self, error: Exception) -> DubstageError | None:
-        answer = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-        if isinstance(answer, dict):
-            return self._answered(error, answer)
+        code, status = _code_and_status(error)
+        if code or status:
+            return self._answered(error, code, status)
         if isinstance(error, FileNotFoundError):
             return None
         if isinstance(error, OSError) or _is_connection_failure(error):
@@ -140,9 +170,7 @@ class Backend:
             return StorageRefused(f"{self.what} {self.where} cannot be used: {_short(error)}: {self._s3_remedy}", subject=self.url)
         return None
 
-    def _answered(self, error: Exception, answer: dict[str, Any]) -> DubstageError | None:
-        code = str(answer.get("Error", {}).get("Code", ""))
-        status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    def _answered(self, error: Exception, code: str, status: int) -> DubstageError | None:
         if code in _FULL_CODES:
             return StorageFull(f"no space left in {self.what} {self.where}: free some, or {self._elsewhere}", subject=self.url)
         if status >= _SERVERS_FAULT or status == _BUSY_STATUS or code in {"SlowDown", "RequestTimeout"}:
@@ -203,6 +231,14 @@ def _s3_options() -> dict[str, Any]:
 
 def _s3_endpoint() -> str:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def _code_and_status(error: Exception) -> tuple[str, int]:
+    """Return the code and the HTTP status of an answer of S3; empty and 0: the error is no answer."""
+    answer = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    if not isinstance(answer, dict):
+        return "", 0
+    return str(answer.get("Error", {}).get("Code", "")), int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _is_botocore(error: Exception) -> bool:

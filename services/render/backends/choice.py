@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import Final, Literal
 
 from services.common.chassis.cpu import cpu_flags
+from services.common.errors import InvalidRequest
 from services.render.backends.processor import Processor, processor_of
 from services.render.types import Precision
 
@@ -37,9 +38,9 @@ CHOICES: Final = (
     Choice("onnxruntime", Precision.INT8),
     Choice("openvino", Precision.FLOAT32),
     Choice("openvino", Precision.BFLOAT16),
-    Choice("openvino", Precision.INT8),
 )
-"""All backends and precisions that compute on a processor in this process."""
+"""All backends and precisions that compute in this process. OpenVINO has no int8, because the kind of processor decides whether
+OpenVINO reads the quantised networks."""
 
 PLAIN: Final[dict[Device, Choice]] = {
     "cpu": Choice("onnxruntime", Precision.INT8),
@@ -50,7 +51,6 @@ PLAIN: Final[dict[Device, Choice]] = {
 TABLE: Final[dict[Processor, Choice]] = {
     # A frame's network takes 5.8 ms instead of 8.4 ms, and the picture is closer to float32.
     Processor.AMX: Choice("openvino", Precision.BFLOAT16),
-    # OpenVINO in int8 takes less time for most networks, but two threads lose the gain, and start-up takes longer.
     Processor.AVX512_VNNI: PLAIN["cpu"],
     Processor.AVX2: PLAIN["cpu"],
     # Not measured.
@@ -58,6 +58,27 @@ TABLE: Final[dict[Processor, Choice]] = {
     Processor.ARM: PLAIN["cpu"],
     Processor.OTHER: PLAIN["cpu"],
 }
+
+
+def precisions_of(backend: str) -> tuple[Precision, ...]:
+    """Return the number formats that a backend of this process computes in."""
+    return tuple(choice.precision for choice in CHOICES if choice.backend == backend)
+
+
+def check_choice(backend: str, precision: Precision) -> None:
+    """Check that a backend of this process computes in a precision.
+
+    Raises:
+        InvalidRequest: it does not. The message names both settings and the pairs that there are.
+    """
+    if precision in precisions_of(backend):
+        return
+    others = [choice.backend for choice in CHOICES if choice.precision is precision]
+    raise InvalidRequest(
+        f"DUBSTAGE_BACKEND={backend} does not compute in DUBSTAGE_PRECISION={precision}: set "
+        f"DUBSTAGE_BACKEND={' or '.join(others)}, or DUBSTAGE_PRECISION={' or '.join(precisions_of(backend))}",
+        field="DUBSTAGE_PRECISION",
+    )
 
 
 def choice_for(processor: Processor, installed: Collection[str]) -> Choice:

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from services.common.errors import AcceleratorOutOfMemory, InvalidRequest, ModelNotFound
-from services.render.backends.base import Arrays
+from services.render.backends.base import Arrays, unreadable
+from services.render.backends.choice import check_choice
 from services.render.backends.registry import ModelFile
 from services.render.types import Precision
 
@@ -36,10 +37,7 @@ class OnnxRuntimeBackend:
                 f"this build of onnxruntime has no {provider}: install onnxruntime-gpu, or set DUBSTAGE_DEVICE=cpu",
                 field="DUBSTAGE_DEVICE",
             )
-        if precision is Precision.BFLOAT16:
-            raise InvalidRequest(
-                "onnxruntime does not compute these networks in bfloat16: use openvino", field="DUBSTAGE_PRECISION"
-            )
+        check_choice(self.name, precision)
         self.precision = precision
         self.num_threads = num_threads
         self._provider = provider
@@ -59,7 +57,7 @@ class OnnxRuntimeBackend:
         try:
             self._sessions[model.name] = ort.InferenceSession(str(model.path), options, providers=[self._provider])
         except Exception as error:  # its exception types are not exported
-            raise ModelNotFound(f"onnxruntime cannot read {model.path}: {error}", resource=model.name) from error
+            raise unreadable(self.name, model, error) from error
 
     def infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See Backend.infer."""

@@ -59,7 +59,7 @@ class TritonBackend:
         return f"triton/{self._runtime}" if self._runtime else "triton"
 
     def load(self, model: ModelFile) -> None:
-        """See Backend.load. Raises BackendUnavailable too: no server answers, or the server cannot load the model."""
+        """See Backend.load."""
         if self._healer.served(model.name) is not None:
             return
         if self._options.shared_memory:

@@ -11,6 +11,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from services.common.errors import BackendUnavailable, ModelNotFound
+from services.render.backends.base import said
 from services.render.backends.registry import ModelFile
 from services.render.backends.triton_memory import PREFIX, is_present
 from services.render.backends.triton_options import TritonOptions
@@ -21,6 +22,8 @@ _MESSAGE_BYTES: Final = 2**31 - 1
 _LIVE_TIMEOUT_S: Final = 1.0
 _ANSWER_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.1
+_NO_ANSWER: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN")
+"""Statuses of a call that the server did not answer. Any other status of a load is the server's answer about this one model."""
 _IN_USE: Final = "currently in use"
 """What Triton says of shared memory that an inference holds."""
 
@@ -74,10 +77,11 @@ class TritonControl:
         """Have the server load the version of a model with this renderer's network, and no other version.
 
         Raises:
-            ModelNotFound: the server's repository has no such model, or no version with this digest.
-            BackendUnavailable: the server could not load the model.
+            ModelNotFound: the server's repository has no such model, or no version with this digest, or the server cannot load the
+                model.
+            BackendUnavailable: the server does not answer.
         """
-        self._load(file.name)
+        self._load(file)
         config = self._config(file.name)
         parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
         digests = {name.removeprefix(DIGEST): value for name, value in parameters.items() if name.startswith(DIGEST)}
@@ -95,7 +99,7 @@ class TritonControl:
         if config.get("version_policy", {}).get("specific", {}).get("versions") != [str(ours[0])]:
             # An older version than the newest belongs to this renderer's weights.
             config["version_policy"] = {"specific": {"versions": [str(ours[0])]}}
-            self._load(file.name, json.dumps(config))
+            self._load(file, json.dumps(config))
         max_batch = int(config.get("max_batch_size", 0))
         return ServedModel(
             file=file,
@@ -170,18 +174,24 @@ class TritonControl:
         """Close the connection."""
         self._client.close()
 
-    def _load(self, model: str, config: str | None = None) -> None:
+    def _load(self, file: ModelFile, config: str | None = None) -> None:
         try:
-            self._client.load_model(model, config=config, client_timeout=self._options.load_timeout_s)
+            self._client.load_model(file.name, config=config, client_timeout=self._options.load_timeout_s)
         except InferenceServerException as error:
             message = str(error.message())
             if "failed to poll" in message or status_of(error) == "NOT_FOUND":
                 raise ModelNotFound(
-                    f"Triton at {self._options.url} has no model {model!r} in its repository: "
+                    f"Triton at {self._options.url} has no model {file.name!r} in its repository: "
                     f"python -m services.render.export --triton DIR, and start it with --model-control-mode=explicit",
-                    resource=model,
+                    resource=file.name,
                 ) from error
-            raise BackendUnavailable(f"Triton at {self._options.url} could not load {model!r}: {message}") from error
+            if status_of(error) in _NO_ANSWER:
+                raise BackendUnavailable(f"Triton at {self._options.url} could not load {file.name!r}: {message}") from error
+            raise ModelNotFound(
+                f"Triton at {self._options.url} cannot load {file.name!r} ({said(message, file)}): export the repository again "
+                "(python -m services.render.export --triton DIR), and restart Triton and the render stage",
+                resource=file.name,
+            ) from error
 
     def _config(self, model: str) -> dict[str, Any]:
         try:

@@ -15,7 +15,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 from prometheus_client.metrics import MetricWrapperBase
 
-from services.common.errors import BackendUnavailable, DubstageError
+from services.common.errors import BackendUnavailable, DubstageError, ModelNotFound
 from services.render.backends.registry import ModelFile
 from services.render.backends.triton_control import TritonControl
 from services.render.backends.triton_options import TritonOptions
@@ -90,13 +90,19 @@ class TritonHealer:
         """Wait for the server, load a model, and begin to watch the model.
 
         Raises:
-            BackendUnavailable: the server does not answer or cannot load the model.
-            ModelNotFound: the server has no such network.
+            BackendUnavailable: the server does not answer.
+            ModelNotFound: the server has no such network, or cannot load it, in two attempts.
         """
         with self._lock:
             self._control.wait_live(self._options.start_timeout_s)
             self._control.forget_regions()
-            self._served[file.name] = self._control.load(file)
+            try:
+                self._served[file.name] = self._control.load(file)
+            except ModelNotFound as error:
+                # The server also says so of a sound model whose process did not answer for a second.
+                _log.warning("triton_load_failed", model=file.name, reason=error.message)
+                self._control.wait_live(self._options.start_timeout_s)
+                self._served[file.name] = self._control.reload(file)
         self.answered(file.name)
         if self._watchdog is None:
             self._watchdog = threading.Thread(target=self._watch, name="triton-watchdog", daemon=True)

@@ -24,7 +24,7 @@ from dubstage.client.arrays import from_image
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from services.common.chassis.stage import server_of
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailable, ModelNotFound
 from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.store.artefacts import ArtefactStore
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bank", "frames", "mask"]
 
+_NOT_HEALTHY = "is not healthy"
 RESTARTS = 3
 """Restarts of a server that gave up while it loaded models."""
 
@@ -123,12 +124,16 @@ def connect() -> Iterator[Connect]:
             )
             assert isinstance(backend, TritonBackend)
             backends.append(backend)
-            return load_models(weights, backend)
+            models = load_models(weights, backend)
+            for reason in models.unavailable.values():
+                if _NOT_HEALTHY in reason:
+                    raise ModelNotFound(reason)
+            return models
 
         for _ in range(RESTARTS):
             try:
                 return attempt()
-            except BackendUnavailable as error:
+            except (BackendUnavailable, ModelNotFound) as error:
                 if not gave_up(server, error):
                     raise
                 server.stop(kill=True)
@@ -225,14 +230,14 @@ def actor_states(count: int) -> list[npt.NDArray[np.float32]]:
     return [rng.normal(0.0, 0.05, 3480).astype(np.float32) for _ in range(count)]
 
 
-def gave_up(server: TritonProcess, error: BackendUnavailable) -> bool:
+def gave_up(server: TritonProcess, error: BackendUnavailable | ModelNotFound) -> bool:
     """Whether tritonserver ended, or gave a model up, by itself.
 
     NVIDIA's server and the processes of its models wait about a second for each other's locks. When the machine pauses longer, the
     server ends itself (boost::interprocess::lock_exception), or says that a sound process "is not healthy". A restart is the cure.
     """
     with suppress(psutil.NoSuchProcess):
-        return "is not healthy" in error.message or psutil.Process(server.pid).status() == psutil.STATUS_ZOMBIE
+        return _NOT_HEALTHY in error.message or psutil.Process(server.pid).status() == psutil.STATUS_ZOMBIE
     return True
 
 

@@ -37,6 +37,7 @@ from services.render.types import Precision, RenderedFrame, RenderFrame
 from tests.contract.ports import free_port
 from tests.contract.render.conftest import Connect, StartTriton, actor_states, stub_of
 from tests.unit.render.rendering import render
+from tests.unit.render.unreadable import weights_with_unreadable
 
 StartUgc = Callable[[RepositorySpec], TritonProcess]
 
@@ -208,7 +209,7 @@ def test_a_damaged_file_is_not_served(start_triton: StartTriton, connect: Connec
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(BackendUnavailable, match="is damaged: sha256"):
+    with pytest.raises(ModelNotFound, match="is damaged: sha256"):
         connect(start_triton(tmp_path / "damaged"), weights=ugc_alone)
 
 
@@ -230,8 +231,22 @@ def test_a_network_with_a_damaged_weights_file_is_not_served(
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(BackendUnavailable, match=r"ugc\.safetensors is damaged: sha256"):
+    with pytest.raises(ModelNotFound, match=r"ugc\.safetensors is damaged: sha256"):
         connect(start_triton(tmp_path / "damaged"), weights=ugc_alone, precision=Precision.FLOAT32)
+
+
+def test_a_model_that_the_server_cannot_load_keeps_no_other_from_serving(
+    start_triton: StartTriton, connect: Connect, in_process: Backend, footage: list[RenderFrame], tmp_path: Path
+) -> None:
+    weights = weights_with_unreadable(tmp_path / "weights", "hetero")
+    write_repository(tmp_path / "repository", weights, RepositorySpec())
+    models = connect(start_triton(tmp_path / "repository"), weights=weights)
+    assert list(models.files) == ["ugc"]
+    assert list(models.unavailable) == ["hetero"]
+    assert re.search(r"cannot load 'hetero' \(.*NoSuchOperator.*\): export the repository again", models.unavailable["hetero"])
+    (state,) = actor_states(1)
+    got = render(models.backend, models.files["ugc"], footage[:2], state)
+    assert boxes(got) == boxes(render(in_process, models.files["ugc"], footage[:2], state))
 
 
 def test_a_batch_that_the_model_cannot_take_is_our_own_mistake(triton: TritonProcess, connect: Connect) -> None:

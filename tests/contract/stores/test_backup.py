@@ -20,10 +20,11 @@ import pytest
 from sqlalchemy import Connection, Table, text
 
 from gateway.actors.store import ActorStore
+from gateway.actors.store_owner import owner_of
 from gateway.actors.workplace import Workplace, open_workplace
 from gateway.backup import write
 from gateway.backup.archive import ArchiveWriter, members, read_manifest
-from gateway.backup.restore import restore_backup
+from gateway.backup.restore import RESTORE, restore_backup
 from gateway.backup.rows import lines_of
 from gateway.backup.write import write_backup
 from gateway.database.tables import ActorRow, Base, LineageRow
@@ -192,6 +193,80 @@ def test_another_artefact_store_is_refused(place: Workplace, tmp_path: Path) -> 
     elsewhere = place.settings.model_copy(update={"artefacts_url": str(tmp_path / "elsewhere")})
     with open_workplace(elsewhere) as other, pytest.raises(InvalidRequest, match="set it to the store of the backup"):
         restore_backup(other, tmp_path / "backup.tar")
+
+
+def lose_database(place: Workplace) -> None:
+    """Remove database and data folder. The artefact store stays, and belongs to the lost database."""
+    Base.metadata.drop_all(place.actors.database.engine)
+    place.actors.close()
+    shutil.rmtree(place.settings.data_dir)
+
+
+def test_a_store_that_outlived_its_database_accepts_the_restored_one(place: Workplace, tmp_path: Path) -> None:
+    lost = place.actors.database.id
+    assert write_backup(place, tmp_path / "backup.tar").database == lost
+    before = facts(place, "ann")
+    lose_database(place)
+
+    with pytest.raises(StorageRefused, match="belongs to another database"):
+        ActorStore(place.settings)
+    with open_workplace(place.settings, claim_artefacts=False) as again:
+        restore_backup(again, tmp_path / "backup.tar")
+        assert facts(again, "ann") == before
+    with open_workplace(place.settings) as again:
+        assert facts(again, "ann") == before
+        owner = owner_of(again.artefacts)
+        assert owner is not None
+        assert owner.database == again.actors.database.id != lost
+
+
+def test_the_database_of_the_backup_is_refused_once_another_was_restored(
+    place: Workplace, tmp_path: Path, geometry: ActorGeometry
+) -> None:
+    write_backup(place, tmp_path / "backup.tar")
+    copy = place.settings.model_copy(update={"data_dir": tmp_path / "copy", "database_url": ""})
+    with open_workplace(copy, claim_artefacts=False) as second:
+        restore_backup(second, tmp_path / "backup.tar")
+    with pytest.raises(StorageRefused, match="belongs to another database"):
+        ActorStore(place.settings)
+
+
+def test_a_restore_that_was_interrupted_goes_on(place: Workplace, tmp_path: Path) -> None:
+    write_backup(place, tmp_path / "backup.tar")
+    lose_database(place)
+
+    def stop(step: str, *_: int) -> None:
+        if step == RESTORE:
+            raise InterruptedError
+
+    with open_workplace(place.settings, claim_artefacts=False) as again, pytest.raises(InterruptedError):
+        restore_backup(again, tmp_path / "backup.tar", on_blob=stop)
+    with open_workplace(place.settings, claim_artefacts=False) as again:
+        restore_backup(again, tmp_path / "backup.tar")
+        assert len(again.actors.list()) == 2
+    with open_workplace(place.settings) as again:
+        assert len(again.actors.list()) == 2
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_store_of_a_third_database_is_refused_and_keeps_its_owner(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, said: bool
+) -> None:
+    if not said:
+        monkeypatch.setattr(place.actors.database, "id", "")  # as in a backup of an earlier version
+    write_backup(place, tmp_path / "backup.tar")
+    lose_database(place)
+    store = ArtefactStore(place.settings.artefacts_url)
+    if said:
+        store.set_owner(
+            json.dumps({"database": "f" * 32, "where": "sqlite:///third", "since": "2026-11-25"}).encode(), replace=True
+        )
+    owner = store.owner()
+    with open_workplace(place.settings, claim_artefacts=False) as again:
+        with pytest.raises(StorageRefused, match=r"belongs to another database.* If the other database is gone for good, remove"):
+            restore_backup(again, tmp_path / "backup.tar")
+        assert again.actors.list() == []
+    assert store.owner() == owner
 
 
 @pytest.mark.parametrize("name", [SIGNING, KEY_FILE])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from gateway.actors.store import ActorStore
-from services.common.store.artefacts import ArtefactStore
-from tests.unit.actors.installation import actors, blobs, settings
+from gateway.settings import GatewaySettings
+from services.common.face.actor_geometry import ActorGeometry
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, settings
 
-__all__ = ["actors", "blobs", "settings"]
+__all__ = ["actors", "blobs", "geometry", "settings"]
 
 WAITING_S = 0.3
 
@@ -20,6 +25,11 @@ WAITING_S = 0.3
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
+
+
+def environment() -> dict[str, str]:
+    """Of a process that finds the modules of this one."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def test_a_job_that_counts_a_blob_waits_for_the_job_that_deletes_it(
@@ -54,6 +64,107 @@ def test_the_end_of_a_job_waits_for_a_job_that_counts_its_blob(actors: ActorStor
     actors.jobs.hold(tmp_path / "other", bank)
     with actors.jobs.unused([bank], but=tmp_path / "ending") as unused:
         assert list(unused) == []
+
+
+COUNTS = """
+import sys
+from pathlib import Path
+from gateway.actors.store import ActorStore
+from gateway.settings import GatewaySettings
+from services.common.store.artefacts import ArtefactRef
+
+folder, url, uri, sha256, size = Path(sys.argv[1]), *sys.argv[2:6]
+settings = GatewaySettings(data_dir=folder / "data", artefacts_url=str(folder / "artefacts"), database_url=url)
+with ActorStore(settings) as actors:
+    print("begins", flush=True)
+    print(actors.jobs.hold(folder / "job", ArtefactRef(uri, sha256, int(size))))
+"""
+"""A process that counts one blob for the job in the folder `job`, and prints whether the blob is there."""
+
+
+def test_a_job_of_another_process_that_counts_a_blob_waits_for_the_erasure_that_deletes_it(
+    actors: ActorStore,
+    blobs: ArtefactStore,
+    geometry: ActorGeometry,
+    settings: GatewaySettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enrolled = learned(blobs, "ann", geometry)
+    actors.create("ann", method="ugc", enrolled=enrolled, footage_sha256="0" * 64, consent=CONSENT)
+    actors.jobs.begin(tmp_path / "job")
+    bank = actors.get("ann").artefacts["bank"]
+    deletes, goes_on = threading.Event(), threading.Event()
+    delete = ArtefactStore.delete
+
+    def slowly(store: ArtefactStore, ref: ArtefactRef) -> bool:
+        # The erasure has found that nothing but the person counts the blob, and has not deleted the blob yet.
+        deletes.set()
+        assert goes_on.wait(60)
+        return delete(store, ref)
+
+    monkeypatch.setattr(ArtefactStore, "delete", slowly)
+    command = [sys.executable, "-c", COUNTS, str(tmp_path), settings.database_url, bank.uri, bank.sha256, str(bank.size_bytes)]
+    with ThreadPoolExecutor(1) as pool:
+        erasing = pool.submit(actors.erase, "ann")
+        assert deletes.wait(60)
+        with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as counting:
+            assert counting.stdout is not None
+            if settings.database_url:  # SQLite's file has one writer at a time, and opening the file writes
+                assert counting.stdout.readline() == "begins\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                counting.wait(2.0)
+            goes_on.set()
+            assert bank.sha256 in erasing.result(timeout=60).erased_sha256
+            said = counting.stdout.read().split()
+    assert said[-1] == "False", "the job stores the blob again"
+    assert not blobs.exists(bank)
+
+
+JOBS = """
+import os, sys
+from pathlib import Path
+from gateway.actors.ledger import JobLedger
+from gateway.actors.store import ActorStore
+from gateway.pipeline.removal import remove_locked
+from gateway.settings import GatewaySettings
+from services.common.store.artefacts import ArtefactStore
+
+folder, url, name, rounds = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+settings = GatewaySettings(data_dir=folder / "data", artefacts_url=str(folder / "artefacts"), database_url=url)
+store, again = ArtefactStore(settings.artefacts_url), 0
+with ActorStore(settings) as actors:
+    for number in range(rounds):
+        job = folder / "jobs" / f"{name}-{number}"
+        job.mkdir(parents=True)
+        ledger = JobLedger(actors)
+        ledger.begin(job)
+        held = []
+        for content in (b"bank", b"style", f"window {number % 3}".encode()):
+            ref = store.put_bytes(content)
+            while not ledger.hold(job, ref):
+                again += 1
+                ref = store.put_bytes(content)
+            held.append(ref)
+            lost = [one.sha256 for one in held if not store.exists(one)]
+            assert not lost, (name, number, lost)
+        remove_locked(job, ledger, store)
+print("again", again)
+"""
+"""A process whose jobs make the blobs of other jobs again and again, and look whether each counted blob is there."""
+
+
+def test_processes_that_count_and_delete_the_same_blobs_lose_none(
+    actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", JOBS, str(tmp_path), settings.database_url]
+    working = [
+        subprocess.Popen([*command, name, "25"], env=environment(), stderr=subprocess.PIPE, text=True) for name in ("a", "b", "c")
+    ]
+    for process in working:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    assert list(blobs.stored()) == []
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time

@@ -184,6 +184,20 @@ def test_what_was_written_is_there_for_the_next_process(settings: GatewaySetting
 # PostgreSQL alone
 
 
+def test_the_store_names_its_database_without_user_and_password(
+    postgres_url: str, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    places = {"artefacts_url": str(tmp_path / "artefacts")}
+    with ActorStore(GatewaySettings(data_dir=tmp_path / "data", database_url=postgres_url, **places)):
+        pass
+    with pytest.raises(StorageRefused) as caught:
+        ActorStore(GatewaySettings(data_dir=tmp_path / "data", **places))
+    said = caught.value.message
+    assert f"(postgresql+psycopg://127.0.0.1:{postgres.port}/test_" in said
+    assert "postgres:" not in said
+    assert "a-secret" not in said
+
+
 def test_many_processes_that_begin_at_once_make_the_tables_once(postgres_url: str, tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path

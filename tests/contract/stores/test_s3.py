@@ -16,7 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.actors.store import ActorStore
+from gateway.actors.store_owner import owner_of
 from gateway.cli.checks import check_store
+from gateway.settings import GatewaySettings
 from services.common.errors import (
     ArtefactCorrupt,
     ArtefactNotFound,
@@ -27,9 +30,18 @@ from services.common.errors import (
 )
 from services.common.store import storage_backend
 from services.common.store.array_cache import ArrayCache
-from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.store.artefacts import OWNER, ArtefactRef, ArtefactStore
 from tests.contract.ports import free_port
-from tests.contract.stores.s3_servers import BUCKET, SECRET, Proxy, S3Server, answering, client_of, running_s3
+from tests.contract.stores.s3_servers import (
+    BUCKET,
+    SECRET,
+    Proxy,
+    S3Server,
+    answering,
+    client_of,
+    running_s3,
+    without_conditions,
+)
 
 Aws = Callable[..., None]
 GIVEN_UP_S = 60.0
@@ -50,6 +62,52 @@ def store(s3: S3Server, aws: Aws, url: str) -> ArtefactStore:
 
 def key_of(ref: ArtefactRef) -> str:
     return ref.uri.removeprefix(f"s3://{BUCKET}/")
+
+
+def test_of_many_databases_that_open_a_new_store_at_once_one_becomes_the_owner(
+    store: ArtefactStore, tmp_path: Path, url: str
+) -> None:
+    assert store.owner() is None
+
+    def opened(number: int) -> str:
+        try:
+            with ActorStore(GatewaySettings(data_dir=tmp_path / str(number), artefacts_url=url)) as actors:
+                return actors.database.id
+        except StorageRefused as problem:
+            return problem.message
+
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(opened, range(8)))
+    refused = [text for text in told if f"the artefact store {url} belongs to another database" in text]
+    assert len(refused) == 7
+    assert all(f"remove {url}/{OWNER}" in text for text in refused)
+    owner = owner_of(store)
+    assert owner is not None
+    assert owner.database in told
+    assert list(store.stored()) == []
+    assert not store.set_owner(b"another")
+    assert store.set_owner(b"another", replace=True)
+    assert store.owner() == b"another"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"), [(403, "AccessDenied", StorageRefused), (503, "SlowDown", BackendUnavailable)]
+)
+def test_a_store_that_takes_no_owner_is_told(aws: Aws, tmp_path: Path, status: int, code: str, error: type[Exception]) -> None:
+    with answering(status, code) as (endpoint, _):
+        aws(endpoint)
+        with pytest.raises(error, match=code):
+            ActorStore(GatewaySettings(data_dir=tmp_path / "data", artefacts_url=f"s3://{BUCKET}/none"))
+
+
+def test_a_server_without_conditions_takes_the_owner_too(aws: Aws, s3: S3Server, url: str) -> None:
+    """Older servers answer If-None-Match of a PUT with 501."""
+    with without_conditions(s3.endpoint) as endpoint:
+        aws(endpoint)
+        store = ArtefactStore(url)
+        assert store.set_owner(b"first")
+        assert not store.set_owner(b"second")
+        assert store.owner() == b"first"
 
 
 def test_bytes_files_and_arrays_come_back_by_references_that_name_bucket_and_digest(

@@ -16,7 +16,7 @@ from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
-from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.store.artefacts import OWNER, ArtefactRef, ArtefactStore
 
 CONSENT = Consent.model_validate(
     {"subject": "Ann", "granted_by": "Ann", "scope": "one film", "date": "2026-02-01", "reference": "folder 3"}
@@ -66,5 +66,5 @@ def learned(blobs: ArtefactStore, name: str, geometry: ActorGeometry) -> Enrolle
 
 
 def on_disk(settings: GatewaySettings) -> set[str]:
-    """Names of all files of the artefact store."""
-    return {path.name for path in Path(settings.artefacts_url).rglob("*") if path.is_file()}
+    """Names of all files of the artefact store but the one that names the store's database."""
+    return {path.name for path in Path(settings.artefacts_url).rglob("*") if path.is_file()} - {OWNER}

@@ -57,8 +57,3 @@ def test_the_gateway_knows_the_stages_by_contract_and_composes_them_in_one_place
         if any(name == f"services.{stage}" or name.startswith(f"services.{stage}.") for stage in STAGES)
     ]
     assert wrong == []
-
-
-def test_no_file_of_the_product_is_longer_than_four_hundred_lines() -> None:
-    long = [str(path.relative_to(ROOT)) for path in modules("services", "gateway") if len(path.read_text().splitlines()) > 400]
-    assert long == []

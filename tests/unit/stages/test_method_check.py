@@ -135,6 +135,22 @@ async def test_a_method_that_a_stage_lacks_is_refused_with_what_there_is(stage: 
     assert await models_for(stages, method_named("everyone+everybody" if stage == "motion" else "everybody+everyone"))
 
 
+async def test_a_method_whose_renderer_cannot_be_computed_is_refused_with_the_reason() -> None:
+    motion, render = motion_models(), render_models()
+    render.models.remove(next(model for model in render.models if model.name == "hetero"))
+    render.unavailable.add(name="hetero", reason="openvino cannot read hetero.onnx: choose another runtime")
+    with capture_logs() as logs:
+        assert check_methods(motion, render) == ["hetero"]
+    assert [entry["reason"] for entry in logs] == ["openvino cannot read hetero.onnx: choose another runtime"]
+    stages: Any = ListingStages(motion, render)
+    with pytest.raises(
+        ModelNotFound,
+        match=r"the render stage cannot compute its model 'hetero': openvino cannot read hetero\.onnx: choose .* it has: \w+",
+    ):
+        await models_for(stages, method_named("hetero"))
+    assert await models_for(stages, method_named("ugc"))
+
+
 async def test_a_stage_without_the_predictor_of_files_still_streams() -> None:
     motion = motion_models()
     motion.models.remove(next(model for model in motion.models if model.name == METHODS["ugc"].motion.name))

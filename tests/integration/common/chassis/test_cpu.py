@@ -18,7 +18,7 @@ print(hashlib.sha256(np.linalg.solve(a, b).tobytes()).hexdigest())
 """
 
 
-@pytest.mark.skipif("avx2" not in cpu_flags(), reason="one kernel for processors with AVX2")
+@pytest.mark.skipif("avx2" not in cpu_flags(), reason="needs a processor with avx2")
 def test_a_linear_system_has_the_same_last_bits_whatever_kernel_the_machine_asks_for() -> None:
     digests = set()
     for kernel in (None, "Haswell", "Sandybridge", "SkylakeX"):

@@ -15,7 +15,10 @@ import threadpoolctl
 from services.common.chassis.cpu import computes_bfloat16, cpu_flags
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(), reason="names of Linux on x86")
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(),
+    reason="needs Linux on x86_64, which names instruction sets in /proc/cpuinfo",
+)
 def test_every_x86_64_processor_has_sse2() -> None:
     assert "sse2" in cpu_flags()
 

@@ -4,11 +4,42 @@ from __future__ import annotations
 
 import pytest
 
+from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest
-from services.render.backends.onnxruntime_backend import OnnxRuntimeBackend
+from services.render.backends.choice import BackendName
+from services.render.backends.make import make_backend
+from services.render.settings import RenderSettings
 from services.render.types import Precision
 
+REFUSED = [
+    (
+        "openvino",
+        Precision.INT8,
+        "DUBSTAGE_BACKEND=openvino does not compute in DUBSTAGE_PRECISION=int8: set DUBSTAGE_BACKEND=onnxruntime, or "
+        "DUBSTAGE_PRECISION=float32 or bfloat16",
+    ),
+    (
+        "onnxruntime",
+        Precision.BFLOAT16,
+        "DUBSTAGE_BACKEND=onnxruntime does not compute in DUBSTAGE_PRECISION=bfloat16: set DUBSTAGE_BACKEND=openvino, or "
+        "DUBSTAGE_PRECISION=float32 or int8",
+    ),
+]
 
-def test_onnxruntime_refuses_bfloat16() -> None:
-    with pytest.raises(InvalidRequest, match="use openvino"):
-        OnnxRuntimeBackend(device="cpu", precision=Precision.BFLOAT16, num_threads=1)
+
+@pytest.mark.parametrize(("backend", "precision", "text"), REFUSED)
+def test_a_backend_refuses_a_precision_that_it_does_not_compute_in(backend: BackendName, precision: Precision, text: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        make_backend(device="cpu", backend=backend, precision=precision, num_threads=1)
+    assert caught.value.message == text
+
+
+@pytest.mark.parametrize(("backend", "precision", "text"), REFUSED)
+def test_the_settings_refuse_it_before_a_network_is_read(
+    monkeypatch: pytest.MonkeyPatch, backend: BackendName, precision: Precision, text: str
+) -> None:
+    monkeypatch.setenv("DUBSTAGE_BACKEND", backend)
+    monkeypatch.setenv("DUBSTAGE_PRECISION", str(precision))
+    with pytest.raises(InvalidRequest) as caught:
+        load_settings(RenderSettings)
+    assert caught.value.message == f"wrong settings: {text}"

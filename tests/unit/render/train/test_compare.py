@@ -31,5 +31,5 @@ def test_two_backends_draw_the_same_picture_and_their_times_have_a_ratio() -> No
 
 
 def test_a_backend_that_cannot_compute_in_a_precision_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="use openvino"):
+    with pytest.raises(InvalidRequest, match="set DUBSTAGE_BACKEND=openvino"):
         opened("ugc", WEIGHTS_FOLDER, Choice(PLAIN["cpu"].backend, Precision.BFLOAT16), 1)
