@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from gateway.cli import options
 from gateway.cli.app import app, run_async
@@ -19,7 +21,17 @@ from gateway.reports.folder import check_report_folder
 from services.common.errors import InvalidRequest
 
 
-@app.command("dub")
+class _DubCommand(TyperCommand):
+    """Command that names `--audio` to a user who gives the speech as a second argument, before any other mistake is told."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, more, _ = self.make_parser(ctx).parse_args(args=list(args))
+        if more and "--help" not in args:
+            ctx.fail(f"dub takes one film, and {more[0]!r} is a second argument: give new speech as --audio {shlex.quote(more[0])}")
+        return super().parse_args(ctx, args)
+
+
+@app.command("dub", cls=_DubCommand)
 def dub(
     video: Annotated[
         Path,
