@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.dub_run import run_dub
+from gateway.cli.text import printable
 from gateway.media.encoders import CODECS
 from gateway.methods import DEFAULT_METHOD, combined
 from gateway.pipeline.dub_files import refuse_input
@@ -27,7 +28,8 @@ class _DubCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _, more, _ = self.make_parser(ctx).parse_args(args=list(args))
         if more and "--help" not in args:
-            ctx.fail(f"dub takes one film, and {more[0]!r} is a second argument: give new speech as --audio {shlex.quote(more[0])}")
+            second = shlex.quote(printable(more[0]))
+            ctx.fail(f"dub takes one film, and {second} is a second argument: give new speech as --audio {second}")
         return super().parse_args(ctx, args)
 
 

@@ -27,7 +27,16 @@ from gateway.pipeline.film_claim import film_claim, film_watermark
 from gateway.pipeline.job_key import file_digests, job_key
 from gateway.pipeline.journal import Journal
 from gateway.pipeline.ledger import BlobLedger, OwnBlobs
-from gateway.pipeline.outcome import DubOutcome, about_actor, about_damage, about_redone, about_speech
+from gateway.pipeline.outcome import (
+    DubOutcome,
+    about_damage,
+    about_mouth,
+    about_no_frame,
+    about_redone,
+    about_silence,
+    about_speech,
+    about_voice,
+)
 from gateway.pipeline.passes import Passes
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.reference import find_reference
@@ -168,9 +177,12 @@ class DubJob:
                 cpu_s=time.process_time() - used,
             ),
             watermark=film_watermark(mark, dubbed=dubbed),
+            undubbed=about_no_frame(plan, person.unlearned),
             warnings=[
-                *([] if own else [*about_speech(extent, info), *about_actor(person.actor)]),
+                *([] if own else [*about_speech(extent, info), *about_mouth(person.actor)]),
                 *person.warnings,
+                *about_voice(person.actor),
+                *about_silence(plan),
                 *about_damage(facts),
                 *about_redone(workspace, journal),
                 *(seal.warnings if seal is not None else ()),

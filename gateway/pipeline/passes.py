@@ -18,6 +18,7 @@ from gateway.pipeline.backgrounds import match, rebased, retime, show_chosen
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays, actor_refs
+from gateway.pipeline.faces import about_faces
 from gateway.pipeline.film import Film, FilmFacts
 from gateway.pipeline.journal import Journal, step_key
 from gateway.pipeline.kept_expression import find_expression, wanted_mouths
@@ -53,12 +54,14 @@ class Person:
         face_id: face to dub; None: the footage shows no face.
         actor: what was learned of the person; None: the person cannot be dubbed.
         seconds: wall time of learning the person.
+        unlearned: why the person could not be learned from the footage; empty: the person is known, or there is no face.
         warnings: what the user must be told.
     """
 
     face_id: int | None
     actor: EnrolledActor | None
     seconds: float = 0.0
+    unlearned: str = ""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -96,18 +99,18 @@ class Passes:
         shot = self.shot
         face_id = await shot.select(self.request.face)
         if face_id is None:
-            return Person(None, None, warnings=["the footage shows no face: every frame passes through unchanged"])
+            return Person(None, None)
+        several = about_faces(shot.index, face_id, self.request.face)
         if self.request.actor is not None:
-            return Person(face_id, self.request.actor)
+            return Person(face_id, self.request.actor, warnings=several)
         began = time.perf_counter()
         try:
             actor = await self._enrolled()
         except NoUsableFootage as problem:
             if is_still(shot.info) or shot.method.own_timeline:
                 raise
-            warning = f"every frame passes through unchanged: {problem.message}"
-            return Person(face_id, None, time.perf_counter() - began, [warning])
-        return Person(face_id, actor, time.perf_counter() - began)
+            return Person(face_id, None, time.perf_counter() - began, problem.message, several)
+        return Person(face_id, actor, time.perf_counter() - began, warnings=several)
 
     async def in_place(self, person: Person) -> Film:
         """Return the footage itself as the film to dub, predict the motion of its frames, and find the person's slow expression."""

@@ -104,10 +104,16 @@ def test_a_deployment_that_requires_consent_refuses_without(dubstage: Run, outpu
     assert_fails_well(result, output, "consent", "--consent FILE", code=11)
 
 
-def test_footage_without_any_face_passes_through_with_a_warning(dubber: Dubber, output: Path, tmp_path: Path) -> None:
+def test_footage_without_any_face_passes_through_and_ends_with_a_code_of_its_own(
+    dubstage: Run, output: Path, tmp_path: Path
+) -> None:
     noise = write_video(tmp_path / "noise.mp4", 30)
-    outcome = dubber(DubRequest(footage=noise, speech=SPEECH, output=output, method="ugc"))
-    assert any("shows no face" in warning for warning in outcome.warnings)
+    result = dubstage("dub", noise, "--audio", SPEECH, "-o", output, "--report", tmp_path / "report")
+    assert result.returncode == 13, result.stderr
+    said = "none of the 30 frames is dubbed (NO_FACE 30), so the mouths in the film are those of the footage"
+    assert f"error: {said}" in result.stderr
+    assert said in (tmp_path / "report" / "index.html").read_text()
+    assert str(output) in result.stdout
     with av.open(str(output)) as film:
         assert film.metadata["comment"].startswith("No mouth in this film is synthetic (made with dubstage)")
 
