@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.consent.record import consent_line
 from gateway.media.background_film import own_timeline
+from gateway.media.encoders import EncoderChoice
 from gateway.media.inspection import inspect_film, inspect_sound
 from gateway.media.marking import MARK
 from gateway.media.regular_file import reading
@@ -107,8 +108,8 @@ def check_request(request: DubRequest) -> None:
         inspect_film(request.reference)
 
 
-def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> None:
-    """Check the output of a dub.
+def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> EncoderChoice:
+    """Check the output of a dub, and return how the film will be encoded.
 
     Raises:
         InvalidRequest, MediaUnsupported: as `open_writer` and `has_own_timeline`.
@@ -117,7 +118,7 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> None:
     if has_own_timeline(request, info):
         # Two frames, because a film of one frame has no rate.
         film = own_timeline(as_shown(info) if is_still(info) else info, 2)
-    open_writer(request, film, speech)
+    return open_writer(request, film, speech).choice
 
 
 def refuse_input(output: Path, file: Path, what: str) -> None:

@@ -15,6 +15,7 @@ from gateway.media.background_film import own_timeline
 from gateway.media.stills import is_still
 from gateway.media.writer import VideoWriter
 from gateway.pipeline.backgrounds import match, rebased, retime, show_chosen
+from gateway.pipeline.disk_need import check_disks, film_need, windows_need
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays, actor_refs
@@ -192,6 +193,7 @@ class Passes:
             face, pose = self.reference, pose_of_vector(actor.pose)
             reference = face.in_shape_of(actor.geometry, pose) if face is not None else None
             scale = await asyncio.to_thread(scale_of, film.faces, plan.row[plan.rendered()])
+            await asyncio.to_thread(self._check_disks, film, plan, writer, scale)
             config = window_config(shot.method, actor, request.warp, reference, detail_scale=scale)
             spoken = Spoken(shot.workspace.speech, frame_seconds(film.info)) if shot.method.renderer.speech else None
             heard = spoken.around if spoken is not None else None
@@ -209,6 +211,18 @@ class Passes:
             await in_thread(self.ledger.confirm)
             await in_thread(writer.finish, self.ledger.confirm)
         return facts
+
+    def _check_disks(self, film: Film, plan: Plan, writer: VideoWriter, scale: int) -> None:
+        """Check that there is room for the rendered mouths, whose number and size are known now, and for the film.
+
+        Raises:
+            StorageFull: a file system has too little free space.
+        """
+        needs = [film_need(self.request.output, writer.choice.codec, film.info.video)]
+        if self.store.folder is not None:
+            stored = sum(ref.size_bytes for ref in self.journal.refs())
+            needs.append(windows_need(self.store.folder, int(plan.rendered().sum()), scale, stored))
+        check_disks(self.request.footage, needs)
 
     async def _enrolled(self) -> EnrolledActor:
         step = step_key("enrol", job=self.key)
