@@ -13,7 +13,7 @@ from gateway.media.inspection import inspect_film, inspect_sound
 from gateway.media.marking import MARK
 from gateway.media.regular_file import reading
 from gateway.media.sound import SoundReader, Speech
-from gateway.media.stills import as_shown, is_still
+from gateway.media.stills import as_shown, check_opaque, is_still
 from gateway.media.types import MediaInfo
 from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import Seal, VideoWriter
@@ -116,6 +116,8 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
     """
     film = info
     if has_own_timeline(request, info):
+        if is_still(info):
+            check_opaque(info)
         # Two frames, because a film of one frame has no rate.
         film = own_timeline(as_shown(info) if is_still(info) else info, 2)
     return open_writer(request, film, speech).choice
