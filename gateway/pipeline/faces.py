@@ -113,7 +113,7 @@ def about_faces(index: FaceIndex, face_id: int, choice: FaceChoice) -> list[str]
     named = ", ".join(_described(index, face) for face in others[:_NAMED_FACES])
     more = f" and {len(others) - _NAMED_FACES} more" if len(others) > _NAMED_FACES else ""
     return [
-        f"the footage shows {len(others) + 1} faces, and the largest is dubbed, {_described(index, face_id)}; the others stay as "
+        f"the footage shows {len(others) + 1} faces, and the largest is taken, {_described(index, face_id)}; the others stay as "
         f"they are: {named}{more}. Choose another face with --face NUMBER, or the face that speaks with --face speaker"
     ]
 

@@ -54,7 +54,7 @@ def test_a_listener_does_not_learn_from_the_speakers_voice(clips: Any, dubber: D
     assert outcome.actor.lag_frames is None
     assert outcome.actor.lag_doubt.startswith(f"the mouth of face {speaker} fits the sound better")
     several, voice = (warning for warning in outcome.warnings if "face" in warning)
-    assert f"the largest is dubbed, face {listener} (at " in several
+    assert f"the largest is taken, face {listener} (at " in several
     assert outcome.actor.lag_doubt in voice
 
 

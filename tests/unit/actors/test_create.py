@@ -107,7 +107,7 @@ async def test_the_footage_of_an_actor_is_kept_for_live_streams(enrol: Enrol, bl
 
 async def test_an_enrolment_from_footage_of_several_people_warns_of_the_face_that_was_taken(enrol: Enrol) -> None:
     actor = await enrol(lambda: None)
-    assert any("shows 2 faces, and the largest is dubbed, face 0" in warning for warning in actor.warnings)
+    assert any("shows 2 faces, and the largest is taken, face 0" in warning for warning in actor.warnings)
 
 
 async def test_footage_that_changes_while_the_person_is_enrolled_is_refused_and_not_kept(

@@ -92,7 +92,7 @@ async def test_footage_without_faces_has_no_target() -> None:
 
 def test_a_film_of_several_faces_without_a_choice_warns_of_the_face_that_is_dubbed_and_how_to_choose(two_faces: FaceIndex) -> None:
     (warning,) = about_faces(two_faces, 3, FaceChoice("largest"))
-    assert "shows 2 faces, and the largest is dubbed, face 3 (at 50,60 in frame 0, in 4 frames)" in warning
+    assert "shows 2 faces, and the largest is taken, face 3 (at 50,60 in frame 0, in 4 frames)" in warning
     assert "face 7 (at 200,60 in frame 0, in 4 frames)" in warning
     assert "--face NUMBER" in warning
     assert "--face speaker" in warning
