@@ -29,7 +29,7 @@ from services.common.errors import (
 
 STATES: Final = (*map(str, ShotState), "look")
 """Names of the states of shots, and `look` for shots that the quality gate wants a person to look at."""
-_LINE: Final = "{:<41}{:<12}{:<18}{:>7}{:>7}{:>7}{:>10}{:>7}"
+_LINE: Final = "{:<41}{:<12}{:<18}{:>7}{:>7}{:>9}{:>7}{:>10}{:>7}"
 _SHOWN_FAILURES: Final = 10
 """Most failed shots whose errors are printed at the end of a run."""
 _BY_URGENCY: Final = (*(kind.exit_code for kind in (Unexpected, PreconditionError, RequestError)), UNDUBBED_EXIT_CODE)
@@ -53,7 +53,7 @@ def show_batches(store: BatchStore) -> None:
     if not found:
         say(f"no batches in {store.url}")
         return
-    say_result(_LINE.format("batch", "engine", "created", "shots", "done", "failed", "cancelled", "left"))
+    say_result(_LINE.format("batch", "engine", "created", "shots", "done", "undubbed", "failed", "cancelled", "left"))
     for facts in found:
         try:
             now = progress_of(store.records(facts.name))
@@ -62,7 +62,9 @@ def show_batches(store: BatchStore) -> None:
             say_warning(f"batch {facts.name} is left out: {problem.message}")
             continue
         created = facts.created_at[:16].replace("T", " ")
-        say_result(_LINE.format(facts.name, facts.engine, created, now.total, now.done, now.failed, now.cancelled, now.left))
+        say_result(
+            _LINE.format(facts.name, facts.engine, created, now.total, now.done, now.undubbed, now.failed, now.cancelled, now.left)
+        )
 
 
 def show_status(store: BatchStore, name: str, states: frozenset[str]) -> None:
