@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.media.sound import SoundReader
@@ -37,6 +38,8 @@ from services.common.array_types import Array, Float64, Int64
 from services.common.errors import NoUsableFootage
 from services.common.wire.timeline import MOTION_RATE
 
+_COMPARED_ROWS: Final = 1500
+"""Most records of each other face that are compared with the sound: a minute tells a voice, and a record takes 90 kB to read."""
 SOUND_SECONDS = 420
 """Seconds of the footage's own sound, from its beginning, that lag and enrolment use at most."""
 
@@ -185,12 +188,12 @@ class Shot:
         return believed(own, {face: lag for face, lag in others.items() if lag.frames is not None})
 
     async def _lag_of(self, face_id: int, rows: list[int]) -> SoundLag:
-        """Return the lag of the sound against another face, in those frames of the rows that show the other face too."""
+        """Return the lag of the sound against another face, in the first frames of the rows that show the other face too."""
         found = self.index.rows_of(face_id)[self.index.frame[rows]]
         together = [int(row) for row in found if row >= 0 and self.index.reason[row] == common_pb2.FRAME_REASON_DUBBED]
         if len(together) < MIN_ENROLMENT_FRAMES:
             return SoundLag()
-        clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, together, self.seconds)
+        clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, together[:_COMPARED_ROWS], self.seconds)
         return await measured_lag(self.stages, clip, (await self.hear()).read_rows(heard))
 
     @property
