@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,15 +20,17 @@ from gateway.consent.record import Consent
 from gateway.consent.use import ConsentUse
 from gateway.media.inspection import inspect_film_aside
 from gateway.media.regular_file import reading
+from gateway.media.stills import is_still
 from gateway.media.takes import check_number
 from gateway.methods import method_named
 from gateway.pipeline.allowance import MAX_JOB_BYTES
 from gateway.pipeline.analysis import folder_of
 from gateway.pipeline.dub_request import check_footage
 from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
-from gateway.pipeline.faces import FaceChoice
+from gateway.pipeline.faces import FaceChoice, about_faces
 from gateway.pipeline.job_key import enrolment_key
 from gateway.pipeline.ledger import MOST_TRIES, lost_again
+from gateway.pipeline.outcome import about_mouth, about_voice
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import FACE_RECORD
 from gateway.pipeline.removal import delete_unused
@@ -160,7 +162,7 @@ async def create_actor(
                     )
                 await in_thread(operation.confirm)
                 # A thread goes on when its caller is cancelled, so the enrolment ends only when the thread has stored the actor.
-                return await in_thread(
+                stored = await in_thread(
                     lambda: actors.create(
                         request.actor_id,
                         method=method.name,
@@ -173,6 +175,7 @@ async def create_actor(
                         folder=workspace.folder,
                     )
                 )
+                return replace(stored, warnings=tuple(_warnings(shot, request, enrolled)))
 
     return await while_allowed(lambda: consents.check_lasting([request.consent], subject=request.actor_id), enrol())
 
@@ -214,6 +217,15 @@ async def _learn(shot: Shot, request: EnrolRequest, note: OnBlob, on_progress: O
         lambda name, done, steps: on_progress(f"enrol {name}", done, steps),
         on_artefact=lambda ref: note(ref_from_proto(ref, "artefact")),
     )
+
+
+def _warnings(shot: Shot, request: EnrolRequest, enrolled: EnrolledActor) -> list[str]:
+    still = is_still(shot.info)
+    return [
+        *about_faces(shot.index, shot.face_id, request.face),
+        *([] if still else about_mouth(enrolled)),
+        *about_voice(enrolled),
+    ]
 
 
 async def _keep_for_live(shot: Shot, footage: Path, artefacts: ArtefactStore, note: OnBlob) -> dict[str, ArtefactRef]:

@@ -40,6 +40,7 @@ class StoredActor:
         created_at: time of the enrolment, RFC 3339, UTC.
         enrolled: what the pipeline works with.
         artefacts: every blob that came from the person's footage, by kind.
+        warnings: warnings of the enrolment for the user, known only to the caller that enrolled the person.
     """
 
     actor_id: str
@@ -49,6 +50,7 @@ class StoredActor:
     created_at: str
     enrolled: EnrolledActor
     artefacts: Mapping[str, ArtefactRef]
+    warnings: tuple[str, ...] = ()
 
     @property
     def summary(self) -> ActorSummary:

@@ -53,7 +53,9 @@ class ActorJobs:
                 )
         if job.resumed:
             await context.forget_others(job.record)
-        return actor_message(actor.summary).SerializeToString()
+        made = actor_message(actor.summary)
+        made.warnings.extend(context.names.told(media.told(warning)) for warning in actor.warnings)
+        return made.SerializeToString()
 
     async def _made_before(self, request: EnrolRequest) -> StoredActor | None:
         """Return the actor that an earlier process stored from this footage; None: there is none."""

@@ -25,6 +25,7 @@ _STATES: Final = {
     ShotState.WAITING: pb.SHOT_STATE_WAITING,
     ShotState.RUNNING: pb.SHOT_STATE_RUNNING,
     ShotState.DONE: pb.SHOT_STATE_DONE,
+    ShotState.UNDUBBED: pb.SHOT_STATE_UNDUBBED,
     ShotState.FAILED: pb.SHOT_STATE_FAILED,
     ShotState.CANCELLED: pb.SHOT_STATE_CANCELLED,
 }
@@ -133,6 +134,7 @@ def _progress_message(progress: Progress) -> pb.BatchProgress:
         num_waiting=progress.waiting,
         num_running=progress.running,
         num_done=progress.done,
+        num_undubbed=progress.undubbed,
         num_failed=progress.failed,
         num_cancelled=progress.cancelled,
         num_to_look_at=progress.look,

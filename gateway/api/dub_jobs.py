@@ -64,6 +64,7 @@ class DubJobs:
         result = result_message(message.output_uri, request, outcome)
         result.media_sha256 = film_sha256
         result.warnings[:] = [context.names.told(media.told(warning)) for warning in result.warnings]
+        result.undubbed = context.names.told(media.told(result.undubbed))
         return result.SerializeToString()
 
     def _alone(self, message: pb.CreateDubRequest) -> asyncio.Lock:

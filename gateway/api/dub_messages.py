@@ -94,4 +94,5 @@ def result_message(output_uri: str, request: DubRequest, outcome: DubOutcome) ->
         warnings=[*outcome.warnings, *outcome.written.dropped],
         watermark_on=outcome.watermark.on,
         watermark=outcome.watermark.payload,
+        undubbed=outcome.undubbed,
     )

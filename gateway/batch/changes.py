@@ -9,7 +9,7 @@ from gateway.batch.alone import alone
 from gateway.batch.current import current_records
 from gateway.batch.progress import progress_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ENDED, BatchFacts, Shot, ShotRecord, ShotState
+from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, Shot, ShotRecord, ShotState
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequest
 
@@ -32,7 +32,7 @@ def cancel(store: BatchStore, name: str, ids: Sequence[str]) -> None:
 
 
 def to_retry(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
-    """Return the shots that a retry lets begin anew: `ids`, or all that failed or were cancelled.
+    """Return the shots that a retry lets begin anew: `ids`, or all in TO_RETRY.
 
     Raises:
         BatchNotFound: there is no such batch.
@@ -43,12 +43,11 @@ def to_retry(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
     for record in records:
         if record.id in ids and record.state is ShotState.RUNNING and record.id not in marked:
             raise InvalidRequest(f"shot {record.id} is running by {record.worker}: wait, or cancel it first", field="id")
-    over = {ShotState.FAILED, ShotState.CANCELLED}
-    return list(ids) or [record.id for record in records if record.state in over]
+    return list(ids) or [record.id for record in records if record.state in TO_RETRY]
 
 
 def begin_anew(settings: GatewaySettings, store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
-    """Let shots of a batch wait again, and return their ids; without ids, all that failed or were cancelled.
+    """Let shots of a batch wait again, and return their ids; without ids, all in TO_RETRY.
 
     Raises:
         BatchNotFound: there is no such batch or shot.
@@ -76,7 +75,7 @@ def send_to_cluster(store: BatchStore, name: str, *, profile: str, workers: int,
 
 
 def retry_in_cluster(store: BatchStore, name: str, ids: Sequence[str]) -> None:
-    """Let shots of a batch begin anew in its cluster; without ids, all that failed or were cancelled.
+    """Let shots of a batch begin anew in its cluster; without ids, all in TO_RETRY.
 
     See `KubernetesEngine.retry`.
     """

@@ -64,6 +64,7 @@ async def figures_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
         method=request.method,
         r_opening=r_opening,
         warnings=(*outcome.warnings, *outcome.written.dropped, *unmeasured),
+        undubbed=outcome.undubbed,
         thumbnail=await asyncio.to_thread(thumbnail_of, film, rendered),
     )
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gateway.batch.types import ShotRecord, ShotState
+from gateway.batch.types import WRITTEN, ShotRecord, ShotState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,17 +16,18 @@ class Progress:
 
     Attributes:
         total: number of shots.
-        waiting, running, done, failed, cancelled: number of shots in each state.
+        waiting, running, done, undubbed, failed, cancelled: number of shots in each state.
         look: shots that are done and that the quality gate wants a person to look at.
-        frames: frames of the films that are done.
-        frames_per_second: frames of all workers together, in the time in which a shot was worked on; None: no shot is done.
-        seconds_left: time that the shots left take at the present pace; None: no shot is done.
+        frames: frames of the films that are written.
+        frames_per_second: frames of all workers together, in the time in which a shot was worked on; None: no film is written.
+        seconds_left: time that the shots left take at the present pace; None: no film is written.
     """
 
     total: int
     waiting: int
     running: int
     done: int
+    undubbed: int
     failed: int
     cancelled: int
     look: int
@@ -48,25 +49,28 @@ class Progress:
 def progress_of(records: Sequence[ShotRecord]) -> Progress:
     """Return the progress of a batch from the records of all its shots.
 
-    The pace counts the time in which at least one of the shots that are done was worked on. The nights between two submissions of a
-    batch do not count.
+    The pace counts the time in which at least one of the shots whose films are written was worked on. The nights between two
+    submissions of a batch do not count.
     """
     states = Counter(record.state for record in records)
-    done = [record for record in records if record.state is ShotState.DONE]
-    frames = sum(record.frames for record in done)
-    spent = _covered((begun, ended) for record in done if (begun := _time(record.begun_at)) and (ended := _time(record.ended_at)))
+    written = [record for record in records if record.state in WRITTEN]
+    frames = sum(record.frames for record in written)
+    spent = _covered(
+        (begun, ended) for record in written if (begun := _time(record.begun_at)) and (ended := _time(record.ended_at))
+    )
     left = states[ShotState.WAITING] + states[ShotState.RUNNING]
     return Progress(
         total=len(records),
         waiting=states[ShotState.WAITING],
         running=states[ShotState.RUNNING],
-        done=len(done),
+        done=states[ShotState.DONE],
+        undubbed=states[ShotState.UNDUBBED],
         failed=states[ShotState.FAILED],
         cancelled=states[ShotState.CANCELLED],
-        look=sum(bool(record.look) for record in done),
+        look=sum(bool(record.look) for record in records if record.state is ShotState.DONE),
         frames=frames,
         frames_per_second=frames / spent if spent else None,
-        seconds_left=left * spent / len(done) if spent else None,
+        seconds_left=left * spent / len(written) if spent else None,
     )
 
 

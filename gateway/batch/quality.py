@@ -17,18 +17,24 @@ def reasons_to_look(quality: Quality, record: ShotRecord) -> tuple[str, ...]:
     reasons: list[str] = []
     share = record.frames_dubbed / record.frames if record.frames else 0.0
     if quality.min_dubbed_share is not None and share < quality.min_dubbed_share:
+        shown = _beside(share, quality.min_dubbed_share)
         reasons.append(
-            f"{record.frames_dubbed} of {record.frames} frames are dubbed, a share of {share:.3f}: at least "
-            f"{quality.min_dubbed_share:g} is wanted"
+            f"{record.frames_dubbed} of {record.frames} frames are dubbed, a share of {shown}: at least "
+            f"{quality.min_dubbed_share} is wanted"
         )
     if quality.min_r_opening is not None:
         if record.r_opening is None:
             reasons.append("the correlation of wanted and shown mouth opening was not measured")
         elif record.r_opening < quality.min_r_opening:
             reasons.append(
-                f"the correlation of wanted and shown mouth opening is {record.r_opening:.3f}: at least "
-                f"{quality.min_r_opening:g} is wanted"
+                "the correlation of wanted and shown mouth opening is "
+                f"{_beside(record.r_opening, quality.min_r_opening)}: at least {quality.min_r_opening} is wanted"
             )
     if quality.max_warnings is not None and len(record.warnings) > quality.max_warnings:
         reasons.append(f"the number of warnings is {len(record.warnings)}: at most {quality.max_warnings} is wanted")
     return tuple(reasons)
+
+
+def _beside(value: float, threshold: float) -> str:
+    """Return a measured number with three digits, or with as many digits as its threshold has."""
+    return f"{value:.{max(3, len(str(threshold).partition('.')[2]))}f}"

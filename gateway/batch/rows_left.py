@@ -6,7 +6,7 @@ from typing import Final
 
 from gateway.ahead import in_thread
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ENDED, ShotRecord, ShotState
+from gateway.batch.types import ENDED, WRITTEN, ShotRecord
 from gateway.batch.worker import film_fault
 
 RETRY_S: Final = 3.0
@@ -27,7 +27,7 @@ async def rows_left(store: BatchStore, name: str, *, check_films: bool) -> list[
     shots, records = await in_thread(store.manifest, name), await in_thread(store.records, name)
     rows = []
     for row, (shot, record) in enumerate(zip(shots, records, strict=True)):
-        spoiled = check_films and record.state is ShotState.DONE and await film_fault(shot, record)
+        spoiled = check_films and record.state in WRITTEN and await film_fault(shot, record)
         if record.state not in ENDED or spoiled:
             rows.append(row)
     return rows

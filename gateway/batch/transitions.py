@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.batch.failures import Failure
 from gateway.batch.types import MAX_ATTEMPTS, ShotRecord, ShotState
-from services.common.errors import BackendUnavailable, Cancelled, StorageRefused
+from services.common.errors import UNDUBBED_EXIT_CODE, BackendUnavailable, Cancelled, StorageRefused
 
 CANCELLED: Final = "cancelled"
 """Message of a shot that was cancelled."""
@@ -26,6 +26,7 @@ class Made:
         method: method that dubbed the shot.
         r_opening: correlation of wanted and shown opening; None: not measured.
         warnings: warnings of the dub.
+        undubbed: why no frame is dubbed, and what to do; empty: a frame is dubbed.
         thumbnail: picture of the film as JPEG; empty: there is none.
     """
 
@@ -37,6 +38,7 @@ class Made:
     r_opening: float | None
     warnings: tuple[str, ...]
     thumbnail: bytes
+    undubbed: str = ""
 
 
 def present_time() -> str:
@@ -62,7 +64,7 @@ def done(record: ShotRecord, made: Made, seconds: float, now: str) -> ShotRecord
     """Return the record of a shot whose film is written, before the quality gate."""
     return record.model_copy(
         update={
-            "state": ShotState.DONE,
+            "state": ShotState.UNDUBBED if made.undubbed else ShotState.DONE,
             "ended_at": now,
             "seconds": round(seconds, 3),
             "frames": made.frames,
@@ -73,7 +75,8 @@ def done(record: ShotRecord, made: Made, seconds: float, now: str) -> ShotRecord
             "r_opening": made.r_opening,
             "warnings": made.warnings,
             "has_thumbnail": bool(made.thumbnail),
-            "exit_code": 0,
+            "look": (made.undubbed,) if made.undubbed else (),
+            "exit_code": UNDUBBED_EXIT_CODE if made.undubbed else 0,
             "error": "",
         }
     )

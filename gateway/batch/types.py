@@ -86,11 +86,16 @@ class ShotState(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     DONE = "done"
+    UNDUBBED = "undubbed"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
-ENDED: Final = frozenset({ShotState.DONE, ShotState.FAILED, ShotState.CANCELLED})
+WRITTEN: Final = frozenset({ShotState.DONE, ShotState.UNDUBBED})
+"""States of shots whose film is written. No frame of an UNDUBBED film is dubbed."""
+TO_RETRY: Final = frozenset({ShotState.UNDUBBED, ShotState.FAILED, ShotState.CANCELLED})
+"""States of the shots that `dubstage batch retry` begins anew if the user names no shot."""
+ENDED: Final = WRITTEN | TO_RETRY
 """States that only `dubstage batch retry` leaves."""
 
 
@@ -113,7 +118,7 @@ class ShotRecord(_Strict):
         method: method that dubbed the shot.
         r_opening: correlation between wanted and shown opening; None: not measured (too few frames dubbed, or too long a film).
         warnings: warnings of the dub.
-        look: reasons why the quality gate wants a person to look at the shot; empty: it passed.
+        look: reasons why a person must look at the film: no frame is dubbed, or the quality gate marked it; empty: none.
         exit_code: exit code of the last attempt (services/common/errors.py); None: no attempt has ended.
         error: message of the error of the last attempt; empty: none.
         has_thumbnail: whether `shots/ID.jpg` holds a picture of the film.

@@ -20,7 +20,7 @@ from gateway.batch.quality import reasons_to_look
 from gateway.batch.shot_dub import ShotDub
 from gateway.batch.store import BatchStore
 from gateway.batch.transitions import CANCELLED, Made, begun, cancelled, died, done, failed, interrupted, present_time
-from gateway.batch.types import ENDED, MAX_ATTEMPTS, Shot, ShotRecord, ShotState
+from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, Shot, ShotRecord, ShotState
 from gateway.pipeline.progress import OnProgress
 from services.common.errors import BackendUnavailable, Cancelled, DubstageError, MediaUnsupported, StorageRefused
 
@@ -32,6 +32,8 @@ _TRIES_S: Final = (1.0, 4.0, 10.0)
 
 def exit_code_of(record: ShotRecord) -> int:
     """Return the exit code of a worker of one shot. A shot that is done, marked for a look, or cancelled ends with 0.
+
+    A film without a dubbed frame has a code of its own.
 
     A shot whose attempts are used up waits for a person, even if its last error was one that another attempt may mend.
     """
@@ -117,7 +119,7 @@ class _Attempt:
     async def run(self) -> ShotRecord:
         record = await in_thread(self._store.record, self._name, self._shot.id)
         redone = ""
-        if record.state is ShotState.DONE:
+        if record.state in WRITTEN:
             redone = await film_fault(self._shot, record)
             if not redone:
                 return record
@@ -174,7 +176,7 @@ class _Attempt:
                 # The person may not be shown any more, or the database does not say. The record is complete without the picture.
                 await self._kept(lambda: self._store.remove_thumbnails(self._name, [self._shot.id]))
         record = done(record, made, seconds, present_time())
-        record = await self._put(record.model_copy(update={"look": reasons_to_look(self._shot.quality, record)}))
+        record = await self._put(record.model_copy(update={"look": (*record.look, *reasons_to_look(self._shot.quality, record))}))
         # Until the record is stored, a worker that takes the shot over can go on from the job's folder.
         await self._dub.discard()
         return record

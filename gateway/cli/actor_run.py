@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.workplace import open_workplace
 from gateway.batch.erasing import batch_pictures
-from gateway.cli.console import out, say, say_result
+from gateway.cli.console import out, say, say_result, say_warning
 from gateway.cli.new_file import check_new_file, write_new_file
 from gateway.cli.progress import StepProgress
 from gateway.consent.record import consent_line
@@ -35,6 +35,8 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
                 on_progress=progress,
                 max_bytes=settings.max_job_bytes,
             )
+    for warning in actor.warnings:
+        say_warning(warning)
     say(f"enrolled from {actor.enrolled.num_frames} frames; {consent_line(actor.consent)}")
     say_result(actor.actor_id)
 

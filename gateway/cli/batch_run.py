@@ -9,7 +9,7 @@ from typing import Final
 
 from gateway.batch.row_ranges import parse_rows
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotRecord, ShotState
+from gateway.batch.types import WRITTEN, ShotRecord, ShotState
 from gateway.cli.app import run_async
 from gateway.cli.batch_manifest import checked_manifest
 from gateway.cli.console import say, say_error, say_result, say_warning
@@ -100,7 +100,7 @@ def _show(record: ShotRecord) -> int:
         say_warning(warning)
     for reason in record.look:
         say_warning(f"look at this film: {reason}")
-    if record.state is ShotState.DONE:
+    if record.state in WRITTEN:
         say(f"{record.id}: {record.frames_dubbed} of {record.frames} frames dubbed")
         say_result(record.output)
     elif record.state is ShotState.CANCELLED:

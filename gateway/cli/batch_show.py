@@ -13,10 +13,11 @@ from rich.table import Table
 from gateway.batch.current import current_records
 from gateway.batch.progress import Progress, progress_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotRecord, ShotState
+from gateway.batch.types import WRITTEN, ShotRecord, ShotState
 from gateway.cli.console import say, say_result, say_table, say_warning
 from gateway.cli.text import printable
 from services.common.errors import (
+    UNDUBBED_EXIT_CODE,
     ArtefactCorrupt,
     BatchNotFound,
     InvalidRequest,
@@ -28,11 +29,11 @@ from services.common.errors import (
 
 STATES: Final = (*map(str, ShotState), "look")
 """Names of the states of shots, and `look` for shots that the quality gate wants a person to look at."""
-_LINE: Final = "{:<41}{:<12}{:<18}{:>7}{:>7}{:>7}{:>10}{:>7}"
+_LINE: Final = "{:<41}{:<12}{:<18}{:>7}{:>7}{:>9}{:>7}{:>10}{:>7}"
 _SHOWN_FAILURES: Final = 10
 """Most failed shots whose errors are printed at the end of a run."""
-_BY_URGENCY: Final = tuple(kind.exit_code for kind in (Unexpected, PreconditionError, RequestError))
-"""Exit codes of failed shots. A batch in which several failed ends with the first of these."""
+_BY_URGENCY: Final = (*(kind.exit_code for kind in (Unexpected, PreconditionError, RequestError)), UNDUBBED_EXIT_CODE)
+"""Exit codes of shots that failed or have no dubbed frame. A batch with several such shots ends with the first of these."""
 
 
 def states_named(names: Sequence[str]) -> frozenset[str]:
@@ -52,7 +53,7 @@ def show_batches(store: BatchStore) -> None:
     if not found:
         say(f"no batches in {store.url}")
         return
-    say_result(_LINE.format("batch", "engine", "created", "shots", "done", "failed", "cancelled", "left"))
+    say_result(_LINE.format("batch", "engine", "created", "shots", "done", "undubbed", "failed", "cancelled", "left"))
     for facts in found:
         try:
             now = progress_of(store.records(facts.name))
@@ -61,7 +62,9 @@ def show_batches(store: BatchStore) -> None:
             say_warning(f"batch {facts.name} is left out: {problem.message}")
             continue
         created = facts.created_at[:16].replace("T", " ")
-        say_result(_LINE.format(facts.name, facts.engine, created, now.total, now.done, now.failed, now.cancelled, now.left))
+        say_result(
+            _LINE.format(facts.name, facts.engine, created, now.total, now.done, now.undubbed, now.failed, now.cancelled, now.left)
+        )
 
 
 def show_status(store: BatchStore, name: str, states: frozenset[str]) -> None:
@@ -109,7 +112,7 @@ def counts(progress: Progress) -> str:
     """Return the counts of a batch in words, such as `20 shots, 12 done (1 to look at), 2 running, 6 waiting`."""
     look = f" ({progress.look} to look at)" if progress.look else ""
     parts = [f"{progress.total} shots", f"{progress.done} done{look}"]
-    others = {state: getattr(progress, state) for state in ("failed", "cancelled", "running", "waiting")}
+    others = {state: getattr(progress, state) for state in ("undubbed", "failed", "cancelled", "running", "waiting")}
     return ", ".join([*parts, *(f"{count} {state}" for state, count in others.items() if count)])
 
 
@@ -123,27 +126,29 @@ def pace(progress: Progress) -> str:
 
 
 def show_end(name: str, records: Sequence[ShotRecord]) -> int:
-    """Print how a batch ended and the errors of failed shots, and return the exit code.
+    """Print how a batch ended and what is wrong with its shots, and return the exit code.
 
-    0: no shot failed, and none is left. 20: shots are left. Otherwise the exit code of a failed shot.
+    0: every shot is done or cancelled. 20: shots are left. Otherwise the exit code of a shot that failed or has no dubbed frame.
     """
     failed = [record for record in records if record.state is ShotState.FAILED]
-    for record in failed[:_SHOWN_FAILURES]:
-        say_warning(f"{record.id}: {record.error}")
-    if len(failed) > _SHOWN_FAILURES:
-        say(f"{len(failed) - _SHOWN_FAILURES} more shots failed: dubstage batch status {name} --only failed")
+    undubbed = [record for record in records if record.state is ShotState.UNDUBBED]
+    for state, wrong in ((ShotState.FAILED, failed), (ShotState.UNDUBBED, undubbed)):
+        for record in wrong[:_SHOWN_FAILURES]:
+            say_warning(f"{record.id}: {record.error or '; '.join(record.look)}")
+        if len(wrong) > _SHOWN_FAILURES:
+            say(f"{len(wrong) - _SHOWN_FAILURES} more shots are {state}: dubstage batch status {name} --only {state}")
     progress = progress_of(records)
     say_result(f"batch {name}: {counts(progress)}")
-    if failed:
+    if failed or undubbed:
         from gateway.batch.worker import exit_code_of
 
-        codes = {exit_code_of(record) for record in failed}
+        codes = {exit_code_of(record) for record in (*failed, *undubbed)}
         return next((code for code in _BY_URGENCY if code in codes), Unexpected.exit_code)
     return TransientError.exit_code if progress.left else 0
 
 
 def _cells(record: ShotRecord) -> tuple[str, ...]:
-    done = record.state is ShotState.DONE
+    done = record.state in WRITTEN
     what = record.error if not done else "; ".join([*(f"look: {reason}" for reason in record.look), *record.warnings])
     return (
         record.id,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.dub_run import run_dub
+from gateway.cli.text import printable
 from gateway.media.encoders import CODECS
 from gateway.methods import DEFAULT_METHOD, combined
 from gateway.pipeline.dub_files import refuse_input
@@ -19,7 +22,18 @@ from gateway.reports.folder import check_report_folder
 from services.common.errors import InvalidRequest
 
 
-@app.command("dub")
+class _DubCommand(TyperCommand):
+    """Command that names `--audio` to a user who gives the speech as a second argument, before any other mistake is told."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, more, _ = self.make_parser(ctx).parse_args(args=list(args))
+        if more and "--help" not in args:
+            second = shlex.quote(printable(more[0]))
+            ctx.fail(f"dub takes one film, and {second} is a second argument: give new speech as --audio {second}")
+        return super().parse_args(ctx, args)
+
+
+@app.command("dub", cls=_DubCommand)
 def dub(
     video: Annotated[
         Path,

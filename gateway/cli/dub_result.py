@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.cli.console import say, say_result, say_warning
+import typer
+
+from gateway.cli.console import say, say_error, say_result, say_warning
+from gateway.cli.quantities import sound_against_picture
 from gateway.pipeline.dub_files import consents
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.outcome import DubOutcome
 from gateway.pipeline.workspace import Workspace
 from gateway.stages.interface import Stages
-from services.common.errors import DubstageError
+from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError
 from services.common.store.artefacts import ArtefactStore
 
 
@@ -40,15 +43,19 @@ async def save_report(
 
 
 def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) -> None:
-    """Print warnings, counts of frames and the consent record to stderr, and the paths of film and report to stdout."""
+    """Print warnings, counts of frames and the consent record to stderr, and the paths of film and report to stdout.
+
+    Raises:
+        typer.Exit: no frame is dubbed, so that the command ends with an exit code of its own.
+    """
     for warning in outcome.warnings:
         say_warning(warning)
     counts = outcome.plan.counts()
     dubbed = int(outcome.plan.rendered().sum())
     frames = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     say(f"{dubbed} of {outcome.plan.num_frames} frames dubbed ({frames})")
-    if outcome.actor is not None and outcome.actor.lag_frames is not None:
-        say(f"the sound of the footage comes {outcome.actor.lag_frames:+d} frames (40 ms each) after the picture")
+    if outcome.actor is not None and outcome.actor.lag_frames:
+        say(sound_against_picture(outcome.actor.lag_frames))
     if outcome.windows_reused:
         say(f"{outcome.windows_reused} windows taken from an earlier run, {outcome.windows_computed} windows computed")
     for dropped in outcome.written.dropped:
@@ -57,3 +64,6 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) 
     say_result(str(request.output))
     if report is not None:
         say_result(str(report / "index.html"))
+    if outcome.undubbed:
+        say_error(outcome.undubbed)
+        raise typer.Exit(UNDUBBED_EXIT_CODE)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.cli.console import err, say, say_result, say_warning
+from gateway.cli.quantities import sound_against_picture
 from gateway.cli.score_tables import score_lines
 from gateway.evaluation.head_scores import HEAD_FIGURES
 from gateway.evaluation.targets import check_targets
@@ -33,7 +34,7 @@ def show_scores(results: Sequence[ClipResult]) -> None:
     """Print a table of scores per clip, and a warning for each score that is below its target, to stderr."""
     width = err.width
     for result in results:
-        say(f"{result.clip} (the sound comes {result.lag_frames:+d} frames of 40 ms after the picture)")
+        say(f"{result.clip} ({sound_against_picture(result.lag_frames)})" if result.lag_frames else result.clip)
         for line in score_lines(METRICS, {name: scores.metrics for name, scores in result.variants.items()}, width):
             say(line)
         if result.head_motion is not None:

@@ -1,4 +1,4 @@
-"""Ages and sizes as people write them: 7d, 10G."""
+"""Ages, sizes and lags as people write them: 7d, 10G, 2 frames (80 ms) after the picture."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ def parse_size(text: str, option: str) -> int:
         InvalidRequest: the text is not a size.
     """
     return int(_parse(text, option, _BYTES, "a size such as 500M, 10G or 1T"))
+
+
+def sound_against_picture(lag_frames: int) -> str:
+    """Return a sentence about a lag that is not 0, without its full stop.
+
+    Args:
+        lag_frames: frames of 40 ms by which the sound comes after the picture; negative: before the picture.
+    """
+    frames = "1 frame" if abs(lag_frames) == 1 else f"{abs(lag_frames)} frames"
+    return (
+        f"the sound of the footage comes {frames} ({40 * abs(lag_frames)} ms) {'after' if lag_frames > 0 else 'before'} the picture"
+    )
 
 
 def _parse(text: str, option: str, units: Mapping[str, int], expected: str) -> float:

@@ -152,6 +152,7 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, 
     check_target(output, codec)
     suffix, container = output.suffix.lower(), _container(output)
     _check_times(output, suffix, video)
+    _check_decoded(video)
     chosen = codec or _default(container, suffix, video, video.pixel.name.replace("yuvj", "yuv"))
     pixel_format = None if chosen is None else _format_for(chosen, video)
     if chosen is None or pixel_format is None:
@@ -221,16 +222,38 @@ def _format_for(codec: str, video: VideoInfo) -> str | None:
 def _nothing_keeps(codec: str | None, suffix: str, video: VideoInfo) -> str:
     """Return the text of an error that says which codecs keep the footage's size and pixel format."""
     named = f"{codec} does not keep" if codec is not None else f"no codec of {suffix} keeps"
-    problem = f"{named} the footage's {video.width} x {video.height} samples of {video.pixel.name}"
+    facts = "a GIF" if video.codec == "gif" else "with transparency" if video.pixel.alpha else ""
+    samples = f"{video.pixel.name} ({facts})" if facts else video.pixel.name
+    problem = f"{named} the footage's {video.width} x {video.height} samples of {samples}"
     keeping = [item for item in CODECS if _format_for(item, video) is not None]
     there = "; ".join(f"{item} in {_endings_for(item)}" for item in keeping)
+    opaque = "to a film" if video.codec == "gif" else "without its transparency"
+    without = f"convert the footage {opaque} first ({_opaque(video)})" if video.pixel.alpha else ""
     if there:
-        return f"{problem}; these do: {there}"
+        return f"{problem}; these do: {there}{f'; or {without}' if without else ''}"
     deeper = "gbrap10le" if video.pixel.alpha and video.pixel.kind == "rgb" else "yuv444p16le"
-    return (
-        f"{problem}, and no other does; convert the footage without loss first "
-        f"(ffmpeg -i IN -c:v ffv1 -pix_fmt {deeper} -c:a copy OUT.mkv), and write an .mkv"
-    )
+    lossless = f"(ffmpeg -i IN -c:v ffv1 -pix_fmt {deeper} -c:a copy OUT.mkv), and write an .mkv"
+    how = f"{without}, or without loss" if without else "convert the footage without loss first"
+    return f"{problem}, and no other does; {how} {lossless}"
+
+
+def _opaque(video: VideoInfo) -> str:
+    """Return the command that converts footage with transparency to a film that every container holds."""
+    width, height = video.width // 2 * 2, video.height // 2 * 2
+    even = "" if (width, height) == (video.width, video.height) else f" -vf crop={width}:{height}:0:0"
+    return f"ffmpeg -i IN{even} -c:v libx264 -crf 12 -pix_fmt yuv420p -c:a copy OUT.mkv"
+
+
+def _check_decoded(video: VideoInfo) -> None:
+    """Raise MediaUnsupported if the decoder leaves out the footage's transparency: VP8 and VP9 hold it beside the picture."""
+    decoder = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(video.codec)
+    if decoder is not None and video.metadata.get("alpha_mode") == "1":
+        keeping = f"ffmpeg -c:v {decoder} -i IN -c:v ffv1 -pix_fmt yuva420p -c:a copy OUT.mkv"
+        raise MediaUnsupported(
+            f"the footage has transparency beside its {video.codec} picture, which a dub would lose; convert the footage without "
+            f"its transparency first ({_opaque(video)}), or with it ({keeping})",
+            field="footage",
+        )
 
 
 def _holds(codec: str, pixel_format: str) -> bool:

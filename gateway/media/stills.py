@@ -68,15 +68,37 @@ def plain(video: VideoInfo, width: int, height: int) -> VideoInfo:
     )
 
 
+def check_opaque(info: MediaInfo) -> None:
+    """Check that a still has no transparent pixels, because a film needs a background.
+
+    Raises:
+        InvalidRequest: the picture has transparent pixels.
+        MediaUnsupported: the picture cannot be read.
+    """
+    if not info.video.pixel.alpha:
+        return
+    with VideoReader(info) as reader:
+        alpha = next(iter(reader)).planes[-1]
+    clear = float((alpha < (1 << info.video.pixel.bits) - 1).mean())
+    if clear:
+        white = f"color=white:size={info.video.width}x{info.video.height}"
+        raise InvalidRequest(
+            f"{info.path}: {max(clear, 0.001):.1%} of the pixels are transparent, and a film needs a background: put the picture "
+            f"on one first (ffmpeg -f lavfi -i {white} -i IN -filter_complex overlay=format=auto -frames:v 1 OUT.png)",
+            field="footage",
+        )
+
+
 def open_footage(info: MediaInfo, folder: Path, *, threads: int) -> MediaInfo:
     """Return footage that is ready to use. A film is returned as it is. From a still, a film of one frame is written into `folder`.
 
     Raises:
         MediaUnsupported: the picture cannot be read.
-        InvalidRequest: the picture is too small.
+        InvalidRequest: the picture is too small, or has transparent pixels.
     """
     if not is_still(info):
         return info
+    check_opaque(info)
     film = as_shown(info)
     target = folder / f"still{FILM_SUFFIX}"
     picture = _picture(info)

@@ -45,8 +45,8 @@ class Allowance:
         """
         if self.taken + num_bytes > self.max_bytes:
             raise InvalidRequest(
-                f"{what} would take {_human(num_bytes)} on disk, and a job may take {_human(self.max_bytes)}: is the length of "
-                "the footage and of the speech right? Otherwise raise DUBSTAGE_MAX_JOB_BYTES",
+                f"{what} would take {shown_bytes(num_bytes)} on disk, a job may take {shown_bytes(self.max_bytes)}: is the length "
+                "of the footage and of the speech right? Otherwise raise DUBSTAGE_MAX_JOB_BYTES",
                 field="footage",
             )
         self._check_free(num_bytes, what)
@@ -60,8 +60,8 @@ class Allowance:
         """
         if self.taken + num_bytes > self.max_bytes:
             raise InvalidRequest(
-                f"the job's records are longer than the {_human(self.max_bytes)} that a job may take: cut the footage, or raise "
-                "DUBSTAGE_MAX_JOB_BYTES",
+                f"the job's records are longer than the {shown_bytes(self.max_bytes)} that a job may take: cut the footage, or "
+                "raise DUBSTAGE_MAX_JOB_BYTES",
                 field="footage",
             )
         self._unseen += num_bytes
@@ -75,18 +75,24 @@ class Allowance:
         self.taken -= num_bytes
 
     def _check_free(self, num_bytes: int, what: str) -> None:
-        usage = shutil.disk_usage(self.folder)
-        free = max(0, usage.free - min(KEPT_FREE_BYTES, usage.total // 20))
+        free = fillable_bytes(self.folder)
         if free < num_bytes:
             raise StorageFull(
-                f"no space left for the job's records: {what} would take {_human(num_bytes)} in {self.folder}, of which "
-                f"{_human(free)} may be filled: free some (`dubstage jobs clean`), or point "
+                f"no space left for the job's records: {what} would take {shown_bytes(num_bytes)} in {self.folder}, of which "
+                f"{shown_bytes(free)} may be filled: free some (`dubstage jobs clean`), or point "
                 "DUBSTAGE_DATA_DIR elsewhere",
                 subject=str(self.folder),
             )
 
 
-def _human(num_bytes: int) -> str:
+def fillable_bytes(folder: Path) -> int:
+    """Return the free bytes of a folder's disk, without those that a job leaves free."""
+    usage = shutil.disk_usage(folder)
+    return max(0, usage.free - min(KEPT_FREE_BYTES, usage.total // 20))
+
+
+def shown_bytes(num_bytes: int) -> str:
+    """Return a size with three digits, such as `1.25 GB`."""
     size = float(num_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000.0:

@@ -23,20 +23,30 @@ from gateway.media.types import MediaInfo
 from gateway.methods import method_named
 from gateway.pipeline.allowance import MAX_JOB_BYTES
 from gateway.pipeline.analysis import folder_of, hear_speech, together
+from gateway.pipeline.disk_need import check_disks, film_need, records_need, windows_need
 from gateway.pipeline.dub_files import check_output, open_speech, open_writer
 from gateway.pipeline.dub_request import DubRequest, has_own_timeline
 from gateway.pipeline.film_claim import film_claim, film_watermark
 from gateway.pipeline.job_key import file_digests, job_key
 from gateway.pipeline.journal import Journal
 from gateway.pipeline.ledger import BlobLedger, OwnBlobs
-from gateway.pipeline.outcome import DubOutcome, about_actor, about_damage, about_redone, about_speech
+from gateway.pipeline.outcome import (
+    DubOutcome,
+    about_damage,
+    about_mouth,
+    about_no_frame,
+    about_redone,
+    about_silence,
+    about_speech,
+    about_voice,
+)
 from gateway.pipeline.passes import Passes
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.reference import find_reference
 from gateway.pipeline.reference_face import ReferenceFace
 from gateway.pipeline.removal import give_up, remove_locked
 from gateway.pipeline.shot import Shot
-from gateway.pipeline.speech import speech_duration
+from gateway.pipeline.speech import motion_frames_for, speech_duration
 from gateway.pipeline.workspace import JOURNAL, Workspace, open_workspace
 from gateway.provenance.places import sidecar_of
 from gateway.provenance.seal import Seal, Sealer
@@ -125,7 +135,7 @@ class DubJob:
         info = await inspect_film_aside(request.footage)
         own = has_own_timeline(request, info)
         speech = await asyncio.to_thread(open_speech, request, info)
-        await asyncio.to_thread(check_output, request, info, speech)
+        encoder = await asyncio.to_thread(check_output, request, info, speech)
         if self._sealer is not None:
             self._sealer.check_place(request.output, overwrite=request.overwrite)
         models = await models_for(self._stages, method)
@@ -138,6 +148,7 @@ class DubJob:
             info = shot.info
             reference = await self._reference(workspace, on_progress)
             duration = await asyncio.to_thread(_film_duration, info, speech) if own else info.video.duration
+            await asyncio.to_thread(self._check_disks, workspace, journal, info, duration, encoder.codec, own=own)
             _, extent = await together(
                 shot.track(lambda done: on_progress("track", done, info.video.num_frames)),
                 hear_speech(self._stages, duration, speech, workspace, method.features),
@@ -185,14 +196,51 @@ class DubJob:
                 cpu_s=time.process_time() - used,
             ),
             watermark=film_watermark(mark, dubbed=dubbed),
+            undubbed=about_no_frame(plan, person.unlearned),
             warnings=[
-                *([] if own else [*about_speech(extent, info), *about_actor(person.actor)]),
+                *([] if own else [*about_speech(extent, info), *about_mouth(person.actor)]),
                 *person.warnings,
+                *about_voice(person.actor),
+                *about_silence(plan),
                 *about_damage(facts),
                 *about_redone(workspace, journal),
                 *(seal.warnings if seal is not None else ()),
             ],
         )
+
+    def _check_disks(
+        self, workspace: Workspace, journal: Journal, info: MediaInfo, duration: Fraction, codec: str, *, own: bool
+    ) -> None:
+        """Check that there is room for all that the dub will write.
+
+        Args:
+            workspace: the job's folder.
+            journal: finished steps of the job.
+            info: the footage.
+            duration: length of the film, seconds.
+            codec: codec of the film.
+            own: whether the film has a timeline of its own.
+
+        Raises:
+            StorageFull: a file system has too little free space.
+        """
+        request, film = self._request, info.video
+        if own:
+            film = own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video
+        records = records_need(
+            workspace.folder,
+            info.video.num_frames,
+            motion_frames_for(duration),
+            own_sound=bool(info.audio),
+            keeps_expression=request.keeps_expression,
+            background=film if own else None,
+            taken=workspace.allowance.taken,
+        )
+        needs = [records, film_need(request.output, codec, film)]
+        if self._store.folder is not None:
+            stored = sum(ref.size_bytes for ref in journal.refs())
+            needs.append(windows_need(self._store.folder, film.num_frames, 0, stored))
+        check_disks(request.footage, needs)
 
     async def _reference(self, workspace: Workspace, on_progress: OnProgress) -> ReferenceFace | None:
         """Return the face whose appearance the film takes; None: the request names no reference."""

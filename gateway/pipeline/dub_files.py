@@ -8,11 +8,12 @@ from pathlib import Path
 
 from gateway.consent.record import consent_line
 from gateway.media.background_film import own_timeline
+from gateway.media.encoders import EncoderChoice
 from gateway.media.inspection import inspect_film, inspect_sound
 from gateway.media.marking import MARK
 from gateway.media.regular_file import reading
 from gateway.media.sound import SoundReader, Speech
-from gateway.media.stills import as_shown, is_still
+from gateway.media.stills import as_shown, check_opaque, is_still
 from gateway.media.types import MediaInfo
 from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import Seal, VideoWriter
@@ -107,17 +108,19 @@ def check_request(request: DubRequest) -> None:
         inspect_film(request.reference)
 
 
-def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> None:
-    """Check the output of a dub.
+def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> EncoderChoice:
+    """Check the output of a dub, and return how the film will be encoded.
 
     Raises:
         InvalidRequest, MediaUnsupported: as `open_writer` and `has_own_timeline`.
     """
     film = info
     if has_own_timeline(request, info):
+        if is_still(info):
+            check_opaque(info)
         # Two frames, because a film of one frame has no rate.
         film = own_timeline(as_shown(info) if is_still(info) else info, 2)
-    open_writer(request, film, speech)
+    return open_writer(request, film, speech).choice
 
 
 def refuse_input(output: Path, file: Path, what: str) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 
 from dubstage.client import render as render_client
 from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
 from gateway.methods import Method
 from gateway.pipeline.bank import build_bank
 from gateway.pipeline.bank_extras import BankExtras, Seen, bank_extras
 from gateway.pipeline.identity import fit_identity
+from gateway.pipeline.lag import SoundLag
 from gateway.pipeline.ledger import MOST_TRIES, lost_again
 from gateway.pipeline.motion_clip import MotionClip
-from gateway.pipeline.personalize import Heard, encode_style, measured_lag, personalize_motion, personalize_renderer
+from gateway.pipeline.personalize import Heard, encode_style, personalize_motion, personalize_renderer
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.spoken import Spoken
 from gateway.stages.interface import Stages
@@ -46,9 +46,11 @@ class EnrolledActor:
         pose: float64 [6], median head-pose vector of these frames. Predicted head motion is relative to this pose.
         identity: the person on the morphable model, from the face stage; None: the method needs none.
         renderer_trained: whether `renderer` was trained on the person. False: made from the person's pictures without training.
-        lag_frames: frames of 40 ms by which the sound comes after the picture; None: the footage has no sound.
+        lag_frames: frames of 40 ms by which the sound comes after the picture; None: the footage has no sound, or the lag is
+            unknown or not applied.
         lag_confidence: EstimateLagResponse.confidence.
         sync_distance: EstimateLagResponse.distance.
+        lag_doubt: why the lag is not applied (SoundLag.doubt); empty: the lag is applied, or nothing was measured.
     """
 
     style: common_pb2.ArtefactRef
@@ -62,6 +64,7 @@ class EnrolledActor:
     lag_frames: int | None = None
     lag_confidence: float = 0.0
     sync_distance: float = 0.0
+    lag_doubt: str = ""
 
     @property
     def artefacts(self) -> tuple[common_pb2.ArtefactRef, ...]:
@@ -90,19 +93,6 @@ class _ArtefactLostError(Exception):
     """The end of another job that had made the same artefact deleted the artefact before it was counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What is known of a person before the networks are adapted.
-
-    Attributes:
-        identity: the person on the morphable model; None: the method needs none.
-        lag: lag of the footage's sound; None: the footage has no sound, or shows and says too little to measure the lag.
-    """
-
-    identity: common_pb2.ArtefactRef | None
-    lag: motion_pb2.EstimateLagResponse | None
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Enrolment:
     """One enrolment of one person.
@@ -116,6 +106,7 @@ class Enrolment:
         num_frames: number of frames that enrolment uses.
         clip: motion of the person.
         features: FEATURE_RECORDs of the footage's sound on the same frames of the motion grid; None: the footage has no sound.
+        lag: lag of the footage's sound.
         spoken: the footage's sound at the frames of the footage, without the lag; None: the footage has no sound, or the method's
             renderer is not adapted with speech.
         options: which parts are done.
@@ -133,6 +124,7 @@ class Enrolment:
     options: EnrolOptions
     on_step: OnProgress
     on_artefact: OnArtefact = unnoted
+    lag: SoundLag = SoundLag()
     spoken: Spoken | None = None
 
     async def run(self) -> EnrolledActor:
@@ -152,57 +144,53 @@ class Enrolment:
         self.on_step("style", 0, 1)
         style = await encode_style(self.stages, method, clip)
         await self._count(style)
-        # A bank that holds coefficients and speech comes after the identity and the lag that these depend on.
-        known = await self._known() if method.adapts_neural_texture else None
-        extras = await self._extras(known) if known is not None else BankExtras()
+        # A bank that holds coefficients comes after the identity that these depend on.
+        identity = await self._identity() if method.adapts_neural_texture else None
+        extras = await self._extras(identity) if identity is not None else BankExtras()
         self.on_step("bank", 0, len(self.seen.rows))
         bank, geometry = await build_bank(self.stages, self.seen, self.on_step, extras)
         await self._count(bank)
-        known = known if known is not None else await self._known()
-        pose = np.median(clip.poses[clip.usable], axis=0)
-        actor = EnrolledActor(style, bank, None, geometry, self.num_frames, pose, identity=known.identity)
-        if known.lag is not None and self.features is not None:
-            actor = await self._with_lag(actor, known.lag, self.features)
+        if method.needs_identity and identity is None:
+            identity = await self._identity()
+        pose, lag = np.median(clip.poses[clip.usable], axis=0), self.lag
+        actor = EnrolledActor(
+            style,
+            bank,
+            None,
+            geometry,
+            self.num_frames,
+            pose,
+            identity=identity,
+            lag_frames=lag.frames,
+            lag_confidence=lag.confidence,
+            sync_distance=lag.distance,
+            lag_doubt=lag.doubt,
+        )
+        if self.options.personalize_motion and lag.frames is not None and self.features is not None:
+            actor = replace(actor, style=await self._adapted(style, Heard(clip, self.features, lag.frames)))
         if self.options.personalize_renderer or method.renderer.needs_actor:
             actor = await self._with_renderer(actor)
         return actor
 
-    async def _known(self) -> _Known:
-        """Return identity and lag, as far as the method needs them and the footage shows them."""
-        identity = lag = None
-        if self.method.needs_identity:
-            staged = self.method.adapts_neural_texture
-            identity = await fit_identity(
-                self.stages, self.seen.info, self.seen.faces, self.first, self.on_step, three_stage=staged
-            )
-            await self._count(identity)
-        if self.features is not None:
-            lag = await measured_lag(self.stages, self.clip, self.features)
-        return _Known(identity, lag)
+    async def _identity(self) -> common_pb2.ArtefactRef:
+        """Return the person on the morphable model."""
+        staged = self.method.adapts_neural_texture
+        identity = await fit_identity(self.stages, self.seen.info, self.seen.faces, self.first, self.on_step, three_stage=staged)
+        await self._count(identity)
+        return identity
 
-    async def _extras(self, known: _Known) -> BankExtras:
+    async def _extras(self, identity: common_pb2.ArtefactRef) -> BankExtras:
         """Return what the bank holds of the frames beside their pictures. An unknown lag counts as none."""
-        assert known.identity is not None, "a neural texture needs an identity"
         spoken = self.spoken
-        if spoken is not None and known.lag is not None:
-            spoken = replace(spoken, lag_frames=known.lag.lag_frames)
-        return await bank_extras(self.stages, self.seen, known.identity, spoken, self.on_step)
+        if spoken is not None and self.lag.frames is not None:
+            spoken = replace(spoken, lag_frames=self.lag.frames)
+        return await bank_extras(self.stages, self.seen, identity, spoken, self.on_step)
 
-    async def _with_lag(self, actor: EnrolledActor, lag: motion_pb2.EstimateLagResponse, features: Array) -> EnrolledActor:
-        """Return the actor with the lag of the footage and, if asked for, with adapted motion."""
-        actor = replace(actor, lag_frames=lag.lag_frames, lag_confidence=lag.confidence, sync_distance=lag.distance)
-        if not self.options.personalize_motion:
-            return actor
-        style = await personalize_motion(
-            self.stages,
-            self.method,
-            Heard(self.clip, features, lag.lag_frames),
-            actor.style,
-            seed=self.options.seed,
-            on_step=self.on_step,
-        )
-        await self._count(style)
-        return replace(actor, style=style)
+    async def _adapted(self, style: common_pb2.ArtefactRef, heard: Heard) -> common_pb2.ArtefactRef:
+        """Return the style with the motion networks adapted to the person."""
+        adapted = await personalize_motion(self.stages, self.method, heard, style, seed=self.options.seed, on_step=self.on_step)
+        await self._count(adapted)
+        return adapted
 
     async def _count(self, ref: common_pb2.ArtefactRef) -> None:
         if not await self.on_artefact(ref):

@@ -38,6 +38,7 @@ def actor_arrays(actor: EnrolledActor) -> tuple[dict[str, Array], dict[str, str]
         "lag_frames": "" if actor.lag_frames is None else str(actor.lag_frames),
         "lag_confidence": repr(actor.lag_confidence),
         "sync_distance": repr(actor.sync_distance),
+        "lag_doubt": actor.lag_doubt,
     }
     return arrays, metadata
 
@@ -74,6 +75,8 @@ def _actor(stored: NamedArrays) -> EnrolledActor:
         lag_frames=int(metadata["lag_frames"]) if metadata["lag_frames"] else None,
         lag_confidence=float(metadata["lag_confidence"]),
         sync_distance=float(metadata["sync_distance"]),
+        # Enrolments of earlier versions applied every lag.
+        lag_doubt=metadata.get("lag_doubt", ""),
     )
 
 

@@ -54,6 +54,11 @@ def parse_face(text: str) -> FaceChoice:
     )
 
 
+_MAIN_SHARE: Final = 0.05
+"""Least presence of a main face, as a share of the presence of the largest face."""
+_NAMED_FACES: Final = 6
+"""Most further faces that a warning describes."""
+
 ScoreSpeaker = Callable[[int], Awaitable[float]]
 """Returns how well the mouth of a face fits the sound of the footage; higher is better, -inf: unknown."""
 
@@ -79,14 +84,44 @@ async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: Score
         return choice.face_id
     if choice.kind == "point":
         return _face_at(index, choice.point)
-    weights = np.array([_presence(index, face) for face in ids])
-    if choice.kind == "largest" or score_speaker is None or len(ids) == 1:
-        return int(ids[np.argmax(weights)])
-    candidates = weights >= 0.05 * weights.max()
-    scores = [await score_speaker(int(face)) for face in ids[candidates]]
+    largest_first = main_faces(index)
+    if choice.kind == "largest" or score_speaker is None or len(largest_first) == 1:
+        return largest_first[0]
+    scores = {face: await score_speaker(face) for face in largest_first}
     # Of faces that fit equally well the largest one is taken. If no face can be compared with the sound, all fit equally.
-    best = max(zip(scores, weights[candidates], ids[candidates], strict=True), key=lambda scored: scored[:2])
-    return int(best[2])
+    return max(largest_first, key=lambda face: scores[face])
+
+
+def main_faces(index: FaceIndex) -> list[int]:
+    """Return the ids of the faces that a user may mean, the largest first: not those that are small or short in the footage."""
+    presence = {int(face): _presence(index, face) for face in np.unique(index.face_id)}
+    least = _MAIN_SHARE * max(presence.values(), default=0.0)
+    return sorted((face for face in presence if presence[face] >= least), key=lambda face: -presence[face])
+
+
+def about_faces(index: FaceIndex, face_id: int, choice: FaceChoice) -> list[str]:
+    """Return a warning if the footage shows several faces and the choice names none of them.
+
+    Args:
+        index: faces of the footage.
+        face_id: face that is dubbed.
+        choice: the user's choice.
+    """
+    others = [face for face in main_faces(index) if face != face_id]
+    if choice.kind != "largest" or not others:
+        return []
+    named = ", ".join(_described(index, face) for face in others[:_NAMED_FACES])
+    more = f" and {len(others) - _NAMED_FACES} more" if len(others) > _NAMED_FACES else ""
+    return [
+        f"the footage shows {len(others) + 1} faces, and the largest is taken, {_described(index, face_id)}; the others stay as "
+        f"they are: {named}{more}. Choose another face with --face NUMBER, or the face that speaks with --face speaker"
+    ]
+
+
+def _described(index: FaceIndex, face: int) -> str:
+    (rows,) = np.nonzero(index.face_id == face)
+    x, y = index.centre[rows[0]]
+    return f"face {face} (at {x:.0f},{y:.0f} in frame {index.frame[rows[0]]}, in {len(rows)} frames)"
 
 
 def check_one_face(still: FaceIndex, choice: FaceChoice) -> None:

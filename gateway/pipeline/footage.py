@@ -23,6 +23,7 @@ from gateway.pipeline.messages import timeline_of
 from gateway.pipeline.records import RecordFile
 from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
+from gateway.stages.pace import CallPace
 from services.common.array_types import UInt8
 
 MAX_TRACKED_SIDE: Final = 1280
@@ -102,6 +103,7 @@ async def tracked_frames(stages: Stages, info: MediaInfo, threads: int) -> Async
 
     Raises:
         MediaUnsupported: the file breaks off.
+        InvalidRequest: the film is too long for one call to a stage that is a server.
         DubstageError: from the face stage. The tracker's state is lost then, so a new attempt begins at the first frame.
     """
     waiting: deque[tuple[int, UInt8, float]] = deque()
@@ -110,9 +112,12 @@ async def tracked_frames(stages: Stages, info: MediaInfo, threads: int) -> Async
         messages = ReadAhead(_frame_messages(info, threads, waiting), AHEAD)
         stack.push_async_callback(close, messages)
         replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
+        video = info.video
+        pace = CallPace(stages.call_deadline_s, "face", str(info.path), video.num_frames, float(video.duration))
         async for reply in replies:
             for frame in reply.frames:
                 index, rgb, scale = waiting.popleft()
+                pace.answered(index + 1)
                 yield TrackedFrame(index, frame, rgb, scale)
 
 

@@ -10,7 +10,7 @@ from gateway.media.writer import WriteReport
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.film import FilmFacts
 from gateway.pipeline.journal import Journal
-from gateway.pipeline.plan import Plan
+from gateway.pipeline.plan import SILENT, Plan
 from gateway.pipeline.speech import SpeechExtent
 from gateway.pipeline.workspace import Workspace
 from gateway.provenance.facts import FilmWatermark
@@ -19,6 +19,18 @@ from services.common.face.landmarks import mouth_opening
 
 _SPEAKING_PX: Final = 1.0
 """Mean opening of the mouth in footage of a person who speaks now and then, head-space pixels."""
+
+
+_REMEDIES: Final = {
+    "NO_FACE": "no face is found: give footage in which the person faces the camera",
+    "LOW_CONFIDENCE": "the face is not clear enough: give sharper or brighter footage",
+    "PROFILE_VIEW": "the person looks away: give footage in which the person faces the camera",
+    "OCCLUDED_MOUTH": "something covers the mouth: give footage that shows the mouth",
+    "TARGET_NOT_PRESENT": "the chosen face is not in the picture: choose another face with --face",
+    "FACE_TOO_SMALL": "the face is narrower than 44 pixels: give footage in a higher resolution, or a closer shot",
+    "OUT_OF_FRAME": "the mouth lies outside of the picture: give footage that shows the whole face",
+}
+"""What a user does about frames that are not dubbed, by reason."""
 
 
 @dataclass(slots=True)
@@ -37,6 +49,7 @@ class DubOutcome:
         windows_reused: number of windows that an earlier run had finished.
         times: seconds of each stage.
         watermark: watermark of the film.
+        undubbed: why no frame of the film is dubbed, and what to do; empty: at least one frame is dubbed.
         warnings: warnings for the user.
     """
 
@@ -51,7 +64,34 @@ class DubOutcome:
     windows_reused: int
     times: StageTimes
     watermark: FilmWatermark
+    undubbed: str = ""
     warnings: list[str] = field(default_factory=list)
+
+
+def about_no_frame(plan: Plan, unlearned: str) -> str:
+    """Return why no frame of a film is dubbed, and what to do; empty: at least one frame is dubbed.
+
+    Args:
+        plan: what happened to every frame of the film.
+        unlearned: why the person could not be learned from the footage; empty: the person is known.
+    """
+    if plan.rendered().any():
+        return ""
+    counts = plan.counts()
+    reasons = ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=lambda name: -counts[name]))
+    why = unlearned or _REMEDIES[max(counts, key=lambda name: counts[name])]
+    return (
+        f"none of the {plan.num_frames} frames is dubbed ({reasons}), so the mouths in the film are those of the footage, with the "
+        f"new sound: {why}"
+    )
+
+
+def about_silence(plan: Plan) -> list[str]:
+    """Return a warning if nobody speaks in the new speech, so that the mouth is shut in every dubbed frame."""
+    reasons = plan.reason[plan.rendered()]
+    if not len(reasons) or (reasons != SILENT).any():
+        return []
+    return [f"nobody speaks in the new speech: the mouth is shut in all {len(reasons)} dubbed frames"]
 
 
 def about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
@@ -64,13 +104,23 @@ def about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
     return []
 
 
-def about_actor(actor: EnrolledActor | None) -> list[str]:
-    """Return warnings about what the enrolment has not seen of the person."""
+def about_mouth(actor: EnrolledActor | None) -> list[str]:
+    """Return a warning if the enrolment has hardly seen the person's open mouth."""
     if actor is None or mouth_opening(actor.geometry.mean_mouth) >= _SPEAKING_PX:
         return []
     return [
         "the footage that the person was enrolled from hardly shows an open mouth, so the person's way of speaking, teeth and "
         "tongue are not known: enrol the person from footage with speech"
+    ]
+
+
+def about_voice(actor: EnrolledActor | None) -> list[str]:
+    """Return a warning if the voice in the footage of the enrolment may be another person's."""
+    if actor is None or not actor.lag_doubt:
+        return []
+    return [
+        "the voice in the footage that the person was enrolled from may be another person's, so the way of speaking is not "
+        f"learned from that voice: {actor.lag_doubt}"
     ]
 
 

@@ -12,7 +12,6 @@ from dubstage.common.v1alpha1 import common_pb2
 from gateway.media.sound import SoundReader
 from gateway.pipeline.messages import timeline_of
 from gateway.pipeline.motion_clip import clip_of, enrolment_rows
-from gateway.pipeline.personalize import measured_lag
 from gateway.pipeline.plan import SILENT_BELOW
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
@@ -29,8 +28,8 @@ _READ_ROWS = 512
 async def own_motion(shot: Shot, style: common_pb2.ArtefactRef, on_step: OnProgress) -> AsyncIterator[RecordFile | None]:
     """Yield MOTION_RECORDs that are predicted from all of the footage's own sound, one per frame. The records end with the context.
 
-    The sound is moved by its lag, so that sound and picture agree. None: the footage has no sound, the lag cannot be measured, or
-    nobody is heard.
+    The sound is moved by its lag, so that sound and picture agree. None: the footage has no sound, the lag cannot be measured, the
+    voice is another person's, or nobody is heard.
 
     Args:
         shot: the footage, tracked, with its face selected.
@@ -68,7 +67,7 @@ async def own_motion(shot: Shot, style: common_pb2.ArtefactRef, on_step: OnProgr
 
 
 async def _lag(shot: Shot) -> int | None:
-    """Return the lag of the footage's sound, frames of 40 ms; None: it cannot be measured."""
+    """Return the lag of the footage's sound, frames of 40 ms; None: it cannot be measured, or the voice is another person's."""
     if not shot.info.audio:
         return None
     try:
@@ -77,8 +76,7 @@ async def _lag(shot: Shot) -> int | None:
         return None
     clip, frames = await asyncio.to_thread(clip_of, shot.workspace.faces, rows, shot.seconds)
     sound = await shot.hear()
-    found = await measured_lag(shot.stages, clip, sound.read_rows(frames))
-    return found.lag_frames if found is not None else None
+    return (await shot.lag(rows, clip, sound.read_rows(frames))).frames
 
 
 def _speaks(motion: RecordFile) -> bool:

@@ -15,9 +15,11 @@ from gateway.media.background_film import own_timeline
 from gateway.media.stills import is_still
 from gateway.media.writer import VideoWriter
 from gateway.pipeline.backgrounds import match, rebased, retime, show_chosen
+from gateway.pipeline.disk_need import check_disks, film_need, windows_need
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays, actor_refs
+from gateway.pipeline.faces import about_faces
 from gateway.pipeline.film import Film, FilmFacts
 from gateway.pipeline.journal import Journal, step_key
 from gateway.pipeline.kept_expression import find_expression, wanted_mouths
@@ -53,12 +55,14 @@ class Person:
         face_id: face to dub; None: the footage shows no face.
         actor: what was learned of the person; None: the person cannot be dubbed.
         seconds: wall time of learning the person.
+        unlearned: why the person could not be learned from the footage; empty: the person is known, or there is no face.
         warnings: what the user must be told.
     """
 
     face_id: int | None
     actor: EnrolledActor | None
     seconds: float = 0.0
+    unlearned: str = ""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -96,18 +100,18 @@ class Passes:
         shot = self.shot
         face_id = await shot.select(self.request.face)
         if face_id is None:
-            return Person(None, None, warnings=["the footage shows no face: every frame passes through unchanged"])
+            return Person(None, None)
+        several = about_faces(shot.index, face_id, self.request.face)
         if self.request.actor is not None:
-            return Person(face_id, self.request.actor)
+            return Person(face_id, self.request.actor, warnings=several)
         began = time.perf_counter()
         try:
             actor = await self._enrolled()
         except NoUsableFootage as problem:
             if is_still(shot.info) or shot.method.own_timeline:
                 raise
-            warning = f"every frame passes through unchanged: {problem.message}"
-            return Person(face_id, None, time.perf_counter() - began, [warning])
-        return Person(face_id, actor, time.perf_counter() - began)
+            return Person(face_id, None, time.perf_counter() - began, problem.message, several)
+        return Person(face_id, actor, time.perf_counter() - began, warnings=several)
 
     async def in_place(self, person: Person) -> Film:
         """Return the footage itself as the film to dub, predict the motion of its frames, and find the person's slow expression."""
@@ -189,6 +193,7 @@ class Passes:
             face, pose = self.reference, pose_of_vector(actor.pose)
             reference = face.in_shape_of(actor.geometry, pose) if face is not None else None
             scale = await asyncio.to_thread(scale_of, film.faces, plan.row[plan.rendered()])
+            await asyncio.to_thread(self._check_disks, film, plan, writer, scale)
             config = window_config(shot.method, actor, request.warp, reference, detail_scale=scale)
             spoken = Spoken(shot.workspace.speech, frame_seconds(film.info)) if shot.method.renderer.speech else None
             heard = spoken.around if spoken is not None else None
@@ -206,6 +211,18 @@ class Passes:
             await in_thread(self.ledger.confirm)
             await in_thread(writer.finish, self.ledger.confirm)
         return facts
+
+    def _check_disks(self, film: Film, plan: Plan, writer: VideoWriter, scale: int) -> None:
+        """Check that there is room for the rendered mouths, whose number and size are known now, and for the film.
+
+        Raises:
+            StorageFull: a file system has too little free space.
+        """
+        needs = [film_need(self.request.output, writer.choice.codec, film.info.video)]
+        if self.store.folder is not None:
+            stored = sum(ref.size_bytes for ref in self.journal.refs())
+            needs.append(windows_need(self.store.folder, int(plan.rendered().sum()), scale, stored))
+        check_disks(self.request.footage, needs)
 
     async def _enrolled(self) -> EnrolledActor:
         step = step_key("enrol", job=self.key)

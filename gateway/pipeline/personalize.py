@@ -1,4 +1,4 @@
-"""What the motion stage and the render stage learn of a person: style, lag of the sound, adapted style, state for the renderer."""
+"""What the motion stage and the render stage learn of a person: style, adapted style, state for the renderer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from dubstage.client import motion as motion_client
 from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from gateway.methods import Method
 from gateway.pipeline.motion_clip import MIN_ENROLMENT_FRAMES, MotionClip
@@ -33,38 +32,6 @@ class Heard:
     clip: MotionClip
     features: Array
     lag_frames: int
-
-
-async def estimate_lag(stages: Stages, clip: MotionClip, features: Array) -> motion_pb2.EstimateLagResponse:
-    """Return the lag of the footage's sound.
-
-    Args:
-        stages: the stages.
-        clip: motion of the person.
-        features: FEATURE_RECORDs of the footage's sound, of the same frames of the motion grid.
-
-    Raises:
-        NoUsableFootage: the clip is too short, the mouth never opens, or hardly anybody is heard.
-        DubstageError: from the motion stage.
-    """
-    count = min(len(clip.mouth), len(features))
-    request = motion_client.estimate_lag.request(
-        features=feature_block(features[:count], 0), mouth_landmarks=clip.mouth[:count], usable=clip.usable[:count]
-    )
-    return await stages.unary(rpcs.motion.ESTIMATE_LAG, request)
-
-
-async def measured_lag(stages: Stages, clip: MotionClip, features: Array) -> motion_pb2.EstimateLagResponse | None:
-    """Return the lag of the footage's sound, as `estimate_lag` does; None: the clip is too short, the mouth never
-    opens, or hardly anybody is heard.
-
-    Raises:
-        DubstageError: from the motion stage.
-    """
-    try:
-        return await estimate_lag(stages, clip, features)
-    except NoUsableFootage:
-        return None
 
 
 async def encode_style(stages: Stages, method: Method, clip: MotionClip) -> common_pb2.ArtefactRef:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
+from dubstage.common.v1alpha1 import common_pb2
 from gateway.media.sound import SoundReader
 from gateway.media.stills import is_still, open_footage
 from gateway.media.types import MediaInfo
@@ -14,10 +16,18 @@ from gateway.pipeline.bank_extras import Seen
 from gateway.pipeline.bank_rows import bank_rows
 from gateway.pipeline.enrol import EnrolledActor, Enrolment, EnrolOptions, OnArtefact, unnoted
 from gateway.pipeline.face_index import FaceIndex
-from gateway.pipeline.faces import FaceChoice, check_one_face, choose_face
+from gateway.pipeline.faces import FaceChoice, check_one_face, choose_face, main_faces
 from gateway.pipeline.film import Film
-from gateway.pipeline.motion_clip import FEW_SECONDS, clip_of, enrolment_rows, frame_seconds, still_row
-from gateway.pipeline.personalize import estimate_lag
+from gateway.pipeline.lag import SoundLag, believed, measured_lag
+from gateway.pipeline.motion_clip import (
+    FEW_SECONDS,
+    MIN_ENROLMENT_FRAMES,
+    MotionClip,
+    clip_of,
+    enrolment_rows,
+    frame_seconds,
+    still_row,
+)
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import RecordFile
 from gateway.pipeline.speech import extract_features, motion_frames_for
@@ -28,6 +38,8 @@ from services.common.array_types import Array, Float64, Int64
 from services.common.errors import NoUsableFootage
 from services.common.wire.timeline import MOTION_RATE
 
+_COMPARED_ROWS: Final = 1500
+"""Most records of each other face that are compared with the sound: a minute tells a voice, and a record takes 90 kB to read."""
 SOUND_SECONDS = 420
 """Seconds of the footage's own sound, from its beginning, that lag and enrolment use at most."""
 
@@ -121,10 +133,13 @@ class Shot:
         clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
         features: Array | None = None
         spoken: Spoken | None = None
+        lag = SoundLag()
         if self.info.audio:
             sound = await self.hear()
             features = sound.read_rows(heard)
-            spoken = Spoken(sound, self.seconds) if self.method.renderer.speech else None
+            lag = await self.lag(rows, clip, features)
+            # A renderer does not learn from a foreign voice either.
+            spoken = Spoken(sound, self.seconds) if self.method.renderer.speech and not lag.doubt else None
         enrolment = Enrolment(
             stages=self.stages,
             method=self.method,
@@ -136,6 +151,7 @@ class Shot:
             options=options,
             on_step=on_step,
             on_artefact=on_artefact,
+            lag=lag,
             spoken=spoken,
         )
         return await enrolment.run()
@@ -155,6 +171,30 @@ class Shot:
             await extract_features(self.stages, own, workspace.sound, wanted, wanted / MOTION_RATE, self.method.features)
             workspace.finish("sound", said, workspace.sound)
         return workspace.sound
+
+    async def lag(self, rows: list[int], clip: MotionClip, features: Array) -> SoundLag:
+        """Return the lag of the footage's sound. The lag is not applied if the voice is not shown to be that of the selected face.
+
+        Args:
+            rows: record rows of the selected face.
+            clip: motion of these rows.
+            features: FEATURE_RECORDs of the footage's own sound, of the frames of the clip.
+
+        Raises:
+            DubstageError: from the stages.
+        """
+        own = await measured_lag(self.stages, clip, features)
+        others = {face: await self._lag_of(face, rows) for face in main_faces(self.index) if face != self.face_id}
+        return believed(own, {face: lag for face, lag in others.items() if lag.frames is not None})
+
+    async def _lag_of(self, face_id: int, rows: list[int]) -> SoundLag:
+        """Return the lag of the sound against another face, in the first frames of the rows that show the other face too."""
+        found = self.index.rows_of(face_id)[self.index.frame[rows]]
+        together = [int(row) for row in found if row >= 0 and self.index.reason[row] == common_pb2.FRAME_REASON_DUBBED]
+        if len(together) < MIN_ENROLMENT_FRAMES:
+            return SoundLag()
+        clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, together[:_COMPARED_ROWS], self.seconds)
+        return await measured_lag(self.stages, clip, (await self.hear()).read_rows(heard))
 
     @property
     def index(self) -> FaceIndex:
@@ -193,8 +233,8 @@ class Shot:
         sound, faces = await self.hear(), self.workspace.faces
         try:
             rows = enrolment_rows(faces, self.index.rows_of(face_id), self.seconds, most_s=FEW_SECONDS)
-            clip, heard = await asyncio.to_thread(clip_of, faces, rows, self.seconds)
-            reply = await estimate_lag(self.stages, clip, sound.read_rows(heard))
         except NoUsableFootage:
             return float("-inf")
-        return reply.confidence
+        clip, heard = await asyncio.to_thread(clip_of, faces, rows, self.seconds)
+        lag = await measured_lag(self.stages, clip, sound.read_rows(heard))
+        return float("-inf") if lag.frames is None else lag.confidence

@@ -23,6 +23,7 @@ from gateway.methods import LAG_FEATURES, FeatureKinds, Predictor
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
+from gateway.stages.pace import CallPace
 from services.common.array_types import Float32
 from services.common.errors import ContractBroken, InvalidRequest
 from services.common.face.head_pose_vectors import pose_vectors
@@ -92,6 +93,7 @@ async def extract_features(
         on_frames: called with the number of finished frames.
 
     Raises:
+        InvalidRequest: the speech is too long for one call to a stage that is a server.
         DubstageError: from the audio stage, or from reading the sound.
     """
     total_samples, counted = 0, False
@@ -123,8 +125,10 @@ async def extract_features(
 
     async def hear() -> None:
         features.clear()
+        pace = CallPace(stages.call_deadline_s, "audio", "the speech", num_frames, num_frames / float(MOTION_RATE))
         async for reply in stages.stream(rpcs.audio.EXTRACT_FEATURES, requests()):
             features.append(feature_records(reply.block))
+            pace.answered(features.num_rows)
             if on_frames is not None:
                 on_frames(features.num_rows)
         features.sync()
@@ -221,6 +225,7 @@ async def predict_motion(
         on_frames: called with the number of finished frames.
 
     Raises:
+        InvalidRequest: the film is too long for one call to a stage that is a server.
         DubstageError: from the motion stage.
     """
 
@@ -240,8 +245,11 @@ async def predict_motion(
 
     async def predict() -> None:
         motion.clear()
+        seconds = features.num_rows / float(MOTION_RATE)
+        pace = CallPace(stages.call_deadline_s, "motion", "the film", request.num_frames, seconds)
         async for reply in stages.stream(rpcs.motion.PREDICT_MOTION, requests()):
             motion.append(motion_records(reply.frames))
+            pace.answered(motion.num_rows)
             if on_frames is not None:
                 on_frames(motion.num_rows)
         motion.sync()

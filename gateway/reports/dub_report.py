@@ -41,6 +41,7 @@ def report_json(report: DubReport) -> dict[str, Any]:
         "reasons": {count.reason: count.frames for count in counts_of(report.reasons)},
         "mask_area_share": round(mean_mask_share(report), 6),
         "lag_frames": report.lag_frames,
+        "undubbed": report.undubbed,
         "warnings": list(report.warnings),
         "times": {
             "end_to_end_s": times.end_to_end_s,

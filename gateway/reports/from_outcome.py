@@ -11,7 +11,7 @@ import numpy as np
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
 from gateway.pipeline.dub_files import consents
-from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.dub_request import DubRequest, what_is_synthetic
 from gateway.pipeline.messages import reason_name
 from gateway.pipeline.outcome import DubOutcome
 from gateway.pipeline.workspace import Workspace
@@ -71,6 +71,7 @@ async def write_report(
         consent=consents(request),
         has_consent=request.consent is not None,
         method=request.method,
+        synthetic=what_is_synthetic(request, dubbed=bool(outcome.plan.rendered().any())),
         reasons=[reason_name(number) for number in outcome.plan.reason],
         frame_rate=times.average_rate,
         mask_area_share=_mask_share(outcome),
@@ -91,6 +92,7 @@ async def write_report(
             speech=await asyncio.to_thread(sound_of, result),
             sample_rate_hz=sound_rate_of(result),
         ),
+        undubbed=outcome.undubbed,
         warnings=outcome.warnings,
     )
     return await asyncio.to_thread(write_dub_report, report, folder)

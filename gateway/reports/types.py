@@ -60,6 +60,7 @@ class DubReport:
         consent: "no consent on record", or the consent record in one line.
         has_consent: whether there is a consent record.
         method: name of the method.
+        synthetic: sentence that says which parts of the film are synthetic, without its full stop.
         reasons: one reason code per frame of the film; "DUBBED" or "SILENT": the mouth was rendered.
         frame_rate: frames per second; the average of variable rates.
         mask_area_share: float32 [T], area of the mask over the area of the frame; 0: nothing was changed.
@@ -71,6 +72,7 @@ class DubReport:
         head_motion: head-pose vectors float64 [T, 6] by the name of their curve; None: the head moves as in the footage.
         commanded_opening, tracked_opening: float32 [T], crop pixels, NaN where unknown; None: not measured.
         video: the footage and the film side by side.
+        undubbed: why no frame of the film is dubbed, and what to do; empty: at least one frame is dubbed.
         warnings: warnings for the user.
     """
 
@@ -80,6 +82,7 @@ class DubReport:
     consent: str
     has_consent: bool
     method: str
+    synthetic: str
     reasons: Sequence[str]
     frame_rate: Fraction
     mask_area_share: Float32 = field(repr=False)
@@ -92,6 +95,7 @@ class DubReport:
     commanded_opening: Float32 | None = field(repr=False, default=None)
     tracked_opening: Float32 | None = field(repr=False, default=None)
     video: SideBySide | None = None
+    undubbed: str = ""
     warnings: Sequence[str] = ()
 
 

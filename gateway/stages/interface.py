@@ -23,6 +23,11 @@ class Stages(Protocol):
         """Name of the face model that people of this installation are fitted on; empty: the face stage's own."""
         ...
 
+    @property
+    def call_deadline_s(self) -> float | None:
+        """Longest time of one call, seconds; None: calls have no deadline, because the stages are in this process."""
+        ...
+
     async def unary(self, rpc: Unary[Q, R], request: Q) -> R:
         """Send one request and return the one response."""
         ...

@@ -51,6 +51,7 @@ class LocalStages:
 
     def __init__(self, parts: Mapping[str, StageParts], *, face_model: str = "") -> None:
         self._parts, self.face_model = parts, face_model
+        self.call_deadline_s: float | None = None
         # The handlers are those that the generated base classes declare. They get no server context here, and need none.
         self._servicers: dict[str, Any] = {name: part.servicer for name, part in parts.items()}
 

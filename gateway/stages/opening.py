@@ -48,7 +48,7 @@ async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_S
         # Work of this task and of tasks that it begins: the stages' servers keep what they make in the tenant's store.
         set_current_caller(Caller(settings.tenant))
     configs = {name: settings.client_config(name) for name in STAGE_NAMES}
-    async with RemoteStages(configs, face_model=settings.face_model) as remote:
+    async with RemoteStages(configs, face_model=settings.face_model, server_deadline_s=settings.max_deadline_s) as remote:
         await remote.wait_until_serving(connect_s)
         check_methods(*await listed_models(remote))
         await check_face_model(remote)

@@ -34,10 +34,15 @@ class RemoteStages:
     Args:
         configs: a ClientConfig for each of STAGE_NAMES.
         face_model: name of the face model that people are fitted on; empty: the face stage's own.
+        server_deadline_s: longest time that the servers allow to a call, seconds; None: not known.
     """
 
-    def __init__(self, configs: Mapping[str, ClientConfig], *, face_model: str = "") -> None:
+    def __init__(
+        self, configs: Mapping[str, ClientConfig], *, face_model: str = "", server_deadline_s: float | None = None
+    ) -> None:
         self.face_model = face_model
+        own = [configs[name].deadline_s for name in STAGE_NAMES]
+        self.call_deadline_s: float | None = min([*own, *([server_deadline_s] if server_deadline_s is not None else [])])
         self._configs = {name: replace(configs[name], only_serving=True) for name in STAGE_NAMES}
         self._clients = {name: StageClient(config) for name, config in self._configs.items()}
         self._callables: dict[Rpc[Any, Any], Any] = {}

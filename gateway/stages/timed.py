@@ -71,6 +71,11 @@ class TimedStages:
         self._clock = clock
 
     @property
+    def call_deadline_s(self) -> float | None:
+        """Longest time of one call, seconds; None: calls have no deadline."""
+        return self._stages.call_deadline_s
+
+    @property
     def face_model(self) -> str:
         """Name of the face model that people are fitted on."""
         return self._stages.face_model

@@ -29,6 +29,7 @@ class StagesOnDemand:
     """
 
     face_model: Final = ""
+    call_deadline_s: Final = None
 
     def __init__(self) -> None:
         self._stack = AsyncExitStack()

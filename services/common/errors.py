@@ -44,14 +44,17 @@
         ContractBroken                a message of our own code breaks the contract: our bug
         Unexpected                    anything else: our bug too; the log of the stage has the traceback under `error_id`
 
-Exit codes of batch jobs: 10 = wrong input, 11 = a person must change something first, 12 = our bug, 20 = try again,
-130 = cancelled.
+Exit codes of batch jobs: 10 = wrong input, 11 = a person must change something first, 12 = our bug, 13 = the film is written, but
+no frame is dubbed, 20 = try again, 130 = cancelled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
+
+UNDUBBED_EXIT_CODE: Final = 13
+"""Exit code of a dub that wrote its film without a dubbed frame: no error, but a person must look."""
 
 
 class DubstageError(Exception):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
-from services.common.chassis.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, StageSettings
+from services.common.chassis.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, ReadableFolder, StageSettings
 from services.common.geometry.rasterise import Backend
 
 
@@ -17,7 +15,7 @@ class FaceSettings(StageSettings):
     max_message_bytes: int = Field(
         default=LARGE_MESSAGE_BYTES, ge=1 << 10, le=1 << 30, description="largest message in or out; a 4K frame of RGB8 takes 25 MB"
     )
-    morphable_models: Path | None = Field(
+    morphable_models: ReadableFolder | None = Field(
         default=None, description="folder of the user's own morphable models (FLAME, Basel, ICT-FaceKit), by file name"
     )
     rasteriser: Backend = Field(

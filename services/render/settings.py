@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
+from services.common.chassis.settings import DEFAULT_PORTS, ReadableFolder, StageSettings
 from services.common.errors import InvalidRequest
 from services.render.backends.choice import BackendName, Device, check_choice, default_choice, this_processor
 from services.render.backends.registry import WEIGHTS_FOLDER
@@ -32,7 +32,7 @@ class RenderSettings(StageSettings):
     max_queued_personalizations: int = Field(
         default=4, ge=0, le=10_000, description="personalisations that may wait while one runs"
     )
-    morphable_models: Path | None = Field(
+    morphable_models: ReadableFolder | None = Field(
         default=None, description="folder of the user's own morphable models (FLAME, Basel, ICT-FaceKit), by file name"
     )
     personalize_threads: int = Field(default=2, ge=1, le=256, description="threads of a personalisation")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from services.common.chassis.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, StageSettings
+from services.common.chassis.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, ReadableFolder, StageSettings
 from services.common.geometry.rasterise import Backend
 from services.texture.models import WEIGHTS
 
@@ -20,7 +20,7 @@ class TextureSettings(StageSettings):
     max_message_bytes: int = Field(
         LARGE_MESSAGE_BYTES, ge=1 << 10, le=1 << 30, description="largest message in or out; a 4K portrait of RGB8 takes 25 MB"
     )
-    morphable_models: Path | None = Field(
+    morphable_models: ReadableFolder | None = Field(
         None, description="folder of the user's own morphable models (FLAME, Basel, ICT-FaceKit), by file name"
     )
     rasteriser: Backend = Field(

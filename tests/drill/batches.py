@@ -45,7 +45,7 @@ class Batches:
         while True:
             found = self._ask(lambda: self._stub.GetBatch(pb.GetBatchRequest(batch_id=name), timeout=CALL_S)).batch
             progress: pb.BatchProgress = found.progress
-            ended = progress.num_done + progress.num_failed + progress.num_cancelled
+            ended = progress.num_done + progress.num_undubbed + progress.num_failed + progress.num_cancelled
             on_progress(ended, found.num_shots)
             if ended == found.num_shots:
                 return progress

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from dubstage.client import DubstageCallError
@@ -14,9 +15,10 @@ from gateway.media.output_file import OutputFile, commit_with
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import State, verdict_of
+from gateway.stages import pace
 from tests.integration.client_calls import dubbing
-from tests.integration.films import NUM_FRAMES, Media
-from tests.integration.servers import RunningGateway, RunningStages
+from tests.integration.films import NUM_FRAMES, Media, write_short_clip
+from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.unit.provenance.signed_films import claim_gigabytes, claim_of
 
 
@@ -34,6 +36,7 @@ def test_a_dub_with_an_actor_gives_a_film_with_every_frame_and_the_new_mouth(
             timeout_s=300, on_progress=seen.append
         )
     assert result.num_frames == NUM_FRAMES
+    assert not result.undubbed
     assert result.num_dubbed >= 0.9 * NUM_FRAMES
     assert result.consent_on_record
     assert sum(count.num_frames for count in result.reasons) == NUM_FRAMES
@@ -119,3 +122,34 @@ def test_footage_that_is_not_a_film_fails_the_operation_and_leaves_no_output(gat
         client.dub(connection, **dubbing("from_text.mp4", footage="text.mp4")).wait(timeout_s=300)
     assert caught.value.reason == "MEDIA_UNSUPPORTED"
     assert not list(media.root.glob("*from_text*"))
+
+
+def test_footage_that_cannot_be_tracked_within_the_deadline_is_refused_with_the_length_that_can(
+    start_gateway: StartGateway, media: Media, carphone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_short_clip(carphone, media.root / "too_long.mp4", NUM_FRAMES, times=30)
+    monkeypatch.setattr(pace, "_LEAST_S", 0.3)
+    monkeypatch.setattr(pace, "_DOUBT_S", 0.0)
+    seen: list[pb.DubProgress] = []
+    with start_gateway(stage_deadline_s=2.0).connect() as connection, pytest.raises(DubstageCallError) as caught:
+        client.dub(connection, **dubbing("never.mp4", footage="too_long.mp4")).wait(timeout_s=300, on_progress=seen.append)
+    assert caught.value.reason == "INVALID_REQUEST"
+    assert caught.value.field == "footage_uri"
+    assert "too_long.mp4 is too long for stages that are servers" in caught.value.message
+    assert "one call may last 0:00:02, which is enough for" in caught.value.message
+    assert max((told.frames_done for told in seen if told.stage == "track"), default=0) < 30 * NUM_FRAMES
+    assert not list(media.root.glob("*never*"))
+
+
+def test_footage_without_a_face_gives_a_film_that_says_that_no_frame_is_dubbed(gateway: RunningGateway, media: Media) -> None:
+    with av.open(str(media.root / "wall.mp4"), "w") as film:
+        stream = film.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for shade in range(12):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((120, 160, 3), 80 + shade, np.uint8))))
+        film.mux(stream.encode(None))
+    with gateway.connect() as connection:
+        result = client.dub(connection, **dubbing("wall_dubbed.mp4", footage="wall.mp4")).wait(timeout_s=300)
+    assert (result.num_frames, result.num_dubbed) == (12, 0)
+    assert result.undubbed.startswith("none of the 12 frames is dubbed (NO_FACE 12)")
+    assert (media.root / "wall_dubbed.mp4").is_file()

@@ -68,6 +68,10 @@ class Interrupted:
     def face_model(self) -> str:
         return self._stages.face_model
 
+    @property
+    def call_deadline_s(self) -> float | None:
+        return self._stages.call_deadline_s
+
     async def unary(self, rpc: Unary[Q, R], request: Q) -> R:
         return await self._stages.unary(rpc, request)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.workplace import open_workplace
+from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootage, StorageFull
 from tests.system.dubbing import SPEECH, Dubber, cut, write_wav
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -104,12 +106,34 @@ def test_a_deployment_that_requires_consent_refuses_without(dubstage: Run, outpu
     assert_fails_well(result, output, "consent", "--consent FILE", code=11)
 
 
-def test_footage_without_any_face_passes_through_with_a_warning(dubber: Dubber, output: Path, tmp_path: Path) -> None:
+def test_footage_without_any_face_passes_through_and_ends_with_a_code_of_its_own(
+    dubstage: Run, output: Path, tmp_path: Path
+) -> None:
     noise = write_video(tmp_path / "noise.mp4", 30)
-    outcome = dubber(DubRequest(footage=noise, speech=SPEECH, output=output, method="ugc"))
-    assert any("shows no face" in warning for warning in outcome.warnings)
+    result = dubstage("dub", noise, "--audio", SPEECH, "-o", output, "--report", tmp_path / "report")
+    assert result.returncode == 13, result.stderr
+    said = "none of the 30 frames is dubbed (NO_FACE 30), so the mouths in the film are those of the footage"
+    assert f"error: {said}" in result.stderr
+    assert said in (tmp_path / "report" / "index.html").read_text()
+    assert str(output) in result.stdout
     with av.open(str(output)) as film:
         assert film.metadata["comment"].startswith("No mouth in this film is synthetic (made with dubstage)")
+
+
+def test_a_disk_that_is_too_full_is_foreseen_before_the_work(
+    dubber: Dubber, carphone: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    usage = shutil.disk_usage(output.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(256 << 20) + 1_000_000))
+    request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="ugc")
+    job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
+    with pytest.raises(StorageFull, match=r"the disk has too little space to dub .*about .* MB for the job's records in .*1 MB of"):
+        dubber.host.run(job.run(lambda step, *_: steps.append(step)))
+    assert steps == []
+    assert job.folder is not None
+    assert not job.folder.exists()
+    assert list(output.parent.glob("*dub*")) == []
 
 
 def test_nobody_is_enrolled_from_footage_without_a_face(dubber: Dubber, tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def test_a_stage_performance_with_cuts_is_finished_and_nothing_is_painted_on_it(
     footage, output = clips.path("video/fr_short_hamilton_clip.mp4"), tmp_path / "dub.mp4"
     outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
     assert probe(output).video.num_frames == probe(footage).video.num_frames == outcome.plan.num_frames == 275
-    assert any("passes through unchanged" in warning and "at least 25 are needed" in warning for warning in outcome.warnings)
+    assert outcome.undubbed.startswith("none of the 275 frames is dubbed")
+    assert "at least 25 are needed" in outcome.undubbed
     counts = outcome.plan.counts()
     assert {"NO_FACE", "TARGET_NOT_PRESENT", "PROFILE_VIEW", "OCCLUDED_MOUTH", "LOW_CONFIDENCE"} == set(counts)
     assert not outcome.facts.mask_area_px.any()

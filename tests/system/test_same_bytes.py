@@ -73,6 +73,10 @@ class Told:
     def face_model(self) -> str:
         return self._stages.face_model
 
+    @property
+    def call_deadline_s(self) -> float | None:
+        return self._stages.call_deadline_s
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         call = getattr(self._stages, name)
 

@@ -30,6 +30,9 @@ def test_the_speaker_is_dubbed_and_the_listener_keeps_every_sample(clips: Any, d
     assert len(centre) == 2
     assert dub.outcome.face_id == min(centre, key=lambda face: centre[face])
     assert dub.outcome.plan.rendered().mean() > 0.98
+    assert dub.outcome.actor is not None
+    assert abs(dub.outcome.actor.lag_frames or 0) <= 2
+    assert not [warning for warning in dub.outcome.warnings if "face" in warning or "voice" in warning]
 
     changed = 0
     for before, after in zip(decoded(footage), decoded(output), strict=True):
@@ -38,6 +41,21 @@ def test_the_speaker_is_dubbed_and_the_listener_keeps_every_sample(clips: Any, d
             np.testing.assert_array_equal(old[:, half:], new[:, half:])
         changed += int(not np.array_equal(before[0], after[0]))
     assert changed > 40
+
+
+def test_a_listener_does_not_learn_from_the_speakers_voice(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4)
+    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc"))
+    centre = {int(face["face_id"]): face["box"][0] + face["box"][2] / 2 for face in dub.faces}
+    listener, speaker = max(centre, key=lambda face: centre[face]), min(centre, key=lambda face: centre[face])
+    outcome = dub.outcome
+    assert outcome.face_id == listener
+    assert outcome.actor is not None
+    assert outcome.actor.lag_frames is None
+    assert outcome.actor.lag_doubt.startswith(f"the mouth of face {speaker} fits the sound better")
+    several, voice = (warning for warning in outcome.warnings if "face" in warning)
+    assert f"the largest is taken, face {listener} (at " in several
+    assert outcome.actor.lag_doubt in voice
 
 
 def test_a_point_of_the_picture_names_the_face_there(clips: Any, dubber: Dubber, tmp_path: Path) -> None:

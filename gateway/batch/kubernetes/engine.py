@@ -17,7 +17,7 @@ from gateway.batch.kubernetes.pod_state import PodEnd, pod_ends, waiting_notes
 from gateway.batch.kubernetes.settings import JobSettings, Object, read_settings
 from gateway.batch.store import BatchStore
 from gateway.batch.transitions import present_time
-from gateway.batch.types import ENDED, BatchFacts, Shot, ShotRecord, ShotState
+from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, Shot, ShotRecord, ShotState
 from services.common.errors import ClusterRefused, DubstageError, InvalidRequest
 
 DETAILS: Final = "kubernetes"
@@ -195,7 +195,7 @@ class KubernetesEngine:
         Args:
             store: store of batches.
             name: name of the batch.
-            ids: the shots; empty: all that failed or were cancelled.
+            ids: the shots; empty: all in TO_RETRY.
             workers: pods at the same time; 0: as the batch was sent.
 
         Raises:
@@ -208,7 +208,7 @@ class KubernetesEngine:
         settings = read_settings(self.cluster.config_map(plan.config_map), plan.config_map)
         snapshot = self.snapshot(store, name)
         rows = {record.id: row for row, record in enumerate(snapshot.records)}
-        over = [record.id for record in snapshot.records if record.state in (ShotState.FAILED, ShotState.CANCELLED)]
+        over = [record.id for record in snapshot.records if record.state in TO_RETRY]
         ended = {record.id for record in snapshot.records if record.state in ENDED}
         if wrong := [shot for shot in ids if shot not in ended]:
             state = store.record(name, wrong[0]).state

@@ -11,7 +11,7 @@ from gateway.batch.kubernetes.job_plan import JobPlan
 from gateway.batch.kubernetes.settings import JobSettings, Object, Profile
 from gateway.batch.row_ranges import format_rows
 from gateway.batch.types import MAX_ATTEMPTS
-from services.common.errors import Cancelled, DubstageError, leaves
+from services.common.errors import UNDUBBED_EXIT_CODE, Cancelled, DubstageError, leaves
 
 BATCH_LABEL: Final = "dubstage.io/batch"
 ROUND_LABEL: Final = "dubstage.io/round"
@@ -22,8 +22,9 @@ QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 CONTAINER: Final = "worker"
 COMPONENT: Final = "batch-worker"
 
-FINAL_EXIT_CODES: Final = sorted({leaf.exit_code for leaf in leaves(DubstageError) if not leaf.retryable} - {Cancelled.exit_code})
-"""Exit codes of errors that another attempt meets again: wrong input, something that a person must change, our bug."""
+_ERRORS: Final = {leaf.exit_code for leaf in leaves(DubstageError) if not leaf.retryable} - {Cancelled.exit_code}
+FINAL_EXIT_CODES: Final = sorted({*_ERRORS, UNDUBBED_EXIT_CODE})
+"""Exit codes that another attempt meets again: wrong input, something that a person must change, our bug, no dubbed frame."""
 
 
 def pod_failure_policy() -> Object:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from gateway.batch.report.rows import Row, concerns_of, row_of, summary_of
 from gateway.batch.report.tables import csv_of, json_of
@@ -35,7 +37,8 @@ def write_report(
 ) -> Path:
     """Write the report of a batch, all files of it or none, and return the path of the page.
 
-    The page asks for nothing over the network, and its script may not either. The same arguments give the same bytes.
+    The page asks for nothing over the network, and its script may not either. Links to films are relative to the folder, so
+    that the report and the films can be moved or shared together. The same arguments give the same bytes.
 
     Args:
         facts: what the batch is.
@@ -69,7 +72,7 @@ def write_report(
             "shown_shots": SHOWN_SHOTS,
             "rows": rows,
             "reasons_of": _reasons_of,
-            "link_of": _link_of,
+            "link_of": partial(_link_of, folder),
             "duration": duration,
             "script": script,
             "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -102,6 +105,8 @@ def _reasons_of(row: Row) -> tuple[ReasonCount, ...]:
     return shares_of(row.frames_by_reason)
 
 
-def _link_of(row: Row) -> str:
-    """Return the URL of a film on a disk; empty: the film is elsewhere, or there is none yet."""
-    return PurePosixPath(row.output).as_uri() if row.output_sha256 and row.output.startswith("/") else ""
+def _link_of(folder: Path, row: Row) -> str:
+    """Return the URL of a film on a disk, relative to the report's folder; empty: the film is elsewhere, or there is none yet."""
+    if not row.output_sha256 or not row.output.startswith("/"):
+        return ""
+    return quote(os.fsencode(os.path.relpath(row.output, folder)))

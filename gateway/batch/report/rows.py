@@ -23,8 +23,8 @@ class Row:
         index: number of the shot's row in the manifest, from 0, as `dubstage batch run --index` takes it.
         id: id of the shot.
         state: state of the shot.
-        needs_look: whether a person must look at the shot: it failed, or the quality gate marked it.
-        look: reasons of the quality gate.
+        needs_look: whether a person must look at the shot: it failed, no frame is dubbed, or the quality gate marked it.
+        look: why: no frame is dubbed, or the reasons of the quality gate.
         method: method that dubbed the shot; before that, the method of the manifest.
         r_opening: correlation of the wanted and the shown opening of the mouth, -1 to 1; None: not measured.
         frames: frames of the film.
@@ -103,8 +103,8 @@ class Concern:
 
     Attributes:
         failed: the text is an error of failed shots; otherwise it is a reason of the quality gate.
-        text: the error with FOOTAGE, SPEECH and FILM for the shot's own files, or the reason with `…` for each number: shots with
-            the same fault stand together.
+        text: the error with FOOTAGE, SPEECH and FILM for the shot's own files, or the reason with `…` for each number that was
+            measured: shots with the same fault stand together.
         rows: the shots: failed ones in the order of the manifest, others with the least `r_opening` first.
     """
 
@@ -126,7 +126,7 @@ def row_of(index: int, shot: Shot, record: ShotRecord, thumbnail: str | None) ->
         index=index,
         id=shot.id,
         state=record.state,
-        needs_look=record.state == ShotState.FAILED or bool(record.look),
+        needs_look=record.state in (ShotState.FAILED, ShotState.UNDUBBED) or bool(record.look),
         look=record.look,
         method=record.method or shot.method or "",
         r_opening=_rounded(record.r_opening),
@@ -179,7 +179,7 @@ def concerns_of(rows: Sequence[Row]) -> tuple[Concern, ...]:
     for row in rows:
         if row.state == ShotState.FAILED:
             shots.setdefault((True, _without_files(row)), []).append(row)
-        for reason in dict.fromkeys(_NUMBER.sub("…", reason) for reason in row.look):
+        for reason in dict.fromkeys(map(_without_measures, row.look)):
             shots.setdefault((False, reason), []).append(row)
     order = sorted(shots, key=lambda key: (not key[0], -len(shots[key]), shots[key][0].index, key[1]))
     return tuple(
@@ -193,6 +193,12 @@ def _without_files(row: Row) -> str:
     for place, name in ((row.footage, "FOOTAGE"), (row.speech, "SPEECH"), (row.output, "FILM")):
         text = text.replace(place, name) if place else text
     return text
+
+
+def _without_measures(reason: str) -> str:
+    """Return a reason of the quality gate without its measured numbers. Thresholds, behind the last colon, stay."""
+    measured, colon, wanted = reason.rpartition(":")
+    return f"{_NUMBER.sub('…', measured)}:{wanted}" if colon else _NUMBER.sub("…", reason)
 
 
 def _place_of_failed(row: Row) -> int:

@@ -17,7 +17,7 @@ from dubstage.gateway.v1alpha1 import batch_pb2 as pb
 
 __all__ = ["cancel", "delete", "get", "list_batches", "list_shots", "report", "retry", "row", "submit", "watch"]
 
-State = Literal["waiting", "running", "done", "failed", "cancelled"]
+State = Literal["waiting", "running", "done", "undubbed", "failed", "cancelled"]
 """State of a shot."""
 
 
@@ -164,7 +164,7 @@ def cancel(batch_id: str, *, shot_ids: Sequence[str] = ()) -> pb.CancelBatchRequ
 
 @unary_call(rpcs.gateway.RETRY_BATCH, lambda reply: reply.batch)
 def retry(batch_id: str, *, shot_ids: Sequence[str] = ()) -> pb.RetryBatchRequest:
-    """Begin shots anew, or all that failed or were cancelled, and return the Batch."""
+    """Begin shots anew, or all that failed, were cancelled or have no dubbed frame, and return the Batch."""
     return pb.RetryBatchRequest(batch_id=batch_id, shot_ids=shot_ids)
 
 

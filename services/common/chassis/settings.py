@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.common.errors import InvalidRequest
@@ -22,6 +22,18 @@ DEFAULT_PORTS = {"gateway": 50050, "audio": 50051, "face": 50052, "motion": 5005
 
 LARGE_MESSAGE_BYTES = 32 << 20
 """Largest message of the stages that take 4K pictures (25 MB) or the motion of six minutes (30 MB), and of their callers."""
+
+
+def _readable_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is {'no folder' if folder.exists() else 'missing'}: give an existing folder")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise ValueError(f"{folder} may not be read by this user: change its permissions, or give another folder")
+    return folder
+
+
+ReadableFolder = Annotated[Path, AfterValidator(_readable_folder)]
+"""Path of a folder that exists and may be read; checked when the settings are read."""
 
 
 def default_data_dir() -> Path:

@@ -124,6 +124,11 @@ class ArtefactStore:
         return self._own(self._backend.url)
 
     @property
+    def folder(self) -> Path | None:
+        """Folder of this machine that holds the blobs; None: the store is elsewhere, such as in a bucket."""
+        return Path(self._root) if self._local else None
+
+    @property
     def _root(self) -> str:
         return self._own(self._backend.root)
 

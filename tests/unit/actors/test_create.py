@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from gateway.actors import create
@@ -20,6 +21,7 @@ from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
 from gateway.pipeline.analysis import folder_of
 from gateway.pipeline.enrol import EnrolledActor
+from gateway.pipeline.face_index import FaceIndex
 from gateway.pipeline.records import FACE_RECORD
 from gateway.pipeline.shot import Shot
 from gateway.stages.method_check import Listed
@@ -78,7 +80,11 @@ def enrol(
 
     async def open_shot(*_: Any, **__: Any) -> Any:
         faces = SimpleNamespace(read_rows=lambda rows: np.zeros(len(rows), FACE_RECORD))
-        return SimpleNamespace(info=probe(footage), rows=np.arange(3), workspace=SimpleNamespace(faces=faces))
+        two = np.arange(2, dtype=np.int32)
+        area, centre = np.array([400.0, 100.0], np.float32), np.array([[50.0, 60.0], [200.0, 60.0]], np.float32)
+        index = FaceIndex(np.zeros(2, np.int32), two, np.full(2, common_pb2.FRAME_REASON_DUBBED, np.int32), area, centre, (), 3)
+        workspace = SimpleNamespace(faces=faces)
+        return SimpleNamespace(info=probe(footage), rows=np.arange(3), workspace=workspace, index=index, face_id=0)
 
     async def run(meanwhile: Callable[[], None]) -> StoredActor:
         async def learn(*_: Any) -> EnrolledActor:
@@ -97,6 +103,11 @@ async def test_the_footage_of_an_actor_is_kept_for_live_streams(enrol: Enrol, bl
     actor = await enrol(lambda: None)
     assert blobs.get_bytes(actor.artefacts["footage"]) == (tmp_path / "clip.mp4").read_bytes()
     assert actor.artefacts["footage"].sha256 == actor.footage_sha256
+
+
+async def test_an_enrolment_from_footage_of_several_people_warns_of_the_face_that_was_taken(enrol: Enrol) -> None:
+    actor = await enrol(lambda: None)
+    assert any("shows 2 faces, and the largest is taken, face 0" in warning for warning in actor.warnings)
 
 
 async def test_footage_that_changes_while_the_person_is_enrolled_is_refused_and_not_kept(

@@ -43,3 +43,12 @@ def test_the_night_between_two_submissions_does_not_count() -> None:
 def test_a_record_without_times_counts_as_done_without_a_speed() -> None:
     progress = progress_of([ShotRecord(id="a", state=ShotState.DONE, frames=10, begun_at="yesterday")])
     assert (progress.done, progress.frames, progress.frames_per_second) == (1, 10, None)
+
+
+def test_films_without_a_dubbed_frame_are_counted_apart_and_have_ended() -> None:
+    bare = done("a", "20:00:00", "20:00:10", look=("none of the 100 frames is dubbed",)).model_copy(
+        update={"state": ShotState.UNDUBBED}
+    )
+    progress = progress_of([bare, done("b", "20:00:10", "20:00:20"), ShotRecord(id="c")])
+    assert (progress.done, progress.undubbed, progress.look, progress.left) == (1, 1, 0, 1)
+    assert (progress.frames, progress.frames_per_second, progress.seconds_left) == (200, 10.0, 10.0)

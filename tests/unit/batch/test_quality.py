@@ -25,6 +25,7 @@ def test_a_figure_at_its_threshold_passes() -> None:
         (Quality(min_dubbed_share=0.81), record(), "80 of 100 frames are dubbed, a share of 0.800: at least 0.81 is wanted"),
         (Quality(min_dubbed_share=0.01), record(frames=0, frames_dubbed=0), "0 of 0 frames are dubbed"),
         (Quality(min_r_opening=0.76), record(), "opening is 0.750: at least 0.76 is wanted"),
+        (Quality(min_r_opening=0.7500001), record(), "opening is 0.7500000: at least 0.7500001 is wanted"),
         (Quality(min_r_opening=-1), record(r_opening=None), "was not measured"),
         (Quality(max_warnings=1), record(), "the number of warnings is 2: at most 1 is wanted"),
     ],

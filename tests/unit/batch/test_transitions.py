@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import datetime
 
 from gateway.batch import transitions
@@ -118,3 +119,12 @@ def test_a_worker_ends_with_20_only_while_another_attempt_is_left() -> None:
     assert exit_code_of(transitions.failed(begun(ShotRecord(id="a")), Failure("wrong", 10), 1.0, LATER)) == 10
     assert exit_code_of(transitions.cancelled(begun(ShotRecord(id="a")), LATER)) == 0
     assert exit_code_of(transitions.done(begun(ShotRecord(id="a")), MADE, 1.0, LATER)) == 0
+
+
+def test_a_film_without_a_dubbed_frame_has_a_state_an_exit_code_and_a_reason_to_look() -> None:
+    bare = dataclasses.replace(MADE, frames_dubbed=0, frames_by_reason={"NO_FACE": 30}, undubbed="none of the 30 frames is dubbed")
+    record = transitions.done(begun(ShotRecord(id="a")), bare, 2.0, LATER)
+    assert (record.state, record.exit_code, record.error) == (ShotState.UNDUBBED, 13, "")
+    assert record.look == ("none of the 30 frames is dubbed",)
+    assert record.output_sha256 == MADE.output_sha256
+    assert exit_code_of(record) == 13

@@ -70,6 +70,14 @@ def test_missing_arguments_are_usage_errors(arguments: list[str], capsys: pytest
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("others", [[], ["-o", "out.mp4"], ["third.wav"]])
+def test_speech_that_is_given_as_a_second_argument_is_told_the_option(
+    others: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["dub", "film.mp4", "my speech.wav", *others]) == 2
+    assert "give new speech as --audio 'my speech.wav'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

@@ -54,6 +54,7 @@ class Stages:
     sent: int = 0
     breaks_at: int | None = None
     face_model: str = ""
+    call_deadline_s: float | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def stream(self, rpc: Any, requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:

@@ -113,11 +113,48 @@ def test_a_pixel_format_that_a_codec_lacks_is_named_with_the_codecs_that_keep_it
 
 def test_a_pixel_format_that_no_codec_keeps_comes_with_a_conversion_that_helps(tmp_path: Path) -> None:
     video = _png_film(tmp_path / "clip.mov", "rgba")
-    words = r"no codec of \.mov keeps .* gbrap, and no other does; .*-c:v ffv1 -pix_fmt gbrap10le .* OUT\.mkv"
+    words = r"no codec of \.mov keeps .* gbrap \(with transparency\), and no other does; .*-c:v ffv1 -pix_fmt gbrap10le .* OUT\.mkv"
     with pytest.raises(MediaUnsupported, match=words):
         choose_encoder(tmp_path / "a.mov", video, None, 16, "veryfast")
     converted = make_clip(tmp_path / "converted.mkv", Clip(codec="ffv1", pixel_format="gbrap10le"))
     assert _written(converted, tmp_path / "out.mkv").pixel_format == "gbrap10le"
+
+
+@pytest.mark.parametrize(("size", "crop"), [((64, 48), ""), ((63, 49), " -vf crop=62:48:0:0")])
+def test_a_gif_is_named_and_comes_with_the_command_that_makes_a_film_of_it(
+    tmp_path: Path, size: tuple[int, int], crop: str
+) -> None:
+    path = tmp_path / "clip.gif"
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("gif", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, "rgb8"
+        for index in range(3):
+            picture = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), 60 * index, np.uint8)).reformat(format="rgb8")
+            picture.pts = index
+            film.mux(stream.encode(picture))
+        film.mux(stream.encode(None))
+    with pytest.raises(MediaUnsupported) as caught:
+        choose_encoder(tmp_path / "a.mp4", probe(path).video, None, 16, "veryfast")
+    assert "(a GIF), and no other does; convert the footage to a film first" in caught.value.message
+    assert f"(ffmpeg -i IN{crop} -c:v libx264 -crf 12 -pix_fmt yuv420p -c:a copy OUT.mkv)" in caught.value.message
+
+
+def test_transparency_that_a_container_does_not_hold_may_be_left_out(tmp_path: Path) -> None:
+    video = probe(_with_alpha(tmp_path / "clip.mov", "prores_ks", "yuva444p10le")).video
+    with pytest.raises(
+        MediaUnsupported, match=r"\(with transparency\); these do: .*; or convert the footage without its transparency"
+    ):
+        choose_encoder(tmp_path / "a.mp4", video, "h264", 16, "veryfast")
+
+
+def test_transparency_that_the_decoder_leaves_out_is_never_lost_in_silence(tmp_path: Path) -> None:
+    video = probe(make_clip(tmp_path / "clip.mkv", Clip(codec="libvpx-vp9"))).video
+    choose_encoder(tmp_path / "a.mp4", video, None, 16, "veryfast")
+    clear = replace(video, metadata={**video.metadata, "alpha_mode": "1"})
+    with pytest.raises(
+        MediaUnsupported, match=r"beside its vp9 picture.*\(ffmpeg -c:v libvpx-vp9 -i IN -c:v ffv1 -pix_fmt yuva420p"
+    ):
+        choose_encoder(tmp_path / "a.mp4", clear, None, 16, "veryfast")
 
 
 @pytest.mark.parametrize(

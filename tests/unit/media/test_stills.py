@@ -54,6 +54,17 @@ def _write_orientation(path: Path, orientation: int) -> None:
     path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:])
 
 
+@pytest.mark.parametrize("name", ["face.png", "face.webp"])
+def test_a_picture_with_transparent_pixels_needs_a_background(tmp_path: Path, name: str) -> None:
+    rgba = np.dstack([np.full((240, 320, 3), 90, np.uint8), np.full((240, 320), 255, np.uint8)])
+    assert cv2.imwrite(str(tmp_path / name), rgba)
+    assert open_footage(probe(tmp_path / name), tmp_path, threads=1).video.num_frames == 1, "opaque pixels alone"
+    rgba[:24, :, 3] = 0
+    assert cv2.imwrite(str(tmp_path / name), rgba)
+    with pytest.raises(InvalidRequest, match=rf"{name}: 10\.0% of the pixels are transparent.*color=white:size=320x240 -i IN"):
+        open_footage(probe(tmp_path / name), tmp_path, threads=1)
+
+
 def test_large_pictures_are_reduced_and_sides_are_even(tmp_path: Path) -> None:
     _picture(tmp_path / "large.png", 2001, 3001)
     assert as_shown(probe(tmp_path / "large.png")).video.orientation.upright_size == (1920, 1280)

@@ -7,7 +7,7 @@ import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.pipeline.face_index import FaceIndex
-from gateway.pipeline.faces import FaceChoice, choose_face, parse_face
+from gateway.pipeline.faces import FaceChoice, about_faces, choose_face, main_faces, parse_face
 from services.common.errors import InvalidRequest
 
 DUBBED = common_pb2.FRAME_REASON_DUBBED
@@ -88,3 +88,20 @@ async def test_footage_without_faces_has_no_target() -> None:
     none = np.empty(0, np.int64)
     empty = FaceIndex(none, none, none, np.empty(0, np.float32), np.empty((0, 2), np.float32), (), 5)
     assert await choose_face(empty, FaceChoice("largest"), None) is None
+
+
+def test_a_film_of_several_faces_without_a_choice_warns_of_the_face_that_is_dubbed_and_how_to_choose(two_faces: FaceIndex) -> None:
+    (warning,) = about_faces(two_faces, 3, FaceChoice("largest"))
+    assert "shows 2 faces, and the largest is taken, face 3 (at 50,60 in frame 0, in 4 frames)" in warning
+    assert "face 7 (at 200,60 in frame 0, in 4 frames)" in warning
+    assert "--face NUMBER" in warning
+    assert "--face speaker" in warning
+    for choice in (FaceChoice("speaker"), FaceChoice("id", face_id=7), FaceChoice("point", point=(200.0, 60.0))):
+        assert about_faces(two_faces, 7, choice) == []
+
+
+def test_passers_by_are_no_main_faces_and_no_reason_to_warn(two_faces: FaceIndex) -> None:
+    assert main_faces(two_faces) == [3, 7]
+    two_faces.area[two_faces.face_id == 7] = 19.0  # under a twentieth of the largest
+    assert main_faces(two_faces) == [3]
+    assert about_faces(two_faces, 3, FaceChoice("largest")) == []

@@ -38,6 +38,7 @@ def report() -> DubReport:
         consent="no consent on record",
         has_consent=False,
         method="ugc",
+        synthetic="The mouth in this film is synthetic",
         reasons=REASONS,
         frame_rate=RATE,
         mask_area_share=np.where(np.array(REASONS) == "DUBBED", 0.0312, 0.0).astype(np.float32),
@@ -158,14 +159,19 @@ def test_a_film_without_any_dubbed_frame_makes_a_page_too(tmp_path: Path) -> Non
         consent="consent of A. Person",
         has_consent=True,
         method="ugc",
+        synthetic="No mouth in this film is synthetic",
         reasons=("NO_FACE",) * 5,
         frame_rate=Fraction(30000, 1001),
         mask_area_share=np.zeros(5, np.float32),
         lag_frames=None,
         times=StageTimes((), 5, 0.0),
+        undubbed="none of the 5 frames is dubbed",
     )
     text = write_dub_report(bare, tmp_path).read_text()
     assert "0 / 5" in text
+    assert "No mouth in this film is synthetic" in text
+    assert "<h2>This film is not dubbed</h2>\n  <p>none of the 5 frames is dubbed</p>" in text
+    assert json.loads((tmp_path / "report.json").read_text())["undubbed"] == "none of the 5 frames is dubbed"
     assert "<img" not in text
     assert mean_mask_share(bare) == 0.0
 

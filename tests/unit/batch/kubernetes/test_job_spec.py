@@ -194,3 +194,7 @@ def test_the_gpu_profile_chooses_its_nodes() -> None:
     assert found["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert {"name": "DUBSTAGE_DEVICE", "value": "cuda"} in found["containers"][0]["env"]
     assert "nodeSelector" not in pod(job(FULL, "cpu"))
+
+
+def test_a_film_without_a_dubbed_frame_is_not_tried_again() -> None:
+    assert action_of(errors.UNDUBBED_EXIT_CODE) == "FailIndex"

@@ -7,10 +7,13 @@ import csv
 import hashlib
 import json
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -122,14 +125,53 @@ def test_the_page_has_a_row_with_all_figures_for_each_shot(tmp_path: Path) -> No
         text = "\n".join(row)
         for part in shown:
             assert part in text, (part, text)
-    assert [picture["src"] for picture in page.all_of("img")] == ["thumbnails/sh000.jpg", "thumbnails/sh001.jpg"]
+    assert [player.get("poster") for player in page.all_of("video")] == ["thumbnails/sh000.jpg", "thumbnails/sh001.jpg"]
     assert (tmp_path / "report" / "thumbnails" / "sh001.jpg").read_bytes() == JPEG
     bars = [part["style"] for part in page.all_of("i")]
     assert [style.split(";")[0] for style in bars] == ["width:80.0%", "width:15.0%", "width:5.0%"] * 2
-    assert [link["href"] for link in page.all_of("a") if link["href"].startswith("file:")] == [
-        "file:///out/0.mov",
-        "file:///out/1.mov",
-    ], "films that are there can be opened"
+
+
+def test_films_that_are_there_have_a_player_and_a_link_relative_to_the_report(tmp_path: Path) -> None:
+    place = tmp_path / "films" / "one: a film?.mp4"
+    records = [done(0, output=str(place)), done(1, output=str(tmp_path / "report" / "b.mp4")), done(2, output="s3://bucket/c.mp4")]
+    page = Page(written(tmp_path / "report", SHOTS[:3], records))
+    links = ["../films/one%3A%20a%20film%3F.mp4", "b.mp4"]
+    assert [player["src"] for player in page.all_of("video")] == links
+    assert all("controls" in player and player["preload"] == "none" for player in page.all_of("video"))
+    assert [link["href"] for link in page.all_of("a") if link["href"].endswith(".mp4")] == links
+    assert (tmp_path / "report" / unquote(links[0])).resolve() == place
+    assert [picture["src"] for picture in page.all_of("img")] == ["thumbnails/sh002.jpg"], "a film elsewhere has its picture"
+
+
+def test_a_film_without_a_dubbed_frame_has_its_own_state_and_is_for_a_person(tmp_path: Path) -> None:
+    record = done(
+        0, state="undubbed", frames_dubbed=0, frames_by_reason={"NO_FACE": 100}, look=("none of the 100 frames is dubbed",)
+    )
+    page = Page(written(tmp_path / "report", SHOTS[:1], [record]))
+    assert "undubbed" in page.rows[0][3]
+    assert "none of the 100 frames is dubbed" in page.rows[0][8]
+    text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<b>0 / 1</b><span>shots done" in text
+    assert ">1</b><span>shots for a person" in text
+    document = json.loads((tmp_path / "report" / "shots.json").read_text(encoding="ascii"))
+    assert (document["shots"][0]["state"], document["shots"][0]["needs_look"]) == ("undubbed", True)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [390, 1300])
+def test_the_page_is_as_wide_as_the_screen(tmp_path: Path, width: int) -> None:
+    long = "a_file_name_that_goes_on_and_on_without_any_blank_in_it" * 2
+    records = [done(0, output=f"/out/{long}.mov", warnings=(long,), look=(f"{long}: at least 0.95 is wanted",)), *RECORDS[1:]]
+    written(tmp_path / "report", records=records)
+    (tmp_path / "frame.html").write_text(
+        f"<body><iframe id=f src=report/index.html width={width} height=900></iframe><i id=o></i><script>f.onload=()=>"
+        "{o.textContent='needs '+f.contentDocument.documentElement.scrollWidth+' px'}</script>"
+    )
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=4000", (tmp_path / "frame.html").as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    (needed,) = re.findall(r"needs (\d+) px", shown)
+    assert int(needed) <= width
 
 
 def test_the_top_of_the_page_tells_what_became_of_the_batch(tmp_path: Path) -> None:
@@ -163,7 +205,7 @@ def test_what_a_person_must_see_stands_first_with_equal_faults_together() -> Non
     assert [(concern.failed, concern.text, [row.id for row in concern.rows]) for concern in concerns_of(rows)] == [
         (True, "FOOTAGE: no such file", ["sh003", "sh004"]),
         (True, "the disk is full", ["sh002"]),
-        (False, "r is …: at least … is wanted", ["sh001", "sh000"]),
+        (False, "r is …: at least 0.5 is wanted", ["sh001", "sh000"]),
         (False, "… of … frames are dubbed", ["sh001"]),
     ]
     assert summary_of(rows, records).need_look == 5
@@ -175,7 +217,14 @@ def test_csv_and_json_have_the_same_facts_under_the_documented_names(tmp_path: P
         table = list(csv.DictReader(file))
     document = json.loads((tmp_path / "report" / "shots.json").read_text(encoding="ascii"))
     assert document["batch"]["name"] == "night-one"
-    assert document["summary"]["states"] == {"waiting": 1, "running": 0, "done": 2, "failed": 1, "cancelled": 0}
+    assert document["summary"]["states"] == {
+        "waiting": 1,
+        "running": 0,
+        "done": 2,
+        "undubbed": 0,
+        "failed": 1,
+        "cancelled": 0,
+    }
     assert document["shots"][0]["frames_by_reason"] == {"DUBBED": 80, "NO_FACE": 15, "PROFILE_VIEW": 5}
     assert [list(row) for row in (*table, *document["shots"])] == [list(COLUMNS)] * 8
     for row, facts_of in zip(table, document["shots"], strict=True):
@@ -204,14 +253,14 @@ def test_hostile_texts_are_only_texts(tmp_path: Path) -> None:
         ShotRecord(id="sh002", state=ShotState.FAILED, error="ends in a byte that is not UTF-8: \udcff", r_opening=float("nan")),
     ]
     page = Page(written(tmp_path / "report", shots, records))
-    assert [tag for tag, _ in page.elements if tag in ("script", "img", "style", "iframe", "base", "form")] == [
+    assert [tag for tag, _ in page.elements if tag in ("script", "img", "video", "style", "iframe", "base", "form")] == [
         "style",
         "style",
-        "img",
+        "video",
         "script",
     ], "the page's own, and no element more"
     assert [name for _, attributes in page.elements for name in attributes if name.startswith("on")] == []
-    assert [link["href"].partition(":")[0] for link in page.all_of("a") if ":" in link["href"]] == ["file"]
+    assert [link["href"] for link in page.all_of("a") if ":" in link["href"]] == []
     assert HOSTILE in page.rows[0][2]
     assert "7 * 7" in page.rows[0][2]
     document = json.loads((tmp_path / "report" / "shots.json").read_text(encoding="ascii"))
@@ -227,6 +276,7 @@ def test_only_the_script_of_the_page_may_run_and_nothing_is_asked_for_elsewhere(
     assert policy.split("; ") == [
         "default-src 'none'",
         "img-src 'self' file:",
+        "media-src 'self' file:",
         "style-src 'unsafe-inline'",
         f"script-src 'sha256-{digest}'",
     ]

@@ -32,7 +32,7 @@ def test_status_shows_every_shot_and_the_counts(store: BatchStore, printed: Prin
     assert run(["batch", "status", "night", "--only", "failed", "--only", "look"]) == 0
     assert [line.split()[0] for line in printed()[0].splitlines()] == ["shot", "s0", "s1", "batch"]
     assert run(["batch", "status", "night", "--only", "lost"]) == 10
-    assert "--only 'lost' is no state; there are: waiting, running, done, failed, cancelled, look" in printed()[1]
+    assert "--only 'lost' is no state; there are: waiting, running, done, undubbed, failed, cancelled, look" in printed()[1]
 
 
 def test_status_as_json_has_the_batch_its_progress_and_its_records(store: BatchStore, printed: Printed) -> None:

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from gateway.batch.changes import to_retry
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotRecord
+from gateway.batch.types import ShotRecord, ShotState
 from gateway.cli import batch_watch
 from gateway.cli.app import run
 from gateway.cli.batch_watch import BatchProgress
@@ -39,6 +40,16 @@ def test_watch_ends_with_the_batch_and_its_exit_code_tells_of_failures(
     ]
     store.put("night", done(3))
     assert run(["batch", "watch", "night"]) == 0
+    reason = "none of the 100 frames is dubbed"
+    store.put("night", done(2).model_copy(update={"state": ShotState.UNDUBBED, "exit_code": 13, "look": (reason,)}))
+    printed()
+    assert run(["batch", "watch", "night"]) == 13
+    out, err = printed()
+    assert out == "batch night: 4 shots, 3 done, 1 undubbed\n"
+    assert err.splitlines()[-1] == f"warning: s2: {reason}"
+    assert to_retry(store, "night", []) == ["s2"]
+    store.put("night", failed(0, 10))
+    assert run(["batch", "watch", "night"]) == 10
     store.put("night", failed(0, 12))
     store.put("night", failed(1, 11))
     assert run(["batch", "watch", "night"]) == 12

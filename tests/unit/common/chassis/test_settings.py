@@ -50,6 +50,17 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, variables: di
     assert all(name in str(caught.value) for name in variables) or "DUBSTAGE" not in named
 
 
+@pytest.mark.parametrize("kind", [FaceSettings, TextureSettings, RenderSettings])
+@pytest.mark.parametrize(("name", "said"), [("nope", "is missing"), ("a-file", "is no folder")])
+def test_a_folder_of_face_models_that_is_not_there_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[StageSettings], name: str, said: str
+) -> None:
+    (tmp_path / "a-file").touch()
+    monkeypatch.setenv("DUBSTAGE_MORPHABLE_MODELS", str(tmp_path / name))
+    with pytest.raises(InvalidRequest, match=f"DUBSTAGE_MORPHABLE_MODELS: {tmp_path / name} {said}: give an existing folder"):
+        load_settings(kind)
+
+
 @pytest.mark.parametrize("text", ["", "\n# only a comment\n", "three plain words\n", "ünicode\n"])
 def test_a_token_file_without_a_usable_token_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "tokens").write_text(text)
