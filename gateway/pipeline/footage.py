@@ -33,6 +33,7 @@ AHEAD: Final = 4
 """Decoded frames that may wait for the tracker, and tracked frames that may wait to be cut."""
 
 OnProgress = Callable[[int], None]
+OnFace = Callable[[face_pb2.FaceTrack], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +54,14 @@ class TrackedFrame:
 
 
 async def analyse_footage(
-    stages: Stages, info: MediaInfo, faces: RecordFile, *, threads: int, on_progress: OnProgress
+    stages: Stages,
+    info: MediaInfo,
+    faces: RecordFile,
+    *,
+    threads: int,
+    on_progress: OnProgress,
+    embed_every: int = 0,
+    on_face: OnFace = lambda _: None,
 ) -> list[int]:
     """Track all faces, append a FACE_RECORD per face and frame, and return the frames that begin a shot.
 
@@ -66,6 +74,8 @@ async def analyse_footage(
         faces: gets the records.
         threads: threads of the decoder.
         on_progress: called with the number of tracked frames.
+        embed_every: frames of a face from one embedding to the next; 0: no embeddings.
+        on_face: called with every face of every frame, as the face stage answered it.
 
     Raises:
         MediaUnsupported: the file breaks off.
@@ -76,10 +86,12 @@ async def analyse_footage(
 
     async def track() -> None:
         nonlocal num_recorded
-        async with aclosing(tracked_frames(stages, info, threads)) as frames:
+        async with aclosing(tracked_frames(stages, info, threads, embed_every=embed_every)) as frames:
             async for frame in frames:
                 if frame.index < num_recorded:
                     continue
+                for face in frame.faces.faces:
+                    on_face(face)
                 if frame.faces.faces:
                     faces.append(await asyncio.to_thread(face_records, frame.faces, frame.rgb, frame.scale))
                 if frame.faces.shot_cut:
@@ -92,13 +104,17 @@ async def analyse_footage(
     return shot_cuts
 
 
-async def tracked_frames(stages: Stages, info: MediaInfo, threads: int) -> AsyncGenerator[TrackedFrame, None]:
+async def tracked_frames(
+    stages: Stages, info: MediaInfo, threads: int, *, first: int = 0, embed_every: int = 0
+) -> AsyncGenerator[TrackedFrame, None]:
     """Yield every frame of the footage with its faces, in order. Closing the generator ends decoding and tracking.
 
     Args:
         stages: the stages.
         info: the footage.
         threads: threads of the decoder.
+        first: first frame that is tracked.
+        embed_every: frames of a face from one embedding to the next; 0: no embeddings.
 
     Raises:
         MediaUnsupported: the file breaks off.
@@ -107,7 +123,7 @@ async def tracked_frames(stages: Stages, info: MediaInfo, threads: int) -> Async
     waiting: deque[tuple[int, UInt8, float]] = deque()
     async with AsyncExitStack() as stack:
         # Frames are decoded, tracked and cut at the same time.
-        messages = ReadAhead(_frame_messages(info, threads, waiting), AHEAD)
+        messages = ReadAhead(_frame_messages(info, threads, waiting, first, embed_every), AHEAD)
         stack.push_async_callback(close, messages)
         replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
         async for reply in replies:
@@ -117,13 +133,13 @@ async def tracked_frames(stages: Stages, info: MediaInfo, threads: int) -> Async
 
 
 async def _frame_messages(
-    info: MediaInfo, threads: int, waiting: deque[tuple[int, UInt8, float]]
+    info: MediaInfo, threads: int, waiting: deque[tuple[int, UInt8, float]], first: int, embed_every: int
 ) -> AsyncGenerator[face_pb2.TrackRequest, None]:
     """Yield the footage as requests to the tracker, and append each sent frame to `waiting`."""
-    requests = face_client.track.requests(timeline=timeline_of(info))
+    requests = face_client.track.requests(timeline=timeline_of(info), first_frame=first, embed_every=embed_every)
     yield requests.config
     with VideoReader(info, threads=threads) as reader:
-        frames = iter(reader)
+        frames = reader.frames(first)
         while (decoded := await in_thread(_next_rgb, frames)) is not None:
             index, rgb, small, scale = decoded
             waiting.append((index, rgb, scale))
