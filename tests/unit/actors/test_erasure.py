@@ -26,6 +26,7 @@ from services.common.errors import ActorNotReady, Cancelled, InvalidRequest, Ove
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
+from tests.unit.consent.records import face, record
 
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
 
@@ -41,6 +42,23 @@ def other(settings: GatewaySettings) -> Iterator[ActorStore]:
     """The same installation as another process has it."""
     with ActorStore(settings) as opened:
         yield opened
+
+
+def test_an_erasure_removes_the_face_of_the_record(
+    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
+) -> None:
+    consent = record(face=face())
+    actors.create("bea", method="ugc", enrolled=learned(blobs, "bea", geometry), footage_sha256="0" * 64, consent=consent)
+
+    def holders() -> list[str]:
+        files = [path for path in settings.data_dir.rglob("*") if path.is_file()]
+        return [path.name for path in files if face()["embedding"].encode() in path.read_bytes()]
+
+    assert holders()
+    receipt = actors.erase("bea")
+    actors.close()
+    assert holders() == []
+    assert face()["embedding"] not in receipt.to_json()
 
 
 def window(number: int) -> dict[str, np.ndarray]:
