@@ -34,7 +34,7 @@ from services.common.wire.arrays import from_tensor
 
 USES: Final = ("dev", "dev_people", "train", "val", "train_motion")
 """Uses of the catalogue by which a threshold may be chosen."""
-FILMS_A_PERSON: Final = 4
+FILMS_A_PERSON: Final = 9
 MOST_FRAMES: Final = 500
 _SAME_PEOPLE: Final = {"id2_vcd_swwp2s": "s2", "pwij3p": "s2", "lrwp9a": "s23", "s23_priazn": "s23"}
 """Speakers of files whose names hide that they show the same person as other files."""

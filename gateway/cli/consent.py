@@ -21,6 +21,7 @@ from gateway.cli.console import out, say, say_result, say_warning
 from gateway.consent.files import read_consent, write_new_consent
 from gateway.consent.keys import check_signature, read_keys, read_private_key, signed
 from gateway.consent.record import Consent, canonical_form, consent_line, digest_of, embedding_text
+from gateway.consent.subject import ENOUGH_FRAMES
 from gateway.consent.use import check_scope, check_time, use_of
 from gateway.pipeline.faces import parse_face
 from gateway.pipeline.subjects import face_of_films
@@ -72,6 +73,11 @@ def subject(
         opened = open_stages(settings) if choice.kind == "speaker" else open_stage(settings, "face")
         async with opened as there:
             found = await face_of_films(there, footage, choice, threads=settings.compute_threads)
+        if found.frames < ENOUGH_FRAMES:
+            say_warning(
+                f"only {found.frames} frames show the face: such a face tells people apart less surely than one of {ENOUGH_FRAMES} "
+                "frames and more. A film of the person is better"
+            )
         fields["face"] = {"network": found.network, "embedding": embedding_text(found.vector)}
 
     if with_face:
@@ -135,6 +141,8 @@ def verify(
         asked = use_of(project, language or None)
         check_scope(record, asked, subject)
     say(consent_line(record))
+    if not record.names_subject:
+        say_warning(f"{file} does not say whose face it is about: installations that require records refuse it for new work")
     say_result(digest_of(record))
 
 

@@ -24,6 +24,7 @@ from gateway.pipeline.records import RecordFile
 from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
+from services.common.errors import BackendUnavailable
 
 MAX_TRACKED_SIDE: Final = 1280
 """Longest side of a frame that is sent to the tracker, pixels.
@@ -118,9 +119,11 @@ async def tracked_frames(
 
     Raises:
         MediaUnsupported: the file breaks off.
+        BackendUnavailable: embeddings are asked for, and the face stage is of a version that has none.
         DubstageError: from the face stage. The tracker's state is lost then, so a new attempt begins at the first frame.
     """
     waiting: deque[tuple[int, UInt8, float]] = deque()
+    known: set[int] = set()
     async with AsyncExitStack() as stack:
         # Frames are decoded, tracked and cut at the same time.
         messages = ReadAhead(_frame_messages(info, threads, waiting, first, embed_every), AHEAD)
@@ -129,6 +132,12 @@ async def tracked_frames(
         async for reply in replies:
             for frame in reply.frames:
                 index, rgb, scale = waiting.popleft()
+                if any(face.face_id not in known and not face.HasField("embedding") for face in frame.faces) and embed_every:
+                    raise BackendUnavailable(
+                        "the face stage measures no faces, which consent records need: run the face stage and the gateway from the "
+                        "same version of dubstage"
+                    )
+                known.update(face.face_id for face in frame.faces)
                 yield TrackedFrame(index, frame, rgb, scale)
 
 

@@ -15,7 +15,9 @@ from gateway.media.probe import probe
 from gateway.pipeline.analysis import track_footage
 from gateway.pipeline.face_means import FaceMeans, embed_every, faces_note, faces_of_note
 from gateway.pipeline.workspace import Workspace
-from services.common.errors import ContractBroken, InvalidRequest
+from gateway.stages import attempts
+from services.common.chassis.retries import RetryPolicy
+from services.common.errors import BackendUnavailable, ContractBroken, InvalidRequest
 from services.common.face.crops import fit_head_pose, head_template
 from services.common.wire.arrays import to_tensor
 from services.common.wire.pose_messages import pose_to_proto
@@ -80,8 +82,9 @@ class Tracker:
 
     face_model = ""
 
-    def __init__(self) -> None:
+    def __init__(self, *, measures: bool = True) -> None:
         self.asked: list[int] = []
+        self._measures = measures
 
     async def stream(self, rpc: Any, requests: AsyncIterator[face_pb2.TrackRequest]) -> AsyncIterator[face_pb2.TrackResponse]:
         config = (await anext(requests)).config
@@ -89,12 +92,28 @@ class Tracker:
         pose = fit_head_pose(head_template() * 0.2 + 20)
         async for request in requests:
             index = request.frame.frame_index
-            found = face(0, 0.5 if config.embed_every and index % config.embed_every == 0 else None)
+            found = face(0, 0.5 if self._measures and config.embed_every and index % config.embed_every == 0 else None)
             found.box.extend([10, 10, 20, 20])
             found.landmarks.CopyFrom(to_tensor(np.zeros((478, 3), np.float32)))
             found.mouth_landmarks.CopyFrom(to_tensor(np.zeros((59, 3), np.float32)))
             found.pose.CopyFrom(pose_to_proto(pose))
             yield face_pb2.TrackResponse(frames=[face_pb2.FrameFaces(frame_index=index, faces=[found])])
+
+
+async def test_a_face_stage_of_an_earlier_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an installation is upgraded, a dub that needs embeddings waits for the new face stage. No other dub does."""
+    monkeypatch.setattr(attempts, "JOB_POLICY", RetryPolicy(max_attempts=2, initial_backoff_s=0.01))
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip()))
+    stages: Any = Tracker(measures=False)
+    for embed in (False, True):
+        with Workspace(tmp_path / f"job {embed}") as workspace:
+            tracked = track_footage(stages, info, workspace, threads=1, on_frame=lambda _: None, embed=embed)
+            if not embed:
+                assert (await tracked).embeddings == {}
+                continue
+            with pytest.raises(BackendUnavailable, match="from the same version of dubstage"):
+                await tracked
+    assert len(stages.asked) == 3
 
 
 async def test_a_finished_pass_keeps_the_faces_and_one_that_measured_none_is_done_again(tmp_path: Path) -> None:
